@@ -1,0 +1,51 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// One set of rules for every Swift target. Warnings become errors in `Scripts/check`, not here,
+/// so that a newer compiler never breaks somebody's build.
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+// The arrows below are the architecture (ARCHITECTURE.md); `Scripts/check` compares them with the imports.
+let package = Package(
+    name: "braid",
+    platforms: [.macOS(.v15)],
+    products: [.executable(name: "braid", targets: ["braid"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
+    ],
+    targets: [
+        .target(name: "CKernels"),
+        library("Tensors", ["CKernels"]),
+        library("Parallelism", ["Tensors"]),
+        library("Checkpoints", ["Tensors"]),
+        library("KVCache", ["Tensors"]),
+        library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        library("Tokenization"),
+        library("Inference", ["Tensors", "Parallelism", "KVCache", "Models"]),
+        library(
+            "Serving",
+            ["Inference", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+        .executableTarget(
+            name: "braid",
+            dependencies: [
+                "Serving", "Inference", "Models", "Checkpoints", "KVCache", "Parallelism", "Tokenization", "Tensors",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,35 @@
+// One level's kernels and its table. Included by level_<name>.c under the level's target attribute.
+#include "../include/ckernels.h"
+
+#include "attention.h"
+#include "elementwise.h"
+#include "experts.h"
+#include "indexer.h"
+#include "matmul.h"
+#include "norm.h"
+#include "quantization.h"
+#include "rope.h"
+#include "topk.h"
+
+const braid_kernels BRAID_TABLE = {
+    .name = BRAID_TABLE_NAME,
+    .embedding = embedding,
+    .matmul = matmul,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .rope = rope,
+    .add = add,
+    .swiglu = swiglu,
+    .softmax = softmax,
+    .log_softmax = log_softmax,
+    .index_scores = index_scores,
+    .top_k = top_k,
+    .attention = attention,
+    .merge_attention = merge_attention,
+    .gate = gate,
+    .combine_experts = combine_experts,
+    .store_rows = store_rows,
+    .hadamard = hadamard,
+    .quantize_groups = quantize_groups,
+    .dequantize_groups = dequantize_groups,
+};

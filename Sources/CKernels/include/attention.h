@@ -1,0 +1,54 @@
+// Multi-head latent attention in absorbed form over a paged cache, and the merge of partial results.
+#pragma once
+
+#include "types.h"
+
+/// For each row and head: scores `scale * (q_latent . latent[p] + q_rope . rope_key[p])` over the row's keys, softmax,
+/// and `out = sum of probability * latent[p]`, with the natural log of the sum of exponentials.
+/// A row's keys are `selected[r, 0 ..< selected_count[r]]` (ascending) or, when NULL, positions 0 ... positions[r].
+///
+/// Order (the canonical form, so that keys may be split over ranks):
+/// - Keys fall into 8 classes by position mod 8; only classes `c mod class_stride == class_offset` are looked at.
+/// - Dot: 16 accumulators from +0; accumulator l takes latent dimensions l, l + 16, … ascending, then rope dimensions
+///   l, l + 16, … ascending (fma); then halves: l with l + 8, + 4, + 2, + 1. Times scale.
+/// - Within a class: maximum; e = exp(score - maximum); sum of e with 16 accumulators by index within the class, then
+///   halves; out[d] one chain over keys ascending (`a = fma(e, latent[d], a)` from +0), then times (1 / sum).
+///   lse = maximum + log(sum). An empty class is out = 0, lse = -infinity.
+/// - Classes are merged (see braid_merge) as a balanced binary tree over the order 0 4 2 6 1 5 3 7 (bits reversed),
+///   so that the classes of rank r of N, `c mod N == r`, are one subtree.
+typedef struct {
+    int64_t m, heads;
+    const float *q;         // [m, heads, latent.width + rope.width], latent part first; row stride q_stride
+    int64_t q_stride;
+    float scale;
+    braid_lane latent;
+    braid_lane rope;
+    const int32_t *pages;
+    int32_t page_shift;
+    const int32_t *positions;      // [m]
+    const int32_t *selected;       // [m, selected_stride] or NULL
+    int64_t selected_stride;
+    const int32_t *selected_count; // [m] or NULL
+    int32_t class_stride, class_offset;  // 1, 0 for all keys; class_stride is 1, 2, 4 or 8
+    float *out;             // [m, heads, latent.width], row stride out_stride
+    int64_t out_stride;
+    float *lse;             // [m, heads]
+    float *scratch;         // braid_attention_scratch(...) floats, 64-byte aligned
+} braid_attention;
+
+/// Scratch of one attention call: `max_keys` is the largest number of keys of a row.
+static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int64_t max_keys) {
+    int64_t per_class = (max_keys / 8 + 1 + 63) / 64 * 64;
+    return heads * per_class + heads * 4 * (latent + 64) + max_keys + 64 * 1024;
+}
+
+/// Merges partial attention results of the same rows: `a` becomes the result over the keys of `a` and `b`.
+///   m = max(lse_a, lse_b); wa = exp(lse_a - m); wb = exp(lse_b - m); s = wa + wb
+///   out = fma(wb / s, out_b, (wa / s) * out_a);  lse = m + log(s).  Both empty: out = 0, lse = -infinity.
+typedef struct {
+    int64_t m, heads, width;
+    float *a;               // [m, heads, width]
+    float *a_lse;           // [m, heads]
+    const float *b;
+    const float *b_lse;
+} braid_merge;

@@ -1,0 +1,59 @@
+// Braid's kernels: plain C functions behind one table, chosen once from the processor.
+//
+// The rules every kernel keeps:
+// - It gets rows and scratch, starts no threads, allocates nothing, reads no globals, never fails.
+// - Its result for a row depends on that row alone, never on how many rows came with it.
+// - Its order of summation is written in its header. The scalar version in reference/ is that order, spelled out;
+//   the fast versions in cpu/ give the same bits on every instruction set, because lanes only ever run along
+//   independent outputs or along the 16 documented accumulators, and every multiply-add is one fused rounding.
+// - Zero rows are legal and do nothing. Strides count elements.
+#pragma once
+
+#include "attention.h"
+#include "elementwise.h"
+#include "experts.h"
+#include "indexer.h"
+#include "matmul.h"
+#include "norm.h"
+#include "quantization.h"
+#include "rope.h"
+#include "topk.h"
+#include "types.h"
+
+/// Every operation, once. A second backend fills the same table.
+typedef struct {
+    const char *name;
+    void (*embedding)(const braid_embedding *);
+    void (*matmul)(const braid_matmul *);
+    void (*rms_norm)(const braid_norm *);
+    void (*layer_norm)(const braid_norm *);
+    void (*rope)(const braid_rope *);
+    void (*add)(const braid_add *);
+    void (*swiglu)(const braid_swiglu *);
+    void (*softmax)(const braid_softmax *);
+    void (*log_softmax)(const braid_softmax *);
+    void (*index_scores)(const braid_index_scores *);
+    void (*top_k)(const braid_top_k *);
+    void (*attention)(const braid_attention *);
+    void (*merge_attention)(const braid_merge *);
+    void (*gate)(const braid_gate *);
+    void (*combine_experts)(const braid_combine *);
+    void (*store_rows)(const braid_store_rows *);
+    void (*hadamard)(const braid_hadamard *);
+    void (*quantize_groups)(const braid_quantize_groups *);
+    void (*dequantize_groups)(const braid_quantize_groups *);
+} braid_kernels;
+
+/// Instruction-set levels, worst first.
+typedef enum {
+    BRAID_REFERENCE = 0,  // scalar C, any processor
+    BRAID_NEON = 1,       // 64-bit Arm
+    BRAID_AVX2 = 2,       // x86-64 with AVX2, FMA, F16C
+    BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL
+} braid_level;
+
+/// The table of a level, or NULL where this build or processor does not have it.
+const braid_kernels *braid_kernels_at(braid_level level);
+
+/// The best level this processor has; found once.
+braid_level braid_best_level(void);

@@ -1,0 +1,24 @@
+// Scores of DeepSeek's lightning indexer.
+#pragma once
+
+#include "types.h"
+
+/// `scores[r, i] = sum over heads h of weights[r, h] * max(0, q[r, h] . key[first + i])`, for `count` positions.
+///
+/// Order: each dot is one chain over the dimension ascending from +0 (`a = fma(q, k, a)`); the heads are one chain
+/// ascending from +0 (`s = fma(weight, relu(a), s)`; relu(NaN) = NaN). Nothing is masked here: a caller asks for as
+/// many positions as the furthest row sees, and top_k looks at no more than each row may see.
+typedef struct {
+    int64_t m, heads;
+    const float *q;         // [m, heads, keys.width]
+    const float *weights;   // [m, heads], scale factors included
+    braid_lane keys;
+    const int32_t *pages;
+    int32_t page_shift;
+    int64_t first, count;
+    float *scores;          // [m, scores_stride]
+    int64_t scores_stride;
+    float *scratch;         // BRAID_INDEX_SCRATCH floats, 64-byte aligned
+} braid_index_scores;
+
+#define BRAID_INDEX_SCRATCH (64 * 1024)

@@ -1,0 +1,35 @@
+import CKernels
+
+/// The table of operations of one instruction-set level.
+@safe package struct Kernels: @unchecked Sendable {
+    package enum Level: String, Sendable, CaseIterable, Comparable {
+        case reference, neon, avx2, avx512
+
+        var kernelValue: braid_level {
+            switch self {
+            case .reference: BRAID_REFERENCE
+            case .neon: BRAID_NEON
+            case .avx2: BRAID_AVX2
+            case .avx512: BRAID_AVX512
+            }
+        }
+
+        package static func < (a: Level, b: Level) -> Bool { a.kernelValue.rawValue < b.kernelValue.rawValue }
+    }
+
+    package let level: Level
+    let table: braid_kernels
+
+    /// The kernels of a level, or `nil` where this processor or build does not have it.
+    package init?(_ level: Level) {
+        guard let table = unsafe braid_kernels_at(level.kernelValue) else { return nil }
+        self.level = level
+        self.table = unsafe table.pointee
+    }
+
+    /// The best this processor has.
+    package static let best = available.last!
+
+    /// Every level this processor has, worst first.
+    package static let available = Level.allCases.compactMap { Kernels($0) }
+}
