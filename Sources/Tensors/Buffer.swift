@@ -19,7 +19,7 @@
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         let memory = unsafe mmap(nil, self.bytes, PROT_READ | PROT_WRITE, flags, -1, 0)
         guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
-            fatalError("cannot reserve \(bytes) bytes of memory: \(String(cString: unsafe strerror(errno)))")
+            fatalError("cannot reserve \(bytes) bytes of memory: error \(errno)")
         }
         unsafe base = memory
     }

@@ -24,7 +24,7 @@ import CKernels
     package init?(_ level: Level) {
         guard let table = unsafe braid_kernels_at(level.kernelValue) else { return nil }
         self.level = level
-        self.table = unsafe table.pointee
+        unsafe self.table = unsafe table.pointee
     }
 
     /// The best this processor has.

@@ -1,0 +1,36 @@
+package import Tensors
+
+/// The memory behind the pages: for every layer and lane, `pages × pageSize / tokensPerEntry` entries.
+///
+/// It says nothing about who uses which page; that is `PagePool`'s business. Ranks of a process share it: each writes
+/// the entries of its own rows.
+package final class CacheStore: @unchecked Sendable {
+    package let format: CacheFormat
+    package let pages: Int
+    private let memory: Buffer
+    private let lanes: [[(kind: CacheFormat.LaneKind, lane: CacheLane)]]
+
+    /// Reserves the memory; pages become resident when they are first written.
+    package init(format: CacheFormat, pages: Int) {
+        self.format = format
+        self.pages = pages
+        let tokens = pages * format.pageSize
+        let sizes = format.layers.map { $0.map { ($0.bytes(forTokens: tokens) + 63) & ~63 } }
+        memory = Buffer(bytes: sizes.joined().reduce(0, +))
+        var next = unsafe memory.pointer
+        lanes = zip(format.layers, sizes).map { layer, sizes in
+            zip(layer, sizes).map { lane, size in
+                defer { unsafe next += size }
+                return unsafe (
+                    lane.kind, CacheLane(next, dtype: lane.dtype, width: lane.width, entries: tokens / lane.tokensPerEntry)
+                )
+            }
+        }
+    }
+
+    /// A layer's lane. Traps when the layer has none of this kind.
+    package func lane(_ kind: CacheFormat.LaneKind, layer: Int) -> CacheLane {
+        for entry in lanes[layer] where entry.kind == kind { return entry.lane }
+        preconditionFailure("layer \(layer) has no \(kind.rawValue) lane")
+    }
+}

@@ -1,0 +1,132 @@
+import Checkpoints
+import KVCache
+import Parallelism
+import Tensors
+
+/// Multi-head latent attention, absorbed: queries are brought into the latent space, so that the cache holds one latent
+/// and one rotary key per token for all heads.
+struct Attention {
+    private let queryDown: Weight
+    private let queryNorm: Vector
+    private let queryUp: Weight
+    private let keyDown: Weight
+    private let keyNorm: Vector
+    /// `[heads * (nope + value), latent]`: for each head, what brings its query in and what brings its value out.
+    private let keyValueUp: Weight
+    private let output: Weight
+    private let indexer: Indexer?
+    private let configuration: DeepSeekConfiguration
+
+    /// What one row's projections give.
+    private struct Projection {
+        /// `[rows, heads * (latent + rope)]`.
+        let query: View
+        /// `[rows, latent + rope + index width]`, what the cache stores.
+        let keys: View
+        let index: IndexQuery?
+    }
+
+    init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
+        configuration = model
+        let (heads, latent, rope) = (model.heads, model.latentWidth, model.ropeWidth)
+        func name(_ name: String) -> String { WeightNames.attention(layer, name) }
+        queryDown = try source.matrix(name("q_a_proj.weight"), model.queryRank, model.hiddenSize)
+        queryNorm = try source.vector(name("q_a_layernorm.weight"), model.queryRank, dummy: 1)
+        queryUp = try source.matrix(name("q_b_proj.weight"), heads * (model.nopeWidth + rope), model.queryRank)
+        keyDown = try source.matrix(name("kv_a_proj_with_mqa.weight"), latent + rope, model.hiddenSize)
+        keyNorm = try source.vector(name("kv_a_layernorm.weight"), latent, dummy: 1)
+        keyValueUp = try source.matrix(name("kv_b_proj.weight"), heads * (model.nopeWidth + model.valueWidth), latent)
+        output = try source.matrix(name("o_proj.weight"), model.hiddenSize, heads * model.valueWidth)
+        indexer = model.indexer == nil ? nil : try Indexer(model, source, layer: layer)
+    }
+
+    func forward(_ x: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat, into out: View) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let projection = project(x, angles, seat)
+        store(seat.cross(Sharding.keys, projection.keys), layer: layer, step, seat)
+        let attended = seat.scratch.rows(x.rows, configuration.heads * configuration.latentWidth)
+        ContextAttention.attend(
+            projection.query, heads: configuration.heads, scale: configuration.softmaxScale, index: projection.index,
+            layer: layer, step, seat, into: attended)
+        let values = values(attended, seat)
+        seat.kernels.slicedMatmul(
+            values, output, slices: Kernels.slices(of: output.columns), into: out, seat.scratch)
+    }
+
+    private func project(_ x: View, _ angles: RotaryAngles, _ seat: Seat) -> Projection {
+        let compressed = seat.scratch.rows(x.rows, queryDown.rows)
+        seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
+        seat.kernels.rmsNorm(compressed, queryNorm.view, epsilon: configuration.normEpsilon, into: compressed)
+        return Projection(
+            query: absorbedQuery(compressed, angles, seat), keys: keys(x, angles, seat),
+            index: indexer?.query(x, compressed: compressed, angles, seat))
+    }
+
+    /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
+    private func absorbedQuery(_ compressed: View, _ angles: RotaryAngles, _ seat: Seat) -> View {
+        let (nope, rope, latent) = (configuration.nopeWidth, configuration.ropeWidth, configuration.latentWidth)
+        let query = seat.scratch.rows(compressed.rows, configuration.heads * (latent + rope))
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let plain = seat.scratch.rows(compressed.rows, queryUp.rows)
+        seat.kernels.matmul(compressed, queryUp, into: plain, seat.scratch)
+        seat.kernels.rope(
+            plain.columns(nope..<plain.columns), heads: configuration.heads, headStride: nope + rope,
+            interleaved: true, angles)
+        for head in 0..<configuration.heads {
+            let own = plain.columns(head * (nope + rope)..<(head + 1) * (nope + rope))
+            let absorbed = query.columns(head * (latent + rope)..<(head + 1) * (latent + rope))
+            seat.kernels.matmul(
+                own.columns(0..<nope), keyUp(head), transposed: true, into: absorbed.columns(0..<latent), seat.scratch)
+            absorbed.columns(latent..<latent + rope).copy(own.columns(nope..<nope + rope))
+        }
+        return query
+    }
+
+    /// What the cache stores of each row: normed latent, rotary key (not normed), index key.
+    private func keys(_ x: View, _ angles: RotaryAngles, _ seat: Seat) -> View {
+        let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
+        let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))
+        let latents = keys.columns(0..<latent)
+        seat.kernels.matmul(x, keyDown, into: keys.columns(0..<latent + rope), seat.scratch)
+        seat.kernels.rmsNorm(latents, keyNorm.view, epsilon: configuration.normEpsilon, into: latents)
+        seat.kernels.rope(
+            keys.columns(latent..<latent + rope), heads: 1, headStride: rope, interleaved: true, angles)
+        indexer?.keys(x, angles, seat, into: keys.columns(latent + rope..<keys.columns))
+        return keys
+    }
+
+    private func store(_ keys: View, layer: Int, _ step: Step, _ seat: Seat) {
+        var column = 0
+        for kind in step.cache.format.layers[layer].map(\.kind) {
+            let lane = step.cache.lane(kind, layer: layer)
+            seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
+            column += lane.width
+        }
+    }
+
+    /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
+    private func values(_ attended: View, _ seat: Seat) -> View {
+        let (latent, value) = (configuration.latentWidth, configuration.valueWidth)
+        let values = seat.scratch.rows(attended.rows, configuration.heads * value)
+        for head in 0..<configuration.heads {
+            seat.kernels.matmul(
+                attended.columns(head * latent..<(head + 1) * latent), valueUp(head),
+                into: values.columns(head * value..<(head + 1) * value), seat.scratch)
+        }
+        return values
+    }
+
+    /// `W_UK` of a head, `[nope, latent]`.
+    private func keyUp(_ head: Int) -> Weight {
+        let first = head * (configuration.nopeWidth + configuration.valueWidth)
+        return keyValueUp.rows(first..<first + configuration.nopeWidth)
+    }
+
+    /// `W_UV` of a head, `[value, latent]`.
+    private func valueUp(_ head: Int) -> Weight {
+        let first = head * (configuration.nopeWidth + configuration.valueWidth) + configuration.nopeWidth
+        return keyValueUp.rows(first..<first + configuration.valueWidth)
+    }
+}

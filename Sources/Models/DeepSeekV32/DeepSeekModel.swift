@@ -1,0 +1,71 @@
+package import Checkpoints
+package import KVCache
+package import Parallelism
+package import Tensors
+
+/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head.
+package final class DeepSeekModel: Model, @unchecked Sendable {
+    package let configuration: DeepSeekConfiguration
+    /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
+    private let owners: [any Sendable]
+    private let embedding: Weight
+    private let layers: [DecoderLayer]
+    private let finalNorm: Vector
+    private let head: Weight
+    private let frequencies: [Float]
+
+    /// - Parameter progress: called with each layer's number when its weights are in place.
+    /// - Throws: `CheckpointError` naming the tensor that is missing or does not fit the configuration.
+    package init(
+        _ configuration: DeepSeekConfiguration, _ source: WeightSource, progress: (Int) -> Void = { _ in }
+    ) throws(CheckpointError) {
+        self.configuration = configuration
+        let (vocabulary, hidden) = (configuration.vocabularySize, configuration.hiddenSize)
+        embedding = try source.matrix(WeightNames.embedding, vocabulary, hidden)
+        var layers: [DecoderLayer] = []
+        for layer in 0..<configuration.layers {
+            layers.append(try DecoderLayer(configuration, source, layer: layer))
+            progress(layer)
+        }
+        self.layers = layers
+        finalNorm = try source.vector(WeightNames.finalNorm, hidden, dummy: 1)
+        head = try source.matrix(WeightNames.head, vocabulary, hidden)
+        frequencies = configuration.rotary.frequencies
+        switch source {
+        case .checkpoint(let index): owners = [index]
+        case .dummy(let dummy): owners = dummy.owners
+        }
+    }
+
+    package var vocabularySize: Int { configuration.vocabularySize }
+    package var contextLength: Int { configuration.contextLength }
+    package var hiddenSize: Int { configuration.hiddenSize }
+
+    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
+        var lanes = [
+            CacheFormat.Lane(.latent, dtype, width: configuration.latentWidth),
+            CacheFormat.Lane(.ropeKey, dtype, width: configuration.ropeWidth),
+        ]
+        if let indexer = configuration.indexer { lanes.append(.init(.indexKey, dtype, width: indexer.width)) }
+        return CacheFormat(layers: Array(repeating: lanes, count: configuration.layers), pageSize: pageSize)
+    }
+
+    package func forward(_ step: Step, _ seat: Seat, into hidden: View) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let residual = Residual(stream: seat.scratch.rows(step.rows, hiddenSize))
+        seat.kernels.embedding(embedding, step.tokens, into: residual.stream)
+        let angles = configuration.rotary.angles(of: step.positions, frequencies, seat.scratch)
+        for layer in layers { layer.forward(residual, angles, step, seat) }
+        for row in 0..<step.outputs.count {
+            let source = Int(step.outputs[row])
+            hidden.rows(row..<row + 1).copy(residual.stream.rows(source..<source + 1))
+        }
+        seat.kernels.rmsNorm(hidden, finalNorm.view, epsilon: configuration.normEpsilon, into: hidden)
+        step.recorder?.record(.finalNorm, layer: 0, hidden)
+    }
+
+    package func logits(_ hidden: View, _ seat: Seat, into logits: View) {
+        seat.kernels.matmul(hidden, head, into: logits, seat.scratch)
+    }
+}

@@ -1,0 +1,15 @@
+import Parallelism
+import Tensors
+
+/// The stream that layers read from and add to.
+struct Residual {
+    let stream: View
+
+    /// What a sublayer works on: the stream, normalised.
+    func read(_ norm: Vector, epsilon: Float, _ seat: Seat, into out: View) {
+        seat.kernels.rmsNorm(stream, norm.view, epsilon: epsilon, into: out)
+    }
+
+    /// Adds a sublayer's output.
+    func write(_ output: View, _ seat: Seat) { seat.kernels.add(stream, output, into: stream) }
+}

@@ -1,0 +1,31 @@
+/// The grid of ranks: as many as the product of the degrees. Degree 1 is the normal case, not a special one.
+package struct Mesh: Sendable, Hashable, CustomStringConvertible {
+    private let degrees: [Int]
+
+    /// Axes not named have degree 1.
+    package init(_ degrees: [Axis: Int] = [:]) {
+        precondition(degrees.values.allSatisfy { $0 > 0 }, "a degree is at least 1")
+        self.degrees = Axis.allCases.map { degrees[$0] ?? 1 }
+    }
+
+    package func degree(_ axis: Axis) -> Int { degrees[axis.rawValue] }
+
+    /// How many ranks there are.
+    package var world: Int { degrees.reduce(1, *) }
+
+    /// Where a rank sits on an axis. The last axis varies fastest.
+    package func coordinate(of rank: Int, on axis: Axis) -> Int { rank / stride(of: axis) % degree(axis) }
+
+    /// The ranks that share every coordinate with `rank` except the one on `axis`, in axis order.
+    package func group(of rank: Int, along axis: Axis) -> [Int] {
+        let first = rank - coordinate(of: rank, on: axis) * stride(of: axis)
+        return (0..<degree(axis)).map { first + $0 * stride(of: axis) }
+    }
+
+    private func stride(of axis: Axis) -> Int { degrees[(axis.rawValue + 1)...].reduce(1, *) }
+
+    package var description: String {
+        let named = Axis.allCases.filter { degree($0) > 1 }.map { "\($0) \(degree($0))" }
+        return named.isEmpty ? "one rank" : named.joined(separator: " × ")
+    }
+}

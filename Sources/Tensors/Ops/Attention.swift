@@ -1,0 +1,83 @@
+import CKernels
+
+/// The keys each row attends to: `[rows, k]` positions, ascending, and how many of them.
+package struct Selection {
+    package let positions: Indices
+    package let stride: Int
+    package let counts: Indices
+    package init(positions: Indices, stride: Int, counts: Indices) {
+        precondition(positions.count == stride * counts.count, "a selection is rows × \(stride)")
+        self.positions = positions
+        self.stride = stride
+        self.counts = counts
+    }
+}
+
+extension Kernels {
+    /// Scores of the lightning indexer for positions `0 ..< scores.columns` of one request; nothing is masked.
+    ///
+    /// - Parameters:
+    ///   - q: `[rows, heads * width]`, packed.
+    ///   - weights: `[rows, heads]`, packed, scale factors included.
+    ///   - scores: `[rows, positions]`.
+    package func indexScores(
+        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, into scores: View, _ scratch: Scratch
+    ) {
+        precondition(q.stride == q.columns && q.columns == weights.columns * keys.width, "index queries \(q.shape)")
+        precondition(weights.stride == weights.columns && weights.rows == q.rows && scores.rows == q.rows)
+        precondition(scores.columns <= pages.capacity, "scoring \(scores.columns) of \(pages.capacity) positions")
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        var p = unsafe braid_index_scores(
+            m: Int64(q.rows), heads: Int64(weights.columns), q: q.base, weights: weights.base, keys: keys.kernelValue,
+            pages: pages.pages.base, page_shift: Int32(pages.shift), first: 0, count: Int64(scores.columns),
+            scores: scores.base, scores_stride: Int64(scores.stride),
+            scratch: scratch.take(Float.self, Int(BRAID_INDEX_SCRATCH)))
+        unsafe table.index_scores(&p)
+    }
+
+    /// The exact best `selection.stride` positions among the first `visible[r]` of each row, ascending;
+    /// ties go to the smaller position.
+    package func topK(_ scores: View, visible: Indices, into selection: Selection, _ scratch: Scratch) {
+        precondition(visible.count == scores.rows && selection.counts.count == scores.rows)
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        var p = unsafe braid_top_k(
+            m: Int64(scores.rows), k: Int64(selection.stride), scores: scores.base,
+            scores_stride: Int64(scores.stride), visible: visible.base, selected: selection.positions.base,
+            selected_stride: Int64(selection.stride), counts: selection.counts.base,
+            scratch: scratch.take(UInt32.self, Int(BRAID_TOP_K_SCRATCH)))
+        unsafe table.top_k(&p)
+    }
+
+    /// Absorbed latent attention of rows of one request over its pages.
+    ///
+    /// - Parameters:
+    ///   - q: `[rows, heads * (latent + rope)]`.
+    ///   - positions: the rows' own positions; without a selection row r sees `0 ... positions[r]`.
+    ///   - out: `[rows, heads * latent]`.
+    ///   - logSumExp: `[rows, heads]`, packed.
+    package func attention(
+        _ q: View, heads: Int, scale: Float, latent: CacheLane, rope: CacheLane, _ pages: PageMap, positions: Indices,
+        selection: Selection?, into out: View, logSumExp: View, _ scratch: Scratch
+    ) {
+        precondition(q.rows == positions.count && q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
+        precondition(out.rows == q.rows && out.columns == heads * latent.width, "attention into \(out.shape)")
+        precondition(logSumExp.rows == q.rows && logSumExp.columns == heads && logSumExp.stride == heads)
+        if q.rows == 0 { return }
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let furthest = (0..<positions.count).reduce(0) { max($0, Int(positions[$1])) } + 1
+        precondition(furthest <= pages.capacity, "position \(furthest - 1) has no page")
+        let keys = selection.map { min($0.stride, furthest) } ?? furthest
+        let floats = braid_attention_scratch(Int64(heads), Int64(latent.width), Int64(keys))
+        var p = unsafe braid_attention(
+            m: Int64(q.rows), heads: Int64(heads), q: q.base, q_stride: Int64(q.stride), scale: scale,
+            latent: latent.kernelValue, rope: rope.kernelValue, pages: pages.pages.base, page_shift: Int32(pages.shift),
+            positions: positions.base, selected: selection?.positions.base,
+            selected_stride: Int64(selection?.stride ?? 0), selected_count: selection?.counts.base, class_stride: 1,
+            class_offset: 0, out: out.base, out_stride: Int64(out.stride), lse: logSumExp.base,
+            scratch: scratch.take(Float.self, Int(floats)))
+        unsafe table.attention(&p)
+    }
+}

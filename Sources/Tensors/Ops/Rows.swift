@@ -1,0 +1,87 @@
+import CKernels
+
+extension Kernels {
+    /// `weight * x / sqrt(mean(x²) + epsilon)` row by row. `out` may be `x`.
+    package func rmsNorm(_ x: View, _ weight: View, epsilon: Float, into out: View) {
+        precondition(weight.columns == x.columns && out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape)")
+        var p = unsafe braid_norm(
+            m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base, bias: nil,
+            eps: epsilon, out: out.base, out_stride: Int64(out.stride))
+        unsafe table.rms_norm(&p)
+    }
+
+    /// `weight * (x - mean) / sqrt(variance + epsilon) + bias` row by row. `out` may be `x`.
+    package func layerNorm(_ x: View, _ weight: View, _ bias: View, epsilon: Float, into out: View) {
+        precondition(weight.columns == x.columns && bias.columns == x.columns, "norm of \(x.shape)")
+        precondition(out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape) into \(out.shape)")
+        var p = unsafe braid_norm(
+            m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base,
+            bias: bias.base, eps: epsilon, out: out.base, out_stride: Int64(out.stride))
+        unsafe table.layer_norm(&p)
+    }
+
+    /// Rotates, in place, the first `angles.width` elements of every head.
+    ///
+    /// - Parameters:
+    ///   - x: `[rows, …]`; head h of a row begins at column `h * headStride`.
+    ///   - angles: one row of cosines and sines per row of `x`.
+    package func rope(_ x: View, heads: Int, headStride: Int, interleaved: Bool, _ angles: RotaryAngles) {
+        let width = angles.cosine.columns * 2
+        precondition(angles.cosine.rows == x.rows, "\(angles.cosine.rows) rows of angles for \(x.rows)")
+        precondition((heads - 1) * headStride + width <= x.columns || x.rows == 0, "\(heads) heads in \(x.shape)")
+        var p = unsafe braid_rope(
+            m: Int64(x.rows), heads: Int64(heads), width: Int64(width), interleaved: interleaved, x: x.base,
+            x_stride: Int64(x.stride), head_stride: Int64(headStride), cosine: angles.cosine.base,
+            sine: angles.sine.base)
+        unsafe table.rope(&p)
+    }
+
+    /// `out = a + b`. `out` may be either.
+    package func add(_ a: View, _ b: View, into out: View) {
+        precondition(a.rows == b.rows && a.columns == b.columns, "adding \(a.shape) and \(b.shape)")
+        precondition(a.rows == out.rows && a.columns == out.columns, "adding \(a.shape) into \(out.shape)")
+        var p = unsafe braid_add(
+            m: Int64(a.rows), n: Int64(a.columns), a: a.base, a_stride: Int64(a.stride), b: b.base,
+            b_stride: Int64(b.stride), out: out.base, out_stride: Int64(out.stride))
+        unsafe table.add(&p)
+    }
+
+    /// `silu(gate) * up`, times the row's weight where there are weights (`[1, rows]`). `out` may be `gate` or `up`.
+    package func swiglu(_ gate: View, _ up: View, rowWeights: View? = nil, into out: View) {
+        precondition(gate.rows == up.rows && gate.columns == up.columns, "\(gate.shape) and \(up.shape)")
+        precondition(rowWeights.map { $0.columns == gate.rows } ?? true, "a weight per row")
+        var p = unsafe braid_swiglu(
+            m: Int64(gate.rows), n: Int64(gate.columns), gate: gate.base, gate_stride: Int64(gate.stride), up: up.base,
+            up_stride: Int64(up.stride), row_weight: rowWeights?.base, out: out.base, out_stride: Int64(out.stride))
+        unsafe table.swiglu(&p)
+    }
+
+    /// Natural log of the softmax of each row. `out` may be `x`.
+    package func logSoftmax(_ x: View, into out: View) {
+        precondition(out.rows == x.rows && out.columns == x.columns, "\(x.shape) into \(out.shape)")
+        var p = unsafe braid_softmax(
+            m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), out: out.base,
+            out_stride: Int64(out.stride))
+        unsafe table.log_softmax(&p)
+    }
+
+    /// Stores rows in a cache lane, converted to its element type. Row i goes to entry `slots[i]`; negative: nowhere.
+    package func store(_ x: View, slots: Indices, in lane: CacheLane) {
+        precondition(x.rows == slots.count && x.columns == lane.width, "storing \(x.shape) in a lane of \(lane.width)")
+        var p = unsafe braid_store_rows(
+            m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
+            lane: lane.base, dtype: lane.dtype.kernelValue)
+        unsafe table.store_rows(&p)
+    }
+}
+
+/// Cosines and sines of each row's rotary angles, `[rows, width / 2]` each.
+package struct RotaryAngles {
+    package let cosine: View
+    package let sine: View
+    package init(cosine: View, sine: View) {
+        precondition(cosine.stride == cosine.columns && sine.stride == sine.columns, "angles are packed")
+        self.cosine = cosine
+        self.sine = sine
+    }
+}
