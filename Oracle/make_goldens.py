@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Makes Tests/Golden anew: tiny checkpoints, and what transformers computes from them stage by stage.
+
+    python Oracle/make_goldens.py            # everything
+    python Oracle/make_goldens.py v3 v32     # only these cases; the others stay (the manifest lists all)
+
+For each case it tries seeds until every decision (indexer, expert group, expert, greedy token) is clear, so that an
+engine that adds in another order still decides the same. Then it checks the reference against itself: another
+attention implementation, and a greedy continuation with chunked prefill and a cache.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+import make_checkpoint
+import reference
+
+GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "Tests" / "Golden"
+CLEAR_DECISION = 2e-4  # standard deviations of the competing scores
+CLEAR_TOKEN = 1e-2  # between the logprobs of the best and the second token
+SELF_AGREEMENT = 1e-5  # between two attention implementations, in logits of size about 5
+NEW_TOKENS = 16
+
+
+@dataclasses.dataclass
+class Case:
+    why: str
+    arch: str
+    layers: int
+    prompt: int
+    sizes: dict
+    rope_scaling: dict | None = None
+    matrices: torch.dtype = torch.float32
+    vectors: torch.dtype = torch.float32
+    quant: bool = False
+    shards: int = 1
+    newer_keys: bool = False
+
+
+YARN = make_checkpoint.YARN | {"factor": 4, "original_max_position_embeddings": 32}
+
+CASES = {
+    "v3": Case(
+        why="dense and MoE layers, expert groups, YaRN, v_head_dim unlike qk_nope_head_dim, BF16, three shards",
+        arch="v3", layers=3, prompt=33, rope_scaling=YARN, shards=3,
+        matrices=torch.bfloat16, vectors=torch.bfloat16,
+        sizes=dict(hidden_size=64, intermediate_size=96, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=16, num_experts_per_tok=4, n_group=4, topk_group=2)),
+    "v32": Case(
+        why="index_topk 16 under a context of 75, YaRN with mscale, F32",
+        arch="v32", layers=2, prompt=75, rope_scaling=YARN,
+        sizes=dict(hidden_size=64, intermediate_size=48, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2,
+                   index_n_heads=8, index_head_dim=24, index_topk=16)),
+    "v32-fp8": Case(
+        why="FP8 E4M3 weights, whole and partial 128x128 blocks; the truth is that of the dequantized numbers",
+        arch="v32", layers=2, prompt=37, rope_scaling=YARN, quant=True,
+        sizes=dict(hidden_size=144, intermediate_size=160, moe_intermediate_size=16, num_attention_heads=4,
+                   q_lora_rank=32, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=20,
+                   n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+                   index_n_heads=8, index_head_dim=32, index_topk=16)),
+    "v32-norope-scaling": Case(
+        why="no rope scaling, newer key spelling (rope_parameters, dtype), no expert groups, BF16 matrices, F32 norms",
+        arch="v32", layers=2, prompt=50, matrices=torch.bfloat16, newer_keys=True,
+        sizes=dict(hidden_size=64, intermediate_size=80, moe_intermediate_size=16, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=32, qk_nope_head_dim=8, qk_rope_head_dim=16, v_head_dim=16,
+                   n_routed_experts=8, num_experts_per_tok=2, n_group=1, topk_group=1,
+                   index_n_heads=8, index_head_dim=32, index_topk=12)),
+}
+
+
+def checkpoint(case, seed):
+    """(config, tensors to store, (config, tensors) that transformers reads)."""
+    config = make_checkpoint.configuration(case.arch, case.layers, 256, case.sizes, case.rope_scaling)
+    config["torch_dtype"] = str(case.matrices).removeprefix("torch.")
+    if case.newer_keys:
+        theta = config.pop("rope_theta")
+        config |= {"rope_parameters": {"rope_theta": theta, "rope_type": "default"}, "dtype": config.pop("torch_dtype")}
+    tensors = make_checkpoint.random_tensors(config, seed, case.matrices, case.vectors)
+    if not case.quant:
+        return config, tensors, (config, tensors)
+    stored_config, stored, twin = make_checkpoint.quantized(config, tensors, powers_of_two=False)
+    return stored_config, stored, (config, twin)
+
+
+@dataclasses.dataclass
+class Run:
+    seed: int
+    ids: list
+    new: list
+    logprobs: list
+    gaps: list
+    margins: dict
+
+    def is_clear(self):
+        return min(self.margins.values()) >= CLEAR_DECISION and min(self.gaps) >= CLEAR_TOKEN
+
+
+def first_clear_run(case, scratch):
+    for seed in range(1000):
+        config, tensors, readable = checkpoint(case, seed)
+        make_checkpoint.write_checkpoint(scratch, *readable)
+        model = reference.load(scratch)
+        ids = reference.random_ids(case.prompt, config["vocab_size"], seed)
+        new, logprobs, gaps = reference.greedy(model, ids, NEW_TOKENS)
+        with reference.Decisions(model) as decisions:
+            reference.logits(model, ids + new)
+        run = Run(seed, ids, new, logprobs, gaps, decisions.smallest())
+        if run.is_clear():
+            return run, config, tensors, model
+    raise SystemExit("no seed decides clearly")
+
+
+def disagreement(model, scratch, run):
+    """The largest difference of logits between two attention implementations; refuses a cache that changes tokens."""
+    for chunk in (1, 7, len(run.ids)):
+        if reference.greedy_with_cache(model, run.ids, NEW_TOKENS, chunk) != run.new:
+            raise SystemExit(f"transformers continues otherwise with a cache and chunks of {chunk}")
+    other = reference.load(scratch, attention="sdpa")
+    everything = run.ids + run.new
+    difference = float((reference.logits(model, everything) - reference.logits(other, everything)).abs().max())
+    if difference > SELF_AGREEMENT:
+        raise SystemExit(f"transformers' attention implementations differ by {difference:.1e}")
+    return difference
+
+
+def make(name, case):
+    """Writes one case and returns its note for the manifest."""
+    directory = GOLDEN / name
+    shutil.rmtree(directory, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        run, config, tensors, model = first_clear_run(case, scratch)
+        difference = disagreement(model, scratch, run)
+        make_checkpoint.write_checkpoint(directory / "checkpoint", config, tensors, case.shards)
+        save_file(dict(sorted(reference.stages(model, run.ids).items())), directory / "stages.safetensors")
+    for path in directory.rglob("*.safetensors"):
+        path.chmod(0o644)
+    rounded = {"logprobs": [round(x, 7) for x in run.logprobs], "gaps": [round(x, 7) for x in run.gaps],
+               "margins": {kind: round(gap, 7) for kind, gap in run.margins.items()}}
+    greedy = {"prompt": run.ids, "continuation": run.new} | rounded
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in greedy.items())
+    (directory / "greedy.json").write_text("{\n" + lines + "\n}\n")
+    note = {"why": case.why, "seed": run.seed, "prompt": case.prompt, "new": NEW_TOKENS,
+            "margins": {kind: f"{gap:.1e}" for kind, gap in run.margins.items()},
+            "token gap": f"{min(run.gaps):.1e}", "eager against sdpa": f"{difference:.1e}"}
+    (directory / "note.json").write_text(json.dumps(note, indent=2) + "\n")
+    print(name, note, flush=True)
+
+
+MANIFEST = """# Golden values
+
+Made by `python Oracle/make_goldens.py` with transformers {transformers}, torch {torch} (float32, eager attention, one
+thread). Do not edit; make them anew. Another processor may change the last bits of the values, never a decision.
+
+Each case holds `checkpoint/` (released names and keys, random weights), `stages.safetensors` (every stage of one forward
+over the prompt) and `greedy.json` (the prompt, its greedy continuation, logprobs, gaps to the second token).
+
+Margins are the smallest gap at any cut between chosen and refused, over prompt and continuation, in standard
+deviations of such scores over all rows; seeds were tried until all were at least {clear:.0e}. "Eager against sdpa" is the
+largest difference of a logit between two attention implementations of the source. Greedy tokens were equal
+with chunked prefill and a cache.
+
+Stages: `layers.N.` + `attention_norm`, `query_latent` (after its norm), `latent` (after its norm), `index_scores`
+`[row, position]` (-inf where not causal), `selected` `[row, index_topk]` (ascending positions, -1 after the last),
+`attention` (after the output projection, before the residual), `feed_forward_norm`, `gate_experts` (ascending),
+`gate_weights` (same order, scaled), `feed_forward` (before the residual), `output` (the residual stream); and `ids`,
+`final_norm`, `logits`. All `[row, …]`, F32 or I32.
+
+| case | what it holds | seed | prompt + new | margins | token gap | eager against sdpa |
+|---|---|---|---|---|---|---|
+{rows}
+
+| SHA-256 | bytes | file |
+|---|---|---|
+{files}
+"""
+
+
+def write_manifest():
+    rows, files = [], []
+    for name in CASES:
+        note = json.loads((GOLDEN / name / "note.json").read_text())
+        margins = ", ".join(f"{kind} {gap}" for kind, gap in note["margins"].items())
+        rows.append(f"| {name} | {note['why']} | {note['seed']} | {note['prompt']} + {note['new']} | {margins} | "
+                    f"{note['token gap']} | {note['eager against sdpa']} |")
+    for path in sorted(GOLDEN.rglob("*")):
+        if path.is_file() and path.name != "MANIFEST.md":
+            data = path.read_bytes()
+            files.append(f"| `{hashlib.sha256(data).hexdigest()}` | {len(data)} | {path.relative_to(GOLDEN)} |")
+    (GOLDEN / "MANIFEST.md").write_text(MANIFEST.format(
+        transformers=transformers.__version__, torch=torch.__version__, clear=CLEAR_DECISION,
+        rows="\n".join(rows), files="\n".join(files)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)} (default: all)")
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)
+    for name in options.cases or CASES:
+        make(name, CASES[name])
+    write_manifest()
+
+
+if __name__ == "__main__":
+    main()

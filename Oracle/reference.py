@@ -1,0 +1,186 @@
+"""The independent implementation: Hugging Face transformers, float32, eager attention, observed from outside."""
+
+import collections
+import contextlib
+
+import torch
+from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging
+
+HIDDEN = -1e30  # scores below are masked ones
+
+
+def load(directory, attention="eager"):
+    """The model of a checkpoint directory, all weights widened to float32. Refuses one that does not fit exactly."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model, info = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
+    next_token = f"model.layers.{model.config.num_hidden_layers}."
+    unknown = [name for name in info["unexpected_keys"] if not name.startswith(next_token)]
+    for problem, names in (("lacks", info["missing_keys"]), ("has unknown", unknown),
+                           ("has misshapen", info["mismatched_keys"])):
+        if names:
+            raise SystemExit(f"{directory}: the checkpoint {problem} tensors: {sorted(map(str, names))[:8]}")
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model, ids):
+    """[len(ids), vocabulary] of one forward over all of them, without a cache."""
+    return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+
+
+@torch.no_grad()
+def greedy(model, ids, count):
+    """(ids, logprobs, gaps to the second best) of a greedy continuation, recomputed from the start each time."""
+    sequence, logprobs, gaps = list(ids), [], []
+    for _ in range(count):
+        best = torch.log_softmax(logits(model, sequence)[-1], -1).topk(2)
+        sequence.append(int(best.indices[0]))
+        logprobs.append(float(best.values[0]))
+        gaps.append(float(best.values[0] - best.values[1]))
+    return sequence[len(ids):], logprobs, gaps
+
+
+@torch.no_grad()
+def greedy_with_cache(model, ids, count, chunk):
+    """The same ids by chunked prefill and a key/value cache."""
+    cache, new, at, pending = DynamicCache(config=model.config), [], 0, list(ids)
+    while len(new) < count:
+        step = model(input_ids=torch.tensor([pending[at:at + chunk]]), past_key_values=cache, use_cache=True)
+        at += chunk
+        if at >= len(pending):
+            new.append(int(step.logits[0, -1].argmax()))
+            pending, at = [new[-1]], 0
+    return new
+
+
+def random_ids(length, vocabulary, seed):
+    """BOS, then uniformly random ids; never the three control ids at the start of the vocabulary."""
+    generator = torch.Generator().manual_seed(7_000 + seed)
+    return [0] + torch.randint(3, vocabulary, (length - 1,), generator=generator).tolist()
+
+
+class Decisions(TorchFunctionMode):
+    """Sees every top-k inside indexers and routers while it is entered.
+
+    `margins[kind]` lists (row, gap): for each row that had to leave something out, how far the last chosen
+    score is above the first refused one, in standard deviations of such scores over all rows. Another order of
+    summation may decide differently where that is tiny. `index_scores` and `index_choices` hold, by layer, the indexer's
+    raw [rows, keys] scores and [rows, k] choices of the last forward.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.margins = collections.defaultdict(list)
+        self.index_scores, self.index_choices = {}, {}
+        self._inside, self._calls, self._hooks = None, 0, []
+        for layer, block in enumerate(model.model.layers):
+            for kind, module in (("indexer", getattr(block.self_attn, "indexer", None)),
+                                 ("router", getattr(block.mlp, "gate", None))):
+                if module is not None:
+                    self._hooks.append(module.register_forward_pre_hook(
+                        lambda *_, owner=(kind, layer): self._enter(owner)))
+                    self._hooks.append(module.register_forward_hook(lambda *_: self._enter(None)))
+
+    def _enter(self, owner):
+        self._inside, self._calls = owner, 0
+
+    def __exit__(self, *exception):
+        for hook in self._hooks:
+            hook.remove()
+        return super().__exit__(*exception)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if self._inside and function in (torch.topk, torch.Tensor.topk):
+            kind, layer = self._inside
+            if kind == "indexer":
+                self.index_scores[layer] = args[0][0].clone()
+                self.index_choices[layer] = result.indices[0].clone()
+                self._note("indexer", args[0][0], result.values.shape[-1])
+            else:
+                # A router asks three times: the two best of each group (a score, no decision), groups, experts.
+                kind = (None, "group", "expert")[self._calls]
+                self._calls += 1
+                if kind:
+                    self._note(kind, args[0], result.values.shape[-1])
+        return result
+
+    def _note(self, kind, scores, k):
+        if k >= scores.shape[-1]:
+            return
+        with torch._C.DisableTorchFunction():
+            best = torch.topk(scores, k + 1, dim=-1).values
+            spread = scores[scores > HIDDEN].std(unbiased=False).clamp(min=1e-12)
+            gaps = (best[:, k - 1] - best[:, k]) / spread
+            for row in (best[:, k] > HIDDEN).nonzero().flatten().tolist():
+                self.margins[kind].append((row, float(gaps[row])))
+
+    def smallest(self):
+        """The smallest gap of each kind of decision."""
+        return {kind: min(gap for _, gap in gaps) for kind, gaps in sorted(self.margins.items())}
+
+    def smallest_up_to(self, rows):
+        """For each row, the smallest gap in it and in all rows before it: what its result may hang on."""
+        worst = [float("inf")] * rows
+        for gaps in self.margins.values():
+            for row, gap in gaps:
+                worst[row] = min(worst[row], gap)
+        for row in range(1, rows):
+            worst[row] = min(worst[row], worst[row - 1])
+        return worst
+
+
+@torch.no_grad()
+def stages(model, ids):
+    """Every stage of one forward over `ids`, by name; all [rows, ...], float32 or int32."""
+    values = {"ids": torch.tensor(ids, dtype=torch.int32)}
+
+    def keep(name):
+        def hook(module, arguments, output):
+            output = output[0] if isinstance(output, tuple) else output
+            values[name] = output.reshape(len(ids), -1).float().clone()
+        return hook
+
+    def keep_choice(prefix):
+        def hook(module, arguments, output):
+            _, weights, experts = output
+            order = experts.argsort(-1)
+            values[prefix + "gate_experts"] = experts.gather(-1, order).int()
+            values[prefix + "gate_weights"] = weights.gather(-1, order).float()
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        def watch(module, hook):
+            stack.callback(module.register_forward_hook(hook).remove)
+
+        watch(model.model.norm, keep("final_norm"))
+        for layer, block in enumerate(model.model.layers):
+            prefix = f"layers.{layer}."
+            watch(block, keep(prefix + "output"))
+            watch(block.input_layernorm, keep(prefix + "attention_norm"))
+            watch(block.self_attn.q_a_layernorm, keep(prefix + "query_latent"))
+            watch(block.self_attn.kv_a_layernorm, keep(prefix + "latent"))
+            watch(block.self_attn, keep(prefix + "attention"))
+            watch(block.post_attention_layernorm, keep(prefix + "feed_forward_norm"))
+            watch(block.mlp, keep(prefix + "feed_forward"))
+            if hasattr(block.mlp, "gate"):
+                watch(block.mlp.gate, keep_choice(prefix))
+        with Decisions(model) as decisions:
+            values["logits"] = logits(model, ids)
+    causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    for layer, scores in decisions.index_scores.items():
+        values[f"layers.{layer}.index_scores"] = scores.masked_fill(~causal, float("-inf"))
+        values[f"layers.{layer}.selected"] = ascending(decisions.index_choices[layer])
+    return values
+
+
+def ascending(choices):
+    """Chosen positions in ascending order, those a row may not see dropped, padded with -1 at the end."""
+    rows = torch.arange(len(choices)).unsqueeze(1)
+    beyond = torch.iinfo(torch.int32).max
+    ordered = torch.where(choices <= rows, choices.int(), beyond).sort(-1).values
+    return torch.where(ordered == beyond, -1, ordered).int()
