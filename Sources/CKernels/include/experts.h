@@ -3,12 +3,16 @@
 
 #include "types.h"
 
+/// The most experts a router may have; the caller checks.
+#define BRAID_MAX_EXPERTS 1024
+
 /// DeepSeek-V3's gate. From logits [m, experts]:
 ///   s = 1 / (1 + exp(-logit));  c = s + bias
 ///   groups > 1: a group's score is the sum of its two largest c (larger first); the best `top_groups` groups stay
 ///   the `k` largest c of those choose;  ties everywhere to the smaller index
 ///   g = s of the chosen (without bias); normalize: g / (sum + 1e-20), sum one chain by ascending expert; g * scaling
 /// Chosen experts are written in ascending order with their weights. NaN logits count as below -infinity.
+/// A group of one expert scores that expert's c. `k` is at most the experts of `top_groups` groups.
 typedef struct {
     int64_t m, experts, k, groups, top_groups;
     const float *logits;

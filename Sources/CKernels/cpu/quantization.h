@@ -1,0 +1,149 @@
+// Conversions between what is computed and what is stored, sixteen at a time.
+#pragma once
+
+#include "../include/quantization.h"
+#include "select.h"
+#include "vector.h"
+
+BRAID_INLINE h16 narrow_bf16(f16 x) {
+    u16 bits = (u16)x;
+    u16 rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    return __builtin_convertvector(bits_where(x != x, bits >> 16 | 0x40, rounded), h16);
+}
+
+BRAID_INLINE void store_bf16(uint16_t *out, const float *x, int64_t n) {
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        h16 h = narrow_bf16(load16(x + j));
+        memcpy(out + j, &h, sizeof h);
+    }
+    h16 h = narrow_bf16(load_some(x + j, n - j));
+    memcpy(out + j, &h, (size_t)(n - j) * sizeof(uint16_t));
+}
+
+static void store_rows(const braid_store_rows *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        if (p->slots[r] < 0) continue;
+        const float *x = p->x + r * p->x_stride;
+        int64_t entry = p->slots[r] * p->n;
+        if (p->dtype == BRAID_BF16) store_bf16((uint16_t *)p->lane + entry, x, p->n);
+        else memcpy((float *)p->lane + entry, x, (size_t)p->n * sizeof(float));
+    }
+}
+
+/// One butterfly inside a vector: a lane of the lower half gets own + other, of the upper half other - own.
+#define BRAID_BUTTERFLY(v, width, ...)                                                  \
+    do {                                                                                \
+        f16 other = __builtin_shufflevector(v, v, __VA_ARGS__);                         \
+        i16 upper = ((i16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} & width) != 0; \
+        v = other + (f16)((u16)v ^ ((u16)upper & 0x80000000u));                         \
+    } while (0)
+
+static void hadamard(const braid_hadamard *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        float *x = p->x + r * p->x_stride;
+        f16 v[8];
+        for (int i = 0; i < 8; i++) {
+            v[i] = load16(x + 16 * i);
+            BRAID_BUTTERFLY(v[i], 1, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+            BRAID_BUTTERFLY(v[i], 2, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+            BRAID_BUTTERFLY(v[i], 4, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+            BRAID_BUTTERFLY(v[i], 8, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+        }
+        for (int width = 1; width < 8; width *= 2) {
+            for (int i = 0; i < 8; i++) {
+                if (i & width) continue;
+                f16 a = v[i], b = v[i + width];
+                v[i] = a + b;
+                v[i + width] = a - b;
+            }
+        }
+        for (int i = 0; i < 8; i++) store16(x + 16 * i, v[i] * splat(0.08838834764831845f));
+    }
+}
+
+BRAID_INLINE f16 larger_magnitude(f16 x, f16 largest) {
+    return larger_of((f16)((u16)x & 0x7FFFFFFFu), largest);
+}
+
+/// See reference/quantization.c.
+BRAID_INLINE float group_scale(const float *x, int64_t n, bool power_of_two) {
+    f16 largest = splat(1e-4f);
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) largest = larger_magnitude(load16(x + j), largest);
+    largest = larger_magnitude(load_some(x + j, n - j), largest);
+    float scale = largest_lane(largest) / 448.0f;
+    if (!power_of_two) return scale;
+    uint32_t bits;
+    memcpy(&bits, &scale, 4);
+    bits = (bits + 0x7FFFFF) & 0x7F800000;
+    memcpy(&scale, &bits, 4);
+    return scale;
+}
+
+BRAID_INLINE b16 narrow_e4m3(f16 x) {
+    u16 sign = (u16)x >> 24 & 0x80, bits = (u16)x & 0x7FFFFFFFu;
+    u16 denormal = (u16)((f16)bits + splat(0x1p14f)) - 0x46800000u;
+    u16 normal = ((bits + 0x7FFFF + (bits >> 20 & 1)) >> 20) - (120 << 3);
+    u16 value = sign | bits_where((f16)bits < splat(0x1p-6f), denormal, normal);
+    return __builtin_convertvector(bits_where(x != x, splat_bits(0x7F), value), b16);
+}
+
+BRAID_INLINE b16 quantize16(f16 x, f16 scale) {
+    f16 v = x / scale;
+    v = where(v > splat(448), splat(448), v);
+    v = where(v < splat(-448), splat(-448), v);
+    return narrow_e4m3(v);
+}
+
+BRAID_INLINE void quantize_group(const float *x, int64_t n, float scale, uint8_t *values) {
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        b16 v = quantize16(load16(x + j), splat(scale));
+        memcpy(values + j, &v, sizeof v);
+    }
+    b16 v = quantize16(load_some(x + j, n - j), splat(scale));
+    memcpy(values + j, &v, (size_t)(n - j));
+}
+
+static void quantize_groups(const braid_quantize_groups *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        for (int64_t j = 0; j < p->n; j += p->group) {
+            int64_t count = p->n - j < p->group ? p->n - j : p->group;
+            const float *x = p->x + r * p->x_stride + j;
+            float scale = group_scale(x, count, p->power_of_two);
+            p->scales[r * p->scales_stride + j / p->group] = scale;
+            quantize_group(x, count, scale, p->values + r * p->values_stride + j);
+        }
+    }
+}
+
+BRAID_INLINE f16 dequantize16(b16 values) {
+    u16 v = __builtin_convertvector(values, u16), magnitude = v & 0x7F;
+    u16 denormal = (u16)(__builtin_convertvector(magnitude, f16) * splat(0x1p-9f));
+    u16 normal = (magnitude << 20) + (120u << 23);
+    u16 bits = bits_where(magnitude == 0x7F, splat_bits(0x7FC00000), bits_where(magnitude < 8, denormal, normal));
+    return (f16)(bits | (v & 0x80) << 24);
+}
+
+BRAID_INLINE void dequantize_group(const uint8_t *values, int64_t n, float scale, float *x) {
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        b16 v;
+        memcpy(&v, values + j, sizeof v);
+        store16(x + j, dequantize16(v) * splat(scale));
+    }
+    b16 v = {0};
+    memcpy(&v, values + j, (size_t)(n - j));
+    store_some(x + j, dequantize16(v) * splat(scale), n - j);
+}
+
+static void dequantize_groups(const braid_quantize_groups *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        for (int64_t j = 0; j < p->n; j += p->group) {
+            int64_t count = p->n - j < p->group ? p->n - j : p->group;
+            float scale = p->scales[r * p->scales_stride + j / p->group];
+            dequantize_group(p->values + r * p->values_stride + j, count, scale, p->x + r * p->x_stride + j);
+        }
+    }
+}

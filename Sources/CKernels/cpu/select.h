@@ -1,0 +1,20 @@
+// Choosing between two vectors lane by lane.
+#pragma once
+
+#include "vector.h"
+
+/// The lanes of `yes` where `mask` is set (all ones), of `no` elsewhere.
+BRAID_INLINE u16 bits_where(i16 mask, u16 yes, u16 no) { return ((u16)mask & yes) | (~(u16)mask & no); }
+BRAID_INLINE f16 where(i16 mask, f16 yes, f16 no) { return (f16)bits_where(mask, (u16)yes, (u16)no); }
+
+BRAID_INLINE u16 splat_bits(uint32_t x) { return (u16)splat(0) + x; }
+
+/// The larger of each lane; where `a` is NaN, `b`.
+BRAID_INLINE f16 larger_of(f16 a, f16 b) { return where(a > b, a, b); }
+
+/// The largest lane. NaN lanes do not count; the sign of a zero is not promised.
+BRAID_INLINE float largest_lane(f16 v) {
+    float largest = v[0];
+    for (int l = 1; l < 16; l++) largest = v[l] > largest ? v[l] : largest;
+    return largest;
+}

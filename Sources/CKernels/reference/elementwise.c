@@ -1,0 +1,58 @@
+// Element by element, and softmax over rows; orders and special values are in include/elementwise.h.
+#include "../include/elementwise.h"
+
+#include "math.h"
+#include "order.h"
+
+void reference_add(const braid_add *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        for (int64_t j = 0; j < p->n; j++) {
+            p->out[r * p->out_stride + j] = p->a[r * p->a_stride + j] + p->b[r * p->b_stride + j];
+        }
+    }
+}
+
+void reference_swiglu(const braid_swiglu *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        for (int64_t j = 0; j < p->n; j++) {
+            float gate = p->gate[r * p->gate_stride + j];
+            float silu = gate / (1.0f + exp_scalar(-gate));
+            float y = silu * p->up[r * p->up_stride + j];
+            p->out[r * p->out_stride + j] = p->row_weight ? y * p->row_weight[r] : y;
+        }
+    }
+}
+
+/// What a row is shifted by before exp: its largest value, or 0 where that is -infinity, so that a row without
+/// anything has the sum 0. NaN does not count here; it comes back with the sum.
+static float softmax_shift(const float *x, int64_t n) {
+    float largest = -INFINITY;
+    for (int64_t j = 0; j < n; j++) largest = x[j] > largest ? x[j] : largest;
+    return largest == -INFINITY ? 0.0f : largest;
+}
+
+static float softmax_sum(const float *x, int64_t n, float shift) {
+    float partial[16] = {0};
+    for (int64_t j = 0; j < n; j++) partial[j % 16] = partial[j % 16] + exp_scalar(x[j] - shift);
+    return add_halves(partial);
+}
+
+void reference_softmax(const braid_softmax *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        const float *x = p->x + r * p->x_stride;
+        float *out = p->out + r * p->out_stride;
+        float shift = softmax_shift(x, p->n), sum = softmax_sum(x, p->n, shift);
+        float scale = sum == 0 ? 0.0f : 1.0f / sum;
+        for (int64_t j = 0; j < p->n; j++) out[j] = exp_scalar(x[j] - shift) * scale;
+    }
+}
+
+void reference_log_softmax(const braid_softmax *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        const float *x = p->x + r * p->x_stride;
+        float *out = p->out + r * p->out_stride;
+        float shift = softmax_shift(x, p->n), sum = softmax_sum(x, p->n, shift);
+        float total = sum == 0 ? 0.0f : shift + log_scalar(sum);
+        for (int64_t j = 0; j < p->n; j++) out[j] = x[j] - total;
+    }
+}

@@ -1,0 +1,79 @@
+// The router of a mixture of experts. It is the same code on every level: one row is a few hundred numbers.
+#pragma once
+
+#include "../include/experts.h"
+#include "math.h"
+#include "order.h"
+
+/// The index of the largest key, the smallest index among equals.
+static inline int64_t largest_key(const uint32_t *keys, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++) best = keys[i] > keys[best] ? i : best;
+    return best;
+}
+
+/// Moves the `count` largest of `values` to `taken` flags, ties to the smaller index. `keys` is overwritten.
+/// Keys are shifted up by one so that 0 means "taken already", below a NaN.
+static inline void take_largest(const float *values, uint32_t *keys, bool *taken, int64_t n, int64_t count) {
+    for (int64_t i = 0; i < n; i++) {
+        keys[i] = order_key(values[i]) + 1;
+        taken[i] = false;
+    }
+    for (int64_t c = 0; c < count; c++) {
+        int64_t best = largest_key(keys, n);
+        taken[best] = true;
+        keys[best] = 0;
+    }
+}
+
+/// The sum of a group's two largest values, the larger first; of a single expert, its value.
+static inline float group_score(const float *values, uint32_t *keys, int64_t n) {
+    for (int64_t i = 0; i < n; i++) keys[i] = order_key(values[i]) + 1;
+    int64_t first = largest_key(keys, n);
+    if (n == 1) return values[first];
+    keys[first] = 0;
+    return values[first] + values[largest_key(keys, n)];
+}
+
+static inline void gate_row(const braid_gate *p, const float *logits, int32_t *chosen, float *weights) {
+    float score[BRAID_MAX_EXPERTS], choice[BRAID_MAX_EXPERTS], groups[BRAID_MAX_EXPERTS];
+    uint32_t keys[BRAID_MAX_EXPERTS];
+    bool taken[BRAID_MAX_EXPERTS];
+    for (int64_t e = 0; e < p->experts; e++) {
+        score[e] = 1.0f / (1.0f + exp_scalar(-logits[e]));
+        choice[e] = p->bias ? score[e] + p->bias[e] : score[e];
+    }
+    int64_t candidates = p->experts;
+    int32_t index[BRAID_MAX_EXPERTS];
+    for (int64_t e = 0; e < p->experts; e++) index[e] = (int32_t)e;
+    if (p->groups > 1) {
+        int64_t size = p->experts / p->groups;
+        for (int64_t g = 0; g < p->groups; g++) groups[g] = group_score(choice + g * size, keys, size);
+        take_largest(groups, keys, taken, p->groups, p->top_groups);
+        candidates = 0;
+        for (int64_t g = 0; g < p->groups; g++) {
+            for (int64_t e = g * size; taken[g] && e < (g + 1) * size; e++) {
+                index[candidates] = (int32_t)e;
+                choice[candidates++] = choice[e];
+            }
+        }
+    }
+    take_largest(choice, keys, taken, candidates, p->k);
+    int64_t count = 0;
+    float sum = 0;
+    for (int64_t i = 0; i < candidates; i++) {
+        if (!taken[i]) continue;
+        chosen[count] = index[i];
+        sum = sum + score[index[i]];
+        weights[count++] = score[index[i]];
+    }
+    for (int64_t j = 0; j < count; j++) {
+        weights[j] = (p->normalize ? weights[j] / (sum + 1e-20f) : weights[j]) * p->scaling;
+    }
+}
+
+static inline void gate_rows(const braid_gate *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        gate_row(p, p->logits + r * p->logits_stride, p->chosen + r * p->k, p->weights + r * p->k);
+    }
+}
