@@ -1,4 +1,5 @@
 package import Checkpoints
+package import KVCache
 package import Tensors
 
 /// What `config.json` says of a DeepSeek-V3 or V3.2 model, checked. V3 is V3.2 without an indexer.
@@ -47,6 +48,30 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     /// softmax scale: `(nope + rope)^-1/2`, times YaRN's mscale squared (models of the V3 family only).
     package var softmaxScale: Float {
         1 / Float(nopeWidth + ropeWidth).squareRoot() * rotary.softmaxFactor
+    }
+
+    /// Numbers in the weights, next-token blocks not counted: all, and those one token uses.
+    package var parameters: (total: Int, active: Int) {
+        let attention =
+            queryRank * (hiddenSize + 1 + heads * (nopeWidth + ropeWidth)) + hiddenSize * (latentWidth + ropeWidth)
+            + latentWidth * (1 + heads * (nopeWidth + valueWidth)) + heads * valueWidth * hiddenSize
+        let index = indexer.map { $0.heads * ($0.width * queryRank + hiddenSize) + $0.width * (hiddenSize + 2) } ?? 0
+        let always = layers * (attention + index + 2 * hiddenSize) + (2 * vocabularySize + 1) * hiddenSize
+        let expert = 3 * hiddenSize * experts.width
+        let dense = min(denseLayers, layers) * 3 * hiddenSize * denseWidth
+        let sparse = max(layers - denseLayers, 0)
+        let router = sparse * experts.gate.experts * (hiddenSize + 1)
+        func whole(_ routed: Int) -> Int { always + dense + router + sparse * (routed + experts.shared) * expert }
+        return (whole(experts.gate.experts), whole(experts.gate.expertsPerToken))
+    }
+
+    /// What the cache keeps of a token.
+    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
+        var lanes = [
+            CacheFormat.Lane(.latent, dtype, width: latentWidth), CacheFormat.Lane(.ropeKey, dtype, width: ropeWidth),
+        ]
+        if let indexer { lanes.append(.init(.indexKey, dtype, width: indexer.width)) }
+        return CacheFormat(layers: Array(repeating: lanes, count: layers), pageSize: pageSize)
     }
 }
 

@@ -42,12 +42,7 @@ package final class DeepSeekModel: Model, @unchecked Sendable {
     package var hiddenSize: Int { configuration.hiddenSize }
 
     package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
-        var lanes = [
-            CacheFormat.Lane(.latent, dtype, width: configuration.latentWidth),
-            CacheFormat.Lane(.ropeKey, dtype, width: configuration.ropeWidth),
-        ]
-        if let indexer = configuration.indexer { lanes.append(.init(.indexKey, dtype, width: indexer.width)) }
-        return CacheFormat(layers: Array(repeating: lanes, count: configuration.layers), pageSize: pageSize)
+        configuration.cacheFormat(dtype, pageSize: pageSize)
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) {

@@ -1,0 +1,71 @@
+package import Checkpoints
+
+/// A model directory as users have them: `config.json`, `generation_config.json`, safetensors files, a tokenizer.
+package struct ModelDirectory: Sendable {
+    package let path: String
+    package let configuration: DeepSeekConfiguration
+    package let generation: GenerationDefaults
+
+    /// Reads and checks the configuration files; weights are looked at by `load`.
+    package init(_ path: String) throws(CheckpointError) {
+        self.path = path
+        let file = try ModelConfigurationFile.read(path + "/config.json")
+        configuration = try DeepSeekConfiguration(file)
+        generation = try GenerationDefaults(
+            config: file, generation: ModelConfigurationFile.readIfPresent(path + "/generation_config.json"))
+    }
+
+    /// How the weights come to be.
+    package enum LoadFormat: String, Sendable, CaseIterable {
+        /// From the safetensors files.
+        case auto
+        /// Random, from the configuration alone: for benchmarks.
+        case dummy
+    }
+
+    /// Maps the weights and builds the model. Nothing is read ahead; pages come in as they are used.
+    ///
+    /// - Parameter progress: called with a fraction from 0 to 1.
+    package func load(
+        _ format: LoadFormat = .auto, progress: (Double) -> Void = { _ in }
+    ) throws(CheckpointError) -> DeepSeekModel {
+        let source: WeightSource =
+            switch format {
+            case .auto: .checkpoint(try WeightIndex(directory: path))
+            case .dummy: .dummy(DummyWeights(dtype: configuration.storedType))
+            }
+        return try DeepSeekModel(configuration, source) { layer in
+            progress(Double(layer + 1) / Double(configuration.layers))
+        }
+    }
+}
+
+/// What the checkpoint recommends for generation; requests override it.
+package struct GenerationDefaults: Sendable, Equatable {
+    /// Tokens that end a generation.
+    package var endTokens: [Int32]
+    package var temperature: Float?
+    package var topP: Float?
+    package var topK: Int?
+
+    init(config: ConfigurationValue, generation: ConfigurationValue?) throws(CheckpointError) {
+        let vocabulary = try config.int("vocab_size", in: 1...10_000_000)
+        var endTokens: [Int32] = []
+        for file in [generation, config] {
+            guard endTokens.isEmpty, let file, file.contains("eos_token_id"), !file.isNull("eos_token_id") else {
+                continue
+            }
+            endTokens = try file.intArray("eos_token_id", in: 0...vocabulary - 1, acceptingSingle: true)
+                .map { Int32($0) }
+        }
+        self.endTokens = endTokens
+        // With do_sample false the file's temperature is only a placeholder.
+        guard let generation, try generation.bool("do_sample", default: true) else {
+            if generation != nil { temperature = 0 }
+            return
+        }
+        if generation.contains("temperature") { temperature = Float(try generation.double("temperature", in: 0...100, default: 1)) }
+        if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 0...1, default: 1)) }
+        if generation.contains("top_k") { topK = try generation.int("top_k", in: 0...10_000_000, default: 0) }
+    }
+}

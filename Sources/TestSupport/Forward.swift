@@ -1,0 +1,64 @@
+import KVCache
+package import Models
+import Parallelism
+package import Tensors
+
+/// Runs a model over one prompt without a scheduler, in chunks of any size, and keeps every row's logits.
+package final class Forward {
+    private let model: any Model
+    private let seat: Seat
+    private let cache: CacheStore
+    private let pageSize: Int
+    package let recorder = StageRecorder()
+
+    /// - Parameter capacity: positions of the cache.
+    package init(
+        _ model: any Model, cacheType: DType = .f32, kernels: Kernels = .best, capacity: Int = 1024, pageSize: Int = 4
+    ) {
+        self.model = model
+        self.pageSize = pageSize
+        seat = Seat(kernels: kernels)
+        cache = CacheStore(
+            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: (capacity + pageSize - 1) / pageSize)
+    }
+
+    /// Logits of every token, computed in chunks; the last chunk size repeats.
+    package func logits(_ tokens: [Int32], chunks: [Int] = [.max]) -> [[Float]] {
+        var logits: [[Float]] = []
+        var sizes = chunks[...]
+        while logits.count < tokens.count {
+            let size = sizes.count > 1 ? sizes.removeFirst() : sizes.first!
+            let range = logits.count..<min(tokens.count, size == .max ? .max : logits.count + size)
+            logits += run(Array(tokens[range]), at: range.lowerBound)
+        }
+        return logits
+    }
+
+    private func run(_ tokens: [Int32], at start: Int) -> [[Float]] {
+        let scratch = seat.scratch
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let count = tokens.count
+        let pages = scratch.indices(cache.pages)
+        // Backwards, so that a kernel that ignores the page table reads the wrong keys.
+        for page in 0..<cache.pages { pages[page] = Int32(cache.pages - 1 - page) }
+        let map = PageMap(pages: pages, shift: pageSize.trailingZeroBitCount)
+        let (ids, positions) = (scratch.indices(count), scratch.indices(count))
+        let (slots, outputs) = (scratch.indices(count), scratch.indices(count))
+        for row in 0..<count {
+            ids[row] = tokens[row]
+            positions[row] = Int32(start + row)
+            slots[row] = map.slot(of: start + row)
+            outputs[row] = Int32(row)
+        }
+        let step = Step(
+            tokens: ids, positions: positions, slots: slots,
+            requests: [Step.RequestRows(rows: 0..<count, pages: map)], outputs: outputs, cache: cache,
+            recorder: recorder)
+        let hidden = scratch.rows(count, model.hiddenSize)
+        model.forward(step, seat, into: hidden)
+        let logits = scratch.rows(count, model.vocabularySize)
+        model.logits(hidden, seat, into: logits)
+        return (0..<count).map { logits.rows($0..<$0 + 1).elements }
+    }
+}

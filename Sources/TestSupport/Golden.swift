@@ -1,0 +1,57 @@
+import Checkpoints
+import Foundation
+package import Models
+
+/// A case of `Tests/Golden`: a tiny checkpoint, and what another implementation computed with it, stage by stage.
+package struct Golden: Sendable {
+    package static let cases = ["v3", "v32", "v32-fp8", "v32-norope-scaling"]
+
+    package let name: String
+    package let directory: ModelDirectory
+    package let prompt: [Int32]
+    /// Greedy continuation of the prompt.
+    package let continuation: [Int32]
+    /// Log-probability of each continuation token, and its lead over the second best.
+    package let logProbs: [Float]
+    package let gaps: [Float]
+    private let stages: SafeTensorsFile
+
+    package init(_ name: String) throws {
+        self.name = name
+        let path = Self.root + "/Tests/Golden/" + name
+        directory = try ModelDirectory(path + "/checkpoint")
+        stages = try SafeTensorsFile(path: path + "/stages.safetensors")
+        let data = try Data(contentsOf: URL(fileURLWithPath: path + "/greedy.json"))
+        let greedy = try JSONDecoder().decode(Greedy.self, from: data)
+        prompt = greedy.prompt
+        continuation = greedy.continuation
+        logProbs = greedy.logprobs
+        gaps = greedy.gaps
+    }
+
+    private struct Greedy: Decodable {
+        let prompt: [Int32]
+        let continuation: [Int32]
+        let logprobs: [Float]
+        let gaps: [Float]
+    }
+
+    /// The package's directory.
+    package static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().path
+
+    /// The rows of a stage, such as `layers.0.attention`, widened to F32; `nil` where the case has none.
+    package func rows(_ stage: String) -> [[Float]]? {
+        guard let tensor = stages[stage] else { return nil }
+        let bytes = unsafe tensor.bytes
+        let columns = tensor.shape.count > 1 ? tensor.shape[1] : 1
+        return (0..<tensor.shape[0]).map { row in
+            (0..<columns).map { column in
+                let offset = (row * columns + column) * 4
+                return tensor.type == .i32
+                    ? Float(unsafe bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self))
+                    : unsafe bytes.loadUnaligned(fromByteOffset: offset, as: Float.self)
+            }
+        }
+    }
+}

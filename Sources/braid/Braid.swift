@@ -1,0 +1,14 @@
+import ArgumentParser
+
+/// The command. Each subcommand is a file of its own.
+@main
+struct Braid: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "braid",
+        abstract: "A serving engine for DeepSeek's long-context models.",
+        discussion: """
+            Models are directories as Hugging Face has them: config.json, *.safetensors, tokenizer.json.
+            Familiar spellings of other engines' flags are accepted.
+            """,
+        subcommands: [Serve.self, Generate.self, Bench.self, Inspect.self])
+}

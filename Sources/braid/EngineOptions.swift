@@ -1,0 +1,90 @@
+import ArgumentParser
+import Inference
+import Models
+import Tensors
+
+/// The options of every command that runs a model.
+struct EngineOptions: ParsableArguments {
+    @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
+    var modelPath: String
+
+    @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone, for benchmarks.")
+    var loadFormat: ModelDirectory.LoadFormat = .auto
+
+    @Option(
+        help: """
+            Element type of the KV cache: auto, float32, bfloat16. auto is float32, which adds no rounding; bfloat16 \
+            halves the memory.
+            """)
+    var kvCacheDtype: CacheType = .auto
+
+    @Option(help: "Tokens of a KV page, a power of two.")
+    var pageSize = 64
+
+    @Option(help: "Tokens of the KV cache, all requests together.")
+    var maxTotalTokens: Int?
+
+    @Option(
+        name: [.customLong("context-length"), .customLong("max-model-len")],
+        help: "Prompt and new tokens of one request, at most; default: what the model was made for.")
+    var contextLength: Int?
+
+    @Option(
+        name: [.customLong("max-running-requests"), .customLong("max-num-seqs")],
+        help: "Requests computed together, at most.")
+    var maxRunningRequests = 64
+
+    @Option(help: "Requests that may wait; more are refused with 429.")
+    var maxQueuedRequests = 1024
+
+    @Option(help: "Prompt tokens of one request computed in one step; -1 for no limit.")
+    var chunkedPrefillSize = 1024
+
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    var kernels: Kernels.Level?
+
+    /// The names users of other engines know.
+    enum CacheType: String, ExpressibleByArgument, CaseIterable {
+        case auto, float32, bfloat16
+        case fp32, f32, bf16
+
+        var dtype: DType {
+            switch self {
+            case .auto, .float32, .fp32, .f32: .f32
+            case .bfloat16, .bf16: .bf16
+            }
+        }
+    }
+
+    func engineConfiguration(for model: any Model) throws -> EngineConfiguration {
+        var configuration = EngineConfiguration()
+        configuration.cacheType = kvCacheDtype.dtype
+        configuration.pageSize = pageSize
+        configuration.maxTotalTokens = maxTotalTokens
+        configuration.contextLength = contextLength
+        configuration.maxRunningRequests = maxRunningRequests
+        configuration.maxQueuedRequests = maxQueuedRequests
+        configuration.chunkedPrefillSize = chunkedPrefillSize
+        configuration.kernels = kernels
+        let problems = configuration.validate(for: model)
+        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+        return configuration
+    }
+
+    /// Opens the model with a progress bar where somebody watches.
+    func load() throws -> (directory: ModelDirectory, model: DeepSeekModel) {
+        let directory = try ModelDirectory(modelPath)
+        let progress = ProgressBar("loading \(modelPath)")
+        defer { progress.finish() }
+        return (directory, try directory.load(loadFormat) { progress.update($0) })
+    }
+}
+
+extension ModelDirectory.LoadFormat: ExpressibleByArgument {}
+extension Kernels.Level: ExpressibleByArgument {}
+
+/// An error of the command itself, printed as it is.
+struct CommandError: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,24 @@
+import Foundation
+
+/// A line on standard error that shows how far something is; silent when that is not a terminal.
+final class ProgressBar {
+    private let title: String
+    private let isWatched = isatty(STDERR_FILENO) == 1
+    private var lastPercent = -1
+
+    init(_ title: String) { self.title = title }
+
+    /// - Parameter fraction: from 0 to 1.
+    func update(_ fraction: Double) {
+        let percent = Int(fraction * 100)
+        guard isWatched, percent != lastPercent else { return }
+        lastPercent = percent
+        let filled = String(repeating: "█", count: percent * 30 / 100)
+        let rest = String(repeating: "░", count: 30 - percent * 30 / 100)
+        write("\r\(title) \(filled)\(rest) \(percent) %")
+    }
+
+    func finish() { if isWatched, lastPercent >= 0 { write("\r\u{1B}[K") } }
+
+    private func write(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
+}

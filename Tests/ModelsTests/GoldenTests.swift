@@ -1,0 +1,93 @@
+import Checkpoints
+import Models
+import Tensors
+import TestSupport
+import Testing
+
+@Suite struct `A forward agrees with the independent implementation` {
+    /// Stages whose rows are compared as numbers, in the order they are computed, so that the first failure names the
+    /// culprit.
+    static let stages: [(Stage, String)] = [
+        (.attentionNorm, "attention_norm"), (.indexScores, "index_scores"), (.selected, "selected"),
+        (.attention, "attention"), (.feedForwardNorm, "feed_forward_norm"), (.gateExperts, "gate_experts"),
+        (.gateWeights, "gate_weights"), (.feedForward, "feed_forward"), (.output, "output"),
+    ]
+
+    @Test(arguments: Golden.cases)
+    func `stage by stage, layer by layer`(name: String) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let forward = Forward(model)
+        let logits = forward.logits(golden.prompt)
+        var compared = 0
+        for layer in 0..<model.configuration.layers {
+            for (stage, key) in Self.stages {
+                guard let expected = golden.rows("layers.\(layer).\(key)") else { continue }
+                let actual = forward.recorder.rows(stage, layer: layer)
+                try #require(actual.count == expected.count, "\(name) layer \(layer) \(key): rows")
+                for row in expected.indices {
+                    let difference = Self.difference(actual[row], expected[row])
+                    try #require(difference < 1e-4, "\(name) layer \(layer) \(key) row \(row)")
+                    compared += 1
+                }
+            }
+        }
+        // A dense V3 layer has five stages, others more.
+        #expect(compared >= 5 * model.configuration.layers * golden.prompt.count)
+        for (stage, actual) in [("final_norm", forward.recorder.rows(.finalNorm)), ("logits", logits)] {
+            let expected = try #require(golden.rows(stage))
+            for row in expected.indices {
+                try #require(Self.difference(actual[row], expected[row]) < 1e-4, "\(name) \(stage) row \(row)")
+            }
+        }
+    }
+
+    /// The largest difference; the golden row may be padded with −1 or −∞ after what is there.
+    static func difference(_ actual: [Float], _ expected: [Float]) -> Float {
+        var worst: Float = actual.allSatisfy(\.isFinite) ? 0 : .infinity
+        for (index, value) in expected.enumerated() {
+            if index < actual.count {
+                worst = max(worst, abs(actual[index] - value) / max(1, abs(value)))
+            } else if value != -1 && value != -.infinity {
+                return .infinity
+            }
+        }
+        return actual.count <= expected.count ? worst : .infinity
+    }
+
+    @Test(arguments: Golden.cases)
+    func `greedy continuation`(name: String) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let forward = Forward(model)
+        let tokens = golden.prompt + golden.continuation.dropLast()
+        let logits = forward.logits(tokens, chunks: [golden.prompt.count, 1])
+        for (index, expected) in golden.continuation.enumerated() {
+            let row = logits[golden.prompt.count - 1 + index]
+            let best = row.indices.max { row[$0] < row[$1] }
+            #expect(best == Int(expected), "token \(index), lead \(golden.gaps[index])")
+        }
+    }
+}
+
+@Suite struct `A forward's bits` {
+    @Test(arguments: Golden.cases, [[1], [7], [16, 1], [3, 40, 5]])
+    func `do not depend on how the prompt is cut into chunks`(name: String, chunks: [Int]) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let whole = Forward(model).logits(golden.prompt)
+        #expect(Forward(model).logits(golden.prompt, chunks: chunks) == whole)
+        #expect(Forward(model, pageSize: 64).logits(golden.prompt, chunks: chunks) == whole)
+    }
+
+    @Test(arguments: Golden.cases, [DType.f32, .bf16])
+    func `are the same on every instruction-set level`(name: String, cacheType: DType) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let reference = Forward(model, cacheType: cacheType, kernels: Kernels(.reference)!).logits(golden.prompt)
+        for kernels in Kernels.available {
+            let logits = Forward(model, cacheType: cacheType, kernels: kernels).logits(golden.prompt)
+            #expect(logits == reference, "\(kernels.level)")
+        }
+    }
+}
