@@ -1,0 +1,66 @@
+/// Why a checkpoint or one of its configuration files was refused.
+///
+/// Files are hostile until checked, so every refusal says which file, which tensor or key in it, what is wrong and
+/// what to try. Names that come from the file are quoted and cut, so that a message is always one readable line.
+package struct CheckpointError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The part of the file at fault.
+    package enum Subject: Equatable, Sendable {
+        case file
+        case tensor(String)
+        /// A dotted path of keys, such as `rope_scaling.factor`.
+        case key(String)
+    }
+
+    /// The path of the file as it was given or found.
+    package let file: String
+    package let subject: Subject
+    /// What was found and what was expected.
+    package let problem: String
+    /// What to try.
+    package let advice: String
+
+    package init(file: String, subject: Subject = .file, problem: String, advice: String) {
+        self.file = file
+        self.subject = subject
+        self.problem = problem
+        self.advice = advice
+    }
+
+    package var description: String {
+        let place =
+            switch subject {
+            case .file: file
+            case .tensor(let name): "\(file): tensor \(name.quotedForMessage)"
+            case .key(let path): "\(file): key \(path.quotedForMessage)"
+            }
+        return "\(place): \(problem); \(advice)"
+    }
+}
+
+extension CheckpointError {
+    static let damagedFile =
+        "the file is damaged or was not written by a safetensors library: download or convert it again"
+}
+
+extension String {
+    /// The string in quotes, without control characters and at most 120 characters long: safe to log.
+    var quotedForMessage: String {
+        var quoted = "\""
+        for (count, scalar) in unicodeScalars.enumerated() {
+            if count == 120 { return quoted + "\"…" }
+            if scalar.isControl || scalar == "\"" || scalar == "\\" {
+                quoted += scalar.escaped(asASCII: true)
+            } else {
+                quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+
+    /// Whether a character of the string would act on a terminal or end a C string.
+    var hasControlCharacters: Bool { unicodeScalars.contains { $0.isControl } }
+}
+
+extension Unicode.Scalar {
+    fileprivate var isControl: Bool { value < 0x20 || (0x7F...0x9F).contains(value) }
+}

@@ -1,0 +1,48 @@
+/// Reads `config.json` and `generation_config.json` as data: nothing in them is executed or downloaded.
+package enum ModelConfigurationFile {
+    /// The released models' files have a few kilobytes.
+    package static let maximumBytes = 4 << 20
+    /// How many objects and arrays may be open at once.
+    package static let maximumDepth = 64
+
+    /// The file's top-level object.
+    ///
+    /// - Throws: when the file is missing, too large, too deeply nested, not strict JSON (RFC 8259, UTF-8), has a key
+    ///   twice in one object, or is not an object.
+    package static func read(_ path: String) throws(CheckpointError) -> ConfigurationValue {
+        let file = try RegularFile(opening: path)
+        return try parse(file.contents(limit: maximumBytes), file: path)
+    }
+
+    /// The file's top-level object, or nil if there is no file of that name.
+    package static func readIfPresent(_ path: String) throws(CheckpointError) -> ConfigurationValue? {
+        RegularFile.exists(path) ? try read(path) : nil
+    }
+
+    /// The same for a text already in memory; `file` names it in errors.
+    package static func parse(_ bytes: [UInt8], file: String) throws(CheckpointError) -> ConfigurationValue {
+        try object(in: bytes, file: file, maximumBytes: maximumBytes)
+    }
+
+    static func object(
+        in bytes: [UInt8], file: String, maximumBytes: Int
+    ) throws(CheckpointError) -> ConfigurationValue {
+        let advice = "correct the file or download it again"
+        guard bytes.count <= maximumBytes else {
+            throw CheckpointError(
+                file: file, problem: "has \(bytes.count) bytes, more than the limit of \(maximumBytes)", advice: advice)
+        }
+        let node: JSONNode
+        do throws(JSONError) {
+            node = try JSONNode(bytes, maximumDepth: maximumDepth)
+        } catch {
+            throw CheckpointError(
+                file: file, problem: "is not strict JSON at byte \(error.offset): \(error.problem)", advice: advice)
+        }
+        guard case .object(let members) = node else {
+            throw CheckpointError(
+                file: file, problem: "holds \(node.summary) where an object {…} is expected", advice: advice)
+        }
+        return ConfigurationValue(file: file, path: "", members: members)
+    }
+}

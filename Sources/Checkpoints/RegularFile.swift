@@ -1,0 +1,87 @@
+import Foundation
+
+/// A regular file, open for reading, whose size was taken from the open descriptor.
+///
+/// Directories, devices and pipes are refused, also behind a symbolic link; opening a pipe does not wait for a writer.
+struct RegularFile: ~Copyable {
+    let path: String
+    /// Bytes, when the file was opened.
+    let size: Int
+    private let descriptor: Int32
+
+    init(opening path: String) throws(CheckpointError) {
+        guard !path.utf8.contains(0) else {
+            throw CheckpointError(
+                file: path.quotedForMessage, problem: "the path holds a NUL", advice: "correct the path")
+        }
+        let descriptor = unsafe open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw CheckpointError(
+                file: path, problem: "cannot be opened: \(systemMessage(errno))",
+                advice: "check that the file was downloaded completely and may be read")
+        }
+        var facts = stat()
+        guard unsafe fstat(descriptor, &facts) == 0, facts.st_mode & S_IFMT == S_IFREG else {
+            close(descriptor)
+            throw CheckpointError(
+                file: path, problem: "is not a regular file",
+                advice: "put the file itself, or a symbolic link to it, in the model directory")
+        }
+        self.path = path
+        self.size = Int(facts.st_size)
+        self.descriptor = descriptor
+    }
+
+    deinit { close(descriptor) }
+
+    /// Whether something has this name, were it only a symbolic link that leads nowhere.
+    static func exists(_ path: String) -> Bool {
+        var facts = stat()
+        return unsafe lstat(path, &facts) == 0
+    }
+
+    /// The whole file.
+    ///
+    /// - Throws: when it is larger than `limit` bytes, or cannot be read to the size it had when it was opened.
+    func contents(limit: Int) throws(CheckpointError) -> [UInt8] {
+        guard size <= limit else {
+            throw CheckpointError(
+                file: path, problem: "has \(size) bytes, more than the limit of \(limit)",
+                advice: "check that this is the right file")
+        }
+        var filled = 0
+        var failure: Int32 = 0
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            while filled < buffer.count {
+                let got = unsafe pread(descriptor, buffer.baseAddress! + filled, buffer.count - filled, off_t(filled))
+                if got < 0 && errno == EINTR { continue }
+                if got < 0 { failure = errno }
+                if got <= 0 { break }
+                filled += got
+            }
+            count = filled
+        }
+        guard filled == size else {
+            throw CheckpointError(
+                file: path,
+                problem: failure == 0
+                    ? "became shorter while it was read" : "cannot be read: \(systemMessage(failure))",
+                advice: "let nothing write the model directory while it is loaded")
+        }
+        return bytes
+    }
+
+    /// The whole file as read-only memory, which outlives the descriptor. The file must not be empty.
+    func mapped() throws(CheckpointError) -> MappedFile {
+        precondition(size > 0, "an empty file cannot be mapped")
+        let address = unsafe mmap(nil, size, PROT_READ, MAP_SHARED, descriptor, 0)
+        guard let address = unsafe address, unsafe address != MAP_FAILED else {
+            throw CheckpointError(
+                file: path, problem: "cannot be mapped into memory: \(systemMessage(errno))",
+                advice: "raise the limit on address space (ulimit -v) or on mappings (vm.max_map_count)")
+        }
+        return unsafe MappedFile(path: path, bytes: UnsafeRawBufferPointer(start: address, count: size))
+    }
+}
+
+func systemMessage(_ code: Int32) -> String { unsafe String(cString: strerror(code)) }

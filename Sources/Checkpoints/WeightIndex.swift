@@ -1,0 +1,128 @@
+import Foundation
+
+/// All tensors of a model directory, whichever of its files they lie in.
+///
+/// The files are those that `model.safetensors.index.json` names; without an index, `model.safetensors`; without that,
+/// every `*.safetensors`. All of them are opened and checked at once: 163 files and 92,425 tensors take about half a
+/// second, as only headers are read.
+package final class WeightIndex: Sendable {
+    package static let indexName = "model.safetensors.index.json"
+    /// The index of the largest released model has 9 MB.
+    static let maximumIndexBytes = 128 << 20
+
+    package let directory: String
+    /// Sorted by name.
+    package let files: [SafeTensorsFile]
+    /// All tensors' names, sorted.
+    package let names: [String]
+    /// The size of all tensors' values.
+    package let totalBytes: Int
+    private let places: [String: Int]
+
+    /// Opens a model directory.
+    ///
+    /// A file name in the index must be a plain name within the directory that ends in `.safetensors`. It may be a
+    /// symbolic link to a regular file anywhere, which is how download caches store models. Every tensor of the index
+    /// must be in the file it names, and no tensor may be in two files.
+    package init(directory: String) throws(CheckpointError) {
+        let indexPath = directory + "/" + Self.indexName
+        var map: [(tensor: String, file: String)]?
+        var fileNames: [String]
+        if RegularFile.exists(indexPath) {
+            let weightMap = try Self.weightMap(indexPath)
+            fileNames = Set(weightMap.map(\.file)).sorted()
+            map = weightMap
+        } else {
+            fileNames = try Self.unindexedFiles(directory)
+        }
+        var files: [SafeTensorsFile] = []
+        var places: [String: Int] = [:]
+        for name in fileNames {
+            let file = try SafeTensorsFile(path: directory + "/" + name)
+            for tensor in file.tensors {
+                if let other = places.updateValue(files.count, forKey: tensor.name) {
+                    throw tensor.refusal(
+                        "is also in \(files[other].path)",
+                        advice: "remove the file that does not belong to this model from the directory or the index")
+                }
+            }
+            files.append(file)
+        }
+        for (tensor, file) in map ?? [] where places[tensor].map({ fileNames[$0] }) != file {
+            throw CheckpointError(
+                file: directory + "/" + file, subject: .tensor(tensor),
+                problem: "is not in this file, but \(Self.indexName) says so",
+                advice: "index and files are of different downloads: download the model again")
+        }
+        self.directory = directory
+        self.files = files
+        self.places = places
+        names = places.keys.sorted()
+        totalBytes = files.reduce(0) { $1.tensors.reduce($0) { $0 + $1.byteCount } }
+    }
+
+    /// Whether some file holds a tensor of this name.
+    package func contains(_ name: String) -> Bool { places[name] != nil }
+
+    /// The tensor of this name.
+    package func tensor(named name: String) throws(CheckpointError) -> StoredTensor {
+        guard let place = places[name], let tensor = files[place][name] else {
+            throw CheckpointError(
+                file: directory, subject: .tensor(name), problem: "is in none of the \(files.count) files",
+                advice: "check that config.json belongs to these weights and that the download is complete")
+        }
+        return tensor
+    }
+}
+
+// MARK: - Finding the files
+
+extension WeightIndex {
+    private static func weightMap(_ path: String) throws(CheckpointError) -> [(tensor: String, file: String)] {
+        let bytes = try RegularFile(opening: path).contents(limit: maximumIndexBytes)
+        let root = try ModelConfigurationFile.object(in: bytes, file: path, maximumBytes: maximumIndexBytes)
+        let map = try root.object("weight_map")
+        let tensors = map.keys
+        guard !tensors.isEmpty else {
+            throw root.refusal("weight_map", "names no tensor", advice: "download the index again")
+        }
+        var pairs: [(tensor: String, file: String)] = []
+        pairs.reserveCapacity(tensors.count)
+        for tensor in tensors {
+            let file = try map.string(tensor)
+            guard isPlainName(file) else {
+                throw map.refusal(
+                    tensor, "names the file \(file.quotedForMessage), which is not a plain name ending in .safetensors",
+                    advice: "files must lie in the directory of the index: correct it or download it again")
+            }
+            pairs.append((tensor, file))
+        }
+        return pairs
+    }
+
+    /// Whether a name from the index stays in its directory.
+    private static func isPlainName(_ name: String) -> Bool {
+        name.hasSuffix(".safetensors") && !name.contains("/") && !name.contains("\\") && !name.contains("..")
+            && !name.hasControlCharacters && name.utf8.count <= 255
+    }
+
+    private static func unindexedFiles(_ directory: String) throws(CheckpointError) -> [String] {
+        let single = "model.safetensors"
+        if RegularFile.exists(directory + "/" + single) { return [single] }
+        let entries: [String]
+        do {
+            entries = try FileManager.default.contentsOfDirectory(atPath: directory)
+        } catch {
+            throw CheckpointError(
+                file: directory, problem: "cannot be listed as a directory",
+                advice: "give the path of a model directory that may be read")
+        }
+        let files = entries.filter { $0.hasSuffix(".safetensors") }.sorted()
+        guard !files.isEmpty else {
+            throw CheckpointError(
+                file: directory, problem: "holds no .safetensors file",
+                advice: "give a model directory with weights in this format; others (.bin, .pt, .gguf) are not read")
+        }
+        return files
+    }
+}

@@ -1,0 +1,63 @@
+import Checkpoints
+import Foundation
+import Testing
+
+/// A directory of its own for one test, removed with everything in it when the test is over.
+final class TemporaryDirectory {
+    let path: String
+
+    init() throws {
+        path = NSTemporaryDirectory() + "braid-checkpoints-" + UUID().uuidString
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { path + "/" + name }
+
+    @discardableResult
+    func write(_ name: String, _ bytes: [UInt8]) throws -> String {
+        try Data(bytes).write(to: URL(fileURLWithPath: file(name)))
+        return file(name)
+    }
+
+    @discardableResult
+    func write(_ name: String, _ text: String) throws -> String { try write(name, Array(text.utf8)) }
+}
+
+/// Requires that `body` is refused, and returns why.
+func refusal<Result>(
+    sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Result
+) throws -> CheckpointError {
+    let error = #expect(throws: CheckpointError.self, sourceLocation: sourceLocation) { _ = try body() }
+    return try #require(error, sourceLocation: sourceLocation)
+}
+
+/// Requires that a safetensors file of these bytes is refused with a message that names the file, the tensor if one is
+/// given, and the problem.
+func expectRefused(
+    _ bytes: [UInt8], tensor: String? = nil, _ problem: String, sourceLocation: SourceLocation = #_sourceLocation
+) throws {
+    let directory = try TemporaryDirectory()
+    let path = try directory.write("bad.safetensors", bytes)
+    let error = try refusal(sourceLocation: sourceLocation) { try SafeTensorsFile(path: path) }
+    #expect(error.file == path, sourceLocation: sourceLocation)
+    #expect(error.subject == tensor.map { .tensor($0) } ?? .file, sourceLocation: sourceLocation)
+    #expect(error.problem.contains(problem), sourceLocation: sourceLocation)
+    #expect(error.description.contains("bad.safetensors"), sourceLocation: sourceLocation)
+    #expect(!error.advice.isEmpty, sourceLocation: sourceLocation)
+}
+
+/// SplitMix64: the same numbers on every run and machine.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var bits = state
+        bits = (bits ^ (bits >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        bits = (bits ^ (bits >> 27)) &* 0x94D0_49BB_1331_11EB
+        return bits ^ (bits >> 31)
+    }
+}
