@@ -1,4 +1,4 @@
-"""The independent implementation: Hugging Face transformers, float32, eager attention, observed from outside."""
+"""The independent implementation: Hugging Face transformers, float32, its plainest code, observed from outside."""
 
 import collections
 import contextlib
@@ -11,12 +11,13 @@ from transformers.utils import logging
 HIDDEN = -1e30  # scores below are masked ones
 
 
-def load(directory, attention="eager"):
+def load(directory, attention="eager", experts="eager"):
     """The model of a checkpoint directory, all weights widened to float32. Refuses one that does not fit exactly."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model, info = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation=attention, output_loading_info=True)
+        directory, dtype=torch.float32, attn_implementation=attention, experts_implementation=experts,
+        output_loading_info=True)
     next_token = f"model.layers.{model.config.num_hidden_layers}."
     unknown = [name for name in info["unexpected_keys"] if not name.startswith(next_token)]
     for problem, names in (("lacks", info["missing_keys"]), ("has unknown", unknown),
@@ -68,8 +69,8 @@ class Decisions(TorchFunctionMode):
 
     `margins[kind]` lists (row, gap): for each row that had to leave something out, how far the last chosen
     score is above the first refused one, in standard deviations of such scores over all rows. Another order of
-    summation may decide differently where that is tiny. `index_scores` and `index_choices` hold, by layer, the indexer's
-    raw [rows, keys] scores and [rows, k] choices of the last forward.
+    summation may decide differently where that is tiny. `index_scores` and `index_choices` hold, by layer, the
+    indexer's raw [rows, keys] scores and [rows, k] choices of the last forward.
     """
 
     def __init__(self, model):
