@@ -38,7 +38,9 @@ private func mutated(_ original: [UInt8], _ random: inout SeededGenerator) -> [U
         var random = SeededGenerator(seed: 0xB1A1D)
         var (accepted, refused, sum) = (0, 0, 0)
         for round in 0..<5000 {
-            let path = try directory.write("fuzz.safetensors", mutated(original, &random))
+            // A new name each time: some file systems wait for the disk when a file is overwritten.
+            let path = try directory.write("fuzz-\(round).safetensors", mutated(original, &random))
+            defer { unsafe unlink(path) }
             do throws(CheckpointError) {
                 let file = try SafeTensorsFile(path: path)
                 accepted += 1

@@ -17,7 +17,10 @@ final class TemporaryDirectory {
 
     @discardableResult
     func write(_ name: String, _ bytes: [UInt8]) throws -> String {
-        try Data(bytes).write(to: URL(fileURLWithPath: file(name)))
+        // Not by `Data.write`, which waits for the disk: thousands of files are written.
+        let stream = try unsafe #require(fopen(file(name), "w"))
+        let written = unsafe fwrite(bytes, 1, bytes.count, stream)
+        try #require(unsafe fclose(stream) == 0 && written == bytes.count)
         return file(name)
     }
 
