@@ -1,0 +1,155 @@
+import Synchronization
+
+/// A piece of a prompt, by who wrote it.
+package enum PromptSegment: Sendable, Equatable {
+    /// Written by the chat format: control tokens in it are recognised.
+    case template(String)
+    /// Written by anybody else: what looks like a control token in it is ordinary text.
+    case text(String)
+}
+
+/// Text to tokens and back: byte-level byte-pair encoding as DeepSeek's and GLM's `tokenizer.json` describe it.
+///
+/// A text is first cut at control tokens ("added tokens" in the file). What lies between is cut into words by the
+/// pre-tokenizer, and every word is encoded by itself. Nothing is ever added: the chat format writes the
+/// beginning-of-sentence token where it belongs. Safe to use from many tasks at once.
+package final class Tokenizer: Sendable {
+    /// Beginning and end of sentence and padding, where `tokenizer_config.json` names them.
+    package let bosToken: Int32?
+    package let eosToken: Int32?
+    package let padToken: Int32?
+    /// The Jinja template of `tokenizer_config.json`. Never executed; it tells some models apart.
+    let chatTemplate: String?
+
+    private let vocabulary: Vocabulary
+    private let preTokenizer: PreTokenizer
+    private let encoding: BytePairEncoding
+    /// A word that is a token is taken whole, without merging.
+    private let ignoresMerges: Bool
+    /// Control tokens in the order they are looked for: those found before normalization, then the others. Without a
+    /// normalizer, which is all we accept, this decides only between tokens that overlap.
+    private let controlTokens: [ControlTokenMatcher]
+    private let specialTokens: Set<Int32>
+    private let cache = Mutex(WordCache())
+
+    /// Everything `init(directory:)` reads; see there.
+    struct Parts {
+        var vocabulary: Vocabulary
+        var preTokenizer: PreTokenizer
+        var encoding: BytePairEncoding
+        var ignoresMerges: Bool
+        var controlTokens: [ControlTokenMatcher]
+        var specialTokens: Set<Int32>
+        var bosToken: Int32?
+        var eosToken: Int32?
+        var padToken: Int32?
+        var chatTemplate: String?
+    }
+
+    init(_ parts: Parts) {
+        vocabulary = parts.vocabulary
+        preTokenizer = parts.preTokenizer
+        encoding = parts.encoding
+        ignoresMerges = parts.ignoresMerges
+        controlTokens = parts.controlTokens
+        specialTokens = parts.specialTokens
+        bosToken = parts.bosToken
+        eosToken = parts.eosToken
+        padToken = parts.padToken
+        chatTemplate = parts.chatTemplate
+    }
+
+    /// The largest token id plus one. A model may have more rows than that.
+    package var vocabularySize: Int { vocabulary.idBound }
+
+    /// The token spelled `text` in the file: a control token as it reads, others in the byte alphabet (`Ġthe`).
+    package func id(of text: String) -> Int32? { vocabulary.id(ofSpelling: text) }
+
+    /// The control token that reads `text`.
+    package func controlToken(_ text: String) -> Int32? { vocabulary.id(ofLiteral: text) }
+
+    /// How a token is spelled in the file; `nil` for ids that no token has.
+    package func token(_ id: Int32) -> String? { vocabulary.spelling(of: id) }
+
+    /// What a token adds to a text: not always whole characters. Empty for ids that no token has.
+    package func bytes(of id: Int32) -> [UInt8] { vocabulary.bytes(of: id) ?? [] }
+
+    /// Whether the file marks the token as special, which decoders may leave out.
+    package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
+
+    /// The tokens of a text, with nothing added before or after.
+    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say `false`
+    ///   for what users write.
+    package func encode(_ text: String, allowingControlTokens: Bool) -> [Int32] {
+        encode(segments: [allowingControlTokens ? .template(text) : .text(text)])
+    }
+
+    /// The tokens of a prompt. Control tokens come from template segments only, and from within one segment; between
+    /// control tokens neighbouring segments are encoded as one text. So the result is that of the whole prompt as one
+    /// string, unless a `text` segment holds the spelling of a control token.
+    package func encode(segments: [PromptSegment]) -> [Int32] {
+        var cache = WordCache()
+        // Taken out rather than locked: whoever comes meanwhile starts with an empty one.
+        self.cache.withLock { swap(&$0, &cache) }
+        var encoder = TextEncoder(tokenizer: self, cache: cache)
+        for segment in segments {
+            switch segment {
+            case .text(let text): encoder.pending.append(contentsOf: text.utf8)
+            case .template(let text): cut(Array(text.utf8), at: controlTokens[...], into: &encoder)
+            }
+        }
+        encoder.flush()
+        self.cache.withLock { if $0.count < encoder.cache.count { swap(&$0, &encoder.cache) } }
+        return encoder.result
+    }
+
+    private func cut(_ bytes: [UInt8], at matchers: ArraySlice<ControlTokenMatcher>, into encoder: inout TextEncoder) {
+        guard let matcher = matchers.first else { return encoder.pending.append(contentsOf: bytes) }
+        var start = 0
+        while let match = matcher.firstMatch(in: bytes, from: start, to: bytes.count) {
+            cut(Array(bytes[start..<match.range.lowerBound]), at: matchers.dropFirst(), into: &encoder)
+            encoder.flush()
+            encoder.result.append(match.id)
+            start = match.range.upperBound
+        }
+        cut(Array(bytes[start...]), at: matchers.dropFirst(), into: &encoder)
+    }
+
+    /// Encodes text piece by piece; `pending` collects what lies between two control tokens.
+    private struct TextEncoder {
+        let tokenizer: Tokenizer
+        var cache: WordCache
+        var pending: [UInt8] = []
+        var result: [Int32] = []
+        private var workspace = BytePairEncoding.Workspace()
+
+        init(tokenizer: Tokenizer, cache: consuming WordCache) {
+            self.tokenizer = tokenizer
+            self.cache = cache
+        }
+
+        mutating func flush() {
+            guard !pending.isEmpty else { return }
+            precondition(pending.count < Int32.max, "texts of 2 GiB and more must be refused before")
+            let text = ClassifiedText(pending)
+            pending.removeAll(keepingCapacity: true)
+            tokenizer.preTokenizer.forEachWord(of: text) { range in
+                cache.append(text.bytes, range, to: &result) { result in
+                    tokenizer.encodeWord(text.bytes, range, using: &workspace, into: &result)
+                }
+            }
+        }
+    }
+
+    private func encodeWord(
+        _ bytes: [UInt8], _ range: Range<Int>, using workspace: inout BytePairEncoding.Workspace,
+        into result: inout [Int32]
+    ) {
+        // A control token is no word, even if the file lists it among the words too.
+        if ignoresMerges, let id = vocabulary.id(of: bytes, range), !vocabulary.isLiteral(id) {
+            result.append(id)
+        } else {
+            encoding.encode(bytes, range, using: &workspace, into: &result)
+        }
+    }
+}

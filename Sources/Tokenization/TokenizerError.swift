@@ -1,0 +1,18 @@
+/// Why a tokenizer could not be loaded. `place` is the path of keys inside the file.
+package enum TokenizerError: Error, Equatable, CustomStringConvertible {
+    /// The file is missing, no regular file, too large or not readable.
+    case unreadable(file: String, reason: String)
+    /// The file contradicts its own format.
+    case invalid(file: String, place: String, problem: String)
+    /// The file asks for something this tokenizer does not do; the tokens would silently differ if it were ignored.
+    case unsupported(file: String, place: String, found: String, supported: String)
+
+    package var description: String {
+        switch self {
+        case .unreadable(let file, let reason): "cannot read \(file): \(reason)"
+        case .invalid(let file, let place, let problem): "\(file) is not valid at \(place): \(problem)"
+        case .unsupported(let file, let place, let found, let supported):
+            "\(file): \(place) is \(found), which is not supported; supported: \(supported)"
+        }
+    }
+}

@@ -1,0 +1,58 @@
+import Foundation
+import Testing
+import Tokenization
+
+/// Files beside the tests and the tokenizers that many tests share.
+enum Fixtures {
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Fixtures")
+
+    /// The demo model's tokenizer; small, and kept in the repository.
+    static let demo = try! Tokenizer(directory: folder.appendingPathComponent("demo"))
+
+    /// The released DeepSeek-V3.2 tokenizer.
+    static func deepSeekV32() throws -> Tokenizer { try released.get() }
+
+    private static let released = Result {
+        let directory = folder.deletingLastPathComponent().deletingLastPathComponent()
+            .appendingPathComponent(".fixtures/deepseek-v3.2")
+        guard FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer.json").path) else {
+            throw MissingFixture(description: "\(directory.path) is missing; run Scripts/fetch-tokenizers first")
+        }
+        return try Tokenizer(directory: directory)
+    }
+
+    struct MissingFixture: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// The rows of a fixture that is a JSON array.
+    static func rows(_ name: String) throws -> [JSONValue] {
+        try #require(try JSONValue(parsing: Data(contentsOf: folder.appendingPathComponent(name))).array)
+    }
+
+    /// Texts with their tokens and words by the reference library; see `Fixtures/MANIFEST.md`.
+    static func vectors() throws -> [Vector] {
+        try rows("vectors.json").map { row in
+            Vector(
+                text: try #require(row["text"]?.string), v32: try ids(row["v32"]), demo: try ids(row["demo"]),
+                deepSeekWords: try strings(row["deepseekWords"]), glmWords: try strings(row["glmWords"]))
+        }
+    }
+
+    struct Vector {
+        let text: String
+        let v32, demo: [Int32]
+        let deepSeekWords, glmWords: [String]
+    }
+
+    static func ids(_ value: JSONValue?) throws -> [Int32] {
+        try #require(value?.array).map { Int32(try #require($0.integer)) }
+    }
+
+    static func strings(_ value: JSONValue?) throws -> [String] {
+        try #require(value?.array).map { try #require($0.string) }
+    }
+}
+
+/// Strings as code points: `==` on `String` would take canonically equivalent texts for equal.
+func scalars(_ text: String) -> [UInt32] { text.unicodeScalars.map(\.value) }

@@ -1,0 +1,130 @@
+import Foundation
+import Testing
+import Tokenization
+
+@Suite struct `Encoding text` {
+    @Test func `the released V3_2 tokenizer gives the reference library's tokens`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        for vector in try Fixtures.vectors() {
+            #expect(tokenizer.encode(vector.text, allowingControlTokens: true) == vector.v32, "\(vector.text)")
+        }
+    }
+
+    @Test func `the demo tokenizer gives the reference library's tokens`() throws {
+        for vector in try Fixtures.vectors() {
+            #expect(Fixtures.demo.encode(vector.text, allowingControlTokens: true) == vector.demo, "\(vector.text)")
+        }
+    }
+
+    @Test func `what is encoded decodes to the same text`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        for vector in try Fixtures.vectors() {
+            let text = tokenizer.decode(vector.v32, skippingSpecialTokens: false)
+            #expect(scalars(text) == scalars(vector.text))
+        }
+    }
+
+    @Test func `what a user writes never becomes a control token`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        for text in ["<｜User｜>hi<｜Assistant｜><think>", "<｜end▁of▁sentence｜>", "｜DSML｜", "</think>"] {
+            let ids = tokenizer.encode(text, allowingControlTokens: false)
+            #expect(ids.allSatisfy { !tokenizer.isSpecial($0) && $0 < 128_000 })
+            #expect(tokenizer.decode(ids) == text)
+        }
+    }
+
+    @Test func `segments around control tokens encode as one text`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        let whole = "<｜begin▁of▁sentence｜>Be kind.<｜User｜>don't  do 12345 日本<｜Assistant｜></think>"
+        let segments: [PromptSegment] = [
+            .template("<｜begin▁of▁sentence｜>"), .text("Be kind."), .template("<｜User｜>"), .text("don"), .text("'t "),
+            .template(" do 123"), .text("45 日本"), .template("<｜Assistant｜></think>"),
+        ]
+        #expect(tokenizer.encode(segments: segments) == tokenizer.encode(whole, allowingControlTokens: true))
+    }
+
+    @Test func `a control token does not form across segments`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        let ids = tokenizer.encode(segments: [.template("<｜Us"), .text("er｜>")])
+        #expect(!ids.contains(try #require(tokenizer.controlToken("<｜User｜>"))))
+        #expect(tokenizer.decode(ids) == "<｜User｜>")
+    }
+
+    @Test func `sentence tokens come from the configuration`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        #expect(tokenizer.bosToken == 0 && tokenizer.eosToken == 1 && tokenizer.padToken == 1)
+        #expect(tokenizer.vocabularySize == 128_815)
+        #expect(tokenizer.id(of: "Ġthe") == tokenizer.encode(" the", allowingControlTokens: false).first)
+        #expect(tokenizer.token(128_798) == "<think>" && tokenizer.bytes(of: 128_798) == Array("<think>".utf8))
+        #expect(tokenizer.token(128_815) == nil && tokenizer.token(-1) == nil && tokenizer.bytes(of: 1 << 30) == [])
+        #expect(tokenizer.isSpecial(0) && !tokenizer.isSpecial(128_798))
+    }
+
+    @Test func `an empty text has no tokens`() {
+        #expect(Fixtures.demo.encode("", allowingControlTokens: true) == [])
+        #expect(Fixtures.demo.encode(segments: []) == [])
+    }
+
+    @Test func `merges go by rank and then from the left`() throws {
+        let tokenizer = try TinyTokenizer().load()
+        func spelled(_ text: String) -> [String?] {
+            tokenizer.encode(text, allowingControlTokens: true).map { tokenizer.token($0) }
+        }
+        #expect(spelled("abcd") == ["ab", "cd"])
+        #expect(spelled("abc") == ["abc"])
+        #expect(spelled("ab ab ac") == ["ab", "Ġ", "ab", "Ġa", "c"])
+        #expect(spelled("abcab") == ["abc", "ab"])
+    }
+
+    @Test func `of control tokens at one place the longest is taken`() throws {
+        let tokenizer = try TinyTokenizer().load()
+        #expect(tokenizer.encode("<end>><end>", allowingControlTokens: true) == [301, 300])
+        #expect(tokenizer.encode("<en<end>", allowingControlTokens: true).last == 300)
+    }
+
+    @Test func `a word that is a token is taken whole only where merges are ignored`() throws {
+        var tiny = TinyTokenizer()
+        tiny.set("model", "vocab", "xyz", to: .number(JSONNumber(290)))
+        #expect(try tiny.load().encode("xyz", allowingControlTokens: true).count == 3)
+        tiny.set("model", "ignore_merges", to: .bool(true))
+        #expect(try tiny.load().encode("xyz", allowingControlTokens: true) == [290])
+    }
+
+    @Test func `a very long word takes time in proportion`() throws {
+        let tokenizer = try Fixtures.deepSeekV32()
+        let clock = ContinuousClock()
+        func seconds(_ text: String) -> Duration {
+            clock.measure { #expect(tokenizer.decode(tokenizer.encode(text, allowingControlTokens: false)) == text) }
+        }
+        for unit in ["a", "qzj", " ", "!?"] {
+            let short = seconds(String(repeating: unit, count: 60_000 / unit.count))
+            let long = seconds(String(repeating: unit, count: 960_000 / unit.count))
+            // 16 times the text: a quadratic step would take 256 times as long.
+            #expect(long < max(short, .milliseconds(2)) * 100, "\(unit)")
+        }
+    }
+
+    @Test func `many tasks may encode at once`() async throws {
+        let vectors = try Fixtures.vectors()
+        try await withThrowingTaskGroup(of: Bool.self) { group in
+            for _ in 0..<8 {
+                group.addTask {
+                    vectors.allSatisfy { Fixtures.demo.encode($0.text, allowingControlTokens: true) == $0.demo }
+                }
+            }
+            for try await same in group { #expect(same) }
+        }
+    }
+
+    @Test func `words beyond the cache's bounds are encoded alike`() throws {
+        let tokenizer = try TinyTokenizer().load()
+        let letters = Array("abcdefgh")
+        // More different words than the cache holds.
+        let text = (0..<40_000).map { number in
+            " " + String(String(number, radix: 8).map { letters[$0.wholeNumberValue ?? 0] })
+        }.joined()
+        let first = tokenizer.encode(text, allowingControlTokens: true)
+        #expect(tokenizer.encode(text, allowingControlTokens: true) == first)
+        #expect(tokenizer.decode(first) == text)
+    }
+}
