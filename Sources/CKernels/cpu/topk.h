@@ -1,57 +1,171 @@
-// The exact best k of each row by radix selection: three histograms of the scores' order keys (11, 11 and 10 bits)
-// find the k-th largest key, then one ascending pass writes the winners.
+// The exact best k of each row.
+//
+// Radix selection: histograms of the scores' order keys (11, 11 and 10 bits) find the k-th largest key, then one
+// ascending pass writes the winners. In a long row a sample first gives a key that a little more than k scores should
+// reach; only those are kept and selected from. Where the sample misled (too few or too many reach it), the whole row
+// is selected from, so the result never depends on it.
 #pragma once
 
 #include "../include/topk.h"
-#include "../reference/order.h"
+#include "select.h"
 #include "vector.h"
 
-/// Where the k-th largest key is known to lie: keys whose top bits are `prefix`, of which `wanted` are still to be taken.
+/// Bins of the widest histogram.
+#define BRAID_TOP_K_BINS 2048
+/// Scores that may be kept; their positions lie behind them, and each list has room for a last whole vector.
+#define BRAID_TOP_K_KEPT ((BRAID_TOP_K_SCRATCH - BRAID_TOP_K_BINS) / 2 - 16)
+/// Shorter rows are not worth a sample.
+#define BRAID_TOP_K_SAMPLED 8192
+
+/// A key and how many of the scores with exactly this key are to be taken, besides all above it.
 typedef struct {
-    uint32_t prefix;
+    uint32_t key;
     int64_t wanted;
 } topk_cut;
 
-/// Walks a histogram from its largest bin to the one with the `wanted`-th key.
-BRAID_INLINE topk_cut narrow_cut(topk_cut cut, const uint32_t *histogram, int bits) {
-    uint32_t bin = (1u << bits) - 1;
-    while (histogram[bin] < cut.wanted) cut.wanted -= histogram[bin--];
-    return (topk_cut){cut.prefix << bits | bin, cut.wanted};
+/// `order_key` (reference/order.h) on sixteen lanes.
+BRAID_INLINE u16 order_keys(f16 x) {
+    u16 bits = (u16)(x + splat(0));
+    u16 keys = bits ^ ((u16)((i16)bits >> 31) | 0x80000000u);
+    return keys & (u16)(x == x);
 }
 
-BRAID_INLINE topk_cut find_cut(const float *scores, int64_t n, int64_t k, uint32_t *histogram) {
+/// Bit l is lane l of a comparison.
+BRAID_INLINE uint32_t lane_bits(i16 mask) {
+    typedef _Bool flags __attribute__((ext_vector_type(16)));
+    flags f = __builtin_convertvector(mask, flags);
+    uint16_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+BRAID_INLINE f16 load_scores(const float *scores, int64_t i, int64_t n) {
+    return n - i >= 16 ? load16(scores + i) : load_some(scores + i, n - i);
+}
+
+/// The lanes from `i` that are inside a row of n.
+BRAID_INLINE uint32_t lanes_inside(int64_t i, int64_t n) { return n - i >= 16 ? 0xFFFF : (1u << (n - i)) - 1; }
+
+/// Writes the lanes of `values` in `lanes` one after another; may overwrite up to a whole vector from `out`.
+BRAID_INLINE void compress_lanes(uint32_t *out, u16 values, uint32_t lanes) {
+#if defined(BRAID_COMPRESS)
+    u16 packed = (u16)_mm512_maskz_compress_epi32((__mmask16)lanes, (__m512i)values);
+    memcpy(out, &packed, sizeof packed);
+#else
+    uint32_t v[16];
+    memcpy(v, &values, sizeof v);
+    for (; lanes; lanes &= lanes - 1) *out++ = v[__builtin_ctz(lanes)];
+#endif
+}
+
+/// Counts the keys by `bits` bits above bit `below`, those alone whose bits above these are `prefix`.
+BRAID_INLINE void count_keys(
+    const float *scores, int64_t n, uint32_t prefix, int below, int bits, uint32_t *histogram) {
+    uint32_t last = (1u << bits) - 1;
+    memset(histogram, 0, sizeof(uint32_t) << bits);
+    for (int64_t i = 0; i < n; i += 16) {
+        u16 keys = order_keys(load_scores(scores, i, n)), bins = keys >> below & last;
+        uint32_t lanes = lanes_inside(i, n), bin[16];
+        memcpy(bin, &bins, sizeof bin);
+        if (below + bits < 32) lanes &= lane_bits(keys >> (below + bits) == prefix);
+        if (lanes == 0xFFFF) {
+            for (int l = 0; l < 16; l++) histogram[bin[l]]++;
+        } else {
+            for (; lanes; lanes &= lanes - 1) histogram[bin[__builtin_ctz(lanes)]]++;
+        }
+    }
+}
+
+/// The cut of the `k` largest of n scores, 1 <= k <= n.
+static topk_cut find_cut(const float *scores, int64_t n, int64_t k, uint32_t *histogram) {
     static const int widths[3] = {11, 11, 10};
     topk_cut cut = {0, k};
-    int seen = 0;
+    int below = 32;
     for (int pass = 0; pass < 3; pass++) {
-        int bits = widths[pass], below = 32 - seen - bits;
-        memset(histogram, 0, sizeof(uint32_t) << bits);
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t key = order_key(scores[i]);
-            bool inside = seen == 0 || key >> (32 - seen) == cut.prefix;
-            if (inside) histogram[key >> below & ((1u << bits) - 1)]++;
-        }
-        cut = narrow_cut(cut, histogram, bits);
-        seen += bits;
+        int bits = widths[pass];
+        below -= bits;
+        count_keys(scores, n, cut.key, below, bits, histogram);
+        uint32_t bin = (1u << bits) - 1;
+        while (histogram[bin] < cut.wanted) cut.wanted -= histogram[bin--];
+        cut.key = cut.key << bits | bin;
     }
     return cut;
+}
+
+/// Writes, ascending, the positions of the scores above the cut and of the first `wanted` at it: k in all.
+/// Score i is at `positions[i]`, or at i when that is NULL.
+static void write_winners(
+    const float *scores, const uint32_t *positions, int64_t n, topk_cut cut, int64_t k, int32_t *selected) {
+    const u16 iota = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int64_t count = 0;
+    for (int64_t i = 0; count < k; i += 16) {
+        u16 keys = order_keys(load_scores(scores, i, n)), at = iota + (uint32_t)i;
+        uint32_t inside = lanes_inside(i, n);
+        uint32_t lanes = lane_bits(keys > cut.key) & inside, ties = lane_bits(keys == cut.key) & inside;
+        for (; ties && cut.wanted > 0; ties &= ties - 1, cut.wanted--) lanes |= ties & -ties;
+        if (positions) memcpy(&at, positions + i, sizeof at);
+        uint32_t winners[16];
+        int64_t found = __builtin_popcount(lanes);
+        if (k - count >= 16) {
+            compress_lanes((uint32_t *)selected + count, at, lanes);
+        } else {
+            compress_lanes(winners, at, lanes);
+            memcpy(selected + count, winners, (size_t)found * sizeof(int32_t));
+        }
+        count += found;
+    }
+}
+
+/// Keeps the scores whose keys reach `key`, with their positions; returns how many reach it, kept or not.
+static int64_t keep_scores(const float *scores, int64_t n, uint32_t key, float *kept, uint32_t *positions) {
+    const u16 iota = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int64_t count = 0;
+    for (int64_t i = 0; i < n && count <= BRAID_TOP_K_KEPT; i += 16) {
+        f16 v = load_scores(scores, i, n);
+        uint32_t lanes = lane_bits(order_keys(v) >= key) & lanes_inside(i, n);
+        compress_lanes((uint32_t *)kept + count, (u16)v, lanes);
+        compress_lanes(positions + count, iota + (uint32_t)i, lanes);
+        count += __builtin_popcount(lanes);
+    }
+    return count;
+}
+
+/// The key that, going by one vector of scores in 32, k scores and four standard deviations more should reach.
+static uint32_t sampled_key(const float *scores, int64_t n, int64_t k, float *sample, uint32_t *histogram) {
+    int64_t vectors = n / 512 < BRAID_TOP_K_KEPT / 16 ? n / 512 : BRAID_TOP_K_KEPT / 16, stride = n / 16 / vectors;
+    for (int64_t i = 0; i < vectors; i++) store16(sample + 16 * i, load16(scores + 16 * i * stride));
+    float expected = (float)k * (float)(16 * vectors) / (float)n;
+    int64_t rank = (int64_t)(expected + 4 * sqrtf(expected)) + 4;
+    return find_cut(sample, 16 * vectors, rank, histogram).key;
+}
+
+/// Selects through a sample; false where the sample misled.
+static bool select_sampled(const float *scores, int64_t n, int64_t k, uint32_t *scratch, int32_t *selected) {
+    uint32_t *histogram = scratch, *positions = scratch + BRAID_TOP_K_BINS;
+    float *kept = (float *)(positions + BRAID_TOP_K_KEPT + 16);
+    uint32_t key = sampled_key(scores, n, k, kept, histogram);
+    int64_t count = keep_scores(scores, n, key, kept, positions);
+    if (count < k || count > BRAID_TOP_K_KEPT) return false;
+    write_winners(kept, positions, count, find_cut(kept, count, k, histogram), k, selected);
+    return true;
+}
+
+static void select_row(const float *scores, int64_t n, int64_t k, uint32_t *scratch, int32_t *selected) {
+    if (k <= 0) return;
+    if (k == n) {
+        for (int64_t i = 0; i < n; i++) selected[i] = (int32_t)i;
+        return;
+    }
+    bool sampled = n >= BRAID_TOP_K_SAMPLED && k <= n / 4 && k <= BRAID_TOP_K_KEPT / 2;
+    if (sampled && select_sampled(scores, n, k, scratch, selected)) return;
+    write_winners(scores, NULL, n, find_cut(scores, n, k, scratch), k, selected);
 }
 
 static void top_k(const braid_top_k *p) {
     for (int64_t r = 0; r < p->m; r++) {
         int64_t n = p->visible[r], k = n < p->k ? n : p->k;
-        const float *scores = p->scores + r * p->scores_stride;
-        int32_t *selected = p->selected + r * p->selected_stride;
         p->counts[r] = (int32_t)k;
-        if (k == n) {
-            for (int64_t i = 0; i < n; i++) selected[i] = (int32_t)i;
-            continue;
-        }
-        if (k == 0) continue;
-        topk_cut cut = find_cut(scores, n, k, p->scratch);
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t key = order_key(scores[i]);
-            if (key > cut.prefix || (key == cut.prefix && cut.wanted-- > 0)) *selected++ = (int32_t)i;
-        }
+        select_row(
+            p->scores + r * p->scores_stride, n, k, p->scratch, p->selected + r * p->selected_stride);
     }
 }

@@ -17,4 +17,4 @@ typedef struct {
     uint32_t *scratch;      // BRAID_TOP_K_SCRATCH words
 } braid_top_k;
 
-#define BRAID_TOP_K_SCRATCH (8 * 1024)
+#define BRAID_TOP_K_SCRATCH (16 * 1024)
