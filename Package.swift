@@ -32,7 +32,7 @@ let package = Package(
         .target(name: "CKernels"),
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["Tensors"]),
-        library("Checkpoints", ["Tensors"]),
+        library("Checkpoints"),
         library("KVCache", ["Tensors"]),
         library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         library("Tokenization"),
@@ -47,5 +47,23 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+
+        // What tests share; nothing else uses it.
+        .target(name: "CAllocations"),
+        library(
+            "TestSupport", ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Models", "Inference"]),
+        tests("TensorsTests", ["Tensors", "CKernels"]),
+        tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
+        tests("KVCacheTests", ["KVCache", "TestSupport"]),
+        tests("ModelsTests", ["Models", "Checkpoints", "Tensors", "TestSupport", "CAllocations"]),
+        tests("TokenizationTests", ["Tokenization"]),
+        tests("InferenceTests", ["Inference", "KVCache", "Models", "Tensors", "TestSupport"]),
+        tests(
+            "ServingTests",
+            [
+                "Serving", "Inference", "Tokenization", "TestSupport",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
+            ]),
     ]
 )

@@ -8,7 +8,7 @@ package final class CacheStore: @unchecked Sendable {
     package let format: CacheFormat
     package let pages: Int
     private let memory: Buffer
-    private let lanes: [[(kind: CacheFormat.LaneKind, lane: CacheLane)]]
+    private let lanes: [[CacheLane]]
 
     /// Reserves the memory; pages become resident when they are first written.
     package init(format: CacheFormat, pages: Int) {
@@ -21,16 +21,18 @@ package final class CacheStore: @unchecked Sendable {
         lanes = zip(format.layers, sizes).map { layer, sizes in
             zip(layer, sizes).map { lane, size in
                 defer { unsafe next += size }
-                return unsafe (
-                    lane.kind, CacheLane(next, dtype: lane.dtype, width: lane.width, entries: tokens / lane.tokensPerEntry)
-                )
+                return unsafe CacheLane(
+                    next, dtype: lane.dtype, width: lane.width, entries: tokens / lane.tokensPerEntry)
             }
         }
     }
 
+    /// A layer's lanes, in the order of its format.
+    package func lanes(of layer: Int) -> [CacheLane] { lanes[layer] }
+
     /// A layer's lane. Traps when the layer has none of this kind.
     package func lane(_ kind: CacheFormat.LaneKind, layer: Int) -> CacheLane {
-        for entry in lanes[layer] where entry.kind == kind { return entry.lane }
+        for (index, lane) in format.layers[layer].enumerated() where lane.kind == kind { return lanes[layer][index] }
         preconditionFailure("layer \(layer) has no \(kind.rawValue) lane")
     }
 }

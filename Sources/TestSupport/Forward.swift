@@ -1,3 +1,4 @@
+import CAllocations
 import KVCache
 package import Models
 import Parallelism
@@ -10,13 +11,18 @@ package final class Forward {
     private let cache: CacheStore
     private let pageSize: Int
     package let recorder = StageRecorder()
+    private let isRecording: Bool
+    /// Heap allocations inside the model, one number a step.
+    package private(set) var allocations: [UInt64] = []
 
     /// - Parameter capacity: positions of the cache.
     package init(
-        _ model: any Model, cacheType: DType = .f32, kernels: Kernels = .best, capacity: Int = 1024, pageSize: Int = 4
+        _ model: any Model, cacheType: DType = .f32, kernels: Kernels = .best, capacity: Int = 1024, pageSize: Int = 4,
+        isRecording: Bool = true
     ) {
         self.model = model
         self.pageSize = pageSize
+        self.isRecording = isRecording
         seat = Seat(kernels: kernels)
         cache = CacheStore(
             format: model.cacheFormat(cacheType, pageSize: pageSize), pages: (capacity + pageSize - 1) / pageSize)
@@ -54,11 +60,13 @@ package final class Forward {
         let step = Step(
             tokens: ids, positions: positions, slots: slots,
             requests: [Step.RequestRows(rows: 0..<count, pages: map)], outputs: outputs, cache: cache,
-            recorder: recorder)
+            recorder: isRecording ? recorder : nil)
         let hidden = scratch.rows(count, model.hiddenSize)
-        model.forward(step, seat, into: hidden)
         let logits = scratch.rows(count, model.vocabularySize)
+        let before = braid_allocations()
+        model.forward(step, seat, into: hidden)
         model.logits(hidden, seat, into: logits)
+        allocations.append(braid_allocations() - before)
         return (0..<count).map { logits.rows($0..<$0 + 1).elements }
     }
 }

@@ -99,8 +99,7 @@ struct Attention {
 
     private func store(_ keys: View, layer: Int, _ step: Step, _ seat: Seat) {
         var column = 0
-        for kind in step.cache.format.layers[layer].map(\.kind) {
-            let lane = step.cache.lane(kind, layer: layer)
+        for lane in step.cache.lanes(of: layer) {
             seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
             column += lane.width
         }

@@ -1,0 +1,182 @@
+import ArgumentParser
+import Foundation
+import Inference
+import Models
+import Tokenization
+
+/// One answer to one prompt, without a server.
+struct Generate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Continues a prompt and prints what it cost.",
+        discussion: "The text goes to standard output; everything else to standard error.")
+
+    @OptionGroup var engineOptions: EngineOptions
+
+    @Option(help: "The prompt.")
+    var prompt: String?
+
+    @Option(help: "A file with the prompt.")
+    var promptFile: String?
+
+    @Option(help: "The prompt as token ids, separated by commas.")
+    var inputIds: String?
+
+    @Option(name: [.customLong("max-new-tokens"), .customLong("max-tokens")], help: "New tokens, at most.")
+    var maxNewTokens = 128
+
+    @Option(help: "0 takes the best token each time.")
+    var temperature: Float = 0
+
+    @Option(help: "Keeps the smallest set of best tokens with this probability.")
+    var topP: Float = 1
+
+    @Option(help: "Keeps the best so many tokens; 0 keeps all.")
+    var topK = 0
+
+    @Option(help: "With the position, the whole state of the random numbers.")
+    var seed: UInt64 = 0
+
+    @Flag(help: "Goes on after the end token.")
+    var ignoreEos = false
+
+    @Option(help: "The answer that is right: printed beside what was generated; exit status 1 if it differs.")
+    var expect: String?
+
+    func validate() throws {
+        guard [prompt, promptFile, inputIds].compactMap({ $0 }).count == 1 else {
+            throw ValidationError("give exactly one of --prompt, --prompt-file and --input-ids")
+        }
+    }
+
+    func run() async throws {
+        let (directory, model) = try engineOptions.load()
+        let configuration = try engineOptions.engineConfiguration(for: model)
+        let tokenizer = try tokenizer()
+        let tokens = try tokens(tokenizer, vocabulary: model.vocabularySize)
+        let engine = Engine(model, configuration)
+        defer { engine.stop() }
+        if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
+        let outcome = try await generate(tokens, engine, tokenizer, directory.generation.endTokens)
+        outcome.report(promptTokens: tokens.count)
+        try compare(outcome.text)
+    }
+
+    private func tokenizer() throws -> Tokenizer? {
+        let url = URL(fileURLWithPath: engineOptions.modelPath)
+        let exists = FileManager.default.fileExists(atPath: url.appendingPathComponent("tokenizer.json").path)
+        if !exists, inputIds == nil {
+            throw CommandError("\(url.path) has no tokenizer.json; give the prompt as --input-ids")
+        }
+        return exists ? try Tokenizer(directory: url) : nil
+    }
+
+    private func tokens(_ tokenizer: Tokenizer?, vocabulary: Int) throws -> [Int32] {
+        if let inputIds {
+            return try inputIds.split(separator: ",").map { field in
+                let text = field.trimmingCharacters(in: .whitespaces)
+                guard let id = Int32(text), id >= 0, Int(id) < vocabulary else {
+                    throw CommandError("--input-ids: '\(text)' is not a token id between 0 and \(vocabulary - 1)")
+                }
+                return id
+            }
+        }
+        let text = try prompt ?? String(contentsOfFile: promptFile!, encoding: .utf8)
+        return tokenizer!.encodePrompt(text)
+    }
+
+    /// Runs the request, printing text as it comes.
+    private func generate(
+        _ tokens: [Int32], _ engine: Engine, _ tokenizer: Tokenizer?, _ endTokens: [Int32]
+    ) async throws -> Outcome {
+        var sampling = SamplingParameters()
+        sampling.temperature = temperature
+        sampling.topP = topP
+        sampling.topK = topK
+        sampling.seed = seed
+        sampling.maxNewTokens = maxNewTokens
+        sampling.stopTokens = ignoreEos ? [] : Set(endTokens)
+        let clock = ContinuousClock()
+        var outcome = Outcome(start: clock.now)
+        let generation = try engine.submit(GenerationRequest(prompt: tokens, sampling: sampling))
+        let progress = Task { await showPrefill(engine, total: tokens.count) }
+        defer { progress.cancel() }
+        var decoder = tokenizer.map { StreamingDecoder($0) }
+        for await event in generation.events {
+            switch event {
+            case .token(let token):
+                progress.cancel()
+                if outcome.first == nil { await progress.value }
+                outcome.count(at: clock.now)
+                if sampling.stopTokens.contains(token.token) { continue }
+                outcome.emit(decoder?.feed(token.token) ?? "\(token.token) ")
+            case .finished: outcome.emit((decoder?.finish() ?? "") + "\n")
+            case .failed(let reason): throw CommandError(reason)
+            case .promptLogProbs: break
+            }
+        }
+        return outcome
+    }
+
+    /// A bar for prompts long enough to wait for.
+    private func showPrefill(_ engine: Engine, total: Int) async {
+        let bar = ProgressBar("prefill \(total) tokens")
+        defer { bar.finish() }
+        while !Task.isCancelled {
+            bar.update(min(Double(engine.status().promptTokens) / Double(total), 1))
+            try? await Task.sleep(for: .milliseconds(100))
+        }
+    }
+
+    private func compare(_ text: String) throws {
+        guard let expect else { return }
+        let isRight = text.hasPrefix(expect)
+        note("expected:\(expect)\nanswer:  \(text.prefix(expect.count)) — \(isRight ? "right" : "WRONG")")
+        if !isRight { throw ExitCode(1) }
+    }
+
+    /// The last line of the prompt, to show what was asked.
+    private func ending(of tokens: [Int32], _ tokenizer: Tokenizer) -> String {
+        let text = tokenizer.decode(tokens.suffix(200))
+        return String(text.split(separator: "\n").last ?? "")
+    }
+}
+
+/// What was generated, and when.
+private struct Outcome {
+    let start: ContinuousClock.Instant
+    var first: ContinuousClock.Instant?
+    var last: ContinuousClock.Instant?
+    var tokens = 0
+    var text = ""
+
+    init(start: ContinuousClock.Instant) { self.start = start }
+
+    mutating func count(at instant: ContinuousClock.Instant) {
+        first = first ?? instant
+        last = instant
+        tokens += 1
+    }
+
+    mutating func emit(_ piece: String) {
+        text += piece
+        try? FileHandle.standardOutput.write(contentsOf: Data(piece.utf8))
+    }
+
+    func report(promptTokens: Int) {
+        guard let first, let last else { return }
+        let wait = (first - start) / .seconds(1)
+        var line = "prompt \(promptTokens) tokens, time to first token \(rounded(wait)) s "
+        line += "(\(Int(Double(promptTokens) / wait)) tokens/s)"
+        if tokens > 1 {
+            let rate = Double(tokens - 1) / ((last - first) / .seconds(1))
+            line += ", then \(tokens - 1) tokens at \(Int(rate)) tokens/s"
+        }
+        note(line)
+    }
+}
+
+/// Three digits after the point.
+func rounded(_ value: Double) -> String { String(format: "%.3f", value) }
+
+/// A line on standard error.
+func note(_ line: String) { try? FileHandle.standardError.write(contentsOf: Data((line + "\n").utf8)) }
