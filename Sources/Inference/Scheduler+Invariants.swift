@@ -1,0 +1,73 @@
+import KVCache
+
+extension Scheduler {
+    /// What is wrong with the books, in words; empty when all is well. For tests, and for a debug route.
+    ///
+    /// Every page is free or owned by one live request, or by one that died in the step in flight; every request is
+    /// where its phase says; among equal priorities nobody in the queue came before one that runs.
+    package func checkInvariants() -> [String] {
+        pool.checkInvariants() + pageProblems + placeProblems + orderProblems
+    }
+
+    private var pageProblems: [String] {
+        var problems: [String] = []
+        var owner: [Int32: UInt64] = [:]
+        for state in sequences.values {
+            for page in state.pages {
+                if let other = owner.updateValue(state.id, forKey: page) {
+                    problems.append("page \(page) belongs to \(other) and \(state.id)")
+                }
+                if pool.owners(of: page) != 1 {
+                    problems.append("page \(page) of \(state.id) has \(pool.owners(of: page)) owners")
+                }
+            }
+            if state.pages.count * pool.pageSize < state.computed {
+                problems.append("\(state.id) computed \(state.computed) tokens in \(state.pages.count) pages")
+            }
+        }
+        if owner.count != pool.usedPages { problems.append("\(owner.count) pages are owned, \(pool.usedPages) used") }
+        return problems
+    }
+
+    private var placeProblems: [String] {
+        var problems: [String] = []
+        for (phase, order) in [(SequenceState.Phase.queued, queue), (.running, running)] {
+            if order.count != sequences.values.count(where: { $0.phase == phase }) {
+                problems.append("\(order.count) requests are listed as \(phase)")
+            }
+            for entry in order.entries
+            where sequences[entry.request]?.phase != phase || sequences[entry.request]?.precedence != entry.precedence {
+                problems.append("\(entry.request) is listed as \(phase), but is not")
+            }
+        }
+        for state in sequences.values {
+            let isInFlight = inFlight?.chunks.contains { $0.request == state.id } ?? false
+            if state.phase == .dying && !isInFlight { problems.append("\(state.id) is dying in no step") }
+            if state.phase == .queued && (isInFlight || !state.pages.isEmpty || state.computed != 0) {
+                problems.append("\(state.id) is queued with pages or in a step")
+            }
+            if state.tokens.count > configuration.contextLength || state.uncomputed < 1 {
+                problems.append("\(state.id) has \(state.tokens.count) tokens, \(state.computed) computed")
+            }
+        }
+        if running.count > configuration.maxRunningRequests { problems.append("\(running.count) requests run") }
+        return problems
+    }
+
+    private var orderProblems: [String] {
+        var problems: [String] = []
+        for order in [queue, running] {
+            for (sooner, later) in zip(order.entries, order.entries.dropFirst())
+            where !(sooner.precedence < later.precedence) {
+                problems.append("\(sooner.request) and \(later.request) are out of order")
+            }
+        }
+        for waiting in queue.entries {
+            for served in running.entries
+            where waiting.precedence.priority == served.precedence.priority && waiting.precedence < served.precedence {
+                problems.append("\(served.request) runs before \(waiting.request), which came first")
+            }
+        }
+        return problems
+    }
+}

@@ -1,0 +1,85 @@
+import KVCache
+
+extension Scheduler {
+    /// What the ranks compute next; `nil` when no request is left to compute. Call `finish` with the result before
+    /// asking again: one step is in flight at a time.
+    package mutating func nextStep() -> StepPlan? {
+        precondition(inFlight == nil, "a step is in flight already")
+        admit()
+        let decoding = running.entries.count { sequences[$0.request]!.isDecoding }
+        var prefillRows = configuration.maxRowsPerStep - decoding
+        var chunks: [StepPlan.Chunk] = []
+        for entry in running.entries {
+            // A request before this one may have taken its pages and put it back into the queue.
+            guard let state = sequences[entry.request], state.phase == .running else { continue }
+            let wanted = state.isDecoding ? 1 : min(rowsWanted(state), prefillRows)
+            let rows = takePages(for: entry.request, rows: wanted)
+            guard rows > 0 else { continue }
+            if !state.isDecoding { prefillRows -= rows }
+            chunks.append(sequences[entry.request]!.chunk(rows: rows))
+        }
+        guard !chunks.isEmpty else { return nil }
+        let plan = StepPlan(number: counters.plans, chunks: chunks)
+        counters.plans += 1
+        inFlight = plan
+        return plan
+    }
+
+    /// Moves requests from the queue to the running ones while the first of them fits.
+    private mutating func admit() {
+        while let candidate = queue.first {
+            let sooner = running.entries.prefix { $0.precedence < candidate.precedence }
+            guard fits(candidate, beside: sooner), rowsWanted(by: sooner) < configuration.maxRowsPerStep else { return }
+            while !fits(candidate, beside: running.entries[...]) { preemptLast() }
+            queue.remove(at: candidate.precedence)
+            running.insert(candidate.request, at: candidate.precedence)
+            sequences[candidate.request]!.phase = .running
+        }
+    }
+
+    /// Whether there are places and pages for a request beside others, counting what those will soon need as theirs.
+    private func fits(_ candidate: ServiceOrder.Entry, beside others: ArraySlice<ServiceOrder.Entry>) -> Bool {
+        guard others.count < configuration.maxRunningRequests else { return false }
+        return others.reduce(pagesNeededSoon(candidate)) { $0 + pagesNeededSoon($1) } <= pool.totalPages
+    }
+
+    /// The pages of a request's tokens and of one more page's worth of growth. The growth keeps a request from being
+    /// admitted only to be preempted some steps later; it never counts more than the request can ever need.
+    private func pagesNeededSoon(_ entry: ServiceOrder.Entry) -> Int {
+        let state = sequences[entry.request]!
+        return max(
+            state.pages.count, pool.pages(holding: min(state.tokens.count + pool.pageSize, state.finalLength)))
+    }
+
+    private func rowsWanted(by entries: ArraySlice<ServiceOrder.Entry>) -> Int {
+        entries.reduce(0) { $0 + rowsWanted(sequences[$1.request]!) }
+    }
+
+    private func rowsWanted(_ state: SequenceState) -> Int { min(state.uncomputed, configuration.prefillChunk) }
+
+    /// Gives a running request pages for its next `rows` positions, at the cost of those after it. Returns how many
+    /// rows have their pages now.
+    private mutating func takePages(for id: UInt64, rows: Int) -> Int {
+        let state = sequences[id]!
+        let missing = max(0, pool.pages(holding: state.computed + rows) - state.pages.count)
+        while pool.freePages < missing, let last = running.last, state.precedence < last.precedence { preemptLast() }
+        if let pages = pool.allocate(min(missing, pool.freePages)) {
+            sequences[id]!.pages += pages
+        }
+        return min(rows, sequences[id]!.pages.count * pool.pageSize - state.computed)
+    }
+
+    /// Takes the pages of the running request last in order and puts it back into the queue, to be computed again.
+    private mutating func preemptLast() {
+        guard let last = running.last else { preconditionFailure("no running request to preempt") }
+        let state = sequences[last.request]!
+        running.remove(at: last.precedence)
+        queue.insert(last.request, at: last.precedence)
+        pool.release(state.pages)
+        sequences[last.request]!.pages = []
+        sequences[last.request]!.computed = 0
+        sequences[last.request]!.phase = .queued
+        // One that was admitted and has not begun yet loses nothing.
+        if !state.pages.isEmpty { counters.preemptions += 1 }
+    }
+}

@@ -1,0 +1,63 @@
+import KVCache
+
+extension Scheduler {
+    /// Takes the result of the step in flight, which must answer its plan chunk by chunk, and returns what happened,
+    /// in the order of the plan. Results of requests aborted meanwhile are dropped, and their pages freed.
+    package mutating func finish(_ result: StepResult) -> [Event] {
+        guard let plan = inFlight else { preconditionFailure("no step is in flight") }
+        precondition(
+            plan.chunks.map(\.request) == result.chunks.map(\.request), "the result answers another plan")
+        inFlight = nil
+        counters.steps += 1
+        var events: [Event] = []
+        for (chunk, found) in zip(plan.chunks, result.chunks) {
+            if sequences[chunk.request]!.phase == .dying {
+                remove(chunk.request)
+                continue
+            }
+            let (happened, isOver) = take(found, of: chunk)
+            events += happened.map { Event(request: chunk.request, event: $0) }
+            if isOver { remove(chunk.request) }
+        }
+        return events
+    }
+
+    /// Writes one chunk's result into the state of its request.
+    private mutating func take(
+        _ found: StepResult.ChunkResult, of chunk: StepPlan.Chunk
+    ) -> (events: [GenerationEvent], isOver: Bool) {
+        if let failure = found.failure { return ([.failed(failure)], true) }
+        var state = sequences[chunk.request]!
+        precondition(found.scored.count == chunk.score.count, "\(chunk.score.count) rows were to be scored")
+        precondition((found.sampled == nil) == (chunk.sample == nil), "a token was to be chosen exactly if planned")
+        var events: [GenerationEvent] = []
+        state.computed += chunk.tokens.count
+        if state.computed == state.promptCount, state.generatedCount == 0 {
+            counters.promptTokens += UInt64(state.promptCount)
+        }
+        if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
+        var reason: FinishReason?
+        if let sampled = found.sampled {
+            precondition((0..<Int32(limits.vocabularySize)).contains(sampled.token), "token \(sampled.token) is none")
+            state.tokens.append(sampled.token)
+            counters.generatedTokens += 1
+            events.append(.token(sampled))
+            reason = state.finishReason(after: sampled.token)
+        } else if state.uncomputed == 0 {
+            reason = .length
+        }
+        if let reason { events.append(.finished(reason, state.usage)) }
+        sequences[chunk.request] = state
+        return (events, reason != nil)
+    }
+}
+
+extension SequenceState {
+    /// The scores to report now, and moves on past them. A prompt's first token has nothing before it to score it.
+    fileprivate mutating func takePromptScores(_ scored: [TokenLogProbs]) -> [TokenLogProbs]? {
+        guard let next = nextPromptScore else { return nil }
+        let report = next == 0 ? [TokenLogProbs(token: tokens[0])] + scored : scored
+        nextPromptScore = next + report.count < promptCount ? next + report.count : nil
+        return report.isEmpty ? nil : report
+    }
+}

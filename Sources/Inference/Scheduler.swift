@@ -1,0 +1,146 @@
+import KVCache
+
+/// Decides what the ranks compute next. A pure state machine: requests and results go in, plans and events come
+/// out; it has no threads, no clock, no random numbers and no model.
+///
+/// Order of service is by *precedence*: larger priority first, then earlier arrival. From it follows the rest.
+/// - Requests are admitted in that order, and one that does not fit yet holds back those behind it.
+/// - A step has one row for every decoding request, then prompt chunks in that order while rows are left.
+/// - Pages are taken as tokens need them. Where none is free, the running request last in order gives back all of
+///   its own, if it comes after the one in need, and is put back into the queue at its old place; otherwise the one in
+///   need waits. A request that arrives with a larger priority takes places and pages in the same way.
+///
+/// So the first request in order always progresses, and a request that fits alone always finishes. Under a lasting
+/// load of larger priorities a small one waits without bound: that is what priorities mean here.
+///
+/// A preempted request computes its prompt and its generated tokens again, as one prompt. Since a row's numbers do
+/// not depend on its batch and a draw only on seed and position, it goes on as if nothing had happened.
+package struct Scheduler: Sendable {
+    package let configuration: SchedulerConfiguration
+    /// What callers may ask for.
+    package let limits: EngineLimits
+    /// Set by `drain()`: no new requests.
+    package private(set) var isDraining = false
+    /// Set by `fail(_:)`: no requests, ever again.
+    package private(set) var failure: String?
+
+    var pool: PagePool
+    var sequences: [UInt64: SequenceState] = [:]
+    var queue = ServiceOrder()
+    var running = ServiceOrder()
+    /// The plan whose result is awaited.
+    var inFlight: StepPlan?
+    var counters = Counters()
+    private var arrivals: UInt64 = 0
+
+    /// What happened to a request.
+    package struct Event: Sendable, Equatable {
+        package var request: UInt64
+        package var event: GenerationEvent
+        package init(request: UInt64, event: GenerationEvent) {
+            self.request = request
+            self.event = event
+        }
+    }
+
+    /// Counted since the start.
+    struct Counters: Sendable {
+        var plans = 0
+        var steps: UInt64 = 0
+        var preemptions: UInt64 = 0
+        var promptTokens: UInt64 = 0
+        var generatedTokens: UInt64 = 0
+    }
+
+    /// The configuration must be valid.
+    package init(configuration: SchedulerConfiguration) {
+        let problems = configuration.validate()
+        precondition(problems.isEmpty, problems.map(\.description).joined(separator: "\n"))
+        self.configuration = configuration
+        limits = configuration.limits
+        pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
+    }
+
+    /// No request is left, and no step is in flight.
+    package var isIdle: Bool { sequences.isEmpty && inFlight == nil }
+    /// A plan was handed out and its result has not come back.
+    package var isStepInFlight: Bool { inFlight != nil }
+
+    /// Takes a request into the queue, or says why it cannot be served. `id` must not be in use.
+    ///
+    /// What can never be served is refused before what cannot be served now.
+    package mutating func submit(_ id: UInt64, _ request: GenerationRequest) throws(EngineError) {
+        precondition(sequences[id] == nil, "request \(id) exists already")
+        if let failure { throw .failed(failure) }
+        if isDraining { throw .draining }
+        try limits.check(request)
+        let newTokenLimit = try newTokenLimit(of: request)
+        guard queue.count < configuration.maxQueuedRequests else {
+            throw .overloaded(queued: queue.count, retryAfterSeconds: retryAfterSeconds)
+        }
+        let precedence = Precedence(priority: request.priority, arrival: arrivals)
+        arrivals += 1
+        sequences[id] = SequenceState(
+            id: id, precedence: precedence, request: request, newTokenLimit: newTokenLimit)
+        queue.insert(id, at: precedence)
+    }
+
+    /// Ends a request now, wherever it is; nothing more is reported of it. The pages of a request in a step in flight
+    /// are freed when that step ends, since ranks may still write them. An unknown id is ignored: ends and aborts cross.
+    package mutating func abort(_ id: UInt64) -> [Event] {
+        guard let state = sequences[id], state.phase != .dying else { return [] }
+        if state.phase == .running, let plan = inFlight, plan.chunks.contains(where: { $0.request == id }) {
+            running.remove(at: state.precedence)
+            sequences[id]!.phase = .dying
+        } else {
+            remove(id)
+        }
+        return [Event(request: id, event: .finished(.abort, state.usage))]
+    }
+
+    /// Refuses new requests from now on; those already taken are served.
+    package mutating func drain() { isDraining = true }
+
+    /// The ranks are lost: ends every request with `message` and refuses new ones. A step in flight is forgotten.
+    package mutating func fail(_ message: String) -> [Event] {
+        failure = failure ?? message
+        let ended = sequences.values.filter { $0.phase != .dying }.sorted { $0.precedence < $1.precedence }
+        for state in sequences.values { pool.release(state.pages) }
+        sequences.removeAll()
+        queue.removeAll()
+        running.removeAll()
+        inFlight = nil
+        return ended.map { Event(request: $0.id, event: .failed(message)) }
+    }
+
+    package var status: EngineStatus {
+        var status = EngineStatus()
+        status.running = running.count
+        status.queued = queue.count
+        status.freePages = pool.freePages
+        status.usedPages = pool.usedPages
+        status.totalPages = pool.totalPages
+        status.pageSize = pool.pageSize
+        status.promptTokens = counters.promptTokens
+        status.generatedTokens = counters.generatedTokens
+        status.preemptions = counters.preemptions
+        status.steps = counters.steps
+        status.isDraining = isDraining
+        status.failure = failure
+        return status
+    }
+
+    /// Forgets a request and frees its pages.
+    mutating func remove(_ id: UInt64) {
+        guard let state = sequences.removeValue(forKey: id) else { preconditionFailure("request \(id) does not exist") }
+        switch state.phase {
+        case .queued: queue.remove(at: state.precedence)
+        case .running: running.remove(at: state.precedence)
+        case .dying: break
+        }
+        pool.release(state.pages)
+    }
+
+    /// Without a clock only an order of magnitude: a second for each time the running requests must be replaced.
+    private var retryAfterSeconds: Int { min(60, 1 + queue.count / configuration.maxRunningRequests) }
+}

@@ -1,0 +1,86 @@
+/// What the scheduler knows of one request: its tokens so far, and how much of them is in the cache.
+struct SequenceState: Sendable {
+    enum Phase: Sendable {
+        /// In the queue; holds no pages.
+        case queued
+        /// Has a place among the running requests, and the pages of what was computed.
+        case running
+        /// Aborted while a step that writes its pages is in flight: they are freed when the step ends.
+        case dying
+    }
+
+    let id: UInt64
+    let precedence: Precedence
+    let sampling: SamplingParameters
+    let logProbs: LogProbOptions?
+    let promptCount: Int
+    /// How many tokens may be generated: what was asked for, or what fits.
+    let newTokenLimit: Int
+
+    var phase = Phase.queued
+    /// The prompt, then the generated tokens. After a preemption all of them are computed again.
+    var tokens: [Int32]
+    /// Positions `0 ..< computed` have their keys in `pages`.
+    var computed = 0
+    /// In order of position; together they hold at least `computed` tokens.
+    var pages: [Int32] = []
+    /// Prompt tokens whose keys were found in the cache when the request was first admitted.
+    var cachedTokens = 0
+    /// Index of the next prompt token to report with its score; `nil` when none is wanted.
+    /// Survives preemption, so that nothing is reported twice.
+    var nextPromptScore: Int?
+
+    init(id: UInt64, precedence: Precedence, request: GenerationRequest, newTokenLimit: Int) {
+        self.id = id
+        self.precedence = precedence
+        sampling = request.sampling
+        logProbs = request.logProbs
+        promptCount = request.prompt.count
+        self.newTokenLimit = newTokenLimit
+        tokens = request.prompt
+        nextPromptScore = request.logProbs?.promptStart
+    }
+
+    var generatedCount: Int { tokens.count - promptCount }
+    /// Tokens whose keys are not in the cache yet.
+    var uncomputed: Int { tokens.count - computed }
+    /// Only the newest token is missing from the cache, and it is a generated one.
+    var isDecoding: Bool { generatedCount > 0 && uncomputed == 1 }
+    /// Positions ever computed, at most: the last generated token is never an input.
+    var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }
+
+    var usage: Usage {
+        Usage(promptTokens: promptCount, completionTokens: generatedCount, cachedTokens: cachedTokens)
+    }
+
+    /// Why generation ends with `token`, which was just appended; `nil` when it goes on.
+    func finishReason(after token: Int32) -> FinishReason? {
+        if sampling.stopTokens.contains(token) { return .stop(token: token) }
+        return generatedCount >= newTokenLimit ? .length : nil
+    }
+
+    /// The next `rows` positions as a chunk of a plan. Its pages must be there.
+    func chunk(rows: Int) -> StepPlan.Chunk {
+        let end = computed + rows
+        let wantsToken = end == tokens.count && generatedCount < newTokenLimit
+        return StepPlan.Chunk(
+            request: id, tokens: Array(tokens[computed..<end]), start: computed, pages: pages,
+            sample: wantsToken ? sample : nil, score: scoreRows(until: end), topLogProbs: logProbs?.topCount)
+    }
+
+    /// Row `i` of a chunk scores the prompt token one position further on; what was reported is not scored again.
+    private func scoreRows(until end: Int) -> [StepPlan.ScoreRow] {
+        guard let next = nextPromptScore else { return [] }
+        let targets = max(next, computed + 1)..<max(next, computed + 1, min(end + 1, promptCount))
+        return targets.map { StepPlan.ScoreRow(row: $0 - 1 - computed, target: tokens[$0]) }
+    }
+
+    private var sample: StepPlan.Sample {
+        let repeats = sampling.repetitionPenalty != 1
+        let counts = repeats || sampling.frequencyPenalty != 0 || sampling.presencePenalty != 0
+        return StepPlan.Sample(
+            parameters: sampling, position: tokens.count, generated: counts ? Array(tokens[promptCount...]) : [],
+            prompt: repeats ? Array(tokens[..<promptCount]) : [],
+            forbidden: generatedCount < sampling.minNewTokens ? sampling.stopTokens : [])
+    }
+}

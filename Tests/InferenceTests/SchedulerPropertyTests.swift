@@ -1,0 +1,175 @@
+import Inference
+import Testing
+
+/// Thousands of random submissions, steps, aborts and failures on small, crowded caches.
+struct SchedulerPropertyTests {
+    /// Fixed seeds, and one that differs from run to run; a failure prints the seed.
+    static let seeds: [UInt64] = (1...24).map { $0 } + [UInt64.random(in: 0 ... .max)]
+
+    @Test(.timeLimit(.minutes(2)), arguments: seeds)
+    func `every request gets what it would get alone, and the pages add up`(seed: UInt64) throws {
+        var run = RandomRun(seed: seed)
+        for operation in 0..<2_000 {
+            run.act()
+            let problems = run.rig.scheduler.checkInvariants()
+            try #require(problems == [], "seed \(seed), operation \(operation)")
+        }
+        try run.end()
+        run.check()
+    }
+
+    @Test func `the random runs do reach preemption, aborts in flight, waiting and refusal`() throws {
+        var preemptions: UInt64 = 0
+        var seen: Set<String> = []
+        for seed in Self.seeds.prefix(8) {
+            var run = RandomRun(seed: seed)
+            for _ in 0..<1_000 { run.act() }
+            preemptions += run.rig.scheduler.status.preemptions
+            seen.formUnion(run.seen)
+        }
+        #expect(preemptions > 50)
+        #expect(seen == ["abort in flight", "abort", "failure", "overload", "refusal", "waiting"])
+    }
+}
+
+/// One random configuration, and random operations on it.
+private struct RandomRun {
+    let seed: UInt64
+    var rig: Rig
+    /// Which unusual things have happened.
+    private(set) var seen: Set<String> = []
+
+    private var random: Generator
+    private var requests: [UInt64: GenerationRequest] = [:]
+    private var plan: StepPlan?
+    private var nextID: UInt64 = 0
+
+    init(seed: UInt64) {
+        self.seed = seed
+        var random = Generator(state: seed)
+        let pageSize = 1 << random.below(4)
+        var configuration = SchedulerConfiguration(
+            totalPages: (30 + random.below(60)) / pageSize, contextLength: 40, vocabularySize: 30)
+        configuration.pageSize = pageSize
+        configuration.maxRunningRequests = 1 + random.below(8)
+        configuration.maxQueuedRequests = 1 + random.below(12)
+        configuration.chunkedPrefillSize = [nil, 1, 3, 8][random.below(4)]
+        configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
+        rig = Rig(configuration)
+        self.random = random
+    }
+
+    mutating func act() {
+        switch random.below(16) {
+        case 0..<4: submit()
+        case 4: abort()
+        default: plan == nil ? begin() : finish()
+        }
+    }
+
+    /// Lets all requests end. The bound on steps is generous, but there is one: no livelock.
+    mutating func end() throws {
+        rig.scheduler.drain()
+        var steps = 0
+        while !rig.scheduler.isIdle {
+            plan == nil ? begin() : finish()
+            steps += 1
+            try #require(steps < 20_000, "seed \(seed): the requests do not end")
+            try #require(rig.scheduler.checkInvariants() == [], "seed \(seed)")
+        }
+        #expect(rig.scheduler.status.freePages == rig.scheduler.configuration.totalPages, "seed \(seed)")
+        #expect(rig.scheduler.nextStep() == nil)
+    }
+
+    /// Compares what every request got with its solo run.
+    func check() {
+        for (id, request) in requests {
+            let got = rig.transcripts[id]!
+            let alone = HashModel(vocabularySize: 30).soloRun(request, limit: limit(of: request))
+            switch got.end {
+            case .finished(.abort, let usage):
+                #expect(usage == Usage(promptTokens: request.prompt.count, completionTokens: got.tokens.count))
+                fallthrough
+            case .failed:
+                #expect(Array(alone.scores.prefix(got.scores.count)) == got.scores, "seed \(seed), request \(id)")
+                #expect(Array(alone.tokens.prefix(got.tokens.count)) == got.tokens, "seed \(seed), request \(id)")
+            default:
+                #expect(got == alone, "seed \(seed), request \(id)")
+            }
+        }
+    }
+
+    private mutating func submit() {
+        nextID += 1
+        let request = randomRequest()
+        do {
+            try rig.submit(nextID, request)
+            requests[nextID] = request
+        } catch EngineError.overloaded {
+            seen.insert("overload")
+        } catch {
+            seen.insert("refusal")
+        }
+    }
+
+    private mutating func abort() {
+        let id = 1 + UInt64(random.below(Int(nextID) + 1))
+        let events = rig.scheduler.abort(id)
+        let isInFlight = plan?.chunks.contains { $0.request == id } ?? false
+        if !events.isEmpty { seen.insert(isInFlight ? "abort in flight" : "abort") }
+        rig.record(events)
+    }
+
+    private mutating func begin() {
+        let status = rig.scheduler.status
+        plan = rig.scheduler.nextStep()
+        #expect((plan == nil) == (status.running + status.queued == 0), "seed \(seed): work is left")
+        guard let plan else { return }
+        #expect(rows(plan).values.reduce(0, +) <= rig.scheduler.configuration.maxRowsPerStep, "seed \(seed)")
+        if rig.scheduler.status.running > plan.chunks.count { seen.insert("waiting") }
+    }
+
+    private mutating func finish() {
+        var result = rig.ranks.run(plan!)
+        plan = nil
+        for index in result.chunks.indices where random.below(200) == 0 {
+            result.chunks[index] = StepResult.ChunkResult(request: result.chunks[index].request, failure: "NaN")
+            seen.insert("failure")
+        }
+        rig.record(rig.scheduler.finish(result))
+    }
+
+    private mutating func randomRequest() -> GenerationRequest {
+        // Mostly short prompts with long answers: these outgrow the cache together.
+        let length = random.below(3) == 0 ? random.below(30) : random.below(10)
+        var request = GenerationRequest(prompt: (0..<length).map { _ in Int32(random.below(30)) })
+        request.sampling.maxNewTokens = random.below(4) == 0 ? nil : random.below(30)
+        request.sampling.minNewTokens = random.below(4) == 0 ? random.below(6) : 0
+        request.sampling.stopTokens = random.below(3) == 0 ? [Int32(random.below(30)), Int32(random.below(30))] : []
+        request.priority = random.below(4) == 0 ? random.below(3) - 1 : 0
+        if random.below(3) == 0 {
+            let start = random.below(2) == 0 ? random.below(12) : nil
+            request.logProbs = LogProbOptions(topCount: random.below(3), promptStart: start)
+        }
+        return request
+    }
+
+    /// What a request without a number of new tokens gets: room in the context, or in the whole cache.
+    private func limit(of request: GenerationRequest) -> Int {
+        let configuration = rig.scheduler.configuration
+        let slots = configuration.totalPages * configuration.pageSize
+        return request.sampling.maxNewTokens ?? min(40 - request.prompt.count, slots - request.prompt.count + 1)
+    }
+}
+
+/// SplitMix64.
+private struct Generator {
+    var state: UInt64
+
+    mutating func below(_ bound: Int) -> Int {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return Int((mixed ^ (mixed >> 31)) % UInt64(bound))
+    }
+}

@@ -1,0 +1,193 @@
+import Inference
+import Testing
+
+/// Ranks with a model that needs no numbers: the next token is a hash of *all* tokens before it, read back from the
+/// pages the scheduler said they are in. So a page given to two requests, a position computed twice or never, or a
+/// token lost in a preemption changes the text.
+struct HashingRanks {
+    let pageSize: Int
+    let vocabularySize: Int
+    /// One token for each slot of the cache; -1 where nothing was written.
+    private var memory: [Int32]
+
+    init(_ configuration: SchedulerConfiguration) {
+        pageSize = configuration.pageSize
+        vocabularySize = configuration.vocabularySize
+        memory = [Int32](repeating: -1, count: configuration.totalPages * configuration.pageSize)
+    }
+
+    mutating func run(_ plan: StepPlan) -> StepResult {
+        StepResult(chunks: plan.chunks.map { run($0) })
+    }
+
+    private mutating func run(_ chunk: StepPlan.Chunk) -> StepResult.ChunkResult {
+        let end = chunk.start + chunk.tokens.count
+        #expect(!chunk.tokens.isEmpty)
+        #expect(chunk.pages.count == (end + pageSize - 1) / pageSize, "exactly the pages of the positions so far")
+        for (row, token) in chunk.tokens.enumerated() { memory[slot(chunk.start + row, chunk)] = token }
+        let prefix = (0..<end).map { memory[slot($0, chunk)] }
+        let model = HashModel(vocabularySize: vocabularySize)
+        let sampled = chunk.sample.map { sample in
+            #expect(sample.position == end)
+            return model.choose(after: prefix, forbidden: sample.forbidden, topCount: chunk.topLogProbs)
+        }
+        let scored = chunk.score.map {
+            model.score($0.target, after: prefix.prefix(chunk.start + $0.row + 1), topCount: chunk.topLogProbs)
+        }
+        return StepResult.ChunkResult(request: chunk.request, sampled: sampled, scored: scored)
+    }
+
+    private func slot(_ position: Int, _ chunk: StepPlan.Chunk) -> Int {
+        Int(chunk.pages[position / pageSize]) * pageSize + position % pageSize
+    }
+}
+
+/// The model by itself: what a request gets when nothing else is there.
+struct HashModel {
+    let vocabularySize: Int
+
+    func choose(after prefix: some Collection<Int32>, forbidden: Set<Int32>, topCount: Int?) -> TokenLogProbs {
+        var token = Int32(hash(prefix) % UInt64(vocabularySize))
+        while forbidden.contains(token) { token = (token + 1) % Int32(vocabularySize) }
+        return score(token, after: prefix, topCount: topCount)
+    }
+
+    func score(_ token: Int32, after prefix: some Collection<Int32>, topCount: Int?) -> TokenLogProbs {
+        guard let topCount else { return TokenLogProbs(token: token) }
+        let bits = hash(Array(prefix) + [token])
+        let top = (0..<topCount).map { ScoredToken(token: Int32($0), logProb: -Float(bits >> 50) - Float($0)) }
+        return TokenLogProbs(token: token, logProb: -Float(bits >> 44), top: top)
+    }
+
+    /// Everything a request gets when it runs alone with room for all it asks for.
+    func soloRun(_ request: GenerationRequest, limit: Int) -> Transcript {
+        var transcript = Transcript()
+        let topCount = request.logProbs?.topCount
+        if let start = request.logProbs?.promptStart {
+            for index in start..<request.prompt.count {
+                let token = request.prompt[index]
+                transcript.scores.append(
+                    index == 0
+                        ? TokenLogProbs(token: token)
+                        : score(token, after: request.prompt.prefix(index), topCount: topCount))
+            }
+        }
+        var tokens = request.prompt
+        var reason = FinishReason.length
+        while transcript.tokens.count < limit, reason == .length {
+            let early = transcript.tokens.count < request.sampling.minNewTokens
+            let next = choose(after: tokens, forbidden: early ? request.sampling.stopTokens : [], topCount: topCount)
+            transcript.tokens.append(next)
+            tokens.append(next.token)
+            if request.sampling.stopTokens.contains(next.token) { reason = .stop(token: next.token) }
+        }
+        transcript.end = .finished(
+            reason, Usage(promptTokens: request.prompt.count, completionTokens: transcript.tokens.count))
+        return transcript
+    }
+
+    /// FNV-1a over the tokens, mixed once more.
+    private func hash(_ tokens: some Collection<Int32>) -> UInt64 {
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for token in tokens { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
+        return (hash ^ (hash >> 29)) &* 0xBF58_476D_1CE4_E5B9
+    }
+}
+
+/// All that was reported of one request, checked to come in the order that `GenerationEvent` promises.
+struct Transcript: Equatable {
+    var scores: [TokenLogProbs] = []
+    var tokens: [TokenLogProbs] = []
+    var end: GenerationEvent?
+
+    mutating func append(_ event: GenerationEvent) {
+        #expect(end == nil, "nothing follows the end")
+        switch event {
+        case .promptLogProbs(let scores):
+            #expect(tokens.isEmpty, "prompt scores come before tokens")
+            #expect(!scores.isEmpty)
+            self.scores += scores
+        case .token(let token): tokens.append(token)
+        case .finished, .failed: end = event
+        }
+    }
+}
+
+/// A scheduler, its ranks, and what the requests got.
+struct Rig {
+    var scheduler: Scheduler
+    var ranks: HashingRanks
+    var transcripts: [UInt64: Transcript] = [:]
+
+    init(_ configuration: SchedulerConfiguration) {
+        scheduler = Scheduler(configuration: configuration)
+        ranks = HashingRanks(configuration)
+    }
+
+    /// A small one: pages of 4 tokens, a context of 32, 50 token ids.
+    init(pages: Int = 16, _ adjust: (inout SchedulerConfiguration) -> Void = { _ in }) {
+        var configuration = SchedulerConfiguration(totalPages: pages, contextLength: 32, vocabularySize: 50)
+        configuration.pageSize = 4
+        adjust(&configuration)
+        self.init(configuration)
+    }
+
+    mutating func submit(_ id: UInt64, _ request: GenerationRequest) throws {
+        try scheduler.submit(id, request)
+        transcripts[id] = Transcript()
+    }
+
+    mutating func abort(_ id: UInt64) { record(scheduler.abort(id)) }
+
+    /// One whole step; returns its plan.
+    @discardableResult mutating func step() -> StepPlan? {
+        guard let plan = scheduler.nextStep() else { return nil }
+        finish(plan)
+        return plan
+    }
+
+    mutating func finish(_ plan: StepPlan) {
+        let result = ranks.run(plan)
+        record(scheduler.finish(result))
+        #expect(scheduler.checkInvariants() == [])
+    }
+
+    /// Steps until nothing is left; returns the plans.
+    @discardableResult mutating func runToEnd(limit: Int = 10_000) -> [StepPlan] {
+        var plans: [StepPlan] = []
+        while let plan = step() {
+            plans.append(plan)
+            if plans.count == limit {
+                Issue.record("not done after \(limit) steps")
+                break
+            }
+        }
+        return plans
+    }
+
+    mutating func record(_ events: [Scheduler.Event]) {
+        for event in events { transcripts[event.request]!.append(event.event) }
+    }
+
+    /// What `request` gets when it runs alone, with `limit` new tokens where it names none.
+    func soloRun(_ request: GenerationRequest) -> Transcript {
+        let room = scheduler.limits.contextLength - request.prompt.count
+        return HashModel(vocabularySize: scheduler.limits.vocabularySize)
+            .soloRun(request, limit: request.sampling.maxNewTokens ?? room)
+    }
+}
+
+/// A request with a prompt of `count` tokens that depends on `salt`.
+func makeRequest(
+    _ count: Int, new: Int?, salt: Int = 0, priority: Int = 0, logProbs: LogProbOptions? = nil
+) -> GenerationRequest {
+    var request = GenerationRequest(
+        prompt: (0..<count).map { Int32(($0 * 7 + salt * 13 + 3) % 50) }, logProbs: logProbs, priority: priority)
+    request.sampling.maxNewTokens = new
+    return request
+}
+
+/// Rows of each request in a plan.
+func rows(_ plan: StepPlan?) -> [UInt64: Int] {
+    Dictionary(uniqueKeysWithValues: (plan?.chunks ?? []).map { ($0.request, $0.tokens.count) })
+}
