@@ -1,7 +1,7 @@
 /// Eight-bit integer weights with one F32 scale per output channel, that is, per row.
 ///
 /// The scales of `X.weight` are called `X.weight_scale` and have the shape [rows] or [rows, 1].
-package enum INT8Channels {
+enum INT8Channels {
     /// Pairs a weight with its scales.
     static func pair(_ values: StoredTensor, in index: WeightIndex) throws(CheckpointError) -> QuantizedTensor {
         let scales = try index.scales(of: values, suffix: "_scale") { rows, _ in [[rows], [rows, 1]] }
