@@ -36,10 +36,19 @@ typedef struct {
     float *scratch;         // braid_attention_scratch(...) floats, 64-byte aligned
 } braid_attention;
 
-/// Scratch of one attention call: `max_keys` is the largest number of keys of a row.
+/// Room for the scores of one class and all heads, when the row's keys are spread evenly over the classes; always
+/// enough for one head when they are all of one class.
+static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
+    int64_t per_class = (keys / 8 + 1 + 63) / 64 * 64;
+    return (heads < 8 ? 8 : heads) * per_class;
+}
+
+/// Room for keys widened to F32: 8 entries, at most 4096 wide.
+#define BRAID_ATTENTION_KEYS (32 * 1024)
+
+/// Scratch of one attention call: `max_keys` is the largest number of keys of a row. The rope part is at most 128 wide.
 static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int64_t max_keys) {
-    int64_t per_class = (max_keys / 8 + 1 + 63) / 64 * 64;
-    return heads * per_class + heads * 4 * (latent + 64) + max_keys + 64 * 1024;
+    return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + max_keys + 64;
 }
 
 /// Merges partial attention results of the same rows: `a` becomes the result over the keys of `a` and `b`.

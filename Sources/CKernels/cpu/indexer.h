@@ -1,0 +1,75 @@
+// The lightning indexer: keys are packed in panels as weights are, (row, head) pairs are the rows of the tiles.
+#pragma once
+
+#include "../include/indexer.h"
+#include "panel.h"
+
+// Keys packed before the queries run over them, so that a tile of queries is read once for several panels.
+#define BRAID_KEY_PANELS 8
+
+static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, float *panel) {
+    const char *rows[16];
+    int64_t bytes = p->keys.width * bytes_of(p->keys.dtype);
+    for (int64_t l = 0; l < 16; l++) {
+        int64_t position = p->first + i + at_most(l, lanes - 1);
+        rows[l] = (const char *)p->keys.data + entry_of(p->pages, p->page_shift, position) * bytes;
+    }
+    pack_rows(p->keys.dtype, rows, lanes, p->keys.width, splat(0), panel);
+}
+
+BRAID_INLINE void index_tile(
+    int rows, const float *const *x, const float *panel, int64_t width, f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
+) {
+    f16 a[BRAID_TILE_ROWS][BRAID_PANEL];
+    BRAID_UNROLL for (int r = 0; r < rows; r++)
+        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = splat(0);
+    run_chains(rows, x, panel, width, a);
+    BRAID_UNROLL for (int r = 0; r < rows; r++)
+        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++)
+            dots[r][v] = where(splat(0) > a[r][v], splat(0), a[r][v]);  // a NaN stays
+}
+
+/// Continues the chains over heads with the dots of `rows` pairs from `pair` on, for the keys from `i` on.
+BRAID_INLINE void add_heads(
+    const braid_index_scores *p, int64_t pair, int64_t rows, int64_t i, int64_t keys,
+    f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
+) {
+    for (int v = 0; v < BRAID_PANEL; v++) {
+        int64_t lanes = lanes_left(keys - 16 * v);
+        if (lanes == 0) return;
+        for (int64_t t = 0; t < rows;) {
+            int64_t r = (pair + t) / p->heads, h = (pair + t) % p->heads;
+            int64_t end = at_most(rows, t + p->heads - h);
+            float *scores = p->scores + r * p->scores_stride + i + 16 * v;
+            f16 s = h == 0 ? splat(0) : lanes == 16 ? load16(scores) : load_some(scores, lanes);
+            for (; t < end; t++) s = fma16(splat(p->weights[pair + t]), dots[t][v], s);
+            if (lanes == 16) store16(scores, s);
+            else store_some(scores, s, lanes);
+        }
+    }
+}
+
+static void index_scores(const braid_index_scores *p) {
+    int64_t width = p->keys.width, pairs = p->m * p->heads, panel_size = width * BRAID_PANEL_WIDTH;
+    int64_t panels = at_most(BRAID_KEY_PANELS, BRAID_INDEX_SCRATCH / (panel_size > 0 ? panel_size : 1));
+    int64_t block = panels * BRAID_PANEL_WIDTH;
+    const float *x[BRAID_TILE_ROWS];
+    f16 dots[BRAID_TILE_ROWS][BRAID_PANEL];
+    for (int64_t first = 0; first < p->count; first += block) {
+        int64_t end = at_most(first + block, p->count);
+        for (int64_t i = first; i < end; i += 16) {
+            int64_t lane = i - first;
+            float *panel = p->scratch + lane / BRAID_PANEL_WIDTH * panel_size + lane % BRAID_PANEL_WIDTH;
+            pack_keys(p, i, lanes_left(p->count - i), panel);
+        }
+        for (int64_t pair = 0; pair < pairs; pair += BRAID_TILE_ROWS) {
+            int64_t rows = at_most(pairs - pair, BRAID_TILE_ROWS);
+            for (int64_t r = 0; r < rows; r++) x[r] = p->q + (pair + r) * width;
+            for (int64_t i = first; i < end; i += BRAID_PANEL_WIDTH) {
+                const float *panel = p->scratch + (i - first) / BRAID_PANEL_WIDTH * panel_size;
+                BRAID_FOR_ROWS(rows, index_tile, x, panel, width, dots)
+                add_heads(p, pair, rows, i, end - i, dots);
+            }
+        }
+    }
+}

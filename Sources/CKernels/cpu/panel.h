@@ -1,0 +1,193 @@
+// Panels: stored rows widened to F32 and transposed, and the tile of chains that runs down a panel.
+//
+// A panel is [k][BRAID_PANEL * 16]: its lanes are outputs (weight rows, or keys), k ascends in memory. So the chains of
+// a dot product stay one per output, and widening is paid once for all the rows that use the panel.
+#pragma once
+
+#include "../include/types.h"
+#include "../reference/weights.h"
+#include "select.h"
+
+#if BRAID_REGISTERS >= 32
+#define BRAID_PANEL 2      // vectors across a panel
+#define BRAID_TILE_ROWS 12 // rows of a tile: 24 accumulators
+#else
+#define BRAID_PANEL 1
+#define BRAID_TILE_ROWS 6
+#endif
+#define BRAID_PANEL_WIDTH (BRAID_PANEL * 16)
+
+#define BRAID_UNROLL _Pragma("clang loop unroll(full)")
+
+BRAID_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+BRAID_INLINE int64_t lanes_left(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : n; }
+
+BRAID_INLINE int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
+
+/// Lane i of result j is lane j of v[i].
+BRAID_INLINE void transpose16(u16 v[16]) {
+    u16 t[16];
+    BRAID_UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+        t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    }
+    BRAID_UNROLL for (int i = 0; i < 16; i += 4) {
+        BRAID_UNROLL for (int j = 0; j < 2; j++) {
+            u16 a = t[i + j], b = t[i + 2 + j];
+            v[i + 2 * j] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+            v[i + 2 * j + 1] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+        }
+    }
+    // Now quarter L of v[4g + j] is column 4L + j of rows 4g ... 4g + 3.
+    BRAID_UNROLL for (int j = 0; j < 4; j++) {
+        u16 a = v[j], b = v[4 + j], c = v[8 + j], d = v[12 + j];
+        u16 p = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+        u16 q = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+        u16 r = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+        u16 s = __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+        v[j] = __builtin_shufflevector(p, r, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+        v[4 + j] = __builtin_shufflevector(q, s, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+        v[8 + j] = __builtin_shufflevector(p, r, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+        v[12 + j] = __builtin_shufflevector(q, s, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    }
+}
+
+/// The E4M3 bytes in the low bytes of `v` (other bits are ignored), exactly. No denormal operand anywhere, so that the
+/// processor's denormal modes do not matter: a subnormal m * 2^-9 is 2^-6 (1 + m / 8) - 2^-6.
+BRAID_INLINE f16 widen_fp8(u16 v) {
+    u16 magnitude = (v & 0x7F) << 20, sign = (v & 0x80) << 24;
+    u16 normal = magnitude + (120u << 23);
+    u16 subnormal = (u16)((f16)(magnitude + (121u << 23)) - splat(0x1p-6f));
+    u16 nan = (u16)(magnitude == 0x7F00000u) & 0x7FC00000u;
+    i16 is_subnormal = magnitude < (1u << 23);
+    return (f16)(bits_where(is_subnormal, subnormal, normal) | nan | sign);
+}
+
+/// Element `e` of the stored elements that share each 32-bit lane, times its scale if the type has scales.
+BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
+    switch (dtype) {
+    case BRAID_F32: return (f16)v;
+    case BRAID_BF16: return e ? (f16)(v & 0xFFFF0000u) : (f16)(v << 16);
+    case BRAID_FP8: return widen_fp8(v >> (8 * (uint32_t)e)) * scale;
+    case BRAID_INT8: return __builtin_convertvector((i16)(v << (24 - 8 * (uint32_t)e)) >> 24, f16) * scale;
+    }
+    return scale;
+}
+
+/// Sixteen stored elements in a row, `n` of them there, zero behind.
+BRAID_INLINE f16 widen_row(braid_dtype dtype, const char *p, int64_t n, f16 scale) {
+    u16 v = {0};
+    h16 h = {0};
+    b16 b = {0};
+    switch (dtype) {
+    case BRAID_F32: return n == 16 ? load16((const float *)p) : load_some((const float *)p, n);
+    case BRAID_BF16:
+        if (n == 16) return widen_bf16(p);
+        memcpy(&h, p, (size_t)n * 2);
+        return widen_bf16(&h);
+    default:
+        if (n == 16) memcpy(&b, p, 16);
+        else memcpy(&b, p, (size_t)n);
+        v = __builtin_convertvector(b, u16);
+        return widen_element(dtype, v, 0, scale);
+    }
+}
+
+/// 64 bytes from each of sixteen rows, transposed: lane i of v[j] is 32 bits of rows[i].
+BRAID_INLINE void load_columns(const char *const *rows, int64_t offset, u16 v[16]) {
+    BRAID_UNROLL for (int i = 0; i < 16; i++) memcpy(&v[i], rows[i] + offset, 64);
+    transpose16(v);
+}
+
+/// The same where fewer rows or bytes may be read; what is not there is zero.
+BRAID_INLINE void load_some_columns(const char *const *rows, int64_t lanes, int64_t offset, int64_t bytes, u16 v[16]) {
+    for (int i = 0; i < 16; i++) {
+        v[i] = (u16){0};
+        if (i < lanes) memcpy(&v[i], rows[i] + offset, (size_t)at_most(bytes, 64));
+    }
+    transpose16(v);
+}
+
+BRAID_INLINE void pack_rows_of(
+    braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, float *panel
+) {
+    const int each = (int)(4 / bytes_of(dtype)), step = 16 * each;
+    u16 v[16];
+    int64_t i = 0;
+    if (lanes == 16) {
+        for (; i + step <= k; i += step) {
+            load_columns(rows, i * bytes_of(dtype), v);
+            BRAID_UNROLL for (int j = 0; j < 16; j++)
+                BRAID_UNROLL for (int e = 0; e < each; e++)
+                    store16(panel + (i + j * each + e) * BRAID_PANEL_WIDTH, widen_element(dtype, v[j], e, scale));
+        }
+    }
+    for (; i < k; i += step) {
+        load_some_columns(rows, lanes, i * bytes_of(dtype), (k - i) * bytes_of(dtype), v);
+        for (int j = 0; j < 16; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++)
+                if (i + j * each + e < k)
+                    store16(panel + (i + j * each + e) * BRAID_PANEL_WIDTH, widen_element(dtype, v[j], e, scale));
+    }
+}
+
+/// `k` elements of each of `lanes` rows into sixteen lanes of a panel; the lanes behind become zero.
+static void pack_rows(
+    braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, float *panel
+) {
+    switch (dtype) {
+    case BRAID_F32: return pack_rows_of(BRAID_F32, rows, lanes, k, scale, panel);
+    case BRAID_BF16: return pack_rows_of(BRAID_BF16, rows, lanes, k, scale, panel);
+    case BRAID_FP8: return pack_rows_of(BRAID_FP8, rows, lanes, k, scale, panel);
+    case BRAID_INT8: return pack_rows_of(BRAID_INT8, rows, lanes, k, scale, panel);
+    }
+}
+
+/// Continues rows * BRAID_PANEL vectors of chains down a panel. `rows` is a constant where this is inlined.
+BRAID_INLINE void run_chains(
+    int rows, const float *const *x, const float *panel, int64_t k, f16 a[BRAID_TILE_ROWS][BRAID_PANEL]
+) {
+    // Several steps at a time: a dozen row pointers do not fit the registers and are reloaded each time around.
+    int64_t i = 0;
+    for (; i + 4 <= k; i += 4) {
+        BRAID_UNROLL for (int j = 0; j < 4; j++) {
+            f16 w[BRAID_PANEL];
+            BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) w[v] = load16(panel + (i + j) * BRAID_PANEL_WIDTH + 16 * v);
+            BRAID_UNROLL for (int r = 0; r < rows; r++)
+                BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = fma16(splat(x[r][i + j]), w[v], a[r][v]);
+        }
+    }
+    for (; i < k; i++)
+        BRAID_UNROLL for (int r = 0; r < rows; r++)
+            BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++)
+                a[r][v] = fma16(splat(x[r][i]), load16(panel + i * BRAID_PANEL_WIDTH + 16 * v), a[r][v]);
+}
+
+/// Calls `tile(constant, ...)` with the constant that `rows` is.
+#if BRAID_TILE_ROWS == 12
+#define BRAID_FOR_ROWS(rows, tile, ...)               \
+    switch (rows) {                                   \
+    case 12: tile(12, __VA_ARGS__); break;            \
+    case 11: tile(11, __VA_ARGS__); break;            \
+    case 10: tile(10, __VA_ARGS__); break;            \
+    case 9: tile(9, __VA_ARGS__); break;              \
+    case 8: tile(8, __VA_ARGS__); break;              \
+    case 7: tile(7, __VA_ARGS__); break;              \
+    case 6: tile(6, __VA_ARGS__); break;              \
+    case 5: tile(5, __VA_ARGS__); break;              \
+    case 4: tile(4, __VA_ARGS__); break;              \
+    case 3: tile(3, __VA_ARGS__); break;              \
+    case 2: tile(2, __VA_ARGS__); break;              \
+    default: tile(1, __VA_ARGS__); break;             \
+    }
+#else
+#define BRAID_FOR_ROWS(rows, tile, ...)               \
+    switch (rows) {                                   \
+    case 6: tile(6, __VA_ARGS__); break;              \
+    case 5: tile(5, __VA_ARGS__); break;              \
+    case 4: tile(4, __VA_ARGS__); break;              \
+    case 3: tile(3, __VA_ARGS__); break;              \
+    case 2: tile(2, __VA_ARGS__); break;              \
+    default: tile(1, __VA_ARGS__); break;             \
+    }
+#endif

@@ -1,0 +1,46 @@
+// The table of scalar kernels.
+#include "../include/ckernels.h"
+
+void reference_embedding(const braid_embedding *);
+void reference_matmul(const braid_matmul *);
+void reference_rms_norm(const braid_norm *);
+void reference_layer_norm(const braid_norm *);
+void reference_rope(const braid_rope *);
+void reference_add(const braid_add *);
+void reference_swiglu(const braid_swiglu *);
+void reference_softmax(const braid_softmax *);
+void reference_log_softmax(const braid_softmax *);
+void reference_index_scores(const braid_index_scores *);
+void reference_top_k(const braid_top_k *);
+void reference_attention(const braid_attention *);
+void reference_merge_attention(const braid_merge *);
+void reference_gate(const braid_gate *);
+void reference_combine_experts(const braid_combine *);
+void reference_store_rows(const braid_store_rows *);
+void reference_hadamard(const braid_hadamard *);
+void reference_quantize_groups(const braid_quantize_groups *);
+void reference_dequantize_groups(const braid_quantize_groups *);
+
+extern const braid_kernels braid_reference;
+const braid_kernels braid_reference = {
+    .name = "scalar",
+    .embedding = reference_embedding,
+    .matmul = reference_matmul,
+    .rms_norm = reference_rms_norm,
+    .layer_norm = reference_layer_norm,
+    .rope = reference_rope,
+    .add = reference_add,
+    .swiglu = reference_swiglu,
+    .softmax = reference_softmax,
+    .log_softmax = reference_log_softmax,
+    .index_scores = reference_index_scores,
+    .top_k = reference_top_k,
+    .attention = reference_attention,
+    .merge_attention = reference_merge_attention,
+    .gate = reference_gate,
+    .combine_experts = reference_combine_experts,
+    .store_rows = reference_store_rows,
+    .hadamard = reference_hadamard,
+    .quantize_groups = reference_quantize_groups,
+    .dequantize_groups = reference_dequantize_groups,
+};

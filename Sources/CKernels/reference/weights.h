@@ -1,0 +1,54 @@
+// One element of what is stored, widened to F32.
+#pragma once
+
+#include <math.h>
+#include <string.h>
+
+#include "../include/types.h"
+
+static inline float float_of_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline float bf16_at(const void *data, int64_t i) {
+    return float_of_bits((uint32_t)((const uint16_t *)data)[i] << 16);
+}
+
+/// E4M3: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinity, one NaN of each sign.
+static inline float fp8_value(uint8_t byte) {
+    int exponent = byte >> 3 & 15, mantissa = byte & 7;
+    float magnitude;
+    if ((byte & 0x7F) == 0x7F) magnitude = NAN;
+    else if (exponent == 0) magnitude = (float)mantissa * 0x1p-9f;
+    else magnitude = (1.0f + (float)mantissa * 0.125f) * float_of_bits((uint32_t)(exponent - 7 + 127) << 23);
+    return byte & 0x80 ? -magnitude : magnitude;
+}
+
+/// The factor of element (row, column) of `w`; only FP8 and INT8 have one.
+static inline float scale_at(const braid_weight *w, int64_t row, int64_t column) {
+    if (w->dtype == BRAID_INT8) return w->scale[w->row + row];
+    return w->scale[(w->row + row) / 128 * w->scale_stride + (w->column + column) / 128];
+}
+
+static inline float weight_at(const braid_weight *w, int64_t row, int64_t column) {
+    int64_t i = row * w->stride + column;
+    switch (w->dtype) {
+    case BRAID_F32: return ((const float *)w->data)[i];
+    case BRAID_BF16: return bf16_at(w->data, i);
+    case BRAID_FP8: return fp8_value(((const uint8_t *)w->data)[i]) * scale_at(w, row, column);
+    case BRAID_INT8: return (float)((const int8_t *)w->data)[i] * scale_at(w, row, column);
+    }
+    return NAN;
+}
+
+/// Where position `p` is stored, in entries.
+static inline int64_t entry_of(const int32_t *pages, int32_t page_shift, int64_t p) {
+    return ((int64_t)pages[p >> page_shift] << page_shift) + (p & (((int64_t)1 << page_shift) - 1));
+}
+
+static inline float lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
+    i += entry * lane->width;
+    return lane->dtype == BRAID_BF16 ? bf16_at(lane->data, i) : ((const float *)lane->data)[i];
+}
