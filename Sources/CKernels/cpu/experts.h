@@ -9,9 +9,10 @@ static void gate(const braid_gate *p) { gate_rows(p); }
 /// Vectors of sixteen columns summed together.
 #define BRAID_COMBINE_VECTORS 4
 
-/// `width` columns from `column` of one row, in `vectors` vectors. Leaves come in index order; a finished subtree waits
-/// on the stack until its sibling is finished, as in binary counting.
-BRAID_INLINE void combine_columns(const braid_combine *p, int64_t row, int64_t column, const int vectors, int64_t last) {
+/// The columns from `column` of one row, in `vectors` vectors, the last of `last` columns. Leaves come in index order; a
+/// finished subtree waits on the stack until its sibling is finished, as in binary counting.
+BRAID_INLINE void combine_columns(
+    const braid_combine *p, int64_t row, int64_t column, const int vectors, int64_t last) {
     const int32_t *chosen = p->chosen + row * p->k, *slot = p->slot + row * p->k;
     f16 stack[32][BRAID_COMBINE_VECTORS];
     int depth = 0;

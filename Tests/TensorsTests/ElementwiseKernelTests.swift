@@ -1,0 +1,213 @@
+import CKernels
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
+struct ElementwiseKernelTests {
+    private struct Case {
+        let m: Int, n: Int, stride: Int, otherStride: Int, outStride: Int
+        let x: [Float], other: [Float], rowWeight: [Float]
+
+        init(_ dice: inout Dice, wild: Bool) {
+            m = dice.int(0...7)
+            n = dice.width()
+            stride = n + dice.int(0...20)
+            otherStride = n + dice.int(0...20)
+            outStride = n + dice.int(0...9)
+            x = dice.rows(m, width: n, stride: stride, wild: wild)
+            other = dice.rows(m, width: n, stride: otherStride, wild: wild)
+            rowWeight = dice.rows(1, width: m, stride: max(m, 1))
+        }
+
+        func add(_ level: KernelLevel) -> [Float] {
+            let a = Guarded(x)
+            let b = Guarded(other)
+            let out = output(m, width: n, stride: outStride)
+            let parameters = unsafe braid_add(
+                m: Int64(m), n: Int64(n), a: a.pointer, a_stride: Int64(stride), b: b.pointer,
+                b_stride: Int64(otherStride), out: out.pointer, out_stride: Int64(outStride))
+            unsafe call(level.table.add, parameters, keeping: [a, b, out])
+            return out.values
+        }
+
+        func swiglu(_ level: KernelLevel, weighted: Bool) -> [Float] {
+            let gate = Guarded(x)
+            let up = Guarded(other)
+            let weights = Guarded(rowWeight)
+            let out = output(m, width: n, stride: outStride)
+            let parameters = unsafe braid_swiglu(
+                m: Int64(m), n: Int64(n), gate: gate.pointer, gate_stride: Int64(stride), up: up.pointer,
+                up_stride: Int64(otherStride), row_weight: weighted ? weights.pointer : nil, out: out.pointer,
+                out_stride: Int64(outStride))
+            unsafe call(level.table.swiglu, parameters, keeping: [gate, up, weights, out])
+            return out.values
+        }
+
+        func softmax(_ level: KernelLevel, log: Bool) -> [Float] {
+            let input = Guarded(x)
+            let out = output(m, width: n, stride: outStride)
+            let parameters = unsafe braid_softmax(
+                m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), out: out.pointer,
+                out_stride: Int64(outStride))
+            unsafe call(
+                log ? level.table.log_softmax : level.table.softmax, parameters, keeping: [input, out])
+            return out.values
+        }
+    }
+
+    private static let operations: [(name: String, run: @Sendable (Case, KernelLevel) -> [Float])] = [
+        ("add", { $0.add($1) }),
+        ("swiglu", { $0.swiglu($1, weighted: false) }),
+        ("swiglu, weighted", { $0.swiglu($1, weighted: true) }),
+        ("softmax", { $0.softmax($1, log: false) }),
+        ("log softmax", { $0.softmax($1, log: true) }),
+    ]
+
+    @Test(arguments: operations.indices)
+    func `every level has the bits of the reference`(operation: Int) {
+        let (name, run) = Self.operations[operation]
+        var dice = Dice(seed: 21)
+        for i in 0..<300 {
+            let example = Case(&dice, wild: i % 3 == 0)
+            let expected = run(example, .reference)
+            #expect(isUntouchedBetweenRows(expected, width: example.n, stride: example.outStride))
+            for level in KernelLevel.fast {
+                let found = run(example, level)
+                #expect(firstDifference(found, expected) == nil, "\(name), \(level.name), \(example.m) x \(example.n)")
+            }
+        }
+    }
+
+    /// Softmax and log softmax of one row in place.
+    private func softmaxInPlace(_ row: [Float], _ level: KernelLevel, log: Bool) -> [Float] {
+        let memory = Guarded(row)
+        let parameters = unsafe braid_softmax(
+            m: 1, n: Int64(row.count), x: memory.pointer, x_stride: Int64(row.count), out: memory.pointer,
+            out_stride: Int64(row.count))
+        unsafe call(log ? level.table.log_softmax : level.table.softmax, parameters, keeping: [memory])
+        return memory.values
+    }
+
+    @Test
+    func `softmax, add and swiglu work in place`() {
+        var dice = Dice(seed: 22)
+        for _ in 0..<60 {
+            let n = dice.width()
+            let x = dice.rows(1, width: n, stride: n)
+            let y = dice.rows(1, width: n, stride: n)
+            for level in KernelLevel.all {
+                let apart = Guarded(x)
+                for log in [false, true] {
+                    let out = output(1, width: n, stride: n)
+                    let parameters = unsafe braid_softmax(
+                        m: 1, n: Int64(n), x: apart.pointer, x_stride: Int64(n), out: out.pointer, out_stride: Int64(n))
+                    unsafe call(
+                        log ? level.table.log_softmax : level.table.softmax, parameters, keeping: [apart, out])
+                    #expect(firstDifference(softmaxInPlace(x, level, log: log), out.values) == nil)
+                }
+                for overSecond in [false, true] {
+                    let sum = output(1, width: n, stride: n)
+                    let product = output(1, width: n, stride: n)
+                    let a = Guarded(x)
+                    let b = Guarded(y)
+                    let gate = Guarded(x)
+                    let up = Guarded(y)
+                    var addition = unsafe braid_add(
+                        m: 1, n: Int64(n), a: a.pointer, a_stride: Int64(n), b: b.pointer, b_stride: Int64(n),
+                        out: sum.pointer, out_stride: Int64(n))
+                    var activation = unsafe braid_swiglu(
+                        m: 1, n: Int64(n), gate: gate.pointer, gate_stride: Int64(n), up: up.pointer,
+                        up_stride: Int64(n), row_weight: nil, out: product.pointer, out_stride: Int64(n))
+                    unsafe call(level.table.add, addition, keeping: [a, b, sum])
+                    unsafe call(level.table.swiglu, activation, keeping: [gate, up, product])
+                    unsafe addition.out = overSecond ? b.pointer : a.pointer
+                    unsafe activation.out = overSecond ? up.pointer : gate.pointer
+                    unsafe call(level.table.add, addition, keeping: [a, b, sum])
+                    unsafe call(level.table.swiglu, activation, keeping: [gate, up, product])
+                    #expect(firstDifference((overSecond ? b : a).values, sum.values) == nil)
+                    #expect(firstDifference((overSecond ? up : gate).values, product.values) == nil)
+                }
+            }
+        }
+    }
+
+    @Test
+    func `swiglu is what its formula says`() {
+        var dice = Dice(seed: 23)
+        for _ in 0..<60 {
+            let example = Case(&dice, wild: false)
+            let found = example.swiglu(.reference, weighted: true)
+            for r in 0..<example.m {
+                for j in 0..<example.n {
+                    let gate = Double(example.x[r * example.stride + j])
+                    let up = Double(example.other[r * example.otherStride + j])
+                    let expected = gate / (1 + exp(-gate)) * up * Double(example.rowWeight[r])
+                    let difference = abs(Double(found[r * example.outStride + j]) - expected)
+                    #expect(difference <= 8 * rounding * abs(expected) + 1e-37)
+                }
+            }
+        }
+    }
+
+    @Test
+    func `softmax is what its formula says`() {
+        var dice = Dice(seed: 24)
+        for _ in 0..<60 {
+            let example = Case(&dice, wild: false)
+            let found = example.softmax(.reference, log: false)
+            let logs = example.softmax(.reference, log: true)
+            for r in 0..<example.m {
+                let x = example.x[r * example.stride..<r * example.stride + example.n].map(Double.init)
+                let largest = x.max()!
+                let sum = x.reduce(0) { $0 + exp($1 - largest) }
+                let relative = Double(example.n / 16 + 24) * rounding
+                for j in 0..<example.n {
+                    let expected = exp(x[j] - largest) / sum
+                    let expectedLog = x[j] - (largest + log(sum))
+                    let value = Double(found[r * example.outStride + j])
+                    let logValue = Double(logs[r * example.outStride + j])
+                    #expect(abs(value - expected) <= relative * (1 + largest - x[j]) * expected)
+                    #expect(abs(logValue - expectedLog) <= relative * (1 + abs(largest) + abs(expectedLog)))
+                }
+            }
+        }
+    }
+
+    @Test
+    func `scores of minus infinity get nothing and the others share all`() {
+        for level in KernelLevel.all {
+            for n in [1, 5, 16, 33, 100] {
+                var row = [Float](repeating: -.infinity, count: n)
+                #expect(softmaxInPlace(row, level, log: false).allSatisfy { $0.bitPattern == 0 })
+                #expect(softmaxInPlace(row, level, log: true).allSatisfy { $0 == -.infinity })
+                row[n / 2] = -3
+                let shares = softmaxInPlace(row, level, log: false)
+                let logs = softmaxInPlace(row, level, log: true)
+                for j in 0..<n {
+                    #expect(shares[j] == (j == n / 2 ? 1 : 0))
+                    #expect(logs[j] == (j == n / 2 ? 0 : -.infinity))
+                }
+            }
+        }
+    }
+
+    @Test(arguments: [Float.nan, .infinity])
+    func `a NaN or plus infinity anywhere makes the whole row NaN`(poison: Float) {
+        for level in KernelLevel.all {
+            for n in [1, 16, 33, 130] {
+                for filler in [Float(0.5), -.infinity] {
+                    for at in [0, n / 2, n - 1] {
+                        var row = [Float](repeating: filler, count: n)
+                        row[at] = poison
+                        #expect(softmaxInPlace(row, level, log: false).allSatisfy { $0.isNaN }, "\(level.name), \(n)")
+                        #expect(softmaxInPlace(row, level, log: true).allSatisfy { $0.isNaN }, "\(level.name), \(n)")
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+import CKernels
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
+struct ExpertsKernelTests {
+    private struct Gate {
+        var experts: Int, k: Int, groups = 1, topGroups = 1
+        var logits: [Float], stride: Int, bias: [Float]?
+        var normalize = true
+        var scaling: Float = 1
+
+        func route(_ level: KernelLevel) -> (chosen: [Int32], weights: [Float]) {
+            let m = logits.isEmpty ? 0 : (logits.count - experts) / stride + 1
+            let input = Guarded(logits)
+            let biases = Guarded(bias ?? [])
+            let chosen = Guarded(repeating: Int32(-7), count: m * k)
+            let weights = Guarded(repeating: untouched, count: m * k)
+            let parameters = unsafe braid_gate(
+                m: Int64(m), experts: Int64(experts), k: Int64(k), groups: Int64(groups),
+                top_groups: Int64(topGroups), logits: input.pointer, logits_stride: Int64(stride),
+                bias: bias == nil ? nil : biases.pointer, normalize: normalize, scaling: scaling,
+                chosen: chosen.pointer, weights: weights.pointer)
+            unsafe call(level.table.gate, parameters, keeping: [input, biases, chosen, weights])
+            return (chosen.values, weights.values)
+        }
+    }
+
+    private func gate(_ dice: inout Dice, wild: Bool) -> Gate {
+        let groups = 1 << dice.int(0...3)
+        let size = dice.int(1...9)
+        let m = dice.int(0...7)
+        let topGroups = dice.int(1...groups)
+        let experts = groups * size
+        let stride = experts + dice.int(0...5)
+        return Gate(
+            experts: experts, k: dice.int(1...topGroups * size), groups: groups, topGroups: topGroups,
+            logits: dice.rows(m, width: experts, stride: stride, wild: wild), stride: stride,
+            bias: dice.flag() ? dice.rows(1, width: experts, stride: experts) : nil, normalize: dice.flag(),
+            scaling: 2.5)
+    }
+
+    @Test
+    func `every level routes with the bits of the reference`() {
+        var dice = Dice(seed: 41)
+        for i in 0..<500 {
+            let example = gate(&dice, wild: i % 3 == 0)
+            let expected = example.route(.reference)
+            for level in KernelLevel.fast {
+                let found = example.route(level)
+                #expect(found.chosen == expected.chosen, "\(level.name)")
+                #expect(firstDifference(found.weights, expected.weights) == nil, "\(level.name)")
+            }
+        }
+    }
+
+    /// The gate as its formula says, by sorting.
+    private func sortedRoute(_ gate: Gate, logits: ArraySlice<Float>) -> (chosen: [Int], weights: [Double]) {
+        let scores = logits.map { 1 / (1 + exp(-Double($0))) }
+        let choice = scores.indices.map { scores[$0] + Double(gate.bias?[$0] ?? 0) }
+        func best(_ count: Int, of candidates: [Int], by value: (Int) -> Double) -> [Int] {
+            Array(candidates.sorted { (-value($0), $0) < (-value($1), $1) }.prefix(count))
+        }
+        let size = gate.experts / gate.groups
+        let groups = best(gate.topGroups, of: Array(0..<gate.groups)) { g in
+            choice[g * size..<(g + 1) * size].sorted(by: >).prefix(2).reduce(0, +)
+        }
+        let candidates = groups.sorted().flatMap { Array($0 * size..<($0 + 1) * size) }
+        let chosen = best(gate.k, of: candidates) { choice[$0] }.sorted()
+        let sum = gate.normalize ? chosen.reduce(1e-20) { $0 + scores[$1] } : 1
+        return (chosen, chosen.map { scores[$0] / sum * Double(gate.scaling) })
+    }
+
+    @Test
+    func `the gate is what its formula says`() {
+        var dice = Dice(seed: 42)
+        for _ in 0..<300 {
+            var example = gate(&dice, wild: false)
+            // Scores far enough apart that rounding cannot change who is chosen, and all below 0: the scores of opposite
+            // logits add up to 1, so that groups would be equal.
+            let steps = Array(0..<example.logits.count).shuffled(using: &dice)
+            for i in example.logits.indices { example.logits[i] = Float(steps[i]) / Float(steps.count) * 3 - 3.1 }
+            example.bias = example.bias?.map { _ in Float(dice.int(-3...3)) * 4 }
+            let found = example.route(.reference)
+            for r in 0..<found.chosen.count / example.k {
+                let logits = example.logits[r * example.stride..<r * example.stride + example.experts]
+                let expected = sortedRoute(example, logits: logits)
+                #expect(found.chosen[r * example.k..<(r + 1) * example.k].map(Int.init) == expected.chosen)
+                for j in 0..<example.k {
+                    let weight = Double(found.weights[r * example.k + j])
+                    let tolerance = Double(example.k + 16) * rounding * abs(expected.weights[j])
+                    #expect(abs(weight - expected.weights[j]) <= tolerance)
+                }
+            }
+        }
+    }
+
+    @Test
+    func `equal experts and equal groups are chosen by the smaller index`() {
+        for level in KernelLevel.all {
+            let flat = Gate(experts: 6, k: 3, logits: [1, 2, 1, 1, 2, 1], stride: 6, bias: nil)
+            #expect(flat.route(level).chosen == [0, 1, 4])
+            let grouped = Gate(
+                experts: 8, k: 3, groups: 4, topGroups: 2, logits: [0, 1, 1, 0, 0, 1, 1, 1], stride: 8, bias: nil)
+            #expect(grouped.route(level).chosen == [1, 6, 7])  // groups 3 and then 0; of it the better expert
+            let single = Gate(
+                experts: 4, k: 2, groups: 4, topGroups: 2, logits: [0, 3, 3, 3], stride: 4, bias: nil)
+            #expect(single.route(level).chosen == [1, 2])
+        }
+    }
+
+    @Test
+    func `a NaN logit is chosen last and does not stop the others`() {
+        for level in KernelLevel.all {
+            let most = Gate(experts: 4, k: 3, logits: [.nan, -.infinity, 2, .infinity], stride: 4, bias: nil)
+            #expect(most.route(level).chosen == [1, 2, 3])
+            let all = Gate(experts: 3, k: 3, logits: [1, .nan, 1], stride: 3, bias: nil, normalize: false).route(level)
+            #expect(all.chosen == [0, 1, 2])
+            #expect(all.weights.map(\.isNaN) == [false, true, false])
+            let nothing = Gate(experts: 4, k: 2, logits: [.nan, .nan, .nan, .nan], stride: 4, bias: nil)
+            #expect(nothing.route(level).chosen == [0, 1])
+            let certain = Gate(experts: 2, k: 2, logits: [.infinity, -.infinity], stride: 2, bias: nil)
+            #expect(certain.route(level).weights == [1, 0])
+        }
+    }
+
+    @Test
+    func `the bias chooses but does not weigh`() {
+        for level in KernelLevel.all {
+            let gate = Gate(
+                experts: 3, k: 1, logits: [4, 0, 4], stride: 3, bias: [0, 9, 0], normalize: false, scaling: 3)
+            let found = gate.route(level)
+            #expect(found.chosen == [1])
+            #expect(found.weights == [1.5])
+        }
+    }
+
+    private struct Combination {
+        var m: Int, n: Int, k: Int, stride: Int, slots: Int, slices: Int
+        var y: [Float], chosen: [Int32], slot: [Int32]
+        var expertsPerGroup: Int, firstGroup: Int, groups: Int, outStride: Int
+
+        func run(_ level: KernelLevel) -> [Float] {
+            let parts = Guarded(y)
+            let experts = Guarded(chosen)
+            let places = Guarded(slot)
+            let out = output(m, width: n, stride: outStride)
+            let parameters = unsafe braid_combine(
+                m: Int64(m), n: Int64(n), k: Int64(k), y: parts.pointer, y_stride: Int64(stride),
+                slots: Int64(slots), slices: Int64(slices), chosen: experts.pointer, slot: places.pointer,
+                experts_per_group: Int64(expertsPerGroup), first_group: Int64(firstGroup), groups: Int64(groups),
+                out: out.pointer, out_stride: Int64(outStride))
+            unsafe call(level.table.combine_experts, parameters, keeping: [parts, experts, places, out])
+            return out.values
+        }
+    }
+
+    private func combination(_ dice: inout Dice, wild: Bool = false, absent: Bool = true) -> Combination {
+        let m = dice.int(0...7)
+        let n = dice.flag() ? dice.int(1...40) : dice.int(1...300)
+        let k = dice.int(1...6)
+        let expertsPerGroup = dice.int(1...4)
+        let experts = 16 * expertsPerGroup
+        let groups = 1 << dice.int(0...4)
+        let firstGroup = dice.int(0...16 / groups - 1) * groups
+        let slices = 1 << dice.int(0...3)
+        let stride = n + dice.int(0...9)
+        let slots = m * k
+        let chosen = (0..<m).flatMap { _ in
+            (0..<experts).shuffled(using: &dice).prefix(k).sorted().map(Int32.init)
+        }
+        let order = (0..<slots).shuffled(using: &dice)
+        return Combination(
+            m: m, n: n, k: k, stride: stride, slots: slots, slices: slices,
+            y: dice.rows(slices * slots, width: n, stride: stride, wild: wild), chosen: chosen,
+            slot: order.map { absent && dice.int(0...3) == 0 ? -1 : Int32($0) }, expertsPerGroup: expertsPerGroup,
+            firstGroup: firstGroup, groups: groups, outStride: n + dice.int(0...9))
+    }
+
+    @Test
+    func `every level sums experts with the bits of the reference`() {
+        var dice = Dice(seed: 43)
+        for i in 0..<300 {
+            let example = combination(&dice, wild: i % 3 == 0)
+            let expected = example.run(.reference)
+            #expect(isUntouchedBetweenRows(expected, width: example.n, stride: example.outStride))
+            for level in KernelLevel.fast {
+                #expect(firstDifference(example.run(level), expected) == nil, "\(level.name)")
+            }
+        }
+    }
+
+    @Test
+    func `the experts' sum is what its formula says`() {
+        var dice = Dice(seed: 44)
+        for _ in 0..<100 {
+            let example = combination(&dice)
+            let found = example.run(.reference)
+            let held = example.firstGroup..<example.firstGroup + example.groups
+            for r in 0..<example.m {
+                for column in 0..<example.n {
+                    var expected = 0.0
+                    var magnitude = 0.0
+                    for j in r * example.k..<(r + 1) * example.k where example.slot[j] >= 0 {
+                        guard held.contains(Int(example.chosen[j]) / example.expertsPerGroup) else { continue }
+                        for slice in 0..<example.slices {
+                            let row = slice * example.slots + Int(example.slot[j])
+                            expected += Double(example.y[row * example.stride + column])
+                            magnitude += abs(Double(example.y[row * example.stride + column]))
+                        }
+                    }
+                    let difference = abs(Double(found[r * example.outStride + column]) - expected)
+                    #expect(difference <= 16 * rounding * magnitude)
+                }
+            }
+        }
+    }
+
+    @Test(arguments: [2, 4, 8])
+    func `ranks that hold a part of the groups each add up to the bits of one`(ranks: Int) {
+        var dice = Dice(seed: 45)
+        for level in KernelLevel.all {
+            for _ in 0..<40 {
+                var example = combination(&dice, absent: false)
+                (example.firstGroup, example.groups, example.slices) = (0, 8, 1)
+                example.expertsPerGroup *= 2
+                let whole = example.run(level)
+                var parts = (0..<ranks).map { rank in
+                    var part = example
+                    (part.firstGroup, part.groups) = (rank * 8 / ranks, 8 / ranks)
+                    // What another rank holds is absent here, whichever way it is said.
+                    for j in part.slot.indices where Int(part.chosen[j]) / part.expertsPerGroup * ranks / 8 != rank {
+                        part.slot[j] = dice.flag() ? -1 : part.slot[j]
+                    }
+                    return part.run(level)
+                }
+                while parts.count > 1 {
+                    parts = stride(from: 0, to: parts.count, by: 2).map { i in
+                        zip(parts[i], parts[i + 1]).map { $0 == untouched ? untouched : $0 + $1 }
+                    }
+                }
+                #expect(firstDifference(parts[0], whole) == nil, "\(level.name)")
+            }
+        }
+    }
+
+    @Test
+    func `nothing and negative zeros sum to plus zero`() {
+        for level in KernelLevel.all {
+            var example = Combination(
+                m: 1, n: 19, k: 2, stride: 19, slots: 2, slices: 2, y: [Float](repeating: -0.0, count: 76),
+                chosen: [0, 3], slot: [0, 1], expertsPerGroup: 1, firstGroup: 0, groups: 4, outStride: 19)
+            #expect(example.run(level).allSatisfy { $0.bitPattern == 0 })
+            example.slot = [-1, -1]
+            #expect(example.run(level).allSatisfy { $0.bitPattern == 0 })
+        }
+    }
+}

@@ -1,0 +1,274 @@
+import CKernels
+import Testing
+
+struct QuantizationKernelTests {
+    private func storeBF16(_ level: KernelLevel, _ x: [Float], width: Int, slots: [Int32], entries: Int) -> [UInt16] {
+        let input = Guarded(x)
+        let places = Guarded(slots)
+        let lane = Guarded(repeating: UInt16(0x5555), count: entries * width)
+        let parameters = unsafe braid_store_rows(
+            m: Int64(slots.count), n: Int64(width), x: input.pointer, x_stride: Int64(width), slots: places.pointer,
+            lane: lane.pointer, dtype: BRAID_BF16)
+        unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
+        return lane.values
+    }
+
+    @Test
+    func `BF16 is the nearest value, the even one of two, and NaN stays NaN`() {
+        let low: [UInt32] = [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+        for level in KernelLevel.all {
+            for bits in low {
+                let x = (0...UInt32(0xFFFF)).map { Float(bitPattern: $0 << 16 | bits) }
+                let stored = storeBF16(level, x, width: x.count, slots: [0], entries: 1)
+                for (upper, found) in stored.enumerated() {
+                    let value = x[upper]
+                    if value.isNaN {
+                        #expect(found == UInt16(upper) | 0x40)
+                    } else {
+                        // Magnitudes and their codes ascend together, so the next code is the next value.
+                        let up = bits > 0x8000 || (bits == 0x8000 && upper & 1 == 1)
+                        #expect(Int(found) == upper + (up ? 1 : 0), "\(level.name), \(value)")
+                    }
+                }
+            }
+        }
+    }
+
+    @Test(arguments: [BRAID_BF16, BRAID_F32])
+    func `rows go to their slots and nowhere else`(dtype: braid_dtype) {
+        var dice = Dice(seed: 51)
+        for _ in 0..<100 {
+            let m = dice.int(0...7)
+            let n = dice.width()
+            let stride = n + dice.int(0...20)
+            let entries = 12
+            let x = dice.rows(m, width: n, stride: stride, wild: true)
+            let slots = (0..<entries).shuffled(using: &dice).prefix(m).map { dice.int(0...3) == 0 ? -1 : Int32($0) }
+            for level in KernelLevel.all {
+                let input = Guarded(x)
+                let places = Guarded(slots)
+                let width = dtype == BRAID_F32 ? 2 : 1  // in halves of a float
+                let lane = Guarded(repeating: UInt16(0x5555), count: entries * n * width)
+                let parameters = unsafe braid_store_rows(
+                    m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
+                    lane: lane.pointer, dtype: dtype)
+                unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
+                var expected = [UInt16](repeating: 0x5555, count: entries * n * width)
+                for r in 0..<m where slots[r] >= 0 {
+                    let row = Array(x[r * stride..<r * stride + n])
+                    let start = Int(slots[r]) * n * width
+                    let stored =
+                        dtype == BRAID_F32
+                        ? row.flatMap { [UInt16(truncatingIfNeeded: $0.bitPattern), UInt16($0.bitPattern >> 16)] }
+                        : storeBF16(.reference, row, width: n, slots: [0], entries: 1)
+                    expected.replaceSubrange(start..<start + n * width, with: stored)
+                }
+                #expect(lane.values == expected, "\(level.name), \(m) x \(n)")
+            }
+        }
+    }
+
+    private func transform(_ level: KernelLevel, _ x: [Float], m: Int, stride: Int) -> [Float] {
+        let memory = Guarded(x)
+        let parameters = unsafe braid_hadamard(m: Int64(m), x: memory.pointer, x_stride: Int64(stride))
+        unsafe call(level.table.hadamard, parameters, keeping: [memory])
+        return memory.values
+    }
+
+    @Test
+    func `the Hadamard transform is the matrix product on every level`() {
+        var dice = Dice(seed: 52)
+        for i in 0..<100 {
+            let m = dice.int(0...7)
+            let stride = 128 + dice.int(0...9)
+            let x = dice.rows(m, width: 128, stride: stride, wild: i % 3 == 0)
+            let expected = transform(.reference, x, m: m, stride: stride)
+            for level in KernelLevel.fast {
+                #expect(firstDifference(transform(level, x, m: m, stride: stride), expected) == nil, "\(level.name)")
+            }
+            guard i % 3 != 0 else { continue }
+            for r in 0..<m {
+                let row = x[r * stride..<r * stride + 128].map(Double.init)
+                let tolerance = 9 * rounding * row.reduce(0) { $0 + abs($1) } / 128.0.squareRoot()
+                for j in 0..<128 {
+                    let exact = row.indices.reduce(0.0) {
+                        $0 + ((j & $1).nonzeroBitCount % 2 == 0 ? row[$1] : -row[$1])
+                    }
+                    #expect(abs(Double(expected[r * stride + j]) - exact / 128.0.squareRoot()) <= tolerance)
+                }
+            }
+        }
+    }
+
+    private struct Groups {
+        var m = 1, n: Int, group: Int, powerOfTwo = false, stride: Int, valuesStride: Int, scalesStride: Int
+
+        init(row n: Int) { self.init(n: n, group: n, stride: n, valuesStride: n, scalesStride: 1) }
+
+        init(
+            m: Int = 1, n: Int, group: Int, powerOfTwo: Bool = false, stride: Int, valuesStride: Int, scalesStride: Int
+        ) {
+            (self.m, self.n, self.group, self.powerOfTwo) = (m, n, group, powerOfTwo)
+            (self.stride, self.valuesStride, self.scalesStride) = (stride, valuesStride, scalesStride)
+        }
+
+        private func parameters(
+            _ x: Guarded<Float>, _ values: Guarded<UInt8>, _ scales: Guarded<Float>
+        ) -> braid_quantize_groups {
+            unsafe braid_quantize_groups(
+                m: Int64(m), n: Int64(n), group: Int64(group), power_of_two: powerOfTwo, x: x.pointer,
+                x_stride: Int64(stride), values: values.pointer, values_stride: Int64(valuesStride),
+                scales: scales.pointer, scales_stride: Int64(scalesStride))
+        }
+
+        func quantize(_ level: KernelLevel, _ x: [Float]) -> (values: [UInt8], scales: [Float]) {
+            let input = Guarded(x)
+            let values = Guarded(repeating: UInt8(0xA5), count: m * valuesStride)
+            let scales = Guarded(repeating: untouched, count: m * scalesStride)
+            unsafe call(
+                level.table.quantize_groups, parameters(input, values, scales), keeping: [input, values, scales])
+            return (values.values, scales.values)
+        }
+
+        func dequantize(_ level: KernelLevel, _ values: [UInt8], _ scales: [Float]) -> [Float] {
+            let x = output(m, width: n, stride: stride)
+            let values = Guarded(values)
+            let scales = Guarded(scales)
+            unsafe call(level.table.dequantize_groups, parameters(x, values, scales), keeping: [x, values, scales])
+            return x.values
+        }
+    }
+
+    private func groups(_ dice: inout Dice) -> Groups {
+        let n = dice.width()
+        let group = dice.int(1...140)
+        return Groups(
+            m: dice.int(0...7), n: n, group: group, powerOfTwo: dice.flag(), stride: n + dice.int(0...9),
+            valuesStride: n + dice.int(0...9), scalesStride: (n + group - 1) / group + dice.int(0...2))
+    }
+
+    @Test
+    func `every level quantizes and dequantizes with the bits of the reference`() {
+        var dice = Dice(seed: 53)
+        for i in 0..<300 {
+            let shape = groups(&dice)
+            let x = dice.rows(shape.m, width: shape.n, stride: shape.stride, wild: i % 3 == 0)
+            let expected = shape.quantize(.reference, x)
+            let codes = expected.values.indices.map { _ in UInt8(dice.int(0...255)) }
+            let scales = expected.scales.indices.map { _ in dice.wildFloat() }
+            let widened = shape.dequantize(.reference, codes, scales)
+            #expect(isUntouchedBetweenRows(widened, width: shape.n, stride: shape.stride))
+            for level in KernelLevel.fast {
+                let found = shape.quantize(level, x)
+                #expect(found.values == expected.values, "\(level.name)")
+                #expect(firstDifference(found.scales, expected.scales) == nil, "\(level.name)")
+                #expect(firstDifference(shape.dequantize(level, codes, scales), widened) == nil, "\(level.name)")
+            }
+        }
+    }
+
+    /// The value of an E4M3 code, from the format's definition.
+    private func value(_ code: UInt8) -> Double {
+        let exponent = Int(code >> 3 & 15)
+        let fraction = Double(code & 7)
+        let sign = code & 0x80 == 0 ? 1.0 : -1.0
+        if code & 0x7F == 0x7F { return .nan }
+        return sign
+            * (exponent == 0
+                ? fraction / 512 : Double(sign: .plus, exponent: exponent - 7, significand: 1 + fraction / 8))
+    }
+
+    /// The nearest code by looking at all of them; of two equally near, the even one.
+    private func nearest(_ x: Float) -> UInt8 {
+        let sign: UInt8 = x.sign == .minus ? 0x80 : 0
+        let best = (UInt8(0)...0x7E).min { a, b in
+            let distanceA = abs(value(a) - Double(x.magnitude))
+            let distanceB = abs(value(b) - Double(x.magnitude))
+            return distanceA == distanceB ? a & 1 < b & 1 : distanceA < distanceB
+        }
+        return sign | best!
+    }
+
+    @Test
+    func `all 256 codes survive the way back and forth`() {
+        let codes = (0...255).map { UInt8($0) }
+        for level in KernelLevel.all {
+            let shape = Groups(row: 256)
+            let widened = shape.dequantize(level, codes, [1])
+            for (code, found) in zip(codes, widened) {
+                if code & 0x7F == 0x7F {
+                    #expect(found.isNaN)
+                } else {
+                    #expect(Double(found) == value(code) && found.sign == (code < 0x80 ? .plus : .minus))
+                }
+            }
+            let back = shape.quantize(level, widened)
+            #expect(back.scales == [1])  // the largest magnitude is 448
+            #expect(back.values == codes.map { $0 & 0x7F == 0x7F ? 0x7F : $0 })
+        }
+    }
+
+    @Test
+    func `a quantized value is the nearest of all codes`() {
+        var dice = Dice(seed: 54)
+        var x: [Float] = [448, -448, 0, -0.0, .leastNonzeroMagnitude, 0x1p-10, 0x1.8p-10]
+        for code in UInt8(0)..<0x7E {
+            let middle = Float((value(code) + value(code + 1)) / 2)
+            x += [middle, middle.nextUp, middle.nextDown, -middle, -middle.nextUp, -middle.nextDown]
+        }
+        for _ in 0..<3000 {
+            x.append(
+                Float.random(in: -1...1, using: &dice) * Float(sign: .plus, exponent: dice.int(-12...8), significand: 1)
+            )
+        }
+        let expected = x.map(nearest)
+        for level in KernelLevel.all {
+            let found = Groups(row: x.count).quantize(level, x)
+            #expect(found.scales == [1])
+            #expect(found.values == expected, "\(level.name)")
+        }
+    }
+
+    @Test
+    func `a group's scale follows its largest magnitude and nothing else`() {
+        var dice = Dice(seed: 55)
+        for _ in 0..<200 {
+            var shape = groups(&dice)
+            let x = dice.rows(shape.m, width: shape.n, stride: shape.stride).map { $0 * 1e-3 }
+            for powerOfTwo in [false, true] {
+                shape.powerOfTwo = powerOfTwo
+                let scales = shape.quantize(.reference, x).scales
+                for r in 0..<shape.m {
+                    for g in 0..<(shape.n + shape.group - 1) / shape.group {
+                        let columns = g * shape.group..<min((g + 1) * shape.group, shape.n)
+                        let largest = columns.reduce(Float(1e-4)) { max($0, x[r * shape.stride + $1].magnitude) }
+                        let scale = scales[r * shape.scalesStride + g]
+                        if powerOfTwo {
+                            #expect(scale.significand == 1 && scale >= largest / 448 && scale / 2 < largest / 448)
+                        } else {
+                            #expect(scale == largest / 448)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    @Test
+    func `special values are NaN or saturate and leave their neighbours alone`() {
+        for level in KernelLevel.all {
+            for powerOfTwo in [false, true] {
+                var shape = Groups(row: 3)
+                shape.powerOfTwo = powerOfTwo
+                let withNaN = shape.quantize(level, [.nan, 448, -.nan])
+                #expect(withNaN.values == [0x7F, 0x7E, 0x7F] && withNaN.scales == [1])
+                let withInfinity = shape.quantize(level, [.infinity, 448, -.infinity])
+                #expect(withInfinity.values == [0x7F, 0, 0x7F] && withInfinity.scales == [.infinity])
+                let exact = shape.quantize(level, [56, 28, -56])  // 448 / 8: the scale is 2^-3 both ways
+                #expect(exact.values == [0x7E, 0x76, 0xFE] && exact.scales == [0.125])
+                let tiny = shape.quantize(level, [0, 1e-30, -0.0])
+                #expect(tiny.values == [0, 0, 0x80])
+            }
+        }
+    }
+}

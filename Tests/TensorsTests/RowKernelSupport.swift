@@ -1,0 +1,127 @@
+import CKernels
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
+/// Elements whose last one is the last before forbidden memory: a kernel that reads or writes past them crashes.
+@safe final class Guarded<Element: BitwiseCopyable> {
+    let count: Int
+    private let mapping: UnsafeMutableRawPointer
+    private let mappedBytes: Int
+    private let base: UnsafeMutablePointer<Element>
+
+    init(_ values: [Element]) {
+        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let bytes = values.count * MemoryLayout<Element>.stride
+        let whole = (bytes + page - 1) / page * page
+        count = values.count
+        mappedBytes = whole + page
+        unsafe mapping = mmap(nil, mappedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        let guarded = unsafe mprotect(mapping + whole, page, PROT_NONE)
+        precondition(guarded == 0, "cannot protect the page behind a buffer")
+        unsafe base = (mapping + whole - bytes).bindMemory(to: Element.self, capacity: values.count)
+        for (i, value) in values.enumerated() { unsafe base[i] = value }
+    }
+
+    convenience init(repeating value: Element, count: Int) { self.init([Element](repeating: value, count: count)) }
+
+    deinit { unsafe munmap(mapping, mappedBytes) }
+
+    @unsafe var pointer: UnsafeMutablePointer<Element> { unsafe base }
+    var values: [Element] { (0..<count).map { unsafe base[$0] } }
+}
+
+/// A level's table with its name.
+@safe struct KernelLevel {
+    let name: String
+    let table: braid_kernels
+
+    init?(_ level: braid_level) {
+        guard let found = unsafe braid_kernels_at(level) else { return nil }
+        unsafe table = found.pointee
+        name = unsafe String(cString: table.name)
+    }
+
+    static var reference: KernelLevel { KernelLevel(BRAID_REFERENCE)! }
+    static var fast: [KernelLevel] { [BRAID_NEON, BRAID_AVX2, BRAID_AVX512].compactMap { KernelLevel($0) } }
+    static var all: [KernelLevel] { [reference] + fast }
+}
+
+/// Calls one operation of a table. What its parameters point to must be kept until it returns.
+func call<Parameters>(
+    _ operation: ((UnsafePointer<Parameters>?) -> Void)?, _ parameters: Parameters, keeping owners: [AnyObject]
+) {
+    withExtendedLifetime(owners) {
+        unsafe withUnsafePointer(to: parameters) { unsafe operation!($0) }
+    }
+}
+
+/// Numbers that are the same in every run.
+struct Dice: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    mutating func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
+    mutating func flag() -> Bool { Bool.random(using: &self) }
+
+    /// About normal, scale 1.
+    mutating func float() -> Float {
+        (0..<4).reduce(Float(0)) { sum, _ in sum + Float.random(in: -1...1, using: &self) }
+    }
+
+    /// One value in eight is one that floats are feared for.
+    mutating func wildFloat() -> Float {
+        let wild: [Float] = [
+            .infinity, -.infinity, .nan, -.nan, 0, -0.0, .leastNonzeroMagnitude, -.leastNormalMagnitude / 2,
+            .greatestFiniteMagnitude, 1e-20, -88,
+            100,
+        ]
+        return int(0...7) == 0 ? wild[int(0...wild.count - 1)] : float() * exp2(Float(int(-8...8)))
+    }
+
+    /// `rows` rows of `width` numbers, `stride` apart; what lies between them must not be read, and is NaN.
+    mutating func rows(_ rows: Int, width: Int, stride: Int, wild: Bool = false) -> [Float] {
+        guard rows > 0 else { return [] }
+        return (0..<(rows - 1) * stride + width).map { i in
+            i % stride < width ? (wild ? wildFloat() : float()) : .nan
+        }
+    }
+
+    /// A width that is often small and often no multiple of sixteen.
+    mutating func width() -> Int { flag() ? int(1...40) : int(1...700) }
+}
+
+/// Where `a` and `b` first differ in their bits, any NaN being equal to any other.
+func firstDifference(_ a: [Float], _ b: [Float]) -> Int? {
+    precondition(a.count == b.count)
+    return a.indices.first { a[$0].bitPattern != b[$0].bitPattern && !(a[$0].isNaN && b[$0].isNaN) }
+}
+
+/// What fills memory that a kernel must leave alone.
+let untouched: Float = -12345.5
+
+/// Room for `rows` rows of `width`, `stride` apart.
+func output(_ rows: Int, width: Int, stride: Int) -> Guarded<Float> {
+    Guarded(repeating: untouched, count: rows == 0 ? 0 : (rows - 1) * stride + width)
+}
+
+/// Whether everything between the rows is as `output` made it.
+func isUntouchedBetweenRows(_ values: [Float], width: Int, stride: Int) -> Bool {
+    values.indices.allSatisfy { $0 % stride < width || values[$0] == untouched }
+}
+
+/// Half a unit in the last place of 1: the relative error of one rounding.
+let rounding = 0x1p-24
