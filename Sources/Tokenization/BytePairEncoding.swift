@@ -12,8 +12,8 @@ struct BytePairEncoding: Sendable {
         self.merges = merges
     }
 
-    /// What is left of a word while it is merged: a list of symbols linked by index. Kept between words so that encoding
-    /// a word allocates nothing.
+    /// What is left of a word while it is merged: a list of symbols linked by index. Kept between words so that
+    /// encoding a word allocates nothing.
     struct Workspace {
         fileprivate var tokens: [Int32] = []
         fileprivate var next: [Int32] = []

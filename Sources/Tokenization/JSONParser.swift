@@ -14,8 +14,8 @@ extension JSONValue {
     /// Reads one JSON value and nothing after it, by the strict grammar (RFC 8259): no comments, no trailing commas, no
     /// `NaN`, no unescaped control characters, no half surrogates. Of equal keys the last value wins and the first
     /// place is kept, as in Python.
-    /// - Throws: `JSONError` for anything else, for nesting over `depthLimit`, and for numbers that are longer than 4300
-    ///   characters or do not fit a double.
+    /// - Throws: `JSONError` for anything else, for nesting over `depthLimit`, and for numbers that are longer than
+    ///   4300 characters or do not fit a double.
     package init(parsing bytes: some Sequence<UInt8>) throws(JSONError) {
         let bytes = Array(bytes)
         guard String(validating: bytes, as: UTF8.self) != nil else {

@@ -36,8 +36,8 @@ enum PreTokenizer: Sendable, Equatable {
 // MARK: - DeepSeek
 
 extension ClassifiedText {
-    /// The three steps in turn, each within the pieces of the step before: what one step cut off, the next sees as a text
-    /// of its own, with its own end.
+    /// The three steps in turn, each within the pieces of the step before: what one step cut off, the next sees as a
+    /// text of its own, with its own end.
     fileprivate func splitDeepSeek(_ word: (Range<Int>) -> Void) {
         var at = 0
         while at < bytes.count {

@@ -3,14 +3,16 @@ package import Foundation
 extension Tokenizer {
     /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a model directory.
     ///
-    /// Whatever in `tokenizer.json` would change tokens is done exactly or refused. Not used: `truncation`, `padding` and
-    /// `post_processor`, which change what is around the tokens of a text and belong to the caller.
+    /// Whatever in `tokenizer.json` would change tokens is done exactly or refused. Not used: `truncation` and
+    /// `padding`. Of `post_processor` only whether it begins a prompt with the beginning-of-sentence token.
     package convenience init(directory: URL) throws(TokenizerError) {
-        var file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
+        let file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
         var parts = try file.parts()
+        let opening = file.json.openingToken
         if FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path) {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
+        if let opening, parts.vocabulary.id(ofLiteral: opening) == parts.bosToken { parts.addsBeginning = true }
         self.init(parts)
     }
 }
@@ -46,6 +48,13 @@ private struct ModelFile {
         guard root.object != nil else { throw invalid("the top", "an object is expected") }
     }
 
+    /// The control token that the post-processor's template puts before a text, if any.
+    var openingToken: String? {
+        guard let processor = root["post_processor"] else { return nil }
+        let steps = processor["processors"]?.array ?? [processor]
+        return steps.lazy.compactMap { $0["single"]?.array?.first?["SpecialToken"]?["id"]?.string }.first
+    }
+
     func invalid(_ place: String, _ problem: String) -> TokenizerError {
         .invalid(file: name, place: place, problem: problem)
     }
@@ -64,6 +73,7 @@ extension Tokenizer.Parts {
         eosToken = try sentenceToken("eos_token", config)
         padToken = try sentenceToken("pad_token", config)
         chatTemplate = config.root["chat_template"]?.string
+        addsBeginning = config.root["add_bos_token"]?.bool ?? false
     }
 
     /// A token given by its text, or by an object with its text as `content`.
@@ -87,11 +97,7 @@ private struct TokenizerFile {
     /// The longest token, in bytes of the file.
     private static let lengthLimit = 1 << 16
 
-    init(json: ModelFile) {
-        self.json = json
-    }
-
-    mutating func parts() throws(TokenizerError) -> Tokenizer.Parts {
+    func parts() throws(TokenizerError) -> Tokenizer.Parts {
         let preTokenizer = try preTokenizer()
         try checkStages()
         let model = json.root["model"] ?? .null
@@ -168,7 +174,9 @@ private struct TokenizerFile {
 
     private func vocabulary(_ value: JSONValue?) throws(TokenizerError) -> Vocabulary {
         guard let members = value?.object else { throw json.invalid("model.vocab", "an object is expected") }
-        guard members.count <= Self.idLimit else { throw json.invalid("model.vocab", "more than \(Self.idLimit) tokens") }
+        guard members.count <= Self.idLimit else {
+            throw json.invalid("model.vocab", "more than \(Self.idLimit) tokens")
+        }
         var vocabulary = Vocabulary(capacity: members.count)
         for member in members {
             let place = "model.vocab[\(JSONValue.string(String(member.key.prefix(100))).pythonText)]"
@@ -193,7 +201,9 @@ private struct TokenizerFile {
         return Int32(id)
     }
 
-    private func encoding(merges value: JSONValue?, _ vocabulary: Vocabulary) throws(TokenizerError) -> BytePairEncoding {
+    private func encoding(
+        merges value: JSONValue?, _ vocabulary: Vocabulary
+    ) throws(TokenizerError) -> BytePairEncoding {
         guard let list = value?.array else { throw json.invalid("model.merges", "an array is expected") }
         guard list.count <= Self.idLimit else { throw json.invalid("model.merges", "more than \(Self.idLimit) merges") }
         var byteTokens: [Int32] = []
@@ -228,7 +238,8 @@ private struct TokenizerFile {
         var bytes: [UInt8] = []
         var ids: [Int32] = []
         for token in pair + [pair.joined()] {
-            guard let spelled = ByteAlphabet.bytes(of: token), let id = vocabulary.id(of: spelled, spelled.indices) else {
+            guard let spelled = ByteAlphabet.bytes(of: token), let id = vocabulary.id(of: spelled, spelled.indices)
+            else {
                 throw json.invalid(place(), "\(JSONValue.string(token).pythonText) is not in the vocabulary")
             }
             bytes = spelled

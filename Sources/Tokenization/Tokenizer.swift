@@ -11,13 +11,16 @@ package enum PromptSegment: Sendable, Equatable {
 /// Text to tokens and back: byte-level byte-pair encoding as DeepSeek's and GLM's `tokenizer.json` describe it.
 ///
 /// A text is first cut at control tokens ("added tokens" in the file). What lies between is cut into words by the
-/// pre-tokenizer, and every word is encoded by itself. Nothing is ever added: the chat format writes the
-/// beginning-of-sentence token where it belongs. Safe to use from many tasks at once.
+/// pre-tokenizer, and every word is encoded by itself. `encode` adds nothing: the chat format writes the
+/// beginning-of-sentence token where it belongs, and `encodePrompt` where the model's files ask for it. Safe to use
+/// from many tasks at once.
 package final class Tokenizer: Sendable {
     /// Beginning and end of sentence and padding, where `tokenizer_config.json` names them.
     package let bosToken: Int32?
     package let eosToken: Int32?
     package let padToken: Int32?
+    /// Whether the model's files ask for the beginning-of-sentence token before a raw prompt.
+    package let addsBeginning: Bool
     /// The Jinja template of `tokenizer_config.json`. Never executed; it tells some models apart.
     let chatTemplate: String?
 
@@ -43,6 +46,7 @@ package final class Tokenizer: Sendable {
         var bosToken: Int32?
         var eosToken: Int32?
         var padToken: Int32?
+        var addsBeginning = false
         var chatTemplate: String?
     }
 
@@ -56,6 +60,7 @@ package final class Tokenizer: Sendable {
         bosToken = parts.bosToken
         eosToken = parts.eosToken
         padToken = parts.padToken
+        addsBeginning = parts.addsBeginning
         chatTemplate = parts.chatTemplate
     }
 
@@ -78,10 +83,18 @@ package final class Tokenizer: Sendable {
     package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
 
     /// The tokens of a text, with nothing added before or after.
-    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say `false`
-    ///   for what users write.
+    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say
+    ///   `false` for what users write.
     package func encode(_ text: String, allowingControlTokens: Bool) -> [Int32] {
         encode(segments: [allowingControlTokens ? .template(text) : .text(text)])
+    }
+
+    /// The tokens of a raw prompt that somebody wrote whole: its control tokens are meant as such, and the
+    /// beginning-of-sentence token comes first where the model's files ask for it and the prompt does not have it.
+    package func encodePrompt(_ text: String) -> [Int32] {
+        let tokens = encode(text, allowingControlTokens: true)
+        guard addsBeginning, let bosToken, tokens.first != bosToken else { return tokens }
+        return [bosToken] + tokens
     }
 
     /// The tokens of a prompt. Control tokens come from template segments only, and from within one segment; between

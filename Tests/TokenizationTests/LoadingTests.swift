@@ -81,7 +81,9 @@ import Tokenization
         #expect(refusal { $0.set("added_tokens", to: .array([added])) }.contains("added_tokens[0].id"))
     }
 
-    @Test(arguments: [#""a""#, #""a b c""#, #"["a"]"#, #"["a", "b", "c"]"#, #"["a", 1]"#, "7", #""a zz""#, #""d a""#, #""a ""#])
+    @Test(arguments: [
+        #""a""#, #""a b c""#, #"["a"]"#, #"["a", "b", "c"]"#, #"["a", 1]"#, "7", #""a zz""#, #""d a""#, #""a ""#,
+    ])
     func `merges of unknown or missing tokens are refused`(merge: String) throws {
         let merge = try JSONValue(parsing: merge)
         #expect(refusal { $0.set("model", "merges", to: .array([merge])) }.contains("model.merges[0]"))

@@ -21,19 +21,20 @@ import Tokenization
         }
     }
 
-    @Test(arguments: [
-        ([0x41, 0xC3], "A\u{FFFD}"),
-        ([0xE4, 0xBD], "\u{FFFD}"),
-        ([0xE4, 0xBD, 0x41], "\u{FFFD}A"),
-        ([0xF0, 0x9F, 0x98, 0xE4, 0xBD, 0xA0], "\u{FFFD}你"),
-        ([0x80, 0x80, 0x41], "\u{FFFD}\u{FFFD}A"),
-        ([0xC0, 0xAF], "\u{FFFD}\u{FFFD}"),
-        ([0xE0, 0x80, 0x80], "\u{FFFD}\u{FFFD}\u{FFFD}"),
-        ([0xED, 0xA0, 0x80], "\u{FFFD}\u{FFFD}\u{FFFD}"),
-        ([0xF4, 0x90, 0x80, 0x80], "\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}"),
-        ([0xF5, 0xFF], "\u{FFFD}\u{FFFD}"),
-        ([0xF0, 0x9F, 0x98, 0x80], "😀"),
-    ] as [([Int32], String)])
+    @Test(
+        arguments: [
+            ([0x41, 0xC3], "A\u{FFFD}"),
+            ([0xE4, 0xBD], "\u{FFFD}"),
+            ([0xE4, 0xBD, 0x41], "\u{FFFD}A"),
+            ([0xF0, 0x9F, 0x98, 0xE4, 0xBD, 0xA0], "\u{FFFD}你"),
+            ([0x80, 0x80, 0x41], "\u{FFFD}\u{FFFD}A"),
+            ([0xC0, 0xAF], "\u{FFFD}\u{FFFD}"),
+            ([0xE0, 0x80, 0x80], "\u{FFFD}\u{FFFD}\u{FFFD}"),
+            ([0xED, 0xA0, 0x80], "\u{FFFD}\u{FFFD}\u{FFFD}"),
+            ([0xF4, 0x90, 0x80, 0x80], "\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}"),
+            ([0xF5, 0xFF], "\u{FFFD}\u{FFFD}"),
+            ([0xF0, 0x9F, 0x98, 0x80], "😀"),
+        ] as [([Int32], String)])
     func `bytes that are no text become replacement characters`(bytes: [Int32], expected: String) {
         #expect(scalars(tokenizer.decode(bytes)) == scalars(expected))
     }
@@ -43,7 +44,8 @@ import Tokenization
         let interesting: [Int32] = [0x41, 0x80, 0xBF, 0xC2, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0x8F, 0xFF]
         for _ in 0..<2000 {
             let bytes = (0..<Int.random(in: 0...9, using: &generator)).map { _ in interesting.randomElement()! }
-            #expect(scalars(tokenizer.decode(bytes)) == scalars(String(decoding: bytes.map { UInt8($0) }, as: UTF8.self)))
+            #expect(
+                scalars(tokenizer.decode(bytes)) == scalars(String(decoding: bytes.map { UInt8($0) }, as: UTF8.self)))
         }
     }
 

@@ -80,5 +80,6 @@ struct TinyTokenizer {
 }
 
 extension Fixtures {
-    static let demoFile = try! JSONValue(parsing: Data(contentsOf: folder.appendingPathComponent("demo/tokenizer.json")))
+    static let demoFile = try! JSONValue(
+        parsing: Data(contentsOf: folder.appendingPathComponent("demo/tokenizer.json")))
 }

@@ -60,6 +60,16 @@ import Tokenization
         #expect(tokenizer.isSpecial(0) && !tokenizer.isSpecial(128_798))
     }
 
+    @Test func `a raw prompt begins as the model's files ask`() throws {
+        // The demo's files ask for a beginning-of-sentence token, V3.2's do not.
+        let released = try Fixtures.deepSeekV32()
+        #expect(Fixtures.demo.addsBeginning && !released.addsBeginning)
+        let plain = Fixtures.demo.encode("Hi", allowingControlTokens: true)
+        #expect(Fixtures.demo.encodePrompt("Hi") == [0] + plain)
+        #expect(Fixtures.demo.encodePrompt("<｜begin▁of▁sentence｜>Hi") == [0] + plain)
+        #expect(released.encodePrompt("<think>") == [128_798])
+    }
+
     @Test func `an empty text has no tokens`() {
         #expect(Fixtures.demo.encode("", allowingControlTokens: true) == [])
         #expect(Fixtures.demo.encode(segments: []) == [])

@@ -1,0 +1,113 @@
+/// How a family of models writes conversations. The formats are code: templates of a checkpoint are never executed.
+package enum ChatFormat: String, Sendable, CaseIterable {
+    case deepSeekV3 = "DeepSeek-V3"
+    case deepSeekR1 = "DeepSeek-R1"
+    /// Also V3.2-Exp.
+    case deepSeekV31 = "DeepSeek-V3.1"
+    case deepSeekV32 = "DeepSeek-V3.2"
+
+    /// The format of a tokenizer's model, told by its control tokens and, for R1, by its template.
+    /// - Throws: `ChatError.unknownFormat` if there is none, or only one that is not done here.
+    package static func detect(_ tokenizer: Tokenizer) throws(ChatError) -> ChatFormat {
+        func has(_ token: String) -> Bool { tokenizer.controlToken(token) != nil }
+        for token in [Mark.begin, Mark.end, Mark.user, Mark.assistant] where !has(token) {
+            throw .unknownFormat(reason: "it has no \(token)")
+        }
+        if has("<｜latest_reminder｜>") { throw .unknownFormat(reason: "DeepSeek-V4's is not supported yet") }
+        guard has(Mark.thinkEnd), has(Mark.think) else { return .deepSeekV3 }
+        if has(DSMLTag.mark) { return .deepSeekV32 }
+        let alwaysThinks = tokenizer.chatTemplate?.utf8.contains((Mark.assistant + Mark.think).utf8) ?? false
+        return alwaysThinks ? .deepSeekR1 : .deepSeekV31
+    }
+
+    /// Special tokens that the decoder of a model's output must keep, because `OutputParser` reads them.
+    package func keptTokens(_ tokenizer: Tokenizer) -> Set<Int32> {
+        Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
+    }
+
+    /// Whether tools can be offered to the model.
+    package var hasTools: Bool { self == .deepSeekV32 }
+
+    /// Renders a conversation up to the place where the model goes on.
+    /// - Throws: `ChatError` if the messages do not make a conversation of this format.
+    package func render(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) throws(ChatError)
+        -> ChatPrompt
+    {
+        guard let last = messages.last else { throw .noMessages }
+        if options.continuesFinalMessage, last.role != .assistant || !last.toolCalls.isEmpty {
+            throw .invalidMessage(
+                index: messages.count - 1, problem: "only an assistant's message without tool calls can be continued")
+        }
+        switch self {
+        case .deepSeekV32: return try DeepSeekV32Chat.render(messages, options)
+        case .deepSeekV3, .deepSeekR1, .deepSeekV31: return try plainPrompt(messages, options)
+        }
+    }
+
+    /// The control tokens of the formats.
+    enum Mark {
+        static let begin = "<｜begin▁of▁sentence｜>"
+        static let end = "<｜end▁of▁sentence｜>"
+        static let user = "<｜User｜>"
+        static let assistant = "<｜Assistant｜>"
+        static let think = "<think>"
+        static let thinkEnd = "</think>"
+    }
+}
+
+// MARK: - V3, R1 and V3.1
+
+extension ChatFormat {
+    /// System messages first; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
+    /// same; tools, whose description the templates leave to the caller, are refused.
+    private func plainPrompt(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
+        guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
+        guard options.responseFormat == nil else { throw .unsupported("response format", by: rawValue) }
+        guard !options.thinking || self != .deepSeekV3 else { throw .unsupported("thinking", by: rawValue) }
+        var prompt = ChatPrompt()
+        prompt.template(Mark.begin)
+        let system = messages.filter { $0.role == .system }.map(\.content)
+        prompt.text(system.joined(separator: "\n\n"))
+        var isAfterUser = false
+        for (index, message) in messages.enumerated() {
+            switch message.role {
+            case .system: continue
+            case .user:
+                prompt.template(Mark.user)
+                prompt.text(message.content)
+                isAfterUser = true
+            case .assistant where message.toolCalls.isEmpty:
+                if isAfterUser || self != .deepSeekV31 { prompt.template(Mark.assistant) }
+                if isAfterUser, self == .deepSeekV31 { prompt.template(Mark.thinkEnd) }
+                prompt.text(answer(in: message.content))
+                let isContinued = options.continuesFinalMessage && index == messages.count - 1
+                if !isContinued { prompt.template(Mark.end) }
+                isAfterUser = false
+            case .assistant, .tool: throw .unsupported("tool calls", by: rawValue)
+            case .developer: throw .unsupported("developer messages", by: rawValue)
+            }
+        }
+        if !options.continuesFinalMessage { prompt.template(opening(isAfterUser: isAfterUser, options)) }
+        return prompt
+    }
+
+    /// What makes the model answer. V3.1 answers users only.
+    private func opening(isAfterUser: Bool, _ options: ChatOptions) -> String {
+        switch self {
+        case .deepSeekR1: Mark.assistant + Mark.think + "\n"
+        case .deepSeekV31 where !isAfterUser: ""
+        case .deepSeekV31: Mark.assistant + (options.thinking ? Mark.think : Mark.thinkEnd)
+        default: Mark.assistant
+        }
+    }
+
+    /// An earlier answer without its reasoning, where clients send both as one: V3.1 cuts after the first mark, R1
+    /// after the last.
+    private func answer(in content: String) -> String {
+        let bytes = Array(content.utf8)
+        let mark = Array(Mark.thinkEnd.utf8)
+        let places = bytes.indices.lazy.filter { bytes[$0...].starts(with: mark) }
+        let place = self == .deepSeekV3 ? nil : self == .deepSeekR1 ? places.last : places.first
+        return place.map { String(decoding: bytes[($0 + mark.count)...], as: UTF8.self) } ?? content
+    }
+}

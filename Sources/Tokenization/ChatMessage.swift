@@ -1,0 +1,132 @@
+/// One message of a conversation, as a chat format renders it.
+package struct ChatMessage: Sendable, Equatable {
+    package enum Role: String, Sendable, CaseIterable {
+        case system, user, developer, assistant, tool
+    }
+
+    package var role: Role
+    package var content: String
+    /// What an assistant thought before it answered.
+    package var reasoning: String?
+    /// The tools an assistant called.
+    package var toolCalls: [ChatToolCall]
+    /// Which call a tool message answers. Without ids results belong to the calls in order.
+    package var toolCallID: String?
+
+    package init(
+        _ role: Role, _ content: String, reasoning: String? = nil, toolCalls: [ChatToolCall] = [],
+        toolCallID: String? = nil
+    ) {
+        self.role = role
+        self.content = content
+        self.reasoning = reasoning
+        self.toolCalls = toolCalls
+        self.toolCallID = toolCallID
+    }
+}
+
+/// A call of a tool in a conversation.
+package struct ChatToolCall: Sendable, Equatable {
+    package var id: String?
+    package var name: String
+    /// The text of a JSON object.
+    package var arguments: String
+
+    package init(id: String? = nil, name: String, arguments: String) {
+        self.id = id
+        self.name = name
+        self.arguments = arguments
+    }
+}
+
+/// A function the model may call.
+package struct ChatTool: Sendable, Equatable {
+    /// The function's description as a JSON object with at least a `name`; it stands in the prompt as it is.
+    package let function: JSONValue
+
+    /// - Throws: `ChatError.invalidTool` if this is no object or has no `name`.
+    package init(function: JSONValue) throws(ChatError) {
+        guard let name = function["name"]?.string, !name.isEmpty else {
+            throw .invalidTool(problem: "a function must be an object with a `name`")
+        }
+        self.function = function
+    }
+
+    package var name: String { function["name"]?.string ?? "" }
+}
+
+/// What a request asks of a chat format beyond its messages.
+package struct ChatOptions: Sendable, Equatable {
+    /// Whether the model is to think before it answers. Models that always or never do ignore a `false`.
+    package var thinking: Bool
+    package var tools: [ChatTool]
+    /// A schema the answer must follow, as it stands in the prompt.
+    package var responseFormat: JSONValue?
+    /// The last message is the beginning of the assistant's answer, which the model continues.
+    package var continuesFinalMessage: Bool
+
+    package init(
+        thinking: Bool = false, tools: [ChatTool] = [], responseFormat: JSONValue? = nil,
+        continuesFinalMessage: Bool = false
+    ) {
+        self.thinking = thinking
+        self.tools = tools
+        self.responseFormat = responseFormat
+        self.continuesFinalMessage = continuesFinalMessage
+    }
+}
+
+/// A rendered conversation.
+package struct ChatPrompt: Sendable, Equatable {
+    /// For `Tokenizer.encode(segments:)`; it begins with the beginning-of-sentence token.
+    package var segments: [PromptSegment] = []
+
+    /// The prompt as one string, for people to read.
+    package var text: String {
+        segments.reduce(into: "") { text, segment in
+            switch segment {
+            case .template(let part), .text(let part): text += part
+            }
+        }
+    }
+
+    /// Whether the model's output begins inside its reasoning.
+    package var startsInReasoning: Bool {
+        var end = ""
+        for case .template(let part) in segments.suffix(1) { end = part }
+        return end.hasSuffix("<think>") || end.hasSuffix("<think>\n")
+    }
+
+    mutating func template(_ part: String) {
+        if case .template(let before) = segments.last {
+            segments[segments.count - 1] = .template(before + part)
+        } else {
+            segments.append(.template(part))
+        }
+    }
+
+    mutating func text(_ part: String) {
+        if !part.isEmpty { segments.append(.text(part)) }
+    }
+}
+
+/// Why a conversation cannot be rendered. `index` counts the request's messages from 0.
+package enum ChatError: Error, Equatable, CustomStringConvertible {
+    case noMessages
+    case invalidMessage(index: Int, problem: String)
+    case invalidTool(problem: String)
+    /// The model's chat format has no place for what the request holds.
+    case unsupported(String, by: String)
+    /// No chat format is known for the tokenizer.
+    case unknownFormat(reason: String)
+
+    package var description: String {
+        switch self {
+        case .noMessages: "a conversation needs at least one message"
+        case .invalidMessage(let index, let problem): "messages[\(index)]: \(problem)"
+        case .invalidTool(let problem): "tools: \(problem)"
+        case .unsupported(let feature, let format): "the chat format of \(format) has no \(feature)"
+        case .unknownFormat(let reason): "no chat format is known for this tokenizer: \(reason)"
+        }
+    }
+}

@@ -1,0 +1,88 @@
+/// One tag of DeepSeek's tool call markup, in which a mark of its own (`｜DSML｜`) follows the angle bracket.
+struct DSMLTag: Equatable {
+    enum Kind {
+        case openBlock, closeBlock, openInvoke, closeInvoke, openParameter, closeParameter
+    }
+
+    static let mark = "｜DSML｜"
+    /// A tag longer than this is no tag.
+    static let lengthLimit = 4096
+
+    let kind: Kind
+    /// Where the tag stands, brackets included.
+    let range: Range<Int>
+    /// The tag's text between its name and `>`.
+    let attributes: String
+
+    /// Whether `bytes` begins with an opening bracket and the mark, which only a tag does.
+    static func isMarked(_ bytes: ArraySlice<UInt8>) -> Bool {
+        bytes.starts(with: "<\(mark)".utf8) || bytes.starts(with: "</\(mark)".utf8)
+    }
+
+    private static let names: [(text: [UInt8], kind: Kind)] = [
+        (Array("<\(mark)function_calls".utf8), .openBlock), (Array("</\(mark)function_calls".utf8), .closeBlock),
+        (Array("<\(mark)invoke".utf8), .openInvoke), (Array("</\(mark)invoke".utf8), .closeInvoke),
+        (Array("<\(mark)parameter".utf8), .openParameter), (Array("</\(mark)parameter".utf8), .closeParameter),
+    ]
+
+    enum Search {
+        case found(DSMLTag)
+        /// No tag begins before this place; one may begin there when more text comes.
+        case none(before: Int)
+    }
+
+    /// The first tag in `bytes` that begins at `start` or later.
+    static func first(in bytes: [UInt8], from start: Int) -> Search {
+        var at = start
+        while let bracket = bytes[at...].firstIndex(of: UInt8(ascii: "<")) {
+            switch tag(in: bytes, at: bracket) {
+            case .whole(let tag): return .found(tag)
+            case .beginning: return .none(before: bracket)
+            case .other: at = bracket + 1
+            }
+        }
+        return .none(before: bytes.count)
+    }
+
+    private enum Reading {
+        case whole(DSMLTag)
+        /// The text ends before it is clear whether this is a tag.
+        case beginning
+        case other
+    }
+
+    private static func tag(in bytes: [UInt8], at start: Int) -> Reading {
+        let rest = bytes[start...]
+        guard let name = names.first(where: { rest.starts(with: $0.text) }) else {
+            return names.contains { $0.text.starts(with: rest) } ? .beginning : .other
+        }
+        let nameEnd = start + name.text.count
+        guard nameEnd < bytes.count else { return .beginning }
+        let next = bytes[nameEnd]
+        guard next <= 0x20 || next == UInt8(ascii: ">") || next == UInt8(ascii: "/") else { return .other }
+        var isQuoted = false
+        for place in nameEnd..<min(start + lengthLimit, bytes.count) {
+            if bytes[place] == UInt8(ascii: "\"") { isQuoted.toggle() }
+            if bytes[place] == UInt8(ascii: ">"), !isQuoted {
+                let attributes = String(decoding: bytes[nameEnd..<place], as: UTF8.self)
+                return .whole(DSMLTag(kind: name.kind, range: start..<place + 1, attributes: attributes))
+            }
+        }
+        return bytes.count < start + lengthLimit ? .beginning : .other
+    }
+
+    /// Whether the tag closes itself: `<… />`.
+    var isSelfClosing: Bool { attributes.last == "/" }
+
+    /// The value of `key="value"`; `nil` if it is not there or empty.
+    func attribute(_ key: String) -> String? {
+        let parts = attributes.utf8.split(separator: UInt8(ascii: "\""), omittingEmptySubsequences: false)
+        // Keys and values take turns: ` name=`, `value`, ` string=`, `true`, ``.
+        for place in stride(from: 0, to: parts.count - 2, by: 2) {
+            let name = parts[place].drop { $0 <= 0x20 }
+            guard name.elementsEqual((key + "=").utf8) else { continue }
+            return parts[place + 1].isEmpty ? nil : String(parts[place + 1])
+        }
+        return nil
+    }
+}

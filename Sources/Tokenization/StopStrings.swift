@@ -1,0 +1,83 @@
+/// Looks for the first of several strings in a text that comes in pieces.
+///
+/// The first is the one that ends first; of those that end together the longest. So the result does not depend on where
+/// the pieces are cut. Text that may be the beginning of a stop string is held back until that is decided.
+package struct StopStrings: Sendable {
+    /// What one piece settled.
+    package struct Result: Sendable, Equatable {
+        /// Text that is certainly outside any stop string.
+        package var text: String
+        /// The stop string that was found; nothing is found after it.
+        package var match: String?
+        /// What the piece holds after the match.
+        package var rest: String
+    }
+
+    private var searches: [Search]
+    private var held: [UInt8] = []
+    /// Whether a stop string was found.
+    package private(set) var hasStopped = false
+
+    /// - Parameter strings: none may be empty.
+    package init(_ strings: [String]) {
+        precondition(strings.allSatisfy { !$0.isEmpty }, "an empty stop string would stop at once")
+        searches = strings.map { Search(Array($0.utf8)) }
+    }
+
+    package mutating func feed(_ piece: String) -> Result {
+        guard !hasStopped else { return Result(text: "", match: nil, rest: piece) }
+        var bytes = piece.utf8.makeIterator()
+        while let byte = bytes.next() {
+            held.append(byte)
+            var found: [UInt8] = []
+            for index in searches.indices where searches[index].advance(byte) {
+                if searches[index].pattern.count > found.count { found = searches[index].pattern }
+            }
+            guard found.isEmpty else {
+                defer { held = [] }
+                hasStopped = true
+                return Result(
+                    text: String(decoding: held.dropLast(found.count), as: UTF8.self),
+                    match: String(decoding: found, as: UTF8.self),
+                    rest: String(decoding: Array(IteratorSequence(bytes)), as: UTF8.self))
+            }
+        }
+        let undecided = searches.map(\.matched).max() ?? 0
+        let settled = held.count - undecided
+        defer { held.removeFirst(settled) }
+        return Result(text: String(decoding: held[..<settled], as: UTF8.self), match: nil, rest: "")
+    }
+
+    /// The end of the text: what was held back is no stop string.
+    package mutating func finish() -> String {
+        defer { held = [] }
+        return String(decoding: held, as: UTF8.self)
+    }
+
+    /// Knuth, Morris and Pratt's search for one string.
+    private struct Search {
+        let pattern: [UInt8]
+        /// For a prefix of each length: how long the longest shorter prefix is that ends it too.
+        private let fallback: [Int]
+        /// The length of the longest prefix that the text so far ends with.
+        private(set) var matched = 0
+
+        init(_ pattern: [UInt8]) {
+            self.pattern = pattern
+            var fallback = [0, 0]
+            for byte in pattern.dropFirst() {
+                var length = fallback[fallback.count - 1]
+                while length > 0, pattern[length] != byte { length = fallback[length] }
+                fallback.append(pattern[length] == byte ? length + 1 : 0)
+            }
+            self.fallback = fallback
+        }
+
+        /// Whether the pattern ends with this byte.
+        mutating func advance(_ byte: UInt8) -> Bool {
+            while matched > 0, pattern[matched] != byte { matched = fallback[matched] }
+            if pattern[matched] == byte { matched += 1 }
+            return matched == pattern.count
+        }
+    }
+}
