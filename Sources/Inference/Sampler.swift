@@ -10,7 +10,8 @@ package struct SamplingFailure: Error, Sendable, Equatable, CustomStringConverti
 ///
 /// A result is a function of the row, the parameters and the position alone. In this order:
 /// 1. Log-probabilities are of the row as it came: `logit − max − log Σ exp(logit − max)`, with exponentials in
-///    Float32, their sum in Float64 (of blocks of 512 ascending ids, then of the blocks), and the result rounded to Float32 once.
+///    Float32, their sum in Float64 (of blocks of 512 ascending ids, then of the blocks), and the result rounded to
+///    Float32 once.
 /// 2. `logitBias` is added. Then, as in vLLM: the repetition penalty over prompt and generated tokens, the frequency and
 ///    presence penalties over generated tokens. Forbidden tokens become −∞.
 /// 3. Temperature 0 takes the largest logit; equal ones, the smaller id.
