@@ -1,6 +1,6 @@
 extension Sampler {
-    /// Of the tokens with any weight, keeps the fewest best whose amounts add up to `target` or more, and gives the others
-    /// no weight. A token's amount is its weight, or 1. Best is by `adjusted`, equal ones by smaller id.
+    /// Of the tokens with any weight, keeps the fewest best whose amounts add up to `target` or more, and gives the
+    /// others no weight. A token's amount is its weight, or 1. Best is by `adjusted`, equal ones by smaller id.
     ///
     /// No sort: the logit at the border is found digit by digit (a radix select, four passes over the row whatever is
     /// in it). Amounts are added in Float64: within a digit by ascending id, then from the largest digit down.

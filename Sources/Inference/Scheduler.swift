@@ -86,7 +86,7 @@ package struct Scheduler: Sendable {
     }
 
     /// Ends a request now, wherever it is; nothing more is reported of it. The pages of a request in a step in flight
-    /// are freed when that step ends, since ranks may still write them. An unknown id is ignored: ends and aborts cross.
+    /// are freed when that step ends, since ranks may still write them. Unknown ids are ignored: ends and aborts cross.
     package mutating func abort(_ id: UInt64) -> [Event] {
         guard let state = sequences[id], state.phase != .dying else { return [] }
         if state.phase == .running, let plan = inFlight, plan.chunks.contains(where: { $0.request == id }) {
