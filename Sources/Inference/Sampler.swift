@@ -12,8 +12,8 @@ package struct SamplingFailure: Error, Sendable, Equatable, CustomStringConverti
 /// 1. Log-probabilities are of the row as it came: `logit − max − log Σ exp(logit − max)`, with exponentials in
 ///    Float32, their sum in Float64 (of blocks of 512 ascending ids, then of the blocks), and the result rounded to
 ///    Float32 once.
-/// 2. `logitBias` is added. Then, as in vLLM: the repetition penalty over prompt and generated tokens, the frequency and
-///    presence penalties over generated tokens. Forbidden tokens become −∞.
+/// 2. `logitBias` is added. Then, as in vLLM: the repetition penalty over prompt and generated tokens, the frequency
+///    and presence penalties over generated tokens. Forbidden tokens become −∞.
 /// 3. Temperature 0 takes the largest logit; equal ones, the smaller id.
 /// 4. Otherwise weights are `exp((logit − max) / temperature)`. The best `topK` tokens are kept; of these the fewest
 ///    best whose share of *their* weight reaches `topP`; of these the ones with at least `minP` of the best one's
