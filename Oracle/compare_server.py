@@ -94,8 +94,8 @@ class Result:
 
     def line(self, tolerance):
         verdict = self.problem or ("FAIL" if self.failed(tolerance) else "ok")
-        return (f"{self.seed:>5} {self.length:>7} {self.judged:>7}/{self.rows:<7} {self.chosen:>10.2e} {self.top:>10.2e}"
-                f" {self.wrong_tokens:>6}/{self.tokens:<6} {verdict}")
+        return (f"{self.seed:>5} {self.length:>7} {self.judged:>7}/{self.rows:<7} {self.chosen:>10.2e} "
+                f"{self.top:>10.2e} {self.wrong_tokens:>6}/{self.tokens:<6} {verdict}")
 
 
 def top_difference(row, entries):
