@@ -38,7 +38,11 @@ package final class Engine: EngineClient {
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
         let outcome: Result<UInt64, EngineError> = state.withLock { state in
             let id = state.nextID
-            do { try state.scheduler.submit(id, request) } catch { return .failure(error) }
+            do throws(EngineError) {
+                try state.scheduler.submit(id, request)
+            } catch {
+                return .failure(error)
+            }
             state.nextID += 1
             state.streams[id] = continuation
             return .success(id)

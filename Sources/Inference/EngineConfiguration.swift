@@ -1,4 +1,5 @@
 import Foundation
+import KVCache
 package import Models
 package import Tensors
 

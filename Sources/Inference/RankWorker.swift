@@ -19,7 +19,8 @@ package final class RankWorker {
     private let model: any Model
     private let cache: CacheStore
     private let seat: Seat
-    private let sampler: Sampler
+    private var sampler: Sampler
+    private let recorder: StageRecorder?
     private let pageShift: Int
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
@@ -36,8 +37,6 @@ package final class RankWorker {
         pageShift = configuration.pageSize.trailingZeroBitCount
         self.recorder = recorder
     }
-
-    private let recorder: StageRecorder?
 
     /// Runs a step and reports what came of each chunk.
     package func run(_ plan: StepPlan) -> StepResult {
@@ -100,11 +99,29 @@ package final class RankWorker {
             defer { seat.scratch.reset(to: mark) }
             let logits = seat.scratch.rows(tile.count, model.vocabularySize)
             model.logits(hidden.rows(tile), seat, into: logits)
-            for index in tile where result.failure == nil {
-                read(unsafe logits.row(index - tile.lowerBound), index, chunk, rows, &result)
+            do {
+                for index in tile {
+                    let row = unsafe Span(_unsafeElements: logits.row(index - tile.lowerBound))
+                    try read(row, rows[index], index, chunk, &result)
+                }
+            } catch {
+                result.failure = error.description
             }
             first = tile.upperBound
         }
         return result
+    }
+
+    /// What one row of logits is for: the score of a known token, the choice of the next, or both.
+    private func read(
+        _ logits: Span<Float>, _ row: Int, _ index: Int, _ chunk: StepPlan.Chunk, _ result: inout StepResult.ChunkResult
+    ) throws(SamplingFailure) {
+        if index < chunk.score.count {
+            let target = chunk.score[index].target
+            result.scored.append(try sampler.score(logits, target: target, topLogProbs: chunk.topLogProbs ?? 0))
+        }
+        if let sample = chunk.sample, row == chunk.tokens.count - 1 {
+            result.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
+        }
     }
 }

@@ -138,7 +138,7 @@ extension DeepSeekConfiguration.IndexerConfiguration {
 
 extension DeepSeekConfiguration.ExpertConfiguration {
     init(_ file: ConfigurationValue) throws(CheckpointError) {
-        let experts = try file.int("n_routed_experts", in: 1...65_536)
+        let experts = try file.int("n_routed_experts", in: 1...1024)
         let groups = try file.int("n_group", in: 1...65_536, default: 1)
         let topGroups = try file.int("topk_group", in: 1...65_536, default: 1)
         let perToken = try file.int("num_experts_per_tok", in: 1...experts)

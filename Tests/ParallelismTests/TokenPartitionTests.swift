@@ -1,0 +1,99 @@
+import Parallelism
+import Testing
+
+@Suite struct `A token partition` {
+    static let degrees = [1, 2, 3, 4, 5, 8, 16]
+
+    /// Every total from nothing to four rounds of the largest degree, in one request and in several.
+    static func batches(_ ranks: Int) -> [[Int]] {
+        (0...4 * ranks * ranks).filter { $0 < 40 || $0 % 7 == 0 }.flatMap { total in
+            [[total], [1, total], [total, 0, ranks, 2 * ranks + 1]]
+        }
+    }
+
+    @Test(arguments: PartitionStrategy.allCases, degrees)
+    func `gives every row to exactly one rank, ascending`(strategy: PartitionStrategy, ranks: Int) {
+        for lengths in Self.batches(ranks) {
+            let rows = TokenPartition(strategy, lengths: lengths, ranks: ranks).rows
+            #expect(rows.count == ranks)
+            #expect(rows.joined().sorted() == Array(0..<lengths.reduce(0, +)), "\(lengths)")
+            #expect(rows.allSatisfy { $0 == $0.sorted() }, "\(lengths)")
+        }
+    }
+
+    @Test(arguments: PartitionStrategy.allCases, degrees)
+    func `is undone by gathering`(strategy: PartitionStrategy, ranks: Int) {
+        for lengths in Self.batches(ranks) {
+            let partition = TokenPartition(strategy, lengths: lengths, ranks: ranks)
+            let gathered = partition.rows.flatMap { $0 }
+            #expect(partition.gatheredOrder.map { gathered[$0] } == Array(0..<gathered.count), "\(lengths)")
+        }
+    }
+
+    @Test(arguments: degrees)
+    func `interleaved evens out the number of rows to within one`(ranks: Int) {
+        for lengths in Self.batches(ranks) {
+            let counts = TokenPartition(.interleaved, lengths: lengths, ranks: ranks).rows.map(\.count)
+            #expect(counts.max()! - counts.min()! <= 1, "\(lengths)")
+        }
+    }
+
+    /// A row at position p of a prompt scores p + 1 keys, so that is its work.
+    @Test(arguments: degrees.filter { $0 > 1 })
+    func `zigzag evens out the causal work of one prompt to within a few rows of keys`(ranks: Int) {
+        for length in [2 * ranks, 1000, 4099] {
+            let work = TokenPartition(.zigzag, lengths: [length], ranks: ranks).rows
+                .map { rows in rows.reduce(0) { $0 + $1 + 1 } }
+            #expect(work.max()! - work.min()! <= 2 * length, "\(length)")
+            let contiguous = TokenPartition(.contiguous, lengths: [length], ranks: ranks).rows
+                .map { rows in rows.reduce(0) { $0 + $1 + 1 } }
+            if length > 8 * ranks { #expect(contiguous.max()! > work.max()!, "\(length)") }
+        }
+    }
+
+    @Test func `the worked examples`() {
+        // Two requests of 6 and 5 rows over 4 ranks, dealt in turn across the boundary.
+        #expect(
+            TokenPartition(.interleaved, lengths: [6, 5], ranks: 4).rows
+                == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7]])
+        // Ten rows over 2 ranks in blocks of 3, 3, 2, 2.
+        #expect(TokenPartition(.zigzag, lengths: [10], ranks: 2).rows == [[0, 1, 2, 8, 9], [3, 4, 5, 6, 7]])
+        #expect(TokenPartition(.contiguous, lengths: [3, 2], ranks: 2).rows == [[0, 1, 3], [2, 4]])
+    }
+}
+
+@Suite struct `An edge` {
+    @Test func `costs nothing on axes of degree one`() {
+        let edge = Edge(
+            from: Layout(rows: [.context], owes: .tensor), to: Layout(rows: [.context, .tensor]))
+        #expect(edge.moves(on: Mesh()) == [])
+        #expect(edge.moves(on: Mesh([.context: 4])) == [])
+        #expect(edge.moves(on: Mesh([.context: 4, .tensor: 2])) == [.reduceScatter(.tensor)])
+    }
+
+    @Test func `derives one collective for each of the four ways to differ`() {
+        let mesh = Mesh([.context: 2, .tensor: 2])
+        let split = Layout(rows: [.context])
+        #expect(Edge(from: split, to: Layout()).moves(on: mesh) == [.allGather(.context)])
+        #expect(Edge(from: Layout(), to: split).moves(on: mesh) == [.slice(.context)])
+        #expect(Edge(from: Layout(owes: .tensor), to: Layout()).moves(on: mesh) == [.allReduce(.tensor)])
+        #expect(Edge(from: split, to: split).moves(on: mesh) == [])
+    }
+}
+
+@Suite struct `A mesh` {
+    @Test func `numbers ranks with the last axis fastest`() {
+        let mesh = Mesh([.context: 2, .tensor: 2, .pipeline: 3])
+        #expect(mesh.world == 12)
+        #expect(mesh.group(of: 3, along: .tensor) == [2, 3])
+        #expect(mesh.group(of: 3, along: .context) == [1, 3])
+        #expect(mesh.group(of: 3, along: .pipeline) == [3, 7, 11])
+        #expect(mesh.group(of: 3, along: .data) == [3])
+        for rank in 0..<mesh.world {
+            for axis in Axis.allCases {
+                let group = mesh.group(of: rank, along: axis)
+                #expect(group[mesh.coordinate(of: rank, on: axis)] == rank)
+            }
+        }
+    }
+}
