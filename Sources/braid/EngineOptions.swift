@@ -4,7 +4,7 @@ import Models
 import Tensors
 
 /// The options of every command that runs a model.
-struct EngineOptions: ParsableArguments {
+struct EngineOptions: ParsableArguments, Sendable {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
@@ -44,7 +44,7 @@ struct EngineOptions: ParsableArguments {
     var kernels: Kernels.Level?
 
     /// The names users of other engines know.
-    enum CacheType: String, ExpressibleByArgument, CaseIterable {
+    enum CacheType: String, ExpressibleByArgument, CaseIterable, Sendable {
         case auto, float32, bfloat16
         case fp32, f32, bf16
 

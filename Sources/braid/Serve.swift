@@ -40,17 +40,18 @@ struct Serve: AsyncParsableCommand {
 
         // Listen first: /health answers while the weights are mapped, /ready when they are in place.
         let slot = ModelSlot()
+        let (configuration, options) = (server, engineOptions)
         let loading = Task {
             do {
-                slot.fill(with: try service())
-                note("ready: \(server.servedModelName)")
+                slot.fill(with: try Self.service(options))
+                note("ready: \(configuration.servedModelName)")
             } catch {
                 slot.fail("\(error)")
                 throw error
             }
         }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { try await serve(configuration: server, slot: slot) }
+            tasks.addTask { try await serve(configuration: configuration, slot: slot) }
             tasks.addTask {
                 // A model that cannot be loaded ends the command; one that was loaded leaves the server running.
                 try await loading.value
@@ -61,10 +62,10 @@ struct Serve: AsyncParsableCommand {
         }
     }
 
-    private func service() throws -> TextService {
-        let (directory, model) = try engineOptions.load()
-        let configuration = try engineOptions.engineConfiguration(for: model)
-        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: engineOptions.modelPath))
+    private static func service(_ options: EngineOptions) throws -> TextService {
+        let (directory, model) = try options.load()
+        let configuration = try options.engineConfiguration(for: model)
+        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: options.modelPath))
         guard tokenizer.vocabularySize <= model.vocabularySize else {
             throw CommandError(
                 "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of "

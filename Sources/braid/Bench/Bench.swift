@@ -1,0 +1,77 @@
+import ArgumentParser
+import Foundation
+import Tokenization
+
+/// Measurements: of the model by itself, and of a running server.
+struct Bench: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measures prefill, decoding, or a running server.",
+        subcommands: [BenchPrefill.self, BenchDecode.self, BenchServing.self])
+
+    /// Runs `work` on a thread like the engine's own: steps block, and need more stack than a task has.
+    static func onRankThread<Result: Sendable>(
+        _ work: @escaping @Sendable () throws -> Result
+    ) async throws -> Result {
+        try await withCheckedThrowingContinuation { continuation in
+            let thread = Thread { continuation.resume(with: Swift.Result { try work() }) }
+            thread.name = "braid bench"
+            thread.stackSize = 16 << 20
+            thread.start()
+        }
+    }
+}
+
+/// Options of the benchmarks that run a model in this process.
+struct BenchOutputOptions: ParsableArguments {
+    @Flag(help: "Print JSON lines instead of a table.")
+    var json = false
+
+    @Option(help: "Append the JSON lines to this file.")
+    var outputFile: String?
+
+    @Option(help: "The seed of the random prompts.")
+    var seed: UInt64 = 1
+
+    /// Prints a result as a line of JSON or of the table, and appends it to the file.
+    func write(_ result: JSONValue, row: @autoclosure () -> String) throws {
+        print(json ? result.pythonText : row())
+        if let outputFile { try appendLine(result.pythonText, to: outputFile) }
+    }
+}
+
+/// Appends a line to a file, which is made if it does not exist.
+func appendLine(_ line: String, to path: String) throws {
+    guard FileManager.default.fileExists(atPath: path) || FileManager.default.createFile(atPath: path, contents: nil),
+        let file = FileHandle(forWritingAtPath: path)
+    else { throw CommandError("--output-file: cannot write to '\(path)'") }
+    defer { try? file.close() }
+    try file.seekToEnd()
+    try file.write(contentsOf: Data((line + "\n").utf8))
+}
+
+/// Reads `1024,4096,128K` as ascending numbers without repetitions; K is 1024.
+///
+/// - Throws: `CommandError` naming the part that is no positive number.
+package func ascendingCounts(_ text: String) throws -> [Int] {
+    let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
+        let part = field.trimmingCharacters(in: .whitespaces)
+        let isThousands = part.hasSuffix("K") || part.hasSuffix("k")
+        guard let number = Int(isThousands ? String(part.dropLast()) : part), (1...1 << 40).contains(number) else {
+            throw CommandError("'\(part)' is not a positive number; write for example 1024,4096 or 1K,4K")
+        }
+        return isThousands ? number * 1024 : number
+    }
+    return Set(counts).sorted()
+}
+
+extension JSONValue {
+    /// An object with these members, in this order.
+    static func record(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue {
+        .object(members.map { JSONMember($0.key, $0.value) })
+    }
+
+    static func count(_ value: Int) -> JSONValue { .number(JSONNumber(value)) }
+
+    /// `null` for what could not be measured.
+    static func measured(_ value: Double?) -> JSONValue { value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null }
+}

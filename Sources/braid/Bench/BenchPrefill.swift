@@ -1,0 +1,124 @@
+import ArgumentParser
+import Foundation
+import Inference
+import Models
+import Tensors
+import Tokenization
+
+/// How long prompts take, frontier by frontier.
+struct BenchPrefill: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prefill",
+        abstract: "Feeds one long random prompt to the model and measures each part of it.",
+        discussion: """
+            With --lengths 1K,2K,4K the second line is about positions 1024 to 2047 alone: what long contexts really \
+            cost. The time to the first token is that of all parts so far. Repetitions compute everything anew.
+            """)
+
+    @OptionGroup var engineOptions: EngineOptions
+    @OptionGroup var output: BenchOutputOptions
+
+    @Option(help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts)
+    var lengths = [1024, 2048, 4096, 8192]
+
+    @Option(name: [.customLong("repeat")], help: "How often everything is measured.")
+    var repetitions = 3
+
+    @Option(help: "Whole passes that are not counted.")
+    var warmup = 1
+
+    func validate() throws {
+        if repetitions < 1 { throw ValidationError("--repeat: \(repetitions) is not positive; try 3") }
+        if warmup < 0 { throw ValidationError("--warmup: \(warmup) is negative; try 0") }
+    }
+
+    func run() async throws {
+        let longest = lengths.last!
+        let setup = try engineOptions.benchSetup(requests: 1, positions: longest)
+        let (lengths, passes, seed) = (lengths, warmup + repetitions, output.seed)
+        let seconds = try await Bench.onRankThread {
+            let bench = RankBench(setup, requests: 1, promptLength: longest, positions: longest, seed: seed)
+            let progress = ProgressBar("prefill, \(passes) times \(longest) tokens")
+            defer { progress.finish() }
+            return try (0..<passes).map { pass in
+                var start = 0
+                return try lengths.map { end in
+                    defer { start = end }
+                    return try bench.prefill(request: 0, start..<end) {
+                        progress.update((Double(pass) + Double($0) / Double(longest)) / Double(passes))
+                    }
+                }
+            }
+        }
+        try report(Array(seconds.dropFirst(warmup)), setup)
+    }
+
+    /// - Parameter passes: seconds of each part, for each counted pass.
+    private func report(_ passes: [[Double]], _ setup: RankBench.Setup) throws {
+        if !output.json { print(heading(setup)) }
+        let operations = FloatingPointOperations(setup.model.configuration)
+        var start = 0
+        for (index, length) in lengths.enumerated() {
+            let frontier = PrefillFrontier(
+                tokens: length, newTokens: length - start, newSeconds: Measurements(passes.map { $0[index] }),
+                seconds: Measurements(passes.map { $0[...index].reduce(0, +) }),
+                operations: operations.count(positions: start..<length, outputs: 1))
+            try output.write(frontier.json(setup), row: frontier.row)
+            start = length
+        }
+    }
+
+    private func heading(_ setup: RankBench.Setup) -> String {
+        let run = "\(setup.name): \(setup.kernels.rawValue), 1 thread, chunks of \(setup.chunk), "
+            + "medians of \(repetitions) (least – most)"
+        return run + "\n"
+            + columns("tokens", "new", "seconds of the new", "tokens/s", "GFLOP/s", "seconds to first token")
+    }
+}
+
+/// What was measured up to one prompt length.
+private struct PrefillFrontier {
+    let tokens: Int
+    let newTokens: Int
+    let newSeconds: Measurements
+    let seconds: Measurements
+    /// Of the new part.
+    let operations: Double
+
+    private var rate: Double { Double(newTokens) / newSeconds.median! }
+    private var gigaflops: Double { operations / newSeconds.median! / 1e9 }
+
+    var row: String {
+        columns(
+            String(tokens), String(newTokens), spread(newSeconds), String(format: "%.1f", rate),
+            String(format: "%.1f", gigaflops), spread(seconds))
+    }
+
+    func json(_ setup: RankBench.Setup) -> JSONValue {
+        .record([
+            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .count(tokens),
+            "new_tokens": .count(newTokens), "seconds": .measured(seconds.median),
+            "seconds_min": .measured(seconds.minimum), "seconds_max": .measured(seconds.maximum),
+            "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
+            "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
+            "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
+            "threads": .count(1), "repeat": .count(newSeconds.count), "chunk": .count(setup.chunk),
+            "kv_cache_dtype": .string("\(setup.configuration.cacheType)"),
+            "page_size": .count(setup.configuration.pageSize),
+        ])
+    }
+}
+
+/// `1.234 (1.200 – 1.300)`.
+func spread(_ values: Measurements) -> String {
+    guard let median = values.median, let least = values.minimum, let most = values.maximum else { return "-" }
+    return "\(rounded(median)) (\(rounded(least)) – \(rounded(most)))"
+}
+
+/// Cells of a table row, right-aligned; the wide ones hold a spread.
+func columns(_ cells: String...) -> String {
+    cells.map { cell in
+        let width = cell.contains(" ") ? 26 : 10
+        return String(repeating: " ", count: max(width - cell.count, 1)) + cell
+    }.joined()
+}

@@ -1,0 +1,150 @@
+import Foundation
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+
+/// Where a server is, as `http://host:port/prefix`.
+package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
+    package let host: String
+    package let port: Int
+    /// What comes before every path; empty or with a slash at its beginning only.
+    package let prefix: String
+
+    package init(host: String, port: Int) {
+        self.host = host
+        self.port = port
+        prefix = ""
+    }
+
+    /// - Throws: `CommandError` for anything but an http URL with a host.
+    package init(url: String) throws {
+        guard let parts = URLComponents(string: url), let host = parts.host, !host.isEmpty else {
+            throw CommandError("--base-url: '\(url)' is not a URL; write for example http://127.0.0.1:30000")
+        }
+        guard parts.scheme == "http" else {
+            throw CommandError("--base-url: '\(url)' does not begin with http://, the one scheme spoken here")
+        }
+        // An IPv6 address has brackets in a URL and nowhere else.
+        self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
+        port = parts.port ?? 80
+        var prefix = parts.path
+        while prefix.hasSuffix("/") { prefix.removeLast() }
+        self.prefix = prefix
+    }
+
+    /// The value of the Host header.
+    var authority: String { (host.contains(":") ? "[\(host)]" : host) + ":\(port)" }
+
+    package var description: String { "http://\(authority)\(prefix)" }
+}
+
+/// The least of an HTTP/1.1 client: a connection for each request, no TLS, no redirects.
+package struct HTTPClient: Sendable {
+    package let address: ServerAddress
+    /// Sent as a bearer token.
+    private let apiKey: String?
+    /// From connecting to the end of the answer.
+    private let timeout: Duration
+    /// Bytes of an answer that is collected, at most.
+    private static let bodyLimit = 64 << 20
+
+    package init(_ address: ServerAddress, apiKey: String?, timeout: Duration) {
+        self.address = address
+        self.apiKey = apiKey
+        self.timeout = timeout
+    }
+
+    /// An answer with its whole body.
+    package struct Answer: Sendable {
+        package var status = 0
+        package var body: [UInt8] = []
+
+        /// Adds a piece of the body.
+        mutating func append(_ bytes: ByteBuffer) throws {
+            guard body.count + bytes.readableBytes <= HTTPClient.bodyLimit else {
+                throw CommandError("the server's answer is larger than \(HTTPClient.bodyLimit) bytes")
+            }
+            body += bytes.readableBytesView
+        }
+    }
+
+    package func get(_ path: String) async throws -> Answer {
+        try await exchange(.GET, path, body: nil, into: Answer()) { answer, status, bytes in
+            answer.status = status
+            try answer.append(bytes)
+        }
+    }
+
+    /// Sends a request and folds the pieces of the answer's body into `state` as they come: at least one, which may be
+    /// empty.
+    ///
+    /// - Parameter take: gets the state, the status and the piece; an error it throws ends the exchange.
+    /// - Throws: `CommandError` when the connection or the time ends before the answer does.
+    func exchange<State: Sendable>(
+        _ method: HTTPMethod, _ path: String, body: ByteBuffer?, into state: State,
+        _ take: @escaping @Sendable (inout State, Int, ByteBuffer) throws -> Void
+    ) async throws -> State {
+        try await within(timeout) {
+            let channel = try await connect()
+            return try await channel.executeThenClose { inbound, outbound in
+                try await outbound.write(.head(head(method, path, bodyBytes: body?.readableBytes)))
+                if let body { try await outbound.write(.body(.byteBuffer(body))) }
+                try await outbound.write(.end(nil))
+                var (state, status) = (state, 0)
+                for try await part in inbound {
+                    switch part {
+                    case .head(let head):
+                        status = Int(head.status.code)
+                        try take(&state, status, ByteBuffer())
+                    case .body(let bytes): try take(&state, status, bytes)
+                    case .end: return state
+                    }
+                }
+                throw CommandError("the server closed the connection before its answer was complete")
+            }
+        }
+    }
+
+    private func connect() async throws -> NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart> {
+        do {
+            return try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .connectTimeout(.seconds(10))
+                .connect(host: address.host, port: address.port) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                        return try NIOAsyncChannel(wrappingChannelSynchronously: channel)
+                    }
+                }
+        } catch {
+            let reason = (error as? NIOConnectionError)?.connectionErrors.first?.error ?? error
+            throw CommandError("cannot connect to \(address): \(reason); does a server run there?")
+        }
+    }
+
+    private func head(_ method: HTTPMethod, _ path: String, bodyBytes: Int?) -> HTTPRequestHead {
+        var headers: HTTPHeaders = [
+            "host": address.authority, "user-agent": "braid", "accept": "*/*", "connection": "close",
+        ]
+        if let bodyBytes {
+            headers.add(name: "content-type", value: "application/json")
+            headers.add(name: "content-length", value: String(bodyBytes))
+        }
+        if let apiKey { headers.add(name: "authorization", value: "Bearer \(apiKey)") }
+        return HTTPRequestHead(version: .http1_1, method: method, uri: address.prefix + path, headers: headers)
+    }
+}
+
+/// Does `work`, or cancels it and fails after `limit`.
+private func within<Result: Sendable>(
+    _ limit: Duration, _ work: @escaping @Sendable () async throws -> Result
+) async throws -> Result {
+    try await withThrowingTaskGroup(of: Result.self) { tasks in
+        tasks.addTask { try await work() }
+        tasks.addTask {
+            try await Task.sleep(for: limit)
+            throw CommandError("the answer was not complete after \(limit)")
+        }
+        defer { tasks.cancelAll() }
+        return try await tasks.next()!
+    }
+}

@@ -1,0 +1,131 @@
+import Inference
+import Models
+import Tensors
+
+/// A rank fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.
+final class RankBench {
+    private let worker: RankWorker
+    private let prompts: [[Int32]]
+    private let pagesPerRequest: Int
+    private let pageSize: Int
+    /// Prompt tokens of a step, at most.
+    private let chunk: Int
+    private let clock = ContinuousClock()
+    private var step = 0
+
+    /// - Parameters:
+    ///   - configuration: one that `Setup.configuration` gave for this many requests and positions.
+    ///   - positions: of each request, prompt and generated tokens together.
+    init(_ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64) {
+        worker = RankWorker(RankWorker.Seed(model: setup.model, configuration: setup.configuration))
+        pageSize = setup.configuration.pageSize
+        pagesPerRequest = (positions + pageSize - 1) / pageSize
+        chunk = setup.chunk
+        prompts = (0..<requests).map { request in
+            var generator = SeededGenerator(seed: seed, stream: UInt64(request))
+            return generator.tokens(promptLength, vocabularySize: setup.model.vocabularySize)
+        }
+    }
+
+    /// Computes the prompt's positions, chunk by chunk; the last row chooses a token, as a first token would be.
+    ///
+    /// - Parameter progress: called after each chunk with the number of positions that are done.
+    /// - Returns: seconds.
+    func prefill(request: Int, _ positions: Range<Int>, progress: (Int) -> Void = { _ in }) throws -> Double {
+        var seconds = 0.0
+        var start = positions.lowerBound
+        while start < positions.upperBound {
+            let end = min(start + chunk, positions.upperBound)
+            let tokens = Array(prompts[request][start..<end])
+            let isLast = end == positions.upperBound
+            seconds += try run([plan(request, tokens, start: start, samples: isLast)]).seconds
+            progress(end)
+            start = end
+        }
+        return seconds
+    }
+
+    /// Generates tokens for the first `batch` requests together, each with `length` positions before.
+    ///
+    /// - Returns: seconds of each step.
+    func decode(batch: Int, length: Int, steps: Int) throws -> [Double] {
+        // What the first step reads does not matter to its time.
+        var tokens = prompts.prefix(batch).map { $0[length - 1] }
+        return try (0..<steps).map { step in
+            let chunks = tokens.indices.map { plan($0, [tokens[$0]], start: length + step, samples: true) }
+            let outcome = try run(chunks)
+            tokens = outcome.tokens
+            return outcome.seconds
+        }
+    }
+
+    private func plan(_ request: Int, _ tokens: [Int32], start: Int, samples: Bool) -> StepPlan.Chunk {
+        let end = start + tokens.count
+        let first = request * pagesPerRequest
+        var sample: StepPlan.Sample?
+        if samples {
+            var greedy = SamplingParameters()
+            greedy.temperature = 0
+            sample = StepPlan.Sample(parameters: greedy, position: end)
+        }
+        return StepPlan.Chunk(
+            request: UInt64(request), tokens: tokens, start: start,
+            pages: (first..<first + (end + pageSize - 1) / pageSize).map { Int32($0) }, sample: sample)
+    }
+
+    private func run(_ chunks: [StepPlan.Chunk]) throws -> (seconds: Double, tokens: [Int32]) {
+        step += 1
+        let plan = StepPlan(number: step, chunks: chunks)
+        let start = clock.now
+        let result = worker.run(plan)
+        let seconds = (clock.now - start) / .seconds(1)
+        for chunk in result.chunks {
+            if let failure = chunk.failure { throw CommandError("request \(chunk.request): \(failure)") }
+        }
+        return (seconds, result.chunks.compactMap { $0.sampled?.token })
+    }
+}
+
+extension RankBench {
+    /// A model and how it is run, for a benchmark.
+    struct Setup: Sendable {
+        let name: String
+        let model: DeepSeekModel
+        let configuration: EngineConfiguration
+        /// Prompt tokens of a step, at most.
+        let chunk: Int
+        let kernels: Kernels.Level
+    }
+}
+
+extension EngineOptions {
+    /// Loads the model for `requests` requests of `positions` positions each.
+    ///
+    /// - Throws: `CommandError` when the positions are more than the model or `--max-total-tokens` allows.
+    func benchSetup(requests: Int, positions: Int) throws -> RankBench.Setup {
+        let (directory, model) = try load()
+        var configuration = try engineConfiguration(for: model)
+        let context = configuration.contextLength ?? model.contextLength
+        guard positions <= context else {
+            throw CommandError(
+                "\(positions) positions are needed, with the generated tokens; the context has \(context)")
+        }
+        let tokens = requests * ((positions + pageSize - 1) / pageSize) * pageSize
+        if let maxTotalTokens, maxTotalTokens < tokens {
+            throw CommandError("--max-total-tokens: \(maxTotalTokens) is too small; this needs \(tokens)")
+        }
+        configuration.maxTotalTokens = tokens
+        let scheduler = configuration.scheduler(for: model)
+        let chunk = chunkedPrefillSize == -1 ? scheduler.maxRowsPerStep : chunkedPrefillSize
+        return RankBench.Setup(
+            name: directory.name, model: model, configuration: configuration,
+            chunk: min(chunk, scheduler.maxRowsPerStep), kernels: kernels ?? Kernels.best.level)
+    }
+}
+
+extension ModelDirectory {
+    /// The directory's own name.
+    fileprivate var name: String {
+        path.split(separator: "/").last.map(String.init) ?? path
+    }
+}

@@ -1,0 +1,67 @@
+import Foundation
+
+/// Which requests a serving benchmark sends, and when: a function of its members alone.
+package struct ServingTraffic: Sendable, Equatable {
+    package var requests = 1000
+    /// Tokens of a prompt, at most.
+    package var inputLength = 1024
+    /// New tokens of a request, at most.
+    package var outputLength = 1024
+    /// Lengths are uniform between this part of the most and the most; at 1 all are equal.
+    package var rangeRatio = 0.0
+    /// Requests a second, as a Poisson process; infinity sends all at once.
+    package var rate = Double.infinity
+    package var seed: UInt32 = 1
+
+    package init() {}
+
+    /// One request to be sent.
+    package struct Arrival: Sendable, Equatable {
+        package var number: Int
+        package var inputTokens: Int
+        package var outputTokens: Int
+        /// Seconds after the first request.
+        package var seconds: Double
+    }
+
+    /// In order of time.
+    package var arrivals: [Arrival] {
+        var lengths = SeededGenerator(seed: UInt64(seed), stream: 0)
+        var times = SeededGenerator(seed: UInt64(seed), stream: 1)
+        var seconds = 0.0
+        return (0..<requests).map { number in
+            if number > 0, rate.isFinite {
+                // The gaps of a Poisson process are exponential; 1 - u is never 0.
+                seconds -= Foundation.log(1 - Double.random(in: 0..<1, using: &times)) / rate
+            }
+            return Arrival(
+                number: number, inputTokens: length(upTo: inputLength, &lengths),
+                outputTokens: length(upTo: outputLength, &lengths), seconds: seconds)
+        }
+    }
+
+    /// The prompt of a request: random tokens. Numbers below 0 give prompts that no request has, for warming up.
+    package func prompt(number: Int, tokens: Int, vocabularySize: Int) -> [Int32] {
+        var generator = SeededGenerator(seed: UInt64(seed), stream: UInt64(bitPattern: Int64(number)) &+ 2)
+        return generator.tokens(tokens, vocabularySize: vocabularySize)
+    }
+
+    private func length(upTo most: Int, _ generator: inout SeededGenerator) -> Int {
+        Int.random(in: max(Int(Double(most) * rangeRatio), 1)...most, using: &generator)
+    }
+
+    /// Everything that is wrong, by option; empty when the traffic can be made.
+    package func validate() -> [String] {
+        var problems: [String] = []
+        func check(_ option: String, _ value: Int, _ legal: ClosedRange<Int>) {
+            guard !legal.contains(value) else { return }
+            problems.append("\(option): \(value) is not between \(legal.lowerBound) and \(legal.upperBound)")
+        }
+        check("--num-prompts", requests, 1...1_000_000)
+        check("--random-input-len", inputLength, 1...100_000_000)
+        check("--random-output-len", outputLength, 1...100_000_000)
+        if !(0...1).contains(rangeRatio) { problems.append("--random-range-ratio: \(rangeRatio) is not between 0 and 1") }
+        if !(rate > 0) { problems.append("--request-rate: \(rate) is not positive; inf sends everything at once") }
+        return problems
+    }
+}
