@@ -18,12 +18,12 @@ static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, flo
 }
 
 BRAID_INLINE void index_tile(
-    int rows, const float *const *x, const float *panel, int64_t width, f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
+    int rows, const float *x, const float *panel, int64_t width, f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
 ) {
     f16 a[BRAID_TILE_ROWS][BRAID_PANEL];
     BRAID_UNROLL for (int r = 0; r < rows; r++)
         BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = splat(0);
-    run_chains(rows, x, panel, width, a);
+    run_chains(rows, x, panel, width, (braid_wanted){0}, a);
     BRAID_UNROLL for (int r = 0; r < rows; r++)
         BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++)
             dots[r][v] = where(splat(0) > a[r][v], splat(0), a[r][v]);  // a NaN stays
@@ -51,22 +51,25 @@ BRAID_INLINE void add_heads(
 
 static void index_scores(const braid_index_scores *p) {
     int64_t width = p->keys.width, pairs = p->m * p->heads, panel_size = width * BRAID_PANEL_WIDTH;
-    int64_t panels = at_most(BRAID_KEY_PANELS, BRAID_INDEX_SCRATCH / (panel_size > 0 ? panel_size : 1));
+    int64_t tile_size = width * BRAID_TILE_ROWS + 16;
+    int64_t panels = at_most(BRAID_KEY_PANELS, (BRAID_INDEX_SCRATCH - tile_size) / (panel_size > 0 ? panel_size : 1));
     int64_t block = panels * BRAID_PANEL_WIDTH;
-    const float *x[BRAID_TILE_ROWS];
+    float *keys = p->scratch, *x = keys + panels * panel_size;
+    const float *q[BRAID_TILE_ROWS];
     f16 dots[BRAID_TILE_ROWS][BRAID_PANEL];
     for (int64_t first = 0; first < p->count; first += block) {
         int64_t end = at_most(first + block, p->count);
         for (int64_t i = first; i < end; i += 16) {
             int64_t lane = i - first;
-            float *panel = p->scratch + lane / BRAID_PANEL_WIDTH * panel_size + lane % BRAID_PANEL_WIDTH;
+            float *panel = keys + lane / BRAID_PANEL_WIDTH * panel_size + lane % BRAID_PANEL_WIDTH;
             pack_keys(p, i, lanes_left(p->count - i), panel);
         }
-        for (int64_t pair = 0; pair < pairs; pair += BRAID_TILE_ROWS) {
-            int64_t rows = at_most(pairs - pair, BRAID_TILE_ROWS);
-            for (int64_t r = 0; r < rows; r++) x[r] = p->q + (pair + r) * width;
+        for (int64_t pair = 0, rows; pair < pairs; pair += rows) {
+            rows = tile_rows(pairs - pair);
+            for (int64_t r = 0; r < rows; r++) q[r] = p->q + (pair + r) * width;
+            pack_tile(q, rows, width, x);
             for (int64_t i = first; i < end; i += BRAID_PANEL_WIDTH) {
-                const float *panel = p->scratch + (i - first) / BRAID_PANEL_WIDTH * panel_size;
+                const float *panel = keys + (i - first) / BRAID_PANEL_WIDTH * panel_size;
                 BRAID_FOR_ROWS(rows, index_tile, x, panel, width, dots)
                 add_heads(p, pair, rows, i, end - i, dots);
             }

@@ -1,43 +1,57 @@
-// Matrix products: panels of weights are widened and transposed once, then every tile of rows runs its chains down them.
+// Matrix products. Many rows: panels of weights are widened and transposed once, then every tile of rows runs its chains
+// down them. Few rows: the chains run straight from the registers in which the weights were transposed.
 #pragma once
 
 #include "../include/matmul.h"
 #include "panel.h"
 
-// A panel of this many k is 32 KiB and stays in the first level of cache.
-#define BRAID_K_BLOCK 256
-// From so many rows on, all panels of a K block come before the next block, so that the rows' x stays in cache.
-#define BRAID_MANY_ROWS 64
-// Up to so many rows the weights are used from registers, as they are transposed.
-#define BRAID_DIRECT_ROWS 4
+#define BRAID_DIRECT_ROWS 4  // up to so many rows no panel is made
+#define BRAID_AHEAD 1024     // bytes of each weight row fetched ahead then
 
-/// The scales of sixteen outputs beginning at `n`, for k up to `*end` (unchanged, or where they change).
+/// The scales of sixteen outputs beginning at `n`, for k up to `*end` (lowered to where they change).
 BRAID_INLINE f16 scales_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t *end) {
+    const braid_weight *w = &p->w;
     f16 scale = splat(0);
-    if (p->w.dtype == BRAID_FP8) {
-        int64_t offset = p->transposed ? p->w.row : p->w.column;
+    if (w->dtype == BRAID_FP8) {
+        int64_t offset = p->transposed ? w->row : w->column, across = n + (p->transposed ? w->column : w->row);
         *end = at_most(*end, (offset + k) / 128 * 128 + 128 - offset);
-    } else if (p->w.dtype == BRAID_INT8) {
+        if (across / 128 == (across + lanes - 1) / 128)
+            return splat(p->transposed ? scale_at(w, k, n) : scale_at(w, n, k));
+    } else if (w->dtype == BRAID_INT8) {
         if (p->transposed) *end = k + 1;
     } else {
         return scale;
     }
-    for (int64_t i = 0; i < lanes; i++)
-        scale[i] = p->transposed ? scale_at(&p->w, k, n + i) : scale_at(&p->w, n + i, k);
+    for (int64_t i = 0; i < lanes; i++) scale[i] = p->transposed ? scale_at(w, k, n + i) : scale_at(w, n + i, k);
     return scale;
 }
 
-BRAID_INLINE void pack_transposed(
+BRAID_INLINE const char *weight_bytes(const braid_weight *w, int64_t row, int64_t column) {
+    return (const char *)w->data + (row * w->stride + column) * bytes_of(w->dtype);
+}
+
+BRAID_INLINE void pack_transposed_of(
     braid_dtype dtype, const char *from, int64_t stride, int64_t lanes, int64_t k, f16 scale, float *panel
 ) {
     for (int64_t i = 0; i < k; i++)
         store16(panel + i * BRAID_PANEL_WIDTH, widen_row(dtype, from + i * stride, lanes, scale));
 }
 
-/// Weights [n, k) ... as a panel.
+static void pack_transposed(
+    const braid_weight *w, int64_t n, int64_t lanes, int64_t k, int64_t count, f16 scale, float *panel
+) {
+    const char *from = weight_bytes(w, k, n);
+    int64_t stride = w->stride * bytes_of(w->dtype);
+    switch (w->dtype) {
+    case BRAID_F32: return pack_transposed_of(BRAID_F32, from, stride, lanes, count, scale, panel);
+    case BRAID_BF16: return pack_transposed_of(BRAID_BF16, from, stride, lanes, count, scale, panel);
+    case BRAID_FP8: return pack_transposed_of(BRAID_FP8, from, stride, lanes, count, scale, panel);
+    case BRAID_INT8: return pack_transposed_of(BRAID_INT8, from, stride, lanes, count, scale, panel);
+    }
+}
+
+/// The weights of outputs `n ...` and `count` of k as a panel.
 static void pack_weights(const braid_matmul *p, int64_t n, int64_t k, int64_t count, float *panel) {
-    const braid_weight *w = &p->w;
-    int64_t bytes = bytes_of(w->dtype), stride = w->stride * bytes;
     for (int v = 0; v < BRAID_PANEL; v++, n += 16, panel += 16) {
         int64_t lanes = lanes_left(p->n - n);
         if (lanes == 0) return;  // what the tile computes there is not kept
@@ -46,32 +60,14 @@ static void pack_weights(const braid_matmul *p, int64_t n, int64_t k, int64_t co
             f16 scale = scales_at(p, n, lanes, i, &end);
             float *to = panel + (i - k) * BRAID_PANEL_WIDTH;
             if (p->transposed) {
-                const char *from = (const char *)w->data + i * stride + n * bytes;
-                switch (w->dtype) {
-                case BRAID_F32: pack_transposed(BRAID_F32, from, stride, lanes, end - i, scale, to); break;
-                case BRAID_BF16: pack_transposed(BRAID_BF16, from, stride, lanes, end - i, scale, to); break;
-                case BRAID_FP8: pack_transposed(BRAID_FP8, from, stride, lanes, end - i, scale, to); break;
-                case BRAID_INT8: pack_transposed(BRAID_INT8, from, stride, lanes, end - i, scale, to); break;
-                }
+                pack_transposed(&p->w, n, lanes, i, end - i, scale, to);
             } else {
                 const char *rows[16];
-                for (int64_t l = 0; l < 16; l++)
-                    rows[l] = (const char *)w->data + (n + at_most(l, lanes - 1)) * stride + i * bytes;
-                pack_rows(w->dtype, rows, lanes, end - i, scale, to);
+                for (int64_t l = 0; l < 16; l++) rows[l] = weight_bytes(&p->w, n + at_most(l, lanes - 1), i);
+                pack_rows(p->w.dtype, rows, lanes, end - i, scale, to);
             }
         }
     }
-}
-
-BRAID_INLINE void matmul_tile(
-    int rows, const float *const *x, const float *panel, int64_t k, bool first, float *const *out
-) {
-    f16 a[BRAID_TILE_ROWS][BRAID_PANEL];
-    BRAID_UNROLL for (int r = 0; r < rows; r++)
-        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = first ? splat(0) : load16(out[r] + 16 * v);
-    run_chains(rows, x, panel, k, a);
-    BRAID_UNROLL for (int r = 0; r < rows; r++)
-        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) store16(out[r] + 16 * v, a[r][v]);
 }
 
 BRAID_INLINE const float *x_row(const braid_matmul *p, int64_t i) {
@@ -82,63 +78,188 @@ BRAID_INLINE float *out_row(const braid_matmul *p, int64_t i) {
     return p->out + (p->out_rows ? p->out_rows[i] : i) * p->out_stride;
 }
 
-/// All rows against one panel.
-static void matmul_panel(const braid_matmul *p, const float *panel, int64_t n, int64_t k, int64_t count) {
-    bool first = k == 0 && !p->accumulate;
+BRAID_INLINE void matmul_tile(
+    int rows, const float *x, const float *panel, int64_t k, braid_wanted wanted, bool first, float *const *out
+) {
+    f16 a[BRAID_TILE_ROWS][BRAID_PANEL];
+    BRAID_UNROLL for (int r = 0; r < rows; r++)
+        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = first ? splat(0) : load16(out[r] + 16 * v);
+    run_chains(rows, x, panel, k, wanted, a);
+    BRAID_UNROLL for (int r = 0; r < rows; r++)
+        BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) store16(out[r] + 16 * v, a[r][v]);
+}
+
+/// What the panel at (n, k) will read, spread over `tiles` tiles.
+BRAID_INLINE braid_wanted wanted_weights(const braid_matmul *p, int64_t n, int64_t k, int64_t tiles) {
+    braid_wanted wanted = {0};
+    if (p->transposed || n >= p->n || k >= p->k) return wanted;
+    wanted.from = weight_bytes(&p->w, n, k);
+    wanted.row = p->w.stride * bytes_of(p->w.dtype);
+    wanted.piece = BRAID_K_BLOCK / BRAID_PIECES * bytes_of(p->w.dtype);
+    wanted.lines = (int)((wanted.piece / 64 + tiles - 1) / tiles);
+    return wanted;
+}
+
+/// Rows `m ..< end` against one panel. `x` is their tiles, each [x_k][rows of the tile], at this panel's first k.
+static void matmul_panel(
+    const braid_matmul *p, const float *panel, int64_t m, int64_t end, int64_t n, int64_t count, const float *x,
+    int64_t x_k, int64_t x_from, bool first, braid_wanted wanted
+) {
     int64_t width = at_most(p->n - n, BRAID_PANEL_WIDTH);
     float edge[BRAID_TILE_ROWS][BRAID_PANEL_WIDTH];  // a narrow panel's outputs, so that tiles are always whole
-    const float *x[BRAID_TILE_ROWS];
     float *out[BRAID_TILE_ROWS], *to[BRAID_TILE_ROWS];
-    for (int64_t i = 0; i < p->m; i += BRAID_TILE_ROWS) {
-        int64_t rows = at_most(p->m - i, BRAID_TILE_ROWS);
+    const char *start = wanted.from;
+    for (int64_t rows; m < end; m += rows) {
+        rows = tile_rows(end - m);
         for (int64_t r = 0; r < rows; r++) {
-            x[r] = x_row(p, i + r) + k;
-            out[r] = to[r] = out_row(p, i + r) + n;
+            out[r] = to[r] = out_row(p, m + r) + n;
             if (width == BRAID_PANEL_WIDTH) continue;
             to[r] = edge[r];
             memset(edge[r], 0, sizeof edge[r]);
             if (!first) memcpy(edge[r], out[r], (size_t)width * sizeof(float));
         }
-        BRAID_FOR_ROWS(rows, matmul_tile, x, panel, count, first, to)
+        for (int64_t r = m + rows; r < at_most(m + 2 * rows, end); r++)  // the next tile's outputs
+            BRAID_UNROLL for (int line = 0; line < BRAID_PANEL; line++)
+                __builtin_prefetch(out_row(p, r) + n + 16 * line, 1, 3);
+        BRAID_FOR_ROWS(rows, matmul_tile, x + x_from * rows, panel, count, wanted, first, to)
+        x += x_k * rows;
+        wanted.from += 64 * wanted.lines;
+        if (wanted.from - start >= wanted.piece) wanted.lines = 0;
         if (width == BRAID_PANEL_WIDTH) continue;
         for (int64_t r = 0; r < rows; r++) memcpy(out[r], edge[r], (size_t)width * sizeof(float));
     }
 }
 
-static void matmul(const braid_matmul *p) {
-    bool many = p->m >= BRAID_MANY_ROWS;
-    int64_t n_step = many ? p->n : BRAID_PANEL_WIDTH;
-    for (int64_t n0 = 0; n0 < p->n; n0 += n_step) {
-        int64_t k = 0;
+static void matmul_panels(const braid_matmul *p) {
+    const int64_t room = BRAID_MATMUL_SCRATCH - BRAID_K_BLOCK * BRAID_PANEL_WIDTH - 16;
+    const int64_t most_rows = room / BRAID_K_BLOCK / BRAID_TILE_ROWS * BRAID_TILE_ROWS;
+    float *panel = p->scratch, *x = panel + BRAID_K_BLOCK * BRAID_PANEL_WIDTH;
+    const float *rows[BRAID_TILE_ROWS];
+    for (int64_t m = 0; m < p->m; m += most_rows) {
+        int64_t end = at_most(m + most_rows, p->m);
+        int64_t k_step = room / (end - m) / BRAID_K_BLOCK * BRAID_K_BLOCK;  // so much of the rows' x is packed at once
+        int64_t k0 = 0;
         do {
-            int64_t count = at_most(p->k - k, BRAID_K_BLOCK);
-            for (int64_t n = n0; n < at_most(n0 + n_step, p->n); n += BRAID_PANEL_WIDTH) {
-                pack_weights(p, n, k, count, p->scratch);
-                matmul_panel(p, p->scratch, n, k, count);
+            int64_t x_k = at_most(k_step, p->k - k0);
+            float *to = x;
+            for (int64_t i = m, n; i < end; i += n, to += n * x_k) {
+                n = tile_rows(end - i);
+                for (int64_t r = 0; r < n; r++) rows[r] = x_row(p, i + r) + k0;
+                pack_tile(rows, n, x_k, to);
             }
-            k += BRAID_K_BLOCK;
-        } while (k < p->k);
+            for (int64_t n = 0; n < p->n; n += BRAID_PANEL_WIDTH) {
+                int64_t k = k0;
+                do {
+                    int64_t count = at_most(k0 + x_k - k, BRAID_K_BLOCK);
+                    pack_weights(p, n, k, count, panel);
+                    bool first = k == 0 && !p->accumulate;
+                    bool again = k + count < k0 + x_k;  // the next panel continues this one
+                    braid_wanted wanted = wanted_weights(
+                        p, again ? n : n + BRAID_PANEL_WIDTH, again ? k + count : k0,
+                        (end - m + BRAID_TILE_ROWS - 1) / BRAID_TILE_ROWS);
+                    matmul_panel(p, panel, m, end, n, count, x, x_k, k - k0, first, wanted);
+                    k += count;
+                } while (k < k0 + x_k);
+            }
+            k0 += x_k;
+        } while (k0 < p->k);
+    }
+}
+
+/// One chunk of 64 bytes of each of sixteen rows, used where it is transposed.
+BRAID_INLINE void direct_chunk(
+    braid_dtype dtype, int m, const u16 v[16], int64_t count, f16 scale, const float *const *x, int64_t k, f16 *a
+) {
+    const int each = (int)(4 / bytes_of(dtype));
+    if (count == 16 * each) {
+        BRAID_UNROLL for (int j = 0; j < 16; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++) {
+                f16 w = widen_element(dtype, v[j], e, scale);
+                BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = fma16(splat(x[r][k + j * each + e]), w, a[r]);
+            }
+    } else {
+        for (int j = 0; j < 16; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++) {
+                if (j * each + e >= count) return;
+                f16 w = widen_element(dtype, v[j], e, scale);
+                BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = fma16(splat(x[r][k + j * each + e]), w, a[r]);
+            }
+    }
+}
+
+/// Outputs n ..< n + 16 of all (`m`, a constant) rows.
+BRAID_INLINE void direct_group(
+    const braid_matmul *p, braid_dtype dtype, int m, const float *const *x, int64_t n, int64_t lanes, f16 *a
+) {
+    const int64_t step = 64 / bytes_of(dtype), stride = p->w.stride * bytes_of(dtype);
+    const char *rows[16];
+    u16 v[16];
+    for (int64_t l = 0; l < 16; l++) rows[l] = weight_bytes(&p->w, n + at_most(l, lanes - 1), 0);
+    for (int64_t k = 0, end; k < p->k; k = end) {
+        end = p->k;
+        f16 scale = scales_at(p, n, lanes, k, &end);
+        int64_t i = k;
+        if (lanes == 16)
+            for (; i + step <= end; i += step) {
+                int64_t offset = i * bytes_of(dtype);
+                BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[0] + l * stride + offset + BRAID_AHEAD, 0, 3);
+                load_columns(rows, offset, v);
+                direct_chunk(dtype, m, v, step, scale, x, i, a);
+            }
+        for (; i < end; i += step) {
+            load_some_columns(rows, lanes, i * bytes_of(dtype), (end - i) * bytes_of(dtype), v);
+            direct_chunk(dtype, m, v, at_most(end - i, step), scale, x, i, a);
+        }
+    }
+}
+
+BRAID_INLINE void direct_of(const braid_matmul *p, braid_dtype dtype, int m) {
+    const float *x[BRAID_DIRECT_ROWS];
+    BRAID_UNROLL for (int r = 0; r < m; r++) x[r] = x_row(p, r);
+    for (int64_t n = 0; n < p->n; n += 16) {
+        int64_t lanes = at_most(16, p->n - n);
+        f16 a[BRAID_DIRECT_ROWS];
+        BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = p->accumulate ? load_some(out_row(p, r) + n, lanes) : splat(0);
+        direct_group(p, dtype, m, x, n, lanes, a);
+        BRAID_UNROLL for (int r = 0; r < m; r++) store_some(out_row(p, r) + n, a[r], lanes);
+    }
+}
+
+BRAID_INLINE void direct_rows(const braid_matmul *p, braid_dtype dtype) {
+    switch (p->m) {
+    case 4: direct_of(p, dtype, 4); break;
+    case 3: direct_of(p, dtype, 3); break;
+    case 2: direct_of(p, dtype, 2); break;
+    default: direct_of(p, dtype, 1); break;
+    }
+}
+
+static void matmul(const braid_matmul *p) {
+    if (p->m == 0) return;
+    if (p->transposed || p->m > BRAID_DIRECT_ROWS) return matmul_panels(p);
+    switch (p->w.dtype) {
+    case BRAID_F32: return direct_rows(p, BRAID_F32);
+    case BRAID_BF16: return direct_rows(p, BRAID_BF16);
+    case BRAID_FP8: return direct_rows(p, BRAID_FP8);
+    case BRAID_INT8: return direct_rows(p, BRAID_INT8);
     }
 }
 
 static void embedding(const braid_embedding *p) {
     const braid_weight *w = &p->w;
-    int64_t bytes = bytes_of(w->dtype);
     for (int64_t i = 0; i < p->m; i++) {
         int64_t row = p->ids[i];
-        const char *from = (const char *)w->data + row * w->stride * bytes;
         float *out = p->out + i * p->out_stride;
-        bool scaled = w->dtype == BRAID_FP8 || w->dtype == BRAID_INT8;
         for (int64_t n = 0, lanes; n < p->n; n += lanes) {
             // Sixteen at a time, fewer at the end and where a block of scales ends.
             lanes = at_most(lanes_left(p->n - n), 128 - (w->column + n) % 128);
-            f16 scale = splat(scaled ? scale_at(w, row, n) : 0);
-            f16 v = splat(0);
+            f16 scale = splat(w->scale ? scale_at(w, row, n) : 0), v = splat(0);
+            const char *from = weight_bytes(w, row, n);
             switch (w->dtype) {
-            case BRAID_F32: v = widen_row(BRAID_F32, from + n * bytes, lanes, scale); break;
-            case BRAID_BF16: v = widen_row(BRAID_BF16, from + n * bytes, lanes, scale); break;
-            case BRAID_FP8: v = widen_row(BRAID_FP8, from + n * bytes, lanes, scale); break;
-            case BRAID_INT8: v = widen_row(BRAID_INT8, from + n * bytes, lanes, scale); break;
+            case BRAID_F32: v = widen_row(BRAID_F32, from, lanes, scale); break;
+            case BRAID_BF16: v = widen_row(BRAID_BF16, from, lanes, scale); break;
+            case BRAID_FP8: v = widen_row(BRAID_FP8, from, lanes, scale); break;
+            case BRAID_INT8: v = widen_row(BRAID_INT8, from, lanes, scale); break;
             }
             store_some(out + n, v, lanes);
         }

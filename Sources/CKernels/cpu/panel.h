@@ -52,15 +52,16 @@ BRAID_INLINE void transpose16(u16 v[16]) {
     }
 }
 
-/// The E4M3 bytes in the low bytes of `v` (other bits are ignored), exactly. No denormal operand anywhere, so that the
-/// processor's denormal modes do not matter: a subnormal m * 2^-9 is 2^-6 (1 + m / 8) - 2^-6.
-BRAID_INLINE f16 widen_fp8(u16 v) {
-    u16 magnitude = (v & 0x7F) << 20, sign = (v & 0x80) << 24;
-    u16 normal = magnitude + (120u << 23);
-    u16 subnormal = (u16)((f16)(magnitude + (121u << 23)) - splat(0x1p-6f));
-    u16 nan = (u16)(magnitude == 0x7F00000u) & 0x7FC00000u;
-    i16 is_subnormal = magnitude < (1u << 23);
-    return (f16)(bits_where(is_subnormal, subnormal, normal) | nan | sign);
+/// The E4M3 bytes that begin at bit 8 `e` of each lane, exactly and without denormal operands, so that the processor's
+/// denormal modes do not matter. With the exponent moved, a normal value is `normal`; m * 2^-9 of a subnormal one is
+/// 2^-6 (1 + m / 8) - 2^-6. Computed for every value, the wrong one of the two is always larger.
+BRAID_INLINE f16 widen_fp8(u16 v, int e) {
+    u16 magnitude = (e < 3 ? v << (uint32_t)(20 - 8 * e) : v >> 4) & 0x7F00000u;
+    u16 sign = (v << (uint32_t)(24 - 8 * e)) & 0x80000000u;
+    f16 normal = (f16)(magnitude + (120u << 23));
+    f16 subnormal = (f16)(magnitude + (121u << 23)) - splat(0x1p-6f);
+    f16 value = __builtin_elementwise_min(normal, subnormal);
+    return (f16)((u16)value | ((u16)(magnitude == 0x7F00000u) & 0x7FC00000u) | sign);
 }
 
 /// Element `e` of the stored elements that share each 32-bit lane, times its scale if the type has scales.
@@ -68,7 +69,7 @@ BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
     switch (dtype) {
     case BRAID_F32: return (f16)v;
     case BRAID_BF16: return e ? (f16)(v & 0xFFFF0000u) : (f16)(v << 16);
-    case BRAID_FP8: return widen_fp8(v >> (8 * (uint32_t)e)) * scale;
+    case BRAID_FP8: return widen_fp8(v, e) * scale;
     case BRAID_INT8: return __builtin_convertvector((i16)(v << (24 - 8 * (uint32_t)e)) >> 24, f16) * scale;
     }
     return scale;
@@ -109,7 +110,7 @@ BRAID_INLINE void load_some_columns(const char *const *rows, int64_t lanes, int6
 }
 
 BRAID_INLINE void pack_rows_of(
-    braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, float *panel
+    braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, int64_t width, float *panel
 ) {
     const int each = (int)(4 / bytes_of(dtype)), step = 16 * each;
     u16 v[16];
@@ -119,7 +120,7 @@ BRAID_INLINE void pack_rows_of(
             load_columns(rows, i * bytes_of(dtype), v);
             BRAID_UNROLL for (int j = 0; j < 16; j++)
                 BRAID_UNROLL for (int e = 0; e < each; e++)
-                    store16(panel + (i + j * each + e) * BRAID_PANEL_WIDTH, widen_element(dtype, v[j], e, scale));
+                    store16(panel + (i + j * each + e) * width, widen_element(dtype, v[j], e, scale));
         }
     }
     for (; i < k; i += step) {
@@ -127,7 +128,7 @@ BRAID_INLINE void pack_rows_of(
         for (int j = 0; j < 16; j++)
             BRAID_UNROLL for (int e = 0; e < each; e++)
                 if (i + j * each + e < k)
-                    store16(panel + (i + j * each + e) * BRAID_PANEL_WIDTH, widen_element(dtype, v[j], e, scale));
+                    store16(panel + (i + j * each + e) * width, widen_element(dtype, v[j], e, scale));
     }
 }
 
@@ -135,32 +136,67 @@ BRAID_INLINE void pack_rows_of(
 static void pack_rows(
     braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, float *panel
 ) {
+    const int64_t width = BRAID_PANEL_WIDTH;
     switch (dtype) {
-    case BRAID_F32: return pack_rows_of(BRAID_F32, rows, lanes, k, scale, panel);
-    case BRAID_BF16: return pack_rows_of(BRAID_BF16, rows, lanes, k, scale, panel);
-    case BRAID_FP8: return pack_rows_of(BRAID_FP8, rows, lanes, k, scale, panel);
-    case BRAID_INT8: return pack_rows_of(BRAID_INT8, rows, lanes, k, scale, panel);
+    case BRAID_F32: return pack_rows_of(BRAID_F32, rows, lanes, k, scale, width, panel);
+    case BRAID_BF16: return pack_rows_of(BRAID_BF16, rows, lanes, k, scale, width, panel);
+    case BRAID_FP8: return pack_rows_of(BRAID_FP8, rows, lanes, k, scale, width, panel);
+    case BRAID_INT8: return pack_rows_of(BRAID_INT8, rows, lanes, k, scale, width, panel);
     }
+}
+
+/// The rows of a tile as [k][rows], where a tile finds all it needs behind one pointer. Writes up to 16 floats more.
+static void pack_tile(const float *const *x, int64_t rows, int64_t k, float *to) {
+    const char *from[16];
+    for (int64_t r = 0; r < 16; r++) from[r] = (const char *)x[at_most(r, rows - 1)];
+    if (rows == BRAID_TILE_ROWS) pack_rows_of(BRAID_F32, from, rows, k, splat(0), BRAID_TILE_ROWS, to);
+    else pack_rows_of(BRAID_F32, from, rows, k, splat(0), rows, to);
+}
+
+/// Rows of the next tile when `left` remain: as even as can be, because a low tile has too few chains to fill the units.
+BRAID_INLINE int64_t tile_rows(int64_t left) {
+    int64_t tiles = (left + BRAID_TILE_ROWS - 1) / BRAID_TILE_ROWS;
+    return (left + tiles - 1) / tiles;
+}
+
+/// Rows that will be packed next, to be fetched meanwhile: piece i, fetched at step 4 i of a tile, is `lines` cache lines
+/// of row i / BRAID_PIECES. BRAID_PIECES pieces make the row's K block.
+typedef struct {
+    const char *from;
+    int64_t row, piece;  // bytes from one to the next
+    int lines;
+} braid_wanted;
+
+#define BRAID_K_BLOCK 256  // k of a panel of weights: 32 KiB, which stay in the first level of cache
+#define BRAID_PIECES (BRAID_K_BLOCK / 4 / BRAID_PANEL_WIDTH)
+
+BRAID_INLINE void fetch_piece(braid_wanted wanted, int64_t i) {
+    uint64_t row = (uint64_t)i / BRAID_PIECES, piece = (uint64_t)i % BRAID_PIECES;
+    const char *from = wanted.from + (int64_t)row * wanted.row + (int64_t)piece * wanted.piece;
+    for (int line = 0; line < wanted.lines; line++) __builtin_prefetch(from + 64 * line, 0, 2);
 }
 
 /// Continues rows * BRAID_PANEL vectors of chains down a panel. `rows` is a constant where this is inlined.
 BRAID_INLINE void run_chains(
-    int rows, const float *const *x, const float *panel, int64_t k, f16 a[BRAID_TILE_ROWS][BRAID_PANEL]
+    int rows, const float *x, const float *panel, int64_t k, braid_wanted wanted, f16 a[BRAID_TILE_ROWS][BRAID_PANEL]
 ) {
-    // Several steps at a time: a dozen row pointers do not fit the registers and are reloaded each time around.
     int64_t i = 0;
     for (; i + 4 <= k; i += 4) {
+        fetch_piece(wanted, (int64_t)((uint64_t)i / 4));
         BRAID_UNROLL for (int j = 0; j < 4; j++) {
             f16 w[BRAID_PANEL];
-            BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) w[v] = load16(panel + (i + j) * BRAID_PANEL_WIDTH + 16 * v);
+            BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) w[v] = load16(panel + j * BRAID_PANEL_WIDTH + 16 * v);
             BRAID_UNROLL for (int r = 0; r < rows; r++)
-                BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) a[r][v] = fma16(splat(x[r][i + j]), w[v], a[r][v]);
+                BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++)
+                    a[r][v] = fma16(splat(x[j * rows + r]), w[v], a[r][v]);
         }
+        x += 4 * rows;
+        panel += 4 * BRAID_PANEL_WIDTH;
     }
-    for (; i < k; i++)
+    for (; i < k; i++, x += rows, panel += BRAID_PANEL_WIDTH)
         BRAID_UNROLL for (int r = 0; r < rows; r++)
             BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++)
-                a[r][v] = fma16(splat(x[r][i]), load16(panel + i * BRAID_PANEL_WIDTH + 16 * v), a[r][v]);
+                a[r][v] = fma16(splat(x[r]), load16(panel + 16 * v), a[r][v]);
 }
 
 /// Calls `tile(constant, ...)` with the constant that `rows` is.
