@@ -73,5 +73,7 @@ extension JSONValue {
     static func count(_ value: Int) -> JSONValue { .number(JSONNumber(value)) }
 
     /// `null` for what could not be measured.
-    static func measured(_ value: Double?) -> JSONValue { value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null }
+    static func measured(_ value: Double?) -> JSONValue {
+        value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null
+    }
 }

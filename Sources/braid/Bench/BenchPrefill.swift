@@ -69,9 +69,8 @@ struct BenchPrefill: AsyncParsableCommand {
     }
 
     private func heading(_ setup: RankBench.Setup) -> String {
-        let run = "\(setup.name): \(setup.kernels.rawValue), 1 thread, chunks of \(setup.chunk), "
-            + "medians of \(repetitions) (least – most)"
-        return run + "\n"
+        "\(setup.name): \(setup.kernels.rawValue), 1 thread, chunks of \(setup.chunk), "
+            + "medians of \(repetitions) (least – most)\n"
             + columns("tokens", "new", "seconds of the new", "tokens/s", "GFLOP/s", "seconds to first token")
     }
 }

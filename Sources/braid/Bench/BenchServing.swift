@@ -81,7 +81,9 @@ struct BenchServing: AsyncParsableCommand {
 
     func validate() throws {
         var problems = traffic.validate()
-        if let maxConcurrency, maxConcurrency < 1 { problems.append("--max-concurrency: \(maxConcurrency) is not positive") }
+        if let maxConcurrency, maxConcurrency < 1 {
+            problems.append("--max-concurrency: \(maxConcurrency) is not positive")
+        }
         if let vocabSize, !(1...Int(Int32.max)).contains(vocabSize) {
             problems.append("--vocab-size: \(vocabSize) is not between 1 and \(Int32.max)")
         }
@@ -95,7 +97,8 @@ struct BenchServing: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let address = try baseUrl.map { try ServerAddress(url: $0) }
+        let address =
+            try baseUrl.map { try ServerAddress(url: $0) }
             ?? ServerAddress(host: host, port: port ?? backend.defaultPort)
         let environment = ProcessInfo.processInfo.environment
         let http = HTTPClient(
@@ -168,7 +171,7 @@ struct BenchServing: AsyncParsableCommand {
         guard let extraRequestBody else { return [] }
         do {
             guard let members = try JSONValue(parsing: extraRequestBody).object else {
-                throw ValidationError("--extra-request-body: this is not a JSON object; write for example {\"top_p\": 0.9}")
+                throw ValidationError("--extra-request-body is not a JSON object; write for example {\"top_p\": 0.9}")
             }
             return members
         } catch let error as JSONError {

@@ -82,7 +82,8 @@ package struct ServingReport: Sendable {
             lines.append(Self.banner(latency.title, "-"))
             add("Mean \(latency.name) (ms)", latency.values.mean)
             add("Median \(latency.name) (ms)", latency.values.median)
-            for percent in [90, 99] { add("P\(percent) \(latency.name) (ms)", latency.values.percentile(Double(percent))) }
+            add("P90 \(latency.name) (ms)", latency.values.percentile(90))
+            add("P99 \(latency.name) (ms)", latency.values.percentile(99))
         }
         return (lines + [String(repeating: "=", count: 50)]).joined(separator: "\n")
     }

@@ -60,7 +60,9 @@ package struct ServingTraffic: Sendable, Equatable {
         check("--num-prompts", requests, 1...1_000_000)
         check("--random-input-len", inputLength, 1...100_000_000)
         check("--random-output-len", outputLength, 1...100_000_000)
-        if !(0...1).contains(rangeRatio) { problems.append("--random-range-ratio: \(rangeRatio) is not between 0 and 1") }
+        if !(0...1).contains(rangeRatio) {
+            problems.append("--random-range-ratio: \(rangeRatio) is not between 0 and 1")
+        }
         if !(rate > 0) { problems.append("--request-rate: \(rate) is not positive; inf sends everything at once") }
         return problems
     }

@@ -1,0 +1,37 @@
+import Testing
+import braid
+
+@Suite struct MeasurementTests {
+    @Test func `percentiles lie on the line between neighbours`() {
+        let values = Measurements([40, 10, 30, 20])
+        #expect(values.median == 25)
+        #expect(values.percentile(0) == 10)
+        #expect(values.percentile(100) == 40)
+        // numpy.percentile([10, 20, 30, 40], 90)
+        #expect(abs(values.percentile(90)! - 37) < 1e-12)
+        #expect(values.mean == 25)
+        #expect(abs(values.standardDeviation! - 125.0.squareRoot()) < 1e-12)
+    }
+
+    @Test func `one value is its own median and percentile`() {
+        let values = Measurements([7])
+        #expect(values.median == 7)
+        #expect(values.percentile(99) == 7)
+        #expect(values.standardDeviation == 0)
+    }
+
+    @Test func `nothing measured is nil and not zero`() {
+        let values = Measurements([])
+        #expect(values.median == nil)
+        #expect(values.mean == nil)
+        #expect(values.standardDeviation == nil)
+        #expect(values.maximum == nil)
+    }
+
+    @Test func `lengths are read, sorted and made unique`() throws {
+        #expect(try ascendingCounts("4K, 1024,1k") == [1024, 4096])
+        for text in ["", "1,", "-1", "0", "1.5K", "K", "99999999999999999999"] {
+            #expect(throws: (any Error).self, "\(text)") { try ascendingCounts(text) }
+        }
+    }
+}
