@@ -1,0 +1,66 @@
+# Two commands: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export LC_ALL := C.UTF-8
+
+# The kernels are C: only an optimized build is worth running. Tests use the same folder and flags, so that
+# nothing is compiled twice.
+BUILD := swift build -c release
+# What `Scripts/check` looks for warnings in; the compiler does not repeat those of a module that did not change.
+BUILD_LOG := .build/build.log
+logged = mkdir -p .build; { echo "== $(1)"; $(1); } 2>&1 | tee -a $(BUILD_LOG)
+
+MODEL ?= Models/demo
+PORT ?= 30000
+DEMO := Models/demo
+DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
+
+.PHONY: help setup build build-tests demo serve test unit-tests end-to-end-tests check format bench oracle clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
+
+setup: ## Install what is missing of the system's packages, and check the toolchain
+	@Scripts/setup
+
+build: setup ## Build the braid command
+	@$(call logged,$(BUILD))
+
+demo: build ## Find a number in a document of 17,000 tokens, with the model of this repository
+	.build/release/braid generate --model-path $(DEMO) --prompt-file $(DEMO_PROMPT) \
+	    --expect ' 68157' --max-new-tokens 12
+
+serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
+	.build/release/braid serve --model-path $(MODEL) --port $(PORT)
+
+test: unit-tests end-to-end-tests ## Everything that proves the code right
+
+build-tests: setup
+	@$(call logged,$(BUILD) --build-tests)
+
+unit-tests: build-tests .venv-test ## The tests in Swift
+	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
+	swift test -c release --skip-build --disable-xctest
+
+end-to-end-tests: build-tests .venv-test ## OpenAI's client against a running server
+	.venv-test/bin/python Tests/EndToEndTests/run
+
+.PHONY: .venv-test
+.venv-test: setup
+	@Scripts/venv $@ Tests/EndToEndTests/requirements.txt
+
+check: build-tests ## The rules that are not tests: format, arrows, warnings, …
+	@Scripts/check
+
+format: ## Rewrite the Swift sources in the committed format
+	swift format --in-place --recursive --parallel Sources Tests Package.swift
+
+bench: build ## Measure Braid and its peer on this machine
+	@Scripts/bench
+
+oracle: setup ## Make the golden values anew, from the independent implementation
+	@Scripts/oracle
+
+clean: ## Remove what was built; virtual environments stay
+	rm -rf .build
