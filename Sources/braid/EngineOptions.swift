@@ -37,7 +37,8 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Option(help: "Requests that may wait; more are refused with 429.")
     var maxQueuedRequests = 1024
 
-    @Option(help: "Prompt tokens of one request computed in one step; -1 for no limit.")
+    @Option(
+        parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for no limit.")
     var chunkedPrefillSize = 1024
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")

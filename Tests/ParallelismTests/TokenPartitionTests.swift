@@ -6,9 +6,11 @@ import Testing
 
     /// Every total from nothing to four rounds of the largest degree, in one request and in several.
     static func batches(_ ranks: Int) -> [[Int]] {
-        (0...4 * ranks * ranks).filter { $0 < 40 || $0 % 7 == 0 }.flatMap { total in
-            [[total], [1, total], [total, 0, ranks, 2 * ranks + 1]]
+        var batches: [[Int]] = []
+        for total in 0...4 * ranks * ranks where total < 40 || total % 7 == 0 {
+            batches += [[total], [1, total], [total, 0, ranks, 2 * ranks + 1]]
         }
+        return batches
     }
 
     @Test(arguments: PartitionStrategy.allCases, degrees)

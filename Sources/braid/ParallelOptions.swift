@@ -1,0 +1,142 @@
+import ArgumentParser
+import Foundation
+package import Parallelism
+
+/// How many ranks run a model and what each of them does, in the spellings users of other engines know.
+package struct ParallelOptions: ParsableArguments, Sendable {
+    // Sizes are lists so that two spellings with different values are noticed.
+
+    @Option(
+        name: [.customLong("tp-size"), .customLong("tp"), .customLong("tensor-parallel-size")],
+        help: """
+            Ranks, all together: attn-dp-size × attn-cp-size × ranks that share the heads. Default: the fewest that the \
+            other sizes divide.
+            """)
+    var tpSize: [Int] = []
+
+    @Option(
+        name: [
+            .customLong("attn-cp-size"), .customLong("cp-size"), .customLong("attention-context-parallel-size"),
+            .customLong("prefill-context-parallel-size"),
+        ],
+        help: "Ranks that share the rows of each prompt; 4 alone means four ranks. Default: 1.")
+    var attnCpSize: [Int] = []
+
+    @Option(
+        name: [.customLong("attn-dp-size"), .customLong("attention-data-parallel-size")],
+        help: "Groups of ranks with different requests. Default: 1.")
+    var attnDpSize: [Int] = []
+
+    @Option(
+        name: [.customLong("dp-size"), .customLong("dp"), .customLong("data-parallel-size")],
+        help: "With --enable-dp-attention the same as --attn-dp-size.")
+    var dpSize: [Int] = []
+
+    @Flag(help: "Makes --dp-size mean groups of ranks within one server.")
+    var enableDpAttention = false
+
+    @Option(
+        name: [.customLong("ep-size"), .customLong("ep"), .customLong("expert-parallel-size")],
+        help: """
+            Ranks with different experts; the others share each expert's width. Default: as many as divide the experts.
+            """)
+    var epSize: [Int] = []
+
+    @Option(
+        name: [.customLong("pp-size"), .customLong("pipeline-parallel-size")],
+        help: "Stages of consecutive layers; 1 for now.")
+    var ppSize: [Int] = []
+
+    @Option(help: "Layers of each stage, such as 31,30; for when there are stages.")
+    var ppLayerPartition: LayerCounts?
+
+    @Option(help: "Ranks that share a dense layer's feed-forward: 1, or those that share the heads (the default).")
+    var moeDenseTpSize: [Int] = []
+
+    @Option(
+        name: [.customLong("cp-strategy"), .customLong("nsa-prefill-cp-mode")],
+        help: "How rows are dealt to context ranks: interleave (the default), zigzag or contiguous.")
+    var cpStrategy: [PartitionStrategy] = []
+
+    @Flag(
+        name: [.customLong("enable-prefill-cp"), .customLong("enable-nsa-prefill-context-parallel")],
+        help: "Without --attn-cp-size all ranks share the rows; with it, as without this flag.")
+    var enablePrefillCp = false
+
+    @Option(
+        name: [.customLong("moe-a2a-backend")],
+        help: "How rows reach their experts: none (all ranks see all rows, the default) or alltoall.")
+    var moeA2aBackend: [ExpertExchangeKind] = []
+
+    package init() {}
+
+    /// What was given; `resolve` tells whether it can be run.
+    ///
+    /// - Parameter environment: for the one variable whose meaning is a flag here.
+    package func request(environment: [String: String] = ProcessInfo.processInfo.environment) -> ParallelRequest {
+        var request = ParallelRequest()
+        func agreed<Value: Hashable>(_ parameter: String, _ values: [Value]) -> Value? {
+            if Set(values).count > 1 {
+                let list = values.map { "\($0)" }.joined(separator: " and ")
+                request.problems.append(.init(parameter: parameter, message: "given as \(list); give it once"))
+            }
+            return values.last
+        }
+        request.tpSize = agreed("tp_size", tpSize)
+        request.attnCPSize = agreed("attn_cp_size", attnCpSize)
+        request.attnDPSize = agreed("attn_dp_size", attnDpSize + (enableDpAttention ? dpSize : []))
+        request.epSize = agreed("ep_size", epSize)
+        request.ppSize = agreed("pp_size", ppSize)
+        request.moeDenseTPSize = agreed("moe_dense_tp_size", moeDenseTpSize)
+        request.strategy = agreed("cp_strategy", cpStrategy)
+        request.exchange = agreed("moe_a2a_backend", moeA2aBackend)
+        if !enableDpAttention, let replicas = agreed("dp_size", dpSize), replicas != 1 {
+            request.problems.append(
+                .init(
+                    parameter: "dp_size",
+                    message: "\(replicas) whole replicas are as many servers; for groups of ranks within this one add "
+                        + "--enable-dp-attention",
+                    given: replicas, legal: [1]))
+        }
+        request.ppLayerPartition = ppLayerPartition?.layers
+        request.contextFillsRanks = enablePrefillCp
+        if let partition = environment["SGLANG_PP_LAYER_PARTITION"], !partition.isEmpty {
+            request.problems.append(
+                .init(
+                    parameter: "SGLANG_PP_LAYER_PARTITION",
+                    message: "the environment is not read; unset it, and once pipelines are built write "
+                        + "--pp-layer-partition \(partition)"))
+        }
+        return request
+    }
+
+    /// Numbers of layers, separated by commas.
+    struct LayerCounts: ExpressibleByArgument, Sendable {
+        let layers: [Int]
+
+        init?(argument: String) {
+            let parts = argument.split(separator: ",", omittingEmptySubsequences: false)
+            layers = parts.compactMap { Int($0) }
+            guard layers.count == parts.count, layers.allSatisfy({ $0 > 0 }) else { return nil }
+        }
+    }
+}
+
+extension PartitionStrategy: ExpressibleByArgument {
+    package init?(argument: String) {
+        switch argument {
+        case "round-robin-split": self = .interleaved
+        case "in-seq-split": self = .zigzag
+        default: self.init(rawValue: argument)
+        }
+    }
+}
+
+extension ExpertExchangeKind: ExpressibleByArgument {
+    package init?(argument: String) {
+        switch argument {
+        case "deepep": self = .allToAll
+        default: self.init(rawValue: argument)
+        }
+    }
+}
