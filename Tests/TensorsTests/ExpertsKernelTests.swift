@@ -226,7 +226,7 @@ struct ExpertsKernelTests {
         for level in KernelLevel.all {
             for _ in 0..<40 {
                 var example = combination(&dice, absent: false)
-                (example.firstGroup, example.groups, example.slices) = (0, 8, 1)
+                (example.firstGroup, example.groups) = (0, 8)
                 example.expertsPerGroup *= 2
                 let whole = example.run(level)
                 var parts = (0..<ranks).map { rank in

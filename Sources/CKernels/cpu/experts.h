@@ -16,21 +16,22 @@ BRAID_INLINE void combine_columns(
     const int32_t *chosen = p->chosen + row * p->k, *slot = p->slot + row * p->k;
     f16 stack[32][BRAID_COMBINE_VECTORS];
     int depth = 0;
-    for (int64_t slice = 0; slice < p->slices; slice++) {
-        const float *y = p->y + slice * p->slots * p->y_stride + column;
-        int64_t j = 0;
-        while (j < p->k && chosen[j] < p->first_group * p->experts_per_group) j++;
-        for (int64_t group = 0; group < p->groups; group++) {
-            int64_t end = (p->first_group + group + 1) * p->experts_per_group;
+    int64_t next = 0;
+    while (next < p->k && chosen[next] < p->first_group * p->experts_per_group) next++;
+    for (int64_t group = 0; group < p->groups; group++) {
+        int64_t begin = next, end = (p->first_group + group + 1) * p->experts_per_group;
+        while (next < p->k && chosen[next] < end) next++;
+        for (int64_t slice = 0; slice < p->slices; slice++) {
+            const float *y = p->y + slice * p->slots * p->y_stride + column;
             f16 sum[BRAID_COMBINE_VECTORS];
             for (int v = 0; v < vectors; v++) sum[v] = splat(0);
-            for (; j < p->k && chosen[j] < end; j++) {
+            for (int64_t j = begin; j < next; j++) {
                 if (slot[j] < 0) continue;
                 const float *part = y + slot[j] * p->y_stride;
                 for (int v = 0; v < vectors - 1; v++) sum[v] = sum[v] + load16(part + 16 * v);
                 sum[vectors - 1] = sum[vectors - 1] + load_some(part + 16 * (vectors - 1), last);
             }
-            int64_t leaf = slice * p->groups + group;
+            int64_t leaf = group * p->slices + slice;
             for (; leaf & 1; leaf >>= 1) {
                 depth--;
                 for (int v = 0; v < vectors; v++) sum[v] = stack[depth][v] + sum[v];

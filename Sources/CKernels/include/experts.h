@@ -24,12 +24,13 @@ typedef struct {
     float *weights;         // [m, k]
 } braid_gate;
 
-/// Sums the outputs of each row's experts: `out[r] = tree over slices (tree over groups (sum of the group's experts))`.
+/// Sums the outputs of each row's experts: `out[r] = tree over groups (tree over slices (sum of the group's experts))`.
 ///
 /// `y` holds, for each K-slice s of the down projection and each (row, expert) slot, the partial output, the router's
 /// weight already multiplied in: y + (s * slots + slot) * y_stride. Within a group of `experts_per_group` consecutive
 /// experts: plain additions by ascending expert. Groups (`groups`, a power of two, from `first_group`) and slices
-/// (`slices`, a power of two) are balanced binary trees in index order, groups inside slices.
+/// (`slices`, a power of two) are balanced binary trees in index order, slices inside groups: a rank that holds some
+/// groups whole has one partial to send.
 /// A slot below zero is an expert somebody else holds. What is absent adds nothing; a result with nothing is +0,
 /// and every leaf has +0 added, so that no negative zero can tell who computed what.
 typedef struct {

@@ -16,9 +16,9 @@ static float leaf_sum(const braid_combine *p, int64_t row, int64_t column, int64
     return sum;
 }
 
-/// The balanced tree over leaves `first ..< first + count`; leaf `slice * groups + group`.
+/// The balanced tree over leaves `first ..< first + count`; leaf `group * slices + slice`.
 static float tree_sum(const braid_combine *p, int64_t row, int64_t column, int64_t first, int64_t count) {
-    if (count == 1) return leaf_sum(p, row, column, first / p->groups, first % p->groups);
+    if (count == 1) return leaf_sum(p, row, column, first % p->slices, first / p->slices);
     float left = tree_sum(p, row, column, first, count / 2);
     float right = tree_sum(p, row, column, first + count / 2, count / 2);
     return left + right;
