@@ -1,5 +1,6 @@
 // Every kernel for processors with AVX-512.
 #if defined(__x86_64__)
+#include <immintrin.h>
 #include <immintrin.h>  // before the attribute: its functions carry their own
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"), min_vector_width(512))), apply_to = function)
@@ -7,6 +8,7 @@
 #define BRAID_TABLE_NAME "AVX-512"
 #define BRAID_REGISTERS 32  // sixteen-lane values the register file holds
 #define BRAID_COMPRESS      // packing chosen lanes is one instruction
+#define BRAID_WORD_TABLES 1  // looks sixteen-bit words up in a table of registers
 #include "table.h"
 #pragma clang attribute pop
 #endif

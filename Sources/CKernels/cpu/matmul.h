@@ -1,12 +1,18 @@
-// Matrix products. Many rows: panels of weights are widened and transposed once, then every tile of rows runs its chains
-// down them. Few rows: the chains run straight from the registers in which the weights were transposed.
+// Matrix products: panels of weights are widened and transposed once, then every tile of rows runs its chains down them.
+// Few rows are bound by the reading of the weights and have their own way.
 #pragma once
 
 #include "../include/matmul.h"
 #include "panel.h"
 
-#define BRAID_DIRECT_ROWS 4  // up to so many rows no panel is made
-#define BRAID_AHEAD 1024     // bytes of each weight row fetched ahead then
+// Up to so many rows no panel is made, and BRAID_AHEAD bytes of each weight row are fetched ahead. More than sixteen
+// weight rows side by side read main memory more slowly.
+#if BRAID_REGISTERS >= 32
+#define BRAID_FEW_ROWS 8
+#else
+#define BRAID_FEW_ROWS 4
+#endif
+#define BRAID_AHEAD 512
 
 /// The scales of sixteen outputs beginning at `n`, for k up to `*end` (lowered to where they change).
 BRAID_INLINE f16 scales_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t *end) {
@@ -166,32 +172,25 @@ static void matmul_panels(const braid_matmul *p) {
     }
 }
 
-/// One chunk of 64 bytes of each of sixteen rows, used where it is transposed.
-BRAID_INLINE void direct_chunk(
+/// Continues the chains of `m` rows with elements of sixteen weight rows, straight from the registers in which those
+/// were transposed. `m` is a constant, and so is `count` but at the end.
+BRAID_INLINE void few_chains(
     braid_dtype dtype, int m, const u16 v[16], int64_t count, f16 scale, const float *const *x, int64_t k, f16 *a
 ) {
     const int each = (int)(4 / bytes_of(dtype));
-    if (count == 16 * each) {
-        BRAID_UNROLL for (int j = 0; j < 16; j++)
-            BRAID_UNROLL for (int e = 0; e < each; e++) {
-                f16 w = widen_element(dtype, v[j], e, scale);
-                BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = fma16(splat(x[r][k + j * each + e]), w, a[r]);
-            }
-    } else {
-        for (int j = 0; j < 16; j++)
-            BRAID_UNROLL for (int e = 0; e < each; e++) {
-                if (j * each + e >= count) return;
-                f16 w = widen_element(dtype, v[j], e, scale);
-                BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = fma16(splat(x[r][k + j * each + e]), w, a[r]);
-            }
-    }
+    BRAID_UNROLL for (int j = 0; j < 16; j++)
+        BRAID_UNROLL for (int e = 0; e < each; e++) {
+            if (j * each + e >= count) return;
+            f16 w = widen_element(dtype, v[j], e, scale);
+            BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = fma16(splat(x[r][k + j * each + e]), w, a[r]);
+        }
 }
 
-/// Outputs n ..< n + 16 of all (`m`, a constant) rows.
-BRAID_INLINE void direct_group(
+/// Outputs n ..< n + lanes, at most sixteen, of all rows. `m` is a constant.
+BRAID_INLINE void few_outputs(
     const braid_matmul *p, braid_dtype dtype, int m, const float *const *x, int64_t n, int64_t lanes, f16 *a
 ) {
-    const int64_t step = 64 / bytes_of(dtype), stride = p->w.stride * bytes_of(dtype);
+    const int64_t step = 64 / bytes_of(dtype), stride = p->w.stride * bytes_of(dtype), bytes = p->k * bytes_of(dtype);
     const char *rows[16];
     u16 v[16];
     for (int64_t l = 0; l < 16; l++) rows[l] = weight_bytes(&p->w, n + at_most(l, lanes - 1), 0);
@@ -201,48 +200,60 @@ BRAID_INLINE void direct_group(
         int64_t i = k;
         if (lanes == 16)
             for (; i + step <= end; i += step) {
-                int64_t offset = i * bytes_of(dtype);
-                BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[0] + l * stride + offset + BRAID_AHEAD, 0, 3);
+                int64_t offset = i * bytes_of(dtype), ahead = offset + BRAID_AHEAD;
+                if (ahead >= bytes) ahead += 16 * stride - bytes;  // the next rows' beginning
+                BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[0] + l * stride + ahead, 0, 0);
                 load_columns(rows, offset, v);
-                direct_chunk(dtype, m, v, step, scale, x, i, a);
+                few_chains(dtype, m, v, step, scale, x, i, a);
             }
         for (; i < end; i += step) {
-            load_some_columns(rows, lanes, i * bytes_of(dtype), (end - i) * bytes_of(dtype), v);
-            direct_chunk(dtype, m, v, at_most(end - i, step), scale, x, i, a);
+            int64_t count = at_most(end - i, step);
+            load_some_columns(rows, lanes, i * bytes_of(dtype), count * bytes_of(dtype), v);
+            few_chains(dtype, m, v, count, scale, x, i, a);
         }
     }
 }
 
-BRAID_INLINE void direct_of(const braid_matmul *p, braid_dtype dtype, int m) {
-    const float *x[BRAID_DIRECT_ROWS];
+BRAID_INLINE void few_of(const braid_matmul *p, braid_dtype dtype, int m) {
+    const float *x[BRAID_FEW_ROWS];
     BRAID_UNROLL for (int r = 0; r < m; r++) x[r] = x_row(p, r);
     for (int64_t n = 0; n < p->n; n += 16) {
         int64_t lanes = at_most(16, p->n - n);
-        f16 a[BRAID_DIRECT_ROWS];
+        f16 a[BRAID_FEW_ROWS];
         BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = p->accumulate ? load_some(out_row(p, r) + n, lanes) : splat(0);
-        direct_group(p, dtype, m, x, n, lanes, a);
+        few_outputs(p, dtype, m, x, n, lanes, a);
         BRAID_UNROLL for (int r = 0; r < m; r++) store_some(out_row(p, r) + n, a[r], lanes);
     }
 }
 
-BRAID_INLINE void direct_rows(const braid_matmul *p, braid_dtype dtype) {
+BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
     switch (p->m) {
-    case 4: direct_of(p, dtype, 4); break;
-    case 3: direct_of(p, dtype, 3); break;
-    case 2: direct_of(p, dtype, 2); break;
-    default: direct_of(p, dtype, 1); break;
+#if BRAID_FEW_ROWS == 8
+    case 8: few_of(p, dtype, 8); break;
+    case 7: few_of(p, dtype, 7); break;
+    case 6: few_of(p, dtype, 6); break;
+    case 5: few_of(p, dtype, 5); break;
+#endif
+    case 4: few_of(p, dtype, 4); break;
+    case 3: few_of(p, dtype, 3); break;
+    case 2: few_of(p, dtype, 2); break;
+    default: few_of(p, dtype, 1); break;
+    }
+}
+
+static void matmul_few(const braid_matmul *p) {
+    switch (p->w.dtype) {
+    case BRAID_F32: return few_rows(p, BRAID_F32);
+    case BRAID_BF16: return few_rows(p, BRAID_BF16);
+    case BRAID_FP8: return few_rows(p, BRAID_FP8);
+    case BRAID_INT8: return few_rows(p, BRAID_INT8);
     }
 }
 
 static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
-    if (p->transposed || p->m > BRAID_DIRECT_ROWS) return matmul_panels(p);
-    switch (p->w.dtype) {
-    case BRAID_F32: return direct_rows(p, BRAID_F32);
-    case BRAID_BF16: return direct_rows(p, BRAID_BF16);
-    case BRAID_FP8: return direct_rows(p, BRAID_FP8);
-    case BRAID_INT8: return direct_rows(p, BRAID_INT8);
-    }
+    if (p->transposed || p->m > BRAID_FEW_ROWS) matmul_panels(p);
+    else matmul_few(p);
 }
 
 static void embedding(const braid_embedding *p) {

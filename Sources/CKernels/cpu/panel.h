@@ -52,6 +52,34 @@ BRAID_INLINE void transpose16(u16 v[16]) {
     }
 }
 
+#if BRAID_WORD_TABLES
+/// E4M3 magnitudes as BF16, which holds each exactly.
+#define BRAID_E4M3(e) \
+    (e) + 0x3C00, (e) + 0x3C10, (e) + 0x3C20, (e) + 0x3C30, (e) + 0x3C40, (e) + 0x3C50, (e) + 0x3C60, (e) + 0x3C70
+static const uint16_t e4m3_as_bf16[128] __attribute__((aligned(64))) = {
+    0x0000, 0x3B00, 0x3B80, 0x3BC0, 0x3C00, 0x3C20, 0x3C40, 0x3C60,  // subnormal
+    BRAID_E4M3(0x080), BRAID_E4M3(0x100), BRAID_E4M3(0x180), BRAID_E4M3(0x200), BRAID_E4M3(0x280),
+    BRAID_E4M3(0x300), BRAID_E4M3(0x380), BRAID_E4M3(0x400), BRAID_E4M3(0x480), BRAID_E4M3(0x500),
+    BRAID_E4M3(0x580), BRAID_E4M3(0x600), BRAID_E4M3(0x680), BRAID_E4M3(0x700),
+    0x4380, 0x4390, 0x43A0, 0x43B0, 0x43C0, 0x43D0, 0x43E0, 0x7FC0,
+};
+
+/// The low E4M3 byte of each 16-bit word as BF16.
+BRAID_INLINE u16 e4m3_words(u16 v) {
+    const __m512i *table = (const __m512i *)e4m3_as_bf16;
+    __m512i w = (__m512i)v;
+    __m512i small = _mm512_permutex2var_epi16(table[0], w, table[1]);  // looks at six bits
+    __m512i large = _mm512_permutex2var_epi16(table[2], w, table[3]);
+    __m512i magnitude = _mm512_mask_mov_epi16(small, _mm512_test_epi16_mask(w, _mm512_set1_epi16(0x40)), large);
+    return (u16)magnitude | ((v << 8) & 0x80008000u);
+}
+
+/// The E4M3 bytes that begin at bit 8 `e` of each lane, exactly.
+BRAID_INLINE f16 widen_fp8(u16 v, int e) {
+    u16 words = e4m3_words(e & 1 ? v >> 8 : v);
+    return (f16)(e & 2 ? words & 0xFFFF0000u : words << 16);
+}
+#else
 /// The E4M3 bytes that begin at bit 8 `e` of each lane, exactly and without denormal operands, so that the processor's
 /// denormal modes do not matter. With the exponent moved, a normal value is `normal`; m * 2^-9 of a subnormal one is
 /// 2^-6 (1 + m / 8) - 2^-6. Computed for every value, the wrong one of the two is always larger.
@@ -63,6 +91,7 @@ BRAID_INLINE f16 widen_fp8(u16 v, int e) {
     f16 value = __builtin_elementwise_min(normal, subnormal);
     return (f16)((u16)value | ((u16)(magnitude == 0x7F00000u) & 0x7FC00000u) | sign);
 }
+#endif
 
 /// Element `e` of the stored elements that share each 32-bit lane, times its scale if the type has scales.
 BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
@@ -109,27 +138,32 @@ BRAID_INLINE void load_some_columns(const char *const *rows, int64_t lanes, int6
     transpose16(v);
 }
 
+/// The elements of 64 bytes of each of `lanes` rows, `count` at most, into sixteen lanes of [k][width].
+BRAID_INLINE void pack_chunk(
+    braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t offset, int64_t count, f16 scale, int64_t width,
+    float *to
+) {
+    const int each = (int)(4 / bytes_of(dtype));
+    u16 v[16];
+    if (lanes == 16 && count >= 16 * each) {
+        load_columns(rows, offset, v);
+        BRAID_UNROLL for (int j = 0; j < 16; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++)
+                store16(to + (j * each + e) * width, widen_element(dtype, v[j], e, scale));
+    } else {
+        load_some_columns(rows, lanes, offset, count * bytes_of(dtype), v);
+        for (int j = 0; j < 16; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++)
+                if (j * each + e < count) store16(to + (j * each + e) * width, widen_element(dtype, v[j], e, scale));
+    }
+}
+
 BRAID_INLINE void pack_rows_of(
     braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, int64_t width, float *panel
 ) {
-    const int each = (int)(4 / bytes_of(dtype)), step = 16 * each;
-    u16 v[16];
-    int64_t i = 0;
-    if (lanes == 16) {
-        for (; i + step <= k; i += step) {
-            load_columns(rows, i * bytes_of(dtype), v);
-            BRAID_UNROLL for (int j = 0; j < 16; j++)
-                BRAID_UNROLL for (int e = 0; e < each; e++)
-                    store16(panel + (i + j * each + e) * width, widen_element(dtype, v[j], e, scale));
-        }
-    }
-    for (; i < k; i += step) {
-        load_some_columns(rows, lanes, i * bytes_of(dtype), (k - i) * bytes_of(dtype), v);
-        for (int j = 0; j < 16; j++)
-            BRAID_UNROLL for (int e = 0; e < each; e++)
-                if (i + j * each + e < k)
-                    store16(panel + (i + j * each + e) * width, widen_element(dtype, v[j], e, scale));
-    }
+    const int64_t step = 64 / bytes_of(dtype);
+    for (int64_t i = 0; i < k; i += step)
+        pack_chunk(dtype, rows, lanes, i * bytes_of(dtype), k - i, scale, width, panel + i * width);
 }
 
 /// `k` elements of each of `lanes` rows into sixteen lanes of a panel; the lanes behind become zero.
