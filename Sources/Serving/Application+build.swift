@@ -1,0 +1,32 @@
+package import Hummingbird
+import HummingbirdCore
+import NIOCore
+
+/// The server, ready to run: used alike by the command and by the tests.
+/// - Parameter onListening: called with the port once connections are taken.
+/// - Precondition: `configuration.validate()` found nothing.
+package func buildApplication(
+    configuration: ServerConfiguration, slot: ModelSlot,
+    onListening: @escaping @Sendable (Int) async -> Void = { _ in }
+) -> some ApplicationProtocol {
+    precondition(configuration.validate().isEmpty, "an invalid configuration")
+    let table = RouteTable(configuration: configuration, slot: slot)
+    let router = Router(context: ServingContext.self, options: .autoGenerateHeadEndpoints)
+    router.add(middleware: ErrorResponses(metrics: slot.metrics, routes: table))
+    if let key = configuration.apiKey { router.add(middleware: BearerAuthentication(key: key)) }
+    for route in table.routes {
+        router.on(RouterPath(route.pattern), method: route.method, use: route.handler)
+    }
+    let channel = HTTP1Channel.Configuration(
+        additionalChannelHandlers: [HangUpHandler()],
+        idleTimeout: .seconds(1) * Int64(max(1, (configuration.idleTimeout / .seconds(1)).rounded())),
+        httpDecoderConfiguration: .init(
+            maxHeaderFieldSize: configuration.maxHeaderBytes, maxHeaderListSize: configuration.maxHeaderBytes,
+            maxHeaderFieldCount: configuration.maxHeaderCount))
+    return Application(
+        router: router, server: .http1(configuration: channel),
+        configuration: ApplicationConfiguration(
+            address: .hostname(configuration.host, port: configuration.port), serverName: "braid",
+            availableConnectionsDelegate: MaximumAvailableConnections(configuration.maxConnections)),
+        onServerRunning: { channel in await onListening(channel.localAddress?.port ?? configuration.port) })
+}

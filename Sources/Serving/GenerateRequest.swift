@@ -1,0 +1,102 @@
+import Inference
+import Tokenization
+
+/// A checked request to `/generate`, in SGLang's shape.
+struct GenerateRequest {
+    /// `n` for each prompt in turn.
+    let requests: [TextRequest]
+    /// The `rid` of each of `requests`.
+    let ids: [String]
+    /// True when the answer is a list: for a list of prompts, or more than one choice.
+    let isBatch: Bool
+    let returnsLogProbs: Bool
+    /// Whether log-probabilities come with the text of their tokens.
+    let returnsTokenText: Bool
+    let streams: Bool
+
+    init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
+        let limits = configuration.requests
+        let sampling = try SamplingFields(
+            fields.object("sampling_params") ?? .empty, names: .generate, leastMaxTokens: 0, defaultMaxTokens: 128,
+            service: service, limits: limits)
+        let (prompts, isList) = try Self.prompts(fields, service: service)
+        guard prompts.count * sampling.choices <= limits.maxSequences else {
+            throw .invalid(
+                "text",
+                "\(prompts.count) prompts with n = \(sampling.choices) are more than the "
+                    + "\(limits.maxSequences) sequences a request may ask for")
+        }
+        isBatch = isList || sampling.choices > 1
+        streams = try fields.bool("stream") ?? false
+        returnsLogProbs = try fields.bool("return_logprob") ?? false
+        returnsTokenText = try fields.bool("return_text_in_logprobs") ?? false
+        let start = try fields.integer("logprob_start_len", in: -1...Int.max) ?? -1
+        let most = min(limits.maxTopLogProbs, service.engine.limits.maxTopLogProbs)
+        let topCount = try fields.integer("top_logprobs_num", in: 0...most) ?? 0
+        for prompt in prompts where returnsLogProbs && start >= prompt.count {
+            throw .invalid(
+                "logprob_start_len",
+                "logprob_start_len is \(start), but the prompt has \(prompt.count) tokens; use -1 for none of them")
+        }
+        let scores =
+            returnsLogProbs ? LogProbOptions(topCount: topCount, promptStart: start < 0 ? nil : start) : nil
+        let requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores) }
+        self.requests = requests
+        ids = try Self.ids(fields, count: requests.count)
+    }
+
+    /// `text` or `input_ids`, one or a list.
+    private static func prompts(
+        _ fields: RequestFields, service: TextService
+    ) throws(RequestError) -> (prompts: [[Int32]], isList: Bool) {
+        switch (fields.value("text"), fields.value("input_ids")) {
+        case (.some, .some): throw .invalid("input_ids", "give either text or input_ids, not both")
+        case (nil, nil): throw .invalid("text", "there is no prompt: give text or input_ids")
+        case (.some(let value), nil):
+            if let text = value.string { return ([service.tokens(of: text, addingBeginning: true)], false) }
+            guard let elements = value.array, !elements.isEmpty else {
+                throw .invalid("text", "text must be a string or a list of at least one string")
+            }
+            var prompts: [[Int32]] = []
+            for (index, element) in elements.enumerated() {
+                guard let text = element.string else {
+                    throw .invalid("text", "text[\(index)] must be a string, not \(element.kindName)")
+                }
+                prompts.append(service.tokens(of: text, addingBeginning: true))
+            }
+            return (prompts, true)
+        case (nil, .some(let value)):
+            let vocabulary = service.engine.limits.vocabularySize
+            guard let elements = value.array, let first = elements.first else {
+                throw .invalid("input_ids", "input_ids must be a list of token ids, or a list of such lists")
+            }
+            guard case .array = first else {
+                return (
+                    [try RequestFields.tokens(elements, path: "input_ids", vocabularySize: vocabulary)], false
+                )
+            }
+            var prompts: [[Int32]] = []
+            for (index, element) in elements.enumerated() {
+                guard let ids = element.array else {
+                    throw .invalid("input_ids", "input_ids[\(index)] must be a list, not \(element.kindName)")
+                }
+                prompts.append(
+                    try RequestFields.tokens(ids, path: "input_ids[\(index)]", vocabularySize: vocabulary))
+            }
+            return (prompts, true)
+        }
+    }
+
+    /// `rid`: one name, or one for each answer; made up if absent.
+    private static func ids(_ fields: RequestFields, count: Int) throws(RequestError) -> [String] {
+        guard let value = fields.value("rid") else { return (0..<count).map { _ in Envelope.randomDigits() } }
+        if let name = value.string {
+            return count == 1 ? [name] : (0..<count).map { "\(name)_\($0)" }
+        }
+        let names = value.array?.compactMap(\.string) ?? []
+        guard names.count == count, value.array?.count == count else {
+            throw .invalid("rid", "rid must be a string, or a list of \(count) strings, one for each answer")
+        }
+        return names
+    }
+}

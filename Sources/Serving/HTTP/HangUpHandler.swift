@@ -1,0 +1,64 @@
+import NIOCore
+import Synchronization
+
+/// Notices that a client has closed its side of a connection, also while its request is being answered.
+///
+/// A client that closes its sending side alone counts as gone: HTTP clients do not do that while they wait.
+final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
+    typealias InboundIn = NIOAny
+
+    private struct State {
+        var isGone = false
+        var nextWatch = 0
+        var actions: [Int: @Sendable () -> Void] = [:]
+    }
+
+    private let state = Mutex(State())
+
+    /// Keeps an action waiting for the client to hang up; dropping it calls the action off.
+    final class Watch: Sendable {
+        private let handler: HangUpHandler
+        private let number: Int
+
+        fileprivate init(handler: HangUpHandler, number: Int) {
+            self.handler = handler
+            self.number = number
+        }
+
+        deinit { handler.forget(number) }
+    }
+
+    /// Calls `action` at once if the client is gone already.
+    func watch(_ action: @escaping @Sendable () -> Void) -> Watch {
+        let (number, isGone) = state.withLock { state in
+            state.nextWatch += 1
+            if !state.isGone { state.actions[state.nextWatch] = action }
+            return (state.nextWatch, state.isGone)
+        }
+        if isGone { action() }
+        return Watch(handler: self, number: number)
+    }
+
+    private func forget(_ number: Int) {
+        state.withLock { _ = $0.actions.removeValue(forKey: number) }
+    }
+
+    private func hangUp() {
+        let actions = state.withLock { state in
+            state.isGone = true
+            defer { state.actions = [:] }
+            return state.actions
+        }
+        for action in actions.values { action() }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .inputClosed = event as? ChannelEvent { hangUp() }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        hangUp()
+        context.fireChannelInactive()
+    }
+}

@@ -1,0 +1,62 @@
+import Hummingbird
+import Tokenization
+
+extension Response {
+    static func json(_ value: JSONValue, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]) -> Response {
+        var headers = headers
+        headers[.contentType] = "application/json"
+        let body = ByteBuffer(string: value.pythonText)
+        headers[.contentLength] = String(body.readableBytes)
+        return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: body))
+    }
+
+    static func text(_ text: String, contentType: String) -> Response {
+        Response(
+            status: .ok, headers: [.contentType: contentType],
+            body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
+    }
+
+    /// An error in OpenAI's shape.
+    static func error(_ error: RequestError) -> Response {
+        var headers: HTTPFields = [:]
+        switch error.kind {
+        case .overloaded(let seconds): headers[.retryAfter] = String(seconds)
+        case .unauthorized: headers[.wwwAuthenticate] = "Bearer"
+        // What is left of the body will not be read.
+        case .timeout, .tooLarge: headers[.connection] = "close"
+        default: break
+        }
+        return .json(error.json, status: error.status, headers: headers)
+    }
+}
+
+extension RequestError {
+    var status: HTTPResponse.Status {
+        switch kind {
+        case .invalid: .badRequest
+        case .unauthorized: .unauthorized
+        case .notFound: .notFound
+        case .methodNotAllowed: .methodNotAllowed
+        case .timeout: .requestTimeout
+        case .tooLarge: .contentTooLarge
+        case .overloaded: .tooManyRequests
+        case .unavailable: .serviceUnavailable
+        case .failed: .internalServerError
+        }
+    }
+
+    var json: JSONValue {
+        let type =
+            switch kind {
+            case .overloaded: "rate_limit_error"
+            case .unavailable, .failed: "server_error"
+            default: "invalid_request_error"
+            }
+        return .fields([
+            "error": .fields([
+                "message": .string(message), "type": .string(type), "param": .optional(parameter),
+                "code": .optional(code),
+            ])
+        ])
+    }
+}

@@ -1,0 +1,47 @@
+import Hummingbird
+import Inference
+import Tokenization
+
+/// Whether the process lives (`/health`), can take work (`/ready`), what it measures and how it is set up.
+struct HealthRoutes: Sendable {
+    let configuration: ServerConfiguration
+    let slot: ModelSlot
+
+    func health(_ request: Request, _ context: ServingContext) async throws -> Response {
+        .json(.fields(["status": .string("ok")]))
+    }
+
+    func ready(_ request: Request, _ context: ServingContext) async throws -> Response {
+        _ = try slot.service()
+        return .json(.fields(["status": .string("ready")]))
+    }
+
+    func metrics(_ request: Request, _ context: ServingContext) async throws -> Response {
+        .text(
+            slot.metrics.text(model: configuration.servedModelName, status: slot.loaded?.engine.status()),
+            contentType: "text/plain; version=0.0.4; charset=utf-8")
+    }
+
+    /// Everything a client may know of the set-up; never the key.
+    func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
+        let service = try slot.service()
+        let (limits, status) = (service.engine.limits, service.engine.status())
+        return .json(
+            .fields([
+                "served_model_name": .string(configuration.servedModelName),
+                "context_length": .integer(limits.contextLength),
+                "vocab_size": .integer(limits.vocabularySize),
+                "max_queued_requests": .integer(limits.maxQueuedRequests),
+                "max_top_logprobs": .integer(min(limits.maxTopLogProbs, configuration.requests.maxTopLogProbs)),
+                "max_choices": .integer(configuration.requests.maxChoices),
+                "max_body_bytes": .integer(configuration.maxBodyBytes),
+                "page_size": .integer(status.pageSize),
+                "kv_pages": .integer(status.totalPages),
+                "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
+                "default_sampling_params": .fields([
+                    "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),
+                    "top_k": .integer(service.defaults.topK),
+                ]),
+            ]))
+    }
+}

@@ -1,0 +1,149 @@
+import Inference
+import Synchronization
+
+/// What `/metrics` tells, in the text format of Prometheus: times measured here, load reported by the engine.
+package final class ServerMetrics: Sendable {
+    /// Counts of observed times at or below each bound, with their sum.
+    struct Histogram {
+        let bounds: [Double]
+        /// One more than `bounds`: the last counts what is above all of them.
+        private(set) var counts: [UInt64]
+        private(set) var sum = 0.0
+
+        init(bounds: [Double]) {
+            self.bounds = bounds
+            counts = Array(repeating: 0, count: bounds.count + 1)
+        }
+
+        mutating func observe(_ duration: Duration) {
+            let seconds = duration / .seconds(1)
+            counts[bounds.firstIndex { seconds <= $0 } ?? bounds.count] += 1
+            sum += seconds
+        }
+    }
+
+    private struct Outcome: Hashable {
+        var route: String
+        var status: Int
+    }
+
+    private struct State {
+        var timeToFirstToken = Histogram(bounds: [
+            0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640,
+        ])
+        var interToken = Histogram(bounds: [
+            0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.4, 0.8, 1.6, 3.2,
+        ])
+        var endToEnd = Histogram(bounds: [
+            0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560,
+        ])
+        var outcomes: [Outcome: UInt64] = [:]
+        var aborted: UInt64 = 0
+        var failed: UInt64 = 0
+    }
+
+    private let state = Mutex(State())
+
+    package init() {}
+
+    func observeFirstToken(after duration: Duration) { state.withLock { $0.timeToFirstToken.observe(duration) } }
+    func observeNextToken(after duration: Duration) { state.withLock { $0.interToken.observe(duration) } }
+    func observeRequest(of duration: Duration) { state.withLock { $0.endToEnd.observe(duration) } }
+    func countAborted() { state.withLock { $0.aborted += 1 } }
+    func countFailed() { state.withLock { $0.failed += 1 } }
+
+    /// - Parameter route: a route's pattern, never a path a client made up, so that the number of series is bounded.
+    func countResponse(route: String, status: Int) {
+        state.withLock { $0.outcomes[Outcome(route: route, status: status), default: 0] += 1 }
+    }
+
+    /// - Parameter status: `nil` while no engine is loaded: its figures are then left out.
+    func text(model: String, status: EngineStatus?) -> String {
+        let state = self.state.withLock { $0 }
+        var page = MetricsPage(model: model)
+        page.histogram("time_to_first_token_seconds", "From arrival to the first token.", state.timeToFirstToken)
+        page.histogram("inter_token_latency_seconds", "Between tokens of a request.", state.interToken)
+        page.histogram("e2e_request_latency_seconds", "From arrival to the last token.", state.endToEnd)
+        page.family("requests_total", "counter", "HTTP responses by route and status.")
+        for (outcome, count) in state.outcomes.sorted(by: {
+            ($0.key.route, $0.key.status) < ($1.key.route, $1.key.status)
+        }) {
+            page.sample(
+                "requests_total", Double(count), labels: [("route", outcome.route), ("status", String(outcome.status))])
+        }
+        page.single("aborted_requests_total", "counter", "Generations given up by their client.", Double(state.aborted))
+        page.single("failed_requests_total", "counter", "Generations that failed in the engine.", Double(state.failed))
+        if let status { Self.write(status, to: &page) }
+        return page.text
+    }
+
+    private static func write(_ status: EngineStatus, to page: inout MetricsPage) {
+        let used = status.totalPages == 0 ? 0 : Double(status.usedPages) / Double(status.totalPages)
+        let gauges: [(String, String, Double)] = [
+            ("num_running_reqs", "Requests being computed.", Double(status.running)),
+            ("num_queue_reqs", "Requests waiting.", Double(status.queued)),
+            ("token_usage", "Share of the KV pages in use, 0 to 1.", used),
+            ("kv_pages_used", "KV pages in use.", Double(status.usedPages)),
+            ("kv_pages_free", "KV pages free.", Double(status.freePages)),
+            ("kv_pages_total", "All KV pages.", Double(status.totalPages)),
+            ("kv_page_size_tokens", "Tokens on a KV page.", Double(status.pageSize)),
+            ("engine_up", "1 while the engine can serve.", status.failure == nil ? 1 : 0),
+        ]
+        for (name, explanation, value) in gauges { page.single(name, "gauge", explanation, value) }
+        let counters: [(String, String, UInt64)] = [
+            ("prompt_tokens_total", "Prompt tokens taken in.", status.promptTokens),
+            ("generation_tokens_total", "Tokens generated.", status.generatedTokens),
+            ("preemptions_total", "Requests set back to make room.", status.preemptions),
+            ("engine_steps_total", "Forward steps.", status.steps),
+        ]
+        for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
+    }
+}
+
+/// The text format of Prometheus, version 0.0.4.
+private struct MetricsPage {
+    private(set) var text = ""
+    let model: String
+
+    init(model: String) { self.model = model }
+
+    mutating func family(_ name: String, _ type: String, _ explanation: String) {
+        text += "# HELP braid:\(name) \(explanation)\n# TYPE braid:\(name) \(type)\n"
+    }
+
+    mutating func sample(_ name: String, _ value: Double, labels: [(String, String)] = []) {
+        let list = ([("model_name", model)] + labels).map { "\($0.0)=\"\(Self.escaped($0.1))\"" }
+        text += "braid:\(name){\(list.joined(separator: ","))} \(Self.number(value))\n"
+    }
+
+    mutating func single(_ name: String, _ type: String, _ explanation: String, _ value: Double) {
+        family(name, type, explanation)
+        sample(name, value)
+    }
+
+    mutating func histogram(_ name: String, _ explanation: String, _ histogram: ServerMetrics.Histogram) {
+        family(name, "histogram", explanation)
+        var total: UInt64 = 0
+        for (bound, count) in zip(histogram.bounds.map(Self.number) + ["+Inf"], histogram.counts) {
+            total += count
+            sample("\(name)_bucket", Double(total), labels: [("le", bound)])
+        }
+        sample("\(name)_sum", histogram.sum)
+        sample("\(name)_count", Double(total))
+    }
+
+    private static func number(_ value: Double) -> String {
+        Int(exactly: value).map(String.init) ?? String(value)
+    }
+
+    private static func escaped(_ label: String) -> String {
+        label.reduce(into: "") { text, character in
+            switch character {
+            case "\\": text += "\\\\"
+            case "\"": text += "\\\""
+            case "\n": text += "\\n"
+            default: text.append(character)
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+import Foundation
+import Inference
+import Synchronization
+
+/// The place of the service in a server that answers before the model is loaded and while it shuts down.
+package final class ModelSlot: Sendable {
+    private enum Content {
+        case loading
+        case loaded(TextService)
+        case failed(String)
+    }
+
+    private struct State {
+        var content: Content
+        var isDraining = false
+    }
+
+    private let state: Mutex<State>
+    let metrics = ServerMetrics()
+    /// Seconds since 1970 when the server was set up.
+    let created = Int(Date().timeIntervalSince1970)
+
+    /// - Parameter service: `nil` while the model is still being loaded.
+    package init(_ service: TextService? = nil) {
+        state = Mutex(State(content: service.map(Content.loaded) ?? .loading))
+    }
+
+    package func fill(with service: TextService) {
+        state.withLock { $0.content = .loaded(service) }
+    }
+
+    /// Says that loading did not work, and why.
+    package func fail(_ reason: String) {
+        state.withLock { $0.content = .failed(reason) }
+    }
+
+    /// From now on new work is refused; what runs goes on.
+    package func startDraining() {
+        state.withLock { $0.isDraining = true }
+    }
+
+    /// The service, also of a server that takes no new work.
+    var loaded: TextService? {
+        state.withLock { if case .loaded(let service) = $0.content { service } else { nil } }
+    }
+
+    /// The service for new work.
+    /// - Throws: why there is none now.
+    func service() throws(RequestError) -> TextService {
+        let state = self.state.withLock { $0 }
+        if state.isDraining { throw .draining }
+        switch state.content {
+        case .loading:
+            throw RequestError(
+                .unavailable, "the model is still being loaded; try again when /ready answers 200", code: "loading")
+        case .failed(let reason):
+            throw RequestError(.unavailable, "the model could not be loaded: \(reason)", code: "engine_failed")
+        case .loaded(let service):
+            let status = service.engine.status()
+            if let failure = status.failure { throw RequestError(EngineError.failed(failure)) }
+            if status.isDraining { throw .draining }
+            return service
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import Tokenization
+
+/// Reads the `messages` of a chat request.
+enum ChatMessageFields {
+    static func messages(_ fields: RequestFields) throws(RequestError) -> [ChatMessage] {
+        guard let values = try fields.array("messages") else {
+            throw .invalid("messages", "messages is missing; give a list of at least one message")
+        }
+        guard !values.isEmpty else { throw .invalid("messages", "messages is empty; give at least one message") }
+        var messages: [ChatMessage] = []
+        for (index, value) in values.enumerated() {
+            messages.append(try message(RequestFields(value, path: "messages[\(index)]")))
+        }
+        return messages
+    }
+
+    private static func message(_ fields: RequestFields) throws(RequestError) -> ChatMessage {
+        let name = try fields.string("role")
+        guard let role = name.flatMap(ChatMessage.Role.init(rawValue:)) else {
+            let path = fields.path(of: "role")
+            let known = ChatMessage.Role.allCases.map(\.rawValue).joined(separator: ", ")
+            throw .invalid(path, "\(path) must be one of \(known)\(name.map { ", not '\($0.prefix(32))'" } ?? "")")
+        }
+        let calls = try toolCalls(fields)
+        guard calls.isEmpty || role == .assistant else {
+            throw .invalid(fields.path(of: "tool_calls"), "only an assistant's message has tool_calls")
+        }
+        guard let content = try content(fields) ?? (calls.isEmpty ? nil : "") else {
+            let path = fields.path(of: "content")
+            throw .invalid(path, "\(path) is missing; give a text or a list of text parts")
+        }
+        return ChatMessage(
+            role, content, reasoning: try fields.string("reasoning_content"), toolCalls: calls,
+            toolCallID: try fields.string("tool_call_id"))
+    }
+
+    /// A text, or parts of type `text`, which are joined as they are.
+    private static func content(_ fields: RequestFields) throws(RequestError) -> String? {
+        guard let value = fields.value("content") else { return nil }
+        if let text = value.string { return text }
+        let path = fields.path(of: "content")
+        guard let parts = value.array else {
+            throw .invalid(path, "\(path) must be a text or a list of text parts, not \(value.kindName)")
+        }
+        var text = ""
+        for (index, part) in parts.enumerated() {
+            let part = try RequestFields(part, path: "\(path)[\(index)]")
+            guard try part.string("type") == "text" else {
+                throw .invalid(
+                    part.path(of: "type"), "\(part.path(of: "type")) must be \"text\": this model reads text only")
+            }
+            guard let piece = try part.string("text") else {
+                throw .invalid(part.path(of: "text"), "\(part.path(of: "text")) is missing")
+            }
+            text += piece
+        }
+        return text
+    }
+
+    private static func toolCalls(_ fields: RequestFields) throws(RequestError) -> [ChatToolCall] {
+        var calls: [ChatToolCall] = []
+        for (index, value) in (try fields.array("tool_calls") ?? []).enumerated() {
+            let call = try RequestFields(value, path: "\(fields.path(of: "tool_calls"))[\(index)]")
+            let function = try call.object("function") ?? .empty
+            guard let name = try function.string("name") else {
+                let path = call.path(of: "function")
+                throw .invalid(path, "\(path) must be an object with name and arguments")
+            }
+            calls.append(
+                ChatToolCall(
+                    id: try call.string("id"), name: name, arguments: try function.string("arguments") ?? "{}"))
+        }
+        return calls
+    }
+}

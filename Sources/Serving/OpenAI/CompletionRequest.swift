@@ -1,0 +1,86 @@
+import Inference
+import Tokenization
+
+/// A checked request to `/v1/completions`.
+struct CompletionRequest {
+    /// `n` for each prompt in turn.
+    let requests: [TextRequest]
+    let choicesPerPrompt: Int
+    let echoes: Bool
+    /// `nil` when no log-probabilities are wanted.
+    let topLogProbs: Int?
+    let stream: StreamFields
+
+    init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
+        try fields.requireModel(configuration.servedModelName)
+        let limits = configuration.requests
+        stream = try StreamFields(fields)
+        if let suffix = try fields.string("suffix"), !suffix.isEmpty {
+            throw .invalid("suffix", "suffix: this model only continues text; it does not fill in")
+        }
+        if let bestOf = try fields.integer("best_of", in: 1...Int.max), bestOf != 1 {
+            throw .invalid("best_of", "best_of is not supported; use n and choose among the answers")
+        }
+        echoes = try fields.bool("echo") ?? false
+        let most = min(limits.maxTopLogProbs, service.engine.limits.maxTopLogProbs)
+        topLogProbs = try fields.integer("logprobs", in: 0...most)
+        let sampling = try SamplingFields(
+            fields, names: .openAI, leastMaxTokens: 0, defaultMaxTokens: 16, service: service, limits: limits)
+        choicesPerPrompt = sampling.choices
+        let prompts = try Self.prompts(fields, service: service)
+        guard prompts.count * sampling.choices <= limits.maxSequences else {
+            throw .invalid(
+                "prompt",
+                "\(prompts.count) prompts with n = \(sampling.choices) are more than the "
+                    + "\(limits.maxSequences) sequences a request may ask for")
+        }
+        let promptStart = echoes ? 0 : nil
+        let scores = topLogProbs.map { LogProbOptions(topCount: $0, promptStart: promptStart) }
+        requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores) }
+    }
+
+    /// `prompt`: a text, tokens, or a list of either.
+    private static func prompts(_ fields: RequestFields, service: TextService) throws(RequestError) -> [[Int32]] {
+        guard let value = fields.value("prompt") else {
+            throw .invalid("prompt", "prompt is missing; give a text, a list of token ids, or a list of either")
+        }
+        if let text = value.string { return [service.tokens(of: text, addingBeginning: true)] }
+        guard let elements = value.array else {
+            throw .invalid("prompt", "prompt must be a text, a list of token ids, or a list of either")
+        }
+        guard let first = elements.first else { throw .invalid("prompt", "prompt is an empty list") }
+        let vocabulary = service.engine.limits.vocabularySize
+        if case .number = first {
+            return [try RequestFields.tokens(elements, path: "prompt", vocabularySize: vocabulary)]
+        }
+        var prompts: [[Int32]] = []
+        for (index, element) in elements.enumerated() {
+            switch element {
+            case .string(let text): prompts.append(service.tokens(of: text, addingBeginning: true))
+            case .array(let ids):
+                prompts.append(
+                    try RequestFields.tokens(ids, path: "prompt[\(index)]", vocabularySize: vocabulary))
+            default: throw .invalid("prompt", "prompt[\(index)] must be a text or a list of token ids")
+            }
+        }
+        return prompts
+    }
+}
+
+extension RequestFields {
+    /// - Throws: when `model` is missing or is not the name this server serves.
+    func requireModel(_ served: String) throws(RequestError) {
+        guard let model = try string("model") else {
+            throw .invalid("model", "model is missing; this server serves '\(served)'")
+        }
+        guard model == served else { throw .modelNotFound(model, served: served) }
+    }
+}
+
+extension RequestError {
+    static func modelNotFound(_ model: String, served: String) -> RequestError {
+        RequestError(
+            .notFound, "the model '\(model.prefix(256))' does not exist here; this server serves '\(served)'",
+            parameter: "model", code: "model_not_found")
+    }
+}

@@ -1,0 +1,120 @@
+import Foundation
+import Tokenization
+
+/// What all parts of one answer repeat: whose answer, of which kind, from which model, and when.
+struct Envelope: Sendable {
+    let id: String
+    let created: Int
+    let model: String
+    /// The `object` member: what kind of answer this is.
+    let object: String
+
+    init(prefix: String, object: String, model: String) {
+        id = prefix + Self.randomDigits()
+        created = Int(Date().timeIntervalSince1970)
+        self.model = model
+        self.object = object
+    }
+
+    func body(choices: [JSONValue], usage: JSONValue? = nil) -> JSONValue {
+        var members = [
+            JSONMember("id", .string(id)), JSONMember("object", .string(object)),
+            JSONMember("created", .integer(created)), JSONMember("model", .string(model)),
+            JSONMember("choices", .array(choices)),
+        ]
+        if let usage { members.append(JSONMember("usage", usage)) }
+        return .object(members)
+    }
+
+    /// A part of a stream that will end with the usage, or not.
+    func chunk(choices: [JSONValue], _ stream: StreamFields) -> JSONValue {
+        body(choices: choices, usage: stream.includesUsage ? .null : nil)
+    }
+
+    /// 32 hexadecimal digits nobody can guess.
+    static func randomDigits() -> String {
+        (0..<2).map { _ in
+            let digits = String(UInt64.random(in: .min ... .max), radix: 16)
+            return String(repeating: "0", count: 16 - digits.count) + digits
+        }.joined()
+    }
+}
+
+/// Adds up what the choices of a request cost: each prompt once, however many choices it has.
+struct UsageTotals {
+    private let choicesPerPrompt: Int
+    private var promptTokens = 0
+    private var completionTokens = 0
+    private var cachedTokens: Int?
+
+    init(choicesPerPrompt: Int) {
+        self.choicesPerPrompt = choicesPerPrompt
+    }
+
+    mutating func add(_ finish: TextFinish, of index: Int) {
+        completionTokens += finish.completionTokens
+        guard index.isMultiple(of: choicesPerPrompt) else { return }
+        promptTokens += finish.promptTokens
+        if let cached = finish.cachedTokens { cachedTokens = (cachedTokens ?? 0) + cached }
+    }
+
+    var json: JSONValue {
+        .fields([
+            "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
+            "total_tokens": .integer(promptTokens + completionTokens),
+            "prompt_tokens_details": cachedTokens.map { .fields(["cached_tokens": .integer($0)]) } ?? .null,
+        ])
+    }
+}
+
+/// `stream` and `stream_options`, the same for both OpenAI routes.
+struct StreamFields: Sendable {
+    let isOn: Bool
+    let includesUsage: Bool
+
+    init(_ fields: RequestFields) throws(RequestError) {
+        isOn = try fields.bool("stream") ?? false
+        let options = try fields.object("stream_options")
+        guard isOn || options == nil else {
+            throw .invalid("stream_options", "stream_options is only allowed with \"stream\": true")
+        }
+        includesUsage = try options?.bool("include_usage") ?? false
+    }
+}
+
+extension TextFinish.Reason {
+    /// OpenAI's word. An abort has none: it is an error there.
+    var word: String { self == .length ? "length" : "stop" }
+}
+
+extension ClientConnection {
+    /// Hands on events until the last of `count` generations has ended.
+    /// - Parameter showsAborts: true where an answer can say that the engine aborted it; elsewhere that is an error.
+    /// - Throws: `RequestError` when one failed, `CancellationError` when the client went away.
+    ///   In either case, and when `handle` throws, the others are aborted.
+    @concurrent func forEach(
+        of generations: TextGenerations, count: Int, showsAborts: Bool = false,
+        _ handle: @concurrent (Int, TextEvent) async throws -> Void
+    ) async throws {
+        let watch = await onHangUp { generations.cancel() }
+        defer {
+            generations.cancel()
+            withExtendedLifetime(watch) {}
+        }
+        var unfinished = count
+        for await (index, event) in generations.events {
+            switch event {
+            case .failed(let message):
+                throw RequestError(.failed, "the generation failed: \(message)", code: "generation_failed")
+            case .finished(let finish):
+                if finish.reason == .abort, !showsAborts {
+                    throw RequestError(.unavailable, "the engine aborted this request; try again", code: "aborted")
+                }
+                unfinished -= 1
+            case .promptScores, .token: break
+            }
+            try await handle(index, event)
+        }
+        guard unfinished == 0 else { throw CancellationError() }
+    }
+}

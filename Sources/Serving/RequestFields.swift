@@ -1,0 +1,162 @@
+import Tokenization
+
+/// The members of one JSON object of a request, read with the type and range each must have.
+///
+/// `null` counts as absent, unknown members are ignored, and every error names the member by its path.
+struct RequestFields {
+    private let members: JSONValue
+    /// What stands before a member's name in messages: empty, or for example `messages[2].`.
+    private let prefix: String
+
+    /// - Throws: when `value` is not an object; `path` names it in the message.
+    init(_ value: JSONValue, path: String? = nil) throws(RequestError) {
+        guard case .object = value else {
+            throw .invalid(path, "\(path ?? "the request body") must be a JSON object, not \(value.kindName)")
+        }
+        members = value
+        prefix = path.map { $0 + "." } ?? ""
+    }
+
+    /// An object without members.
+    static let empty = RequestFields()
+
+    private init() {
+        members = .object([])
+        prefix = ""
+    }
+
+    func path(of name: String) -> String { prefix + name }
+
+    /// The names of all members, in their order.
+    var names: [String] { members.object?.map(\.key) ?? [] }
+
+    func value(_ name: String) -> JSONValue? {
+        guard let value = members[name], !value.isNull else { return nil }
+        return value
+    }
+
+    func string(_ name: String) throws(RequestError) -> String? {
+        guard let value = value(name) else { return nil }
+        guard let text = value.string else { throw mismatch(name, "a string", value) }
+        return text
+    }
+
+    func bool(_ name: String) throws(RequestError) -> Bool? {
+        guard let value = value(name) else { return nil }
+        guard let flag = value.bool else { throw mismatch(name, "true or false", value) }
+        return flag
+    }
+
+    func array(_ name: String) throws(RequestError) -> [JSONValue]? {
+        guard let value = value(name) else { return nil }
+        guard let elements = value.array else { throw mismatch(name, "an array", value) }
+        return elements
+    }
+
+    func object(_ name: String) throws(RequestError) -> RequestFields? {
+        guard let value = value(name) else { return nil }
+        return try RequestFields(value, path: path(of: name))
+    }
+
+    /// A whole number; `5.0` is taken as 5.
+    func integer(_ name: String, in range: ClosedRange<Int>) throws(RequestError) -> Int? {
+        guard let value = value(name) else { return nil }
+        guard let number = value.wholeNumber else { throw mismatch(name, "an integer", value) }
+        guard range.contains(number) else {
+            throw .invalid(path(of: name), "\(path(of: name)) is \(number); it must be \(range.words)")
+        }
+        return number
+    }
+
+    func number(_ name: String, in range: ClosedRange<Double>, excluding excluded: Double? = nil) throws(RequestError)
+        -> Double?
+    {
+        guard let value = value(name) else { return nil }
+        return try Self.number(value, path: path(of: name), in: range, excluding: excluded)
+    }
+
+    static func number(
+        _ value: JSONValue, path: String, in range: ClosedRange<Double>, excluding excluded: Double? = nil
+    ) throws(RequestError) -> Double {
+        guard case .number(let number) = value else {
+            throw .invalid(path, "\(path) must be a number, not \(value.kindName)")
+        }
+        guard range.contains(number.double), number.double != excluded else {
+            let least = excluded.map { "more than \($0)" } ?? "at least \(range.lowerBound)"
+            throw .invalid(
+                path, "\(path) is \(number.text.prefix(32)); it must be \(least) and at most \(range.upperBound)")
+        }
+        return number.double
+    }
+
+    /// Token ids, each within the vocabulary.
+    func tokens(_ name: String, vocabularySize: Int, atMost limit: Int = .max) throws(RequestError) -> [Int32]? {
+        guard let elements = try array(name) else { return nil }
+        guard elements.count <= limit else {
+            throw .invalid(path(of: name), "\(path(of: name)) has \(elements.count) entries; the most is \(limit)")
+        }
+        return try Self.tokens(elements, path: path(of: name), vocabularySize: vocabularySize)
+    }
+
+    static func tokens(_ elements: [JSONValue], path: String, vocabularySize: Int) throws(RequestError) -> [Int32] {
+        var tokens: [Int32] = []
+        tokens.reserveCapacity(elements.count)
+        for (index, element) in elements.enumerated() {
+            guard let id = element.wholeNumber else {
+                throw .invalid(path, "\(path)[\(index)] must be a token id, not \(element.kindName)")
+            }
+            guard id >= 0, id < vocabularySize, let token = Int32(exactly: id) else {
+                throw .invalid(
+                    path, "\(path)[\(index)] is \(id); token ids of this model are 0 to \(vocabularySize - 1)")
+            }
+            tokens.append(token)
+        }
+        return tokens
+    }
+
+    private func mismatch(_ name: String, _ expected: String, _ value: JSONValue) -> RequestError {
+        .invalid(path(of: name), "\(path(of: name)) must be \(expected), not \(value.kindName)")
+    }
+}
+
+extension ClosedRange<Int> {
+    fileprivate var words: String {
+        upperBound == .max ? "at least \(lowerBound)" : "in \(lowerBound)...\(upperBound)"
+    }
+}
+
+extension JSONValue {
+    var kindName: String {
+        switch self {
+        case .null: "null"
+        case .bool: "a boolean"
+        case .number(let number): number.integer == nil ? "the number \(number.text.prefix(32))" : "an integer"
+        case .string: "a string"
+        case .array: "an array"
+        case .object: "an object"
+        }
+    }
+
+    /// An integer, also when written with a point or an exponent; `nil` if it does not fit or is no number.
+    var wholeNumber: Int? {
+        guard case .number(let number) = self else { return nil }
+        return number.integer ?? Int(exactly: number.double)
+    }
+
+    // MARK: - Writing
+
+    /// An object whose members keep their order.
+    static func fields(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue {
+        .object(members.map { JSONMember($0.key, $0.value) })
+    }
+
+    static func integer(_ value: some BinaryInteger) -> JSONValue { .number(JSONNumber(Int(clamping: value))) }
+
+    /// A finite number. JSON has no infinities: they become ±9999, which clients of this API know as "never".
+    static func number(_ value: some BinaryFloatingPoint) -> JSONValue {
+        let finite = value.isFinite ? Double(value) : value.sign == .minus ? -9999 : 9999
+        return JSONNumber(finite).map(JSONValue.number) ?? .null
+    }
+
+    static func optional(_ text: String?) -> JSONValue { text.map(JSONValue.string) ?? .null }
+}

@@ -1,0 +1,132 @@
+import Inference
+import Tokenization
+
+/// What the sampling members of a request say, the same for every route; only some names differ.
+struct SamplingFields {
+    var sampling: SamplingParameters
+    /// `nil` when the request gives none: then each choice draws its own.
+    var seed: UInt64?
+    var stopStrings: [String]
+    var ignoresEndOfText: Bool
+    var skipsSpecialTokens: Bool
+    var choices: Int
+
+    /// How a route calls what differs from route to route.
+    struct Names {
+        /// The first one present counts.
+        var maxTokens: [String]
+        var minTokens: String
+        var seed: [String]
+
+        static let openAI = Names(
+            maxTokens: ["max_completion_tokens", "max_tokens"], minTokens: "min_tokens", seed: ["seed"])
+        static let generate = Names(
+            maxTokens: ["max_new_tokens"], minTokens: "min_new_tokens", seed: ["sampling_seed", "seed"])
+    }
+
+    /// Temperatures below this choose the best token: their logits would not fit a float.
+    static let greedyBelow = 1e-5
+
+    /// - Parameters:
+    ///   - leastMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
+    ///   - defaultMaxTokens: for requests that do not say; `nil` for as many as the context has room for.
+    init(
+        _ fields: RequestFields, names: Names, leastMaxTokens: Int, defaultMaxTokens: Int?, service: TextService,
+        limits: RequestLimits
+    ) throws(RequestError) {
+        let vocabulary = service.engine.limits.vocabularySize
+        var sampling = SamplingParameters()
+        let defaults = service.defaults
+        let temperature = try fields.number("temperature", in: 0...2) ?? Double(defaults.temperature)
+        sampling.temperature = temperature < Self.greedyBelow ? 0 : Float(temperature)
+        sampling.topP = Float(try fields.number("top_p", in: 0...1, excluding: 0) ?? Double(defaults.topP))
+        // A request may mean "all" by -1 or by 0.
+        sampling.topK = max(0, try fields.integer("top_k", in: -1...Int.max) ?? defaults.topK)
+        sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? 0)
+        sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
+        sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
+        sampling.repetitionPenalty = Float(try fields.number("repetition_penalty", in: 0...2, excluding: 0) ?? 1)
+        sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
+        sampling.maxNewTokens = defaultMaxTokens
+        for name in names.maxTokens.reversed() {
+            sampling.maxNewTokens = try fields.integer(name, in: leastMaxTokens...Int.max) ?? sampling.maxNewTokens
+        }
+        sampling.minNewTokens = try fields.integer(names.minTokens, in: 0...Int.max) ?? 0
+        if let most = sampling.maxNewTokens, sampling.minNewTokens > most {
+            throw .invalid(
+                fields.path(of: names.minTokens),
+                "\(fields.path(of: names.minTokens)) is \(sampling.minNewTokens), more than the \(most) tokens wanted")
+        }
+        sampling.stopTokens = Set(
+            try fields.tokens("stop_token_ids", vocabularySize: vocabulary, atMost: limits.maxStopTokens) ?? [])
+        self.sampling = sampling
+        for name in names.seed where seed == nil {
+            seed = try fields.integer(name, in: Int.min...Int.max).map { UInt64(bitPattern: Int64($0)) }
+        }
+        stopStrings = try Self.stopStrings(fields, limits: limits)
+        ignoresEndOfText = try fields.bool("ignore_eos") ?? false
+        skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
+        choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
+    }
+
+    /// One request per choice; choice `index` draws with the seed plus `index`.
+    func requests(prompt: [Int32], logProbs: LogProbOptions?) -> [TextRequest] {
+        (0..<choices).map { index in
+            var request = TextRequest(prompt: prompt, sampling: sampling, logProbs: logProbs)
+            request.sampling.seed = seed.map { $0 &+ UInt64(index) } ?? UInt64.random(in: .min ... .max)
+            request.stopStrings = stopStrings
+            request.ignoresEndOfText = ignoresEndOfText
+            request.skipsSpecialTokens = skipsSpecialTokens
+            return request
+        }
+    }
+
+    /// `stop`: a string or a list of strings.
+    private static func stopStrings(_ fields: RequestFields, limits: RequestLimits) throws(RequestError) -> [String] {
+        guard let value = fields.value("stop") else { return [] }
+        let path = fields.path(of: "stop")
+        let elements = value.array ?? [value]
+        guard elements.count <= limits.maxStopStrings else {
+            throw .invalid(path, "\(path) has \(elements.count) strings; the most is \(limits.maxStopStrings)")
+        }
+        var strings: [String] = []
+        for element in elements {
+            guard let string = element.string else {
+                throw .invalid(path, "\(path) must be a string or a list of strings, not \(element.kindName)")
+            }
+            guard !string.isEmpty else { throw .invalid(path, "\(path) has an empty string, which is everywhere") }
+            guard string.utf8.count <= limits.maxStopStringBytes else {
+                throw .invalid(
+                    path,
+                    "\(path) has a string of \(string.utf8.count) bytes; the most is \(limits.maxStopStringBytes)")
+            }
+            strings.append(string)
+        }
+        return strings
+    }
+
+    /// `logit_bias`: token ids (as member names) with what to add, in -100...100.
+    private static func logitBias(
+        _ fields: RequestFields, vocabularySize: Int, limits: RequestLimits
+    ) throws(RequestError) -> [Int32: Float] {
+        guard let value = fields.value("logit_bias") else { return [:] }
+        let path = fields.path(of: "logit_bias")
+        guard let members = value.object else {
+            throw .invalid(path, "\(path) must be an object from token ids to numbers, not \(value.kindName)")
+        }
+        guard members.count <= limits.maxLogitBiases else {
+            throw .invalid(path, "\(path) has \(members.count) entries; the most is \(limits.maxLogitBiases)")
+        }
+        var biases: [Int32: Float] = [:]
+        for member in members {
+            guard let token = Int32(member.key), token >= 0, Int(token) < vocabularySize else {
+                throw .invalid(
+                    path,
+                    "\(path) has the key '\(member.key.prefix(32))'; keys are token ids, 0 to \(vocabularySize - 1)"
+                )
+            }
+            biases[token] = Float(try RequestFields.number(member.value, path: path, in: -100...100))
+        }
+        return biases
+    }
+}

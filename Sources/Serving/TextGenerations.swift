@@ -1,0 +1,111 @@
+import Inference
+import Synchronization
+
+/// Several generations as one sequence of events, each with the index of its request.
+///
+/// Every generation is read by a task of its own; its client's going away cancels that task, and with it the generation.
+/// Events that nobody has read yet are bounded by the tokens the requests asked for.
+struct TextGenerations: Sendable {
+    typealias Element = (index: Int, event: TextEvent)
+
+    let events: AsyncStream<Element>
+    private let readers: [Task<Void, Never>]
+    private let started: ContinuousClock.Instant
+
+    init(_ submitted: [(TextRequest, Generation)], service: TextService, metrics: ServerMetrics) {
+        let (events, continuation) = AsyncStream.makeStream(of: Element.self)
+        let start = ContinuousClock.now
+        let unfinished = Countdown(submitted.count) { continuation.finish() }
+        let readers = submitted.enumerated().map { index, submission in
+            let (request, generation) = submission
+            let stopTokens = request.sampling.stopTokens.union(request.ignoresEndOfText ? [] : service.endOfText)
+            let assembler = TextAssembler(request, stopTokens: stopTokens, tokenizer: service.tokenizer)
+            return Task {
+                await Self.read(generation, assembler, GenerationTimer(start: start, metrics: metrics)) {
+                    continuation.yield((index, $0))
+                }
+                unfinished.countOne()
+            }
+        }
+        continuation.onTermination = { reason in
+            if case .cancelled = reason { for reader in readers { reader.cancel() } }
+        }
+        self.events = events
+        self.readers = readers
+        started = start
+    }
+
+    /// Aborts whatever still runs and ends the sequence.
+    func cancel() {
+        for reader in readers { reader.cancel() }
+    }
+
+    /// Since the requests were submitted.
+    var elapsed: Duration { started.duration(to: .now) }
+
+    /// Reads one generation to its end. Leaving early drops the generation, which aborts it in the engine.
+    private static func read(
+        _ generation: Generation, _ assembler: TextAssembler, _ timer: GenerationTimer,
+        yield: (TextEvent) -> Void
+    ) async {
+        var (assembler, timer) = (assembler, timer)
+        for await event in generation.events {
+            timer.observe(event)
+            for event in assembler.feed(event) { yield(event) }
+            if assembler.isFinished { break }
+        }
+        timer.end(wasAborted: !assembler.isFinished)
+    }
+}
+
+/// Takes the times of one generation.
+private struct GenerationTimer {
+    let start: ContinuousClock.Instant
+    let metrics: ServerMetrics
+    private var lastToken: ContinuousClock.Instant?
+
+    init(start: ContinuousClock.Instant, metrics: ServerMetrics) {
+        self.start = start
+        self.metrics = metrics
+    }
+
+    mutating func observe(_ event: GenerationEvent) {
+        switch event {
+        case .token:
+            let now = ContinuousClock.now
+            if let lastToken {
+                metrics.observeNextToken(after: lastToken.duration(to: now))
+            } else {
+                metrics.observeFirstToken(after: start.duration(to: now))
+            }
+            lastToken = now
+        case .failed: metrics.countFailed()
+        case .finished(.abort, _): metrics.countAborted()
+        case .finished, .promptLogProbs: break
+        }
+    }
+
+    func end(wasAborted: Bool) {
+        if wasAborted { metrics.countAborted() } else { metrics.observeRequest(of: start.duration(to: .now)) }
+    }
+}
+
+/// Does something once, after the last of several tasks.
+private final class Countdown: Sendable {
+    private let left: Mutex<Int>
+    private let action: @Sendable () -> Void
+
+    init(_ count: Int, action: @escaping @Sendable () -> Void) {
+        left = Mutex(count)
+        self.action = action
+        if count == 0 { action() }
+    }
+
+    func countOne() {
+        let isLast = left.withLock { left in
+            left -= 1
+            return left == 0
+        }
+        if isLast { action() }
+    }
+}

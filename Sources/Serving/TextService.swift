@@ -1,0 +1,127 @@
+package import Inference
+package import Tokenization
+
+/// Text in, text out: the only part that knows both the tokenizer and the engine.
+package final class TextService: Sendable {
+    package let engine: any EngineClient
+    package let tokenizer: Tokenizer
+    package let defaults: SamplingDefaults
+    /// Tokens that end an answer, unless a request wants to go on.
+    package let endOfText: Set<Int32>
+    /// How conversations are written for this model, or why they are refused.
+    package let chatFormat: Result<ChatFormat, ChatError>
+
+    /// - Parameter endOfText: from `generation_config.json`; the tokenizer's own end token is always among them.
+    package init(
+        engine: any EngineClient, tokenizer: Tokenizer, defaults: SamplingDefaults = SamplingDefaults(),
+        endOfText: Set<Int32> = []
+    ) {
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.defaults = defaults
+        chatFormat = Result { () throws(ChatError) in try ChatFormat.detect(tokenizer) }
+        self.endOfText = tokenizer.eosToken.map { endOfText.union([$0]) } ?? endOfText
+    }
+
+    /// Submits all requests or none.
+    /// - Parameter names: what the client calls the engine's parameters, where that differs.
+    /// - Returns: what becomes of them, as it happens; dropping or cancelling it aborts what still runs.
+    /// - Throws: the first refusal; requests already taken are aborted.
+    func start(
+        _ requests: [TextRequest], names: [String: String], metrics: ServerMetrics
+    ) throws(RequestError) -> TextGenerations {
+        do {
+            return try start(requests, metrics: metrics)
+        } catch {
+            throw error.renamed(by: names)
+        }
+    }
+
+    private func start(_ requests: [TextRequest], metrics: ServerMetrics) throws(RequestError) -> TextGenerations {
+        for request in requests { try check(request) }
+        var submitted: [(TextRequest, Generation)] = []
+        for request in requests {
+            var asked = GenerationRequest(
+                prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs)
+            if !request.ignoresEndOfText { asked.sampling.stopTokens.formUnion(endOfText) }
+            do {
+                submitted.append((request, try engine.submit(asked)))
+            } catch {
+                throw RequestError(error)
+            }
+        }
+        return TextGenerations(submitted, service: self, metrics: metrics)
+    }
+
+    /// Refuses what the engine could only refuse in its own words, so that the message can say what to do.
+    private func check(_ request: TextRequest) throws(RequestError) {
+        let (count, context) = (request.prompt.count, engine.limits.contextLength)
+        guard count > 0 else { throw .invalid("prompt", "prompt: there are no tokens; give at least one") }
+        let wanted = request.sampling.maxNewTokens ?? 1
+        guard count <= context, wanted <= context - count else {
+            throw .invalid(
+                "prompt",
+                "prompt: \(count) tokens and \(wanted) new ones are more than this model's context of "
+                    + "\(context); shorten the prompt or ask for fewer tokens", code: "context_length_exceeded")
+        }
+    }
+}
+
+// MARK: - Text and tokens
+
+extension TextService {
+    /// The tokens of a raw prompt. Control tokens in it are meant as such, since here the client writes the whole prompt.
+    func tokens(of text: String, addingBeginning: Bool) -> [Int32] {
+        addingBeginning ? tokenizer.encodePrompt(text) : tokenizer.encode(text, allowingControlTokens: true)
+    }
+
+    /// The text of a prompt as a client would have written it.
+    func text(ofPrompt tokens: [Int32]) -> String {
+        let hasBeginning = tokens.first != nil && tokens.first == tokenizer.bosToken
+        return tokenizer.decode(tokens.dropFirst(hasBeginning ? 1 : 0), skippingSpecialTokens: false)
+    }
+
+    /// The text of one token by itself, as lists of log-probabilities show it.
+    func text(of token: Int32) -> String {
+        String(decoding: tokenizer.bytes(of: token), as: UTF8.self)
+    }
+}
+
+/// One prompt and how to continue it as text.
+struct TextRequest: Sendable {
+    var prompt: [Int32]
+    /// Its stop tokens are those the request names; the end of text is added by the service.
+    var sampling = SamplingParameters()
+    var logProbs: LogProbOptions?
+    var stopStrings: [String] = []
+    var ignoresEndOfText = false
+    var skipsSpecialTokens = true
+    /// Special tokens that are text nevertheless, because something reads them.
+    var keptTokens: Set<Int32> = []
+}
+
+/// What becomes of a `TextRequest`, in order; the last is `finished` or `failed`.
+enum TextEvent: Sendable, Equatable {
+    case promptScores([TokenLogProbs])
+    /// A token with the text that is certain now: empty while a character is incomplete or a stop string may begin.
+    case token(TokenLogProbs, text: String)
+    case finished(TextFinish)
+    case failed(String)
+}
+
+struct TextFinish: Sendable, Equatable {
+    enum Reason: Sendable, Equatable {
+        case stopToken(Int32)
+        case stopString(String)
+        case length
+        case abort
+    }
+
+    var reason: Reason
+    /// Text that had been held back.
+    var text = ""
+    var promptTokens: Int
+    var completionTokens: Int
+    /// `nil` where the engine was not asked: a stop string ends a generation before it reports its costs.
+    var cachedTokens: Int?
+}

@@ -1,0 +1,201 @@
+package import Inference
+import Synchronization
+
+/// An engine whose every answer can be worked out by hand, for tests of whatever sits in front of an engine.
+///
+/// The tokens come from `answer`; once they are used up, `endOfText` follows for as long as more tokens are wanted.
+/// Log-probabilities are exact in binary: see `logProb(of:)`.
+package final class ToyEngine: EngineClient {
+    package let limits: EngineLimits
+    private let endOfText: Int32
+    private let answer: @Sendable (GenerationRequest) -> [Int32]
+    private let state: Mutex<State>
+
+    private struct State {
+        var received: [GenerationRequest] = []
+        var running: Set<UInt64> = []
+        var aborted: Set<UInt64> = []
+        var finished: Set<UInt64> = []
+        var status = EngineStatus()
+        var isHolding = false
+        var capacity = Int.max
+        var cachedTokens = 0
+        var failure: String?
+        var nextID: UInt64 = 1
+    }
+
+    /// - Parameter answer: the tokens of an answer, given the request.
+    package init(
+        contextLength: Int = 4096, vocabularySize: Int = 1024, endOfText: Int32 = 1,
+        answer: @escaping @Sendable (GenerationRequest) -> [Int32]
+    ) {
+        limits = EngineLimits(contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: 8)
+        self.endOfText = endOfText
+        self.answer = answer
+        var initial = State()
+        initial.status.totalPages = 64
+        initial.status.freePages = 64
+        initial.status.pageSize = 64
+        state = Mutex(initial)
+    }
+
+    /// Log-probability of any token anywhere: -1/16 to -1, in sixteenths, by the token's last four bits.
+    package static func logProb(of token: Int32) -> Float { -Float(token % 16 + 1) / 16 }
+
+    /// The token itself, then the following numbers, each one less likely by 1.
+    package static func scores(of token: Int32, topCount: Int) -> TokenLogProbs {
+        let top = (0..<Int32(topCount)).map { ScoredToken(token: token + $0, logProb: logProb(of: token) - Float($0)) }
+        return TokenLogProbs(token: token, logProb: logProb(of: token), top: top)
+    }
+
+    // MARK: - What a test decides
+
+    /// While true, running requests produce nothing.
+    package var isHolding: Bool {
+        get { state.withLock { $0.isHolding } }
+        set { state.withLock { $0.isHolding = newValue } }
+    }
+
+    /// Requests that may run at once; more are refused as overload.
+    package var capacity: Int {
+        get { state.withLock { $0.capacity } }
+        set { state.withLock { $0.capacity = newValue } }
+    }
+
+    /// What every request reports as found in the cache.
+    package var cachedTokens: Int {
+        get { state.withLock { $0.cachedTokens } }
+        set { state.withLock { $0.cachedTokens = newValue } }
+    }
+
+    /// Once set, running requests fail with this after the tokens they already have.
+    package var requestFailure: String? {
+        get { state.withLock { $0.failure } }
+        set { state.withLock { $0.failure = newValue } }
+    }
+
+    /// Stops for good, as when a rank has died.
+    package func failForever(_ reason: String) {
+        state.withLock { $0.status.failure = reason }
+    }
+
+    // MARK: - What a test looks at
+
+    package var received: [GenerationRequest] { state.withLock { $0.received } }
+    package var runningCount: Int { state.withLock { $0.running.count } }
+    package var abortedCount: Int { state.withLock { $0.aborted.count } }
+    package var finishedCount: Int { state.withLock { $0.finished.count } }
+
+    // MARK: - EngineClient
+
+    package func status() -> EngineStatus {
+        state.withLock { state in
+            var status = state.status
+            status.running = state.running.count
+            status.usedPages = state.running.count
+            status.freePages = status.totalPages - status.usedPages
+            return status
+        }
+    }
+
+    package func drain() async {
+        state.withLock { $0.status.isDraining = true }
+        while runningCount > 0 {
+            do { try await Task.sleep(for: .milliseconds(2)) } catch { return }
+        }
+    }
+
+    package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
+        guard !request.prompt.isEmpty else {
+            throw .invalid(parameter: "prompt", message: "a prompt has at least one token")
+        }
+        let id = try accept(request)
+        let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+        let task = Task { await self.produce(id: id, request: request, into: continuation) }
+        continuation.onTermination = { reason in
+            guard case .cancelled = reason else { return }
+            task.cancel()
+            self.state.withLock { state in
+                if state.running.remove(id) != nil { state.aborted.insert(id) }
+            }
+        }
+        return Generation(id: id, events: events)
+    }
+
+    private func accept(_ request: GenerationRequest) throws(EngineError) -> UInt64 {
+        try state.withLock { (state) throws(EngineError) in
+            if let failure = state.status.failure { throw .failed(failure) }
+            if state.status.isDraining { throw .draining }
+            guard state.running.count < state.capacity else {
+                throw .overloaded(queued: state.running.count, retryAfterSeconds: 3)
+            }
+            let id = state.nextID
+            state.nextID += 1
+            state.received.append(request)
+            state.running.insert(id)
+            state.status.promptTokens += UInt64(request.prompt.count)
+            return id
+        }
+    }
+
+    private func produce(
+        id: UInt64, request: GenerationRequest, into continuation: AsyncStream<GenerationEvent>.Continuation
+    ) async {
+        let space = limits.contextLength - request.prompt.count
+        let limit = min(request.sampling.maxNewTokens ?? space, space)
+        let script = answer(request)
+        var count = 0
+        var reason = FinishReason.length
+        guard await isReleased() else { return }
+        if let start = request.logProbs?.promptStart {
+            continuation.yield(.promptLogProbs(prompt(request, from: start)))
+        }
+        while count < limit {
+            guard await isReleased() else { return }
+            if let failure = requestFailure {
+                return end(id, continuation, .failed(failure))
+            }
+            let token = count < script.count ? script[count] : endOfText
+            count += 1
+            state.withLock { $0.status.generatedTokens += 1 }
+            let options = request.logProbs
+            continuation.yield(
+                .token(options.map { Self.scores(of: token, topCount: $0.topCount) } ?? TokenLogProbs(token: token)))
+            if request.sampling.stopTokens.contains(token), count > request.sampling.minNewTokens {
+                reason = .stop(token: token)
+                break
+            }
+        }
+        let usage = Usage(
+            promptTokens: request.prompt.count, completionTokens: count,
+            cachedTokens: state.withLock { $0.cachedTokens })
+        end(id, continuation, .finished(reason, usage))
+    }
+
+    /// Waits while the test holds the engine.
+    /// - Returns: false when the request was aborted meanwhile.
+    private func isReleased() async -> Bool {
+        while isHolding {
+            do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }
+        }
+        return !Task.isCancelled
+    }
+
+    private func prompt(_ request: GenerationRequest, from start: Int) -> [TokenLogProbs] {
+        request.prompt.indices.dropFirst(start).map { index in
+            index == 0
+                ? TokenLogProbs(token: request.prompt[0])
+                : Self.scores(of: request.prompt[index], topCount: request.logProbs?.topCount ?? 0)
+        }
+    }
+
+    private func end(
+        _ id: UInt64, _ continuation: AsyncStream<GenerationEvent>.Continuation, _ event: GenerationEvent
+    ) {
+        state.withLock { state in
+            if state.running.remove(id) != nil { state.finished.insert(id) }
+        }
+        continuation.yield(event)
+        continuation.finish()
+    }
+}

@@ -1,0 +1,92 @@
+import HTTPTypes
+import Hummingbird
+import Inference
+import Serving
+import TestSupport
+import Testing
+import Tokenization
+
+/// Who may do what, and what is where.
+@Suite struct AccessTests {
+    private static let key = "secret-key-123"
+
+    private static func server() -> ToyServer {
+        var server = ToyServer("x")
+        server.configuration.apiKey = key
+        return server
+    }
+
+    static let paths = [
+        "/ready", "/metrics", "/server_info", "/v1/models", "/v1/models/toy", "/v1/chat/completions", "/v1/completions",
+        "/generate", "/tokenize", "/detokenize", "/no/such/route", "/", "/health/../metrics", "/Health", "/healthy",
+    ]
+
+    @Test(arguments: paths, ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE"])
+    func `no route but health is answered without the key, whether it exists or not`(
+        _ path: String, _ method: String
+    ) async throws {
+        let reply = try await Self.server().send(#require(HTTPRequest.Method(method)), path, "{}")
+        #expect(reply.status == 401)
+        #expect(reply.header("WWW-Authenticate") == "Bearer")
+    }
+
+    @Test(arguments: [
+        "Bearer secret-key-12", "Bearer secret-key-1234", "Bearer ", "Bearer", "secret-key-123", "Basic secret-key-123",
+        "Bearer  secret-key-123", "Bearer secret-key-124", "Bearer " + String(repeating: "x", count: 1 << 20), "",
+    ])
+    func `a wrong key is refused`(_ field: String) async throws {
+        let reply = try await Self.server().send(.get, "/v1/models", headers: [.authorization: field])
+        #expect(reply.status == 401)
+        #expect(reply.code == "invalid_api_key")
+    }
+
+    @Test func `a key in the query is no key`() async throws {
+        let reply = try await Self.server().send(.get, "/v1/models?api_key=\(Self.key)")
+        #expect(reply.status == 401)
+    }
+
+    @Test(arguments: ["Bearer", "bearer"]) func `the right key opens every route`(_ scheme: String) async throws {
+        let headers: HTTPFields = [.authorization: "\(scheme) \(Self.key)"]
+        #expect(try await Self.server().send(.get, "/v1/models", headers: headers).status == 200)
+        #expect(try await Self.server().send(.post, "/generate", #"{"text":"a"}"#, headers: headers).status == 200)
+        #expect(try await Self.server().send(.get, "/no/such/route", headers: headers).status == 404)
+    }
+
+    @Test func `health needs no key and never shows one`() async throws {
+        #expect(try await Self.server().send(.get, "/health").status == 200)
+        let info = try await Self.server().send(
+            .get, "/server_info", headers: [.authorization: "Bearer \(Self.key)"])
+        #expect(info.status == 200)
+        #expect(!info.text.contains(Self.key))
+    }
+
+    @Test func `models are listed and found by name, also by a name with slashes`() async throws {
+        var server = ToyServer("x")
+        server.configuration.servedModelName = "org/toy model"
+        let list = try await server.send(.get, "/v1/models")
+        #expect(list.json["object"]?.string == "list")
+        #expect(list.json["data"]?[0]?["id"]?.string == "org/toy model")
+        #expect(list.json["data"]?[0]?["max_model_len"]?.integer == 4096)
+        for path in ["/v1/models/org/toy%20model", "/v1/models/org%2Ftoy%20model"] {
+            let one = try await server.send(.get, path)
+            #expect(one.status == 200)
+            #expect(one.json["object"]?.string == "model")
+        }
+        let other = try await server.send(.get, "/v1/models/org")
+        #expect(other.status == 404)
+        #expect(other.code == "model_not_found")
+    }
+
+    @Test func `an unknown route is a 404 in the shape of the others`() async throws {
+        let reply = try await ToyServer("x").send(.get, "/v2/nothing")
+        #expect(reply.status == 404)
+        #expect(reply.json["error"]?["type"]?.string == "invalid_request_error")
+    }
+
+    @Test(arguments: [("/generate", "POST, PUT"), ("/v1/chat/completions", "POST"), ("/health", "GET, HEAD")])
+    func `a wrong method is a 405 that names the right ones`(_ path: String, _ allowed: String) async throws {
+        let reply = try await ToyServer("x").send(.delete, path)
+        #expect(reply.status == 405)
+        #expect(reply.header("Allow") == allowed)
+    }
+}

@@ -1,0 +1,276 @@
+import Inference
+import TestSupport
+import Testing
+import Tokenization
+
+@Suite struct ChatTests {
+    private static let path = "/v1/chat/completions"
+
+    /// A request of one user message with more members.
+    private static func body(_ more: String = "") -> String {
+        #"{"model":"toy","messages":[{"role":"user","content":"hi"}]\#(more.isEmpty ? "" : ",")\#(more)}"#
+    }
+
+    private static let tools = #""tools":[{"type":"function","function":{"name":"look","parameters":{}}}]"#
+    private static let thinking = #""chat_template_kwargs":{"thinking":true}"#
+    private static let call =
+        """
+        Wait.
+
+        <｜DSML｜function_calls>
+        <｜DSML｜invoke name="look">
+        <｜DSML｜parameter name="at" string="true">the sky</｜DSML｜parameter>
+        </｜DSML｜invoke>
+        <｜DSML｜invoke name="look">
+        <｜DSML｜parameter name="times" string="false">2</｜DSML｜parameter>
+        </｜DSML｜invoke>
+        </｜DSML｜function_calls>
+        """
+
+    @Test func `a conversation is answered in OpenAI's shape`() async throws {
+        let server = ToyServer("hello")
+        server.engine.cachedTokens = 3
+        let reply = try await server.post(Self.path, Self.body())
+        #expect(reply.status == 200)
+        #expect(reply.json["object"]?.string == "chat.completion")
+        #expect(reply.json["id"]?.string?.hasPrefix("chatcmpl-") == true)
+        #expect(reply.json["model"]?.string == "toy")
+        #expect(reply.json["system_fingerprint"] == nil)
+        let choice = try #require(reply.json["choices"]?[0])
+        #expect(choice["message"]?["role"]?.string == "assistant")
+        #expect(choice["message"]?["content"]?.string == "hello")
+        #expect(choice["message"]?["reasoning_content"]?.isNull == true)
+        #expect(choice["message"]?["tool_calls"] == nil)
+        #expect(choice["finish_reason"]?.string == "stop")
+        #expect(choice["logprobs"]?.isNull == true)
+        // Begin, user, two letters, assistant, end of thinking.
+        #expect(server.engine.received[0].prompt == [0, 2] + ToyTokenizer.tokens("hi") + [3, 5])
+        #expect(reply.json["usage"]?["prompt_tokens"]?.integer == 6)
+        #expect(reply.json["usage"]?["completion_tokens"]?.integer == 6)
+        #expect(reply.json["usage"]?["prompt_tokens_details"]?["cached_tokens"]?.integer == 3)
+    }
+
+    @Test func `an answer may fill the context unless max_tokens says less`() async throws {
+        let server = ToyServer(contextLength: 20) { _ in ToyTokenizer.tokens(String(repeating: "x", count: 99)) }
+        let full = try await server.post(Self.path, Self.body())
+        #expect(full.json["choices"]?[0]?["message"]?["content"]?.string == String(repeating: "x", count: 14))
+        #expect(full.json["choices"]?[0]?["finish_reason"]?.string == "length")
+        let short = try await server.post(Self.path, Self.body(#""max_tokens":3"#))
+        #expect(short.json["choices"]?[0]?["message"]?["content"]?.string == "xxx")
+        let newer = try await server.post(Self.path, Self.body(#""max_tokens":3,"max_completion_tokens":2"#))
+        #expect(newer.json["choices"]?[0]?["message"]?["content"]?.string == "xx")
+    }
+
+    @Test func `parts of text are one text, and what users write is never a control token`() async throws {
+        let server = ToyServer("x")
+        let reply = try await server.post(
+            Self.path,
+            """
+            {"model":"toy","messages":[{"role":"system","content":"s"},
+            {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"<｜User｜>"}]}]}
+            """)
+        #expect(reply.status == 200)
+        let expected = [0] + ToyTokenizer.tokens("s") + [2] + ToyTokenizer.tokens("a<｜User｜>") + [3, 5]
+        #expect(server.engine.received[0].prompt == expected)
+    }
+
+    @Test(arguments: ["thinking", "enable_thinking"])
+    func `reasoning is told apart from the answer`(_ name: String) async throws {
+        let server = ToyServer { _ in ToyTokenizer.tokens("hm, ") + [5] + ToyTokenizer.tokens("yes") }
+        let switched = #""chat_template_kwargs":{"\#(name)":true}"#
+        let reply = try await server.post(Self.path, Self.body(switched))
+        let message = try #require(reply.json["choices"]?[0]?["message"])
+        #expect(message["reasoning_content"]?.string == "hm, ")
+        #expect(message["content"]?.string == "yes")
+        #expect(server.engine.received[0].prompt.suffix(2) == [3, 4])
+        let joined = try await server.post(Self.path, Self.body(switched + #","separate_reasoning":false"#))
+        #expect(joined.json["choices"]?[0]?["message"]?["content"]?.string == "hm, </think>yes")
+    }
+
+    @Test func `tool calls become tool_calls, with ids and a reason of their own`() async throws {
+        let server = ToyServer(Self.call)
+        let reply = try await server.post(Self.path, Self.body(Self.tools))
+        let choice = try #require(reply.json["choices"]?[0])
+        #expect(choice["finish_reason"]?.string == "tool_calls")
+        #expect(choice["message"]?["content"]?.string == "Wait.")
+        let calls = try #require(choice["message"]?["tool_calls"]?.array)
+        #expect(calls.map { $0["function"]?["arguments"]?.string } == [#"{"at": "the sky"}"#, #"{"times": 2}"#])
+        #expect(calls.map { $0["function"]?["name"]?.string } == ["look", "look"])
+        #expect(calls.allSatisfy { $0["type"]?.string == "function" && $0["id"]?.string?.hasPrefix("call_") == true })
+        #expect(calls[0]["id"] != calls[1]["id"])
+    }
+
+    @Test func `one tool call is all a client sees that wants no more at once`() async throws {
+        let reply = try await ToyServer(Self.call).post(
+            Self.path, Self.body(Self.tools + #","parallel_tool_calls":false"#))
+        #expect(reply.json["choices"]?[0]?["message"]?["tool_calls"]?.array?.count == 1)
+    }
+
+    @Test func `without tools, or with tool_choice none, nothing is a tool call`() async throws {
+        let server = ToyServer(Self.call)
+        let none = try await server.post(Self.path, Self.body(Self.tools + #","tool_choice":"none""#))
+        #expect(none.json["choices"]?[0]?["message"]?["content"]?.string == Self.call)
+        #expect(none.json["choices"]?[0]?["finish_reason"]?.string == "stop")
+        let plain = try await server.post(Self.path, Self.body())
+        #expect(plain.json["choices"]?[0]?["message"]?["content"]?.string == Self.call)
+        #expect(server.engine.received[0].prompt == server.engine.received[1].prompt)
+    }
+
+    @Test func `a conversation with tool results is rendered`() async throws {
+        let server = ToyServer("x")
+        let reply = try await server.post(
+            Self.path,
+            """
+            {"model":"toy","messages":[{"role":"user","content":"hi"},
+            {"role":"assistant","content":null,"tool_calls":[
+            {"id":"call_1","type":"function","function":{"name":"look","arguments":"{\\"at\\":\\"sky\\"}"}}]},
+            {"role":"tool","tool_call_id":"call_1","content":"blue"}],\(Self.tools)}
+            """)
+        #expect(reply.status == 200)
+        let prompt = ToyTokenizer.shared.decode(server.engine.received[0].prompt, skippingSpecialTokens: false)
+        #expect(prompt.contains("<result>blue</result>"))
+    }
+
+    @Test func `a final message of the assistant can be continued`() async throws {
+        let server = ToyServer("x")
+        _ = try await server.post(
+            Self.path,
+            """
+            {"model":"toy","continue_final_message":true,
+            "messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"he"}]}
+            """)
+        #expect(server.engine.received[0].prompt.suffix(2) == ToyTokenizer.tokens("he").suffix(2))
+    }
+
+    @Test func `log-probabilities list every token with its bytes and its rivals`() async throws {
+        let server = ToyServer("é")
+        let reply = try await server.post(Self.path, Self.body(#""logprobs":true,"top_logprobs":2,"max_tokens":2"#))
+        let entries = try #require(reply.json["choices"]?[0]?["logprobs"]?["content"]?.array)
+        #expect(entries.map { $0["bytes"]?.integers } == [[0xC3], [0xA9]])
+        #expect(entries.map { $0["token"]?.string } == ["\u{FFFD}", "\u{FFFD}"])
+        #expect(entries[0]["logprob"]?.double == Double(ToyEngine.logProb(of: 256 + 0xC3)))
+        #expect(entries[0]["top_logprobs"]?.array?.map { $0["bytes"]?.integers } == [[0xC3], [0xC4]])
+        let bare = try await server.post(Self.path, Self.body(#""logprobs":true,"max_tokens":1"#))
+        #expect(bare.json["choices"]?[0]?["logprobs"]?["content"]?[0]?["top_logprobs"]?.array?.isEmpty == true)
+    }
+
+    // MARK: - Streams
+
+    @Test func `a stream opens with the role and closes with the reason, the usage and that it is done`() async throws {
+        let reply = try await ToyServer("ab").post(
+            Self.path, Self.body(#""stream":true,"stream_options":{"include_usage":true}"#))
+        #expect(reply.header("Content-Type") == "text/event-stream; charset=utf-8")
+        #expect(reply.events.last == "[DONE]")
+        let chunks = reply.chunks
+        #expect(chunks.allSatisfy { $0["object"]?.string == "chat.completion.chunk" })
+        #expect(Set(chunks.map { $0["id"]?.string }).count == 1)
+        #expect(chunks.count == 5)
+        let choices = chunks.compactMap { $0["choices"]?[0] }
+        #expect(choices[0]["delta"]?["role"]?.string == "assistant")
+        #expect(choices[1...2].map { $0["delta"]?["content"]?.string } == ["a", "b"])
+        #expect(choices[0...2].allSatisfy { $0["finish_reason"]?.isNull == true })
+        #expect(choices[3]["delta"]?.object?.isEmpty == true)
+        #expect(choices[3]["finish_reason"]?.string == "stop")
+        #expect(chunks[0...3].allSatisfy { $0["usage"]?.isNull == true })
+        #expect(chunks[4]["choices"]?.array?.isEmpty == true)
+        #expect(chunks[4]["usage"]?["completion_tokens"]?.integer == 3)
+    }
+
+    @Test func `a stream says nothing of usage unless asked`() async throws {
+        let reply = try await ToyServer("ab").post(Self.path, Self.body(#""stream":true"#))
+        #expect(reply.chunks.allSatisfy { $0["usage"] == nil })
+    }
+
+    @Test func `streamed reasoning, content and tool calls add up to the whole message`() async throws {
+        let server = ToyServer { _ in ToyTokenizer.tokens("hm 👍") + [5] + ToyTokenizer.tokens(Self.call) }
+        let reply = try await server.post(Self.path, Self.body("\(Self.tools),\(Self.thinking),\"stream\":true"))
+        let deltas = reply.chunks.compactMap { $0["choices"]?[0]?["delta"] }
+        #expect(deltas.compactMap { $0["reasoning_content"]?.string }.joined() == "hm 👍")
+        #expect(deltas.compactMap { $0["content"]?.string }.joined() == "Wait.")
+        let calls = deltas.compactMap { $0["tool_calls"]?.array }.joined()
+        #expect(calls.map { $0["index"]?.integer } == [0, 1])
+        #expect(calls.map { $0["function"]?["arguments"]?.string } == [#"{"at": "the sky"}"#, #"{"times": 2}"#])
+        #expect(reply.chunks.last?["choices"]?[0]?["finish_reason"]?.string == "tool_calls")
+    }
+
+    @Test func `several choices stream under their own index`() async throws {
+        let server = ToyServer { ToyTokenizer.tokens(String(repeating: "x", count: Int($0.sampling.seed))) }
+        let reply = try await server.post(Self.path, Self.body(#""stream":true,"n":3,"seed":1"#))
+        for index in 0..<3 {
+            let own = reply.chunks.compactMap { $0["choices"]?[0] }.filter { $0["index"]?.integer == index }
+            #expect(own.first?["delta"]?["role"]?.string == "assistant")
+            let text = own.compactMap { $0["delta"]?["content"]?.string }.joined()
+            #expect(text == String(repeating: "x", count: index + 1))
+            #expect(own.last?["finish_reason"]?.string == "stop")
+        }
+    }
+
+    @Test func `every token's log-probability is streamed once, also when its text is held back`() async throws {
+        let server = ToyServer("aEN")
+        let reply = try await server.post(
+            Self.path, Self.body(#""stream":true,"logprobs":true,"stop":"END""#))
+        let entries = reply.chunks.compactMap { $0["choices"]?[0]?["logprobs"]?["content"]?.array }.joined()
+        #expect(entries.compactMap { $0["token"]?.string } == ["a", "E", "N", "<｜end▁of▁sentence｜>"])
+        let text = reply.chunks.compactMap { $0["choices"]?[0]?["delta"]?["content"]?.string }.joined()
+        #expect(text == "aEN")
+    }
+
+    // MARK: - Refusals
+
+    static let refused: [(body: String, parameter: String)] = [
+        (#"{"model":"toy"}"#, "messages"),
+        (#"{"model":"toy","messages":[]}"#, "messages"),
+        (#"{"model":"toy","messages":"hi"}"#, "messages"),
+        (#"{"model":"toy","messages":["hi"]}"#, "messages[0]"),
+        (#"{"model":"toy","messages":[{"content":"hi"}]}"#, "messages[0].role"),
+        (#"{"model":"toy","messages":[{"role":"robot","content":"hi"}]}"#, "messages[0].role"),
+        (#"{"model":"toy","messages":[{"role":"user"}]}"#, "messages[0].content"),
+        (#"{"model":"toy","messages":[{"role":"user","content":5}]}"#, "messages[0].content"),
+        (#"{"model":"toy","messages":[{"role":"user","content":["a"]}]}"#, "messages[0].content[0]"),
+        (
+            #"{"model":"toy","messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
+            "messages[0].content[0].type"
+        ),
+        (
+            #"{"model":"toy","messages":[{"role":"user","content":"a"},{"role":"tool","content":"b"}]}"#,
+            "messages[1]"
+        ),
+        (body(#""max_tokens":0"#), "max_tokens"),
+        (body(#""max_tokens":99999"#), "messages"),
+        (body(#""top_logprobs":2"#), "top_logprobs"),
+        (body(#""logprobs":true,"top_logprobs":21"#), "top_logprobs"),
+        (body(#""logprobs":3"#), "logprobs"),
+        (body(#""response_format":{"type":"json_object"}"#), "response_format"),
+        (body(#""response_format":{"type":"json_schema","json_schema":{}}"#), "response_format"),
+        (body(#""response_format":"json""#), "response_format"),
+        (body(#""tool_choice":"required""#), "tool_choice"),
+        (body(#""tool_choice":{"type":"function","function":{"name":"look"}}"#), "tool_choice"),
+        (body(#""tools":{}"#), "tools"),
+        (body(#""tools":[{"type":"web_search"}]"#), "tools[0].type"),
+        (body(#""tools":[{"type":"function"}]"#), "tools[0].function"),
+        (body(#""tools":[{"type":"function","function":{}}]"#), "tools[0].function"),
+        (body(#""chat_template_kwargs":{"evil":true}"#), "chat_template_kwargs.evil"),
+        (body(#""chat_template_kwargs":{"thinking":"yes"}"#), "chat_template_kwargs.thinking"),
+        (body(#""reasoning_effort":"high""#), "reasoning_effort"),
+        (body(#""functions":[]"#), "functions"),
+        (body(#""temperature":3"#), "temperature"),
+        (body(#""stop":[""]"#), "stop"),
+        (body(#""n":129"#), "n"),
+    ]
+
+    @Test(arguments: refused)
+    func `a bad conversation is refused with the name of what is wrong`(_ body: String, _ parameter: String)
+        async throws
+    {
+        let server = ToyServer("x")
+        let reply = try await server.post(Self.path, body)
+        #expect(reply.status == 400)
+        #expect(reply.parameter == parameter)
+        #expect(server.engine.received.isEmpty)
+    }
+
+    @Test(arguments: [#""response_format":{"type":"text"}"#, #""tool_choice":"auto""#, #""reasoning_effort":null"#])
+    func `what changes nothing is accepted`(_ more: String) async throws {
+        #expect(try await ToyServer("x").post(Self.path, Self.body(more)).status == 200)
+    }
+}

@@ -1,0 +1,140 @@
+import HTTPTypes
+import Inference
+import TestSupport
+import Testing
+import Tokenization
+
+@Suite struct GenerateTests {
+    @Test(arguments: ["POST", "PUT"]) func `a text is continued in SGLang's shape`(_ method: String) async throws {
+        let server = ToyServer("yes")
+        server.engine.cachedTokens = 1
+        let reply = try await server.send(
+            method == "PUT" ? .put : .post, "/generate",
+            #"{"text":"hi","sampling_params":{"temperature":0},"rid":"r1"}"#)
+        #expect(reply.status == 200)
+        #expect(reply.json["text"]?.string == "yes")
+        #expect(reply.json["output_ids"]?.integers == (ToyTokenizer.tokens("yes") + [ToyTokenizer.eos]).map(Int.init))
+        let meta = try #require(reply.json["meta_info"])
+        #expect(meta["id"]?.string == "r1")
+        #expect(meta["prompt_tokens"]?.integer == 3)
+        #expect(meta["completion_tokens"]?.integer == 4)
+        #expect(meta["cached_tokens"]?.integer == 1)
+        #expect(meta["finish_reason"]?["type"]?.string == "stop")
+        #expect(meta["finish_reason"]?["matched"]?.integer == Int(ToyTokenizer.eos))
+        #expect(try #require(meta["e2e_latency"]?.double) > 0)
+        #expect(meta["output_token_logprobs"] == nil)
+        #expect(server.engine.received[0].sampling.temperature == 0)
+    }
+
+    @Test func `without max_new_tokens there are 128`() async throws {
+        let server = ToyServer(String(repeating: "x", count: 999))
+        let reply = try await server.post("/generate", #"{"input_ids":[360]}"#)
+        #expect(reply.json["output_ids"]?.array?.count == 128)
+        #expect(reply.json["meta_info"]?["finish_reason"]?["type"]?.string == "length")
+        #expect(reply.json["meta_info"]?["finish_reason"]?["length"]?.integer == 128)
+    }
+
+    @Test func `a stop string is named as what matched`() async throws {
+        let server = ToyServer("one two")
+        let reply = try await server.post("/generate", #"{"text":"hi","sampling_params":{"stop":["x","e t"]}}"#)
+        #expect(reply.json["text"]?.string == "on")
+        #expect(reply.json["meta_info"]?["finish_reason"]?["matched"]?.string == "e t")
+        #expect(reply.json["output_ids"]?.array?.count == 5)
+    }
+
+    @Test func `the names of this interface reach the engine`() async throws {
+        let server = ToyServer("abcdef")
+        _ = try await server.post(
+            "/generate",
+            """
+            {"text":"hi","sampling_params":{"max_new_tokens":5,"min_new_tokens":2,"sampling_seed":11,"ignore_eos":true,
+            "stop_token_ids":[9],"min_p":0.5,"top_k":-1,"logit_bias":{"3":1}}}
+            """)
+        let sampling = try #require(server.engine.received.first?.sampling)
+        #expect(sampling.maxNewTokens == 5)
+        #expect(sampling.minNewTokens == 2)
+        #expect(sampling.seed == 11)
+        #expect(sampling.stopTokens == [9])
+        #expect(sampling.logitBias == [3: 1])
+    }
+
+    @Test func `log-probabilities are of the output alone unless the prompt is asked for`() async throws {
+        let server = ToyServer("ab")
+        let body = #"{"input_ids":[360,361],"sampling_params":{"max_new_tokens":2},"return_logprob":true"#
+        let output = try await server.post("/generate", body + "}")
+        let meta = try #require(output.json["meta_info"])
+        #expect(meta["input_token_logprobs"] == nil)
+        #expect(meta["output_top_logprobs"] == nil)
+        // 353 ends in the bits 0001, so its log-probability is -2/16; 354 is one sixteenth less likely.
+        #expect(meta["output_token_logprobs"]?.pythonText == "[[-0.125, 353, null], [-0.1875, 354, null]]")
+
+        let prompt = try await server.post(
+            "/generate", body + #","logprob_start_len":0,"top_logprobs_num":2,"return_text_in_logprobs":true}"#)
+        let scored = try #require(prompt.json["meta_info"])
+        #expect(scored["input_token_logprobs"]?.pythonText == #"[[null, 360, "h"], [-0.625, 361, "i"]]"#)
+        #expect(scored["input_top_logprobs"]?.pythonText == #"[null, [[-0.625, 361, "i"], [-1.625, 362, "j"]]]"#)
+        #expect(
+            scored["output_top_logprobs"]?[0]?.pythonText == #"[[-0.125, 353, "a"], [-1.125, 354, "b"]]"#)
+    }
+
+    @Test func `a prompt is scored from where the request says, without new tokens if it wants none`() async throws {
+        let server = ToyServer("ab")
+        let reply = try await server.post(
+            "/generate",
+            """
+            {"input_ids":[352,353,354],"sampling_params":{"max_new_tokens":0},"return_logprob":true,
+            "logprob_start_len":1}
+            """)
+        let meta = try #require(reply.json["meta_info"])
+        #expect(meta["input_token_logprobs"]?.pythonText == "[[-0.125, 353, null], [-0.1875, 354, null]]")
+        #expect(meta["output_token_logprobs"]?.pythonText == "[]")
+        #expect(reply.json["text"]?.string == "")
+    }
+
+    @Test func `a batch and several choices are answered with a list`() async throws {
+        let server = ToyServer { [$0.prompt.last ?? 0] }
+        let texts = try await server.post("/generate", #"{"text":["a","b"],"rid":["x","y"]}"#)
+        #expect(texts.json.array?.map { $0["text"]?.string } == ["a", "b"])
+        #expect(texts.json.array?.map { $0["meta_info"]?["id"]?.string } == ["x", "y"])
+        let ids = try await server.post("/generate", #"{"input_ids":[[353],[354]],"sampling_params":{"n":2}}"#)
+        #expect(ids.json.array?.map { $0["text"]?.string } == ["a", "a", "b", "b"])
+        let one = try await server.post("/generate", #"{"text":["a"]}"#)
+        #expect(one.json.array?.count == 1)
+    }
+
+    @Test func `a stream shows all of the text so far, each time`() async throws {
+        let server = ToyServer("abc")
+        let reply = try await server.post(
+            "/generate", #"{"text":"hi","stream":true,"return_logprob":true,"sampling_params":{"max_new_tokens":3}}"#)
+        #expect(reply.chunks.map { $0["text"]?.string } == ["a", "ab", "abc", "abc"])
+        #expect(reply.chunks.map { $0["meta_info"]?["output_token_logprobs"]?.array?.count } == [1, 2, 3, 3])
+        #expect(reply.chunks.dropLast().allSatisfy { $0["meta_info"]?["finish_reason"]?.isNull == true })
+        #expect(reply.chunks.last?["meta_info"]?["finish_reason"]?["type"]?.string == "length")
+        #expect(reply.events.last == "[DONE]")
+    }
+
+    @Test func `a streamed batch says which answer an event is of`() async throws {
+        let server = ToyServer { [$0.prompt.last ?? 0] }
+        let reply = try await server.post("/generate", #"{"text":["a","b"],"stream":true}"#)
+        for (index, text) in ["a", "b"].enumerated() {
+            let own = reply.chunks.filter { $0["index"]?.integer == index }
+            #expect(own.last?["text"]?.string == text)
+            #expect(own.last?["meta_info"]?["finish_reason"]?["type"]?.string == "stop")
+        }
+    }
+
+    @Test func `text becomes tokens and tokens become text`() async throws {
+        let server = ToyServer("")
+        let tokens = try await server.post("/tokenize", #"{"model":"toy","prompt":"hé"}"#)
+        #expect(tokens.json["tokens"]?.integers == [0] + ToyTokenizer.tokens("hé").map(Int.init))
+        #expect(tokens.json["count"]?.integer == 4)
+        #expect(tokens.json["max_model_len"]?.integer == 4096)
+        let list = try await server.post("/tokenize", #"{"prompt":["a",""],"add_special_tokens":false}"#)
+        #expect(list.json["tokens"]?.pythonText == "[[353], []]")
+        #expect(list.json["count"]?.integers == [1, 0])
+        let text = try await server.post("/detokenize", #"{"tokens":[0,353,2,354]}"#)
+        #expect(text.json["text"]?.string == "ab")
+        let all = try await server.post("/detokenize", #"{"tokens":[[353],[2,354]],"skip_special_tokens":false}"#)
+        #expect(all.json["text"]?.strings == ["a", "<｜User｜>b"])
+    }
+}

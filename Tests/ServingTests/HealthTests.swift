@@ -1,0 +1,144 @@
+import HTTPTypes
+import HummingbirdTesting
+import Inference
+import Serving
+import TestSupport
+import Testing
+import Tokenization
+
+@Suite struct HealthTests {
+    @Test func `a loaded server is alive and ready`() async throws {
+        let server = ToyServer("x")
+        #expect(try await server.send(.get, "/health").status == 200)
+        #expect(try await server.send(.head, "/health").status == 200)
+        #expect(try await server.send(.get, "/ready").status == 200)
+    }
+
+    @Test(arguments: ["/ready", "/server_info", "/v1/models"])
+    func `while the model is loading the server lives but is not ready`(_ path: String) async throws {
+        let slot = ModelSlot()
+        let application = buildApplication(configuration: ServerConfiguration(servedModelName: "toy"), slot: slot)
+        try await application.test(.router) { client in
+            #expect(try await ToyServer.send(client, .get, "/health").status == 200)
+            #expect(try await ToyServer.send(client, .get, "/metrics").status == 200)
+            let waiting = try await ToyServer.send(client, .get, path)
+            #expect(waiting.status == 503)
+            #expect(waiting.code == "loading")
+            slot.fail("a file is missing")
+            #expect(try await ToyServer.send(client, .get, path).message.contains("a file is missing"))
+            let server = ToyServer("x")
+            slot.fill(with: TextService(engine: server.engine, tokenizer: ToyTokenizer.shared))
+            #expect(try await ToyServer.send(client, .get, path).status == 200)
+        }
+    }
+
+    @Test func `a model without a chat format still completes texts`() async throws {
+        let server = ToyServer("x")
+        let slot = ModelSlot(TextService(engine: server.engine, tokenizer: ToyTokenizer.withoutChat))
+        try await buildApplication(configuration: server.configuration, slot: slot).test(.router) { client in
+            let chat = try await ToyServer.send(
+                client, .post, "/v1/chat/completions", #"{"model":"toy","messages":[{"role":"user","content":"a"}]}"#)
+            #expect(chat.status == 400)
+            #expect(chat.message.contains("/v1/completions"))
+            let text = try await ToyServer.send(client, .post, "/generate", #"{"text":"a"}"#)
+            #expect(text.status == 200)
+        }
+    }
+
+    @Test func `a failed engine is not ready, but the process lives`() async throws {
+        let server = ToyServer("x")
+        server.engine.failForever("rank 3 died")
+        #expect(try await server.send(.get, "/health").status == 200)
+        let reply = try await server.send(.get, "/ready")
+        #expect(reply.status == 503)
+        #expect(reply.message.contains("rank 3 died"))
+        #expect(try await metrics(server)["braid:engine_up"] == 0)
+    }
+
+    @Test func `a draining server takes no new work`() async throws {
+        let server = ToyServer("x")
+        server.slot.startDraining()
+        #expect(try await server.send(.get, "/ready").status == 503)
+        let reply = try await server.post("/generate", #"{"text":"a"}"#)
+        #expect(reply.status == 503)
+        #expect(reply.code == "shutting_down")
+        #expect(try await server.send(.get, "/health").status == 200)
+    }
+
+    @Test func `the set-up is told`() async throws {
+        let reply = try await ToyServer("x").send(.get, "/server_info")
+        #expect(reply.json["served_model_name"]?.string == "toy")
+        #expect(reply.json["context_length"]?.integer == 4096)
+        #expect(reply.json["page_size"]?.integer == 64)
+        #expect(reply.json["max_total_num_tokens"]?.integer == 4096)
+    }
+
+    // MARK: - Metrics
+
+    /// Values by series, without the model's label; every line has to follow the format.
+    private func metrics(_ server: ToyServer) async throws -> [String: Double] {
+        let reply = try await server.send(.get, "/metrics")
+        #expect(reply.header("Content-Type") == "text/plain; version=0.0.4; charset=utf-8")
+        var values: [String: Double] = [:]
+        var families: Set<String> = []
+        for line in reply.text.split(separator: "\n") {
+            if line.hasPrefix("# TYPE ") {
+                #expect(families.insert(String(line.split(separator: " ")[2])).inserted, "\(line)")
+                continue
+            }
+            guard !line.hasPrefix("# HELP ") else { continue }
+            let match = try #require(
+                line.wholeMatch(of: /(braid:[a-z0-9_]+)\{model_name="toy"(?:,([^}]*))?\} ([0-9.e+-]+)/), "\(line)")
+            let labels = match.2.map { "{\($0)}" } ?? ""
+            let value = try #require(Double(match.3))
+            #expect(values.updateValue(value, forKey: match.1 + labels) == nil, "\(line)")
+        }
+        return values
+    }
+
+    @Test func `metrics count requests, tokens and times`() async throws {
+        let server = ToyServer("abc")
+        _ = try await server.post("/generate", #"{"text":"hi"}"#)
+        _ = try await server.post("/generate", #"{"text":"hi"}"#)
+        _ = try await server.post("/generate", #"{"text":5}"#)
+        _ = try await server.send(.get, "/made/up/path")
+        let values = try await metrics(server)
+        #expect(values[#"braid:requests_total{route="/generate",status="200"}"#] == 2)
+        #expect(values[#"braid:requests_total{route="/generate",status="400"}"#] == 1)
+        #expect(values[#"braid:requests_total{route="unknown",status="404"}"#] == 1)
+        #expect(values["braid:prompt_tokens_total"] == 6)
+        #expect(values["braid:generation_tokens_total"] == 8)
+        #expect(values["braid:num_running_reqs"] == 0)
+        #expect(values["braid:num_queue_reqs"] == 0)
+        #expect(values["braid:kv_pages_total"] == 64)
+        #expect(values["braid:kv_pages_free"] == 64)
+        #expect(values["braid:token_usage"] == 0)
+        #expect(values["braid:preemptions_total"] == 0)
+        #expect(values["braid:aborted_requests_total"] == 0)
+        #expect(values["braid:time_to_first_token_seconds_count"] == 2)
+        #expect(values["braid:inter_token_latency_seconds_count"] == 6)
+        #expect(values["braid:e2e_request_latency_seconds_count"] == 2)
+        #expect(values[#"braid:e2e_request_latency_seconds_bucket{le="+Inf"}"#] == 2)
+        #expect(try #require(values["braid:e2e_request_latency_seconds_sum"]) > 0)
+    }
+
+    @Test func `buckets never decrease`() async throws {
+        let server = ToyServer("abcdefgh")
+        _ = try await server.post("/generate", #"{"text":"hi"}"#)
+        let reply = try await server.send(.get, "/metrics")
+        let counts = reply.text.split(separator: "\n").filter { $0.contains("inter_token_latency_seconds_bucket") }
+            .compactMap { $0.split(separator: " ").last.flatMap { Double($0) } }
+        #expect(counts.count == 19)
+        #expect(counts == counts.sorted())
+        #expect(counts.last == 8)
+    }
+
+    @Test func `failed generations are counted`() async throws {
+        let server = ToyServer("abc")
+        server.engine.requestFailure = "no number"
+        _ = try await server.post("/generate", #"{"text":"hi"}"#)
+        let values = try await metrics(server)
+        #expect(values["braid:failed_requests_total"] == 1)
+        #expect(values[#"braid:requests_total{route="/generate",status="500"}"#] == 1)
+    }
+}

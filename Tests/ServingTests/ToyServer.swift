@@ -1,0 +1,106 @@
+import HTTPTypes
+import Hummingbird
+import HummingbirdTesting
+import Inference
+import NIOCore
+import Serving
+import TestSupport
+import Tokenization
+
+/// A server over the toy engine, and how to talk to it.
+struct ToyServer {
+    let engine: ToyEngine
+    let slot: ModelSlot
+    var configuration = ServerConfiguration(servedModelName: "toy")
+
+    /// - Parameter answer: the tokens the engine generates for a request; after them it ends the text.
+    init(
+        contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
+        answer: @escaping @Sendable (GenerationRequest) -> [Int32]
+    ) {
+        engine = ToyEngine(
+            contextLength: contextLength, vocabularySize: 1024, endOfText: ToyTokenizer.eos, answer: answer)
+        slot = ModelSlot(TextService(engine: engine, tokenizer: ToyTokenizer.shared, defaults: defaults))
+    }
+
+    /// A server that answers every request with `text`.
+    init(_ text: String) {
+        self.init { _ in ToyTokenizer.tokens(text) }
+    }
+
+    var application: some ApplicationProtocol { buildApplication(configuration: configuration, slot: slot) }
+
+    /// Sends one request to the routes, without a network.
+    func send(
+        _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil, headers: HTTPFields = [:]
+    ) async throws -> Reply {
+        try await application.test(.router) { client in
+            try await Self.send(client, method, path, body, headers: headers)
+        }
+    }
+
+    static func send(
+        _ client: any TestClientProtocol, _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil,
+        headers: HTTPFields = [:]
+    ) async throws -> Reply {
+        Reply(
+            try await client.executeRequest(
+                uri: path, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) }))
+    }
+
+    func post(_ path: String, _ body: String) async throws -> Reply { try await send(.post, path, body) }
+}
+
+/// An answer, read the way a client reads it.
+struct Reply {
+    let status: Int
+    private let headers: HTTPFields
+    let text: String
+
+    init(_ response: TestResponse) {
+        status = Int(response.status.code)
+        headers = response.headers
+        text = String(buffer: response.body)
+    }
+
+    func header(_ name: String) -> String? { HTTPField.Name(name).flatMap { headers[$0] } }
+
+    var json: JSONValue { (try? JSONValue(parsing: text)) ?? .null }
+
+    /// The data of each server-sent event.
+    var events: [String] {
+        text.split(separator: "\n\n").compactMap { $0.hasPrefix("data: ") ? String($0.dropFirst(6)) : nil }
+    }
+
+    /// The events that are JSON: all but the final `[DONE]`.
+    var chunks: [JSONValue] { events.compactMap { try? JSONValue(parsing: $0) } }
+
+    /// `param` and `code` of an error.
+    var parameter: String? { json["error"]?["param"]?.string }
+    var code: String? { json["error"]?["code"]?.string }
+    var message: String { json["error"]?["message"]?.string ?? "" }
+}
+
+extension JSONValue {
+    subscript(index: Int) -> JSONValue? {
+        guard let array, array.indices.contains(index) else { return nil }
+        return array[index]
+    }
+
+    var double: Double? {
+        if case .number(let number) = self { number.double } else { nil }
+    }
+
+    var integers: [Int]? { array?.compactMap(\.integer) }
+    var strings: [String]? { array?.compactMap(\.string) }
+}
+
+/// Waits until something is so, for at most five seconds.
+/// - Returns: whether it became so.
+func eventually(_ condition: @Sendable () -> Bool) async -> Bool {
+    for _ in 0..<2500 {
+        if condition() { return true }
+        try? await Task.sleep(for: .milliseconds(2))
+    }
+    return condition()
+}
