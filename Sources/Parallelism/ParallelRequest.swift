@@ -1,0 +1,139 @@
+/// The sizes a user gave, by the names users of SGLang know; `nil` follows from the others.
+///
+/// `tpSize` counts the ranks of a stage, not the attention's tensor degree:
+/// `tpSize = attnDPSize × attnCPSize × (attention's tensor degree) = epSize × (experts' tensor degree)`.
+package struct ParallelRequest: Sendable, Equatable {
+    package var tpSize: Int?
+    package var attnCPSize: Int?
+    package var attnDPSize: Int?
+    package var epSize: Int?
+    package var ppSize: Int?
+    /// 1, or the attention's tensor degree; by default the latter where the width divides.
+    package var moeDenseTPSize: Int?
+    /// Layers of each stage.
+    package var ppLayerPartition: [Int]?
+    /// Whether context takes all the ranks that data leaves when `attnCPSize` is not given.
+    package var contextFillsRanks = false
+    package var strategy: PartitionStrategy?
+    package var exchange: ExpertExchangeKind?
+    /// What was wrong already in how the sizes were written; `resolve` reports it with what it finds itself.
+    package var problems: [Problem] = []
+
+    package init() {}
+
+    /// A number a user can give. The raw value is its name in messages.
+    package enum Size: String, Sendable, CaseIterable {
+        case ranks = "tp_size"
+        case data = "attn_dp_size"
+        case context = "attn_cp_size"
+        case expert = "ep_size"
+        case dense = "moe_dense_tp_size"
+        case pipeline = "pp_size"
+
+        fileprivate var path: WritableKeyPath<ParallelRequest, Int?> {
+            switch self {
+            case .ranks: \.tpSize
+            case .data: \.attnDPSize
+            case .context: \.attnCPSize
+            case .expert: \.epSize
+            case .dense: \.moeDenseTPSize
+            case .pipeline: \.ppSize
+            }
+        }
+    }
+
+    package subscript(size: Size) -> Int? {
+        get { self[keyPath: size.path] }
+        set { self[keyPath: size.path] = newValue }
+    }
+
+    /// One thing that is wrong, and what to write instead.
+    package struct Problem: Sendable, Equatable, CustomStringConvertible {
+        /// What was given, such as `tp_size`.
+        package let parameter: String
+        package let message: String
+        /// Legal values while everything else that is right stays as it is, ascending; empty where no number helps.
+        package let legal: [Int]
+        /// The legal value next to the one given, the smaller of two.
+        package let nearestLegal: Int?
+
+        package init(parameter: String, message: String, given: Int = 0, legal: [Int] = []) {
+            self.parameter = parameter
+            self.message = message
+            self.legal = legal
+            nearestLegal = legal.min { ($0.distance(from: given), $0) < ($1.distance(from: given), $1) }
+        }
+
+        package var description: String {
+            let advice =
+                switch (nearestLegal, legal.count) {
+                case (nil, _): ""
+                case (let value?, 1): "; the only legal value is \(value)"
+                case (let value?, ...12): "; the nearest legal value is \(value) of \(legal.englishList)"
+                case (let value?, _): "; the nearest legal value is \(value)"
+                }
+            return "\(parameter): \(message)\(advice)"
+        }
+    }
+
+    /// Everything that is wrong with a request.
+    package struct Refusal: Error, Equatable, CustomStringConvertible {
+        package let problems: [Problem]
+        package var description: String { problems.map(\.description).joined(separator: "\n") }
+    }
+
+    /// Every degree, for a model of this shape.
+    ///
+    /// A size that can only be judged by another that is itself wrong is judged once that one is right.
+    ///
+    /// - Parameter maxRanks: how many ranks there may be.
+    /// - Throws: all problems at once.
+    package func resolve(for shape: ModelShape, maxRanks: Int = 64) throws(Refusal) -> ParallelConfiguration {
+        precondition(maxRanks > 0)
+        let derivation = Derivation(self, shape, maxRanks: maxRanks)
+        var found = problems
+        if ppLayerPartition != nil {
+            found.append(
+                Problem(parameter: "pp_layer_partition", message: "pipelines are not built yet; leave it out"))
+        }
+        // A size is repaired next to what is right: another wrong one says nothing about what was meant.
+        var right = self
+        for violation in derivation.violations { right[violation.size] = nil }
+        for violation in derivation.violations {
+            found.append(
+                Problem(
+                    parameter: violation.size.rawValue, message: violation.message, given: self[violation.size] ?? 0,
+                    legal: legalValues(of: violation.size, besides: right, shape, maxRanks: maxRanks)))
+        }
+        guard found.isEmpty else { throw Refusal(problems: found) }
+        return derivation.configuration
+    }
+
+    /// The values that repair a size here, of those the ones that go best with what is right.
+    private func legalValues(
+        of size: Size, besides right: ParallelRequest, _ shape: ModelShape, maxRanks: Int
+    ) -> [Int] {
+        func violations(_ request: ParallelRequest, _ value: Int) -> [Violation] {
+            var request = request
+            request[size] = value
+            return Derivation(request, shape, maxRanks: maxRanks).violations
+        }
+        let repairs = (1...maxRanks).filter { value in !violations(self, value).contains { $0.size == size } }
+        let others = repairs.map { violations(right, $0).count }
+        return zip(repairs, others).filter { $0.1 == others.min() }.map(\.0)
+    }
+}
+
+extension Int {
+    /// How far apart two numbers are, also the extreme ones.
+    fileprivate func distance(from other: Int) -> UInt {
+        self < other ? UInt(bitPattern: other &- self) : UInt(bitPattern: self &- other)
+    }
+}
+
+extension [Int] {
+    /// `1, 2 and 4`.
+    fileprivate var englishList: String {
+        dropLast().map(String.init).joined(separator: ", ") + " and \(self[count - 1])"
+    }
+}
