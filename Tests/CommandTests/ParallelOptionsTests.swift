@@ -1,0 +1,95 @@
+import ArgumentParser
+import Parallelism
+import Testing
+import braid
+
+@Suite struct `Parallel options` {
+    private func request(_ arguments: String, environment: [String: String] = [:]) throws -> ParallelRequest {
+        try ParallelOptions.parse(arguments.split(separator: " ").map(String.init)).request(environment: environment)
+    }
+
+    @Test func `without any ask for nothing`() throws {
+        #expect(try request("") == ParallelRequest())
+    }
+
+    @Test(arguments: [
+        (ParallelRequest.Size.ranks, ["tp-size", "tp", "tensor-parallel-size"]),
+        (
+            .context,
+            ["attn-cp-size", "cp-size", "attention-context-parallel-size", "prefill-context-parallel-size"]
+        ),
+        (.data, ["attn-dp-size", "attention-data-parallel-size"]),
+        (.expert, ["ep-size", "ep", "expert-parallel-size"]),
+        (.pipeline, ["pp-size", "pipeline-parallel-size"]),
+        (.dense, ["moe-dense-tp-size"]),
+    ])
+    func `are known by all their names`(size: ParallelRequest.Size, names: [String]) throws {
+        var expected = ParallelRequest()
+        expected[size] = 4
+        for name in names {
+            #expect(try request("--\(name) 4") == expected, "\(name)")
+            #expect(try request("--\(name)=4 --\(names[0]) 4") == expected, "\(name)")
+        }
+    }
+
+    @Test func `with two values for one size are a problem`() throws {
+        let twice = try request("--tp 4 --cp-size 2 --tp-size 8 --attn-cp-size 2")
+        #expect(twice.problems.map(\.description) == ["tp_size: given as 4 and 8; give it once"])
+        #expect(try request("--cp-strategy zigzag --nsa-prefill-cp-mode round-robin-split").problems.count == 1)
+        #expect(try request("--cp-strategy zigzag --nsa-prefill-cp-mode in-seq-split").problems.isEmpty)
+        #expect(try request("--moe-a2a-backend none --moe-a2a-backend deepep").problems.count == 1)
+        #expect(
+            try request("--dp 2 --attn-dp-size 4 --enable-dp-attention").problems.map(\.parameter) == ["attn_dp_size"])
+    }
+
+    @Test(arguments: ["dp-size", "dp", "data-parallel-size"])
+    func `take replicas for groups of ranks only when told so`(name: String) throws {
+        let groups = try request("--\(name) 2 --enable-dp-attention")
+        #expect(groups.attnDPSize == 2 && groups.problems.isEmpty)
+        let replicas = try request("--\(name) 2")
+        #expect(replicas.attnDPSize == nil)
+        #expect(replicas.problems.map(\.parameter) == ["dp_size"])
+        #expect(replicas.problems.first?.nearestLegal == 1)
+        #expect(try request("--\(name) 1") == ParallelRequest())
+    }
+
+    @Test(arguments: [
+        ("interleave", PartitionStrategy.interleaved), ("round-robin-split", .interleaved), ("zigzag", .zigzag),
+        ("in-seq-split", .zigzag), ("contiguous", .contiguous),
+    ])
+    func `know strategies by both vocabularies`(name: String, strategy: PartitionStrategy) throws {
+        #expect(try request("--cp-strategy \(name)").strategy == strategy)
+        #expect(try request("--nsa-prefill-cp-mode \(name)").strategy == strategy)
+    }
+
+    @Test func `know the exchanges of rows and experts`() throws {
+        #expect(try request("--moe-a2a-backend none").exchange == .gathered)
+        #expect(try request("--moe-a2a-backend alltoall").exchange == .allToAll)
+        #expect(try request("--moe-a2a-backend deepep").exchange == .allToAll)
+    }
+
+    @Test(arguments: ["enable-prefill-cp", "enable-nsa-prefill-context-parallel"])
+    func `fill the ranks with context on a flag`(flag: String) throws {
+        let shape = ModelShape(heads: 128, experts: 256, expertWidth: 2048, denseWidth: 18432)
+        #expect(try request("--tp 8 --\(flag)").resolve(for: shape).context == 8)
+        #expect(try request("--tp 8 --\(flag) --cp-size 4").resolve(for: shape).context == 4)
+    }
+
+    @Test func `say what to write for the variable they do not read`() throws {
+        #expect(
+            try request("", environment: ["SGLANG_PP_LAYER_PARTITION": "31,30"]).problems.map(\.description) == [
+                "SGLANG_PP_LAYER_PARTITION: the environment is not read; unset it, and once pipelines are built write "
+                    + "--pp-layer-partition 31,30"
+            ])
+        #expect(try request("", environment: ["SGLANG_PP_LAYER_PARTITION": ""]).problems.isEmpty)
+        #expect(try request("--pp-layer-partition 31,30").ppLayerPartition == [31, 30])
+    }
+
+    @Test(arguments: [
+        "--tp-size four", "--tp-size 1.5", "--cp-strategy diagonal", "--moe-a2a-backend mooncake",
+        "--pp-layer-partition 31,,30", "--pp-layer-partition 0",
+    ])
+    func `refuse what is no value`(arguments: String) {
+        #expect(throws: (any Error).self) { try request(arguments) }
+    }
+}
