@@ -74,7 +74,8 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Checkpoints", "Models", "Tokenization",
+                "braid", "Checkpoints", "Models", "Parallelism", "Tokenization",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),
     ]

@@ -35,7 +35,8 @@ import CKernels
 
     private init(of whole: Weight, rows: Range<Int>, columns: Range<Int>) {
         precondition(rows.lowerBound >= 0 && rows.upperBound <= whole.rows, "rows \(rows) of \(whole.rows)")
-        precondition(columns.lowerBound >= 0 && columns.upperBound <= whole.columns, "columns \(columns) of \(whole.columns)")
+        precondition(
+            columns.lowerBound >= 0 && columns.upperBound <= whole.columns, "columns \(columns) of \(whole.columns)")
         let offset = (rows.lowerBound * whole.stride + columns.lowerBound) * whole.dtype.bytes
         unsafe data = whole.data + offset
         dtype = whole.dtype

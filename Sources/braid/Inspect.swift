@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoints
+import Foundation
 import KVCache
 import Models
 import Tensors
@@ -18,35 +19,41 @@ struct Inspect: ParsableCommand {
     func run() throws {
         let directory = try ModelDirectory(modelPath)
         let model = directory.configuration
-        print("model        \(model.modelType), \(model.contextLength) positions, vocabulary \(model.vocabularySize)")
-        print("layers       \(model.layers), \(model.denseLayers) dense, hidden \(model.hiddenSize)"
-            + (model.nextTokenLayers > 0 ? ", \(model.nextTokenLayers) next-token block (not loaded)" : ""))
-        print("attention    \(model.heads) heads, latent \(model.latentWidth) + rotary \(model.ropeWidth)"
-            + (model.indexer.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"))
+        show("model", "\(model.modelType), \(model.contextLength) positions, vocabulary \(model.vocabularySize)")
+        let nextToken = model.nextTokenLayers > 0 ? ", \(model.nextTokenLayers) next-token block (not loaded)" : ""
+        show("layers", "\(model.layers), \(model.denseLayers) dense, hidden \(model.hiddenSize)\(nextToken)")
+        let keys = model.indexer.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"
+        show("attention", "\(model.heads) heads, latent \(model.latentWidth) + rotary \(model.ropeWidth)\(keys)")
         let gate = model.experts.gate
-        print("experts      \(gate.experts) of width \(model.experts.width), \(gate.expertsPerToken) per token, "
-            + "\(model.experts.shared) shared, groups \(gate.groups)/\(gate.topGroups)")
+        show(
+            "experts",
+            "\(gate.experts) of width \(model.experts.width), \(gate.expertsPerToken) per token, "
+                + "\(model.experts.shared) shared, groups \(gate.groups)/\(gate.topGroups)")
         let parameters = model.parameters
-        print("parameters   \(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
+        show("parameters", "\(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
         if !configOnly { try printWeights() }
         for type in [DType.f32, .bf16] {
             let bytes = model.cacheFormat(type, pageSize: 1).bytesPerToken
-            print("KV cache     \(type): \(grouped(Int(bytes))) bytes per token, "
-                + "\(grouped(Int(bytes * Double(model.contextLength)) >> 20)) MiB for a full context")
+            let full = Int(bytes * Double(model.contextLength)) >> 20
+            show("KV cache", "\(type): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context")
         }
+    }
+
+    private func show(_ title: String, _ text: String) {
+        print(title.padding(toLength: 13, withPad: " ", startingAt: 0) + text)
     }
 
     private func printWeights() throws {
         let index = try WeightIndex(directory: modelPath)
-        print("weights      \(index.names.count) tensors in \(index.files.count) files, "
-            + "\(grouped(index.totalBytes)) bytes")
+        let size = "\(index.names.count) tensors in \(index.files.count) files, \(grouped(index.totalBytes)) bytes"
+        show("weights", size)
         var byType: [String: Int] = [:]
         for name in index.names {
             let tensor = try index.tensor(named: name)
             byType[tensor.type.rawValue, default: 0] += tensor.byteCount
         }
         for (type, bytes) in byType.sorted(by: { $0.value > $1.value }) {
-            print("             \(type) \(grouped(bytes)) bytes")
+            show("", "\(type) \(grouped(bytes)) bytes")
         }
     }
 }

@@ -61,7 +61,8 @@ extension Kernels {
         _ q: View, heads: Int, scale: Float, latent: CacheLane, rope: CacheLane, _ pages: PageMap, positions: Indices,
         selection: Selection?, into out: View, logSumExp: View, _ scratch: Scratch
     ) {
-        precondition(q.rows == positions.count && q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
+        precondition(q.rows == positions.count, "\(positions.count) positions for \(q.rows) rows")
+        precondition(q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
         precondition(out.rows == q.rows && out.columns == heads * latent.width, "attention into \(out.shape)")
         precondition(logSumExp.rows == q.rows && logSumExp.columns == heads && logSumExp.stride == heads)
         if q.rows == 0 { return }

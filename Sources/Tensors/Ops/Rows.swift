@@ -3,7 +3,8 @@ import CKernels
 extension Kernels {
     /// `weight * x / sqrt(mean(x²) + epsilon)` row by row. `out` may be `x`.
     package func rmsNorm(_ x: View, _ weight: View, epsilon: Float, into out: View) {
-        precondition(weight.columns == x.columns && out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape)")
+        precondition(weight.columns == x.columns, "a weight of \(weight.columns) for \(x.shape)")
+        precondition(out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape) into \(out.shape)")
         var p = unsafe braid_norm(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base, bias: nil,
             eps: epsilon, out: out.base, out_stride: Int64(out.stride))
