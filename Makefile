@@ -41,7 +41,8 @@ build-tests: setup
 
 unit-tests: build-tests .venv-test ## The tests in Swift
 	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
-	swift test -c release --skip-build --disable-xctest
+	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
+	swift test -c release --skip-build --disable-xctest --no-parallel
 
 end-to-end-tests: build-tests .venv-test ## OpenAI's client against a running server
 	.venv-test/bin/python Tests/EndToEndTests/run

@@ -125,6 +125,12 @@ static void score_keys(
             int64_t entry = row_entry(w, begin + i + j);
             widen_lane(&w->p->latent, entry, 0, w->p->latent.width, key);
             widen_lane(&w->p->rope, entry, 0, w->p->rope.width, key + w->latent_width);
+            // The next block's, beyond the class too: the classes follow each other.
+            int64_t next = begin + i + j + BRAID_KEY_BLOCK;
+            if (next >= w->begin[8]) continue;
+            entry = row_entry(w, next);
+            fetch_entry(&w->p->latent, entry);
+            fetch_entry(&w->p->rope, entry);
         }
         for (int64_t h = 0; h < heads; h += BRAID_SCORE_HEADS) {
             const float *q = w->q + (h0 + h) * w->width;

@@ -6,6 +6,14 @@
 
 // Keys packed before the queries run over them, so that a tile of queries is read once for several panels.
 #define BRAID_KEY_PANELS 8
+// The pairs during which the next keys are fetched.
+#define BRAID_FETCHED_PAIRS 32
+
+/// Of the panel of keys at `i`, those that number `share` of BRAID_FETCHED_PAIRS is to fetch.
+BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share) {
+    for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += BRAID_FETCHED_PAIRS)
+        if (i + l < p->count) fetch_entry(&p->keys, entry_of(p->pages, p->page_shift, p->first + i + l));
+}
 
 static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, float *panel) {
     const char *rows[16];
@@ -69,6 +77,9 @@ static void index_scores(const braid_index_scores *p) {
             for (int64_t r = 0; r < rows; r++) q[r] = p->q + (pair + r) * width;
             pack_tile(q, rows, width, x);
             for (int64_t i = first; i < end; i += BRAID_PANEL_WIDTH) {
+                // The next block's keys, a share with each tile.
+                for (int64_t l = pair; l < at_most(pair + rows, BRAID_FETCHED_PAIRS); l++)
+                    fetch_keys(p, i + block, l);
                 const float *panel = keys + (i - first) / BRAID_PANEL_WIDTH * panel_size;
                 BRAID_FOR_ROWS(rows, index_tile, x, panel, width, dots)
                 add_heads(p, pair, rows, i, end - i, dots);

@@ -24,6 +24,13 @@ BRAID_INLINE int64_t lanes_left(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : n;
 
 BRAID_INLINE int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
 
+/// Asks for an entry of the cache that will be read soon.
+BRAID_INLINE void fetch_entry(const braid_lane *lane, int64_t entry) {
+    int64_t bytes = lane->width * bytes_of(lane->dtype);
+    const char *from = (const char *)lane->data + entry * bytes;
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+
 /// Lane i of result j is lane j of v[i].
 BRAID_INLINE void transpose16(u16 v[16]) {
     u16 t[16];
