@@ -6,12 +6,10 @@
 
 // Keys packed before the queries run over them, so that a tile of queries is read once for several panels.
 #define BRAID_KEY_PANELS 8
-// The pairs during which the next keys are fetched.
-#define BRAID_FETCHED_PAIRS 32
 
-/// Of the panel of keys at `i`, those that number `share` of BRAID_FETCHED_PAIRS is to fetch.
-BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share) {
-    for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += BRAID_FETCHED_PAIRS)
+/// Of the panel of keys at `i`, what share number `share` of `shares` is to fetch.
+BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share, int64_t shares) {
+    for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += shares)
         if (i + l < p->count) fetch_entry(&p->keys, entry_of(p->pages, p->page_shift, p->first + i + l));
 }
 
@@ -61,7 +59,7 @@ static void index_scores(const braid_index_scores *p) {
     int64_t width = p->keys.width, pairs = p->m * p->heads, panel_size = width * BRAID_PANEL_WIDTH;
     int64_t tile_size = width * BRAID_TILE_ROWS + 16;
     int64_t panels = at_most(BRAID_KEY_PANELS, (BRAID_INDEX_SCRATCH - tile_size) / (panel_size > 0 ? panel_size : 1));
-    int64_t block = panels * BRAID_PANEL_WIDTH;
+    int64_t block = panels * BRAID_PANEL_WIDTH, shares = at_most(pairs, BRAID_PANEL_WIDTH);
     float *keys = p->scratch, *x = keys + panels * panel_size;
     const float *q[BRAID_TILE_ROWS];
     f16 dots[BRAID_TILE_ROWS][BRAID_PANEL];
@@ -77,9 +75,8 @@ static void index_scores(const braid_index_scores *p) {
             for (int64_t r = 0; r < rows; r++) q[r] = p->q + (pair + r) * width;
             pack_tile(q, rows, width, x);
             for (int64_t i = first; i < end; i += BRAID_PANEL_WIDTH) {
-                // The next block's keys, a share with each tile.
-                for (int64_t l = pair; l < at_most(pair + rows, BRAID_FETCHED_PAIRS); l++)
-                    fetch_keys(p, i + block, l);
+                for (int64_t s = pair; s < at_most(pair + rows, shares); s++)
+                    fetch_keys(p, i + block, s, shares);  // the next block, a share with each of the first tiles
                 const float *panel = keys + (i - first) / BRAID_PANEL_WIDTH * panel_size;
                 BRAID_FOR_ROWS(rows, index_tile, x, panel, width, dots)
                 add_heads(p, pair, rows, i, end - i, dots);
