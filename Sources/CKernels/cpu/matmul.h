@@ -1,5 +1,5 @@
-// Matrix products: panels of weights are widened and transposed once, then every tile of rows runs its chains down them.
-// Few rows are bound by the reading of the weights and have their own way.
+// Matrix products: panels of weights are widened and transposed once, then every tile of rows runs its chains down
+// them. Few rows are bound by the reading of the weights and have their own way.
 #pragma once
 
 #include "../include/matmul.h"

@@ -40,9 +40,9 @@ BRAID_INLINE void transpose16(u16 v[16]) {
     }
     BRAID_UNROLL for (int i = 0; i < 16; i += 4) {
         BRAID_UNROLL for (int j = 0; j < 2; j++) {
-            u16 a = t[i + j], b = t[i + 2 + j];
-            v[i + 2 * j] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-            v[i + 2 * j + 1] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+            u16 a = t[i + j], b = t[i + 2 + j], *to = v + i + 2 * j;
+            to[0] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+            to[1] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
         }
     }
     // Now quarter L of v[4g + j] is column 4L + j of rows 4g ... 4g + 3.
@@ -194,14 +194,15 @@ static void pack_tile(const float *const *x, int64_t rows, int64_t k, float *to)
     else pack_rows_of(BRAID_F32, from, rows, k, splat(0), rows, to);
 }
 
-/// Rows of the next tile when `left` remain: as even as can be, because a low tile has too few chains to fill the units.
+/// Rows of the next tile when `left` remain: as even as can be, because a low tile has too few chains to fill the
+/// units.
 BRAID_INLINE int64_t tile_rows(int64_t left) {
     int64_t tiles = (left + BRAID_TILE_ROWS - 1) / BRAID_TILE_ROWS;
     return (left + tiles - 1) / tiles;
 }
 
-/// Rows that will be packed next, to be fetched meanwhile: piece i, fetched at step 4 i of a tile, is `lines` cache lines
-/// of row i / BRAID_PIECES. BRAID_PIECES pieces make the row's K block.
+/// Rows that will be packed next, to be fetched meanwhile: piece i, fetched at step 4 i of a tile, is `lines` cache
+/// lines of row i / BRAID_PIECES. BRAID_PIECES pieces make the row's K block.
 typedef struct {
     const char *from;
     int64_t row, piece;  // bytes from one to the next

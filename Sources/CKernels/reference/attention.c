@@ -63,8 +63,8 @@ static void merge(int64_t width, float *a, float *a_lse, const float *b, float b
     *a_lse = empty ? -INFINITY : m + log_scalar(s);
 }
 
-/// The classes `c`, `c + step`, `c + 2 step` … as a tree: the left half takes every other one from `c`, the right half
-/// every other one from `c + step`. From (0, 1) the leaves come in the order 0 4 2 6 1 5 3 7.
+/// The classes `c`, `c + step`, `c + 2 step` … as a tree: the left half takes every other one from `c`, the right
+/// half every other one from `c + step`. From (0, 1) the leaves come in the order 0 4 2 6 1 5 3 7.
 /// `scratch` holds the right halves on the way down, then a class's positions and its keys' numbers.
 static void attend_subtree(
     const braid_attention *p, int64_t r, int64_t h, int32_t c, int32_t step, float *out, float *lse, float *scratch

@@ -1,0 +1,109 @@
+import CKernels
+import Testing
+
+struct IndexerKernelTests {
+    private struct Case {
+        let m: Int, heads: Int, width: Int, first: Int, count: Int, stride: Int
+        let keys: PagedLanes
+        var q: [Float], weights: [Float]
+
+        init(_ dice: inout Dice, small: Bool = false) {
+            m = dice.int(0...(small ? 3 : 9))
+            heads = dice.flag() ? dice.int(1...5) : dice.int(1...33)
+            width = dice.flag() ? dice.int(1...4) * 32 : dice.int(1...70)
+            first = dice.int(0...40)
+            count = dice.int(0...(small ? 40 : 330))
+            stride = count + dice.int(0...4)
+            keys = PagedLanes(
+                &dice, widths: [width], positions: first + count + 1, stored: Set(first..<first + count),
+                dtype: dice.flag() ? BRAID_BF16 : BRAID_F32)
+            q = dice.rows(m * heads, width: width, stride: width)
+            weights = dice.rows(m, width: heads, stride: heads)
+        }
+
+        func run(_ level: KernelLevel, skipping skipped: Int = 0) -> [Float] {
+            let (queries, factors) = (Guarded(q), Guarded(weights))
+            let out = Guarded(repeating: untouched, count: m * stride)
+            let room = scratch(Int(BRAID_INDEX_SCRATCH))
+            let parameters = unsafe braid_index_scores(
+                m: Int64(m), heads: Int64(heads), q: queries.pointer, weights: factors.pointer, keys: keys.lane(0),
+                pages: keys.pages.pointer, page_shift: Int32(keys.pageShift), first: Int64(first + skipped),
+                count: Int64(count - skipped), scores: out.pointer, scores_stride: Int64(stride),
+                scratch: room.pointer)
+            unsafe call(level.table.index_scores, parameters, keeping: [queries, factors, keys, out, room])
+            return out.values
+        }
+
+        var description: String { "m \(m), heads \(heads), width \(width), \(count) from \(first)" }
+    }
+
+    @Test
+    func `every level scores with the bits of the reference`() {
+        var dice = Dice(seed: 20)
+        for i in 0..<150 {
+            var example = Case(&dice)
+            if i % 5 == 0 { example.q = example.q.map { _ in dice.wildFloat() } }
+            let expected = example.run(.reference)
+            #expect(isUntouchedBetweenRows(expected, width: example.count, stride: max(1, example.stride)))
+            for level in KernelLevel.fast {
+                #expect(firstDifference(example.run(level), expected) == nil, "\(level.name), \(example.description)")
+            }
+        }
+    }
+
+    @Test
+    func `scores are what their formula says`() {
+        var dice = Dice(seed: 21)
+        for _ in 0..<40 {
+            let example = Case(&dice, small: true)
+            let found = example.run(.reference)
+            for r in 0..<example.m {
+                for i in 0..<example.count {
+                    var sum = 0.0
+                    var magnitude = 0.0
+                    for h in 0..<example.heads {
+                        var dot = 0.0
+                        var size = 0.0
+                        for d in 0..<example.width {
+                            let key = example.keys.values[0][(example.first + i) * example.width + d]
+                            let term = Double(example.q[(r * example.heads + h) * example.width + d]) * Double(key)
+                            dot += term
+                            size += abs(term)
+                        }
+                        sum += Double(example.weights[r * example.heads + h]) * max(0, dot)
+                        magnitude += abs(Double(example.weights[r * example.heads + h])) * size
+                    }
+                    let tolerance = Double(example.width + example.heads) * rounding * magnitude
+                    #expect(abs(Double(found[r * example.stride + i]) - sum) <= tolerance)
+                }
+            }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `a position's score does not depend on where the call begins`(level: KernelLevel) {
+        var dice = Dice(seed: 22)
+        for _ in 0..<30 {
+            let example = Case(&dice)
+            let skipped = dice.int(0...example.count)
+            let (whole, part) = (example.run(level), example.run(level, skipping: skipped))
+            for r in 0..<example.m {
+                let a = Array(whole[r * example.stride + skipped..<r * example.stride + example.count])
+                let b = Array(part[r * example.stride..<r * example.stride + example.count - skipped])
+                #expect(firstDifference(a, b) == nil, "\(example.description)")
+            }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `a query that is not a number makes the row's scores NaN and no other's`(level: KernelLevel) {
+        var dice = Dice(seed: 23)
+        var example = Case(&dice)
+        while example.m < 3 || example.count == 0 { example = Case(&dice) }
+        example.q[example.heads * example.width] = .nan
+        let found = example.run(level)
+        for r in 0..<example.m {
+            #expect((0..<example.count).allSatisfy { found[r * example.stride + $0].isNaN == (r == 1) })
+        }
+    }
+}

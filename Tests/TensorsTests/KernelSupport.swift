@@ -1,0 +1,148 @@
+import CKernels
+import Testing
+
+/// A level's functions may be called from anywhere.
+extension KernelLevel: @unchecked Sendable, CustomTestStringConvertible {
+    var testDescription: String { name }
+}
+
+extension braid_dtype {
+    static var all: [braid_dtype] { [BRAID_F32, BRAID_BF16, BRAID_FP8, BRAID_INT8] }
+
+    var bytes: Int { self == BRAID_F32 ? 4 : self == BRAID_BF16 ? 2 : 1 }
+}
+
+/// A number as a type stores it, least significant byte first; BF16 is cut, not rounded.
+func storedBytes(_ value: Float, _ dtype: braid_dtype) -> [UInt8] {
+    let bits = value.bitPattern
+    let all = [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: bits >> $0) }
+    return dtype == BRAID_F32 ? all : Array(all[2...])
+}
+
+/// The number an E4M3 byte stands for, by the definition of the format.
+func e4m3(_ byte: UInt8) -> Float {
+    let exponent = Int(byte >> 3 & 15)
+    let mantissa = Float(byte & 7) / 8
+    if byte & 0x7F == 0x7F { return .nan }
+    return Float(
+        sign: byte & 0x80 == 0 ? .plus : .minus, exponent: max(exponent, 1) - 7,
+        significand: exponent == 0 ? mantissa : 1 + mantissa)
+}
+
+/// A stored matrix that is a part of a larger one, and its elements widened. Behind its last element memory is
+/// forbidden, between its rows is what must not be read.
+final class StoredMatrix {
+    let rows: Int, columns: Int, stride: Int
+    let dtype: braid_dtype
+    private let row: Int, column: Int, scaleStride: Int
+    private let bytes: Guarded<UInt8>
+    private let scales: Guarded<Float>
+    /// [rows, columns], each rounded to F32 once.
+    let values: [Float]
+
+    init(_ dice: inout Dice, rows: Int, columns: Int, dtype: braid_dtype, wild: Bool = false) {
+        self.rows = rows
+        self.columns = columns
+        self.dtype = dtype
+        stride = columns + dice.int(0...5)
+        row = dice.flag() ? 0 : dice.int(0...200)
+        column = dice.flag() ? 0 : dice.int(0...200)
+        scaleStride = (column + columns + 127) / 128
+        let scaleCount = dtype == BRAID_INT8 ? row + rows : (row + rows + 127) / 128 * scaleStride
+        let scale = (0..<scaleCount).map { _ in dice.float() }
+        var stored = [UInt8](repeating: 0xFF, count: rows == 0 ? 0 : ((rows - 1) * stride + columns) * dtype.bytes)
+        var widened: [Float] = []
+        for r in 0..<rows {
+            for c in 0..<columns {
+                let at = (r * stride + c) * dtype.bytes
+                switch dtype {
+                case BRAID_FP8:
+                    var byte = UInt8.random(in: 0...255, using: &dice)
+                    if !wild && byte & 0x7F == 0x7F { byte = 0x01 }
+                    stored[at] = byte
+                    widened.append(e4m3(byte) * scale[(row + r) / 128 * scaleStride + (column + c) / 128])
+                case BRAID_INT8:
+                    let value = Int8.random(in: -128...127, using: &dice)
+                    stored[at] = UInt8(bitPattern: value)
+                    widened.append(Float(value) * scale[row + r])
+                default:
+                    let value = wild ? dice.wildFloat() : dice.float()
+                    let encoded = storedBytes(value, dtype)
+                    stored.replaceSubrange(at..<at + encoded.count, with: encoded)
+                    widened.append(dtype == BRAID_F32 ? value : Float(bitPattern: value.bitPattern & 0xFFFF_0000))
+                }
+            }
+        }
+        bytes = Guarded(stored)
+        scales = Guarded(scale)
+        values = widened
+    }
+
+    /// An F32 matrix of these values.
+    init(twinOf other: StoredMatrix) {
+        rows = other.rows
+        columns = other.columns
+        stride = columns
+        dtype = BRAID_F32
+        (row, column, scaleStride) = (0, 0, 0)
+        values = other.values
+        bytes = Guarded(values.flatMap { storedBytes($0, BRAID_F32) })
+        scales = Guarded([])
+    }
+
+    /// Valid while this object lives.
+    @unsafe var weight: braid_weight {
+        let scaled = dtype == BRAID_FP8 || dtype == BRAID_INT8
+        return unsafe braid_weight(
+            data: bytes.pointer, dtype: dtype, stride: Int64(stride), scale: scaled ? scales.pointer : nil,
+            scale_stride: Int64(scaleStride), row: Int64(row), column: Int64(column))
+    }
+}
+
+/// Lanes of a cache with the same pages in shuffled order. What no position of `stored` needs is NaN.
+final class PagedLanes {
+    let pageShift: Int
+    let pages: Guarded<Int32>
+    private let dtype: braid_dtype
+    private let widths: [Int]
+    private let lanes: [Guarded<UInt8>]
+    /// For each lane, [positions, width] widened; NaN where nothing is stored.
+    let values: [[Float]]
+
+    init(_ dice: inout Dice, widths: [Int], positions: Int, stored: Set<Int>, dtype: braid_dtype) {
+        self.widths = widths
+        self.dtype = dtype
+        pageShift = dice.int(0...6)
+        let count = ((positions - 1) >> pageShift) + 1
+        let order = (0..<count + 2).shuffled(using: &dice).prefix(count).map { Int32($0) }
+        pages = Guarded(order)
+        var bytes: [Guarded<UInt8>] = []
+        var values: [[Float]] = []
+        for width in widths {
+            var lane = [UInt8](repeating: 0xFF, count: ((count + 2) << pageShift) * width * dtype.bytes)
+            var widened = [Float](repeating: .nan, count: positions * width)
+            for p in stored {
+                let entry = Int(order[p >> pageShift]) << pageShift + p & (1 << pageShift - 1)
+                for d in 0..<width {
+                    let encoded = storedBytes(dice.float(), dtype)
+                    let at = (entry * width + d) * dtype.bytes
+                    lane.replaceSubrange(at..<at + encoded.count, with: encoded)
+                    let bits = encoded.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+                    widened[p * width + d] = Float(bitPattern: dtype == BRAID_F32 ? bits : bits << 16)
+                }
+            }
+            bytes.append(Guarded(lane))
+            values.append(widened)
+        }
+        lanes = bytes
+        self.values = values
+    }
+
+    /// Valid while this object lives.
+    @unsafe func lane(_ i: Int) -> braid_lane {
+        unsafe braid_lane(data: lanes[i].pointer, dtype: dtype, width: Int64(widths[i]))
+    }
+}
+
+/// Scratch that begins on a cache line and ends, but for less than one, at forbidden memory.
+func scratch(_ floats: Int) -> Guarded<Float> { Guarded(repeating: .nan, count: (floats + 15) / 16 * 16) }

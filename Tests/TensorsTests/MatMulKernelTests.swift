@@ -1,0 +1,209 @@
+import CKernels
+import Testing
+
+struct MatMulKernelTests {
+    private struct Case {
+        let m: Int, n: Int, k: Int
+        let transposed: Bool, accumulate: Bool
+        var weights: StoredMatrix
+        let x: [Float], xStride: Int, xRows: [Int32]?
+        let out: [Float], outStride: Int, outRows: [Int32]?
+
+        init(_ dice: inout Dice, dtype: braid_dtype, transposed: Bool, rows: ClosedRange<Int>, wild: Bool = false) {
+            let (m, n) = (dice.int(rows), dice.flag() ? dice.int(1...5) * 16 : dice.int(1...80))
+            (self.m, self.n) = (m, n)
+            k = dice.flag() ? dice.int(1...6) * 64 : dice.int(0...330)
+            self.transposed = transposed
+            accumulate = dice.flag()
+            weights = StoredMatrix(
+                &dice, rows: transposed ? k : n, columns: transposed ? n : k, dtype: dtype, wild: wild)
+            xStride = k + dice.int(0...4)
+            let outStride = n + dice.int(0...4)
+            self.outStride = outStride
+            let all = m + 3
+            x = dice.rows(all, width: k, stride: xStride, wild: wild)
+            xRows = dice.flag() ? (0..<m).map { _ in Int32(dice.int(0...all - 1)) } : nil
+            outRows = dice.flag() ? (0..<Int32(all)).shuffled(using: &dice) : nil
+            out = (0..<all * outStride).map { $0 % outStride < n ? dice.float() : untouched }
+        }
+
+        /// The product's output, or that of some of its rows begun from `out`.
+        func run(
+            _ level: KernelLevel, weights: StoredMatrix? = nil, rows: Range<Int>? = nil, out: [Float]? = nil
+        ) -> [Float] {
+            let range = rows ?? 0..<m
+            let weights = weights ?? self.weights
+            let room = scratch(Int(BRAID_MATMUL_SCRATCH))
+            let (input, result) = (Guarded(x), Guarded(out ?? self.out))
+            let from = Guarded(range.map { xRows?[$0] ?? Int32($0) })
+            let to = Guarded(range.map { outRows?[$0] ?? Int32($0) })
+            let gathers = xRows != nil || rows != nil
+            let scatters = outRows != nil || rows != nil
+            let parameters = unsafe braid_matmul(
+                w: weights.weight, transposed: transposed, accumulate: accumulate, m: Int64(range.count), n: Int64(n),
+                k: Int64(k), x: input.pointer, x_stride: Int64(xStride), x_rows: gathers ? from.pointer : nil,
+                out: result.pointer, out_stride: Int64(outStride), out_rows: scatters ? to.pointer : nil,
+                scratch: room.pointer)
+            unsafe call(level.table.matmul, parameters, keeping: [weights, input, result, from, to, room])
+            return result.values
+        }
+
+        var description: String {
+            "m \(m), n \(n), k \(k), dtype \(weights.dtype.rawValue), transposed \(transposed)"
+        }
+    }
+
+    @Test(arguments: braid_dtype.all, [false, true])
+    func `every level multiplies with the bits of the reference`(dtype: braid_dtype, transposed: Bool) {
+        var dice = Dice(seed: 10 + UInt64(dtype.rawValue))
+        for i in 0..<60 {
+            let rows = i % 4 == 0 ? 0...70 : 0...14
+            let example = Case(&dice, dtype: dtype, transposed: transposed, rows: rows, wild: i % 5 == 0)
+            let expected = example.run(.reference)
+            for level in KernelLevel.fast {
+                #expect(firstDifference(example.run(level), expected) == nil, "\(level.name), \(example.description)")
+            }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `more rows and columns than one block are multiplied alike`(level: KernelLevel) {
+        var dice = Dice(seed: 11)
+        let (m, n, k) = (261, 70, 600)
+        let weights = StoredMatrix(&dice, rows: n, columns: k, dtype: BRAID_BF16)
+        let input = Guarded(dice.rows(m, width: k, stride: k))
+        func product(_ level: KernelLevel) -> [Float] {
+            let out = output(m, width: n, stride: n)
+            let room = scratch(Int(BRAID_MATMUL_SCRATCH))
+            let parameters = unsafe braid_matmul(
+                w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
+                x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer, out_stride: Int64(n),
+                out_rows: nil, scratch: room.pointer)
+            unsafe call(level.table.matmul, parameters, keeping: [weights, input, out, room])
+            return out.values
+        }
+        #expect(firstDifference(product(level), product(.reference)) == nil)
+    }
+
+    @Test(arguments: [BRAID_FP8, BRAID_INT8], [false, true])
+    func `a quantized matrix gives the bits of its dequantized twin`(dtype: braid_dtype, transposed: Bool) {
+        var dice = Dice(seed: 12)
+        for _ in 0..<30 {
+            let example = Case(&dice, dtype: dtype, transposed: transposed, rows: 1...20)
+            let twin = StoredMatrix(twinOf: example.weights)
+            for level in KernelLevel.all {
+                let (found, expected) = (example.run(level), example.run(level, weights: twin))
+                #expect(firstDifference(found, expected) == nil, "\(level.name), \(example.description)")
+            }
+        }
+    }
+
+    @Test
+    func `a row's result does not depend on the rows beside it`() {
+        var dice = Dice(seed: 13)
+        for _ in 0..<20 {
+            let example = Case(&dice, dtype: BRAID_BF16, transposed: false, rows: 2...40)
+            for level in KernelLevel.all {
+                var parts = example.out
+                var begin = 0
+                while begin < example.m {
+                    let end = min(example.m, begin + dice.int(1...13))
+                    parts = example.run(level, rows: begin..<end, out: parts)
+                    begin = end
+                }
+                #expect(firstDifference(example.run(level), parts) == nil, "\(level.name), \(example.description)")
+            }
+        }
+    }
+
+    @Test(arguments: braid_dtype.all)
+    func `a product is what its formula says`(dtype: braid_dtype) {
+        var dice = Dice(seed: 14)
+        for _ in 0..<30 {
+            let example = Case(&dice, dtype: dtype, transposed: dice.flag(), rows: 1...6)
+            let found = example.run(.reference)
+            for i in 0..<example.m {
+                let xRow = Int(example.xRows?[i] ?? Int32(i)) * example.xStride
+                let outRow = Int(example.outRows?[i] ?? Int32(i)) * example.outStride
+                for j in 0..<example.n {
+                    var sum = example.accumulate ? Double(example.out[outRow + j]) : 0
+                    var magnitude = abs(sum)
+                    for l in 0..<example.k {
+                        let at = example.transposed ? l * example.n + j : j * example.k + l
+                        let term = Double(example.x[xRow + l]) * Double(example.weights.values[at])
+                        sum += term
+                        magnitude += abs(term)
+                    }
+                    let error = abs(Double(found[outRow + j]) - sum)
+                    #expect(error <= Double(example.k + 1) * rounding * magnitude)
+                }
+            }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `a product of nothing is positive zero`(level: KernelLevel) {
+        var dice = Dice(seed: 15)
+        let weights = StoredMatrix(&dice, rows: 40, columns: 0, dtype: BRAID_F32)
+        for m in [1, 9] {
+            let out = output(m, width: 40, stride: 40)
+            let room = scratch(Int(BRAID_MATMUL_SCRATCH))
+            let parameters = unsafe braid_matmul(
+                w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: 40, k: 0, x: room.pointer,
+                x_stride: 0, x_rows: nil, out: out.pointer, out_stride: 40, out_rows: nil, scratch: room.pointer)
+            unsafe call(level.table.matmul, parameters, keeping: [weights, out, room])
+            #expect(out.values.allSatisfy { $0.bitPattern == 0 })
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `every FP8 byte is widened as the format defines it`(level: KernelLevel) {
+        let bytes = Guarded((0...255).map { UInt8($0) })
+        let ones = Guarded([Float](repeating: 1, count: 2))
+        let unit = Guarded([Float(1)])
+        let ids = Guarded([Int32(0)])
+        let row = output(1, width: 256, stride: 256)
+        let column = output(1, width: 256, stride: 256)
+        let room = scratch(Int(BRAID_MATMUL_SCRATCH))
+        let weight = unsafe braid_weight(
+            data: bytes.pointer, dtype: BRAID_FP8, stride: 256, scale: ones.pointer, scale_stride: 2, row: 0, column: 0)
+        let embedding = unsafe braid_embedding(
+            w: weight, ids: ids.pointer, m: 1, n: 256, out: row.pointer, out_stride: 256)
+        unsafe call(level.table.embedding, embedding, keeping: [bytes, ones, ids, row])
+        let tall = unsafe braid_weight(
+            data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0)
+        let product = unsafe braid_matmul(
+            w: tall, transposed: false, accumulate: false, m: 1, n: 256, k: 1, x: unit.pointer, x_stride: 1,
+            x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, scratch: room.pointer)
+        unsafe call(level.table.matmul, product, keeping: [bytes, ones, unit, column, room])
+        let expected = (0...255).map { e4m3(UInt8($0)) }
+        #expect(firstDifference(row.values, expected) == nil)
+        // A product's sum begins at +0, so that it has no negative zero.
+        #expect(firstDifference(column.values, expected.map { $0 == 0 ? 0 : $0 }) == nil)
+    }
+
+    @Test(arguments: braid_dtype.all)
+    func `an embedding is a row of the matrix`(dtype: braid_dtype) {
+        var dice = Dice(seed: 16)
+        for _ in 0..<30 {
+            let weights = StoredMatrix(&dice, rows: dice.int(1...9), columns: dice.width(), dtype: dtype, wild: true)
+            let n = weights.columns
+            let stride = n + dice.int(0...3)
+            let chosen = (0..<dice.int(0...5)).map { _ in dice.int(0...weights.rows - 1) }
+            let ids = Guarded(chosen.map { Int32($0) })
+            for level in KernelLevel.all {
+                let out = output(chosen.count, width: n, stride: stride)
+                let parameters = unsafe braid_embedding(
+                    w: weights.weight, ids: ids.pointer, m: Int64(chosen.count), n: Int64(n), out: out.pointer,
+                    out_stride: Int64(stride))
+                unsafe call(level.table.embedding, parameters, keeping: [weights, ids, out])
+                let found = out.values
+                #expect(isUntouchedBetweenRows(found, width: n, stride: stride))
+                for (i, id) in chosen.enumerated() {
+                    let row = Array(found[i * stride..<i * stride + n])
+                    #expect(firstDifference(row, Array(weights.values[id * n..<(id + 1) * n])) == nil, "\(level.name)")
+                }
+            }
+        }
+    }
+}
