@@ -16,7 +16,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var contextLength: Int?
     package var maxRunningRequests = 64
     package var maxQueuedRequests = 1024
-    /// Prompt tokens of one request computed in one step; -1 for no limit.
+    /// Prompt tokens of one request computed in one step; -1 for as many as a step can have (32768).
     package var chunkedPrefillSize = 1024
     /// Instruction-set level; `nil` for the best.
     package var kernels: Kernels.Level?
@@ -34,39 +34,62 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
         scheduler.chunkedPrefillSize = chunkedPrefillSize
-        scheduler.maxRowsPerStep = max(chunkedPrefillSize, 1024) + maxRunningRequests
+        let prefill = chunkedPrefillSize == -1 ? min(context, Self.mostRows) : max(chunkedPrefillSize, 1024)
+        scheduler.maxRowsPerStep = prefill + maxRunningRequests
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
         return scheduler
     }
 
+    /// Rows of a step, at most: what a row needs of scratch memory is up to a megabyte in the largest models.
+    private static let mostRows = 32_768
+    /// Slots of the cache are counted in 32 bits.
+    private static let mostTokens = Int(Int32.max) - (1 << 16)
+
     /// All problems, each a sentence with the nearest legal value; empty when the configuration can be used.
     package func validate(for model: any Model) -> [String] {
-        var problems: [String] = []
+        var problems = rangeProblems(for: model)
         if cacheType != .f32 && cacheType != .bf16 {
-            problems.append("the KV cache cannot hold \(cacheType); legal: auto, float32, bfloat16")
+            problems.append("--kv-cache-dtype cannot be \(cacheType); legal: auto, float32, bfloat16")
         }
-        if let contextLength, contextLength > model.contextLength {
-            problems.append(
-                "context_length: \(contextLength) is more than the model was made for; "
-                    + "the nearest legal value is \(model.contextLength)")
-        }
-        if let maxTotalTokens, maxTotalTokens < 1 {
-            problems.append("max_total_tokens: \(maxTotalTokens) is not positive; the nearest legal value is 1")
+        if pageSize & (pageSize - 1) != 0 {
+            problems.append("--page-size: \(pageSize) is not a power of two; try 64")
         }
         if let kernels, Kernels(kernels) == nil {
             let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")
             problems.append("this processor has no \(kernels.rawValue) kernels; legal: \(levels)")
         }
-        guard problems.isEmpty, pageSize > 0 else {
-            return problems + (pageSize > 0 ? [] : ["page_size: \(pageSize) is not positive; try 64"])
+        if problems.isEmpty, let maxTotalTokens {
+            let bytesPerToken = model.cacheFormat(cacheType, pageSize: pageSize).bytesPerToken
+            let most = Int(Double(ProcessInfo.processInfo.physicalMemory) / max(bytesPerToken, 1))
+            if maxTotalTokens > most {
+                problems.append(
+                    "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(bytesPerToken)) bytes are more than this "
+                        + "machine's memory; the nearest legal value is \(most)")
+            }
         }
-        return scheduler(for: model).validate().map(\.description)
+        return problems.isEmpty ? scheduler(for: model).validate().map(\.description) : problems
+    }
+
+    private func rangeProblems(for model: any Model) -> [String] {
+        let chunk = chunkedPrefillSize == -1 ? 1 : chunkedPrefillSize
+        let ranges: [(String, Int, ClosedRange<Int>)] = [
+            ("--page-size", pageSize, 1...65_536),
+            ("--max-total-tokens", maxTotalTokens ?? 1, 1...Self.mostTokens),
+            ("--context-length", contextLength ?? 1, 1...model.contextLength),
+            ("--max-running-requests", maxRunningRequests, 1...65_536),
+            ("--max-queued-requests", maxQueuedRequests, 1...16_777_216),
+            ("--chunked-prefill-size", chunk, 1...Self.mostRows),
+        ]
+        return ranges.filter { !$2.contains($1) }.map { name, value, legal in
+            let nearest = min(max(value, legal.lowerBound), legal.upperBound)
+            return "\(name): \(value) is not between \(legal.lowerBound) and \(legal.upperBound); "
+                + "the nearest legal value is \(nearest)"
+        }
     }
 
     private func defaultTotalTokens(for model: any Model, context: Int) -> Int {
-        guard pageSize > 0, pageSize & (pageSize - 1) == 0 else { return context }
         let bytesPerToken = model.cacheFormat(cacheType, pageSize: pageSize).bytesPerToken
         let memory = Double(ProcessInfo.processInfo.physicalMemory) / 2
-        return max(min(8 * context, Int(memory / max(bytesPerToken, 1))), pageSize)
+        return max(min(8 * context, Int(memory / max(bytesPerToken, 1)), Self.mostTokens), pageSize)
     }
 }

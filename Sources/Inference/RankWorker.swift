@@ -45,12 +45,7 @@ package final class RankWorker {
         let step = step(for: plan)
         let hidden = seat.scratch.rows(step.outputs.count, model.hiddenSize)
         model.forward(step, seat, into: hidden)
-        var next = 0
-        return StepResult(
-            chunks: plan.chunks.map { chunk in
-                defer { next += Self.outputRows(of: chunk).count }
-                return choose(chunk, hidden: hidden.rows(next..<next + Self.outputRows(of: chunk).count))
-            })
+        return choose(plan, hidden: hidden)
     }
 
     /// The rows of a chunk whose logits are needed: those that are scored, and the last if a token follows.
@@ -88,31 +83,34 @@ package final class RankWorker {
             recorder: recorder)
     }
 
-    /// Scores and samples from a chunk's hidden states, a few rows of logits at a time.
-    private func choose(_ chunk: StepPlan.Chunk, hidden: View) -> StepResult.ChunkResult {
-        var result = StepResult.ChunkResult(request: chunk.request)
-        let rows = Self.outputRows(of: chunk)
+    /// Scores and samples from the step's hidden states, a few rows of logits at a time: the head is read once for all
+    /// requests of a tile.
+    private func choose(_ plan: StepPlan, hidden: View) -> StepResult {
+        var results = plan.chunks.map { StepResult.ChunkResult(request: $0.request) }
+        let rows = plan.chunks.indices.flatMap { chunk in
+            Self.outputRows(of: plan.chunks[chunk]).enumerated().map { (chunk: chunk, index: $0, row: $1) }
+        }
         var first = 0
-        while first < rows.count, result.failure == nil {
+        while first < rows.count {
             let tile = first..<min(first + Self.logitRows, rows.count)
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }
             let logits = seat.scratch.rows(tile.count, model.vocabularySize)
             model.logits(hidden.rows(tile), seat, into: logits)
-            do {
-                for index in tile {
-                    let row = unsafe Span(_unsafeElements: logits.row(index - tile.lowerBound))
-                    try read(row, rows[index], index, chunk, &result)
+            for (place, wanted) in zip(0..<tile.count, rows[tile]) where results[wanted.chunk].failure == nil {
+                let row = unsafe Span(_unsafeElements: logits.row(place))
+                do {
+                    try read(row, wanted.row, wanted.index, plan.chunks[wanted.chunk], &results[wanted.chunk])
+                } catch {
+                    results[wanted.chunk].failure = error.description
                 }
-            } catch {
-                result.failure = error.description
             }
             first = tile.upperBound
         }
-        return result
+        return StepResult(chunks: results)
     }
 
-    /// What one row of logits is for: the score of a known token, the choice of the next, or both.
+    /// What one row of logits is for: the score of a known token, or the choice of the next.
     private func read(
         _ logits: Span<Float>, _ row: Int, _ index: Int, _ chunk: StepPlan.Chunk, _ result: inout StepResult.ChunkResult
     ) throws(SamplingFailure) {

@@ -27,14 +27,13 @@ extension Scheduler {
         _ found: StepResult.ChunkResult, of chunk: StepPlan.Chunk
     ) -> (events: [GenerationEvent], isOver: Bool) {
         if let failure = found.failure { return ([.failed(failure)], true) }
-        var state = sequences[chunk.request]!
+        // Taken out and put back, so that its token list is changed in place and not copied.
+        var state = sequences.removeValue(forKey: chunk.request)!
         precondition(found.scored.count == chunk.score.count, "\(chunk.score.count) rows were to be scored")
         precondition((found.sampled == nil) == (chunk.sample == nil), "a token was to be chosen exactly if planned")
         var events: [GenerationEvent] = []
         state.computed += chunk.tokens.count
-        if state.computed == state.promptCount, state.generatedCount == 0 {
-            counters.promptTokens += UInt64(state.promptCount)
-        }
+        counters.promptTokens += UInt64(state.countPrompt())
         if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
         var reason: FinishReason?
         if let sampled = found.sampled {
@@ -53,6 +52,13 @@ extension Scheduler {
 }
 
 extension SequenceState {
+    /// How many prompt tokens were computed for the first time since the last call.
+    fileprivate mutating func countPrompt() -> Int {
+        let reached = max(min(computed, promptCount), countedPrompt)
+        defer { countedPrompt = reached }
+        return reached - countedPrompt
+    }
+
     /// The scores to report now, and moves on past them. A prompt's first token has nothing before it to score it.
     fileprivate mutating func takePromptScores(_ scored: [TokenLogProbs]) -> [TokenLogProbs]? {
         guard let next = nextPromptScore else { return nil }

@@ -22,6 +22,8 @@ struct SequenceState: Sendable {
     var tokens: [Int32]
     /// Positions `0 ..< computed` have their keys in `pages`.
     var computed = 0
+    /// Prompt tokens that were counted as computed; preemption does not take them back.
+    var countedPrompt = 0
     /// In order of position; together they hold at least `computed` tokens.
     var pages: [Int32] = []
     /// Prompt tokens whose keys were found in the cache when the request was first admitted.

@@ -56,7 +56,7 @@ package struct StepPlan: Sendable, Equatable {
         package var parameters: SamplingParameters
         /// Position of the token to be chosen: with the seed, the generator's whole state.
         package var position: Int
-        /// Tokens generated so far; empty unless a penalty or `minNewTokens` needs them.
+        /// Tokens generated so far; empty unless a penalty needs them.
         package var generated: [Int32]
         /// The prompt; empty unless the repetition penalty needs it.
         package var prompt: [Int32]

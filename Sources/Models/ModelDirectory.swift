@@ -67,7 +67,7 @@ package struct GenerationDefaults: Sendable, Equatable {
         if generation.contains("temperature") {
             temperature = Float(try generation.double("temperature", in: 0...100, default: 1))
         }
-        if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 0...1, default: 1)) }
+        if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 1e-6...1, default: 1)) }
         if generation.contains("top_k") { topK = try generation.int("top_k", in: 0...10_000_000, default: 0) }
     }
 }

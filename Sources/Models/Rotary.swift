@@ -24,7 +24,7 @@ package struct RotaryConfiguration: Sendable, Equatable {
         self.width = width
         let newer = try file.objectIfPresent("rope_parameters")
         let thetaHolder = newer.map { $0.contains("rope_theta") } ?? false ? newer! : file
-        theta = try thetaHolder.double("rope_theta", in: 1e-3...1e12, default: 10_000)
+        theta = try thetaHolder.double("rope_theta", in: 1.001...1e12, default: 10_000)
         let older = try file.objectIfPresent("rope_scaling")
         guard let scaling = newer ?? older else { return }
         let spelling = scaling.contains("rope_type") ? "rope_type" : "type"
@@ -60,6 +60,7 @@ package struct RotaryConfiguration: Sendable, Equatable {
         let angles = RotaryAngles(
             cosine: scratch.rows(positions.count, frequencies.count),
             sine: scratch.rows(positions.count, frequencies.count))
+        let amplitude = amplitude
         for row in 0..<positions.count {
             for pair in frequencies.indices {
                 let angle = Double(Float(positions[row]) * frequencies[pair])
@@ -77,6 +78,13 @@ extension RotaryConfiguration.YaRN {
         originalLength = try scaling.double("original_max_position_embeddings", in: 1...1e9)
         betaFast = try scaling.double("beta_fast", in: 1e-6...1e6, default: 32)
         betaSlow = try scaling.double("beta_slow", in: 1e-6...1e6, default: 1)
+        guard betaFast >= betaSlow else {
+            throw scaling.refusal(
+                "beta_fast", "is \(betaFast), less than beta_slow \(betaSlow)", advice: "released models have 32 and 1")
+        }
+        for key in ["attention_factor", "truncate"] where scaling.contains(key) && !scaling.isNull(key) {
+            throw scaling.refusal(key, "is given", advice: "released models do not have it; it is not supported")
+        }
         mscale = try scaling.double("mscale", in: 0...1e6, default: 1)
         mscaleAllDimensions = try scaling.double("mscale_all_dim", in: 0...1e6, default: 0)
     }

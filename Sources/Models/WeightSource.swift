@@ -27,7 +27,8 @@ package enum WeightSource {
         }
     }
 
-    /// A row of `count` numbers, widened to F32. `zero` says what dummy weights hold: 0 for a bias, 1 for a norm.
+    /// A row of `count` numbers, widened to F32. `dummy` is what dummy weights hold: 0 for a bias, 1
+    /// for a norm.
     package func vector(_ name: String, _ count: Int, dummy value: Float) throws(CheckpointError) -> Vector {
         switch self {
         case .dummy: return Vector(Array(repeating: value, count: count))
@@ -73,7 +74,11 @@ package final class DummyWeights {
     package init(dtype: DType, seed: UInt64 = 0) {
         precondition(dtype == .f32 || dtype == .bf16, "dummy weights are F32 or BF16")
         self.dtype = dtype
-        state = seed &+ 0x9E37_79B9_7F4A_7C15
+        // SplitMix64, so that no seed is a fixed point of the generator below.
+        var mixed = seed &+ 0x9E37_79B9_7F4A_7C15
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        state = max(mixed ^ (mixed >> 31), 1)
     }
 
     /// The memory behind the matrices made so far; whoever uses them holds it.

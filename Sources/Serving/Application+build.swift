@@ -18,7 +18,7 @@ package func buildApplication(
         router.on(RouterPath(route.pattern), method: route.method, use: route.handler)
     }
     let channel = HTTP1Channel.Configuration(
-        additionalChannelHandlers: [HangUpHandler()],
+        additionalChannelHandlers: [HangUpHandler(), ContinueHandler()],
         idleTimeout: .seconds(1) * Int64(max(1, (configuration.idleTimeout / .seconds(1)).rounded())),
         httpDecoderConfiguration: .init(
             maxHeaderFieldSize: configuration.maxHeaderBytes, maxHeaderListSize: configuration.maxHeaderBytes,

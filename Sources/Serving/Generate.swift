@@ -49,7 +49,6 @@ struct GenerateAnswer: Sendable {
     private let promptTokens: Int
     private let returnsLogProbs: Bool
     private let returnsTokenText: Bool
-    private let wantsPromptScores: Bool
     private let wantsTop: Bool
     private let service: TextService
     private var text = ""
@@ -64,7 +63,6 @@ struct GenerateAnswer: Sendable {
         promptTokens = asked.prompt.count
         returnsLogProbs = request.returnsLogProbs
         returnsTokenText = request.returnsTokenText
-        wantsPromptScores = asked.logProbs?.promptStart != nil
         wantsTop = (asked.logProbs?.topCount ?? 0) > 0
         self.service = service
     }
@@ -102,11 +100,11 @@ struct GenerateAnswer: Sendable {
             JSONMember("id", .string(id)), JSONMember("finish_reason", finishReason),
             JSONMember("prompt_tokens", .integer(promptTokens)),
             JSONMember("completion_tokens", .integer(tokens.count)),
-            JSONMember("cached_tokens", finish?.cachedTokens.map(JSONValue.integer) ?? .null),
+            JSONMember("cached_tokens", .integer(finish?.cachedTokens ?? 0)),
             JSONMember("e2e_latency", .number(elapsed / .seconds(1))),
         ]
         if returnsLogProbs {
-            if wantsPromptScores { members += lists("input", of: promptScores) }
+            members += lists("input", of: promptScores)
             members += lists("output", of: scores)
         }
         return .object(members)

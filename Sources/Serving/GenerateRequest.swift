@@ -16,16 +16,15 @@ struct GenerateRequest {
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
         let limits = configuration.requests
+        try fields.refuseConstraints()
+        try fields.object("sampling_params")?.refuseConstraints()
         let sampling = try SamplingFields(
             fields.object("sampling_params") ?? .empty, names: .generate, leastMaxTokens: 0, defaultMaxTokens: 128,
             service: service, limits: limits)
-        let (prompts, isList) = try Self.prompts(fields, service: service)
-        guard prompts.count * sampling.choices <= limits.maxSequences else {
-            throw .invalid(
-                "text",
-                "\(prompts.count) prompts with n = \(sampling.choices) are more than the "
-                    + "\(limits.maxSequences) sequences a request may ask for")
+        for name in ["text", "input_ids"] {
+            try fields.checkPrompts(name, choices: sampling.choices, most: limits.maxSequences)
         }
+        let (prompts, isList) = try Self.prompts(fields, service: service)
         isBatch = isList || sampling.choices > 1
         streams = try fields.bool("stream") ?? false
         returnsLogProbs = try fields.bool("return_logprob") ?? false
@@ -53,7 +52,7 @@ struct GenerateRequest {
         case (.some, .some): throw .invalid("input_ids", "give either text or input_ids, not both")
         case (nil, nil): throw .invalid("text", "there is no prompt: give text or input_ids")
         case (.some(let value), nil):
-            if let text = value.string { return ([service.tokens(of: text, addingBeginning: true)], false) }
+            if let text = value.string { return ([try service.prompt(text, "text")], false) }
             guard let elements = value.array, !elements.isEmpty else {
                 throw .invalid("text", "text must be a string or a list of at least one string")
             }
@@ -62,7 +61,7 @@ struct GenerateRequest {
                 guard let text = element.string else {
                     throw .invalid("text", "text[\(index)] must be a string, not \(element.kindName)")
                 }
-                prompts.append(service.tokens(of: text, addingBeginning: true))
+                prompts.append(try service.prompt(text, "text[\(index)]"))
             }
             return (prompts, true)
         case (nil, .some(let value)):
@@ -90,6 +89,10 @@ struct GenerateRequest {
     /// `rid`: one name, or one for each answer; made up if absent.
     private static func ids(_ fields: RequestFields, count: Int) throws(RequestError) -> [String] {
         guard let value = fields.value("rid") else { return (0..<count).map { _ in Envelope.randomDigits() } }
+        let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
+        guard texts.allSatisfy({ $0.utf8.count <= 256 }) else {
+            throw .invalid("rid", "rid is longer than 256 bytes, which is the most")
+        }
         if let name = value.string {
             return count == 1 ? [name] : (0..<count).map { "\(name)_\($0)" }
         }

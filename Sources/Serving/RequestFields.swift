@@ -160,3 +160,33 @@ extension JSONValue {
 
     static func optional(_ text: String?) -> JSONValue { text.map(JSONValue.string) ?? .null }
 }
+
+extension RequestFields {
+    /// Refuses what asks for answers of a certain form: nothing here could keep such a promise.
+    func refuseConstraints() throws(RequestError) {
+        let names = [
+            "regex", "json_schema", "ebnf", "structural_tag", "stop_regex", "guided_json", "guided_regex",
+            "guided_choice", "guided_grammar", "structured_outputs", "token_ids_logprob",
+        ]
+        for name in names where value(name).map({ !$0.isNull }) ?? false {
+            throw .invalid(
+                path(of: name), "\(path(of: name)) is not supported: answers cannot be held to a form; "
+                    + "describe it in the prompt and check the answer")
+        }
+        if let format = try object("response_format"), let type = try format.string("type"), type != "text" {
+            throw .invalid("response_format", "response_format '\(type)' is not supported; use 'text'")
+        }
+    }
+
+    /// Refuses a list of more prompts than a request may have, before any of them is looked at. A list of token ids is
+    /// one prompt.
+    func checkPrompts(_ name: String, choices: Int, most: Int) throws(RequestError) {
+        guard let elements = value(name)?.array, let first = elements.first else { return }
+        if case .number = first { return }
+        guard elements.count <= most / max(choices, 1) else {
+            throw .invalid(
+                name, "\(elements.count) prompts with n = \(choices) are more than the \(most) sequences a request may "
+                    + "ask for")
+        }
+    }
+}

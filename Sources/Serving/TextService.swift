@@ -75,6 +75,20 @@ extension TextService {
         addingBeginning ? tokenizer.encodePrompt(text) : tokenizer.encode(text, allowingControlTokens: true)
     }
 
+    /// The tokens of a prompt, which is refused unread when no tokens could make it fit the context.
+    func prompt(_ text: String, _ parameter: String) throws(RequestError) -> [Int32] {
+        let most = engine.limits.contextLength * Self.mostBytesOfToken
+        guard text.utf8.count <= most else {
+            throw .invalid(
+                parameter, "\(parameter): \(text.utf8.count) bytes are more than any text of this model's context",
+                code: "context_length_exceeded")
+        }
+        return tokens(of: text, addingBeginning: true)
+    }
+
+    /// More than the longest token of the vocabularies we know.
+    private static let mostBytesOfToken = 256
+
     /// The text of a prompt as a client would have written it.
     func text(ofPrompt tokens: [Int32]) -> String {
         let hasBeginning = tokens.first != nil && tokens.first == tokenizer.bosToken

@@ -31,7 +31,8 @@ package struct PageMap {
 
     /// The entry of a lane that holds position `position`.
     package func slot(of position: Int) -> Int32 {
-        pages[position >> shift] << Int32(shift) | Int32(position & ((1 << shift) - 1))
+        let entry = Int(pages[position >> shift]) << shift | position & ((1 << shift) - 1)
+        return Int32(entry)
     }
 
     /// How many positions the pages hold.

@@ -27,6 +27,11 @@ import CKernels
         unsafe self.table = unsafe table.pointee
     }
 
+    /// The widest latent, rotary and index keys the attention and indexer kernels have room for.
+    package static let maximumLatentWidth = Int(BRAID_MAX_LATENT)
+    package static let maximumRopeWidth = Int(BRAID_MAX_ROPE)
+    package static let maximumIndexWidth = Int(BRAID_MAX_INDEX_WIDTH)
+
     /// The best this processor has.
     package static let best = available.last!
 

@@ -4,8 +4,6 @@
 package final class Scratch {
     private let memory: Buffer
     private var used = 0
-    /// The most bytes ever in use.
-    package private(set) var peakBytes = 0
 
     /// - Parameter bytes: address space to reserve; it becomes resident only as it is used.
     package init(bytes: Int = 1 << 36) { memory = Buffer(bytes: bytes) }
@@ -35,7 +33,6 @@ package final class Scratch {
         precondition(used + bytes <= memory.bytes, "a step needs more than \(memory.bytes) bytes of scratch")
         let start = unsafe memory.pointer + used
         used += bytes
-        peakBytes = max(peakBytes, used)
         return unsafe start.bindMemory(to: Element.self, capacity: count)
     }
 }

@@ -38,7 +38,7 @@ struct EngineOptions: ParsableArguments, Sendable {
     var maxQueuedRequests = 1024
 
     @Option(
-        parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for no limit.")
+        parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for 32768, the most.")
     var chunkedPrefillSize = 1024
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")

@@ -74,6 +74,7 @@ struct Serve: AsyncParsableCommand {
         var defaults = SamplingDefaults()
         if let temperature = directory.generation.temperature { defaults.temperature = temperature }
         if let topP = directory.generation.topP { defaults.topP = topP }
+        if let topK = directory.generation.topK { defaults.topK = topK }
         return TextService(
             engine: Engine(model, configuration), tokenizer: tokenizer, defaults: defaults,
             endOfText: Set(directory.generation.endTokens))

@@ -13,7 +13,7 @@ import braid
              "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4, "rope_theta": 10000,
              "index_n_heads": 2, "index_head_dim": 8, "index_topk": 5, "n_routed_experts": 4,
              "num_experts_per_tok": 2, "moe_intermediate_size": 8, "n_shared_experts": 1,
-             "n_group": 1, "topk_group": 1}
+             "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1}
             """
         return try DeepSeekConfiguration(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"))
     }

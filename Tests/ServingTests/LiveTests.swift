@@ -83,6 +83,21 @@ import Tokenization
         }
     }
 
+    @Test func `a client that waits for leave to send its body gets it`() async throws {
+        try await Self.live(ToyServer("abc")) { port in
+            try await RawConnection.open(port: port) { connection in
+                let body = #"{"text":"a"}"#
+                let head = "POST /generate HTTP/1.1\r\nHost: toy\r\nContent-Length: \(body.utf8.count)\r\n"
+                for _ in 0..<2 {
+                    try await connection.send(head + "Expect: 100-continue\r\n\r\n")
+                    #expect(await connection.receive(until: "\r\n\r\n") == "HTTP/1.1 100 Continue\r\n\r\n")
+                    try await connection.send(body)
+                    #expect(await connection.receive(until: "}}").hasPrefix("HTTP/1.1 200 OK"))
+                }
+            }
+        }
+    }
+
     @Test func `a body that does not arrive in time is a 408`() async throws {
         var server = ToyServer("abc")
         server.configuration.bodyTimeout = .milliseconds(100)

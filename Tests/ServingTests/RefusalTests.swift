@@ -194,4 +194,15 @@ import Tokenization
         }
         #expect(ServerConfiguration(servedModelName: "m").validate().isEmpty)
     }
+
+    @Test(arguments: [
+        (#"{"text":"a","sampling_params":{"regex":"(((a"}}"#, "sampling_params.regex"),
+        (#"{"text":"a","rid":"\#(String(repeating: "x", count: 257))"}"#, "rid"),
+        (#"{"text":[\#(String(repeating: "\"\",", count: 2000))"a"]}"#, "text"),
+    ])
+    func `what cannot be done or is too much is refused before any work`(body: String, parameter: String) async throws {
+        let reply = try await ToyServer("ab").post("/generate", body)
+        #expect(reply.status == .badRequest)
+        #expect(reply.json["error"]?["param"]?.string == parameter)
+    }
 }

@@ -1,6 +1,5 @@
 // Every kernel for processors with AVX-512.
 #if defined(__x86_64__)
-#include <immintrin.h>
 #include <immintrin.h>  // before the attribute: its functions carry their own
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"), min_vector_width(512))), apply_to = function)

@@ -43,10 +43,14 @@ static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
     return (heads < 8 ? 8 : heads) * per_class;
 }
 
+/// The widest latent and rotary parts there is room for; callers check.
+#define BRAID_MAX_LATENT 2048
+#define BRAID_MAX_ROPE 128
+
 /// Room for keys widened to F32: 8 entries, at most 4096 wide.
 #define BRAID_ATTENTION_KEYS (32 * 1024)
 
-/// Scratch of one attention call: `max_keys` is the largest number of keys of a row. The rope part is at most 128 wide.
+/// Scratch of one attention call: `max_keys` is the largest number of keys of a row.
 static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int64_t max_keys) {
     return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + max_keys + 64;
 }

@@ -15,7 +15,7 @@ typedef struct {
 } braid_add;
 
 /// `out = (silu(gate) * up) * row_weight`, silu(x) = x / (1 + exp(-x)); without weights the last factor is left out.
-/// exp is the kernels' own (cpu/math.h): the same bits on every level. `out` may be `gate` or `up`.
+/// exp is the kernels' own (reference/math.h): the same bits on every level. `out` may be `gate` or `up`.
 typedef struct {
     int64_t m, n;
     const float *gate;

@@ -22,3 +22,6 @@ typedef struct {
 } braid_index_scores;
 
 #define BRAID_INDEX_SCRATCH (64 * 1024)
+
+/// The widest key there is room for.
+#define BRAID_MAX_INDEX_WIDTH 1024

@@ -82,23 +82,24 @@ extension DeepSeekConfiguration {
     package init(_ file: ConfigurationValue) throws(CheckpointError) {
         modelType = try file.string("model_type", oneOf: Self.modelTypes)
         vocabularySize = try file.int("vocab_size", in: 1...10_000_000)
-        hiddenSize = try file.int("hidden_size", in: 1...1_000_000)
-        layers = try file.int("num_hidden_layers", in: 1...10_000)
-        denseLayers = try file.int("first_k_dense_replace", in: 0...10_000, default: 0)
-        denseWidth = try file.int("intermediate_size", in: 1...10_000_000)
+        hiddenSize = try file.int("hidden_size", in: 1...65_536)
+        layers = try file.int("num_hidden_layers", in: 1...1000)
+        denseLayers = try file.int("first_k_dense_replace", in: 0...1000)
+        denseWidth = try file.int("intermediate_size", in: 1...1_000_000)
         nextTokenLayers = try file.int("num_nextn_predict_layers", in: 0...16, default: 0)
-        contextLength = try file.int("max_position_embeddings", in: 1...100_000_000)
+        contextLength = try file.int("max_position_embeddings", in: 1...16_777_216)
         normEpsilon = Float(try file.double("rms_norm_eps", in: 0...1, default: 1e-6))
         heads = try file.int("num_attention_heads", in: 1...4096)
-        queryRank = try file.int("q_lora_rank", in: 1...1_000_000)
-        latentWidth = try file.int("kv_lora_rank", in: 1...65_536)
-        nopeWidth = try file.int("qk_nope_head_dim", in: 1...65_536)
-        ropeWidth = try file.int("qk_rope_head_dim", in: 2...65_536)
-        valueWidth = try file.int("v_head_dim", in: 1...65_536)
+        queryRank = try file.int("q_lora_rank", in: 1...65_536)
+        latentWidth = try file.int("kv_lora_rank", in: 1...Kernels.maximumLatentWidth)
+        nopeWidth = try file.int("qk_nope_head_dim", in: 1...4096)
+        ropeWidth = try file.int("qk_rope_head_dim", in: 2...Kernels.maximumRopeWidth)
+        valueWidth = try file.int("v_head_dim", in: 1...4096)
         rotary = try RotaryConfiguration(file, width: ropeWidth)
         indexer = modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
-        let stored = try file.string("torch_dtype", oneOf: nil, default: file.string("dtype", default: "bfloat16"))
+        let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
+        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16"], default: "bfloat16")
         storedType = stored == "float32" ? .f32 : .bf16
         try refuseWhatIsNotImplemented(file)
     }
@@ -115,10 +116,9 @@ extension DeepSeekConfiguration {
         if ropeWidth % 2 != 0 {
             throw file.refusal("qk_rope_head_dim", "is \(ropeWidth)", advice: "rotary widths are even")
         }
-        if let quantization = try file.objectIfPresent("quantization_config"),
-            try quantization.string("quant_method", default: "fp8") == "fp8"
-        {
-            try FP8Blocks.validate(quantization)
+        if let quantization = try file.objectIfPresent("quantization_config") {
+            let method = try quantization.string("quant_method", oneOf: ["fp8", "int8", "w8a8_int8"])
+            if method == "fp8" { try FP8Blocks.validate(quantization) }
         }
     }
 }
@@ -126,7 +126,7 @@ extension DeepSeekConfiguration {
 extension DeepSeekConfiguration.IndexerConfiguration {
     init(_ file: ConfigurationValue, ropeWidth: Int) throws(CheckpointError) {
         heads = try file.int("index_n_heads", in: 1...4096)
-        width = try file.int("index_head_dim", in: 1...4096)
+        width = try file.int("index_head_dim", in: 1...Kernels.maximumIndexWidth)
         topK = try file.int("index_topk", in: 1...1_000_000)
         interleaved = try file.bool("indexer_rope_interleave", default: false)
         if width < ropeWidth {
@@ -139,8 +139,8 @@ extension DeepSeekConfiguration.IndexerConfiguration {
 extension DeepSeekConfiguration.ExpertConfiguration {
     init(_ file: ConfigurationValue) throws(CheckpointError) {
         let experts = try file.int("n_routed_experts", in: 1...1024)
-        let groups = try file.int("n_group", in: 1...65_536, default: 1)
-        let topGroups = try file.int("topk_group", in: 1...65_536, default: 1)
+        let groups = try file.groups("n_group")
+        let topGroups = try file.groups("topk_group")
         let perToken = try file.int("num_experts_per_tok", in: 1...experts)
         guard experts % groups == 0, topGroups <= groups else {
             throw file.refusal(
@@ -155,8 +155,21 @@ extension DeepSeekConfiguration.ExpertConfiguration {
         gate = GateRule(
             experts: experts, expertsPerToken: perToken, groups: groups, topGroups: topGroups,
             normalize: try file.bool("norm_topk_prob", default: true),
-            scaling: Float(try file.double("routed_scaling_factor", in: 0...1e6, default: 1)))
-        width = try file.int("moe_intermediate_size", in: 1...1_000_000)
-        shared = try file.int("n_shared_experts", in: 0...1024, default: 0)
+            scaling: Float(try file.double("routed_scaling_factor", in: 0...1e6)))
+        width = try file.int("moe_intermediate_size", in: 1...65_536)
+        shared = try file.sharedExperts()
+    }
+}
+
+extension ConfigurationValue {
+    /// A number of expert groups; the key must be there, since its absence would change the mathematics, but an
+    /// explicit null means one group.
+    fileprivate func groups(_ key: String) throws(CheckpointError) -> Int {
+        isNull(key) ? 1 : try int(key, in: 1...1024)
+    }
+
+    /// Shared experts; an explicit null means none.
+    fileprivate func sharedExperts() throws(CheckpointError) -> Int {
+        isNull("n_shared_experts") ? 0 : try int("n_shared_experts", in: 0...1024)
     }
 }

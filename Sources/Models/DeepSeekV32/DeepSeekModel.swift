@@ -4,7 +4,7 @@ package import Parallelism
 package import Tensors
 
 /// DeepSeek-V3 and V3.2: embedding, layers, final norm, head.
-package final class DeepSeekModel: Model, @unchecked Sendable {
+package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
     /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
     private let owners: [any Sendable]

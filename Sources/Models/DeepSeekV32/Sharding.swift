@@ -10,6 +10,4 @@ package enum Sharding {
     package static let attentionOutput = Edge(from: Layout(rows: [.data, .context], owes: .tensor), to: rows)
     /// So does the down projection.
     package static let feedForwardOutput = Edge(from: Layout(rows: [.data, .context], owes: .tensor), to: rows)
-    /// Rows that need logits are few: everybody may have them.
-    package static let outputs = Edge(from: rows, to: rows)
 }

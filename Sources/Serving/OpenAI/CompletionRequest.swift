@@ -27,13 +27,9 @@ struct CompletionRequest {
         let sampling = try SamplingFields(
             fields, names: .openAI, leastMaxTokens: 0, defaultMaxTokens: 16, service: service, limits: limits)
         choicesPerPrompt = sampling.choices
+        try fields.refuseConstraints()
+        try fields.checkPrompts("prompt", choices: sampling.choices, most: limits.maxSequences)
         let prompts = try Self.prompts(fields, service: service)
-        guard prompts.count * sampling.choices <= limits.maxSequences else {
-            throw .invalid(
-                "prompt",
-                "\(prompts.count) prompts with n = \(sampling.choices) are more than the "
-                    + "\(limits.maxSequences) sequences a request may ask for")
-        }
         let promptStart = echoes ? 0 : nil
         let scores = topLogProbs.map { LogProbOptions(topCount: $0, promptStart: promptStart) }
         requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores) }
@@ -44,7 +40,7 @@ struct CompletionRequest {
         guard let value = fields.value("prompt") else {
             throw .invalid("prompt", "prompt is missing; give a text, a list of token ids, or a list of either")
         }
-        if let text = value.string { return [service.tokens(of: text, addingBeginning: true)] }
+        if let text = value.string { return [try service.prompt(text, "prompt")] }
         guard let elements = value.array else {
             throw .invalid("prompt", "prompt must be a text, a list of token ids, or a list of either")
         }
@@ -56,7 +52,7 @@ struct CompletionRequest {
         var prompts: [[Int32]] = []
         for (index, element) in elements.enumerated() {
             switch element {
-            case .string(let text): prompts.append(service.tokens(of: text, addingBeginning: true))
+            case .string(let text): prompts.append(try service.prompt(text, "prompt[\(index)]"))
             case .array(let ids):
                 prompts.append(
                     try RequestFields.tokens(ids, path: "prompt[\(index)]", vocabularySize: vocabulary))

@@ -25,6 +25,7 @@ extension Kernels {
     ) {
         precondition(q.stride == q.columns && q.columns == weights.columns * keys.width, "index queries \(q.shape)")
         precondition(weights.stride == weights.columns && weights.rows == q.rows && scores.rows == q.rows)
+        precondition(keys.width <= Self.maximumIndexWidth, "index keys of \(keys.width)")
         precondition(scores.columns <= pages.capacity, "scoring \(scores.columns) of \(pages.capacity) positions")
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
@@ -61,6 +62,7 @@ extension Kernels {
         _ q: View, heads: Int, scale: Float, latent: CacheLane, rope: CacheLane, _ pages: PageMap, positions: Indices,
         selection: Selection?, into out: View, logSumExp: View, _ scratch: Scratch
     ) {
+        precondition(latent.width <= Self.maximumLatentWidth && rope.width <= Self.maximumRopeWidth)
         precondition(q.rows == positions.count, "\(positions.count) positions for \(q.rows) rows")
         precondition(q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
         precondition(out.rows == q.rows && out.columns == heads * latent.width, "attention into \(out.shape)")

@@ -4,6 +4,7 @@ extension Kernels {
     /// Rows `ids` of an embedding, widened to F32: `[ids.count, columns]`. Ids are within `0 ..< w.rows`.
     package func embedding(_ w: Weight, _ ids: Indices, into out: View) {
         precondition(out.rows == ids.count && out.columns == w.columns, "embedding \(ids.count) rows into \(out.shape)")
+        for row in 0..<ids.count { precondition(ids[row] >= 0 && ids[row] < w.rows, "token \(ids[row]) of \(w.rows)") }
         var p = unsafe braid_embedding(
             w: w.kernelValue, ids: ids.base, m: Int64(ids.count), n: Int64(w.columns), out: out.base,
             out_stride: Int64(out.stride))

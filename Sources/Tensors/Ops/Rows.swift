@@ -57,18 +57,10 @@ extension Kernels {
         unsafe table.swiglu(&p)
     }
 
-    /// Natural log of the softmax of each row. `out` may be `x`.
-    package func logSoftmax(_ x: View, into out: View) {
-        precondition(out.rows == x.rows && out.columns == x.columns, "\(x.shape) into \(out.shape)")
-        var p = unsafe braid_softmax(
-            m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), out: out.base,
-            out_stride: Int64(out.stride))
-        unsafe table.log_softmax(&p)
-    }
-
     /// Stores rows in a cache lane, converted to its element type. Row i goes to entry `slots[i]`; negative: nowhere.
     package func store(_ x: View, slots: Indices, in lane: CacheLane) {
         precondition(x.rows == slots.count && x.columns == lane.width, "storing \(x.shape) in a lane of \(lane.width)")
+        for row in 0..<slots.count { precondition(slots[row] < lane.entries, "slot \(slots[row]) of \(lane.entries)") }
         var p = unsafe braid_store_rows(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
             lane: lane.base, dtype: lane.dtype.kernelValue)

@@ -1,0 +1,126 @@
+import KVCache
+import Tensors
+import Testing
+
+@Suite struct `A cache store` {
+    /// Layers that are not alike: other widths, other types, an entry for two tokens.
+    static let format = CacheFormat(
+        layers: [
+            [.init(.latent, .f32, width: 5), .init(.ropeKey, .bf16, width: 3)],
+            [
+                .init(.latent, .bf16, width: 33), .init(.indexKey, .f32, width: 7, tokensPerEntry: 2),
+                .init(.ropeKey, .f32, width: 1),
+            ],
+            [.init(.ropeKey, .bf16, width: 2), .init(.latent, .f32, width: 16)],
+        ], pageSize: 4)
+
+    @Test func `keeps every entry of every lane apart`() {
+        let store = CacheStore(format: Self.format, pages: 5)
+        let scratch = Scratch()
+        var written: [[Float]] = []
+        for lane in Self.lanes(of: store) {
+            let count = lane.entries * lane.width
+            let first = written.joined().count
+            let values = (0..<count).map { Self.number(first + $0) }
+            Self.write(values, to: lane, scratch)
+            written.append(values)
+        }
+        // All are written before the first is read: an overlap would show in one of the two.
+        let read = Self.lanes(of: store).map { Self.read($0, scratch) }
+        withExtendedLifetime(store) {}
+        #expect(Set(written.joined()).count == written.joined().count, "the numbers are distinct")
+        for (index, values) in written.enumerated() { #expect(read[index] == values, "lane \(index) of all layers") }
+    }
+
+    @Test func `has zeros before it is written`() {
+        let store = CacheStore(format: Self.format, pages: 2)
+        let scratch = Scratch()
+        let read = Self.lanes(of: store).map { Self.read($0, scratch) }
+        withExtendedLifetime(store) {}
+        #expect(read.joined().allSatisfy { $0 == 0 } && read.joined().count == 8 * (5 + 3 + 33 + 1 + 2 + 16) + 4 * 7)
+    }
+
+    @Test func `finds lanes by kind, wherever they are in the layer's order`() {
+        let store = CacheStore(format: Self.format, pages: 3)
+        let scratch = Scratch()
+        for (layer, lanes) in Self.format.layers.enumerated() {
+            #expect(store.lanes(of: layer).count == lanes.count)
+            for (index, lane) in lanes.enumerated() {
+                let found = store.lane(lane.kind, layer: layer)
+                #expect(found.dtype == lane.dtype && found.width == lane.width)
+                #expect(found.entries == 3 * 4 / lane.tokensPerEntry)
+                let values = (0..<found.entries * found.width).map { Self.number(100 * layer + index + $0) }
+                Self.write(values, to: found, scratch)
+                #expect(Self.read(store.lanes(of: layer)[index], scratch) == values)
+            }
+        }
+        withExtendedLifetime(store) {}
+    }
+
+    @Test func `takes the bytes its format says`() {
+        // F32 has 4 bytes, BF16 2; the indexer's lane has one entry for two tokens.
+        let token = 5 * 4 + 3 * 2 + 33 * 2 + 7 * 4 / 2 + 1 * 4 + 2 * 2 + 16 * 4
+        #expect(Self.format.bytesPerPage == 4 * token)
+        #expect(Self.format.bytesPerToken == Double(token))
+    }
+
+    private static func lanes(of store: CacheStore) -> [CacheLane] {
+        store.format.layers.indices.flatMap { store.lanes(of: $0) }
+    }
+
+    /// Positive numbers that BF16 holds exactly, each but once.
+    private static func number(_ index: Int) -> Float { Float(bitPattern: UInt32(0x3000 + index) << 16) }
+
+    private static func write(_ values: [Float], to lane: CacheLane, _ scratch: Scratch) {
+        let rows = scratch.rows(lane.entries, lane.width)
+        let slots = scratch.indices(lane.entries)
+        for entry in 0..<lane.entries {
+            slots[entry] = Int32(entry)
+            for column in 0..<lane.width { rows[entry, column] = values[entry * lane.width + column] }
+        }
+        Kernels.best.store(rows, slots: slots, in: lane)
+    }
+
+    /// Every entry of a lane whose numbers are not negative: index scores of queries that are 1 in one dimension.
+    private static func read(_ lane: CacheLane, _ scratch: Scratch) -> [Float] {
+        let (queries, weights) = (scratch.rows(lane.width, lane.width), scratch.rows(lane.width, 1))
+        queries.fill(0)
+        weights.fill(1)
+        for column in 0..<lane.width { queries[column, column] = 1 }
+        let pages = scratch.indices(lane.entries)
+        pages.copy((0..<lane.entries).map { Int32($0) })
+        let scores = scratch.rows(lane.width, lane.entries)
+        Kernels.best.indexScores(
+            queries, weights: weights, keys: lane, PageMap(pages: pages, shift: 0), into: scores, scratch)
+        return (0..<lane.entries).flatMap { entry in (0..<lane.width).map { scores[$0, entry] } }
+    }
+}
+
+@Suite struct `A page map` {
+    @Test func `leads from a position to the entry of its page`() {
+        let scratch = Scratch(bytes: 1 << 16)
+        let numbers = scratch.indices(3)
+        numbers.copy([7, 2, 0] as [Int32])
+        let map = PageMap(pages: numbers, shift: 2)
+        #expect(map.capacity == 12)
+        #expect((0..<12).map { map.slot(of: $0) } == [28, 29, 30, 31, 8, 9, 10, 11, 0, 1, 2, 3])
+        withExtendedLifetime(scratch) {}
+    }
+
+    @Test func `has pages of a single token, too`() {
+        let scratch = Scratch(bytes: 1 << 16)
+        let numbers = scratch.indices(2)
+        numbers.copy([5, 3] as [Int32])
+        let map = PageMap(pages: numbers, shift: 0)
+        #expect(map.capacity == 2 && map.slot(of: 0) == 5 && map.slot(of: 1) == 3)
+        withExtendedLifetime(scratch) {}
+    }
+
+    @Test func `reaches the last entry that 32 bits can name`() {
+        let scratch = Scratch(bytes: 1 << 16)
+        let numbers = scratch.indices(1)
+        numbers[0] = .max >> 6
+        #expect(PageMap(pages: numbers, shift: 6).slot(of: 63) == .max)
+        withExtendedLifetime(scratch) {}
+    }
+}
