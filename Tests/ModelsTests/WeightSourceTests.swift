@@ -1,0 +1,228 @@
+import Checkpoints
+import Foundation
+import Models
+import Tensors
+import TestSupport
+import Testing
+
+private let rows = 200
+private let columns = 300
+
+/// The index of a model directory with one file of these tensors. The directory is gone when this returns; the open
+/// file keeps its contents.
+private func index(_ writer: SafeTensorsWriter) throws -> WeightIndex {
+    let directory = NSTemporaryDirectory() + "braid-weights-" + UUID().uuidString
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    try writer.write(to: directory + "/model.safetensors")
+    return try WeightIndex(directory: directory)
+}
+
+/// Bytes that are the same in every run and look like any others.
+private func bytes(_ count: Int, seed: UInt32) -> [UInt8] {
+    var state = seed
+    return (0..<count).map { _ in
+        state = state &* 1_664_525 &+ 1_013_904_223
+        return UInt8(state >> 24)
+    }
+}
+
+/// The number an E4M3 byte stands for, by the definition of the format.
+private func e4m3(_ byte: UInt8) -> Float {
+    let exponent = Int(byte >> 3 & 15)
+    let mantissa = Float(byte & 7) / 8
+    return Float(
+        sign: byte & 0x80 == 0 ? .plus : .minus, exponent: max(exponent, 1) - 7,
+        significand: exponent == 0 ? mantissa : 1 + mantissa)
+}
+
+private func elements(_ weight: Weight) -> [Float] {
+    let scratch = Scratch(bytes: 1 << 24)
+    let ids = scratch.indices(weight.rows)
+    ids.copy((0..<weight.rows).map { Int32($0) })
+    let out = scratch.rows(weight.rows, weight.columns)
+    Kernels.best.embedding(weight, ids, into: out)
+    return withExtendedLifetime(scratch) { out.elements }
+}
+
+private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy: Float = 9) throws -> [Float] {
+    let vector = try source.vector(name, count, dummy: dummy)
+    return withExtendedLifetime(vector) { vector.view.elements }
+}
+
+@Suite struct `A checkpoint's weights` {
+    /// A stored matrix "w", with its scales, and an F32 matrix "twin" of the numbers it stands for.
+    static func twins(_ type: StoredType) throws -> WeightIndex {
+        var writer = SafeTensorsWriter()
+        var stored = bytes(rows * columns * type.bytes, seed: 5)
+        var twin: [Float] = []
+        switch type {
+        case .i8:
+            let scales = bytes(rows, seed: 6).map { (Float($0) + 1) / 1000 }
+            writer.add("w_scale", [rows], scales)
+            twin = stored.enumerated().map { Float(Int8(bitPattern: $1)) * scales[$0 / columns] }
+        case .f8e4m3:
+            // Blocks of 128 × 128, the last of each row and column not full.
+            let scales = bytes(2 * 3, seed: 7).map { (Float($0) + 1) / 1000 }
+            writer.add("w_scale_inv", [2, 3], scales)
+            // No NaN.
+            stored = stored.map { $0 & 0x7F == 0x7F ? 0 : $0 }
+            twin = stored.enumerated().map { place, byte in
+                e4m3(byte) * scales[place / columns / 128 * 3 + place % columns / 128]
+            }
+        default:
+            // BF16 with an exponent near that of 1.
+            for place in 0..<rows * columns {
+                let high = stored[2 * place + 1] & 0x80 | 0x3F
+                stored[2 * place + 1] = high
+                twin.append(Float(bitPattern: UInt32(high) << 24 | UInt32(stored[2 * place]) << 16))
+            }
+        }
+        writer.add("w", type.rawValue, [rows, columns], stored)
+        writer.add("twin", [rows, columns], twin)
+        return try index(writer)
+    }
+
+    @Test(arguments: [StoredType.i8, .f8e4m3, .bf16], Kernels.available.map(\.level))
+    func `are multiplied as the F32 numbers they stand for`(type: StoredType, level: Kernels.Level) throws {
+        let kernels = try #require(Kernels(level))
+        let index = try Self.twins(type)
+        let source = WeightSource.checkpoint(index)
+        let weight = try source.matrix("w", rows, columns)
+        let twin = try source.matrix("twin", rows, columns)
+        #expect(weight.dtype == [.i8: .int8, .f8e4m3: .fp8, .bf16: .bf16][type])
+        #expect(twin.dtype == .f32)
+        for m in [1, 7, 40] {
+            let scratch = Scratch(bytes: 1 << 26)
+            let x = scratch.rows(m, columns)
+            let numbers = bytes(m * columns, seed: UInt32(m))
+            for (place, byte) in numbers.enumerated() { x[place / columns, place % columns] = Float(byte) / 99 - 1 }
+            let (out, expected) = (scratch.rows(m, rows), scratch.rows(m, rows))
+            kernels.matmul(x, weight, into: out, scratch)
+            kernels.matmul(x, twin, into: expected, scratch)
+            #expect(out.elements.map(\.bitPattern) == expected.elements.map(\.bitPattern), "\(m) rows")
+            #expect(Set(out.elements).count > m * rows / 2, "the products are not all alike")
+            withExtendedLifetime(scratch) {}
+        }
+        withExtendedLifetime(index) {}
+    }
+
+    @Test func `are refused when they are missing`() throws {
+        let source = WeightSource.checkpoint(try Self.twins(.i8))
+        let matrix = try refusal { try source.matrix("layers.3.absent.weight", 2, 2) }
+        #expect(matrix.subject == .tensor("layers.3.absent.weight"))
+        #expect(matrix.problem.contains("in none of"))
+        let vector = try refusal { try source.vector("norm.weight", 2, dummy: 1) }
+        #expect(vector.subject == .tensor("norm.weight"))
+        #expect(!vector.advice.isEmpty)
+    }
+
+    @Test(arguments: [(200, 299), (300, 200), (1, 60_000), (201, 300)])
+    func `are refused in another shape than config.json asks for`(wantedRows: Int, wantedColumns: Int) throws {
+        for type in [StoredType.i8, .f8e4m3, .bf16] {
+            let source = WeightSource.checkpoint(try Self.twins(type))
+            for name in ["w", "twin"] {
+                let error = try refusal { try source.matrix(name, wantedRows, wantedColumns) }
+                #expect(error.subject == .tensor(name))
+                #expect(error.problem.contains("[200, 300]"), "what it has")
+                #expect(error.problem.contains("[\(wantedRows), \(wantedColumns)]"), "what is asked for")
+                #expect(error.description.contains("model.safetensors"))
+            }
+        }
+    }
+
+    @Test func `are refused as a row when they are a matrix, or of another length`() throws {
+        var writer = SafeTensorsWriter()
+        writer.add("norm", [3], [1, 2, 3])
+        writer.add("matrix", [1, 3], [1, 2, 3])
+        writer.add("ints", "I32", [3], [UInt8](repeating: 0, count: 12))
+        let source = WeightSource.checkpoint(try index(writer))
+        let long = try refusal { try source.vector("norm", 4, dummy: 1) }
+        #expect(long.subject == .tensor("norm") && long.problem.contains("[3]") && long.problem.contains("[4]"))
+        let matrix = try refusal { try source.vector("matrix", 3, dummy: 1) }
+        #expect(matrix.subject == .tensor("matrix") && matrix.problem.contains("[1, 3]"))
+        let ints = try refusal { try source.vector("ints", 3, dummy: 1) }
+        #expect(ints.subject == .tensor("ints") && ints.problem.contains("I32"))
+    }
+
+    @Test(arguments: [StoredType.f16, .f64, .i32, .f8e5m2])
+    func `are refused in a type the kernels do not read`(type: StoredType) throws {
+        var writer = SafeTensorsWriter()
+        writer.add("w", type.rawValue, [2, 2], [UInt8](repeating: 0, count: 4 * type.bytes))
+        let source = WeightSource.checkpoint(try index(writer))
+        let error = try refusal { try source.matrix("w", 2, 2) }
+        #expect(error.subject == .tensor("w") && error.problem.contains(type.rawValue))
+        #expect(error.advice.contains("BF16"))
+    }
+
+    @Test(arguments: [("I8", "_scale"), ("F8_E4M3", "_scale_inv")])
+    func `are refused without their scales`(type: String, suffix: String) throws {
+        var writer = SafeTensorsWriter()
+        writer.add("w", type, [2, 2], [1, 2, 3, 4])
+        let source = WeightSource.checkpoint(try index(writer))
+        let error = try refusal { try source.matrix("w", 2, 2) }
+        #expect(error.subject == .tensor("w") && error.problem.contains("w" + suffix))
+    }
+
+    @Test func `are widened to F32 as a row`() throws {
+        let values: [Float] = [1, -2.5, 0, -0.0, 0x1p-126, 3e38]
+        let high = values.map { UInt16($0.bitPattern >> 16) }
+        var writer = SafeTensorsWriter()
+        writer.add("wide", [6], values)
+        writer.add("narrow", "BF16", [6], high.flatMap { SafeTensorsWriter.littleEndian($0) })
+        let source = WeightSource.checkpoint(try index(writer))
+        #expect(try numbers(source, "wide", 6).map(\.bitPattern) == values.map(\.bitPattern))
+        #expect(try numbers(source, "narrow", 6).map(\.bitPattern) == high.map { UInt32($0) << 16 })
+    }
+}
+
+@Suite struct `Dummy weights` {
+    @Test(arguments: [DType.f32, .bf16])
+    func `are finite, not constant, and about as large as trained ones`(dtype: DType) throws {
+        for seed in [0, 1, .max, 0 &- 0x9E37_79B9_7F4A_7C15] as [UInt64] {
+            let dummy = DummyWeights(dtype: dtype, seed: seed)
+            let weight = try WeightSource.dummy(dummy).matrix("any", 50, 400)
+            let values = elements(weight)
+            #expect(weight.dtype == dtype && values.count == 50 * 400)
+            #expect(values.allSatisfy { $0.isFinite })
+            #expect(Set(values).count > (dtype == .f32 ? 15_000 : 500), "seed \(seed)")
+            // Mean 0 and variance 1 / columns.
+            let mean = values.reduce(0, +) / 20_000
+            let square = values.reduce(0) { $0 + $1 * $1 } / 20_000
+            #expect(abs(mean) < 0.002 && (0.9...1.1).contains(square * 400), "seed \(seed)")
+            withExtendedLifetime(dummy) {}
+        }
+    }
+
+    @Test(arguments: [DType.f32, .bf16])
+    func `are the same for the same seed and others for another`(dtype: DType) throws {
+        func draw(_ seed: UInt64) throws -> [[Float]] {
+            let dummy = DummyWeights(dtype: dtype, seed: seed)
+            let source = WeightSource.dummy(dummy)
+            let drawn = [try source.matrix("first", 8, 64), try source.matrix("second", 8, 64)].map(elements)
+            withExtendedLifetime(dummy) {}
+            return drawn
+        }
+        let first = try draw(3)
+        #expect(try draw(3) == first)
+        #expect(first[0] != first[1], "matrices of a model differ")
+        for seed in [0, 2, 4] as [UInt64] {
+            let other = try draw(seed)
+            #expect(zip(other, first).allSatisfy { $0 != $1 }, "seed \(seed)")
+        }
+    }
+
+    @Test func `of a row are the value they are given`() throws {
+        let source = WeightSource.dummy(DummyWeights(dtype: .bf16))
+        #expect(try numbers(source, "norm", 3, dummy: 1) == [1, 1, 1])
+        #expect(try numbers(source, "bias", 2, dummy: 0) == [0, 0])
+    }
+
+    @Test func `keep the memory of every matrix`() throws {
+        let dummy = DummyWeights(dtype: .f32)
+        for count in 1...3 {
+            _ = try WeightSource.dummy(dummy).matrix("any", 2, 2)
+            #expect(dummy.owners.count == count)
+        }
+    }
+}
