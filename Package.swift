@@ -60,7 +60,7 @@ let package = Package(
         tests("TensorsTests", ["Tensors", "CKernels"]),
         tests("ParallelismTests", ["Parallelism"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
-        tests("KVCacheTests", ["KVCache", "TestSupport"]),
+        tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests("ModelsTests", ["Models", "Checkpoints", "Tensors", "TestSupport", "CAllocations"]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
         tests("InferenceTests", ["Inference", "KVCache", "Models", "Tensors", "TestSupport"]),

@@ -170,7 +170,8 @@ extension RequestFields {
         ]
         for name in names where value(name).map({ !$0.isNull }) ?? false {
             throw .invalid(
-                path(of: name), "\(path(of: name)) is not supported: answers cannot be held to a form; "
+                path(of: name),
+                "\(path(of: name)) is not supported: answers cannot be held to a form; "
                     + "describe it in the prompt and check the answer")
         }
         if let format = try object("response_format"), let type = try format.string("type"), type != "text" {
@@ -185,8 +186,8 @@ extension RequestFields {
         if case .number = first { return }
         guard elements.count <= most / max(choices, 1) else {
             throw .invalid(
-                name, "\(elements.count) prompts with n = \(choices) are more than the \(most) sequences a request may "
-                    + "ask for")
+                name,
+                "\(elements.count) prompts with n = \(choices) are more than the \(most) answers a request may ask for")
         }
     }
 }
