@@ -10,6 +10,9 @@ struct SamplingFields {
     var ignoresEndOfText: Bool
     var skipsSpecialTokens: Bool
     var choices: Int
+    /// The route's own limit of new tokens, where the request gave none, and what it must leave room in.
+    private let defaultMaxTokens: Int?
+    private let contextLength: Int
 
     /// How a route calls what differs from route to route.
     struct Names {
@@ -31,8 +34,8 @@ struct SamplingFields {
     ///   - leastMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
     ///   - defaultMaxTokens: for requests that do not say; `nil` for as many as the context has room for.
     init(
-        _ fields: RequestFields, names: Names, leastMaxTokens: Int, defaultMaxTokens: Int?, service: TextService,
-        limits: RequestLimits
+        _ fields: RequestFields, names: Names, leastMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
+        service: TextService, limits: RequestLimits
     ) throws(RequestError) {
         let vocabulary = service.engine.limits.vocabularySize
         var sampling = SamplingParameters()
@@ -47,12 +50,14 @@ struct SamplingFields {
         sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
         sampling.repetitionPenalty = Float(try fields.number("repetition_penalty", in: 0...2, excluding: 0) ?? 1)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
-        sampling.maxNewTokens = defaultMaxTokens
         for name in names.maxTokens.reversed() {
             sampling.maxNewTokens = try fields.integer(name, in: leastMaxTokens...Int.max) ?? sampling.maxNewTokens
         }
+        // What nobody asked for must not make a prompt too long.
+        defaultMaxTokens = sampling.maxNewTokens == nil ? defaultMaximum : nil
+        contextLength = service.engine.limits.contextLength
         sampling.minNewTokens = try fields.integer(names.minTokens, in: 0...Int.max) ?? 0
-        if let most = sampling.maxNewTokens, sampling.minNewTokens > most {
+        if let most = sampling.maxNewTokens ?? defaultMaximum, sampling.minNewTokens > most {
             throw .invalid(
                 fields.path(of: names.minTokens),
                 "\(fields.path(of: names.minTokens)) is \(sampling.minNewTokens), more than the \(most) tokens wanted")
@@ -74,6 +79,9 @@ struct SamplingFields {
         (0..<choices).map { index in
             var request = TextRequest(prompt: prompt, sampling: sampling, logProbs: logProbs)
             request.sampling.seed = seed.map { $0 &+ UInt64(index) } ?? UInt64.random(in: .min ... .max)
+            if let defaultMaxTokens {
+                request.sampling.maxNewTokens = min(defaultMaxTokens, max(contextLength - prompt.count, 1))
+            }
             request.stopStrings = stopStrings
             request.ignoresEndOfText = ignoresEndOfText
             request.skipsSpecialTokens = skipsSpecialTokens

@@ -137,4 +137,14 @@ import Tokenization
         let all = try await server.post("/detokenize", #"{"tokens":[[353],[2,354]],"skip_special_tokens":false}"#)
         #expect(all.json["text"]?.strings == ["a", "<｜User｜>b"])
     }
+
+    @Test(arguments: ["/generate", "/v1/completions"])
+    func `a limit nobody asked for does not make a prompt too long`(path: String) async throws {
+        let server = ToyServer(contextLength: 8) { _ in ToyTokenizer.tokens("xxxxxxxxxxxx") }
+        let prompt = path == "/generate" ? "input_ids" : "prompt"
+        let reply = try await server.post(path, "{\"model\":\"toy\",\"\(prompt)\":[360,361,362,363,364,365]}")
+        #expect(reply.status == 200)
+        let full = try await server.post(path, "{\"model\":\"toy\",\"\(prompt)\":[360,361,362,363,364,365,366,367]}")
+        #expect(full.status == 400)
+    }
 }
