@@ -1,24 +1,39 @@
 import Tensors
 
-/// What of a model decides which degrees are legal.
+/// What of a model decides which degrees are legal, and which of those give the bits of one rank.
 package struct ModelShape: Sendable, Equatable {
+    /// Layers, all together.
+    package var layers: Int
     /// Attention heads.
     package var heads: Int
+    /// Columns of what one head gives the output projection.
+    package var valueWidth: Int
     /// Routed experts of a layer.
     package var experts: Int
     /// Inner columns of one routed expert.
     package var expertWidth: Int
     /// Inner columns of a plain feed-forward.
     package var denseWidth: Int
+    /// Inner columns of a layer's shared experts together; 0 without any.
+    package var sharedWidth: Int
 
-    package init(heads: Int, experts: Int, expertWidth: Int, denseWidth: Int) {
+    package init(
+        layers: Int, heads: Int, valueWidth: Int, experts: Int, expertWidth: Int, denseWidth: Int, sharedWidth: Int
+    ) {
         precondition(
-            heads > 0 && experts > 0 && expertWidth > 0 && denseWidth > 0, "a model without heads, experts or columns")
+            layers > 0 && heads > 0 && valueWidth > 0 && experts > 0 && expertWidth > 0 && denseWidth > 0
+                && sharedWidth >= 0, "a model without layers, heads, experts or columns")
+        self.layers = layers
         self.heads = heads
+        self.valueWidth = valueWidth
         self.experts = experts
         self.expertWidth = expertWidth
         self.denseWidth = denseWidth
+        self.sharedWidth = sharedWidth
     }
+
+    /// The widths that `denseTensor` ranks share.
+    var feedForwardWidths: [Int] { sharedWidth == 0 ? [denseWidth] : [denseWidth, sharedWidth] }
 
     /// Whether so many ranks can share a sum over `width` columns: evenly, and where the degree is a power of two, in
     /// whole K-slices.
@@ -28,12 +43,17 @@ package struct ModelShape: Sendable, Equatable {
 
     /// The expert degrees that `ranks` ranks can have, ascending; the rest of the ranks share each expert's width.
     ///
-    /// - Parameter mayReplicate: whether every rank has rows of its own, so that without a legal split each of them can
-    ///   keep all experts, which counts as degree 1.
-    func expertDegrees(ranks: Int, mayReplicate: Bool) -> [Int] {
+    /// 1 is always among them: each rank has rows of its own and can keep all experts for those.
+    func expertDegrees(ranks: Int) -> [Int] {
         (1...ranks).filter { degree in
             ranks % degree == 0 && experts % degree == 0
-                && (Self.shares(expertWidth, over: ranks / degree) || degree == 1 && mayReplicate)
+                && (degree == 1 || Self.shares(expertWidth, over: ranks / degree))
         }
+    }
+
+    /// The ranks that share each expert's width, of `ranks` with this legal expert degree: 1 where the width cannot be
+    /// shared and every rank keeps the experts whole.
+    func expertTensor(expert: Int, ranks: Int) -> Int {
+        Self.shares(expertWidth, over: ranks / expert) ? ranks / expert : 1
     }
 }

@@ -5,10 +5,18 @@ extension ParallelRequest {
         let message: String
     }
 
-    /// What a request's sizes lead to: a configuration if there are no violations.
+    /// A partition of layers that cannot be what it is.
+    struct PartitionFault {
+        let message: String
+        /// As even as can be, for the number of stages that was meant or the one next to it.
+        let nearestLegal: [Int]
+    }
+
+    /// What a request's sizes lead to: a configuration if there are no faults.
     struct Derivation {
         private(set) var configuration = ParallelConfiguration()
         private(set) var violations: [Violation] = []
+        private(set) var partitionFault: PartitionFault?
         /// The request without the sizes that are wrong by themselves.
         private var request: ParallelRequest
         private let shape: ModelShape
@@ -25,10 +33,14 @@ extension ParallelRequest {
             configuration.exchange = request.exchange ?? .gathered
             checkEachAlone()
             let ranks = countRanks()
+            divideLayers(stageRanks: ranks ?? 1)
             let arranged = ranks.map { arrangeAttention($0) } ?? false
             if let ranks { divideExperts(ranks, arranged: arranged) }
             if arranged { divideDense() }
         }
+
+        /// How much is wrong.
+        var faults: Int { violations.count + (partitionFault == nil ? 0 : 1) }
 
         /// Whether none of these sizes was found wrong.
         private func sound(_ sizes: Size...) -> Bool { !violations.contains { sizes.contains($0.size) } }
@@ -39,18 +51,25 @@ extension ParallelRequest {
 
         private mutating func checkEachAlone() {
             for size in Size.allCases {
-                guard let value = request[size] else { continue }
-                if size == .pipeline {
-                    if value != 1 { refuse(size, "pipelines are not built yet, so there are not \(value) stages") }
-                } else if !(1...maxRanks).contains(value) {
-                    refuse(size, "\(value) is not between 1 and \(maxRanks)")
-                } else if size == .expert && shape.experts % value != 0 {
-                    refuse(size, "\(shape.experts) experts do not divide evenly over \(value) ranks")
-                } else if size == .dense && !ModelShape.shares(shape.denseWidth, over: value) {
-                    refuse(size, "\(value) ranks cannot share a feed-forward of width \(shape.denseWidth)")
-                }
+                if let value = request[size], let message = fault(of: size, value) { refuse(size, message) }
             }
             for violation in violations { request[violation.size] = nil }
+        }
+
+        /// What is wrong with a value whatever the other sizes are.
+        private func fault(of size: Size, _ value: Int) -> String? {
+            guard (1...maxRanks).contains(value) else { return "\(value) is not between 1 and \(maxRanks)" }
+            switch size {
+            case .ranks, .data, .context: return nil
+            case .expert where shape.experts % value != 0:
+                return "\(shape.experts) experts do not divide evenly over \(value) ranks"
+            case .dense:
+                let width = shape.feedForwardWidths.first { !ModelShape.shares($0, over: value) }
+                return width.map { "\(value) ranks cannot share a feed-forward of width \($0)" }
+            case .pipeline where value > shape.layers:
+                return "\(value) stages need as many layers, and the model has \(shape.layers)"
+            case .expert, .pipeline: return nil
+            }
         }
 
         /// The ranks of a stage, or else the fewest that all given sizes divide; `nil` when a wrong size decides.
@@ -73,6 +92,52 @@ extension ParallelRequest {
                 return nil
             }
             return sound(.expert) ? ranks : nil
+        }
+
+        /// - Parameter stageRanks: 1 while they are not known, so that the number of stages is judged without them.
+        private mutating func divideLayers(stageRanks ranks: Int) {
+            if let stages = request.ppSize, stages * ranks > maxRanks {
+                refuse(
+                    .pipeline,
+                    "\(stages) stages of \(ranks) ranks need \(stages * ranks) ranks together, and \(maxRanks) is the "
+                        + "most")
+                request.ppSize = nil
+            }
+            configuration.pipeline = request.ppSize ?? 1
+            guard let partition = request.ppLayerPartition else { return }
+            if let message = fault(of: partition, stageRanks: ranks) {
+                let most = min(shape.layers, maxRanks / ranks)
+                let stages = request.ppSize ?? max(1, min(partition.count, most))
+                let even = ParallelConfiguration(pipeline: stages)
+                partitionFault = PartitionFault(
+                    message: message,
+                    nearestLegal: (0..<stages).map { even.layers(ofStage: $0, total: shape.layers).count })
+            } else {
+                configuration.pipeline = partition.count
+                configuration.stageLayers = partition
+            }
+        }
+
+        private func fault(of partition: [Int], stageRanks ranks: Int) -> String? {
+            let list = partition.commaList
+            guard !partition.isEmpty else { return "no stage is given any layers" }
+            if let stages = request.ppSize, stages != partition.count {
+                let given = partition.count == 1 ? "1 stage" : "\(partition.count) stages"
+                return "\(list) gives \(given), and pp_size is \(stages)"
+            }
+            // Before they are added: after this the sum cannot overflow.
+            if let layers = partition.first(where: { !(1...shape.layers).contains($0) }) {
+                return "\(list) has a stage of \(layers) layers, which is not between 1 and \(shape.layers)"
+            }
+            let sum = partition.reduce(0, +)
+            if sum != shape.layers { return "\(list) adds up to \(sum) layers, and the model has \(shape.layers)" }
+            if partition.count * ranks > maxRanks {
+                let all = partition.count * ranks
+                return
+                    "\(list) gives \(partition.count) stages of \(ranks) ranks, \(all) together, "
+                    + "and \(maxRanks) is the most"
+            }
+            return nil
         }
 
         /// Returns whether the degrees of attention are known and legal.
@@ -107,23 +172,28 @@ extension ParallelRequest {
                 return refuse(.expert, "\(ranks) ranks do not divide evenly over \(expert)")
             }
             guard arranged else { return }
-            let degrees = shape.expertDegrees(ranks: ranks, mayReplicate: configuration.tensor == 1)
-            guard let largest = degrees.last else {
-                return refuse(
-                    origin,
-                    "\(ranks) ranks can share neither \(shape.experts) experts nor their width \(shape.expertWidth)")
+            let degrees = shape.expertDegrees(ranks: ranks)
+            if let expert = request.epSize {
+                guard degrees.contains(expert) else {
+                    return refuse(
+                        .expert,
+                        "it leaves \(ranks / expert) ranks to share each expert, whose width \(shape.expertWidth) "
+                            + "cannot be divided so")
+                }
+                configuration = divided(expert, shape.expertTensor(expert: expert, ranks: ranks))
+                return
             }
-            let expert = request.epSize ?? largest
-            guard degrees.contains(expert) else {
-                return refuse(
-                    .expert,
-                    "it leaves \(ranks / expert) ranks to share each expert, whose width \(shape.expertWidth) cannot be "
-                        + "divided so")
-            }
+            let choices = degrees.reversed().map { divided($0, shape.expertTensor(expert: $0, ranks: ranks)) }
+            // The last resort keeps the experts whole also where several ranks could share their width.
+            configuration = (choices + [divided(1, 1)]).first { $0.keepsBits(for: shape) } ?? choices[0]
+        }
+
+        /// The configuration with these degrees for the experts.
+        private func divided(_ expert: Int, _ expertTensor: Int) -> ParallelConfiguration {
+            var configuration = configuration
             configuration.expert = expert
-            // Where the width does not divide, every rank keeps the experts whole.
-            let rest = ranks / expert
-            configuration.expertTensor = ModelShape.shares(shape.expertWidth, over: rest) ? rest : 1
+            configuration.expertTensor = expertTensor
+            return configuration
         }
 
         private mutating func divideDense() {
@@ -133,7 +203,8 @@ extension ParallelRequest {
                 return refuse(.dense, "\(given) is neither 1 nor the tensor degree of attention, \(tensor)")
             }
             configuration.denseTensor =
-                request.moeDenseTPSize ?? (ModelShape.shares(shape.denseWidth, over: tensor) ? tensor : 1)
+                request.moeDenseTPSize
+                ?? (shape.feedForwardWidths.allSatisfy { ModelShape.shares($0, over: tensor) } ? tensor : 1)
         }
     }
 }

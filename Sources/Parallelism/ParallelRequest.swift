@@ -1,16 +1,18 @@
 /// The sizes a user gave, by the names users of SGLang know; `nil` follows from the others.
 ///
-/// `tpSize` counts the ranks of a stage, not the attention's tensor degree:
+/// `tpSize` counts the ranks of one stage, not the attention's tensor degree:
 /// `tpSize = attnDPSize × attnCPSize × (attention's tensor degree) = epSize × (experts' tensor degree)`.
 package struct ParallelRequest: Sendable, Equatable {
     package var tpSize: Int?
     package var attnCPSize: Int?
     package var attnDPSize: Int?
+    /// By default the largest that gives the bits of one rank, or else the largest. Where none gives them although
+    /// attention does, every rank keeps all experts.
     package var epSize: Int?
     package var ppSize: Int?
-    /// 1, or the attention's tensor degree; by default the latter where the width divides.
+    /// 1, or the attention's tensor degree; by default the latter where the widths divide.
     package var moeDenseTPSize: Int?
-    /// Layers of each stage.
+    /// Layers of each stage, by default as even as can be; as many numbers as there are stages.
     package var ppLayerPartition: [Int]?
     /// Whether context takes all the ranks that data leaves when `attnCPSize` is not given.
     package var contextFillsRanks = false
@@ -56,18 +58,24 @@ package struct ParallelRequest: Sendable, Equatable {
         package let legal: [Int]
         /// The legal value next to the one given, the smaller of two.
         package let nearestLegal: Int?
+        /// A legal partition to write instead, where one was given.
+        package let nearestPartition: [Int]?
 
-        package init(parameter: String, message: String, given: Int = 0, legal: [Int] = []) {
+        package init(
+            parameter: String, message: String, given: Int = 0, legal: [Int] = [], nearestPartition: [Int]? = nil
+        ) {
             self.parameter = parameter
             self.message = message
             self.legal = legal
+            self.nearestPartition = nearestPartition
             nearestLegal = legal.min { ($0.distance(from: given), $0) < ($1.distance(from: given), $1) }
         }
 
         package var description: String {
             let advice =
                 switch (nearestLegal, legal.count) {
-                case (nil, _): ""
+                case (nil, _):
+                    nearestPartition.map { "; the nearest legal partition is \($0.commaList)" } ?? ""
                 case (let value?, 1): "; the only legal value is \(value)"
                 case (let value?, ...12): "; the nearest legal value is \(value) of \(legal.englishList)"
                 case (let value?, _): "; the nearest legal value is \(value)"
@@ -86,24 +94,26 @@ package struct ParallelRequest: Sendable, Equatable {
     ///
     /// A size that can only be judged by another that is itself wrong is judged once that one is right.
     ///
-    /// - Parameter maxRanks: how many ranks there may be.
+    /// - Parameter maxRanks: how many ranks there may be, those of all stages together.
     /// - Throws: all problems at once.
     package func resolve(for shape: ModelShape, maxRanks: Int = 64) throws(Refusal) -> ParallelConfiguration {
         precondition(maxRanks > 0)
         let derivation = Derivation(self, shape, maxRanks: maxRanks)
         var found = problems
-        if ppLayerPartition != nil {
-            found.append(
-                Problem(parameter: "pp_layer_partition", message: "pipelines are not built yet; leave it out"))
-        }
         // A size is repaired next to what is right: another wrong one says nothing about what was meant.
         var right = self
         for violation in derivation.violations { right[violation.size] = nil }
+        if derivation.partitionFault != nil { right.ppLayerPartition = nil }
         for violation in derivation.violations {
             found.append(
                 Problem(
                     parameter: violation.size.rawValue, message: violation.message, given: self[violation.size] ?? 0,
                     legal: legalValues(of: violation.size, besides: right, shape, maxRanks: maxRanks)))
+        }
+        if let fault = derivation.partitionFault {
+            found.append(
+                Problem(
+                    parameter: "pp_layer_partition", message: fault.message, nearestPartition: fault.nearestLegal))
         }
         guard found.isEmpty else { throw Refusal(problems: found) }
         return derivation.configuration
@@ -113,13 +123,15 @@ package struct ParallelRequest: Sendable, Equatable {
     private func legalValues(
         of size: Size, besides right: ParallelRequest, _ shape: ModelShape, maxRanks: Int
     ) -> [Int] {
-        func violations(_ request: ParallelRequest, _ value: Int) -> [Violation] {
+        func derivation(_ request: ParallelRequest, _ value: Int) -> Derivation {
             var request = request
             request[size] = value
-            return Derivation(request, shape, maxRanks: maxRanks).violations
+            return Derivation(request, shape, maxRanks: maxRanks)
         }
-        let repairs = (1...maxRanks).filter { value in !violations(self, value).contains { $0.size == size } }
-        let others = repairs.map { violations(right, $0).count }
+        let repairs = (1...maxRanks).filter { value in
+            !derivation(self, value).violations.contains { $0.size == size }
+        }
+        let others = repairs.map { derivation(right, $0).faults }
         return zip(repairs, others).filter { $0.1 == others.min() }.map(\.0)
     }
 }
@@ -132,6 +144,9 @@ extension Int {
 }
 
 extension [Int] {
+    /// `31,30`, as a partition is written.
+    var commaList: String { map(String.init).joined(separator: ",") }
+
     /// `1, 2 and 4`.
     fileprivate var englishList: String {
         dropLast().map(String.init).joined(separator: ", ") + " and \(self[count - 1])"

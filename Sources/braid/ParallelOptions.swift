@@ -9,8 +9,8 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     @Option(
         name: [.customLong("tp-size"), .customLong("tp"), .customLong("tensor-parallel-size")],
         help: """
-            Ranks, all together: attn-dp-size × attn-cp-size × ranks that share the heads. Default: the fewest that the \
-            other sizes divide.
+            Ranks of each stage: attn-dp-size × attn-cp-size × ranks that share the heads. Default: the fewest that \
+            the other sizes divide.
             """)
     var tpSize: [Int] = []
 
@@ -38,19 +38,24 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     @Option(
         name: [.customLong("ep-size"), .customLong("ep"), .customLong("expert-parallel-size")],
         help: """
-            Ranks with different experts; the others share each expert's width. Default: as many as divide the experts.
+            Ranks with different experts; the others share each expert's width. Default: the most that give the bits \
+            of one rank.
             """)
     var epSize: [Int] = []
 
     @Option(
         name: [.customLong("pp-size"), .customLong("pipeline-parallel-size")],
-        help: "Stages of consecutive layers; 1 for now.")
+        help: "Stages of consecutive layers, each with tp-size ranks. Default: those of pp-layer-partition, or 1.")
     var ppSize: [Int] = []
 
-    @Option(help: "Layers of each stage, such as 31,30; for when there are stages.")
+    @Option(help: "Layers of each stage, such as 31,30. Default: as even as can be, the first stages one longer.")
     var ppLayerPartition: LayerCounts?
 
-    @Option(help: "Ranks that share a dense layer's feed-forward: 1, or those that share the heads (the default).")
+    @Option(
+        help: """
+            Ranks that share a dense layer's feed-forward and the shared experts: 1, or those that share the heads \
+            (the default where the widths divide).
+            """)
     var moeDenseTpSize: [Int] = []
 
     @Option(
@@ -104,7 +109,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
             request.problems.append(
                 .init(
                     parameter: "SGLANG_PP_LAYER_PARTITION",
-                    message: "the environment is not read; unset it, and once pipelines are built write "
+                    message: "the environment is not read; unset it and write "
                         + "--pp-layer-partition \(partition)"))
         }
         return request

@@ -70,7 +70,9 @@ import braid
 
     @Test(arguments: ["enable-prefill-cp", "enable-nsa-prefill-context-parallel"])
     func `fill the ranks with context on a flag`(flag: String) throws {
-        let shape = ModelShape(heads: 128, experts: 256, expertWidth: 2048, denseWidth: 18432)
+        let shape = ModelShape(
+            layers: 61, heads: 128, valueWidth: 128, experts: 256, expertWidth: 2048, denseWidth: 18432,
+            sharedWidth: 2048)
         #expect(try request("--tp 8 --\(flag)").resolve(for: shape).context == 8)
         #expect(try request("--tp 8 --\(flag) --cp-size 4").resolve(for: shape).context == 4)
     }
@@ -78,11 +80,14 @@ import braid
     @Test func `say what to write for the variable they do not read`() throws {
         #expect(
             try request("", environment: ["SGLANG_PP_LAYER_PARTITION": "31,30"]).problems.map(\.description) == [
-                "SGLANG_PP_LAYER_PARTITION: the environment is not read; unset it, and once pipelines are built write "
-                    + "--pp-layer-partition 31,30"
+                "SGLANG_PP_LAYER_PARTITION: the environment is not read; unset it and write --pp-layer-partition 31,30"
             ])
         #expect(try request("", environment: ["SGLANG_PP_LAYER_PARTITION": ""]).problems.isEmpty)
+    }
+
+    @Test func `take the layers of each stage`() throws {
         #expect(try request("--pp-layer-partition 31,30").ppLayerPartition == [31, 30])
+        #expect(try request("--pp-layer-partition=61 --pp-size 1").ppLayerPartition == [61])
     }
 
     @Test(arguments: [

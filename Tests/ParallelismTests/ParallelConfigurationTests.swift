@@ -3,16 +3,21 @@ import Testing
 
 private let shapes = [
     // DeepSeek-V3.2, a model with three kinds of odd factors, a toy, and one that hardly divides.
-    ModelShape(heads: 128, experts: 256, expertWidth: 2048, denseWidth: 18432),
-    ModelShape(heads: 96, experts: 160, expertWidth: 1536, denseWidth: 12288),
-    ModelShape(heads: 4, experts: 8, expertWidth: 16, denseWidth: 12),
-    ModelShape(heads: 6, experts: 10, expertWidth: 7, denseWidth: 9),
+    ModelShape(
+        layers: 61, heads: 128, valueWidth: 128, experts: 256, expertWidth: 2048, denseWidth: 18432, sharedWidth: 2048),
+    ModelShape(
+        layers: 92, heads: 96, valueWidth: 128, experts: 160, expertWidth: 1536, denseWidth: 12288, sharedWidth: 1536),
+    ModelShape(layers: 4, heads: 4, valueWidth: 8, experts: 8, expertWidth: 16, denseWidth: 12, sharedWidth: 16),
+    ModelShape(layers: 3, heads: 6, valueWidth: 5, experts: 10, expertWidth: 7, denseWidth: 9, sharedWidth: 0),
 ]
 private let deepSeek = shapes[0]
 
-private func request(_ sizes: [ParallelRequest.Size: Int], contextFillsRanks: Bool = false) -> ParallelRequest {
+private func request(
+    _ sizes: [ParallelRequest.Size: Int], partition: [Int]? = nil, contextFillsRanks: Bool = false
+) -> ParallelRequest {
     var request = ParallelRequest()
     for (size, value) in sizes { request[size] = value }
+    request.ppLayerPartition = partition
     request.contextFillsRanks = contextFillsRanks
     return request
 }
@@ -23,30 +28,42 @@ private func resolve(_ sizes: [ParallelRequest.Size: Int], _ shape: ModelShape =
     try request(sizes).resolve(for: shape)
 }
 
-private func problems(_ request: ParallelRequest, _ shape: ModelShape) -> [ParallelRequest.Problem] {
+private func problems(_ request: ParallelRequest, _ shape: ModelShape, maxRanks: Int = 64) -> [ParallelRequest.Problem]
+{
     do throws(ParallelRequest.Refusal) {
-        _ = try request.resolve(for: shape)
+        _ = try request.resolve(for: shape, maxRanks: maxRanks)
         return []
     } catch {
         return error.problems
     }
 }
 
+/// In how many slices a sum over `width` columns is added.
+private func slices(of width: Int) -> Int { [8, 4, 2].first { width % $0 == 0 } ?? 1 }
+
 /// Requests with sizes from a small set of good and bad ones, drawn by a fixed rule.
-private func manyRequests() -> [ParallelRequest] {
+private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
     let values: [Int?] = [
         nil, nil, nil, nil, nil, 1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 8, 10, 12, 16, 24, 32, 64, 65, 0, -3, .max, .min,
     ]
+    let partitions: [[Int]] = [
+        [shape.layers], [shape.layers - 1, 1], [1, 1, shape.layers - 2], [2, shape.layers - 2], [1, shape.layers - 1],
+        [Int](repeating: 1, count: shape.layers), [31, 30], [], [0, shape.layers], [-1, 1, 2], [.max, .max, 3],
+    ]
     var state: UInt64 = 1
-    return (0..<1000).map { number in
+    func draw(below count: Int) -> Int {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return Int(state >> 33) % count
+    }
+    return (0..<2000).map { number in
         var request = ParallelRequest()
         for size in ParallelRequest.Size.allCases {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            request[size] = values[Int(state >> 33) % values.count]
+            request[size] = values[draw(below: values.count)]
         }
         // Otherwise hardly any would be legal.
-        if number % 4 != 0 { request.ppSize = nil }
+        if number % 8 > 2 { request.ppSize = nil }
         if number % 3 != 0 { request.moeDenseTPSize = nil }
+        if number % 7 < 3 { request.ppLayerPartition = partitions[draw(below: partitions.count)] }
         request.contextFillsRanks = number % 5 == 0
         return request
     }
@@ -57,7 +74,7 @@ private func manyRequests() -> [ParallelRequest] {
         #expect(try resolve([:]) == ParallelConfiguration())
         #expect(ParallelConfiguration().world == 1)
         #expect("\(ParallelConfiguration())" == "one rank")
-        #expect(ParallelConfiguration().keepsBits)
+        for shape in shapes { #expect(ParallelConfiguration().keepsBits(for: shape)) }
     }
 
     @Test func `of a context size alone has so many ranks`() throws {
@@ -95,8 +112,43 @@ private func manyRequests() -> [ParallelRequest] {
         // Of 8 experts at most 8 ranks have some each; the other factor cuts their columns.
         let many = try resolve([.ranks: 16, .context: 4], shapes[2])
         #expect((many.tensor, many.expert, many.expertTensor) == (4, 8, 2))
-        let odd = try resolve([.ranks: 6, .context: 3], shapes[1])
-        #expect((odd.expert, odd.expertTensor, odd.keepsBits) == (2, 3, false))
+        let odd = try resolve([.ranks: 6, .context: 3, .expert: 2], shapes[1])
+        #expect((odd.expert, odd.expertTensor, odd.keepsBits(for: shapes[1])) == (2, 3, false))
+    }
+
+    @Test func `divides the experts by default so that the bits are kept, even if fewer ways`() throws {
+        // The sum over 256 experts has 8 slices, which 16 ranks would cut.
+        let sixteen = try resolve([.context: 16])
+        #expect((sixteen.expert, sixteen.expertTensor) == (8, 2))
+        #expect(try resolve([.context: 64]).expertTensor == 8)
+        #expect(try resolve([.context: 16, .expert: 16]).expertTensor == 1)
+        // A width of two slices leaves 32 ranks only 16 × 2 and 32 × 1, which both cut the sum over experts.
+        var narrow = deepSeek
+        narrow.expertWidth = 18
+        #expect(try resolve([.context: 16], narrow).expertTensor == 2)
+        #expect(try resolve([.context: 32], narrow).replicatesExperts)
+        // The sum over 10 experts has two slices.
+        let ten = try resolve([.context: 10], shapes[3])
+        #expect(ten.replicatesExperts && ten.keepsBits(for: shapes[3]))
+        #expect(try resolve([.context: 2], shapes[3]).expert == 2)
+        // Six ranks could share the width, but not between its slices.
+        let six = try resolve([.data: 6], shapes[1])
+        #expect(six.replicatesExperts)
+        #expect(try resolve([.data: 6, .expert: 1], shapes[1]).expertTensor == 6)
+        // Where the heads have lost them already, as many as can be.
+        #expect(try resolve([.ranks: 16]).expert == 16)
+        #expect(try resolve([.ranks: 6], shapes[1]).expert == 2)
+    }
+
+    @Test func `keeps the bits by default where powers of two for data and context are all that is given`() throws {
+        for shape in shapes {
+            for data in [1, 2, 4, 8, 16, 32, 64] {
+                for context in [1, 2, 4, 8, 16, 32, 64] where data * context <= 64 {
+                    let configuration = try resolve([.data: data, .context: context], shape)
+                    #expect(configuration.keepsBits(for: shape), "\(configuration)")
+                }
+            }
+        }
     }
 
     @Test(arguments: 1...64, [ParallelRequest.Size.context, .data])
@@ -112,11 +164,15 @@ private func manyRequests() -> [ParallelRequest] {
         for sizes: [ParallelRequest.Size: Int] in [[.context: 3], [.context: 3, .expert: 1], [.ranks: 3, .data: 3]] {
             let configuration = try resolve(sizes)
             #expect(configuration.replicatesExperts)
-            #expect((configuration.expert, configuration.expertTensor, configuration.keepsBits) == (1, 1, true))
+            #expect((configuration.expert, configuration.expertTensor) == (1, 1))
+            #expect(configuration.keepsBits(for: deepSeek))
         }
         #expect(try resolve([.context: 4]).replicatesExperts == false)
-        // Tensor ranks have the same rows: to compute all experts for them twice would count them twice.
-        #expect(problems(request([.ranks: 3]), shapes[3]).map(\.parameter) == ["tp_size"])
+        // Ranks that share heads have rows of their own between attentions.
+        for sizes: [ParallelRequest.Size: Int] in [[.ranks: 3], [.ranks: 6, .context: 3, .expert: 1]] {
+            let configuration = try resolve(sizes, shapes[3])
+            #expect(configuration.tensor > 1 && configuration.replicatesExperts)
+        }
     }
 
     @Test func `cuts dense layers as the heads are, or not at all`() throws {
@@ -128,12 +184,61 @@ private func manyRequests() -> [ParallelRequest] {
         #expect((whole.tensor, whole.denseTensor) == (2, 1))
     }
 
+    @Test func `cuts shared experts as it cuts dense layers`() throws {
+        var shape = deepSeek
+        shape.sharedWidth = 2052
+        #expect(try resolve([.ranks: 4], shape).denseTensor == 4)
+        #expect(try resolve([.ranks: 8], shape).denseTensor == 1)
+        #expect(
+            problems(request([.ranks: 8, .dense: 8]), shape).map(\.description)
+                == [
+                    "moe_dense_tp_size: 8 ranks cannot share a feed-forward of width 2052; "
+                        + "the only legal value is 1"
+                ])
+        shape.sharedWidth = 0
+        #expect(try resolve([.ranks: 8, .dense: 8], shape).denseTensor == 8)
+    }
+
+    @Test func `splits the layers evenly over its stages`() throws {
+        let three = try resolve([.pipeline: 3, .context: 2])
+        #expect((three.stageRanks, three.world, three.stageLayers) == (2, 6, nil))
+        #expect((0..<3).map { three.layers(ofStage: $0, total: 61) } == [0..<21, 21..<41, 41..<61])
+        #expect(try resolve([.pipeline: 61]).layers(ofStage: 60, total: 61) == 60..<61)
+        #expect(try resolve([:]).layers(ofStage: 0, total: 61) == 0..<61)
+    }
+
+    @Test func `splits the layers as it is told`() throws {
+        for sizes: [ParallelRequest.Size: Int] in [[:], [.pipeline: 3]] {
+            let told = try request(sizes, partition: [20, 1, 40]).resolve(for: deepSeek)
+            #expect((told.pipeline, told.stageLayers, told.world) == (3, [20, 1, 40], 3))
+            #expect((0..<3).map { told.layers(ofStage: $0, total: 61) } == [0..<20, 20..<21, 21..<61])
+        }
+        #expect(try request([:], partition: [61]).resolve(for: deepSeek).world == 1)
+    }
+
     @Test func `says whether its bits are those of one rank`() {
-        #expect(ParallelConfiguration(data: 5, context: 7, tensor: 8, expert: 4, expertTensor: 2).keepsBits)
-        #expect(!ParallelConfiguration(tensor: 3).keepsBits)
-        #expect(!ParallelConfiguration(expert: 16).keepsBits)
-        #expect(!ParallelConfiguration(expertTensor: 6).keepsBits)
-        #expect(!ParallelConfiguration(denseTensor: 5).keepsBits)
+        func keeps(_ configuration: ParallelConfiguration, _ change: (inout ModelShape) -> Void = { _ in }) -> Bool {
+            var shape = deepSeek
+            change(&shape)
+            return configuration.keepsBits(for: shape)
+        }
+        #expect(keeps(ParallelConfiguration(data: 5, context: 7, pipeline: 3)))
+        #expect(keeps(ParallelConfiguration(tensor: 8, expert: 8, expertTensor: 8, denseTensor: 8)))
+        for degree in [3, 5, 6, 16] {
+            #expect(!keeps(ParallelConfiguration(tensor: degree)))
+            #expect(!keeps(ParallelConfiguration(expert: degree)))
+            #expect(!keeps(ParallelConfiguration(expertTensor: degree)))
+            #expect(!keeps(ParallelConfiguration(denseTensor: degree)))
+        }
+        // A sum that has four slices: 4 ranks add whole ones, 8 would cut them.
+        for (degree, kept) in [(4, true), (8, false)] {
+            #expect(keeps(ParallelConfiguration(tensor: degree)) { ($0.heads, $0.valueWidth) = (2, 6) } == kept)
+            #expect(keeps(ParallelConfiguration(expert: degree)) { $0.experts = 20 } == kept)
+            #expect(keeps(ParallelConfiguration(expertTensor: degree)) { $0.expertWidth = 12 } == kept)
+            #expect(keeps(ParallelConfiguration(denseTensor: degree)) { $0.denseWidth = 12 } == kept)
+            #expect(keeps(ParallelConfiguration(denseTensor: degree)) { $0.sharedWidth = 12 } == kept)
+        }
+        #expect(keeps(ParallelConfiguration(denseTensor: 8)) { $0.sharedWidth = 0 })
     }
 
     @Test func `has a mesh and a description`() {
@@ -144,23 +249,32 @@ private func manyRequests() -> [ParallelRequest] {
             "\(configuration)"
                 == "16 ranks: data 2 × context 4 × tensor 2, interleaved; experts 8 by expert × 2 by width, allToAll; "
                 + "feed-forward whole on every rank")
-        #expect("\(ParallelConfiguration(data: 3))" == "3 ranks: data 3; all experts on every rank")
-        #expect("\(ParallelConfiguration(pipeline: 2))" == "2 ranks: pipeline 2")
+        #expect("\(ParallelConfiguration(data: 3))" == "3 ranks: data 3; every rank has all experts of its layers")
+        #expect("\(ParallelConfiguration(pipeline: 2))" == "2 ranks: 2 stages")
+        let stages = ParallelConfiguration(context: 2, expert: 2, pipeline: 3)
+        #expect(stages.mesh == Mesh([.pipeline: 3, .context: 2]))
+        #expect("\(stages)" == "6 ranks: 3 stages × context 2, interleaved; experts 2 by expert, gathered")
     }
 
     @Test(arguments: shapes.indices)
     func `satisfies the equations, whatever was asked`(number: Int) {
         let shape = shapes[number]
-        var resolved = 0
-        for request in manyRequests() {
+        var (resolved, staged, partitioned) = (0, 0, 0)
+        for request in manyRequests(for: shape) {
             guard let configuration = try? request.resolve(for: shape) else { continue }
             resolved += 1
+            if configuration.pipeline > 1 { staged += 1 }
+            if configuration.stageLayers != nil { partitioned += 1 }
             expectEquations(configuration, shape)
+            #expect(configuration.stageLayers == request.ppLayerPartition)
+            if request.epSize == nil && slices(of: shape.heads * shape.valueWidth) % configuration.tensor == 0 {
+                #expect(configuration.keepsBits(for: shape), "\(configuration)")
+            }
             for size in ParallelRequest.Size.allCases where request[size] != nil {
                 #expect(value(size, configuration) == request[size], "\(size) of \(request)")
             }
         }
-        #expect(resolved > 15)
+        #expect(resolved > 15 && staged > 5 && partitioned > 5, "\((resolved, staged, partitioned))")
     }
 
     private func value(_ size: ParallelRequest.Size, _ configuration: ParallelConfiguration) -> Int {
@@ -179,18 +293,26 @@ private func manyRequests() -> [ParallelRequest] {
         #expect(ranks == configuration.data * configuration.context * configuration.tensor)
         #expect(configuration.world == ranks * configuration.pipeline && (1...64).contains(configuration.world))
         #expect(configuration.mesh.world == configuration.world)
-        #expect(
-            configuration.expert * configuration.expertTensor == ranks
-                || (configuration.tensor, configuration.expert, configuration.expertTensor) == (1, 1, 1),
-            "\(configuration)")
+        let shared = configuration.expert * configuration.expertTensor
+        #expect(shared == (configuration.replicatesExperts ? 1 : ranks), "\(configuration)")
         #expect(shape.heads % configuration.tensor == 0)
         #expect(shape.experts % configuration.expert == 0)
         for (width, degree) in [
             (shape.expertWidth, configuration.expertTensor), (shape.denseWidth, configuration.denseTensor),
+            (shape.sharedWidth, configuration.denseTensor),
         ] {
             #expect(width % degree == 0 && ![16, 32, 64].contains(degree))
         }
         #expect([1, configuration.tensor].contains(configuration.denseTensor))
+        let stages = (0..<configuration.pipeline).map { configuration.layers(ofStage: $0, total: shape.layers) }
+        #expect(stages.allSatisfy { !$0.isEmpty } && stages.flatMap { $0 } == Array(0..<shape.layers))
+        #expect(!"\(configuration)".contains("\n"))
+        let sums = [
+            (shape.heads * shape.valueWidth, configuration.tensor), (shape.experts, configuration.expert),
+            (shape.expertWidth, configuration.expertTensor), (shape.denseWidth, configuration.denseTensor),
+            (shape.sharedWidth, configuration.denseTensor),
+        ]
+        #expect(configuration.keepsBits(for: shape) == sums.allSatisfy { slices(of: $0) % $1 == 0 })
     }
 
     /// An independent count: every way to give all four sizes of a stage, judged by the rules as they are written.
@@ -205,7 +327,7 @@ private func manyRequests() -> [ParallelRequest] {
                         let divides = ranks % (data * context) == 0 && ranks % expert == 0
                         let allowed =
                             divides && shape.heads % (ranks / (data * context)) == 0 && shape.experts % expert == 0
-                            && (shares(shape.expertWidth, ranks / expert) || expert == 1 && ranks == data * context)
+                            && (shares(shape.expertWidth, ranks / expert) || expert == 1)
                         let sizes: [ParallelRequest.Size: Int] = [
                             .ranks: ranks, .data: data, .context: context, .expert: expert,
                         ]
@@ -219,7 +341,7 @@ private func manyRequests() -> [ParallelRequest] {
 
 @Suite struct `A refused request` {
     @Test func `hears of everything at once`() {
-        let wrong = request([.ranks: 8, .data: 3, .context: 5, .expert: 7, .dense: 5, .pipeline: 2])
+        let wrong = request([.ranks: 8, .data: 3, .context: 5, .expert: 7, .dense: 5, .pipeline: 0])
         #expect(
             Set(problems(wrong, deepSeek).map(\.parameter))
                 == ["attn_dp_size", "attn_cp_size", "ep_size", "moe_dense_tp_size", "pp_size"])
@@ -239,11 +361,15 @@ private func manyRequests() -> [ParallelRequest] {
                 + "divide evenly; the nearest legal value is 4 of 1, 2, 4, 8, 16, 32 and 64")
         #expect(
             only([.ranks: 8, .expert: 6])
-                == "ep_size: 256 experts do not divide evenly over 6 ranks; the nearest legal value is 4 of 1, 2, 4 and 8"
-        )
+                == "ep_size: 256 experts do not divide evenly over 6 ranks; "
+                + "the nearest legal value is 4 of 1, 2, 4 and 8")
         #expect(
-            only([.pipeline: 4])
-                == "pp_size: pipelines are not built yet, so there are not 4 stages; the only legal value is 1")
+            only([.pipeline: 62])
+                == "pp_size: 62 stages need as many layers, and the model has 61; the nearest legal value is 61")
+        #expect(
+            only([.pipeline: 16, .context: 8])
+                == "pp_size: 16 stages of 8 ranks need 128 ranks together, and 64 is the most; "
+                + "the nearest legal value is 8 of 1, 2, 3, 4, 5, 6, 7 and 8")
         #expect(
             only([.ranks: 4, .dense: 2])
                 == "moe_dense_tp_size: 2 is neither 1 nor the tensor degree of attention, 4; "
@@ -258,22 +384,60 @@ private func manyRequests() -> [ParallelRequest] {
     }
 
     @Test func `for sixteen ranks that share a width is refused, since sums have eight slices`() {
-        let found = problems(request([.ranks: 16, .expert: 1]), deepSeek)
+        let found = problems(request([.ranks: 32, .expert: 2]), deepSeek)
         #expect(found.map(\.parameter) == ["ep_size"])
-        #expect(found.first?.legal == [2, 4, 8, 16])
+        #expect(found.first?.legal == [1, 4, 8, 16, 32])
     }
 
     @Test func `respects how many ranks there may be`() {
         #expect(throws: ParallelRequest.Refusal.self) { try request([.context: 4]).resolve(for: deepSeek, maxRanks: 2) }
         #expect(throws: Never.self) { try request([.context: 2]).resolve(for: deepSeek, maxRanks: 2) }
+        let stages = request([.context: 2, .pipeline: 2])
+        #expect(problems(stages, deepSeek, maxRanks: 3).map(\.parameter) == ["pp_size"])
+        #expect(problems(stages, deepSeek, maxRanks: 4).isEmpty)
     }
 
-    @Test func `with layers for stages is told to leave them out`() {
-        var request = ParallelRequest()
-        request.ppLayerPartition = [31, 30]
+    @Test(
+        arguments: [
+            ([31, 30], [.pipeline: 3], "31,30 gives 2 stages, and pp_size is 3", [21, 20, 20]),
+            ([61], [.pipeline: 2], "61 gives 1 stage, and pp_size is 2", [31, 30]),
+            ([31, 0, 30], [:], "31,0,30 has a stage of 0 layers, which is not between 1 and 61", [21, 20, 20]),
+            (
+                [.max, .max, 63], [:],
+                "\(Int.max),\(Int.max),63 has a stage of \(Int.max) layers, which is not between 1 and 61",
+                [21, 20, 20]
+            ),
+            ([31, 29], [:], "31,29 adds up to 60 layers, and the model has 61", [31, 30]),
+            ([61, 61], [.pipeline: 2], "61,61 adds up to 122 layers, and the model has 61", [31, 30]),
+            ([], [:], "no stage is given any layers", [61]),
+            (
+                [21, 20, 20], [.context: 32], "21,20,20 gives 3 stages of 32 ranks, 96 together, and 64 is the most",
+                [31, 30]
+            ),
+        ] as [([Int], [ParallelRequest.Size: Int], String, [Int])])
+    func `with layers for stages that do not fit is told an even split`(
+        partition: [Int], sizes: [ParallelRequest.Size: Int], message: String, nearest: [Int]
+    ) {
+        let found = problems(request(sizes, partition: partition), deepSeek)
+        let list = nearest.map(String.init).joined(separator: ",")
         #expect(
-            problems(request, deepSeek).map(\.description)
-                == ["pp_layer_partition: pipelines are not built yet; leave it out"])
+            found.map(\.description) == ["pp_layer_partition: \(message); the nearest legal partition is \(list)"])
+        #expect(found.first?.nearestPartition == nearest)
+        #expect(problems(request(sizes, partition: nearest), deepSeek).isEmpty)
+    }
+
+    @Test func `for a wrong number of stages is told that of a right partition`() {
+        let found = problems(request([.pipeline: 99], partition: [31, 30]), deepSeek)
+        #expect(found.map(\.parameter) == ["pp_size"])
+        #expect(found.first?.legal == [2])
+    }
+
+    @Test func `is repaired without regard to a wrong partition`() {
+        // Six ranks share no 128 heads, and eleven stages of them are too many.
+        let partition = [51] + [Int](repeating: 1, count: 10)
+        let found = problems(request([.ranks: 6], partition: partition), deepSeek)
+        #expect(found.map(\.parameter) == ["tp_size", "pp_layer_partition"])
+        #expect(found.first?.legal == [1, 2, 4, 8, 16, 32, 64])
     }
 
     @Test func `keeps the problems found before`() {
@@ -288,13 +452,17 @@ private func manyRequests() -> [ParallelRequest] {
     func `is repaired by the values it is told`(number: Int) throws {
         let shape = shapes[number]
         var refused = 0
-        for original in manyRequests() {
+        for original in manyRequests(for: shape) {
             let found = problems(original, shape)
             if found.isEmpty { continue }
             refused += 1
             #expect(Set(found.map(\.parameter)).count == found.count)
             for problem in found {
-                let size = try #require(ParallelRequest.Size(rawValue: problem.parameter))
+                guard let size = ParallelRequest.Size(rawValue: problem.parameter) else {
+                    let repaired = try repair(original, problem)
+                    #expect(!problems(repaired, shape).contains { $0.parameter == problem.parameter }, "\(original)")
+                    continue
+                }
                 #expect(problem.legal == problem.legal.sorted() && problem.nearestLegal != nil)
                 let nearest = try #require(problem.nearestLegal)
                 for value in Set([nearest, problem.legal[0], problem.legal[problem.legal.count - 1]]) {
@@ -305,12 +473,24 @@ private func manyRequests() -> [ParallelRequest] {
             }
             if number == shapes.count - 1 { continue }
             var request = original
-            for _ in 0..<2 * ParallelRequest.Size.allCases.count {
+            for _ in 0..<2 * (ParallelRequest.Size.allCases.count + 1) {
                 guard let problem = problems(request, shape).first else { break }
-                request[try #require(ParallelRequest.Size(rawValue: problem.parameter))] = problem.nearestLegal
+                request = try repair(request, problem)
             }
             #expect(problems(request, shape).isEmpty, "\(original)")
         }
         #expect(refused > 100)
+    }
+
+    /// The request with what the problem says is nearest.
+    private func repair(_ request: ParallelRequest, _ problem: ParallelRequest.Problem) throws -> ParallelRequest {
+        var request = request
+        if problem.parameter == "pp_layer_partition" {
+            let nearest: [Int] = try #require(problem.nearestPartition)
+            request.ppLayerPartition = nearest
+        } else {
+            request[try #require(ParallelRequest.Size(rawValue: problem.parameter))] = problem.nearestLegal
+        }
+        return request
     }
 }
