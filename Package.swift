@@ -64,6 +64,7 @@ let package = Package(
         tests("ModelsTests", ["Models", "Checkpoints", "Tensors", "TestSupport", "CAllocations"]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
         tests("InferenceTests", ["Inference", "KVCache", "Models", "Tensors", "TestSupport"]),
+        tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests(
             "ServingTests",
             [

@@ -1,8 +1,9 @@
 import Foundation
 package import Models
+import Parallelism
 import Synchronization
 
-/// Requests in, tokens out: the scheduler, and the thread that runs the ranks' steps.
+/// Requests in, tokens out: the scheduler, and the thread that hands its plans to the ranks.
 ///
 /// Two rules keep it simple. The scheduler is touched only under the lock, and the lock is never held while a model
 /// runs or an event is delivered. The thread is an ordinary one, because steps block and the cooperative pool must not.
@@ -27,10 +28,9 @@ package final class Engine: EngineClient {
         let scheduler = Scheduler(configuration: configuration.scheduler(for: model))
         limits = scheduler.limits
         state = Mutex(State(scheduler: scheduler))
-        let worker = RankWorker.Seed(model: model, configuration: configuration)
-        let thread = Thread { [self] in run(RankWorker(worker)) }
-        thread.name = "braid rank 0"
-        thread.stackSize = 16 << 20
+        let pool = RankPool(model, configuration, progress: wake)
+        let thread = Thread { [self] in run(pool) }
+        thread.name = "braid coordinator"
         thread.start()
     }
 
@@ -89,23 +89,30 @@ package final class Engine: EngineClient {
         wake.signal()
     }
 
-    /// The coordinator's loop: plan, run, report.
-    private func run(_ worker: RankWorker) {
+    /// The coordinator's loop: take results, plan, hand out.
+    private func run(_ pool: RankPool) {
         while true {
-            let plan = state.withLock { state in state.isStopped ? nil : state.scheduler.nextStep() }
-            guard let plan else {
-                finishDrain()
-                if state.withLock({ $0.isStopped }) { return }
-                wake.wait()
+            while let (result, _) = pool.nextResult() {
+                let deliveries = state.withLock { state in
+                    // A stopped scheduler has forgotten its steps.
+                    state.scheduler.isStepInFlight ? take(state.scheduler.finish(result), &state) : []
+                }
+                deliver(deliveries)
+            }
+            if let failure = pool.failure { fail(failure) }
+            if let plan = state.withLock({ $0.isStopped ? nil : $0.scheduler.nextStep() }) {
+                pool.submit(plan)
                 continue
             }
-            let result = worker.run(plan)
-            let deliveries = state.withLock { state in
-                // A stopped scheduler has forgotten the step.
-                state.scheduler.isStepInFlight ? take(state.scheduler.finish(result), &state) : []
-            }
-            deliver(deliveries)
+            finishDrain()
+            if state.withLock({ $0.isStopped }) { return pool.stop() }
+            wake.wait()
         }
+    }
+
+    /// The ranks are lost: every request ends with the reason, and so does every later one.
+    private func fail(_ failure: GroupFailure) {
+        deliver(state.withLock { take($0.scheduler.fail(failure.description), &$0) })
     }
 
     private func finishDrain() {

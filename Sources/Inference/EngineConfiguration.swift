@@ -1,6 +1,7 @@
 import Foundation
 import KVCache
 package import Models
+package import Parallelism
 package import Tensors
 
 /// How an engine is run. Every value has a default that works; `validate` says everything that is wrong at once.
@@ -18,6 +19,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var maxQueuedRequests = 1024
     /// Prompt tokens of one request computed in one step; -1 for as many as a step can have (32768).
     package var chunkedPrefillSize = 1024
+    /// How the ranks share the work.
+    package var parallel = ParallelConfiguration()
     /// Instruction-set level; `nil` for the best.
     package var kernels: Kernels.Level?
 
@@ -33,6 +36,8 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.pageSize = pageSize
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
+        scheduler.maxStepsInFlight = parallel.pipeline
+        scheduler.dataGroups = parallel.data
         scheduler.chunkedPrefillSize = chunkedPrefillSize
         let prefill = chunkedPrefillSize == -1 ? min(context, Self.mostRows) : max(chunkedPrefillSize, 1024)
         scheduler.maxRowsPerStep = prefill + maxRunningRequests

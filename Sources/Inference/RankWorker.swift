@@ -1,125 +1,165 @@
 import KVCache
-package import Models
+import Models
 import Parallelism
 import Tensors
 
-/// One rank's part of a step: takes its rows of the plan, runs the model once, chooses tokens. One thread.
-package final class RankWorker {
-    /// What a worker is made from, on the thread that will run it.
-    package struct Seed: Sendable {
-        let model: any Model
-        let configuration: EngineConfiguration
-
-        package init(model: any Model, configuration: EngineConfiguration) {
-            self.model = model
-            self.configuration = configuration
-        }
-    }
-
+/// One rank's part of a step: takes its rows, runs its layers once, chooses tokens. One thread.
+final class RankWorker {
     private let model: any Model
     private let cache: CacheStore
-    private let seat: Seat
+    let seat: Seat
     private var sampler: Sampler
     private let recorder: StageRecorder?
     private let pageShift: Int
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
 
-    package init(_ seed: Seed, recorder: StageRecorder? = nil) {
-        let configuration = seed.configuration
-        model = seed.model
-        let scheduler = configuration.scheduler(for: model)
-        cache = CacheStore(
-            format: model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize),
-            pages: scheduler.totalPages)
-        seat = Seat(kernels: configuration.kernels.flatMap { Kernels($0) } ?? .best)
-        sampler = Sampler(vocabularySize: model.vocabularySize)
-        pageShift = configuration.pageSize.trailingZeroBitCount
+    init(_ model: any Model, _ cache: CacheStore, _ seat: Seat, recorder: StageRecorder?) {
+        self.model = model
+        self.cache = cache
+        self.seat = seat
         self.recorder = recorder
+        sampler = Sampler(vocabularySize: model.vocabularySize)
+        pageShift = cache.format.pageSize.trailingZeroBitCount
     }
 
-    /// Runs a step and reports what came of each chunk.
-    package func run(_ plan: StepPlan) -> StepResult {
+    /// Runs a step and reports what this rank found.
+    func run(_ deal: Deal) throws(GroupFailure) -> StepReport {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let step = step(for: plan)
+        let began = Meter.now()
+        seat.begin(rows: deal.rows.map(\.count))
+        let step = step(for: deal)
         let hidden = seat.scratch.rows(step.outputs.count, model.hiddenSize)
-        model.forward(step, seat, into: hidden)
-        return choose(plan, hidden: hidden)
+        try model.forward(step, seat, into: hidden)
+        var report = StepReport(rank: seat.rank)
+        if seat.isLastStage { report.findings = try choose(deal, hidden: hidden) }
+        report.rows = step.own.count
+        report.seconds = Double(Meter.now() - began) * 1e-9
+        report.operations = seat.meter.accounts.map { $0 }
+        report.records = recorder?.take()
+        return report
     }
 
-    /// The rows of a chunk whose logits are needed: those that are scored, and the last if a token follows.
-    private static func outputRows(of chunk: StepPlan.Chunk) -> [Int] {
-        let last = chunk.tokens.count - 1
-        let scored = chunk.score.map(\.row)
-        return chunk.sample == nil || scored.last == last ? scored : scored + [last]
-    }
-
-    private func step(for plan: StepPlan) -> Step {
-        let rows = plan.chunks.map(\.tokens.count).reduce(0, +)
+    private func step(for deal: Deal) -> Step {
+        let own = deal.rows[seat.stageRank]
         let scratch = seat.scratch
-        let (tokens, positions, slots) = (scratch.indices(rows), scratch.indices(rows), scratch.indices(rows))
-        let outputs = scratch.indices(plan.chunks.map { Self.outputRows(of: $0).count }.reduce(0, +))
-        var requests: [Step.RequestRows] = []
-        var (row, output) = (0, 0)
-        for chunk in plan.chunks {
+        let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
+        let maps = deal.plan.chunks.map { chunk in
             let pages = scratch.indices(chunk.pages.count)
             pages.copy(chunk.pages)
-            let map = PageMap(pages: pages, shift: pageShift)
-            for offset in chunk.tokens.indices {
-                tokens[row + offset] = chunk.tokens[offset]
-                positions[row + offset] = Int32(chunk.start + offset)
-                slots[row + offset] = map.slot(of: chunk.start + offset)
-            }
-            for wanted in Self.outputRows(of: chunk) {
-                outputs[output] = Int32(row + wanted)
-                output += 1
-            }
-            requests.append(Step.RequestRows(rows: row..<row + chunk.tokens.count, pages: map))
-            row += chunk.tokens.count
+            return PageMap(pages: pages, shift: pageShift)
         }
+        for (at, row) in own.enumerated() {
+            let chunk = deal.plan.chunks[row.chunk]
+            tokens[at] = chunk.tokens[row.offset]
+            slots[at] = maps[row.chunk].slot(of: chunk.start + row.offset)
+        }
+        let outputs = scratch.indices(seat.isLastStage ? deal.outputs[seat.stageRank].count : 0)
+        if seat.isLastStage { outputs.copy(deal.outputs[seat.stageRank].map { Int32($0.row) }) }
+        let first = seat.stageRank - seat.place(along: .tensor)
+        let attended = deal.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
-            tokens: tokens, positions: positions, slots: slots, requests: requests, outputs: outputs, cache: cache,
-            recorder: recorder)
+            own: rows(own, deal.plan, maps), tokens: tokens, slots: slots,
+            attended: rows(attended, deal.plan, maps), outputs: outputs, cache: cache, recorder: recorder)
     }
 
-    /// Scores and samples from the step's hidden states, a few rows of logits at a time: the head is read once for all
-    /// requests of a tile.
-    private func choose(_ plan: StepPlan, hidden: View) -> StepResult {
-        var results = plan.chunks.map { StepResult.ChunkResult(request: $0.request) }
-        let rows = plan.chunks.indices.flatMap { chunk in
-            Self.outputRows(of: plan.chunks[chunk]).enumerated().map { (chunk: chunk, index: $0, row: $1) }
-        }
+    private func rows(_ rows: [Deal.Row], _ plan: StepPlan, _ maps: [PageMap]) -> Step.Rows {
+        let positions = seat.scratch.indices(rows.count)
+        var requests: [Step.RequestRows] = []
         var first = 0
-        while first < rows.count {
-            let tile = first..<min(first + Self.logitRows, rows.count)
+        for (at, row) in rows.enumerated() {
+            positions[at] = Int32(plan.chunks[row.chunk].start + row.offset)
+            guard at + 1 == rows.count || rows[at + 1].chunk != row.chunk else { continue }
+            requests.append(
+                Step.RequestRows(
+                    request: plan.chunks[row.chunk].request, rows: first..<at + 1, pages: maps[row.chunk]))
+            first = at + 1
+        }
+        return Step.Rows(positions: positions, requests: requests)
+    }
+
+    // MARK: - Logits
+
+    /// Scores and samples from the step's hidden states, a few rows of logits at a time: the head is read once for all
+    /// requests of a tile. Every rank computes its part of the vocabulary for all rows; each row's parts then come
+    /// together on one of them.
+    private func choose(_ deal: Deal, hidden: View) throws(GroupFailure) -> [StepReport.Finding] {
+        let counts = seat.scratch.indices(deal.outputs.count)
+        counts.copy(deal.outputs.map { Int32($0.count) })
+        let all = try seat.gather("outputs", along: .stage, hidden, counts: counts)
+        let wanted = deal.outputs.flatMap { $0 }
+        var findings: [StepReport.Finding] = []
+        var first = 0
+        while first < wanted.count {
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }
-            let logits = seat.scratch.rows(tile.count, model.vocabularySize)
-            model.logits(hidden.rows(tile), seat, into: logits)
-            for (place, wanted) in zip(0..<tile.count, rows[tile]) where results[wanted.chunk].failure == nil {
-                let row = unsafe Span(_unsafeElements: logits.row(place))
-                do {
-                    try read(row, wanted.row, wanted.index, plan.chunks[wanted.chunk], &results[wanted.chunk])
-                } catch {
-                    results[wanted.chunk].failure = error.description
-                }
+            let tile = first..<min(first + Self.logitRows * seat.degree(.stage), wanted.count)
+            let (logits, mine) = try logits(all.rows(tile))
+            for (row, place) in mine.enumerated() {
+                let values = unsafe Span(_unsafeElements: logits.row(row))
+                findings.append(read(values, wanted[tile.lowerBound + place], deal.plan))
             }
             first = tile.upperBound
         }
-        return StepResult(chunks: results)
+        return findings
+    }
+
+    /// - Returns: whole rows of logits, and which of the tile's rows they are.
+    private func logits(_ hidden: View) throws(GroupFailure) -> (View, mine: StrideTo<Int>) {
+        let (ranks, vocabulary) = (seat.degree(.stage), model.vocabularySize)
+        let mine = stride(from: seat.place(along: .stage), to: hidden.rows, by: ranks)
+        let whole = seat.scratch.rows(mine.underestimatedCount, vocabulary)
+        if ranks == 1 {
+            model.logits(hidden, vocabulary: 0..<vocabulary, seat, into: whole)
+            return (whole, mine)
+        }
+        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
+        let counts = seat.scratch.indices(ranks)
+        var next = 0
+        for rank in 0..<ranks {
+            let before = next
+            for row in stride(from: rank, to: hidden.rows, by: ranks) {
+                sorted.rows(next..<next + 1).copy(hidden.rows(row..<row + 1))
+                next += 1
+            }
+            counts[rank] = Int32(next - before)
+        }
+        let part = seat.part(of: vocabulary, along: .stage)
+        let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
+        model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
+        let crossing = try seat.startExchange(
+            "logits", along: .stage, parts, counts: counts, most: ranks * whole.rows)
+        let received = try seat.finishExchange(crossing, own: counts).rows
+        for rank in 0..<ranks {
+            let part = seat.part(of: vocabulary, along: .stage, at: rank)
+            let rows = received.rows(rank * whole.rows..<(rank + 1) * whole.rows)
+            whole.columns(part).copy(rows.columns(0..<part.count))
+        }
+        return (whole, mine)
     }
 
     /// What one row of logits is for: the score of a known token, or the choice of the next.
-    private func read(
-        _ logits: Span<Float>, _ row: Int, _ index: Int, _ chunk: StepPlan.Chunk, _ result: inout StepResult.ChunkResult
-    ) throws(SamplingFailure) {
-        if index < chunk.score.count {
-            let target = chunk.score[index].target
-            result.scored.append(try sampler.score(logits, target: target, topLogProbs: chunk.topLogProbs ?? 0))
+    private func read(_ logits: Span<Float>, _ output: Deal.Output, _ plan: StepPlan) -> StepReport.Finding {
+        let chunk = plan.chunks[output.chunk]
+        var finding = StepReport.Finding(chunk: output.chunk, place: output.place)
+        let row = chunk.outputRows[output.place]
+        if let recorder {
+            recorder.record(
+                .logits, layer: .max, logits.indices.map { logits[$0] }, request: chunk.request,
+                position: chunk.start + row)
         }
-        if let sample = chunk.sample, row == chunk.tokens.count - 1 {
-            result.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
+        do {
+            if output.place < chunk.score.count {
+                let target = chunk.score[output.place].target
+                finding.scored = try sampler.score(logits, target: target, topLogProbs: chunk.topLogProbs ?? 0)
+            }
+            if let sample = chunk.sample, row == chunk.tokens.count - 1 {
+                finding.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
+            }
+        } catch {
+            finding.failure = error.description
         }
+        return finding
     }
 }

@@ -21,8 +21,8 @@ extension Scheduler {
                     problems.append("page \(page) of \(state.id) has \(pool.owners(of: page)) owners")
                 }
             }
-            if state.pages.count * pool.pageSize < state.computed {
-                problems.append("\(state.id) computed \(state.computed) tokens in \(state.pages.count) pages")
+            if state.pages.count * pool.pageSize < state.planned {
+                problems.append("\(state.id) planned \(state.planned) tokens in \(state.pages.count) pages")
             }
         }
         if owner.count != pool.usedPages { problems.append("\(owner.count) pages are owned, \(pool.usedPages) used") }
@@ -41,12 +41,20 @@ extension Scheduler {
             }
         }
         for state in sequences.values {
-            let isInFlight = inFlight?.chunks.contains { $0.request == state.id } ?? false
+            let steps = inFlight.count { $0.chunks.contains { $0.request == state.id } }
+            let isInFlight = steps > 0
+            if steps != state.stepsInFlight {
+                problems.append("\(state.id) is in \(steps) steps, not \(state.stepsInFlight)")
+            }
+            if state.planned < state.computed || isInFlight != (state.planned > state.computed) && state.phase != .dying
+            {
+                problems.append("\(state.id) computed \(state.computed), planned \(state.planned) in \(steps) steps")
+            }
             if state.phase == .dying && !isInFlight { problems.append("\(state.id) is dying in no step") }
             if state.phase == .queued && (isInFlight || !state.pages.isEmpty || state.computed != 0) {
                 problems.append("\(state.id) is queued with pages or in a step")
             }
-            if state.tokens.count > configuration.contextLength || state.uncomputed < 1 {
+            if state.tokens.count > configuration.contextLength || state.computed >= state.tokens.count {
                 problems.append("\(state.id) has \(state.tokens.count) tokens, \(state.computed) computed")
             }
         }

@@ -1,28 +1,42 @@
 import KVCache
 
 extension Scheduler {
-    /// What the ranks compute next; `nil` when no request is left to compute. Call `finish` with the result before
-    /// asking again: one step is in flight at a time.
+    /// What the ranks compute next; `nil` when there is nothing to compute before a step in flight comes back.
+    ///
+    /// While steps are in flight, the next has what does not depend on their results: further chunks of prompts, and
+    /// requests whose newest token is known.
     package mutating func nextStep() -> StepPlan? {
-        precondition(inFlight == nil, "a step is in flight already")
+        guard inFlight.count < configuration.maxStepsInFlight else { return nil }
+        for entry in running.entries where sequences[entry.request]!.isYielding {
+            sequences[entry.request]!.isYielding = false
+        }
         admit()
         let decoding = running.entries.count { sequences[$0.request]!.isDecoding }
         var prefillRows = configuration.maxRowsPerStep - decoding
+        var decodeRows = decodeRowsPerStep
         var chunks: [StepPlan.Chunk] = []
         for entry in running.entries {
             // A request before this one may have taken its pages and put it back into the queue.
-            guard let state = sequences[entry.request], state.phase == .running else { continue }
-            let wanted = state.isDecoding ? 1 : min(rowsWanted(state), prefillRows)
+            guard let state = sequences[entry.request], state.phase == .running, !state.isYielding else { continue }
+            let wanted = state.isDecoding ? min(1, decodeRows) : min(rowsWanted(state), prefillRows)
             let rows = takePages(for: entry.request, rows: wanted)
             guard rows > 0 else { continue }
-            if !state.isDecoding { prefillRows -= rows }
+            if state.isDecoding { decodeRows -= rows } else { prefillRows -= rows }
             chunks.append(sequences[entry.request]!.chunk(rows: rows))
+            sequences[entry.request]!.planned += rows
+            sequences[entry.request]!.stepsInFlight += 1
         }
         guard !chunks.isEmpty else { return nil }
         let plan = StepPlan(number: counters.plans, chunks: chunks)
         counters.plans += 1
-        inFlight = plan
+        inFlight.append(plan)
         return plan
+    }
+
+    /// So many that all steps in flight together have every decoding request once.
+    private var decodeRowsPerStep: Int {
+        let decoding = running.entries.count { sequences[$0.request]!.generatedCount > 0 }
+        return max(1, (decoding + configuration.maxStepsInFlight - 1) / configuration.maxStepsInFlight)
     }
 
     /// Moves requests from the queue to the running ones while the first of them fits.
@@ -30,11 +44,24 @@ extension Scheduler {
         while let candidate = queue.first {
             let sooner = running.entries.prefix { $0.precedence < candidate.precedence }
             guard fits(candidate, beside: sooner), rowsWanted(by: sooner) < configuration.maxRowsPerStep else { return }
-            while !fits(candidate, beside: running.entries[...]) { preemptLast() }
+            while !fits(candidate, beside: running.entries[...]) {
+                guard preemptLast() else { return }
+            }
+            sequences[candidate.request]!.group = idlestGroup
             queue.remove(at: candidate.precedence)
             running.insert(candidate.request, at: candidate.precedence)
             sequences[candidate.request]!.phase = .running
         }
+    }
+
+    /// The data group with the fewest tokens to keep in mind.
+    private var idlestGroup: Int {
+        var tokens = [Int](repeating: 0, count: configuration.dataGroups)
+        for entry in running.entries {
+            let state = sequences[entry.request]!
+            tokens[state.group] += state.tokens.count
+        }
+        return tokens.indices.min { tokens[$0] < tokens[$1] }!
     }
 
     /// Whether there are places and pages for a request beside others, counting what those will soon need as theirs.
@@ -55,31 +82,39 @@ extension Scheduler {
         entries.reduce(0) { $0 + rowsWanted(sequences[$1.request]!) }
     }
 
-    private func rowsWanted(_ state: SequenceState) -> Int { min(state.uncomputed, configuration.prefillChunk) }
+    private func rowsWanted(_ state: SequenceState) -> Int { min(state.unplanned, configuration.prefillChunk) }
 
     /// Gives a running request pages for its next `rows` positions, at the cost of those after it. Returns how many
     /// rows have their pages now.
     private mutating func takePages(for id: UInt64, rows: Int) -> Int {
         let state = sequences[id]!
-        let missing = max(0, pool.pages(holding: state.computed + rows) - state.pages.count)
-        while pool.freePages < missing, let last = running.last, state.precedence < last.precedence { preemptLast() }
+        let missing = max(0, pool.pages(holding: state.planned + rows) - state.pages.count)
+        while pool.freePages < missing, let last = running.last, state.precedence < last.precedence, preemptLast() {}
         if let pages = pool.allocate(min(missing, pool.freePages)) {
             sequences[id]!.pages += pages
         }
-        return min(rows, sequences[id]!.pages.count * pool.pageSize - state.computed)
+        return min(rows, sequences[id]!.pages.count * pool.pageSize - state.planned)
     }
 
     /// Takes the pages of the running request last in order and puts it back into the queue, to be computed again.
-    private mutating func preemptLast() {
+    ///
+    /// - Returns: false where steps in flight still write them: it gets no more of those, and gives way later.
+    private mutating func preemptLast() -> Bool {
         guard let last = running.last else { preconditionFailure("no running request to preempt") }
         let state = sequences[last.request]!
+        if state.stepsInFlight > 0 {
+            sequences[last.request]!.isYielding = true
+            return false
+        }
         running.remove(at: last.precedence)
         queue.insert(last.request, at: last.precedence)
         pool.release(state.pages)
         sequences[last.request]!.pages = []
         sequences[last.request]!.computed = 0
+        sequences[last.request]!.planned = 0
         sequences[last.request]!.phase = .queued
         // One that was admitted and has not begun yet loses nothing.
         if !state.pages.isEmpty { counters.preemptions += 1 }
+        return true
     }
 }

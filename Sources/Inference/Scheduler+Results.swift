@@ -1,23 +1,25 @@
 import KVCache
 
 extension Scheduler {
-    /// Takes the result of the step in flight, which must answer its plan chunk by chunk, and returns what happened,
-    /// in the order of the plan. Results of requests aborted meanwhile are dropped, and their pages freed.
+    /// Takes the result of the first step in flight, which must answer its plan chunk by chunk, and returns what
+    /// happened, in the order of the plan. Results of requests that ended meanwhile are dropped, and their pages freed
+    /// when no other step writes them.
     package mutating func finish(_ result: StepResult) -> [Event] {
-        guard let plan = inFlight else { preconditionFailure("no step is in flight") }
+        guard let plan = inFlight.first else { preconditionFailure("no step is in flight") }
         precondition(
             plan.chunks.map(\.request) == result.chunks.map(\.request), "the result answers another plan")
-        inFlight = nil
+        inFlight.removeFirst()
         counters.steps += 1
         var events: [Event] = []
         for (chunk, found) in zip(plan.chunks, result.chunks) {
-            if sequences[chunk.request]!.phase == .dying {
-                remove(chunk.request)
+            sequences[chunk.request]!.stepsInFlight -= 1
+            if let state = sequences[chunk.request], state.phase == .dying {
+                if state.stepsInFlight == 0 { remove(chunk.request) }
                 continue
             }
             let (happened, isOver) = take(found, of: chunk)
             events += happened.map { Event(request: chunk.request, event: $0) }
-            if isOver { remove(chunk.request) }
+            if isOver { end(chunk.request) }
         }
         return events
     }
@@ -42,7 +44,7 @@ extension Scheduler {
             counters.generatedTokens += 1
             events.append(.token(sampled))
             reason = state.finishReason(after: sampled.token)
-        } else if state.uncomputed == 0 {
+        } else if state.computed == state.tokens.count {
             reason = .length
         }
         if let reason { events.append(.finished(reason, state.usage)) }

@@ -28,8 +28,8 @@ package struct Scheduler: Sendable {
     var sequences: [UInt64: SequenceState] = [:]
     var queue = ServiceOrder()
     var running = ServiceOrder()
-    /// The plan whose result is awaited.
-    var inFlight: StepPlan?
+    /// The plans whose results are awaited, in the order in which they were handed out and will come back.
+    var inFlight: [StepPlan] = []
     var counters = Counters()
     private var arrivals: UInt64 = 0
 
@@ -62,9 +62,9 @@ package struct Scheduler: Sendable {
     }
 
     /// No request is left, and no step is in flight.
-    package var isIdle: Bool { sequences.isEmpty && inFlight == nil }
+    package var isIdle: Bool { sequences.isEmpty && inFlight.isEmpty }
     /// A plan was handed out and its result has not come back.
-    package var isStepInFlight: Bool { inFlight != nil }
+    package var isStepInFlight: Bool { !inFlight.isEmpty }
 
     /// Takes a request into the queue, or says why it cannot be served. `id` must not be in use.
     ///
@@ -89,19 +89,14 @@ package struct Scheduler: Sendable {
     /// are freed when that step ends, since ranks may still write them. Unknown ids are ignored: ends and aborts cross.
     package mutating func abort(_ id: UInt64) -> [Event] {
         guard let state = sequences[id], state.phase != .dying else { return [] }
-        if state.phase == .running, let plan = inFlight, plan.chunks.contains(where: { $0.request == id }) {
-            running.remove(at: state.precedence)
-            sequences[id]!.phase = .dying
-        } else {
-            remove(id)
-        }
+        end(id)
         return [Event(request: id, event: .finished(.abort, state.usage))]
     }
 
     /// Refuses new requests from now on; those already taken are served.
     package mutating func drain() { isDraining = true }
 
-    /// The ranks are lost: ends every request with `message` and refuses new ones. A step in flight is forgotten.
+    /// The ranks are lost: ends every request with `message` and refuses new ones. Steps in flight are forgotten.
     package mutating func fail(_ message: String) -> [Event] {
         failure = failure ?? message
         let ended = sequences.values.filter { $0.phase != .dying }.sorted { $0.precedence < $1.precedence }
@@ -109,7 +104,7 @@ package struct Scheduler: Sendable {
         sequences.removeAll()
         queue.removeAll()
         running.removeAll()
-        inFlight = nil
+        inFlight = []
         return ended.map { Event(request: $0.id, event: .failed(message)) }
     }
 
@@ -128,6 +123,13 @@ package struct Scheduler: Sendable {
         status.isDraining = isDraining
         status.failure = failure
         return status
+    }
+
+    /// Forgets a request as soon as no step writes its pages any more.
+    mutating func end(_ id: UInt64) {
+        guard let state = sequences[id], state.stepsInFlight > 0 else { return remove(id) }
+        running.remove(at: state.precedence)
+        sequences[id]!.phase = .dying
     }
 
     /// Forgets a request and frees its pages.

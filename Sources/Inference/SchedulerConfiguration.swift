@@ -15,6 +15,10 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var chunkedPrefillSize: Int? = 4096
     /// Rows of one step: first one for each decoding request, then prompt tokens of one or more requests.
     package var maxRowsPerStep = 8192
+    /// Steps that may be on their way through the ranks at once: one for each pipeline stage.
+    package var maxStepsInFlight = 1
+    /// Groups of ranks among which requests are divided.
+    package var dataGroups = 1
     /// Alternatives a request may ask for beside each token, at most.
     package var maxTopLogProbs = 20
 
@@ -49,6 +53,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
             problem("vocabulary_size", vocabularySize, 1...number),
             problem("max_running_requests", maxRunningRequests, 1...number),
             problem("max_queued_requests", maxQueuedRequests, 1...number),
+            problem("max_steps_in_flight", maxStepsInFlight, 1...number),
+            problem("data_groups", dataGroups, 1...number),
             problem("max_top_logprobs", maxTopLogProbs, 0...max(0, min(vocabularySize, number))),
         ].compactMap { $0 }
         if let problem = pageSizeProblem { problems.append(problem) }

@@ -5,7 +5,7 @@ struct SequenceState: Sendable {
         case queued
         /// Has a place among the running requests, and the pages of what was computed.
         case running
-        /// Aborted while a step that writes its pages is in flight: they are freed when the step ends.
+        /// Ended while steps that write its pages are in flight: they are freed when the last of those ends.
         case dying
     }
 
@@ -20,8 +20,15 @@ struct SequenceState: Sendable {
     var phase = Phase.queued
     /// The prompt, then the generated tokens. After a preemption all of them are computed again.
     var tokens: [Int32]
-    /// Positions `0 ..< computed` have their keys in `pages`.
+    /// Positions `0 ..< computed` have their keys in `pages`; up to `planned` they are computed or in flight.
     var computed = 0
+    var planned = 0
+    /// Steps that were handed out with rows of this request and have not come back.
+    var stepsInFlight = 0
+    /// Another request needs its pages: it gets no new steps until they can be taken.
+    var isYielding = false
+    /// The data group whose ranks compute it.
+    var group = 0
     /// Prompt tokens that were counted as computed; preemption does not take them back.
     var countedPrompt = 0
     /// In order of position; together they hold at least `computed` tokens.
@@ -44,10 +51,10 @@ struct SequenceState: Sendable {
     }
 
     var generatedCount: Int { tokens.count - promptCount }
-    /// Tokens whose keys are not in the cache yet.
-    var uncomputed: Int { tokens.count - computed }
+    /// Tokens whose keys are neither in the cache nor on their way there.
+    var unplanned: Int { tokens.count - planned }
     /// Only the newest token is missing from the cache, and it is a generated one.
-    var isDecoding: Bool { generatedCount > 0 && uncomputed == 1 }
+    var isDecoding: Bool { generatedCount > 0 && unplanned == 1 }
     /// Positions ever computed, at most: the last generated token is never an input.
     var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }
 
@@ -63,18 +70,18 @@ struct SequenceState: Sendable {
 
     /// The next `rows` positions as a chunk of a plan. Its pages must be there.
     func chunk(rows: Int) -> StepPlan.Chunk {
-        let end = computed + rows
+        let end = planned + rows
         let wantsToken = end == tokens.count && generatedCount < newTokenLimit
         return StepPlan.Chunk(
-            request: id, tokens: Array(tokens[computed..<end]), start: computed, pages: pages,
+            request: id, group: group, tokens: Array(tokens[planned..<end]), start: planned, pages: pages,
             sample: wantsToken ? sample : nil, score: scoreRows(until: end), topLogProbs: logProbs?.topCount)
     }
 
     /// Row `i` of a chunk scores the prompt token one position further on; what was reported is not scored again.
     private func scoreRows(until end: Int) -> [StepPlan.ScoreRow] {
         guard let next = nextPromptScore else { return [] }
-        let targets = max(next, computed + 1)..<max(next, computed + 1, min(end + 1, promptCount))
-        return targets.map { StepPlan.ScoreRow(row: $0 - 1 - computed, target: tokens[$0]) }
+        let targets = max(next, planned + 1)..<max(next, planned + 1, min(end + 1, promptCount))
+        return targets.map { StepPlan.ScoreRow(row: $0 - 1 - planned, target: tokens[$0]) }
     }
 
     private var sample: StepPlan.Sample {

@@ -15,6 +15,8 @@ package struct StepPlan: Sendable, Equatable {
     /// Consecutive positions of one request. A decode row is a chunk of one token.
     package struct Chunk: Sendable, Equatable {
         package var request: UInt64
+        /// The data group whose ranks compute it.
+        package var group: Int
         /// Input tokens of the rows, at positions `start ..< start + tokens.count`.
         package var tokens: [Int32]
         package var start: Int
@@ -28,16 +30,24 @@ package struct StepPlan: Sendable, Equatable {
         package var topLogProbs: Int?
 
         package init(
-            request: UInt64, tokens: [Int32], start: Int, pages: [Int32], sample: Sample? = nil,
+            request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32], sample: Sample? = nil,
             score: [ScoreRow] = [], topLogProbs: Int? = nil
         ) {
             self.request = request
+            self.group = group
             self.tokens = tokens
             self.start = start
             self.pages = pages
             self.sample = sample
             self.score = score
             self.topLogProbs = topLogProbs
+        }
+
+        /// The rows whose logits are needed: those that are scored, and the last if a token follows.
+        package var outputRows: [Int] {
+            let last = tokens.count - 1
+            let scored = score.map(\.row)
+            return sample == nil || scored.last == last ? scored : scored + [last]
         }
     }
 

@@ -47,6 +47,9 @@ package struct CacheFormat: Sendable, Equatable {
 
     package var bytesPerPage: Int { layers.joined().map { $0.bytes(forTokens: pageSize) }.reduce(0, +) }
 
+    /// Bytes of one token in one layer, of layers whose entries stand for one token each.
+    package func bytesPerToken(layer: Int) -> Int { layers[layer].reduce(0) { $0 + $1.bytes(forTokens: 1) } }
+
     /// Bytes of one token in all layers.
     package var bytesPerToken: Double { Double(bytesPerPage) / Double(pageSize) }
 }

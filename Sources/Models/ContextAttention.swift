@@ -17,64 +17,85 @@ enum ContextAttention {
     /// Scores kept at once, in elements: bounds the memory of long contexts without a bearing on the result.
     private static let scoreBudget = 1 << 21
 
-    /// Attention of every row over its own request's keys.
+    /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
     ///
-    /// - Parameters:
-    ///   - query: `[rows, heads * (latent + rope)]`, absorbed.
-    ///   - index: `nil` where every visible key is attended to.
-    ///   - out: `[rows, heads * latent]`.
-    static func attend(
-        _ query: View, heads: Int, scale: Float, index: IndexQuery?, layer: Int, _ step: Step, _ seat: Seat,
-        into out: View
-    ) {
-        for request in step.requests {
-            var first = request.rows.lowerBound
+    /// A row's owner scores its keys, once for all heads.
+    static func select(
+        _ index: IndexQuery, layer: Int, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> Selection? {
+        let topK = index.topK
+        if step.attended.furthest < topK { return nil }
+        let best = seat.scratch.indices(step.own.count * topK)
+        for request in step.own.requests {
+            var first = firstSelecting(request, step.own, topK)
             while first < request.rows.upperBound {
-                let tile = first..<min(first + tileRows(index, step, first), request.rows.upperBound)
-                let mark = seat.scratch.mark()
-                defer { seat.scratch.reset(to: mark) }
-                let selection = index.flatMap { select($0, rows: tile, request.pages, layer: layer, step, seat) }
-                seat.kernels.attention(
-                    query.rows(tile), heads: heads, scale: scale, latent: step.cache.lane(.latent, layer: layer),
-                    rope: step.cache.lane(.ropeKey, layer: layer), request.pages, positions: step.positions[tile],
-                    selection: selection, into: out.rows(tile),
-                    logSumExp: seat.scratch.rows(tile.count, heads), seat.scratch)
+                // Later rows of a chunk see a few more keys than the first.
+                let rows = min(max(scoreBudget / (Int(step.own.positions[first]) + 1), 1), 64)
+                let tile = first..<min(first + rows, request.rows.upperBound)
+                let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
+                select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
                 first = tile.upperBound
             }
         }
+        let positions = try seat.cross(Sharding.selection, best.bits(columns: topK)).integers
+        let counts = seat.scratch.indices(step.attended.count)
+        counts.fill(Int32(topK))
+        return Selection(positions: positions, stride: topK, counts: counts)
     }
 
-    /// How many rows to score together from `first` on; later rows of a chunk see a few more keys than the first.
-    private static func tileRows(_ index: IndexQuery?, _ step: Step, _ first: Int) -> Int {
-        index == nil ? step.rows : min(max(scoreBudget / (Int(step.positions[first]) + 1), 1), 64)
+    /// Attention of every attended row over its own request's keys: `[rows, heads * latent]`.
+    ///
+    /// - Parameters:
+    ///   - query: `[rows, heads * (latent + rope)]`, absorbed, of this rank's heads.
+    ///   - selection: of the rows that see more keys than they may select; `nil` where there are none.
+    static func attend(
+        _ query: View, heads: Int, scale: Float, _ selection: Selection?, layer: Int, _ step: Step, _ seat: Seat
+    ) -> View {
+        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
+        let out = seat.scratch.rows(query.rows, heads * latent.width)
+        let rows = step.attended
+        for request in rows.requests {
+            func attend(_ range: Range<Int>, _ selection: Selection?) {
+                let mark = seat.scratch.mark()
+                defer { seat.scratch.reset(to: mark) }
+                seat.kernels.attention(
+                    query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages,
+                    positions: rows.positions[range], selection: selection, into: out.rows(range),
+                    logSumExp: seat.scratch.rows(range.count, heads), seat.scratch)
+            }
+            let split = selection.map { firstSelecting(request, rows, $0.stride) } ?? request.rows.upperBound
+            attend(request.rows.lowerBound..<split, nil)
+            attend(split..<request.rows.upperBound, selection?.rows(split..<request.rows.upperBound))
+        }
+        return out
     }
 
-    /// The exact best keys of each row, or `nil` when every row of the tile may attend to all it sees.
+    /// The first row of a request that sees more than `topK` keys; rows before it attend to all they see.
+    private static func firstSelecting(_ request: Step.RequestRows, _ rows: Step.Rows, _ topK: Int) -> Int {
+        request.rows.first { rows.positions[$0] >= topK } ?? request.rows.upperBound
+    }
+
     private static func select(
-        _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, layer: Int, _ step: Step, _ seat: Seat
-    ) -> Selection? {
+        _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, layer: Int, _ step: Step, _ seat: Seat,
+        into positions: Indices
+    ) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
         let visible = seat.scratch.indices(rows.count)
-        for (at, row) in rows.enumerated() { visible[at] = step.positions[row] + 1 }
-        let furthest = (0..<rows.count).reduce(0) { max($0, Int(visible[$1])) }
-        if furthest <= index.topK { return nil }
-        let scores = seat.scratch.rows(rows.count, furthest)
+        for (at, row) in rows.enumerated() { visible[at] = step.own.positions[row] + 1 }
+        let scores = seat.scratch.rows(rows.count, Int(visible[rows.count - 1]))
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
             keys: step.cache.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
         let selection = Selection(
-            positions: seat.scratch.indices(rows.count * index.topK), stride: index.topK,
-            counts: seat.scratch.indices(rows.count))
+            positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
-        if let recorder = step.recorder {
-            for row in 0..<rows.count {
-                let count = Int(selection.counts[row])
-                recorder.record(
-                    .indexScores, layer: layer, scores.rows(row..<row + 1).columns(0..<Int(visible[row])))
-                recorder.record(
-                    .selected, layer: layer,
-                    selection.positions[row * index.topK..<row * index.topK + count].elements)
-            }
+        guard let recorder = step.recorder else { return }
+        for (at, row) in rows.enumerated() {
+            let seen = scores.rows(at..<at + 1).columns(0..<Int(visible[at]))
+            recorder.record(.indexScores, layer: layer, seen.elements, of: step.own, row: row)
+            let selected = positions[at * index.topK..<(at + 1) * index.topK].elements.map { Float($0) }
+            recorder.record(.selected, layer: layer, selected, of: step.own, row: row)
         }
-        return selection
     }
 }

@@ -7,13 +7,17 @@ package protocol Model: AnyObject, Sendable {
     var vocabularySize: Int { get }
     /// Positions the model was made for.
     var contextLength: Int { get }
+    var hiddenSize: Int { get }
+    /// What decides which layouts are legal.
+    var parallelShape: ModelShape { get }
     /// What the cache keeps of a token.
     func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat
-    /// Runs the step's rows through all layers, storing their keys.
+    /// Runs the step's rows through the layers of this rank's stage, storing their keys.
     ///
-    /// - Parameter hidden: `[step.outputs.count, hiddenSize]`, the final-normed states of the rows that need logits.
-    func forward(_ step: Step, _ seat: Seat, into hidden: View)
-    var hiddenSize: Int { get }
-    /// `[rows, vocabularySize]` from final-normed states.
-    func logits(_ hidden: View, _ seat: Seat, into logits: View)
+    /// - Parameter hidden: `[step.outputs.count, hiddenSize]`; in the last stage it becomes the final-normed states of
+    ///   the rows that need logits.
+    /// - Throws: `GroupFailure` when a rank fails, this one or another.
+    func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure)
+    /// Logits of some tokens of the vocabulary, `[rows, vocabulary.count]`, from final-normed states.
+    func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View)
 }

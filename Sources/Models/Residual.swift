@@ -6,8 +6,10 @@ struct Residual {
     let stream: View
 
     /// What a sublayer works on: the stream, normalised.
-    func read(_ norm: Vector, epsilon: Float, _ seat: Seat, into out: View) {
-        seat.kernels.rmsNorm(stream, norm.view, epsilon: epsilon, into: out)
+    func read(_ norm: Vector, epsilon: Float, _ seat: Seat) -> View {
+        let normed = seat.scratch.rows(stream.rows, stream.columns)
+        seat.kernels.rmsNorm(stream, norm.view, epsilon: epsilon, into: normed)
+        return normed
     }
 
     /// Adds a sublayer's output.

@@ -102,3 +102,15 @@ extension RotaryConfiguration.YaRN {
         return (low, low == high ? high + 0.001 : high)
     }
 }
+
+/// The rotary angles of a step's rows: those a rank owns, and those whose heads it has a part of.
+struct StepAngles {
+    let own: RotaryAngles
+    let attended: RotaryAngles
+
+    init(of step: Step, _ angles: (Indices) -> RotaryAngles) {
+        own = angles(step.own.positions)
+        // The own rows are among the attended ones: equally many are the same.
+        attended = step.attended.count == step.own.count ? own : angles(step.attended.positions)
+    }
+}

@@ -1,32 +1,71 @@
 import Tensors
 
-/// A point of a layer whose value can be compared with another implementation or another layout.
+/// A point of a layer whose value can be compared with another implementation or another layout, in order of
+/// computation.
 package enum Stage: String, Sendable, CaseIterable {
     case attentionNorm, indexScores, selected, attention, feedForwardNorm, gateExperts, gateWeights, feedForward
-    case output, finalNorm
+    case output, finalNorm, logits
 }
 
-/// Keeps copies of what a forward computed, by stage, layer and row. For parity tests: it allocates.
-package final class StageRecorder {
+/// Keeps copies of what a rank computed, by stage, layer, request and position. For parity tests: it allocates.
+package struct StageRecords: Sendable {
     package struct Key: Hashable, Sendable {
-        package let stage: Stage
         package let layer: Int
+        package let stage: Stage
     }
 
-    /// Rows in the order they were recorded; rows of one stage need not have equal lengths.
-    package private(set) var values: [Key: [[Float]]] = [:]
+    /// A row, whatever rank computed it.
+    package struct Place: Hashable, Sendable, Comparable {
+        package let request: UInt64
+        package let position: Int
+
+        package static func < (a: Place, b: Place) -> Bool { (a.request, a.position) < (b.request, b.position) }
+    }
+
+    package fileprivate(set) var values: [Key: [Place: [Float]]] = [:]
 
     package init() {}
 
-    package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] { values[Key(stage: stage, layer: layer)] ?? [] }
+    /// The rows of a stage by request and position; rows of one stage need not have equal lengths.
+    package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] {
+        let rows = values[Key(layer: layer, stage: stage)] ?? [:]
+        return rows.keys.sorted().map { rows[$0]! }
+    }
 
-    func record(_ stage: Stage, layer: Int, _ value: View) {
+    /// Adds what another rank recorded.
+    package mutating func merge(_ other: StageRecords) {
+        for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
+    }
+}
+
+/// One rank's recorder. One thread.
+package final class StageRecorder {
+    package private(set) var records = StageRecords()
+
+    package init() {}
+
+    package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] { records.rows(stage, layer: layer) }
+
+    /// Hands over what was recorded since the last time.
+    package func take() -> StageRecords {
+        defer { records = StageRecords() }
+        return records
+    }
+
+    /// Records rows `first ..< first + value.rows` of `rows`.
+    func record(_ stage: Stage, layer: Int, _ value: View, of rows: Step.Rows, from first: Int = 0) {
         for row in 0..<value.rows {
-            values[Key(stage: stage, layer: layer), default: []].append(value.rows(row..<row + 1).elements)
+            record(stage, layer: layer, value.rows(row..<row + 1).elements, of: rows, row: first + row)
         }
     }
 
-    func record(_ stage: Stage, layer: Int, _ integers: [Int32]) {
-        values[Key(stage: stage, layer: layer), default: []].append(integers.map(Float.init))
+    func record(_ stage: Stage, layer: Int, _ value: [Float], of rows: Step.Rows, row: Int) {
+        guard let request = rows.requests.first(where: { $0.rows.contains(row) }) else { return }
+        record(stage, layer: layer, value, request: request.request, position: Int(rows.positions[row]))
+    }
+
+    package func record(_ stage: Stage, layer: Int, _ value: [Float], request: UInt64, position: Int) {
+        let place = StageRecords.Place(request: request, position: position)
+        records.values[StageRecords.Key(layer: layer, stage: stage), default: [:]][place] = value
     }
 }

@@ -3,44 +3,64 @@ package import Tensors
 
 /// One rank's view of a step: rows with positions, and where their keys are. Nothing here says how many ranks there are.
 package struct Step {
-    /// Input tokens, one a row.
+    /// The rows this rank owns: it computes everything of them that is not per head.
+    package let own: Rows
+    /// Input tokens of the own rows.
     package let tokens: Indices
-    /// Each row's position in its own prompt.
-    package let positions: Indices
-    /// The cache entry that stores each row's keys; negative when another rank stores them.
+    /// The cache entry that stores each own row's keys.
     package let slots: Indices
-    /// Which rows belong to which request, in row order.
-    package let requests: [RequestRows]
-    /// Rows whose hidden state leaves the last layer.
+    /// The rows whose heads this rank has a part of: its own, and those of the ranks it shares heads with.
+    package let attended: Rows
+    /// Own rows whose hidden state leaves the last layer.
     package let outputs: Indices
     package let cache: CacheStore
     /// Records values stage by stage when parity is in question; `nil` in service.
     package let recorder: StageRecorder?
 
+    /// Rows in the order of their requests.
+    package struct Rows {
+        /// Each row's position in its own prompt, ascending within a request.
+        package let positions: Indices
+        /// Which rows belong to which request, in row order.
+        package let requests: [RequestRows]
+        /// The largest position; -1 where there is no row.
+        package let furthest: Int
+
+        package init(positions: Indices, requests: [RequestRows]) {
+            precondition(
+                requests.map(\.rows.count).reduce(0, +) == positions.count, "every row belongs to a request")
+            self.positions = positions
+            self.requests = requests
+            furthest = (0..<positions.count).reduce(-1) { max($0, Int(positions[$1])) }
+        }
+
+        package var count: Int { positions.count }
+    }
+
     /// Consecutive rows of one request, with the pages of all its positions so far.
     package struct RequestRows {
+        /// The request's number, for reports.
+        package let request: UInt64
         package let rows: Range<Int>
         package let pages: PageMap
-        package init(rows: Range<Int>, pages: PageMap) {
+        package init(request: UInt64, rows: Range<Int>, pages: PageMap) {
+            self.request = request
             self.rows = rows
             self.pages = pages
         }
     }
 
     package init(
-        tokens: Indices, positions: Indices, slots: Indices, requests: [RequestRows], outputs: Indices,
-        cache: CacheStore, recorder: StageRecorder? = nil
+        own: Rows, tokens: Indices, slots: Indices, attended: Rows, outputs: Indices, cache: CacheStore,
+        recorder: StageRecorder? = nil
     ) {
-        precondition(tokens.count == positions.count && tokens.count == slots.count, "a row has a token and a slot")
-        precondition(requests.map(\.rows.count).reduce(0, +) == tokens.count, "every row belongs to a request")
+        precondition(tokens.count == own.count && slots.count == own.count, "a row has a token and a slot")
+        self.own = own
         self.tokens = tokens
-        self.positions = positions
         self.slots = slots
-        self.requests = requests
+        self.attended = attended
         self.outputs = outputs
         self.cache = cache
         self.recorder = recorder
     }
-
-    package var rows: Int { tokens.count }
 }

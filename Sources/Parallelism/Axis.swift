@@ -1,4 +1,7 @@
-/// A direction of the mesh along which ranks differ. A rank has one coordinate on each axis.
+/// A direction along which ranks differ.
+///
+/// The ranks of a stage are divided twice: for attention by `data × context × tensor`, for the routed experts by
+/// `expert × expertWidth`. A plain feed-forward is shared by the `dense` ranks: those of `tensor`, or one alone.
 package enum Axis: Int, Hashable, Sendable, CaseIterable {
     /// Stages of consecutive layers.
     case pipeline
@@ -6,6 +9,36 @@ package enum Axis: Int, Hashable, Sendable, CaseIterable {
     case data
     /// Rows of the prompts.
     case context
-    /// Heads and feed-forward columns.
+    /// Heads.
     case tensor
+    /// Columns of a plain feed-forward.
+    case dense
+    /// Routed experts.
+    case expert
+    /// Columns of a routed expert.
+    case expertWidth
+}
+
+/// A set of axes.
+package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
+    package let rawValue: Int
+    package init(rawValue: Int) { self.rawValue = rawValue }
+    package init(_ axis: Axis) { rawValue = 1 << axis.rawValue }
+
+    package static let pipeline = Axes(.pipeline)
+    package static let data = Axes(.data)
+    package static let context = Axes(.context)
+    package static let tensor = Axes(.tensor)
+    package static let dense = Axes(.dense)
+    package static let expert = Axes(.expert)
+    package static let expertWidth = Axes(.expertWidth)
+    /// All ranks of a pipeline stage.
+    package static let stage: Axes = [.data, .context, .tensor]
+
+    package func contains(_ axis: Axis) -> Bool { contains(Axes(axis)) }
+
+    package var description: String {
+        let names = Axis.allCases.filter { contains($0) }.map { "\($0)" }
+        return names.isEmpty ? "nothing" : names.joined(separator: " × ")
+    }
 }

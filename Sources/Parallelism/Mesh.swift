@@ -10,16 +10,24 @@ package struct Mesh: Sendable, Hashable, CustomStringConvertible {
 
     package func degree(_ axis: Axis) -> Int { degrees[axis.rawValue] }
 
+    /// How many ranks differ along these axes only.
+    package func degree(_ axes: Axes) -> Int {
+        Axis.allCases.reduce(1) { axes.contains($1) ? $0 * degree($1) : $0 }
+    }
+
     /// How many ranks there are.
     package var world: Int { degrees.reduce(1, *) }
 
     /// Where a rank sits on an axis. The last axis varies fastest.
     package func coordinate(of rank: Int, on axis: Axis) -> Int { rank / stride(of: axis) % degree(axis) }
 
-    /// The ranks that share every coordinate with `rank` except the one on `axis`, in axis order.
-    package func group(of rank: Int, along axis: Axis) -> [Int] {
-        let first = rank - coordinate(of: rank, on: axis) * stride(of: axis)
-        return (0..<degree(axis)).map { first + $0 * stride(of: axis) }
+    /// The ranks that share every coordinate with `rank` except those on `axes`, ascending: `rank` is among them.
+    package func group(of rank: Int, along axes: Axes) -> [Int] {
+        (0..<world).filter { other in
+            Axis.allCases.allSatisfy { axis in
+                axes.contains(axis) || coordinate(of: other, on: axis) == coordinate(of: rank, on: axis)
+            }
+        }
     }
 
     private func stride(of axis: Axis) -> Int { degrees[(axis.rawValue + 1)...].reduce(1, *) }

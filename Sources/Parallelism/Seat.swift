@@ -1,26 +1,271 @@
 package import Tensors
 
-/// One rank's place: its mesh, its kernels and its scratch. A model is given a seat and never asks how many there are.
+/// One rank's place: its part of every shared thing, the groups it belongs to, its kernels and its scratch.
+///
+/// A model is given a seat and never asks how many there are: it asks for its part of the heads, crosses edges, and on
+/// one rank every part is the whole and every edge the identity. One thread.
 package final class Seat {
-    package let mesh: Mesh
+    package let configuration: ParallelConfiguration
+    /// This rank's number in the whole job, and within its stage.
     package let rank: Int
+    package let stageRank: Int
     package let kernels: Kernels
     package let scratch: Scratch
+    package let meter = Meter()
+    private let stage: Int
+    /// By the axes' raw value.
+    private let circles: [Circle?]
+    /// For each set of axes that rows may be split over, and each rank of the stage: the ranks whose rows it holds then.
+    private let cohorts: [[[Int]]]
+    /// How many rows each rank of the stage owns in this step.
+    private var ownRows: [Int]
 
-    /// - Parameter mesh: one rank for now; layouts of several come with their transports.
-    package init(mesh: Mesh = Mesh(), rank: Int = 0, kernels: Kernels = .best, scratch: Scratch = Scratch()) {
-        precondition(mesh.world == 1, "this build has no transport for \(mesh)")
-        self.mesh = mesh
+    /// The ranks that come together along some axes.
+    private struct Circle {
+        /// `nil` where this rank is alone.
+        let group: (any ProcessGroup)?
+        /// By their rank in the stage, in the group's order.
+        let members: [Int]
+        let place: Int
+    }
+
+    /// Along which axes ranks have to do with each other.
+    private static let axes: [Axes] = [
+        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .pipeline,
+    ]
+
+    /// One rank alone.
+    package convenience init(kernels: Kernels = .best) {
+        self.init(ParallelConfiguration(), rank: 0, world: ThreadWorld(ranks: 1), kernels: kernels)
+    }
+
+    /// A rank among others. To be called, and used, by the rank's own thread.
+    package init(_ configuration: ParallelConfiguration, rank: Int, world: ThreadWorld, kernels: Kernels) {
+        self.configuration = configuration
         self.rank = rank
         self.kernels = kernels
-        self.scratch = scratch
+        scratch = Scratch()
+        let mesh = configuration.mesh
+        stage = mesh.coordinate(of: rank, on: .pipeline)
+        let first = stage * configuration.stageRanks
+        stageRank = rank - first
+        var circles = [Circle?](repeating: nil, count: 1 << Axis.allCases.count)
+        for axes in Self.axes {
+            let ranks = configuration.ranks(around: rank, along: axes)
+            let isAlone = ranks.count == 1 || axes == .expert
+            circles[axes.rawValue] = Circle(
+                group: isAlone ? nil : world.group(of: rank, among: ranks, purpose: axes.rawValue),
+                members: ranks.map { $0 - first }, place: ranks.firstIndex(of: rank)!)
+        }
+        self.circles = circles
+        cohorts = (0..<circles.count).map { raw in
+            guard Axes(rawValue: raw).isSubset(of: .stage) else { return [] }
+            let together = Axes.stage.subtracting(Axes(rawValue: raw))
+            return (0..<configuration.stageRanks).map { mesh.group(of: $0, along: together) }
+        }
+        ownRows = Array(repeating: 0, count: configuration.stageRanks)
     }
 
-    /// Brings a value from the layout its producer leaves to the one its consumer needs.
-    ///
-    /// On one rank every edge is the identity, which is why one forward serves all layouts.
-    package func cross(_ edge: Edge, _ value: View) -> View {
-        precondition(edge.moves(on: mesh).isEmpty)
-        return value
+    /// Says how many rows each rank of the stage owns in the step that begins.
+    package func begin(rows: [Int]) {
+        precondition(rows.count == configuration.stageRanks, "rows of \(configuration.stageRanks) ranks")
+        ownRows = rows
     }
+
+    private func circle(_ axes: Axes) -> Circle {
+        guard let circle = circles[axes.rawValue] else { preconditionFailure("ranks never meet along \(axes)") }
+        return circle
+    }
+
+    // MARK: - This rank's part
+
+    /// This rank's part of `count` things that are dealt along some axes in consecutive runs, evenly where it divides.
+    package func part(of count: Int, along axes: Axes) -> Range<Int> {
+        part(of: count, along: axes, at: circle(axes).place)
+    }
+
+    /// The part of the rank at another place.
+    package func part(of count: Int, along axes: Axes, at place: Int) -> Range<Int> {
+        let ranks = degree(axes)
+        return count * place / ranks..<count * (place + 1) / ranks
+    }
+
+    /// How many K-slices of a sum over `width` columns this rank adds at home, where its part is a subtree of them.
+    package func slices(of width: Int, along axes: Axes) -> Int {
+        let (all, ranks) = (Kernels.slices(of: width), degree(axes))
+        return all % ranks == 0 ? all / ranks : Kernels.slices(of: width / ranks)
+    }
+
+    /// This rank's place along some axes, and how many there are.
+    package func place(along axes: Axes) -> Int { circle(axes).place }
+    package func degree(_ axes: Axes) -> Int { circle(axes).members.count }
+
+    /// How many rows a rank of the stage owns in this step.
+    package func ownRows(of stageRank: Int) -> Int { ownRows[stageRank] }
+
+    // MARK: - Edges
+
+    /// A value on its way over an edge.
+    package struct Crossing {
+        fileprivate let name: StaticString
+        /// `nil` where nothing moves.
+        fileprivate let group: (any ProcessGroup)?
+        fileprivate let arriving: View
+        /// How many rows came from each member; empty where that is known.
+        fileprivate var counts: Indices?
+        /// Where a sum goes once its addends have arrived.
+        fileprivate var sum: View?
+        fileprivate let bytes: Int
+        /// Nanoseconds spent so far.
+        fileprivate let spent: UInt64
+    }
+
+    /// Brings a value from the layout its producer leaves to the one its consumer needs. The result is scratch, or the
+    /// value itself where nothing has to move.
+    package func cross(_ edge: Edge, _ value: View) throws(GroupFailure) -> View {
+        try finish(try start(edge, value))
+    }
+
+    /// Begins a crossing; what does not need the value can be computed before `finish`.
+    package func start(_ edge: Edge, _ value: View) throws(GroupFailure) -> Crossing {
+        let circle = circle(edge.axes)
+        guard let group = circle.group else { return still(value) }
+        let began = Meter.now()
+        let counts = scratch.indices(group.size)
+        let (arriving, sum): (View, View?)
+        switch edge.move {
+        case .nothing: preconditionFailure("\(edge.name) has nothing to move")
+        case .allGather:
+            precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
+            for (place, member) in circle.members.enumerated() { counts[place] = Int32(rows(edge.from, of: member)) }
+            (arriving, sum) = (scratch.rows(rows(edge.to, of: stageRank), value.columns), nil)
+            try group.start(.allGather(part: value, counts: counts, whole: arriving))
+        case .reduceScatter:
+            precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
+            for (place, member) in circle.members.enumerated() { counts[place] = Int32(rows(edge.to, of: member)) }
+            let own = rows(edge.to, of: stageRank)
+            (arriving, sum) = (scratch.rows(group.size * own, value.columns), scratch.rows(own, value.columns))
+            let receivedCounts = scratch.indices(group.size)
+            try group.start(
+                .allToAll(parts: value, counts: counts, received: arriving, receivedCounts: receivedCounts))
+        }
+        let foreign = arriving.rows - (sum?.rows ?? value.rows)
+        return Crossing(
+            name: edge.name, group: group, arriving: arriving, sum: sum, bytes: foreign * value.rowBytes,
+            spent: Meter.now() - began)
+    }
+
+    /// Waits for the value of a crossing.
+    package func finish(_ crossing: Crossing) throws(GroupFailure) -> View {
+        guard let group = crossing.group else { return crossing.arriving }
+        let began = Meter.now()
+        try group.finish()
+        if let sum = crossing.sum { add(crossing.arriving, group.size, into: sum) }
+        meter.add(crossing.name, bytes: crossing.bytes, since: began - crossing.spent)
+        return crossing.sum ?? crossing.arriving
+    }
+
+    private func still(_ value: View) -> Crossing {
+        Crossing(name: "", group: nil, arriving: value, bytes: 0, spent: 0)
+    }
+
+    /// Rows a rank of this stage holds of a value in some layout.
+    private func rows(_ layout: Layout, of stageRank: Int) -> Int {
+        cohorts[configuration.onMesh(layout.rows).rawValue][stageRank].reduce(0) { $0 + ownRows[$1] }
+    }
+
+    /// Adds `count` blocks of rows that lie one after the other, as a balanced binary tree.
+    package func add(_ blocks: View, _ count: Int, into sum: View) {
+        if count == 1 { return sum.copy(blocks) }
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let half = count / 2
+        let right = scratch.rows(sum.rows, sum.columns)
+        add(blocks.rows(0..<sum.rows * half), half, into: sum)
+        add(blocks.rows(sum.rows * half..<blocks.rows), count - half, into: right)
+        kernels.add(sum, right, into: sum)
+    }
+
+    // MARK: - What edges cannot say
+
+    /// Makes what this rank wrote to memory that ranks share visible to those an edge leads to.
+    ///
+    /// - Parameter bytesPerRow: written for each of this rank's rows.
+    package func startSharing(_ edge: Edge, bytesPerRow: Int) throws(GroupFailure) -> Crossing {
+        guard let group = circle(edge.axes).group else { return still(.none) }
+        let began = Meter.now()
+        try group.start(.barrier)
+        let foreign = rows(edge.to, of: stageRank) - rows(edge.from, of: stageRank)
+        return Crossing(
+            name: edge.name, group: group, arriving: .none, bytes: foreign * bytesPerRow, spent: Meter.now() - began)
+    }
+
+    /// Rows to every member of a group, and theirs to this rank.
+    ///
+    /// - Parameters:
+    ///   - parts: `counts[0]` rows for the first member, then `counts[1]` for the second, ….
+    ///   - most: how many rows may come.
+    package func startExchange(
+        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, most: Int
+    ) throws(GroupFailure) -> Crossing {
+        guard let group = circle(axes).group else { return still(parts) }
+        let began = Meter.now()
+        let arriving = scratch.rows(most, parts.columns)
+        let receivedCounts = scratch.indices(group.size)
+        try group.start(.allToAll(parts: parts, counts: counts, received: arriving, receivedCounts: receivedCounts))
+        return Crossing(
+            name: name, group: group, arriving: arriving, counts: receivedCounts, bytes: 0, spent: Meter.now() - began)
+    }
+
+    /// Waits for an exchange.
+    ///
+    /// - Returns: the rows that came, member by member, and how many came from each.
+    package func finishExchange(_ crossing: Crossing, own: Indices) throws(GroupFailure) -> (
+        rows: View, counts: Indices
+    ) {
+        guard let group = crossing.group, let counts = crossing.counts else { return (crossing.arriving, own) }
+        let began = Meter.now()
+        try group.finish()
+        let count = (0..<group.size).reduce(0) { $0 + Int(counts[$1]) }
+        let foreign = count - Int(counts[group.place])
+        meter.add(crossing.name, bytes: foreign * crossing.arriving.rowBytes, since: began - crossing.spent)
+        return (crossing.arriving.rows(0..<count), counts)
+    }
+
+    /// Every member's rows, one member after the other; `counts` says how many each has.
+    package func gather(
+        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices
+    ) throws(GroupFailure) -> View {
+        guard let group = circle(axes).group else { return part }
+        let began = Meter.now()
+        let whole = scratch.rows((0..<counts.count).reduce(0) { $0 + Int(counts[$1]) }, part.columns)
+        try group.run(.allGather(part: part, counts: counts, whole: whole))
+        meter.add(name, bytes: (whole.rows - part.rows) * part.rowBytes, since: began)
+        return whole
+    }
+
+    // MARK: - Stages
+
+    /// The layers this rank's stage computes.
+    package func layers(of total: Int) -> Range<Int> { configuration.layers(ofStage: stage, total: total) }
+
+    /// Fills the stream with what the stage before left of this rank's rows; in the first stage, with `first`.
+    package func enter(_ stream: View, first: () -> Void) throws(GroupFailure) {
+        if stage == 0 { return first() }
+        let began = Meter.now()
+        try circle(.pipeline).group!.receive(into: stream)
+        meter.add("stage", bytes: stream.rows * stream.rowBytes, since: began)
+    }
+
+    /// Hands this rank's rows to the next stage.
+    ///
+    /// - Returns: false in the last stage, which has nobody to hand them to.
+    package func leave(_ stream: View) throws(GroupFailure) -> Bool {
+        if isLastStage { return false }
+        try circle(.pipeline).group!.send(stream)
+        return true
+    }
+
+    /// Whether this rank's rows come out of the last layer here.
+    package var isLastStage: Bool { stage == configuration.pipeline - 1 }
 }

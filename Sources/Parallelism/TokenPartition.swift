@@ -6,6 +6,15 @@ package enum PartitionStrategy: String, Sendable, CaseIterable {
     case zigzag
     /// Rank r takes the r-th part of each request.
     case contiguous
+
+    /// Into how many blocks a request is cut; `nil` where its rows are dealt one by one.
+    fileprivate func blocks(of ranks: Int) -> Int? {
+        switch self {
+        case .interleaved: nil
+        case .zigzag: 2 * ranks
+        case .contiguous: ranks
+        }
+    }
 }
 
 /// Which rows of a step each rank of a context group computes. Every row has exactly one rank.
@@ -15,26 +24,26 @@ package struct TokenPartition: Sendable, Equatable {
 
     /// Deals the rows of a batch whose requests have these lengths, one after the other.
     ///
-    /// Ranks may get unequal numbers of rows, or none.
+    /// Requests with fewer rows than there are blocks, decoding ones above all, are dealt row by row in turn whatever
+    /// the strategy. Ranks may get unequal numbers of rows, or none.
     package init(_ strategy: PartitionStrategy, lengths: [Int], ranks: Int) {
         precondition(ranks > 0 && lengths.allSatisfy { $0 >= 0 }, "\(lengths) rows for \(ranks) ranks")
         var rows = [[Int]](repeating: [], count: ranks)
         var first = 0
+        var turn = 0
         for length in lengths {
-            switch strategy {
-            case .interleaved:
+            defer { first += length }
+            guard let blocks = strategy.blocks(of: ranks), length >= blocks else {
                 // Over the whole batch and not within a request: short requests fill up where the last one ended.
-                for row in first..<first + length { rows[row % ranks].append(row) }
-            case .zigzag:
-                for (block, range) in Self.cut(length, into: 2 * ranks).enumerated() {
-                    rows[min(block, 2 * ranks - 1 - block)] += range.map { first + $0 }
+                for row in first..<first + length {
+                    rows[turn].append(row)
+                    turn = (turn + 1) % ranks
                 }
-            case .contiguous:
-                for (rank, range) in Self.cut(length, into: ranks).enumerated() {
-                    rows[rank] += range.map { first + $0 }
-                }
+                continue
             }
-            first += length
+            for (block, range) in Self.cut(length, into: blocks).enumerated() {
+                rows[min(block, 2 * ranks - 1 - block)] += range.map { first + $0 }
+            }
         }
         self.rows = rows
     }

@@ -37,4 +37,7 @@ import CKernels
 
     /// Every level this processor has, worst first.
     package static let available = Level.allCases.compactMap { Kernels($0) }
+
+    /// Tells the processor that this thread only waits for another one's write.
+    package static func pause() { braid_pause() }
 }

@@ -16,6 +16,9 @@
         precondition(rows >= 0 && columns >= 0 && self.stride >= columns, "a view's stride must hold its columns")
     }
 
+    /// No rows.
+    package static var none: View { unsafe View(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0) }
+
     /// The same memory, these rows only.
     package func rows(_ range: Range<Int>) -> View {
         precondition(range.lowerBound >= 0 && range.upperBound <= rows, "rows \(range) of a view of \(rows)")
@@ -63,6 +66,17 @@
         }
     }
 
+    /// Bytes of one row's elements.
+    package var rowBytes: Int { columns * MemoryLayout<Float>.stride }
+
+    /// The same memory as integers, for rows that are packed and whose bits are integers: see `Indices.bits`.
+    package var integers: Indices {
+        precondition(stride == columns || rows <= 1, "rows that are not packed")
+        return unsafe base.withMemoryRebound(to: Int32.self, capacity: rows * columns) {
+            unsafe Indices($0, count: rows * columns)
+        }
+    }
+
     /// A copy of the elements, row by row. Allocates: for tests and reports.
     package var elements: [Float] {
         (0..<rows).flatMap { row in (0..<columns).map { self[row, $0] } }
@@ -105,6 +119,14 @@
         for value in values {
             unsafe base[next] = value
             next += 1
+        }
+    }
+
+    /// The same memory as rows of `columns` numbers, for what only moves bits and does not compute with them.
+    package func bits(columns: Int) -> View {
+        precondition(columns > 0 && count % columns == 0, "\(count) integers in rows of \(columns)")
+        return unsafe base.withMemoryRebound(to: Float.self, capacity: count) {
+            unsafe View($0, rows: count / columns, columns: columns)
         }
     }
 

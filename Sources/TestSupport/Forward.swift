@@ -57,15 +57,21 @@ package final class Forward {
             slots[row] = map.slot(of: start + row)
             outputs[row] = Int32(row)
         }
+        let rows = Step.Rows(
+            positions: positions, requests: [Step.RequestRows(request: 0, rows: 0..<count, pages: map)])
         let step = Step(
-            tokens: ids, positions: positions, slots: slots,
-            requests: [Step.RequestRows(rows: 0..<count, pages: map)], outputs: outputs, cache: cache,
+            own: rows, tokens: ids, slots: slots, attended: rows, outputs: outputs, cache: cache,
             recorder: isRecording ? recorder : nil)
         let hidden = scratch.rows(count, model.hiddenSize)
         let logits = scratch.rows(count, model.vocabularySize)
+        seat.begin(rows: [count])
         let before = braid_allocations()
-        model.forward(step, seat, into: hidden)
-        model.logits(hidden, seat, into: logits)
+        do {
+            try model.forward(step, seat, into: hidden)
+        } catch {
+            preconditionFailure("a rank alone failed: \(error)")
+        }
+        model.logits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
         allocations.append(braid_allocations() - before)
         return (0..<count).map { logits.rows($0..<$0 + 1).elements }
     }

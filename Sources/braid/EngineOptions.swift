@@ -1,6 +1,7 @@
 import ArgumentParser
 import Inference
 import Models
+import Parallelism
 import Tensors
 
 /// The options of every command that runs a model.
@@ -41,6 +42,8 @@ struct EngineOptions: ParsableArguments, Sendable {
         parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for 32768, the most.")
     var chunkedPrefillSize = 1024
 
+    @OptionGroup(title: "Ranks") var parallel: ParallelOptions
+
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
@@ -67,7 +70,13 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.maxQueuedRequests = maxQueuedRequests
         configuration.chunkedPrefillSize = chunkedPrefillSize
         configuration.kernels = kernels
-        let problems = configuration.validate(for: model)
+        var problems: [String] = []
+        do throws(ParallelRequest.Refusal) {
+            configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
+        } catch {
+            problems = error.problems.map(\.description)
+        }
+        problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return configuration
     }

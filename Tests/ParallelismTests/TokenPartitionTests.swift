@@ -65,21 +65,26 @@ import Testing
 }
 
 @Suite struct `An edge` {
-    @Test func `costs nothing on axes of degree one`() {
-        let edge = Edge(
-            from: Layout(rows: [.context], owes: .tensor), to: Layout(rows: [.context, .tensor]))
-        #expect(edge.moves(on: Mesh()) == [])
-        #expect(edge.moves(on: Mesh([.context: 4])) == [])
-        #expect(edge.moves(on: Mesh([.context: 4, .tensor: 2])) == [.reduceScatter(.tensor)])
+    private static let split = Layout(rows: [.data, .context])
+
+    @Test func `derives the collective from what is left and what is needed`() {
+        #expect(Edge("", from: Self.split, to: Layout(rows: .data)).move == .allGather(.context))
+        #expect(Edge("", from: Self.split, to: Layout()).move == .allGather([.data, .context]))
+        let owed = Edge("", from: Layout(rows: [.data, .context], owes: .tensor), to: Layout(rows: .stage))
+        #expect(owed.move == .reduceScatter(.tensor))
+        #expect(owed.axes == .tensor)
+        #expect(Edge("", from: Self.split, to: Self.split).move == .nothing)
+        #expect(Edge("", from: Self.split, to: Self.split).axes == [])
     }
 
-    @Test func `derives one collective for each of the four ways to differ`() {
-        let mesh = Mesh([.context: 2, .tensor: 2])
-        let split = Layout(rows: [.context])
-        #expect(Edge(from: split, to: Layout()).moves(on: mesh) == [.allGather(.context)])
-        #expect(Edge(from: Layout(), to: split).moves(on: mesh) == [.slice(.context)])
-        #expect(Edge(from: Layout(owes: .tensor), to: Layout()).moves(on: mesh) == [.allReduce(.tensor)])
-        #expect(Edge(from: split, to: split).moves(on: mesh) == [])
+    @Test func `that no single collective can cross is a mistake`() async {
+        await #expect(processExitsWith: .failure) {
+            _ = Edge("", from: Layout(rows: .data), to: Layout(rows: .context))
+        }
+        await #expect(processExitsWith: .failure) {
+            _ = Edge("", from: Layout(owes: .tensor), to: Layout(rows: .context))
+        }
+        await #expect(processExitsWith: .failure) { _ = Layout(rows: .tensor, owes: .tensor) }
     }
 }
 
@@ -91,9 +96,11 @@ import Testing
         #expect(mesh.group(of: 3, along: .context) == [1, 3])
         #expect(mesh.group(of: 3, along: .pipeline) == [3, 7, 11])
         #expect(mesh.group(of: 3, along: .data) == [3])
+        #expect(mesh.group(of: 3, along: .stage) == [0, 1, 2, 3])
+        #expect(mesh.group(of: 7, along: [.context, .pipeline]) == [1, 3, 5, 7, 9, 11])
         for rank in 0..<mesh.world {
             for axis in Axis.allCases {
-                let group = mesh.group(of: rank, along: axis)
+                let group = mesh.group(of: rank, along: Axes(axis))
                 #expect(group[mesh.coordinate(of: rank, on: axis)] == rank)
             }
         }

@@ -57,3 +57,12 @@ const braid_kernels *braid_kernels_at(braid_level level);
 
 /// The best level this processor has; found once.
 braid_level braid_best_level(void);
+
+/// Tells the processor that this thread only waits for another one's write.
+static inline void braid_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}

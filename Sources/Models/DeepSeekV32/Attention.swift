@@ -17,15 +17,6 @@ struct Attention {
     private let indexer: Indexer?
     private let configuration: DeepSeekConfiguration
 
-    /// What one row's projections give.
-    private struct Projection {
-        /// `[rows, heads * (latent + rope)]`.
-        let query: View
-        /// `[rows, latent + rope + index width]`, what the cache stores.
-        let keys: View
-        let index: IndexQuery?
-    }
-
     init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
         configuration = model
         let (heads, latent, rope) = (model.heads, model.latentWidth, model.ropeWidth)
@@ -40,43 +31,49 @@ struct Attention {
         indexer = model.indexer == nil ? nil : try Indexer(model, source, layer: layer)
     }
 
-    func forward(_ x: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat, into out: View) {
-        let mark = seat.scratch.mark()
-        defer { seat.scratch.reset(to: mark) }
-        let projection = project(x, angles, seat)
-        store(seat.cross(Sharding.keys, projection.keys), layer: layer, step, seat)
-        let attended = seat.scratch.rows(x.rows, configuration.heads * configuration.latentWidth)
-        ContextAttention.attend(
-            projection.query, heads: configuration.heads, scale: configuration.softmaxScale, index: projection.index,
-            layer: layer, step, seat, into: attended)
-        let values = values(attended, seat)
-        seat.kernels.slicedMatmul(
-            values, output, slices: Kernels.slices(of: output.columns), into: out, seat.scratch)
+    /// - Parameter x: own rows, normed.
+    /// - Returns: own rows of the output projection.
+    func forward(
+        _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> View {
+        let compressed = compress(x, seat)
+        store(keys(x, angles.own, seat), layer: layer, step, seat)
+        let stored = try seat.startSharing(Sharding.keys, bytesPerRow: step.cache.format.bytesPerToken(layer: layer))
+        let index = indexer?.query(x, compressed: compressed, angles.own, seat)
+        let heads = seat.part(of: configuration.heads, along: .tensor)
+        let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
+        _ = try seat.finish(stored)
+        var selection: Selection?
+        if let index { selection = try ContextAttention.select(index, layer: layer, step, seat) }
+        let attended = ContextAttention.attend(
+            query, heads: heads.count, scale: configuration.softmaxScale, selection, layer: layer, step, seat)
+        return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
     }
 
-    private func project(_ x: View, _ angles: RotaryAngles, _ seat: Seat) -> Projection {
+    /// The compressed query of own rows, normed.
+    private func compress(_ x: View, _ seat: Seat) -> View {
         let compressed = seat.scratch.rows(x.rows, queryDown.rows)
         seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
         seat.kernels.rmsNorm(compressed, queryNorm.view, epsilon: configuration.normEpsilon, into: compressed)
-        return Projection(
-            query: absorbedQuery(compressed, angles, seat), keys: keys(x, angles, seat),
-            index: indexer?.query(x, compressed: compressed, angles, seat))
+        return compressed
     }
 
     /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
-    private func absorbedQuery(_ compressed: View, _ angles: RotaryAngles, _ seat: Seat) -> View {
+    private func absorbedQuery(
+        _ compressed: View, _ heads: Range<Int>, _ angles: RotaryAngles, _ seat: Seat
+    ) -> View {
         let (nope, rope, latent) = (configuration.nopeWidth, configuration.ropeWidth, configuration.latentWidth)
-        let query = seat.scratch.rows(compressed.rows, configuration.heads * (latent + rope))
+        let query = seat.scratch.rows(compressed.rows, heads.count * (latent + rope))
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let plain = seat.scratch.rows(compressed.rows, queryUp.rows)
-        seat.kernels.matmul(compressed, queryUp, into: plain, seat.scratch)
+        let ofHeads = queryUp.rows(heads.lowerBound * (nope + rope)..<heads.upperBound * (nope + rope))
+        let plain = seat.scratch.rows(compressed.rows, ofHeads.rows)
+        seat.kernels.matmul(compressed, ofHeads, into: plain, seat.scratch)
         seat.kernels.rope(
-            plain.columns(nope..<plain.columns), heads: configuration.heads, headStride: nope + rope,
-            interleaved: true, angles)
-        for head in 0..<configuration.heads {
-            let own = plain.columns(head * (nope + rope)..<(head + 1) * (nope + rope))
-            let absorbed = query.columns(head * (latent + rope)..<(head + 1) * (latent + rope))
+            plain.columns(nope..<plain.columns), heads: heads.count, headStride: nope + rope, interleaved: true, angles)
+        for (place, head) in heads.enumerated() {
+            let own = plain.columns(place * (nope + rope)..<(place + 1) * (nope + rope))
+            let absorbed = query.columns(place * (latent + rope)..<(place + 1) * (latent + rope))
             seat.kernels.matmul(
                 own.columns(0..<nope), keyUp(head), transposed: true, into: absorbed.columns(0..<latent), seat.scratch)
             absorbed.columns(latent..<latent + rope).copy(own.columns(nope..<nope + rope))
@@ -106,15 +103,25 @@ struct Attention {
     }
 
     /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
-    private func values(_ attended: View, _ seat: Seat) -> View {
+    private func values(_ attended: View, _ heads: Range<Int>, _ seat: Seat) -> View {
         let (latent, value) = (configuration.latentWidth, configuration.valueWidth)
-        let values = seat.scratch.rows(attended.rows, configuration.heads * value)
-        for head in 0..<configuration.heads {
+        let values = seat.scratch.rows(attended.rows, heads.count * value)
+        for (place, head) in heads.enumerated() {
             seat.kernels.matmul(
-                attended.columns(head * latent..<(head + 1) * latent), valueUp(head),
-                into: values.columns(head * value..<(head + 1) * value), seat.scratch)
+                attended.columns(place * latent..<(place + 1) * latent), valueUp(head),
+                into: values.columns(place * value..<(place + 1) * value), seat.scratch)
         }
         return values
+    }
+
+    /// The output projection's addend of these heads.
+    private func project(_ values: View, _ heads: Range<Int>, _ seat: Seat) -> View {
+        let columns = heads.lowerBound * configuration.valueWidth..<heads.upperBound * configuration.valueWidth
+        let out = seat.scratch.rows(values.rows, output.rows)
+        seat.kernels.slicedMatmul(
+            values, output.columns(columns), slices: seat.slices(of: output.columns, along: .tensor), into: out,
+            seat.scratch)
+        return out
     }
 
     /// `W_UK` of a head, `[nope, latent]`.

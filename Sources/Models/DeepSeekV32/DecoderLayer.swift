@@ -31,26 +31,30 @@ struct DecoderLayer {
             : .experts(try MoE(model, source, layer: layer))
     }
 
-    func forward(_ residual: Residual, _ angles: RotaryAngles, _ step: Step, _ seat: Seat) {
+    /// Own rows, in place.
+    func forward(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+        try attend(residual, angles, step, seat)
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let normed = seat.scratch.rows(residual.stream.rows, residual.stream.columns)
-        let output = seat.scratch.rows(residual.stream.rows, residual.stream.columns)
+        let normed = residual.read(feedForwardNorm, epsilon: epsilon, seat)
+        step.recorder?.record(.feedForwardNorm, layer: number, normed, of: step.own)
+        let output =
+            switch second {
+            case .dense(let feedForward): try feedForward.forward(normed, seat)
+            case .experts(let experts): try experts.forward(normed, layer: number, step, seat)
+            }
+        step.recorder?.record(.feedForward, layer: number, output, of: step.own)
+        residual.write(output, seat)
+        step.recorder?.record(.output, layer: number, residual.stream, of: step.own)
+    }
 
-        residual.read(attentionNorm, epsilon: epsilon, seat, into: normed)
-        step.recorder?.record(.attentionNorm, layer: number, normed)
-        attention.forward(normed, angles, layer: number, step, seat, into: output)
-        step.recorder?.record(.attention, layer: number, output)
-        residual.write(seat.cross(Sharding.attentionOutput, output), seat)
-
-        residual.read(feedForwardNorm, epsilon: epsilon, seat, into: normed)
-        step.recorder?.record(.feedForwardNorm, layer: number, normed)
-        switch second {
-        case .dense(let feedForward): feedForward.forward(normed, seat, into: output)
-        case .experts(let experts): experts.forward(normed, layer: number, step, seat, into: output)
-        }
-        step.recorder?.record(.feedForward, layer: number, output)
-        residual.write(seat.cross(Sharding.feedForwardOutput, output), seat)
-        step.recorder?.record(.output, layer: number, residual.stream)
+    private func attend(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let normed = residual.read(attentionNorm, epsilon: epsilon, seat)
+        step.recorder?.record(.attentionNorm, layer: number, normed, of: step.own)
+        let output = try attention.forward(normed, angles, layer: number, step, seat)
+        step.recorder?.record(.attention, layer: number, output, of: step.own)
+        residual.write(output, seat)
     }
 }

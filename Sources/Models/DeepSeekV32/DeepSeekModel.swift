@@ -45,22 +45,35 @@ package final class DeepSeekModel: Model {
         configuration.cacheFormat(dtype, pageSize: pageSize)
     }
 
-    package func forward(_ step: Step, _ seat: Seat, into hidden: View) {
+    package var parallelShape: ModelShape {
+        ModelShape(
+            layers: configuration.layers, heads: configuration.heads, valueWidth: configuration.valueWidth,
+            experts: configuration.experts.gate.experts, expertWidth: configuration.experts.width,
+            denseWidth: configuration.denseWidth,
+            sharedWidth: configuration.experts.shared * configuration.experts.width)
+    }
+
+    package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let residual = Residual(stream: seat.scratch.rows(step.rows, hiddenSize))
-        seat.kernels.embedding(embedding, step.tokens, into: residual.stream)
-        let angles = configuration.rotary.angles(of: step.positions, frequencies, seat.scratch)
-        for layer in layers { layer.forward(residual, angles, step, seat) }
+        let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
+        try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
+        let angles = StepAngles(of: step) { configuration.rotary.angles(of: $0, frequencies, seat.scratch) }
+        for layer in layers[seat.layers(of: layers.count)] { try layer.forward(residual, angles, step, seat) }
+        if try seat.leave(residual.stream) { return }
         for row in 0..<step.outputs.count {
             let source = Int(step.outputs[row])
             hidden.rows(row..<row + 1).copy(residual.stream.rows(source..<source + 1))
         }
         seat.kernels.rmsNorm(hidden, finalNorm.view, epsilon: configuration.normEpsilon, into: hidden)
-        step.recorder?.record(.finalNorm, layer: 0, hidden)
+        guard let recorder = step.recorder else { return }
+        for row in 0..<step.outputs.count {
+            let values = hidden.rows(row..<row + 1).elements
+            recorder.record(.finalNorm, layer: layers.count, values, of: step.own, row: Int(step.outputs[row]))
+        }
     }
 
-    package func logits(_ hidden: View, _ seat: Seat, into logits: View) {
-        seat.kernels.matmul(hidden, head, into: logits, seat.scratch)
+    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        seat.kernels.matmul(hidden, head.rows(vocabulary), into: logits, seat.scratch)
     }
 }

@@ -14,24 +14,31 @@ struct FeedForward {
         down = try source.matrix(prefix + "down_proj.weight", hidden, width)
     }
 
-    func forward(_ x: View, _ seat: Seat, into out: View) {
+    /// - Parameter x: own rows, normed.
+    /// - Returns: own rows.
+    func forward(_ x: View, _ seat: Seat) throws(GroupFailure) -> View {
+        let input = try seat.cross(Sharding.feedForwardInput, x)
+        let columns = seat.part(of: down.columns, along: .dense)
+        let addend = seat.scratch.rows(input.rows, down.rows)
         let mark = seat.scratch.mark()
-        defer { seat.scratch.reset(to: mark) }
-        let hidden = seat.scratch.rows(x.rows, gate.rows)
-        activate(x, seat, into: hidden)
+        let hidden = seat.scratch.rows(input.rows, columns.count)
+        activate(input, columns: columns, seat, into: hidden)
         seat.kernels.slicedMatmul(
-            hidden, down, slices: Kernels.slices(of: down.columns), into: out, seat.scratch)
+            hidden, down.columns(columns), slices: seat.slices(of: down.columns, along: .dense), into: addend,
+            seat.scratch)
+        seat.scratch.reset(to: mark)
+        return try seat.cross(Sharding.feedForwardOutput, addend)
     }
 
-    /// `silu(gate x) * up x`, of the given rows and times their weights where there are any.
+    /// `silu(gate x) * up x` in these columns, of the given rows and times their weights where there are any.
     func activate(
-        _ x: View, rows: Indices? = nil, weights: View? = nil, _ seat: Seat, into hidden: View
+        _ x: View, rows: Indices? = nil, columns: Range<Int>, weights: View? = nil, _ seat: Seat, into hidden: View
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let upper = seat.scratch.rows(hidden.rows, hidden.columns)
-        seat.kernels.matmul(x, gate, xRows: rows, into: hidden, seat.scratch)
-        seat.kernels.matmul(x, up, xRows: rows, into: upper, seat.scratch)
+        seat.kernels.matmul(x, gate.rows(columns), xRows: rows, into: hidden, seat.scratch)
+        seat.kernels.matmul(x, up.rows(columns), xRows: rows, into: upper, seat.scratch)
         seat.kernels.swiglu(hidden, upper, rowWeights: weights, into: hidden)
     }
 }

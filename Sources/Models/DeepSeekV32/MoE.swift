@@ -35,31 +35,28 @@ struct MoE {
                 source, WeightNames.feedForward(layer, "shared_experts."), hidden: hidden, width: sharedWidth)
     }
 
-    func forward(_ x: View, layer: Int, _ step: Step, _ seat: Seat, into out: View) {
-        let mark = seat.scratch.mark()
-        defer { seat.scratch.reset(to: mark) }
+    /// - Parameter x: own rows, normed.
+    /// - Returns: own rows.
+    func forward(_ x: View, layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> View {
         let (chosen, weights) = route(x, seat)
-        step.recorder?.record(.gateWeights, layer: layer, weights)
-        if let recorder = step.recorder {
-            for row in 0..<x.rows {
-                let range = row * rule.expertsPerToken..<(row + 1) * rule.expertsPerToken
-                recorder.record(.gateExperts, layer: layer, chosen[range].elements)
-            }
+        record(chosen, weights, layer: layer, step)
+        let exchange = ExpertExchange(experts: rule.experts, perRow: rule.expertsPerToken, seat)
+        let leaving = try exchange.send(x, chosen: chosen, weights: weights)
+        // The shared experts do not wait for anybody's rows.
+        let sharedOutput = try shared.map { (shared) throws(GroupFailure) in try shared.forward(x, seat) }
+        let visitors = try exchange.receive(leaving)
+        let out = try exchange.giveBack(sums(of: visitors, exchange, seat), of: visitors, leaving)
+        if let sharedOutput { seat.kernels.add(out, sharedOutput, into: out) }
+        return out
+    }
+
+    private func record(_ chosen: Indices, _ weights: View, layer: Int, _ step: Step) {
+        guard let recorder = step.recorder else { return }
+        recorder.record(.gateWeights, layer: layer, weights, of: step.own)
+        for row in 0..<weights.rows {
+            let experts = chosen[row * rule.expertsPerToken..<(row + 1) * rule.expertsPerToken].elements
+            recorder.record(.gateExperts, layer: layer, experts.map { Float($0) }, of: step.own, row: row)
         }
-        let assignment = ExpertExchange.dispatch(chosen: chosen, weights: weights, experts: rule.experts, seat)
-        let hidden = seat.scratch.rows(assignment.count, width)
-        for (number, expert) in experts.enumerated() {
-            let slots = assignment.range(of: number)
-            if slots.isEmpty { continue }
-            expert.activate(
-                x, rows: assignment.rows[slots], weights: assignment.weights.columns(slots), seat,
-                into: hidden.rows(slots))
-        }
-        combine(hidden, chosen, assignment, seat, into: out)
-        guard let shared else { return }
-        let sharedOutput = seat.scratch.rows(out.rows, out.columns)
-        shared.forward(x, seat, into: sharedOutput)
-        seat.kernels.add(out, sharedOutput, into: out)
     }
 
     /// Each row's experts, ascending, and their weights.
@@ -74,34 +71,61 @@ struct MoE {
         return (chosen, weights)
     }
 
+    /// What the experts here add to each visitor: `[visitors, hidden]`, or such a block of rows for each of `exchange.blocks`.
+    private func sums(of visitors: ExpertExchange.Visitors, _ exchange: ExpertExchange, _ seat: Seat) -> View {
+        let sums = seat.scratch.rows(exchange.blocks * visitors.rows.rows, visitors.rows.columns)
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let assignment = ExpertAssignment(
+            chosen: visitors.chosen, weights: visitors.weights, experts: exchange.atHome, of: rule.experts, seat)
+        let columns = seat.part(of: width, along: .expertWidth)
+        let hidden = seat.scratch.rows(assignment.count, columns.count)
+        for number in exchange.atHome {
+            let slots = assignment.range(of: number)
+            if slots.isEmpty { continue }
+            experts[number].activate(
+                visitors.rows, rows: assignment.rows[slots], columns: columns,
+                weights: assignment.weights.columns(slots), seat, into: hidden.rows(slots))
+        }
+        combine(hidden, visitors.chosen, assignment, exchange, seat, into: sums)
+        return sums
+    }
+
     /// The down projections, by K-slice and slot, added up in the canonical trees, some output columns at a time.
     private func combine(
-        _ hidden: View, _ chosen: Indices, _ assignment: ExpertAssignment, _ seat: Seat, into out: View
+        _ hidden: View, _ chosen: Indices, _ assignment: ExpertAssignment, _ exchange: ExpertExchange, _ seat: Seat,
+        into sums: View
     ) {
-        let slices = Kernels.slices(of: width)
-        let groups = Kernels.slices(of: rule.experts)
-        let block = min(out.columns, max(Self.outputBudget / max(slices * assignment.count, 1) / 64 * 64, 64))
+        let columns = seat.part(of: width, along: .expertWidth)
+        let slices = seat.slices(of: width, along: .expertWidth)
+        let block = min(sums.columns, max(Self.outputBudget / max(slices * assignment.count, 1) / 64 * 64, 64))
         var first = 0
-        while first < out.columns {
-            let columns = first..<min(first + block, out.columns)
+        while first < sums.columns {
+            let outputs = first..<min(first + block, sums.columns)
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }
-            let partial = seat.scratch.rows(slices * assignment.count, columns.count)
+            let partial = seat.scratch.rows(slices * assignment.count, outputs.count)
             for slice in 0..<slices {
-                let inner = width / slices * slice..<width / slices * (slice + 1)
-                for (number, expert) in experts.enumerated() {
+                let inner = hidden.columns / slices * slice..<hidden.columns / slices * (slice + 1)
+                for number in exchange.atHome {
                     let slots = assignment.range(of: number)
                     if slots.isEmpty { continue }
+                    let down = experts[number].down.rows(outputs).columns(columns).columns(inner)
                     let offset = slice * assignment.count
                     seat.kernels.matmul(
-                        hidden.rows(slots).columns(inner), expert.down.rows(columns).columns(inner),
+                        hidden.rows(slots).columns(inner), down,
                         into: partial.rows(offset + slots.lowerBound..<offset + slots.upperBound), seat.scratch)
                 }
             }
-            seat.kernels.combineExperts(
-                partial, slots: assignment.count, slices: slices, chosen: chosen, slot: assignment.slots,
-                expertsPerGroup: rule.experts / groups, groups: 0..<groups, into: out.columns(columns))
-            first = columns.upperBound
+            let rows = sums.rows / exchange.blocks
+            for block in 0..<exchange.blocks {
+                seat.kernels.combineExperts(
+                    partial, slots: assignment.count, slices: slices, chosen: chosen, slot: assignment.slots,
+                    expertsPerGroup: rule.experts / Kernels.slices(of: rule.experts),
+                    groups: exchange.groups(of: block),
+                    into: sums.rows(block * rows..<(block + 1) * rows).columns(outputs))
+            }
+            first = outputs.upperBound
         }
     }
 }

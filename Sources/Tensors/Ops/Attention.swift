@@ -11,6 +11,13 @@ package struct Selection {
         self.stride = stride
         self.counts = counts
     }
+
+    /// The selection of some of the rows.
+    package func rows(_ range: Range<Int>) -> Selection {
+        Selection(
+            positions: positions[range.lowerBound * stride..<range.upperBound * stride], stride: stride,
+            counts: counts[range])
+    }
 }
 
 extension Kernels {

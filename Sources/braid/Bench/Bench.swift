@@ -7,18 +7,6 @@ struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures prefill, decoding, or a running server.",
         subcommands: [BenchPrefill.self, BenchDecode.self, BenchServing.self])
-
-    /// Runs `work` on a thread like the engine's own: steps block, and need more stack than a task has.
-    static func onRankThread<Result: Sendable>(
-        _ work: @escaping @Sendable () throws -> Result
-    ) async throws -> Result {
-        try await withCheckedThrowingContinuation { continuation in
-            let thread = Thread { continuation.resume(with: Swift.Result { try work() }) }
-            thread.name = "braid bench"
-            thread.stackSize = 16 << 20
-            thread.start()
-        }
-    }
 }
 
 /// Options of the benchmarks that run a model in this process.

@@ -36,32 +36,34 @@ struct BenchDecode: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let (longest, largest, steps) = (lengths.last!, batch.last!, warmup + steps)
-        let setup = try engineOptions.benchSetup(requests: largest, positions: longest + steps)
-        let (lengths, batches, warmup, seed) = (lengths, batch, warmup, output.seed)
-        let points = try await Bench.onRankThread {
-            let bench = RankBench(
-                setup, requests: largest, promptLength: longest, positions: longest + steps, seed: seed)
-            let progress = ProgressBar("\(largest) prompts of up to \(longest) tokens")
-            defer { progress.finish() }
-            var done = 0
-            return try lengths.flatMap { length in
-                // Generated tokens of the length before lie from `done` on; the prompt's own replace them.
-                for request in 0..<largest {
-                    _ = try bench.prefill(request: request, done..<length) {
-                        let positions = done * largest + request * (length - done) + $0 - done
-                        progress.update(Double(positions) / Double(longest * largest))
-                    }
-                }
-                done = length
-                return try batches.map { batch in
-                    let seconds = try bench.decode(batch: batch, length: length, steps: steps).dropFirst(warmup)
-                    return DecodePoint(length: length, batch: batch, seconds: Measurements(seconds))
-                }
-            }
-        }
+        let setup = try engineOptions.benchSetup(
+            requests: batch.last!, positions: lengths.last! + warmup + steps)
+        let points = try measure(setup)
         if !output.json { print(heading(setup)) }
         for point in points { try output.write(point.json(setup), row: point.row) }
+    }
+
+    private func measure(_ setup: RankBench.Setup) throws -> [DecodePoint] {
+        let (longest, largest, steps) = (lengths.last!, batch.last!, warmup + steps)
+        let bench = RankBench(
+            setup, requests: largest, promptLength: longest, positions: longest + steps, seed: output.seed)
+        let progress = ProgressBar("\(largest) prompts of up to \(longest) tokens")
+        defer { progress.finish() }
+        var done = 0
+        return try lengths.flatMap { length in
+            // Generated tokens of the length before lie from `done` on; the prompt's own replace them.
+            for request in 0..<largest {
+                _ = try bench.prefill(request: request, done..<length) {
+                    let positions = done * largest + request * (length - done) + $0 - done
+                    progress.update(Double(positions) / Double(longest * largest))
+                }
+            }
+            done = length
+            return try batch.map { batch in
+                let seconds = try bench.decode(batch: batch, length: length, steps: steps).dropFirst(warmup)
+                return DecodePoint(length: length, batch: batch, seconds: Measurements(seconds))
+            }
+        }
     }
 
     private func heading(_ setup: RankBench.Setup) -> String {

@@ -33,24 +33,25 @@ struct BenchPrefill: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let longest = lengths.last!
-        let setup = try engineOptions.benchSetup(requests: 1, positions: longest)
-        let (lengths, passes, seed) = (lengths, warmup + repetitions, output.seed)
-        let seconds = try await Bench.onRankThread {
-            let bench = RankBench(setup, requests: 1, promptLength: longest, positions: longest, seed: seed)
-            let progress = ProgressBar("prefill, \(passes) times \(longest) tokens")
-            defer { progress.finish() }
-            return try (0..<passes).map { pass in
-                var start = 0
-                return try lengths.map { end in
-                    defer { start = end }
-                    return try bench.prefill(request: 0, start..<end) {
-                        progress.update((Double(pass) + Double($0) / Double(longest)) / Double(passes))
-                    }
+        let setup = try engineOptions.benchSetup(requests: 1, positions: lengths.last!)
+        try report(Array(try measure(setup).dropFirst(warmup)), setup)
+    }
+
+    /// Seconds of each part, for each pass.
+    private func measure(_ setup: RankBench.Setup) throws -> [[Double]] {
+        let (longest, passes) = (lengths.last!, warmup + repetitions)
+        let bench = RankBench(setup, requests: 1, promptLength: longest, positions: longest, seed: output.seed)
+        let progress = ProgressBar("prefill, \(passes) times \(longest) tokens")
+        defer { progress.finish() }
+        return try (0..<passes).map { pass in
+            var start = 0
+            return try lengths.map { end in
+                defer { start = end }
+                return try bench.prefill(request: 0, start..<end) {
+                    progress.update((Double(pass) + Double($0) / Double(longest)) / Double(passes))
                 }
             }
         }
-        try report(Array(seconds.dropFirst(warmup)), setup)
     }
 
     /// - Parameter passes: seconds of each part, for each counted pass.

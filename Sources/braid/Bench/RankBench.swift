@@ -1,15 +1,17 @@
 import Inference
 import Models
+import Parallelism
 import Tensors
 
-/// A rank fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.
+/// Ranks fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.
 final class RankBench {
-    private let worker: RankWorker
+    private let pool: RankPool
     private let prompts: [[Int32]]
     private let pagesPerRequest: Int
     private let pageSize: Int
     /// Prompt tokens of a step, at most.
     private let chunk: Int
+    private let groups: Int
     private let clock = ContinuousClock()
     private var step = 0
 
@@ -17,7 +19,8 @@ final class RankBench {
     ///   - configuration: one that `Setup.configuration` gave for this many requests and positions.
     ///   - positions: of each request, prompt and generated tokens together.
     init(_ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64) {
-        worker = RankWorker(RankWorker.Seed(model: setup.model, configuration: setup.configuration))
+        pool = RankPool(setup.model, setup.configuration)
+        groups = setup.configuration.parallel.data
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
         chunk = setup.chunk
@@ -26,6 +29,8 @@ final class RankBench {
             return generator.tokens(promptLength, vocabularySize: setup.model.vocabularySize)
         }
     }
+
+    deinit { pool.stop() }
 
     /// Computes the prompt's positions, chunk by chunk; the last row chooses a token, as a first token would be.
     ///
@@ -69,7 +74,7 @@ final class RankBench {
             sample = StepPlan.Sample(parameters: greedy, position: end)
         }
         return StepPlan.Chunk(
-            request: UInt64(request), tokens: tokens, start: start,
+            request: UInt64(request), group: request % groups, tokens: tokens, start: start,
             pages: (first..<first + (end + pageSize - 1) / pageSize).map { Int32($0) }, sample: sample)
     }
 
@@ -77,7 +82,7 @@ final class RankBench {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
         let start = clock.now
-        let result = worker.run(plan)
+        let result = try pool.run(plan).result
         let seconds = (clock.now - start) / .seconds(1)
         for chunk in result.chunks {
             if let failure = chunk.failure { throw CommandError("request \(chunk.request): \(failure)") }

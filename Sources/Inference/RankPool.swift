@@ -1,0 +1,150 @@
+package import Foundation
+import KVCache
+package import Models
+package import Parallelism
+import Synchronization
+import Tensors
+
+/// The ranks of this process: a thread each, which runs the steps it is given, in order.
+///
+/// They share the weights and one cache: each rank writes the entries of its own rows, so the memory does not grow with
+/// the number of ranks.
+package final class RankPool: Sendable {
+    private let configuration: ParallelConfiguration
+    private let world: ThreadWorld
+    private let inboxes: [Inbox]
+    private let threads = DispatchGroup()
+    private let state = Mutex(State())
+    /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
+    private let progress: DispatchSemaphore
+
+    private struct State {
+        /// Steps on their way, in the order in which they were given.
+        var pending: [Pending] = []
+        var status: [RankStatus] = []
+    }
+
+    private struct Pending {
+        let plan: StepPlan
+        var reports: [StepReport] = []
+    }
+
+    /// Starts the ranks.
+    ///
+    /// - Parameters:
+    ///   - configuration: must be valid; see `EngineConfiguration.validate`.
+    ///   - isRecording: whether every stage of every layer is kept, for parity tests.
+    ///   - progress: raised when a step is complete or a rank has failed.
+    package init(
+        _ model: any Model, _ configuration: EngineConfiguration, isRecording: Bool = false,
+        progress: DispatchSemaphore = DispatchSemaphore(value: 0)
+    ) {
+        let parallel = configuration.parallel
+        let world = ThreadWorld(ranks: parallel.world)
+        let cache = CacheStore(
+            format: model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize),
+            pages: configuration.scheduler(for: model).totalPages)
+        self.configuration = parallel
+        self.world = world
+        self.progress = progress
+        inboxes = (0..<parallel.world).map { _ in Inbox() }
+        state.withLock { $0.status = (0..<parallel.world).map { RankStatus(rank: $0, mesh: parallel.mesh) } }
+        let kernels = configuration.kernels.flatMap { Kernels($0) } ?? .best
+        for rank in 0..<parallel.world {
+            threads.enter()
+            let thread = Thread { [self] in
+                let seat = Seat(parallel, rank: rank, world: world, kernels: kernels)
+                run(RankWorker(model, cache, seat, recorder: isRecording ? StageRecorder() : nil))
+                threads.leave()
+            }
+            thread.name = "braid rank \(rank)"
+            thread.stackSize = 16 << 20
+            thread.start()
+        }
+    }
+
+    /// Hands a step to all ranks. Results come in the same order.
+    package func submit(_ plan: StepPlan) {
+        let deal = Deal(plan, configuration)
+        state.withLock { $0.pending.append(Pending(plan: plan)) }
+        for inbox in inboxes { inbox.put(deal) }
+    }
+
+    /// The result of the first step on its way, if all ranks are done with it.
+    package func nextResult() -> (result: StepResult, records: StageRecords)? {
+        let done: Pending? = state.withLock { state in
+            guard let first = state.pending.first, first.reports.count == configuration.world else { return nil }
+            return state.pending.removeFirst()
+        }
+        guard let done else { return nil }
+        var records = StageRecords()
+        for report in done.reports { if let other = report.records { records.merge(other) } }
+        return (StepResult(done.plan, done.reports), records)
+    }
+
+    /// The first failure of a rank: the pool does nothing any more.
+    package var failure: GroupFailure? { world.alarm.failure }
+
+    /// What each rank did since the start.
+    package var status: [RankStatus] { state.withLock { $0.status } }
+
+    /// Lets the ranks finish what they were given, and returns when their threads have ended.
+    package func stop() {
+        for inbox in inboxes { inbox.put(nil) }
+        threads.wait()
+    }
+
+    /// A rank's loop.
+    private func run(_ worker: RankWorker) {
+        while let deal = inboxes[worker.seat.rank].take() {
+            do {
+                let report = try worker.run(deal)
+                if deposit(report, of: deal.plan) { progress.signal() }
+            } catch {
+                world.alarm.raise(error)
+                progress.signal()
+                return
+            }
+        }
+    }
+
+    /// - Returns: whether this was the last report of its step.
+    private func deposit(_ report: StepReport, of plan: StepPlan) -> Bool {
+        state.withLock { state in
+            state.status[report.rank].add(report)
+            // Ranks are at most a few steps apart; one that is ahead finds its step further back.
+            guard let index = state.pending.firstIndex(where: { $0.plan.number == plan.number }) else { return false }
+            state.pending[index].reports.append(report)
+            return state.pending[index].reports.count == configuration.world
+        }
+    }
+}
+
+extension RankPool {
+    /// Runs one step and waits for it. For benchmarks and tests, which have no engine; nothing else may be on its way.
+    package func run(_ plan: StepPlan) throws(GroupFailure) -> (result: StepResult, records: StageRecords) {
+        submit(plan)
+        while true {
+            if let done = nextResult() { return done }
+            try world.alarm.check()
+            progress.wait()
+        }
+    }
+}
+
+/// Steps on their way to a rank.
+private final class Inbox: Sendable {
+    private let queue = Mutex<[Deal?]>([])
+    private let filled = DispatchSemaphore(value: 0)
+
+    /// `nil` ends the rank.
+    func put(_ deal: Deal?) {
+        queue.withLock { $0.append(deal) }
+        filled.signal()
+    }
+
+    func take() -> Deal? {
+        filled.wait()
+        return queue.withLock { $0.removeFirst() }
+    }
+}

@@ -1,0 +1,49 @@
+import Dispatch
+
+/// What a rank's collectives cost it, by operation. One thread writes it.
+package final class Meter {
+    /// One operation's account since the start.
+    package struct Account: Sendable {
+        package let name: StaticString
+        package fileprivate(set) var calls = 0
+        /// Bytes this rank got from others.
+        package fileprivate(set) var bytes = 0
+        /// Waiting for others and copying.
+        package fileprivate(set) var seconds = 0.0
+    }
+
+    package private(set) var accounts: [Account] = []
+    /// Told of everything that is counted, with begin and end in nanoseconds of the system's uptime clock.
+    package var tracer: ((StaticString, _ begin: UInt64, _ end: UInt64) -> Void)?
+
+    package init() {}
+
+    /// Time spent in collectives, all operations together.
+    package var seconds: Double { accounts.reduce(0) { $0 + $1.seconds } }
+
+    func add(_ name: StaticString, bytes: Int, since begin: UInt64) {
+        let end = Self.now()
+        let index = index(of: name)
+        accounts[index].calls += 1
+        accounts[index].bytes += bytes
+        accounts[index].seconds += Double(end - begin) * 1e-9
+        tracer?(name, begin, end)
+    }
+
+    /// Nanoseconds of a clock that never goes back.
+    package static func now() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
+
+    private func index(of name: StaticString) -> Int {
+        for index in accounts.indices where accounts[index].name.equals(name) { return index }
+        accounts.append(Account(name: name))
+        return accounts.count - 1
+    }
+}
+
+extension StaticString {
+    /// Without making strings: this runs inside steps.
+    fileprivate func equals(_ other: StaticString) -> Bool {
+        guard utf8CodeUnitCount == other.utf8CodeUnitCount else { return false }
+        return (0..<utf8CodeUnitCount).allSatisfy { unsafe utf8Start[$0] == other.utf8Start[$0] }
+    }
+}
