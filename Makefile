@@ -27,9 +27,9 @@ setup: ## Install what is missing of the system's packages, and check the toolch
 build: setup ## Build the braid command
 	@$(call logged,$(BUILD))
 
-demo: build ## Find a number in a document of 17,000 tokens, with the model of this repository
+demo: build ## Find a number in a document of 17,000 tokens on four context ranks, and again on one
 	.build/release/braid generate --model-path $(DEMO) --prompt-file $(DEMO_PROMPT) \
-	    --expect ' 68157' --max-new-tokens 12
+	    --expect ' 68157' --max-new-tokens 12 --attn-cp-size 4 --compare-one-rank
 
 serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
 	.build/release/braid serve --model-path $(MODEL) --port $(PORT)

@@ -92,10 +92,11 @@ package final class Engine: EngineClient {
     /// The coordinator's loop: take results, plan, hand out.
     private func run(_ pool: RankPool) {
         while true {
-            while let (result, _) = pool.nextResult() {
+            while let outcome = pool.nextResult() {
                 let deliveries = state.withLock { state in
                     // A stopped scheduler has forgotten its steps.
-                    state.scheduler.isStepInFlight ? take(state.scheduler.finish(result), &state) : []
+                    guard state.scheduler.isStepInFlight else { return [Delivery]() }
+                    return take(state.scheduler.finish(outcome.result, seconds: outcome.seconds), &state)
                 }
                 deliver(deliveries)
             }

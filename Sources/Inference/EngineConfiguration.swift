@@ -19,6 +19,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var maxQueuedRequests = 1024
     /// Prompt tokens of one request computed in one step; -1 for as many as a step can have (32768).
     package var chunkedPrefillSize = 1024
+    /// Whether later chunks of a long prompt are smaller, so that each takes about as long as the first.
+    package var dynamicChunks = false
     /// How the ranks share the work.
     package var parallel = ParallelConfiguration()
     /// Instruction-set level; `nil` for the best.
@@ -36,6 +38,7 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.pageSize = pageSize
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
+        scheduler.dynamicChunks = dynamicChunks
         scheduler.maxStepsInFlight = parallel.pipeline
         scheduler.dataGroups = parallel.data
         scheduler.chunkedPrefillSize = chunkedPrefillSize

@@ -70,8 +70,17 @@ package final class RankPool: Sendable {
         for inbox in inboxes { inbox.put(deal) }
     }
 
-    /// The result of the first step on its way, if all ranks are done with it.
-    package func nextResult() -> (result: StepResult, records: StageRecords)? {
+    /// What came of a step.
+    package struct Outcome: Sendable {
+        package let result: StepResult
+        /// What the ranks recorded, when they were asked to.
+        package let records: StageRecords
+        /// The longest any rank of the first stage took.
+        package let seconds: Double
+    }
+
+    /// What came of the first step on its way, if all ranks are done with it.
+    package func nextResult() -> Outcome? {
         let done: Pending? = state.withLock { state in
             guard let first = state.pending.first, first.reports.count == configuration.world else { return nil }
             return state.pending.removeFirst()
@@ -79,7 +88,9 @@ package final class RankPool: Sendable {
         guard let done else { return nil }
         var records = StageRecords()
         for report in done.reports { if let other = report.records { records.merge(other) } }
-        return (StepResult(done.plan, done.reports), records)
+        let first = done.reports.filter { $0.rank < configuration.stageRanks }
+        return Outcome(
+            result: StepResult(done.plan, done.reports), records: records, seconds: first.map(\.seconds).max()!)
     }
 
     /// The first failure of a rank: the pool does nothing any more.
@@ -122,7 +133,7 @@ package final class RankPool: Sendable {
 
 extension RankPool {
     /// Runs one step and waits for it. For benchmarks and tests, which have no engine; nothing else may be on its way.
-    package func run(_ plan: StepPlan) throws(GroupFailure) -> (result: StepResult, records: StageRecords) {
+    package func run(_ plan: StepPlan) throws(GroupFailure) -> Outcome {
         submit(plan)
         while true {
             if let done = nextResult() { return done }

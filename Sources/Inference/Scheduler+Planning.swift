@@ -82,7 +82,11 @@ extension Scheduler {
         entries.reduce(0) { $0 + rowsWanted(sequences[$1.request]!) }
     }
 
-    private func rowsWanted(_ state: SequenceState) -> Int { min(state.unplanned, configuration.prefillChunk) }
+    private func rowsWanted(_ state: SequenceState) -> Int {
+        min(
+            state.unplanned,
+            configuration.dynamicChunks ? chunkSizer.rows(after: state.planned) : configuration.prefillChunk)
+    }
 
     /// Gives a running request pages for its next `rows` positions, at the cost of those after it. Returns how many
     /// rows have their pages now.

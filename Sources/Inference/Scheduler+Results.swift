@@ -4,12 +4,17 @@ extension Scheduler {
     /// Takes the result of the first step in flight, which must answer its plan chunk by chunk, and returns what
     /// happened, in the order of the plan. Results of requests that ended meanwhile are dropped, and their pages freed
     /// when no other step writes them.
-    package mutating func finish(_ result: StepResult) -> [Event] {
+    ///
+    /// - Parameter seconds: how long the first stage took, where that was measured; only chunk sizes depend on it.
+    package mutating func finish(_ result: StepResult, seconds: Double? = nil) -> [Event] {
         guard let plan = inFlight.first else { preconditionFailure("no step is in flight") }
         precondition(
             plan.chunks.map(\.request) == result.chunks.map(\.request), "the result answers another plan")
         inFlight.removeFirst()
         counters.steps += 1
+        if let seconds, plan.chunks.count == 1, plan.chunks[0].tokens.count > 1 {
+            chunkSizer.learn(start: plan.chunks[0].start, rows: plan.chunks[0].tokens.count, seconds: seconds)
+        }
         var events: [Event] = []
         for (chunk, found) in zip(plan.chunks, result.chunks) {
             sequences[chunk.request]!.stepsInFlight -= 1

@@ -31,6 +31,7 @@ package struct Scheduler: Sendable {
     /// The plans whose results are awaited, in the order in which they were handed out and will come back.
     var inFlight: [StepPlan] = []
     var counters = Counters()
+    var chunkSizer: ChunkSizer
     private var arrivals: UInt64 = 0
 
     /// What happened to a request.
@@ -59,6 +60,7 @@ package struct Scheduler: Sendable {
         self.configuration = configuration
         limits = configuration.limits
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
+        chunkSizer = ChunkSizer(base: configuration.prefillChunk, unit: configuration.pageSize)
     }
 
     /// No request is left, and no step is in flight.

@@ -13,6 +13,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var maxQueuedRequests = 1024
     /// Prompt tokens of one request computed in one step, at most; `nil` or -1 leaves only `maxRowsPerStep`.
     package var chunkedPrefillSize: Int? = 4096
+    /// Whether later chunks of a prompt are smaller, so that each takes about as long as the first.
+    package var dynamicChunks = false
     /// Rows of one step: first one for each decoding request, then prompt tokens of one or more requests.
     package var maxRowsPerStep = 8192
     /// Steps that may be on their way through the ranks at once: one for each pipeline stage.

@@ -42,6 +42,13 @@ struct EngineOptions: ParsableArguments, Sendable {
         parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for 32768, the most.")
     var chunkedPrefillSize = 1024
 
+    @Flag(
+        help: """
+            Later chunks of a long prompt are smaller, so that each takes about as long as the first and the stages of \
+            a pipeline wait less for each other.
+            """)
+    var enableDynamicChunking = false
+
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
@@ -69,6 +76,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.maxRunningRequests = maxRunningRequests
         configuration.maxQueuedRequests = maxQueuedRequests
         configuration.chunkedPrefillSize = chunkedPrefillSize
+        configuration.dynamicChunks = enableDynamicChunking
         configuration.kernels = kernels
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Inference
 import Models
+import Parallelism
 import Tokenization
 
 /// One answer to one prompt, without a server.
@@ -42,6 +43,12 @@ struct Generate: AsyncParsableCommand {
     @Option(help: "The answer that is right: printed beside what was generated; exit status 1 if it differs.")
     var expect: String?
 
+    @Flag(
+        help:
+            "Generates once more on one rank and compares every token and log-probability, bit for bit; exit status 1 if any differs."
+    )
+    var compareOneRank = false
+
     func validate() throws {
         guard [prompt, promptFile, inputIds].compactMap({ $0 }).count == 1 else {
             throw ValidationError("give exactly one of --prompt, --prompt-file and --input-ids")
@@ -53,11 +60,17 @@ struct Generate: AsyncParsableCommand {
         let configuration = try engineOptions.engineConfiguration(for: model)
         let tokenizer = try tokenizer()
         let tokens = try tokens(tokenizer, vocabulary: model.vocabularySize)
-        let engine = Engine(model, configuration)
-        defer { engine.stop() }
         if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
-        let outcome = try await generate(tokens, engine, tokenizer, directory.generation.endTokens)
-        outcome.report(promptTokens: tokens.count)
+        let request = request(tokens, endTokens: directory.generation.endTokens)
+        let outcome = try await outcome(of: request, model, configuration, tokenizer, isShown: true)
+        outcome.report(promptTokens: tokens.count, on: configuration.parallel)
+        if compareOneRank {
+            var alone = configuration
+            alone.parallel = ParallelConfiguration()
+            let reference = try await self.outcome(of: request, model, alone, nil, isShown: false)
+            reference.report(promptTokens: tokens.count, on: alone.parallel)
+            try outcome.compare(with: reference)
+        }
         try compare(outcome.text)
     }
 
@@ -84,10 +97,7 @@ struct Generate: AsyncParsableCommand {
         return tokenizer!.encodePrompt(text)
     }
 
-    /// Runs the request, printing text as it comes.
-    private func generate(
-        _ tokens: [Int32], _ engine: Engine, _ tokenizer: Tokenizer?, _ endTokens: [Int32]
-    ) async throws -> Outcome {
+    private func request(_ tokens: [Int32], endTokens: [Int32]) -> GenerationRequest {
         var sampling = SamplingParameters()
         sampling.temperature = temperature
         sampling.topP = topP
@@ -95,10 +105,21 @@ struct Generate: AsyncParsableCommand {
         sampling.seed = seed
         sampling.maxNewTokens = maxNewTokens
         sampling.stopTokens = ignoreEos ? [] : Set(endTokens)
+        return GenerationRequest(
+            prompt: tokens, sampling: sampling, logProbs: compareOneRank ? LogProbOptions(topCount: 5) : nil)
+    }
+
+    /// Runs the request on an engine of its own, printing text as it comes.
+    private func outcome(
+        of request: GenerationRequest, _ model: any Model, _ configuration: EngineConfiguration,
+        _ tokenizer: Tokenizer?, isShown: Bool
+    ) async throws -> Outcome {
+        let engine = Engine(model, configuration)
+        defer { engine.stop() }
         let clock = ContinuousClock()
         var outcome = Outcome(start: clock.now)
-        let generation = try engine.submit(GenerationRequest(prompt: tokens, sampling: sampling))
-        let progress = Task { await showPrefill(engine, total: tokens.count) }
+        let generation = try engine.submit(request)
+        let progress = Task { await showPrefill(engine, total: request.prompt.count) }
         defer { progress.cancel() }
         var decoder = tokenizer.map { StreamingDecoder($0) }
         for await event in generation.events {
@@ -106,10 +127,10 @@ struct Generate: AsyncParsableCommand {
             case .token(let token):
                 progress.cancel()
                 if outcome.first == nil { await progress.value }
-                outcome.count(at: clock.now)
-                if sampling.stopTokens.contains(token.token) { continue }
+                outcome.count(token, at: clock.now)
+                if !isShown || request.sampling.stopTokens.contains(token.token) { continue }
                 outcome.emit(decoder?.feed(token.token) ?? "\(token.token) ")
-            case .finished: outcome.emit((decoder?.finish() ?? "") + "\n")
+            case .finished: if isShown { outcome.emit((decoder?.finish() ?? "") + "\n") }
             case .failed(let reason): throw CommandError(reason)
             case .promptLogProbs: break
             }
@@ -146,15 +167,15 @@ private struct Outcome {
     let start: ContinuousClock.Instant
     var first: ContinuousClock.Instant?
     var last: ContinuousClock.Instant?
-    var tokens = 0
+    var tokens: [TokenLogProbs] = []
     var text = ""
 
     init(start: ContinuousClock.Instant) { self.start = start }
 
-    mutating func count(at instant: ContinuousClock.Instant) {
+    mutating func count(_ token: TokenLogProbs, at instant: ContinuousClock.Instant) {
         first = first ?? instant
         last = instant
-        tokens += 1
+        tokens.append(token)
     }
 
     mutating func emit(_ piece: String) {
@@ -162,16 +183,31 @@ private struct Outcome {
         try? FileHandle.standardOutput.write(contentsOf: Data(piece.utf8))
     }
 
-    func report(promptTokens: Int) {
+    func report(promptTokens: Int, on layout: ParallelConfiguration) {
         guard let first, let last else { return }
         let wait = (first - start) / .seconds(1)
-        var line = "prompt \(promptTokens) tokens, time to first token \(rounded(wait)) s "
+        var line = "\(layout)\n  prompt \(promptTokens) tokens, time to first token \(rounded(wait)) s "
         line += "(\(Int(Double(promptTokens) / wait)) tokens/s)"
-        if tokens > 1 {
-            let rate = Double(tokens - 1) / ((last - first) / .seconds(1))
-            line += ", then \(tokens - 1) tokens at \(Int(rate)) tokens/s"
+        if tokens.count > 1 {
+            let rate = Double(tokens.count - 1) / ((last - first) / .seconds(1))
+            line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
         }
         note(line)
+    }
+
+    /// Tells whether another outcome of the same request has the same bits.
+    ///
+    /// - Throws: `ExitCode` where it has not.
+    func compare(with other: Outcome) throws {
+        if let first = zip(tokens, other.tokens).enumerated().first(where: { $1.0 != $1.1 }) {
+            note("DIFFERENT from one rank: token \(first.offset) is \(first.element.0), there \(first.element.1)")
+            throw ExitCode(1)
+        }
+        guard tokens.count == other.tokens.count else {
+            note("DIFFERENT from one rank: \(tokens.count) tokens, there \(other.tokens.count)")
+            throw ExitCode(1)
+        }
+        note("equal to one rank: \(tokens.count) tokens, their log-probabilities and the five best, bit for bit")
     }
 }
 

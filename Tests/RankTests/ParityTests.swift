@@ -9,7 +9,7 @@ import Testing
         for name in Golden.cases {
             let golden = try Golden(name)
             let model = try golden.directory.load()
-            func run(_ parallel: ParallelConfiguration) throws -> (StepResult, StageRecords) {
+            func run(_ parallel: ParallelConfiguration) throws -> RankPool.Outcome {
                 var configuration = EngineConfiguration()
                 configuration.pageSize = 4
                 configuration.maxTotalTokens = 4096
@@ -30,7 +30,8 @@ import Testing
                     ])
                 return try pool.run(plan)
             }
-            let (one, oneRecords) = try run(ParallelConfiguration())
+            let alone = try run(ParallelConfiguration())
+            let (one, oneRecords) = (alone.result, alone.records)
             for request in [(1, 2, 1), (1, 4, 1), (1, 1, 2), (2, 1, 1), (1, 2, 2), (1, 3, 1)] {
                 for exchange in ExpertExchangeKind.allCases {
                     for ep in [nil, 1, 2] {
@@ -41,7 +42,8 @@ import Testing
                         wish.exchange = exchange
                         wish.epSize = ep
                         guard let parallel = try? wish.resolve(for: model.parallelShape) else { continue }
-                        let (many, records) = try run(parallel)
+                        let outcome = try run(parallel)
+                        let (many, records) = (outcome.result, outcome.records)
                         let equal = many == one
                         if !equal || records.values != oneRecords.values {
                             let bad = oneRecords.values.keys.sorted {
