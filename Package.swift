@@ -58,7 +58,7 @@ let package = Package(
         library(
             "TestSupport", ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Models", "Inference"]),
         tests("TensorsTests", ["Tensors", "CKernels"]),
-        tests("ParallelismTests", ["Parallelism"]),
+        tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests("ModelsTests", ["Models", "Checkpoints", "Tensors", "TestSupport", "CAllocations"]),

@@ -21,9 +21,10 @@ package final class Alarm: Sendable {
     package func raise(_ failure: GroupFailure) {
         let tallies = state.withLock { state in
             if state.failure == nil { state.failure = failure }
+            // Under the lock: who adds a tally from now on, and so is not woken below, sees it before falling asleep.
+            isRaised.store(true, ordering: .sequentiallyConsistent)
             return state.tallies
         }
-        isRaised.store(true, ordering: .sequentiallyConsistent)
         for tally in tallies { tally.wake() }
     }
 

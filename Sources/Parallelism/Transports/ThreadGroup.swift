@@ -118,8 +118,9 @@ package final class ThreadGroup: ProcessGroup {
     private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
 
     package func start(_ collective: Collective) throws(GroupFailure) {
-        precondition(pending == nil, "a collective of this group is in flight")
+        // First: a collective that failed stays in flight.
         try hub.alarm.check()
+        precondition(pending == nil, "a collective of this group is in flight")
         let own = parcel(of: place)
         switch collective {
         case .barrier: break

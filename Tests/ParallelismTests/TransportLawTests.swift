@@ -1,0 +1,65 @@
+import Parallelism
+import Testing
+
+/// The laws of `TransportLaws`, for every transport and way of waiting.
+@Suite(.timeLimit(.minutes(3))) struct `Every process group` {
+    static let sizes = [1, 2, 3, 5, 8, 16, 32]
+    /// Differs from run to run; a failure prints it.
+    static let seed = UInt64.random(in: 0 ... .max)
+
+    /// Larger groups do each thing less often, so that each takes about as long.
+    static func rounds(_ most: Int, _ size: Int) -> Int { max(4, most / size) }
+
+    private func check(_ world: World, _ size: Int, _ law: @escaping TransportLaws.Law) throws {
+        let problems = try world.run(size, law)
+        #expect(problems == [], "\(size) ranks, seed \(Self.seed)")
+    }
+
+    @Test(arguments: World.all, sizes) func `gathers uneven parts bit for bit`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.allGather(Self.seed, rounds: Self.rounds(200, size)))
+    }
+
+    @Test(arguments: World.all, sizes) func `transposes a matrix of row blocks`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.allToAll(Self.seed, rounds: Self.rounds(100, size)))
+    }
+
+    @Test(arguments: World.all, sizes)
+    func `lets members work between start and finish, and come late`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.workBetween(Self.seed, rounds: Self.rounds(150, size)))
+    }
+
+    @Test(arguments: World.all, sizes)
+    func `keeps several groups of the same ranks apart, in any order`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.severalGroups(Self.seed, rounds: Self.rounds(60, size)))
+    }
+
+    @Test(arguments: World.all, sizes) func `survives any sequence of operations`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.anything(Self.seed, operations: Self.rounds(400, size)))
+    }
+
+    @Test(arguments: World.all, sizes)
+    func `brings parcels to the next member in order, several ahead`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.stages(Self.seed, rounds: Self.rounds(200, size)))
+    }
+
+    @Test(arguments: World.all, TransportLaws.Waiting.allCases)
+    func `ends waiting when a member fails`(world: World, waiting: TransportLaws.Waiting) throws {
+        for size in Self.sizes where size > 1 { try check(world, size, TransportLaws.failure(while: waiting)) }
+    }
+}
+
+/// The laws that need memory in common.
+@Suite(.timeLimit(.minutes(3))) struct `Process groups of one process` {
+    @Test(arguments: World.all, `Every process group`.sizes)
+    func `order memory by barriers`(world: World, size: Int) throws {
+        let law = TransportLaws.barrierOrdersMemory(SharedNumbers(size), rounds: max(20, 2000 / size))
+        let problems = try world.run(size, law)
+        #expect(problems == [])
+    }
+
+    @Test(arguments: World.all, [2, 3, 8])
+    func `let a sender wait that is too far ahead`(world: World, size: Int) throws {
+        let problems = try world.run(size, TransportLaws.blocks(SentCounts(), parcels: 200))
+        #expect(problems == [])
+    }
+}

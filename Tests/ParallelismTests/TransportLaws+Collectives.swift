@@ -1,0 +1,205 @@
+import Foundation
+import Parallelism
+import Tensors
+import TestSupport
+
+/// A collective that a member has started: what it waits for, and how the result is checked.
+struct Flight {
+    let group: any ProcessGroup
+    let check: () -> [String]
+
+    /// Ends the collective and says what is wrong with it.
+    func land() throws -> [String] {
+        try group.finish()
+        return check()
+    }
+}
+
+extension TransportLaws {
+    /// Hands over this member's part of an all-gather; the parts are uneven, and some are empty.
+    static func startAllGather(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> Flight
+    {
+        let (exchange, counts, columns) = (draw.next(), counts(group.size, &draw), 1 + draw.below(40))
+        let part = rows(exchange, group.place, counts[group.place], columns, in: scratch)
+        let announced = scratch.indices(group.size)
+        announced.copy(counts.map { Int32($0) })
+        let whole = scratch.rows(counts.reduce(0, +), columns)
+        try group.start(.allGather(part: part, counts: announced, whole: whole))
+        let (place, size) = (group.place, group.size)
+        return Flight(group: group) {
+            var next = 0
+            var problems = difference(part, exchange, place).map { ["the part was changed: \($0)"] } ?? []
+            for member in 0..<size {
+                let arrived = whole.rows(next..<next + counts[member])
+                if let found = difference(arrived, exchange, member) { problems.append("all-gather: \(found)") }
+                next += counts[member]
+            }
+            return problems
+        }
+    }
+
+    /// Hands over this member's row blocks of an all-to-all, a random matrix of counts.
+    static func startAllToAll(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> Flight
+    {
+        let (exchange, columns, size, place) = (draw.next(), 1 + draw.below(40), group.size, group.place)
+        let matrix = (0..<size).map { _ in counts(size, &draw) }
+        let parts = rows(exchange, place, matrix[place].reduce(0, +), columns, in: scratch)
+        let (leaving, arriving) = (scratch.indices(size), scratch.indices(size))
+        leaving.copy(matrix[place].map { Int32($0) })
+        arriving.fill(-1)
+        let count = matrix.reduce(0) { $0 + $1[place] }
+        let spare = draw.below(4)
+        let received = scratch.rows(count + spare, columns)
+        received.fill(7)
+        try group.start(.allToAll(parts: parts, counts: leaving, received: received, receivedCounts: arriving))
+        return Flight(group: group) {
+            var problems = difference(parts, exchange, place).map { ["the parts were changed: \($0)"] } ?? []
+            if arriving.elements != matrix.map({ Int32($0[place]) }) {
+                problems.append("received \(arriving.elements) rows, not \(matrix.map { $0[place] })")
+            }
+            var next = 0
+            for member in 0..<size {
+                let block = received.rows(next..<next + matrix[member][place])
+                let before = matrix[member][..<place].reduce(0, +)
+                if let found = difference(block, exchange, member, from: before) {
+                    problems.append("all-to-all: \(found)")
+                }
+                next += block.rows
+            }
+            if received.rows(count..<count + spare).elements.contains(where: { $0 != 7 }) {
+                problems.append("rows behind the received ones were written")
+            }
+            return problems
+        }
+    }
+
+    static func startBarrier(_ group: any ProcessGroup) throws -> Flight {
+        try group.start(.barrier)
+        return Flight(group: group) { [] }
+    }
+
+    /// Any of the collectives.
+    static func startAny(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> Flight {
+        switch draw.below(5) {
+        case 0: try startBarrier(group)
+        case 1, 2: try startAllGather(group, &draw, scratch)
+        default: try startAllToAll(group, &draw, scratch)
+        }
+    }
+
+    /// Many all-gathers back to back, larger and smaller ones in turn.
+    static func allGather(_ seed: UInt64, rounds: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            return try repeated(rounds, seed, member) { try startAllGather(group, &$0, member.scratch).land() }
+        }
+    }
+
+    /// Many all-to-alls back to back.
+    static func allToAll(_ seed: UInt64, rounds: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            return try repeated(rounds, seed, member) { try startAllToAll(group, &$0, member.scratch).land() }
+        }
+    }
+
+    /// Members are late, each when it likes; between start and finish each one computes in memory of its own.
+    static func workBetween(_ seed: UInt64, rounds: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            return try repeated(rounds, seed, member) { draw in
+                var own = SplitMix64(seed: draw.next() ^ UInt64(member.rank))
+                let lazy = own.below(4)
+                if lazy == 0 { Thread.sleep(forTimeInterval: Double(own.below(500)) * 1e-6) }
+                let flight = try startAny(group, &draw, member.scratch)
+                let work = rows(7, member.rank, own.below(60), 20, in: member.scratch)
+                if lazy == 1 { Thread.sleep(forTimeInterval: Double(own.below(500)) * 1e-6) }
+                var problems = try flight.land()
+                if let found = difference(work, 7, member.rank) { problems.append("work in between: \(found)") }
+                return problems
+            }
+        }
+    }
+
+    /// Collectives of several groups of the same ranks are in flight at once; every rank starts and finishes them in an
+    /// order of its own.
+    static func severalGroups(_ seed: UInt64, rounds: Int) -> Law {
+        { member in
+            let (rank, all) = (member.rank, Array(0..<member.size))
+            let memberships = [
+                member.everybody(0), member.everybody(1), member.group(all.reversed(), 2),
+                member.group(all.filter { $0 % 2 == rank % 2 }, 3), member.group(all.filter { $0 / 3 == rank / 3 }, 4),
+            ]
+            var own = SplitMix64(seed: seed ^ UInt64(rank) << 20)
+            return try repeated(rounds, seed, member) { draw in
+                let start = draw.next()
+                let flights = try memberships.indices.shuffled(using: &own).map { number in
+                    // What a group does must not depend on the order.
+                    var ofGroup = SplitMix64(seed: start &+ UInt64(number))
+                    return try startAny(memberships[number], &ofGroup, member.scratch)
+                }
+                return try flights.shuffled(using: &own).flatMap { try $0.land() }
+            }
+        }
+    }
+
+    /// Everything there is, in random order.
+    static func anything(_ seed: UInt64, operations: Int) -> Law {
+        { member in
+            let groups = [member.everybody(0), member.everybody(1)]
+            return try repeated(operations, seed, member) { draw in
+                switch draw.below(4) {
+                case 0: return try pass(groups[draw.below(2)], &draw, member.scratch)
+                case 1:
+                    let one = try startAny(groups[0], &draw, member.scratch)
+                    let other = try startAny(groups[1], &draw, member.scratch)
+                    return try one.land() + other.land()
+                default: return try startAny(groups[draw.below(2)], &draw, member.scratch).land()
+                }
+            }
+        }
+    }
+
+    /// Runs a round so many times with scratch of its own; ends with the first problems.
+    static func repeated(
+        _ rounds: Int, _ seed: UInt64, _ member: Member, _ body: (inout SplitMix64) throws -> [String]
+    ) throws -> [String] {
+        var draw = SplitMix64(seed: seed)
+        var problems: [String] = []
+        for round in 0..<rounds {
+            let mark = member.scratch.mark()
+            // The others go on all the same, so that nobody waits.
+            problems += try body(&draw).map { "round \(round): \($0)" }
+            member.scratch.reset(to: mark)
+        }
+        return Array(problems.prefix(3))
+    }
+
+    /// Every member brings what it counts and finds the others' counts after each barrier: in `shared`, a number a rank.
+    static func barrierOrdersMemory(_ shared: SharedNumbers, rounds: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            var problems: [String] = []
+            for round in 0..<rounds {
+                shared.numbers[member.rank] = Int32(round)
+                try group.run(.barrier)
+                for other in 0..<member.size where shared.numbers[other] != Int32(round) {
+                    problems.append("round \(round): rank \(other) is seen in round \(shared.numbers[other])")
+                }
+                try group.run(.barrier)
+            }
+            return Array(problems.prefix(3))
+        }
+    }
+}
+
+/// Plain memory that threads share; they must take turns.
+final class SharedNumbers: @unchecked Sendable {
+    private let scratch = Scratch(bytes: 1 << 16)
+    let numbers: Indices
+
+    init(_ count: Int) {
+        numbers = scratch.indices(count)
+        numbers.fill(0)
+    }
+}

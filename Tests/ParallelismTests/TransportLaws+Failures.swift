@@ -1,0 +1,66 @@
+import Foundation
+import Parallelism
+import Tensors
+import TestSupport
+import Testing
+
+/// Laws of what happens to those who wait when a rank fails.
+extension TransportLaws {
+    /// What members do that one of them does not come to.
+    enum Waiting: String, CaseIterable, Sendable, CustomTestStringConvertible {
+        case barrier, allGather, allToAll, receive, send
+        var testDescription: String { rawValue }
+    }
+
+    /// One member fails while the others wait: they hear of that failure within a second, and everything they begin later
+    /// hears of it, whatever else is raised then.
+    static func failure(while waiting: Waiting) -> Law {
+        { member in
+            let (group, meeting) = (member.everybody(0), member.everybody(1))
+            // Rows go from the first to the last: whoever fails is at the end the others wait for.
+            let failing = waiting == .receive ? 0 : member.size - 1
+            let failure = GroupFailure(rank: failing, reason: "injected")
+            try meeting.run(.barrier)
+            let began = DispatchTime.now().uptimeNanoseconds
+            if member.rank == failing {
+                Thread.sleep(forTimeInterval: 0.05)
+                member.raise(failure)
+            } else {
+                do {
+                    try wait(waiting, group, member.scratch)
+                    return ["\(waiting) went on without rank \(failing)"]
+                } catch let error as GroupFailure where error == failure {
+                    let seconds = Double(DispatchTime.now().uptimeNanoseconds - began) * 1e-9
+                    if seconds > 1.05 { return ["\(waiting) threw after \(seconds) seconds"] }
+                }
+            }
+            member.raise(GroupFailure(rank: member.rank, reason: "a consequence"))
+            return later(group, meeting, failure)
+        }
+    }
+
+    private static func wait(_ waiting: Waiting, _ group: any ProcessGroup, _ scratch: Scratch) throws {
+        var draw = SplitMix64(seed: 1)
+        switch waiting {
+        case .barrier: try group.run(.barrier)
+        case .allGather: _ = try startAllGather(group, &draw, scratch).land()
+        case .allToAll: _ = try startAllToAll(group, &draw, scratch).land()
+        case .receive: try group.receive(into: scratch.rows(1, 1))
+        case .send: for _ in 0..<1000 { try group.send(rows(1, 0, 1, 1, in: scratch)) }
+        }
+    }
+
+    /// Also in the group whose collective failed, and in one that had nothing to do with it.
+    private static func later(
+        _ group: any ProcessGroup, _ meeting: any ProcessGroup, _ failure: GroupFailure
+    ) -> [String] {
+        [group, meeting].compactMap { group in
+            do throws(GroupFailure) {
+                try group.start(.barrier)
+                return "a collective was started after the failure"
+            } catch {
+                return error == failure ? nil : "heard of '\(error)', not of '\(failure)'"
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+import Foundation
+import Parallelism
+import Synchronization
+import Tensors
+import TestSupport
+
+/// Laws of the way from one member to the next.
+extension TransportLaws {
+    /// How many sends a member may be ahead of the receiver without waiting, at least.
+    private static let ahead = 2
+
+    /// One parcel goes from the first member to the last; each one checks it and sends one of its own.
+    static func pass(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> [String] {
+        let (exchange, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
+        var problems: [String] = []
+        if group.place > 0 {
+            let arrived = scratch.rows(count, columns)
+            try group.receive(into: arrived)
+            if let found = difference(arrived, exchange, group.place - 1) { problems.append("receive: \(found)") }
+        }
+        if group.place + 1 < group.size { try group.send(rows(exchange, group.place, count, columns, in: scratch)) }
+        return problems
+    }
+
+    /// Bursts of parcels: each member sends several before anybody receives one, and they arrive in order. What was sent
+    /// may be overwritten at once.
+    static func stages(_ seed: UInt64, rounds: Int) -> Law {
+        { member in
+            let (group, meeting) = (member.everybody(0), member.everybody(1))
+            return try repeated(rounds, seed, member) { draw in
+                let (exchange, columns) = (draw.next(), 1 + draw.below(40))
+                let sizes = (0..<ahead).map { _ in counts(1, &draw)[0] }
+                for (number, size) in sizes.enumerated() where group.place + 1 < group.size {
+                    let leaving = rows(exchange &+ UInt64(number), group.place, size, columns, in: member.scratch)
+                    try group.send(leaving)
+                    leaving.fill(.nan)
+                }
+                // Nobody would come here if a send waited for its receiver.
+                try meeting.run(.barrier)
+                var problems: [String] = []
+                for (number, size) in sizes.enumerated() where group.place > 0 {
+                    let arrived = member.scratch.rows(size, columns)
+                    try group.receive(into: arrived)
+                    if let found = difference(arrived, exchange &+ UInt64(number), group.place - 1) {
+                        problems.append("parcel \(number): \(found)")
+                    }
+                }
+                return problems
+            }
+        }
+    }
+
+    /// A member whose receivers are slow comes to wait, and what it sent still arrives in order. What the
+    /// last rank was sent is counted in `sent`.
+    static func blocks(_ sent: SentCounts, parcels: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            var problems: [String] = []
+            if group.place + 1 == group.size {
+                // Until nobody gets any further.
+                var before = -1
+                while sent.total != before {
+                    before = sent.total
+                    Thread.sleep(forTimeInterval: 0.1)
+                }
+                if before >= parcels { problems.append("all of \(parcels) parcels were sent to one that took none") }
+            }
+            for number in 0..<parcels {
+                let mark = member.scratch.mark()
+                defer { member.scratch.reset(to: mark) }
+                if group.place > 0 {
+                    let arrived = member.scratch.rows(3, 5)
+                    try group.receive(into: arrived)
+                    if let found = difference(arrived, UInt64(number), 0) {
+                        problems.append("parcel \(number): \(found)")
+                    }
+                }
+                if group.place + 1 < group.size {
+                    try group.send(rows(UInt64(number), 0, 3, 5, in: member.scratch))
+                    if group.place + 2 == group.size { sent.add() }
+                }
+            }
+            return Array(problems.prefix(3))
+        }
+    }
+}
+
+/// How much was sent to the last rank, for whoever waits for that to end.
+final class SentCounts: Sendable {
+    private let count = Atomic(0)
+    var total: Int { count.load(ordering: .acquiring) }
+    func add() { count.add(1, ordering: .acquiringAndReleasing) }
+}
