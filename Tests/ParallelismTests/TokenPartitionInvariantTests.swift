@@ -1,0 +1,89 @@
+import Parallelism
+import TestSupport
+import Testing
+
+/// What every strategy owes for every total, degree and mix of requests.
+@Suite(.timeLimit(.minutes(2))) struct `Every way to deal rows` {
+    static let seed = UInt64.random(in: 0 ... .max)
+
+    /// Every total from 1 to four squares of the degree, cut at random into up to four requests, some of them empty.
+    static func eachBatch(_ ranks: Int, _ body: ([Int]) -> Void) {
+        var draw = SplitMix64(seed: seed)
+        for total in 1...4 * ranks * ranks {
+            for requests in 1...4 {
+                let ends = (1..<requests).map { _ in draw.below(total + 1) }.sorted() + [total]
+                body(zip([0] + ends, ends).map { $1 - $0 })
+            }
+        }
+    }
+
+    @Test(arguments: PartitionStrategy.allCases, 1...8)
+    func `is undone by gathering, and its counts add up`(strategy: PartitionStrategy, ranks: Int) {
+        var problems: [[Int]] = []
+        Self.eachBatch(ranks) { lengths in
+            let partition = TokenPartition(strategy, lengths: lengths, ranks: ranks)
+            let total = lengths.reduce(0, +)
+            let gathered = partition.rows.flatMap { $0 }
+            let isWhole = gathered.sorted() == Array(0..<total) && partition.rows.map(\.count).reduce(0, +) == total
+            let isUndone = partition.gatheredOrder.map { gathered[$0] } == Array(0..<total)
+            // Of each request too.
+            var first = 0
+            let addsUp = lengths.allSatisfy { length in
+                defer { first += length }
+                let own = partition.rows.map { $0.count { (first..<first + length).contains($0) } }
+                return own.reduce(0, +) == length
+            }
+            if !isWhole || !isUndone || !addsUp { problems.append(lengths) }
+        }
+        #expect(problems == [], "seed \(Self.seed)")
+    }
+
+    /// Dealing in turn evens out the whole batch; cutting evens out each request, and those that are too short to be cut
+    /// together.
+    @Test(arguments: PartitionStrategy.allCases, 1...8)
+    func `gives ranks nearly equal numbers of rows`(strategy: PartitionStrategy, ranks: Int) {
+        var problems: [[Int]] = []
+        Self.eachBatch(ranks) { lengths in
+            let counts = TokenPartition(strategy, lengths: lengths, ranks: ranks).rows.map(\.count)
+            let blocks = strategy == .zigzag ? 2 * ranks : ranks
+            let cut = lengths.count { $0 >= blocks }
+            let most = strategy == .interleaved ? 1 : cut + (cut < lengths.count ? 1 : 0)
+            if counts.max()! - counts.min()! > most { problems.append(lengths) }
+        }
+        #expect(problems == [], "seed \(Self.seed)")
+    }
+
+    /// Of request i, which begins at row s, rank c gets `⌊(s + len − c + N − 1)/N⌋ − ⌊(s − c + N − 1)/N⌋` rows.
+    @Test(arguments: 1...8) func `counts interleaved rows as the floor formula does`(ranks: Int) {
+        var problems: [[Int]] = []
+        Self.eachBatch(ranks) { lengths in
+            let rows = TokenPartition(.interleaved, lengths: lengths, ranks: ranks).rows
+            var first = 0
+            for length in lengths {
+                for rank in 0..<ranks {
+                    let before = (first - rank + ranks - 1) / ranks
+                    let until = (first + length - rank + ranks - 1) / ranks
+                    let own = rows[rank].filter { (first..<first + length).contains($0) }
+                    if own.count != until - before || !own.allSatisfy({ $0 % ranks == rank }) {
+                        problems.append(lengths)
+                    }
+                }
+                first += length
+            }
+        }
+        #expect(problems == [], "seed \(Self.seed)")
+    }
+
+    /// A row sees itself and those before it, so that is its work; a block of rows is what zigzag deals.
+    @Test(arguments: 1...8) func `evens out causal work by zigzag to within a block`(ranks: Int) {
+        for length in 2 * ranks...max(4 * ranks * ranks, 2 * ranks + 1) {
+            let work = TokenPartition(.zigzag, lengths: [length], ranks: ranks).rows
+                .map { rows in rows.reduce(0) { $0 + $1 + 1 } }
+            let block = (length + 2 * ranks - 1) / (2 * ranks)
+            #expect(work.max()! - work.min()! <= block * length, "\(length) rows")
+            // Better than that: to within two rows; and exactly where all blocks are equal.
+            #expect(work.max()! - work.min()! <= 2 * length, "\(length) rows")
+            if length % (2 * ranks) == 0 { #expect(work.max()! == work.min()!, "\(length) rows") }
+        }
+    }
+}
