@@ -1,5 +1,5 @@
 package import Foundation
-import KVCache
+package import KVCache
 package import Models
 package import Parallelism
 import Synchronization
@@ -12,6 +12,8 @@ import Tensors
 package final class RankPool: Sendable {
     private let configuration: ParallelConfiguration
     private let world: ThreadWorld
+    /// What the ranks have stored of their rows.
+    package let cache: CacheStore
     private let inboxes: [Inbox]
     private let threads = DispatchGroup()
     private let state = Mutex(State())
@@ -46,6 +48,7 @@ package final class RankPool: Sendable {
             pages: configuration.scheduler(for: model).totalPages)
         self.configuration = parallel
         self.world = world
+        self.cache = cache
         self.progress = progress
         inboxes = (0..<parallel.world).map { _ in Inbox() }
         state.withLock { $0.status = (0..<parallel.world).map { RankStatus(rank: $0, mesh: parallel.mesh) } }

@@ -14,6 +14,13 @@ import CKernels
         self.entries = entries
     }
 
+    /// A copy of an entry. Allocates: for tests and reports.
+    package func bytes(ofEntry entry: Int) -> [UInt8] {
+        precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
+        let size = width * dtype.bytes
+        return unsafe Array(UnsafeRawBufferPointer(start: base + entry * size, count: size))
+    }
+
     var kernelValue: braid_lane {
         unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width))
     }

@@ -1,0 +1,119 @@
+import Inference
+import Parallelism
+import TestSupport
+import Testing
+
+/// Who owns which row of a step.
+@Suite(.timeLimit(.minutes(1))) struct `A deal` {
+    /// Fixed seeds, and one that differs from run to run; a failure prints the seed.
+    static let seeds = Array(1...300) + [UInt64.random(in: 0 ... .max)]
+
+    private static func configuration(_ draw: inout SplitMix64) -> ParallelConfiguration {
+        ParallelConfiguration(
+            data: 1 + draw.below(4), context: 1 + draw.below(8), tensor: 1 + draw.below(4),
+            strategy: PartitionStrategy.allCases[draw.below(3)])
+    }
+
+    /// Prompts, later chunks of prompts and decode rows in random order, some of them to be scored or sampled from.
+    static func plan(_ groups: Int, _ draw: inout SplitMix64) -> StepPlan {
+        let chunks = (0..<draw.below(9)).map { number in
+            let isDecoding = draw.below(2) == 0
+            let count = isDecoding ? 1 : 1 + draw.below(draw.below(2) == 0 ? 4 : 60)
+            let scored = (0..<count).filter { _ in draw.below(6) == 0 }
+            return StepPlan.Chunk(
+                request: UInt64(number), group: draw.below(groups),
+                tokens: (0..<count).map { _ in Int32(draw.below(100)) }, start: draw.below(2) == 0 ? 0 : draw.below(50),
+                pages: [],
+                sample: isDecoding || draw.below(2) == 0 ? .init(parameters: SamplingParameters(), position: 0) : nil,
+                score: scored.map { StepPlan.ScoreRow(row: $0, target: 0) })
+        }
+        return StepPlan(number: 0, chunks: chunks)
+    }
+
+    @Test(arguments: seeds) func `gives every row to exactly one rank, in its request's data group`(seed: UInt64) {
+        var draw = SplitMix64(seed: seed)
+        let configuration = Self.configuration(&draw)
+        let plan = Self.plan(configuration.data, &draw)
+        let deal = Deal(plan, configuration)
+        #expect(deal.rows.count == configuration.stageRanks)
+        let all = deal.rows.joined().map { [$0.chunk, $0.offset] }
+        let wanted = plan.chunks.indices.flatMap { chunk in plan.chunks[chunk].tokens.indices.map { [chunk, $0] } }
+        #expect(all.sorted { $0.lexicographicallyPrecedes($1) } == wanted, "seed \(seed)")
+        for (rank, rows) in deal.rows.enumerated() {
+            let group = configuration.mesh.coordinate(of: rank, on: .data)
+            #expect(rows.allSatisfy { plan.chunks[$0.chunk].group == group }, "seed \(seed), rank \(rank)")
+            let order = rows.map { [$0.chunk, $0.offset] }
+            #expect(order == order.sorted { $0.lexicographicallyPrecedes($1) }, "seed \(seed), rank \(rank)")
+        }
+    }
+
+    /// The ranks that share heads are one context rank: their rows, one after the other, are what it would own alone.
+    @Test(arguments: seeds) func `divides a context rank's rows among those that share heads`(seed: UInt64) {
+        var draw = SplitMix64(seed: seed)
+        let configuration = Self.configuration(&draw)
+        let plan = Self.plan(configuration.data, &draw)
+        var single = configuration
+        single.tensor = 1
+        let (deal, whole) = (Deal(plan, configuration), Deal(plan, single))
+        for (rank, rows) in whole.rows.enumerated() {
+            let sharing = deal.rows[rank * configuration.tensor..<(rank + 1) * configuration.tensor]
+            #expect(Array(sharing.joined()) == rows, "seed \(seed)")
+            #expect(sharing.map(\.count).max()! - sharing.map(\.count).min()! <= 1, "seed \(seed)")
+        }
+    }
+
+    @Test(arguments: seeds) func `lists every output once, beside its row`(seed: UInt64) {
+        var draw = SplitMix64(seed: seed)
+        let configuration = Self.configuration(&draw)
+        let plan = Self.plan(configuration.data, &draw)
+        let deal = Deal(plan, configuration)
+        for (chunk, work) in plan.chunks.enumerated() {
+            let places = deal.outputs.joined().filter { $0.chunk == chunk }.map(\.place)
+            #expect(places.sorted() == Array(work.outputRows.indices), "seed \(seed), chunk \(chunk)")
+        }
+        for (rows, outputs) in zip(deal.rows, deal.outputs) {
+            #expect(outputs.map(\.row) == outputs.map(\.row).sorted(), "seed \(seed)")
+            for output in outputs {
+                let row = rows[output.row]
+                #expect(row.chunk == output.chunk, "seed \(seed)")
+                #expect(row.offset == plan.chunks[row.chunk].outputRows[output.place], "seed \(seed)")
+            }
+        }
+    }
+
+    /// How many keys each row sees is its position's business and nobody else's.
+    @Test(arguments: seeds) func `lets rows see as many keys as on one rank`(seed: UInt64) {
+        var draw = SplitMix64(seed: seed)
+        let configuration = Self.configuration(&draw)
+        let plan = Self.plan(configuration.data, &draw)
+        func visible(_ deal: Deal) -> [[Int]] {
+            plan.chunks.indices.map { chunk in
+                deal.rows.joined().filter { $0.chunk == chunk }.map { plan.chunks[chunk].start + $0.offset + 1 }
+                    .sorted()
+            }
+        }
+        // One rank has one data group.
+        let alone = StepPlan(
+            number: 0,
+            chunks: plan.chunks.map { chunk in
+                var chunk = chunk
+                chunk.group = 0
+                return chunk
+            })
+        #expect(visible(Deal(plan, configuration)) == visible(Deal(alone, ParallelConfiguration())), "seed \(seed)")
+    }
+
+    @Test func `deals decode rows over context ranks in turn`() {
+        let chunks = (0..<7).map {
+            StepPlan.Chunk(
+                request: $0, tokens: [1], start: 20, pages: [],
+                sample: .init(parameters: SamplingParameters(), position: 21))
+        }
+        for strategy in PartitionStrategy.allCases {
+            let deal = Deal(
+                StepPlan(number: 0, chunks: chunks), ParallelConfiguration(context: 4, strategy: strategy))
+            #expect(deal.rows.map(\.count) == [2, 2, 2, 1])
+            #expect(deal.outputs.map(\.count) == [2, 2, 2, 1])
+        }
+    }
+}
