@@ -11,26 +11,47 @@ extension Scheduler {
             sequences[entry.request]!.isYielding = false
         }
         admit()
-        let decoding = running.entries.count { sequences[$0.request]!.isDecoding }
-        var prefillRows = configuration.maxRowsPerStep - decoding
         var decodeRows = decodeRowsPerStep
+        let decoding = decodingRequests
+        var prefillRows = configuration.maxRowsPerStep - min(decoding.count, decodeRows)
         var chunks: [StepPlan.Chunk] = []
-        for entry in running.entries {
+        for request in turns(of: decoding, rows: decodeRows) {
             // A request before this one may have taken its pages and put it back into the queue.
-            guard let state = sequences[entry.request], state.phase == .running, !state.isYielding else { continue }
+            guard let state = sequences[request], state.phase == .running, !state.isYielding else { continue }
             let wanted = state.isDecoding ? min(1, decodeRows) : min(rowsWanted(state), prefillRows)
-            let rows = takePages(for: entry.request, rows: wanted)
+            let rows = takePages(for: request, rows: wanted)
             guard rows > 0 else { continue }
             if state.isDecoding { decodeRows -= rows } else { prefillRows -= rows }
-            chunks.append(sequences[entry.request]!.chunk(rows: rows))
-            sequences[entry.request]!.planned += rows
-            sequences[entry.request]!.stepsInFlight += 1
+            chunks.append(sequences[request]!.chunk(rows: rows))
+            sequences[request]!.planned += rows
+            sequences[request]!.stepsInFlight += 1
+            sequences[request]!.lastPlan = counters.plans
         }
         guard !chunks.isEmpty else { return nil }
         let plan = StepPlan(number: counters.plans, chunks: chunks)
         counters.plans += 1
         inFlight.append(plan)
         return plan
+    }
+
+    /// The running requests in the order in which they are given rows.
+    ///
+    /// Where a step has fewer rows than requests decode, it is the turn of those that have waited longest; the others
+    /// come last, for the rows of those that cannot have the pages they need.
+    private func turns(of decoding: [UInt64], rows: Int) -> [UInt64] {
+        let order = running.entries.map(\.request)
+        guard decoding.count > rows else { return order }
+        let longestWaiting = decoding.enumerated().sorted {
+            (sequences[$0.element]!.lastPlan, $0.offset) < (sequences[$1.element]!.lastPlan, $1.offset)
+        }.map(\.element)
+        let others = longestWaiting.dropFirst(rows)
+        let late = Set(others)
+        return order.filter { !late.contains($0) } + others
+    }
+
+    /// In the order of service.
+    private var decodingRequests: [UInt64] {
+        running.entries.map(\.request).filter { sequences[$0]!.isDecoding }
     }
 
     /// So many that all steps in flight together have every decoding request once.

@@ -5,7 +5,8 @@ import KVCache
 ///
 /// Order of service is by *precedence*: larger priority first, then earlier arrival. From it follows the rest.
 /// - Requests are admitted in that order, and one that does not fit yet holds back those behind it.
-/// - A step has one row for every decoding request, then prompt chunks in that order while rows are left.
+/// - A step has one row for every decoding request, then prompt chunks in that order while rows are left. Where several
+///   steps are in flight at once, the decoding requests are spread over them and take turns.
 /// - Pages are taken as tokens need them. Where none is free, the running request last in order gives back all of
 ///   its own, if it comes after the one in need, and is put back into the queue at its old place; otherwise the one in
 ///   need waits. A request that arrives with a larger priority takes places and pages in the same way.

@@ -25,6 +25,8 @@ struct SequenceState: Sendable {
     var planned = 0
     /// Steps that were handed out with rows of this request and have not come back.
     var stepsInFlight = 0
+    /// The number of the last plan with rows of this request.
+    var lastPlan = -1
     /// Another request needs its pages: it gets no new steps until they can be taken.
     var isYielding = false
     /// The data group whose ranks compute it.

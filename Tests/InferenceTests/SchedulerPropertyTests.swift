@@ -1,4 +1,5 @@
 import Inference
+import TestSupport
 import Testing
 
 /// Thousands of random submissions, steps, aborts and failures on small, crowded caches.
@@ -28,7 +29,11 @@ struct SchedulerPropertyTests {
             seen.formUnion(run.seen)
         }
         #expect(preemptions > 50)
-        #expect(seen == ["abort in flight", "abort", "failure", "overload", "refusal", "waiting"])
+        let unusual: Set = [
+            "abort in flight", "abort", "failure", "overload", "refusal", "waiting", "several steps in flight",
+            "two chunks of a prompt in flight", "late result", "end in flight",
+        ]
+        #expect(seen == unusual)
     }
 }
 
@@ -39,14 +44,17 @@ private struct RandomRun {
     /// Which unusual things have happened.
     private(set) var seen: Set<String> = []
 
-    private var random: Generator
+    private var random: SplitMix64
     private var requests: [UInt64: GenerationRequest] = [:]
-    private var plan: StepPlan?
+    /// Steps on their way, in the order in which they were handed out; the ranks are done with the first ones.
+    private var flights: [(plan: StepPlan, result: StepResult?)] = []
+    /// The data group each running request is computed in.
+    private var groups: [UInt64: Int] = [:]
     private var nextID: UInt64 = 0
 
     init(seed: UInt64) {
         self.seed = seed
-        var random = Generator(state: seed)
+        var random = SplitMix64(seed: seed)
         let pageSize = 1 << random.below(4)
         var configuration = SchedulerConfiguration(
             totalPages: (30 + random.below(60)) / pageSize, contextLength: 40, vocabularySize: 30)
@@ -55,6 +63,8 @@ private struct RandomRun {
         configuration.maxQueuedRequests = 1 + random.below(12)
         configuration.chunkedPrefillSize = [nil, 1, 3, 8][random.below(4)]
         configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
+        configuration.maxStepsInFlight = 1 + random.below(4)
+        configuration.dataGroups = 1 + random.below(4)
         rig = Rig(configuration)
         self.random = random
     }
@@ -63,7 +73,19 @@ private struct RandomRun {
         switch random.below(16) {
         case 0..<4: submit()
         case 4: abort()
-        default: plan == nil ? begin() : finish()
+        default: advance()
+        }
+    }
+
+    /// Plans a step, lets the ranks compute one, or hands the result of one back, whatever can be done.
+    private mutating func advance() {
+        let isFull = flights.count == rig.scheduler.configuration.maxStepsInFlight
+        switch random.below(3) {
+        case 0 where !isFull: begin()
+        case 1 where flights.contains { $0.result == nil }: compute()
+        case _ where flights.first?.result != nil: finish()
+        case _ where flights.isEmpty: begin()
+        default: compute()
         }
     }
 
@@ -72,7 +94,7 @@ private struct RandomRun {
         rig.scheduler.drain()
         var steps = 0
         while !rig.scheduler.isIdle {
-            plan == nil ? begin() : finish()
+            advance()
             steps += 1
             try #require(steps < 20_000, "seed \(seed): the requests do not end")
             try #require(rig.scheduler.checkInvariants() == [], "seed \(seed)")
@@ -115,26 +137,52 @@ private struct RandomRun {
     private mutating func abort() {
         let id = 1 + UInt64(random.below(Int(nextID) + 1))
         let events = rig.scheduler.abort(id)
-        let isInFlight = plan?.chunks.contains { $0.request == id } ?? false
+        let isInFlight = flights.contains { $0.plan.chunks.contains { $0.request == id } }
         if !events.isEmpty { seen.insert(isInFlight ? "abort in flight" : "abort") }
         rig.record(events)
     }
 
     private mutating func begin() {
         let status = rig.scheduler.status
-        plan = rig.scheduler.nextStep()
-        #expect((plan == nil) == (status.running + status.queued == 0), "seed \(seed): work is left")
-        guard let plan else { return }
-        #expect(rows(plan).values.reduce(0, +) <= rig.scheduler.configuration.maxRowsPerStep, "seed \(seed)")
+        let next = rig.scheduler.nextStep()
+        if flights.isEmpty {
+            #expect((next == nil) == (status.running + status.queued == 0), "seed \(seed): work is left")
+        }
+        guard let plan = next else { return }
+        let (rows, configuration) = (rows(plan), rig.scheduler.configuration)
+        #expect(rows.values.reduce(0, +) <= configuration.maxRowsPerStep, "seed \(seed)")
+        #expect(plan.chunks.allSatisfy { $0.group < configuration.dataGroups }, "seed \(seed)")
+        for chunk in plan.chunks {
+            // A request that starts anew may come to another group.
+            if chunk.start == 0 { groups[chunk.request] = chunk.group }
+            #expect(groups[chunk.request] == chunk.group, "seed \(seed): its keys are in another group")
+        }
         if rig.scheduler.status.running > plan.chunks.count { seen.insert("waiting") }
+        if !flights.isEmpty { seen.insert("several steps in flight") }
+        let others = flights.flatMap(\.plan.chunks)
+        for chunk in plan.chunks where others.contains(where: { $0.request == chunk.request }) {
+            #expect(chunk.start > 0, "seed \(seed)")
+            seen.insert("two chunks of a prompt in flight")
+        }
+        flights.append((plan, nil))
+    }
+
+    /// The ranks compute the steps in their order, but when they like.
+    private mutating func compute() {
+        let index = flights.firstIndex { $0.result == nil }!
+        flights[index].result = rig.ranks.run(flights[index].plan)
+        if index > 0 { seen.insert("late result") }
     }
 
     private mutating func finish() {
-        var result = rig.ranks.run(plan!)
-        plan = nil
+        var result = flights.removeFirst().result!
         for index in result.chunks.indices where random.below(200) == 0 {
-            result.chunks[index] = StepResult.ChunkResult(request: result.chunks[index].request, failure: "NaN")
+            let request = result.chunks[index].request
+            result.chunks[index] = StepResult.ChunkResult(request: request, failure: "NaN")
             seen.insert("failure")
+            if flights.contains(where: { $0.plan.chunks.contains { $0.request == request } }) {
+                seen.insert("end in flight")
+            }
         }
         rig.record(rig.scheduler.finish(result))
     }
@@ -159,17 +207,5 @@ private struct RandomRun {
         let configuration = rig.scheduler.configuration
         let slots = configuration.totalPages * configuration.pageSize
         return request.sampling.maxNewTokens ?? min(40 - request.prompt.count, slots - request.prompt.count + 1)
-    }
-}
-
-/// SplitMix64.
-private struct Generator {
-    var state: UInt64
-
-    mutating func below(_ bound: Int) -> Int {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return Int((mixed ^ (mixed >> 31)) % UInt64(bound))
     }
 }
