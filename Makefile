@@ -16,7 +16,7 @@ PORT ?= 30000
 DEMO := Models/demo
 DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
 
-.PHONY: help setup build build-tests demo serve test unit-tests end-to-end-tests check format bench oracle clean
+.PHONY: help setup build build-tests demo serve test unit-tests end-to-end-tests check sanitize format bench oracle clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -53,6 +53,9 @@ end-to-end-tests: build-tests .venv-test ## OpenAI's client against a running se
 
 check: build-tests ## The rules that are not tests: format, arrows, warnings, …
 	@Scripts/check
+
+sanitize: setup ## The tests of ranks under the thread sanitizer
+	@Scripts/sanitize
 
 format: ## Rewrite the Swift sources in the committed format
 	swift format --in-place --recursive --parallel Sources Tests Package.swift
