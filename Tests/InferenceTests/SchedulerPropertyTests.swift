@@ -5,7 +5,7 @@ import Testing
 /// Thousands of random submissions, steps, aborts and failures on small, crowded caches.
 struct SchedulerPropertyTests {
     /// Fixed seeds, and one that differs from run to run; a failure prints the seed.
-    static let seeds: [UInt64] = (1...24).map { $0 } + [UInt64.random(in: 0 ... .max)]
+    static let seeds: [UInt64] = (1...100).map { $0 } + [UInt64.random(in: 0 ... .max)]
 
     @Test(.timeLimit(.minutes(2)), arguments: seeds)
     func `every request gets what it would get alone, and the pages add up`(seed: UInt64) throws {
@@ -48,6 +48,9 @@ private struct RandomRun {
     private var requests: [UInt64: GenerationRequest] = [:]
     /// Steps on their way, in the order in which they were handed out; the ranks are done with the first ones.
     private var flights: [(plan: StepPlan, result: StepResult?)] = []
+    /// The request that is served first, and how many plans it has waited for a row.
+    private var first: UInt64?
+    private var waited = 0
     /// The data group each running request is computed in.
     private var groups: [UInt64: Int] = [:]
     private var nextID: UInt64 = 0
@@ -164,7 +167,19 @@ private struct RandomRun {
             #expect(chunk.start > 0, "seed \(seed)")
             seen.insert("two chunks of a prompt in flight")
         }
+        expectFirstToProgress(plan)
         flights.append((plan, nil))
+    }
+
+    /// Whoever comes first waits for its own steps, for its turn among as many steps as there may be, and for those who
+    /// must give way to it to come back; not for ever.
+    private mutating func expectFirstToProgress(_ plan: StepPlan) {
+        let live = requests.keys.filter { rig.transcripts[$0]!.end == nil }
+        let now = live.min { (-requests[$0]!.priority, $0) < (-requests[$1]!.priority, $1) }
+        let isServed = (flights.map(\.plan) + [plan]).contains { $0.chunks.contains { $0.request == now } }
+        waited = now == first && !isServed ? waited + 1 : 0
+        first = now
+        #expect(waited <= 3 * rig.scheduler.configuration.maxStepsInFlight, "seed \(seed): \(now!) waits for ever")
     }
 
     /// The ranks compute the steps in their order, but when they like.

@@ -76,7 +76,7 @@ import Testing
             for output in outputs {
                 let row = rows[output.row]
                 #expect(row.chunk == output.chunk, "seed \(seed)")
-                #expect(row.offset == plan.chunks[row.chunk].outputRows[output.place], "seed \(seed)")
+                #expect(row.offset == plan.chunks[output.chunk].outputRows[output.place], "seed \(seed)")
             }
         }
     }
