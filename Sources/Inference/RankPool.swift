@@ -35,10 +35,10 @@ package final class RankPool: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
-    ///   - isRecording: whether every stage of every layer is kept, for parity tests.
+    ///   - recording: stages whose values are kept, for parity tests; none in service.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
-        _ model: any Model, _ configuration: EngineConfiguration, isRecording: Bool = false,
+        _ model: any Model, _ configuration: EngineConfiguration, recording stages: Set<Stage> = [],
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
         let parallel = configuration.parallel
@@ -57,7 +57,7 @@ package final class RankPool: Sendable {
             threads.enter()
             let thread = Thread { [self] in
                 let seat = Seat(parallel, rank: rank, world: world, kernels: kernels)
-                run(RankWorker(model, cache, seat, recorder: isRecording ? StageRecorder() : nil))
+                run(RankWorker(model, cache, seat, recorder: stages.isEmpty ? nil : StageRecorder(only: stages)))
                 threads.leave()
             }
             thread.name = "braid rank \(rank)"
@@ -138,6 +138,11 @@ extension RankPool {
     /// Runs one step and waits for it. For benchmarks and tests, which have no engine; nothing else may be on its way.
     package func run(_ plan: StepPlan) throws(GroupFailure) -> Outcome {
         submit(plan)
+        return try awaitResult()
+    }
+
+    /// Waits for the first step on its way; there must be one.
+    package func awaitResult() throws(GroupFailure) -> (result: StepResult, records: StageRecords) {
         while true {
             if let done = nextResult() { return done }
             try world.alarm.check()

@@ -61,7 +61,8 @@ final class RankWorker {
         let attended = deal.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
             own: rows(own, deal.plan, maps), tokens: tokens, slots: slots,
-            attended: rows(attended, deal.plan, maps), outputs: outputs, cache: cache, recorder: recorder)
+            attended: rows(attended, deal.plan, maps), outputs: outputs, cache: cache,
+            recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
 
     private func rows(_ rows: [Deal.Row], _ plan: StepPlan, _ maps: [PageMap]) -> Step.Rows {

@@ -12,12 +12,22 @@ package struct StageRecords: Sendable {
     package struct Key: Hashable, Sendable {
         package let layer: Int
         package let stage: Stage
+
+        package init(layer: Int, stage: Stage) {
+            self.layer = layer
+            self.stage = stage
+        }
     }
 
     /// A row, whatever rank computed it.
     package struct Place: Hashable, Sendable, Comparable {
         package let request: UInt64
         package let position: Int
+
+        package init(request: UInt64, position: Int) {
+            self.request = request
+            self.position = position
+        }
 
         package static func < (a: Place, b: Place) -> Bool { (a.request, a.position) < (b.request, b.position) }
     }
@@ -32,7 +42,7 @@ package struct StageRecords: Sendable {
         return rows.keys.sorted().map { rows[$0]! }
     }
 
-    /// Adds what another rank recorded.
+    /// Adds what another rank, or a later step, recorded.
     package mutating func merge(_ other: StageRecords) {
         for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
     }
@@ -41,8 +51,13 @@ package struct StageRecords: Sendable {
 /// One rank's recorder. One thread.
 package final class StageRecorder {
     package private(set) var records = StageRecords()
+    private let stages: Set<Stage>
 
-    package init() {}
+    /// - Parameter stages: what to keep; the rest costs nothing but a look.
+    package init(only stages: Set<Stage> = Set(Stage.allCases)) { self.stages = stages }
+
+    /// Whether a model's layers have anything to record: all but the logits is theirs.
+    package var wantsLayers: Bool { stages != [.logits] }
 
     package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] { records.rows(stage, layer: layer) }
 
@@ -54,6 +69,7 @@ package final class StageRecorder {
 
     /// Records rows `first ..< first + value.rows` of `rows`.
     func record(_ stage: Stage, layer: Int, _ value: View, of rows: Step.Rows, from first: Int = 0) {
+        guard stages.contains(stage) else { return }
         for row in 0..<value.rows {
             record(stage, layer: layer, value.rows(row..<row + 1).elements, of: rows, row: first + row)
         }
@@ -65,6 +81,7 @@ package final class StageRecorder {
     }
 
     package func record(_ stage: Stage, layer: Int, _ value: [Float], request: UInt64, position: Int) {
+        guard stages.contains(stage) else { return }
         let place = StageRecords.Place(request: request, position: position)
         records.values[StageRecords.Key(layer: layer, stage: stage), default: [:]][place] = value
     }

@@ -44,7 +44,7 @@ package struct ModelShape: Sendable, Equatable {
     /// The expert degrees that `ranks` ranks can have, ascending; the rest of the ranks share each expert's width.
     ///
     /// 1 is always among them: each rank has rows of its own and can keep all experts for those.
-    func expertDegrees(ranks: Int) -> [Int] {
+    package func expertDegrees(ranks: Int) -> [Int] {
         (1...ranks).filter { degree in
             ranks % degree == 0 && experts % degree == 0
                 && (degree == 1 || Self.shares(expertWidth, over: ranks / degree))
@@ -53,7 +53,7 @@ package struct ModelShape: Sendable, Equatable {
 
     /// The ranks that share each expert's width, of `ranks` with this legal expert degree: 1 where the width cannot be
     /// shared and every rank keeps the experts whole.
-    func expertTensor(expert: Int, ranks: Int) -> Int {
+    package func expertTensor(expert: Int, ranks: Int) -> Int {
         Self.shares(expertWidth, over: ranks / expert) ? ranks / expert : 1
     }
 }

@@ -3,7 +3,8 @@ import Foundation
 /// A line on standard error that shows how far something is; silent when that is not a terminal.
 final class ProgressBar {
     private let title: String
-    private let isWatched = isatty(STDERR_FILENO) == 1
+    /// Whether anybody sees it.
+    let isWatched = isatty(STDERR_FILENO) == 1
     private var lastPercent = -1
 
     init(_ title: String) { self.title = title }

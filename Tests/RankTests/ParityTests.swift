@@ -14,7 +14,7 @@ import Testing
                 configuration.pageSize = 4
                 configuration.maxTotalTokens = 4096
                 configuration.parallel = parallel
-                let pool = RankPool(model, configuration, isRecording: true)
+                let pool = RankPool(model, configuration, recording: Set(Stage.allCases))
                 defer { pool.stop() }
                 var sampling = SamplingParameters()
                 sampling.temperature = 0

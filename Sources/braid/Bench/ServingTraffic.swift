@@ -1,4 +1,5 @@
 import Foundation
+import Inference
 
 /// Which requests a serving benchmark sends, and when: a function of its members alone.
 package struct ServingTraffic: Sendable, Equatable {

@@ -1,5 +1,3 @@
-import Inference
-
 /// Random numbers that are the same for the same seed and stream, whatever else is drawn.
 package struct SeededGenerator: RandomNumberGenerator, Sendable {
     private let seed: UInt64

@@ -1,0 +1,101 @@
+/// Some requests served together, to be served by one rank and by many: a function of its numbers alone.
+package struct BatchMix: Sendable {
+    /// What is hard about a mix.
+    package enum Kind: Int, Sendable, CaseIterable {
+        /// One long prompt, all of it scored.
+        case long = 1
+        /// Many requests of a few tokens, fewer rows than ranks in most steps.
+        case short
+        /// Short and long, greedy and sampled, scored and not.
+        case mixed
+        /// More than the cache holds, with priorities: requests wait, are preempted and computed again.
+        case crowded
+    }
+
+    package let kind: Kind
+    /// By the number they are submitted under, from 1.
+    package let requests: [GenerationRequest]
+    package let pageSize: Int
+    /// Tokens of the cache.
+    package let totalTokens: Int
+
+    /// What a model asks of a mix.
+    package struct Measure: Sendable {
+        /// Tokens of the longest prompts: more than a row selects, where the model selects keys.
+        package var longestPrompt: Int
+        package var contextLength: Int
+        package var vocabularySize: Int
+
+        package init(longestPrompt: Int, contextLength: Int, vocabularySize: Int) {
+            precondition(longestPrompt > 0 && vocabularySize > 0, "prompts of no tokens")
+            self.longestPrompt = longestPrompt
+            self.contextLength = contextLength
+            self.vocabularySize = vocabularySize
+        }
+
+        /// For a model whose rows select at most so many keys; `nil` where they attend to all.
+        package init(selecting keys: Int?, contextLength: Int, vocabularySize: Int) {
+            let wanted = keys.map { $0 + $0 / 4 + 8 } ?? 68
+            self.init(
+                longestPrompt: max(1, min(wanted, contextLength - BatchMix.mostNewTokens)),
+                contextLength: contextLength, vocabularySize: vocabularySize)
+        }
+    }
+
+    /// New tokens of a request, at most.
+    package static let mostNewTokens = 12
+    /// Elements of all rows of logits that are kept of a mix, about.
+    private static let logitBudget = 1 << 22
+
+    package init(_ kind: Kind, _ measure: Measure, seed: UInt64) {
+        self.kind = kind
+        var random = SeededGenerator(seed: seed, stream: UInt64(kind.rawValue))
+        let lengths = Self.lengths(kind, longest: measure.longestPrompt, &random)
+        let scored = max(1, Self.logitBudget / measure.vocabularySize / lengths.count)
+        requests = lengths.enumerated().map { number, length in
+            Self.request(number, of: kind, length: length, scored: scored, measure, &random)
+        }
+        let pageSize = [.long: 16, .short: 1, .mixed: 8, .crowded: 4][kind]!
+        self.pageSize = pageSize
+        let needs = requests.map { request in
+            (request.prompt.count + request.sampling.maxNewTokens! + pageSize - 1) / pageSize * pageSize
+        }
+        // Crowded: the largest, half of it more, and a page of growth.
+        totalTokens = kind == .crowded ? needs.max()! * 3 / 2 + pageSize : needs.reduce(0, +) + pageSize
+    }
+
+    private static func lengths(_ kind: Kind, longest: Int, _ random: inout SeededGenerator) -> [Int] {
+        func upTo(_ most: Int) -> Int { Int.random(in: 1...max(most, 1), using: &random) }
+        switch kind {
+        case .long: return [longest]
+        case .short: return [1, min(2, longest)] + (0..<5).map { _ in upTo(min(6, longest)) }
+        case .mixed: return [upTo(longest), 1, longest, upTo(min(8, longest)), longest - upTo((longest + 3) / 4) + 1]
+        case .crowded: return (0..<4).map { _ in upTo(longest) } + [longest]
+        }
+    }
+
+    private static func request(
+        _ number: Int, of kind: Kind, length: Int, scored: Int, _ measure: Measure, _ random: inout SeededGenerator
+    ) -> GenerationRequest {
+        var sampling = SamplingParameters()
+        sampling.seed = random.next()
+        if number % 2 == 0 {
+            sampling.temperature = 0
+        } else {
+            sampling.temperature = 0.8
+            sampling.topP = 0.9
+            sampling.repetitionPenalty = number % 4 == 1 ? 1.1 : 1
+            sampling.frequencyPenalty = number % 4 == 3 ? 0.5 : 0
+        }
+        let wanted = kind == .crowded ? mostNewTokens - number % 3 : 3 + number % 3
+        sampling.maxNewTokens = max(0, min(wanted, measure.contextLength - length))
+        // Some score the whole prompt, some its end, some nothing.
+        let isScored = kind == .long || number % 3 != 1
+        let start = max(0, length - scored, number % 3 == 2 ? length / 2 : 0)
+        let top = min(2, measure.vocabularySize)
+        return GenerationRequest(
+            prompt: random.tokens(length, vocabularySize: measure.vocabularySize), sampling: sampling,
+            logProbs: LogProbOptions(topCount: top, promptStart: isScored ? start : nil),
+            priority: kind == .crowded ? number / 2 % 2 : 0)
+    }
+}

@@ -1,0 +1,78 @@
+/// Every layout a model's shape allows, up to a number of ranks.
+///
+/// A degree of freedom that makes no difference in a layout is not varied: rows are dealt one way where there is one
+/// context rank, nothing is exchanged where every rank has all experts.
+package struct LayoutMatrix: Sendable {
+    /// All different; by number of ranks, one rank first.
+    package let layouts: [ParallelConfiguration]
+
+    /// - Parameters:
+    ///   - maxRanks: of all stages together, at least 1.
+    ///   - strategies: how rows may be dealt, at least one.
+    ///   - exchanges: how rows may reach their experts, at least one.
+    package init(
+        _ shape: ModelShape, maxRanks: Int, strategies: [PartitionStrategy] = PartitionStrategy.allCases,
+        exchanges: [ExpertExchangeKind] = ExpertExchangeKind.allCases
+    ) {
+        precondition(maxRanks > 0 && !strategies.isEmpty && !exchanges.isEmpty)
+        layouts = (1...maxRanks).flatMap { Self.degrees(world: $0, shape) }
+            .flatMap { Self.withExperts($0, shape) }
+            .flatMap { Self.withDense($0, shape) }
+            .flatMap { Self.withStages($0, shape) }
+            .flatMap { layout in
+                layout.context > 1 ? strategies.map { layout.with(\.strategy, $0) } : [layout]
+            }
+            .flatMap { layout in
+                layout.exchangesRows ? exchanges.map { layout.with(\.exchange, $0) } : [layout]
+            }
+    }
+
+    /// The factors `pipeline × data × context × tensor` of a number of ranks that divide heads and layers.
+    private static func degrees(world: Int, _ shape: ModelShape) -> [ParallelConfiguration] {
+        divisors(of: world).filter { $0 <= shape.layers }.flatMap { stages in
+            divisors(of: world / stages).flatMap { data in
+                divisors(of: world / stages / data).compactMap { context in
+                    let tensor = world / stages / data / context
+                    guard shape.heads % tensor == 0 else { return nil }
+                    return ParallelConfiguration(data: data, context: context, tensor: tensor, pipeline: stages)
+                }
+            }
+        }
+    }
+
+    /// Experts divided in every legal way, and whole on every rank.
+    private static func withExperts(_ layout: ParallelConfiguration, _ shape: ModelShape) -> [ParallelConfiguration] {
+        let ranks = layout.stageRanks
+        var divided = shape.expertDegrees(ranks: ranks).map { expert in
+            layout.with(\.expert, expert).with(\.expertTensor, shape.expertTensor(expert: expert, ranks: ranks))
+        }
+        if !divided.contains(layout) { divided.append(layout) }
+        return divided
+    }
+
+    private static func withDense(_ layout: ParallelConfiguration, _ shape: ModelShape) -> [ParallelConfiguration] {
+        layout.tensor > 1 && shape.feedForwardWidths.allSatisfy { ModelShape.shares($0, over: layout.tensor) }
+            ? [layout, layout.with(\.denseTensor, layout.tensor)] : [layout]
+    }
+
+    /// Stages of nearly equal length, and one long one behind short ones.
+    private static func withStages(_ layout: ParallelConfiguration, _ shape: ModelShape) -> [ParallelConfiguration] {
+        let stages = layout.pipeline
+        let even = (0..<stages).map { layout.layers(ofStage: $0, total: shape.layers).count }
+        let uneven = [Int](repeating: 1, count: stages - 1) + [shape.layers - stages + 1]
+        return even == uneven ? [layout] : [layout, layout.with(\.stageLayers, uneven)]
+    }
+
+    private static func divisors(of number: Int) -> [Int] { (1...number).filter { number % $0 == 0 } }
+}
+
+extension ParallelConfiguration {
+    /// Whether rows travel to their experts.
+    fileprivate var exchangesRows: Bool { stageRanks > 1 && !replicatesExperts }
+
+    fileprivate func with<Value>(_ path: WritableKeyPath<ParallelConfiguration, Value>, _ value: Value) -> Self {
+        var copy = self
+        copy[keyPath: path] = value
+        return copy
+    }
+}

@@ -1,0 +1,92 @@
+extension ParallelConfiguration {
+    /// A short name from which `init(notation:for:)` makes the same layout again, such as
+    /// `pp2:1,3 dp2 cp4 tp2 ep8 etp2 dense2 zigzag alltoall`. Degrees of 1 and what makes no difference are left out;
+    /// without `ep` and `etp` every rank has all experts of its layers.
+    package var notation: String {
+        var words: [String] = []
+        if pipeline > 1 { words.append("pp\(pipeline)" + (stageLayers.map { ":" + $0.commaList } ?? "")) }
+        let degrees = [
+            ("dp", data), ("cp", context), ("tp", tensor), ("ep", expert), ("etp", expertTensor),
+            ("dense", denseTensor),
+        ]
+        words += degrees.filter { $0.1 > 1 }.map { "\($0.0)\($0.1)" }
+        if context > 1 { words.append(strategy.rawValue) }
+        if stageRanks > 1 && !replicatesExperts { words.append(exchange == .gathered ? "gathered" : "alltoall") }
+        return words.isEmpty ? "one" : words.joined(separator: " ")
+    }
+
+    /// The layout with this name.
+    ///
+    /// - Throws: `NotationError` when the words make no layout, or none that this shape allows.
+    package init(notation: String, for shape: ModelShape) throws(NotationError) {
+        self.init()
+        for word in notation.split(separator: " ") { try read(String(word)) }
+        if pipeline < 1 || pipeline > shape.layers {
+            throw NotationError("there are \(shape.layers) layers for stages")
+        }
+        if let stageLayers, stageLayers.count != pipeline || stageLayers.reduce(0, +) != shape.layers {
+            throw NotationError(
+                "\(stageLayers.commaList) are not the layers of \(pipeline) stages, \(shape.layers) in all")
+        }
+        if shape.heads % tensor != 0 { throw NotationError("\(shape.heads) heads do not divide over tp\(tensor)") }
+        let isWhole = expert == 1 && expertTensor == 1
+        let isDivided =
+            shape.expertDegrees(ranks: stageRanks).contains(expert)
+            && shape.expertTensor(expert: expert, ranks: stageRanks) == expertTensor
+        if !isWhole && !isDivided {
+            throw NotationError("\(stageRanks) ranks cannot divide the experts into ep\(expert) etp\(expertTensor)")
+        }
+        let canShare = shape.feedForwardWidths.allSatisfy { ModelShape.shares($0, over: denseTensor) }
+        if denseTensor != 1 && (denseTensor != tensor || !canShare) {
+            throw NotationError("tp\(tensor) ranks cannot share the feed-forwards as dense\(denseTensor)")
+        }
+    }
+
+    private mutating func read(_ word: String) throws(NotationError) {
+        if word == "one" { return }
+        if word == "gathered" {
+            exchange = .gathered
+            return
+        }
+        if let strategy = PartitionStrategy(rawValue: word) {
+            self.strategy = strategy
+            return
+        }
+        if let exchange = ExpertExchangeKind(rawValue: word) {
+            self.exchange = exchange
+            return
+        }
+        let parts = word.split(separator: ":", maxSplits: 1)
+        let name = parts[0].prefix { !$0.isNumber }
+        // Nobody has more ranks than this, and products of six such numbers do not overflow.
+        guard let value = Int(parts[0].dropFirst(name.count)), (1...1024).contains(value) else {
+            throw NotationError("'\(word)' is no part of a layout; write for example cp4 tp2 ep8 zigzag alltoall")
+        }
+        switch name {
+        case "pp":
+            pipeline = value
+            if parts.count > 1 { stageLayers = try Self.layers(String(parts[1])) }
+            return
+        case "dp" where parts.count == 1: data = value
+        case "cp" where parts.count == 1: context = value
+        case "tp" where parts.count == 1: tensor = value
+        case "ep" where parts.count == 1: expert = value
+        case "etp" where parts.count == 1: expertTensor = value
+        case "dense" where parts.count == 1: denseTensor = value
+        default: throw NotationError("'\(word)' is no part of a layout; there are pp, dp, cp, tp, ep, etp and dense")
+        }
+    }
+
+    private static func layers(_ list: String) throws(NotationError) -> [Int] {
+        let fields = list.split(separator: ",", omittingEmptySubsequences: false)
+        let layers = fields.compactMap { Int($0) }.filter { (1...65_536).contains($0) }
+        guard layers.count == fields.count else { throw NotationError("'\(list)' are no numbers of layers") }
+        return layers
+    }
+}
+
+/// What is wrong with the name of a layout.
+package struct NotationError: Error, Equatable, CustomStringConvertible {
+    package let description: String
+    package init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,138 @@
+import Foundation
+import Inference
+import Models
+import Parallelism
+import Tokenization
+
+/// What `braid verify` prints: a line for each case, then a summary.
+struct VerificationReport {
+    private let command: Verify
+    private let plan: VerificationPlan
+    private let progress = ProgressBar("verifying")
+    private let began = ContinuousClock.now
+    private var number = 0
+    private var equal = 0
+    private var close = 0
+    private var largest: Float = 0
+    private var slowest: (candidate: VerificationCase, seconds: Double)?
+    private var different: [VerificationCase] = []
+
+    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int) {
+        self.command = command
+        self.plan = plan
+        if command.json { return }
+        let share = plan.cases.count < plan.total ? ", of which \(plan.cases.count) are tried" : ""
+        line("\(grouped(layouts)) layouts, \(grouped(plan.total)) cases\(share); seed \(command.seed)")
+    }
+
+    var differing: Int { different.count }
+
+    /// Says which case runs, so that one that ends the process is known.
+    mutating func begin(_ candidate: VerificationCase) {
+        number += 1
+        if command.json || progress.isWatched { return }
+        write(title(candidate))
+    }
+
+    mutating func end(
+        _ candidate: VerificationCase, _ verdict: Verification.Verdict, mustBeEqual: Bool, seconds: Double
+    ) {
+        switch verdict {
+        case .equal: equal += 1
+        case .close(let distance):
+            close += 1
+            largest = max(largest, distance)
+        case .different: different.append(candidate)
+        }
+        if seconds > slowest?.seconds ?? -1 { slowest = (candidate, seconds) }
+        progress.finish()
+        if command.json {
+            write(record(candidate, verdict, mustBeEqual: mustBeEqual, seconds: seconds).pythonText + "\n")
+        } else {
+            write((progress.isWatched ? title(candidate) : "") + " \(text(verdict)) \(rounded(seconds)) s\n")
+        }
+        progress.update(Double(number) / Double(plan.cases.count))
+    }
+
+    func finish() {
+        progress.finish()
+        let seconds = (ContinuousClock.now - began) / .seconds(1)
+        if command.json { return write(summary(seconds).pythonText + "\n") }
+        let rounding = close > 0 ? ", \(close) equal to 1e-5 (largest difference \(largest))" : ""
+        line("\n\(number) cases in \(rounded(seconds)) s: \(equal) equal\(rounding), \(differing) DIFFERENT")
+        if let slowest { line("slowest: \(rounded(slowest.seconds)) s, \(slowest.candidate.notation)") }
+        if plan.cases.count < plan.total {
+            line(
+                "sample:  \(grouped(number)) of \(grouped(plan.total)) cases; another with --seed, more with --layouts")
+        }
+        for candidate in different.prefix(3) { line("repeat:  \(command.command(repeating: candidate))") }
+        if differing > 3 { line("         … and \(differing - 3) more") }
+    }
+
+    private func title(_ candidate: VerificationCase) -> String {
+        let count = String(plan.cases.count)
+        let place = String(repeating: " ", count: count.count - String(number).count) + String(number)
+        return "\(place)/\(count) "
+            + candidate.notation.padding(toLength: max(candidate.notation.count, 58), withPad: " ", startingAt: 0)
+    }
+
+    private func text(_ verdict: Verification.Verdict) -> String {
+        switch verdict {
+        case .equal: "equal"
+        case .close(let distance): "equal to 1e-5 (\(distance))"
+        case .different(let difference): "DIFFERENT: \(difference);"
+        }
+    }
+
+    private func line(_ text: String) { write(text + "\n") }
+
+    /// Unbuffered: what was printed is known whatever happens next.
+    private func write(_ text: String) { try? FileHandle.standardOutput.write(contentsOf: Data(text.utf8)) }
+
+    // MARK: - JSON
+
+    private func record(
+        _ candidate: VerificationCase, _ verdict: Verification.Verdict, mustBeEqual: Bool, seconds: Double
+    ) -> JSONValue {
+        var members: [JSONMember] = [
+            JSONMember("kind", .string("case")), JSONMember("number", .count(number)),
+            JSONMember("of", .count(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
+            JSONMember("ranks", .count(candidate.layout.world)), JSONMember("must_be_equal", .bool(mustBeEqual)),
+            JSONMember("seconds", .measured(seconds)),
+        ]
+        switch verdict {
+        case .equal: members.append(JSONMember("verdict", .string("equal")))
+        case .close(let distance):
+            members.append(JSONMember("verdict", .string("close")))
+            members.append(JSONMember("largest_difference", .measured(Double(distance))))
+        case .different(let difference):
+            members.append(JSONMember("verdict", .string("different")))
+            members.append(JSONMember("difference", .string(difference.description)))
+            if case .value(let value) = difference { members += self.members(of: value) }
+            members.append(JSONMember("repeat", .string(command.command(repeating: candidate))))
+        }
+        return .object(members)
+    }
+
+    private func members(of value: Difference.Value) -> [JSONMember] {
+        [
+            JSONMember("layer", value.key.stage == .logits ? .null : .count(value.key.layer)),
+            JSONMember("stage", .string(value.key.stage.rawValue)),
+            JSONMember("request", .count(Int(value.place.request))),
+            JSONMember("position", .count(value.place.position)),
+            JSONMember("index", .count(value.index)), JSONMember("expected", .measured(Double(value.expected))),
+            JSONMember("found", .measured(Double(value.found))), JSONMember("rows", .count(value.rows)),
+            JSONMember("of_rows", .count(value.allRows)), JSONMember("repeatable", .bool(value.isRepeatable)),
+        ]
+    }
+
+    private func summary(_ seconds: Double) -> JSONValue {
+        .record([
+            "kind": .string("summary"), "cases": .count(number), "of_cases": .count(plan.total),
+            "seed": .string(String(command.seed)), "equal": .count(equal), "close": .count(close),
+            "largest_difference": .measured(Double(largest)), "different": .count(differing),
+            "seconds": .measured(seconds), "slowest": .string(slowest?.candidate.notation ?? ""),
+            "slowest_seconds": .measured(slowest?.seconds),
+        ])
+    }
+}

@@ -1,0 +1,159 @@
+import ArgumentParser
+import Foundation
+import Inference
+import Models
+package import Parallelism
+import Tensors
+
+/// Proof, on a checkpoint, that layouts give one rank's bits.
+struct Verify: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
+        discussion: """
+            Serves mixes of random requests on one rank and on many, and compares every token, log-probability and \
+            logit. Without flags for ranks it takes all layouts up to --max-ranks, or a sample of them; with some, such \
+            as --tp-size 8 --cp-size 4, that one layout. Layouts that cut a sum where one rank does not are only equal \
+            to rounding, and are reported so. Exit status 0 if nothing differs.
+            """)
+
+    @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
+    var modelPath: String
+
+    @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone.")
+    var loadFormat: ModelDirectory.LoadFormat = .auto
+
+    @Option(help: "Element type of the KV cache: auto, float32, bfloat16.")
+    var kvCacheDtype: EngineOptions.CacheType = .auto
+
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    var kernels: Kernels.Level?
+
+    @Option(help: "Ranks of a layout, those of all stages together, at most.")
+    var maxRanks = 8
+
+    @Option(
+        help: "How rows are dealt to context ranks, separated by commas: interleave, zigzag, contiguous.",
+        transform: partitionStrategies)
+    var strategies = PartitionStrategy.allCases
+
+    @Option(
+        name: [.customLong("layouts"), .customLong("cases")],
+        help: "Cases to run, at most; each is another layout while there are any.")
+    var cases = 300
+
+    @Option(help: "Of the prompts, the draws and the choice of cases.")
+    var seed: UInt64 = 1
+
+    @Option(help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.")
+    var longestPrompt: Int?
+
+    @Option(help: "Run this case alone, written as it was printed, such as \"cp4 ep4 zigzag alltoall chunk29 mixed\".")
+    var only: String?
+
+    @Flag(help: "Print JSON lines.")
+    var json = false
+
+    @OptionGroup(title: "Ranks") var parallel: ParallelOptions
+
+    func validate() throws {
+        guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
+        guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 300") }
+    }
+
+    func run() throws {
+        let (directory, model) = try load()
+        let measure = try measure(directory.configuration)
+        let (plan, layouts) = try plan(model.parallelShape, longestPrompt: measure.longestPrompt)
+        let verification = Verification(model, measure, try settings())
+        var report = VerificationReport(self, plan, layouts: layouts)
+        for candidate in plan.cases {
+            report.begin(candidate)
+            let start = ContinuousClock.now
+            let verdict = try verification.check(candidate)
+            report.end(
+                candidate, verdict, mustBeEqual: verification.mustBeEqual(candidate),
+                seconds: (ContinuousClock.now - start) / .seconds(1))
+        }
+        report.finish()
+        if report.differing > 0 { throw ExitCode(1) }
+    }
+
+    private func load() throws -> (ModelDirectory, DeepSeekModel) {
+        let directory = try ModelDirectory(modelPath)
+        let progress = ProgressBar("loading \(modelPath)")
+        defer { progress.finish() }
+        return (directory, try directory.load(loadFormat) { progress.update($0) })
+    }
+
+    private func measure(_ model: DeepSeekConfiguration) throws -> BatchMix.Measure {
+        var measure = BatchMix.Measure(
+            selecting: model.indexer?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+        if let longestPrompt {
+            let most = min(model.contextLength - BatchMix.mostNewTokens, 32_768)
+            guard (1...max(most, 1)).contains(longestPrompt) else {
+                throw CommandError("--longest-prompt: \(longestPrompt) is not between 1 and \(most)")
+            }
+            measure.longestPrompt = longestPrompt
+        }
+        return measure
+    }
+
+    private func settings() throws -> Verification.Settings {
+        if let kernels, Kernels(kernels) == nil {
+            let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")
+            throw CommandError("--kernels: this processor has no \(kernels.rawValue) kernels; legal: \(levels)")
+        }
+        var settings = Verification.Settings()
+        settings.seed = seed
+        settings.kernels = kernels
+        settings.cacheType = kvCacheDtype.dtype
+        return settings
+    }
+
+    /// The cases, and how many layouts they were chosen from.
+    private func plan(_ shape: ModelShape, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
+        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies).layouts
+        let request = parallel.request()
+        if request != ParallelRequest() {
+            do throws(ParallelRequest.Refusal) {
+                layouts = [try request.resolve(for: shape)]
+            } catch {
+                throw CommandError(error.description)
+            }
+        }
+        var (chunks, mixes) = (VerificationPlan.chunks(longestPrompt: longestPrompt), BatchMix.Kind.allCases)
+        if let only {
+            do throws(NotationError) {
+                let candidate = try VerificationCase(notation: only, for: shape)
+                (layouts, chunks, mixes) = ([candidate.layout], [candidate.chunk], [candidate.mix])
+            } catch {
+                throw CommandError("--only: \(error)")
+            }
+        }
+        return (VerificationPlan(layouts, chunks: chunks, mixes: mixes, limit: cases, seed: seed), layouts.count)
+    }
+
+    /// What to type to run one case again.
+    func command(repeating candidate: VerificationCase) -> String {
+        var words = ["braid verify --model-path '\(modelPath)'"]
+        if loadFormat != .auto { words.append("--load-format \(loadFormat.rawValue)") }
+        if kvCacheDtype != .auto { words.append("--kv-cache-dtype \(kvCacheDtype.rawValue)") }
+        if let kernels { words.append("--kernels \(kernels.rawValue)") }
+        if let longestPrompt { words.append("--longest-prompt \(longestPrompt)") }
+        return (words + ["--seed \(seed) --only \"\(candidate.notation)\""]).joined(separator: " ")
+    }
+}
+
+/// Reads `interleave,zigzag` in the spellings of `--cp-strategy`.
+///
+/// - Throws: `CommandError` naming the part that is none.
+package func partitionStrategies(_ text: String) throws -> [PartitionStrategy] {
+    let given = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
+        let name = field.trimmingCharacters(in: .whitespaces)
+        guard let strategy = PartitionStrategy(argument: name) else {
+            throw CommandError("'\(name)' is no strategy; there are interleave, zigzag and contiguous")
+        }
+        return strategy
+    }
+    return PartitionStrategy.allCases.filter { given.contains($0) }
+}
