@@ -8,6 +8,8 @@ import Tokenization
 struct VerificationReport {
     private let command: Verify
     private let plan: VerificationPlan
+    /// Of layouts that are equal to rounding.
+    private let tolerance: Float
     private let progress = ProgressBar("verifying")
     private let began = ContinuousClock.now
     private var number = 0
@@ -17,9 +19,10 @@ struct VerificationReport {
     private var slowest: (candidate: VerificationCase, seconds: Double)?
     private var different: [VerificationCase] = []
 
-    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int) {
+    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int, tolerance: Float) {
         self.command = command
         self.plan = plan
+        self.tolerance = tolerance
         if command.json { return }
         let share = plan.cases.count < plan.total ? ", of which \(plan.cases.count) are tried" : ""
         line("\(grouped(layouts)) layouts, \(grouped(plan.total)) cases\(share); seed \(command.seed)")
@@ -49,7 +52,7 @@ struct VerificationReport {
         if command.json {
             write(record(candidate, verdict, mustBeEqual: mustBeEqual, seconds: seconds).pythonText + "\n")
         } else {
-            write((progress.isWatched ? title(candidate) : "") + " \(text(verdict)) \(rounded(seconds)) s\n")
+            line((progress.isWatched ? title(candidate) : "") + " \(rounded(seconds)) s  \(text(verdict))")
         }
         progress.update(Double(number) / Double(plan.cases.count))
     }
@@ -58,8 +61,12 @@ struct VerificationReport {
         progress.finish()
         let seconds = (ContinuousClock.now - began) / .seconds(1)
         if command.json { return write(summary(seconds).pythonText + "\n") }
-        let rounding = close > 0 ? ", \(close) equal to 1e-5 (largest difference \(largest))" : ""
-        line("\n\(number) cases in \(rounded(seconds)) s: \(equal) equal\(rounding), \(differing) DIFFERENT")
+        let rounding = close > 0 ? ", \(close) equal to \(short(tolerance)) (largest difference \(short(largest)))" : ""
+        let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
+        line("")
+        line(
+            "\(number) cases of \(Set(plan.cases.map(\.layout)).count) layouts in \(rounded(seconds)) s: "
+                + "\(equal) equal\(rounding), \(verdict)")
         if let slowest { line("slowest: \(rounded(slowest.seconds)) s, \(slowest.candidate.notation)") }
         if plan.cases.count < plan.total {
             line(
@@ -79,10 +86,12 @@ struct VerificationReport {
     private func text(_ verdict: Verification.Verdict) -> String {
         switch verdict {
         case .equal: "equal"
-        case .close(let distance): "equal to 1e-5 (\(distance))"
-        case .different(let difference): "DIFFERENT: \(difference);"
+        case .close(let distance): "equal to \(short(tolerance)) (\(short(distance)))"
+        case .different(let difference): "DIFFERENT\n        \(difference)"
         }
     }
+
+    private func short(_ number: Float) -> String { String(format: "%.0e", Double(number)) }
 
     private func line(_ text: String) { write(text + "\n") }
 

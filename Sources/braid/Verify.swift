@@ -64,8 +64,9 @@ struct Verify: ParsableCommand {
         let (directory, model) = try load()
         let measure = try measure(directory.configuration)
         let (plan, layouts) = try plan(model.parallelShape, longestPrompt: measure.longestPrompt)
-        let verification = Verification(model, measure, try settings())
-        var report = VerificationReport(self, plan, layouts: layouts)
+        let settings = try settings()
+        let verification = Verification(model, measure, settings)
+        var report = VerificationReport(self, plan, layouts: layouts, tolerance: settings.tolerance)
         for candidate in plan.cases {
             report.begin(candidate)
             let start = ContinuousClock.now

@@ -4,63 +4,72 @@ import Parallelism
 import TestSupport
 import Testing
 
+/// Golden checkpoints on many ranks, compared with one rank as `braid verify` does it.
 @Suite(.timeLimit(.minutes(5))) struct `Every layout gives one rank's bits` {
-    @Test func probe() throws {
-        for name in Golden.cases {
-            let golden = try Golden(name)
-            let model = try golden.directory.load()
-            func run(_ parallel: ParallelConfiguration) throws -> RankPool.Outcome {
-                var configuration = EngineConfiguration()
-                configuration.pageSize = 4
-                configuration.maxTotalTokens = 4096
-                configuration.parallel = parallel
-                let pool = RankPool(model, configuration, recording: Set(Stage.allCases))
-                defer { pool.stop() }
-                var sampling = SamplingParameters()
-                sampling.temperature = 0
-                let n = golden.prompt.count
-                let score = (0..<n - 1).map { StepPlan.ScoreRow(row: $0, target: golden.prompt[$0 + 1]) }
-                let plan = StepPlan(
-                    number: 0,
-                    chunks: [
-                        .init(
-                            request: 1, tokens: golden.prompt, start: 0,
-                            pages: (0..<Int32((n + 3) / 4)).map { 900 - $0 },
-                            sample: .init(parameters: sampling, position: n), score: score, topLogProbs: 2)
-                    ])
-                return try pool.run(plan)
+    /// All strategies and both exchanges with every kind of degree. Of their layers all goldens have two or three.
+    private static func fixedLayouts(_ shape: ModelShape) throws -> [ParallelConfiguration] {
+        var notations = [
+            "one", "dp2", "dp3", "tp2 dense2", "cp5 contiguous", "pp2", "pp2 tp2 dense2",
+            shape.layers == 3 ? "pp3 cp2 zigzag" : "pp2 dp2 cp2 zigzag", shape.layers == 3 ? "pp2:1,2" : "pp2:1,1",
+        ]
+        for exchange in ["gathered", "alltoall"] {
+            notations += ["dp2 ep2", "dp4 ep2 etp2", "tp2 ep2 dense2", "tp4 etp4", "pp2 tp2 ep2", "dp2 tp2 ep4 dense2"]
+                .map { "\($0) \(exchange)" }
+            for strategy in ["interleave", "zigzag", "contiguous"] {
+                notations += [
+                    "cp2 ep2", "cp4 ep2 etp2", "cp8 ep8", "cp2 tp2 ep4 dense2", "dp2 cp2 etp4", "pp2 cp2 ep2",
+                ]
+                .map { "\($0) \(strategy) \(exchange)" }
             }
-            let alone = try run(ParallelConfiguration())
-            let (one, oneRecords) = (alone.result, alone.records)
-            for request in [(1, 2, 1), (1, 4, 1), (1, 1, 2), (2, 1, 1), (1, 2, 2), (1, 3, 1)] {
-                for exchange in ExpertExchangeKind.allCases {
-                    for ep in [nil, 1, 2] {
-                        var wish = ParallelRequest()
-                        wish.attnDPSize = request.0
-                        wish.attnCPSize = request.1
-                        wish.tpSize = request.0 * request.1 * request.2
-                        wish.exchange = exchange
-                        wish.epSize = ep
-                        guard let parallel = try? wish.resolve(for: model.parallelShape) else { continue }
-                        let outcome = try run(parallel)
-                        let (many, records) = (outcome.result, outcome.records)
-                        let equal = many == one
-                        if !equal || records.values != oneRecords.values {
-                            let bad = oneRecords.values.keys.sorted {
-                                ($0.layer, Stage.allCases.firstIndex(of: $0.stage)!) < (
-                                    $1.layer, Stage.allCases.firstIndex(of: $1.stage)!
-                                )
-                            }.first { records.values[$0] != oneRecords.values[$0] }
-                            print(
-                                name, parallel, equal, bad as Any, records.values.keys.count,
-                                oneRecords.values.keys.count)
-                        } else {
-                            print(name, parallel, "EQUAL")
-                        }
-                        #expect(equal || !parallel.keepsBits(for: model.parallelShape))
-                    }
-                }
-            }
+        }
+        return try notations.map { try ParallelConfiguration(notation: $0, for: shape) }
+    }
+
+    private static func check(_ plan: (ModelShape, [Int?]) throws -> VerificationPlan, _ name: String, seed: UInt64)
+        throws
+    {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let measure = BatchMix.Measure(
+            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+            vocabularySize: model.vocabularySize)
+        var settings = Verification.Settings()
+        settings.seed = seed
+        let verification = Verification(model, measure, settings)
+        let chunks = VerificationPlan.chunks(longestPrompt: measure.longestPrompt)
+        for candidate in try plan(model.parallelShape, chunks).cases {
+            let verdict = try verification.check(candidate)
+            if case .close = verdict, !verification.mustBeEqual(candidate) { continue }
+            #expect(verdict == .equal, "\(name), seed \(seed): \(candidate.notation)")
+        }
+    }
+
+    @Test(arguments: Golden.cases) func `in a fixed matrix`(name: String) throws {
+        try Self.check(
+            { VerificationPlan(try Self.fixedLayouts($0), chunks: $1, limit: 150, seed: 1) }, name, seed: 1)
+    }
+
+    @Test(arguments: Golden.cases) func `in a sample that is another each time`(name: String) throws {
+        let seed = UInt64.random(in: 0..<1 << 32)
+        print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
+        try Self.check(
+            { VerificationPlan(LayoutMatrix($0, maxRanks: 8).layouts, chunks: $1, limit: 100, seed: seed) }, name,
+            seed: seed)
+    }
+
+    @Test(arguments: [16, 32], PartitionStrategy.allCases)
+    func `on many context ranks`(degree: Int, strategy: PartitionStrategy) throws {
+        for exchange in ExpertExchangeKind.allCases {
+            var request = ParallelRequest()
+            request.attnCPSize = degree
+            request.strategy = strategy
+            request.exchange = exchange
+            try Self.check(
+                { shape, chunks in
+                    let layout = try request.resolve(for: shape)
+                    #expect(layout.context == degree && layout.keepsBits(for: shape))
+                    return VerificationPlan([layout], chunks: chunks, limit: 12, seed: 1)
+                }, "v32", seed: 1)
         }
     }
 }

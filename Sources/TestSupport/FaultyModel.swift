@@ -1,0 +1,132 @@
+package import KVCache
+package import Models
+package import Parallelism
+import Synchronization
+package import Tensors
+
+/// A model whose rows depend on their token and position alone, and which can be given a fault.
+///
+/// It crosses the edges of attention, so that it runs in every layout; without a fault it has one rank's bits in those
+/// of power-of-two degrees. For tests that a comparison of layouts finds what is wrong with one.
+package final class FaultyModel: Model {
+    /// What goes wrong; never on one rank alone.
+    package enum Fault: Sendable {
+        /// One bit of a row's third value, after this stage of this layer, on whatever rank has the row.
+        case flipsBit(layer: Int, stage: Stage, request: UInt64, position: Int)
+        /// The same, the first time only.
+        case flipsBitOnce(layer: Int, stage: Stage, request: UInt64, position: Int)
+        /// The same on this rank alone.
+        case flipsBitOnRank(Int, layer: Int, stage: Stage, request: UInt64, position: Int)
+        /// Addends of the sum that tensor ranks share are added from the first to the last.
+        case addsInSequence(layer: Int)
+        /// The rank throws when it comes to this layer.
+        case fails(rank: Int, layer: Int)
+    }
+
+    package let vocabularySize = 32
+    package let contextLength = 256
+    package let hiddenSize = 8
+    package let layers = 3
+    private let fault: Fault?
+    private let hasFlipped = Atomic(false)
+
+    package init(_ fault: Fault? = nil) { self.fault = fault }
+
+    package var parallelShape: ModelShape {
+        ModelShape(
+            layers: layers, heads: 8, valueWidth: 1, experts: 8, expertWidth: 8, denseWidth: 8, sharedWidth: 0)
+    }
+
+    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
+        CacheFormat(
+            layers: Array(repeating: [CacheFormat.Lane(.latent, dtype, width: 8)], count: layers),
+            pageSize: pageSize)
+    }
+
+    package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let stream = seat.scratch.rows(step.own.count, hiddenSize)
+        try seat.enter(stream) {
+            for row in 0..<stream.rows {
+                for column in 0..<hiddenSize {
+                    stream[row, column] = Self.number(Int(step.tokens[row]), Int(step.own.positions[row]), column)
+                }
+            }
+        }
+        for layer in seat.layers(of: layers) { try forward(stream, layer: layer, step, seat) }
+        if try seat.leave(stream) { return }
+        for row in 0..<step.outputs.count {
+            let source = Int(step.outputs[row])
+            hidden.rows(row..<row + 1).copy(stream.rows(source..<source + 1))
+        }
+    }
+
+    private func forward(_ stream: View, layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+        if case .fails(seat.rank, layer) = fault { throw GroupFailure(rank: seat.rank, reason: "a fault of the test") }
+        pass(.attentionNorm, stream, layer: layer, step, seat)
+        let rows = try seat.cross(Sharding.query, stream)
+        let addend = seat.scratch.rows(rows.rows, hiddenSize)
+        let part = seat.part(of: hiddenSize, along: .tensor)
+        for row in 0..<rows.rows {
+            for column in 0..<hiddenSize {
+                let products = part.map { rows[row, $0] * Self.number(layer, $0, column) }
+                addend[row, column] = isSequential(layer, seat) ? products.reduce(0, +) : Self.treeSum(products[...])
+            }
+        }
+        let sum = try seat.cross(Sharding.attentionOutput, addend)
+        pass(.attention, sum, layer: layer, step, seat)
+        seat.kernels.add(stream, sum, into: stream)
+        pass(.output, stream, layer: layer, step, seat)
+    }
+
+    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        for row in 0..<hidden.rows {
+            for (column, token) in vocabulary.enumerated() {
+                logits[row, column] = (0..<hiddenSize).reduce(0) { $0 + hidden[row, $1] * Self.number(token, $1, 9) }
+            }
+        }
+    }
+
+    /// From -0.5 to 0.5, of all lengths in binary.
+    private static func number(_ a: Int, _ b: Int, _ c: Int) -> Float {
+        Float((a * 31 + b * 17 + c * 57 + a * b * 7) % 97) / 97 - 0.5
+    }
+
+    private static func treeSum(_ values: ArraySlice<Float>) -> Float {
+        if values.count == 1 { return values.first! }
+        let half = values.startIndex + values.count / 2
+        return treeSum(values[..<half]) + treeSum(values[half...])
+    }
+
+    private func isSequential(_ layer: Int, _ seat: Seat) -> Bool {
+        guard case .addsInSequence(layer) = fault else { return false }
+        return seat.configuration.world > 1
+    }
+
+    /// Applies the fault, then records.
+    private func pass(_ stage: Stage, _ value: View, layer: Int, _ step: Step, _ seat: Seat) {
+        for request in step.own.requests {
+            for row in request.rows {
+                let position = Int(step.own.positions[row])
+                if isFlipped(stage, layer, request.request, position, seat) {
+                    value[row, 2] = Float(bitPattern: value[row, 2].bitPattern ^ 1 << 18)
+                }
+                step.recorder?.record(
+                    stage, layer: layer, value.rows(row..<row + 1).elements, request: request.request,
+                    position: position)
+            }
+        }
+    }
+
+    private func isFlipped(_ stage: Stage, _ layer: Int, _ request: UInt64, _ position: Int, _ seat: Seat) -> Bool {
+        guard seat.configuration.world > 1 else { return false }
+        switch fault {
+        case .flipsBit(layer, stage, request, position): return true
+        case .flipsBitOnRank(seat.rank, layer, stage, request, position): return true
+        case .flipsBitOnce(layer, stage, request, position):
+            return !hasFlipped.exchange(true, ordering: .relaxed)
+        default: return false
+        }
+    }
+}

@@ -1,0 +1,116 @@
+import Inference
+import Models
+import Parallelism
+import TestSupport
+import Testing
+
+/// That a comparison of layouts with one rank finds what is wrong, and where: parity tests rely on it.
+@Suite(.timeLimit(.minutes(2))) struct `A verification` {
+    private static let measure = BatchMix.Measure(longestPrompt: 20, contextLength: 256, vocabularySize: 32)
+
+    private static func verification(_ fault: FaultyModel.Fault? = nil) -> Verification {
+        Verification(FaultyModel(fault), measure)
+    }
+
+    private static func candidate(_ notation: String) throws -> VerificationCase {
+        try VerificationCase(notation: notation, for: FaultyModel().parallelShape)
+    }
+
+    /// The value that differs, which there must be.
+    private static func value(_ fault: FaultyModel.Fault, _ notation: String) throws -> Difference.Value {
+        let verdict = try verification(fault).check(try candidate(notation))
+        guard case .different(.value(let value)) = verdict else {
+            Issue.record("\(notation): \(verdict)")
+            throw CancellationError()
+        }
+        return value
+    }
+
+    @Test(arguments: ["cp4", "tp2", "tp4 dp2", "pp3 cp2", "pp2:1,2 tp2 dp2", "one"], BatchMix.Kind.allCases)
+    func `finds a faultless model equal`(layout: String, mix: BatchMix.Kind) throws {
+        #expect(try Self.verification().check(Self.candidate("\(layout) chunk7 \(mix)")) == .equal)
+    }
+
+    @Test(arguments: [
+        (0, Stage.attentionNorm), (0, .attention), (1, .attention), (1, .output), (2, .attentionNorm), (2, .output),
+    ])
+    func `names layer, stage, row and value of one wrong bit`(layer: Int, stage: Stage) throws {
+        for layout in ["cp2", "tp2", "dp2", "pp2:1,2", "pp3 cp2 tp2"] {
+            for chunk in ["chunk-1", "chunk3"] {
+                let fault = FaultyModel.Fault.flipsBit(layer: layer, stage: stage, request: 3, position: 12)
+                let found = try Self.value(fault, "\(layout) \(chunk) mixed")
+                #expect(found.key == StageRecords.Key(layer: layer, stage: stage), "\(layout)")
+                #expect(found.place == StageRecords.Place(request: 3, position: 12), "\(layout)")
+                #expect(found.index == 2 && found.rows == 1 && found.isRepeatable, "\(layout)")
+                #expect(found.expected.bitPattern ^ found.found.bitPattern == 1 << 18, "\(layout)")
+            }
+        }
+    }
+
+    @Test func `finds one wrong rank, where that rank has the row`() throws {
+        let notation = "cp4 contiguous chunk-1 long"
+        // Twenty rows on four ranks: the third has rows 10 to 14.
+        let right = FaultyModel.Fault.flipsBitOnRank(2, layer: 1, stage: .output, request: 1, position: 12)
+        let found = try Self.value(right, notation)
+        #expect(found.place == StageRecords.Place(request: 1, position: 12))
+        #expect(found.key == StageRecords.Key(layer: 1, stage: .output))
+        let elsewhere = FaultyModel.Fault.flipsBitOnRank(1, layer: 1, stage: .output, request: 1, position: 12)
+        #expect(try Self.verification(elsewhere).check(Self.candidate(notation)) == .equal)
+    }
+
+    @Test func `is not led astray by tokens that differ in consequence`() throws {
+        // The prompt's last row: other tokens follow, and with them other rows in every layer.
+        let fault = FaultyModel.Fault.flipsBit(layer: 2, stage: .output, request: 1, position: 19)
+        let found = try Self.value(fault, "cp2 chunk7 long")
+        #expect(found.key == StageRecords.Key(layer: 2, stage: .output))
+        #expect(found.place == StageRecords.Place(request: 1, position: 19))
+    }
+
+    @Test func `names the layer whose sum is added in another order`() throws {
+        for layer in 0..<3 {
+            let found = try Self.value(.addsInSequence(layer: layer), "tp2 chunk7 mixed")
+            #expect(found.key == StageRecords.Key(layer: layer, stage: .attention))
+            #expect(found.rows > 1)
+        }
+    }
+
+    @Test func `says when a difference does not come back`() throws {
+        let fault = FaultyModel.Fault.flipsBitOnce(layer: 1, stage: .output, request: 1, position: 5)
+        let found = try Self.value(fault, "cp2 chunk-1 long")
+        #expect(!found.isRepeatable)
+        #expect(found.key.stage == .logits)
+        #expect(found.place == StageRecords.Place(request: 1, position: 5))
+    }
+
+    @Test func `reports a failed rank with its reason, and goes on`() throws {
+        let verification = Self.verification(.fails(rank: 1, layer: 1))
+        let expected = Difference.failure("rank 1 failed: a fault of the test")
+        #expect(try verification.check(Self.candidate("cp2 mixed")) == .different(expected))
+        #expect(try verification.check(Self.candidate("one chunk3 mixed")) == .equal)
+    }
+
+    @Test func `allows rounding where no more was promised, and no more than that`() throws {
+        // Three ranks cut a sum of eight addends where one does not.
+        let uneven = VerificationCase(ParallelConfiguration(tensor: 3), chunk: 7, mix: .mixed)
+        #expect(!Self.verification().mustBeEqual(uneven))
+        guard case .close(let distance) = try Self.verification().check(uneven) else {
+            Issue.record("three ranks should be equal to rounding")
+            return
+        }
+        #expect(distance > 0 && distance < 1e-6)
+        let fault = FaultyModel.Fault.flipsBit(layer: 2, stage: .output, request: 3, position: 12)
+        guard case .different(.value(let found)) = try Self.verification(fault).check(uneven) else {
+            Issue.record("a flipped bit is more than rounding")
+            return
+        }
+        #expect(found.key == StageRecords.Key(layer: 2, stage: .output))
+        #expect(found.place == StageRecords.Place(request: 3, position: 12) && found.index == 2)
+    }
+
+    @Test func `has a mix that preempts, one with a single token, and one with more than a chunk`() throws {
+        let mixes = BatchMix.Kind.allCases.map { BatchMix($0, Self.measure, seed: 1) }
+        #expect(mixes.flatMap(\.requests).contains { $0.prompt.count == 1 })
+        #expect(mixes.flatMap(\.requests).contains { $0.prompt.count == 20 })
+        #expect(try Self.verification().preemptions(.crowded) > 0)
+    }
+}
