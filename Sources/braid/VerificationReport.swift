@@ -10,6 +10,8 @@ struct VerificationReport {
     private let plan: VerificationPlan
     /// Of layouts that are equal to rounding.
     private let tolerance: Float
+    /// Of the longest case's name.
+    private let width: Int
     private let progress = ProgressBar("verifying")
     private let began = ContinuousClock.now
     private var number = 0
@@ -23,6 +25,7 @@ struct VerificationReport {
         self.command = command
         self.plan = plan
         self.tolerance = tolerance
+        width = plan.cases.map(\.notation.count).max() ?? 0
         if command.json { return }
         let share = plan.cases.count < plan.total ? ", of which \(plan.cases.count) are tried" : ""
         line("\(grouped(layouts)) layouts, \(grouped(plan.total)) cases\(share); seed \(command.seed)")
@@ -79,8 +82,7 @@ struct VerificationReport {
     private func title(_ candidate: VerificationCase) -> String {
         let count = String(plan.cases.count)
         let place = String(repeating: " ", count: count.count - String(number).count) + String(number)
-        return "\(place)/\(count) "
-            + candidate.notation.padding(toLength: max(candidate.notation.count, 58), withPad: " ", startingAt: 0)
+        return "\(place)/\(count) " + candidate.notation.padding(toLength: width, withPad: " ", startingAt: 0)
     }
 
     private func text(_ verdict: Verification.Verdict) -> String {
@@ -91,7 +93,10 @@ struct VerificationReport {
         }
     }
 
-    private func short(_ number: Float) -> String { String(format: "%.0e", Double(number)) }
+    /// `1e-5`.
+    private func short(_ number: Float) -> String {
+        String(format: "%.0e", Double(number)).replacingOccurrences(of: "e-0", with: "e-")
+    }
 
     private func line(_ text: String) { write(text + "\n") }
 
