@@ -19,7 +19,11 @@ final class ProgressBar {
         write("\r\(title) \(filled)\(rest) \(percent) %")
     }
 
-    func finish() { if isWatched, lastPercent >= 0 { write("\r\u{1B}[K") } }
+    /// Takes the line away; `update` draws it again.
+    func finish() {
+        if isWatched, lastPercent >= 0 { write("\r\u{1B}[K") }
+        lastPercent = -1
+    }
 
     private func write(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
 }

@@ -66,9 +66,10 @@ struct VerificationReport {
         if command.json { return write(summary(seconds).pythonText + "\n") }
         let rounding = close > 0 ? ", \(close) equal to \(short(tolerance)) (largest difference \(short(largest)))" : ""
         let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
+        let layouts = Set(plan.cases.map(\.layout)).count
         line("")
         line(
-            "\(number) cases of \(Set(plan.cases.map(\.layout)).count) layouts in \(rounded(seconds)) s: "
+            "\(number) cases of \(layouts == 1 ? "one layout" : "\(layouts) layouts") in \(rounded(seconds)) s: "
                 + "\(equal) equal\(rounding), \(verdict)")
         if let slowest { line("slowest: \(rounded(slowest.seconds)) s, \(slowest.candidate.notation)") }
         if plan.cases.count < plan.total {
