@@ -142,7 +142,7 @@ extension RankPool {
     }
 
     /// Waits for the first step on its way; there must be one.
-    package func awaitResult() throws(GroupFailure) -> (result: StepResult, records: StageRecords) {
+    package func awaitResult() throws(GroupFailure) -> Outcome {
         while true {
             if let done = nextResult() { return done }
             try world.alarm.check()

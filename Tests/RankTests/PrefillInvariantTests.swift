@@ -70,7 +70,7 @@ import Testing
         configuration.parallel = parallel
         configuration.cacheType = cacheType
         let progress = DispatchSemaphore(value: 0)
-        let pool = RankPool(prompts.model, configuration, isRecording: true, progress: progress)
+        let pool = RankPool(prompts.model, configuration, recording: Set(Stage.allCases), progress: progress)
         defer { pool.stop() }
         let longest = prompts.tokens.map(\.count).max()!
         let plans = prompts.plans(chunk: min(chunk, longest), groups: parallel.data)

@@ -54,9 +54,9 @@ struct Transcript {
         }
         while !scheduler.isIdle {
             while let plan = scheduler.nextStep() { pool.submit(plan) }
-            let (result, found) = try pool.awaitResult()
-            records.merge(found)
-            for event in scheduler.finish(result) { answers[event.request, default: Answer()].add(event.event) }
+            let outcome = try pool.awaitResult()
+            records.merge(outcome.records)
+            for event in scheduler.finish(outcome.result) { answers[event.request, default: Answer()].add(event.event) }
             problems += scheduler.checkInvariants()
         }
         let status = scheduler.status
