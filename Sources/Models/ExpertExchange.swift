@@ -48,11 +48,17 @@ struct ExpertExchange {
 
     /// How many sums a visitor gets here: one, or one for each group where a group's sum is complete only when the ranks
     /// that share its experts' width have added theirs.
-    var blocks: Int { sharesWidths ? groups.count : 1 }
+    var blocks: Int { Self.blocks(of: experts, seat.configuration) }
 
     /// The groups that a block sums.
     func groups(of block: Int) -> Range<Int> {
         sharesWidths ? groups.lowerBound + block..<groups.lowerBound + block + 1 : groups
+    }
+
+    static func blocks(of experts: Int, _ configuration: ParallelConfiguration) -> Int {
+        let (groups, places) = (Kernels.slices(of: experts), configuration.degree(.expert))
+        if configuration.degree(.expertWidth) == 1 { return 1 }
+        return groups % places == 0 ? groups / places : groups
     }
 
     private var sharesWidths: Bool { seat.degree(.expertWidth) > 1 }
@@ -68,7 +74,7 @@ struct ExpertExchange {
         if isAlone { return Leaving(crossing: nil, own: own, counts: counts) }
         switch seat.configuration.exchange {
         case .gathered:
-            let parcels = seat.scratch.rows(x.rows, parcelColumns(x))
+            let parcels = seat.scratch.rows(x.rows, Self.parcelColumns(hidden: x.columns, perRow: perRow))
             for row in 0..<x.rows { pack(own, row, into: parcels.rows(row..<row + 1)) }
             counts.fill(Int32(x.rows))
             return Leaving(crossing: try seat.start(Sharding.dispatch, parcels), own: own, counts: counts)
@@ -76,7 +82,7 @@ struct ExpertExchange {
             for rank in 0..<counts.count {
                 counts[rank] = Int32((0..<x.rows).count { visits(own, $0, expertPlace: rank / widths) })
             }
-            let parcels = seat.scratch.rows(counts.sum, parcelColumns(x))
+            let parcels = seat.scratch.rows(counts.sum, Self.parcelColumns(hidden: x.columns, perRow: perRow))
             var next = 0
             for rank in 0..<counts.count {
                 for row in 0..<x.rows where visits(own, row, expertPlace: rank / widths) {
@@ -114,7 +120,7 @@ struct ExpertExchange {
     }
 
     /// A row, its experts' numbers, their weights, and what makes a cache line full.
-    private func parcelColumns(_ x: View) -> Int { (x.columns + 2 * perRow + 15) & ~15 }
+    static func parcelColumns(hidden: Int, perRow: Int) -> Int { (hidden + 2 * perRow + 15) & ~15 }
 
     private func pack(_ own: Visitors, _ row: Int, into parcel: View) {
         let hidden = own.rows.columns

@@ -1,0 +1,167 @@
+import Inference
+import Models
+import Parallelism
+import Tensors
+import TestSupport
+import Testing
+
+@Suite(.timeLimit(.minutes(5))) struct `Predicted bytes` {
+    /// Layouts that between them have every axis, both exchanges, all strategies, and shared and whole feed-forwards.
+    static let layouts: [ParallelConfiguration] = [
+        .init(context: 4, expert: 4),
+        .init(context: 4, expert: 4, strategy: .zigzag, exchange: .allToAll),
+        .init(tensor: 2, expert: 2, denseTensor: 2),
+        .init(tensor: 4, expertTensor: 4),
+        .init(context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, strategy: .contiguous),
+        .init(context: 2, tensor: 2, expert: 2, expertTensor: 2, exchange: .allToAll),
+        .init(data: 2, context: 2, expert: 4),
+        .init(data: 2, tensor: 2, expert: 1, expertTensor: 4, exchange: .allToAll),
+        .init(context: 3),
+        .init(context: 2, expert: 2, pipeline: 2),
+        .init(data: 2, expert: 2, pipeline: 2, exchange: .allToAll),
+        .init(context: 8, expert: 8),
+        .init(data: 2, context: 2, tensor: 2, expert: 4, expertTensor: 2, denseTensor: 2),
+    ]
+
+    @Test(arguments: Golden.cases, layouts)
+    func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let cost = LayoutCost(model.configuration, parallel, cacheType: .f32)
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.maxTotalTokens = 4096
+        configuration.parallel = parallel
+        let pool = RankPool(model, configuration, isRecording: true)
+        defer { pool.stop() }
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
+        var predicted = [[String: Double]](repeating: [:], count: parallel.world)
+        for number in 0..<4 {
+            let plan = batches.next(number)
+            let records = try pool.run(plan).records
+            for rank in 0..<parallel.world {
+                for (name, bytes) in bytes(ofRank: rank, Deal(plan, parallel), cost, records) {
+                    predicted[rank][name, default: 0] += bytes
+                }
+            }
+        }
+        for (rank, status) in pool.status.enumerated() {
+            let measured = Dictionary(
+                uniqueKeysWithValues: status.operations.map { ("\($0.name)", Double($0.bytes)) })
+            for name in Set(measured.keys).union(predicted[rank].keys) {
+                #expect(
+                    predicted[rank][name] ?? 0 == measured[name] ?? 0,
+                    "rank \(rank), \(name), \(parallel), seed \(seed)")
+            }
+        }
+        if parallel.world > 1 { #expect(predicted.joined().contains { $0.value > 0 }) }
+    }
+
+    /// As `LayoutCost` adds it up where nothing depends on the router; layer by layer with the router's choices where
+    /// something does.
+    private func bytes(
+        ofRank rank: Int, _ deal: Deal, _ cost: LayoutCost, _ records: StageRecords
+    ) -> [(String, Double)] {
+        let rows = StepRows(deal)
+        var all = cost.bytes(ofRank: rank, rows).filter { !$0.transfer.isExpected }.map { ($0.transfer.name, $0.bytes) }
+        let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: cost.parallel.stageRanks)
+        for layer in cost.layers(.experts, ofStage: stage) {
+            for transfer in cost.transfers(of: .experts) where transfer.isExpected {
+                let bytes = cost.bytes(transfer, stageRank: stageRank, rows) { source, place in
+                    visits(of: deal.rows[source], deal.plan, layer: layer, at: place, cost, records)
+                }
+                all.append((transfer.name, bytes))
+            }
+        }
+        return all
+    }
+
+    private func visits(
+        of rows: [Deal.Row], _ plan: StepPlan, layer: Int, at place: Int, _ cost: LayoutCost, _ records: StageRecords
+    ) -> Int {
+        let chosen = records.values.first { $0.key.layer == layer && $0.key.stage == .gateExperts }?.value ?? [:]
+        let perPlace = cost.model.experts.gate.experts / cost.parallel.expert
+        return rows.count { row in
+            let chunk = plan.chunks[row.chunk]
+            let experts = chosen.first {
+                $0.key.request == chunk.request && $0.key.position == chunk.start + row.offset
+            }
+            return experts!.value.contains { Int($0) / perPlace == place }
+        }
+    }
+
+    @Test(arguments: [(1, 8), (2, 4), (4, 4), (8, 2)])
+    func `of rows that choose experts are expected from a gate without preferences`(groups: Int, places: Int) throws {
+        var model = try Golden("v3").directory.configuration
+        model.experts.gate = GateRule(
+            experts: 16, expertsPerToken: 3, groups: groups, topGroups: (groups + 1) / 2, normalize: true, scaling: 1)
+        let parallel = ParallelConfiguration(context: places, expert: places, exchange: .allToAll)
+        let cost = LayoutCost(model, parallel, cacheType: .f32)
+        let rows = StepRows(
+            owned: (0..<places).map { $0 == 0 ? 1 : 0 }, outputs: Array(repeating: 0, count: places),
+            furthest: Array(repeating: -1, count: places))
+        let dispatch = try #require(cost.transfers(of: .experts).first { $0.name == "dispatch" })
+        let gate = model.experts.gate
+        // Counted over everything the gate can choose.
+        var (choices, visits) = (0, Array(repeating: 0, count: places))
+        for kept in Self.subsets(of: groups, gate.topGroups) {
+            let pool = (0..<gate.experts).filter { kept.contains($0 / (gate.experts / groups)) }
+            for places in Self.subsets(of: pool.count, gate.expertsPerToken) {
+                choices += 1
+                for place in Set(places.map { pool[$0] / (gate.experts / visits.count) }) { visits[place] += 1 }
+            }
+        }
+        for rank in 1..<places {
+            let expected = Double(visits[rank]) / Double(choices) * Double(dispatch.bytesPerRow)
+            #expect(abs(cost.bytes(dispatch, stageRank: rank, rows) - expected) < 1e-9 * expected)
+        }
+    }
+
+    private static func subsets(of count: Int, _ size: Int) -> [[Int]] {
+        if size == 0 { return [[]] }
+        return (size - 1..<max(count, size - 1)).flatMap { last in subsets(of: last, size - 1).map { $0 + [last] } }
+    }
+}
+
+/// Requests of random lengths that go on from step to step, some decoding, some scored, some with no output.
+private struct RandomBatches {
+    private var state: UInt64
+    private let groups: Int
+    private let vocabularySize: Int
+    /// Positions of each request so far; what the first steps do not compute counts as cached.
+    private var lengths: [Int]
+    private static let mostPositions = 256
+
+    init(seed: UInt64, groups: Int, vocabularySize: Int) {
+        state = seed
+        self.groups = groups
+        self.vocabularySize = vocabularySize
+        lengths = []
+        lengths = (0..<4).map { _ in random(0...30) }
+    }
+
+    private mutating func random(_ range: ClosedRange<Int>) -> Int {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return range.lowerBound + Int((state >> 33) % UInt64(range.count))
+    }
+
+    mutating func next(_ number: Int) -> StepPlan {
+        var chunks: [StepPlan.Chunk] = []
+        for request in lengths.indices where random(0...4) > 0 {
+            let rows = random(0...1) == 0 ? 1 : random(1...40)
+            let start = lengths[request]
+            let tokens = (0..<rows).map { _ in Int32(random(0...vocabularySize - 1)) }
+            let outputs = random(0...2)
+            let first = request * Self.mostPositions / 4
+            chunks.append(
+                StepPlan.Chunk(
+                    request: UInt64(request), group: request % groups, tokens: tokens, start: start,
+                    pages: (first..<first + (start + rows + 3) / 4).map { Int32($0) },
+                    sample: outputs == 0 ? nil : .init(parameters: SamplingParameters(), position: start + rows),
+                    score: outputs == 2 ? (0..<rows).map { .init(row: $0, target: 1) } : []))
+            lengths[request] = start + rows
+        }
+        return StepPlan(number: number, chunks: chunks)
+    }
+}
