@@ -45,13 +45,7 @@ package final class DeepSeekModel: Model {
         configuration.cacheFormat(dtype, pageSize: pageSize)
     }
 
-    package var parallelShape: ModelShape {
-        ModelShape(
-            layers: configuration.layers, heads: configuration.heads, valueWidth: configuration.valueWidth,
-            experts: configuration.experts.gate.experts, expertWidth: configuration.experts.width,
-            denseWidth: configuration.denseWidth,
-            sharedWidth: configuration.experts.shared * configuration.experts.width)
-    }
+    package var parallelShape: ModelShape { configuration.parallelShape }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()

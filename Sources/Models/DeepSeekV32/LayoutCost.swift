@@ -314,6 +314,13 @@ extension LayoutCost {
 }
 
 extension DeepSeekConfiguration {
+    /// What decides which layouts are legal.
+    package var parallelShape: ModelShape {
+        ModelShape(
+            layers: layers, heads: heads, valueWidth: valueWidth, experts: experts.gate.experts,
+            expertWidth: experts.width, denseWidth: denseWidth, sharedWidth: experts.shared * experts.width)
+    }
+
     /// What the cache keeps of a token in a layer, in elements.
     package var keyWidth: Int { latentWidth + ropeWidth + (indexer?.width ?? 0) }
 }

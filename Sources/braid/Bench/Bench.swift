@@ -54,14 +54,18 @@ package func ascendingCounts(_ text: String) throws -> [Int] {
 
 extension JSONValue {
     /// An object with these members, in this order.
-    static func record(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue {
-        .object(members.map { JSONMember($0.key, $0.value) })
-    }
+    static func record(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue { .object(JSONMember.list(members)) }
 
     static func count(_ value: Int) -> JSONValue { .number(JSONNumber(value)) }
 
     /// `null` for what could not be measured.
     static func measured(_ value: Double?) -> JSONValue {
         value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null
+    }
+}
+
+extension JSONMember {
+    static func list(_ members: KeyValuePairs<String, JSONValue>) -> [JSONMember] {
+        members.map { JSONMember($0.key, $0.value) }
     }
 }

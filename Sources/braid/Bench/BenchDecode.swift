@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Inference
 import Models
+import Parallelism
 import Tensors
 import Tokenization
 
@@ -60,15 +61,18 @@ struct BenchDecode: AsyncParsableCommand {
             }
             done = length
             return try batch.map { batch in
-                let seconds = try bench.decode(batch: batch, length: length, steps: steps).dropFirst(warmup)
-                return DecodePoint(length: length, batch: batch, seconds: Measurements(seconds))
+                let outcome = try bench.decode(batch: batch, length: length, warmup: warmup, steps: self.steps)
+                return DecodePoint(
+                    length: length, batch: batch, seconds: Measurements(outcome.seconds), traffic: outcome.traffic)
             }
         }
     }
 
     private func heading(_ setup: RankBench.Setup) -> String {
-        "\(setup.name): \(setup.kernels.rawValue), 1 thread, medians of \(steps) steps (least – most)\n"
+        let parallel = setup.configuration.parallel
+        return "\(setup.name): \(setup.kernels.rawValue), \(parallel), medians of \(steps) steps (least – most)\n"
             + columns("context", "batch", "milliseconds per token", "tokens/s")
+            + (parallel.world > 1 ? RankTraffic.titles : "")
     }
 }
 
@@ -78,22 +82,26 @@ private struct DecodePoint: Sendable {
     let batch: Int
     /// Of each step, which gives every request of the batch one token.
     let seconds: Measurements
+    /// Of all steps together.
+    let traffic: RankTraffic
 
     private var rate: Double { Double(batch) / seconds.median! }
 
     var row: String {
         columns(String(length), String(batch), spread(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
+            + (traffic.isShared ? traffic.cells : "")
     }
 
     func json(_ setup: RankBench.Setup) -> JSONValue {
-        .record([
+        let members = JSONMember.list([
             "kind": .string("decode"), "model": .string(setup.name), "tokens": .count(length),
             "batch": .count(batch), "steps": .count(seconds.count), "tpot_seconds": .measured(seconds.median),
             "tpot_seconds_min": .measured(seconds.minimum), "tpot_seconds_max": .measured(seconds.maximum),
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
-            "kernels": .string(setup.kernels.rawValue), "threads": .count(1),
+            "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.parallel.world),
             "kv_cache_dtype": .string("\(setup.configuration.cacheType)"),
             "page_size": .count(setup.configuration.pageSize),
         ])
+        return .object(members + traffic.members(setup.configuration.parallel))
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Inference
 import Models
+import Parallelism
 import Tensors
 import Tokenization
 
@@ -37,8 +38,14 @@ struct BenchPrefill: AsyncParsableCommand {
         try report(Array(try measure(setup).dropFirst(warmup)), setup)
     }
 
-    /// Seconds of each part, for each pass.
-    private func measure(_ setup: RankBench.Setup) throws -> [[Double]] {
+    /// What it took to compute one part of the prompt.
+    private struct Part {
+        let seconds: Double
+        let traffic: RankTraffic
+    }
+
+    /// Each part, for each pass.
+    private func measure(_ setup: RankBench.Setup) throws -> [[Part]] {
         let (longest, passes) = (lengths.last!, warmup + repetitions)
         let bench = RankBench(setup, requests: 1, promptLength: longest, positions: longest, seed: output.seed)
         let progress = ProgressBar("prefill, \(passes) times \(longest) tokens")
@@ -47,32 +54,44 @@ struct BenchPrefill: AsyncParsableCommand {
             var start = 0
             return try lengths.map { end in
                 defer { start = end }
-                return try bench.prefill(request: 0, start..<end) {
+                let before = bench.traffic
+                let seconds = try bench.prefill(request: 0, start..<end) {
                     progress.update((Double(pass) + Double($0) / Double(longest)) / Double(passes))
                 }
+                return Part(seconds: seconds, traffic: bench.traffic.since(before))
             }
         }
     }
 
-    /// - Parameter passes: seconds of each part, for each counted pass.
-    private func report(_ passes: [[Double]], _ setup: RankBench.Setup) throws {
+    /// - Parameter passes: each part, for each counted pass.
+    private func report(_ passes: [[Part]], _ setup: RankBench.Setup) throws {
         if !output.json { print(heading(setup)) }
         let operations = FloatingPointOperations(setup.model.configuration)
         var start = 0
+        var whole = RankTraffic(ranks: setup.configuration.parallel.world)
         for (index, length) in lengths.enumerated() {
+            var traffic = RankTraffic(ranks: setup.configuration.parallel.world)
+            for pass in passes { traffic.add(pass[index].traffic) }
+            traffic = traffic.divided(by: passes.count)
+            whole.add(traffic)
             let frontier = PrefillFrontier(
-                tokens: length, newTokens: length - start, newSeconds: Measurements(passes.map { $0[index] }),
-                seconds: Measurements(passes.map { $0[...index].reduce(0, +) }),
-                operations: operations.count(positions: start..<length, outputs: 1))
+                tokens: length, newTokens: length - start, newSeconds: Measurements(passes.map { $0[index].seconds }),
+                seconds: Measurements(passes.map { $0[...index].reduce(0) { $0 + $1.seconds } }),
+                operations: operations.count(positions: start..<length, outputs: 1), traffic: traffic)
             try output.write(frontier.json(setup), row: frontier.row)
             start = length
+        }
+        if !output.json, setup.configuration.parallel.world > 1 {
+            print("\na whole pass, mean of \(repetitions):\n\(whole.details)")
         }
     }
 
     private func heading(_ setup: RankBench.Setup) -> String {
-        "\(setup.name): \(setup.kernels.rawValue), 1 thread, chunks of \(setup.chunk), "
+        let parallel = setup.configuration.parallel
+        return "\(setup.name): \(setup.kernels.rawValue), \(parallel), chunks of \(setup.chunk), "
             + "medians of \(repetitions) (least – most)\n"
             + columns("tokens", "new", "seconds of the new", "tokens/s", "GFLOP/s", "seconds to first token")
+            + (parallel.world > 1 ? RankTraffic.titles : "")
     }
 }
 
@@ -84,6 +103,7 @@ private struct PrefillFrontier {
     let seconds: Measurements
     /// Of the new part.
     let operations: Double
+    let traffic: RankTraffic
 
     private var rate: Double { Double(newTokens) / newSeconds.median! }
     private var gigaflops: Double { operations / newSeconds.median! / 1e9 }
@@ -91,21 +111,23 @@ private struct PrefillFrontier {
     var row: String {
         columns(
             String(tokens), String(newTokens), spread(newSeconds), String(format: "%.1f", rate),
-            String(format: "%.1f", gigaflops), spread(seconds))
+            String(format: "%.1f", gigaflops), spread(seconds)) + (traffic.isShared ? traffic.cells : "")
     }
 
     func json(_ setup: RankBench.Setup) -> JSONValue {
-        .record([
+        let members = JSONMember.list([
             "kind": .string("prefill"), "model": .string(setup.name), "tokens": .count(tokens),
             "new_tokens": .count(newTokens), "seconds": .measured(seconds.median),
             "seconds_min": .measured(seconds.minimum), "seconds_max": .measured(seconds.maximum),
             "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
             "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
-            "threads": .count(1), "repeat": .count(newSeconds.count), "chunk": .count(setup.chunk),
+            "threads": .count(setup.configuration.parallel.world), "repeat": .count(newSeconds.count),
+            "chunk": .count(setup.chunk),
             "kv_cache_dtype": .string("\(setup.configuration.cacheType)"),
             "page_size": .count(setup.configuration.pageSize),
         ])
+        return .object(members + traffic.members(setup.configuration.parallel))
     }
 }
 

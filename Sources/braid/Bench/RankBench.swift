@@ -11,7 +11,9 @@ final class RankBench {
     private let pageSize: Int
     /// Prompt tokens of a step, at most.
     private let chunk: Int
-    private let groups: Int
+    private let cost: LayoutCost
+    /// Of all steps so far.
+    private var predicted: RankTraffic
     private let clock = ContinuousClock()
     private var step = 0
 
@@ -20,7 +22,9 @@ final class RankBench {
     ///   - positions: of each request, prompt and generated tokens together.
     init(_ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64) {
         pool = RankPool(setup.model, setup.configuration)
-        groups = setup.configuration.parallel.data
+        let parallel = setup.configuration.parallel
+        cost = LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
+        predicted = RankTraffic(ranks: parallel.world)
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
         chunk = setup.chunk
@@ -52,16 +56,28 @@ final class RankBench {
 
     /// Generates tokens for the first `batch` requests together, each with `length` positions before.
     ///
-    /// - Returns: seconds of each step.
-    func decode(batch: Int, length: Int, steps: Int) throws -> [Double] {
+    /// - Parameter warmup: steps before those that count.
+    /// - Returns: seconds of each step, and what they exchanged.
+    func decode(batch: Int, length: Int, warmup: Int, steps: Int) throws -> (seconds: [Double], traffic: RankTraffic) {
         // What the first step reads does not matter to its time.
         var tokens = prompts.prefix(batch).map { $0[length - 1] }
-        return try (0..<steps).map { step in
+        var seconds: [Double] = []
+        var before = traffic
+        for step in 0..<warmup + steps {
+            if step == warmup { before = traffic }
             let chunks = tokens.indices.map { plan($0, [tokens[$0]], start: length + step, samples: true) }
             let outcome = try run(chunks)
             tokens = outcome.tokens
-            return outcome.seconds
+            if step >= warmup { seconds.append(outcome.seconds) }
         }
+        return (seconds, traffic.since(before))
+    }
+
+    /// What ranks exchanged in all steps so far.
+    var traffic: RankTraffic {
+        var traffic = predicted
+        traffic.add(RankTraffic(pool.status))
+        return traffic
     }
 
     private func plan(_ request: Int, _ tokens: [Int32], start: Int, samples: Bool) -> StepPlan.Chunk {
@@ -74,13 +90,14 @@ final class RankBench {
             sample = StepPlan.Sample(parameters: greedy, position: end)
         }
         return StepPlan.Chunk(
-            request: UInt64(request), group: request % groups, tokens: tokens, start: start,
+            request: UInt64(request), group: request % cost.parallel.data, tokens: tokens, start: start,
             pages: (first..<first + (end + pageSize - 1) / pageSize).map { Int32($0) }, sample: sample)
     }
 
     private func run(_ chunks: [StepPlan.Chunk]) throws -> (seconds: Double, tokens: [Int32]) {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
+        predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel))))
         let start = clock.now
         let result = try pool.run(plan).result
         let seconds = (clock.now - start) / .seconds(1)
@@ -130,7 +147,7 @@ extension EngineOptions {
 
 extension ModelDirectory {
     /// The directory's own name.
-    fileprivate var name: String {
+    var name: String {
         path.split(separator: "/").last.map(String.init) ?? path
     }
 }

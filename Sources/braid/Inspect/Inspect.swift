@@ -1,0 +1,154 @@
+import ArgumentParser
+import Checkpoints
+import Foundation
+import KVCache
+import Models
+import Parallelism
+import Tensors
+import Tokenization
+
+/// What a checkpoint is, and what a layout of ranks makes of it.
+struct Inspect: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Says what a checkpoint is, and what its ranks would hold, compute and exchange.",
+        discussion: """
+            Layers, parameters, bytes; and for a layout every collective of a layer with its group, shape and bytes, \
+            rows and weights per rank, and how many tokens the cache holds. Nothing is computed.
+            """)
+
+    @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
+    var modelPath: String
+
+    @Flag(help: "Look at config.json alone; the weights need not be there.")
+    var configOnly = false
+
+    @OptionGroup(title: "Ranks") var parallel: ParallelOptions
+
+    @Option(help: "Tokens of the example prompt, one for each data group.")
+    var tokens = 4096
+
+    @Option(parsing: .unconditional, help: "Its tokens computed in one step; default: all.")
+    var chunkedPrefillSize: Int?
+
+    @Option(help: "Memory of the process in GiB; default: this machine's.")
+    var memory: Double?
+
+    @Option(help: "Element type of the KV cache: auto, float32, bfloat16.")
+    var kvCacheDtype: EngineOptions.CacheType = .auto
+
+    @Option(help: "Draws the layout into this file.")
+    var svg: String?
+
+    @Flag(help: "Print one line of JSON.")
+    var json = false
+
+    func run() throws {
+        let directory = try ModelDirectory(modelPath)
+        let index = configOnly ? nil : try WeightIndex(directory: modelPath)
+        let report = try report(directory, index)
+        if json {
+            print(report.json.pythonText)
+        } else {
+            let checkpoint = CheckpointSummary(directory.configuration)
+            print((checkpoint.lines + (try index.map(CheckpointSummary.weights) ?? [])).joined(separator: "\n"))
+            print(report.text)
+        }
+        if let svg {
+            do {
+                try Data(report.drawing.utf8).write(to: URL(fileURLWithPath: svg))
+            } catch {
+                throw CommandError("--svg: cannot write to '\(svg)'")
+            }
+        }
+    }
+
+    private func report(_ directory: ModelDirectory, _ index: WeightIndex?) throws -> LayoutReport {
+        let model = directory.configuration
+        var problems: [String] = []
+        var configuration = ParallelConfiguration()
+        do throws(ParallelRequest.Refusal) {
+            configuration = try parallel.request().resolve(for: model.parallelShape)
+        } catch {
+            problems = error.problems.map(\.description)
+        }
+        func check(_ option: String, _ value: Int, _ most: Int) {
+            if !(1...most).contains(value) { problems.append("\(option): \(value) is not between 1 and \(most)") }
+        }
+        check("--tokens", tokens, LayoutReport.mostTokens)
+        check("--chunked-prefill-size", chunkedPrefillSize ?? 1, LayoutReport.mostTokens)
+        if let memory, !(0...1_048_576).contains(memory) {
+            problems.append("--memory: \(memory) GiB is not between 0 and 1048576")
+        }
+        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+        return try LayoutReport(
+            directory.name, model, configuration, cacheType: kvCacheDtype.dtype,
+            example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
+            memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
+        ) { group in
+            guard let index else { return group.elements * model.storedType.bytes }
+            return try group.names.reduce(0) { try $0 + index.bytes(ofWeight: $1) }
+        }
+    }
+}
+
+extension WeightIndex {
+    /// A weight's bytes with those of its scales.
+    fileprivate func bytes(ofWeight name: String) throws -> Int {
+        let scales = ["_scale_inv", "_scale"].map { name + $0 }.filter(contains)
+        return try ([name] + scales).reduce(0) { try $0 + tensor(named: $1).byteCount }
+    }
+}
+
+/// What is known of a checkpoint without ranks.
+struct CheckpointSummary {
+    private(set) var lines: [String] = []
+
+    init(_ model: DeepSeekConfiguration) {
+        show("model", "\(model.modelType), \(model.contextLength) positions, vocabulary \(model.vocabularySize)")
+        let nextToken = model.nextTokenLayers > 0 ? ", \(model.nextTokenLayers) next-token block (not loaded)" : ""
+        show("layers", "\(model.layers), \(model.denseLayers) dense, hidden \(model.hiddenSize)\(nextToken)")
+        let keys = model.indexer.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"
+        show("attention", "\(model.heads) heads, latent \(model.latentWidth) + rotary \(model.ropeWidth)\(keys)")
+        let gate = model.experts.gate
+        show(
+            "experts",
+            "\(gate.experts) of width \(model.experts.width), \(gate.expertsPerToken) per token, "
+                + "\(model.experts.shared) shared, groups \(gate.groups)/\(gate.topGroups)")
+        let parameters = model.parameters
+        show("parameters", "\(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
+        for type in [DType.f32, .bf16] {
+            let bytes = model.cacheFormat(type, pageSize: 1).bytesPerToken
+            let full = Int(bytes * Double(model.contextLength)) >> 20
+            show("KV cache", "\(type): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context")
+        }
+    }
+
+    private mutating func show(_ title: String, _ text: String) { lines.append(titled(title, text)) }
+
+    /// The tensors in the files, by type.
+    static func weights(_ index: WeightIndex) throws -> [String] {
+        var byType: [String: Int] = [:]
+        for name in index.names {
+            let tensor = try index.tensor(named: name)
+            byType[tensor.type.rawValue, default: 0] += tensor.byteCount
+        }
+        let size = "\(index.names.count) tensors in \(index.files.count) files, \(grouped(index.totalBytes)) bytes"
+        return [titled("weights", size)]
+            + byType.sorted { $0.value > $1.value }.map { titled("", "\($0.key) \(grouped($0.value)) bytes") }
+    }
+}
+
+/// A line with a heading in a column of its own.
+func titled(_ title: String, _ text: String) -> String {
+    title.padding(toLength: 13, withPad: " ", startingAt: 0) + text
+}
+
+/// 1234567 → 1 234 567.
+func grouped(_ number: Int) -> String {
+    var text = ""
+    for (index, digit) in String(number).reversed().enumerated() {
+        if index > 0, index % 3 == 0, digit != "-" { text = " " + text }
+        text = String(digit) + text
+    }
+    return text
+}

@@ -1,0 +1,64 @@
+import Models
+import Parallelism
+package import Tokenization
+
+extension LayoutReport {
+    /// For machines; bytes as numbers.
+    package var json: JSONValue {
+        .record([
+            "kind": .string("layout"), "model": .string(name), "layout": .string("\(parallel)"),
+            "degrees": degrees, "strategy": .string(parallel.strategy.rawValue),
+            "exchange": .string("\(parallel.exchange)"), "keeps_bits": .bool(keepsBits),
+            "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
+            "kv_cache_dtype": .string("\(cacheType)"), "kv_bytes_per_token": .count(cacheBytesPerToken),
+            "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),
+            "ranks": .array(ranks.map(Self.json)),
+            "layers": .array(
+                layerKinds.map { kind in
+                    .record([
+                        "kind": .string(kind.rawValue), "first": .count(layers(kind)!.lowerBound),
+                        "last": .count(layers(kind)!.upperBound),
+                        "collectives": .array(cost.transfers(of: kind).map(json)),
+                    ])
+                }),
+            "stages": .array(cost.transfersOfStages.map(json)),
+        ])
+    }
+
+    private var degrees: JSONValue {
+        .record([
+            "pipeline": .count(parallel.pipeline), "data": .count(parallel.data), "context": .count(parallel.context),
+            "tensor": .count(parallel.tensor), "expert": .count(parallel.degree(.expert)),
+            "expert_width": .count(parallel.degree(.expertWidth)), "dense": .count(parallel.denseTensor),
+        ])
+    }
+
+    private static func json(_ rank: Rank) -> JSONValue {
+        func range(_ range: Range<Int>) -> JSONValue { .array([.count(range.lowerBound), .count(range.upperBound)]) }
+        return .object(
+            [JSONMember("rank", .count(rank.share.rank))]
+                + rank.coordinates.map { JSONMember("\($0.axis)", .count($0.place)) }
+                + JSONMember.list([
+                    "layers": range(rank.share.layers), "heads": range(rank.share.heads),
+                    "experts": range(rank.share.experts), "expert_columns": range(rank.share.expertColumns),
+                    "vocabulary": range(rank.share.vocabulary), "rows": .count(rank.rows),
+                    "causal_work": .measured(rank.causalWork), "bytes_received": .measured(rank.received),
+                    "weight_bytes": .measured(rank.weightBytes.rounded()),
+                ]))
+    }
+
+    private func json(_ transfer: Transfer) -> JSONValue {
+        var members = JSONMember.list([
+            "name": .string(transfer.name), "kind": .string(transfer.kind.rawValue),
+            "group": .string("\(groupAxes(transfer))"), "group_ranks": .count(transfer.ranks),
+            "columns": .count(transfer.columns), "bytes_per_row": .count(transfer.bytesPerRow),
+            transfer.condition == .outputs ? "bytes_per_output" : "bytes_per_token": .measured(
+                bytesPerToken(transfer)),
+            "prediction": .string(transfer.isExpected ? "expected" : "exact"),
+        ])
+        if case .positionsFrom(let position) = transfer.condition {
+            members.append(JSONMember("from_position", .count(position)))
+        }
+        return .object(members)
+    }
+}

@@ -1,0 +1,132 @@
+import Foundation
+import Models
+import Parallelism
+
+extension LayoutReport {
+    /// For a terminal.
+    package var text: String {
+        let sections =
+            [summary, rankTable, sequence] + (parallel.world > 1 ? layerKinds.map(table) + [stageTable] : [])
+        return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
+    }
+
+    private var summary: [String] {
+        var lines = [titled("layout", "\(parallel)")]
+        let bits = keepsBits ? "those of one rank" : "not those of one rank: equal to about 1e-5"
+        if parallel.world > 1 { lines.append(titled("bits", bits)) }
+        lines.append(
+            titled(
+                "cache",
+                "\(cacheType): \(grouped(cost.cacheBytes)) bytes per token and layer; a rank writes those of its rows"))
+        let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
+        lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
+        let tokens =
+            capacity > 0
+            ? "\(grouped(capacity)) tokens in the rest" + (parallel.world > 1 ? ", in one cache for all ranks" : "")
+            : "no token: the weights alone need more than there is"
+        lines.append(titled("capacity", tokens))
+        return lines
+    }
+
+    private func gibibytes(_ bytes: Int) -> String { String(format: "%.2f GiB", Double(bytes) / 1_073_741_824) }
+
+    /// What each rank is, has and does for the example.
+    private var rankTable: [String] {
+        guard parallel.world > 1 else { return [] }
+        let axes = ranks[0].coordinates.map(\.axis).filter { parallel.degree(Axes($0)) > 1 }
+        let titles = axes.map { "\($0)" } + ["layers", "heads", "experts", "columns", "weights"]
+        var table = TextTable(["rank"] + titles + ["rows", "attention", "gets"], left: 0)
+        for rank in ranks {
+            let share = rank.share
+            let places = rank.coordinates.filter { axes.contains($0.axis) }.map { "\($0.place)" }
+            let parts = [share.layers, share.heads, share.experts, share.expertColumns].map(span)
+            table.add(
+                ["\(share.rank)"] + places + parts + [bytesText(rank.weightBytes), grouped(rank.rows)]
+                    + [percent(rank.causalWork), bytesText(rank.received)])
+        }
+        let prompts = parallel.data > 1 ? "\(parallel.data) prompts, one for each data group," : "a prompt"
+        return [
+            "ranks, for \(prompts) of \(grouped(example.tokens)) tokens"
+                + (example.chunk < example.tokens ? " in chunks of \(grouped(example.chunk))" : " in one step")
+        ] + table.lines + [
+            "columns: of each expert · weights: as read, from one mapping for all ranks",
+            "attention: part of a prompt's pairs of row and key × heads · gets: bytes from other ranks",
+        ]
+    }
+
+    private var sequence: [String] {
+        guard parallel.context > 1 else { return [] }
+        let strip = SequenceStrip(owners, width: 64)
+        let rule =
+            switch parallel.strategy {
+            case .interleaved: "row g of a step goes to context rank g mod \(parallel.context)"
+            case .zigzag: "of \(2 * parallel.context) blocks, context rank r has r and \(2 * parallel.context - 1) − r"
+            case .contiguous: "context rank r has the r-th part"
+            }
+        return ["sequence, \(parallel.strategy): \(rule)", strip.text, strip.caption]
+    }
+
+    private func table(_ kind: LayoutCost.LayerKind) -> [String] {
+        let layers = layers(kind)!
+        let name = kind == .dense ? "dense" : "with experts"
+        let number =
+            layers.count == 1
+            ? "layer \(layers.lowerBound)" : "each of layers \(layers.lowerBound)–\(layers.upperBound)"
+        return table("\(number), \(name)", cost.transfers(of: kind), per: "token")
+    }
+
+    private var stageTable: [String] {
+        let transfers = cost.transfersOfStages
+        let between = transfers.filter { $0.condition != .outputs }
+        return table("between stages", between, per: "token") + (between.isEmpty ? [] : [""])
+            + table(
+                "last stage, for rows whose logits are needed", transfers.filter { $0.condition == .outputs },
+                per: "row")
+    }
+
+    private func table(_ title: String, _ transfers: [Transfer], per unit: String) -> [String] {
+        if transfers.isEmpty { return unit == "token" && title != "between stages" ? ["\(title): nothing moves"] : [] }
+        var table = TextTable(["collective", "kind", "group", "ranks", "row", "bytes/\(unit)", "per rank"], left: 3)
+        for transfer in transfers {
+            let bytes = bytesPerToken(transfer)
+            table.add([
+                transfer.name, transfer.kind.rawValue, "\(groupAxes(transfer))", "\(transfer.ranks)", transfer.rowText,
+                (transfer.isExpected ? "~" : "") + number(bytes),
+                (transfer.isExpected ? "~" : "") + number(bytes / Double(parallel.stageRanks)),
+            ])
+        }
+        return [title] + table.lines + notes(transfers)
+    }
+
+    /// The axes of a group that have more than one place here.
+    func groupAxes(_ transfer: Transfer) -> Axes {
+        let axes = Axis.allCases.filter { transfer.axes.contains($0) && parallel.degree(Axes($0)) > 1 }
+        return axes.reduce(into: Axes()) { $0.formUnion(Axes($1)) }
+    }
+
+    private func notes(_ transfers: [Transfer]) -> [String] {
+        transfers.compactMap { transfer in
+            if case .positionsFrom(let position) = transfer.condition {
+                return "\(transfer.name): only in steps with a position from \(grouped(position)) on"
+            }
+            return nil
+        } + (transfers.contains { $0.isExpected } ? ["~ expected, if the router prefers no expert"] : [])
+    }
+
+    private func number(_ value: Double) -> String {
+        value == value.rounded() ? grouped(Int(value)) : String(format: "%.1f", value)
+    }
+
+    private func span(_ range: Range<Int>) -> String {
+        switch range.count {
+        case 0: "–"
+        case 1: "\(range.lowerBound)"
+        default: "\(range.lowerBound)–\(range.upperBound - 1)"
+        }
+    }
+}
+
+extension Transfer {
+    /// `[576] f32`, or `[704] stored` where cache entries are read in place.
+    var rowText: String { kind == .sharedMemory ? "[\(columns)] stored" : "[\(columns)] f32" }
+}

@@ -1,0 +1,161 @@
+import Inference
+package import Models
+package import Parallelism
+package import Tensors
+
+/// What the ranks of a layout hold, compute and exchange: numbers, which `text`, `json` and `drawing` show.
+package struct LayoutReport: Sendable {
+    /// A prompt, one for each data group, to show how rows are dealt.
+    package struct Example: Sendable {
+        package let tokens: Int
+        /// Tokens computed in one step.
+        package let chunk: Int
+
+        package init(tokens: Int, chunk: Int) {
+            precondition(tokens > 0 && chunk > 0, "a prompt of \(tokens) tokens in chunks of \(chunk)")
+            self.tokens = tokens
+            self.chunk = min(chunk, tokens)
+        }
+    }
+
+    /// One rank's part.
+    package struct Rank: Sendable {
+        package let share: RankShare
+        package let coordinates: [(axis: Axis, place: Int)]
+        /// Of the example.
+        package fileprivate(set) var rows = 0
+        /// Its part of the attention of its data group's prompt, as pairs of a row and a key it sees, times its heads'
+        /// part of all heads.
+        package fileprivate(set) var causalWork = 0.0
+        /// What it gets from others for the example.
+        package fileprivate(set) var received = 0.0
+        package fileprivate(set) var weightBytes = 0.0
+    }
+
+    package static let mostTokens = 262_144
+
+    package let name: String
+    package let model: DeepSeekConfiguration
+    package let parallel: ParallelConfiguration
+    package let cost: LayoutCost
+    package let cacheType: DType
+    package let example: Example
+    package private(set) var ranks: [Rank]
+    /// For each token of one prompt the place of its rank along the context axis.
+    package let owners: [Int]
+    /// Of the model's weights, as stored.
+    package private(set) var weightBytes = 0
+    /// Bytes the process may use.
+    package let memory: Int
+    private let steps: [StepRows]
+
+    /// - Parameter weightBytes: how many bytes such weights take as stored.
+    package init(
+        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: DType,
+        example: Example, memory: Int, weightBytes: (WeightGroup) throws -> Int
+    ) rethrows {
+        self.name = name
+        self.model = model
+        self.parallel = parallel
+        self.cacheType = cacheType
+        self.example = example
+        self.memory = memory
+        cost = LayoutCost(model, parallel, cacheType: cacheType)
+        let deals = Self.deals(example, parallel)
+        steps = deals.map { StepRows($0) }
+        owners = Self.owners(example, deals, parallel)
+        let mesh = parallel.mesh
+        ranks = (0..<parallel.world).map { rank in
+            Rank(
+                share: RankShare(model, parallel, rank: rank),
+                coordinates: [.pipeline, .data, .context, .tensor].map { ($0, mesh.coordinate(of: rank, on: $0)) })
+        }
+        addWork(deals)
+        for group in model.weightGroups {
+            let bytes = try weightBytes(group)
+            self.weightBytes += bytes
+            for rank in ranks.indices {
+                ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: group)
+            }
+        }
+    }
+
+    private static func deals(_ example: Example, _ parallel: ParallelConfiguration) -> [Deal] {
+        stride(from: 0, to: example.tokens, by: example.chunk).map { start in
+            let rows = min(example.chunk, example.tokens - start)
+            let isLast = start + rows == example.tokens
+            let sample = StepPlan.Sample(parameters: SamplingParameters(), position: example.tokens)
+            let chunks = (0..<parallel.data).map { group in
+                StepPlan.Chunk(
+                    request: UInt64(group), group: group, tokens: Array(repeating: 0, count: rows), start: start,
+                    pages: [], sample: isLast ? sample : nil)
+            }
+            return Deal(StepPlan(number: start / example.chunk, chunks: chunks), parallel)
+        }
+    }
+
+    private static func owners(_ example: Example, _ deals: [Deal], _ parallel: ParallelConfiguration) -> [Int] {
+        var owners = Array(repeating: 0, count: example.tokens)
+        for deal in deals {
+            for rank in 0..<parallel.context * parallel.tensor {
+                for row in deal.rows[rank] {
+                    owners[deal.plan.chunks[row.chunk].start + row.offset] = rank / parallel.tensor
+                }
+            }
+        }
+        return owners
+    }
+
+    private mutating func addWork(_ deals: [Deal]) {
+        let pairs = Double(example.tokens) * Double(example.tokens + 1) / 2
+        for rank in ranks.indices {
+            let stageRank = rank % parallel.stageRanks
+            let together = parallel.ranks(around: stageRank, along: .tensor)
+            let heads = Double(ranks[rank].share.heads.count) / Double(model.heads)
+            for (deal, rows) in zip(deals, steps) {
+                ranks[rank].rows += deal.rows[stageRank].count
+                for row in together.flatMap({ deal.rows[$0] }) {
+                    ranks[rank].causalWork += Double(deal.plan.chunks[row.chunk].start + row.offset + 1) * heads / pairs
+                }
+                ranks[rank].received += cost.bytes(ofRank: rank, rows).reduce(0) { $0 + $1.bytes }
+            }
+        }
+    }
+
+    // MARK: - Rates
+
+    /// What one collective moves for each token, or for each row of logits, all ranks of a stage together. Its condition
+    /// is taken to hold.
+    package func bytesPerToken(_ transfer: Transfer) -> Double {
+        let count = transfer.condition == .outputs ? parallel.data : example.tokens * parallel.data
+        let all = steps.reduce(0.0) { sum, rows in
+            var rows = rows
+            rows.furthest = rows.furthest.map { _ in .max }
+            return sum + (0..<parallel.stageRanks).reduce(0) { $0 + cost.bytes(transfer, stageRank: $1, rows) }
+        }
+        return all / Double(count)
+    }
+
+    /// The kinds of layers this model has.
+    package var layerKinds: [LayoutCost.LayerKind] {
+        LayoutCost.LayerKind.allCases.filter { layers($0) != nil }
+    }
+
+    /// Which layers are of a kind.
+    package func layers(_ kind: LayoutCost.LayerKind) -> ClosedRange<Int>? {
+        let dense = min(model.denseLayers, model.layers)
+        let layers = kind == .dense ? 0..<dense : dense..<model.layers
+        return layers.isEmpty ? nil : layers.lowerBound...layers.upperBound - 1
+    }
+
+    // MARK: - Memory
+
+    /// Of a token in all layers.
+    package var cacheBytesPerToken: Int { cost.cacheBytes * model.layers }
+
+    /// Tokens for which there is memory beside the weights, which a process maps once for all its ranks.
+    package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
+
+    /// Whether the layout gives the bits of one rank.
+    package var keepsBits: Bool { parallel.keepsBits(for: model.parallelShape) }
+}

@@ -1,0 +1,59 @@
+/// Who computes which part of a sequence, as a strip of characters, or of runs to draw.
+package struct SequenceStrip: Sendable {
+    /// Consecutive tokens of one owner.
+    package struct Run: Sendable, Equatable {
+        package let owner: Int
+        package var tokens: Range<Int>
+    }
+
+    private let owners: [Int]
+    private let width: Int
+    package let runs: [Run]
+
+    /// - Parameters:
+    ///   - owners: of each token.
+    ///   - width: cells, at most.
+    package init(_ owners: [Int], width: Int) {
+        precondition(!owners.isEmpty && width > 0, "a strip of \(owners.count) tokens in \(width) cells")
+        self.owners = owners
+        self.width = width
+        var runs: [Run] = []
+        for (token, owner) in owners.enumerated() {
+            if runs.last?.owner == owner {
+                runs[runs.count - 1].tokens = runs[runs.count - 1].tokens.lowerBound..<token + 1
+            } else {
+                runs.append(Run(owner: owner, tokens: token..<token + 1))
+            }
+        }
+        self.runs = runs
+    }
+
+    /// Whether cells are single tokens of the beginning, because the whole sequence changes hands too often.
+    package var isBeginning: Bool { runs.count > width && owners.count > width }
+
+    /// The tokens each cell stands for; its owner is that of the one in the middle.
+    package var cells: [Range<Int>] {
+        let count = min(width, owners.count)
+        if isBeginning { return (0..<count).map { $0..<$0 + 1 } }
+        return (0..<count).map { owners.count * $0 / count..<owners.count * ($0 + 1) / count }
+    }
+
+    package func owner(of cell: Range<Int>) -> Int { owners[cell.lowerBound + cell.count / 2] }
+
+    package var text: String { String(cells.map { Self.digit(owner(of: $0)) }) }
+
+    package var caption: String {
+        if isBeginning { return "one character is one token: the first \(width) of \(grouped(owners.count))" }
+        let tokens = cells.map(\.count)
+        let each =
+            tokens.min()! == tokens.max()!
+            ? grouped(tokens[0]) : "\(grouped(tokens.min()!)) or \(grouped(tokens.max()!))"
+        return each == "1" ? "one character is one token" : "one character is \(each) tokens"
+    }
+
+    /// 0 … 9, a … z, A … Z, and two more.
+    package static func digit(_ place: Int) -> Character {
+        let digits = Array("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@#")
+        return place < digits.count ? digits[place] : "?"
+    }
+}
