@@ -58,6 +58,9 @@ extension JSONValue {
 
     static func count(_ value: Int) -> JSONValue { .number(JSONNumber(value)) }
 
+    /// Without a point where the value is whole.
+    static func amount(_ value: Double) -> JSONValue { Int(exactly: value).map(count) ?? .measured(value) }
+
     /// `null` for what could not be measured.
     static func measured(_ value: Double?) -> JSONValue {
         value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null

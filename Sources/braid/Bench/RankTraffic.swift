@@ -116,7 +116,7 @@ package struct RankTraffic: Sendable {
 
 extension RankTraffic {
     /// Titles of `cells`.
-    static let titles = ["predicted", "moved", "waiting s", "busy s", "skew"].map { padded($0) }.joined()
+    static let titles = ["predicted", "moved", "exchange s", "busy s", "skew"].map { padded($0) }.joined()
 
     /// The end of a row of a benchmark's table: bytes predicted and moved, seconds per rank on average in collectives
     /// and at work, skew.
@@ -142,7 +142,7 @@ extension RankTraffic {
                 bytesText(Double(operation.measured)), rounded(operation.seconds),
             ])
         }
-        var ranks = TextTable(["rank", "busy s", "waiting s"], left: 0)
+        var ranks = TextTable(["rank", "busy s", "exchange s"], left: 0)
         for rank in busySeconds.indices {
             ranks.add(["\(rank)", rounded(busySeconds[rank]), rounded(collectiveSeconds[rank])])
         }
@@ -155,13 +155,13 @@ extension RankTraffic {
             JSONMember(
                 operation.name,
                 .record([
-                    "bytes_predicted": .measured(operation.predicted), "bytes_measured": .count(operation.measured),
+                    "bytes_predicted": .amount(operation.predicted), "bytes_measured": .count(operation.measured),
                     "seconds": .measured(operation.seconds),
                 ]))
         }
         return [
             JSONMember("ranks", .count(busySeconds.count)), JSONMember("layout", .string("\(parallel)")),
-            JSONMember("bytes_predicted", .measured(predicted)), JSONMember("bytes_measured", .count(measured)),
+            JSONMember("bytes_predicted", .amount(predicted)), JSONMember("bytes_measured", .count(measured)),
             JSONMember("prediction", .string(isExpected ? "expected" : "exact")),
             JSONMember("operations", .object(operations)),
             JSONMember("busy_seconds", .array(busySeconds.map { .measured($0) })),

@@ -87,7 +87,7 @@ struct Drawing {
         func channel(_ offset: Double) -> Int {
             let distance = (hue + offset).truncatingRemainder(dividingBy: 6)
             let value = max(0, min(1, abs(distance - 3) - 1))
-            return Int(255 * (0.62 + 0.36 * value))
+            return Int(255 * (0.68 + 0.26 * value))
         }
         return String(format: "#%02x%02x%02x", channel(0), channel(4), channel(2))
     }

@@ -89,7 +89,7 @@ extension LayoutReport {
             drawing.box(x, y, width, height, fill: Drawing.grey, radius: 6)
             let layers = parallel.layers(ofStage: stage, total: model.layers)
             drawing.words(
-                "stage \(stage): layers \(layers.lowerBound)–\(layers.upperBound - 1)", x + 10, y + 19, bold: true)
+                "stage \(stage): \(ranged("layer", layers))", x + 10, y + 19, bold: true)
             for rank in ranks where rank.share.stage == stage {
                 draw(rank, x + label, y + 28, cell, labelAt: x + 10, &drawing)
             }
@@ -140,10 +140,9 @@ extension LayoutReport {
         var bottom = top
         for (column, kind) in layerKinds.enumerated() {
             drawing.y = top
-            let layers = layers(kind)!
-            let title = kind == .dense ? "dense layers" : "layers with experts"
+            let title = ranged("layer", Range(layers(kind)!)) + (kind == .dense ? ", dense" : ", with experts")
             let x = Self.margin + Double(column) * (width + gap)
-            drawing.words("\(title): \(layers.lowerBound)–\(layers.upperBound)", x, drawing.y + 4, bold: true)
+            drawing.words(title, x, drawing.y + 4, bold: true)
             drawing.y += 14
             draw(LayerPath(self, kind).stations, x, width, &drawing)
             bottom = max(bottom, drawing.y)
@@ -181,7 +180,7 @@ extension LayoutReport {
         drawing.box(x + 14, drawing.y, width - 14, 24, fill: transfer.kind.colour, radius: 12)
         drawing.words(transfer.name, x + 28, drawing.y + 16, size: 11, bold: true)
         drawing.words(
-            "\(transfer.kind.rawValue) · \(groupAxes(transfer)) (\(transfer.ranks))", x + 142, drawing.y + 16, size: 11)
+            "\(transfer.kind.rawValue) · \(group(transfer)) (\(transfer.ranks))", x + 164, drawing.y + 16, size: 10.5)
         let unit = transfer.condition == .outputs ? " / output row" : ""
         drawing.words(
             (transfer.isExpected ? "~" : "") + bytesText(bytesPerToken(transfer)) + unit, x + width - 12,

@@ -12,7 +12,7 @@ extension LayoutReport {
             "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
             "kv_cache_dtype": .string("\(cacheType)"), "kv_bytes_per_token": .count(cacheBytesPerToken),
             "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),
-            "ranks": .array(ranks.map(Self.json)),
+            "ranks": .array(ranks.map(json)),
             "layers": .array(
                 layerKinds.map { kind in
                     .record([
@@ -33,7 +33,7 @@ extension LayoutReport {
         ])
     }
 
-    private static func json(_ rank: Rank) -> JSONValue {
+    private func json(_ rank: Rank) -> JSONValue {
         func range(_ range: Range<Int>) -> JSONValue { .array([.count(range.lowerBound), .count(range.upperBound)]) }
         return .object(
             [JSONMember("rank", .count(rank.share.rank))]
@@ -42,18 +42,18 @@ extension LayoutReport {
                     "layers": range(rank.share.layers), "heads": range(rank.share.heads),
                     "experts": range(rank.share.experts), "expert_columns": range(rank.share.expertColumns),
                     "vocabulary": range(rank.share.vocabulary), "rows": .count(rank.rows),
-                    "causal_work": .measured(rank.causalWork), "bytes_received": .measured(rank.received),
-                    "weight_bytes": .measured(rank.weightBytes.rounded()),
+                    "causal_work": .measured(rank.causalWork), "bytes_received": .amount(rank.received),
+                    "weight_bytes": .amount(rank.weightBytes.rounded()),
+                    "kv_bytes_per_token": .amount(cacheBytesPerToken(of: rank)),
                 ]))
     }
 
     private func json(_ transfer: Transfer) -> JSONValue {
         var members = JSONMember.list([
             "name": .string(transfer.name), "kind": .string(transfer.kind.rawValue),
-            "group": .string("\(groupAxes(transfer))"), "group_ranks": .count(transfer.ranks),
+            "group": .string(group(transfer)), "group_ranks": .count(transfer.ranks),
             "columns": .count(transfer.columns), "bytes_per_row": .count(transfer.bytesPerRow),
-            transfer.condition == .outputs ? "bytes_per_output" : "bytes_per_token": .measured(
-                bytesPerToken(transfer)),
+            transfer.condition == .outputs ? "bytes_per_output" : "bytes_per_token": .amount(bytesPerToken(transfer)),
             "prediction": .string(transfer.isExpected ? "expected" : "exact"),
         ])
         if case .positionsFrom(let position) = transfer.condition {

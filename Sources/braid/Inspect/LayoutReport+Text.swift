@@ -17,7 +17,8 @@ extension LayoutReport {
         lines.append(
             titled(
                 "cache",
-                "\(cacheType): \(grouped(cost.cacheBytes)) bytes per token and layer; a rank writes those of its rows"))
+                "\(cacheType): \(grouped(cost.cacheBytes)) bytes per token and layer"
+                    + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
         let tokens =
@@ -35,24 +36,30 @@ extension LayoutReport {
         guard parallel.world > 1 else { return [] }
         let axes = ranks[0].coordinates.map(\.axis).filter { parallel.degree(Axes($0)) > 1 }
         let titles = axes.map { "\($0)" } + ["layers", "heads", "experts", "columns", "weights"]
-        var table = TextTable(["rank"] + titles + ["rows", "attention", "gets"], left: 0)
+        var table = TextTable(["rank"] + titles + ["rows", "KV/token", "attention", "gets"], left: 0)
         for rank in ranks {
             let share = rank.share
             let places = rank.coordinates.filter { axes.contains($0.axis) }.map { "\($0.place)" }
             let parts = [share.layers, share.heads, share.experts, share.expertColumns].map(span)
             table.add(
                 ["\(share.rank)"] + places + parts + [bytesText(rank.weightBytes), grouped(rank.rows)]
-                    + [percent(rank.causalWork), bytesText(rank.received)])
+                    + [
+                        number(cacheBytesPerToken(of: rank)), percent(rank.causalWork),
+                        (receivesExpected ? "~" : "") + bytesText(rank.received),
+                    ])
         }
         let prompts = parallel.data > 1 ? "\(parallel.data) prompts, one for each data group," : "a prompt"
         return [
             "ranks, for \(prompts) of \(grouped(example.tokens)) tokens"
                 + (example.chunk < example.tokens ? " in chunks of \(grouped(example.chunk))" : " in one step")
         ] + table.lines + [
-            "columns: of each expert · weights: as read, from one mapping for all ranks",
+            "columns: of each expert · weights: as read, from one mapping for all ranks · KV/token: bytes it writes",
             "attention: part of a prompt's pairs of row and key × heads · gets: bytes from other ranks",
         ]
     }
+
+    /// Whether what ranks get depends on the router.
+    private var receivesExpected: Bool { cost.transfers(of: .experts).contains { $0.isExpected } }
 
     private var sequence: [String] {
         guard parallel.context > 1 else { return [] }
@@ -90,7 +97,7 @@ extension LayoutReport {
         for transfer in transfers {
             let bytes = bytesPerToken(transfer)
             table.add([
-                transfer.name, transfer.kind.rawValue, "\(groupAxes(transfer))", "\(transfer.ranks)", transfer.rowText,
+                transfer.name, transfer.kind.rawValue, group(transfer), "\(transfer.ranks)", transfer.rowText,
                 (transfer.isExpected ? "~" : "") + number(bytes),
                 (transfer.isExpected ? "~" : "") + number(bytes / Double(parallel.stageRanks)),
             ])
@@ -99,22 +106,22 @@ extension LayoutReport {
     }
 
     /// The axes of a group that have more than one place here.
-    func groupAxes(_ transfer: Transfer) -> Axes {
+    func group(_ transfer: Transfer) -> String {
         let axes = Axis.allCases.filter { transfer.axes.contains($0) && parallel.degree(Axes($0)) > 1 }
-        return axes.reduce(into: Axes()) { $0.formUnion(Axes($1)) }
+        return axes.map { $0 == .expertWidth ? "expert width" : "\($0)" }.joined(separator: " × ")
     }
 
     private func notes(_ transfers: [Transfer]) -> [String] {
         transfers.compactMap { transfer in
             if case .positionsFrom(let position) = transfer.condition {
-                return "\(transfer.name): only in steps with a position from \(grouped(position)) on"
+                return "\(transfer.name): only for groups with a row at position \(grouped(position)) or later"
             }
             return nil
         } + (transfers.contains { $0.isExpected } ? ["~ expected, if the router prefers no expert"] : [])
     }
 
     private func number(_ value: Double) -> String {
-        value == value.rounded() ? grouped(Int(value)) : String(format: "%.1f", value)
+        value >= 1000 || value == value.rounded() ? grouped(Int(value.rounded())) : String(format: "%.1f", value)
     }
 
     private func span(_ range: Range<Int>) -> String {
@@ -127,6 +134,10 @@ extension LayoutReport {
 }
 
 extension Transfer {
-    /// `[576] f32`, or `[704] stored` where cache entries are read in place.
-    var rowText: String { kind == .sharedMemory ? "[\(columns)] stored" : "[\(columns)] f32" }
+    /// `[576] f32`; `[704] cache` where entries of the cache are read in place, `[512] i32` for positions.
+    var rowText: String {
+        if kind == .sharedMemory { return "[\(columns)] cache" }
+        if case .positionsFrom = condition { return "[\(columns)] i32" }
+        return "[\(columns)] f32"
+    }
 }

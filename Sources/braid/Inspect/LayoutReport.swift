@@ -51,7 +51,7 @@ package struct LayoutReport: Sendable {
 
     /// - Parameter weightBytes: how many bytes such weights take as stored.
     package init(
-        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: DType,
+        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: DType = .f32,
         example: Example, memory: Int, weightBytes: (WeightGroup) throws -> Int
     ) rethrows {
         self.name = name
@@ -152,6 +152,11 @@ package struct LayoutReport: Sendable {
 
     /// Of a token in all layers.
     package var cacheBytesPerToken: Int { cost.cacheBytes * model.layers }
+
+    /// What a rank writes of it, on average over the example's tokens: those of its rows, in its layers.
+    package func cacheBytesPerToken(of rank: Rank) -> Double {
+        Double(cost.cacheBytes * rank.share.layers.count * rank.rows) / Double(example.tokens * parallel.data)
+    }
 
     /// Tokens for which there is memory beside the weights, which a process maps once for all its ranks.
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }

@@ -1,0 +1,267 @@
+import Checkpoints
+import Models
+import Parallelism
+import Tensors
+import Testing
+import Tokenization
+import braid
+
+@Suite struct `Inspecting a layout` {
+    static let layouts: [ParallelConfiguration] = [
+        .init(), .init(context: 4, expert: 4), .init(context: 4, expert: 4, strategy: .zigzag, exchange: .allToAll),
+        .init(context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, strategy: .contiguous),
+        .init(data: 2, context: 2, expert: 4, pipeline: 3), .init(context: 3), .init(context: 16, tensor: 4, expert: 4),
+        .init(data: 8, tensor: 2, expert: 4, expertTensor: 4, pipeline: 2, exchange: .allToAll),
+    ]
+
+    func model(_ type: String = "deepseek_v32") throws -> DeepSeekConfiguration {
+        let text = """
+            {"model_type": "\(type)", "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3,
+             "first_k_dense_replace": 1, "intermediate_size": 48, "max_position_embeddings": 4096,
+             "rms_norm_eps": 1e-6, "num_attention_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8,
+             "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4, "rope_theta": 10000,
+             "index_n_heads": 2, "index_head_dim": 8, "index_topk": 5, "n_routed_experts": 4,
+             "num_experts_per_tok": 2, "moe_intermediate_size": 8, "n_shared_experts": 1,
+             "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1}
+            """
+        return try DeepSeekConfiguration(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"))
+    }
+
+    /// A weight takes a byte, so that bytes are numbers.
+    private func report(
+        _ parallel: ParallelConfiguration, name: String = "tiny", type: String = "deepseek_v32", tokens: Int = 64,
+        chunk: Int = 64, memory: Int = 1 << 20
+    ) throws -> LayoutReport {
+        LayoutReport(
+            name, try model(type), parallel, example: .init(tokens: tokens, chunk: chunk), memory: memory
+        ) { $0.elements }
+    }
+
+    @Test func `prints what a person reads`() throws {
+        let parallel = ParallelConfiguration(
+            context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, exchange: .allToAll)
+        let expected = """
+            layout       4 ranks: context 2 × tensor 2, interleaved; experts 2 by expert × 2 by width, allToAll
+            bits         those of one rank
+            cache        f32: 80 bytes per token and layer; a rank writes those of its rows
+            memory       0.00 GiB: weights 0.00 GiB, mapped once for all 4 ranks
+            capacity     4 255 tokens in the rest, in one cache for all ranks
+
+            ranks, for a prompt of 64 tokens in one step
+            rank  context  tensor  layers  heads  experts  columns  weights  rows  KV/token  attention      gets
+               0        0       0     0–2    0–1      0–1      0–3  15.4 kB    16        60     24.6 %  ~68.5 kB
+               1        0       1     0–2    2–3      0–1      4–7  15.4 kB    16        60     24.6 %  ~68.2 kB
+               2        1       0     0–2    0–1      2–3      0–3  15.4 kB    16        60     25.4 %  ~68.2 kB
+               3        1       1     0–2    2–3      2–3      4–7  15.4 kB    16        60     25.4 %  ~68.1 kB
+            columns: of each expert · weights: as read, from one mapping for all ranks · KV/token: bytes it writes
+            attention: part of a prompt's pairs of row and key × heads · gets: bytes from other ranks
+
+            sequence, interleaved: row g of a step goes to context rank g mod 2
+            0101010101010101010101010101010101010101010101010101010101010101
+            one character is one token
+
+            layer 0, dense
+            collective           kind            group             ranks         row  bytes/token  per rank
+            keys                 shared memory   context × tensor      4  [20] cache          240        60
+            query                all-gather      tensor                2    [16] f32           64        16
+            selection            all-gather      tensor                2     [5] i32           20         5
+            attention output     reduce-scatter  tensor                2    [32] f32          128        32
+            feed-forward input   all-gather      dense                 2    [32] f32          128        32
+            feed-forward output  reduce-scatter  dense                 2    [32] f32          128        32
+            selection: only for groups with a row at position 5 or later
+
+            each of layers 1–2, with experts
+            collective           kind            group             ranks         row  bytes/token  per rank
+            keys                 shared memory   context × tensor      4  [20] cache          240        60
+            query                all-gather      tensor                2    [16] f32           64        16
+            selection            all-gather      tensor                2     [5] i32           20         5
+            attention output     reduce-scatter  tensor                2    [32] f32          128        32
+            dispatch             all-to-all      context × tensor      4    [48] f32         ~480      ~120
+            feed-forward input   all-gather      dense                 2    [32] f32          128        32
+            feed-forward output  reduce-scatter  dense                 2    [32] f32          128        32
+            expert widths        all-to-all      expert width          2    [32] f32       ~426.7    ~106.7
+            combine              all-to-all      context × tensor      4    [32] f32         ~160       ~40
+            selection: only for groups with a row at position 5 or later
+            ~ expected, if the router prefers no expert
+
+            last stage, for rows whose logits are needed
+            collective  kind        group             ranks       row  bytes/row  per rank
+            outputs     all-gather  context × tensor      4  [32] f32        384        96
+            logits      all-to-all  context × tensor      4  [24] f32        288        72
+            """
+        #expect(try report(parallel).text == expected)
+    }
+
+    @Test(arguments: layouts, ["deepseek_v32", "deepseek_v3"])
+    func `shows every collective in words, numbers and pictures`(parallel: ParallelConfiguration, type: String) throws {
+        let report = try report(parallel, type: type, chunk: 24)
+        let transfers = report.layerKinds.flatMap { report.cost.transfers(of: $0) } + report.cost.transfersOfStages
+        #expect(transfers.isEmpty == (parallel.world == 1))
+        #expect(XMLScanner.fault(in: report.drawing) == nil)
+        let json = try JSONValue(parsing: Array(report.json.pythonText.utf8))
+        let named = Set(
+            ((json["layers"]?.array ?? []) + [json]).flatMap { layer in
+                (layer["collectives"] ?? layer["stages"])?.array?.compactMap { $0["name"]?.string } ?? []
+            })
+        #expect(named == Set(transfers.map(\.name)))
+        for transfer in transfers {
+            #expect(report.text.contains("\n\(transfer.name) "), "\(transfer.name)")
+            #expect(report.drawing.contains(">\(transfer.name)</text>"), "\(transfer.name)")
+        }
+    }
+
+    @Test(arguments: layouts, ["deepseek_v32", "deepseek_v3"])
+    func `gives each rank its part of weights, rows and work`(parallel: ParallelConfiguration, type: String) throws {
+        let report = try report(parallel, type: type, chunk: 24)
+        #expect(report.weightBytes == report.model.parameters.total)
+        for group in report.model.weightGroups {
+            let readers = report.ranks.reduce(0) { $0 + $1.share.fraction(of: group) }
+            let copies =
+                switch group.split {
+                case .whole: parallel.stageRanks
+                case .heads: parallel.data * parallel.context
+                case .dense: parallel.stageRanks / parallel.denseTensor
+                case .expert: parallel.replicatesExperts ? parallel.stageRanks : 1
+                case .vocabulary: 1
+                }
+            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.names)")
+        }
+        #expect(report.ranks.reduce(0) { $0 + $1.rows } == 64 * parallel.data * parallel.pipeline)
+        #expect(abs(report.ranks.reduce(0) { $0 + $1.causalWork } - Double(parallel.data * parallel.pipeline)) < 1e-9)
+        #expect(
+            report.ranks.reduce(0) { $0 + report.cacheBytesPerToken(of: $1) } == Double(report.cacheBytesPerToken))
+    }
+
+    @Test func `shows how uneven a split is`() throws {
+        func work(_ strategy: PartitionStrategy) throws -> [Double] {
+            try report(.init(context: 4, expert: 4, strategy: strategy), tokens: 4096, chunk: 4096).ranks
+                .map { ($0.causalWork * 1000).rounded() }
+        }
+        #expect(try work(.contiguous) == [63, 188, 312, 437])
+        #expect(try work(.zigzag) == [250, 250, 250, 250])
+        #expect(try work(.interleaved) == [250, 250, 250, 250])
+    }
+
+    @Test func `counts the tokens that fit beside the weights`() throws {
+        let weights = try model().parameters.total
+        let perToken = 3 * 4 * (8 + 4 + 8)
+        #expect(try report(.init(), memory: weights + 10 * perToken + 1).capacity == 10)
+        let small = try report(.init(), memory: weights - 1)
+        #expect(small.capacity == 0)
+        #expect(small.text.contains("the weights alone need more"))
+        // Ranks of a process share one cache.
+        #expect(try report(.init(context: 4, expert: 4), memory: weights + 10 * perToken).capacity == 10)
+    }
+
+    @Test func `draws names that mean something to XML`() throws {
+        let drawing = try report(.init(context: 2), name: "<a & \"b\">\u{1}").drawing
+        #expect(XMLScanner.fault(in: drawing) == nil)
+        #expect(drawing.contains("&lt;a &amp; &quot;b&quot;&gt;"))
+    }
+
+    @Test(arguments: [
+        "<a><b></a></b>", "<a", "<a/>&", "<a x=1/>", "<a x=\"<\"/>", "<a/><b/>", "<a>\u{1}</a>", "<a>&foo;</a>", "",
+    ])
+    func `would notice a drawing that is no XML`(text: String) { #expect(XMLScanner.fault(in: text) != nil) }
+}
+
+@Suite struct `A strip of a sequence` {
+    private func owners(_ strategy: PartitionStrategy, _ length: Int, _ ranks: Int) -> [Int] {
+        var owners = Array(repeating: 0, count: length)
+        for (rank, rows) in TokenPartition(strategy, lengths: [length], ranks: ranks).rows.enumerated() {
+            for row in rows { owners[row] = rank }
+        }
+        return owners
+    }
+
+    @Test func `shows blocks in whole and turns in part`() {
+        let zigzag = SequenceStrip(owners(.zigzag, 64, 2), width: 16)
+        #expect(zigzag.text == "0000111111110000")
+        #expect(zigzag.caption == "one character is 4 tokens")
+        #expect(zigzag.runs.map(\.owner) == [0, 1, 0])
+        let contiguous = SequenceStrip(owners(.contiguous, 30, 3), width: 12)
+        #expect(contiguous.text == "000011112222")
+        #expect(contiguous.caption == "one character is 2 or 3 tokens")
+        let interleaved = SequenceStrip(owners(.interleaved, 5000, 3), width: 7)
+        #expect(interleaved.text == "0120120")
+        #expect(interleaved.caption == "one character is one token: the first 7 of 5 000")
+        let short = SequenceStrip(owners(.interleaved, 5, 4), width: 16)
+        #expect(short.text == "01230")
+        #expect(short.caption == "one character is one token")
+    }
+
+    @Test func `has a character for each of 64 ranks`() {
+        #expect(Set((0..<64).map(SequenceStrip.digit)).count == 64)
+    }
+}
+
+@Suite struct `What ranks exchanged` {
+    @Test func `adds up over steps, and is told apart from what came before`() throws {
+        let model = try `Inspecting a layout`().model()
+        let cost = LayoutCost(
+            model, .init(context: 2, expert: 2, exchange: .allToAll), cacheType: .f32)
+        let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], furthest: [4, 3]))
+        // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
+        // vocabulary of 96.
+        #expect(step.operations.first { $0.name == "keys" }?.predicted == 1200.0)
+        #expect(step.operations.first { $0.name == "outputs" }?.predicted == 128.0)
+        #expect(step.operations.first { $0.name == "logits" }?.predicted == 192.0)
+        #expect(step.operations.filter(\.isExpected).map(\.name) == ["dispatch", "combine"])
+        var sum = RankTraffic(ranks: 2)
+        for _ in 0..<4 { sum.add(step) }
+        #expect(sum.predicted == 4 * step.predicted)
+        #expect(sum.divided(by: 4).predicted == step.predicted)
+        #expect(sum.since(step).predicted == 3 * step.predicted)
+        #expect(sum.isExpected && sum.skew == 0)
+    }
+}
+
+@Suite struct `Tables and amounts` {
+    @Test func `align words left and numbers right`() {
+        var table = TextTable(["name", "number"], left: 1)
+        table.add(["a", "1"])
+        table.add(["longer", "22"])
+        #expect(table.lines == ["name    number", "a            1", "longer      22"])
+    }
+
+    @Test(arguments: [
+        (0.0, "0 B"), (999, "999 B"), (1.5, "1.50 B"), (1000, "1.00 kB"), (99_940, "99.9 kB"), (99_960, "100 kB"),
+        (999_600, "1.00 MB"), (5_240_000, "5.24 MB"), (7e15, "7000 TB"),
+    ])
+    func `have three digits and a unit`(bytes: Double, text: String) { #expect(bytesText(bytes) == text) }
+}
+
+/// Whether a text is one well-formed XML element: tags nest, attributes are quoted, nothing is bare.
+private enum XMLScanner {
+    static func fault(in text: String) -> String? {
+        var rest = Substring(text)
+        var open: [String] = []
+        var roots = 0
+        while !rest.isEmpty {
+            let words = rest.prefix { $0 != "<" }
+            if let fault = fault(inWords: words) { return fault }
+            if open.isEmpty, words.contains(where: { !$0.isWhitespace }) { return "words outside: \(words)" }
+            rest = rest.dropFirst(words.count)
+            guard !rest.isEmpty else { break }
+            guard let end = rest.firstIndex(of: ">") else { return "a tag without end" }
+            let tag = rest[rest.index(after: rest.startIndex)..<end]
+            rest = rest[rest.index(after: end)...]
+            if tag.hasPrefix("/") {
+                guard open.popLast() == String(tag.dropFirst()) else { return "\(tag) closes nothing" }
+                continue
+            }
+            guard let match = tag.wholeMatch(of: #/([a-z]+)((\s+[a-zA-Z:-]+="[^"<]*")*)(/?)/#) else {
+                return "<\(tag)>"
+            }
+            if let fault = fault(inWords: match.2) { return fault }
+            if open.isEmpty { roots += 1 }
+            if match.4.isEmpty { open.append(String(match.1)) }
+        }
+        return open.isEmpty && roots == 1 ? nil : "\(roots) roots, open: \(open)"
+    }
+
+    private static func fault(inWords words: Substring) -> String? {
+        if words.unicodeScalars.contains(where: { $0.value < 32 && $0 != "\n" }) { return "control characters" }
+        return words.replacing(#/&(amp|lt|gt|quot);/#, with: "").contains("&") ? "bare &: \(words)" : nil
+    }
+}
