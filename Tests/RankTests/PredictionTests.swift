@@ -32,7 +32,7 @@ import Testing
         configuration.pageSize = 4
         configuration.maxTotalTokens = 4096
         configuration.parallel = parallel
-        let pool = RankPool(model, configuration, isRecording: true)
+        let pool = RankPool(model, configuration, recording: Set(Stage.allCases))
         defer { pool.stop() }
         let seed = UInt64.random(in: 0...UInt64.max)
         var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
