@@ -10,24 +10,13 @@ struct BenchServing: AsyncParsableCommand {
         abstract: "Sends random prompts to a running server and measures throughput and latencies.",
         discussion: """
             Options and results are those of SGLang's bench_serving. Prompts are token ids, so no tokenizer is needed; \
-            token counts are the server's. The key, if the server asks for one, is read from BRAID_API_KEY or \
-            OPENAI_API_KEY. The exit status is 1 when no request succeeded.
+            token counts are the server's. The exit status is 1 when no request succeeded.
             """)
 
     @Option(help: "The interface: /generate (braid, sglang, sglang-native) or /v1/completions (sglang-oai, vllm).")
     var backend = ServingBackend.braid
 
-    @Option(help: "The server, as http://host:port; in place of --host and --port.")
-    var baseUrl: String?
-
-    @Option(help: "The server's host.")
-    var host = "127.0.0.1"
-
-    @Option(help: "The server's port; default: 30000, for vllm 8000.")
-    var port: Int?
-
-    @Option(help: "The model's name; default: the first that /v1/models lists.")
-    var model: String?
+    @OptionGroup(title: "Server") var server: ServerOptions
 
     @Option(help: "Which prompts to send: random token ids.")
     var datasetName = Dataset.random
@@ -59,9 +48,6 @@ struct BenchServing: AsyncParsableCommand {
     @Option(help: "Token ids of the vocabulary; default: what /server_info says.")
     var vocabSize: Int?
 
-    @Option(help: "Seconds a request may take.")
-    var requestTimeout = 3600
-
     @Flag(help: "Ask for whole answers; then only their latency can be measured.")
     var disableStream = false
 
@@ -87,8 +73,6 @@ struct BenchServing: AsyncParsableCommand {
         if let vocabSize, !(1...Int(Int32.max)).contains(vocabSize) {
             problems.append("--vocab-size: \(vocabSize) is not between 1 and \(Int32.max)")
         }
-        if let port, !(1...65535).contains(port) { problems.append("--port: \(port) is not between 1 and 65535") }
-        if requestTimeout < 1 { problems.append("--request-timeout: \(requestTimeout) is not positive") }
         if !(0...1000).contains(warmupRequests) {
             problems.append("--warmup-requests: \(warmupRequests) is not between 0 and 1000")
         }
@@ -97,18 +81,13 @@ struct BenchServing: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let address =
-            try baseUrl.map { try ServerAddress(url: $0) }
-            ?? ServerAddress(host: host, port: port ?? backend.defaultPort)
-        let environment = ProcessInfo.processInfo.environment
-        let http = HTTPClient(
-            address, apiKey: environment["BRAID_API_KEY"] ?? environment["OPENAI_API_KEY"],
-            timeout: .seconds(requestTimeout))
-        let server = try await ServerFacts(http, model: model, vocabularySize: vocabSize)
-        try server.check(longest: randomInputLen + randomOutputLen)
-        let client = ServingClient(http, backend, try options(model: server.model))
-        try await warmUp(client, vocabularySize: server.vocabularySize)
-        let report = await measure(client, server)
+        let http = try server.client(defaultPort: backend.defaultPort)
+        let facts = try await ServerFacts(http, model: server.model)
+        let vocabularySize = try vocabularySize(facts, http.address)
+        try facts.check(longest: randomInputLen + randomOutputLen, "--random-input-len and --random-output-len")
+        let client = ServingClient(http, backend, try options(model: facts.model))
+        try await warmUp(client, vocabularySize: vocabularySize)
+        let report = await measure(client, model: facts.model, vocabularySize: vocabularySize)
         print(report.text)
         for failure in report.failures.prefix(5) { note("\(failure.count) × \(failure.reason)") }
         if let outputFile { try appendLine(report.json(details: outputDetails).pythonText, to: outputFile) }
@@ -123,8 +102,15 @@ struct BenchServing: AsyncParsableCommand {
         }
     }
 
-    private func measure(_ client: ServingClient, _ server: ServerFacts) async -> ServingReport {
-        let (traffic, vocabularySize) = (traffic, server.vocabularySize)
+    private func vocabularySize(_ facts: ServerFacts, _ address: ServerAddress) throws -> Int {
+        guard let size = vocabSize ?? facts.vocabularySize, (1...Int(Int32.max)).contains(size) else {
+            throw CommandError("\(address)/server_info gives no vocabulary size; give it as --vocab-size")
+        }
+        return size
+    }
+
+    private func measure(_ client: ServingClient, model: String, vocabularySize: Int) async -> ServingReport {
+        let traffic = traffic
         let answers = AnswerCount()
         let progress = Task { await showProgress(answers) }
         let (outcomes, seconds) = await client.run(traffic.arrivals, concurrency: maxConcurrency ?? numPrompts) {
@@ -135,7 +121,7 @@ struct BenchServing: AsyncParsableCommand {
         progress.cancel()
         await progress.value
         return ServingReport(
-            backend: backend, model: server.model, traffic: traffic, concurrencyLimit: maxConcurrency,
+            backend: backend, model: model, traffic: traffic, concurrencyLimit: maxConcurrency,
             outcomes: outcomes, duration: seconds)
     }
 
@@ -185,49 +171,4 @@ extension ServingBackend: ExpressibleByArgument {}
 /// How many answers are complete, for who watches.
 private final class AnswerCount: Sendable {
     let value = Atomic(0)
-}
-
-/// What has to be known of a server before it is loaded.
-private struct ServerFacts: Sendable {
-    let model: String
-    let vocabularySize: Int
-    /// `nil` where the server does not say.
-    let contextLength: Int?
-
-    /// Asks for what is not given.
-    init(_ client: HTTPClient, model: String?, vocabularySize: Int?) async throws {
-        let info = try await Self.json("/server_info", client)
-        contextLength = info?["context_length"]?.integer
-        if let model {
-            self.model = model
-        } else {
-            let list = try await Self.json("/v1/models", client)
-            guard let first = list?["data"]?.array?.first?["id"]?.string else {
-                throw CommandError("\(client.address)/v1/models lists no model; name one with --model")
-            }
-            self.model = first
-        }
-        guard let size = vocabularySize ?? info?["vocab_size"]?.integer, (1...Int(Int32.max)).contains(size) else {
-            throw CommandError("\(client.address)/server_info gives no vocabulary size; give it as --vocab-size")
-        }
-        self.vocabularySize = size
-    }
-
-    /// - Returns: `nil` where there is no such route, or what it gives is no JSON.
-    private static func json(_ path: String, _ client: HTTPClient) async throws -> JSONValue? {
-        let answer = try await client.get(path)
-        if answer.status == 404 { return nil }
-        guard answer.status == 200 else {
-            throw CommandError("\(client.address)\(path): status \(answer.status): \(answer.message)")
-        }
-        return try? JSONValue(parsing: answer.body)
-    }
-
-    /// - Throws: when the longest request could not be served.
-    func check(longest: Int) throws {
-        guard let contextLength, longest > contextLength else { return }
-        throw CommandError(
-            "--random-input-len and --random-output-len are \(longest) tokens together; "
-                + "the server's context has \(contextLength)")
-    }
 }

@@ -52,7 +52,7 @@ package enum ServingBackend: String, Sendable, CaseIterable {
     package func read(
         _ answer: JSONValue, streams: Bool, at seconds: Double, into outcome: inout ServingOutcome
     ) throws {
-        if let error = answer["error"], !error.isNull { throw CommandError(Self.message(of: error)) }
+        if let error = answer["error"], !error.isNull { throw CommandError(serverMessage(of: error)) }
         if isNative {
             guard let meta = answer["meta_info"], let count = meta["completion_tokens"]?.integer else {
                 throw CommandError("the answer has no meta_info.completion_tokens; is this the right --backend?")
@@ -70,10 +70,5 @@ package enum ServingBackend: String, Sendable, CaseIterable {
             outcome.receive(total: outcome.outputTokens + 1, at: seconds)
         }
         if let total = answer["usage"]?["completion_tokens"]?.integer { outcome.finish(total: total, at: seconds) }
-    }
-
-    /// The message of an error in OpenAI's shape, or in any other.
-    package static func message(of error: JSONValue) -> String {
-        error["message"]?.string ?? error.string ?? String(error.pythonText.prefix(500))
     }
 }

@@ -116,11 +116,3 @@ private struct AnswerReader: Sendable {
         return outcome
     }
 }
-
-extension HTTPClient.Answer {
-    /// What the body of an error says.
-    var message: String {
-        guard let json = try? JSONValue(parsing: body) else { return String(decoding: body.prefix(500), as: UTF8.self) }
-        return ServingBackend.message(of: json["error"] ?? json)
-    }
-}

@@ -53,9 +53,7 @@ package struct ServingReport: Sendable {
 
     /// The reasons of failures with their numbers, most frequent first.
     package var failures: [(reason: String, count: Int)] {
-        Dictionary(grouping: outcomes.compactMap(\.error)) { $0 }
-            .map { (reason: $0.key, count: $0.value.count) }
-            .sorted { ($1.count, $0.reason) < ($0.count, $1.reason) }
+        failureCounts(outcomes.compactMap(\.error))
     }
 
     /// The block of text.

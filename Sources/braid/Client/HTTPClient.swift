@@ -2,6 +2,7 @@ import Foundation
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+package import Tokenization
 
 /// Where a server is, as `http://host:port/prefix`.
 package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
@@ -87,9 +88,10 @@ package struct HTTPClient: Sendable {
         try await within(timeout) {
             let channel = try await connect()
             return try await channel.executeThenClose { inbound, outbound in
-                try await outbound.write(.head(head(method, path, bodyBytes: body?.readableBytes)))
-                if let body { try await outbound.write(.body(.byteBuffer(body))) }
-                try await outbound.write(.end(nil))
+                var parts: [HTTPClientRequestPart] = [.head(head(method, path, bodyBytes: body?.readableBytes))]
+                if let body { parts.append(.body(.byteBuffer(body))) }
+                // All at once: a server that has read the body may have answered and closed before a later write.
+                try await outbound.write(contentsOf: parts + [.end(nil)])
                 var (state, status) = (state, 0)
                 for try await part in inbound {
                     switch part {
@@ -147,4 +149,17 @@ private func within<Result: Sendable>(
         defer { tasks.cancelAll() }
         return try await tasks.next()!
     }
+}
+
+extension HTTPClient.Answer {
+    /// What the body of an error says.
+    var message: String {
+        guard let json = try? JSONValue(parsing: body) else { return String(decoding: body.prefix(500), as: UTF8.self) }
+        return serverMessage(of: json["error"] ?? json)
+    }
+}
+
+/// The message of an error in OpenAI's shape, or in any other.
+package func serverMessage(of error: JSONValue) -> String {
+    error["message"]?.string ?? error.string ?? String(error.pythonText.prefix(500))
 }
