@@ -1,0 +1,70 @@
+import Foundation
+package import Tokenization
+
+/// Scores by length and depth.
+package struct PasskeyTable: Sendable {
+    private let lengths: [Int]
+    private let depths: [Int]
+    private var scores: [[Score]]
+
+    package init(lengths: [Int], depths: [Int]) {
+        self.lengths = lengths
+        self.depths = depths
+        scores = lengths.map { _ in depths.map { _ in Score() } }
+    }
+
+    /// Counts one answer.
+    ///
+    /// - Parameter answer: `nil` where the request failed, `.some(nil)` where no key was found in the answer.
+    package mutating func count(_ answer: String??, expected: String, length: Int, depth: Int) {
+        guard let row = lengths.firstIndex(of: length), let column = depths.firstIndex(of: depth) else {
+            preconditionFailure("the table has no such cell")
+        }
+        if let answer {
+            scores[row][column].count(answer, expected: expected)
+        } else {
+            scores[row][column].failed += 1
+        }
+    }
+
+    /// Of a length or a depth, or of all.
+    package func score(length: Int? = nil, depth: Int? = nil) -> Score {
+        var sum = Score()
+        for (row, ofLength) in zip(lengths, scores) where length == nil || row == length {
+            for (column, score) in zip(depths, ofLength) where depth == nil || column == depth { sum += score }
+        }
+        return sum
+    }
+
+    /// A line for each length, and one for all; a column for each depth, and one for all.
+    package var text: String {
+        let head = row("tokens", depths.map { "\($0) %" } + ["all"])
+        let lines = lengths.map { length in
+            row(
+                "\(length)",
+                depths.map { accuracy(score(length: length, depth: $0)) } + [accuracy(score(length: length))])
+        }
+        let last = row("all", depths.map { accuracy(score(depth: $0)) } + [accuracy(score())])
+        let total = score()
+        let overall = "Accuracy: \(accuracy(total)) (\(total.right) of \(total.answered))"
+        return ([head] + lines + [last, overall]).joined(separator: "\n")
+    }
+
+    package var json: JSONValue {
+        let cells = zip(lengths, scores).flatMap { length, ofLength in
+            zip(depths, ofLength).map { depth, score in
+                JSONValue.record([
+                    "length": .count(length), "depth": .count(depth), "right": .count(score.right),
+                    "wrong": .count(score.wrong), "failed": .count(score.failed),
+                ])
+            }
+        }
+        return .array(cells)
+    }
+
+    private func row(_ title: String, _ cells: [String]) -> String {
+        ([title] + cells).map { String(repeating: " ", count: max(8 - $0.count, 1)) + $0 }.joined()
+    }
+
+    private func accuracy(_ score: Score) -> String { score.accuracy.map { String(format: "%.3f", $0) } ?? "-" }
+}

@@ -1,0 +1,81 @@
+import Synchronization
+import Testing
+import Tokenization
+import braid
+
+@Suite(.timeLimit(.minutes(1))) struct EvalServerTests {
+    @Test func `a completion has a text and a number of tokens`() throws {
+        let answer = try JSONValue(
+            parsing: #"{"text": " 5", "meta_info": {"completion_tokens": 2, "finish_reason": {"type": "length"}}}"#)
+        #expect(try Completion(reading: answer) == Completion(text: " 5", tokens: 2))
+    }
+
+    @Test(arguments: [
+        (#"{"error": {"message": "no room"}}"#, "no room"), (#"{"error": "no room"}"#, "no room"),
+        ("{}", "no text"), ("[]", "no text"), (#"{"text": 1, "meta_info": {"completion_tokens": 1}}"#, "no text"),
+        (#"{"text": "", "meta_info": {"completion_tokens": -1}}"#, "no text"),
+        (#"{"text": "", "meta_info": {"completion_tokens": 1, "finish_reason": {"type": "abort"}}}"#, "aborted"),
+    ])
+    func `other answers are failures with a reason`(text: String, words: String) throws {
+        let answer = try JSONValue(parsing: text)
+        do {
+            _ = try Completion(reading: answer)
+            Issue.record("no error")
+        } catch { #expect("\(error)".contains(words)) }
+    }
+
+    private func logProbs(_ list: String, of tokens: [Int]) throws -> [Double?] {
+        try readLogProbs(JSONValue(parsing: #"{"meta_info": {"input_token_logprobs": \#(list)}}"#), of: tokens)
+    }
+
+    @Test func `log-probabilities are read for the tokens that were sent`() throws {
+        let read = try logProbs("[[null, 7, null], [-0.5, 8, \"x\"], [0, 9, null]]", of: [7, 8, 9])
+        #expect(read == [nil, -0.5, 0])
+        #expect(try logProbs("[[-1.5, 7, null]]", of: [7]) == [nil])
+    }
+
+    @Test(arguments: [
+        "[]", "null", "[[null, 7, null]]", "[[null, 7, null], [null, 8, null]]", "[[null, 7, null], [-1, 9, null]]",
+        "[[null, 7, null], [0.5, 8, null]]", "[[null, 7, null], [\"-1\", 8, null]]", "[[null, 7, null], -1]",
+        "[[null, 7, null], []]",
+    ])
+    func `lists that do not fit the tokens are refused`(list: String) {
+        #expect(throws: (any Error).self) { try logProbs(list, of: [7, 8]) }
+    }
+
+    private struct Refusal: Error, CustomStringConvertible { let description: String }
+
+    @Test func `questions keep their order, their limit, and fail alone`() async {
+        let running = Mutex((now: 0, most: 0))
+        let asked = await ask(Array(0..<40), parallel: 4, title: "") { question in
+            running.withLock {
+                $0.now += 1
+                $0.most = max($0.most, $0.now)
+            }
+            // Later questions are sooner done.
+            try await Task.sleep(for: .milliseconds(5 - question % 5))
+            running.withLock { $0.now -= 1 }
+            if question % 10 == 3 { throw Refusal(description: "busy") }
+            return question * 2
+        }
+        #expect(asked.answers == (0..<40).map { $0 % 10 == 3 ? nil : $0 * 2 })
+        #expect(asked.failures == ["busy", "busy", "busy", "busy"])
+        #expect(running.withLock { $0.most } == 4)
+        #expect(asked.seconds > 0)
+    }
+
+    @Test func `no questions are no trouble`() async {
+        let asked = await ask([Int](), parallel: 1, title: "") { $0 }
+        #expect(asked.answers.isEmpty)
+        #expect(asked.failures.isEmpty)
+    }
+
+    @Test func `files that are none are refused with the option`() {
+        for path in ["/nowhere/at/all", "/", "/dev/null"] {
+            do {
+                _ = try DataFile(path: path, option: "--shots-path", limit: 10)
+                Issue.record("no error")
+            } catch { #expect("\(error)".contains("--shots-path"), "\(error)") }
+        }
+    }
+}
