@@ -63,7 +63,7 @@ let package = Package(
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests("ModelsTests", ["Models", "Checkpoints", "Tensors", "TestSupport", "CAllocations"]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
-        tests("InferenceTests", ["Inference", "KVCache", "Models", "Tensors", "TestSupport"]),
+        tests("InferenceTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests(
             "ServingTests",

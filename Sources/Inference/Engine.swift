@@ -15,6 +15,7 @@ package final class Engine: EngineClient {
 
     private struct State {
         var scheduler: Scheduler
+        let pool: RankPool
         var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
         var nextID: UInt64 = 1
         var drained: [CheckedContinuation<Void, Never>] = []
@@ -27,8 +28,8 @@ package final class Engine: EngineClient {
     package init(_ model: any Model, _ configuration: EngineConfiguration) {
         let scheduler = Scheduler(configuration: configuration.scheduler(for: model))
         limits = scheduler.limits
-        state = Mutex(State(scheduler: scheduler))
         let pool = RankPool(model, configuration, progress: wake)
+        state = Mutex(State(scheduler: scheduler, pool: pool))
         let thread = Thread { [self] in run(pool) }
         thread.name = "braid coordinator"
         thread.start()
@@ -55,7 +56,12 @@ package final class Engine: EngineClient {
         return Generation(id: id, events: events)
     }
 
-    package func status() -> EngineStatus { state.withLock { $0.scheduler.status } }
+    package func status() -> EngineStatus {
+        var (status, pool) = state.withLock { ($0.scheduler.status, $0.pool) }
+        status.layout = pool.layout
+        status.ranks = pool.status
+        return status
+    }
 
     package func drain() async {
         await withCheckedContinuation { continuation in

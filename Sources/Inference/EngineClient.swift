@@ -50,6 +50,10 @@ package struct EngineStatus: Sendable, Equatable {
     package var preemptions: UInt64 = 0
     package var steps: UInt64 = 0
     package var isDraining = false
+    /// How the ranks share the work, in words.
+    package var layout = "one rank"
+    /// What each rank did since the ranks were started.
+    package var ranks: [RankStatus] = []
     /// Set once the ranks have failed: nothing will be served any more.
     package var failure: String?
     package init() {}

@@ -16,19 +16,21 @@ package final class RankPool: Sendable {
     package let cache: CacheStore
     private let inboxes: [Inbox]
     private let threads = DispatchGroup()
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
     private let progress: DispatchSemaphore
 
     private struct State {
         /// Steps on their way, in the order in which they were given.
         var pending: [Pending] = []
-        var status: [RankStatus] = []
+        var ledger: RankLedger
     }
 
     private struct Pending {
         let plan: StepPlan
         var reports: [StepReport] = []
+        /// For each rank seconds in each of its operations.
+        var spent: [[Double]]
     }
 
     /// Starts the ranks.
@@ -51,7 +53,7 @@ package final class RankPool: Sendable {
         self.cache = cache
         self.progress = progress
         inboxes = (0..<parallel.world).map { _ in Inbox() }
-        state.withLock { $0.status = (0..<parallel.world).map { RankStatus(rank: $0, mesh: parallel.mesh) } }
+        state = Mutex(State(ledger: RankLedger(parallel)))
         let kernels = configuration.kernels.flatMap { Kernels($0) } ?? .best
         for rank in 0..<parallel.world {
             threads.enter()
@@ -69,7 +71,9 @@ package final class RankPool: Sendable {
     /// Hands a step to all ranks. Results come in the same order.
     package func submit(_ plan: StepPlan) {
         let deal = Deal(plan, configuration)
-        state.withLock { $0.pending.append(Pending(plan: plan)) }
+        state.withLock {
+            $0.pending.append(Pending(plan: plan, spent: Array(repeating: [], count: configuration.world)))
+        }
         for inbox in inboxes { inbox.put(deal) }
     }
 
@@ -99,8 +103,11 @@ package final class RankPool: Sendable {
     /// The first failure of a rank: the pool does nothing any more.
     package var failure: GroupFailure? { world.alarm.failure }
 
+    /// How the ranks share the work, in words.
+    package var layout: String { configuration.description }
+
     /// What each rank did since the start.
-    package var status: [RankStatus] { state.withLock { $0.status } }
+    package var status: [RankStatus] { state.withLock { $0.ledger.status } }
 
     /// Lets the ranks finish what they were given, and returns when their threads have ended.
     package func stop() {
@@ -125,11 +132,14 @@ package final class RankPool: Sendable {
     /// - Returns: whether this was the last report of its step.
     private func deposit(_ report: StepReport, of plan: StepPlan) -> Bool {
         state.withLock { state in
-            state.status[report.rank].add(report)
+            let spent = state.ledger.enter(report)
             // Ranks are at most a few steps apart; one that is ahead finds its step further back.
             guard let index = state.pending.firstIndex(where: { $0.plan.number == plan.number }) else { return false }
             state.pending[index].reports.append(report)
-            return state.pending[index].reports.count == configuration.world
+            state.pending[index].spent[report.rank] = spent
+            guard state.pending[index].reports.count == configuration.world else { return false }
+            state.ledger.close(state.pending[index].spent)
+            return true
         }
     }
 }

@@ -1,31 +1,44 @@
-package import Parallelism
-
-/// What one rank did since the start, for metrics.
-package struct RankStatus: Sendable {
-    package let rank: Int
-    /// Its place on each axis of attention.
-    package let coordinates: [(axis: Axis, place: Int)]
-    package private(set) var steps = 0
+/// What one rank did since the ranks were started, for metrics.
+package struct RankStatus: Sendable, Equatable {
+    package var rank: Int
+    /// Its place on each axis of attention: pipeline, data, context, tensor.
+    package var coordinates: [Coordinate]
+    package var steps = 0
     /// Rows it owned.
-    package private(set) var rows = 0
+    package var rows = 0
     /// Spent in steps, collectives not counted.
-    package private(set) var busySeconds = 0.0
+    package var busySeconds = 0.0
     /// Its collectives, by operation.
-    package private(set) var operations: [Meter.Account] = []
+    package var operations: [Operation] = []
 
-    init(rank: Int, mesh: Mesh) {
+    package struct Coordinate: Sendable, Equatable {
+        package let axis: String
+        package let place: Int
+        package init(axis: String, place: Int) {
+            self.axis = axis
+            self.place = place
+        }
+    }
+
+    /// One collective of every layer, or of every step.
+    package struct Operation: Sendable, Equatable {
+        package let name: String
+        package var calls = 0
+        /// Bytes this rank got from others.
+        package var bytes = 0
+        /// Waiting for others and copying.
+        package var seconds = 0.0
+        /// Step by step what this rank spent here beyond the rank of its stage that spent least. The least is that of
+        /// the rank the others wait for, so this is what uneven work costs here.
+        package var skewSeconds = 0.0
+        package init(name: String) { self.name = name }
+    }
+
+    package init(rank: Int, coordinates: [Coordinate]) {
         self.rank = rank
-        coordinates = [.pipeline, .data, .context, .tensor].map { ($0, mesh.coordinate(of: rank, on: $0)) }
+        self.coordinates = coordinates
     }
 
     /// Time in collectives, all together.
     package var collectiveSeconds: Double { operations.reduce(0) { $0 + $1.seconds } }
-
-    mutating func add(_ report: StepReport) {
-        let before = collectiveSeconds
-        steps += 1
-        rows += report.rows
-        operations = report.operations
-        busySeconds += report.seconds - (collectiveSeconds - before)
-    }
 }

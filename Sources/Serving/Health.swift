@@ -35,6 +35,8 @@ struct HealthRoutes: Sendable {
                 "max_top_logprobs": .integer(min(limits.maxTopLogProbs, configuration.requests.maxTopLogProbs)),
                 "max_choices": .integer(configuration.requests.maxChoices),
                 "max_body_bytes": .integer(configuration.maxBodyBytes),
+                "layout": .string(status.layout),
+                "ranks": .integer(status.ranks.count),
                 "page_size": .integer(status.pageSize),
                 "kv_pages": .integer(status.totalPages),
                 "max_total_num_tokens": .integer(status.totalPages * status.pageSize),

@@ -97,53 +97,6 @@ package final class ServerMetrics: Sendable {
             ("engine_steps_total", "Forward steps.", status.steps),
         ]
         for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
-    }
-}
-
-/// The text format of Prometheus, version 0.0.4.
-private struct MetricsPage {
-    private(set) var text = ""
-    let model: String
-
-    init(model: String) { self.model = model }
-
-    mutating func family(_ name: String, _ type: String, _ explanation: String) {
-        text += "# HELP braid:\(name) \(explanation)\n# TYPE braid:\(name) \(type)\n"
-    }
-
-    mutating func sample(_ name: String, _ value: Double, labels: [(String, String)] = []) {
-        let list = ([("model_name", model)] + labels).map { "\($0.0)=\"\(Self.escaped($0.1))\"" }
-        text += "braid:\(name){\(list.joined(separator: ","))} \(Self.number(value))\n"
-    }
-
-    mutating func single(_ name: String, _ type: String, _ explanation: String, _ value: Double) {
-        family(name, type, explanation)
-        sample(name, value)
-    }
-
-    mutating func histogram(_ name: String, _ explanation: String, _ histogram: ServerMetrics.Histogram) {
-        family(name, "histogram", explanation)
-        var total: UInt64 = 0
-        for (bound, count) in zip(histogram.bounds.map(Self.number) + ["+Inf"], histogram.counts) {
-            total += count
-            sample("\(name)_bucket", Double(total), labels: [("le", bound)])
-        }
-        sample("\(name)_sum", histogram.sum)
-        sample("\(name)_count", Double(total))
-    }
-
-    private static func number(_ value: Double) -> String {
-        Int(exactly: value).map(String.init) ?? String(value)
-    }
-
-    private static func escaped(_ label: String) -> String {
-        label.reduce(into: "") { text, character in
-            switch character {
-            case "\\": text += "\\\\"
-            case "\"": text += "\\\""
-            case "\n": text += "\\n"
-            default: text.append(character)
-            }
-        }
+        page.write(status.ranks)
     }
 }

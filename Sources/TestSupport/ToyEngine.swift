@@ -74,6 +74,14 @@ package final class ToyEngine: EngineClient {
         set { state.withLock { $0.failure = newValue } }
     }
 
+    /// What `status` says of the ranks.
+    package func setRanks(_ ranks: [RankStatus], layout: String) {
+        state.withLock { state in
+            state.status.ranks = ranks
+            state.status.layout = layout
+        }
+    }
+
     /// Stops for good, as when a rank has died.
     package func failForever(_ reason: String) {
         state.withLock { $0.status.failure = reason }

@@ -71,6 +71,15 @@ import Tokenization
         #expect(reply.json["context_length"]?.integer == 4096)
         #expect(reply.json["page_size"]?.integer == 64)
         #expect(reply.json["max_total_num_tokens"]?.integer == 4096)
+        #expect(reply.json["layout"]?.string == "one rank")
+    }
+
+    @Test func `the layout of the ranks is told in words`() async throws {
+        let server = ToyServer("x")
+        server.engine.setRanks(Self.ranks, layout: "2 ranks: context 2, zigzag")
+        let reply = try await server.send(.get, "/server_info")
+        #expect(reply.json["layout"]?.string == "2 ranks: context 2, zigzag")
+        #expect(reply.json["ranks"]?.integer == 2)
     }
 
     // MARK: - Metrics
@@ -120,6 +129,48 @@ import Tokenization
         #expect(values["braid:e2e_request_latency_seconds_count"] == 2)
         #expect(values[#"braid:e2e_request_latency_seconds_bucket{le="+Inf"}"#] == 2)
         #expect(try #require(values["braid:e2e_request_latency_seconds_sum"]) > 0)
+    }
+
+    /// Two context ranks in the second stage.
+    private static var ranks: [RankStatus] {
+        (0..<2).map { place in
+            var status = RankStatus(
+                rank: 2 + place,
+                coordinates: [
+                    .init(axis: "pipeline", place: 1), .init(axis: "data", place: 0),
+                    .init(axis: "context", place: place), .init(axis: "tensor", place: 0),
+                ])
+            status.steps = 7
+            status.rows = 100 + place
+            status.busySeconds = 1.5
+            var keys = RankStatus.Operation(name: "keys")
+            keys.calls = 14
+            keys.bytes = 4096
+            keys.seconds = 0.25
+            keys.skewSeconds = place == 0 ? 0 : 0.125
+            var experts = RankStatus.Operation(name: "expert rows")
+            experts.seconds = 0.5
+            status.operations = [keys, experts]
+            return status
+        }
+    }
+
+    @Test func `metrics tell what each rank did, by its place`() async throws {
+        let server = ToyServer("x")
+        server.engine.setRanks(Self.ranks, layout: "")
+        let values = try await metrics(server)
+        let first = #"rank="2",pipeline="1",data="0",context="0",tensor="0""#
+        let second = #"rank="3",pipeline="1",data="0",context="1",tensor="0""#
+        #expect(values["braid:rank_rows_total{\(first)}"] == 100)
+        #expect(values["braid:rank_rows_total{\(second)}"] == 101)
+        #expect(values["braid:rank_steps_total{\(second)}"] == 7)
+        #expect(values["braid:rank_busy_seconds_total{\(first)}"] == 1.5)
+        #expect(values["braid:rank_collective_seconds_total{\(first)}"] == 0.75)
+        #expect(values[#"braid:rank_operation_calls_total{\#(first),operation="keys"}"#] == 14)
+        #expect(values[#"braid:rank_operation_bytes_total{\#(second),operation="keys"}"#] == 4096)
+        #expect(values[#"braid:rank_operation_seconds_total{\#(second),operation="expert rows"}"#] == 0.5)
+        #expect(values[#"braid:rank_operation_skew_seconds_total{\#(first),operation="keys"}"#] == 0)
+        #expect(values[#"braid:rank_operation_skew_seconds_total{\#(second),operation="keys"}"#] == 0.125)
     }
 
     @Test func `buckets never decrease`() async throws {
