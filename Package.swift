@@ -31,13 +31,14 @@ let package = Package(
     ],
     targets: [
         .target(name: "CKernels"),
+        .target(name: "CThreads"),
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["Tensors"]),
         library("Checkpoints"),
         library("KVCache", ["Tensors"]),
         library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         library("Tokenization"),
-        library("Inference", ["Tensors", "Parallelism", "KVCache", "Models"]),
+        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Models"]),
         library(
             "Serving",
             ["Inference", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),

@@ -1,0 +1,129 @@
+#if defined(__linux__)
+#define _GNU_SOURCE
+#endif
+#include "include/traps.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#elif defined(__APPLE__)
+#include <mach-o/dyld.h>
+#endif
+
+// What Swift's traps, wild pointers, divisions and the C library's abort() come as.
+static const int signals[] = {SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT};
+enum { COUNT = sizeof signals / sizeof *signals, STACK = 64 << 10 };
+
+static struct sigaction previous[COUNT];
+static int reading = -1, writing = -1;
+static char *const *restart_arguments;
+static char executable[4096];
+
+static _Thread_local uint64_t own_token;
+// A thread may trap because its stack is used up: the handler gets another one.
+static _Thread_local void *own_stack;
+
+// Of a thread that did not enter: as if this handler had never been here.
+static void give_back(int number, const siginfo_t *info) {
+    for (int i = 0; i < COUNT; i++) {
+        if (signals[i] == number) sigaction(number, &previous[i], NULL);
+    }
+    // A fault happens again when the handler returns. What somebody sent, and a breakpoint, does not.
+    if (info->si_code <= 0 || number == SIGTRAP) raise(number);
+}
+
+// Everything from here on is safe in a signal handler: system calls and memory that is there already.
+static void handle(int number, siginfo_t *info, void *context) {
+    (void)context;
+    if (own_token == 0) {
+        give_back(number, info);
+        return;
+    }
+    struct braid_trap trap = {.token = own_token, .signal = number};
+    while (write(writing, &trap, sizeof trap) < 0 && errno == EINTR) {
+    }
+    // The thread stays here: it may hold locks, and what it would go on with is unknown. It has one thing left to do,
+    // which needs nobody else: to see that the process ends even if those locks keep all others from it.
+    struct timespec rest = {.tv_sec = BRAID_TRAP_GRACE_SECONDS};
+    while (nanosleep(&rest, &rest) < 0 && errno == EINTR) {
+    }
+    braid_traps_end();
+}
+
+int braid_traps_install(void) {
+    if (reading >= 0) return reading;
+    int ends[2];
+    if (pipe(ends) < 0) return -1;
+    for (int i = 0; i < 2; i++) fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    reading = ends[0];
+    writing = ends[1];
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = handle;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    // The handler does not come back: no other one may run on top of it.
+    sigfillset(&action.sa_mask);
+    for (int i = 0; i < COUNT; i++) {
+        if (sigaction(signals[i], &action, &previous[i]) < 0) return -1;
+    }
+    return reading;
+}
+
+void braid_traps_enter(uint64_t token) {
+    own_stack = malloc(STACK);
+    if (own_stack) {
+        stack_t stack = {.ss_sp = own_stack, .ss_size = STACK};
+        sigaltstack(&stack, NULL);
+    }
+    own_token = token;
+}
+
+void braid_traps_leave(void) {
+    own_token = 0;
+    stack_t none = {.ss_flags = SS_DISABLE};
+    sigaltstack(&none, NULL);
+    free(own_stack);
+    own_stack = NULL;
+}
+
+void braid_traps_restart_with(char *const *arguments) {
+#if defined(__APPLE__)
+    uint32_t size = sizeof executable;
+    if (_NSGetExecutablePath(executable, &size) != 0) return;
+#else
+    // Leads to the file that runs, even if another one has taken its name meanwhile.
+    memcpy(executable, "/proc/self/exe", sizeof "/proc/self/exe");
+#endif
+    restart_arguments = arguments;
+}
+
+// Sockets, and above all the one that listens, must not live on in the new process.
+static void close_on_exec(void) {
+#if defined(SYS_close_range)
+    if (syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */) == 0) return;
+#endif
+    for (int file = 3; file < 1 << 16; file++) {
+        int flags = fcntl(file, F_GETFD);
+        if (flags >= 0) fcntl(file, F_SETFD, flags | FD_CLOEXEC);
+    }
+}
+
+_Noreturn void braid_traps_end(void) {
+    if (restart_arguments) {
+        close_on_exec();
+        // Blocked and ignored signals would stay so.
+        signal(SIGTERM, SIG_DFL);
+        signal(SIGINT, SIG_DFL);
+        sigset_t none;
+        sigemptyset(&none);
+        pthread_sigmask(SIG_SETMASK, &none, NULL);
+        execv(executable, restart_arguments);
+    }
+    _exit(BRAID_TRAP_STATUS);
+}
