@@ -13,28 +13,31 @@ package final class Meter {
     }
 
     package private(set) var accounts: [Account] = []
-    /// Told of everything that is counted, with begin and end in nanoseconds of the system's uptime clock.
-    package var tracer: ((StaticString, _ begin: UInt64, _ end: UInt64) -> Void)?
+    /// Told of everything that is counted, and of the parts of a step.
+    package var tracer: ((TraceSpan) -> Void)?
 
     package init() {}
 
     /// Time spent in collectives, all operations together.
     package var seconds: Double { accounts.reduce(0) { $0 + $1.seconds } }
 
-    func add(_ name: StaticString, bytes: Int, since begin: UInt64) {
+    /// Enters one call, from `begin` until now.
+    ///
+    /// - Parameter before: nanoseconds that were spent on it at another time.
+    func add(_ name: StaticString, bytes: Int, since begin: UInt64, before: UInt64 = 0) {
         let end = Self.now()
         let index = index(of: name)
         accounts[index].calls += 1
         accounts[index].bytes += bytes
-        accounts[index].seconds += Double(end - begin) * 1e-9
-        tracer?(name, begin, end)
+        accounts[index].seconds += Double(end - begin + before) * 1e-9
+        tracer?(TraceSpan(name, begin: begin, end: end))
     }
 
     /// Nanoseconds of a clock that never goes back.
     package static func now() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
 
     private func index(of name: StaticString) -> Int {
-        for index in accounts.indices where accounts[index].name.equals(name) { return index }
+        for index in accounts.indices where accounts[index].name.hasSameText(as: name) { return index }
         accounts.append(Account(name: name))
         return accounts.count - 1
     }
@@ -42,7 +45,7 @@ package final class Meter {
 
 extension StaticString {
     /// Without making strings: this runs inside steps.
-    fileprivate func equals(_ other: StaticString) -> Bool {
+    package func hasSameText(as other: StaticString) -> Bool {
         guard utf8CodeUnitCount == other.utf8CodeUnitCount else { return false }
         return (0..<utf8CodeUnitCount).allSatisfy { unsafe utf8Start[$0] == other.utf8Start[$0] }
     }

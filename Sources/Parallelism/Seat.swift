@@ -12,6 +12,7 @@ package final class Seat {
     package let kernels: Kernels
     package let scratch: Scratch
     package let meter = Meter()
+    private let pulse: Pulse
     private let stage: Int
     /// By the axes' raw value.
     private let circles: [Circle?]
@@ -40,8 +41,13 @@ package final class Seat {
     }
 
     /// A rank among others. To be called, and used, by the rank's own thread.
-    package init(_ configuration: ParallelConfiguration, rank: Int, world: ThreadWorld, kernels: Kernels) {
+    ///
+    /// - Parameter pulse: where others can read what this rank does.
+    package init(
+        _ configuration: ParallelConfiguration, rank: Int, world: ThreadWorld, kernels: Kernels, pulse: Pulse = Pulse()
+    ) {
         self.configuration = configuration
+        self.pulse = pulse
         self.rank = rank
         self.kernels = kernels
         scratch = Scratch()
@@ -70,6 +76,25 @@ package final class Seat {
     package func begin(rows: [Int]) {
         precondition(rows.count == configuration.stageRanks, "rows of \(configuration.stageRanks) ranks")
         ownRows = rows
+    }
+
+    /// Runs a part of a step under a name: what traces show, and what is said of a rank that fails there.
+    package func span(
+        _ name: StaticString, _ number: Int, _ body: () throws(GroupFailure) -> Void
+    ) throws(GroupFailure) {
+        let (outer, began) = (pulse.enter(name, number), Meter.now())
+        try body()
+        pulse.leave(for: outer)
+        meter.tracer?(TraceSpan(name, number: number, begin: began, end: Meter.now()))
+    }
+
+    /// Runs what may have to wait for other ranks.
+    private func wait(
+        in name: StaticString, _ body: () throws(GroupFailure) -> Void
+    ) throws(GroupFailure) {
+        pulse.beginWait(in: name)
+        try body()
+        pulse.endWait()
     }
 
     private func circle(_ axes: Axes) -> Circle {
@@ -159,9 +184,9 @@ package final class Seat {
     package func finish(_ crossing: Crossing) throws(GroupFailure) -> View {
         guard let group = crossing.group else { return crossing.arriving }
         let began = Meter.now()
-        try group.finish()
+        try wait(in: crossing.name) { () throws(GroupFailure) in try group.finish() }
         if let sum = crossing.sum { add(crossing.arriving, group.size, into: sum) }
-        meter.add(crossing.name, bytes: crossing.bytes, since: began - crossing.spent)
+        meter.add(crossing.name, bytes: crossing.bytes, since: began, before: crossing.spent)
         return crossing.sum ?? crossing.arriving
     }
 
@@ -225,10 +250,10 @@ package final class Seat {
     ) {
         guard let group = crossing.group, let counts = crossing.counts else { return (crossing.arriving, own) }
         let began = Meter.now()
-        try group.finish()
+        try wait(in: crossing.name) { () throws(GroupFailure) in try group.finish() }
         let count = (0..<group.size).reduce(0) { $0 + Int(counts[$1]) }
         let foreign = count - Int(counts[group.place])
-        meter.add(crossing.name, bytes: foreign * crossing.arriving.rowBytes, since: began - crossing.spent)
+        meter.add(crossing.name, bytes: foreign * crossing.arriving.rowBytes, since: began, before: crossing.spent)
         return (crossing.arriving.rows(0..<count), counts)
     }
 
@@ -239,7 +264,9 @@ package final class Seat {
         guard let group = circle(axes).group else { return part }
         let began = Meter.now()
         let whole = scratch.rows((0..<counts.count).reduce(0) { $0 + Int(counts[$1]) }, part.columns)
-        try group.run(.allGather(part: part, counts: counts, whole: whole))
+        try wait(in: name) { () throws(GroupFailure) in
+            try group.run(.allGather(part: part, counts: counts, whole: whole))
+        }
         meter.add(name, bytes: (whole.rows - part.rows) * part.rowBytes, since: began)
         return whole
     }
@@ -253,7 +280,8 @@ package final class Seat {
     package func enter(_ stream: View, first: () -> Void) throws(GroupFailure) {
         if stage == 0 { return first() }
         let began = Meter.now()
-        try circle(.pipeline).group!.receive(into: stream)
+        let group = circle(.pipeline).group!
+        try wait(in: "stage") { () throws(GroupFailure) in try group.receive(into: stream) }
         meter.add("stage", bytes: stream.rows * stream.rowBytes, since: began)
     }
 
@@ -262,7 +290,8 @@ package final class Seat {
     /// - Returns: false in the last stage, which has nobody to hand them to.
     package func leave(_ stream: View) throws(GroupFailure) -> Bool {
         if isLastStage { return false }
-        try circle(.pipeline).group!.send(stream)
+        let group = circle(.pipeline).group!
+        try wait(in: "stage") { () throws(GroupFailure) in try group.send(stream) }
         return true
     }
 

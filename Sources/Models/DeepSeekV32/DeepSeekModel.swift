@@ -53,7 +53,11 @@ package final class DeepSeekModel: Model {
         let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
         try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
         let angles = StepAngles(of: step) { configuration.rotary.angles(of: $0, frequencies, seat.scratch) }
-        for layer in layers[seat.layers(of: layers.count)] { try layer.forward(residual, angles, step, seat) }
+        for number in seat.layers(of: layers.count) {
+            try seat.span("layer", number) { () throws(GroupFailure) in
+                try layers[number].forward(residual, angles, step, seat)
+            }
+        }
         if try seat.leave(residual.stream) { return }
         for row in 0..<step.outputs.count {
             let source = Int(step.outputs[row])
