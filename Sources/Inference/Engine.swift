@@ -10,12 +10,21 @@ import Synchronization
 package final class Engine: EngineClient {
     package let limits: EngineLimits
     private let state: Mutex<State>
+    /// The failure that ended service, once; ends when the engine is stopped.
+    package let failures: AsyncStream<EngineFailure>
+    private let failed: AsyncStream<EngineFailure>.Continuation
+    private let makePool: @Sendable () -> RankPool
+    private let restartsOnFailure: Bool
+    private let trace: TraceWriter?
+    private let log: @Sendable (String) -> Void
     /// Raised when there may be something to do.
-    private let wake = DispatchSemaphore(value: 0)
+    private let wake: DispatchSemaphore
 
     private struct State {
         var scheduler: Scheduler
-        let pool: RankPool
+        var pool: RankPool
+        /// Since a step was completed.
+        var restarts = 0
         var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
         var nextID: UInt64 = 1
         var drained: [CheckedContinuation<Void, Never>] = []
@@ -24,15 +33,28 @@ package final class Engine: EngineClient {
 
     /// Starts the engine's thread.
     ///
-    /// - Parameter configuration: must be valid; see `EngineConfiguration.validate`.
-    package init(_ model: any Model, _ configuration: EngineConfiguration) {
+    /// - Parameters:
+    ///   - configuration: must be valid; see `EngineConfiguration.validate`.
+    ///   - trace: where everything the ranks do is written.
+    ///   - log: called with a line about what an operator should know.
+    package init(
+        _ model: any Model, _ configuration: EngineConfiguration, trace: TraceWriter? = nil,
+        log: @escaping @Sendable (String) -> Void = { _ in }
+    ) {
         let scheduler = Scheduler(configuration: configuration.scheduler(for: model))
         limits = scheduler.limits
-        let pool = RankPool(model, configuration, progress: wake)
-        state = Mutex(State(scheduler: scheduler, pool: pool))
-        let thread = Thread { [self] in run(pool) }
-        thread.name = "braid coordinator"
-        thread.start()
+        let wake = DispatchSemaphore(value: 0)
+        self.wake = wake
+        makePool = { RankPool(model, configuration, trace: trace, progress: wake) }
+        self.trace = trace
+        restartsOnFailure = configuration.restartsOnFailure
+        self.log = log
+        (failures, failed) = AsyncStream.makeStream(of: EngineFailure.self)
+        state = Mutex(State(scheduler: scheduler, pool: makePool()))
+        Thread { [self] in
+            ThreadName.current = "braid engine"
+            run()
+        }.start()
     }
 
     package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
@@ -96,30 +118,71 @@ package final class Engine: EngineClient {
     }
 
     /// The coordinator's loop: take results, plan, hand out.
-    private func run(_ pool: RankPool) {
+    private func run() {
         while true {
+            let pool = state.withLock { $0.pool }
             while let outcome = pool.nextResult() {
-                let deliveries = state.withLock { state in
-                    // A stopped scheduler has forgotten its steps.
-                    guard state.scheduler.isStepInFlight else { return [Delivery]() }
-                    return take(state.scheduler.finish(outcome.result, seconds: outcome.seconds), &state)
+                traced("finish") {
+                    let deliveries = state.withLock { state in
+                        state.restarts = 0
+                        // A stopped scheduler has forgotten its steps.
+                        guard state.scheduler.isStepInFlight else { return [Delivery]() }
+                        return take(state.scheduler.finish(outcome.result, seconds: outcome.seconds), &state)
+                    }
+                    deliver(deliveries)
                 }
-                deliver(deliveries)
             }
-            if let failure = pool.failure { fail(failure) }
-            if let plan = state.withLock({ $0.isStopped ? nil : $0.scheduler.nextStep() }) {
+            if let failure = pool.failure, replace(pool, after: failure) { continue }
+            if let plan = traced("plan", { state.withLock { $0.isStopped ? nil : $0.scheduler.nextStep() } }) {
                 pool.submit(plan)
                 continue
             }
             finishDrain()
-            if state.withLock({ $0.isStopped }) { return pool.stop() }
-            wake.wait()
+            if state.withLock({ $0.isStopped }) {
+                failed.finish()
+                return pool.stop()
+            }
+            pool.waitForProgress()
         }
     }
 
-    /// The ranks are lost: every request ends with the reason, and so does every later one.
-    private func fail(_ failure: GroupFailure) {
-        deliver(state.withLock { take($0.scheduler.fail(failure.description), &$0) })
+    /// The ranks are lost: every request ends with the reason. Then there are new ranks, or every later request ends
+    /// with it too.
+    ///
+    /// - Returns: whether there are new ranks.
+    private func replace(_ pool: RankPool, after failure: GroupFailure) -> Bool {
+        // After a trap nothing in this process can be relied on; and ranks that fail at once would do so for ever.
+        let (deliveries, restarts, isNews) = state.withLock { state in
+            let isNews = state.scheduler.failure == nil
+            let deliveries = take(state.scheduler.fail(failure.description), &state)
+            let restarts =
+                restartsOnFailure && isNews && !state.isStopped && !pool.hasTrapped
+                && state.restarts < Self.mostFutileRestarts
+            if restarts {
+                state.scheduler.restart()
+                state.restarts += 1
+            }
+            return (deliveries, restarts, isNews)
+        }
+        deliver(deliveries)
+        if isNews, !restarts { failed.yield(EngineFailure(reason: failure.description, isTrap: pool.hasTrapped)) }
+        guard restarts else { return false }
+        log("\(failure); starting new ranks")
+        pool.stop()
+        let fresh = makePool()
+        state.withLock { $0.pool = fresh }
+        log("new ranks are ready")
+        return true
+    }
+
+    /// Without a completed step between them.
+    private static let mostFutileRestarts = 3
+
+    private func traced<Result>(_ name: StaticString, _ body: () -> Result) -> Result {
+        guard let trace else { return body() }
+        let began = Meter.now()
+        defer { trace.write(TraceSpan(name, begin: began, end: Meter.now())) }
+        return body()
     }
 
     private func finishDrain() {

@@ -54,7 +54,9 @@ package struct EngineStatus: Sendable, Equatable {
     package var layout = "one rank"
     /// What each rank did since the ranks were started.
     package var ranks: [RankStatus] = []
-    /// Set once the ranks have failed: nothing will be served any more.
+    /// How often the ranks have failed and been started anew.
+    package var restarts: UInt64 = 0
+    /// Set once the ranks have failed for good: nothing will be served any more.
     package var failure: String?
     package init() {}
 }
@@ -77,4 +79,12 @@ package enum EngineError: Error, Sendable, Equatable, CustomStringConvertible {
         case .failed(let reason): "the engine has stopped: \(reason)"
         }
     }
+}
+
+/// Why an engine serves no more.
+package struct EngineFailure: Sendable, Equatable {
+    /// Names the rank.
+    package let reason: String
+    /// Whether code of a rank trapped, so that this process cannot go on.
+    package let isTrap: Bool
 }

@@ -23,6 +23,10 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var dynamicChunks = false
     /// How the ranks share the work.
     package var parallel = ParallelConfiguration()
+    /// A rank that makes no progress for so many seconds has failed.
+    package var watchdogTimeout = 300
+    /// Whether new ranks are started when ranks have failed.
+    package var restartsOnFailure = false
     /// Instruction-set level; `nil` for the best.
     package var kernels: Kernels.Level?
 
@@ -87,6 +91,7 @@ package struct EngineConfiguration: Sendable, Equatable {
             ("--max-running-requests", maxRunningRequests, 1...65_536),
             ("--max-queued-requests", maxQueuedRequests, 1...16_777_216),
             ("--chunked-prefill-size", chunk, 1...Self.mostRows),
+            ("--watchdog-timeout", watchdogTimeout, 1...1_000_000),
         ]
         return ranges.filter { !$2.contains($1) }.map { name, value, legal in
             let nearest = min(max(value, legal.lowerBound), legal.upperBound)

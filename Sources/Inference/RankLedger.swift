@@ -5,6 +5,8 @@ struct RankLedger {
     private let stageRanks: Int
     private let coordinates: [[RankStatus.Coordinate]]
     private var books: [Book]
+    /// Of all ranks. One that has had no rows yet, or is in another stage, has not met all of them.
+    private var operations: [StaticString] = []
 
     /// One rank's.
     private struct Book {
@@ -12,8 +14,10 @@ struct RankLedger {
         var rows = 0
         var busySeconds = 0.0
         var accounts: [Meter.Account] = []
-        /// One for each account.
-        var skewSeconds: [Double] = []
+        /// For each account its index among the operations.
+        var operations: [Int] = []
+        /// By operation.
+        var skewSeconds: [Int: Double] = [:]
     }
 
     init(_ configuration: ParallelConfiguration) {
@@ -27,17 +31,23 @@ struct RankLedger {
         }
     }
 
+    /// What a rank spent in a step, by operation.
+    typealias Spent = [Int: Double]
+
     /// Enters what a rank did in its next step.
-    ///
-    /// - Returns: seconds it spent in each of its operations in this step.
-    mutating func enter(_ report: StepReport) -> [Double] {
+    mutating func enter(_ report: StepReport) -> Spent {
         let before = books[report.rank].accounts
-        let spent = report.operations.enumerated().map { index, account in
-            account.seconds - (index < before.count ? before[index].seconds : 0)
+        for account in report.operations[before.count...] {
+            books[report.rank].operations.append(index(of: account.name))
+        }
+        var spent: Spent = [:]
+        for (index, account) in report.operations.enumerated() {
+            let (calls, seconds) = index < before.count ? (before[index].calls, before[index].seconds) : (0, 0)
+            if account.calls > calls { spent[books[report.rank].operations[index]] = account.seconds - seconds }
         }
         books[report.rank].steps += 1
         books[report.rank].rows += report.rows
-        books[report.rank].busySeconds += report.seconds - spent.reduce(0, +)
+        books[report.rank].busySeconds += report.seconds - spent.values.reduce(0, +)
         books[report.rank].accounts = report.operations
         return spent
     }
@@ -45,18 +55,22 @@ struct RankLedger {
     /// Enters what the ranks of a stage waited for each other in a step that all have done.
     ///
     /// - Parameter spent: for each rank what `enter` returned.
-    mutating func close(_ spent: [[Double]]) {
+    mutating func close(_ spent: [Spent]) {
         for first in stride(from: 0, to: books.count, by: stageRanks) {
             let ranks = first..<first + stageRanks
+            let least = ranks.reduce(into: Spent()) { $0.merge(spent[$1], uniquingKeysWith: min) }
             for rank in ranks {
-                for (index, seconds) in spent[rank].enumerated() {
-                    // Ranks of a stage take part in the same operations, in the same order.
-                    let least = ranks.map { index < spent[$0].count ? spent[$0][index] : 0 }.min()!
-                    if index == books[rank].skewSeconds.count { books[rank].skewSeconds.append(0) }
-                    books[rank].skewSeconds[index] += seconds - least
+                for (operation, seconds) in spent[rank] {
+                    books[rank].skewSeconds[operation, default: 0] += seconds - least[operation]!
                 }
             }
         }
+    }
+
+    private mutating func index(of name: StaticString) -> Int {
+        for index in operations.indices where operations[index].hasSameText(as: name) { return index }
+        operations.append(name)
+        return operations.count - 1
     }
 
     var status: [RankStatus] {
@@ -70,7 +84,7 @@ struct RankLedger {
                 operation.calls = account.calls
                 operation.bytes = account.bytes
                 operation.seconds = account.seconds
-                operation.skewSeconds = index < book.skewSeconds.count ? book.skewSeconds[index] : 0
+                operation.skewSeconds = book.skewSeconds[book.operations[index]] ?? 0
                 return operation
             }
             return status

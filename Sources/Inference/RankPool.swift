@@ -10,37 +10,47 @@ import Tensors
 /// They share the weights and one cache: each rank writes the entries of its own rows, so the memory does not grow with
 /// the number of ranks.
 package final class RankPool: Sendable {
-    private let configuration: ParallelConfiguration
-    private let world: ThreadWorld
+    let configuration: ParallelConfiguration
+    let world: ThreadWorld
     /// What the ranks have stored of their rows.
     package let cache: CacheStore
+    /// What each rank does right now.
+    let pulses: [Pulse]
+    /// A rank that makes no progress for so many nanoseconds is given up.
+    let patience: UInt64
+    private let isTrapped = Atomic(false)
+    private let trace: TraceWriter?
     private let inboxes: [Inbox]
     private let threads = DispatchGroup()
-    private let state: Mutex<State>
+    let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
-    private let progress: DispatchSemaphore
+    let progress: DispatchSemaphore
 
-    private struct State {
+    struct State {
         /// Steps on their way, in the order in which they were given.
         var pending: [Pending] = []
         var ledger: RankLedger
     }
 
-    private struct Pending {
+    struct Pending {
         let plan: StepPlan
+        /// When it was handed out, by `Meter.now`.
+        let began = Meter.now()
         var reports: [StepReport] = []
-        /// For each rank seconds in each of its operations.
-        var spent: [[Double]]
+        /// By rank.
+        var spent: [RankLedger.Spent]
     }
 
     /// Starts the ranks.
     ///
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
+    ///   - trace: where everything the ranks do is written.
     ///   - recording: stages whose values are kept, for parity tests; none in service.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
-        _ model: any Model, _ configuration: EngineConfiguration, recording stages: Set<Stage> = [],
+        _ model: any Model, _ configuration: EngineConfiguration, trace: TraceWriter? = nil,
+        recording stages: Set<Stage> = [],
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
         let parallel = configuration.parallel
@@ -51,18 +61,26 @@ package final class RankPool: Sendable {
         self.configuration = parallel
         self.world = world
         self.cache = cache
+        pulses = (0..<parallel.world).map { _ in Pulse() }
+        patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
+        self.trace = trace
         inboxes = (0..<parallel.world).map { _ in Inbox() }
         state = Mutex(State(ledger: RankLedger(parallel)))
         let kernels = configuration.kernels.flatMap { Kernels($0) } ?? .best
         for rank in 0..<parallel.world {
             threads.enter()
             let thread = Thread { [self] in
-                let seat = Seat(parallel, rank: rank, world: world, kernels: kernels)
-                run(RankWorker(model, cache, seat, recorder: stages.isEmpty ? nil : StageRecorder(only: stages)))
+                ThreadName.current = "braid rank \(rank)"
+                Traps.shared.watch(onTrap: { self.giveUp(rank, trap: $0) }) {
+                    let seat = Seat(parallel, rank: rank, world: world, kernels: kernels, pulse: pulses[rank])
+                    run(
+                        RankWorker(
+                            model, cache, seat, recorder: stages.isEmpty ? nil : StageRecorder(only: stages),
+                            trace: trace == nil ? nil : TraceBuffer()))
+                }
                 threads.leave()
             }
-            thread.name = "braid rank \(rank)"
             thread.stackSize = 16 << 20
             thread.start()
         }
@@ -72,7 +90,7 @@ package final class RankPool: Sendable {
     package func submit(_ plan: StepPlan) {
         let deal = Deal(plan, configuration)
         state.withLock {
-            $0.pending.append(Pending(plan: plan, spent: Array(repeating: [], count: configuration.world)))
+            $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
         for inbox in inboxes { inbox.put(deal) }
     }
@@ -94,6 +112,7 @@ package final class RankPool: Sendable {
         }
         guard let done else { return nil }
         var records = StageRecords()
+        for report in done.reports { trace?.write(report) }
         for report in done.reports { if let other = report.records { records.merge(other) } }
         let first = done.reports.filter { $0.rank < configuration.stageRanks }
         return Outcome(
@@ -109,10 +128,27 @@ package final class RankPool: Sendable {
     /// What each rank did since the start.
     package var status: [RankStatus] { state.withLock { $0.ledger.status } }
 
+    /// Whether a rank's thread trapped: memory may be damaged, so that only a new process will do.
+    package var hasTrapped: Bool { isTrapped.load(ordering: .acquiring) }
+
     /// Lets the ranks finish what they were given, and returns when their threads have ended.
+    ///
+    /// After a failure that is soon, but the rank at fault may never come back: it is waited for a moment only. A thread
+    /// that is left behind touches nothing but this pool's cache, and ends if it ever meets the others again.
     package func stop() {
         for inbox in inboxes { inbox.put(nil) }
-        threads.wait()
+        while failure == nil, threads.wait(timeout: .now() + 0.1) == .timedOut { watch() }
+        _ = threads.wait(timeout: .now() + Self.secondsToStop)
+    }
+
+    private static let secondsToStop = 2.0
+
+    /// Called when a rank's thread has trapped, and with it whatever it held.
+    private func giveUp(_ rank: Int, trap signal: String) {
+        isTrapped.store(true, ordering: .releasing)
+        world.alarm.raise(
+            GroupFailure(rank: rank, reason: "its thread trapped (\(signal)) \(pulses[rank].moment.description)"))
+        progress.signal()
     }
 
     /// A rank's loop.
@@ -156,7 +192,7 @@ extension RankPool {
         while true {
             if let done = nextResult() { return done }
             try world.alarm.check()
-            progress.wait()
+            waitForProgress()
         }
     }
 }

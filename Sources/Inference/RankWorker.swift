@@ -10,15 +10,18 @@ final class RankWorker {
     let seat: Seat
     private var sampler: Sampler
     private let recorder: StageRecorder?
+    private let trace: TraceBuffer?
     private let pageShift: Int
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
 
-    init(_ model: any Model, _ cache: CacheStore, _ seat: Seat, recorder: StageRecorder?) {
+    init(_ model: any Model, _ cache: CacheStore, _ seat: Seat, recorder: StageRecorder?, trace: TraceBuffer? = nil) {
         self.model = model
         self.cache = cache
         self.seat = seat
         self.recorder = recorder
+        self.trace = trace
+        if let trace { seat.meter.tracer = { trace.add($0) } }
         sampler = Sampler(vocabularySize: model.vocabularySize)
         pageShift = cache.format.pageSize.trailingZeroBitCount
     }
@@ -31,13 +34,19 @@ final class RankWorker {
         seat.begin(rows: deal.rows.map(\.count))
         let step = step(for: deal)
         let hidden = seat.scratch.rows(step.outputs.count, model.hiddenSize)
-        try model.forward(step, seat, into: hidden)
         var report = StepReport(rank: seat.rank)
-        if seat.isLastStage { report.findings = try choose(deal, hidden: hidden) }
+        try seat.span("step", deal.plan.number) { () throws(GroupFailure) in
+            try model.forward(step, seat, into: hidden)
+            guard seat.isLastStage else { return }
+            try seat.span("choose", deal.plan.number) { () throws(GroupFailure) in
+                report.findings = try choose(deal, hidden: hidden)
+            }
+        }
         report.rows = step.own.count
         report.seconds = Double(Meter.now() - began) * 1e-9
         report.operations = seat.meter.accounts.map { $0 }
         report.records = recorder?.take()
+        report.spans = trace?.take() ?? []
         return report
     }
 

@@ -22,7 +22,7 @@ package struct Scheduler: Sendable {
     package let limits: EngineLimits
     /// Set by `drain()`: no new requests.
     package private(set) var isDraining = false
-    /// Set by `fail(_:)`: no requests, ever again.
+    /// Set by `fail(_:)`: no requests, until `restart()`.
     package private(set) var failure: String?
 
     var pool: PagePool
@@ -50,6 +50,7 @@ package struct Scheduler: Sendable {
         var plans = 0
         var steps: UInt64 = 0
         var preemptions: UInt64 = 0
+        var restarts: UInt64 = 0
         var promptTokens: UInt64 = 0
         var generatedTokens: UInt64 = 0
     }
@@ -111,6 +112,13 @@ package struct Scheduler: Sendable {
         return ended.map { Event(request: $0.id, event: .failed(message)) }
     }
 
+    /// There are new ranks, after the old ones failed: requests are taken again. Every page is free by then.
+    package mutating func restart() {
+        precondition(failure != nil && isIdle, "only what has failed is started anew")
+        failure = nil
+        counters.restarts += 1
+    }
+
     package var status: EngineStatus {
         var status = EngineStatus()
         status.running = running.count
@@ -123,6 +131,7 @@ package struct Scheduler: Sendable {
         status.generatedTokens = counters.generatedTokens
         status.preemptions = counters.preemptions
         status.steps = counters.steps
+        status.restarts = counters.restarts
         status.isDraining = isDraining
         status.failure = failure
         return status

@@ -11,6 +11,8 @@ package struct StepReport: Sendable {
     package var seconds = 0.0
     /// Its collectives, since the start.
     package var operations: [Meter.Account] = []
+    /// What it did when, when it was asked to.
+    var spans: [TraceSpan] = []
     /// What it recorded, when it was asked to.
     package var records: StageRecords?
 

@@ -2,13 +2,14 @@ import Hummingbird
 import Inference
 import Tokenization
 
-/// Whether the process lives (`/health`), can take work (`/ready`), what it measures and how it is set up.
+/// Whether the process is in order (`/health`), can take work (`/ready`), what it measures and how it is set up.
 struct HealthRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
 
     func health(_ request: Request, _ context: ServingContext) async throws -> Response {
-        .json(.fields(["status": .string("ok")]))
+        if let failure = slot.failure { throw failure }
+        return .json(.fields(["status": .string("ok")]))
     }
 
     func ready(_ request: Request, _ context: ServingContext) async throws -> Response {

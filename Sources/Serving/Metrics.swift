@@ -95,6 +95,7 @@ package final class ServerMetrics: Sendable {
             ("generation_tokens_total", "Tokens generated.", status.generatedTokens),
             ("preemptions_total", "Requests set back to make room.", status.preemptions),
             ("engine_steps_total", "Forward steps.", status.steps),
+            ("engine_restarts_total", "Times the ranks failed and were started anew.", status.restarts),
         ]
         for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
         page.write(status.ranks)

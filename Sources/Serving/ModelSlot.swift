@@ -44,6 +44,19 @@ package final class ModelSlot: Sendable {
         state.withLock { if case .loaded(let service) = $0.content { service } else { nil } }
     }
 
+    /// Why nothing will ever be served here: neither while loading nor while draining, which are in order.
+    var failure: RequestError? {
+        switch state.withLock({ $0.content }) {
+        case .loading: nil
+        case .failed(let reason): Self.notLoaded(reason)
+        case .loaded(let service): service.engine.status().failure.map { RequestError(EngineError.failed($0)) }
+        }
+    }
+
+    private static func notLoaded(_ reason: String) -> RequestError {
+        RequestError(.unavailable, "the model could not be loaded: \(reason)", code: "engine_failed")
+    }
+
     /// The service for new work.
     /// - Throws: why there is none now.
     func service() throws(RequestError) -> TextService {
@@ -53,8 +66,7 @@ package final class ModelSlot: Sendable {
         case .loading:
             throw RequestError(
                 .unavailable, "the model is still being loaded; try again when /ready answers 200", code: "loading")
-        case .failed(let reason):
-            throw RequestError(.unavailable, "the model could not be loaded: \(reason)", code: "engine_failed")
+        case .failed(let reason): throw Self.notLoaded(reason)
         case .loaded(let service):
             let status = service.engine.status()
             if let failure = status.failure { throw RequestError(EngineError.failed(failure)) }

@@ -49,6 +49,12 @@ struct EngineOptions: ParsableArguments, Sendable {
             """)
     var enableDynamicChunking = false
 
+    @Option(help: "A rank that makes no progress for so many seconds has failed.")
+    var watchdogTimeout = 300
+
+    @Option(help: "Write what every rank does to this file, for ui.perfetto.dev.")
+    var trace: String?
+
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
@@ -77,6 +83,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.maxQueuedRequests = maxQueuedRequests
         configuration.chunkedPrefillSize = chunkedPrefillSize
         configuration.dynamicChunks = enableDynamicChunking
+        configuration.watchdogTimeout = watchdogTimeout
         configuration.kernels = kernels
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
@@ -87,6 +94,11 @@ struct EngineOptions: ParsableArguments, Sendable {
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return configuration
+    }
+
+    /// The trace to write, if one was asked for.
+    func traceWriter(for configuration: EngineConfiguration) throws -> TraceWriter? {
+        try trace.map { try TraceWriter(path: $0, configuration.parallel) }
     }
 
     /// Opens the model with a progress bar where somebody watches.

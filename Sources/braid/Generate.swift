@@ -60,6 +60,8 @@ struct Generate: AsyncParsableCommand {
         let configuration = try engineOptions.engineConfiguration(for: model)
         let tokenizer = try tokenizer()
         let tokens = try tokens(tokenizer, vocabulary: model.vocabularySize)
+        let trace = try engineOptions.traceWriter(for: configuration)
+        defer { trace?.close() }
         if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
         let request = request(tokens, endTokens: directory.generation.endTokens)
         let outcome = try await outcome(of: request, model, configuration, tokenizer, isShown: true)

@@ -28,6 +28,13 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "How many seconds running requests may go on after SIGTERM.")
     var drainTimeout = 60
 
+    @Flag(
+        help: """
+            When ranks fail, start new ones and go on serving; requests that ran get an error. Default: end with an \
+            exit status that is not 0.
+            """)
+    var restartOnFailure = false
+
     func run() async throws {
         let url = URL(fileURLWithPath: engineOptions.modelPath)
         var server = ServerConfiguration(servedModelName: servedModelName ?? url.lastPathComponent)
@@ -40,11 +47,14 @@ struct Serve: AsyncParsableCommand {
 
         // Listen first: /health answers while the weights are mapped, /ready when they are in place.
         let slot = ModelSlot()
-        let (configuration, options) = (server, engineOptions)
-        let loading = Task {
+        let (configuration, options, restarts) = (server, engineOptions, restartOnFailure)
+        Traps.setRestartsProcess(restarts)
+        let loading = Task { () throws -> (engine: Engine, trace: TraceWriter?) in
             do {
-                slot.fill(with: try Self.service(options))
+                let (service, engine, trace) = try Self.service(options, restartsOnFailure: restarts)
+                slot.fill(with: service)
                 note("ready: \(configuration.servedModelName)")
+                return (engine, trace)
             } catch {
                 slot.fail("\(error)")
                 throw error
@@ -53,18 +63,38 @@ struct Serve: AsyncParsableCommand {
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask { try await serve(configuration: configuration, slot: slot) }
             tasks.addTask {
-                // A model that cannot be loaded ends the command; one that was loaded leaves the server running.
-                try await loading.value
-                while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
+                // A model that cannot be loaded ends the command, and so do ranks that fail for good.
+                let (engine, trace) = try await loading.value
+                defer { trace?.close() }
+                for await failure in engine.failures { try await Self.end(after: failure) }
             }
             defer { tasks.cancelAll() }
             try await tasks.next()
         }
     }
 
-    private static func service(_ options: EngineOptions) throws -> TextService {
+    /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
+    private static func end(after failure: EngineFailure) async throws {
+        if !failure.isTrap { Traps.setRestartsProcess(false) }
+        note("the ranks have failed: \(failure.reason)")
+        // Whatever the failure left behind may hold up an orderly end.
+        Thread.detachNewThread {
+            Thread.sleep(forTimeInterval: secondsToEnd)
+            Traps.endProcess()
+        }
+        try await Task.sleep(for: .seconds(1))
+        if failure.isTrap { Traps.endProcess() }
+        throw CommandError(failure.reason)
+    }
+
+    private static let secondsToEnd = 4.0
+
+    private static func service(
+        _ options: EngineOptions, restartsOnFailure: Bool
+    ) throws -> (TextService, Engine, TraceWriter?) {
         let (directory, model) = try options.load()
-        let configuration = try options.engineConfiguration(for: model)
+        var configuration = try options.engineConfiguration(for: model)
+        configuration.restartsOnFailure = restartsOnFailure
         let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: options.modelPath))
         guard tokenizer.vocabularySize <= model.vocabularySize else {
             throw CommandError(
@@ -75,8 +105,10 @@ struct Serve: AsyncParsableCommand {
         if let temperature = directory.generation.temperature { defaults.temperature = temperature }
         if let topP = directory.generation.topP { defaults.topP = topP }
         if let topK = directory.generation.topK { defaults.topK = topK }
-        return TextService(
-            engine: Engine(model, configuration), tokenizer: tokenizer, defaults: defaults,
-            endOfText: Set(directory.generation.endTokens))
+        let trace = try options.traceWriter(for: configuration)
+        let engine = Engine(model, configuration, trace: trace, log: note)
+        let service = TextService(
+            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
+        return (service, engine, trace)
     }
 }

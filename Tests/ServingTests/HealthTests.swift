@@ -25,6 +25,7 @@ import Tokenization
             #expect(waiting.status == 503)
             #expect(waiting.code == "loading")
             slot.fail("a file is missing")
+            #expect(try await ToyServer.send(client, .get, "/health").status == 503)
             #expect(try await ToyServer.send(client, .get, path).message.contains("a file is missing"))
             let server = ToyServer("x")
             slot.fill(with: TextService(engine: server.engine, tokenizer: ToyTokenizer.shared))
@@ -45,13 +46,14 @@ import Tokenization
         }
     }
 
-    @Test func `a failed engine is not ready, but the process lives`() async throws {
+    @Test func `a failed engine is neither in order nor ready, and says why`() async throws {
         let server = ToyServer("x")
         server.engine.failForever("rank 3 died")
-        #expect(try await server.send(.get, "/health").status == 200)
-        let reply = try await server.send(.get, "/ready")
-        #expect(reply.status == 503)
-        #expect(reply.message.contains("rank 3 died"))
+        for path in ["/health", "/ready"] {
+            let reply = try await server.send(.get, path)
+            #expect(reply.status == 503)
+            #expect(reply.message.contains("rank 3 died"))
+        }
         #expect(try await metrics(server)["braid:engine_up"] == 0)
     }
 
@@ -123,6 +125,7 @@ import Tokenization
         #expect(values["braid:kv_pages_free"] == 64)
         #expect(values["braid:token_usage"] == 0)
         #expect(values["braid:preemptions_total"] == 0)
+        #expect(values["braid:engine_restarts_total"] == 0)
         #expect(values["braid:aborted_requests_total"] == 0)
         #expect(values["braid:time_to_first_token_seconds_count"] == 2)
         #expect(values["braid:inter_token_latency_seconds_count"] == 6)

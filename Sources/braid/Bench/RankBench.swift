@@ -6,6 +6,7 @@ import Tensors
 /// Ranks fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.
 final class RankBench {
     private let pool: RankPool
+    private let trace: TraceWriter?
     private let prompts: [[Int32]]
     private let pagesPerRequest: Int
     private let pageSize: Int
@@ -21,7 +22,8 @@ final class RankBench {
     ///   - configuration: one that `Setup.configuration` gave for this many requests and positions.
     ///   - positions: of each request, prompt and generated tokens together.
     init(_ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64) {
-        pool = RankPool(setup.model, setup.configuration)
+        pool = RankPool(setup.model, setup.configuration, trace: setup.trace)
+        trace = setup.trace
         let parallel = setup.configuration.parallel
         cost = LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
         predicted = RankTraffic(ranks: parallel.world)
@@ -34,7 +36,10 @@ final class RankBench {
         }
     }
 
-    deinit { pool.stop() }
+    deinit {
+        pool.stop()
+        trace?.close()
+    }
 
     /// Computes the prompt's positions, chunk by chunk; the last row chooses a token, as a first token would be.
     ///
@@ -117,6 +122,7 @@ extension RankBench {
         /// Prompt tokens of a step, at most.
         let chunk: Int
         let kernels: Kernels.Level
+        let trace: TraceWriter?
     }
 }
 
@@ -141,7 +147,8 @@ extension EngineOptions {
         let chunk = chunkedPrefillSize == -1 ? scheduler.maxRowsPerStep : chunkedPrefillSize
         return RankBench.Setup(
             name: directory.name, model: model, configuration: configuration,
-            chunk: min(chunk, scheduler.maxRowsPerStep), kernels: kernels ?? Kernels.best.level)
+            chunk: min(chunk, scheduler.maxRowsPerStep), kernels: kernels ?? Kernels.best.level,
+            trace: try traceWriter(for: configuration))
     }
 }
 

@@ -1,0 +1,37 @@
+import Dispatch
+import Parallelism
+import Synchronization
+
+extension RankPool {
+    /// Waits until there may be something to take, and looks after the ranks meanwhile.
+    func waitForProgress() {
+        guard failure == nil, state.withLock({ !$0.pending.isEmpty }) else { return progress.wait() }
+        let seconds = min(1, Double(patience) * 1e-9 / 4)
+        if progress.wait(timeout: .now() + seconds) == .timedOut { watch() }
+    }
+
+    /// Raises the alarm if a step's ranks make no progress: in the name of those the others wait for.
+    func watch() {
+        guard let late = lateRanks() else { return }
+        let list = late.map { "rank \($0.rank) \($0.moment.description)" }.joined(separator: "; ")
+        world.alarm.raise(
+            GroupFailure(
+                rank: late[0].rank,
+                reason: "no progress for \(patience / 1_000_000_000) s (--watchdog-timeout): \(list)"))
+        progress.signal()
+    }
+
+    /// The ranks that keep the first step on its way from ending, if none of them has done anything for too long.
+    private func lateRanks() -> [(rank: Int, moment: Pulse.Moment)]? {
+        let first = state.withLock { $0.pending.first }
+        guard let first else { return nil }
+        let came = Set(first.reports.map(\.rank))
+        let absent = pulses.indices.filter { !came.contains($0) }.map { (rank: $0, moment: pulses[$0].moment) }
+        // Those that wait are held up by those that do not; where all wait, it is for each other.
+        let busy = absent.filter { !$0.moment.isWaiting }
+        let responsible = busy.isEmpty ? absent : busy
+        let now = Meter.now()
+        let isLate = responsible.allSatisfy { now > max($0.moment.since, first.began) + patience }
+        return isLate && !responsible.isEmpty ? responsible : nil
+    }
+}

@@ -1,0 +1,72 @@
+import Inference
+import Models
+import Parallelism
+import TestSupport
+import Testing
+
+/// Layouts of one, two and four ranks, with the rank that goes wrong.
+struct Place: Sendable, CustomTestStringConvertible {
+    let parallel: ParallelConfiguration
+    let rank: Int
+    var testDescription: String { "rank \(rank) of \(parallel)" }
+
+    static let all = [
+        Place(parallel: ParallelConfiguration(), rank: 0),
+        Place(parallel: ParallelConfiguration(context: 2, expert: 2), rank: 1),
+        Place(parallel: ParallelConfiguration(data: 2, tensor: 2, expert: 4, exchange: .allToAll), rank: 2),
+        Place(parallel: ParallelConfiguration(context: 2, expert: 2, pipeline: 2), rank: 1),
+        Place(parallel: ParallelConfiguration(context: 2, expert: 2, pipeline: 2), rank: 2),
+    ]
+
+    /// Whether its rank computes logits.
+    var isInLastStage: Bool { rank >= parallel.world - parallel.stageRanks }
+}
+
+@inline(never)
+func faultyEngine(
+    _ parallel: ParallelConfiguration, _ wrap: (any Model) -> any Model = { $0 }, restarts: Bool = false
+) throws -> Engine {
+    var configuration = EngineConfiguration()
+    configuration.pageSize = 4
+    configuration.parallel = parallel
+    configuration.watchdogTimeout = 1
+    configuration.restartsOnFailure = restarts
+    return Engine(wrap(try Golden("v32").directory.load()), configuration)
+}
+
+let someRequests = (0..<5).map { index in
+    var sampling = SamplingParameters()
+    sampling.seed = UInt64(index)
+    sampling.maxNewTokens = 4 + index
+    return GenerationRequest(prompt: (0..<(2 + index * 6)).map { Int32($0 * 7 + index) }, sampling: sampling)
+}
+
+/// What came of a request: its tokens, and the event that ended it.
+struct Outcome: Equatable {
+    var tokens: [Int32] = []
+    var end: GenerationEvent?
+
+    /// Why it failed, if it did.
+    var failure: String? { if case .failed(let reason) = end { reason } else { nil } }
+}
+
+/// Submits requests and reads them to their ends. One that is refused because ranks have failed by then has failed too.
+@inline(never)
+func outcomes(_ engine: Engine, _ requests: [GenerationRequest] = someRequests) async -> [Outcome] {
+    let generations = requests.map { request in
+        Result { () throws(EngineError) in try engine.submit(request) }
+    }
+    var outcomes: [Outcome] = []
+    for generation in generations {
+        switch generation {
+        case .success(let generation):
+            outcomes.append(
+                await generation.events.reduce(into: Outcome()) { outcome, event in
+                    if case .token(let token) = event { outcome.tokens.append(token.token) }
+                    outcome.end = event
+                })
+        case .failure(let error): outcomes.append(Outcome(end: .failed("\(error)")))
+        }
+    }
+    return outcomes
+}

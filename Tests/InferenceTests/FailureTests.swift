@@ -1,0 +1,72 @@
+import Inference
+import Parallelism
+import TestSupport
+import Testing
+
+@Suite(.timeLimit(.minutes(3))) struct `A rank that fails` {
+    /// Every way that a thread can survive, at every point where it can happen.
+    private static let faults: [(FailingModel.Phase, FailingModel.Kind)] =
+        [.prefill, .layers, .decode].map { ($0, .failure) } + FailingModel.Phase.allCases.map { ($0, .hang) }
+
+    /// Only the last stage computes logits.
+    private static let cases = Place.all.flatMap { place in
+        faults.filter { $0.0 != .logits || place.isInLastStage }.map { (place, $0.0, $0.1) }
+    }
+
+    @Test(arguments: cases)
+    func `fails every request in its name, and nothing hangs`(
+        _ place: Place, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind
+    ) async throws {
+        let engine = try faultyEngine(place.parallel) { FailingModel($0, rank: place.rank, phase, kind) }
+        let start = ContinuousClock.now
+        for outcome in await outcomes(engine) {
+            let reason = try #require(outcome.failure, "ended with \(outcome)")
+            #expect(reason.contains("rank \(place.rank) failed: "))
+            #expect(reason.contains(kind == .failure ? FailingModel.reason : "no progress for 1 s"))
+        }
+        #expect(ContinuousClock.now - start < .seconds(5))
+        let status = engine.status()
+        #expect(try #require(status.failure).contains("rank \(place.rank)"))
+        #expect(status.freePages == status.totalPages && status.running == 0 && status.queued == 0)
+        #expect(engine.checkInvariants() == [])
+        #expect(throws: EngineError.self) { try engine.submit(someRequests[0]) }
+        await engine.drain()
+        engine.stop()
+        var failures: [EngineFailure] = []
+        for await failure in engine.failures { failures.append(failure) }
+        #expect(failures.map(\.reason) == [status.failure])
+        #expect(failures.allSatisfy { !$0.isTrap })
+    }
+
+    @Test(arguments: Place.all, [FailingModel.Kind.failure, .hang])
+    func `is replaced where that is asked for, and the bits are the same`(
+        _ place: Place, _ kind: FailingModel.Kind
+    ) async throws {
+        let sound = try faultyEngine(ParallelConfiguration())
+        let expected = await outcomes(sound)
+        sound.stop()
+        let engine = try faultyEngine(
+            place.parallel, { FailingModel($0, rank: place.rank, .decode, kind) }, restarts: true)
+        // A short one may have ended before.
+        let first = await outcomes(engine).compactMap(\.failure)
+        #expect(!first.isEmpty && first.allSatisfy { $0.contains("rank \(place.rank) failed: ") })
+        #expect(await outcomes(engine) == expected)
+        #expect(engine.status().restarts == 1)
+        #expect(engine.status().failure == nil)
+        #expect(engine.checkInvariants() == [])
+        await engine.drain()
+        engine.stop()
+    }
+
+    @Test func `is not replaced for ever`() async throws {
+        let engine = try faultyEngine(
+            ParallelConfiguration(context: 2, expert: 2), { FailingModel($0, rank: 1, .layers, .failure, times: 100) },
+            restarts: true)
+        defer { engine.stop() }
+        for restarts in 1...4 {
+            #expect(await outcomes(engine, [someRequests[0]])[0].failure != nil)
+            #expect(engine.status().restarts == min(UInt64(restarts), 3))
+        }
+        #expect(engine.status().failure != nil)
+    }
+}

@@ -1,0 +1,52 @@
+import Foundation
+import Inference
+import TestSupport
+import Testing
+
+/// A process of their own for each, since it has to end.
+@Suite(.timeLimit(.minutes(5))) struct `A rank that traps` {
+    /// Each takes the seconds that a process has after a trap, so not every phase everywhere.
+    private static let cases: [(Int, FailingModel.Phase)] = [
+        (0, .logits), (1, .layers), (2, .decode), (3, .prefill), (4, .building), (4, .logits),
+    ]
+
+    @Test(arguments: cases)
+    func `is named to every client before the process ends`(place: Int, phase: FailingModel.Phase) async {
+        await #expect(processExitsWith: .exitCode(70)) { [place, phase] in
+            try await Self.endByTrap(place, phase, .trap)
+        }
+    }
+
+    @Test func `may as well have followed a wild pointer`() async {
+        await #expect(processExitsWith: .exitCode(70)) {
+            try await Self.endByTrap(1, .layers, .wildPointer)
+        }
+    }
+
+    @Test func `is the only one whose trap is treated so`() async {
+        await #expect(processExitsWith: .failure) {
+            let engine = try faultyEngine(Place.all[0].parallel)
+            await engine.drain()
+            preconditionFailure("not on a rank's thread")
+        }
+    }
+
+    /// Ends the process with another status if a client is not told.
+    @inline(never)
+    private static func endByTrap(_ place: Int, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind) async throws {
+        let place = Place.all[place]
+        let engine = try faultyEngine(place.parallel) { FailingModel($0, rank: place.rank, phase, kind) }
+        let start = ContinuousClock.now
+        for outcome in await outcomes(engine) {
+            guard let reason = outcome.failure, reason.contains("rank \(place.rank) failed: its thread trapped (SIG")
+            else { exit(1) }
+        }
+        guard ContinuousClock.now - start < .seconds(3), engine.status().freePages == engine.status().totalPages
+        else { exit(2) }
+        await engine.drain()
+        engine.stop()
+        // From here on, only the thread that trapped can end the process.
+        try await Task.sleep(for: .seconds(60))
+        exit(3)
+    }
+}
