@@ -76,7 +76,7 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Checkpoints", "Models", "Parallelism", "Tensors", "Tokenization",
+                "braid", "Checkpoints", "Inference", "Models", "Parallelism", "Tensors", "Tokenization",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

@@ -56,9 +56,9 @@ struct ExpertExchange {
     }
 
     static func blocks(of experts: Int, _ configuration: ParallelConfiguration) -> Int {
-        let (groups, places) = (Kernels.slices(of: experts), configuration.degree(.expert))
-        if configuration.degree(.expertWidth) == 1 { return 1 }
-        return groups % places == 0 ? groups / places : groups
+        if configuration.expertTensor == 1 { return 1 }
+        let groups = Kernels.slices(of: experts)
+        return groups % configuration.expert == 0 ? groups / configuration.expert : groups
     }
 
     private var sharesWidths: Bool { seat.degree(.expertWidth) > 1 }

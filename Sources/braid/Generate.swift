@@ -64,7 +64,8 @@ struct Generate: AsyncParsableCommand {
         defer { trace?.close() }
         if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
         let request = request(tokens, endTokens: directory.generation.endTokens)
-        let outcome = try await outcome(of: request, model, configuration, tokenizer, isShown: true)
+        let outcome = try await outcome(
+            of: request, model, configuration, tokenizer, isShown: true, trace: trace)
         outcome.report(promptTokens: tokens.count, on: configuration.parallel)
         if compareOneRank {
             var alone = configuration
@@ -114,9 +115,9 @@ struct Generate: AsyncParsableCommand {
     /// Runs the request on an engine of its own, printing text as it comes.
     private func outcome(
         of request: GenerationRequest, _ model: any Model, _ configuration: EngineConfiguration,
-        _ tokenizer: Tokenizer?, isShown: Bool
+        _ tokenizer: Tokenizer?, isShown: Bool, trace: TraceWriter? = nil
     ) async throws -> Outcome {
-        let engine = Engine(model, configuration)
+        let engine = Engine(model, configuration, trace: trace)
         defer { engine.stop() }
         let clock = ContinuousClock()
         var outcome = Outcome(start: clock.now)

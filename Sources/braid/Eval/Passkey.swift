@@ -1,4 +1,4 @@
-import Inference
+package import Inference
 
 /// A document with pass keys planted in it and a question about one of them, as the embedded model was trained to read:
 /// eight facts `The pass key for Karen is 64193.` among small sentences. A function of its members alone.
