@@ -85,6 +85,8 @@ package final class Engine: EngineClient {
         return status
     }
 
+    package func flushCache() -> Int { state.withLock { $0.scheduler.flushCache() } }
+
     package func drain() async {
         await withCheckedContinuation { continuation in
             let isIdle = state.withLock { state in

@@ -8,6 +8,8 @@ package protocol EngineClient: Sendable {
     func status() -> EngineStatus
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
+    /// Forgets all cached pages that no request uses. Returns how many that were.
+    func flushCache() -> Int
 }
 
 /// A request on its way: its number and what happens to it.
@@ -40,7 +42,10 @@ package struct EngineLimits: Sendable, Equatable {
 package struct EngineStatus: Sendable, Equatable {
     package var running = 0
     package var queued = 0
+    /// Pages are free, cached or used.
     package var freePages = 0
+    /// Pages that no request uses, but whose tokens are known.
+    package var cachedPages = 0
     package var usedPages = 0
     package var totalPages = 0
     package var pageSize = 0
@@ -48,6 +53,9 @@ package struct EngineStatus: Sendable, Equatable {
     package var promptTokens: UInt64 = 0
     package var generatedTokens: UInt64 = 0
     package var preemptions: UInt64 = 0
+    /// Prompt tokens that were looked for in the cache, and those of them that were found there.
+    package var cacheLookupTokens: UInt64 = 0
+    package var cacheHitTokens: UInt64 = 0
     package var steps: UInt64 = 0
     package var isDraining = false
     /// How the ranks share the work, in words.

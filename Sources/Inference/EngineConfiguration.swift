@@ -21,6 +21,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var chunkedPrefillSize = 1024
     /// Whether later chunks of a long prompt are smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
+    /// Whether a request uses pages that earlier ones with the same beginning have left behind.
+    package var prefixCache = true
     /// How the ranks share the work.
     package var parallel = ParallelConfiguration()
     /// A rank that makes no progress for so many seconds has failed.
@@ -43,6 +45,7 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
         scheduler.dynamicChunks = dynamicChunks
+        scheduler.prefixCache = prefixCache
         scheduler.maxStepsInFlight = parallel.pipeline
         scheduler.dataGroups = parallel.data
         scheduler.chunkedPrefillSize = chunkedPrefillSize

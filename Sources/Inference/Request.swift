@@ -9,15 +9,18 @@ package struct GenerationRequest: Sendable, Equatable {
     package var logProbs: LogProbOptions?
     /// Larger goes first; equal priorities are served in order of arrival.
     package var priority: Int
+    /// Only requests with the same salt use each other's pages; `nil` is one that all others share.
+    package var cacheSalt: String?
 
     package init(
         prompt: [Int32], sampling: SamplingParameters = SamplingParameters(), logProbs: LogProbOptions? = nil,
-        priority: Int = 0
+        priority: Int = 0, cacheSalt: String? = nil
     ) {
         self.prompt = prompt
         self.sampling = sampling
         self.logProbs = logProbs
         self.priority = priority
+        self.cacheSalt = cacheSalt
     }
 }
 

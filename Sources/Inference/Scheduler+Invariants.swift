@@ -3,29 +3,37 @@ import KVCache
 extension Scheduler {
     /// What is wrong with the books, in words; empty when all is well. For tests, and for a debug route.
     ///
-    /// Every page is free or owned by one live request, or by one that died in the step in flight; every request is
-    /// where its phase says; among equal priorities nobody in the queue came before one that runs.
+    /// Every page is free, known and unused, or used by live requests or by those that died in a step in flight, by
+    /// more than one only where it is known; every request is where its phase says; among equal priorities nobody in
+    /// the queue came before one that runs.
     package func checkInvariants() -> [String] {
-        pool.checkInvariants() + pageProblems + placeProblems + orderProblems
+        pool.checkInvariants() + cache.checkInvariants(pool) + pageProblems + placeProblems + orderProblems
     }
 
     private var pageProblems: [String] {
         var problems: [String] = []
-        var owner: [Int32: UInt64] = [:]
+        var users: [Int32: [UInt64]] = [:]
         for state in sequences.values {
-            for page in state.pages {
-                if let other = owner.updateValue(state.id, forKey: page) {
-                    problems.append("page \(page) belongs to \(other) and \(state.id)")
-                }
-                if pool.owners(of: page) != 1 {
-                    problems.append("page \(page) of \(state.id) has \(pool.owners(of: page)) owners")
-                }
+            for page in state.pages { users[page, default: []].append(state.id) }
+            if state.sharedPages * pool.pageSize > state.computed {
+                problems.append("\(state.id) writes a page that it found in the cache")
             }
             if state.pages.count * pool.pageSize < state.planned {
                 problems.append("\(state.id) planned \(state.planned) tokens in \(state.pages.count) pages")
             }
         }
-        if owner.count != pool.usedPages { problems.append("\(owner.count) pages are owned, \(pool.usedPages) used") }
+        for (page, ids) in users {
+            if pool.owners(of: page) != ids.count + (cache.holds(page) ? 1 : 0) {
+                problems.append("page \(page) of \(ids) has \(pool.owners(of: page)) owners")
+            }
+            if ids.count > 1 && !cache.holds(page) { problems.append("page \(page) belongs to \(ids)") }
+            if Set(ids.map { sequences[$0]!.cacheSalt }).count > 1 { problems.append("\(ids) differ in their salts") }
+        }
+        if pool.freePages + cache.evictablePages + users.count != pool.totalPages {
+            problems.append(
+                "\(pool.freePages) pages are free, \(cache.evictablePages) cached and \(users.count) in use, of "
+                    + "\(pool.totalPages)")
+        }
         return problems
     }
 

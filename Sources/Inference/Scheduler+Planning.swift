@@ -72,6 +72,7 @@ extension Scheduler {
             queue.remove(at: candidate.precedence)
             running.insert(candidate.request, at: candidate.precedence)
             sequences[candidate.request]!.phase = .running
+            takePrefix(candidate.request)
         }
     }
 
@@ -88,7 +89,21 @@ extension Scheduler {
     /// Whether there are places and pages for a request beside others, counting what those will soon need as theirs.
     private func fits(_ candidate: ServiceOrder.Entry, beside others: ArraySlice<ServiceOrder.Entry>) -> Bool {
         guard others.count < configuration.maxRunningRequests else { return false }
-        return others.reduce(pagesNeededSoon(candidate)) { $0 + pagesNeededSoon($1) } <= pool.totalPages
+        let most = others.reduce(pagesNeededSoon(candidate)) { $0 + pagesNeededSoon($1) }
+        return most <= pool.totalPages || most - pagesCountedTwice(candidate, others) <= pool.totalPages
+    }
+
+    /// How often pages of common prefixes are counted more than once if each request's pages are.
+    private func pagesCountedTwice(_ candidate: ServiceOrder.Entry, _ others: ArraySlice<ServiceOrder.Entry>) -> Int {
+        guard configuration.prefixCache else { return 0 }
+        var isCounted = [Bool](repeating: false, count: pool.totalPages)
+        var again = 0
+        let runs = others.map { sequences[$0.request]!.pages } + [knownPages(of: sequences[candidate.request]!)]
+        for page in runs.joined() {
+            again += isCounted[Int(page)] ? 1 : 0
+            isCounted[Int(page)] = true
+        }
+        return again
     }
 
     /// The pages of a request's tokens and of one more page's worth of growth. The growth keeps a request from being
@@ -109,12 +124,15 @@ extension Scheduler {
             configuration.dynamicChunks ? chunkSizer.rows(after: state.planned) : configuration.prefillChunk)
     }
 
-    /// Gives a running request pages for its next `rows` positions, at the cost of those after it. Returns how many
-    /// rows have their pages now.
+    /// Gives a running request pages for its next `rows` positions, at the cost of the cache and then of the requests
+    /// after it. Returns how many rows have their pages now.
     private mutating func takePages(for id: UInt64, rows: Int) -> Int {
         let state = sequences[id]!
         let missing = max(0, pool.pages(holding: state.planned + rows) - state.pages.count)
-        while pool.freePages < missing, let last = running.last, state.precedence < last.precedence, preemptLast() {}
+        while pool.freePages < missing {
+            if cache.evict(missing - pool.freePages, from: &pool) > 0 { continue }
+            guard let last = running.last, state.precedence < last.precedence, preemptLast() else { break }
+        }
         if let pages = pool.allocate(min(missing, pool.freePages)) {
             sequences[id]!.pages += pages
         }
@@ -133,13 +151,14 @@ extension Scheduler {
         }
         running.remove(at: last.precedence)
         queue.insert(last.request, at: last.precedence)
-        pool.release(state.pages)
+        releasePages(of: state)
         sequences[last.request]!.pages = []
+        sequences[last.request]!.sharedPages = 0
         sequences[last.request]!.computed = 0
         sequences[last.request]!.planned = 0
         sequences[last.request]!.phase = .queued
         // One that was admitted and has not begun yet loses nothing.
-        if !state.pages.isEmpty { counters.preemptions += 1 }
+        if state.pages.count > state.sharedPages { counters.preemptions += 1 }
         return true
     }
 }

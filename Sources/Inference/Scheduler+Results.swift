@@ -18,13 +18,18 @@ extension Scheduler {
         var events: [Event] = []
         for (chunk, found) in zip(plan.chunks, result.chunks) {
             sequences[chunk.request]!.stepsInFlight -= 1
+            if found.failure != nil { sequences[chunk.request]!.isUnsound = true }
             if let state = sequences[chunk.request], state.phase == .dying {
                 if state.stepsInFlight == 0 { remove(chunk.request) }
                 continue
             }
             let (happened, isOver) = take(found, of: chunk)
             events += happened.map { Event(request: chunk.request, event: $0) }
-            if isOver { end(chunk.request) }
+            if isOver {
+                end(chunk.request)
+            } else if sequences[chunk.request]!.filledPrompt(by: chunk, pageSize: pool.pageSize) {
+                share(chunk.request)
+            }
         }
         return events
     }
@@ -59,7 +64,12 @@ extension Scheduler {
 }
 
 extension SequenceState {
-    /// How many prompt tokens were computed for the first time since the last call.
+    /// Whether a chunk that was just computed had prompt tokens and filled a page.
+    fileprivate func filledPrompt(by chunk: StepPlan.Chunk, pageSize: Int) -> Bool {
+        chunk.start < promptCount && computed / pageSize > chunk.start / pageSize
+    }
+
+    /// How many prompt tokens were computed, or found, for the first time since the last call.
     fileprivate mutating func countPrompt() -> Int {
         let reached = max(min(computed, promptCount), countedPrompt)
         defer { countedPrompt = reached }

@@ -10,6 +10,8 @@ import KVCache
 /// - Pages are taken as tokens need them. Where none is free, the running request last in order gives back all of
 ///   its own, if it comes after the one in need, and is put back into the queue at its old place; otherwise the one in
 ///   need waits. A request that arrives with a larger priority takes places and pages in the same way.
+/// - Pages that nobody uses any more stay known by their tokens until they are needed, and count as free. A request
+///   begins behind what it finds of its own tokens.
 ///
 /// So the first request in order always progresses, and a request that fits alone always finishes. Under a lasting
 /// load of larger priorities a small one waits without bound: that is what priorities mean here.
@@ -26,6 +28,7 @@ package struct Scheduler: Sendable {
     package private(set) var failure: String?
 
     var pool: PagePool
+    var cache: PrefixCache
     var sequences: [UInt64: SequenceState] = [:]
     var queue = ServiceOrder()
     var running = ServiceOrder()
@@ -53,6 +56,8 @@ package struct Scheduler: Sendable {
         var restarts: UInt64 = 0
         var promptTokens: UInt64 = 0
         var generatedTokens: UInt64 = 0
+        var lookupTokens: UInt64 = 0
+        var hitTokens: UInt64 = 0
     }
 
     /// The configuration must be valid.
@@ -62,6 +67,7 @@ package struct Scheduler: Sendable {
         self.configuration = configuration
         limits = configuration.limits
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
+        cache = PrefixCache(of: pool)
         chunkSizer = ChunkSizer(base: configuration.prefillChunk, unit: configuration.pageSize)
     }
 
@@ -104,7 +110,8 @@ package struct Scheduler: Sendable {
     package mutating func fail(_ message: String) -> [Event] {
         failure = failure ?? message
         let ended = sequences.values.filter { $0.phase != .dying }.sorted { $0.precedence < $1.precedence }
-        for state in sequences.values { pool.release(state.pages) }
+        for state in sequences.values { releasePages(of: state) }
+        cache.flush(&pool)
         sequences.removeAll()
         queue.removeAll()
         running.removeAll()
@@ -124,12 +131,15 @@ package struct Scheduler: Sendable {
         status.running = running.count
         status.queued = queue.count
         status.freePages = pool.freePages
-        status.usedPages = pool.usedPages
+        status.cachedPages = cache.evictablePages
+        status.usedPages = pool.usedPages - cache.evictablePages
         status.totalPages = pool.totalPages
         status.pageSize = pool.pageSize
         status.promptTokens = counters.promptTokens
         status.generatedTokens = counters.generatedTokens
         status.preemptions = counters.preemptions
+        status.cacheLookupTokens = counters.lookupTokens
+        status.cacheHitTokens = counters.hitTokens
         status.steps = counters.steps
         status.restarts = counters.restarts
         status.isDraining = isDraining
@@ -152,7 +162,7 @@ package struct Scheduler: Sendable {
         case .running: running.remove(at: state.precedence)
         case .dying: break
         }
-        pool.release(state.pages)
+        releasePages(of: state)
     }
 
     /// Without a clock only an order of magnitude: a second for each time the running requests must be replaced.

@@ -21,6 +21,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var maxStepsInFlight = 1
     /// Groups of ranks among which requests are divided.
     package var dataGroups = 1
+    /// Whether a request uses pages that earlier ones with the same beginning have left behind.
+    package var prefixCache = true
     /// Alternatives a request may ask for beside each token, at most.
     package var maxTopLogProbs = 20
 

@@ -13,6 +13,7 @@ struct SequenceState: Sendable {
     let precedence: Precedence
     let sampling: SamplingParameters
     let logProbs: LogProbOptions?
+    let cacheSalt: String?
     let promptCount: Int
     /// How many tokens may be generated: what was asked for, or what fits.
     let newTokenLimit: Int
@@ -35,8 +36,12 @@ struct SequenceState: Sendable {
     var countedPrompt = 0
     /// In order of position; together they hold at least `computed` tokens.
     var pages: [Int32] = []
-    /// Prompt tokens whose keys were found in the cache when the request was first admitted.
-    var cachedTokens = 0
+    /// How many of `pages`, from the first on, were found in the cache; this request must not write them.
+    var sharedPages = 0
+    /// Prompt tokens whose keys were found in the cache when the request was first admitted; `nil` before that.
+    var cachedTokens: Int?
+    /// Its numbers were not usable, so nobody else shall use its pages.
+    var isUnsound = false
     /// Index of the next prompt token to report with its score; `nil` when none is wanted.
     /// Survives preemption, so that nothing is reported twice.
     var nextPromptScore: Int?
@@ -46,6 +51,7 @@ struct SequenceState: Sendable {
         self.precedence = precedence
         sampling = request.sampling
         logProbs = request.logProbs
+        cacheSalt = request.cacheSalt
         promptCount = request.prompt.count
         self.newTokenLimit = newTokenLimit
         tokens = request.prompt
@@ -61,7 +67,7 @@ struct SequenceState: Sendable {
     var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }
 
     var usage: Usage {
-        Usage(promptTokens: promptCount, completionTokens: generatedCount, cachedTokens: cachedTokens)
+        Usage(promptTokens: promptCount, completionTokens: generatedCount, cachedTokens: cachedTokens ?? 0)
     }
 
     /// Why generation ends with `token`, which was just appended; `nil` when it goes on.

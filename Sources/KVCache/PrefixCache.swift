@@ -49,6 +49,9 @@ package struct PrefixCache: Sendable {
         nodeOfPage = [Int](repeating: -1, count: pool.totalPages)
     }
 
+    /// Whether a page's tokens are known.
+    package func holds(_ page: Int32) -> Bool { nodeOfPage[Int(page)] >= 0 }
+
     /// The pages that hold the longest known prefix of `tokens`, whole pages only. Nothing changes.
     package func find(_ tokens: ArraySlice<Int32>, salt: String? = nil) -> [Int32] {
         let path = path(of: tokens, salt)

@@ -68,6 +68,12 @@ package final class ToyEngine: EngineClient {
         set { state.withLock { $0.cachedTokens = newValue } }
     }
 
+    /// Pages said to be cached, until they are flushed.
+    package var cachedPages: Int {
+        get { state.withLock { $0.status.cachedPages } }
+        set { state.withLock { $0.status.cachedPages = newValue } }
+    }
+
     /// Once set, running requests fail with this after the tokens they already have.
     package var requestFailure: String? {
         get { state.withLock { $0.failure } }
@@ -101,8 +107,15 @@ package final class ToyEngine: EngineClient {
             var status = state.status
             status.running = state.running.count
             status.usedPages = state.running.count
-            status.freePages = status.totalPages - status.usedPages
+            status.freePages = status.totalPages - status.cachedPages - status.usedPages
             return status
+        }
+    }
+
+    package func flushCache() -> Int {
+        state.withLock { state in
+            defer { state.status.cachedPages = 0 }
+            return state.status.cachedPages
         }
     }
 
@@ -142,6 +155,8 @@ package final class ToyEngine: EngineClient {
             state.received.append(request)
             state.running.insert(id)
             state.status.promptTokens += UInt64(request.prompt.count)
+            state.status.cacheLookupTokens += UInt64(request.prompt.count)
+            state.status.cacheHitTokens += UInt64(state.cachedTokens)
             return id
         }
     }

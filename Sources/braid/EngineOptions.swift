@@ -55,6 +55,9 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Option(help: "Write what every rank does to this file, for ui.perfetto.dev.")
     var trace: String?
 
+    @Flag(help: "Do not keep the pages of finished requests for later ones whose prompts begin alike.")
+    var disableRadixCache = false
+
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
@@ -84,6 +87,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.chunkedPrefillSize = chunkedPrefillSize
         configuration.dynamicChunks = enableDynamicChunking
         configuration.watchdogTimeout = watchdogTimeout
+        configuration.prefixCache = !disableRadixCache
         configuration.kernels = kernels
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {

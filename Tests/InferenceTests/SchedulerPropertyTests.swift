@@ -68,6 +68,8 @@ private struct RandomRun {
         configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
         configuration.maxStepsInFlight = 1 + random.below(4)
         configuration.dataGroups = 1 + random.below(4)
+        // `PrefixCacheSchedulerTests` does the same with a cache.
+        configuration.prefixCache = false
         rig = Rig(configuration)
         self.random = random
     }
