@@ -39,7 +39,8 @@ struct GenerateRequest {
         }
         let scores =
             returnsLogProbs ? LogProbOptions(topCount: topCount, promptStart: start < 0 ? nil : start) : nil
-        let requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores) }
+        let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
+        let requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
         self.requests = requests
         ids = try Self.ids(fields, count: requests.count)
     }

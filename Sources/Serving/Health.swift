@@ -23,6 +23,16 @@ struct HealthRoutes: Sendable {
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 
+    /// `POST` and, as SGLang has it, `GET /flush_cache`. Running requests go on, and keep their pages.
+    func flushCache(_ request: Request, _ context: ServingContext) async throws -> Response {
+        let freed = try slot.service().engine.flushCache()
+        return .json(
+            .fields([
+                "success": .bool(true), "freed_pages": .integer(freed),
+                "message": .string("\(freed) cached pages were freed; pages that running requests use stay"),
+            ]))
+    }
+
     /// Everything a client may know of the set-up; never the key.
     func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
@@ -40,6 +50,9 @@ struct HealthRoutes: Sendable {
                 "ranks": .integer(status.ranks.count),
                 "page_size": .integer(status.pageSize),
                 "kv_pages": .integer(status.totalPages),
+                "kv_pages_free": .integer(status.freePages),
+                "kv_pages_cached": .integer(status.cachedPages),
+                "kv_pages_used": .integer(status.usedPages),
                 "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
                 "default_sampling_params": .fields([
                     "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),

@@ -85,6 +85,7 @@ package final class ServerMetrics: Sendable {
             ("token_usage", "Share of the KV pages in use, 0 to 1.", used),
             ("kv_pages_used", "KV pages in use.", Double(status.usedPages)),
             ("kv_pages_free", "KV pages free.", Double(status.freePages)),
+            ("cached_pages", "KV pages that no request uses and whose tokens are known.", Double(status.cachedPages)),
             ("kv_pages_total", "All KV pages.", Double(status.totalPages)),
             ("kv_page_size_tokens", "Tokens on a KV page.", Double(status.pageSize)),
             ("engine_up", "1 while the engine can serve.", status.failure == nil ? 1 : 0),
@@ -96,6 +97,8 @@ package final class ServerMetrics: Sendable {
             ("preemptions_total", "Requests set back to make room.", status.preemptions),
             ("engine_steps_total", "Forward steps.", status.steps),
             ("engine_restarts_total", "Times the ranks failed and were started anew.", status.restarts),
+            ("prefix_cache_query_tokens_total", "Prompt tokens looked for in the cache.", status.cacheLookupTokens),
+            ("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.", status.cacheHitTokens),
         ]
         for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
         page.write(status.ranks)

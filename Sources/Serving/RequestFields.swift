@@ -179,6 +179,18 @@ extension RequestFields {
         }
     }
 
+    /// `cache_salt`: only requests with the same one use each other's cached prefixes.
+    func cacheSalt(atMost limit: Int) throws(RequestError) -> String? {
+        guard let salt = try string("cache_salt") else { return nil }
+        guard !salt.isEmpty else {
+            throw .invalid("cache_salt", "cache_salt is empty; leave it out to share cached prefixes with everybody")
+        }
+        guard salt.utf8.count <= limit else {
+            throw .invalid("cache_salt", "cache_salt has \(salt.utf8.count) bytes; the most is \(limit)")
+        }
+        return salt
+    }
+
     /// Refuses a list of more prompts than a request may have, before any of them is looked at. A list of token ids is
     /// one prompt.
     func checkPrompts(_ name: String, choices: Int, most: Int) throws(RequestError) {

@@ -32,6 +32,8 @@ struct RouteTable: Sendable {
             Route(method: .get, pattern: "/ready", handler: health.ready),
             Route(method: .get, pattern: "/metrics", handler: health.metrics),
             Route(method: .get, pattern: "/server_info", handler: health.serverInfo),
+            Route(method: .post, pattern: "/flush_cache", handler: health.flushCache),
+            Route(method: .get, pattern: "/flush_cache", handler: health.flushCache),
             Route(method: .get, pattern: Self.models, handler: models.list),
             Route(method: .get, pattern: Self.models + "/**", handler: models.one),
             Route(method: .post, pattern: "/v1/chat/completions", handler: chat.post),

@@ -75,13 +75,14 @@ struct SamplingFields {
     }
 
     /// One request per choice; choice `index` draws with the seed plus `index`.
-    func requests(prompt: [Int32], logProbs: LogProbOptions?) -> [TextRequest] {
+    func requests(prompt: [Int32], logProbs: LogProbOptions?, cacheSalt: String?) -> [TextRequest] {
         (0..<choices).map { index in
             var request = TextRequest(prompt: prompt, sampling: sampling, logProbs: logProbs)
             request.sampling.seed = seed.map { $0 &+ UInt64(index) } ?? UInt64.random(in: .min ... .max)
             if let defaultMaxTokens {
                 request.sampling.maxNewTokens = min(defaultMaxTokens, max(contextLength - prompt.count, 1))
             }
+            request.cacheSalt = cacheSalt
             request.stopStrings = stopStrings
             request.ignoresEndOfText = ignoresEndOfText
             request.skipsSpecialTokens = skipsSpecialTokens

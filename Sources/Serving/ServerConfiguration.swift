@@ -74,6 +74,8 @@ package struct RequestLimits: Sendable, Equatable {
     package var maxStopStringBytes = 1024
     package var maxStopTokens = 1024
     package var maxLogitBiases = 4096
+    /// Bytes (UTF-8) of a `cache_salt`.
+    package var maxCacheSaltBytes = 256
 
     package init() {}
 
@@ -82,7 +84,7 @@ package struct RequestLimits: Sendable, Equatable {
             ("--max-choices", maxChoices, 1), ("--max-sequences", maxSequences, 1),
             ("--max-top-logprobs", maxTopLogProbs, 0), ("--max-stop-strings", maxStopStrings, 0),
             ("--max-stop-string-bytes", maxStopStringBytes, 1), ("--max-stop-tokens", maxStopTokens, 0),
-            ("--max-logit-biases", maxLogitBiases, 0),
+            ("--max-logit-biases", maxLogitBiases, 0), ("--max-cache-salt-bytes", maxCacheSaltBytes, 1),
         ]
         return counts.compactMap { name, value, least in
             value < least ? "\(name) is \(value); the least is \(least)" : nil

@@ -42,7 +42,8 @@ package final class TextService: Sendable {
         var submitted: [(TextRequest, Generation)] = []
         for request in requests {
             var asked = GenerationRequest(
-                prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs)
+                prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
+                cacheSalt: request.cacheSalt)
             if !request.ignoresEndOfText { asked.sampling.stopTokens.formUnion(endOfText) }
             do {
                 submitted.append((request, try engine.submit(asked)))
@@ -112,6 +113,8 @@ struct TextRequest: Sendable {
     var skipsSpecialTokens = true
     /// Special tokens that are text nevertheless, because something reads them.
     var keptTokens: Set<Int32> = []
+    /// Only requests with the same salt use each other's cached prefixes.
+    var cacheSalt: String?
 }
 
 /// What becomes of a `TextRequest`, in order; the last is `finished` or `failed`.

@@ -17,7 +17,8 @@ import Tokenization
     }
 
     static let paths = [
-        "/ready", "/metrics", "/server_info", "/v1/models", "/v1/models/toy", "/v1/chat/completions", "/v1/completions",
+        "/ready", "/metrics", "/server_info", "/flush_cache", "/v1/models", "/v1/models/toy", "/v1/chat/completions",
+        "/v1/completions",
         "/generate", "/tokenize", "/detokenize", "/no/such/route", "/", "/health/../metrics", "/Health", "/healthy",
     ]
 

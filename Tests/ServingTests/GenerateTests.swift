@@ -34,6 +34,26 @@ import Tokenization
         #expect(reply.json["meta_info"]?["finish_reason"]?["length"]?.integer == 128)
     }
 
+    @Test(arguments: [
+        ("/generate", #""text":"hi""#), ("/v1/completions", #""model":"toy","prompt":"hi""#),
+        ("/v1/chat/completions", #""model":"toy","messages":[{"role":"user","content":"hi"}]"#),
+    ])
+    func `a cache salt reaches the engine, and one that cannot be is refused`(
+        _ path: String, _ prompt: String
+    ) async throws {
+        let server = ToyServer("x")
+        #expect(try await server.post(path, "{\(prompt)}").status == 200)
+        #expect(try await server.post(path, "{\(prompt),\"cache_salt\":\"mine\"}").status == 200)
+        #expect(server.engine.received.map(\.cacheSalt) == [nil, "mine"])
+        let longest = String(repeating: "s", count: 256)
+        #expect(try await server.post(path, "{\(prompt),\"cache_salt\":\"\(longest)\"}").status == 200)
+        for salt in ["\"\"", "5", "\"\(longest)s\""] {
+            let reply = try await server.post(path, "{\(prompt),\"cache_salt\":\(salt)}")
+            #expect(reply.status == 400)
+            #expect(reply.json["error"]?["param"]?.string == "cache_salt")
+        }
+    }
+
     @Test func `a stop string is named as what matched`() async throws {
         let server = ToyServer("one two")
         let reply = try await server.post("/generate", #"{"text":"hi","sampling_params":{"stop":["x","e t"]}}"#)

@@ -84,6 +84,29 @@ import Tokenization
         #expect(reply.json["ranks"]?.integer == 2)
     }
 
+    @Test func `the pages are told: free, cached, in use, and all of them`() async throws {
+        let server = ToyServer("x")
+        server.engine.cachedPages = 5
+        let reply = try await server.send(.get, "/server_info")
+        #expect(reply.json["kv_pages"]?.integer == 64)
+        #expect(reply.json["kv_pages_free"]?.integer == 59)
+        #expect(reply.json["kv_pages_cached"]?.integer == 5)
+        #expect(reply.json["kv_pages_used"]?.integer == 0)
+        #expect(try await metrics(server)["braid:cached_pages"] == 5)
+    }
+
+    @Test(arguments: ["GET", "POST"]) func `a flush says how many pages were freed`(_ method: String) async throws {
+        let server = ToyServer("x")
+        server.engine.cachedPages = 7
+        for freed in [7, 0] {
+            let reply = try await server.send(#require(HTTPRequest.Method(method)), "/flush_cache")
+            #expect(reply.status == 200)
+            #expect(reply.json["success"]?.bool == true)
+            #expect(reply.json["freed_pages"]?.integer == freed)
+        }
+        #expect(server.engine.cachedPages == 0)
+    }
+
     // MARK: - Metrics
 
     /// Values by series, without the model's label; every line has to follow the format.
@@ -110,6 +133,7 @@ import Tokenization
     @Test func `metrics count requests, tokens and times`() async throws {
         let server = ToyServer("abc")
         _ = try await server.post("/generate", #"{"text":"hi"}"#)
+        server.engine.cachedTokens = 2
         _ = try await server.post("/generate", #"{"text":"hi"}"#)
         _ = try await server.post("/generate", #"{"text":5}"#)
         _ = try await server.send(.get, "/made/up/path")
@@ -126,6 +150,8 @@ import Tokenization
         #expect(values["braid:token_usage"] == 0)
         #expect(values["braid:preemptions_total"] == 0)
         #expect(values["braid:engine_restarts_total"] == 0)
+        #expect(values["braid:prefix_cache_query_tokens_total"] == 6)
+        #expect(values["braid:prefix_cache_hit_tokens_total"] == 2)
         #expect(values["braid:aborted_requests_total"] == 0)
         #expect(values["braid:time_to_first_token_seconds_count"] == 2)
         #expect(values["braid:inter_token_latency_seconds_count"] == 6)

@@ -47,12 +47,13 @@ struct ChatRequest {
         startsInReasoning = prompt.startsInReasoning && separatesReasoning
         let scores = wantsLogProbs ? LogProbOptions(topCount: topCount ?? 0) : nil
         let kept = format.keptTokens(service.tokenizer)
-        requests = sampling.requests(prompt: service.tokenizer.encode(segments: prompt.segments), logProbs: scores)
-            .map { request in
-                var request = request
-                request.keptTokens = kept
-                return request
-            }
+        let salt = try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes)
+        let tokens = service.tokenizer.encode(segments: prompt.segments)
+        requests = sampling.requests(prompt: tokens, logProbs: scores, cacheSalt: salt).map { request in
+            var request = request
+            request.keptTokens = kept
+            return request
+        }
     }
 
     /// Refuses what would otherwise be ignored although the answer depends on it.

@@ -32,7 +32,8 @@ struct CompletionRequest {
         let prompts = try Self.prompts(fields, service: service)
         let promptStart = echoes ? 0 : nil
         let scores = topLogProbs.map { LogProbOptions(topCount: $0, promptStart: promptStart) }
-        requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores) }
+        let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
+        requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
     }
 
     /// `prompt`: a text, tokens, or a list of either.
