@@ -167,14 +167,37 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.scheduler.status.freePages == 14)
     }
 
-    @Test func `the numbers of a failed request are not used again`() throws {
+    @Test func `what a step in flight computes is not found yet`() throws {
+        var rig = Rig {
+            $0.chunkedPrefillSize = 8
+            $0.maxStepsInFlight = 2
+        }
+        try rig.submit(1, Self.request(30))
+        let plans = (0..<2).compactMap { _ in rig.scheduler.nextStep() }
+        #expect(plans.map { $0.chunks[0].start } == [0, 8])
+        rig.finish(plans[0])
+        try rig.submit(2, Self.request(30))
+        let next = rig.scheduler.nextStep()
+        let plan = try #require(next)
+        #expect(plan.chunks.map(\.start) == [16, 8])
+        rig.finish(plans[1])
+        rig.finish(plan)
+        rig.runToEnd()
+        for id in 1...2 { #expect(rig.transcripts[UInt64(id)]?.withoutHits == rig.soloRun(Self.request(30))) }
+    }
+
+    @Test(arguments: [1, 6]) func `a failed request leaves nothing more behind`(steps: Int) throws {
         var rig = Rig()
-        try rig.submit(1, Self.request(8))
+        try rig.submit(1, Self.request(6, new: 9))
+        for _ in 1..<steps { rig.step() }
         let next = rig.scheduler.nextStep()
         let plan = try #require(next)
         rig.record(
             rig.scheduler.finish(StepResult(chunks: plan.chunks.map { .init(request: $0.request, failure: "NaN") })))
-        #expect(rig.scheduler.status.freePages == 16)
+        #expect(rig.scheduler.checkInvariants() == [])
+        // Of eleven tokens computed before a later failure, the prompt's only whole page was known already.
+        #expect(rig.scheduler.status.cachedPages == (steps == 1 ? 0 : 1))
+        #expect(rig.scheduler.status.usedPages == 0)
     }
 
     @Test func `without the cache every page is free after use`() throws {
