@@ -19,18 +19,24 @@ package struct CacheFormat: Sendable, Equatable {
         package var dtype: DType
         /// Elements of an entry.
         package var width: Int
+        /// Elements that share a scale; only FP8 has scales.
+        package var group: Int
         /// How many tokens one entry stands for.
         package var tokensPerEntry: Int
 
-        package init(_ kind: LaneKind, _ dtype: DType, width: Int, tokensPerEntry: Int = 1) {
+        /// - Parameter group: for FP8; all of an entry when `nil`.
+        package init(_ kind: LaneKind, _ dtype: DType, width: Int, group: Int? = nil, tokensPerEntry: Int = 1) {
             self.kind = kind
             self.dtype = dtype
             self.width = width
+            self.group = group ?? width
             self.tokensPerEntry = tokensPerEntry
         }
 
-        /// Bytes this lane takes for `tokens` tokens, a multiple of `tokensPerEntry`.
-        package func bytes(forTokens tokens: Int) -> Int { tokens / tokensPerEntry * width * dtype.bytes }
+        /// Bytes this lane takes for `tokens` tokens, a multiple of `tokensPerEntry`, scales included.
+        package func bytes(forTokens tokens: Int) -> Int {
+            tokens / tokensPerEntry * CacheLane.entryBytes(dtype, width: width, group: group)
+        }
     }
 
     /// The lanes of each layer.

@@ -22,7 +22,8 @@ package final class CacheStore: @unchecked Sendable {
             zip(layer, sizes).map { lane, size in
                 defer { unsafe next += size }
                 return unsafe CacheLane(
-                    next, dtype: lane.dtype, width: lane.width, entries: tokens / lane.tokensPerEntry)
+                    next, dtype: lane.dtype, width: lane.width, group: lane.group,
+                    entries: tokens / lane.tokensPerEntry)
             }
         }
     }

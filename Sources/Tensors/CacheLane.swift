@@ -4,11 +4,19 @@ import CKernels
 @safe package struct CacheLane: @unchecked Sendable {
     package let dtype: DType
     package let width: Int
+    /// Columns of an entry that share a scale; only FP8 has scales.
+    package let group: Int
     package let entries: Int
     let base: UnsafeMutableRawPointer
 
-    @unsafe package init(_ base: UnsafeMutableRawPointer, dtype: DType, width: Int, entries: Int) {
+    /// - Parameters:
+    ///   - base: `entries` times `entryBytes`, 4-byte aligned.
+    ///   - group: for FP8; a multiple of 16, or no less than the width.
+    @unsafe package init(_ base: UnsafeMutableRawPointer, dtype: DType, width: Int, group: Int, entries: Int) {
+        precondition(dtype != .int8, "a cache has no INT8 lanes")
+        precondition(group > 0 && (group % 16 == 0 || group >= width), "groups of \(group) in a lane of \(width)")
         unsafe self.base = unsafe base
+        self.group = group
         self.dtype = dtype
         self.width = width
         self.entries = entries
@@ -22,7 +30,12 @@ import CKernels
     }
 
     var kernelValue: braid_lane {
-        unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width))
+        unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group))
+    }
+
+    /// Bytes of an entry, scales included.
+    package static func entryBytes(_ dtype: DType, width: Int, group: Int) -> Int {
+        Int(braid_entry_bytes(dtype.kernelValue, Int64(width), Int64(group)))
     }
 }
 

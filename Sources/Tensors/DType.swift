@@ -4,7 +4,7 @@ import CKernels
 package enum DType: Sendable, Equatable, CaseIterable {
     case f32
     case bf16
-    /// E4M3 with one F32 scale per 128 × 128 block.
+    /// E4M3 with F32 scales: in a weight one per 128 × 128 block, in a cache lane one per group of columns.
     case fp8
     /// With one F32 scale per row.
     case int8

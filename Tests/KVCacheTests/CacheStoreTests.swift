@@ -2,6 +2,12 @@ import KVCache
 import Tensors
 import Testing
 
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
 @Suite struct `A cache store` {
     /// Layers that are not alike: other widths, other types, an entry for two tokens.
     static let format = CacheFormat(
@@ -30,6 +36,30 @@ import Testing
         withExtendedLifetime(store) {}
         #expect(Set(written.joined()).count == written.joined().count, "the numbers are distinct")
         for (index, values) in written.enumerated() { #expect(read[index] == values, "lane \(index) of all layers") }
+    }
+
+    @Test func `keeps FP8 entries apart, each with its scales`() {
+        let layer = [
+            CacheFormat.Lane(.latent, .fp8, width: 37, group: 16),
+            CacheFormat.Lane(.indexKey, .fp8, width: 9, tokensPerEntry: 2),
+        ]
+        let store = CacheStore(format: CacheFormat(layers: [layer, layer], pageSize: 4), pages: 5)
+        // 37 values, three zeros and three scales; nine values, three zeros and a scale for two tokens.
+        #expect(store.format.bytesPerPage == 4 * 2 * 60)
+        let scratch = Scratch()
+        let written = Self.lanes(of: store).enumerated().map { number, lane in
+            // The largest of each group makes its scale a power of two; integers up to 16 are then kept exactly.
+            let values = (0..<lane.entries * lane.width).map { index in
+                let (entry, column) = (index / lane.width, index % lane.width)
+                let scale = exp2(Float((entry + column / lane.group) % 7))
+                return (column % lane.group == 0 ? 448 : Float((entry + 3 * column + number) % 16)) * scale
+            }
+            Self.write(values, to: lane, scratch)
+            return values
+        }
+        let read = Self.lanes(of: store).map { Self.read($0, scratch) }
+        withExtendedLifetime(store) {}
+        #expect(read == written)
     }
 
     @Test func `has zeros before it is written`() {

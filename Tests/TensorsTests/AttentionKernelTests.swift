@@ -15,12 +15,12 @@ struct AttentionKernelTests {
         let m: Int, heads: Int, latent: Int, rope: Int
         let positions: [Int]
         var selected: [[Int]]?
-        let cache: PagedLanes
+        var cache: PagedLanes
         let qStride: Int, outStride: Int
         var q: [Float]
         let scale: Float
 
-        init(_ dice: inout Dice, keys: AttendedKeys, small: Bool = false) {
+        init(_ dice: inout Dice, keys: AttendedKeys, small: Bool = false, wild: Bool = false) {
             m = dice.int(0...3)
             heads = dice.flag() ? dice.int(1...5) : dice.int(1...20)
             latent = dice.flag() ? dice.int(1...9) * 16 : dice.int(1...150)
@@ -38,8 +38,8 @@ struct AttentionKernelTests {
                 }
             let stored = Set(selected?.joined().map { $0 } ?? positions.flatMap { Array(0...$0) })
             cache = PagedLanes(
-                &dice, widths: [latent, rope], positions: longest + 1, stored: stored,
-                dtype: dice.flag() ? BRAID_BF16 : BRAID_F32)
+                &dice, lanes: [LaneShape(&dice, width: latent), LaneShape(&dice, width: rope)], positions: longest + 1,
+                stored: stored, wild: wild)
             qStride = heads * (latent + rope) + dice.int(0...3)
             outStride = heads * latent + dice.int(0...3)
             q = dice.rows(m, width: heads * (latent + rope), stride: qStride)
@@ -76,7 +76,7 @@ struct AttentionKernelTests {
     func `every level attends with the bits of the reference`(keys: AttendedKeys) {
         var dice = Dice(seed: 30)
         for i in 0..<80 {
-            var example = Case(&dice, keys: keys)
+            var example = Case(&dice, keys: keys, wild: i % 5 == 1)
             if i % 5 == 0 { example.q = example.q.map { _ in dice.wildFloat() } }
             let stride = 1 << dice.int(0...3)
             let offset = dice.int(0...stride - 1)
@@ -88,6 +88,19 @@ struct AttentionKernelTests {
                 #expect(firstDifference(found.out, expected.out) == nil, "\(level.name), \(example.description)")
                 #expect(firstDifference(found.lse, expected.lse) == nil, "\(level.name), \(example.description)")
             }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `scaled keys give the bits of the F32 keys they stand for`(level: KernelLevel) {
+        var dice = Dice(seed: 36)
+        for i in 0..<60 {
+            var example = Case(&dice, keys: AttendedKeys.allCases[i % 3], wild: i % 5 == 1)
+            let found = example.run(level)
+            example.cache = PagedLanes(twinOf: example.cache)
+            let expected = example.run(level)
+            #expect(firstDifference(found.out, expected.out) == nil, "\(example.description)")
+            #expect(firstDifference(found.lse, expected.lse) == nil, "\(example.description)")
         }
     }
 

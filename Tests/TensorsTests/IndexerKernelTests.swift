@@ -4,10 +4,10 @@ import Testing
 struct IndexerKernelTests {
     private struct Case {
         let m: Int, heads: Int, width: Int, first: Int, count: Int, stride: Int
-        let keys: PagedLanes
+        var keys: PagedLanes
         var q: [Float], weights: [Float]
 
-        init(_ dice: inout Dice, small: Bool = false) {
+        init(_ dice: inout Dice, small: Bool = false, wild: Bool = false) {
             m = dice.int(0...(small ? 3 : 9))
             heads = dice.flag() ? dice.int(1...5) : dice.int(1...33)
             width = dice.flag() ? dice.int(1...4) * 32 : dice.int(1...70)
@@ -15,8 +15,8 @@ struct IndexerKernelTests {
             count = dice.int(0...(small ? 40 : 330))
             stride = count + dice.int(0...4)
             keys = PagedLanes(
-                &dice, widths: [width], positions: first + count + 1, stored: Set(first..<first + count),
-                dtype: dice.flag() ? BRAID_BF16 : BRAID_F32)
+                &dice, lanes: [LaneShape(&dice, width: width)], positions: first + count + 1,
+                stored: Set(first..<first + count), wild: wild)
             q = dice.rows(m * heads, width: width, stride: width)
             weights = dice.rows(m, width: heads, stride: heads)
         }
@@ -41,13 +41,24 @@ struct IndexerKernelTests {
     func `every level scores with the bits of the reference`() {
         var dice = Dice(seed: 20)
         for i in 0..<150 {
-            var example = Case(&dice)
+            var example = Case(&dice, wild: i % 5 == 1)
             if i % 5 == 0 { example.q = example.q.map { _ in dice.wildFloat() } }
             let expected = example.run(.reference)
             #expect(isUntouchedBetweenRows(expected, width: example.count, stride: max(1, example.stride)))
             for level in KernelLevel.fast {
                 #expect(firstDifference(example.run(level), expected) == nil, "\(level.name), \(example.description)")
             }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `scaled keys give the bits of the F32 keys they stand for`(level: KernelLevel) {
+        var dice = Dice(seed: 24)
+        for i in 0..<100 {
+            var example = Case(&dice, wild: i % 5 == 1)
+            let found = example.run(level)
+            example.keys = PagedLanes(twinOf: example.keys)
+            #expect(firstDifference(found, example.run(level)) == nil, "\(example.description)")
         }
     }
 

@@ -99,37 +99,77 @@ final class StoredMatrix {
     }
 }
 
+/// How a lane keeps its entries.
+struct LaneShape {
+    let width: Int
+    let dtype: braid_dtype
+    /// Columns that share a scale.
+    let group: Int
+
+    init(_ width: Int, _ dtype: braid_dtype, group: Int? = nil) {
+        self.width = width
+        self.dtype = dtype
+        self.group = group ?? max(width, 1)
+    }
+
+    /// Any type a cache may have, and for FP8 any groups.
+    init(_ dice: inout Dice, width: Int) {
+        let dtype = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
+        self.init(width, dtype, group: dice.int(0...2) == 0 ? nil : dice.int(1...9) * 16)
+    }
+
+    var entryBytes: Int { Int(braid_entry_bytes(dtype, Int64(width), Int64(group))) }
+
+    /// An entry's bytes and the numbers they stand for. Bytes that stand for nothing are no zeros.
+    func entry(_ dice: inout Dice, wild: Bool) -> (bytes: [UInt8], values: [Float]) {
+        guard dtype == BRAID_FP8 else {
+            let bytes = (0..<width).map { _ in storedBytes(dice.float(), dtype) }
+            let values = bytes.map { bytes in
+                let bits = bytes.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+                return Float(bitPattern: dtype == BRAID_F32 ? bits : bits << 16)
+            }
+            return (Array(bytes.joined()), values)
+        }
+        let codes = (0..<width).map { _ in
+            let code = UInt8.random(in: 0...255, using: &dice)
+            return code & 0x7F == 0x7F && !wild ? 0x01 : code
+        }
+        // The largest magnitude of E4M3 is 448.
+        let scales = (0..<(width + group - 1) / group).map { _ in
+            wild ? dice.wildFloat() : Float.random(in: 1e-3...9e-3, using: &dice)
+        }
+        let padding = [UInt8](repeating: 0xFF, count: (4 - width % 4) % 4)
+        let values = codes.enumerated().map { e4m3($1) * scales[$0 / group] }
+        return (codes + padding + scales.flatMap { storedBytes($0, BRAID_F32) }, values)
+    }
+}
+
 /// Lanes of a cache with the same pages in shuffled order. What no position of `stored` needs is NaN.
 final class PagedLanes {
     let pageShift: Int
     let pages: Guarded<Int32>
-    private let dtype: braid_dtype
-    private let widths: [Int]
+    private let shapes: [LaneShape]
     private let lanes: [Guarded<UInt8>]
     /// For each lane, [positions, width] widened; NaN where nothing is stored.
     let values: [[Float]]
 
-    init(_ dice: inout Dice, widths: [Int], positions: Int, stored: Set<Int>, dtype: braid_dtype) {
-        self.widths = widths
-        self.dtype = dtype
+    /// - Parameter wild: whether FP8 entries may hold codes and scales that are not numbers.
+    init(_ dice: inout Dice, lanes shapes: [LaneShape], positions: Int, stored: Set<Int>, wild: Bool = false) {
+        self.shapes = shapes
         pageShift = dice.int(0...6)
         let count = ((positions - 1) >> pageShift) + 1
         let order = (0..<count + 2).shuffled(using: &dice).prefix(count).map { Int32($0) }
         pages = Guarded(order)
         var bytes: [Guarded<UInt8>] = []
         var values: [[Float]] = []
-        for width in widths {
-            var lane = [UInt8](repeating: 0xFF, count: ((count + 2) << pageShift) * width * dtype.bytes)
-            var widened = [Float](repeating: .nan, count: positions * width)
+        for shape in shapes {
+            var lane = [UInt8](repeating: 0xFF, count: ((count + 2) << pageShift) * shape.entryBytes)
+            var widened = [Float](repeating: .nan, count: positions * shape.width)
             for p in stored {
-                let entry = Int(order[p >> pageShift]) << pageShift + p & (1 << pageShift - 1)
-                for d in 0..<width {
-                    let encoded = storedBytes(dice.float(), dtype)
-                    let at = (entry * width + d) * dtype.bytes
-                    lane.replaceSubrange(at..<at + encoded.count, with: encoded)
-                    let bits = encoded.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
-                    widened[p * width + d] = Float(bitPattern: dtype == BRAID_F32 ? bits : bits << 16)
-                }
+                let at = Self.entry(p, order, pageShift) * shape.entryBytes
+                let entry = shape.entry(&dice, wild: wild)
+                lane.replaceSubrange(at..<at + shape.entryBytes, with: entry.bytes)
+                widened.replaceSubrange(p * shape.width..<(p + 1) * shape.width, with: entry.values)
             }
             bytes.append(Guarded(lane))
             values.append(widened)
@@ -138,9 +178,32 @@ final class PagedLanes {
         self.values = values
     }
 
+    /// F32 lanes of the same numbers at the same places.
+    init(twinOf other: PagedLanes) {
+        (pageShift, pages, values) = (other.pageShift, other.pages, other.values)
+        shapes = other.shapes.map { LaneShape($0.width, BRAID_F32) }
+        let order = other.pages.values
+        let entries = (Int(order.max() ?? 0) + 1) << pageShift
+        lanes = zip(shapes, other.values).map { shape, values in
+            var lane = [UInt8](repeating: 0xFF, count: entries * shape.entryBytes)
+            for p in 0..<(shape.width == 0 ? 0 : values.count / shape.width) {
+                let at = Self.entry(p, order, other.pageShift) * shape.entryBytes
+                let stored = values[p * shape.width..<(p + 1) * shape.width].flatMap { storedBytes($0, BRAID_F32) }
+                lane.replaceSubrange(at..<at + shape.entryBytes, with: stored)
+            }
+            return Guarded(lane)
+        }
+    }
+
+    private static func entry(_ position: Int, _ order: [Int32], _ shift: Int) -> Int {
+        Int(order[position >> shift]) << shift + position & (1 << shift - 1)
+    }
+
     /// Valid while this object lives.
     @unsafe func lane(_ i: Int) -> braid_lane {
-        unsafe braid_lane(data: lanes[i].pointer, dtype: dtype, width: Int64(widths[i]))
+        unsafe braid_lane(
+            data: lanes[i].pointer, dtype: shapes[i].dtype, width: Int64(shapes[i].width), group: Int64(shapes[i].group)
+        )
     }
 }
 

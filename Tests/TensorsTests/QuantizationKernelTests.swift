@@ -8,7 +8,7 @@ struct QuantizationKernelTests {
         let lane = Guarded(repeating: UInt16(0x5555), count: entries * width)
         let parameters = unsafe braid_store_rows(
             m: Int64(slots.count), n: Int64(width), x: input.pointer, x_stride: Int64(width), slots: places.pointer,
-            lane: lane.pointer, dtype: BRAID_BF16)
+            lane: lane.pointer, dtype: BRAID_BF16, group: Int64(width))
         unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
         return lane.values
     }
@@ -51,7 +51,7 @@ struct QuantizationKernelTests {
                 let lane = Guarded(repeating: UInt16(0x5555), count: entries * n * width)
                 let parameters = unsafe braid_store_rows(
                     m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
-                    lane: lane.pointer, dtype: dtype)
+                    lane: lane.pointer, dtype: dtype, group: Int64(n))
                 unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
                 var expected = [UInt16](repeating: 0x5555, count: entries * n * width)
                 for r in 0..<m where slots[r] >= 0 {
@@ -68,9 +68,48 @@ struct QuantizationKernelTests {
         }
     }
 
-    private func transform(_ level: KernelLevel, _ x: [Float], m: Int, stride: Int) -> [Float] {
+    @Test
+    func `an FP8 entry is its values, zeros up to a multiple of four, and its scales`() {
+        var dice = Dice(seed: 56)
+        for i in 0..<150 {
+            let m = dice.int(0...7)
+            let n = dice.width()
+            let group = dice.flag() ? 128 : dice.int(1...140)
+            let stride = n + dice.int(0...20)
+            let entries = 12
+            let x = dice.rows(m, width: n, stride: stride, wild: i % 3 == 0)
+            let slots = (0..<entries).shuffled(using: &dice).prefix(m).map { dice.int(0...3) == 0 ? -1 : Int32($0) }
+            let entryBytes = LaneShape(n, BRAID_FP8, group: group).entryBytes
+            #expect(entryBytes == (n + 3) / 4 * 4 + (n + group - 1) / group * 4)
+            var expected = [UInt8](repeating: 0x55, count: entries * entryBytes)
+            for r in 0..<m where slots[r] >= 0 {
+                let row = Array(x[r * stride..<r * stride + n])
+                let shape = Groups(
+                    n: n, group: group, stride: n, valuesStride: n, scalesStride: (n + group - 1) / group)
+                let (values, scales) = shape.quantize(.reference, row)
+                let entry = values + [UInt8](repeating: 0, count: (4 - n % 4) % 4)
+                let start = Int(slots[r]) * entryBytes
+                expected.replaceSubrange(
+                    start..<start + entryBytes, with: entry + scales.flatMap { storedBytes($0, BRAID_F32) })
+            }
+            for level in KernelLevel.all {
+                let (input, places) = (Guarded(x), Guarded(slots))
+                let lane = Guarded(repeating: UInt8(0x55), count: entries * entryBytes)
+                let parameters = unsafe braid_store_rows(
+                    m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
+                    lane: lane.pointer, dtype: BRAID_FP8, group: Int64(group))
+                unsafe call(level.table.store_rows, parameters, keeping: [input, places, lane])
+                #expect(lane.values == expected, "\(level.name), \(m) x \(n), groups of \(group)")
+            }
+        }
+    }
+
+    private func transform(
+        _ level: KernelLevel, _ x: [Float], m: Int, heads: Int, width: Int, stride: Int
+    ) -> [Float] {
         let memory = Guarded(x)
-        let parameters = unsafe braid_hadamard(m: Int64(m), x: memory.pointer, x_stride: Int64(stride))
+        let parameters = unsafe braid_hadamard(
+            m: Int64(m), heads: Int64(heads), width: Int64(width), x: memory.pointer, x_stride: Int64(stride))
         unsafe call(level.table.hadamard, parameters, keeping: [memory])
         return memory.values
     }
@@ -79,22 +118,25 @@ struct QuantizationKernelTests {
     func `the Hadamard transform is the matrix product on every level`() {
         var dice = Dice(seed: 52)
         for i in 0..<100 {
-            let m = dice.int(0...7)
-            let stride = 128 + dice.int(0...9)
-            let x = dice.rows(m, width: 128, stride: stride, wild: i % 3 == 0)
-            let expected = transform(.reference, x, m: m, stride: stride)
+            let (m, heads, width) = (dice.int(0...5), dice.int(1...3), 1 << (i % 11))
+            let stride = heads * width + dice.int(0...9)
+            let x = dice.rows(m, width: heads * width, stride: stride, wild: i % 3 == 0)
+            let expected = transform(.reference, x, m: m, heads: heads, width: width, stride: stride)
             for level in KernelLevel.fast {
-                #expect(firstDifference(transform(level, x, m: m, stride: stride), expected) == nil, "\(level.name)")
+                let found = transform(level, x, m: m, heads: heads, width: width, stride: stride)
+                #expect(firstDifference(found, expected) == nil, "\(level.name), \(heads) x \(width)")
             }
             guard i % 3 != 0 else { continue }
-            for r in 0..<m {
-                let row = x[r * stride..<r * stride + 128].map(Double.init)
-                let tolerance = 9 * rounding * row.reduce(0) { $0 + abs($1) } / 128.0.squareRoot()
-                for j in 0..<128 {
+            let size = Double(width).squareRoot()
+            for start in (0..<m).flatMap({ r in (0..<heads).map { r * stride + $0 * width } }) {
+                let row = x[start..<start + width].map(Double.init)
+                // A sum of ten steps at most, the factor and the product.
+                let tolerance = 12 * rounding * row.reduce(0) { $0 + abs($1) } / size
+                for j in Set([0, 1, width / 2, width - 1, dice.int(0...width - 1)]) where j < width {
                     let exact = row.indices.reduce(0.0) {
                         $0 + ((j & $1).nonzeroBitCount % 2 == 0 ? row[$1] : -row[$1])
                     }
-                    #expect(abs(Double(expected[r * stride + j]) - exact / 128.0.squareRoot()) <= tolerance)
+                    #expect(abs(Double(expected[start + j]) - exact / size) <= tolerance)
                 }
             }
         }

@@ -41,15 +41,39 @@ BRAID_INLINE int64_t row_entry(const braid_attention_row *w, int64_t key) {
     return entry_of(w->p->pages, w->p->page_shift, w->positions[key]);
 }
 
+/// See widen_lane; `from` is a multiple of sixteen, so that no vector has elements of two groups.
+BRAID_INLINE void widen_scaled(const braid_lane *lane, const char *entry, int64_t from, int64_t n, float *out) {
+    const float *scales = entry_scales(lane, entry);
+    for (int64_t d = 0, group = from / lane->group; d < n; group++) {
+        int64_t end = at_most(n, (group + 1) * lane->group - from);
+        f16 scale = splat(scales[group]);
+        for (; d + 32 <= end; d += 32) {
+            f16 two[2];
+            widen_32_fp8(entry + from + d, two);
+            store16(out + d, two[0] * scale);
+            store16(out + d + 16, two[1] * scale);
+        }
+        for (; d + 16 <= end; d += 16) store16(out + d, widen_row(BRAID_FP8, entry + from + d, 16, scale));
+        if (d == end) continue;
+        f16 rest = widen_row(BRAID_FP8, entry + from + d, end - d, scale);
+        store16(out + d, splat(0));  // whatever the scale is
+        store_some(out + d, rest, end - d);
+        d = end;
+    }
+}
+
 /// `n` elements of a stored entry as F32, and zeros up to a whole vector.
 static void widen_lane(const braid_lane *lane, int64_t entry, int64_t from, int64_t n, float *out) {
-    int64_t i = entry * lane->width + from, d = 0;
-    if (lane->dtype == BRAID_BF16) {
-        const char *p = (const char *)lane->data + i * 2;
+    const char *data = entry_at(lane, entry);
+    int64_t d = 0;
+    if (lane->dtype == BRAID_FP8) {
+        widen_scaled(lane, data, from, n, out);
+    } else if (lane->dtype == BRAID_BF16) {
+        const char *p = data + from * 2;
         for (; d + 16 <= n; d += 16) store16(out + d, widen_bf16(p + d * 2));
         if (d < n) store16(out + d, widen_row(BRAID_BF16, p + d * 2, n - d, splat(0)));
     } else {
-        const float *p = (const float *)lane->data + i;
+        const float *p = (const float *)data + from;
         for (; d + 16 <= n; d += 16) store16(out + d, load16(p + d));
         if (d < n) store16(out + d, load_some(p + d, n - d));
     }

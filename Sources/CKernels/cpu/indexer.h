@@ -13,14 +13,26 @@ BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t sha
         if (i + l < p->count) fetch_entry(&p->keys, entry_of(p->pages, p->page_shift, p->first + i + l));
 }
 
+/// FP8 keys, group by group: the scales are factors of the panel's lanes.
+static void pack_scaled_keys(const braid_lane *keys, const char *rows[16], int64_t lanes, float *panel) {
+    const float *scales[16];
+    for (int64_t l = 0; l < lanes; l++) scales[l] = entry_scales(keys, rows[l]);
+    for (int64_t k = 0, group = 0; k < keys->width; k += keys->group, group++) {
+        f16 scale = splat(0);
+        for (int64_t l = 0; l < lanes; l++) scale[l] = scales[l][group];
+        pack_rows(BRAID_FP8, rows, lanes, at_most(keys->group, keys->width - k), scale, panel + k * BRAID_PANEL_WIDTH);
+        for (int64_t l = 0; l < 16; l++) rows[l] += keys->group;
+    }
+}
+
 static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, float *panel) {
     const char *rows[16];
-    int64_t bytes = p->keys.width * bytes_of(p->keys.dtype);
     for (int64_t l = 0; l < 16; l++) {
         int64_t position = p->first + i + at_most(l, lanes - 1);
-        rows[l] = (const char *)p->keys.data + entry_of(p->pages, p->page_shift, position) * bytes;
+        rows[l] = entry_at(&p->keys, entry_of(p->pages, p->page_shift, position));
     }
-    pack_rows(p->keys.dtype, rows, lanes, p->keys.width, splat(0), panel);
+    if (p->keys.dtype == BRAID_FP8) pack_scaled_keys(&p->keys, rows, lanes, panel);
+    else pack_rows(p->keys.dtype, rows, lanes, p->keys.width, splat(0), panel);
 }
 
 BRAID_INLINE void index_tile(

@@ -26,9 +26,10 @@ BRAID_INLINE int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4
 
 /// Asks for an entry of the cache that will be read soon.
 BRAID_INLINE void fetch_entry(const braid_lane *lane, int64_t entry) {
-    int64_t bytes = lane->width * bytes_of(lane->dtype);
-    const char *from = (const char *)lane->data + entry * bytes;
+    int64_t bytes = braid_entry_bytes(lane->dtype, lane->width, lane->group);
+    const char *from = entry_at(lane, entry);
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+    if (lane->dtype == BRAID_FP8) __builtin_prefetch(from + bytes - 1, 0, 2);  // its entries begin anywhere
 }
 
 /// Lane i of result j is lane j of v[i].
@@ -86,6 +87,17 @@ BRAID_INLINE f16 widen_fp8(u16 v, int e) {
     u16 words = e4m3_words(e & 1 ? v >> 8 : v);
     return (f16)(e & 2 ? words & 0xFFFF0000u : words << 16);
 }
+
+/// 32 E4M3 bytes in a row, exactly: one look at the tables for all.
+BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
+    typedef uint8_t b32 __attribute__((vector_size(32)));
+    typedef uint16_t h32 __attribute__((vector_size(64)));
+    b32 bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    u16 words = e4m3_words((u16)__builtin_convertvector(bytes, h32));
+    out[0] = widen_bf16(&words);
+    out[1] = widen_bf16((const char *)&words + 32);
+}
 #else
 /// The E4M3 bytes that begin at bit 8 `e` of each lane, exactly and without denormal operands, so that the processor's
 /// denormal modes do not matter. With the exponent moved, a normal value is `normal`; m * 2^-9 of a subnormal one is
@@ -97,6 +109,15 @@ BRAID_INLINE f16 widen_fp8(u16 v, int e) {
     f16 subnormal = (f16)(magnitude + (121u << 23)) - splat(0x1p-6f);
     f16 value = __builtin_elementwise_min(normal, subnormal);
     return (f16)((u16)value | ((u16)(magnitude == 0x7F00000u) & 0x7FC00000u) | sign);
+}
+
+/// 32 E4M3 bytes in a row, exactly.
+BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
+    for (int i = 0; i < 2; i++) {
+        b16 bytes;
+        memcpy(&bytes, p + 16 * i, sizeof bytes);
+        out[i] = widen_fp8(__builtin_convertvector(bytes, u16), 0);
+    }
 }
 #endif
 

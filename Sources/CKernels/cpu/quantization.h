@@ -21,16 +21,6 @@ BRAID_INLINE void store_bf16(uint16_t *out, const float *x, int64_t n) {
     memcpy(out + j, &h, (size_t)(n - j) * sizeof(uint16_t));
 }
 
-static void store_rows(const braid_store_rows *p) {
-    for (int64_t r = 0; r < p->m; r++) {
-        if (p->slots[r] < 0) continue;
-        const float *x = p->x + r * p->x_stride;
-        int64_t entry = p->slots[r] * p->n;
-        if (p->dtype == BRAID_BF16) store_bf16((uint16_t *)p->lane + entry, x, p->n);
-        else memcpy((float *)p->lane + entry, x, (size_t)p->n * sizeof(float));
-    }
-}
-
 /// One butterfly inside a vector: a lane of the lower half gets own + other, of the upper half other - own.
 #define BRAID_BUTTERFLY(v, width, ...)                                                  \
     do {                                                                                \
@@ -39,26 +29,38 @@ static void store_rows(const braid_store_rows *p) {
         v = other + (f16)((u16)v ^ ((u16)upper & 0x80000000u));                         \
     } while (0)
 
+/// The butterflies up to eight apart of the first `width` lanes.
+BRAID_INLINE f16 small_butterflies(f16 v, int64_t width) {
+    if (width > 1) BRAID_BUTTERFLY(v, 1, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    if (width > 2) BRAID_BUTTERFLY(v, 2, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    if (width > 4) BRAID_BUTTERFLY(v, 4, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    if (width > 8) BRAID_BUTTERFLY(v, 8, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    return v;
+}
+
+/// `vectors` times sixteen elements.
+BRAID_INLINE void large_hadamard(float *x, int64_t vectors, f16 scale) {
+    f16 v[BRAID_MAX_HADAMARD / 16];
+    for (int64_t i = 0; i < vectors; i++) v[i] = small_butterflies(load16(x + 16 * i), 16);
+    for (int64_t apart = 1; apart < vectors; apart *= 2) {
+        for (int64_t i = 0; i < vectors; i++) {
+            if (i & apart) continue;
+            f16 a = v[i], b = v[i + apart];
+            v[i] = a + b;
+            v[i + apart] = a - b;
+        }
+    }
+    for (int64_t i = 0; i < vectors; i++) store16(x + 16 * i, v[i] * scale);
+}
+
 static void hadamard(const braid_hadamard *p) {
+    f16 scale = splat(braid_hadamard_scale(p->width));
     for (int64_t r = 0; r < p->m; r++) {
-        float *x = p->x + r * p->x_stride;
-        f16 v[8];
-        for (int i = 0; i < 8; i++) {
-            v[i] = load16(x + 16 * i);
-            BRAID_BUTTERFLY(v[i], 1, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-            BRAID_BUTTERFLY(v[i], 2, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-            BRAID_BUTTERFLY(v[i], 4, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-            BRAID_BUTTERFLY(v[i], 8, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+        for (int64_t h = 0; h < p->heads; h++) {
+            float *x = p->x + r * p->x_stride + h * p->width;
+            if (p->width >= 16) large_hadamard(x, p->width / 16, scale);
+            else store_some(x, small_butterflies(load_some(x, p->width), p->width) * scale, p->width);
         }
-        for (int width = 1; width < 8; width *= 2) {
-            for (int i = 0; i < 8; i++) {
-                if (i & width) continue;
-                f16 a = v[i], b = v[i + width];
-                v[i] = a + b;
-                v[i + width] = a - b;
-            }
-        }
-        for (int i = 0; i < 8; i++) store16(x + 16 * i, v[i] * splat(0.08838834764831845f));
     }
 }
 
@@ -106,16 +108,22 @@ BRAID_INLINE void quantize_group(const float *x, int64_t n, float scale, uint8_t
     memcpy(values + j, &v, (size_t)(n - j));
 }
 
-static void quantize_groups(const braid_quantize_groups *p) {
-    for (int64_t r = 0; r < p->m; r++) {
-        for (int64_t j = 0; j < p->n; j += p->group) {
-            int64_t count = p->n - j < p->group ? p->n - j : p->group;
-            const float *x = p->x + r * p->x_stride + j;
-            float scale = group_scale(x, count, p->power_of_two);
-            p->scales[r * p->scales_stride + j / p->group] = scale;
-            quantize_group(x, count, scale, p->values + r * p->values_stride + j);
-        }
+BRAID_INLINE void quantize_row(
+    const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, float *scales
+) {
+    for (int64_t j = 0; j < n; j += group) {
+        int64_t count = n - j < group ? n - j : group;
+        float scale = group_scale(x + j, count, power_of_two);
+        scales[j / group] = scale;
+        quantize_group(x + j, count, scale, values + j);
     }
+}
+
+static void quantize_groups(const braid_quantize_groups *p) {
+    for (int64_t r = 0; r < p->m; r++)
+        quantize_row(
+            p->x + r * p->x_stride, p->n, p->group, p->power_of_two, p->values + r * p->values_stride,
+            p->scales + r * p->scales_stride);
 }
 
 BRAID_INLINE f16 dequantize16(b16 values) {
@@ -144,6 +152,23 @@ static void dequantize_groups(const braid_quantize_groups *p) {
             int64_t count = p->n - j < p->group ? p->n - j : p->group;
             float scale = p->scales[r * p->scales_stride + j / p->group];
             dequantize_group(p->values + r * p->values_stride + j, count, scale, p->x + r * p->x_stride + j);
+        }
+    }
+}
+
+static void store_rows(const braid_store_rows *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        if (p->slots[r] < 0) continue;
+        const float *x = p->x + r * p->x_stride;
+        char *entry = (char *)p->lane + p->slots[r] * braid_entry_bytes(p->dtype, p->n, p->group);
+        if (p->dtype == BRAID_FP8) {
+            int64_t scales = braid_scales_offset(p->n);
+            memset(entry + p->n, 0, (size_t)(scales - p->n));
+            quantize_row(x, p->n, p->group, false, (uint8_t *)entry, (float *)(entry + scales));
+        } else if (p->dtype == BRAID_BF16) {
+            store_bf16((uint16_t *)entry, x, p->n);
+        } else {
+            memcpy(entry, x, (size_t)p->n * sizeof(float));
         }
     }
 }

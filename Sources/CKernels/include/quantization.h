@@ -3,24 +3,35 @@
 
 #include "types.h"
 
-/// Row i of x goes to entry slots[i] of a cache lane, converted: BF16 by round to nearest even, F32 as it is.
-/// A negative slot is not stored.
+/// Row i of x goes to entry slots[i] of a cache lane, converted: BF16 by round to nearest even, F32 as it is, FP8 as
+/// braid_quantize_groups does it without powers of two. A negative slot is not stored.
 typedef struct {
     int64_t m, n;
     const float *x;
     int64_t x_stride;
     const int32_t *slots;   // [m]
-    void *lane;             // [*, n]
+    void *lane;             // entries of n, as in braid_lane
     braid_dtype dtype;
+    int64_t group;          // FP8: columns of a scale
 } braid_store_rows;
 
-/// In place: every row of 128 becomes H x / sqrt(128), H the Sylvester Hadamard matrix; butterflies of width
-/// 1, 2, 4, … 64 in that order, then one product with 0.08838834764831845f.
+/// In place: every head of every row becomes H x / sqrt(width), H the Sylvester Hadamard matrix; butterflies 1, 2, 4, …
+/// width / 2 apart in that order, then one product with 1 / sqrt(width) rounded to F32.
 typedef struct {
-    int64_t m;
-    float *x;
+    int64_t m, heads;
+    int64_t width;          // a power of two, BRAID_MAX_HADAMARD at most
+    float *x;               // [m, heads, width], row stride x_stride
     int64_t x_stride;
 } braid_hadamard;
+
+#define BRAID_MAX_HADAMARD 1024
+
+/// 1 / sqrt(width) for a power of two: exact, or an exact multiple of sqrt(1/2) rounded once.
+static inline float braid_hadamard_scale(int64_t width) {
+    float scale = 1;
+    for (; width >= 4; width /= 4) scale *= 0.5f;
+    return width == 2 ? scale * 0.70710678118654752f : scale;
+}
 
 /// Groups of `group` columns to E4M3 with one F32 scale each, and back.
 ///   amax = max(max|x|, 1e-4);  scale = amax / 448, or 2^ceil(log2(amax / 448)) by exponent arithmetic if power_of_two

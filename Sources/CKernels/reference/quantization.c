@@ -16,33 +16,6 @@ static uint16_t bf16_of(float x) {
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-void reference_store_rows(const braid_store_rows *p) {
-    for (int64_t r = 0; r < p->m; r++) {
-        if (p->slots[r] < 0) continue;
-        const float *x = p->x + r * p->x_stride;
-        int64_t entry = p->slots[r] * p->n;
-        for (int64_t j = 0; j < p->n; j++) {
-            if (p->dtype == BRAID_BF16) ((uint16_t *)p->lane)[entry + j] = bf16_of(x[j]);
-            else ((float *)p->lane)[entry + j] = x[j];
-        }
-    }
-}
-
-void reference_hadamard(const braid_hadamard *p) {
-    for (int64_t r = 0; r < p->m; r++) {
-        float *x = p->x + r * p->x_stride;
-        for (int width = 1; width < 128; width *= 2) {
-            for (int i = 0; i < 128; i++) {
-                if (i & width) continue;
-                float a = x[i], b = x[i + width];
-                x[i] = a + b;
-                x[i + width] = a - b;
-            }
-        }
-        for (int i = 0; i < 128; i++) x[i] = x[i] * 0.08838834764831845f;
-    }
-}
-
 /// The scale of a group. NaN does not count towards the largest magnitude.
 static float group_scale(const float *x, int64_t n, bool power_of_two) {
     float largest = 1e-4f;
@@ -72,20 +45,25 @@ static uint8_t e4m3_of(float x) {
     return sign | (uint8_t)((bits >> 20) - (120 << 3));
 }
 
-void reference_quantize_groups(const braid_quantize_groups *p) {
-    for (int64_t r = 0; r < p->m; r++) {
-        for (int64_t j = 0; j < p->n; j += p->group) {
-            int64_t count = p->n - j < p->group ? p->n - j : p->group;
-            const float *x = p->x + r * p->x_stride + j;
-            float scale = group_scale(x, count, p->power_of_two);
-            p->scales[r * p->scales_stride + j / p->group] = scale;
-            for (int64_t i = 0; i < count; i++) {
-                float v = x[i] / scale;
-                v = v > 448.0f ? 448.0f : v < -448.0f ? -448.0f : v;
-                p->values[r * p->values_stride + j + i] = e4m3_of(v);
-            }
+/// One row of `n`, in groups.
+static void quantize_row(const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, float *scales) {
+    for (int64_t j = 0; j < n; j += group) {
+        int64_t count = n - j < group ? n - j : group;
+        float scale = group_scale(x + j, count, power_of_two);
+        scales[j / group] = scale;
+        for (int64_t i = j; i < j + count; i++) {
+            float v = x[i] / scale;
+            v = v > 448.0f ? 448.0f : v < -448.0f ? -448.0f : v;
+            values[i] = e4m3_of(v);
         }
     }
+}
+
+void reference_quantize_groups(const braid_quantize_groups *p) {
+    for (int64_t r = 0; r < p->m; r++)
+        quantize_row(
+            p->x + r * p->x_stride, p->n, p->group, p->power_of_two, p->values + r * p->values_stride,
+            p->scales + r * p->scales_stride);
 }
 
 void reference_dequantize_groups(const braid_quantize_groups *p) {
@@ -95,4 +73,39 @@ void reference_dequantize_groups(const braid_quantize_groups *p) {
             p->x[r * p->x_stride + j] = fp8_value(p->values[r * p->values_stride + j]) * scale;
         }
     }
+}
+
+void reference_store_rows(const braid_store_rows *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        if (p->slots[r] < 0) continue;
+        const float *x = p->x + r * p->x_stride;
+        char *entry = (char *)p->lane + p->slots[r] * braid_entry_bytes(p->dtype, p->n, p->group);
+        if (p->dtype == BRAID_FP8) {
+            int64_t scales = braid_scales_offset(p->n);
+            memset(entry + p->n, 0, (size_t)(scales - p->n));
+            quantize_row(x, p->n, p->group, false, (uint8_t *)entry, (float *)(entry + scales));
+            continue;
+        }
+        for (int64_t j = 0; j < p->n; j++) {
+            if (p->dtype == BRAID_BF16) ((uint16_t *)entry)[j] = bf16_of(x[j]);
+            else ((float *)entry)[j] = x[j];
+        }
+    }
+}
+
+static void hadamard(float *x, int64_t width) {
+    for (int64_t apart = 1; apart < width; apart *= 2) {
+        for (int64_t i = 0; i < width; i++) {
+            if (i & apart) continue;
+            float a = x[i], b = x[i + apart];
+            x[i] = a + b;
+            x[i + apart] = a - b;
+        }
+    }
+    for (int64_t i = 0; i < width; i++) x[i] = x[i] * braid_hadamard_scale(width);
+}
+
+void reference_hadamard(const braid_hadamard *p) {
+    for (int64_t r = 0; r < p->m; r++)
+        for (int64_t h = 0; h < p->heads; h++) hadamard(p->x + r * p->x_stride + h * p->width, p->width);
 }

@@ -48,7 +48,21 @@ static inline int64_t entry_of(const int32_t *pages, int32_t page_shift, int64_t
     return ((int64_t)pages[p >> page_shift] << page_shift) + (p & (((int64_t)1 << page_shift) - 1));
 }
 
+static inline const void *entry_at(const braid_lane *lane, int64_t entry) {
+    return (const char *)lane->data + entry * braid_entry_bytes(lane->dtype, lane->width, lane->group);
+}
+
+/// The scales of an FP8 entry.
+static inline const float *entry_scales(const braid_lane *lane, const void *entry) {
+    return (const float *)((const char *)entry + braid_scales_offset(lane->width));
+}
+
 static inline float lane_at(const braid_lane *lane, int64_t entry, int64_t i) {
-    i += entry * lane->width;
-    return lane->dtype == BRAID_BF16 ? bf16_at(lane->data, i) : ((const float *)lane->data)[i];
+    const void *data = entry_at(lane, entry);
+    switch (lane->dtype) {
+    case BRAID_F32: return ((const float *)data)[i];
+    case BRAID_BF16: return bf16_at(data, i);
+    case BRAID_FP8: return fp8_value(((const uint8_t *)data)[i]) * entry_scales(lane, data)[i / lane->group];
+    default: return NAN;
+    }
 }

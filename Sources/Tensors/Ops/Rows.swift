@@ -63,8 +63,23 @@ extension Kernels {
         for row in 0..<slots.count { precondition(slots[row] < lane.entries, "slot \(slots[row]) of \(lane.entries)") }
         var p = unsafe braid_store_rows(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
-            lane: lane.base, dtype: lane.dtype.kernelValue)
+            lane: lane.base, dtype: lane.dtype.kernelValue, group: Int64(lane.group))
         unsafe table.store_rows(&p)
+    }
+
+    /// In place, every head of every row becomes `H x / sqrt(width)`, H the Hadamard matrix: an orthogonal transform, so
+    /// dots of transformed vectors are dots of the vectors. `width` is a power of two.
+    package func hadamard(_ x: View, heads: Int) {
+        let width = x.columns / heads
+        precondition(width * heads == x.columns && Self.canRotate(width: width), "\(heads) heads in \(x.shape)")
+        var p = unsafe braid_hadamard(
+            m: Int64(x.rows), heads: Int64(heads), width: Int64(width), x: x.base, x_stride: Int64(x.stride))
+        unsafe table.hadamard(&p)
+    }
+
+    /// Whether there is a Hadamard transform of this width.
+    package static func canRotate(width: Int) -> Bool {
+        width > 0 && width & (width - 1) == 0 && width <= Int(BRAID_MAX_HADAMARD)
     }
 }
 
