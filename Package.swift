@@ -62,7 +62,7 @@ let package = Package(
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
-        tests("ModelsTests", ["Models", "Checkpoints", "Tensors", "TestSupport", "CAllocations"]),
+        tests("ModelsTests", ["Models", "Checkpoints", "KVCache", "Tensors", "TestSupport", "CAllocations"]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
         tests("InferenceTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
@@ -76,7 +76,7 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Checkpoints", "Inference", "Models", "Parallelism", "Tensors", "Tokenization",
+                "braid", "Checkpoints", "Inference", "KVCache", "Models", "Parallelism", "Tensors", "Tokenization",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

@@ -1,13 +1,13 @@
 import Foundation
-import KVCache
+package import KVCache
 package import Models
 package import Parallelism
 package import Tensors
 
 /// How an engine is run. Every value has a default that works; `validate` says everything that is wrong at once.
 package struct EngineConfiguration: Sendable, Equatable {
-    /// Element type of the cache. F32 keeps the reference's bits; BF16 halves the memory and rounds keys once.
-    package var cacheType = DType.f32
+    /// How the cache keeps keys. Float32 keeps the reference's bits; the others save memory and round keys once.
+    package var cacheType = CacheType.float32
     /// Tokens of a page, a power of two.
     package var pageSize = 64
     /// Tokens of the KV cache, all requests together; `nil` for what half of the machine's memory holds, at most
@@ -63,9 +63,6 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// All problems, each a sentence with the nearest legal value; empty when the configuration can be used.
     package func validate(for model: any Model) -> [String] {
         var problems = rangeProblems(for: model)
-        if cacheType != .f32 && cacheType != .bf16 {
-            problems.append("--kv-cache-dtype cannot be \(cacheType); legal: auto, float32, bfloat16")
-        }
         if pageSize & (pageSize - 1) != 0 {
             problems.append("--page-size: \(pageSize) is not a power of two; try 64")
         }

@@ -11,7 +11,7 @@ package protocol Model: AnyObject, Sendable {
     /// What decides which layouts are legal.
     var parallelShape: ModelShape { get }
     /// What the cache keeps of a token.
-    func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat
+    func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat
     /// Runs the step's rows through the layers of this rank's stage, storing their keys.
     ///
     /// - Parameter hidden: `[step.outputs.count, hiddenSize]`; in the last stage it becomes the final-normed states of

@@ -1,5 +1,5 @@
 import CAllocations
-import KVCache
+package import KVCache
 package import Models
 import Parallelism
 package import Tensors
@@ -17,8 +17,8 @@ package final class Forward {
 
     /// - Parameter capacity: positions of the cache.
     package init(
-        _ model: any Model, cacheType: DType = .f32, kernels: Kernels = .best, capacity: Int = 1024, pageSize: Int = 4,
-        isRecording: Bool = true
+        _ model: any Model, cacheType: CacheType = .float32, kernels: Kernels = .best, capacity: Int = 1024,
+        pageSize: Int = 4, isRecording: Bool = true
     ) {
         self.model = model
         self.pageSize = pageSize

@@ -1,5 +1,6 @@
-import ArgumentParser
+package import ArgumentParser
 import Inference
+package import KVCache
 import Models
 import Parallelism
 import Tensors
@@ -14,10 +15,10 @@ struct EngineOptions: ParsableArguments, Sendable {
 
     @Option(
         help: """
-            Element type of the KV cache: auto, float32, bfloat16. auto is float32, which adds no rounding; bfloat16 \
-            halves the memory.
+            How the KV cache keeps keys: auto, float32, bfloat16, fp8_e4m3. auto is float32, which adds no rounding; \
+            bfloat16 takes half of the memory, fp8_e4m3 little more than a quarter.
             """)
-    var kvCacheDtype: CacheType = .auto
+    var kvCacheDtype: CacheType = .float32
 
     @Option(help: "Tokens of a KV page, a power of two.")
     var pageSize = 64
@@ -63,22 +64,9 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    /// The names users of other engines know.
-    enum CacheType: String, ExpressibleByArgument, CaseIterable, Sendable {
-        case auto, float32, bfloat16
-        case fp32, f32, bf16
-
-        var dtype: DType {
-            switch self {
-            case .auto, .float32, .fp32, .f32: .f32
-            case .bfloat16, .bf16: .bf16
-            }
-        }
-    }
-
     func engineConfiguration(for model: any Model) throws -> EngineConfiguration {
         var configuration = EngineConfiguration()
-        configuration.cacheType = kvCacheDtype.dtype
+        configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
         configuration.maxTotalTokens = maxTotalTokens
         configuration.contextLength = contextLength
@@ -112,6 +100,20 @@ struct EngineOptions: ParsableArguments, Sendable {
         defer { progress.finish() }
         return (directory, try directory.load(loadFormat) { progress.update($0) })
     }
+}
+
+extension CacheType: ExpressibleByArgument {
+    /// By any name that users of other engines know.
+    package init?(argument: String) {
+        switch argument {
+        case "auto", "float32", "fp32", "f32": self = .float32
+        case "bfloat16", "bf16": self = .bfloat16
+        case "fp8_e4m3", "fp8": self = .fp8
+        default: return nil
+        }
+    }
+
+    package static var allValueStrings: [String] { ["auto"] + allCases.map(\.rawValue) }
 }
 
 extension ModelDirectory.LoadFormat: ExpressibleByArgument {}

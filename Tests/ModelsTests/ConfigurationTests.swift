@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import KVCache
 import Models
 import Tensors
 import TestSupport
@@ -175,6 +176,21 @@ private func expectRefused(
         let indexer = ["index_n_heads", "index_head_dim", "index_topk"]
         #expect(try configuration(["model_type": "\"deepseek_v3\""], without: indexer).indexer == nil)
         try expectRefused(without: indexer, naming: "index_n_heads")
+    }
+
+    @Test func `of released shape keeps as many bytes of a token as its cache type says`() throws {
+        let released = try configuration([
+            "kv_lora_rank": "512", "qk_rope_head_dim": "64", "index_head_dim": "128", "num_hidden_layers": "61",
+        ])
+        for (type, bytes) in [
+            (CacheType.float32, (512 + 64 + 128) * 4), (.bfloat16, (512 + 64 + 128) * 2), (.fp8, 656 + 132),
+        ] {
+            let format = released.cacheFormat(type, pageSize: 64)
+            #expect(format.bytesPerToken(layer: 60) == bytes && format.bytesPerToken == Double(61 * bytes))
+        }
+        let fp8 = released.cacheFormat(.fp8, pageSize: 64).layers[0]
+        #expect(fp8.map(\.kind) == [.latent, .ropeKey, .indexKey] && fp8.map(\.dtype) == [.fp8, .bf16, .fp8])
+        #expect(fp8.map { $0.bytes(forTokens: 1) } == [512 + 4 * 4, 64 * 2, 128 + 4])
     }
 
     @Test func `counts the numbers of the largest legal model without overflow`() throws {

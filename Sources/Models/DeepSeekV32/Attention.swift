@@ -37,9 +37,12 @@ struct Attention {
         _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> View {
         let compressed = compress(x, seat)
-        store(keys(x, angles.own, seat), layer: layer, step, seat)
+        store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
         let stored = try seat.startSharing(Sharding.keys, bytesPerRow: step.cache.format.bytesPerToken(layer: layer))
-        let index = indexer?.query(x, compressed: compressed, angles.own, seat)
+        let index = indexer.map {
+            let kept = step.cache.lane(.indexKey, layer: layer).dtype
+            return $0.query(x, compressed: compressed, angles.own, keysKeptAs: kept, seat)
+        }
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         _ = try seat.finish(stored)
@@ -82,7 +85,7 @@ struct Attention {
     }
 
     /// What the cache stores of each row: normed latent, rotary key (not normed), index key.
-    private func keys(_ x: View, _ angles: RotaryAngles, _ seat: Seat) -> View {
+    private func keys(_ x: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat) -> View {
         let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
         let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))
         let latents = keys.columns(0..<latent)
@@ -90,7 +93,10 @@ struct Attention {
         seat.kernels.rmsNorm(latents, keyNorm.view, epsilon: configuration.normEpsilon, into: latents)
         seat.kernels.rope(
             keys.columns(latent..<latent + rope), heads: 1, headStride: rope, interleaved: true, angles)
-        indexer?.keys(x, angles, seat, into: keys.columns(latent + rope..<keys.columns))
+        if let indexer {
+            let kept = step.cache.lane(.indexKey, layer: layer).dtype
+            indexer.keys(x, angles, keptAs: kept, seat, into: keys.columns(latent + rope..<keys.columns))
+        }
         return keys
     }
 

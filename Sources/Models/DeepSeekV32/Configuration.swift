@@ -66,11 +66,12 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     }
 
     /// What the cache keeps of a token.
-    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         var lanes = [
-            CacheFormat.Lane(.latent, dtype, width: latentWidth), CacheFormat.Lane(.ropeKey, dtype, width: ropeWidth),
+            CacheFormat.Lane(.latent, as: type, width: latentWidth),
+            CacheFormat.Lane(.ropeKey, as: type, width: ropeWidth),
         ]
-        if let indexer { lanes.append(.init(.indexKey, dtype, width: indexer.width)) }
+        if let indexer { lanes.append(.init(.indexKey, as: type, width: indexer.width)) }
         return CacheFormat(layers: Array(repeating: lanes, count: layers), pageSize: pageSize)
     }
 }

@@ -41,8 +41,8 @@ package final class DeepSeekModel: Model {
     package var contextLength: Int { configuration.contextLength }
     package var hiddenSize: Int { configuration.hiddenSize }
 
-    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
-        configuration.cacheFormat(dtype, pageSize: pageSize)
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
+        configuration.cacheFormat(type, pageSize: pageSize)
     }
 
     package var parallelShape: ModelShape { configuration.parallelShape }

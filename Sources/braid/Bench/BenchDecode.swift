@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Inference
+import KVCache
 import Models
 import Parallelism
 import Tensors
@@ -99,7 +100,7 @@ private struct DecodePoint: Sendable {
             "tpot_seconds_min": .measured(seconds.minimum), "tpot_seconds_max": .measured(seconds.maximum),
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
             "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.parallel.world),
-            "kv_cache_dtype": .string("\(setup.configuration.cacheType)"),
+            "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .count(setup.configuration.pageSize),
         ])
         return .object(members + traffic.members(setup.configuration.parallel))

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Inference
+import KVCache
 import Models
 import Parallelism
 import Tensors
@@ -124,7 +125,7 @@ private struct PrefillFrontier {
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
             "threads": .count(setup.configuration.parallel.world), "repeat": .count(newSeconds.count),
             "chunk": .count(setup.chunk),
-            "kv_cache_dtype": .string("\(setup.configuration.cacheType)"),
+            "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .count(setup.configuration.pageSize),
         ])
         return .object(members + traffic.members(setup.configuration.parallel))
