@@ -4,8 +4,8 @@
     python Oracle/make_goldens.py            # everything
     python Oracle/make_goldens.py v3 v32     # only these cases; the others stay (the manifest lists all)
 
-For each case it tries seeds until every decision (indexer, expert group, expert, greedy token) is clear, so that an
-engine that adds in another order still decides the same. Then it checks the reference against itself: another
+For each case it tries seeds until every decision (indexer, expert group, expert, greedy token, and how a key is rounded
+where the cache rounds) is clear, so that an engine that adds in another order still decides the same. Then it checks the reference against itself: another
 attention and experts implementation, and a greedy continuation with chunked prefill and a cache.
 """
 
@@ -23,9 +23,11 @@ from safetensors.torch import save_file
 
 import make_checkpoint
 import reference
+import rounded_cache
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "Tests" / "Golden"
 CLEAR_DECISION = 2e-4  # standard deviations of the competing scores
+CLEAR_ROUNDING = 5e-7  # of the largest value with the same scale
 CLEAR_TOKEN = 1e-2  # between the logprobs of the best and the second token
 SELF_AGREEMENT = 1e-5  # between two code paths of the source, in logits of size about 5
 NEW_TOKENS = 16
@@ -44,6 +46,11 @@ class Case:
     quant: bool = False
     shards: int = 1
     newer_keys: bool = False
+    rounded_cache: bool = False
+
+    def new_cache(self, model):
+        """What a forward is given: nothing, or an empty cache that rounds."""
+        return rounded_cache.RoundedCache(model.config) if self.rounded_cache else None
 
 
 YARN = make_checkpoint.YARN | {"factor": 4, "original_max_position_embeddings": 32}
@@ -77,6 +84,20 @@ CASES = {
                    q_lora_rank=24, kv_lora_rank=32, qk_nope_head_dim=8, qk_rope_head_dim=16, v_head_dim=16,
                    n_routed_experts=8, num_experts_per_tok=2, n_group=1, topk_group=1,
                    index_n_heads=8, index_head_dim=32, index_topk=12)),
+    "v3-fp8-cache": Case(
+        why="the key/value cache in FP8, a latent narrower than a group; V3, BF16",
+        arch="v3", layers=2, prompt=30, rounded_cache=True, matrices=torch.bfloat16, vectors=torch.bfloat16,
+        sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=8, num_experts_per_tok=2, n_group=1, topk_group=1)),
+    "v32-fp8-cache": Case(
+        why="the key/value cache in FP8, one latent group whole and one partial, rotated index keys; BF16",
+        arch="v32", layers=2, prompt=40, rope_scaling=YARN, rounded_cache=True,
+        matrices=torch.bfloat16, vectors=torch.bfloat16,
+        sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=150, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+                   index_n_heads=8, index_head_dim=32, index_topk=12)),
 }
 
 
@@ -102,9 +123,11 @@ class Run:
     logprobs: list
     gaps: list
     margins: dict
+    rounding: float
 
     def is_clear(self):
-        return min(self.margins.values()) >= CLEAR_DECISION and min(self.gaps) >= CLEAR_TOKEN
+        return (min(self.margins.values()) >= CLEAR_DECISION and min(self.gaps) >= CLEAR_TOKEN
+                and self.rounding >= CLEAR_ROUNDING)
 
 
 def first_clear_run(case, scratch):
@@ -113,23 +136,24 @@ def first_clear_run(case, scratch):
         make_checkpoint.write_checkpoint(scratch, *readable)
         model = reference.load(scratch)
         ids = reference.random_ids(case.prompt, config["vocab_size"], seed)
-        new, logprobs, gaps = reference.greedy(model, ids, NEW_TOKENS)
+        new, logprobs, gaps = reference.greedy(model, ids, NEW_TOKENS, lambda: case.new_cache(model))
+        cache = case.new_cache(model)
         with reference.Decisions(model) as decisions:
-            reference.logits(model, ids + new)
-        run = Run(seed, ids, new, logprobs, gaps, decisions.smallest())
+            reference.logits(model, ids + new, cache)
+        run = Run(seed, ids, new, logprobs, gaps, decisions.smallest(), cache.closest if cache else float("inf"))
         if run.is_clear():
             return run, config, tensors, model
     raise SystemExit("no seed decides clearly")
 
 
-def disagreement(model, scratch, run):
+def disagreement(case, model, scratch, run):
     """The largest difference of logits from transformers' other code paths; refuses a cache that changes tokens."""
     for chunk in (1, 7, len(run.ids)):
-        if reference.greedy_with_cache(model, run.ids, NEW_TOKENS, chunk) != run.new:
+        if reference.greedy_with_cache(model, run.ids, NEW_TOKENS, chunk, case.new_cache(model)) != run.new:
             raise SystemExit(f"transformers continues otherwise with a cache and chunks of {chunk}")
     other = reference.load(scratch, attention="sdpa", experts="batched_mm")
-    everything = run.ids + run.new
-    difference = float((reference.logits(model, everything) - reference.logits(other, everything)).abs().max())
+    a, b = (reference.logits(its, run.ids + run.new, case.new_cache(its)) for its in (model, other))
+    difference = float((a - b).abs().max())
     if difference > SELF_AGREEMENT:
         raise SystemExit(f"transformers' code paths differ by {difference:.1e}")
     return difference
@@ -141,19 +165,24 @@ def make(name, case):
     shutil.rmtree(directory, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         run, config, tensors, model = first_clear_run(case, scratch)
-        difference = disagreement(model, scratch, run)
+        difference = disagreement(case, model, scratch, run)
         make_checkpoint.write_checkpoint(directory / "checkpoint", config, tensors, case.shards)
-        save_file(dict(sorted(reference.stages(model, run.ids).items())), directory / "stages.safetensors")
+        stages = reference.stages(model, run.ids, case.new_cache(model))
+        save_file(dict(sorted(stages.items())), directory / "stages.safetensors")
     for path in directory.rglob("*.safetensors"):
         path.chmod(0o644)
     rounded = {"logprobs": [round(x, 7) for x in run.logprobs], "gaps": [round(x, 7) for x in run.gaps],
                "margins": {kind: round(gap, 7) for kind, gap in run.margins.items()}}
     greedy = {"prompt": run.ids, "continuation": run.new} | rounded
+    if case.rounded_cache:
+        greedy["cache"] = "fp8_e4m3"
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in greedy.items())
     (directory / "greedy.json").write_text("{\n" + lines + "\n}\n")
     note = {"why": case.why, "seed": run.seed, "prompt": case.prompt, "new": NEW_TOKENS,
             "margins": {kind: f"{gap:.1e}" for kind, gap in run.margins.items()},
             "token gap": f"{min(run.gaps):.1e}", "other path": f"{difference:.1e}"}
+    if case.rounded_cache:
+        note["margins"]["rounding"] = f"{run.rounding:.1e}"
     (directory / "note.json").write_text(json.dumps(note, indent=2) + "\n")
     print(name, note, flush=True)
 
@@ -167,7 +196,9 @@ Each case holds `checkpoint/` (released names and keys, random weights), `stages
 forward over the prompt) and `greedy.json` (the prompt, its greedy continuation, logprobs, gaps to the second token).
 
 Margins are the smallest gap at any cut between chosen and refused, over prompt and continuation, in standard
-deviations of such scores over all rows; seeds were tried until all were at least {clear:.0e}. "Other path" is the
+deviations of such scores over all rows; seeds were tried until all were at least {clear:.0e}. Where the cache rounds
+keys, "rounding" is how near a key came to being rounded otherwise, relative to the largest with its scale, at least
+{rounding:.0e}; `greedy.json` then names the cache. "Other path" is the
 largest difference of a logit when the source computes with other code (SDPA attention, batched experts). Greedy
 tokens were equal with chunked prefill and a cache.
 
@@ -200,6 +231,7 @@ def write_manifest():
             files.append(f"| `{hashlib.sha256(data).hexdigest()}` | {len(data)} | {path.relative_to(GOLDEN)} |")
     (GOLDEN / "MANIFEST.md").write_text(MANIFEST.format(
         transformers=transformers.__version__, torch=torch.__version__, clear=CLEAR_DECISION,
+        rounding=CLEAR_ROUNDING,
         rows="\n".join(rows), files="\n".join(files)))
 
 

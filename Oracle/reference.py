@@ -28,17 +28,18 @@ def load(directory, attention="eager", experts="eager"):
 
 
 @torch.no_grad()
-def logits(model, ids):
-    """[len(ids), vocabulary] of one forward over all of them, without a cache."""
-    return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+def logits(model, ids, cache=None):
+    """[len(ids), vocabulary] of one forward over all of them, without a cache or through a fresh one that rounds."""
+    output = model(input_ids=torch.tensor([ids]), past_key_values=cache, use_cache=cache is not None)
+    return output.logits[0].float()
 
 
 @torch.no_grad()
-def greedy(model, ids, count):
+def greedy(model, ids, count, new_cache=lambda: None):
     """(ids, logprobs, gaps to the second best) of a greedy continuation, recomputed from the start each time."""
     sequence, logprobs, gaps = list(ids), [], []
     for _ in range(count):
-        best = torch.log_softmax(logits(model, sequence)[-1], -1).topk(2)
+        best = torch.log_softmax(logits(model, sequence, new_cache())[-1], -1).topk(2)
         sequence.append(int(best.indices[0]))
         logprobs.append(float(best.values[0]))
         gaps.append(float(best.values[0] - best.values[1]))
@@ -46,9 +47,9 @@ def greedy(model, ids, count):
 
 
 @torch.no_grad()
-def greedy_with_cache(model, ids, count, chunk):
+def greedy_with_cache(model, ids, count, chunk, cache=None):
     """The same ids by chunked prefill and a key/value cache."""
-    cache, new, at, pending = DynamicCache(config=model.config), [], 0, list(ids)
+    cache, new, at, pending = cache or DynamicCache(config=model.config), [], 0, list(ids)
     while len(new) < count:
         step = model(input_ids=torch.tensor([pending[at:at + chunk]]), past_key_values=cache, use_cache=True)
         at += chunk
@@ -136,7 +137,7 @@ class Decisions(TorchFunctionMode):
 
 
 @torch.no_grad()
-def stages(model, ids):
+def stages(model, ids, cache=None):
     """Every stage of one forward over `ids`, by name; all [rows, ...], float32 or int32."""
     values = {"ids": torch.tensor(ids, dtype=torch.int32)}
 
@@ -171,7 +172,7 @@ def stages(model, ids):
             if hasattr(block.mlp, "gate"):
                 watch(block.mlp.gate, keep_choice(prefix))
         with Decisions(model) as decisions:
-            values["logits"] = logits(model, ids)
+            values["logits"] = logits(model, ids, cache)
     causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
     for layer, scores in decisions.index_scores.items():
         values[f"layers.{layer}.index_scores"] = scores.masked_fill(~causal, float("-inf"))

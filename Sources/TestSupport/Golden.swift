@@ -1,10 +1,13 @@
 import Checkpoints
 import Foundation
+package import KVCache
 package import Models
 
 /// A case of `Tests/Golden`: a tiny checkpoint, and what another implementation computed with it, stage by stage.
 package struct Golden: Sendable {
-    package static let cases = ["v3", "v32", "v32-fp8", "v32-norope-scaling"]
+    package static let cases = [
+        "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache",
+    ]
 
     package let name: String
     package let directory: ModelDirectory
@@ -14,6 +17,8 @@ package struct Golden: Sendable {
     /// Log-probability of each continuation token, and its lead over the second best.
     package let logProbs: [Float]
     package let gaps: [Float]
+    /// How the other implementation kept its keys.
+    package let cacheType: CacheType
     private let stages: SafeTensorsFile
 
     package init(_ name: String) throws {
@@ -27,6 +32,7 @@ package struct Golden: Sendable {
         continuation = greedy.continuation
         logProbs = greedy.logprobs
         gaps = greedy.gaps
+        cacheType = greedy.cache.map { CacheType(rawValue: $0)! } ?? .float32
     }
 
     private struct Greedy: Decodable {
@@ -34,6 +40,7 @@ package struct Golden: Sendable {
         let continuation: [Int32]
         let logprobs: [Float]
         let gaps: [Float]
+        let cache: String?
     }
 
     /// The package's directory.

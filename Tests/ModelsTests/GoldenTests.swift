@@ -1,4 +1,6 @@
 import Checkpoints
+import Foundation
+import KVCache
 import Models
 import Tensors
 import TestSupport
@@ -17,7 +19,7 @@ import Testing
     func `stage by stage, layer by layer`(name: String) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let forward = Forward(model)
+        let forward = Forward(model, cacheType: golden.cacheType)
         let logits = forward.logits(golden.prompt)
         var compared = 0
         for layer in 0..<model.configuration.layers {
@@ -64,29 +66,43 @@ import Testing
     func `greedy continuation`(name: String) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let forward = Forward(model)
+        let forward = Forward(model, cacheType: golden.cacheType)
         let tokens = golden.prompt + golden.continuation.dropLast()
         let logits = forward.logits(tokens, chunks: [golden.prompt.count, 1])
         for (index, expected) in golden.continuation.enumerated() {
             let row = logits[golden.prompt.count - 1 + index]
             let best = row.indices.max { row[$0] < row[$1] }
             #expect(best == Int(expected), "token \(index), lead \(golden.gaps[index])")
+            let sum = row.reduce(0.0) { $0 + exp(Double($1)) }
+            #expect(
+                abs(Double(row[Int(expected)]) - log(sum) - Double(golden.logProbs[index])) < 1e-4, "token \(index)")
         }
     }
 }
 
 @Suite struct `A forward's bits` {
-    @Test(arguments: Golden.cases, [[1], [7], [16, 1], [3, 40, 5]])
-    func `do not depend on how the prompt is cut into chunks`(name: String, chunks: [Int]) throws {
+    @Test(arguments: Golden.cases, CacheType.allCases)
+    func `do not depend on how the prompt is cut into chunks`(name: String, cacheType: CacheType) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let whole = Forward(model).logits(golden.prompt)
-        #expect(Forward(model).logits(golden.prompt, chunks: chunks) == whole)
-        #expect(Forward(model, pageSize: 64).logits(golden.prompt, chunks: chunks) == whole)
+        let whole = Forward(model, cacheType: cacheType).logits(golden.prompt)
+        for chunks in [[1], [7], [16, 1], [3, 40, 5]] {
+            for pageSize in [4, 64] {
+                let forward = Forward(model, cacheType: cacheType, pageSize: pageSize)
+                #expect(forward.logits(golden.prompt, chunks: chunks) == whole, "chunks of \(chunks)")
+            }
+        }
     }
 
-    @Test(arguments: Golden.cases, [DType.f32, .bf16])
-    func `are the same on every instruction-set level`(name: String, cacheType: DType) throws {
+    @Test func `are other ones when the cache rounds keys`() throws {
+        let golden = try Golden("v32")
+        let model = try golden.directory.load()
+        let logits = CacheType.allCases.map { Forward(model, cacheType: $0).logits(golden.prompt) }
+        #expect(Set(logits).count == CacheType.allCases.count)
+    }
+
+    @Test(arguments: Golden.cases, CacheType.allCases)
+    func `are the same on every instruction-set level`(name: String, cacheType: CacheType) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
         let reference = Forward(model, cacheType: cacheType, kernels: Kernels(.reference)!).logits(golden.prompt)
