@@ -7,8 +7,9 @@ DIR is what transformers reads: the served directory, or the `-dequant` twin of 
 `/generate` as ids; all at once, so that the server mixes them. Exit status 0: all agree; 1: some do not; 2: the
 server did not answer as it should.
 
-A position is judged only if no indexer or router choice up to it was a close call (`--close-call`, see `Decisions`),
-for behind a close call both answers are right. Tokens are judged where the two best differ by at least `--token-gap`.
+A position is judged only if no indexer or router choice up to it was a close call (`--close-call`, see `Decisions`), and
+no key up to it was nearly rounded to another number (`--close-rounding`, of caches that round): behind those, both
+answers are right. Tokens are judged where the two best differ by at least `--token-gap`.
 The continuation is judged on the server's own tokens, so one difference does not hide the rest.
 """
 
@@ -24,6 +25,7 @@ import urllib.request
 import torch
 
 import reference
+import rounded_cache
 
 TOP = 8
 
@@ -120,11 +122,13 @@ def judge(model, answer, ids, seed, options):
         return result
     sequence = ids + output
     with reference.Decisions(model) as decisions:
-        rows = torch.log_softmax(reference.logits(model, sequence[:-1]), -1)
+        cache = rounded_cache.RoundedCache(model.config) if options.kv_cache_dtype == "fp8_e4m3" else None
+        rows = torch.log_softmax(reference.logits(model, sequence[:-1], cache), -1)
     margins = decisions.smallest_up_to(len(rows))
+    roundings = cache.closest_up_to(len(rows)) if cache else [math.inf] * len(rows)
     result.rows = len(rows)
     for index, row in enumerate(rows):
-        if margins[index] < options.close_call:
+        if margins[index] < options.close_call or roundings[index] < options.close_rounding:
             break
         result.judged += 1
         difference = abs(float(row[sequence[index + 1]]) - chosen[index])
@@ -149,9 +153,12 @@ def main():
     parser.add_argument("--seeds", type=whole_numbers, default=[0, 1, 2], help="of the prompts")
     parser.add_argument("--lengths", type=whole_numbers, default=[1, 7, 40, 200], help="of the prompts, for each seed")
     parser.add_argument("--max-new-tokens", type=int, default=16)
+    parser.add_argument("--kv-cache-dtype", choices=("float32", "fp8_e4m3"), default="float32", help="the server's")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of a logprob")
     parser.add_argument("--token-gap", type=float, default=1e-3)
     parser.add_argument("--close-call", type=float, default=2e-5, help="in standard deviations of competing scores")
+    parser.add_argument("--close-rounding", type=float, default=2e-7,
+                        help="of a key that the cache rounds, relative to the largest with its scale")
     parser.add_argument("--min-judged", type=float, default=0.5, help="smallest share of positions that must be judged")
     parser.add_argument("--one-by-one", action="store_true", help="send a prompt only when the last was answered")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one answer")

@@ -140,7 +140,8 @@ def first_clear_run(case, scratch):
         cache = case.new_cache(model)
         with reference.Decisions(model) as decisions:
             reference.logits(model, ids + new, cache)
-        run = Run(seed, ids, new, logprobs, gaps, decisions.smallest(), cache.closest if cache else float("inf"))
+        run = Run(seed, ids, new, logprobs, gaps, decisions.smallest(),
+                  min(cache.closest.values()) if cache else float("inf"))
         if run.is_clear():
             return run, config, tensors, model
     raise SystemExit("no seed decides clearly")

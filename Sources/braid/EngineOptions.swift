@@ -1,4 +1,4 @@
-package import ArgumentParser
+import ArgumentParser
 import Inference
 package import KVCache
 import Models
