@@ -64,8 +64,8 @@ package final class FailingModel: Model {
     package var hiddenSize: Int { model.hiddenSize }
     package var parallelShape: ModelShape { model.parallelShape }
 
-    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
-        model.cacheFormat(dtype, pageSize: pageSize)
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
+        model.cacheFormat(type, pageSize: pageSize)
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {

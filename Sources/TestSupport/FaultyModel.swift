@@ -37,9 +37,9 @@ package final class FaultyModel: Model {
             layers: layers, heads: 8, valueWidth: 1, experts: 8, expertWidth: 8, denseWidth: 8, sharedWidth: 0)
     }
 
-    package func cacheFormat(_ dtype: DType, pageSize: Int) -> CacheFormat {
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         CacheFormat(
-            layers: Array(repeating: [CacheFormat.Lane(.latent, dtype, width: 8)], count: layers),
+            layers: Array(repeating: [CacheFormat.Lane(.latent, as: type, width: 8)], count: layers),
             pageSize: pageSize)
     }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Inference
+import KVCache
 import Models
 package import Parallelism
 import Tensors
@@ -22,8 +23,8 @@ struct Verify: ParsableCommand {
     @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone.")
     var loadFormat: ModelDirectory.LoadFormat = .auto
 
-    @Option(help: "Element type of the KV cache: auto, float32, bfloat16.")
-    var kvCacheDtype: EngineOptions.CacheType = .auto
+    @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3.")
+    var kvCacheDtype: CacheType = .float32
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
@@ -107,7 +108,7 @@ struct Verify: ParsableCommand {
         var settings = Verification.Settings()
         settings.seed = seed
         settings.kernels = kernels
-        settings.cacheType = kvCacheDtype.dtype
+        settings.cacheType = kvCacheDtype
         return settings
     }
 
@@ -138,7 +139,7 @@ struct Verify: ParsableCommand {
     func command(repeating candidate: VerificationCase) -> String {
         var words = ["braid verify --model-path '\(modelPath)'"]
         if loadFormat != .auto { words.append("--load-format \(loadFormat.rawValue)") }
-        if kvCacheDtype != .auto { words.append("--kv-cache-dtype \(kvCacheDtype.rawValue)") }
+        if kvCacheDtype != .float32 { words.append("--kv-cache-dtype \(kvCacheDtype.rawValue)") }
         if let kernels { words.append("--kernels \(kernels.rawValue)") }
         if let longestPrompt { words.append("--longest-prompt \(longestPrompt)") }
         return (words + ["--seed \(seed) --only \"\(candidate.notation)\""]).joined(separator: " ")

@@ -1,4 +1,5 @@
 import Checkpoints
+import KVCache
 import Models
 import Parallelism
 import Tensors
@@ -43,7 +44,7 @@ import braid
         let expected = """
             layout       4 ranks: context 2 × tensor 2, interleaved; experts 2 by expert × 2 by width, allToAll
             bits         those of one rank
-            cache        f32: 80 bytes per token and layer; a rank writes those of its rows
+            cache        float32: 80 bytes per token and layer; a rank writes those of its rows
             memory       0.00 GiB: weights 0.00 GiB, mapped once for all 4 ranks
             capacity     4 255 tokens in the rest, in one cache for all ranks
 
@@ -199,7 +200,7 @@ import braid
     @Test func `adds up over steps, and is told apart from what came before`() throws {
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
-            model, .init(context: 2, expert: 2, exchange: .allToAll), cacheType: .f32)
+            model, .init(context: 2, expert: 2, exchange: .allToAll), cacheType: .float32)
         let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], furthest: [4, 3]))
         // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
         // vocabulary of 96.

@@ -1,4 +1,5 @@
 import Inference
+import KVCache
 import Models
 import Parallelism
 import Tensors
@@ -27,7 +28,7 @@ import Testing
     func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let cost = LayoutCost(model.configuration, parallel, cacheType: .f32)
+        let cost = LayoutCost(model.configuration, parallel, cacheType: .float32)
         var configuration = EngineConfiguration()
         configuration.pageSize = 4
         configuration.maxTotalTokens = 4096
@@ -97,7 +98,7 @@ import Testing
         model.experts.gate = GateRule(
             experts: 16, expertsPerToken: 3, groups: groups, topGroups: (groups + 1) / 2, normalize: true, scaling: 1)
         let parallel = ParallelConfiguration(context: places, expert: places, exchange: .allToAll)
-        let cost = LayoutCost(model, parallel, cacheType: .f32)
+        let cost = LayoutCost(model, parallel, cacheType: .float32)
         let rows = StepRows(
             owned: (0..<places).map { $0 == 0 ? 1 : 0 }, outputs: Array(repeating: 0, count: places),
             furthest: Array(repeating: -1, count: places))

@@ -62,7 +62,7 @@ import Testing
 
     /// All steps are handed out at once: those of a later stage overlap with the next ones of an earlier.
     private func run(
-        _ prompts: Prompts, _ parallel: ParallelConfiguration, chunk: Int = .max, cacheType: DType = .f32
+        _ prompts: Prompts, _ parallel: ParallelConfiguration, chunk: Int = .max, cacheType: CacheType = .float32
     ) throws -> Outcome {
         var configuration = EngineConfiguration()
         configuration.pageSize = Prompts.pageSize
@@ -137,8 +137,8 @@ import Testing
         return found.sorted { "\($0)" < "\($1)" }.shuffled(using: &draw)
     }
 
-    @Test(arguments: Golden.cases, [DType.f32, .bf16])
-    func `in the cache and in every stage does not depend on the layout`(name: String, cacheType: DType) throws {
+    @Test(arguments: Golden.cases, CacheType.allCases)
+    func `in the cache and in every stage does not depend on the layout`(name: String, cacheType: CacheType) throws {
         let prompts = try Prompts(Golden(name))
         let one = try run(prompts, ParallelConfiguration(), cacheType: cacheType)
         #expect(one.cache.joined().joined().joined().contains { $0 != 0 })

@@ -61,8 +61,8 @@ struct Transcript {
         }
         let status = scheduler.status
         preemptions = status.preemptions
-        if status.freePages != status.totalPages {
-            problems.append("\(status.totalPages - status.freePages) of \(status.totalPages) pages are still in use")
+        if status.usedPages != 0 || status.freePages + status.cachedPages != status.totalPages {
+            problems.append("\(status.usedPages) of \(status.totalPages) pages are still in use")
         }
     }
 }

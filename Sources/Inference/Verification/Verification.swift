@@ -1,3 +1,4 @@
+package import KVCache
 package import Models
 package import Parallelism
 package import Tensors
@@ -15,14 +16,14 @@ package final class Verification {
     package struct Settings: Sendable {
         /// Of prompts, tokens and draws.
         package var seed: UInt64 = 1
-        package var cacheType = DType.f32
+        package var cacheType = CacheType.float32
         /// `nil` for the best there are.
         package var kernels: Kernels.Level?
         package init() {}
 
         /// How far, relative to a row's largest value, layouts that do not keep one rank's bits may be from it. Where
         /// keys are rounded to BF16, a difference in the last bit of one can become one of BF16's bits, 2⁻⁸.
-        package var tolerance: Float { cacheType == .f32 ? 1e-5 : 1e-2 }
+        package var tolerance: Float { cacheType == .float32 ? 1e-5 : 1e-2 }
     }
 
     /// What came of a case.

@@ -1,6 +1,6 @@
-import KVCache
+package import KVCache
 package import Parallelism
-package import Tensors
+import Tensors
 
 /// What a layout costs: every collective of a layer in the order in which it begins, and the bytes each rank gets from
 /// others, as `Seat` counts them. Pure arithmetic on the edges that the layers cross; no tensors.
@@ -15,7 +15,7 @@ package struct LayoutCost: Sendable {
     /// For each place along the experts the chance that one of them is chosen by a row.
     private let visitChances: [Double]
 
-    package init(_ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: DType) {
+    package init(_ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: CacheType) {
         self.model = model
         self.parallel = parallel
         cacheBytes = model.cacheFormat(cacheType, pageSize: 1).bytesPerToken(layer: 0)

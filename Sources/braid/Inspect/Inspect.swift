@@ -33,8 +33,8 @@ struct Inspect: ParsableCommand {
     @Option(help: "Memory of the process in GiB; default: this machine's.")
     var memory: Double?
 
-    @Option(help: "Element type of the KV cache: auto, float32, bfloat16.")
-    var kvCacheDtype: EngineOptions.CacheType = .auto
+    @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3.")
+    var kvCacheDtype: CacheType = .float32
 
     @Option(help: "Draws the layout into this file.")
     var svg: String?
@@ -81,7 +81,7 @@ struct Inspect: ParsableCommand {
         }
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return try LayoutReport(
-            directory.name, model, configuration, cacheType: kvCacheDtype.dtype,
+            directory.name, model, configuration, cacheType: kvCacheDtype,
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { group in
@@ -116,10 +116,12 @@ struct CheckpointSummary {
                 + "\(model.experts.shared) shared, groups \(gate.groups)/\(gate.topGroups)")
         let parameters = model.parameters
         show("parameters", "\(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
-        for type in [DType.f32, .bf16] {
+        for type in CacheType.allCases {
             let bytes = model.cacheFormat(type, pageSize: 1).bytesPerToken
             let full = Int(bytes * Double(model.contextLength)) >> 20
-            show("KV cache", "\(type): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context")
+            show(
+                "KV cache",
+                "\(type.rawValue): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context")
         }
     }
 

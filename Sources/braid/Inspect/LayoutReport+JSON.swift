@@ -1,3 +1,4 @@
+import KVCache
 import Models
 import Parallelism
 package import Tokenization
@@ -10,7 +11,7 @@ extension LayoutReport {
             "degrees": degrees, "strategy": .string(parallel.strategy.rawValue),
             "exchange": .string("\(parallel.exchange)"), "keeps_bits": .bool(keepsBits),
             "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
-            "kv_cache_dtype": .string("\(cacheType)"), "kv_bytes_per_token": .count(cacheBytesPerToken),
+            "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .count(cacheBytesPerToken),
             "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),
             "ranks": .array(ranks.map(json)),
             "layers": .array(

@@ -1,4 +1,5 @@
 import Foundation
+import KVCache
 import Models
 import Parallelism
 
@@ -17,7 +18,7 @@ extension LayoutReport {
         lines.append(
             titled(
                 "cache",
-                "\(cacheType): \(grouped(cost.cacheBytes)) bytes per token and layer"
+                "\(cacheType.rawValue): \(grouped(cost.cacheBytes)) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))

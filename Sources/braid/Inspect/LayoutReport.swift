@@ -1,7 +1,8 @@
 import Inference
+package import KVCache
 package import Models
 package import Parallelism
-package import Tensors
+import Tensors
 
 /// What the ranks of a layout hold, compute and exchange: numbers, which `text`, `json` and `drawing` show.
 package struct LayoutReport: Sendable {
@@ -38,7 +39,7 @@ package struct LayoutReport: Sendable {
     package let model: DeepSeekConfiguration
     package let parallel: ParallelConfiguration
     package let cost: LayoutCost
-    package let cacheType: DType
+    package let cacheType: CacheType
     package let example: Example
     package private(set) var ranks: [Rank]
     /// For each token of one prompt the place of its rank along the context axis.
@@ -51,7 +52,8 @@ package struct LayoutReport: Sendable {
 
     /// - Parameter weightBytes: how many bytes such weights take as stored.
     package init(
-        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: DType = .f32,
+        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration,
+        cacheType: CacheType = .float32,
         example: Example, memory: Int, weightBytes: (WeightGroup) throws -> Int
     ) rethrows {
         self.name = name
