@@ -7,6 +7,8 @@ package struct Deal: Sendable {
     package let plan: StepPlan
     /// For each rank of the stage its rows, in the order of the plan.
     package let rows: [[Row]]
+    /// Chunks whose queries go to the keys; the others' keys are all read by the rows' owners.
+    package let travelling: Set<Int>
     /// For each rank of the stage those of its rows whose logits are needed.
     package let outputs: [[Output]]
 
@@ -30,6 +32,7 @@ package struct Deal: Sendable {
     package init(_ plan: StepPlan, _ configuration: ParallelConfiguration) {
         self.plan = plan
         var rows: [[Row]] = []
+        var travelling: Set<Int> = []
         for group in 0..<configuration.data {
             let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
             let all = chunks.flatMap { chunk in
@@ -45,9 +48,33 @@ package struct Deal: Sendable {
                     rows.append(own[part].map { all[$0] })
                 }
             }
+            travelling.formUnion(
+                Self.travelling(
+                    among: chunks, rows.suffix(configuration.context * configuration.tensor), plan,
+                    configuration.ownership))
         }
         self.rows = rows
+        self.travelling = travelling
         outputs = rows.map { Self.outputs(among: $0, of: plan) }
+    }
+
+    /// The cost rule. Where every rank reads all the keys of its own rows, a step takes as long as the rank that has most
+    /// to read: good where rows are many, bad for a few rows of long contexts. Chunks with fewer rows than there are
+    /// owners of keys then let their queries go to the keys, which shares each row's keys evenly and costs four exchanges
+    /// a layer: worth it where it takes a fifth off the longest.
+    private static func travelling(
+        among chunks: [Int], _ rows: ArraySlice<[Row]>, _ plan: StepPlan, _ ownership: PageOwnership
+    ) -> [Int] {
+        let few = chunks.filter { chunk in
+            let tokens = plan.chunks[chunk].tokens.count
+            return tokens < ownership.ranks && plan.chunks[chunk].start + tokens >= ownership.leastKeys
+        }
+        if few.isEmpty { return [] }
+        func keys(_ row: Row) -> Int { plan.chunks[row.chunk].start + row.offset + 1 }
+        let atHome = rows.map { $0.reduce(0) { $0 + keys($1) } }
+        let shared = rows.map { $0.reduce(0) { few.contains($1.chunk) ? $0 : $0 + keys($1) } }
+        let travelling = zip(atHome, shared).reduce(0) { $0 + $1.0 - $1.1 }
+        return Double(shared.max()!) + Double(travelling) / Double(rows.count) <= 0.8 * Double(atHome.max()!) ? few : []
     }
 
     private static func outputs(among rows: [Row], of plan: StepPlan) -> [Output] {

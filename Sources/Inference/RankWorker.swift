@@ -69,12 +69,31 @@ final class RankWorker {
         let first = seat.stageRank - seat.place(along: .tensor)
         let attended = deal.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
-            own: rows(own, deal.plan, maps), tokens: tokens, slots: slots,
-            attended: rows(attended, deal.plan, maps), outputs: outputs, cache: cache,
+            own: rows(own, deal, maps), tokens: tokens, slots: slots, attended: rows(attended, deal, maps),
+            travelling: travelling(deal, maps), outputs: outputs, cache: cache,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
 
-    private func rows(_ rows: [Deal.Row], _ plan: StepPlan, _ maps: [PageMap]) -> Step.Rows {
+    /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
+    private func travelling(_ deal: Deal, _ maps: [PageMap]) -> Step.Travellers? {
+        if deal.travelling.isEmpty { return nil }
+        let members = seat.members(along: .ownership)
+        let own = members.map { member in deal.rows[member].filter { deal.travelling.contains($0.chunk) } }
+        let attended = members.map { member in
+            let first = member - member % seat.degree(.tensor)
+            return deal.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
+                .filter { deal.travelling.contains($0.chunk) }
+        }
+        let (ownCounts, attendedCounts) = (seat.scratch.indices(members.count), seat.scratch.indices(members.count))
+        ownCounts.copy(own.map { Int32($0.count) })
+        attendedCounts.copy(attended.map { Int32($0.count) })
+        return Step.Travellers(
+            own: rows(own.flatMap { $0 }, deal, maps), attended: rows(attended.flatMap { $0 }, deal, maps),
+            ownCounts: ownCounts, attendedCounts: attendedCounts)
+    }
+
+    private func rows(_ rows: [Deal.Row], _ deal: Deal, _ maps: [PageMap]) -> Step.Rows {
+        let plan = deal.plan
         let positions = seat.scratch.indices(rows.count)
         var requests: [Step.RequestRows] = []
         var first = 0
@@ -83,7 +102,8 @@ final class RankWorker {
             guard at + 1 == rows.count || rows[at + 1].chunk != row.chunk else { continue }
             requests.append(
                 Step.RequestRows(
-                    request: plan.chunks[row.chunk].request, rows: first..<at + 1, pages: maps[row.chunk]))
+                    request: plan.chunks[row.chunk].request, rows: first..<at + 1, pages: maps[row.chunk],
+                    travels: deal.travelling.contains(row.chunk)))
             first = at + 1
         }
         return Step.Rows(positions: positions, requests: requests)

@@ -19,14 +19,13 @@ enum ContextAttention {
 
     /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
     ///
-    /// A row's owner scores its keys, once for all heads.
+    /// A row's owner scores its keys, once for all heads, or the keys' owners do (`OwnedKeys`).
     static func select(
         _ index: IndexQuery, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
         let topK = index.topK
-        if step.attended.furthest < topK { return nil }
         let best = seat.scratch.indices(step.own.count * topK)
-        for request in step.own.requests {
+        for request in step.own.requests where !request.travels {
             var first = firstSelecting(request, step.own, topK)
             while first < request.rows.upperBound {
                 // Later rows of a chunk see a few more keys than the first.
@@ -37,6 +36,10 @@ enum ContextAttention {
                 first = tile.upperBound
             }
         }
+        if let travelling = step.travelling {
+            try OwnedKeys.select(index, travelling, layer: layer, step, seat, into: best)
+        }
+        if step.attended.furthest < topK { return nil }
         let positions = try seat.cross(Sharding.selection, best.bits(columns: topK)).integers
         let counts = seat.scratch.indices(step.attended.count)
         counts.fill(Int32(topK))
@@ -48,16 +51,19 @@ enum ContextAttention {
     /// - Parameters:
     ///   - query: `[rows, heads * (latent + rope)]`, absorbed, of this rank's heads.
     ///   - selection: of the rows that see more keys than they may select; `nil` where there are none.
+    ///   - topK: how many keys a row may select; `nil` where it attends to all it sees.
     static func attend(
-        _ query: View, heads: Int, scale: Float, _ selection: Selection?, layer: Int, _ step: Step, _ seat: Seat
-    ) -> View {
+        _ query: View, heads: Int, scale: Float, _ selection: Selection?, topK: Int?, layer: Int, _ step: Step,
+        _ seat: Seat
+    ) throws(GroupFailure) -> View {
         let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
         let out = seat.scratch.rows(query.rows, heads * latent.width)
         let rows = step.attended
-        for request in rows.requests {
+        for request in rows.requests where !request.travels {
             func attend(_ range: Range<Int>, _ selection: Selection?) {
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
+                for row in range { seat.work.attended += selection?.stride ?? Int(rows.positions[row]) + 1 }
                 seat.kernels.attention(
                     query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages,
                     positions: rows.positions[range], selection: selection, into: out.rows(range),
@@ -66,6 +72,11 @@ enum ContextAttention {
             let split = selection.map { firstSelecting(request, rows, $0.stride) } ?? request.rows.upperBound
             attend(request.rows.lowerBound..<split, nil)
             attend(split..<request.rows.upperBound, selection?.rows(split..<request.rows.upperBound))
+        }
+        if let travelling = step.travelling {
+            try OwnedKeys.attend(
+                query, heads: heads, scale: scale, selection, topK: topK, travelling, layer: layer, step, seat,
+                into: out)
         }
         return out
     }
@@ -87,6 +98,7 @@ enum ContextAttention {
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
             keys: step.cache.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
+        for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
         let selection = Selection(
             positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)

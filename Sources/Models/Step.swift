@@ -11,6 +11,8 @@ package struct Step {
     package let slots: Indices
     /// The rows whose heads this rank has a part of: its own, and those of the ranks it shares heads with.
     package let attended: Rows
+    /// The rows whose queries go to the keys, of all ranks among which the keys are divided; `nil` where there are none.
+    package let travelling: Travellers?
     /// Own rows whose hidden state leaves the last layer.
     package let outputs: Indices
     package let cache: CacheStore
@@ -37,28 +39,50 @@ package struct Step {
         package var count: Int { positions.count }
     }
 
+    /// Rows whose queries go to the keys' owners.
+    package struct Travellers {
+        /// The own rows among them of each of those ranks, one rank after the other.
+        package let own: Rows
+        /// The attended rows among them of each of those ranks, one rank after the other.
+        package let attended: Rows
+        /// How many each rank has.
+        package let ownCounts: Indices
+        package let attendedCounts: Indices
+
+        package init(own: Rows, attended: Rows, ownCounts: Indices, attendedCounts: Indices) {
+            self.own = own
+            self.attended = attended
+            self.ownCounts = ownCounts
+            self.attendedCounts = attendedCounts
+        }
+    }
+
     /// Consecutive rows of one request, with the pages of all its positions so far.
     package struct RequestRows {
         /// The request's number, for reports.
         package let request: UInt64
         package let rows: Range<Int>
         package let pages: PageMap
-        package init(request: UInt64, rows: Range<Int>, pages: PageMap) {
+        /// Whether these rows' queries go to the keys; otherwise this rank reads all the keys itself.
+        package let travels: Bool
+        package init(request: UInt64, rows: Range<Int>, pages: PageMap, travels: Bool = false) {
             self.request = request
             self.rows = rows
             self.pages = pages
+            self.travels = travels
         }
     }
 
     package init(
-        own: Rows, tokens: Indices, slots: Indices, attended: Rows, outputs: Indices, cache: CacheStore,
-        recorder: StageRecorder? = nil
+        own: Rows, tokens: Indices, slots: Indices, attended: Rows, travelling: Travellers? = nil, outputs: Indices,
+        cache: CacheStore, recorder: StageRecorder? = nil
     ) {
         precondition(tokens.count == own.count && slots.count == own.count, "a row has a token and a slot")
         self.own = own
         self.tokens = tokens
         self.slots = slots
         self.attended = attended
+        self.travelling = travelling
         self.outputs = outputs
         self.cache = cache
         self.recorder = recorder

@@ -1,7 +1,8 @@
 /// A direction along which ranks differ.
 ///
 /// The ranks of a stage are divided twice: for attention by `data × context × tensor`, for the routed experts by
-/// `expert × expertWidth`. A plain feed-forward is shared by the `dense` ranks: those of `tensor`, or one alone.
+/// `expert × expertWidth`. A plain feed-forward is shared by the `dense` ranks: those of `tensor`, or one alone. The keys
+/// of a data group are owned by `ownership` ranks of its `context × tensor`, once for each such set of ranks.
 package enum Axis: Int, Hashable, Sendable, CaseIterable {
     /// Stages of consecutive layers.
     case pipeline
@@ -17,6 +18,8 @@ package enum Axis: Int, Hashable, Sendable, CaseIterable {
     case expert
     /// Columns of a routed expert.
     case expertWidth
+    /// Keys of a request, where queries go to the keys.
+    case ownership
 }
 
 /// A set of axes.
@@ -32,6 +35,7 @@ package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package static let dense = Axes(.dense)
     package static let expert = Axes(.expert)
     package static let expertWidth = Axes(.expertWidth)
+    package static let ownership = Axes(.ownership)
     /// All ranks of a pipeline stage.
     package static let stage: Axes = [.data, .context, .tensor]
 

@@ -4,6 +4,13 @@ extension ParallelConfiguration {
         replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertWidth: expertTensor])
     }
 
+    /// The ranks as they own keys: consecutive ones of a data group.
+    private var ownershipMesh: Mesh {
+        Mesh([
+            .pipeline: pipeline, .data: data, .context: context * tensor / ownership.ranks, .ownership: ownership.ranks,
+        ])
+    }
+
     /// How many ranks differ along these axes only.
     package func degree(_ axes: Axes) -> Int { ranks(around: 0, along: axes).count }
 
@@ -12,6 +19,7 @@ extension ParallelConfiguration {
     /// - Parameter axes: of attention and plain feed-forwards, or of the experts; the two divide the same ranks
     ///   differently, so not of both.
     package func ranks(around rank: Int, along axes: Axes) -> [Int] {
+        if axes == .ownership { return ownershipMesh.group(of: rank, along: axes) }
         let ofExperts: Axes = [.expert, .expertWidth]
         precondition(axes.isDisjoint(with: ofExperts) || axes.isSubset(of: ofExperts), "\(axes) divide ranks twice")
         return axes.isDisjoint(with: ofExperts)

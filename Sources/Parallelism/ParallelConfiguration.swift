@@ -25,12 +25,14 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     package var denseTensor: Int
     package var strategy: PartitionStrategy
     package var exchange: ExpertExchangeKind
+    /// Whose keys are whose where queries go to the keys.
+    package var ownership: PageOwnership
 
     /// One rank, and whatever is given otherwise.
     package init(
         data: Int = 1, context: Int = 1, tensor: Int = 1, expert: Int = 1, expertTensor: Int = 1, pipeline: Int = 1,
         stageLayers: [Int]? = nil, denseTensor: Int = 1, strategy: PartitionStrategy = .interleaved,
-        exchange: ExpertExchangeKind = .gathered
+        exchange: ExpertExchangeKind = .gathered, ownership: PageOwnership = PageOwnership()
     ) {
         self.data = data
         self.context = context
@@ -42,6 +44,7 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
         self.denseTensor = denseTensor
         self.strategy = strategy
         self.exchange = exchange
+        self.ownership = ownership
     }
 
     /// The ranks of one stage: what `--tp-size` counts.
@@ -74,13 +77,14 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     }
 
     /// Whether results have the bits one rank gives: where every degree that shares a sum cuts it between the slices
-    /// in which it is always added (`Kernels.slices`). A sum over experts has groups of experts for slices. Data,
-    /// context and stages share no sum, nor do ranks that keep all experts. Other layouts agree to rounding.
+    /// in which it is always added (`Kernels.slices`). A sum over experts has groups of experts for slices, one
+    /// over keys classes of positions. Data, context and stages share no sum, nor do ranks that keep all experts. Other
+    /// layouts agree to rounding.
     package func keepsBits(for shape: ModelShape) -> Bool {
         let sums =
             [(shape.heads * shape.valueWidth, tensor), (shape.experts, expert), (shape.expertWidth, expertTensor)]
             + shape.feedForwardWidths.map { ($0, denseTensor) }
-        return sums.allSatisfy { Kernels.slices(of: $0) % $1 == 0 }
+        return sums.allSatisfy { Kernels.slices(of: $0) % $1 == 0 } && ownership.classes != nil
     }
 
     package var description: String {
@@ -95,6 +99,10 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
         } else if stageRanks > 1 {
             let degrees = [(expert, "by expert"), (expertTensor, "by width")].filter { $0.0 > 1 }
             parts.append("experts " + degrees.map { "\($0) \($1)" }.joined(separator: " × ") + ", \(exchange)")
+        }
+        if ownership.ranks > 1 {
+            parts.append(
+                "keys owned by \(ownership.ranks)" + (ownership.unit > 1 ? " in runs of \(ownership.unit)" : ""))
         }
         if denseTensor != tensor { parts.append("feed-forward whole on every rank") }
         return parts.joined(separator: "; ")

@@ -13,6 +13,7 @@ package final class Seat {
     package let scratch: Scratch
     package let meter = Meter()
     private let pulse: Pulse
+    package let work = Work()
     private let stage: Int
     /// By the axes' raw value.
     private let circles: [Circle?]
@@ -32,7 +33,7 @@ package final class Seat {
 
     /// Along which axes ranks have to do with each other.
     private static let axes: [Axes] = [
-        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .pipeline,
+        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .ownership, .pipeline,
     ]
 
     /// One rank alone.
@@ -121,9 +122,15 @@ package final class Seat {
         return all % ranks == 0 ? all / ranks : Kernels.slices(of: width / ranks)
     }
 
+    /// The keys this rank owns where queries go to the keys.
+    package var owned: OwnedPositions { configuration.ownership.positions(of: place(along: .ownership)) }
+
     /// This rank's place along some axes, and how many there are.
     package func place(along axes: Axes) -> Int { circle(axes).place }
     package func degree(_ axes: Axes) -> Int { circle(axes).members.count }
+
+    /// The ranks that meet along some axes, by their numbers in the stage.
+    package func members(along axes: Axes) -> [Int] { circle(axes).members }
 
     /// How many rows a rank of the stage owns in this step.
     package func ownRows(of stageRank: Int) -> Int { ownRows[stageRank] }

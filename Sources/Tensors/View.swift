@@ -66,12 +66,15 @@
         }
     }
 
+    /// Whether rows follow each other without gaps.
+    package var isPacked: Bool { stride == columns || rows <= 1 }
+
     /// Bytes of one row's elements.
     package var rowBytes: Int { columns * MemoryLayout<Float>.stride }
 
     /// The same memory as integers, for rows that are packed and whose bits are integers: see `Indices.bits`.
     package var integers: Indices {
-        precondition(stride == columns || rows <= 1, "rows that are not packed")
+        precondition(isPacked, "rows that are not packed")
         return unsafe base.withMemoryRebound(to: Int32.self, capacity: rows * columns) {
             unsafe Indices($0, count: rows * columns)
         }

@@ -27,7 +27,8 @@ struct IndexerKernelTests {
             let room = scratch(Int(BRAID_INDEX_SCRATCH))
             let parameters = unsafe braid_index_scores(
                 m: Int64(m), heads: Int64(heads), q: queries.pointer, weights: factors.pointer, keys: keys.lane(0),
-                pages: keys.pages.pointer, page_shift: Int32(keys.pageShift), first: Int64(first + skipped),
+                pages: keys.pages.pointer, page_shift: Int32(keys.pageShift),
+                owned: braid_ownership(ranks: 1, unit: 1, rank: 0), first: Int64(first + skipped),
                 count: Int64(count - skipped), scores: out.pointer, scores_stride: Int64(stride),
                 scratch: room.pointer)
             unsafe call(level.table.index_scores, parameters, keeping: [queries, factors, keys, out, room])

@@ -7,10 +7,15 @@
 // Keys packed before the queries run over them, so that a tile of queries is read once for several panels.
 #define BRAID_KEY_PANELS 8
 
+/// Where the key of score `i` is stored.
+BRAID_INLINE int64_t key_entry(const braid_index_scores *p, int64_t i) {
+    return entry_of(p->pages, p->page_shift, braid_owned(p->owned, p->first + i));
+}
+
 /// Of the panel of keys at `i`, what share number `share` of `shares` is to fetch.
 BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share, int64_t shares) {
     for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += shares)
-        if (i + l < p->count) fetch_entry(&p->keys, entry_of(p->pages, p->page_shift, p->first + i + l));
+        if (i + l < p->count) fetch_entry(&p->keys, key_entry(p, i + l));
 }
 
 /// FP8 keys, group by group: the scales are factors of the panel's lanes.
@@ -28,8 +33,7 @@ static void pack_scaled_keys(const braid_lane *keys, const char *rows[16], int64
 static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, float *panel) {
     const char *rows[16];
     for (int64_t l = 0; l < 16; l++) {
-        int64_t position = p->first + i + at_most(l, lanes - 1);
-        rows[l] = entry_at(&p->keys, entry_of(p->pages, p->page_shift, position));
+        rows[l] = entry_at(&p->keys, key_entry(p, i + at_most(l, lanes - 1)));
     }
     if (p->keys.dtype == BRAID_FP8) pack_scaled_keys(&p->keys, rows, lanes, panel);
     else pack_rows(p->keys.dtype, rows, lanes, p->keys.width, splat(0), panel);

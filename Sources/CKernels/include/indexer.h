@@ -3,7 +3,8 @@
 
 #include "types.h"
 
-/// `scores[r, i] = sum over heads h of weights[r, h] * max(0, q[r, h] . key[first + i])`, for `count` positions.
+/// `scores[r, i] = sum over heads h of weights[r, h] * max(0, q[r, h] . key[p(first + i)])`, for `count` numbers of
+/// positions, p(i) being the position number i of those owned: a score depends on nothing else.
 ///
 /// Order: each dot is one chain over the dimension ascending from +0 (`a = fma(q, k, a)`); the heads are one chain
 /// ascending from +0 (`s = fma(weight, relu(a), s)`; relu(NaN) = NaN). Nothing is masked here: a caller asks for as
@@ -15,6 +16,7 @@ typedef struct {
     braid_lane keys;
     const int32_t *pages;
     int32_t page_shift;
+    braid_ownership owned;
     int64_t first, count;
     float *scores;          // [m, scores_stride]
     int64_t scores_stride;

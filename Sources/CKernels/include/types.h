@@ -46,3 +46,13 @@ static inline int64_t braid_entry_bytes(braid_dtype dtype, int64_t width, int64_
     if (dtype == BRAID_FP8) return braid_scales_offset(width) + (width + group - 1) / group * 4;
     return width * (dtype == BRAID_F32 ? 4 : 2);
 }
+
+/// Which positions of a request somebody owns: runs of `unit`, dealt in turn over `ranks`. All of them: (1, 1, 0).
+typedef struct {
+    int64_t ranks, unit, rank;
+} braid_ownership;
+
+/// The position of the owned number `i`.
+static inline int64_t braid_owned(braid_ownership o, int64_t i) {
+    return o.ranks == 1 ? i : (i / o.unit * o.ranks + o.rank) * o.unit + i % o.unit;
+}

@@ -48,8 +48,9 @@ struct Attention {
         _ = try seat.finish(stored)
         var selection: Selection?
         if let index { selection = try ContextAttention.select(index, layer: layer, step, seat) }
-        let attended = ContextAttention.attend(
-            query, heads: heads.count, scale: configuration.softmaxScale, selection, layer: layer, step, seat)
+        let attended = try ContextAttention.attend(
+            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: index?.topK, layer: layer,
+            step, seat)
         return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
     }
 

@@ -20,25 +20,51 @@ package struct Selection {
     }
 }
 
+/// Positions of a request that somebody owns: runs of `unit`, dealt in turn over `ranks`.
+package struct OwnedPositions: Sendable, Equatable {
+    package let ranks: Int
+    package let unit: Int
+    package let rank: Int
+
+    package init(ranks: Int, unit: Int, rank: Int) {
+        precondition(ranks > 0 && unit > 0 && (0..<ranks).contains(rank), "rank \(rank) of \(ranks)")
+        self.ranks = ranks
+        self.unit = unit
+        self.rank = rank
+    }
+
+    package static let all = OwnedPositions(ranks: 1, unit: 1, rank: 0)
+
+    /// The position of the owned number `index`.
+    package func position(_ index: Int) -> Int { Int(braid_owned(kernelValue, Int64(index))) }
+
+    package func contains(_ position: Int) -> Bool { position / unit % ranks == rank }
+
+    var kernelValue: braid_ownership { braid_ownership(ranks: Int64(ranks), unit: Int64(unit), rank: Int64(rank)) }
+}
+
 extension Kernels {
-    /// Scores of the lightning indexer for positions `0 ..< scores.columns` of one request; nothing is masked.
+    /// Scores of the lightning indexer for the first `scores.columns` owned positions of one request; nothing is masked.
     ///
     /// - Parameters:
     ///   - q: `[rows, heads * width]`, packed.
     ///   - weights: `[rows, heads]`, packed, scale factors included.
     ///   - scores: `[rows, positions]`.
     package func indexScores(
-        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, into scores: View, _ scratch: Scratch
+        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, owned: OwnedPositions = .all, into scores: View,
+        _ scratch: Scratch
     ) {
         precondition(q.stride == q.columns && q.columns == weights.columns * keys.width, "index queries \(q.shape)")
         precondition(weights.stride == weights.columns && weights.rows == q.rows && scores.rows == q.rows)
         precondition(keys.width <= Self.maximumIndexWidth, "index keys of \(keys.width)")
-        precondition(scores.columns <= pages.capacity, "scoring \(scores.columns) of \(pages.capacity) positions")
+        let last = scores.columns == 0 ? -1 : owned.position(scores.columns - 1)
+        precondition(last < pages.capacity, "position \(last) of \(pages.capacity)")
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_index_scores(
             m: Int64(q.rows), heads: Int64(weights.columns), q: q.base, weights: weights.base, keys: keys.kernelValue,
-            pages: pages.pages.base, page_shift: Int32(pages.shift), first: 0, count: Int64(scores.columns),
+            pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: 0,
+            count: Int64(scores.columns),
             scores: scores.base, scores_stride: Int64(scores.stride),
             scratch: scratch.take(Float.self, Int(BRAID_INDEX_SCRATCH)))
         unsafe table.index_scores(&p)
@@ -63,12 +89,16 @@ extension Kernels {
     /// - Parameters:
     ///   - q: `[rows, heads * (latent + rope)]`.
     ///   - positions: the rows' own positions; without a selection row r sees `0 ... positions[r]`.
+    ///   - classes: keys at positions `p mod classes.count == classes.index` only; the count divides 8. Partial results
+    ///     of all of them, merged by `mergeAttention` in the order of reversed bits, are the bits of one call.
     ///   - out: `[rows, heads * latent]`.
     ///   - logSumExp: `[rows, heads]`, packed.
     package func attention(
         _ q: View, heads: Int, scale: Float, latent: CacheLane, rope: CacheLane, _ pages: PageMap, positions: Indices,
-        selection: Selection?, into out: View, logSumExp: View, _ scratch: Scratch
+        selection: Selection?, classes: (count: Int, index: Int) = (1, 0), into out: View, logSumExp: View,
+        _ scratch: Scratch
     ) {
+        precondition(8 % classes.count == 0 && (0..<classes.count).contains(classes.index), "class \(classes)")
         precondition(latent.width <= Self.maximumLatentWidth && rope.width <= Self.maximumRopeWidth)
         precondition(q.rows == positions.count, "\(positions.count) positions for \(q.rows) rows")
         precondition(q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
@@ -85,9 +115,25 @@ extension Kernels {
             m: Int64(q.rows), heads: Int64(heads), q: q.base, q_stride: Int64(q.stride), scale: scale,
             latent: latent.kernelValue, rope: rope.kernelValue, pages: pages.pages.base, page_shift: Int32(pages.shift),
             positions: positions.base, selected: selection?.positions.base,
-            selected_stride: Int64(selection?.stride ?? 0), selected_count: selection?.counts.base, class_stride: 1,
-            class_offset: 0, out: out.base, out_stride: Int64(out.stride), lse: logSumExp.base,
+            selected_stride: Int64(selection?.stride ?? 0), selected_count: selection?.counts.base,
+            class_stride: Int32(classes.count), class_offset: Int32(classes.index), out: out.base,
+            out_stride: Int64(out.stride), lse: logSumExp.base,
             scratch: scratch.take(Float.self, Int(floats)))
         unsafe table.attention(&p)
+    }
+
+    /// Merges results of the same rows over two sets of keys: `a` becomes the result over both. All packed.
+    ///
+    /// - Parameters:
+    ///   - a: `[rows, heads * width]`, and its log-sum-exp `[rows, heads]`.
+    package func mergeAttention(_ a: View, _ aLogSumExp: View, with b: View, _ bLogSumExp: View) {
+        let heads = aLogSumExp.columns
+        precondition(a.rows == b.rows && a.columns == b.columns && heads > 0 && a.columns % heads == 0)
+        precondition(aLogSumExp.rows == a.rows && bLogSumExp.rows == a.rows && bLogSumExp.columns == heads)
+        precondition(a.isPacked && b.isPacked && aLogSumExp.isPacked && bLogSumExp.isPacked, "merging unpacked rows")
+        var p = unsafe braid_merge(
+            m: Int64(a.rows), heads: Int64(heads), width: Int64(a.columns / heads), a: a.base, a_lse: aLogSumExp.base,
+            b: b.base, b_lse: bLogSumExp.base)
+        unsafe table.merge_attention(&p)
     }
 }
