@@ -19,6 +19,7 @@ package struct LayoutMatrix: Sendable {
             .flatMap { Self.withExperts($0, shape) }
             .flatMap { Self.withDense($0, shape) }
             .flatMap { Self.withStages($0, shape) }
+            .flatMap { Self.withOwnership($0) }
             .flatMap { layout in
                 layout.context > 1 ? strategies.map { layout.with(\.strategy, $0) } : [layout]
             }
@@ -53,6 +54,15 @@ package struct LayoutMatrix: Sendable {
     private static func withDense(_ layout: ParallelConfiguration, _ shape: ModelShape) -> [ParallelConfiguration] {
         layout.tensor > 1 && shape.feedForwardWidths.allSatisfy { ModelShape.shares($0, over: layout.tensor) }
             ? [layout, layout.with(\.denseTensor, layout.tensor)] : [layout]
+    }
+
+    /// Keys divided among all sizes of sets of ranks, token by token and in pairs.
+    private static func withOwnership(_ layout: ParallelConfiguration) -> [ParallelConfiguration] {
+        divisors(of: layout.context * layout.tensor).flatMap { ranks in
+            ranks == 1
+                ? [layout]
+                : [1, 2].map { layout.with(\.ownership, PageOwnership(ranks: ranks, unit: $0, leastKeys: 1)) }
+        }
     }
 
     /// Stages of nearly equal length, and one long one behind short ones.

@@ -1,6 +1,6 @@
 extension ParallelConfiguration {
     /// A short name from which `init(notation:for:)` makes the same layout again, such as
-    /// `pp2:1,3 dp2 cp4 tp2 ep8 etp2 dense2 zigzag alltoall`. Degrees of 1 and what makes no difference are left out;
+    /// `pp2:1,3 dp2 cp4 tp2 ep8 etp2 dense2 dcp8:2 zigzag alltoall`. Degrees of 1 and what makes no difference are left out;
     /// without `ep` and `etp` every rank has all experts of its layers.
     package var notation: String {
         var words: [String] = []
@@ -10,6 +10,9 @@ extension ParallelConfiguration {
             ("dense", denseTensor),
         ]
         words += degrees.filter { $0.1 > 1 }.map { "\($0.0)\($0.1)" }
+        if ownership.ranks > 1 {
+            words.append("dcp\(ownership.ranks)" + (ownership.unit > 1 ? ":\(ownership.unit)" : ""))
+        }
         if context > 1 { words.append(strategy.rawValue) }
         if stageRanks > 1 && !replicatesExperts { words.append(exchange == .gathered ? "gathered" : "alltoall") }
         return words.isEmpty ? "one" : words.joined(separator: " ")
@@ -35,6 +38,9 @@ extension ParallelConfiguration {
             && shape.expertTensor(expert: expert, ranks: stageRanks) == expertTensor
         if !isWhole && !isDivided {
             throw NotationError("\(stageRanks) ranks cannot divide the experts into ep\(expert) etp\(expertTensor)")
+        }
+        if context * tensor % ownership.ranks != 0 {
+            throw NotationError("cp\(context) tp\(tensor) ranks do not divide into sets of dcp\(ownership.ranks)")
         }
         let canShare = shape.feedForwardWidths.allSatisfy { ModelShape.shares($0, over: denseTensor) }
         if denseTensor != 1 && (denseTensor != tensor || !canShare) {
@@ -67,13 +73,21 @@ extension ParallelConfiguration {
             pipeline = value
             if parts.count > 1 { stageLayers = try Self.layers(String(parts[1])) }
             return
+        case "dcp":
+            let unit = parts.count > 1 ? Int(parts[1]) : 1
+            guard let unit, (1...65_536).contains(unit) else {
+                throw NotationError("'\(word)' has no number of tokens behind the colon")
+            }
+            // Queries travel in short contexts too, for what has a name is to be verified.
+            ownership = PageOwnership(ranks: value, unit: unit, leastKeys: 1)
         case "dp" where parts.count == 1: data = value
         case "cp" where parts.count == 1: context = value
         case "tp" where parts.count == 1: tensor = value
         case "ep" where parts.count == 1: expert = value
         case "etp" where parts.count == 1: expertTensor = value
         case "dense" where parts.count == 1: denseTensor = value
-        default: throw NotationError("'\(word)' is no part of a layout; there are pp, dp, cp, tp, ep, etp and dense")
+        default:
+            throw NotationError("'\(word)' is no part of a layout; there are pp, dp, cp, tp, ep, etp, dense and dcp")
         }
     }
 

@@ -37,6 +37,7 @@ extension ParallelRequest {
             let arranged = ranks.map { arrangeAttention($0) } ?? false
             if let ranks { divideExperts(ranks, arranged: arranged) }
             if arranged { divideDense() }
+            if arranged { divideKeys() }
         }
 
         /// How much is wrong.
@@ -60,7 +61,7 @@ extension ParallelRequest {
         private func fault(of size: Size, _ value: Int) -> String? {
             guard (1...maxRanks).contains(value) else { return "\(value) is not between 1 and \(maxRanks)" }
             switch size {
-            case .ranks, .data, .context: return nil
+            case .ranks, .data, .context, .ownership: return nil
             case .expert where shape.experts % value != 0:
                 return "\(shape.experts) experts do not divide evenly over \(value) ranks"
             case .dense:
@@ -77,9 +78,12 @@ extension ParallelRequest {
             guard origin == .expert else { return request.tpSize }
             guard sound(.data, .context) else { return nil }
             let data = request.attnDPSize ?? 1
+            // Keys divided among so many ranks need so many: without other wishes they share the rows too.
+            let contextOrigin = request.attnCPSize == nil && request.dcpSize != nil ? Size.ownership : .context
+            if contextOrigin == .ownership { request.attnCPSize = request.dcpSize }
             let rows = data * (request.attnCPSize ?? 1)
             if rows > maxRanks {
-                refuse(.context, "with attn_dp_size \(data) it needs \(rows) ranks, and \(maxRanks) is the most")
+                refuse(contextOrigin, "with attn_dp_size \(data) it needs \(rows) ranks, and \(maxRanks) is the most")
                 return nil
             }
             let expert = request.epSize ?? 1
@@ -194,6 +198,18 @@ extension ParallelRequest {
             configuration.expert = expert
             configuration.expertTensor = expertTensor
             return configuration
+        }
+
+        private mutating func divideKeys() {
+            guard sound(.ownership), let owners = request.dcpSize else { return }
+            let ranks = configuration.context * configuration.tensor
+            guard ranks % owners == 0 else {
+                return refuse(
+                    .ownership, "the \(ranks) ranks of a data group do not divide evenly into sets of \(owners)")
+            }
+            configuration.ownership = PageOwnership(
+                ranks: owners, unit: min(max(request.dcpInterleave ?? 1, 1), 65_536),
+                leastKeys: max(request.dcpMinKeys ?? PageOwnership().leastKeys, 0))
         }
 
         private mutating func divideDense() {

@@ -10,6 +10,12 @@ package struct ParallelRequest: Sendable, Equatable {
     /// attention does, every rank keeps all experts.
     package var epSize: Int?
     package var ppSize: Int?
+    /// Ranks among which a request's keys are divided, of those that share a data group.
+    package var dcpSize: Int?
+    /// Consecutive tokens whose keys one of them owns.
+    package var dcpInterleave: Int?
+    /// Keys a request has, at least, before its queries go to them.
+    package var dcpMinKeys: Int?
     /// 1, or the attention's tensor degree; by default the latter where the widths divide.
     package var moeDenseTPSize: Int?
     /// Layers of each stage, by default as even as can be; as many numbers as there are stages.
@@ -31,6 +37,7 @@ package struct ParallelRequest: Sendable, Equatable {
         case expert = "ep_size"
         case dense = "moe_dense_tp_size"
         case pipeline = "pp_size"
+        case ownership = "dcp_size"
 
         fileprivate var path: WritableKeyPath<ParallelRequest, Int?> {
             switch self {
@@ -40,6 +47,7 @@ package struct ParallelRequest: Sendable, Equatable {
             case .expert: \.epSize
             case .dense: \.moeDenseTPSize
             case .pipeline: \.ppSize
+            case .ownership: \.dcpSize
             }
         }
     }
@@ -99,7 +107,7 @@ package struct ParallelRequest: Sendable, Equatable {
     package func resolve(for shape: ModelShape, maxRanks: Int = 64) throws(Refusal) -> ParallelConfiguration {
         precondition(maxRanks > 0)
         let derivation = Derivation(self, shape, maxRanks: maxRanks)
-        var found = problems
+        var found = problems + ownershipProblems
         // A size is repaired next to what is right: another wrong one says nothing about what was meant.
         var right = self
         for violation in derivation.violations { right[violation.size] = nil }
@@ -117,6 +125,16 @@ package struct ParallelRequest: Sendable, Equatable {
         }
         guard found.isEmpty else { throw Refusal(problems: found) }
         return derivation.configuration
+    }
+
+    private var ownershipProblems: [Problem] {
+        let ranges = [("dcp_interleave", dcpInterleave, 1...65_536), ("dcp_min_keys", dcpMinKeys, 0...16_777_216)]
+        return ranges.compactMap { name, value, legal in
+            guard let value, !legal.contains(value) else { return nil }
+            return Problem(
+                parameter: name, message: "\(value) is not between \(legal.lowerBound) and \(legal.upperBound)",
+                given: value, legal: [value < legal.lowerBound ? legal.lowerBound : legal.upperBound])
+        }
     }
 
     /// The values that repair a size here, of those the ones that go best with what is right.

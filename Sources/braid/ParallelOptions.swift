@@ -52,6 +52,20 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     var ppLayerPartition: LayerCounts?
 
     @Option(
+        name: [.customLong("dcp-size"), .customLong("dcp"), .customLong("decode-context-parallel-size")],
+        help: """
+            Ranks among which each request's keys are divided when its queries go to the keys: where a step has few rows \
+            of long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
+            """)
+    var dcpSize: [Int] = []
+
+    @Option(help: "Consecutive tokens whose keys one rank owns. 1, the default, keeps one rank's bits.")
+    var dcpInterleave: Int?
+
+    @Option(help: "Keys a request has, at least, before its queries go to them. Default: 1024.")
+    var dcpMinKeys: Int?
+
+    @Option(
         help: """
             Ranks that share a dense layer's feed-forward and the shared experts: 1, or those that share the heads \
             (the default where the widths divide).
@@ -92,6 +106,9 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         request.attnDPSize = agreed("attn_dp_size", attnDpSize + (enableDpAttention ? dpSize : []))
         request.epSize = agreed("ep_size", epSize)
         request.ppSize = agreed("pp_size", ppSize)
+        request.dcpSize = agreed("dcp_size", dcpSize)
+        request.dcpInterleave = dcpInterleave
+        request.dcpMinKeys = dcpMinKeys
         request.moeDenseTPSize = agreed("moe_dense_tp_size", moeDenseTpSize)
         request.strategy = agreed("cp_strategy", cpStrategy)
         request.exchange = agreed("moe_a2a_backend", moeA2aBackend)

@@ -54,6 +54,9 @@ import Testing
             request.moeDenseTPSize = layout.denseTensor
             request.strategy = layout.strategy
             request.exchange = layout.exchange
+            request.dcpSize = layout.ownership.ranks
+            request.dcpInterleave = layout.ownership.unit
+            request.dcpMinKeys = layout.ownership.leastKeys
             var resolved = try request.resolve(for: shape)
             if layout.replicatesExperts && layout.expertTensor == 1 && layout.expert == 1 { resolved.expertTensor = 1 }
             #expect(resolved == layout)
@@ -68,8 +71,10 @@ import Testing
         #expect(Set(here.map(\.stageLayers)) == [nil, [1, 3]])
         #expect(Set(here.map(\.denseTensor)) == [1, 2])
         #expect(Set(here.map { [$0.expert, $0.expertTensor] }) == [[1, 1], [1, 4], [2, 2], [4, 1]])
-        // Divided experts: 3 divisions × 2 exchanges; whole: 1. Times strategies, dense degrees and stages.
-        #expect(here.count == (3 * 2 + 1) * 3 * 2 * 2)
+        #expect(
+            Set(here.map { [$0.ownership.ranks, $0.ownership.unit] }) == [[1, 1], [2, 1], [2, 2], [4, 1], [4, 2]])
+        // Divided experts: 3 divisions × 2 exchanges; whole: 1. Times strategies, dense degrees, stages and ownerships.
+        #expect(here.count == (3 * 2 + 1) * 3 * 2 * 2 * 5)
     }
 
     @Test func `has only the strategies and exchanges it is given`() {

@@ -63,6 +63,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         // Otherwise hardly any would be legal.
         if number % 8 > 2 { request.ppSize = nil }
         if number % 3 != 0 { request.moeDenseTPSize = nil }
+        if number % 4 != 0 { request.dcpSize = nil }
         if number % 7 < 3 { request.ppLayerPartition = partitions[draw(below: partitions.count)] }
         request.contextFillsRanks = number % 5 == 0
         return request
@@ -99,6 +100,19 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         let wide = try resolve([.data: 2, .context: 4, .expert: 2])
         #expect((wide.stageRanks, wide.tensor, wide.expert, wide.expertTensor) == (8, 1, 2, 4))
         #expect(try resolve([.data: 2, .context: 3]).stageRanks == 6)
+    }
+
+    @Test func `of divided keys alone has so many context ranks`() throws {
+        let keys = try resolve([.ownership: 4])
+        #expect((keys.context, keys.tensor, keys.ownership) == (4, 1, PageOwnership(ranks: 4)))
+        #expect(try resolve([.ranks: 8, .context: 2, .ownership: 4]).ownership.ranks == 4)
+        let found = problems(request([.ranks: 8, .context: 4, .data: 2, .ownership: 8]), deepSeek)
+        #expect(found.map(\.parameter) == ["dcp_size"] && found[0].legal == [1, 2, 4])
+        var wish = request([.ownership: 2])
+        (wish.dcpInterleave, wish.dcpMinKeys) = (0, -1)
+        #expect(problems(wish, deepSeek).map(\.parameter) == ["dcp_interleave", "dcp_min_keys"])
+        (wish.dcpInterleave, wish.dcpMinKeys) = (2, 7)
+        #expect(try wish.resolve(for: deepSeek).ownership == PageOwnership(ranks: 2, unit: 2, leastKeys: 7))
     }
 
     @Test func `fills the ranks with context when asked`() throws {
@@ -267,7 +281,9 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             if configuration.stageLayers != nil { partitioned += 1 }
             expectEquations(configuration, shape)
             #expect(configuration.stageLayers == request.ppLayerPartition)
-            if request.epSize == nil && slices(of: shape.heads * shape.valueWidth) % configuration.tensor == 0 {
+            if request.epSize == nil && configuration.ownership.classes != nil
+                && slices(of: shape.heads * shape.valueWidth) % configuration.tensor == 0
+            {
                 #expect(configuration.keepsBits(for: shape), "\(configuration)")
             }
             for size in ParallelRequest.Size.allCases where request[size] != nil {
@@ -285,6 +301,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         case .expert: configuration.expert
         case .dense: configuration.denseTensor
         case .pipeline: configuration.pipeline
+        case .ownership: configuration.ownership.ranks
         }
     }
 
@@ -296,6 +313,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         let shared = configuration.expert * configuration.expertTensor
         #expect(shared == (configuration.replicatesExperts ? 1 : ranks), "\(configuration)")
         #expect(shape.heads % configuration.tensor == 0)
+        #expect(configuration.context * configuration.tensor % configuration.ownership.ranks == 0)
         #expect(shape.experts % configuration.expert == 0)
         for (width, degree) in [
             (shape.expertWidth, configuration.expertTensor), (shape.denseWidth, configuration.denseTensor),
@@ -312,7 +330,8 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             (shape.expertWidth, configuration.expertTensor), (shape.denseWidth, configuration.denseTensor),
             (shape.sharedWidth, configuration.denseTensor),
         ]
-        #expect(configuration.keepsBits(for: shape) == sums.allSatisfy { slices(of: $0) % $1 == 0 })
+        let keepsSums = sums.allSatisfy { slices(of: $0) % $1 == 0 }
+        #expect(configuration.keepsBits(for: shape) == (keepsSums && 8 % configuration.ownership.ranks == 0))
     }
 
     /// An independent count: every way to give all four sizes of a stage, judged by the rules as they are written.
