@@ -492,7 +492,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             }
             if number == shapes.count - 1 { continue }
             var request = original
-            for _ in 0..<2 * (ParallelRequest.Size.allCases.count + 1) {
+            for _ in 0..<4 * (ParallelRequest.Size.allCases.count + 1) {
                 guard let problem = problems(request, shape).first else { break }
                 request = try repair(request, problem)
             }
