@@ -63,7 +63,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// All problems, each a sentence with the nearest legal value; empty when the configuration can be used.
     package func validate(for model: any Model) -> [String] {
         var problems = rangeProblems(for: model)
-        if pageSize & (pageSize - 1) != 0 {
+        if pageSize > 0, pageSize & (pageSize - 1) != 0 {
             problems.append("--page-size: \(pageSize) is not a power of two; try 64")
         }
         if let kernels, Kernels(kernels) == nil {

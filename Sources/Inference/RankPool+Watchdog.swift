@@ -6,8 +6,16 @@ extension RankPool {
     /// Waits until there may be something to take, and looks after the ranks meanwhile.
     func waitForProgress() {
         guard failure == nil, state.withLock({ !$0.pending.isEmpty }) else { return progress.wait() }
-        let seconds = min(1, Double(patience) * 1e-9 / 4)
-        if progress.wait(timeout: .now() + seconds) == .timedOut { watch() }
+        let interval = min(1_000_000_000, patience / 4)
+        _ = progress.wait(timeout: .now() + .nanoseconds(Int(interval)))
+        // Also where requests come and go all the time and the wait never ends by itself.
+        let isDue = state.withLock { state in
+            let now = Meter.now()
+            guard now >= state.lastWatch + interval else { return false }
+            state.lastWatch = now
+            return true
+        }
+        if isDue { watch() }
     }
 
     /// Raises the alarm if a step's ranks make no progress: in the name of those the others wait for.
@@ -21,9 +29,11 @@ extension RankPool {
         progress.signal()
     }
 
-    /// The ranks that keep the first step on its way from ending, if none of them has done anything for too long.
+    /// The ranks that keep the first step that is not complete from ending, if none of them has done anything for too long.
     private func lateRanks() -> [(rank: Int, moment: Pulse.Moment)]? {
-        let first = state.withLock { $0.pending.first }
+        let first = state.withLock { state in
+            state.pending.first { $0.reports.count < configuration.world }
+        }
         guard let first else { return nil }
         let came = Set(first.reports.map(\.rank))
         let absent = pulses.indices.filter { !came.contains($0) }.map { (rank: $0, moment: pulses[$0].moment) }

@@ -30,6 +30,8 @@ package final class RankPool: Sendable {
         /// Steps on their way, in the order in which they were given.
         var pending: [Pending] = []
         var ledger: RankLedger
+        /// When the watchdog looked last, in the meter's nanoseconds.
+        var lastWatch: UInt64 = 0
     }
 
     struct Pending {

@@ -61,8 +61,9 @@ package final class Pulse: Sendable {
     }
 
     func endWait() {
-        awaited.store(0, ordering: .releasing)
+        // In this order: nobody may see a rank that is busy since it began to wait.
         since.store(Meter.now(), ordering: .releasing)
+        awaited.store(0, ordering: .releasing)
     }
 
     private static func address(_ name: StaticString) -> UInt { unsafe UInt(bitPattern: name.utf8Start) }

@@ -38,6 +38,25 @@ import Testing
         #expect(failures.allSatisfy { !$0.isTrap })
     }
 
+    @Test func `is noticed also while requests come and go all the time`() async throws {
+        let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2)) {
+            FailingModel($0, rank: 1, .decode, .hang)
+        }
+        let traffic = Task {
+            while !Task.isCancelled {
+                // Aborted at once: each is two signs of life for the coordinator.
+                _ = try? engine.submit(someRequests[1])
+                try? await Task.sleep(for: .milliseconds(20))
+            }
+        }
+        let start = ContinuousClock.now
+        #expect(await outcomes(engine).contains { $0.failure?.contains("no progress for 1 s") ?? false })
+        #expect(ContinuousClock.now - start < .seconds(5))
+        traffic.cancel()
+        await traffic.value
+        engine.stop()
+    }
+
     @Test(arguments: Place.all, [FailingModel.Kind.failure, .hang])
     func `is replaced where that is asked for, and the bits are the same`(
         _ place: Place, _ kind: FailingModel.Kind
