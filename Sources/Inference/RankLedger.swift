@@ -12,6 +12,7 @@ struct RankLedger {
     private struct Book {
         var steps = 0
         var rows = 0
+        var work = Work()
         var busySeconds = 0.0
         var accounts: [Meter.Account] = []
         /// For each account its index among the operations.
@@ -47,6 +48,7 @@ struct RankLedger {
         }
         books[report.rank].steps += 1
         books[report.rank].rows += report.rows
+        books[report.rank].work = report.work
         books[report.rank].busySeconds += report.seconds - spent.values.reduce(0, +)
         books[report.rank].accounts = report.operations
         return spent
@@ -78,6 +80,8 @@ struct RankLedger {
             var status = RankStatus(rank: rank, coordinates: coordinates[rank])
             status.steps = book.steps
             status.rows = book.rows
+            status.keysScored = book.work.scored
+            status.keysAttended = book.work.attended
             status.busySeconds = book.busySeconds
             status.operations = book.accounts.enumerated().map { index, account in
                 var operation = RankStatus.Operation(name: "\(account.name)")

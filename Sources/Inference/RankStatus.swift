@@ -6,6 +6,9 @@ package struct RankStatus: Sendable, Equatable {
     package var steps = 0
     /// Rows it owned.
     package var rows = 0
+    /// Keys its indexer scored, and keys its heads attended to, over rows and layers.
+    package var keysScored = 0
+    package var keysAttended = 0
     /// Spent in steps, collectives not counted.
     package var busySeconds = 0.0
     /// Its collectives, by operation.

@@ -44,6 +44,7 @@ final class RankWorker {
         }
         report.rows = step.own.count
         report.seconds = Double(Meter.now() - began) * 1e-9
+        report.work = seat.work
         report.operations = seat.meter.accounts.map { $0 }
         report.records = recorder?.take()
         report.spans = trace?.take() ?? []

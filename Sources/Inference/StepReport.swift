@@ -9,6 +9,8 @@ package struct StepReport: Sendable {
     package var rows = 0
     /// From its first instruction to its last, waiting included.
     package var seconds = 0.0
+    /// The keys it looked at, since the start.
+    package var work = Work()
     /// Its collectives, since the start.
     package var operations: [Meter.Account] = []
     /// What it did when, when it was asked to.

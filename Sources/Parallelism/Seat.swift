@@ -13,7 +13,7 @@ package final class Seat {
     package let scratch: Scratch
     package let meter = Meter()
     private let pulse: Pulse
-    package let work = Work()
+    package var work = Work()
     private let stage: Int
     /// By the axes' raw value.
     private let circles: [Circle?]

@@ -1,8 +1,8 @@
-/// How many keys a rank looked at since the start, summed over rows and layers. One thread writes it.
-package final class Work {
+/// How many keys a rank looked at since the start, summed over rows and layers.
+package struct Work: Sendable, Equatable {
     /// By the indexer.
     package var scored = 0
-    /// By attention, for all of its heads.
+    /// By attention, once for all of the rank's heads.
     package var attended = 0
 
     package init() {}

@@ -8,6 +8,8 @@ extension MetricsPage {
         let totals: [(String, String, (RankStatus) -> Double)] = [
             ("rank_steps_total", "Steps this rank took part in.", { Double($0.steps) }),
             ("rank_rows_total", "Rows this rank owned.", { Double($0.rows) }),
+            ("rank_keys_scored_total", "Keys the indexer scored, over rows and layers.", { Double($0.keysScored) }),
+            ("rank_keys_attended_total", "Keys attended to, over rows and layers.", { Double($0.keysAttended) }),
             ("rank_busy_seconds_total", "Time in steps, collectives not counted.", { $0.busySeconds }),
             ("rank_collective_seconds_total", "Time in collectives.", { $0.collectiveSeconds }),
         ]

@@ -34,6 +34,52 @@ import Testing
         return (Array(scores.joined()).map { [$0] }, records, pool.status)
     }
 
+    /// What each rank looked at for the last token of a golden prompt.
+    private static func work(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration) throws
+        -> (scored: [Int], attended: [Int])
+    {
+        var configuration = EngineConfiguration()
+        configuration.maxTotalTokens = 1024
+        configuration.parallel = parallel
+        let pool = RankPool(model, configuration)
+        defer { pool.stop() }
+        let tokens = golden.prompt
+        var before: [RankStatus] = []
+        for (step, range) in [0..<tokens.count - 1, tokens.count - 1..<tokens.count].enumerated() {
+            before = pool.status
+            let pages = (0..<Int32((range.upperBound + 63) / 64)).map { $0 }
+            let chunk = StepPlan.Chunk(
+                request: 1, tokens: Array(tokens[range]), start: range.lowerBound, pages: pages)
+            _ = try pool.run(StepPlan(number: step, chunks: [chunk]))
+        }
+        let after = pool.status
+        return (
+            zip(before, after).map { $1.keysScored - $0.keysScored },
+            zip(before, after).map { $1.keysAttended - $0.keysAttended }
+        )
+    }
+
+    @Test(arguments: ["v3", "v32"], [2, 4, 8])
+    func `share each row's keys evenly`(name: String, ranks: Int) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load()
+        let layers = model.configuration.layers
+        let one = try Self.work(golden, model, ParallelConfiguration())
+        #expect(one.attended[0] > 0 && (one.scored[0] > 0) == (name == "v32"))
+        let parallel = ParallelConfiguration(
+            context: ranks, ownership: PageOwnership(ranks: ranks, leastKeys: 1))
+        let many = try Self.work(golden, model, parallel)
+        #expect(many.scored.reduce(0, +) == one.scored[0])
+        #expect(many.attended.reduce(0, +) == one.attended[0])
+        // Runs of one token: a rank has one key more than another at most, in each layer.
+        #expect(many.scored.max()! - many.scored.min()! <= layers)
+        // Which of the keys are selected is the model's choice; where all are, it is as even.
+        if name == "v3" { #expect(many.attended.max()! - many.attended.min()! <= layers) }
+        // Without owners one rank does it all.
+        let undivided = try Self.work(golden, model, ParallelConfiguration(context: ranks))
+        #expect(undivided.attended.filter { $0 > 0 } == one.attended)
+    }
+
     @Test(arguments: Golden.cases, [1, 2, 3])
     func `give one rank's bits`(name: String, rows: Int) throws {
         let golden = try Golden(name)
