@@ -31,6 +31,7 @@ CLEAR_ROUNDING = 5e-7  # of the largest value with the same scale
 CLEAR_TOKEN = 1e-2  # between the logprobs of the best and the second token
 SELF_AGREEMENT = 1e-5  # between two code paths of the source, in logits of size about 5
 NEW_TOKENS = 16
+GUESSES = 3
 
 
 @dataclasses.dataclass
@@ -47,6 +48,7 @@ class Case:
     shards: int = 1
     newer_keys: bool = False
     rounded_cache: bool = False
+    guesses: bool = False
 
     def new_cache(self, model):
         """What a forward is given: nothing, or an empty cache that rounds."""
@@ -98,12 +100,25 @@ CASES = {
                    q_lora_rank=24, kv_lora_rank=150, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
                    index_n_heads=8, index_head_dim=32, index_topk=12)),
+    "v3-guesses": Case(
+        why="a next-token block; V3, YaRN, F32",
+        arch="v3", layers=2, prompt=26, rope_scaling=YARN, guesses=True,
+        sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1)),
+    "v32-guesses": Case(
+        why="a next-token block with an indexer of its own, index_topk 12 under a context of 45; BF16 matrices",
+        arch="v32", layers=2, prompt=45, guesses=True, matrices=torch.bfloat16,
+        sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+                   index_n_heads=4, index_head_dim=24, index_topk=12)),
 }
 
 
 def checkpoint(case, seed):
     """(config, tensors to store, (config, tensors) that transformers reads)."""
-    config = make_checkpoint.configuration(case.arch, case.layers, 256, case.sizes, case.rope_scaling)
+    config = make_checkpoint.configuration(case.arch, case.layers, 256, case.sizes, case.rope_scaling, case.guesses)
     config["torch_dtype"] = str(case.matrices).removeprefix("torch.")
     if case.newer_keys:
         theta = config.pop("rope_theta")
@@ -138,8 +153,11 @@ def first_clear_run(case, scratch):
         ids = reference.random_ids(case.prompt, config["vocab_size"], seed)
         new, logprobs, gaps = reference.greedy(model, ids, NEW_TOKENS, lambda: case.new_cache(model))
         cache = case.new_cache(model)
-        with reference.Decisions(model) as decisions:
+        block = reference.next_token_block(model, scratch) if case.guesses else None
+        with reference.Decisions(model, *(block or [])[:1]) as decisions:
             reference.logits(model, ids + new, cache)
+            if block:
+                reference.guesses(model, block, ids, GUESSES)
         run = Run(seed, ids, new, logprobs, gaps, decisions.smallest(),
                   min(cache.closest.values()) if cache else float("inf"))
         if run.is_clear():
@@ -169,6 +187,9 @@ def make(name, case):
         difference = disagreement(case, model, scratch, run)
         make_checkpoint.write_checkpoint(directory / "checkpoint", config, tensors, case.shards)
         stages = reference.stages(model, run.ids, case.new_cache(model))
+        if case.guesses:
+            block = reference.next_token_block(model, scratch)
+            stages["guesses"] = reference.guesses(model, block, run.ids, GUESSES).contiguous()
         save_file(dict(sorted(stages.items())), directory / "stages.safetensors")
     for path in directory.rglob("*.safetensors"):
         path.chmod(0o644)
@@ -207,7 +228,9 @@ Stages: `layers.N.` + `attention_norm`, `query_latent` (after its norm), `latent
 `[row, position]` (-inf where not causal), `selected` `[row, index_topk]` (ascending positions, -1 after the last),
 `attention` (after the output projection, before the residual), `feed_forward_norm`, `gate_experts` (ascending),
 `gate_weights` (same order, scaled), `feed_forward` (before the residual), `output` (the residual stream); and `ids`,
-`final_norm`, `logits`. All `[row, …]`, F32 or I32.
+`final_norm`, `logits`. Where there is a next-token block, `guesses`: its logits of the token after next of every
+position that has a next token, then of {guesses} rows more, fed with their own states and best tokens. All `[row, …]`, F32
+or I32.
 
 | case | what it holds | seed | prompt + new | margins | token gap | other path |
 |---|---|---|---|---|---|---|
@@ -232,7 +255,7 @@ def write_manifest():
             files.append(f"| `{hashlib.sha256(data).hexdigest()}` | {len(data)} | {path.relative_to(GOLDEN)} |")
     (GOLDEN / "MANIFEST.md").write_text(MANIFEST.format(
         transformers=transformers.__version__, torch=torch.__version__, clear=CLEAR_DECISION,
-        rounding=CLEAR_ROUNDING,
+        rounding=CLEAR_ROUNDING, guesses=GUESSES - 1,
         rows="\n".join(rows), files="\n".join(files)))
 
 

@@ -2,8 +2,10 @@
 
 import collections
 import contextlib
+import pathlib
 
 import torch
+from safetensors import safe_open
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
@@ -65,6 +67,61 @@ def random_ids(length, vocabulary, seed):
     return [0] + torch.randint(3, vocabulary, (length - 1,), generator=generator).tolist()
 
 
+def next_token_block(model, directory):
+    """The checkpoint's next-token block: a decoder layer of transformers' own, and the tensors around it."""
+    prefix = f"model.layers.{model.config.num_hidden_layers}."
+    tensors = {}
+    for path in sorted(pathlib.Path(directory).glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                if name.startswith(prefix):
+                    tensors[name.removeprefix(prefix)] = file.get_tensor(name).float()
+    around = {name: tensors.pop(name) for name in ("enorm.weight", "hnorm.weight", "eh_proj.weight",
+                                                   "shared_head.norm.weight")}
+    for copy in ("embed_tokens.weight", "shared_head.head.weight"):
+        tensors.pop(copy, None)
+    expert = "mlp.experts.{}.{}_proj.weight"
+    experts = range(model.config.n_routed_experts)
+    gate_up = [torch.cat([tensors.pop(expert.format(e, part)) for part in ("gate", "up")]) for e in experts]
+    down = [tensors.pop(expert.format(e, "down")) for e in experts]
+    tensors |= {"mlp.experts.gate_up_proj": torch.stack(gate_up), "mlp.experts.down_proj": torch.stack(down)}
+    last = model.model.layers[-1]
+    layer = type(last)(model.config, model.config.num_hidden_layers - 1).float().eval()
+    layer.load_state_dict(tensors)
+    return layer, around
+
+
+@torch.no_grad()
+def guesses(model, block, ids, count):
+    """[len(ids) - 2 + count, vocabulary]: what the next-token block says of the tokens after next, from position 0 on.
+
+    Row i has the model's final state of position i and the token at i + 1. The last `count` - 1 rows have the block's own
+    state of the row before instead, and the token that the row before guesses, the best one.
+    """
+    layer, around = block
+    config, inner = model.config, model.model
+
+    def norm(x, name):
+        return around[name] * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + config.rms_norm_eps))
+
+    states = inner(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[:, :-1]
+    tokens = list(ids[1:])
+    while True:
+        embedded = inner.embed_tokens(torch.tensor([tokens]))
+        x = torch.cat([norm(embedded, "enorm.weight"), norm(states, "hnorm.weight")], -1) @ around["eh_proj.weight"].T
+        rows = torch.arange(len(tokens)).unsqueeze(0)
+        mask = torch.full((1, 1, len(tokens), len(tokens)), torch.finfo(torch.float32).min).triu(1)
+        x = layer(x, attention_mask=mask, position_ids=rows, position_embeddings=inner.rotary_emb(x, position_ids=rows),
+                  past_key_values=None)
+        own = norm(x[0] if isinstance(x, tuple) else x, "shared_head.norm.weight").reshape(1, len(tokens), -1)
+        logits = model.lm_head(own)[0].float()
+        count -= 1
+        if count == 0:
+            return logits
+        tokens.append(int(logits[-1].argmax()))
+        states = torch.cat([states, own[:, -1:]], 1)
+
+
 class Decisions(TorchFunctionMode):
     """Sees every top-k inside indexers and routers while it is entered.
 
@@ -74,12 +131,12 @@ class Decisions(TorchFunctionMode):
     indexer's raw [rows, keys] scores and [rows, k] choices of the last forward.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, *further_layers):
         super().__init__()
         self.margins = collections.defaultdict(list)
         self.index_scores, self.index_choices = {}, {}
         self._inside, self._calls, self._hooks = None, 0, []
-        for layer, block in enumerate(model.model.layers):
+        for layer, block in enumerate([*model.model.layers, *further_layers]):
             for kind, module in (("indexer", getattr(block.self_attn, "indexer", None)),
                                  ("router", getattr(block.mlp, "gate", None))):
                 if module is not None:

@@ -18,6 +18,22 @@ package protocol Model: AnyObject, Sendable {
     ///   the rows that need logits.
     /// - Throws: `GroupFailure` when a rank fails, this one or another.
     func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure)
+    /// Whether it can guess tokens: it has a next-token block.
+    var canGuess: Bool { get }
+    /// Runs the step's own rows through the next-token block, storing its keys. `step.tokens` are the tokens that
+    /// follow the rows. To be called on the ranks of the last stage; traps where `canGuess` is false.
+    ///
+    /// - Parameter states: `[step.own.count, hiddenSize]`, the final-normed states of the own rows, this block's or the
+    ///   model's; they become the block's own, whose logits say which token follows the one in `step.tokens`.
+    /// - Throws: `GroupFailure` when a rank fails, this one or another.
+    func guess(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure)
     /// Logits of some tokens of the vocabulary, `[rows, vocabulary.count]`, from final-normed states.
     func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View)
+}
+
+extension Model {
+    package var canGuess: Bool { false }
+    package func guess(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
+        preconditionFailure("a model without a next-token block was asked to guess")
+    }
 }

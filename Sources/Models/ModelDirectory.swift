@@ -25,16 +25,25 @@ package struct ModelDirectory: Sendable {
 
     /// Maps the weights and builds the model. Nothing is read ahead; pages come in as they are used.
     ///
-    /// - Parameter progress: called with a fraction from 0 to 1.
+    /// - Parameters:
+    ///   - guesses: whether to load the next-token block, for speculative decoding.
+    ///   - progress: called with a fraction from 0 to 1.
+    /// - Throws: `CheckpointError`, also when there is no next-token block to load.
     package func load(
-        _ format: LoadFormat = .auto, progress: (Double) -> Void = { _ in }
+        _ format: LoadFormat = .auto, guesses: Bool = false, progress: (Double) -> Void = { _ in }
     ) throws(CheckpointError) -> DeepSeekModel {
+        if guesses && configuration.nextTokenLayers == 0 {
+            throw CheckpointError(
+                file: path + "/config.json", subject: .key("num_nextn_predict_layers"),
+                problem: "is 0: this checkpoint has no next-token block to guess with",
+                advice: "leave out --speculative-algorithm, or use a checkpoint that has one")
+        }
         let source: WeightSource =
             switch format {
             case .auto: .checkpoint(try WeightIndex(directory: path))
             case .dummy: .dummy(DummyWeights(dtype: configuration.storedType))
             }
-        return try DeepSeekModel(configuration, source) { layer in
+        return try DeepSeekModel(configuration, source, guesses: guesses) { layer in
             progress(Double(layer + 1) / Double(configuration.layers))
         }
     }

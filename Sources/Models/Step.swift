@@ -87,4 +87,11 @@ package struct Step {
         self.cache = cache
         self.recorder = recorder
     }
+
+    /// The same rows with other tokens, and nothing recorded.
+    package func with(tokens: Indices) -> Step {
+        Step(
+            own: own, tokens: tokens, slots: slots, attended: attended, travelling: travelling, outputs: outputs,
+            cache: cache)
+    }
 }

@@ -35,12 +35,37 @@ package final class Forward {
         while logits.count < tokens.count {
             let size = sizes.count > 1 ? sizes.removeFirst() : sizes.first!
             let range = logits.count..<min(tokens.count, size == .max ? .max : logits.count + size)
-            logits += run(Array(tokens[range]), at: range.lowerBound)
+            logits += run(Array(tokens[range]), at: range.lowerBound).logits
         }
         return logits
     }
 
-    private func run(_ tokens: [Int32], at start: Int) -> [[Float]] {
+    /// The next-token block's logits of the token after next, for every token that has a next one, computed in chunks of
+    /// `chunk`; then of further rows, fed with their own states and best tokens, `count` guesses in all behind the last.
+    package func guesses(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
+        var logits: [[Float]] = []
+        var state: [[Float]] = []
+        while logits.count < tokens.count - 1 {
+            let rows = logits.count..<min(tokens.count - 1, chunk == .max ? .max : logits.count + chunk)
+            let states = run(Array(tokens[rows]), at: rows.lowerBound).states
+            let following = Array(tokens[rows.lowerBound + 1..<rows.upperBound + 1])
+            let found = run(following, at: rows.lowerBound, behind: states)
+            logits += found.logits
+            state = [found.states.last!]
+        }
+        for _ in 1..<count {
+            let best = logits.last!.indices.max { logits.last![$0] < logits.last![$1] }!
+            let found = run([Int32(best)], at: logits.count, behind: state)
+            logits += found.logits
+            state = found.states
+        }
+        return logits
+    }
+
+    /// Runs the layers; or, behind given states, the next-token block.
+    private func run(
+        _ tokens: [Int32], at start: Int, behind states: [[Float]]? = nil
+    ) -> (logits: [[Float]], states: [[Float]]) {
         let scratch = seat.scratch
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
@@ -67,12 +92,20 @@ package final class Forward {
         seat.begin(rows: [count])
         let before = braid_allocations()
         do {
-            try model.forward(step, seat, into: hidden)
+            if let states {
+                for (row, values) in states.enumerated() {
+                    for (column, value) in values.enumerated() { hidden[row, column] = value }
+                }
+                try model.guess(step, seat, states: hidden)
+            } else {
+                try model.forward(step, seat, into: hidden)
+            }
         } catch {
             preconditionFailure("a rank alone failed: \(error)")
         }
         model.logits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
         allocations.append(braid_allocations() - before)
-        return (0..<count).map { logits.rows($0..<$0 + 1).elements }
+        func elements(_ view: View) -> [[Float]] { (0..<count).map { view.rows($0..<$0 + 1).elements } }
+        return (elements(logits), elements(hidden))
     }
 }

@@ -9,6 +9,9 @@ package struct Golden: Sendable {
         "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache",
     ]
 
+    /// Those with a next-token block.
+    package static let guessingCases = ["v3-guesses", "v32-guesses"]
+
     package let name: String
     package let directory: ModelDirectory
     package let prompt: [Int32]

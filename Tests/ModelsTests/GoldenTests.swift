@@ -80,6 +80,43 @@ import Testing
     }
 }
 
+@Suite struct `The next-token block` {
+    @Test(arguments: Golden.guessingCases)
+    func `agrees with the independent implementation`(name: String) throws {
+        let golden = try Golden(name)
+        let expected = try #require(golden.rows("guesses"))
+        let forward = Forward(try golden.directory.load(guesses: true), isRecording: false)
+        let actual = forward.guesses(golden.prompt, count: expected.count - golden.prompt.count + 2)
+        try #require(actual.count == expected.count)
+        for row in expected.indices {
+            let difference = `A forward agrees with the independent implementation`.difference(
+                actual[row], expected[row])
+            #expect(difference < 1e-4, "\(name) row \(row)")
+        }
+    }
+
+    @Test(arguments: Golden.guessingCases, CacheType.allCases)
+    func `has bits that do not depend on chunks or the instruction-set level`(name: String, type: CacheType) throws {
+        let golden = try Golden(name)
+        let model = try golden.directory.load(guesses: true)
+        func guesses(_ kernels: Kernels, chunk: Int) -> [[Float]] {
+            Forward(model, cacheType: type, kernels: kernels, isRecording: false)
+                .guesses(golden.prompt, count: 4, chunk: chunk)
+        }
+        let reference = guesses(Kernels(.reference)!, chunk: .max)
+        for kernels in Kernels.available {
+            for chunk in [1, 5, .max] { #expect(guesses(kernels, chunk: chunk) == reference, "\(kernels.level)") }
+        }
+    }
+
+    @Test func `is refused where the checkpoint has none, by the key that says so`() throws {
+        let golden = try Golden("v3")
+        let error = try #require(throws: CheckpointError.self) { try golden.directory.load(guesses: true) }
+        #expect(error.subject == .key("num_nextn_predict_layers"))
+        #expect(error.advice.contains("--speculative-algorithm"))
+    }
+}
+
 @Suite struct `A forward's bits` {
     @Test(arguments: Golden.cases, CacheType.allCases)
     func `do not depend on how the prompt is cut into chunks`(name: String, cacheType: CacheType) throws {

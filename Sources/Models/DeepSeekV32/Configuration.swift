@@ -66,13 +66,15 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     }
 
     /// What the cache keeps of a token.
-    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
+    ///
+    /// - Parameter guesses: whether the next-token block has lanes too, after those of the layers.
+    package func cacheFormat(_ type: CacheType, pageSize: Int, guesses: Bool = false) -> CacheFormat {
         var lanes = [
             CacheFormat.Lane(.latent, as: type, width: latentWidth),
             CacheFormat.Lane(.ropeKey, as: type, width: ropeWidth),
         ]
         if let indexer { lanes.append(.init(.indexKey, as: type, width: indexer.width)) }
-        return CacheFormat(layers: Array(repeating: lanes, count: layers), pageSize: pageSize)
+        return CacheFormat(layers: Array(repeating: lanes, count: layers + (guesses ? 1 : 0)), pageSize: pageSize)
     }
 }
 

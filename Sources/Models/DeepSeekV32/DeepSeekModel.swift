@@ -3,7 +3,7 @@ package import KVCache
 package import Parallelism
 package import Tensors
 
-/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head.
+/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head, and a next-token block where it is wanted.
 package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
     /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
@@ -12,12 +12,16 @@ package final class DeepSeekModel: Model {
     private let layers: [DecoderLayer]
     private let finalNorm: Vector
     private let head: Weight
+    private let nextToken: NextTokenBlock?
     private let frequencies: [Float]
 
-    /// - Parameter progress: called with each layer's number when its weights are in place.
+    /// - Parameters:
+    ///   - guesses: whether to load the next-token block; the configuration must have one.
+    ///   - progress: called with each layer's number when its weights are in place.
     /// - Throws: `CheckpointError` naming the tensor that is missing or does not fit the configuration.
     package init(
-        _ configuration: DeepSeekConfiguration, _ source: WeightSource, progress: (Int) -> Void = { _ in }
+        _ configuration: DeepSeekConfiguration, _ source: WeightSource, guesses: Bool = false,
+        progress: (Int) -> Void = { _ in }
     ) throws(CheckpointError) {
         self.configuration = configuration
         let (vocabulary, hidden) = (configuration.vocabularySize, configuration.hiddenSize)
@@ -30,6 +34,8 @@ package final class DeepSeekModel: Model {
         self.layers = layers
         finalNorm = try source.vector(WeightNames.finalNorm, hidden, dummy: 1)
         head = try source.matrix(WeightNames.head, vocabulary, hidden)
+        precondition(!guesses || configuration.nextTokenLayers > 0, "a model without a next-token block")
+        nextToken = guesses ? try NextTokenBlock(configuration, source, layer: configuration.layers) : nil
         frequencies = configuration.rotary.frequencies
         switch source {
         case .checkpoint(let index): owners = [index]
@@ -42,7 +48,7 @@ package final class DeepSeekModel: Model {
     package var hiddenSize: Int { configuration.hiddenSize }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
-        configuration.cacheFormat(type, pageSize: pageSize)
+        configuration.cacheFormat(type, pageSize: pageSize, guesses: canGuess)
     }
 
     package var parallelShape: ModelShape { configuration.parallelShape }
@@ -52,7 +58,7 @@ package final class DeepSeekModel: Model {
         defer { seat.scratch.reset(to: mark) }
         let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
         try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
-        let angles = StepAngles(of: step) { configuration.rotary.angles(of: $0, frequencies, seat.scratch) }
+        let angles = angles(of: step, seat)
         for number in seat.layers(of: layers.count) {
             try seat.span("layer", number) { () throws(GroupFailure) in
                 try layers[number].forward(residual, angles, step, seat)
@@ -69,6 +75,21 @@ package final class DeepSeekModel: Model {
             let values = hidden.rows(row..<row + 1).elements
             recorder.record(.finalNorm, layer: layers.count, values, of: step.own, row: Int(step.outputs[row]))
         }
+    }
+
+    package var canGuess: Bool { nextToken != nil }
+
+    package func guess(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
+        guard let nextToken else { preconditionFailure("the next-token block was not loaded") }
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        try seat.span("guess", layers.count) { () throws(GroupFailure) in
+            try nextToken.forward(states, embedding: embedding, angles(of: step, seat), step, seat)
+        }
+    }
+
+    private func angles(of step: Step, _ seat: Seat) -> StepAngles {
+        StepAngles(of: step) { configuration.rotary.angles(of: $0, frequencies, seat.scratch) }
     }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
