@@ -25,14 +25,14 @@ package struct Deal: Sendable {
         /// Index among its owner's rows.
         package let row: Int
         package let chunk: Int
-        /// Index among the chunk's output rows.
-        package let place: Int
+        /// Index among the chunk's tokens.
+        package let offset: Int
+        /// The token its logits score, if they do.
+        package let target: Int32?
     }
 
     package init(_ plan: StepPlan, _ configuration: ParallelConfiguration) {
-        self.plan = plan
         var rows: [[Row]] = []
-        var travelling: Set<Int> = []
         for group in 0..<configuration.data {
             let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
             let all = chunks.flatMap { chunk in
@@ -48,15 +48,26 @@ package struct Deal: Sendable {
                     rows.append(own[part].map { all[$0] })
                 }
             }
+        }
+        self.init(plan, rows: rows, configuration)
+    }
+
+    /// - Parameter rows: for each rank of the stage its rows, none of another data group's chunks.
+    init(_ plan: StepPlan, rows: [[Row]], _ configuration: ParallelConfiguration) {
+        self.plan = plan
+        self.rows = rows
+        let ranks = configuration.context * configuration.tensor
+        travelling = (0..<configuration.data).reduce(into: []) { travelling, group in
             travelling.formUnion(
                 Self.travelling(
-                    among: chunks, rows.suffix(configuration.context * configuration.tensor), plan,
-                    configuration.ownership))
+                    among: plan.chunks.indices.filter { plan.chunks[$0].group == group },
+                    rows[group * ranks..<(group + 1) * ranks], plan, configuration.ownership))
         }
-        self.rows = rows
-        self.travelling = travelling
         outputs = rows.map { Self.outputs(among: $0, of: plan) }
     }
+
+    /// Whether the next-token block runs behind the layers.
+    var guesses: Bool { plan.chunks.contains { $0.speculation != nil } }
 
     /// The cost rule. Where every rank reads all the keys of its own rows, a step takes as long as the rank that has most
     /// to read: good where rows are many, bad for a few rows of long contexts. Chunks with fewer rows than there are
@@ -78,14 +89,15 @@ package struct Deal: Sendable {
     }
 
     private static func outputs(among rows: [Row], of plan: StepPlan) -> [Output] {
-        var wanted: [Int: [Int: Int]] = [:]
+        var targets: [Int: [Int: Int32]] = [:]
         return rows.enumerated().compactMap { index, row in
-            let places =
-                wanted[row.chunk]
-                ?? Dictionary(
-                    uniqueKeysWithValues: plan.chunks[row.chunk].outputRows.enumerated().map { ($1, $0) })
-            wanted[row.chunk] = places
-            return places[row.offset].map { Output(row: index, chunk: row.chunk, place: $0) }
+            let chunk = plan.chunks[row.chunk]
+            if targets[row.chunk] == nil {
+                targets[row.chunk] = Dictionary(uniqueKeysWithValues: chunk.score.map { ($0.row, $0.target) })
+            }
+            let target = targets[row.chunk]![row.offset]
+            guard target != nil || chunk.choosingRows.contains(row.offset) else { return nil }
+            return Output(row: index, chunk: row.chunk, offset: row.offset, target: target)
         }
     }
 }

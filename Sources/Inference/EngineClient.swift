@@ -56,6 +56,9 @@ package struct EngineStatus: Sendable, Equatable {
     /// Prompt tokens that were looked for in the cache, and those of them that were found there.
     package var cacheLookupTokens: UInt64 = 0
     package var cacheHitTokens: UInt64 = 0
+    /// Tokens guessed behind each request, and how well.
+    package var guesses = 0
+    package var speculation = SpeculationCount()
     package var steps: UInt64 = 0
     package var isDraining = false
     /// How the ranks share the work, in words.

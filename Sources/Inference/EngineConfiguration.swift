@@ -23,6 +23,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var dynamicChunks = false
     /// Whether a request uses pages that earlier ones with the same beginning have left behind.
     package var prefixCache = true
+    /// Tokens that the model's next-token block guesses behind each request; 0 guesses none.
+    package var guesses = 0
     /// How the ranks share the work.
     package var parallel = ParallelConfiguration()
     /// A rank that makes no progress for so many seconds has failed.
@@ -50,13 +52,15 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.dataGroups = parallel.data
         scheduler.chunkedPrefillSize = chunkedPrefillSize
         let prefill = chunkedPrefillSize == -1 ? min(context, Self.mostRows) : max(chunkedPrefillSize, 1024)
-        scheduler.maxRowsPerStep = prefill + maxRunningRequests
+        scheduler.guesses = guesses
+        scheduler.maxRowsPerStep = prefill + maxRunningRequests * (1 + guesses)
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
         return scheduler
     }
 
     /// Rows of a step, at most: what a row needs of scratch memory is up to a megabyte in the largest models.
     private static let mostRows = 32_768
+    private static let mostGuesses = 15
     /// Slots of the cache are counted in 32 bits.
     private static let mostTokens = Int(Int32.max) - (1 << 16)
 
@@ -65,6 +69,11 @@ package struct EngineConfiguration: Sendable, Equatable {
         var problems = rangeProblems(for: model)
         if pageSize > 0, pageSize & (pageSize - 1) != 0 {
             problems.append("--page-size: \(pageSize) is not a power of two; try 64")
+        }
+        if guesses > 0 && !model.canGuess {
+            problems.append(
+                "--speculative-num-steps: \(guesses) tokens cannot be guessed without a next-token block; the nearest "
+                    + "legal value is 0")
         }
         if let kernels, Kernels(kernels) == nil {
             let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")
@@ -91,6 +100,7 @@ package struct EngineConfiguration: Sendable, Equatable {
             ("--max-running-requests", maxRunningRequests, 1...65_536),
             ("--max-queued-requests", maxQueuedRequests, 1...16_777_216),
             ("--chunked-prefill-size", chunk, 1...Self.mostRows),
+            ("--speculative-num-steps", guesses, 0...Self.mostGuesses),
             ("--watchdog-timeout", watchdogTimeout, 1...1_000_000),
         ]
         return ranges.filter { !$2.contains($1) }.map { name, value, legal in

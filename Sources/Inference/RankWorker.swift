@@ -5,13 +5,13 @@ import Tensors
 
 /// One rank's part of a step: takes its rows, runs its layers once, chooses tokens. One thread.
 final class RankWorker {
-    private let model: any Model
+    let model: any Model
     private let cache: CacheStore
     let seat: Seat
-    private var sampler: Sampler
+    var sampler: Sampler
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
-    private let pageShift: Int
+    let pageShift: Int
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
 
@@ -33,14 +33,16 @@ final class RankWorker {
         let began = Meter.now()
         seat.begin(rows: deal.rows.map(\.count))
         let step = step(for: deal)
-        let hidden = seat.scratch.rows(step.outputs.count, model.hiddenSize)
+        let states = seat.scratch.rows(step.outputs.count, model.hiddenSize)
         var report = StepReport(rank: seat.rank)
         try seat.span("step", deal.plan.number) { () throws(GroupFailure) in
-            try model.forward(step, seat, into: hidden)
+            try model.forward(step, seat, into: states)
             guard seat.isLastStage else { return }
+            var chosen: [Int32?] = []
             try seat.span("choose", deal.plan.number) { () throws(GroupFailure) in
-                report.findings = try choose(deal, hidden: hidden)
+                (report.findings, chosen) = try choose(deal, states)
             }
+            if deal.guesses { report.guesses = try guess(behind: deal, step, states, chosen: chosen) }
         }
         report.rows = step.own.count
         report.seconds = Double(Meter.now() - began) * 1e-9
@@ -51,7 +53,7 @@ final class RankWorker {
         return report
     }
 
-    private func step(for deal: Deal) -> Step {
+    func step(for deal: Deal) -> Step {
         let own = deal.rows[seat.stageRank]
         let scratch = seat.scratch
         let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
@@ -65,14 +67,21 @@ final class RankWorker {
             tokens[at] = chunk.tokens[row.offset]
             slots[at] = maps[row.chunk].slot(of: chunk.start + row.offset)
         }
-        let outputs = scratch.indices(seat.isLastStage ? deal.outputs[seat.stageRank].count : 0)
-        if seat.isLastStage { outputs.copy(deal.outputs[seat.stageRank].map { Int32($0.row) }) }
+        let outputs = outputs(of: deal)
         let first = seat.stageRank - seat.place(along: .tensor)
         let attended = deal.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
             own: rows(own, deal, maps), tokens: tokens, slots: slots, attended: rows(attended, deal, maps),
             travelling: travelling(deal, maps), outputs: outputs, cache: cache,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
+    }
+
+    /// The own rows whose states leave the last layer: all of them where the next-token block needs them.
+    private func outputs(of deal: Deal) -> Indices {
+        let wanted = deal.guesses ? Array(deal.rows[seat.stageRank].indices) : deal.outputs[seat.stageRank].map(\.row)
+        let outputs = seat.scratch.indices(seat.isLastStage ? wanted.count : 0)
+        if seat.isLastStage { outputs.copy(wanted.map { Int32($0) }) }
+        return outputs
     }
 
     /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
@@ -112,28 +121,72 @@ final class RankWorker {
 
     // MARK: - Logits
 
-    /// Scores and samples from the step's hidden states, a few rows of logits at a time: the head is read once for all
-    /// requests of a tile. Every rank computes its part of the vocabulary for all rows; each row's parts then come
-    /// together on one of them.
-    private func choose(_ deal: Deal, hidden: View) throws(GroupFailure) -> [StepReport.Finding] {
-        let counts = seat.scratch.indices(deal.outputs.count)
-        counts.copy(deal.outputs.map { Int32($0.count) })
-        let all = try seat.gather("outputs", along: .stage, hidden, counts: counts)
-        let wanted = deal.outputs.flatMap { $0 }
+    /// Scores and samples from the states of the step's rows.
+    ///
+    /// - Returns: what this rank found, and the token that each of `deal.outputs` chose, where it chose one; those are
+    ///   known to all ranks of the stage where the next-token block needs them.
+    private func choose(_ deal: Deal, _ states: View) throws(GroupFailure) -> ([StepReport.Finding], [Int32?]) {
+        let wanted = Array(deal.outputs.joined())
+        let own = deal.guesses ? pick(deal.outputs[seat.stageRank].map(\.row), of: states) : states
         var findings: [StepReport.Finding] = []
+        let chosen = try readLogits(of: own, counts: deal.outputs.map(\.count), sharing: deal.guesses) {
+            logits, index in
+            findings.append(read(logits, wanted[index], deal.plan))
+            return findings.last!.sampled?.token
+        }
+        return (findings, chosen)
+    }
+
+    func pick(_ rows: [Int], of states: View) -> View {
+        let picked = seat.scratch.rows(rows.count, states.columns)
+        for (at, row) in rows.enumerated() { picked.rows(at..<at + 1).copy(states.rows(row..<row + 1)) }
+        return picked
+    }
+
+    /// Has the logits of all ranks' rows read, a few rows at a time: the head is read once for all requests of a tile.
+    /// Every rank computes its part of the vocabulary for all rows; each row's parts then come together on one of them.
+    ///
+    /// - Parameters:
+    ///   - states: of this rank's rows.
+    ///   - counts: how many rows each rank of the stage has.
+    ///   - sharing: whether what was chosen is to be known to all ranks.
+    ///   - read: called with the logits of some of the rows, counted over all ranks; says what they choose.
+    /// - Returns: what each row chose.
+    func readLogits(
+        of states: View, counts: [Int], sharing: Bool, _ read: (Span<Float>, Int) -> Int32?
+    ) throws(GroupFailure) -> [Int32?] {
+        let rowCounts = seat.scratch.indices(counts.count)
+        rowCounts.copy(counts.map { Int32($0) })
+        let all = try seat.gather("outputs", along: .stage, states, counts: rowCounts)
+        var chosen = [Int32?](repeating: nil, count: all.rows)
         var first = 0
-        while first < wanted.count {
+        while first < all.rows {
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }
-            let tile = first..<min(first + Self.logitRows * seat.degree(.stage), wanted.count)
+            let tile = first..<min(first + Self.logitRows * seat.degree(.stage), all.rows)
             let (logits, mine) = try logits(all.rows(tile))
             for (row, place) in mine.enumerated() {
                 let values = unsafe Span(_unsafeElements: logits.row(row))
-                findings.append(read(values, wanted[tile.lowerBound + place], deal.plan))
+                chosen[tile.lowerBound + place] = read(values, tile.lowerBound + place)
             }
             first = tile.upperBound
         }
-        return findings
+        return sharing ? try share(chosen) : chosen
+    }
+
+    /// Lets all ranks know what each of them chose; they take turns row by row, see `logits`.
+    private func share(_ chosen: [Int32?]) throws(GroupFailure) -> [Int32?] {
+        let ranks = seat.degree(.stage)
+        let turns = (0..<ranks).map { stride(from: $0, to: chosen.count, by: ranks) }
+        let counts = seat.scratch.indices(ranks)
+        counts.copy(turns.map { Int32($0.underestimatedCount) })
+        let own = turns[seat.place(along: .stage)].map { chosen[$0] ?? -1 }
+        let part = seat.scratch.indices(own.count)
+        part.copy(own)
+        let all = try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers
+        var shared = chosen
+        for (place, row) in turns.joined().enumerated() { shared[row] = all[place] < 0 ? nil : all[place] }
+        return shared
     }
 
     /// - Returns: whole rows of logits, and which of the tile's rows they are.
@@ -173,19 +226,18 @@ final class RankWorker {
     /// What one row of logits is for: the score of a known token, or the choice of the next.
     private func read(_ logits: Span<Float>, _ output: Deal.Output, _ plan: StepPlan) -> StepReport.Finding {
         let chunk = plan.chunks[output.chunk]
-        var finding = StepReport.Finding(chunk: output.chunk, place: output.place)
-        let row = chunk.outputRows[output.place]
+        var finding = StepReport.Finding(chunk: output.chunk, offset: output.offset)
         if let recorder {
             recorder.record(
                 .logits, layer: .max, logits.indices.map { logits[$0] }, request: chunk.request,
-                position: chunk.start + row)
+                position: chunk.start + output.offset)
         }
         do {
-            if output.place < chunk.score.count {
-                let target = chunk.score[output.place].target
+            if let target = output.target {
                 finding.scored = try sampler.score(logits, target: target, topLogProbs: chunk.topLogProbs ?? 0)
             }
-            if let sample = chunk.sample, row == chunk.tokens.count - 1 {
+            if chunk.choosingRows.contains(output.offset) {
+                let sample = chunk.sample(at: output.offset - chunk.choosingRows.lowerBound)
                 finding.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
             }
         } catch {

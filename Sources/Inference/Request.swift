@@ -52,6 +52,9 @@ package struct SamplingParameters: Sendable, Equatable {
     package var stopTokens: Set<Int32> = []
 
     package init() {}
+
+    /// Whether a choice depends on the tokens generated before it.
+    var penalizes: Bool { repetitionPenalty != 1 || frequencyPenalty != 0 || presencePenalty != 0 }
 }
 
 /// Which log-probabilities (natural logarithm, of the unmodified distribution) a request wants.
@@ -107,10 +110,35 @@ package struct Usage: Sendable, Equatable {
     package var completionTokens: Int
     /// Prompt tokens whose keys were found in the cache and not computed again.
     package var cachedTokens: Int
+    package var speculation = SpeculationCount()
     package init(promptTokens: Int, completionTokens: Int, cachedTokens: Int = 0) {
         self.promptTokens = promptTokens
         self.completionTokens = completionTokens
         self.cachedTokens = cachedTokens
+    }
+}
+
+/// How well tokens were guessed.
+package struct SpeculationCount: Sendable, Equatable {
+    /// Steps that computed guesses.
+    package var steps = 0
+    /// The guesses they computed, and those of them that were right.
+    package var guessed = 0
+    package var right = 0
+
+    package init(steps: Int = 0, guessed: Int = 0, right: Int = 0) {
+        self.steps = steps
+        self.guessed = guessed
+        self.right = right
+    }
+
+    /// Tokens chosen in a step on average, the one after the last right guess included; `nil` before there are any.
+    package var acceptLength: Double? { steps == 0 ? nil : Double(steps + right) / Double(steps) }
+
+    package static func += (sum: inout Self, other: Self) {
+        sum.steps += other.steps
+        sum.guessed += other.guessed
+        sum.right += other.right
     }
 }
 

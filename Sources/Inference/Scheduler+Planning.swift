@@ -11,19 +11,20 @@ extension Scheduler {
             sequences[entry.request]!.isYielding = false
         }
         admit()
-        var decodeRows = decodeRowsPerStep
+        var decodes = decodesPerStep
         let decoding = decodingRequests
-        var prefillRows = configuration.maxRowsPerStep - min(decoding.count, decodeRows)
+        var prefillRows = configuration.maxRowsPerStep - min(decoding.count, decodes) * (1 + configuration.guesses)
         var chunks: [StepPlan.Chunk] = []
-        for request in turns(of: decoding, rows: decodeRows) {
+        for request in turns(of: decoding, places: decodes) {
             // A request before this one may have taken its pages and put it back into the queue.
             guard let state = sequences[request], state.phase == .running, !state.isYielding else { continue }
-            let wanted = state.isDecoding ? min(1, decodeRows) : min(rowsWanted(state), prefillRows)
+            let wanted = state.isDecoding ? min(1, decodes) : min(rowsWanted(state), prefillRows)
             let rows = takePages(for: request, rows: wanted)
             guard rows > 0 else { continue }
-            if state.isDecoding { decodeRows -= rows } else { prefillRows -= rows }
-            chunks.append(sequences[request]!.chunk(rows: rows))
-            sequences[request]!.planned += rows
+            if state.isDecoding { decodes -= rows } else { prefillRows -= rows }
+            let speculation = configuration.guesses > 0 ? speculate(for: request, behind: rows) : nil
+            chunks.append(sequences[request]!.chunk(rows: rows, speculation))
+            sequences[request]!.planned += chunks.last!.tokens.count
             sequences[request]!.stepsInFlight += 1
             sequences[request]!.lastPlan = counters.plans
         }
@@ -36,15 +37,15 @@ extension Scheduler {
 
     /// The running requests in the order in which they are given rows.
     ///
-    /// Where a step has fewer rows than requests decode, it is the turn of those that have waited longest; the others
-    /// come last, for the rows of those that cannot have the pages they need.
-    private func turns(of decoding: [UInt64], rows: Int) -> [UInt64] {
+    /// Where a step has fewer places than requests decode, it is the turn of those that have waited longest; the others
+    /// come last, for the places of those that cannot have the pages they need.
+    private func turns(of decoding: [UInt64], places: Int) -> [UInt64] {
         let order = running.entries.map(\.request)
-        guard decoding.count > rows else { return order }
+        guard decoding.count > places else { return order }
         let longestWaiting = decoding.enumerated().sorted {
             (sequences[$0.element]!.lastPlan, $0.offset) < (sequences[$1.element]!.lastPlan, $1.offset)
         }.map(\.element)
-        let others = longestWaiting.dropFirst(rows)
+        let others = longestWaiting.dropFirst(places)
         let late = Set(others)
         return order.filter { !late.contains($0) } + others
     }
@@ -55,7 +56,7 @@ extension Scheduler {
     }
 
     /// So many that all steps in flight together have every decoding request once.
-    private var decodeRowsPerStep: Int {
+    private var decodesPerStep: Int {
         let decoding = running.entries.count { sequences[$0.request]!.generatedCount > 0 }
         return max(1, (decoding + configuration.maxStepsInFlight - 1) / configuration.maxStepsInFlight)
     }
@@ -139,6 +140,23 @@ extension Scheduler {
         return min(rows, sequences[id]!.pages.count * pool.pageSize - state.planned)
     }
 
+    /// How the next-token block takes part in a request's next `rows` rows. Guesses are computed, and made, as far as
+    /// pages are there for them that nobody uses; no request loses any for them.
+    private mutating func speculate(for id: UInt64, behind rows: Int) -> StepPlan.Chunk.Speculation {
+        let state = sequences[id]!
+        let end = state.planned + rows
+        guard end == state.tokens.count else { return StepPlan.Chunk.Speculation() }
+        let guessed = min(state.guesses.count, state.usefulGuesses)
+        // One token more will be known then. The first guess behind it comes of the row that chose it.
+        let ahead = min(configuration.guesses, max(state.usefulGuesses - 1, 0))
+        let last = min(end + guessed + max(ahead - 1, 0), state.finalLength)
+        let missing = pool.pages(holding: last) - state.pages.count
+        if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool) }
+        if let pages = pool.allocate(min(max(missing, 0), pool.freePages)) { sequences[id]!.pages += pages }
+        let room = sequences[id]!.pages.count * pool.pageSize - end
+        return StepPlan.Chunk.Speculation(guessed: min(guessed, room), ahead: ahead)
+    }
+
     /// Takes the pages of the running request last in order and puts it back into the queue, to be computed again.
     ///
     /// - Returns: false where steps in flight still write them: it gets no more of those, and gives way later.
@@ -154,6 +172,7 @@ extension Scheduler {
         releasePages(of: state)
         sequences[last.request]!.pages = []
         sequences[last.request]!.sharedPages = 0
+        sequences[last.request]!.guesses = []
         sequences[last.request]!.computed = 0
         sequences[last.request]!.planned = 0
         sequences[last.request]!.phase = .queued

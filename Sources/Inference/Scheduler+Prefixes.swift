@@ -12,7 +12,8 @@ extension Scheduler {
     mutating func takePrefix(_ id: UInt64) {
         guard configuration.prefixCache else { return }
         let state = sequences[id]!
-        let pages = cache.match(state.reusableTokens, salt: state.cacheSalt, in: &pool)
+        let known = identity(of: state, positions: state.reusablePositions)
+        let pages = cache.match(known.tokens, salt: known.salt, in: &pool)
         let count = pages.count * pool.pageSize
         sequences[id]!.pages = pages
         sequences[id]!.sharedPages = pages.count
@@ -27,30 +28,43 @@ extension Scheduler {
 
     /// The pages a queued request would begin with.
     func knownPages(of state: SequenceState) -> [Int32] {
-        configuration.prefixCache ? cache.find(state.reusableTokens, salt: state.cacheSalt) : []
+        guard configuration.prefixCache else { return [] }
+        let known = identity(of: state, positions: state.reusablePositions)
+        return cache.find(known.tokens, salt: known.salt)
     }
 
     /// Lets later requests find what a running one has computed. Steps in flight write behind that.
     mutating func share(_ id: UInt64) {
         guard configuration.prefixCache else { return }
         let state = sequences[id]!
-        cache.insert(state.tokens[..<state.computed], pages: state.pages[...], salt: state.cacheSalt, in: &pool)
+        let known = identity(of: state, positions: state.computed)
+        cache.insert(known.tokens, pages: state.pages[...], salt: known.salt, in: &pool)
     }
 
     /// Takes all pages from a request that no step in flight writes; what it computed stays known while nobody needs
     /// the room.
     mutating func releasePages(of state: SequenceState) {
         let isKept = configuration.prefixCache && !state.isUnsound
-        cache.release(
-            state.pages, holding: state.tokens[..<(isKept ? state.computed : 0)], salt: state.cacheSalt, in: &pool)
+        let known = identity(of: state, positions: isKept ? state.computed : 0)
+        cache.release(state.pages, holding: known.tokens, salt: known.salt, in: &pool)
+    }
+
+    /// What the keys of a request's first positions depend on, and the name under which they are known: as many tokens
+    /// as there are positions.
+    ///
+    /// That is their tokens. But the next-token block's key of a position depends on the token that follows, too. So
+    /// where it guesses, a position is known by the token after it, and the first token belongs to the name.
+    private func identity(of state: SequenceState, positions: Int) -> (tokens: ArraySlice<Int32>, salt: String?) {
+        guard configuration.guesses > 0 else { return (state.tokens[..<positions], state.cacheSalt) }
+        let following = state.tokens[1..<min(positions + 1, state.tokens.count)]
+        return (following, "\(state.tokens[0])" + (state.cacheSalt.map { " " + $0 } ?? ""))
     }
 }
 
 extension SequenceState {
-    /// The tokens whose keys need not be computed if they are known. The last token's logits choose the next one, and
+    /// The positions whose keys need not be computed if they are known. The last token's logits choose the next one, and
     /// those of the token before a prompt token score it.
-    fileprivate var reusableTokens: ArraySlice<Int32> {
-        let unscored = nextPromptScore.map { max($0 - 1, 0) } ?? tokens.count
-        return tokens[..<min(unscored, tokens.count - 1)]
+    fileprivate var reusablePositions: Int {
+        min(nextPromptScore.map { max($0 - 1, 0) } ?? tokens.count, tokens.count - 1)
     }
 }

@@ -12,7 +12,7 @@ extension Scheduler {
             plan.chunks.map(\.request) == result.chunks.map(\.request), "the result answers another plan")
         inFlight.removeFirst()
         counters.steps += 1
-        if let seconds, plan.chunks.count == 1, plan.chunks[0].tokens.count > 1 {
+        if let seconds, plan.chunks.count == 1, plan.chunks[0].tokens.count > 1, plan.chunks[0].guesses.isEmpty {
             chunkSizer.learn(start: plan.chunks[0].start, rows: plan.chunks[0].tokens.count, seconds: seconds)
         }
         var events: [Event] = []
@@ -42,21 +42,29 @@ extension Scheduler {
         // Taken out and put back, so that its token list is changed in place and not copied.
         var state = sequences.removeValue(forKey: chunk.request)!
         precondition(found.scored.count == chunk.score.count, "\(chunk.score.count) rows were to be scored")
-        precondition((found.sampled == nil) == (chunk.sample == nil), "a token was to be chosen exactly if planned")
+        precondition(found.sampled.isEmpty == (chunk.sample == nil), "a token was to be chosen exactly if planned")
         var events: [GenerationEvent] = []
-        state.computed += chunk.tokens.count
+        // What follows a wrong guess is computed again.
+        let wrong = chunk.sample == nil ? 0 : chunk.choosingRows.count - found.sampled.count
+        state.computed += chunk.tokens.count - wrong
+        state.planned -= wrong
+        state.guesses = found.guesses
         counters.promptTokens += UInt64(state.countPrompt())
         if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
         var reason: FinishReason?
-        if let sampled = found.sampled {
+        if !chunk.guesses.isEmpty {
+            let speculated = SpeculationCount(steps: 1, guessed: chunk.guesses.count, right: found.sampled.count - 1)
+            state.speculation += speculated
+            counters.speculation += speculated
+        }
+        for sampled in found.sampled where reason == nil {
             precondition((0..<Int32(limits.vocabularySize)).contains(sampled.token), "token \(sampled.token) is none")
             state.tokens.append(sampled.token)
             counters.generatedTokens += 1
             events.append(.token(sampled))
             reason = state.finishReason(after: sampled.token)
-        } else if state.computed == state.tokens.count {
-            reason = .length
         }
+        if found.sampled.isEmpty && state.computed == state.tokens.count { reason = .length }
         if let reason { events.append(.finished(reason, state.usage)) }
         sequences[chunk.request] = state
         return (events, reason != nil)

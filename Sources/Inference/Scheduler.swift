@@ -10,6 +10,7 @@ import KVCache
 /// - Pages are taken as tokens need them. Where none is free, the running request last in order gives back all of
 ///   its own, if it comes after the one in need, and is put back into the queue at its old place; otherwise the one in
 ///   need waits. A request that arrives with a larger priority takes places and pages in the same way.
+/// - Where tokens are guessed, a decoding request has the rows of its guesses too, in pages that nobody else needs.
 /// - Pages that nobody uses any more stay known by their tokens until they are needed, and count as free. A request
 ///   begins behind what it finds of its own tokens.
 ///
@@ -58,6 +59,7 @@ package struct Scheduler: Sendable {
         var generatedTokens: UInt64 = 0
         var lookupTokens: UInt64 = 0
         var hitTokens: UInt64 = 0
+        var speculation = SpeculationCount()
     }
 
     /// The configuration must be valid.
@@ -140,6 +142,8 @@ package struct Scheduler: Sendable {
         status.preemptions = counters.preemptions
         status.cacheLookupTokens = counters.lookupTokens
         status.cacheHitTokens = counters.hitTokens
+        status.guesses = configuration.guesses
+        status.speculation = counters.speculation
         status.steps = counters.steps
         status.restarts = counters.restarts
         status.isDraining = isDraining

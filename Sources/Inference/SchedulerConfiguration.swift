@@ -23,6 +23,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var dataGroups = 1
     /// Whether a request uses pages that earlier ones with the same beginning have left behind.
     package var prefixCache = true
+    /// Tokens guessed behind each decoding request, to be computed together with the next one; 0 guesses none.
+    package var guesses = 0
     /// Alternatives a request may ask for beside each token, at most.
     package var maxTopLogProbs = 20
 
@@ -59,6 +61,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
             problem("max_queued_requests", maxQueuedRequests, 1...number),
             problem("max_steps_in_flight", maxStepsInFlight, 1...number),
             problem("data_groups", dataGroups, 1...number),
+            problem("guesses", guesses, 0...number),
             problem("max_top_logprobs", maxTopLogProbs, 0...max(0, min(vocabularySize, number))),
         ].compactMap { $0 }
         if let problem = pageSizeProblem { problems.append(problem) }
@@ -68,14 +71,17 @@ package struct SchedulerConfiguration: Sendable, Equatable {
                     parameter: "chunked_prefill_size", message: "\(size) is neither positive nor -1 (no limit)",
                     nearestLegal: size == 0 ? 1 : -1))
         }
-        // A step that could not hold one row for every running request would let some of them starve.
+        // A step that could not hold the rows of every running request would let some of them starve.
         let running = min(max(1, maxRunningRequests), number)
-        if !(running...number).contains(maxRowsPerStep) {
+        let (product, overflow) = running.multipliedReportingOverflow(by: 1 + min(max(0, guesses), number))
+        let least = overflow ? number : min(product, number)
+        if !(least...number).contains(maxRowsPerStep) {
             problems.append(
                 Problem(
                     parameter: "max_rows_per_step",
-                    message: "\(maxRowsPerStep) is not between max_running_requests (\(running)) and \(number)",
-                    nearestLegal: min(max(maxRowsPerStep, running), number)))
+                    message:
+                        "\(maxRowsPerStep) is not between max_running_requests × (1 + guesses), \(least), and \(number)",
+                    nearestLegal: min(max(maxRowsPerStep, least), number)))
         }
         return problems
     }

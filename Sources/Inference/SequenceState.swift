@@ -21,6 +21,8 @@ struct SequenceState: Sendable {
     var phase = Phase.queued
     /// The prompt, then the generated tokens. After a preemption all of them are computed again.
     var tokens: [Int32]
+    /// What the next-token block guesses to follow them.
+    var guesses: [Int32] = []
     /// Positions `0 ..< computed` have their keys in `pages`; up to `planned` they are computed or in flight.
     var computed = 0
     var planned = 0
@@ -40,6 +42,7 @@ struct SequenceState: Sendable {
     var sharedPages = 0
     /// Prompt tokens whose keys were found in the cache when the request was first admitted; `nil` before that.
     var cachedTokens: Int?
+    var speculation = SpeculationCount()
     /// Its numbers were not usable, so nobody else shall use its pages.
     var isUnsound = false
     /// Index of the next prompt token to report with its score; `nil` when none is wanted.
@@ -67,8 +70,14 @@ struct SequenceState: Sendable {
     var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }
 
     var usage: Usage {
-        Usage(promptTokens: promptCount, completionTokens: generatedCount, cachedTokens: cachedTokens ?? 0)
+        var usage = Usage(
+            promptTokens: promptCount, completionTokens: generatedCount, cachedTokens: cachedTokens ?? 0)
+        usage.speculation = speculation
+        return usage
     }
+
+    /// How many guesses a row behind the newest token may still be worth: the last token allowed is never an input.
+    var usefulGuesses: Int { max(newTokenLimit - generatedCount - 1, 0) }
 
     /// Why generation ends with `token`, which was just appended; `nil` when it goes on.
     func finishReason(after token: Int32) -> FinishReason? {
@@ -76,13 +85,18 @@ struct SequenceState: Sendable {
         return generatedCount >= newTokenLimit ? .length : nil
     }
 
-    /// The next `rows` positions as a chunk of a plan. Its pages must be there.
-    func chunk(rows: Int) -> StepPlan.Chunk {
+    /// The next `rows` positions, and so many guesses behind them, as a chunk of a plan. Its pages must be there.
+    ///
+    /// - Parameter speculation: how the next-token block takes part; what follows the chunk is filled in.
+    func chunk(rows: Int, _ speculation: StepPlan.Chunk.Speculation? = nil) -> StepPlan.Chunk {
         let end = planned + rows
         let wantsToken = end == tokens.count && generatedCount < newTokenLimit
+        var speculation = speculation
+        if end < tokens.count { speculation?.next = tokens[end] }
         return StepPlan.Chunk(
-            request: id, group: group, tokens: Array(tokens[planned..<end]), start: planned, pages: pages,
-            sample: wantsToken ? sample : nil, score: scoreRows(until: end), topLogProbs: logProbs?.topCount)
+            request: id, group: group, tokens: Array(tokens[planned..<end]) + guesses[..<(speculation?.guessed ?? 0)],
+            start: planned, pages: pages, sample: wantsToken ? sample : nil, speculation: speculation,
+            score: scoreRows(until: end), topLogProbs: logProbs?.topCount)
     }
 
     /// Row `i` of a chunk scores the prompt token one position further on; what was reported is not scored again.
@@ -94,10 +108,10 @@ struct SequenceState: Sendable {
 
     private var sample: StepPlan.Sample {
         let repeats = sampling.repetitionPenalty != 1
-        let counts = repeats || sampling.frequencyPenalty != 0 || sampling.presencePenalty != 0
         return StepPlan.Sample(
-            parameters: sampling, position: tokens.count, generated: counts ? Array(tokens[promptCount...]) : [],
+            parameters: sampling, position: tokens.count,
+            generated: sampling.penalizes ? Array(tokens[promptCount...]) : [],
             prompt: repeats ? Array(tokens[..<promptCount]) : [],
-            forbidden: generatedCount < sampling.minNewTokens ? sampling.stopTokens : [])
+            unstoppable: max(0, sampling.minNewTokens - generatedCount))
     }
 }

@@ -20,10 +20,12 @@ package struct StepPlan: Sendable, Equatable {
         /// Input tokens of the rows, at positions `start ..< start + tokens.count`.
         package var tokens: [Int32]
         package var start: Int
-        /// Pages of positions `0 ..< start + tokens.count`, in order.
+        /// Pages of positions `0 ..< start + tokens.count`, in order, and of those where guesses are made.
         package var pages: [Int32]
-        /// Set when the last row's logits choose a token.
+        /// Set when the last row's logits choose a token; where its last tokens are guesses, so do the rows before.
         package var sample: Sample?
+        /// Set when the next-token block runs too.
+        package var speculation: Speculation?
         /// Rows (indices into `tokens`) whose logits score the next prompt token, with that token. Empty for none.
         package var score: [ScoreRow]
         /// How many alternatives to list for scored and sampled tokens; `nil` when no log-probabilities are wanted.
@@ -31,7 +33,7 @@ package struct StepPlan: Sendable, Equatable {
 
         package init(
             request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32], sample: Sample? = nil,
-            score: [ScoreRow] = [], topLogProbs: Int? = nil
+            speculation: Speculation? = nil, score: [ScoreRow] = [], topLogProbs: Int? = nil
         ) {
             self.request = request
             self.group = group
@@ -39,15 +41,15 @@ package struct StepPlan: Sendable, Equatable {
             self.start = start
             self.pages = pages
             self.sample = sample
+            self.speculation = speculation
             self.score = score
             self.topLogProbs = topLogProbs
         }
 
-        /// The rows whose logits are needed: those that are scored, and the last if a token follows.
+        /// The rows whose logits are needed: those that are scored, and those whose logits choose a token.
         package var outputRows: [Int] {
-            let last = tokens.count - 1
             let scored = score.map(\.row)
-            return sample == nil || scored.last == last ? scored : scored + [last]
+            return scored + choosingRows.filter { $0 > scored.last ?? -1 }
         }
     }
 
@@ -70,19 +72,22 @@ package struct StepPlan: Sendable, Equatable {
         package var generated: [Int32]
         /// The prompt; empty unless the repetition penalty needs it.
         package var prompt: [Int32]
-        /// Tokens that must not be chosen now (stop tokens before `minNewTokens`).
-        package var forbidden: Set<Int32>
+        /// So many tokens, the one to be chosen among them, must not be stop tokens: see `minNewTokens`.
+        package var unstoppable: Int
 
         package init(
             parameters: SamplingParameters, position: Int, generated: [Int32] = [], prompt: [Int32] = [],
-            forbidden: Set<Int32> = []
+            unstoppable: Int = 0
         ) {
             self.parameters = parameters
             self.position = position
             self.generated = generated
             self.prompt = prompt
-            self.forbidden = forbidden
+            self.unstoppable = unstoppable
         }
+
+        /// Tokens that must not be chosen now.
+        package var forbidden: Set<Int32> { unstoppable > 0 ? parameters.stopTokens : [] }
     }
 }
 
@@ -93,18 +98,22 @@ package struct StepResult: Sendable, Equatable {
 
     package struct ChunkResult: Sendable, Equatable {
         package var request: UInt64
-        /// The chosen token, when the plan asked for one.
-        package var sampled: TokenLogProbs?
+        /// The chosen tokens, when the plan asked for any: one, and one more for each guess that was right.
+        package var sampled: [TokenLogProbs]
+        /// What the next-token block guesses to follow them.
+        package var guesses: [Int32]
         /// One per `ScoreRow`, in order: the target token, its log-probability, and the best alternatives.
         package var scored: [TokenLogProbs]
         /// Set when this request's numbers were not usable; it fails, the others go on.
         package var failure: String?
 
         package init(
-            request: UInt64, sampled: TokenLogProbs? = nil, scored: [TokenLogProbs] = [], failure: String? = nil
+            request: UInt64, sampled: [TokenLogProbs] = [], guesses: [Int32] = [], scored: [TokenLogProbs] = [],
+            failure: String? = nil
         ) {
             self.request = request
             self.sampled = sampled
+            self.guesses = guesses
             self.scored = scored
             self.failure = failure
         }

@@ -5,6 +5,8 @@ package import Parallelism
 package struct StepReport: Sendable {
     package let rank: Int
     var findings: [Finding] = []
+    /// What was guessed to follow each chunk, by its index; one rank of the last stage says it for all of them.
+    var guesses: [Int: [Int32]] = [:]
     /// Rows this rank owned.
     package var rows = 0
     /// From its first instruction to its last, waiting included.
@@ -21,8 +23,8 @@ package struct StepReport: Sendable {
     /// What one row of logits said.
     struct Finding: Sendable {
         let chunk: Int
-        /// Index among the chunk's output rows.
-        let place: Int
+        /// Which of the chunk's rows.
+        let offset: Int
         var scored: TokenLogProbs?
         var sampled: TokenLogProbs?
         var failure: String?
@@ -35,10 +37,22 @@ extension StepResult {
     /// Puts together what the ranks found.
     init(_ plan: StepPlan, _ reports: [StepReport]) {
         self.init(chunks: plan.chunks.map { ChunkResult(request: $0.request) })
-        for finding in reports.flatMap(\.findings).sorted(by: { ($0.chunk, $0.place) < ($1.chunk, $1.place) }) {
+        var choices = plan.chunks.map { _ in [StepReport.Finding]() }
+        for finding in reports.flatMap(\.findings).sorted(by: { ($0.chunk, $0.offset) < ($1.chunk, $1.offset) }) {
             if let scored = finding.scored { chunks[finding.chunk].scored.append(scored) }
-            chunks[finding.chunk].sampled = finding.sampled ?? chunks[finding.chunk].sampled
-            chunks[finding.chunk].failure = chunks[finding.chunk].failure ?? finding.failure
+            if plan.chunks[finding.chunk].choosingRows.contains(finding.offset) {
+                choices[finding.chunk].append(finding)
+            } else {
+                chunks[finding.chunk].failure = chunks[finding.chunk].failure ?? finding.failure
+            }
         }
+        for (index, chunk) in plan.chunks.enumerated() {
+            let counting = chunk.countOfRight(choices[index].map(\.sampled?.token))
+            for choice in choices[index].prefix(counting) {
+                if let sampled = choice.sampled { chunks[index].sampled.append(sampled) }
+                chunks[index].failure = chunks[index].failure ?? choice.failure
+            }
+        }
+        for (index, guesses) in reports.flatMap(\.guesses) { chunks[index].guesses = guesses }
     }
 }

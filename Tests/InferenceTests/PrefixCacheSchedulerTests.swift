@@ -279,7 +279,9 @@ private struct SharingRun {
         configuration.maxRunningRequests = 1 + random.below(8)
         configuration.maxQueuedRequests = 1 + random.below(12)
         configuration.chunkedPrefillSize = [nil, 1, 3, 8][random.below(4)]
-        configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
+        configuration.guesses = [0, 0, 1, 3][random.below(4)]
+        configuration.maxRowsPerStep =
+            configuration.maxRunningRequests * (1 + configuration.guesses) + random.below(24)
         configuration.maxStepsInFlight = 1 + random.below(3)
         rig = Rig(configuration)
         beginnings = (0..<4).map { _ in (0..<random.below(30)).map { _ in Int32(random.below(30)) } }

@@ -188,9 +188,9 @@ struct SamplerTests {
             $0.temperature = 0
             $0.logitBias = [2: 100]
         }
-        sample.forbidden = [2]
+        sample.forbid([2])
         #expect(try choose([1, 2, 3], sample) == 1)
-        sample.forbidden = [0, 1, 2]
+        sample.forbid([0, 1, 2])
         #expect(throws: SamplingFailure.self) { try choose([1, 2, 3], sample) }
     }
 
@@ -222,7 +222,7 @@ struct SamplerTests {
             $0.logitBias = [5: 90]
             $0.topK = 1
         }
-        sample.forbidden = [6]
+        sample.forbid([6])
         let chosen = try sampler.choose(row.span, as: sample, topLogProbs: 3)
         #expect(chosen.token == 5)
         #expect(abs(Double(chosen.logProb!) - (Double(row[5]) - log(total))) < 1e-5)
@@ -273,7 +273,7 @@ struct SamplerTests {
         row[place] = value
         for temperature in [0, 1] as [Float] {
             var sample = makeSample { $0.temperature = temperature }
-            sample.forbidden = [Int32(place)]
+            sample.forbid([Int32(place)])
             let failure = try #require(throws: SamplingFailure.self) { try choose(row, sample) }
             #expect(failure.description.contains("token \(place) has"))
         }
@@ -388,4 +388,11 @@ private struct Numbers {
 
     mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
     mutating func unit() -> Double { Double(next() >> 11) * 0x1p-53 }
+}
+
+extension StepPlan.Sample {
+    fileprivate mutating func forbid(_ tokens: Set<Int32>) {
+        parameters.stopTokens = tokens
+        unstoppable = 1
+    }
 }

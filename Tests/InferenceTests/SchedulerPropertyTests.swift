@@ -31,7 +31,7 @@ struct SchedulerPropertyTests {
         #expect(preemptions > 50)
         let unusual: Set = [
             "abort in flight", "abort", "failure", "overload", "refusal", "waiting", "several steps in flight",
-            "two chunks of a prompt in flight", "late result", "end in flight",
+            "two chunks of a prompt in flight", "late result", "end in flight", "a right guess", "a wrong guess",
         ]
         #expect(seen == unusual)
     }
@@ -65,7 +65,9 @@ private struct RandomRun {
         configuration.maxRunningRequests = 1 + random.below(8)
         configuration.maxQueuedRequests = 1 + random.below(12)
         configuration.chunkedPrefillSize = [nil, 1, 3, 8][random.below(4)]
-        configuration.maxRowsPerStep = configuration.maxRunningRequests + random.below(24)
+        configuration.guesses = [0, 0, 1, 3][random.below(4)]
+        configuration.maxRowsPerStep =
+            configuration.maxRunningRequests * (1 + configuration.guesses) + random.below(24)
         configuration.maxStepsInFlight = 1 + random.below(4)
         configuration.dataGroups = 1 + random.below(4)
         // `PrefixCacheSchedulerTests` does the same with a cache.
@@ -202,6 +204,9 @@ private struct RandomRun {
             }
         }
         rig.record(rig.scheduler.finish(result))
+        let speculation = rig.scheduler.status.speculation
+        if speculation.right > 0 { seen.insert("a right guess") }
+        if speculation.right < speculation.guessed { seen.insert("a wrong guess") }
     }
 
     private mutating func randomRequest() -> GenerationRequest {

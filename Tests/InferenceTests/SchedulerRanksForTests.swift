@@ -4,16 +4,22 @@ import Testing
 /// Ranks with a model that needs no numbers: the next token is a hash of *all* tokens before it, read back from the
 /// pages the scheduler said they are in. So a page given to two requests, a position computed twice or never, or a
 /// token lost in a preemption changes the text.
+///
+/// Their next-token block guesses right two times in three, and keeps the token that follows each position, which must
+/// still be there, and right, whenever that position is read.
 struct HashingRanks {
     let pageSize: Int
     let vocabularySize: Int
     /// One token for each slot of the cache; -1 where nothing was written.
     private var memory: [Int32]
+    /// The token that followed it.
+    private var following: [Int32]
 
     init(_ configuration: SchedulerConfiguration) {
         pageSize = configuration.pageSize
         vocabularySize = configuration.vocabularySize
         memory = [Int32](repeating: -1, count: configuration.totalPages * configuration.pageSize)
+        following = memory
     }
 
     mutating func run(_ plan: StepPlan) -> StepResult {
@@ -22,19 +28,67 @@ struct HashingRanks {
 
     private mutating func run(_ chunk: StepPlan.Chunk) -> StepResult.ChunkResult {
         let end = chunk.start + chunk.tokens.count
-        #expect(!chunk.tokens.isEmpty)
-        #expect(chunk.pages.count == (end + pageSize - 1) / pageSize, "exactly the pages of the positions so far")
+        expectExactPages(chunk, end)
         for (row, token) in chunk.tokens.enumerated() { memory[slot(chunk.start + row, chunk)] = token }
         let prefix = (0..<end).map { memory[slot($0, chunk)] }
         let model = HashModel(vocabularySize: vocabularySize)
-        let sampled = chunk.sample.map { sample in
-            #expect(sample.position == end)
-            return model.choose(after: prefix, forbidden: sample.forbidden, topCount: chunk.topLogProbs)
+        let chosen = chunk.choosingRows.enumerated().map { index, row in
+            let sample = chunk.sample(at: index)
+            #expect(sample.position == chunk.start + row + 1)
+            return model.choose(
+                after: prefix.prefix(sample.position), forbidden: sample.forbidden, topCount: chunk.topLogProbs)
         }
+        let sampled = Array(chosen.prefix(chunk.countOfRight(chosen.map(\.token))))
         let scored = chunk.score.map {
             model.score($0.target, after: prefix.prefix(chunk.start + $0.row + 1), topCount: chunk.topLogProbs)
         }
-        return StepResult.ChunkResult(request: chunk.request, sampled: sampled, scored: scored)
+        var result = StepResult.ChunkResult(request: chunk.request, sampled: sampled, scored: scored)
+        if let speculation = chunk.speculation {
+            follow(chunk, speculation, prefix, chosen.map(\.token))
+            result.guesses = guesses(behind: chunk, speculation, prefix, sampled.map(\.token))
+        }
+        return result
+    }
+
+    private func expectExactPages(_ chunk: StepPlan.Chunk, _ end: Int) {
+        #expect(!chunk.tokens.isEmpty)
+        let ahead = chunk.speculation?.ahead ?? 0
+        let pages = (end + pageSize - 1) / pageSize...(end + max(ahead - 1, 0) + pageSize - 1) / pageSize
+        // A request may have been given pages for guesses that were made no use of.
+        let isRight =
+            chunk.speculation == nil ? pages.contains(chunk.pages.count) : chunk.pages.count >= pages.lowerBound
+        #expect(isRight, "exactly the pages of the positions so far")
+    }
+
+    /// The next-token block's keys: the token that follows each row.
+    private mutating func follow(
+        _ chunk: StepPlan.Chunk, _ speculation: StepPlan.Chunk.Speculation, _ prefix: [Int32], _ chosen: [Int32]
+    ) {
+        for position in 0..<chunk.start {
+            #expect(
+                following[slot(position, chunk)] == prefix[position + 1], "the block's key of \(position) is another's")
+        }
+        let next = Array(chunk.tokens.dropFirst().map(Optional.some)) + [speculation.next]
+        for (row, token) in next.enumerated() {
+            let isChoosing = chunk.choosingRows.contains(row)
+            following[slot(chunk.start + row, chunk)] =
+                isChoosing ? chosen[row - chunk.choosingRows.lowerBound] : token ?? -1
+        }
+    }
+
+    private func guesses(
+        behind chunk: StepPlan.Chunk, _ speculation: StepPlan.Chunk.Speculation, _ prefix: [Int32], _ sampled: [Int32]
+    ) -> [Int32] {
+        guard speculation.ahead > 0, !sampled.isEmpty else { return [] }
+        let model = HashModel(vocabularySize: vocabularySize)
+        var text = prefix.dropLast(chunk.guesses.count) + sampled
+        var guesses: [Int32] = []
+        repeat {
+            let right = model.choose(after: text, forbidden: [], topCount: nil).token
+            guesses.append(text.reduce(Int(right), { $0 + Int($1) }) % 3 == 0 ? right ^ 1 : right)
+            text.append(guesses.last!)
+        } while guesses.count < speculation.ahead && text.count - 2 < chunk.pages.count * pageSize
+        return guesses
     }
 
     private func slot(_ position: Int, _ chunk: StepPlan.Chunk) -> Int {
@@ -99,6 +153,11 @@ struct Transcript: Equatable {
     var scores: [TokenLogProbs] = []
     var tokens: [TokenLogProbs] = []
     var end: GenerationEvent?
+    var speculation = SpeculationCount()
+
+    static func == (one: Self, other: Self) -> Bool {
+        one.scores == other.scores && one.tokens == other.tokens && one.end == other.end
+    }
 
     mutating func append(_ event: GenerationEvent) {
         #expect(end == nil, "nothing follows the end")
@@ -108,7 +167,12 @@ struct Transcript: Equatable {
             #expect(!scores.isEmpty)
             self.scores += scores
         case .token(let token): tokens.append(token)
-        case .finished, .failed: end = event
+        case .finished(let reason, var usage):
+            speculation = usage.speculation
+            // What was guessed depends on what else there was; everything else must not.
+            usage.speculation = SpeculationCount()
+            end = .finished(reason, usage)
+        case .failed: end = event
         }
     }
 }

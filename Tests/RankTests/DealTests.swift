@@ -68,15 +68,18 @@ import Testing
         let plan = Self.plan(configuration.data, &draw)
         let deal = Deal(plan, configuration)
         for (chunk, work) in plan.chunks.enumerated() {
-            let places = deal.outputs.joined().filter { $0.chunk == chunk }.map(\.place)
-            #expect(places.sorted() == Array(work.outputRows.indices), "seed \(seed), chunk \(chunk)")
+            let outputs = deal.outputs.joined().filter { $0.chunk == chunk }.sorted { $0.offset < $1.offset }
+            #expect(outputs.map(\.offset) == work.outputRows, "seed \(seed), chunk \(chunk)")
+            let targets = outputs.compactMap { output in
+                output.target.map { StepPlan.ScoreRow(row: output.offset, target: $0) }
+            }
+            #expect(targets == work.score, "seed \(seed), chunk \(chunk)")
         }
         for (rows, outputs) in zip(deal.rows, deal.outputs) {
             #expect(outputs.map(\.row) == outputs.map(\.row).sorted(), "seed \(seed)")
             for output in outputs {
                 let row = rows[output.row]
-                #expect(row.chunk == output.chunk, "seed \(seed)")
-                #expect(row.offset == plan.chunks[output.chunk].outputRows[output.place], "seed \(seed)")
+                #expect(row.chunk == output.chunk && row.offset == output.offset, "seed \(seed)")
             }
         }
     }

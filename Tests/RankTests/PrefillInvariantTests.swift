@@ -85,7 +85,7 @@ import Testing
             }
             outcome.records.merge(done!.records)
             for chunk in done!.result.chunks {
-                outcome.scores[chunk.request, default: []] += chunk.scored + (chunk.sampled.map { [$0] } ?? [])
+                outcome.scores[chunk.request, default: []] += chunk.scored + chunk.sampled
             }
         }
         outcome.cache = pool.cache.format.layers.indices.map { layer in

@@ -109,7 +109,7 @@ final class RankBench {
         for chunk in result.chunks {
             if let failure = chunk.failure { throw CommandError("request \(chunk.request): \(failure)") }
         }
-        return (seconds, result.chunks.compactMap { $0.sampled?.token })
+        return (seconds, result.chunks.flatMap { $0.sampled.map(\.token) })
     }
 }
 

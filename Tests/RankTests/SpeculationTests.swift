@@ -1,0 +1,200 @@
+import Inference
+import KVCache
+import Models
+import Parallelism
+import TestSupport
+import Testing
+
+/// Random weights guess badly, so most requests may choose among three tokens only: then guesses are right often, and
+/// wrong often.
+@Suite(.timeLimit(.minutes(5))) struct `Guessing tokens` {
+    private struct Answer: Equatable {
+        var tokens: [TokenLogProbs] = []
+        var reason: FinishReason?
+        var speculation = SpeculationCount()
+        var cached = 0
+    }
+
+    @inline(never)
+    private static func engine(
+        _ name: String, guesses: Int, _ change: (inout EngineConfiguration) -> Void = { _ in }
+    ) throws -> Engine {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.chunkedPrefillSize = 16
+        configuration.maxTotalTokens = 600
+        configuration.guesses = guesses
+        change(&configuration)
+        return Engine(try Golden(name).directory.load(guesses: guesses > 0), configuration)
+    }
+
+    /// Greedy and sampled, free and not, with penalties, stop tokens and least numbers of tokens.
+    private static func requests(_ golden: Golden, count: Int = 6) -> [GenerationRequest] {
+        (0..<count).map { index in
+            var sampling = SamplingParameters()
+            sampling.temperature = index % 3 == 0 ? 0 : 1.2
+            sampling.seed = UInt64(index)
+            sampling.maxNewTokens = 10 + 3 * index
+            if index > 0 { sampling.logitBias = [7: 40, 9: 40, 30: 40] }
+            if index % 4 == 2 { sampling.frequencyPenalty = 0.3 }
+            if index % 4 == 3 { sampling.repetitionPenalty = 1.3 }
+            if index % 2 == 1 {
+                sampling.stopTokens = [30]
+                sampling.minNewTokens = 3 + index
+            }
+            let own = (0..<index * 3).map { Int32(($0 * 31 + index * 17) % 200) }
+            return GenerationRequest(
+                prompt: golden.prompt + own, sampling: sampling, logProbs: LogProbOptions(topCount: 3))
+        }
+    }
+
+    @inline(never)
+    private static func answer(_ generation: Generation) async -> Answer {
+        var answer = Answer()
+        for await event in generation.events {
+            switch event {
+            case .token(let token): answer.tokens.append(token)
+            case .finished(let reason, let usage):
+                (answer.reason, answer.speculation, answer.cached) = (reason, usage.speculation, usage.cachedTokens)
+            case .promptLogProbs, .failed: Issue.record("\(event)")
+            }
+        }
+        return answer
+    }
+
+    /// All of them together.
+    @inline(never)
+    private static func answers(_ engine: Engine, _ requests: [GenerationRequest]) async throws -> [Answer] {
+        let generations = try requests.map { try engine.submit($0) }
+        var answers: [Answer] = []
+        for generation in generations { answers.append(await answer(generation)) }
+        return answers
+    }
+
+    private static let layouts = [
+        "one", "cp4 interleave", "cp4 ep4 zigzag alltoall", "tp2 dense2", "dp2", "pp2", "pp2 cp2 tp2 ep4 dense2",
+        "cp4 dcp4", "cp2 tp2 dcp2:4",
+    ]
+
+    @Test(arguments: Golden.guessingCases, layouts)
+    func `does not change a bit of the text, in any layout`(name: String, notation: String) async throws {
+        for guesses in [1, 3] { try await Self.compare(name, notation, guesses: guesses) }
+    }
+
+    @inline(never)
+    private static func compare(_ name: String, _ notation: String, guesses: Int) async throws {
+        let golden = try Golden(name)
+        let plain = try Self.engine(name, guesses: 0) { $0.prefixCache = false }
+        let layout = try ParallelConfiguration(notation: notation, for: golden.directory.configuration.parallelShape)
+        let guessing = try Self.engine(name, guesses: guesses) { $0.parallel = layout }
+        defer {
+            plain.stop()
+            guessing.stop()
+        }
+        let requests = Self.requests(golden)
+        let expected = try await Self.answers(plain, requests)
+        for round in 0..<2 {
+            let found = try await Self.answers(guessing, requests)
+            for index in requests.indices {
+                #expect(found[index].tokens == expected[index].tokens, "request \(index), round \(round)")
+                #expect(found[index].reason == expected[index].reason, "request \(index), round \(round)")
+            }
+        }
+        let count = guessing.status().speculation
+        #expect(count.right > 10 && count.right < count.guessed, "\(count)")
+        #expect(guessing.checkInvariants() == [])
+        #expect(guessing.status().usedPages == 0)
+    }
+
+    @Test(arguments: CacheType.allCases) func `does not change it with any cache, nor when pages are short`(
+        type: CacheType
+    ) async throws {
+        let golden = try Golden("v32-guesses")
+        let plain = try Self.engine("v32-guesses", guesses: 0) { $0.cacheType = type }
+        let crowded = try Self.engine("v32-guesses", guesses: 2) {
+            $0.cacheType = type
+            $0.maxTotalTokens = 180
+            $0.prefixCache = false
+        }
+        defer {
+            plain.stop()
+            crowded.stop()
+        }
+        let requests = Self.requests(golden, count: 8)
+        let expected = try await Self.answers(plain, requests)
+        let found = try await Self.answers(crowded, requests)
+        #expect(found.map(\.tokens) == expected.map(\.tokens))
+        #expect(crowded.status().preemptions > 0)
+        #expect(crowded.status().speculation.right > 0)
+        #expect(crowded.checkInvariants() == [])
+    }
+
+    @Test(arguments: Golden.guessingCases)
+    func `guesses the same in every layout, and behind a prefix found in the cache`(name: String) async throws {
+        let golden = try Golden(name)
+        // Alone, so that nobody else has the pages a guess would need. The later ones begin like the first.
+        let requests = Self.requests(golden) + Self.requests(golden)
+        var expected: [SpeculationCount] = []
+        for (round, notation) in (["one"] + Self.layouts).enumerated() {
+            let layout = try ParallelConfiguration(
+                notation: notation, for: golden.directory.configuration.parallelShape)
+            let engine = try Self.engine(name, guesses: 3) {
+                $0.parallel = layout
+                $0.prefixCache = round > 0
+            }
+            defer { engine.stop() }
+            var found: [Answer] = []
+            for request in requests { found.append(try await Self.answers(engine, [request])[0]) }
+            if round == 0 { expected = found.map(\.speculation) }
+            #expect(found.map(\.speculation) == expected, "\(notation)")
+            #expect(found.dropFirst().allSatisfy { round == 0 || $0.cached > 0 })
+        }
+        #expect(expected.contains { $0.right > 0 })
+    }
+
+    @Test func `needs a model that can guess`() throws {
+        let model = try Golden("v3").directory.load()
+        var configuration = EngineConfiguration()
+        configuration.guesses = 1
+        let problems = configuration.validate(for: model)
+        #expect(problems.count == 1 && problems[0].contains("--speculative-num-steps"))
+    }
+}
+
+@Suite struct `A chunk that ends in guesses` {
+    private static func chunk(_ guesses: [Int32], _ change: (inout SamplingParameters) -> Void = { _ in })
+        -> StepPlan.Chunk
+    {
+        var parameters = SamplingParameters()
+        parameters.minNewTokens = 2
+        parameters.stopTokens = [1]
+        change(&parameters)
+        return StepPlan.Chunk(
+            request: 0, tokens: [5] + guesses, start: 10, pages: [0],
+            sample: StepPlan.Sample(parameters: parameters, position: 11, generated: [4], unstoppable: 2),
+            speculation: .init(guessed: guesses.count))
+    }
+
+    @Test func `chooses at its last known token and at every guess`() {
+        #expect(Self.chunk([6, 7]).choosingRows == 0..<3)
+        #expect(Self.chunk([]).choosingRows == 0..<1)
+        #expect(Self.chunk([6, 7]).outputRows == [0, 1, 2])
+    }
+
+    @Test func `believes its choices up to the first that differs from the guess`() {
+        let chunk = Self.chunk([6, 7])
+        #expect(chunk.countOfRight([6, 7, 8]) == 3)
+        #expect(chunk.countOfRight([6, 9, 8]) == 2)
+        #expect(chunk.countOfRight([5, 7, 8]) == 1)
+        #expect(chunk.countOfRight([6, nil, 8]) == 2)
+        #expect(chunk.countOfRight([nil, 7, 8]) == 1)
+    }
+
+    @Test func `chooses behind a guess as if the guess had been chosen`() {
+        let chunk = Self.chunk([6, 7]) { $0.presencePenalty = 1 }
+        #expect((0..<3).map { chunk.sample(at: $0).position } == [11, 12, 13])
+        #expect((0..<3).map { chunk.sample(at: $0).generated } == [[4], [4, 6], [4, 6, 7]])
+        #expect((0..<3).map { chunk.sample(at: $0).forbidden } == [[1], [1], []])
+        #expect(Self.chunk([6]).sample(at: 1).generated == [4], "nothing asks for it")
+    }
+}
