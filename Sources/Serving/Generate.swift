@@ -103,6 +103,14 @@ struct GenerateAnswer: Sendable {
             JSONMember("cached_tokens", .integer(finish?.cachedTokens ?? 0)),
             JSONMember("e2e_latency", .number(elapsed / .seconds(1))),
         ]
+        if let speculation = finish?.speculation, let length = speculation.acceptLength {
+            members += [
+                JSONMember("spec_verify_ct", .integer(speculation.steps)),
+                JSONMember("spec_draft_tokens", .integer(speculation.guessed)),
+                JSONMember("spec_accepted_tokens", .integer(speculation.right)),
+                JSONMember("spec_accept_length", .number(length)),
+            ]
+        }
         if returnsLogProbs {
             members += lists("input", of: promptScores)
             members += lists("output", of: scores)

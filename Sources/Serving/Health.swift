@@ -53,6 +53,8 @@ struct HealthRoutes: Sendable {
                 "kv_pages_free": .integer(status.freePages),
                 "kv_pages_cached": .integer(status.cachedPages),
                 "kv_pages_used": .integer(status.usedPages),
+                "speculative_num_steps": .integer(status.guesses),
+                "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
                 "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
                 "default_sampling_params": .fields([
                     "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),

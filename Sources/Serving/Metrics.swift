@@ -88,6 +88,10 @@ package final class ServerMetrics: Sendable {
             ("cached_pages", "KV pages that no request uses and whose tokens are known.", Double(status.cachedPages)),
             ("kv_pages_total", "All KV pages.", Double(status.totalPages)),
             ("kv_page_size_tokens", "Tokens on a KV page.", Double(status.pageSize)),
+            (
+                "spec_accept_length", "Tokens chosen in a step that computed guesses, on average; 0 before the first.",
+                status.speculation.acceptLength ?? 0
+            ),
             ("engine_up", "1 while the engine can serve.", status.failure == nil ? 1 : 0),
         ]
         for (name, explanation, value) in gauges { page.single(name, "gauge", explanation, value) }
@@ -99,6 +103,9 @@ package final class ServerMetrics: Sendable {
             ("engine_restarts_total", "Times the ranks failed and were started anew.", status.restarts),
             ("prefix_cache_query_tokens_total", "Prompt tokens looked for in the cache.", status.cacheLookupTokens),
             ("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.", status.cacheHitTokens),
+            ("spec_steps_total", "Steps of requests that computed guesses.", UInt64(status.speculation.steps)),
+            ("spec_guessed_tokens_total", "Guesses computed.", UInt64(status.speculation.guessed)),
+            ("spec_accepted_tokens_total", "Guesses that were right.", UInt64(status.speculation.right)),
         ]
         for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
         page.write(status.ranks)

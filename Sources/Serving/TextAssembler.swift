@@ -49,7 +49,7 @@ struct TextAssembler {
         var finish = TextFinish(
             reason: .length, text: found.text + (found.match == nil ? stops.finish() : ""),
             promptTokens: usage.promptTokens, completionTokens: usage.completionTokens,
-            cachedTokens: usage.cachedTokens)
+            cachedTokens: usage.cachedTokens, speculation: usage.speculation)
         switch (found.match, reason) {
         case (let match?, _): finish.reason = .stopString(match)
         case (nil, .stop(let token)): finish.reason = .stopToken(token)

@@ -141,4 +141,5 @@ struct TextFinish: Sendable, Equatable {
     var completionTokens: Int
     /// `nil` where the engine was not asked: a stop string ends a generation before it reports its costs.
     var cachedTokens: Int?
+    var speculation: SpeculationCount?
 }

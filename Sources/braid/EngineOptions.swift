@@ -59,6 +59,8 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Flag(help: "Do not keep the pages of finished requests for later ones whose prompts begin alike.")
     var disableRadixCache = false
 
+    @OptionGroup(title: "Speculative decoding") var speculation: SpeculationOptions
+
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
@@ -76,6 +78,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.dynamicChunks = enableDynamicChunking
         configuration.watchdogTimeout = watchdogTimeout
         configuration.prefixCache = !disableRadixCache
+        configuration.guesses = speculation.guesses
         configuration.kernels = kernels
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
@@ -98,7 +101,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        return (directory, try directory.load(loadFormat) { progress.update($0) })
+        return (directory, try directory.load(loadFormat, guesses: speculation.isOn) { progress.update($0) })
     }
 }
 

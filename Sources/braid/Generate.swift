@@ -45,7 +45,7 @@ struct Generate: AsyncParsableCommand {
 
     @Flag(
         help:
-            "Generates once more on one rank and compares every token and log-probability, bit for bit; exit status 1 if any differs."
+            "Generates once more on one rank, guessing nothing, and compares every token and log-probability, bit for bit; exit status 1 if any differs."
     )
     var compareOneRank = false
 
@@ -70,6 +70,7 @@ struct Generate: AsyncParsableCommand {
         if compareOneRank {
             var alone = configuration
             alone.parallel = ParallelConfiguration()
+            alone.guesses = 0
             let reference = try await self.outcome(of: request, model, alone, nil, isShown: false)
             reference.report(promptTokens: tokens.count, on: alone.parallel)
             try outcome.compare(with: reference)
@@ -133,7 +134,9 @@ struct Generate: AsyncParsableCommand {
                 outcome.count(token, at: clock.now)
                 if !isShown || request.sampling.stopTokens.contains(token.token) { continue }
                 outcome.emit(decoder?.feed(token.token) ?? "\(token.token) ")
-            case .finished: if isShown { outcome.emit((decoder?.finish() ?? "") + "\n") }
+            case .finished(_, let usage):
+                outcome.speculation = usage.speculation
+                if isShown { outcome.emit((decoder?.finish() ?? "") + "\n") }
             case .failed(let reason): throw CommandError(reason)
             case .promptLogProbs: break
             }
@@ -172,6 +175,7 @@ private struct Outcome {
     var last: ContinuousClock.Instant?
     var tokens: [TokenLogProbs] = []
     var text = ""
+    var speculation = SpeculationCount()
 
     init(start: ContinuousClock.Instant) { self.start = start }
 
@@ -194,6 +198,9 @@ private struct Outcome {
         if tokens.count > 1 {
             let rate = Double(tokens.count - 1) / ((last - first) / .seconds(1))
             line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
+        }
+        if let length = speculation.acceptLength {
+            line += "; \(speculation.right) of \(speculation.guessed) guesses right, accept length \(rounded(length))"
         }
         note(line)
     }

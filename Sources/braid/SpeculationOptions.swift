@@ -1,0 +1,59 @@
+import ArgumentParser
+
+/// The options of speculative decoding, by the names that users of other engines know.
+struct SpeculationOptions: ParsableArguments, Sendable {
+    enum Algorithm: String, CaseIterable, ExpressibleByArgument {
+        case nextToken = "NEXTN"
+        case eagle = "EAGLE"
+    }
+
+    @Option(
+        name: .customLong("speculative-algorithm"),
+        help: """
+            NEXTN, or EAGLE, which means the same: the checkpoint's next-token block guesses tokens, and the model \
+            computes them together with the next one. The text does not change.
+            """)
+    var algorithm: Algorithm?
+
+    @Option(name: .customLong("speculative-num-steps"), help: "How many tokens to guess each time; default: 2.")
+    var steps: Int?
+
+    @Option(
+        name: .customLong("speculative-eagle-topk"),
+        help: ArgumentHelp("Guesses beside each other: only 1 is legal.", visibility: .hidden))
+    var branches: Int?
+
+    @Option(
+        name: .customLong("speculative-num-draft-tokens"),
+        help: ArgumentHelp("Rows computed each time: --speculative-num-steps and 1.", visibility: .hidden))
+    var rows: Int?
+
+    /// Whether to load the next-token block.
+    var isOn: Bool { algorithm != nil }
+
+    /// How many tokens to guess.
+    var guesses: Int { isOn ? steps ?? Self.usualSteps : 0 }
+
+    private static let usualSteps = 2
+
+    func validate() throws {
+        if !isOn, steps != nil || branches != nil || rows != nil {
+            throw ValidationError(
+                "--speculative-num-steps and its like need --speculative-algorithm; legal values: NEXTN, EAGLE")
+        }
+        if let steps, steps < 1 {
+            throw ValidationError(
+                "--speculative-num-steps: \(steps) is less than 1; leave out --speculative-algorithm to guess nothing")
+        }
+        if let branches, branches != 1 {
+            throw ValidationError(
+                "--speculative-eagle-topk: \(branches) is not 1; guesses follow one another here, none are side by side"
+            )
+        }
+        if let rows, rows != guesses + 1 {
+            throw ValidationError(
+                "--speculative-num-draft-tokens: \(rows) is not \(guesses + 1), which is --speculative-num-steps "
+                    + "(\(guesses)) guesses and the token before them")
+        }
+    }
+}
