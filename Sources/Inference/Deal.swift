@@ -44,8 +44,7 @@ package struct Deal: Sendable {
             for own in partition.rows {
                 // Ranks that share heads own consecutive parts, so that gathering them restores the order.
                 for place in 0..<configuration.tensor {
-                    let part = own.count * place / configuration.tensor..<own.count * (place + 1) / configuration.tensor
-                    rows.append(own[part].map { all[$0] })
+                    rows.append(own[Range(part: place, of: configuration.tensor, among: own.count)].map { all[$0] })
                 }
             }
         }

@@ -112,8 +112,7 @@ package final class Seat {
 
     /// The part of the rank at another place.
     package func part(of count: Int, along axes: Axes, at place: Int) -> Range<Int> {
-        let ranks = degree(axes)
-        return count * place / ranks..<count * (place + 1) / ranks
+        Range(part: place, of: degree(axes), among: count)
     }
 
     /// How many K-slices of a sum over `width` columns this rank adds at home, where its part is a subtree of them.

@@ -115,8 +115,7 @@ package struct RankShare: Sendable, Equatable {
 
     package init(_ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, rank: Int) {
         func part(_ count: Int, _ axes: Axes) -> Range<Int> {
-            let (ranks, place) = (parallel.degree(axes), parallel.place(of: rank, along: axes))
-            return count * place / ranks..<count * (place + 1) / ranks
+            Range(part: parallel.place(of: rank, along: axes), of: parallel.degree(axes), among: count)
         }
         self.rank = rank
         stage = rank / parallel.stageRanks
