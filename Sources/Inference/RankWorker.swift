@@ -214,7 +214,7 @@ final class RankWorker {
         model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
         let crossing = try seat.startExchange(
             "logits", along: .stage, parts, counts: counts, most: ranks * whole.rows)
-        let received = try seat.finishExchange(crossing, own: counts).rows
+        let received = try seat.finish(crossing)
         for rank in 0..<ranks {
             let part = seat.part(of: vocabulary, along: .stage, at: rank)
             let rows = received.rows(rank * whole.rows..<(rank + 1) * whole.rows)

@@ -99,15 +99,8 @@ struct ExpertExchange {
     /// Waits for the rows that come to this rank's experts.
     func receive(_ leaving: Leaving) throws(GroupFailure) -> Visitors {
         guard let crossing = leaving.crossing else { return leaving.own }
-        switch seat.configuration.exchange {
-        case .gathered:
-            let sources = seat.scratch.indices(seat.degree(.stage))
-            for rank in 0..<sources.count { sources[rank] = Int32(seat.ownRows(of: rank)) }
-            return unpack(try seat.finish(crossing), hidden: leaving.own.rows.columns, sources: sources)
-        case .allToAll:
-            let (parcels, sources) = try seat.finishExchange(crossing, own: leaving.counts)
-            return unpack(parcels, hidden: leaving.own.rows.columns, sources: sources)
-        }
+        let parcels = try seat.finish(crossing)
+        return unpack(parcels, hidden: leaving.own.rows.columns, sources: crossing.counts)
     }
 
     private var widths: Int { seat.degree(.expertWidth) }
@@ -154,7 +147,7 @@ struct ExpertExchange {
         let (home, counts) = try complete(sums, sources)
         let most = seat.degree(.expert) * leaving.own.rows.rows
         let crossing = try seat.startExchange("combine", along: .stage, home, counts: counts, most: most)
-        return add(try seat.finishExchange(crossing, own: counts).rows, leaving)
+        return add(try seat.finish(crossing), leaving)
     }
 
     /// Makes each visitor's sum one row: on this rank, or on one of those that share its experts' widths, which take
@@ -183,7 +176,7 @@ struct ExpertExchange {
         let rows = Int(counts[seat.place(along: .expertWidth)])
         let crossing = try seat.startExchange(
             "expert widths", along: .expertWidth, parts, counts: counts, most: widths * rows)
-        let addends = try seat.finishExchange(crossing, own: counts).rows
+        let addends = try seat.finish(crossing)
         let whole = seat.scratch.rows(rows, sums.columns)
         seat.add(addends, widths, into: whole)
         let home = seat.scratch.rows(rows / blocks, sums.columns)
@@ -222,10 +215,6 @@ struct ExpertExchange {
             groups: 0..<places.nextPowerOfTwo, into: out)
         return out
     }
-}
-
-extension Indices {
-    fileprivate var sum: Int { (0..<count).reduce(0) { $0 + Int(self[$1]) } }
 }
 
 extension Int {

@@ -26,7 +26,7 @@ enum OwnedKeys {
         let ranks = seat.degree(.ownership)
         let crossing = try seat.startExchange(
             "candidates", along: .ownership, candidates, counts: travelling.ownCounts, most: ranks * own.count)
-        let received = try seat.finishExchange(crossing, own: travelling.ownCounts).rows
+        let received = try seat.finish(crossing)
         var place = 0
         for row in own {
             defer { place += 1 }
@@ -146,7 +146,7 @@ enum OwnedKeys {
         let crossing = try seat.startExchange(
             "partial attention", along: .ownership, partials, counts: travelling.attendedCounts,
             most: seat.degree(.ownership) * rows.count)
-        let received = try seat.finishExchange(crossing, own: travelling.attendedCounts).rows
+        let received = try seat.finish(crossing)
         let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
         for (place, row) in rows.enumerated() { out.rows(row..<row + 1).copy(merged.rows(place..<place + 1)) }
     }

@@ -142,11 +142,11 @@ package final class Seat {
         /// `nil` where nothing moves.
         fileprivate let group: (any ProcessGroup)?
         fileprivate let arriving: View
-        /// How many rows came from each member; empty where that is known.
-        fileprivate var counts: Indices?
         /// Where a sum goes once its addends have arrived.
         fileprivate var sum: View?
-        fileprivate let bytes: Int
+        /// How many rows come from each member; of an exchange that is known when it is finished.
+        package let counts: Indices
+        fileprivate let bytesPerRow: Int
         /// Nanoseconds spent so far.
         fileprivate let spent: UInt64
     }
@@ -160,44 +160,56 @@ package final class Seat {
     /// Begins a crossing; what does not need the value can be computed before `finish`.
     package func start(_ edge: Edge, _ value: View) throws(GroupFailure) -> Crossing {
         let circle = circle(edge.axes)
-        guard let group = circle.group else { return still(value) }
+        let counts = rows(edge.from, of: circle.members)
+        guard let group = circle.group else { return still(value, counts) }
         let began = Meter.now()
-        let counts = scratch.indices(group.size)
-        let (arriving, sum): (View, View?)
         switch edge.move {
         case .nothing: preconditionFailure("\(edge.name) has nothing to move")
         case .allGather:
             precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
-            for (place, member) in circle.members.enumerated() { counts[place] = Int32(rows(edge.from, of: member)) }
-            (arriving, sum) = (scratch.rows(rows(edge.to, of: stageRank), value.columns), nil)
-            try group.start(.allGather(part: value, counts: counts, whole: arriving))
+            let whole = scratch.rows(rows(edge.to, of: stageRank), value.columns)
+            try group.start(.allGather(part: value, counts: counts, whole: whole))
+            return Crossing(
+                name: edge.name, group: group, arriving: whole, counts: counts, bytesPerRow: value.rowBytes,
+                spent: Meter.now() - began)
         case .reduceScatter:
             precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
-            for (place, member) in circle.members.enumerated() { counts[place] = Int32(rows(edge.to, of: member)) }
             let own = rows(edge.to, of: stageRank)
-            (arriving, sum) = (scratch.rows(group.size * own, value.columns), scratch.rows(own, value.columns))
-            let receivedCounts = scratch.indices(group.size)
+            let (addends, received) = (scratch.rows(group.size * own, value.columns), scratch.indices(group.size))
+            let sum = scratch.rows(own, value.columns)
             try group.start(
-                .allToAll(parts: value, counts: counts, received: arriving, receivedCounts: receivedCounts))
+                .allToAll(
+                    parts: value, counts: rows(edge.to, of: circle.members), received: addends,
+                    receivedCounts: received))
+            return Crossing(
+                name: edge.name, group: group, arriving: addends, sum: sum, counts: received,
+                bytesPerRow: value.rowBytes, spent: Meter.now() - began)
         }
-        let foreign = arriving.rows - (sum?.rows ?? value.rows)
-        return Crossing(
-            name: edge.name, group: group, arriving: arriving, sum: sum, bytes: foreign * value.rowBytes,
-            spent: Meter.now() - began)
     }
 
-    /// Waits for the value of a crossing.
+    /// Waits for what comes of a crossing: the value, or of an exchange the rows that came, member by member.
     package func finish(_ crossing: Crossing) throws(GroupFailure) -> View {
         guard let group = crossing.group else { return crossing.arriving }
         let began = Meter.now()
         try wait(in: crossing.name) { () throws(GroupFailure) in try group.finish() }
         if let sum = crossing.sum { add(crossing.arriving, group.size, into: sum) }
-        meter.add(crossing.name, bytes: crossing.bytes, since: began, before: crossing.spent)
-        return crossing.sum ?? crossing.arriving
+        let count = crossing.counts.sum
+        meter.add(
+            crossing.name, bytes: (count - Int(crossing.counts[group.place])) * crossing.bytesPerRow, since: began,
+            before: crossing.spent)
+        // An exchange has room for more rows than come, and what is shared does not come here.
+        return crossing.sum ?? crossing.arriving.rows(0..<min(count, crossing.arriving.rows))
     }
 
-    private func still(_ value: View) -> Crossing {
-        Crossing(name: "", group: nil, arriving: value, bytes: 0, spent: 0)
+    private func still(_ value: View, _ counts: Indices) -> Crossing {
+        Crossing(name: "", group: nil, arriving: value, counts: counts, bytesPerRow: 0, spent: 0)
+    }
+
+    /// Rows that each of some ranks of this stage holds of a value in some layout.
+    private func rows(_ layout: Layout, of members: [Int]) -> Indices {
+        let counts = scratch.indices(members.count)
+        for (place, member) in members.enumerated() { counts[place] = Int32(rows(layout, of: member)) }
+        return counts
     }
 
     /// Rows a rank of this stage holds of a value in some layout.
@@ -223,15 +235,17 @@ package final class Seat {
     ///
     /// - Parameter bytesPerRow: written for each of this rank's rows.
     package func startSharing(_ edge: Edge, bytesPerRow: Int) throws(GroupFailure) -> Crossing {
-        guard let group = circle(edge.axes).group else { return still(.none) }
+        let circle = circle(edge.axes)
+        let counts = rows(edge.from, of: circle.members)
+        guard let group = circle.group else { return still(.none, counts) }
         let began = Meter.now()
         try group.start(.barrier)
-        let foreign = rows(edge.to, of: stageRank) - rows(edge.from, of: stageRank)
         return Crossing(
-            name: edge.name, group: group, arriving: .none, bytes: foreign * bytesPerRow, spent: Meter.now() - began)
+            name: edge.name, group: group, arriving: .none, counts: counts, bytesPerRow: bytesPerRow,
+            spent: Meter.now() - began)
     }
 
-    /// Rows to every member of a group, and theirs to this rank.
+    /// Rows to every member of a group, and theirs to this rank. `Crossing.counts` says how many of those came from each.
     ///
     /// - Parameters:
     ///   - parts: `counts[0]` rows for the first member, then `counts[1]` for the second, ….
@@ -239,28 +253,13 @@ package final class Seat {
     package func startExchange(
         _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, most: Int
     ) throws(GroupFailure) -> Crossing {
-        guard let group = circle(axes).group else { return still(parts) }
+        guard let group = circle(axes).group else { return still(parts, counts) }
         let began = Meter.now()
-        let arriving = scratch.rows(most, parts.columns)
-        let receivedCounts = scratch.indices(group.size)
-        try group.start(.allToAll(parts: parts, counts: counts, received: arriving, receivedCounts: receivedCounts))
+        let (arriving, received) = (scratch.rows(most, parts.columns), scratch.indices(group.size))
+        try group.start(.allToAll(parts: parts, counts: counts, received: arriving, receivedCounts: received))
         return Crossing(
-            name: name, group: group, arriving: arriving, counts: receivedCounts, bytes: 0, spent: Meter.now() - began)
-    }
-
-    /// Waits for an exchange.
-    ///
-    /// - Returns: the rows that came, member by member, and how many came from each.
-    package func finishExchange(_ crossing: Crossing, own: Indices) throws(GroupFailure) -> (
-        rows: View, counts: Indices
-    ) {
-        guard let group = crossing.group, let counts = crossing.counts else { return (crossing.arriving, own) }
-        let began = Meter.now()
-        try wait(in: crossing.name) { () throws(GroupFailure) in try group.finish() }
-        let count = (0..<group.size).reduce(0) { $0 + Int(counts[$1]) }
-        let foreign = count - Int(counts[group.place])
-        meter.add(crossing.name, bytes: foreign * crossing.arriving.rowBytes, since: began, before: crossing.spent)
-        return (crossing.arriving.rows(0..<count), counts)
+            name: name, group: group, arriving: arriving, counts: received, bytesPerRow: parts.rowBytes,
+            spent: Meter.now() - began)
     }
 
     /// Every member's rows, one member after the other; `counts` says how many each has.
@@ -269,7 +268,7 @@ package final class Seat {
     ) throws(GroupFailure) -> View {
         guard let group = circle(axes).group else { return part }
         let began = Meter.now()
-        let whole = scratch.rows((0..<counts.count).reduce(0) { $0 + Int(counts[$1]) }, part.columns)
+        let whole = scratch.rows(counts.sum, part.columns)
         try wait(in: name) { () throws(GroupFailure) in
             try group.run(.allGather(part: part, counts: counts, whole: whole))
         }

@@ -133,6 +133,8 @@
         }
     }
 
+    package var sum: Int { (0..<count).reduce(0) { $0 + Int(self[$1]) } }
+
     /// A copy. Allocates: for tests and reports.
     package var elements: [Int32] { (0..<count).map { self[$0] } }
 }
