@@ -22,10 +22,10 @@ import CKernels
         self.entries = entries
     }
 
-    /// A copy of an entry. Allocates: for tests and reports.
+    /// A copy of an entry, scales included. Allocates: for tests and reports.
     package func bytes(ofEntry entry: Int) -> [UInt8] {
         precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
-        let size = width * dtype.bytes
+        let size = Self.entryBytes(dtype, width: width, group: group)
         return unsafe Array(UnsafeRawBufferPointer(start: base + entry * size, count: size))
     }
 
