@@ -1,4 +1,5 @@
 import Inference
+import TestSupport
 import Testing
 
 struct PrefixCacheSchedulerTests {
@@ -260,7 +261,7 @@ private struct SharingRun {
     /// How often something happened that a run is for.
     private(set) var seen: [String: Int] = [:]
 
-    private var random: Generator
+    private var random: SplitMix64
     private var requests: [UInt64: GenerationRequest] = [:]
     /// Steps handed out, with their results where the ranks are done with them. Ranks work in order, and late or early.
     private var inFlight: [(plan: StepPlan, result: StepResult?)] = []
@@ -271,20 +272,9 @@ private struct SharingRun {
 
     init(seed: UInt64) {
         self.seed = seed
-        var random = Generator(state: seed)
-        let pageSize = 1 << random.below(4)
-        var configuration = SchedulerConfiguration(
-            totalPages: (40 + random.below(120)) / pageSize, contextLength: 40, vocabularySize: 30)
-        configuration.pageSize = pageSize
-        configuration.maxRunningRequests = 1 + random.below(8)
-        configuration.maxQueuedRequests = 1 + random.below(12)
-        configuration.chunkedPrefillSize = [nil, 1, 3, 8][random.below(4)]
-        configuration.guesses = [0, 0, 1, 3][random.below(4)]
-        configuration.maxRowsPerStep =
-            configuration.maxRunningRequests * (1 + configuration.guesses) + random.below(24)
-        configuration.maxStepsInFlight = 1 + random.below(3)
-        rig = Rig(configuration)
-        beginnings = (0..<4).map { _ in (0..<random.below(30)).map { _ in Int32(random.below(30)) } }
+        var random = SplitMix64(seed: seed)
+        rig = Rig(random.schedulerConfiguration(tokens: 40))
+        beginnings = (0..<4).map { _ in random.tokens(random.below(30)) }
         self.random = random
     }
 
@@ -321,7 +311,7 @@ private struct SharingRun {
     func check() {
         for (id, request) in requests {
             let got = rig.transcripts[id]!
-            let alone = HashModel(vocabularySize: 30).soloRun(request, limit: limit(of: request))
+            let alone = rig.soloRunInCache(request)
             if case .finished(_, let usage) = got.end {
                 #expect(usage.cachedTokens < request.prompt.count, "seed \(seed), request \(id)")
                 #expect(usage.cachedTokens % rig.ranks.pageSize == 0, "seed \(seed), request \(id)")
@@ -402,41 +392,15 @@ private struct SharingRun {
 
     private mutating func randomRequest() -> GenerationRequest {
         var prompt = beginnings[random.below(beginnings.count)]
-        if random.below(3) == 0, let id = requests.keys.filter({ rig.transcripts[$0]?.end != nil }).max() {
+        if random.oneIn(3), let id = requests.keys.filter({ rig.transcripts[$0]?.end != nil }).max() {
             // A conversation goes on.
             prompt = requests[id]!.prompt + rig.transcripts[id]!.tokens.map(\.token)
         } else {
-            prompt = Array(prompt.prefix(random.below(2) == 0 ? .max : random.below(30)))
+            prompt = Array(prompt.prefix(random.oneIn(2) ? .max : random.below(30)))
         }
-        prompt += (0..<random.below(6)).map { _ in Int32(random.below(30)) }
-        var request = GenerationRequest(prompt: Array(prompt.prefix(20 + random.below(17))))
-        request.sampling.maxNewTokens = random.below(4) == 0 ? nil : random.below(41 - request.prompt.count)
-        request.sampling.stopTokens = random.below(3) == 0 ? [Int32(random.below(30)), Int32(random.below(30))] : []
-        request.priority = random.below(4) == 0 ? random.below(3) - 1 : 0
+        prompt += random.tokens(random.below(6))
+        var request = random.request(Array(prompt.prefix(20 + random.below(17))))
         request.cacheSalt = [nil, nil, nil, "a", "b"][random.below(5)]
-        if random.below(4) == 0 {
-            let start = random.below(2) == 0 ? random.below(max(request.prompt.count, 1)) : nil
-            request.logProbs = LogProbOptions(topCount: random.below(3), promptStart: start)
-        }
         return request
-    }
-
-    /// What a request without a number of new tokens gets: room in the context, or in the whole cache.
-    private func limit(of request: GenerationRequest) -> Int {
-        let configuration = rig.scheduler.configuration
-        let slots = configuration.totalPages * configuration.pageSize
-        return request.sampling.maxNewTokens ?? min(40 - request.prompt.count, slots - request.prompt.count + 1)
-    }
-}
-
-/// SplitMix64.
-private struct Generator {
-    var state: UInt64
-
-    mutating func below(_ bound: Int) -> Int {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return Int((mixed ^ (mixed >> 31)) % UInt64(bound))
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Inference
+import TestSupport
 import Testing
 
 struct SamplerTests {
@@ -114,7 +115,7 @@ struct SamplerTests {
     // MARK: Filters
 
     @Test(arguments: 1...200) func `filters keep exactly the tokens that a sort would keep`(seed: UInt64) throws {
-        var random = Numbers(state: seed)
+        var random = SplitMix64(seed: seed)
         let count = 1 + random.below(random.below(4) == 0 ? 3_000 : 40)
         // Every other row has many equal logits, and some rows have impossible tokens.
         let step: Float = seed % 2 == 0 ? 0.5 : 0
@@ -368,26 +369,15 @@ private func chiSquare(_ counts: [Int], _ probabilities: [Double]) -> Double {
 
 /// Logits between -6 and 6, in multiples of `step` where it is not 0.
 private func randomRow(_ count: Int, seed: UInt64, step: Float = 0) -> [Float] {
-    var random = Numbers(state: seed &* 77)
+    var random = SplitMix64(seed: seed &* 77)
     return (0..<count).map { _ in
         let logit = Float(random.unit() * 12 - 6)
         return step == 0 ? logit : (logit / step).rounded() * step
     }
 }
 
-/// SplitMix64.
-private struct Numbers {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
-    mutating func unit() -> Double { Double(next() >> 11) * 0x1p-53 }
+extension SplitMix64 {
+    fileprivate mutating func unit() -> Double { Double(next() >> 11) * 0x1p-53 }
 }
 
 extension StepPlan.Sample {

@@ -58,18 +58,7 @@ private struct RandomRun {
     init(seed: UInt64) {
         self.seed = seed
         var random = SplitMix64(seed: seed)
-        let pageSize = 1 << random.below(4)
-        var configuration = SchedulerConfiguration(
-            totalPages: (30 + random.below(60)) / pageSize, contextLength: 40, vocabularySize: 30)
-        configuration.pageSize = pageSize
-        configuration.maxRunningRequests = 1 + random.below(8)
-        configuration.maxQueuedRequests = 1 + random.below(12)
-        configuration.chunkedPrefillSize = [nil, 1, 3, 8][random.below(4)]
-        configuration.guesses = [0, 0, 1, 3][random.below(4)]
-        configuration.maxRowsPerStep =
-            configuration.maxRunningRequests * (1 + configuration.guesses) + random.below(24)
-        configuration.maxStepsInFlight = 1 + random.below(4)
-        configuration.dataGroups = 1 + random.below(4)
+        var configuration = random.schedulerConfiguration(tokens: 30)
         // `PrefixCacheSchedulerTests` does the same with a cache.
         configuration.prefixCache = false
         rig = Rig(configuration)
@@ -114,7 +103,7 @@ private struct RandomRun {
     func check() {
         for (id, request) in requests {
             let got = rig.transcripts[id]!
-            let alone = HashModel(vocabularySize: 30).soloRun(request, limit: limit(of: request))
+            let alone = rig.soloRunInCache(request)
             switch got.end {
             case .finished(.abort, let usage):
                 #expect(usage == Usage(promptTokens: request.prompt.count, completionTokens: got.tokens.count))
@@ -130,7 +119,8 @@ private struct RandomRun {
 
     private mutating func submit() {
         nextID += 1
-        let request = randomRequest()
+        // Mostly short prompts with long answers: these outgrow the cache together.
+        let request = random.request(random.tokens(random.below(random.oneIn(3) ? 30 : 10)))
         do {
             try rig.submit(nextID, request)
             requests[nextID] = request
@@ -207,27 +197,5 @@ private struct RandomRun {
         let speculation = rig.scheduler.status.speculation
         if speculation.right > 0 { seen.insert("a right guess") }
         if speculation.right < speculation.guessed { seen.insert("a wrong guess") }
-    }
-
-    private mutating func randomRequest() -> GenerationRequest {
-        // Mostly short prompts with long answers: these outgrow the cache together.
-        let length = random.below(3) == 0 ? random.below(30) : random.below(10)
-        var request = GenerationRequest(prompt: (0..<length).map { _ in Int32(random.below(30)) })
-        request.sampling.maxNewTokens = random.below(4) == 0 ? nil : random.below(30)
-        request.sampling.minNewTokens = random.below(4) == 0 ? random.below(6) : 0
-        request.sampling.stopTokens = random.below(3) == 0 ? [Int32(random.below(30)), Int32(random.below(30))] : []
-        request.priority = random.below(4) == 0 ? random.below(3) - 1 : 0
-        if random.below(3) == 0 {
-            let start = random.below(2) == 0 ? random.below(12) : nil
-            request.logProbs = LogProbOptions(topCount: random.below(3), promptStart: start)
-        }
-        return request
-    }
-
-    /// What a request without a number of new tokens gets: room in the context, or in the whole cache.
-    private func limit(of request: GenerationRequest) -> Int {
-        let configuration = rig.scheduler.configuration
-        let slots = configuration.totalPages * configuration.pageSize
-        return request.sampling.maxNewTokens ?? min(40 - request.prompt.count, slots - request.prompt.count + 1)
     }
 }

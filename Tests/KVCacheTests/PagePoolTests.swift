@@ -1,4 +1,5 @@
 import KVCache
+import TestSupport
 import Testing
 
 struct PagePoolTests {
@@ -56,7 +57,7 @@ struct PagePoolTests {
 
     @Test(arguments: [1, 2, 3, UInt64.random(in: 0 ... .max)])
     func `random use agrees with a list of owners`(seed: UInt64) {
-        var random = SplitMix(state: seed)
+        var random = SplitMix64(seed: seed)
         var pool = PagePool(totalPages: 150, pageSize: 1)
         var owners = [Int](repeating: 0, count: 150)
         for step in 0..<5_000 {
@@ -104,17 +105,5 @@ struct PagePoolTests {
         await #expect(processExitsWith: .failure) {
             _ = PagePool(totalPages: 4, pageSize: 3)
         }
-    }
-}
-
-/// A small seeded generator, so that a failing case can be run again.
-private struct SplitMix {
-    var state: UInt64
-
-    mutating func below(_ bound: Int) -> Int {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return Int((mixed ^ (mixed >> 31)) % UInt64(bound))
     }
 }

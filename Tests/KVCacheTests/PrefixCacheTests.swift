@@ -1,4 +1,5 @@
 import KVCache
+import TestSupport
 import Testing
 
 struct PrefixCacheTests {
@@ -176,10 +177,10 @@ private struct RandomUse {
     private var known: [Prefix: Entry] = [:]
     private var users: [User] = []
     private var clock = 0
-    private var random: SplitMix
+    private var random: SplitMix64
 
     init(seed: UInt64) {
-        random = SplitMix(state: seed)
+        random = SplitMix64(seed: seed)
         pool = PagePool(totalPages: 20 + random.below(60), pageSize: 1 << random.below(4))
         cache = PrefixCache(of: pool)
     }
@@ -316,17 +317,5 @@ private struct RandomUse {
         let most = min(user.tokens.count, user.pages.count * pool.pageSize)
         let least = user.hits * pool.pageSize
         return random.below(2) == 0 ? most : least + random.below(most - least + 1)
-    }
-}
-
-/// A small seeded generator, so that a failing case can be run again.
-private struct SplitMix {
-    var state: UInt64
-
-    mutating func below(_ bound: Int) -> Int {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return Int((mixed ^ (mixed >> 31)) % UInt64(bound))
     }
 }

@@ -1,4 +1,5 @@
 import Parallelism
+import TestSupport
 import Testing
 
 private let shapes = [
@@ -50,21 +51,17 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         [shape.layers], [shape.layers - 1, 1], [1, 1, shape.layers - 2], [2, shape.layers - 2], [1, shape.layers - 1],
         [Int](repeating: 1, count: shape.layers), [31, 30], [], [0, shape.layers], [-1, 1, 2], [.max, .max, 3],
     ]
-    var state: UInt64 = 1
-    func draw(below count: Int) -> Int {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return Int(state >> 33) % count
-    }
+    var draw = SplitMix64(seed: 1)
     return (0..<2000).map { number in
         var request = ParallelRequest()
         for size in ParallelRequest.Size.allCases {
-            request[size] = values[draw(below: values.count)]
+            request[size] = values[draw.below(values.count)]
         }
         // Otherwise hardly any would be legal.
         if number % 8 > 2 { request.ppSize = nil }
         if number % 3 != 0 { request.moeDenseTPSize = nil }
         if number % 4 != 0 { request.dcpSize = nil }
-        if number % 7 < 3 { request.ppLayerPartition = partitions[draw(below: partitions.count)] }
+        if number % 7 < 3 { request.ppLayerPartition = partitions[draw.below(partitions.count)] }
         request.contextFillsRanks = number % 5 == 0
         return request
     }

@@ -9,11 +9,8 @@ import Testing
     private static func run(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration, rows: Int) throws
         -> (scores: [[TokenLogProbs]], records: StageRecords, work: [RankStatus])
     {
-        var configuration = EngineConfiguration()
-        configuration.pageSize = 4
-        configuration.maxTotalTokens = 1024
-        configuration.parallel = parallel
-        let pool = RankPool(model, configuration, recording: Set(Stage.allCases))
+        let pool = RankPool(
+            model, EngineConfiguration(smallCache: parallel), recording: Set(Stage.allCases))
         defer { pool.stop() }
         let count = golden.prompt.count
         var (start, step) = (0, 0)
@@ -38,16 +35,13 @@ import Testing
     private static func work(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration) throws
         -> (scored: [Int], attended: [Int])
     {
-        var configuration = EngineConfiguration()
-        configuration.maxTotalTokens = 1024
-        configuration.parallel = parallel
-        let pool = RankPool(model, configuration)
+        let pool = RankPool(model, EngineConfiguration(smallCache: parallel))
         defer { pool.stop() }
         let tokens = golden.prompt
         var before: [RankStatus] = []
         for (step, range) in [0..<tokens.count - 1, tokens.count - 1..<tokens.count].enumerated() {
             before = pool.status
-            let pages = (0..<Int32((range.upperBound + 63) / 64)).map { $0 }
+            let pages = (0..<Int32((range.upperBound + 3) / 4)).map { $0 }
             let chunk = StepPlan.Chunk(
                 request: 1, tokens: Array(tokens[range]), start: range.lowerBound, pages: pages)
             _ = try pool.run(StepPlan(number: step, chunks: [chunk]))

@@ -29,11 +29,8 @@ import Testing
         let golden = try Golden(name)
         let model = try golden.directory.load()
         let cost = LayoutCost(model.configuration, parallel, cacheType: .float32)
-        var configuration = EngineConfiguration()
-        configuration.pageSize = 4
-        configuration.maxTotalTokens = 4096
-        configuration.parallel = parallel
-        let pool = RankPool(model, configuration, recording: Set(Stage.allCases))
+        let pool = RankPool(
+            model, EngineConfiguration(smallCache: parallel, tokens: 4096), recording: Set(Stage.allCases))
         defer { pool.stop() }
         let seed = UInt64.random(in: 0...UInt64.max)
         var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
@@ -127,7 +124,7 @@ import Testing
 
 /// Requests of random lengths that go on from step to step, some decoding, some scored, some with no output.
 private struct RandomBatches {
-    private var state: UInt64
+    private var draw: SplitMix64
     private let groups: Int
     private let vocabularySize: Int
     /// Positions of each request so far; what the first steps do not compute counts as cached.
@@ -135,25 +132,20 @@ private struct RandomBatches {
     private static let mostPositions = 256
 
     init(seed: UInt64, groups: Int, vocabularySize: Int) {
-        state = seed
+        draw = SplitMix64(seed: seed)
         self.groups = groups
         self.vocabularySize = vocabularySize
         lengths = []
-        lengths = (0..<4).map { _ in random(0...30) }
-    }
-
-    private mutating func random(_ range: ClosedRange<Int>) -> Int {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return range.lowerBound + Int((state >> 33) % UInt64(range.count))
+        for _ in 0..<4 { lengths.append(draw.below(31)) }
     }
 
     mutating func next(_ number: Int) -> StepPlan {
         var chunks: [StepPlan.Chunk] = []
-        for request in lengths.indices where random(0...4) > 0 {
-            let rows = random(0...1) == 0 ? 1 : random(1...40)
+        for request in lengths.indices where draw.below(5) > 0 {
+            let rows = draw.below(2) == 0 ? 1 : 1 + draw.below(40)
             let start = lengths[request]
-            let tokens = (0..<rows).map { _ in Int32(random(0...vocabularySize - 1)) }
-            let outputs = random(0...2)
+            let tokens = (0..<rows).map { _ in Int32(draw.below(vocabularySize)) }
+            let outputs = draw.below(3)
             let first = request * Self.mostPositions / 4
             chunks.append(
                 StepPlan.Chunk(

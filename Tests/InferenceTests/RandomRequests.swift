@@ -1,0 +1,48 @@
+import Inference
+import TestSupport
+
+/// What the tests of schedulers with random operations draw: caches so small that requests crowd each other.
+extension SplitMix64 {
+    /// True in one of `count` cases.
+    mutating func oneIn(_ count: Int) -> Bool { below(count) == 0 }
+
+    /// - Parameter tokens: of the whole cache, at least and about twice that at most.
+    mutating func schedulerConfiguration(tokens: Int) -> SchedulerConfiguration {
+        let pageSize = 1 << below(4)
+        var configuration = SchedulerConfiguration(
+            totalPages: (tokens + below(2 * tokens)) / pageSize, contextLength: 40, vocabularySize: 30)
+        configuration.pageSize = pageSize
+        configuration.maxRunningRequests = 1 + below(8)
+        configuration.maxQueuedRequests = 1 + below(12)
+        configuration.chunkedPrefillSize = [nil, 1, 3, 8][below(4)]
+        configuration.guesses = [0, 0, 1, 3][below(4)]
+        configuration.maxRowsPerStep = configuration.maxRunningRequests * (1 + configuration.guesses) + below(24)
+        configuration.maxStepsInFlight = 1 + below(4)
+        configuration.dataGroups = 1 + below(4)
+        return configuration
+    }
+
+    mutating func tokens(_ count: Int) -> [Int32] { (0..<count).map { _ in Int32(below(30)) } }
+
+    /// A request with this prompt, and whatever else requests may ask of a scheduler.
+    mutating func request(_ prompt: [Int32]) -> GenerationRequest {
+        var request = GenerationRequest(prompt: prompt)
+        request.sampling.maxNewTokens = oneIn(4) ? nil : below(30)
+        request.sampling.minNewTokens = oneIn(4) ? below(6) : 0
+        request.sampling.stopTokens = oneIn(3) ? [Int32(below(30)), Int32(below(30))] : []
+        request.priority = oneIn(4) ? below(3) - 1 : 0
+        if oneIn(3) { request.logProbs = LogProbOptions(topCount: below(3), promptStart: oneIn(2) ? below(12) : nil) }
+        return request
+    }
+}
+
+extension Rig {
+    /// What a request gets when it runs alone; without a number of new tokens there is room in the context, or in the
+    /// whole cache.
+    func soloRunInCache(_ request: GenerationRequest) -> Transcript {
+        let slots = scheduler.configuration.totalPages * scheduler.configuration.pageSize
+        let room = min(scheduler.limits.contextLength, slots + 1) - request.prompt.count
+        return HashModel(vocabularySize: scheduler.limits.vocabularySize)
+            .soloRun(request, limit: request.sampling.maxNewTokens ?? room)
+    }
+}
