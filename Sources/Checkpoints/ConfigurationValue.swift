@@ -159,18 +159,6 @@ extension ConfigurationValue {
         return try string(node, key, allowed)
     }
 
-    /// An array of strings; each one of `allowed`, if given.
-    package func stringArray(_ key: String, oneOf allowed: [String]? = nil) throws(CheckpointError) -> [String] {
-        let expected = "an array of strings"
-        let node = try required(key, expected)
-        guard case .array(let nodes) = node else { throw mismatch(key, node, expected) }
-        var values: [String] = []
-        for (place, node) in nodes.enumerated() {
-            values.append(try string(node, "\(key)[\(place)]", allowed))
-        }
-        return values
-    }
-
     /// An object within this one.
     package func object(_ key: String) throws(CheckpointError) -> ConfigurationValue {
         try object(required(key, "an object {…}"), key)

@@ -80,7 +80,7 @@ struct RegularFile: ~Copyable {
                 file: path, problem: "cannot be mapped into memory: \(systemMessage(errno))",
                 advice: "raise the limit on address space (ulimit -v) or on mappings (vm.max_map_count)")
         }
-        return unsafe MappedFile(path: path, bytes: UnsafeRawBufferPointer(start: address, count: size))
+        return unsafe MappedFile(UnsafeRawBufferPointer(start: address, count: size))
     }
 }
 

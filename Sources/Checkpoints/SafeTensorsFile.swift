@@ -1,11 +1,10 @@
 /// One safetensors file, mapped into memory and checked from end to end.
 ///
 /// Opening reads the header only. What is said about damaged files is complete at that point: a lookup afterwards fails
-/// for a name that is not there and for nothing else. Weights themselves are any bytes; see
-/// `StoredTensor.firstNonFiniteIndex` for the check that reads them.
+/// for a name that is not there and for nothing else. Weights themselves are any bytes.
 ///
 /// If another program shortens the file while it is open, reading a lost page ends the process (SIGBUS), as with every
-/// mapped file. Replace models by renaming, not by writing in place. `load` notices the loss without touching the page.
+/// mapped file. Replace models by renaming, not by writing in place.
 package final class SafeTensorsFile: Sendable {
     /// As it was given to `init`.
     package let path: String
@@ -62,26 +61,4 @@ package final class SafeTensorsFile: Sendable {
             name: entry.name, type: entry.type, shape: entry.shape, file: self,
             range: entry.range.lowerBound + dataStart..<entry.range.upperBound + dataStart)
     }
-}
-
-// MARK: - Reading ahead
-
-extension SafeTensorsFile {
-    /// The size of the file, header included.
-    package var byteCount: Int { mapping.count }
-
-    /// Tells the kernel that the file will be read from front to back. A hint: it changes speed, never results.
-    package func adviseSequential() { mapping.advise(.sequential, 0..<mapping.count) }
-
-    /// Tells the kernel to start reading a range of the file, or all of it, and returns at once. A hint.
-    package func adviseWillNeed(_ range: Range<Int>? = nil) { mapping.advise(.willNeed, range ?? 0..<mapping.count) }
-
-    /// Brings a range of the file into memory and waits for it (before Linux 5.14 and on other systems: starts it).
-    ///
-    /// - Throws: when the file has lost these bytes since it was opened, or its disk fails.
-    package func load(_ range: Range<Int>) throws(CheckpointError) { try mapping.load(range) }
-
-    /// How much of the file is in memory now, to whole pages; nil where the system does not tell. Systems tell it only
-    /// to those who could write the file, and report to others that all of it is there.
-    package var residentBytes: Int? { mapping.residentBytes }
 }

@@ -26,43 +26,15 @@ package struct StoredTensor: Sendable {
 }
 
 extension StoredTensor {
-    /// The place of the first NaN or infinity, counted in elements, or nil if there is none.
-    ///
-    /// Reads every value, so it is for verification and not for loading. Integers are always finite.
-    package func firstNonFiniteIndex() -> Int? {
-        switch type {
-        case .f64: first(UInt64.self, withAllOf: 0x7FF0_0000_0000_0000)
-        case .f32: first(UInt32.self, withAllOf: 0x7F80_0000)
-        case .f16: first(UInt16.self, withAllOf: 0x7C00)
-        case .bf16: first(UInt16.self, withAllOf: 0x7F80)
-        case .f8e5m2: first(UInt8.self, withAllOf: 0x7C)
-        case .f8e4m3: first(UInt8.self, withAllOf: 0x7F)
-        case .f8e8m0: first(UInt8.self, withAllOf: 0xFF)
-        case .i64, .i32, .i16, .i8, .u64, .u32, .u16, .u8, .bool: nil
-        }
-    }
-
-    /// In every floating-point format the values that are not finite are those with certain bits all set.
-    private func first<Bits: FixedWidthInteger>(_: Bits.Type, withAllOf mask: Bits) -> Int? {
-        firstIndex(Bits.self) { $0 & mask == mask }?.index
-    }
-
     /// The first value that fails the test, and its place; the tensor must be F32.
     func firstIndex(failing test: (Float) -> Bool) -> (index: Int, value: Float)? {
         precondition(type == .f32, "only F32 is read as Float")
-        return firstIndex(UInt32.self) { !test(Float(bitPattern: $0)) }.map { ($0.index, Float(bitPattern: $0.bits)) }
-    }
-
-    private func firstIndex<Bits: FixedWidthInteger>(
-        _: Bits.Type, where found: (Bits) -> Bool
-    ) -> (index: Int, bits: Bits)? {
-        precondition(MemoryLayout<Bits>.size == type.bytes, "the bits must be those of an element")
         let bytes = unsafe bytes
         defer { withExtendedLifetime(file) {} }
         for index in 0..<elementCount {
-            let stored = unsafe bytes.load(fromByteOffset: index * MemoryLayout<Bits>.size, as: Bits.self)
-            let bits = Bits(littleEndian: stored)
-            if found(bits) { return (index, bits) }
+            let stored = unsafe bytes.load(fromByteOffset: index * MemoryLayout<UInt32>.size, as: UInt32.self)
+            let value = Float(bitPattern: UInt32(littleEndian: stored))
+            if !test(value) { return (index, value) }
         }
         return nil
     }

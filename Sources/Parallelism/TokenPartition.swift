@@ -56,12 +56,4 @@ package struct TokenPartition: Sendable, Equatable {
             return start..<start + size + (part < longer ? 1 : 0)
         }
     }
-
-    /// `order[g]` is where row g of the batch lies when the ranks' rows are put one rank after the other.
-    package var gatheredOrder: [Int] {
-        let gathered = rows.joined()
-        var order = [Int](repeating: 0, count: gathered.count)
-        for (place, row) in gathered.enumerated() { order[row] = place }
-        return order
-    }
 }

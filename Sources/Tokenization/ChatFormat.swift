@@ -25,9 +25,6 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
 
-    /// Whether tools can be offered to the model.
-    package var hasTools: Bool { self == .deepSeekV32 }
-
     /// Renders a conversation up to the place where the model goes on.
     /// - Throws: `ChatError` if the messages do not make a conversation of this format.
     package func render(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) throws(ChatError)

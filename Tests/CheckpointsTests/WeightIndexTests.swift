@@ -152,35 +152,3 @@ private let second = "model-00002-of-00002.safetensors"
         #expect(error.problem.contains(problem))
     }
 }
-
-@Suite struct `Loading ahead` {
-    @Test func `reports every byte once and leaves all of them in memory`() throws {
-        let directory = try TemporaryDirectory()
-        for name in ["x", "y"] {
-            try SafeTensorsWriter([(name, "U8", [300_000], [UInt8](repeating: 7, count: 300_000))])
-                .write(to: directory.file("\(name).safetensors"))
-        }
-        let index = try WeightIndex(directory: directory.path)
-        var reports: [LoadProgress] = []
-        try index.preload(chunkBytes: 1 << 17) { reports.append($0) }
-        let total = index.files.map(\.byteCount).reduce(0, +)
-        #expect(reports.count == 7)
-        #expect(reports.first?.loadedBytes == 0 && reports.last?.loadedBytes == total)
-        #expect(reports.allSatisfy { $0.totalBytes == total })
-        #expect(zip(reports, reports.dropFirst()).allSatisfy { $0.loadedBytes < $1.loadedBytes })
-        #expect(try #require(index.residentBytes) == total)
-    }
-
-    #if os(Linux)
-        @Test func `notices that a file has become shorter, instead of ending the process`() throws {
-            let directory = try TemporaryDirectory()
-            let path = directory.file("model.safetensors")
-            try SafeTensorsWriter([("a", "U8", [300_000], [UInt8](repeating: 7, count: 300_000))]).write(to: path)
-            let index = try WeightIndex(directory: directory.path)
-            try #require(unsafe truncate(path, 4096) == 0)
-            let error = try refusal { try index.preload { _ in } }
-            #expect(error.file == path)
-            #expect(error.problem.contains("cannot be loaded"))
-        }
-    #endif
-}

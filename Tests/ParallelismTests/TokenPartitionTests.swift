@@ -23,15 +23,6 @@ import Testing
         }
     }
 
-    @Test(arguments: PartitionStrategy.allCases, degrees)
-    func `is undone by gathering`(strategy: PartitionStrategy, ranks: Int) {
-        for lengths in Self.batches(ranks) {
-            let partition = TokenPartition(strategy, lengths: lengths, ranks: ranks)
-            let gathered = partition.rows.flatMap { $0 }
-            #expect(partition.gatheredOrder.map { gathered[$0] } == Array(0..<gathered.count), "\(lengths)")
-        }
-    }
-
     @Test(arguments: degrees)
     func `interleaved evens out the number of rows to within one`(ranks: Int) {
         for lengths in Self.batches(ranks) {
