@@ -1,7 +1,8 @@
 extension ParallelConfiguration {
     /// A short name from which `init(notation:for:)` makes the same layout again, such as
-    /// `pp2:1,3 dp2 cp4 tp2 ep8 etp2 dense2 dcp8:2 zigzag alltoall`. Degrees of 1 and what makes no difference are left out;
-    /// without `ep` and `etp` every rank has all experts of its layers.
+    /// `pp2:1,3 dp2 cp4 tp2 ep8 etp2 dense2 dcp4:2,64 zigzag alltoall`. Degrees of 1 and what makes no difference are left
+    /// out; without `ep` and `etp` every rank has all experts of its layers. `dcp4:2,64`: keys are owned in runs of 2, and
+    /// queries go to them where there are 64 or more.
     package var notation: String {
         var words: [String] = []
         if pipeline > 1 { words.append("pp\(pipeline)" + (stageLayers.map { ":" + $0.commaList } ?? "")) }
@@ -11,10 +12,11 @@ extension ParallelConfiguration {
         ]
         words += degrees.filter { $0.1 > 1 }.map { "\($0.0)\($0.1)" }
         if ownership.ranks > 1 {
-            words.append("dcp\(ownership.ranks)" + (ownership.unit > 1 ? ":\(ownership.unit)" : ""))
+            let runs = ownership.unit > 1 || ownership.leastKeys > 1 ? ":\(ownership.unit)" : ""
+            words.append("dcp\(ownership.ranks)\(runs)" + (ownership.leastKeys > 1 ? ",\(ownership.leastKeys)" : ""))
         }
         if context > 1 { words.append(strategy.rawValue) }
-        if stageRanks > 1 && !replicatesExperts { words.append(exchange == .gathered ? "gathered" : "alltoall") }
+        if stageRanks > 1 && !replicatesExperts { words.append(exchange.notation) }
         return words.isEmpty ? "one" : words.joined(separator: " ")
     }
 
@@ -62,7 +64,7 @@ extension ParallelConfiguration {
             self.exchange = exchange
             return
         }
-        let parts = word.split(separator: ":", maxSplits: 1)
+        let parts = word.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
         let name = parts[0].prefix { !$0.isNumber }
         // Nobody has more ranks than this, and products of six such numbers do not overflow.
         guard let value = Int(parts[0].dropFirst(name.count)), (1...1024).contains(value) else {
@@ -71,15 +73,14 @@ extension ParallelConfiguration {
         switch name {
         case "pp":
             pipeline = value
-            if parts.count > 1 { stageLayers = try Self.layers(String(parts[1])) }
+            if parts.count > 1 { stageLayers = try Self.numbers(String(parts[1]), "of layers") }
             return
         case "dcp":
-            let unit = parts.count > 1 ? Int(parts[1]) : 1
-            guard let unit, (1...65_536).contains(unit) else {
-                throw NotationError("'\(word)' has no number of tokens behind the colon")
-            }
+            let numbers = try parts.count > 1 ? Self.numbers(String(parts[1]), "of tokens") : []
+            guard numbers.count <= 2 else { throw NotationError("'\(word)' has more than a run and a least number") }
             // Queries travel in short contexts too, for what has a name is to be verified.
-            ownership = PageOwnership(ranks: value, unit: unit, leastKeys: 1)
+            ownership = PageOwnership(
+                ranks: value, unit: numbers.first ?? 1, leastKeys: numbers.count > 1 ? numbers[1] : 1)
         case "dp" where parts.count == 1: data = value
         case "cp" where parts.count == 1: context = value
         case "tp" where parts.count == 1: tensor = value
@@ -91,12 +92,17 @@ extension ParallelConfiguration {
         }
     }
 
-    private static func layers(_ list: String) throws(NotationError) -> [Int] {
+    private static func numbers(_ list: String, _ what: String) throws(NotationError) -> [Int] {
         let fields = list.split(separator: ",", omittingEmptySubsequences: false)
-        let layers = fields.compactMap { Int($0) }.filter { (1...65_536).contains($0) }
-        guard layers.count == fields.count else { throw NotationError("'\(list)' are no numbers of layers") }
-        return layers
+        let numbers = fields.compactMap { Int($0) }.filter { (1...65_536).contains($0) }
+        guard numbers.count == fields.count else { throw NotationError("'\(list)' are no numbers \(what)") }
+        return numbers
     }
+}
+
+extension ExpertExchangeKind {
+    /// In the name of a layout, where `none` would be read as no exchange.
+    package var notation: String { self == .gathered ? "gathered" : rawValue }
 }
 
 /// What is wrong with the name of a layout.

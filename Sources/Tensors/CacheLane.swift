@@ -29,6 +29,13 @@ import CKernels
         return unsafe Array(UnsafeRawBufferPointer(start: base + entry * size, count: size))
     }
 
+    /// Overwrites an entry: for tests that damage is found.
+    package func overwrite(_ entry: Int, with bytes: [UInt8]) {
+        let size = Self.entryBytes(dtype, width: width, group: group)
+        precondition((0..<entries).contains(entry) && bytes.count == size, "\(bytes.count) bytes for entry \(entry)")
+        unsafe UnsafeMutableRawBufferPointer(start: base + entry * size, count: size).copyBytes(from: bytes)
+    }
+
     var kernelValue: braid_lane {
         unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group))
     }

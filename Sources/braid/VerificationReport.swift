@@ -8,8 +8,6 @@ import Tokenization
 struct VerificationReport {
     private let command: Verify
     private let plan: VerificationPlan
-    /// Of layouts that are equal to rounding.
-    private let tolerance: Float
     /// Of the longest case's name.
     private let width: Int
     private let progress = ProgressBar("verifying")
@@ -21,10 +19,9 @@ struct VerificationReport {
     private var slowest: (candidate: VerificationCase, seconds: Double)?
     private var different: [VerificationCase] = []
 
-    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int, tolerance: Float) {
+    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int) {
         self.command = command
         self.plan = plan
-        self.tolerance = tolerance
         width = plan.cases.map(\.notation.count).max() ?? 0
         if command.json { return }
         let share = plan.cases.count < plan.total ? ", of which \(plan.cases.count) are tried" : ""
@@ -55,26 +52,36 @@ struct VerificationReport {
         if command.json {
             write(record(candidate, verdict, mustBeEqual: mustBeEqual, seconds: seconds).pythonText + "\n")
         } else {
-            line((progress.isWatched ? title(candidate) : "") + " \(rounded(seconds)) s  \(text(verdict))")
+            let shown = progress.isWatched ? title(candidate) : ""
+            line("\(shown) \(rounded(seconds)) s  \(text(verdict, of: candidate))")
         }
         progress.update(Double(number) / Double(plan.cases.count))
     }
 
-    func finish() {
+    func finish(_ exercise: Exercise) {
         progress.finish()
         let seconds = (ContinuousClock.now - began) / .seconds(1)
-        if command.json { return write(summary(seconds).pythonText + "\n") }
-        let rounding = close > 0 ? ", \(close) equal to \(short(tolerance)) (largest difference \(short(largest)))" : ""
+        if command.json { return write(summary(seconds, exercise).pythonText + "\n") }
+        let rounding = close > 0 ? ", \(close) equal to rounding (largest difference \(short(largest)))" : ""
         let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
         let layouts = Set(plan.cases.map(\.layout)).count
+        line("")
+        for coverage in plan.coverage {
+            let counts = coverage.values.map { "\($0.value): \($0.cases)" }.joined(separator: "  ")
+            line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
+        }
+        line(
+            "with \(grouped(Int(exercise.cachedTokens))) tokens found in the prefix cache, "
+                + "\(grouped(Int(exercise.preemptions))) preemptions, and queries sent to the keys "
+                + "\(grouped(Int(exercise.travels))) times")
         line("")
         line(
             "\(number) cases of \(layouts == 1 ? "one layout" : "\(layouts) layouts") in \(rounded(seconds)) s: "
                 + "\(equal) equal\(rounding), \(verdict)")
         if let slowest { line("slowest: \(rounded(slowest.seconds)) s, \(slowest.candidate.notation)") }
         if plan.cases.count < plan.total {
-            line(
-                "sample:  \(grouped(number)) of \(grouped(plan.total)) cases; another with --seed, more with --layouts")
+            let share = "\(grouped(number)) of \(grouped(plan.total)) cases"
+            line("sample:  \(share); another with --seed, more with --layouts")
         }
         for candidate in different.prefix(3) { line("repeat:  \(command.command(repeating: candidate))") }
         if differing > 3 { line("         … and \(differing - 3) more") }
@@ -86,11 +93,16 @@ struct VerificationReport {
         return "\(place)/\(count) " + candidate.notation.padding(toLength: width, withPad: " ", startingAt: 0)
     }
 
-    private func text(_ verdict: Verification.Verdict) -> String {
+    private func text(_ verdict: Verification.Verdict, of candidate: VerificationCase) -> String {
         switch verdict {
-        case .equal: "equal"
-        case .close(let distance): "equal to \(short(tolerance)) (\(short(distance)))"
-        case .different(let difference): "DIFFERENT\n        \(difference)"
+        case .equal: return "equal"
+        case .close(let distance):
+            let tolerance = Verification.tolerance(of: candidate.conditions.cacheType)
+            return "equal to \(short(tolerance)) (\(short(distance)))"
+        case .different(let difference):
+            let values = candidate.values.map { "\($0.axis) \($0.value)" }.joined(separator: ", ")
+            return "DIFFERENT\n        \(difference)\n        \(values)\n        repeat: "
+                + command.command(repeating: candidate)
         }
     }
 
@@ -112,7 +124,10 @@ struct VerificationReport {
         var members: [JSONMember] = [
             JSONMember("kind", .string("case")), JSONMember("number", .count(number)),
             JSONMember("of", .count(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
-            JSONMember("ranks", .count(candidate.layout.world)), JSONMember("must_be_equal", .bool(mustBeEqual)),
+            JSONMember("ranks", .count(candidate.layout.world)),
+            JSONMember(
+                "values", .object(candidate.values.map { JSONMember(name($0.axis), .string($0.value)) })),
+            JSONMember("must_be_equal", .bool(mustBeEqual)),
             JSONMember("seconds", .measured(seconds)),
         ]
         switch verdict {
@@ -123,7 +138,7 @@ struct VerificationReport {
         case .different(let difference):
             members.append(JSONMember("verdict", .string("different")))
             members.append(JSONMember("difference", .string(difference.description)))
-            if case .value(let value) = difference { members += self.members(of: value) }
+            if let value = difference.value { members += self.members(of: value) }
             members.append(JSONMember("repeat", .string(command.command(repeating: candidate))))
         }
         return .object(members)
@@ -141,13 +156,21 @@ struct VerificationReport {
         ]
     }
 
-    private func summary(_ seconds: Double) -> JSONValue {
+    private func summary(_ seconds: Double, _ exercise: Exercise) -> JSONValue {
         .record([
             "kind": .string("summary"), "cases": .count(number), "of_cases": .count(plan.total),
             "seed": .string(String(command.seed)), "equal": .count(equal), "close": .count(close),
             "largest_difference": .measured(Double(largest)), "different": .count(differing),
-            "seconds": .measured(seconds), "slowest": .string(slowest?.candidate.notation ?? ""),
-            "slowest_seconds": .measured(slowest?.seconds),
+            "covered": .object(
+                plan.coverage.map { coverage in
+                    JSONMember(
+                        name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .count($0.cases)) }))
+                }),
+            "cached_tokens": .count(Int(exercise.cachedTokens)), "preemptions": .count(Int(exercise.preemptions)),
+            "travelling_chunks": .count(Int(exercise.travels)), "seconds": .measured(seconds),
+            "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])
     }
+
+    private func name(_ axis: String) -> String { axis.replacingOccurrences(of: " ", with: "_") }
 }

@@ -12,9 +12,11 @@ struct Verify: ParsableCommand {
         abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
         discussion: """
             Serves mixes of random requests on one rank and on many, and compares every token, log-probability and \
-            logit. Without flags for ranks it takes all layouts up to --max-ranks, or a sample of them; with some, such \
-            as --tp-size 8 --cp-size 4, that one layout. Layouts that cut a sum where one rank does not are only equal \
-            to rounding, and are reported so. Exit status 0 if nothing differs.
+            logit. Varied are layouts, chunk sizes, page sizes, types of the KV cache (compared with one rank that has \
+            the same), what is found in the prefix cache, and the mixes, of which one preempts. Without flags for ranks \
+            it takes all layouts up to --max-ranks, or a sample of them; with some, such as --tp-size 8 --cp-size 4, \
+            that one layout. Layouts that cut a sum where one rank does not are only equal to rounding, and are \
+            reported so. Exit status 0 if nothing differs.
             """)
 
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
@@ -23,8 +25,8 @@ struct Verify: ParsableCommand {
     @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone.")
     var loadFormat: ModelDirectory.LoadFormat = .auto
 
-    @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3.")
-    var kvCacheDtype: CacheType = .float32
+    @Option(help: "Element type of the KV cache: float32, bfloat16, fp8_e4m3; default: all of them.")
+    var kvCacheDtype: CacheType?
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
@@ -39,8 +41,8 @@ struct Verify: ParsableCommand {
 
     @Option(
         name: [.customLong("layouts"), .customLong("cases")],
-        help: "Cases to run, at most; each is another layout while there are any.")
-    var cases = 300
+        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.")
+    var cases = 500
 
     @Option(help: "Of the prompts, the draws and the choice of cases.")
     var seed: UInt64 = 1
@@ -48,7 +50,11 @@ struct Verify: ParsableCommand {
     @Option(help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.")
     var longestPrompt: Int?
 
-    @Option(help: "Run this case alone, written as it was printed, such as \"cp4 ep4 zigzag alltoall chunk29 mixed\".")
+    @Option(
+        help: """
+            Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
+            warm mixed"; what is left out is one rank, chunk-1, page16, float32, cold, mixed.
+            """)
     var only: String?
 
     @Flag(help: "Print JSON lines.")
@@ -58,16 +64,15 @@ struct Verify: ParsableCommand {
 
     func validate() throws {
         guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
-        guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 300") }
+        guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 500") }
     }
 
     func run() throws {
         let (directory, model) = try load()
         let measure = try measure(directory.configuration)
         let (plan, layouts) = try plan(model.parallelShape, longestPrompt: measure.longestPrompt)
-        let settings = try settings()
-        let verification = Verification(model, measure, settings)
-        var report = VerificationReport(self, plan, layouts: layouts, tolerance: settings.tolerance)
+        let verification = Verification(model, measure, try settings())
+        var report = VerificationReport(self, plan, layouts: layouts)
         for candidate in plan.cases {
             report.begin(candidate)
             let start = ContinuousClock.now
@@ -76,7 +81,7 @@ struct Verify: ParsableCommand {
                 candidate, verdict, mustBeEqual: verification.mustBeEqual(candidate),
                 seconds: (ContinuousClock.now - start) / .seconds(1))
         }
-        report.finish()
+        report.finish(verification.exercise)
         if report.differing > 0 { throw ExitCode(1) }
     }
 
@@ -108,13 +113,14 @@ struct Verify: ParsableCommand {
         var settings = Verification.Settings()
         settings.seed = seed
         settings.kernels = kernels
-        settings.cacheType = kvCacheDtype
         return settings
     }
 
     /// The cases, and how many layouts they were chosen from.
     private func plan(_ shape: ModelShape, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
-        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies).layouts
+        // Queries travel always, and half of the time in the longest prompts.
+        let leastKeys = [1, max(2, longestPrompt / 2)]
+        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, leastKeys: leastKeys).layouts
         let request = parallel.request()
         if request != ParallelRequest() {
             do throws(ParallelRequest.Refusal) {
@@ -123,23 +129,23 @@ struct Verify: ParsableCommand {
                 throw CommandError(error.description)
             }
         }
-        var (chunks, mixes) = (VerificationPlan.chunks(longestPrompt: longestPrompt), BatchMix.Kind.allCases)
+        var conditions = ServingConditions.all(
+            longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases)
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)
-                (layouts, chunks, mixes) = ([candidate.layout], [candidate.chunk], [candidate.mix])
+                (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {
                 throw CommandError("--only: \(error)")
             }
         }
-        return (VerificationPlan(layouts, chunks: chunks, mixes: mixes, limit: cases, seed: seed), layouts.count)
+        return (VerificationPlan(layouts, conditions, limit: cases, seed: seed), layouts.count)
     }
 
     /// What to type to run one case again.
     func command(repeating candidate: VerificationCase) -> String {
         var words = ["braid verify --model-path '\(modelPath)'"]
         if loadFormat != .auto { words.append("--load-format \(loadFormat.rawValue)") }
-        if kvCacheDtype != .float32 { words.append("--kv-cache-dtype \(kvCacheDtype.rawValue)") }
         if let kernels { words.append("--kernels \(kernels.rawValue)") }
         if let longestPrompt { words.append("--longest-prompt \(longestPrompt)") }
         return (words + ["--seed \(seed) --only \"\(candidate.notation)\""]).joined(separator: " ")

@@ -1,4 +1,5 @@
 import Inference
+import KVCache
 import Parallelism
 import Testing
 
@@ -6,32 +7,49 @@ import Testing
     private static let shape = ModelShape(
         layers: 4, heads: 4, valueWidth: 64, experts: 16, expertWidth: 64, denseWidth: 384, sharedWidth: 64)
     private static let layouts = LayoutMatrix(shape, maxRanks: 8).layouts
-    private static let chunks: [Int?] = [nil, 29, 9]
+    private static let conditions = ServingConditions.all(longestPrompt: 88)
 
     private static func plan(_ limit: Int, seed: UInt64 = 1) -> VerificationPlan {
-        VerificationPlan(layouts, chunks: chunks, limit: limit, seed: seed)
+        VerificationPlan(layouts, conditions, limit: limit, seed: seed)
     }
 
     @Test func `has all cases when there are few enough`() {
-        let layouts = Array(Self.layouts.prefix(5))
-        let plan = VerificationPlan(layouts, chunks: Self.chunks, limit: 60, seed: 1)
+        let (layouts, conditions) = (Array(Self.layouts.prefix(5)), Array(Self.conditions.prefix(12)))
+        let plan = VerificationPlan(layouts, conditions, limit: 60, seed: 1)
         #expect(plan.total == 60 && plan.cases.count == 60 && Set(plan.cases).count == 60)
         #expect(Set(plan.cases.map(\.layout)) == Set(layouts))
+        #expect(Set(plan.cases.map(\.conditions)) == Set(conditions))
     }
 
-    @Test(arguments: [59, 300, 869, 2000]) func `samples different cases, of all layouts before any twice`(limit: Int) {
+    @Test(arguments: [59, 500, 1300, 20_000])
+    func `samples different cases, of all layouts and all conditions before any twice`(limit: Int) {
         let plan = Self.plan(limit)
-        #expect(plan.total == Self.layouts.count * 12)
+        #expect(plan.total == Self.layouts.count * Self.conditions.count)
         #expect(plan.cases.count == limit && Set(plan.cases).count == limit)
         #expect(Set(plan.cases.map(\.layout)).count == min(limit, Self.layouts.count))
+        #expect(Set(plan.cases.map(\.conditions)).count == min(limit, Self.conditions.count))
         #expect(zip(plan.cases, plan.cases.dropFirst()).allSatisfy { $0.layout.world <= $1.layout.world })
     }
 
-    @Test func `has every mesh, chunk size and mix in a sample`() {
-        let plan = Self.plan(300)
+    @Test func `has every mesh and every condition in a sample`() {
+        let plan = Self.plan(500)
         #expect(Set(plan.cases.map(\.layout.mesh)) == Set(Self.layouts.map(\.mesh)))
-        #expect(Set(plan.cases.map(\.chunk)) == Set(Self.chunks))
-        #expect(Set(plan.cases.map(\.mix)) == Set(BatchMix.Kind.allCases))
+        #expect(Set(plan.cases.map(\.conditions)) == Set(Self.conditions))
+        #expect(Self.conditions.count == 3 * 4 * 3 * 3 * 4)
+    }
+
+    @Test func `says how many cases have each value, whatever there is to vary`() {
+        let plan = Self.plan(500)
+        for coverage in plan.coverage { #expect(coverage.values.reduce(0) { $0 + $1.cases } == 500, "\(coverage)") }
+        func cases(_ axis: String) -> [String: Int] {
+            let values = plan.coverage.first { $0.axis == axis }?.values ?? []
+            return Dictionary(uniqueKeysWithValues: values.map { ($0.value, $0.cases) })
+        }
+        #expect(Set(cases("chunk").keys) == ["-1", "29", "9"])
+        #expect(cases("prefix").count == 3 && cases("prefix").values.allSatisfy { $0 > 100 })
+        #expect(cases("cache")["fp8_e4m3"] == plan.cases.count { $0.conditions.cacheType == .fp8 })
+        #expect(cases("dcp")["1"] == cases("dcp unit")["-"])
+        #expect(cases("ranks")["8"] == plan.cases.count { $0.layout.world == 8 })
     }
 
     @Test func `chooses by its seed alone`() {
@@ -40,10 +58,12 @@ import Testing
     }
 
     @Test func `has a name for each case, from which it can be made again`() throws {
-        for candidate in Self.plan(300).cases {
+        for candidate in Self.plan(500).cases {
             #expect(try VerificationCase(notation: candidate.notation, for: Self.shape) == candidate)
         }
-        for wrong in ["cp2 chunk0", "cp2 chunk-2", "cp2 chunk", "cp2 tiny"] {
+        #expect(try VerificationCase(notation: "one", for: Self.shape) == VerificationCase(ParallelConfiguration()))
+        for wrong in ["cp2 chunk0", "cp2 chunk-2", "cp2 chunk", "cp2 tiny", "page3", "page", "cp2 lukewarm", "float64"]
+        {
             #expect(throws: NotationError.self) { try VerificationCase(notation: wrong, for: Self.shape) }
         }
     }
@@ -56,13 +76,30 @@ import Testing
                 #expect(mix.requests == BatchMix(kind, measure, seed: 7).requests)
                 #expect(mix.requests != BatchMix(kind, measure, seed: 8).requests)
                 let limits = EngineLimits(contextLength: context, vocabularySize: 100, maxQueuedRequests: 9)
-                for request in mix.requests { #expect(throws: Never.self) { try limits.check(request) } }
+                for request in mix.requests + mix.forerunners {
+                    #expect(throws: Never.self) { try limits.check(request) }
+                }
+            }
+        }
+    }
+
+    @Test func `has forerunners that begin like the mix and go on otherwise, and prompts that need not be computed`() {
+        let measure = BatchMix.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
+        for kind in BatchMix.Kind.allCases {
+            let mix = BatchMix(kind, measure, seed: 7, reuse: true)
+            for (request, forerunner) in zip(mix.requests, mix.forerunners) {
+                let common = zip(request.prompt, forerunner.prompt).prefix { $0 == $1 }.count
+                #expect(common < request.prompt.count && common >= request.prompt.count * 3 / 4 - 1)
+                #expect(request.logProbs!.promptStart ?? .max >= request.prompt.count * 2 / 3)
             }
         }
     }
 
     @Test func `has chunk sizes of any prompt`() {
-        #expect(VerificationPlan.chunks(longestPrompt: 88) == [nil, 29, 9])
-        #expect(VerificationPlan.chunks(longestPrompt: 1) == [nil, 1])
+        func chunks(_ longestPrompt: Int) -> Set<Int> {
+            Set(ServingConditions.all(longestPrompt: longestPrompt).map(\.chunk))
+        }
+        #expect(chunks(88) == [-1, 29, 9])
+        #expect(chunks(1) == [-1, 1])
     }
 }

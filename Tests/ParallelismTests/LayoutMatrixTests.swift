@@ -72,15 +72,18 @@ import Testing
         #expect(Set(here.map(\.denseTensor)) == [1, 2])
         #expect(Set(here.map { [$0.expert, $0.expertTensor] }) == [[1, 1], [1, 4], [2, 2], [4, 1]])
         #expect(
-            Set(here.map { [$0.ownership.ranks, $0.ownership.unit] }) == [[1, 1], [2, 1], [2, 2], [4, 1], [4, 2]])
+            Set(here.map { [$0.ownership.ranks, $0.ownership.unit] })
+                == [[1, 1], [2, 1], [2, 2], [2, 4], [4, 1], [4, 2], [4, 4]])
         // Divided experts: 3 divisions × 2 exchanges; whole: 1. Times strategies, dense degrees, stages and ownerships.
-        #expect(here.count == (3 * 2 + 1) * 3 * 2 * 2 * 5)
+        #expect(here.count == (3 * 2 + 1) * 3 * 2 * 2 * 7)
     }
 
-    @Test func `has only the strategies and exchanges it is given`() {
+    @Test func `has only the strategies, exchanges and least keys it is given`() {
         let layouts = LayoutMatrix(
-            Self.shapes[0], maxRanks: 8, strategies: [.zigzag], exchanges: [.allToAll]
+            Self.shapes[0], maxRanks: 8, strategies: [.zigzag], exchanges: [.allToAll], leastKeys: [7, 9]
         ).layouts
+        let divided = layouts.filter { $0.ownership.ranks > 1 }
+        #expect(Set(divided.map(\.ownership.leastKeys)) == [7, 9])
         #expect(layouts.allSatisfy { $0.context == 1 || $0.strategy == .zigzag })
         #expect(layouts.allSatisfy { $0.stageRanks == 1 || $0.replicatesExperts || $0.exchange == .allToAll })
     }
@@ -88,7 +91,7 @@ import Testing
     @Test(arguments: shapes) func `has a name for each layout, from which it can be made again`(shape: ModelShape)
         throws
     {
-        let layouts = LayoutMatrix(shape, maxRanks: 8).layouts
+        let layouts = LayoutMatrix(shape, maxRanks: 8, leastKeys: [1, 44]).layouts
         #expect(Set(layouts.map(\.notation)).count == layouts.count)
         for layout in layouts {
             #expect(try ParallelConfiguration(notation: layout.notation, for: shape) == layout)
@@ -96,7 +99,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "cp", "cp0", "cp-2", "4cp", "xp2", "cp2:1", "tp3", "pp5", "pp2:1,1", "pp2:4", "pp2:x,3", "cp2 ep4",
+        "cp", "cp0", "cp-2", "4cp", "xp2", "cp2:1", "tp3", "cp2 dcp2:", "cp2 dcp2:0", "cp2 dcp2:1,2,3", "cp2 dcp4",
+        "pp5", "pp2:1,1", "pp2:4", "pp2:x,3", "cp2 ep4",
         "tp2 dense4",
         "dense2", "cp9999999999999999999", "etp2", "diagonal", "cp2 etp3",
     ])

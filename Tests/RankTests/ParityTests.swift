@@ -25,7 +25,8 @@ import Testing
         return try notations.map { try ParallelConfiguration(notation: $0, for: shape) }
     }
 
-    private static func check(_ plan: (ModelShape, [Int?]) throws -> VerificationPlan, _ name: String, seed: UInt64)
+    /// - Parameter plan: of a shape and the length of the longest prompts.
+    private static func check(_ plan: (ModelShape, Int) throws -> VerificationPlan, _ name: String, seed: UInt64)
         throws
     {
         let golden = try Golden(name)
@@ -36,8 +37,7 @@ import Testing
         var settings = Verification.Settings()
         settings.seed = seed
         let verification = Verification(model, measure, settings)
-        let chunks = VerificationPlan.chunks(longestPrompt: measure.longestPrompt)
-        for candidate in try plan(model.parallelShape, chunks).cases {
+        for candidate in try plan(model.parallelShape, measure.longestPrompt).cases {
             let verdict = try verification.check(candidate)
             if case .close = verdict, !verification.mustBeEqual(candidate) { continue }
             #expect(verdict == .equal, "\(name), seed \(seed): \(candidate.notation)")
@@ -46,15 +46,21 @@ import Testing
 
     @Test(arguments: Golden.cases) func `in a fixed matrix`(name: String) throws {
         try Self.check(
-            { VerificationPlan(try Self.fixedLayouts($0), chunks: $1, limit: 150, seed: 1) }, name, seed: 1)
+            {
+                VerificationPlan(
+                    try Self.fixedLayouts($0), ServingConditions.all(longestPrompt: $1), limit: 150, seed: 1)
+            }, name, seed: 1)
     }
 
     @Test(arguments: Golden.cases) func `in a sample that is another each time`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
         try Self.check(
-            { VerificationPlan(LayoutMatrix($0, maxRanks: 8).layouts, chunks: $1, limit: 100, seed: seed) }, name,
-            seed: seed)
+            {
+                VerificationPlan(
+                    LayoutMatrix($0, maxRanks: 8, leastKeys: [1, $1 / 2]).layouts,
+                    ServingConditions.all(longestPrompt: $1), limit: 100, seed: seed)
+            }, name, seed: seed)
     }
 
     @Test(arguments: [16, 32], PartitionStrategy.allCases)
@@ -65,10 +71,11 @@ import Testing
             request.strategy = strategy
             request.exchange = exchange
             try Self.check(
-                { shape, chunks in
+                { shape, longestPrompt in
                     let layout = try request.resolve(for: shape)
                     #expect(layout.context == degree && layout.keepsBits(for: shape))
-                    return VerificationPlan([layout], chunks: chunks, limit: 12, seed: 1)
+                    return VerificationPlan(
+                        [layout], ServingConditions.all(longestPrompt: longestPrompt), limit: 12, seed: 1)
                 }, "v32", seed: 1)
         }
     }

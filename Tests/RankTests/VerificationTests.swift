@@ -12,6 +12,24 @@ import Testing
         Verification(FaultyModel(fault), measure)
     }
 
+    /// A golden model with a cache that is damaged, its prompts long enough for selecting keys.
+    private static func damaged(_ name: String, _ damage: DamagedCache.Damage?) throws -> (Verification, ModelShape) {
+        let golden = try Golden(name)
+        let model = DamagedCache(try golden.directory.load(), damage)
+        let measure = BatchMix.Measure(
+            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+            vocabularySize: model.vocabularySize)
+        return (Verification(model, measure), model.parallelShape)
+    }
+
+    /// What is found of some damage in a case.
+    private static func finding(
+        _ name: String, _ damage: DamagedCache.Damage?, _ notation: String
+    ) throws -> Verification.Verdict {
+        let (verification, shape) = try damaged(name, damage)
+        return try verification.check(try VerificationCase(notation: notation, for: shape))
+    }
+
     private static func candidate(_ notation: String) throws -> VerificationCase {
         try VerificationCase(notation: notation, for: FaultyModel().parallelShape)
     }
@@ -91,7 +109,7 @@ import Testing
 
     @Test func `allows rounding where no more was promised, and no more than that`() throws {
         // Three ranks cut a sum of eight addends where one does not.
-        let uneven = VerificationCase(ParallelConfiguration(tensor: 3), chunk: 7, mix: .mixed)
+        let uneven = VerificationCase(ParallelConfiguration(tensor: 3))
         #expect(!Self.verification().mustBeEqual(uneven))
         guard case .close(let distance) = try Self.verification().check(uneven) else {
             Issue.record("three ranks should be equal to rounding")
@@ -107,10 +125,63 @@ import Testing
         #expect(found.place == StageRecords.Place(request: 3, position: 12) && found.index == 2)
     }
 
-    @Test func `has a mix that preempts, one with a single token, and one with more than a chunk`() throws {
+    @Test(arguments: ["one", "cp2", "tp2 dp2", "pp2"], ["warm", "shared"])
+    func `finds a page of the prefix cache that holds other tokens' keys`(layout: String, prefix: String) throws {
+        for (name, cache) in [("v3", "float32"), ("v32", "bfloat16"), ("v32", "fp8_e4m3")] {
+            let notation = "\(layout) chunk-1 page4 \(cache) \(prefix) mixed"
+            #expect(try Self.finding(name, nil, notation) == .equal, "\(name), \(notation)")
+            let verdict = try Self.finding(name, .stalePage(layer: 1), notation)
+            guard case .different(let difference) = verdict else {
+                Issue.record("\(name), \(notation): \(verdict)")
+                continue
+            }
+            #expect("\(difference)".hasPrefix("served again: ") == (prefix == "warm"))
+            #expect(difference.value?.key.layer == 1 && difference.value?.isRepeatable == true)
+        }
+    }
+
+    @Test(arguments: ["cp2", "tp2", "dp2", "cp4 dcp2"])
+    func `finds one wrong scale of an FP8 cache, in the rows behind it`(layout: String) throws {
+        let notation = "\(layout) chunk9 page4 fp8_e4m3 cold mixed"
+        #expect(try Self.finding("v3", nil, notation) == .equal)
+        let verdict = try Self.finding("v3", .wrongScale(layer: 0, request: 3, position: 4), notation)
+        guard case .different(.value(let value)) = verdict else {
+            Issue.record("\(layout): \(verdict)")
+            return
+        }
+        #expect(value.key == StageRecords.Key(layer: 0, stage: .attention))
+        #expect(value.place == StageRecords.Place(request: 3, position: 9), "the first of the next chunk")
+    }
+
+    @Test(arguments: ["cp2 dcp2", "cp4 dcp4", "tp2 dcp2"])
+    func `finds a rank that is wrong by one in the keys it owns`(layout: String) throws {
+        let notation = "\(layout) chunk-1 page16 float32 cold long"
+        #expect(try Self.finding("v3", nil, notation) == .equal)
+        let verdict = try Self.finding("v3", .ownerOffByOne(rank: 1), notation)
+        guard case .different(.value(let value)) = verdict else {
+            Issue.record("\(layout): \(verdict)")
+            return
+        }
+        #expect(value.key == StageRecords.Key(layer: 0, stage: .attention))
+    }
+
+    @Test func `counts what it has exercised`() throws {
+        let (verification, shape) = try Self.damaged("v32", nil)
+        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold crowded", for: shape))
+        #expect(verification.exercise.preemptions > 0 && verification.exercise.cachedTokens == 0)
+        #expect(verification.exercise.travels == 0)
+        for prefix in ["warm", "shared"] {
+            let before = verification.exercise.cachedTokens
+            _ = try verification.check(VerificationCase(notation: "cp2 page4 \(prefix) long", for: shape))
+            #expect(verification.exercise.cachedTokens > before, "\(prefix)")
+        }
+        _ = try verification.check(VerificationCase(notation: "cp2 dcp2 long", for: shape))
+        #expect(verification.exercise.travels > 0)
+    }
+
+    @Test func `has mixes with a single token, and with more than a chunk`() throws {
         let mixes = BatchMix.Kind.allCases.map { BatchMix($0, Self.measure, seed: 1) }
         #expect(mixes.flatMap(\.requests).contains { $0.prompt.count == 1 })
         #expect(mixes.flatMap(\.requests).contains { $0.prompt.count == 20 })
-        #expect(try Self.verification().preemptions(.crowded) > 0)
     }
 }

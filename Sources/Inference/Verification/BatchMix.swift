@@ -1,9 +1,9 @@
 /// Some requests served together, to be served by one rank and by many: a function of its numbers alone.
 package struct BatchMix: Sendable {
     /// What is hard about a mix.
-    package enum Kind: Int, Sendable, CaseIterable {
+    package enum Kind: String, Sendable, CaseIterable {
         /// One long prompt, all of it scored.
-        case long = 1
+        case long
         /// Many requests of a few tokens, fewer rows than ranks in most steps.
         case short
         /// Short and long, greedy and sampled, scored and not.
@@ -15,9 +15,8 @@ package struct BatchMix: Sendable {
     package let kind: Kind
     /// By the number they are submitted under, from 1.
     package let requests: [GenerationRequest]
-    package let pageSize: Int
-    /// Tokens of the cache.
-    package let totalTokens: Int
+    /// For each of them one with the same beginning that goes on otherwise.
+    package let forerunners: [GenerationRequest]
 
     /// What a model asks of a mix.
     package struct Measure: Sendable {
@@ -47,21 +46,38 @@ package struct BatchMix: Sendable {
     /// Elements of all rows of logits that are kept of a mix, about.
     private static let logitBudget = 1 << 22
 
-    package init(_ kind: Kind, _ measure: Measure, seed: UInt64) {
+    /// - Parameter reuse: whether prompts are scored from their second third on only: what is scored is computed, also
+    ///   where it could be found in the prefix cache.
+    package init(_ kind: Kind, _ measure: Measure, seed: UInt64, reuse: Bool = false) {
         self.kind = kind
-        var random = SeededGenerator(seed: seed, stream: UInt64(kind.rawValue))
+        var random = SeededGenerator(seed: seed, stream: UInt64(Kind.allCases.firstIndex(of: kind)! + 1))
         let lengths = Self.lengths(kind, longest: measure.longestPrompt, &random)
         let scored = max(1, Self.logitBudget / measure.vocabularySize / lengths.count)
         requests = lengths.enumerated().map { number, length in
-            Self.request(number, of: kind, length: length, scored: scored, measure, &random)
+            var request = Self.request(number, of: kind, length: length, scored: scored, measure, &random)
+            if reuse, let start = request.logProbs?.promptStart {
+                request.logProbs?.promptStart = max(start, length * 2 / 3)
+            }
+            return request
         }
-        let pageSize = [.long: 16, .short: 1, .mixed: 8, .crowded: 4][kind]!
-        self.pageSize = pageSize
-        let needs = requests.map { request in
+        forerunners = requests.enumerated().map { number, request in
+            let count = request.prompt.count
+            let own = random.tokens(max(1, count / 4), vocabularySize: measure.vocabularySize)
+            var forerunner = GenerationRequest(prompt: request.prompt.prefix(count - own.count) + own)
+            forerunner.sampling.temperature = 0
+            forerunner.sampling.maxNewTokens = min(3 + number % 3, measure.contextLength - count)
+            return forerunner
+        }
+    }
+
+    /// Tokens of a cache with such pages for the mix, and where it begins behind forerunners for these too.
+    package func totalTokens(pageSize: Int, _ prefix: PrefixUse = .cold) -> Int {
+        let all = prefix == .shared ? requests + forerunners : requests
+        let needs = all.map { request in
             (request.prompt.count + request.sampling.maxNewTokens! + pageSize - 1) / pageSize * pageSize
         }
         // Crowded: the largest, half of it more, and a page of growth.
-        totalTokens = kind == .crowded ? needs.max()! * 3 / 2 + pageSize : needs.reduce(0, +) + pageSize
+        return kind == .crowded ? needs.max()! * 3 / 2 + pageSize : needs.reduce(0, +) + pageSize
     }
 
     private static func lengths(_ kind: Kind, longest: Int, _ random: inout SeededGenerator) -> [Int] {

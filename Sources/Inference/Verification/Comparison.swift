@@ -6,15 +6,18 @@ import Models
 struct Comparison {
     /// Relative to a row's largest value; `nil` where bits must be equal.
     let tolerance: Float?
+    /// Stages of which the other may lack rows.
+    private let incomplete: Set<Stage>
     private let expected: Transcript
     private let found: Transcript
     /// Of each request whose tokens differ, the last row that both computed from the same tokens.
     private let lastCommon: [UInt64: Int]
 
-    init(_ expected: Transcript, _ found: Transcript, tolerance: Float?) {
+    init(_ expected: Transcript, _ found: Transcript, tolerance: Float?, incomplete: Set<Stage>) {
         self.expected = expected
         self.found = found
         self.tolerance = tolerance
+        self.incomplete = incomplete
         var lastCommon: [UInt64: Int] = [:]
         for (request, answer) in expected.answers {
             let others = found.answers[request]?.tokens ?? []
@@ -29,7 +32,8 @@ struct Comparison {
     }
 
     private func isComparable(_ place: StageRecords.Place) -> Bool {
-        lastCommon[place.request].map { place.position <= $0 } ?? true
+        // Nobody expects answers of forerunners.
+        expected.answers[place.request] != nil && place.position <= lastCommon[place.request] ?? .max
     }
 
     /// The first row, in the order of computation, in which the records differ.
@@ -38,7 +42,9 @@ struct Comparison {
         for key in Set(left.keys).union(right.keys).sorted(by: { $0 < $1 }) {
             let (old, new) = (left[key] ?? [:], right[key] ?? [:])
             let places = Set(old.keys).union(new.keys).filter(isComparable).sorted()
-            let wrong = places.filter { !agree(old[$0], new[$0]) }
+            let wrong = places.filter {
+                !agree(old[$0], new[$0]) && !(new[$0] == nil && incomplete.contains(key.stage))
+            }
             guard let place = wrong.first else { continue }
             guard let before = old[place], let after = new[place], before.count == after.count else {
                 return .rows(key, place, isMissing: new[place] == nil)

@@ -11,6 +11,8 @@ package enum Difference: Sendable, Equatable, CustomStringConvertible {
     case value(Value)
     /// Tokens or log-probabilities differ although the logits do not.
     case answer(request: UInt64, String)
+    /// When the same requests were served again.
+    indirect case again(Difference)
 
     /// A number that differs.
     package struct Value: Sendable, Equatable {
@@ -38,6 +40,29 @@ package enum Difference: Sendable, Equatable, CustomStringConvertible {
                 + "\(value.rows) of \(value.allRows) rows of this stage differ"
                 + (value.isRepeatable ? "" : "; NOT when run again: a race?")
         case .answer(let request, let what): return "request \(request): \(what), and the logits do not differ"
+        case .again(let difference): return "served again: \(difference)"
+        }
+    }
+}
+
+extension Difference {
+    /// The number that differs, whenever it does.
+    package var value: Value? {
+        switch self {
+        case .value(let value): value
+        case .again(let difference): difference.value
+        case .failure, .books, .rows, .answer: nil
+        }
+    }
+
+    /// The same, which did not come back when everything was run again.
+    var notRepeated: Difference {
+        switch self {
+        case .value(var value):
+            value.isRepeatable = false
+            return .value(value)
+        case .again(let difference): return .again(difference.notRepeated)
+        case .failure, .books, .rows, .answer: return self
         }
     }
 }

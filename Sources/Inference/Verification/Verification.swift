@@ -5,25 +5,36 @@ package import Tensors
 
 /// Compares layouts with one rank on a model: every token, log-probability and logit, bit by bit. One thread.
 package final class Verification {
+    /// What has happened in the cases so far.
+    package private(set) var exercise = Exercise()
     private let model: any Model
     private let settings: Settings
     private let measure: BatchMix.Measure
-    /// What one rank made of each mix, whole prompts at once; by what was recorded.
-    private var references: [BatchMix.Kind: Transcript] = [:]
-    private var detailed: (mix: BatchMix.Kind, transcript: Transcript)?
+    /// What one rank made of each mix, whole prompts at once and nothing in the cache; by what was recorded.
+    private var references: [Reference: Transcript] = [:]
+    private var detailed: (of: Reference, transcript: Transcript)?
+
+    /// What decides on an answer, and must be the same on one rank.
+    private struct Reference: Hashable {
+        let mix: BatchMix.Kind
+        let cacheType: CacheType
+        /// Whether the mix leaves prompts unscored, so that they can be found in the cache.
+        let reuse: Bool
+
+        init(_ conditions: ServingConditions) {
+            mix = conditions.mix
+            cacheType = conditions.cacheType
+            reuse = conditions.prefix != .cold
+        }
+    }
 
     /// What holds for all cases.
     package struct Settings: Sendable {
         /// Of prompts, tokens and draws.
         package var seed: UInt64 = 1
-        package var cacheType = CacheType.float32
         /// `nil` for the best there are.
         package var kernels: Kernels.Level?
         package init() {}
-
-        /// How far, relative to a row's largest value, layouts that do not keep one rank's bits may be from it. Where
-        /// keys are rounded to BF16, a difference in the last bit of one can become one of BF16's bits, 2⁻⁸.
-        package var tolerance: Float { cacheType == .float32 ? 1e-5 : 1e-2 }
     }
 
     /// What came of a case.
@@ -45,68 +56,93 @@ package final class Verification {
         candidate.layout.keepsBits(for: model.parallelShape)
     }
 
-    /// How many requests one rank preempts in a mix.
-    package func preemptions(_ kind: BatchMix.Kind) throws(GroupFailure) -> UInt64 { try reference(kind).preemptions }
+    /// How far, relative to a row's largest value, layouts that do not keep one rank's bits may be from it. Where keys are
+    /// rounded, a difference in the last bit of one can become one of the bits it is rounded to.
+    package static func tolerance(of cacheType: CacheType) -> Float { cacheType == .float32 ? 1e-5 : 1e-2 }
 
     /// Serves a case's mix and compares it with one rank's run.
     ///
     /// - Throws: `GroupFailure` when one rank alone cannot serve the mix.
     package func check(_ candidate: VerificationCase) throws(GroupFailure) -> Verdict {
-        let expected = try reference(candidate.mix)
-        let found: Transcript
+        let expected = try reference(Reference(candidate.conditions))
+        let found: MixRun
         do {
             found = try run(candidate, recording: [.logits])
         } catch {
             return .different(.failure(error.description))
         }
+        exercise.add(found.exercise)
         if let problem = found.problems.first { return .different(.books(problem)) }
-        let isExact = mustBeEqual(candidate)
-        let comparison = Comparison(expected, found, tolerance: isExact ? nil : settings.tolerance)
-        if let difference = comparison.firstDifference {
-            return .different(locate(candidate, otherwise: difference, tolerance: comparison.tolerance))
+        let comparisons = compare(found, with: expected, candidate)
+        if let difference = Self.first(comparisons, \.firstDifference) {
+            return .different(locate(candidate, otherwise: difference))
         }
-        if let difference = comparison.answerDifference { return .different(difference) }
-        return comparison.largest == 0 ? .equal : .close(comparison.largest)
+        if let difference = Self.first(comparisons, \.answerDifference) { return .different(difference) }
+        let largest = comparisons.map(\.largest).max()!
+        return largest == 0 ? .equal : .close(largest)
+    }
+
+    /// One comparison for each time the mix was served.
+    private func compare(
+        _ found: MixRun, with expected: Transcript, _ candidate: VerificationCase
+    ) -> [Comparison] {
+        let tolerance = mustBeEqual(candidate) ? nil : Self.tolerance(of: candidate.conditions.cacheType)
+        var incomplete: Set<Stage> = []
+        // Where queries go to the keys, nobody sees all scores of a row.
+        if candidate.layout.ownership.ranks > 1 { incomplete = [.indexScores] }
+        // What is found in the cache is not computed, except what is to be known of it.
+        if candidate.conditions.prefix != .cold { incomplete = Set(Stage.allCases).subtracting([.logits]) }
+        return found.servings.map { Comparison(expected, $0, tolerance: tolerance, incomplete: incomplete) }
+    }
+
+    private static func first(_ comparisons: [Comparison], _ what: (Comparison) -> Difference?) -> Difference? {
+        for (number, comparison) in comparisons.enumerated() {
+            if let difference = what(comparison) { return number == 0 ? difference : .again(difference) }
+        }
+        return nil
     }
 
     /// Runs one rank and the case again with all stages recorded, and finds the first that differs.
-    private func locate(
-        _ candidate: VerificationCase, otherwise difference: Difference, tolerance: Float?
-    ) -> Difference {
+    private func locate(_ candidate: VerificationCase, otherwise difference: Difference) -> Difference {
+        let reference = Reference(candidate.conditions)
         do {
-            if detailed?.mix != candidate.mix {
-                let alone = VerificationCase(ParallelConfiguration(), chunk: nil, mix: candidate.mix)
-                detailed = (candidate.mix, try run(alone, recording: Set(Stage.allCases)))
+            if detailed?.of != reference {
+                detailed = (reference, try alone(reference, recording: Set(Stage.allCases)))
             }
             let found = try run(candidate, recording: Set(Stage.allCases))
-            let comparison = Comparison(detailed!.transcript, found, tolerance: tolerance)
-            if let first = comparison.firstDifference { return first }
+            if let first = Self.first(compare(found, with: detailed!.transcript, candidate), \.firstDifference) {
+                return first
+            }
         } catch {
             return .failure(error.description)
         }
-        guard case .value(var value) = difference else { return difference }
-        value.isRepeatable = false
-        return .value(value)
+        return difference.notRepeated
     }
 
-    private func reference(_ mix: BatchMix.Kind) throws(GroupFailure) -> Transcript {
-        if let known = references[mix] { return known }
-        let alone = VerificationCase(ParallelConfiguration(), chunk: nil, mix: mix)
-        let transcript = try run(alone, recording: [.logits])
+    private func reference(_ reference: Reference) throws(GroupFailure) -> Transcript {
+        if let known = references[reference] { return known }
+        let transcript = try alone(reference, recording: [.logits])
         for (request, answer) in transcript.answers.sorted(by: { $0.key < $1.key }) {
             if let failure = answer.failure {
-                throw GroupFailure(rank: 0, reason: "request \(request) of the \(mix) mix: \(failure)")
+                throw GroupFailure(rank: 0, reason: "request \(request) of the \(reference.mix) mix: \(failure)")
             }
         }
-        references[mix] = transcript
+        references[reference] = transcript
         return transcript
     }
 
-    private func run(
-        _ candidate: VerificationCase, recording stages: Set<Stage>
-    ) throws(GroupFailure) -> Transcript {
-        try Transcript(
-            model, candidate.layout, chunk: candidate.chunk, BatchMix(candidate.mix, measure, seed: settings.seed),
-            settings, recording: stages)
+    private func alone(_ reference: Reference, recording stages: Set<Stage>) throws(GroupFailure) -> Transcript {
+        var conditions = ServingConditions()
+        conditions.cacheType = reference.cacheType
+        let mix = BatchMix(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
+        return try MixRun(
+            model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, recording: stages
+        ).servings[0]
+    }
+
+    private func run(_ candidate: VerificationCase, recording stages: Set<Stage>) throws(GroupFailure) -> MixRun {
+        let reference = Reference(candidate.conditions)
+        let mix = BatchMix(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
+        return try MixRun(model, candidate, mix, settings.kernels, recording: stages)
     }
 }

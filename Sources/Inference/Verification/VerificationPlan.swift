@@ -1,44 +1,7 @@
 package import Parallelism
 
-/// One run of a verification: a layout, a chunk size and a mix of requests.
-package struct VerificationCase: Sendable, Hashable {
-    package var layout: ParallelConfiguration
-    /// Prompt tokens of a request in one step, at most; `nil` for whole prompts.
-    package var chunk: Int?
-    package var mix: BatchMix.Kind
-
-    package init(_ layout: ParallelConfiguration, chunk: Int?, mix: BatchMix.Kind) {
-        self.layout = layout
-        self.chunk = chunk
-        self.mix = mix
-    }
-
-    /// What `init(notation:for:)` makes this case of again, such as `cp4 ep4 zigzag alltoall chunk29 mixed`.
-    package var notation: String { "\(layout.notation) chunk\(chunk.map(String.init) ?? "-1") \(mix)" }
-
-    /// - Throws: `NotationError` where the words make no case for this shape.
-    package init(notation: String, for shape: ModelShape) throws(NotationError) {
-        var layout: [Substring] = []
-        var (chunk, mix) = (Int?.none, BatchMix.Kind.mixed)
-        for word in notation.split(separator: " ") {
-            if let kind = BatchMix.Kind.allCases.first(where: { "\($0)" == word }) {
-                mix = kind
-            } else if word.hasPrefix("chunk") {
-                guard let size = Int(word.dropFirst(5)), size == -1 || (1...32_768).contains(size) else {
-                    throw NotationError(
-                        "'\(word)' is no chunk size; write for example chunk29, or chunk-1 for no limit")
-                }
-                chunk = size == -1 ? nil : size
-            } else {
-                layout.append(word)
-            }
-        }
-        let configuration = try ParallelConfiguration(notation: layout.joined(separator: " "), for: shape)
-        self.init(configuration, chunk: chunk, mix: mix)
-    }
-}
-
-/// Which cases a verification runs: all there are, or a sample that has every mesh before it has one twice.
+/// Which cases a verification runs: all there are, or a sample that has every mesh before it has one twice, and every
+/// combination of conditions before it has one twice.
 package struct VerificationPlan: Sendable {
     /// In order of the number of ranks.
     package let cases: [VerificationCase]
@@ -47,33 +10,27 @@ package struct VerificationPlan: Sendable {
 
     /// - Parameters:
     ///   - layouts: all different.
+    ///   - conditions: all different.
     ///   - limit: cases at most, at least 1.
     ///   - seed: equal seeds choose equal cases.
-    package init(
-        _ layouts: [ParallelConfiguration], chunks: [Int?], mixes: [BatchMix.Kind] = BatchMix.Kind.allCases, limit: Int,
-        seed: UInt64
-    ) {
-        precondition(limit > 0 && !layouts.isEmpty && !chunks.isEmpty && !mixes.isEmpty)
-        let loads = chunks.flatMap { chunk in mixes.map { (chunk, $0) } }
-        let total = layouts.count * loads.count
-        self.total = total
-        func number(_ layout: Int, load: Int) -> Int { layout * loads.count + load }
-        var chosen: [Int] = []
+    package init(_ layouts: [ParallelConfiguration], _ conditions: [ServingConditions], limit: Int, seed: UInt64) {
+        precondition(limit > 0 && !layouts.isEmpty && !conditions.isEmpty)
+        total = layouts.count * conditions.count
+        var chosen: [(layout: Int, conditions: Int)] = []
         if total <= limit {
-            chosen = Array(0..<total)
+            chosen = layouts.indices.flatMap { layout in conditions.indices.map { (layout, $0) } }
         } else {
-            // Layouts in this order, each with a load of its own; the next round gives each its next load.
+            // Both lists in an order of their own, side by side; in the next round one is shifted against the other.
             var random = SeededGenerator(seed: seed, stream: 1 << 32)
             let order = Self.alternating(layouts, &random)
-            let first = layouts.map { _ in Int.random(in: 0..<loads.count, using: &random) }
+            let loads = conditions.indices.shuffled(using: &random)
             for round in 0..<loads.count where chosen.count < limit {
-                chosen += order.prefix(limit - chosen.count).map { number($0, load: (first[$0] + round) % loads.count) }
+                chosen += order.prefix(limit - chosen.count).enumerated().map { place, layout in
+                    (layout, loads[(place + round) % loads.count])
+                }
             }
         }
-        cases = chosen.sorted().map { number in
-            let load = loads[number % loads.count]
-            return VerificationCase(layouts[number / loads.count], chunk: load.0, mix: load.1)
-        }
+        cases = chosen.sorted { $0 < $1 }.map { VerificationCase(layouts[$0.layout], conditions[$0.conditions]) }
     }
 
     /// The layouts' numbers: one of each mesh, then another of each, …, chosen at random.
@@ -92,11 +49,50 @@ package struct VerificationPlan: Sendable {
         let longest = queues.map(\.count).max() ?? 0
         return (0..<longest).flatMap { place in queues.compactMap { place < $0.count ? $0[place] : nil } }
     }
+}
 
-    /// Chunk sizes worth comparing for prompts of so many tokens: none, a third, a tenth, none of them round numbers.
-    package static func chunks(longestPrompt: Int) -> [Int?] {
-        var sizes: [Int?] = [nil]
-        for size in [longestPrompt / 3 | 1, longestPrompt / 10 | 1] where !sizes.contains(size) { sizes.append(size) }
-        return sizes
+extension VerificationPlan {
+    /// How many cases have each value of each degree of freedom.
+    package var coverage: [Coverage] { Coverage.all(of: cases) }
+
+    /// The values that cases have of one degree of freedom.
+    package struct Coverage: Sendable, Equatable {
+        package let axis: String
+        /// Numbers ascending, words as they come.
+        package let values: [(value: String, cases: Int)]
+
+        package static func == (a: Self, b: Self) -> Bool {
+            a.axis == b.axis && a.values.elementsEqual(b.values, by: ==)
+        }
+
+        fileprivate static func all(of cases: [VerificationCase]) -> [Coverage] {
+            let names = cases.first.map { $0.values.map(\.axis) } ?? []
+            return names.enumerated().map { index, axis in
+                var counts: [String: Int] = [:]
+                var order: [String] = []
+                for value in cases.map({ $0.values[index].value }) {
+                    if counts.updateValue((counts[value] ?? 0) + 1, forKey: value) == nil { order.append(value) }
+                }
+                let sorted = order.allSatisfy { Int($0) != nil } ? order.sorted { Int($0)! < Int($1)! } : order
+                return Coverage(axis: axis, values: sorted.map { ($0, counts[$0]!) })
+            }
+        }
+    }
+}
+
+extension VerificationCase {
+    /// The value of every degree of freedom, by name; `-` where a layout has no use for it.
+    package var values: [(axis: String, value: String)] {
+        let (sharesRows, divides) = (layout.context > 1, layout.ownership.ranks > 1)
+        let exchanges = layout.stageRanks > 1 && !layout.replicatesExperts
+        let ofLayout = [
+            ("ranks", "\(layout.world)"), ("context", "\(layout.context)"), ("tensor", "\(layout.tensor)"),
+            ("data", "\(layout.data)"), ("stages", "\(layout.pipeline)"), ("experts", "\(layout.expert)"),
+            ("expert width", "\(layout.expertTensor)"), ("strategy", sharesRows ? layout.strategy.rawValue : "-"),
+            ("exchange", exchanges ? layout.exchange.notation : "-"), ("dcp", "\(layout.ownership.ranks)"),
+            ("dcp unit", divides ? "\(layout.ownership.unit)" : "-"),
+            ("dcp min keys", divides ? "\(layout.ownership.leastKeys)" : "-"),
+        ]
+        return ofLayout + ServingConditions.axes.map { ($0.name, $0.value(conditions)) }
     }
 }

@@ -1,0 +1,123 @@
+import Models
+import Parallelism
+import Tensors
+
+/// What came of serving a mix once: every answer, and every row that was recorded.
+struct Transcript {
+    /// By request.
+    var answers: [UInt64: Answer] = [:]
+    var records = StageRecords()
+
+    /// What came of one request.
+    struct Answer {
+        var scores: [TokenLogProbs] = []
+        var tokens: [TokenLogProbs] = []
+        /// Why it failed.
+        var failure: String?
+
+        mutating func add(_ event: GenerationEvent) {
+            switch event {
+            case .promptLogProbs(let scored): scores += scored
+            case .token(let token): tokens.append(token)
+            case .finished: break
+            case .failed(let reason): failure = reason
+            }
+        }
+    }
+}
+
+/// What has happened while cases were served: an axis that nothing came of has not been verified.
+package struct Exercise: Sendable, Equatable {
+    /// Requests that gave their pages back and were computed again.
+    package var preemptions: UInt64 = 0
+    /// Prompt tokens whose keys were found in the prefix cache.
+    package var cachedTokens: UInt64 = 0
+    /// Chunks whose queries went to the keys.
+    package var travels: UInt64 = 0
+
+    mutating func add(_ other: Exercise) {
+        preemptions += other.preemptions
+        cachedTokens += other.cachedTokens
+        travels += other.travels
+    }
+}
+
+/// Serves a case's mix in lock step: plans as many steps as may be in flight, waits for the first, goes on.
+struct MixRun {
+    /// What came of the mix each time it was served.
+    private(set) var servings: [Transcript] = []
+    /// What was wrong with the books meanwhile.
+    private(set) var problems: [String] = []
+    private(set) var exercise = Exercise()
+    private let pool: RankPool
+    private var scheduler: Scheduler
+
+    /// - Parameter stages: what to record.
+    init(
+        _ model: any Model, _ candidate: VerificationCase, _ mix: BatchMix, _ kernels: Kernels.Level?,
+        recording stages: Set<Stage>
+    ) throws(GroupFailure) {
+        let conditions = candidate.conditions
+        var configuration = EngineConfiguration()
+        configuration.parallel = candidate.layout
+        configuration.chunkedPrefillSize = conditions.chunk
+        configuration.cacheType = conditions.cacheType
+        configuration.prefixCache = conditions.prefix != .cold
+        configuration.kernels = kernels
+        configuration.pageSize = conditions.pageSize
+        configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)
+        let pool = RankPool(model, configuration, recording: stages)
+        defer { pool.stop() }
+        self.pool = pool
+        scheduler = Scheduler(configuration: configuration.scheduler(for: model))
+        try serve(mix.requests, behind: conditions.prefix == .shared ? mix.forerunners : [])
+        if conditions.prefix == .warm { try serve(mix.requests) }
+        closeBooks()
+    }
+
+    /// - Parameter forerunners: begun a little before.
+    private mutating func serve(
+        _ requests: [GenerationRequest], behind forerunners: [GenerationRequest] = []
+    ) throws(GroupFailure) {
+        var transcript = Transcript()
+        submit(forerunners, from: UInt64(requests.count + 1))
+        // So that some have computed their prompts, and all run on.
+        for _ in 0..<2 where !scheduler.isIdle { try step(&transcript) }
+        submit(requests, from: 1)
+        while !scheduler.isIdle { try step(&transcript) }
+        servings.append(transcript)
+    }
+
+    private mutating func submit(_ requests: [GenerationRequest], from first: UInt64) {
+        for (index, request) in requests.enumerated() {
+            do {
+                try scheduler.submit(first + UInt64(index), request)
+            } catch {
+                preconditionFailure("a mix has a request that cannot be served: \(error)")
+            }
+        }
+    }
+
+    private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
+        while let plan = scheduler.nextStep() {
+            exercise.travels += UInt64(Deal(plan, pool.configuration).travelling.count)
+            pool.submit(plan)
+        }
+        let outcome = try pool.awaitResult()
+        transcript.records.merge(outcome.records)
+        for event in scheduler.finish(outcome.result) {
+            transcript.answers[event.request, default: Transcript.Answer()].add(event.event)
+        }
+        problems += scheduler.checkInvariants()
+    }
+
+    private mutating func closeBooks() {
+        let status = scheduler.status
+        exercise.preemptions = status.preemptions
+        exercise.cachedTokens = status.cacheHitTokens
+        if status.usedPages != 0 { problems.append("\(status.usedPages) pages are still in use") }
+        _ = scheduler.flushCache()
+        let free = scheduler.status.freePages
+        if free != status.totalPages { problems.append("\(free) of \(status.totalPages) unused pages are free") }
+    }
+}

@@ -1,0 +1,93 @@
+package import KVCache
+package import Models
+package import Parallelism
+package import Tensors
+
+/// A model whose cache goes wrong in one way, as prefix caches, formats and owners of keys can; otherwise it is the
+/// model it wraps. For tests that a comparison with one rank finds such damage: one rank that finds nothing in its cache
+/// is never harmed.
+package final class DamagedCache: Model {
+    package enum Damage: Sendable {
+        /// The first key of what a request finds in the cache is another's, in this layer. Prompts must not be cut into
+        /// chunks: then rows that come together and not first stand behind what was found.
+        case stalePage(layer: Int)
+        /// The last scale of a latent is doubled once it is stored.
+        case wrongScale(layer: Int, request: UInt64, position: Int)
+        /// This rank takes the last key of rows whose queries come to it for one that does not exist.
+        case ownerOffByOne(rank: Int)
+    }
+
+    private let model: any Model
+    private let damage: Damage?
+
+    package init(_ model: any Model, _ damage: Damage?) {
+        self.model = model
+        self.damage = damage
+    }
+
+    package var vocabularySize: Int { model.vocabularySize }
+    package var contextLength: Int { model.contextLength }
+    package var hiddenSize: Int { model.hiddenSize }
+    package var parallelShape: ModelShape { model.parallelShape }
+
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
+        model.cacheFormat(type, pageSize: pageSize)
+    }
+
+    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
+    }
+
+    package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
+        switch damage {
+        case .stalePage(let layer):
+            overwriteWhatWasFound(step, seat, layer: layer)
+            try model.forward(step, seat, into: hidden)
+        case .wrongScale(let layer, let request, let position):
+            try model.forward(step, seat, into: hidden)
+            guard seat.configuration.world > 1 else { return }
+            for rows in step.own.requests where rows.request == request {
+                for row in rows.rows where step.own.positions[row] == position {
+                    doubleScale(in: step.cache.lane(.latent, layer: layer), Int(step.slots[row]))
+                }
+            }
+        case .ownerOffByOne(seat.rank): try model.forward(shifted(step, seat), seat, into: hidden)
+        case .ownerOffByOne, nil: try model.forward(step, seat, into: hidden)
+        }
+    }
+
+    /// By the rank that computes the first row behind it, before others read what is stored in this step.
+    private func overwriteWhatWasFound(_ step: Step, _ seat: Seat, layer: Int) {
+        guard seat.layers(of: parallelShape.layers).contains(layer), seat.place(along: .tensor) == 0 else { return }
+        let lane = step.cache.lane(.latent, layer: layer)
+        for request in step.own.requests where request.rows.count > 1 {
+            let first = Int(step.own.positions[request.rows.lowerBound])
+            guard first > 1, first % step.cache.format.pageSize == 0 else { continue }
+            lane.overwrite(Int(request.pages.slot(of: 0)), with: lane.bytes(ofEntry: Int(request.pages.slot(of: 1))))
+        }
+    }
+
+    /// The exponent of the number at the end of an entry, one higher.
+    private func doubleScale(in lane: CacheLane, _ entry: Int) {
+        var bytes = lane.bytes(ofEntry: entry)
+        let end = bytes.count
+        let bits = UInt16(bytes[end - 1]) << 8 | UInt16(bytes[end - 2])
+        bytes[end - 1] = UInt8((bits + 0x80) >> 8)
+        bytes[end - 2] = UInt8((bits + 0x80) & 0xFF)
+        lane.overwrite(entry, with: bytes)
+    }
+
+    /// The step with travelling rows that seem to be one position earlier.
+    private func shifted(_ step: Step, _ seat: Seat) -> Step {
+        guard let travelling = step.travelling else { return step }
+        let rows = travelling.attended
+        let positions = seat.scratch.indices(rows.count)
+        for row in 0..<rows.count { positions[row] = max(rows.positions[row] - 1, 0) }
+        return Step(
+            own: step.own, tokens: step.tokens, slots: step.slots, attended: step.attended,
+            travelling: Step.Travellers(
+                own: travelling.own, attended: Step.Rows(positions: positions, requests: rows.requests),
+                ownCounts: travelling.ownCounts, attendedCounts: travelling.attendedCounts),
+            outputs: step.outputs, cache: step.cache, recorder: step.recorder)
+    }
+}
