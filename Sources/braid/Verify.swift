@@ -64,6 +64,9 @@ struct Verify: ParsableCommand {
 
     func validate() throws {
         guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
+        if only != nil, let kvCacheDtype {
+            throw ValidationError("--kv-cache-dtype: with --only, write \(kvCacheDtype.rawValue) into the case")
+        }
         guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 500") }
     }
 
