@@ -46,6 +46,13 @@ package struct StageRecords: Sendable {
     package mutating func merge(_ other: StageRecords) {
         for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
     }
+
+    /// Forgets rows of a request that turned out to be no part of it.
+    package mutating func remove(_ positions: Range<Int>, of request: UInt64) {
+        for key in values.keys {
+            for position in positions { values[key]![Place(request: request, position: position)] = nil }
+        }
+    }
 }
 
 /// One rank's recorder. One thread.

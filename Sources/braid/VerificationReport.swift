@@ -72,7 +72,8 @@ struct VerificationReport {
         }
         line(
             "with \(grouped(Int(exercise.cachedTokens))) tokens found in the prefix cache, "
-                + "\(grouped(Int(exercise.preemptions))) preemptions, and queries sent to the keys "
+                + "\(grouped(Int(exercise.preemptions))) preemptions, \(grouped(exercise.speculation.right)) of "
+                + "\(grouped(exercise.speculation.guessed)) guesses right, and queries sent to the keys "
                 + "\(grouped(Int(exercise.travels))) times")
         line("")
         line(
@@ -167,7 +168,9 @@ struct VerificationReport {
                         name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .count($0.cases)) }))
                 }),
             "cached_tokens": .count(Int(exercise.cachedTokens)), "preemptions": .count(Int(exercise.preemptions)),
-            "travelling_chunks": .count(Int(exercise.travels)), "seconds": .measured(seconds),
+            "travelling_chunks": .count(Int(exercise.travels)),
+            "guesses": .count(exercise.speculation.guessed), "right_guesses": .count(exercise.speculation.right),
+            "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])
     }

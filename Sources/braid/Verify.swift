@@ -53,7 +53,7 @@ struct Verify: ParsableCommand {
     @Option(
         help: """
             Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
-            warm mixed"; what is left out is one rank, chunk-1, page16, float32, cold, mixed.
+            warm guess0 mixed"; what is left out is one rank, chunk-1, page16, float32, cold, guess0, mixed.
             """)
     var only: String?
 
@@ -73,7 +73,7 @@ struct Verify: ParsableCommand {
     func run() throws {
         let (directory, model) = try load()
         let measure = try measure(directory.configuration)
-        let (plan, layouts) = try plan(model.parallelShape, longestPrompt: measure.longestPrompt)
+        let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
         let verification = Verification(model, measure, try settings())
         var report = VerificationReport(self, plan, layouts: layouts)
         for candidate in plan.cases {
@@ -92,7 +92,8 @@ struct Verify: ParsableCommand {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        return (directory, try directory.load(loadFormat) { progress.update($0) })
+        let canGuess = directory.configuration.nextTokenLayers > 0
+        return (directory, try directory.load(loadFormat, guesses: canGuess) { progress.update($0) })
     }
 
     private func measure(_ model: DeepSeekConfiguration) throws -> BatchMix.Measure {
@@ -120,7 +121,8 @@ struct Verify: ParsableCommand {
     }
 
     /// The cases, and how many layouts they were chosen from.
-    private func plan(_ shape: ModelShape, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
+    private func plan(_ model: any Model, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
+        let shape = model.parallelShape
         // Queries travel always, and half of the time in the longest prompts.
         let leastKeys = [1, max(2, longestPrompt / 2)]
         var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, leastKeys: leastKeys).layouts
@@ -133,10 +135,15 @@ struct Verify: ParsableCommand {
             }
         }
         var conditions = ServingConditions.all(
-            longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases)
+            longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
+            canGuess: model.canGuess)
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)
+                if candidate.conditions.guesses > 0 && !model.canGuess {
+                    throw NotationError(
+                        "'guess\(candidate.conditions.guesses)': this checkpoint has no next-token block; use guess0")
+                }
                 (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {
                 throw CommandError("--only: \(error)")

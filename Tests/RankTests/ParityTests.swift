@@ -30,7 +30,7 @@ import Testing
         throws
     {
         let golden = try Golden(name)
-        let model = try golden.directory.load()
+        let model = try golden.directory.load(guesses: Golden.guessingCases.contains(name))
         let measure = BatchMix.Measure(
             selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
@@ -60,6 +60,18 @@ import Testing
                 VerificationPlan(
                     LayoutMatrix($0, maxRanks: 8, leastKeys: [1, $1 / 2]).layouts,
                     ServingConditions.all(longestPrompt: $1), limit: 100, seed: seed)
+            }, name, seed: seed)
+    }
+
+    @Test(arguments: Golden.guessingCases) func `while tokens are guessed`(name: String) throws {
+        let seed = UInt64.random(in: 0..<1 << 32)
+        print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
+        try Self.check(
+            {
+                VerificationPlan(
+                    LayoutMatrix($0, maxRanks: 8, leastKeys: [1, $1 / 2]).layouts,
+                    ServingConditions.all(longestPrompt: $1, canGuess: true).filter { $0.guesses > 0 }, limit: 100,
+                    seed: seed)
             }, name, seed: seed)
     }
 

@@ -155,7 +155,7 @@ import Testing
 
     @Test(arguments: ["cp2 dcp2", "cp4 dcp4", "tp2 dcp2"])
     func `finds a rank that is wrong by one in the keys it owns`(layout: String) throws {
-        let notation = "\(layout) chunk-1 page16 float32 cold long"
+        let notation = "\(layout) chunk-1 page16 float32 cold guess0 long"
         #expect(try Self.finding("v3", nil, notation) == .equal)
         let verdict = try Self.finding("v3", .ownerOffByOne(rank: 1), notation)
         guard case .different(.value(let value)) = verdict else {

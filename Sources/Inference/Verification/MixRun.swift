@@ -34,11 +34,13 @@ package struct Exercise: Sendable, Equatable {
     package var cachedTokens: UInt64 = 0
     /// Chunks whose queries went to the keys.
     package var travels: UInt64 = 0
+    package var speculation = SpeculationCount()
 
     mutating func add(_ other: Exercise) {
         preemptions += other.preemptions
         cachedTokens += other.cachedTokens
         travels += other.travels
+        speculation += other.speculation
     }
 }
 
@@ -63,6 +65,7 @@ struct MixRun {
         configuration.chunkedPrefillSize = conditions.chunk
         configuration.cacheType = conditions.cacheType
         configuration.prefixCache = conditions.prefix != .cold
+        configuration.guesses = conditions.guesses
         configuration.kernels = kernels
         configuration.pageSize = conditions.pageSize
         configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)
@@ -103,8 +106,15 @@ struct MixRun {
             exercise.travels += UInt64(Deal(plan, pool.configuration).travelling.count)
             pool.submit(plan)
         }
+        let plan = scheduler.inFlight[0]
         let outcome = try pool.awaitResult()
         transcript.records.merge(outcome.records)
+        for (chunk, found) in zip(plan.chunks, outcome.result.chunks) where !chunk.guesses.isEmpty {
+            // Rows behind a wrong guess are no part of the text.
+            let end = chunk.start + chunk.tokens.count
+            transcript.records.remove(
+                end - chunk.choosingRows.count + found.sampled.count..<end, of: chunk.request)
+        }
         for event in scheduler.finish(outcome.result) {
             transcript.answers[event.request, default: Transcript.Answer()].add(event.event)
         }
@@ -115,6 +125,7 @@ struct MixRun {
         let status = scheduler.status
         exercise.preemptions = status.preemptions
         exercise.cachedTokens = status.cacheHitTokens
+        exercise.speculation = status.speculation
         if status.usedPages != 0 { problems.append("\(status.usedPages) pages are still in use") }
         _ = scheduler.flushCache()
         let free = scheduler.status.freePages

@@ -12,7 +12,7 @@ package struct VerificationCase: Sendable, Hashable {
     }
 
     /// What `init(notation:for:)` makes this case of again, such as
-    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm mixed`.
+    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm guess0 mixed`.
     package var notation: String {
         ([layout.notation] + ServingConditions.axes.map { $0.word(conditions) }).joined(separator: " ")
     }
@@ -41,6 +41,8 @@ package struct ServingConditions: Sendable, Hashable {
     /// Compared with one rank whose cache is of the same type.
     package var cacheType = CacheType.float32
     package var prefix = PrefixUse.cold
+    /// Tokens guessed behind each request; the rank it is compared with guesses none.
+    package var guesses = 0
     package var mix = BatchMix.Kind.mixed
 
     package init() {}
@@ -56,18 +58,22 @@ package struct ServingConditions: Sendable, Hashable {
         },
         ConditionAxis("cache", \.cacheType),
         ConditionAxis("prefix", \.prefix),
+        ConditionAxis("guess", \.guesses, legal: "from 0 to 15") { (0...15).contains($0) },
         ConditionAxis("mix", \.mix),
     ]
 
     /// All combinations worth trying with prompts of so many tokens.
+    ///
+    /// - Parameter canGuess: whether the model can.
     package static func all(
-        longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases
+        longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases, canGuess: Bool = false
     ) -> [ServingConditions] {
         [ServingConditions()]
             .with(\.chunk, chunks(longestPrompt: longestPrompt))
             .with(\.pageSize, [1, 4, 16, 64])
             .with(\.cacheType, cacheTypes)
             .with(\.prefix, PrefixUse.allCases)
+            .with(\.guesses, canGuess ? [0, 1, 3] : [0])
             .with(\.mix, BatchMix.Kind.allCases)
     }
 

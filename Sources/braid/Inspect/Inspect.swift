@@ -105,7 +105,7 @@ struct CheckpointSummary {
 
     init(_ model: DeepSeekConfiguration) {
         show("model", "\(model.modelType), \(model.contextLength) positions, vocabulary \(model.vocabularySize)")
-        let nextToken = model.nextTokenLayers > 0 ? ", \(model.nextTokenLayers) next-token block (not loaded)" : ""
+        let nextToken = model.nextTokenLayers > 0 ? ", \(model.nextTokenLayers) next-token block" : ""
         show("layers", "\(model.layers), \(model.denseLayers) dense, hidden \(model.hiddenSize)\(nextToken)")
         let keys = model.indexer.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"
         show("attention", "\(model.heads) heads, latent \(model.latentWidth) + rotary \(model.ropeWidth)\(keys)")
@@ -119,9 +119,11 @@ struct CheckpointSummary {
         for type in CacheType.allCases {
             let bytes = model.cacheFormat(type, pageSize: 1).bytesPerToken
             let full = Int(bytes * Double(model.contextLength)) >> 20
+            let guessing = model.cacheFormat(type, pageSize: 1, guesses: true).bytesPerToken - bytes
             show(
                 "KV cache",
-                "\(type.rawValue): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context")
+                "\(type.rawValue): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context"
+                    + (model.nextTokenLayers > 0 ? "; \(grouped(Int(guessing))) more where tokens are guessed" : ""))
         }
     }
 
