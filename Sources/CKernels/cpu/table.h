@@ -7,6 +7,7 @@
 #include "indexer.h"
 #include "matmul.h"
 #include "norm.h"
+#include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
 #include "topk.h"
@@ -32,4 +33,6 @@ const braid_kernels BRAID_TABLE = {
     .hadamard = hadamard,
     .quantize_groups = quantize_groups,
     .dequantize_groups = dequantize_groups,
+    .multiply_adds = multiply_adds,
+    .read_bytes = read_bytes,
 };

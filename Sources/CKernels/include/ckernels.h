@@ -15,6 +15,7 @@
 #include "indexer.h"
 #include "matmul.h"
 #include "norm.h"
+#include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
 #include "topk.h"
@@ -42,6 +43,11 @@ typedef struct {
     void (*hadamard)(const braid_hadamard *);
     void (*quantize_groups)(const braid_quantize_groups *);
     void (*dequantize_groups)(const braid_quantize_groups *);
+
+    // What kernels are measured against. Multiply-adds in registers, with as many chains as a tile of a matrix product
+    // has: returns the floating-point operations done. And whole 256-byte pieces read in order, nothing done with them.
+    int64_t (*multiply_adds)(int64_t turns);
+    void (*read_bytes)(const void *from, int64_t bytes);
 } braid_kernels;
 
 /// Instruction-set levels, worst first.

@@ -20,6 +20,8 @@ void reference_store_rows(const braid_store_rows *);
 void reference_hadamard(const braid_hadamard *);
 void reference_quantize_groups(const braid_quantize_groups *);
 void reference_dequantize_groups(const braid_quantize_groups *);
+int64_t reference_multiply_adds(int64_t);
+void reference_read_bytes(const void *, int64_t);
 
 extern const braid_kernels braid_reference;
 const braid_kernels braid_reference = {
@@ -43,4 +45,6 @@ const braid_kernels braid_reference = {
     .hadamard = reference_hadamard,
     .quantize_groups = reference_quantize_groups,
     .dequantize_groups = reference_dequantize_groups,
+    .multiply_adds = reference_multiply_adds,
+    .read_bytes = reference_read_bytes,
 };

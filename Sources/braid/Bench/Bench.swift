@@ -2,11 +2,11 @@ import ArgumentParser
 import Foundation
 import Tokenization
 
-/// Measurements: of the model by itself, and of a running server.
+/// Measurements: of the model by itself, of a running server, and of kernels.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures prefill, decoding, or a running server.",
-        subcommands: [BenchPrefill.self, BenchDecode.self, BenchServing.self])
+        abstract: "Measures prefill, decoding, a running server, or kernels.",
+        subcommands: [BenchPrefill.self, BenchDecode.self, BenchServing.self, BenchKernels.self])
 }
 
 /// Options of the benchmarks that run a model in this process.

@@ -1,0 +1,69 @@
+import CKernels
+
+/// What the processor can do at most, for benchmarks to compare with. Each does its work and says how much it was.
+extension Kernels {
+    /// Multiply-adds of this level that stay in registers.
+    /// - Returns: floating-point operations, a multiplication and an addition counted as two.
+    package func multiplyAdds(turns: Int) -> Int { unsafe Int(table.multiply_adds(Int64(turns))) }
+
+    /// Dots of BF16 pairs, which no kernel uses.
+    /// - Returns: operations; 0 where the processor has no such instruction.
+    package static func bf16Dots(turns: Int) -> Int { Int(braid_bf16_dots(Int64(turns))) }
+
+    /// Dots of bytes, which no kernel uses.
+    /// - Returns: operations; 0 where the processor has no such instruction.
+    package static func int8Dots(turns: Int) -> Int { Int(braid_int8_dots(Int64(turns))) }
+}
+
+/// Memory larger than the caches, full of numbers that are ordinary in every element type, and what a model would keep
+/// there: weights and cache lanes. What is asked for next lies behind what was asked for last, so that a benchmark
+/// which goes round reads what is no longer in a cache, as a step reads the weights of one layer after the other.
+package final class ColdMemory: @unchecked Sendable {
+    package let bytes: Int
+    private let memory: Buffer
+    private let scales: Vector
+    private var next = 0
+
+    /// - Parameter bytes: of all; whatever is asked for is no larger.
+    package init(bytes: Int) {
+        self.bytes = bytes
+        memory = Buffer(bytes: bytes)
+        scales = Vector(Array(repeating: 0.001, count: 1 << 18))
+        var state: UInt64 = 0x9E37_79B9_7F4A_7C15
+        let words = unsafe memory.pointer.bindMemory(to: UInt64.self, capacity: bytes / 8)
+        for word in 0..<bytes / 8 {
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+            // Each byte ±(0x38 ... 0x3F): 1 to 1.9 in E4M3, about 0.003 in BF16 and F32.
+            unsafe words[word] = state & 0x8787_8787_8787_8787 | 0x3838_3838_3838_3838
+        }
+    }
+
+    /// Reads the next `bytes`.
+    package func read(_ bytes: Int, _ kernels: Kernels) {
+        unsafe kernels.table.read_bytes(take(bytes), Int64(bytes))
+    }
+
+    package func weight(_ dtype: DType, _ rows: Int, _ columns: Int) -> Weight {
+        let isScaled = dtype == .fp8 || dtype == .int8
+        precondition(
+            rows <= scales.count && rows * columns / (128 * 64) <= scales.count, "\(rows) × \(columns) weights")
+        return unsafe Weight(
+            take(rows * columns * dtype.bytes), dtype: dtype, rows: rows, columns: columns,
+            scale: isScaled ? UnsafePointer(scales.view.base) : nil)
+    }
+
+    package func lane(_ dtype: DType, width: Int, group: Int, entries: Int) -> CacheLane {
+        let bytes = entries * CacheLane.entryBytes(dtype, width: width, group: group)
+        return unsafe CacheLane(take(bytes), dtype: dtype, width: width, group: group, entries: entries)
+    }
+
+    private func take(_ bytes: Int) -> UnsafeMutableRawPointer {
+        let whole = (bytes + 4095) & ~4095
+        precondition(whole <= self.bytes, "\(bytes) bytes of a memory of \(self.bytes)")
+        if next + whole > self.bytes { next = 0 }
+        defer { next += whole }
+        return unsafe memory.pointer + next
+    }
+}

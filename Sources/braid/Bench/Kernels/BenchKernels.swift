@@ -1,0 +1,73 @@
+import ArgumentParser
+import Foundation
+import Models
+import Tensors
+import Tokenization
+
+/// How near the kernels are to what the processor can do.
+struct BenchKernels: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kernels",
+        abstract: "Measures every operation of a layer against this processor's measured limits.",
+        discussion: """
+            One thread, by the processor time it got. Weights and keys are read from main memory, as in a step; rows are \
+            in a cache. The limit is the one that bounds an operation more: multiply-adds in F32, or reading its bytes \
+            once at the speed of memory (above 100 % where they were in a cache). It is measured anew beside every \
+            operation. The model's directory needs a config.json only.
+            """)
+
+    @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
+    var modelPath: String
+
+    @Option(name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.")
+    var ranks = 1
+
+    @Option(help: "Measure only operations whose name begins so, for example matmul.")
+    var only = ""
+
+    @Option(name: .customLong("repeat"), help: "Measurements of each operation; medians are shown.")
+    var repetitions = 9
+
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    var kernels: Kernels.Level?
+
+    @Option(name: .customLong("json"), help: "Write the results to this file.")
+    var file: String?
+
+    @Option(help: "The commit that was built, for the file.")
+    var commit: String?
+
+    func validate() throws {
+        if repetitions < 1 { throw ValidationError("--repeat: \(repetitions) is not positive; try 9") }
+    }
+
+    func run() throws {
+        guard let kernels = kernels.map({ Kernels($0) }) ?? .best else {
+            throw CommandError("--kernels: this processor has no \(self.kernels!.rawValue)")
+        }
+        let shapes = try KernelShapes(try ModelDirectory(modelPath).configuration, ranks: ranks)
+        let report = KernelReport(
+            name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,
+            peaks: [1, 2].map { MachinePeaks(kernels, threads: $0, repetitions: repetitions) },
+            measurements: measure(shapes, kernels))
+        print(report.text)
+        if let file {
+            do { try Data(report.json(commit: commit, date: Date()).utf8).write(to: URL(fileURLWithPath: file)) } catch
+            {
+                throw CommandError("--json: cannot write to '\(file)'")
+            }
+        }
+    }
+
+    private func measure(_ shapes: KernelShapes, _ kernels: Kernels) -> [KernelMeasurement] {
+        let bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())
+        let meter = PeakMeter(kernels, memory: bed.cold)
+        let cases = shapes.cases(bed).filter { $0.operation.hasPrefix(only) }
+        let progress = ProgressBar("\(cases.count) operations")
+        defer { progress.finish() }
+        return cases.enumerated().map { number, measured in
+            defer { progress.update(Double(number + 1) / Double(cases.count)) }
+            return KernelMeasurement(measured, repetitions: repetitions, beside: meter)
+        }
+    }
+}

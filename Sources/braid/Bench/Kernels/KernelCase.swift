@@ -1,0 +1,59 @@
+package import Tensors
+
+/// One operation at one size, ready to be run again and again.
+package struct KernelCase {
+    package let operation: String
+    /// What it is in a model, or its sizes.
+    package let shape: String
+    /// How what it reads is stored.
+    package let type: DType
+    package let rows: Int
+    /// Of a matrix product: what others must compute to be compared.
+    var product: KernelShapes.Product?
+    /// Floating-point operations of one run, a multiply-add counted as two; 0 where they do not matter.
+    package var operations = 0.0
+    /// Bytes that one run reads or writes, each counted once.
+    package let bytes: Double
+    package let run: () -> Void
+}
+
+/// What the cases of one benchmark share. Made once and never given back, as the memory of a step is.
+package struct KernelBed {
+    let kernels: Kernels
+    let cold: ColdMemory
+    let scratch: Scratch
+
+    package init(kernels: Kernels, cold: ColdMemory, scratch: Scratch) {
+        self.kernels = kernels
+        self.cold = cold
+        self.scratch = scratch
+    }
+
+    /// Rows of small numbers of both signs.
+    func activations(_ rows: Int, _ columns: Int) -> View {
+        let view = scratch.rows(rows, columns)
+        var state: UInt32 = 1
+        for row in 0..<rows {
+            for column in 0..<columns {
+                state = state &* 1_664_525 &+ 1_013_904_223
+                view[row, column] = Float(Int32(bitPattern: state)) / 0x1p31
+            }
+        }
+        return view
+    }
+
+    /// The numbers `first`, `first + step`, ….
+    func numbers(_ count: Int, first: Int = 0, step: Int = 1) -> Indices {
+        let numbers = scratch.indices(count)
+        for index in 0..<count { numbers[index] = Int32(first + index * step) }
+        return numbers
+    }
+
+    /// Pages of 64 in an order that is no order.
+    func pages(positions: Int) -> PageMap {
+        let count = positions / 64
+        let pages = scratch.indices(count)
+        for index in 0..<count { pages[index] = Int32(index * 37 % count) }
+        return PageMap(pages: pages, shift: 6)
+    }
+}

@@ -1,0 +1,168 @@
+import Models
+import Tensors
+
+/// The operations of a layer at a model's sizes.
+extension KernelShapes {
+    package func cases(_ bed: KernelBed) -> [KernelCase] {
+        matmuls(bed) + expertLayers(bed) + indexing(bed) + attention(bed) + rowByRow(bed)
+    }
+
+    private func matmuls(_ bed: KernelBed) -> [KernelCase] {
+        products.flatMap { product in
+            DType.allCases.flatMap { type in
+                [1, 8, 64, 512].map { rows in
+                    let x = bed.activations(rows, product.inputs)
+                    let out = bed.scratch.rows(rows, product.outputs)
+                    let elements = product.outputs * product.inputs
+                    return KernelCase(
+                        operation: "matmul", shape: "\(product.name) \(product.outputs) × \(product.inputs)",
+                        type: type, rows: rows, product: product, operations: 2 * Double(rows * elements),
+                        bytes: Double(elements * type.bytes)
+                    ) {
+                        let weight = bed.cold.weight(type, product.outputs, product.inputs)
+                        bed.kernels.matmul(x, weight, into: out, bed.scratch)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The routed experts of one rank: rows go to the experts evenly, each visited expert is read once.
+    private func expertLayers(_ bed: KernelBed) -> [KernelCase] {
+        [DType.bf16, .fp8].flatMap { type in
+            [1, 8, 64, 512].map { rows in ExpertLayer(self, rows: rows, type, bed).measured }
+        }
+    }
+
+    private func indexing(_ bed: KernelBed) -> [KernelCase] {
+        guard let indexer = model.indexer else { return [] }
+        let positions = 64 * 1024
+        let pages = bed.pages(positions: positions)
+        let scored = [DType.f32, .bf16, .fp8].flatMap { type in
+            [1, 8, 64].map { rows in
+                let queries = bed.activations(rows, indexer.heads * indexer.width)
+                let weights = bed.activations(rows, indexer.heads)
+                let scores = bed.scratch.rows(rows, positions)
+                let entry = CacheLane.entryBytes(type, width: indexer.width, group: indexer.width)
+                return KernelCase(
+                    operation: "index scores", shape: "\(indexer.heads) heads × \(indexer.width), 64K keys", type: type,
+                    rows: rows, operations: 2 * Double(rows * positions * indexer.heads * indexer.width),
+                    bytes: Double(positions * entry)
+                ) {
+                    let keys = bed.cold.lane(type, width: indexer.width, group: indexer.width, entries: positions)
+                    bed.kernels.indexScores(queries, weights: weights, keys: keys, pages, into: scores, bed.scratch)
+                }
+            }
+        }
+        return scored + [topK(indexer.topK, of: positions, bed)]
+    }
+
+    private func topK(_ k: Int, of positions: Int, _ bed: KernelBed) -> KernelCase {
+        let rows = 8
+        let scores = bed.activations(rows, positions)
+        let visible = bed.scratch.indices(rows)
+        visible.fill(Int32(positions))
+        let selection = Selection(
+            positions: bed.scratch.indices(rows * k), stride: k, counts: bed.scratch.indices(rows))
+        return KernelCase(
+            operation: "top-k", shape: "\(k) of 64K", type: .f32, rows: rows, bytes: Double(rows * positions * 4)
+        ) { bed.kernels.topK(scores, visible: visible, into: selection, bed.scratch) }
+    }
+
+    private func attention(_ bed: KernelBed) -> [KernelCase] {
+        let (latent, rope, keys, positions) = (model.latentWidth, model.ropeWidth, 2048, 32 * 1024)
+        let pages = bed.pages(positions: positions)
+        return [heads, model.heads].uniqued.flatMap { heads in
+            [DType.f32, .bf16, .fp8].map { type in
+                let rows = 8
+                let queries = bed.activations(rows, heads * (latent + rope))
+                let (out, logSumExp) = (bed.scratch.rows(rows, heads * latent), bed.scratch.rows(rows, heads))
+                let selection = spread(keys, over: positions, rows: rows, bed)
+                let last = bed.numbers(rows, first: positions - 1, step: 0)
+                func entry(_ width: Int) -> Int { CacheLane.entryBytes(type, width: width, group: 128) }
+                return KernelCase(
+                    operation: "sparse attention", shape: "\(heads) heads, \(keys) of 32K keys", type: type, rows: rows,
+                    operations: 2 * Double(rows * heads * keys * (2 * latent + rope)),
+                    bytes: Double(rows * keys * (entry(latent) + entry(rope)))
+                ) {
+                    let latents = bed.cold.lane(type, width: latent, group: 128, entries: positions)
+                    let ropes = bed.cold.lane(type, width: rope, group: 128, entries: positions)
+                    bed.kernels.attention(
+                        queries, heads: heads, scale: 0.01, latent: latents, rope: ropes, pages, positions: last,
+                        selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
+                }
+            }
+        }
+    }
+
+    /// Keys as a selection has them: ascending, everywhere, and others for each row.
+    private func spread(_ keys: Int, over positions: Int, rows: Int, _ bed: KernelBed) -> Selection {
+        let selected = bed.scratch.indices(rows * keys)
+        let gap = positions / keys
+        for index in 0..<rows * keys {
+            selected[index] = Int32(index % keys * gap + (index % keys * 7 + index / keys * 5) % gap)
+        }
+        let counts = bed.scratch.indices(rows)
+        counts.fill(Int32(keys))
+        return Selection(positions: selected, stride: keys, counts: counts)
+    }
+
+    /// What a row needs between the products: little arithmetic on what is in a cache already.
+    private func rowByRow(_ bed: KernelBed) -> [KernelCase] {
+        let (rows, hidden, rule) = (64, model.hiddenSize, model.experts.gate)
+        let x = bed.activations(rows, hidden)
+        let (out, weight) = (bed.scratch.rows(rows, hidden), bed.activations(1, hidden))
+        let logits = bed.activations(rows, rule.experts)
+        let (chosen, weights) = (
+            bed.scratch.indices(rows * rule.expertsPerToken), bed.scratch.rows(rows, rule.expertsPerToken)
+        )
+        let queries = bed.activations(rows, heads * (model.nopeWidth + model.ropeWidth))
+        let rotated = queries.columns(model.nopeWidth..<queries.columns)
+        let angles = RotaryAngles(
+            cosine: bed.activations(rows, model.ropeWidth / 2), sine: bed.activations(rows, model.ropeWidth / 2))
+        let latents = bed.activations(rows, model.latentWidth)
+        let slots = bed.numbers(rows, step: 64)
+        let (gate, up) = (bed.activations(rows, model.experts.width), bed.activations(rows, model.experts.width))
+        func moved(_ operation: String, _ shape: String, _ floats: Int, _ run: @escaping () -> Void) -> KernelCase {
+            KernelCase(
+                operation: operation, shape: shape, type: .f32, rows: rows, bytes: Double(4 * rows * floats), run: run)
+        }
+        var cases = [
+            moved("rms norm", "\(hidden)", 2 * hidden) {
+                bed.kernels.rmsNorm(x, weight, epsilon: 1e-6, into: out)
+            },
+            moved("layer norm", "\(hidden)", 2 * hidden) {
+                bed.kernels.layerNorm(x, weight, weight, epsilon: 1e-6, into: out)
+            },
+            moved("gate", "\(rule.expertsPerToken) of \(rule.experts) experts", rule.experts) {
+                bed.kernels.gate(logits, bias: nil, rule, chosen: chosen, weights: weights)
+            },
+            moved("rope", "\(heads) heads × \(model.ropeWidth)", 2 * heads * model.ropeWidth) {
+                bed.kernels.rope(
+                    rotated, heads: heads, headStride: model.nopeWidth + model.ropeWidth, interleaved: true, angles)
+            },
+            moved("swiglu", "\(model.experts.width)", 3 * model.experts.width) {
+                bed.kernels.swiglu(gate, up, into: up)
+            },
+            moved("add", "\(hidden)", 3 * hidden) { bed.kernels.add(x, out, into: out) },
+        ]
+        for type in [DType.bf16, .fp8] {
+            let entry = CacheLane.entryBytes(type, width: model.latentWidth, group: 128)
+            let lane = bed.cold.lane(type, width: model.latentWidth, group: 128, entries: 64 * rows)
+            cases.append(
+                KernelCase(
+                    operation: "quantize", shape: "latent \(model.latentWidth)", type: type, rows: rows,
+                    bytes: Double(rows * (4 * model.latentWidth + entry))
+                ) { bed.kernels.store(latents, slots: slots, in: lane) })
+        }
+        return cases
+    }
+}
+
+extension Array where Element: Hashable {
+    /// Without repetitions, in the order of first appearance.
+    fileprivate var uniqued: [Element] {
+        var seen: Set<Element> = []
+        return filter { seen.insert($0).inserted }
+    }
+}

@@ -1,0 +1,140 @@
+import Foundation
+import Tensors
+import Tokenization
+
+/// What one operation took, and what the processor could do at that time.
+struct KernelMeasurement {
+    let measured: KernelCase
+    /// Of one run.
+    let seconds: Measurements
+    /// Floating-point operations and bytes a second, at most.
+    private let multiplyAdds: Double
+    private let memory: Double
+
+    init(_ measured: KernelCase, repetitions: Int, beside meter: PeakMeter) {
+        // As many runs as take a millisecond; the first one of all also warms what is kept warm.
+        let first = processorSeconds(measured.run)
+        let runs = max(Int(0.001 / first), 1)
+        var (seconds, multiplyAdds, memory): ([Double], [Double], [Double]) = ([], [], [])
+        for _ in 0..<repetitions {
+            multiplyAdds.append(meter.multiplyAdds())
+            memory.append(meter.memoryRead())
+            seconds.append(processorSeconds { for _ in 0..<runs { measured.run() } } / Double(runs))
+        }
+        self.measured = measured
+        self.seconds = Measurements(seconds)
+        self.multiplyAdds = Measurements(multiplyAdds).median!
+        self.memory = Measurements(memory).median!
+    }
+
+    var operationsPerSecond: Double { measured.operations / seconds.median! }
+    var bytesPerSecond: Double { measured.bytes / seconds.median! }
+
+    private var ofMultiplyAdds: Double { operationsPerSecond / multiplyAdds }
+    private var ofMemory: Double { bytesPerSecond / memory }
+
+    /// How much of the limit that bounds it more was reached, and which that is.
+    var share: Double { max(ofMultiplyAdds, ofMemory) }
+    var limit: String { ofMultiplyAdds > ofMemory ? "FMA" : "memory" }
+
+    static let titles = ["operation", "shape", "type", "rows", "µs", "µs/row", "GFLOP/s", "GB/s", "share", "of"]
+
+    var row: [String] {
+        let microseconds = seconds.median! * 1e6
+        return [
+            measured.operation, measured.shape, "\(measured.type)".uppercased(), String(measured.rows),
+            String(format: "%.1f", microseconds), String(format: "%.2f", microseconds / Double(measured.rows)),
+            measured.operations == 0 ? "" : String(format: "%.1f", operationsPerSecond / 1e9),
+            String(format: "%.1f", bytesPerSecond / 1e9), percent(share), limit,
+        ]
+    }
+
+    var json: JSONValue {
+        let product = measured.product.map { product in
+            JSONMember.list(["outputs": .count(product.outputs), "inputs": .count(product.inputs)])
+        }
+        return .object(
+            JSONMember.list([
+                "operation": .string(measured.operation), "shape": .string(measured.shape),
+                "type": .string("\(measured.type)"), "rows": .count(measured.rows),
+            ]) + (product ?? [])
+                + JSONMember.list([
+                    "seconds": .measured(seconds.median), "seconds_min": .measured(seconds.minimum),
+                    "seconds_max": .measured(seconds.maximum),
+                    "gflops_per_second": measured.operations == 0 ? .null : .measured(operationsPerSecond / 1e9),
+                    "gbytes_per_second": .measured(bytesPerSecond / 1e9), "share": .measured(share),
+                    "of": .string(limit), "fma_gflops_per_second": .measured(multiplyAdds / 1e9),
+                    "memory_gbytes_per_second": .measured(memory / 1e9),
+                ]))
+    }
+}
+
+/// All measurements of one model on one machine.
+struct KernelReport {
+    let name: String
+    let ranks: Int
+    let level: Kernels.Level
+    let peaks: [MachinePeaks]
+    let measurements: [KernelMeasurement]
+
+    var text: String {
+        var limits = TextTable(
+            ["threads", "F32 FMA GFLOP/s", "int8 dot GOP/s", "BF16 dot GFLOP/s", "memory GB/s"], left: 0)
+        for peak in peaks {
+            limits.add([
+                String(peak.threads), giga(peak.multiplyAdds), giga(peak.int8Dots), giga(peak.bf16Dots),
+                giga(peak.memory),
+            ])
+        }
+        var table = TextTable(KernelMeasurement.titles, left: 3)
+        for measurement in measurements { table.add(measurement.row) }
+        let heading = "\(Processor.name), \(level.rawValue); \(name), one of \(ranks) ranks; medians"
+        return ([heading, ""] + limits.lines + [""] + table.lines).joined(separator: "\n")
+    }
+
+    private func giga(_ value: Double?) -> String { value.map { String(format: "%.1f", $0 / 1e9) } ?? "-" }
+
+    /// One object; a line for each operation, so that two files can be compared line by line.
+    func json(commit: String?, date: Date) -> String {
+        let facts: [(String, JSONValue)] = [
+            ("kind", .string("kernels")), ("processor", .string(Processor.name)), ("kernels", .string(level.rawValue)),
+            ("commit", commit.map(JSONValue.string) ?? .null),
+            ("date", .string(date.formatted(.iso8601))), ("model", .string(name)), ("ranks", .count(ranks)),
+        ]
+        let peaks = peaks.map { peak in
+            JSONValue.record([
+                "threads": .count(peak.threads), "fma_gflops_per_second": .measured(peak.multiplyAdds / 1e9),
+                "int8_gops_per_second": .measured(peak.int8Dots.map { $0 / 1e9 }),
+                "bf16_gflops_per_second": .measured(peak.bf16Dots.map { $0 / 1e9 }),
+                "memory_gbytes_per_second": .measured(peak.memory / 1e9),
+            ])
+        }
+        func list(_ name: String, _ values: [JSONValue]) -> String {
+            "  \"\(name)\": [\n" + values.map { "    " + $0.pythonText }.joined(separator: ",\n") + "\n  ]"
+        }
+        let members = facts.map { "  \"\($0)\": \($1.pythonText)" }
+        let parts = members + [list("peaks", peaks), list("operations", measurements.map(\.json))]
+        return "{\n" + parts.joined(separator: ",\n") + "\n}\n"
+    }
+}
+
+/// The processor this runs on.
+enum Processor {
+    /// As its maker calls it, family and model included, since virtual machines often hide the rest; the architecture
+    /// alone where the system does not say.
+    static var name: String {
+        let lines = ((try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? "").split(separator: "\n")
+        func value(_ key: String) -> String? {
+            let line = lines.first { $0.prefix { $0 != ":" }.trimmingCharacters(in: .whitespaces) == key }
+            return line.map { $0.drop { $0 != ":" }.dropFirst().trimmingCharacters(in: .whitespaces) }
+        }
+        guard let name = value("model name"), let family = value("cpu family"), let model = value("model") else {
+            #if arch(x86_64)
+                return "x86-64"
+            #else
+                return "64-bit Arm"
+            #endif
+        }
+        return "\(name) (family \(family), model \(model))"
+    }
+}

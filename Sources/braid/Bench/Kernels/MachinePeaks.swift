@@ -1,0 +1,90 @@
+import Foundation
+import Synchronization
+import Tensors
+
+/// What this processor was measured to do at most, per second, on all of `threads` together.
+struct MachinePeaks {
+    let threads: Int
+    /// Multiply-adds in F32, in floating-point operations.
+    let multiplyAdds: Double
+    /// Dots of bytes and of BF16 pairs, which no kernel uses; `nil` where the processor has none.
+    let int8Dots: Double?
+    let bf16Dots: Double?
+    /// Bytes read from main memory.
+    let memory: Double
+
+    /// Measures each on so many threads at once. A thread's rate is its work by the time the processor gave it, so that
+    /// other programs matter little.
+    init(_ kernels: Kernels, threads: Int, repetitions: Int) {
+        let rates = Self.onThreads(threads) {
+            let meter = PeakMeter(kernels, memory: ColdMemory(bytes: PeakMeter.memoryBytes))
+            func median(_ rate: () -> Double) -> Double {
+                Measurements((0..<repetitions).map { _ in rate() }).median!
+            }
+            return [
+                median(meter.multiplyAdds), median(meter.int8Dots), median(meter.bf16Dots), median(meter.memoryRead),
+            ]
+        }
+        let sums = (0..<4).map { kind in rates.reduce(0) { $0 + $1[kind] } }
+        self.threads = threads
+        multiplyAdds = sums[0]
+        int8Dots = sums[1] > 0 ? sums[1] : nil
+        bf16Dots = sums[2] > 0 ? sums[2] : nil
+        memory = sums[3]
+    }
+
+    private static func onThreads(_ count: Int, _ body: @escaping @Sendable () -> [Double]) -> [[Double]] {
+        let results = Mutex<[[Double]]>([])
+        let done = DispatchSemaphore(value: 0)
+        for _ in 0..<count {
+            Thread.detachNewThread {
+                let result = body()
+                results.withLock { $0.append(result) }
+                done.signal()
+            }
+        }
+        for _ in 0..<count { done.wait() }
+        return results.withLock { $0 }
+    }
+}
+
+/// Short measurements of a processor's limits, to be taken beside every measurement of a kernel: clocks change, and
+/// shares of a limit of another minute would mean nothing.
+struct PeakMeter {
+    static let memoryBytes = 256 << 20
+
+    private let kernels: Kernels
+    private let memory: ColdMemory
+
+    init(_ kernels: Kernels, memory: ColdMemory) {
+        self.kernels = kernels
+        self.memory = memory
+    }
+
+    func multiplyAdds() -> Double { rate { Double(kernels.multiplyAdds(turns: $0)) } }
+    func int8Dots() -> Double { rate { Double(Kernels.int8Dots(turns: $0)) } }
+    func bf16Dots() -> Double { rate { Double(Kernels.bf16Dots(turns: $0)) } }
+
+    func memoryRead() -> Double {
+        let bytes = 16 << 20
+        return Double(bytes) / processorSeconds { memory.read(bytes, kernels) }
+    }
+
+    private func rate(_ work: (_ turns: Int) -> Double) -> Double {
+        var operations = 0.0
+        let seconds = processorSeconds { operations = work(50_000) }
+        return operations / seconds
+    }
+}
+
+/// The seconds a processor gave this thread for `work`, which waits for nobody.
+func processorSeconds(_ work: () -> Void) -> Double {
+    func now() -> Double {
+        var time = timespec()
+        unsafe clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+    let start = now()
+    work()
+    return now() - start
+}
