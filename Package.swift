@@ -77,6 +77,7 @@ let package = Package(
             "CommandTests",
             [
                 "braid", "Checkpoints", "Inference", "KVCache", "Models", "Parallelism", "Tensors", "Tokenization",
+                "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

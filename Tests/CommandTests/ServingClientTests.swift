@@ -135,24 +135,6 @@ private struct CannedServer: Sendable {
         #expect(outcome.error?.hasPrefix("cannot connect to http://127.0.0.1:\(address.port)") == true)
     }
 
-    @Test func `a run keeps the order of its requests and the limit of concurrency`() async throws {
-        let server = try await CannedServer(Self.head + Self.event(1) + "data: [DONE]\n\n")
-        let client = ServingClient(
-            HTTPClient(server.address, apiKey: nil, timeout: .seconds(20)), .braid,
-            ServingBackend.Options(model: "toy"))
-        var traffic = ServingTraffic()
-        traffic.requests = 20
-        traffic.inputLength = 9
-        let (outcomes, seconds) = await client.run(traffic.arrivals, concurrency: 1) {
-            [Int32](repeating: 1, count: $0.inputTokens)
-        }
-        try await server.stop()
-        #expect(outcomes.map(\.inputTokens) == traffic.arrivals.map(\.inputTokens))
-        #expect(outcomes.compactMap(\.error) == [])
-        // One at a time: their latencies cannot be more than the whole.
-        #expect(outcomes.map(\.latency).reduce(0, +) <= seconds)
-    }
-
     @Test func `addresses are read from URLs`() throws {
         #expect("\(try ServerAddress(url: "http://localhost:123/a/"))" == "http://localhost:123/a")
         #expect(try ServerAddress(url: "http://[::1]:5").host == "::1")

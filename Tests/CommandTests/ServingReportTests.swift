@@ -14,7 +14,7 @@ import braid
         var third = ServingOutcome(inputTokens: 40)
         third.error = "status 429"
         return ServingReport(
-            backend: .braid, model: "toy", traffic: ServingTraffic(), concurrencyLimit: nil,
+            backend: "braid", model: "toy", traffic: ServingTraffic(), concurrencyLimit: nil,
             outcomes: [first, second, third], duration: 2)
     }
 
@@ -74,7 +74,7 @@ import braid
         var failed = ServingOutcome(inputTokens: 1)
         failed.error = "no"
         let report = ServingReport(
-            backend: .vllm, model: "toy", traffic: ServingTraffic(), concurrencyLimit: 2, outcomes: [failed, failed],
+            backend: "vllm", model: "toy", traffic: ServingTraffic(), concurrencyLimit: 2, outcomes: [failed, failed],
             duration: 1)
         #expect(report.completed == 0)
         #expect(report.json(details: false)["median_ttft_ms"]?.isNull == true)

@@ -5,8 +5,10 @@ import Tokenization
 /// Measurements: of the model by itself, of a running server, and of kernels.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures prefill, decoding, a running server, or kernels.",
-        subcommands: [BenchPrefill.self, BenchDecode.self, BenchServing.self, BenchKernels.self])
+        abstract: "Measures prefill, decoding, an engine under load, a running server, or kernels.",
+        subcommands: [
+            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self,
+        ])
 }
 
 /// Options of the benchmarks that run a model in this process.

@@ -30,44 +30,6 @@ package struct ServingClient: Sendable {
             return failed
         }
     }
-
-    /// Sends requests when they are due, `concurrency` at a time, and waits for the last answer.
-    ///
-    /// - Parameters:
-    ///   - concurrency: requests that are due while so many run wait for one of them; their clocks start when they
-    ///     are sent.
-    ///   - prompt: makes the prompt of an arrival.
-    ///   - onAnswer: called after each answer.
-    /// - Returns: outcomes in the order of `arrivals`, and seconds from the first request to the last answer.
-    package func run(
-        _ arrivals: [ServingTraffic.Arrival], concurrency: Int,
-        prompt: @escaping @Sendable (ServingTraffic.Arrival) -> [Int32],
-        onAnswer: @escaping @Sendable () -> Void = {}
-    ) async -> (outcomes: [ServingOutcome], seconds: Double) {
-        precondition(concurrency > 0, "no request could ever be sent")
-        var outcomes = arrivals.map { ServingOutcome(inputTokens: $0.inputTokens) }
-        let start = ContinuousClock.now
-        await withTaskGroup(of: (Int, ServingOutcome).self) { tasks in
-            var running = 0
-            func collect(_ result: (Int, ServingOutcome)?) {
-                guard let (index, outcome) = result else { return }
-                outcomes[index] = outcome
-                running -= 1
-            }
-            for (index, arrival) in arrivals.enumerated() {
-                // Sleeping ends early only when the whole command is being cancelled.
-                try? await Task.sleep(until: start + .seconds(arrival.seconds), clock: .continuous)
-                while running >= concurrency { collect(await tasks.next()) }
-                running += 1
-                tasks.addTask {
-                    defer { onAnswer() }
-                    return (index, await send(prompt(arrival), maxTokens: arrival.outputTokens))
-                }
-            }
-            while running > 0 { collect(await tasks.next()) }
-        }
-        return (outcomes, (ContinuousClock.now - start) / .seconds(1))
-    }
 }
 
 /// Reads the answer to one request as its bytes come.

@@ -4,15 +4,17 @@ package import Tokenization
 /// What a serving benchmark found, in the words and field names of SGLang's `bench_serving`, so that tools that read
 /// those results read these. Values are `null` (and `-` in the text) where nothing was measured, not 0.
 package struct ServingReport: Sendable {
-    private let backend: ServingBackend
+    private let backend: String
     private let model: String
     private let traffic: ServingTraffic
     private let concurrencyLimit: Int?
     private let outcomes: [ServingOutcome]
     private let duration: Double
+    /// Seconds that answers to `/health` took meanwhile.
+    package var health = Measurements([])
 
     package init(
-        backend: ServingBackend, model: String, traffic: ServingTraffic, concurrencyLimit: Int?,
+        backend: String, model: String, traffic: ServingTraffic, concurrencyLimit: Int?,
         outcomes: [ServingOutcome], duration: Double
     ) {
         self.backend = backend
@@ -43,11 +45,15 @@ package struct ServingReport: Sendable {
         func latency(_ title: String, _ name: String, _ field: String, _ seconds: [Double]) -> Latency {
             Latency(title: title, name: name, field: field, values: Measurements(seconds).scaled(by: 1000))
         }
-        return [
+        let latencies = [
             latency("End-to-End Latency", "E2E Latency", "e2e_latency", successes.map(\.latency)),
             latency("Time to First Token", "TTFT", "ttft", successes.compactMap(\.firstToken)),
             latency("Time per Output Token (excl. 1st token)", "TPOT", "tpot", successes.compactMap(\.timePerToken)),
             latency("Inter-Token Latency", "ITL", "itl", successes.flatMap(\.gaps)),
+        ]
+        guard health.count > 0 else { return latencies }
+        return latencies + [
+            Latency(title: "GET /health", name: "Health", field: "health", values: health.scaled(by: 1000))
         ]
     }
 
@@ -63,7 +69,7 @@ package struct ServingReport: Sendable {
             lines.append((label + ":").padding(toLength: 40, withPad: " ", startingAt: 0) + " " + value)
         }
         func add(_ label: String, _ value: Double?) { add(label, value.map { String(format: "%.2f", $0) } ?? "-") }
-        add("Backend", backend.rawValue)
+        add("Backend", backend)
         add("Traffic request rate", traffic.rate.isFinite ? "\(traffic.rate)" : "inf")
         add("Max request concurrency", concurrencyLimit.map(String.init) ?? "not set")
         add("Successful requests", String(completed))
@@ -104,7 +110,7 @@ package struct ServingReport: Sendable {
 
     private var settings: [JSONMember] {
         [
-            JSONMember("backend", .string(backend.rawValue)), JSONMember("model", .string(model)),
+            JSONMember("backend", .string(backend)), JSONMember("model", .string(model)),
             JSONMember("dataset_name", .string("random")),
             JSONMember("request_rate", traffic.rate.isFinite ? .measured(traffic.rate) : .string("inf")),
             JSONMember("max_concurrency", concurrencyLimit.map(JSONValue.count) ?? .null),

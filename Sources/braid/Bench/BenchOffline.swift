@@ -1,0 +1,60 @@
+import ArgumentParser
+package import Inference
+import Models
+
+/// The requests of `bench serving` without a server.
+struct BenchOffline: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "offline",
+        abstract: "Gives random prompts to an engine in this process and measures throughput and latencies.",
+        discussion: """
+            The requests are those of `bench serving` with the same options; only HTTP and text are left out. What a \
+            server's rate is below this one's is what serving costs. The exit status is 1 when no request succeeded.
+            """)
+
+    @OptionGroup var engineOptions: EngineOptions
+    @OptionGroup(title: "Requests") var bench: ServingBenchOptions
+
+    func run() async throws {
+        let (directory, model) = try engineOptions.load()
+        let configuration = try engineOptions.engineConfiguration(for: model)
+        let endOfText = bench.disableIgnoreEos ? Set(directory.generation.endTokens) : []
+        let engine = Engine(model, configuration)
+        defer { engine.stop() }
+        let report = try await bench.measure(
+            backend: "engine", model: directory.name, vocabularySize: model.vocabularySize
+        ) { prompt, maxTokens in
+            var sampling = SamplingParameters()
+            sampling.temperature = 0
+            sampling.maxNewTokens = maxTokens
+            sampling.stopTokens = endOfText
+            return await engine.outcome(of: GenerationRequest(prompt: prompt, sampling: sampling))
+        }
+        try bench.write(report)
+    }
+}
+
+extension EngineClient {
+    /// Serves a request and notes when its tokens came. Never throws: a failure is an outcome.
+    package func outcome(of request: GenerationRequest) async -> ServingOutcome {
+        let start = ContinuousClock.now
+        var outcome = ServingOutcome(inputTokens: request.prompt.count)
+        var tokens = 0
+        do {
+            for await event in try submit(request).events {
+                let seconds = (ContinuousClock.now - start) / .seconds(1)
+                switch event {
+                case .promptLogProbs: break
+                case .token:
+                    tokens += 1
+                    outcome.receive(total: tokens, at: seconds)
+                case .finished: outcome.finish(at: seconds)
+                case .failed(let reason): outcome.error = reason
+                }
+            }
+        } catch {
+            outcome.error = error.description
+        }
+        return outcome
+    }
+}

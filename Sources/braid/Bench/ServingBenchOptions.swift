@@ -1,0 +1,122 @@
+import ArgumentParser
+import Foundation
+import Synchronization
+import Tokenization
+
+/// The options of benchmarks that serve many requests: which, how many at once, and where the results go. Their names
+/// and their meaning are those of SGLang's bench_serving.
+struct ServingBenchOptions: ParsableArguments, Sendable {
+    @Option(help: "Which prompts to send: random token ids.")
+    var datasetName = Dataset.random
+
+    @Option(help: "Requests to send.")
+    var numPrompts = 1000
+
+    @Option(name: [.customLong("random-input-len"), .customLong("random-input")], help: "Tokens of a prompt, at most.")
+    var randomInputLen = 1024
+
+    @Option(name: [.customLong("random-output-len"), .customLong("random-output")], help: "New tokens, at most.")
+    var randomOutputLen = 1024
+
+    @Option(help: "Lengths lie between this part of the most and the most; 1 makes all equal.")
+    var randomRangeRatio = 0.0
+
+    @Option(help: "Requests a second, as a Poisson process; inf sends all at once.")
+    var requestRate = Double.infinity
+
+    @Option(help: "Requests that run at the same time, at most.")
+    var maxConcurrency: Int?
+
+    @Option(help: "Requests sent before, one after the other, that are not counted.")
+    var warmupRequests = 1
+
+    @Option(help: "The seed of lengths, prompts and arrival times.")
+    var seed: UInt32 = 1
+
+    @Flag(help: "Let generations end where the model ends them.")
+    var disableIgnoreEos = false
+
+    @Option(help: "Append the results to this file, as one line of JSON.")
+    var outputFile: String?
+
+    @Flag(help: "List every request in --output-file.")
+    var outputDetails = false
+
+    enum Dataset: String, ExpressibleByArgument, CaseIterable { case random }
+
+    func validate() throws {
+        var problems = traffic.validate()
+        if let maxConcurrency, maxConcurrency < 1 {
+            problems.append("--max-concurrency: \(maxConcurrency) is not positive")
+        }
+        if !(0...1000).contains(warmupRequests) {
+            problems.append("--warmup-requests: \(warmupRequests) is not between 0 and 1000")
+        }
+        guard problems.isEmpty else { throw ValidationError(problems.joined(separator: "\n")) }
+    }
+
+    var traffic: ServingTraffic {
+        var traffic = ServingTraffic()
+        traffic.requests = numPrompts
+        traffic.inputLength = randomInputLen
+        traffic.outputLength = randomOutputLen
+        traffic.rangeRatio = randomRangeRatio
+        traffic.rate = requestRate
+        traffic.seed = seed
+        return traffic
+    }
+
+    /// Sends the requests, after those that are not counted, under a progress bar.
+    ///
+    /// - Parameters:
+    ///   - backend: what the report calls the interface.
+    ///   - send: serves a prompt with so many new tokens at most. Never throws: a failure is an outcome.
+    func measure(
+        backend: String, model: String, vocabularySize: Int,
+        send: @escaping @Sendable ([Int32], Int) async -> ServingOutcome
+    ) async throws -> ServingReport {
+        let traffic = traffic
+        for number in 0..<warmupRequests {
+            let prompt = traffic.prompt(number: -1 - number, tokens: randomInputLen, vocabularySize: vocabularySize)
+            let outcome = await send(prompt, min(randomOutputLen, 32))
+            if let error = outcome.error { throw CommandError("the first request failed: \(error)") }
+        }
+        let answers = AnswerCount()
+        let progress = Task { await showProgress(answers) }
+        let (outcomes, seconds) = await traffic.run(concurrency: maxConcurrency ?? numPrompts) { arrival in
+            defer { answers.value.add(1, ordering: .relaxed) }
+            return await send(
+                traffic.prompt(number: arrival.number, tokens: arrival.inputTokens, vocabularySize: vocabularySize),
+                arrival.outputTokens)
+        }
+        progress.cancel()
+        await progress.value
+        return ServingReport(
+            backend: backend, model: model, traffic: traffic, concurrencyLimit: maxConcurrency,
+            outcomes: outcomes, duration: seconds)
+    }
+
+    private func showProgress(_ answers: AnswerCount) async {
+        let bar = ProgressBar("\(numPrompts) requests")
+        defer { bar.finish() }
+        while !Task.isCancelled {
+            bar.update(Double(answers.value.load(ordering: .relaxed)) / Double(numPrompts))
+            try? await Task.sleep(for: .milliseconds(200))
+        }
+    }
+
+    /// Prints a report and appends it to `--output-file`.
+    ///
+    /// - Throws: an exit status of 1 when no request succeeded.
+    func write(_ report: ServingReport) throws {
+        print(report.text)
+        for failure in report.failures.prefix(5) { note("\(failure.count) × \(failure.reason)") }
+        if let outputFile { try appendLine(report.json(details: outputDetails).pythonText, to: outputFile) }
+        if report.completed == 0 { throw ExitCode(1) }
+    }
+}
+
+/// How many answers are complete, for who watches.
+private final class AnswerCount: Sendable {
+    let value = Atomic(0)
+}
