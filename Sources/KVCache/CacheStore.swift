@@ -36,4 +36,14 @@ package final class CacheStore: @unchecked Sendable {
         for (index, lane) in format.layers[layer].enumerated() where lane.kind == kind { return lanes[layer][index] }
         preconditionFailure("layer \(layer) has no \(kind.rawValue) lane")
     }
+
+    /// Writes what one page holds to another: for benchmarks, whose contexts must hold something, whatever it is.
+    package func copyPage(_ page: Int, to target: Int) {
+        for (layer, formats) in zip(lanes, format.layers) {
+            for (lane, format) in zip(layer, formats) {
+                let entries = self.format.pageSize / format.tokensPerEntry
+                lane.copyEntries(page * entries, count: entries, to: target * entries)
+            }
+        }
+    }
 }

@@ -36,6 +36,13 @@ import CKernels
         unsafe UnsafeMutableRawBufferPointer(start: base + entry * size, count: size).copyBytes(from: bytes)
     }
 
+    /// Writes what `count` entries from `first` on hold, scales included, to those from `target` on.
+    package func copyEntries(_ first: Int, count: Int, to target: Int) {
+        precondition(first >= 0 && target >= 0 && max(first, target) + count <= entries, "\(count) of \(entries)")
+        let bytes = Self.entryBytes(dtype, width: width, group: group)
+        unsafe (base + target * bytes).copyMemory(from: base + first * bytes, byteCount: count * bytes)
+    }
+
     var kernelValue: braid_lane {
         unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group))
     }

@@ -62,6 +62,24 @@ import Testing
         #expect(read == written)
     }
 
+    @Test func `copies pages whole and nothing else`() {
+        let store = CacheStore(format: Self.format, pages: 4)
+        let scratch = Scratch()
+        let lanes = Self.lanes(of: store)
+        for (number, lane) in lanes.enumerated() {
+            Self.write((0..<lane.entries * lane.width).map { Self.number(100 * number + $0) }, to: lane, scratch)
+        }
+        let before = lanes.map { Self.read($0, scratch) }
+        store.copyPage(1, to: 3)
+        for (lane, before) in zip(lanes, before) {
+            let page = before.count / 4
+            let after = Self.read(lane, scratch)
+            #expect(Array(after[..<(3 * page)]) == Array(before[..<(3 * page)]))
+            #expect(Array(after[(3 * page)...]) == Array(before[page..<2 * page]))
+        }
+        withExtendedLifetime(store) {}
+    }
+
     @Test func `has zeros before it is written`() {
         let store = CacheStore(format: Self.format, pages: 2)
         let scratch = Scratch()

@@ -32,7 +32,19 @@ struct BenchDecode: AsyncParsableCommand {
     @Option(help: "Steps at each point that are not counted.")
     var warmup = 2
 
+    @Option(
+        help: """
+            Prompt tokens that are really computed, a multiple of the page size; longer contexts get copies of their \
+            keys, which cost no time and are read in the same way. Default: all.
+            """)
+    var computedTokens: Int?
+
     func validate() throws {
+        if let computedTokens, computedTokens < 1 || computedTokens % engineOptions.pageSize != 0 {
+            throw ValidationError(
+                "--computed-tokens: \(computedTokens) is not a positive multiple of --page-size \(engineOptions.pageSize)"
+            )
+        }
         if steps < 1 { throw ValidationError("--steps: \(steps) is not positive; try 32") }
         if warmup < 0 { throw ValidationError("--warmup: \(warmup) is negative; try 0") }
     }
@@ -48,7 +60,8 @@ struct BenchDecode: AsyncParsableCommand {
     private func measure(_ setup: RankBench.Setup) throws -> [DecodePoint] {
         let (longest, largest, steps) = (lengths.last!, batch.last!, warmup + steps)
         let bench = RankBench(
-            setup, requests: largest, promptLength: longest, positions: longest + steps, seed: output.seed)
+            setup, requests: largest, promptLength: longest, positions: longest + steps, seed: output.seed,
+            computed: computedTokens)
         let progress = ProgressBar("\(largest) prompts of up to \(longest) tokens")
         defer { progress.finish() }
         var done = 0
@@ -103,6 +116,9 @@ private struct DecodePoint: Sendable {
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .count(setup.configuration.pageSize),
         ])
-        return .object(members + traffic.members(setup.configuration.parallel))
+        let work = StepWork(
+            setup.model.configuration, cacheType: setup.configuration.cacheType,
+            requests: Array(repeating: length..<length + 1, count: batch), outputs: batch)
+        return .object(members + [work.member] + traffic.members(setup.configuration.parallel))
     }
 }

@@ -42,6 +42,8 @@ struct BenchPrefill: AsyncParsableCommand {
     /// What it took to compute one part of the prompt.
     private struct Part {
         let seconds: Double
+        /// Of all threads.
+        let processorSeconds: Double
         let traffic: RankTraffic
     }
 
@@ -55,11 +57,13 @@ struct BenchPrefill: AsyncParsableCommand {
             var start = 0
             return try lengths.map { end in
                 defer { start = end }
-                let before = bench.traffic
+                let (before, processor) = (bench.traffic, processSeconds())
                 let seconds = try bench.prefill(request: 0, start..<end) {
                     progress.update((Double(pass) + Double($0) / Double(longest)) / Double(passes))
                 }
-                return Part(seconds: seconds, traffic: bench.traffic.since(before))
+                return Part(
+                    seconds: seconds, processorSeconds: processSeconds() - processor,
+                    traffic: bench.traffic.since(before))
             }
         }
     }
@@ -78,6 +82,7 @@ struct BenchPrefill: AsyncParsableCommand {
             let frontier = PrefillFrontier(
                 tokens: length, newTokens: length - start, newSeconds: Measurements(passes.map { $0[index].seconds }),
                 seconds: Measurements(passes.map { $0[...index].reduce(0) { $0 + $1.seconds } }),
+                processorSeconds: Measurements(passes.map { $0[...index].reduce(0) { $0 + $1.processorSeconds } }),
                 operations: operations.count(positions: start..<length, outputs: 1), traffic: traffic)
             try output.write(frontier.json(setup), row: frontier.row)
             start = length
@@ -102,6 +107,7 @@ private struct PrefillFrontier {
     let newTokens: Int
     let newSeconds: Measurements
     let seconds: Measurements
+    let processorSeconds: Measurements
     /// Of the new part.
     let operations: Double
     let traffic: RankTraffic
@@ -115,11 +121,26 @@ private struct PrefillFrontier {
             String(format: "%.1f", gigaflops), spread(seconds)) + (traffic.isShared ? traffic.cells : "")
     }
 
+    /// Of all steps up to the last token.
+    private func work(_ setup: RankBench.Setup) -> StepWork {
+        let starts = stride(from: 0, to: tokens, by: setup.chunk)
+        let steps = starts.map { start in
+            let end = min(start + setup.chunk, tokens)
+            return StepWork(
+                setup.model.configuration, cacheType: setup.configuration.cacheType, requests: [start..<end],
+                outputs: end == tokens ? 1 : 0)
+        }
+        var work = steps[0]
+        for step in steps.dropFirst() { work.add(step) }
+        return work
+    }
+
     func json(_ setup: RankBench.Setup) -> JSONValue {
         let members = JSONMember.list([
             "kind": .string("prefill"), "model": .string(setup.name), "tokens": .count(tokens),
             "new_tokens": .count(newTokens), "seconds": .measured(seconds.median),
-            "seconds_min": .measured(seconds.minimum), "seconds_max": .measured(seconds.maximum),
+            "processor_seconds": .measured(processorSeconds.median), "seconds_min": .measured(seconds.minimum),
+            "seconds_max": .measured(seconds.maximum),
             "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
             "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
@@ -128,7 +149,7 @@ private struct PrefillFrontier {
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .count(setup.configuration.pageSize),
         ])
-        return .object(members + traffic.members(setup.configuration.parallel))
+        return .object(members + [work(setup).member] + traffic.members(setup.configuration.parallel))
     }
 }
 

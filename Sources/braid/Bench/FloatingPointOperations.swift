@@ -15,17 +15,21 @@ package struct FloatingPointOperations {
 
     /// Of rows at `positions`, each of which sees all positions up to its own; `outputs` of them get logits.
     package func count(positions: Range<Int>, outputs: Int) -> Double {
-        let head = Double(configuration.vocabularySize * configuration.hiddenSize)
-        let parameters = Double(configuration.parameters.active) - 2 * head
-        let matrices = 2 * (parameters * Double(positions.count) + head * Double(outputs))
         // A row at position p sees p + 1 keys.
         let (first, last) = (positions.lowerBound + 1, positions.upperBound)
         let perLayer = attention(first, last) + indexing(first, last)
-        return matrices + Double(configuration.layers) * perLayer
+        return matrices(rows: positions.count, outputs: outputs) + Double(configuration.layers) * perLayer
     }
 
-    /// Of rows that see `first`, `first` + 1, … `last` keys.
-    private func attention(_ first: Int, _ last: Int) -> Double {
+    /// Of all products with weights, in all layers.
+    func matrices(rows: Int, outputs: Int) -> Double {
+        let head = Double(configuration.vocabularySize * configuration.hiddenSize)
+        let parameters = Double(configuration.parameters.active) - 2 * head
+        return 2 * (parameters * Double(rows) + head * Double(outputs))
+    }
+
+    /// Of rows that see `first`, `first` + 1, … `last` keys, in one layer.
+    func attention(_ first: Int, _ last: Int) -> Double {
         let perKey = 2 * configuration.heads * (2 * configuration.latentWidth + configuration.ropeWidth)
         let limit = configuration.indexer?.topK ?? last
         let whole = Self.sum(first, min(last, limit))
@@ -33,7 +37,8 @@ package struct FloatingPointOperations {
         return Double(perKey) * (whole + limited)
     }
 
-    private func indexing(_ first: Int, _ last: Int) -> Double {
+    /// Of the same, for choosing the keys that attention reads.
+    func indexing(_ first: Int, _ last: Int) -> Double {
         guard let indexer = configuration.indexer else { return 0 }
         return Double(2 * indexer.heads * (indexer.width + 1)) * Self.sum(max(first, indexer.topK + 1), last)
     }

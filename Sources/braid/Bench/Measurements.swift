@@ -1,3 +1,5 @@
+import Foundation
+
 /// Repeated measurements of one thing, and what is usually asked of them. Everything is `nil` where there are none.
 package struct Measurements: Sendable, Equatable {
     /// Ascending.
@@ -31,4 +33,11 @@ package struct Measurements: Sendable, Equatable {
 
     /// Every value times `factor`, which is positive: for changes of unit.
     package func scaled(by factor: Double) -> Measurements { Measurements(values.map { $0 * factor }) }
+}
+
+/// What all threads of this process have used of the processors so far.
+func processSeconds() -> Double {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
 }

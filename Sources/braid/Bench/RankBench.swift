@@ -1,4 +1,5 @@
 import Inference
+import KVCache
 import Models
 import Parallelism
 import Tensors
@@ -12,6 +13,8 @@ final class RankBench {
     private let pageSize: Int
     /// Prompt tokens of a step, at most.
     private let chunk: Int
+    /// Of each prompt; later positions are given the keys of these.
+    private let computedPositions: Int
     private let cost: LayoutCost
     /// Of all steps so far.
     private var predicted: RankTraffic
@@ -21,7 +24,10 @@ final class RankBench {
     /// - Parameters:
     ///   - configuration: one that `Setup.configuration` gave for this many requests and positions.
     ///   - positions: of each request, prompt and generated tokens together.
-    init(_ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64) {
+    ///   - computed: positions of each prompt that are really computed, whole pages; all when `nil`.
+    init(
+        _ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64, computed: Int? = nil
+    ) {
         pool = RankPool(setup.model, setup.configuration, trace: setup.trace)
         trace = setup.trace
         let parallel = setup.configuration.parallel
@@ -30,6 +36,7 @@ final class RankBench {
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
         chunk = setup.chunk
+        computedPositions = computed ?? promptLength
         prompts = (0..<requests).map { request in
             var generator = SeededGenerator(seed: seed, stream: UInt64(request))
             return generator.tokens(promptLength, vocabularySize: setup.model.vocabularySize)
@@ -41,22 +48,33 @@ final class RankBench {
         trace?.close()
     }
 
-    /// Computes the prompt's positions, chunk by chunk; the last row chooses a token, as a first token would be.
+    /// Computes the prompt's positions, chunk by chunk; the last row chooses a token, as a first token would be. Those
+    /// behind the computed ones get copies of these ones' keys.
     ///
     /// - Parameter progress: called after each chunk with the number of positions that are done.
     /// - Returns: seconds.
     func prefill(request: Int, _ positions: Range<Int>, progress: (Int) -> Void = { _ in }) throws -> Double {
         var seconds = 0.0
         var start = positions.lowerBound
-        while start < positions.upperBound {
-            let end = min(start + chunk, positions.upperBound)
+        let computed = min(positions.upperBound, computedPositions)
+        while start < computed {
+            let end = min(start + chunk, computed)
             let tokens = Array(prompts[request][start..<end])
             let isLast = end == positions.upperBound
             seconds += try run([plan(request, tokens, start: start, samples: isLast)]).seconds
             progress(end)
             start = end
         }
+        if computed < positions.upperBound { copyKeys(request: request, max(start, computed)..<positions.upperBound) }
         return seconds
+    }
+
+    /// Gives positions the keys of computed ones, page by page, again and again.
+    private func copyKeys(request: Int, _ positions: Range<Int>) {
+        let (first, computed) = (request * pagesPerRequest, computedPositions / pageSize)
+        for page in positions.lowerBound / pageSize..<(positions.upperBound + pageSize - 1) / pageSize {
+            pool.cache.copyPage(first + page % computed, to: first + page)
+        }
     }
 
     /// Generates tokens for the first `batch` requests together, each with `length` positions before.
