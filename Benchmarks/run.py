@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Measures Braid on this machine, in sections; all of them when none is named.
+
+kernels  each operation of a layer against the processor's limits and oneDNN
+peers    prefill and decode against transformers and llama.cpp, and against the roofline
+ranks    prefill on several ranks, in every strategy and exchange
+serving  a server with 32 clients against the engine without a server, and /health meanwhile
+loading  the first token of a cold start against reading the checkpoint once
+
+Each section prints tables and writes Benchmarks/results/SECTION.json with processor, commit and date. On a busy machine
+only ratios mean something, best those of processor time.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import comparison
+import loading
+import serving
+from harness import Section, braid_bench, run, table
+
+
+def kernels(options):
+    """Every operation of a layer of the small model, and of one of eight ranks of DeepSeek-V3.2."""
+    section = Section("kernels")
+    for model, ranks in (("small", "1"), ("v3.2", "8")):
+        file = f"Benchmarks/results/kernels-{model}.json"
+        run(".build/release/braid", "bench", "kernels", "--model-path", f"Benchmarks/models/{model}",
+            "--tp-size", ranks, "--json", file, "--commit", section.facts["commit"])
+        if not options.no_peers:
+            run(sys.executable, "Benchmarks/onednn_matmul.py", file)
+
+
+def layouts():
+    """Flags of one rank, then of context degrees 2 and 8 in every strategy and both exchanges."""
+    yield ()
+    for degree in ("2", "8"):
+        for strategy in ("interleave", "zigzag"):
+            for exchange in ("none", "alltoall"):
+                yield ("--attn-cp-size", degree, "--cp-strategy", strategy, "--moe-a2a-backend", exchange)
+
+
+def ranks(options):
+    section, rows, alone = Section("ranks"), [], {}
+    for flags in layouts():
+        chosen = dict(zip(flags[::2], flags[1::2]))
+        for point in braid_bench("prefill", options.model, options.rank_lengths, "--chunked-prefill-size", "4096",
+                                 "--warmup", "0", "--repeat", str(options.repeat), *flags):
+            tokens, seconds = point["tokens"], point["seconds"]
+            alone.setdefault(tokens, seconds)
+            section.add(**point, ratio=alone[tokens] / seconds)
+            rows.append([tokens, point["ranks"], chosen.get("--cp-strategy", "-"),
+                         chosen.get("--moe-a2a-backend", "-"), f"{seconds:.2f}", f"{alone[tokens] / seconds:.2f}",
+                         *(f"{point[key] / 1e6:.1f}" for key in ("bytes_measured", "bytes_predicted"))])
+    table("prefill on several ranks, one thread each; the ratio is one rank's seconds to the layout's",
+          ["tokens", "ranks", "strategy", "exchange", "seconds", "ratio", "MB moved", "MB predicted"], rows)
+    section.write()
+
+
+def lengths(text):
+    return sorted(int(part) for part in text.split(",") if part)
+
+
+SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "serving": serving.serving,
+            "loading": loading.loading}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="Scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--model", type=pathlib.Path, default="Benchmarks/models/small", help="for ranks")
+    parser.add_argument("--rank-lengths", default="8192,32768", help="prompt lengths for ranks")
+    parser.add_argument("--repeat", type=int, default=1, help="passes over each prompt; medians are shown")
+    parser.add_argument("--threads", type=int, default=1, help="of each peer; Braid gets as many ranks")
+    parser.add_argument("--prefill", type=lengths, default=(4096, 16384, 32768), help="prompt lengths for peers; empty for none")
+    parser.add_argument("--decode", type=lengths, default=(4096, 65536), help="contexts to decode behind, for peers")
+    parser.add_argument("--decoding-models", type=lambda text: text.split(","), default=("small", "large"),
+                        help="for peers")
+    parser.add_argument("--limit", type=float, default=300,
+                        help="processor seconds, per thread, a peer may take for its prompts and for each context")
+    parser.add_argument("--no-peers", action="store_true", help="Braid alone")
+    options = parser.parse_args()
+    for name in options.sections:
+        if name not in SECTIONS:
+            parser.error(f"there is no section '{name}'; there are {', '.join(SECTIONS)}")
+    for name in options.sections or SECTIONS:
+        SECTIONS[name](options)
+
+
+if __name__ == "__main__":
+    main()
