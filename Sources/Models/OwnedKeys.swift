@@ -8,6 +8,18 @@ import Tensors
 /// The bits are those of one rank that looks at all keys: top-k is exact, and where whole classes of positions belong to
 /// one rank (`PageOwnership.classes`) partial attention is merged in the tree in which it is always merged.
 enum OwnedKeys {
+    /// Columns of what a rank says of a row's best keys: their count, then room for scores and positions.
+    static func candidateColumns(_ topK: Int) -> Int { 1 + 2 * topK }
+
+    /// Columns of what a rank contributes to a row's attention: for each class of positions it has, values and log-sum-exp.
+    static func partialColumns(heads: Int, latent: Int, _ ownership: PageOwnership) -> Int {
+        classesHere(ownership) * heads * (latent + 1)
+    }
+
+    private static func classesHere(_ ownership: PageOwnership) -> Int {
+        ownership.classes == nil ? 1 : ownership.unit
+    }
+
     // MARK: - Selection
 
     /// The exact best keys of the travelling own rows, into their rows of `best` (`[own rows, topK]`).
@@ -31,9 +43,11 @@ enum OwnedKeys {
         for row in own {
             defer { place += 1 }
             if step.own.positions[row] < index.topK { continue }
-            let lists = (0..<ranks).map { received.rows($0 * own.count + place..<$0 * own.count + place + 1) }
+            let lists = (0..<ranks).map {
+                Candidates(received.rows($0 * own.count + place..<$0 * own.count + place + 1))
+            }
             let selected = best[row * index.topK..<(row + 1) * index.topK]
-            merge(lists, topK: index.topK, seat, into: selected)
+            choose(lists, topK: index.topK, seat, into: selected)
             step.recorder?.record(
                 .selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
@@ -65,7 +79,7 @@ enum OwnedKeys {
         _ index: IndexQuery, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
     ) -> View {
         let (topK, owned) = (index.topK, seat.owned)
-        let candidates = seat.scratch.rows(rows.count, 1 + 2 * topK)
+        let candidates = seat.scratch.rows(rows.count, candidateColumns(topK))
         for request in rows.requests {
             for row in request.rows {
                 let mark = seat.scratch.mark()
@@ -96,27 +110,59 @@ enum OwnedKeys {
     }
 
     /// The best of several ranks' candidates for one row; ties to the smaller position, so they are put in its order.
-    private static func merge(_ lists: [View], topK: Int, _ seat: Seat, into selected: Indices) {
+    private static func choose(_ lists: [Candidates], topK: Int, _ seat: Seat, into selected: Indices) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let counts = lists.map { Int($0[0, 0]) }
-        let total = counts.reduce(0, +)
-        let (scores, positions) = (seat.scratch.rows(1, total), seat.scratch.indices(total))
-        let places = lists.map { $0.columns(1 + topK..<1 + 2 * topK).integers }
-        var next = [Int](repeating: 0, count: lists.count)
-        for at in 0..<total {
-            let first = lists.indices.filter { next[$0] < counts[$0] }
-                .min { places[$0][next[$0]] < places[$1][next[$1]] }!
-            scores[0, at] = lists[first][0, 1 + next[first]]
-            positions[at] = places[first][next[first]]
-            next[first] += 1
-        }
+        let all = Candidates(merging: lists[...], seat.scratch)
         let visible = seat.scratch.indices(1)
-        visible[0] = Int32(total)
+        visible[0] = Int32(all.count)
         let selection = Selection(positions: seat.scratch.indices(topK), stride: topK, counts: seat.scratch.indices(1))
-        seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
+        seat.kernels.topK(all.scores, visible: visible, into: selection, seat.scratch)
         precondition(selection.counts[0] == topK, "a row that selects sees more keys than it may select")
-        for place in 0..<topK { selected[place] = positions[Int(selection.positions[place])] }
+        for place in 0..<topK { selected[place] = all.positions[Int(selection.positions[place])] }
+    }
+
+    /// Some of a row's keys, ascending by position.
+    private struct Candidates {
+        /// `[1, count]`.
+        let scores: View
+        let positions: Indices
+        var count: Int { scores.columns }
+
+        /// Those in a parcel of `candidates`.
+        init(_ parcel: View) {
+            let (count, topK) = (Int(parcel[0, 0]), parcel.columns / 2)
+            scores = parcel.columns(1..<1 + count)
+            positions = parcel.columns(1 + topK..<1 + topK + count).integers
+        }
+
+        init(merging lists: ArraySlice<Candidates>, _ scratch: Scratch) {
+            if lists.count == 1 {
+                self = lists.first!
+                return
+            }
+            let half = lists.startIndex + lists.count / 2
+            let (left, right) = (
+                Candidates(merging: lists[..<half], scratch), Candidates(merging: lists[half...], scratch)
+            )
+            scores = scratch.rows(1, left.count + right.count)
+            positions = scratch.indices(left.count + right.count)
+            var (first, second) = (0, 0)
+            for place in 0..<count {
+                let isLeft =
+                    second == right.count
+                    || first < left.count && left.positions[first] < right.positions[second]
+                if isLeft {
+                    scores[0, place] = left.scores[0, first]
+                    positions[place] = left.positions[first]
+                    first += 1
+                } else {
+                    scores[0, place] = right.scores[0, second]
+                    positions[place] = right.positions[second]
+                    second += 1
+                }
+            }
+        }
     }
 
     // MARK: - Attention
@@ -157,8 +203,9 @@ enum OwnedKeys {
     ) -> View {
         let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
         let (classes, owned) = (seat.configuration.ownership.classes, seat.owned)
-        let (width, here) = (heads * latent.width, classes == nil ? 1 : owned.unit)
-        let partials = seat.scratch.rows(parcels.rows, here * (width + heads))
+        let (width, here) = (heads * latent.width, classesHere(seat.configuration.ownership))
+        let partials = seat.scratch.rows(
+            parcels.rows, partialColumns(heads: heads, latent: latent.width, seat.configuration.ownership))
         for request in rows.requests {
             for row in request.rows {
                 let mark = seat.scratch.mark()

@@ -51,6 +51,7 @@
     /// Copies `other`, which has the same shape, into this view.
     package func copy(_ other: View) {
         precondition(other.rows == rows && other.columns == columns, "copying \(other.shape) into \(shape)")
+        if isPacked && other.isPacked { return unsafe base.update(from: other.base, count: rows * columns) }
         for row in 0..<rows {
             unsafe (base + row * stride).update(from: other.base + row * other.stride, count: columns)
         }

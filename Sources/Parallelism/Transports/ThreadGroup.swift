@@ -17,7 +17,9 @@ package final class ThreadWorld: Sendable {
 
     /// - Parameter ranks: of all groups together; where they outnumber the cores, waiting ones sleep at once.
     package init(ranks: Int, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
-        spins = ranks <= cores ? 4000 : 0
+        // About as long as it takes to fall asleep and to be woken: who waits longer wastes as much again at most, of a
+        // processor that another rank may need.
+        spins = ranks <= cores ? 250 : 0
     }
 
     /// This rank's membership. To be called, and used, by the rank's own thread.
