@@ -24,7 +24,23 @@ import Testing
         .init(data: 2, context: 2, tensor: 2, expert: 4, expertTensor: 2, denseTensor: 2),
     ]
 
-    @Test(arguments: Golden.cases, layouts)
+    /// Layouts whose queries go to the keys: owners that are all ranks of a data group or a part of them, that share heads
+    /// or do not, and runs that are whole classes of positions or parts of one.
+    static let owned: [ParallelConfiguration] = [
+        .init(context: 2, expert: 2, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
+        .init(context: 4, expert: 4, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
+        .init(context: 8, ownership: PageOwnership(ranks: 8, leastKeys: 1)),
+        .init(context: 4, ownership: PageOwnership(ranks: 2, unit: 4, leastKeys: 1)),
+        .init(context: 4, ownership: PageOwnership(ranks: 4, unit: 16, leastKeys: 1)),
+        .init(context: 3, ownership: PageOwnership(ranks: 3, leastKeys: 1)),
+        .init(context: 2, tensor: 2, expert: 4, denseTensor: 2, ownership: PageOwnership(ranks: 4, leastKeys: 1)),
+        .init(context: 2, tensor: 2, expert: 4, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
+        .init(tensor: 4, expertTensor: 4, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
+        .init(data: 2, context: 2, expert: 2, pipeline: 2, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
+        .init(data: 2, context: 4, tensor: 2, expert: 16, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
+    ]
+
+    @Test(arguments: Golden.cases, layouts + owned)
     func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
@@ -35,8 +51,9 @@ import Testing
         let seed = UInt64.random(in: 0...UInt64.max)
         var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
         var predicted = [[String: Double]](repeating: [:], count: parallel.world)
-        for number in 0..<4 {
-            let plan = batches.next(number)
+        for number in 0..<6 {
+            // The last ones are sure to have rows whose queries go to the keys where keys have owners.
+            let plan = number < 4 ? batches.next(number) : batches.decode(number)
             let records = try pool.run(plan).records
             for rank in 0..<parallel.world {
                 for (name, bytes) in bytes(ofRank: rank, Deal(plan, parallel), cost, records) {
@@ -53,7 +70,13 @@ import Testing
                     "rank \(rank), \(name), \(parallel), seed \(seed)")
             }
         }
-        if parallel.world > 1 { #expect(predicted.joined().contains { $0.value > 0 }) }
+        #expect(predicted.joined().contains { $0.value > 0 })
+        if parallel.ownership.ranks > 1 {
+            let ofIndexer = model.configuration.indexer == nil ? [] : ["index queries", "candidates"]
+            for journey in ofIndexer + ["queries", "partial attention"] {
+                #expect(predicted.contains { $0[journey] ?? 0 > 0 }, "\(journey), \(parallel)")
+            }
+        }
     }
 
     /// As `LayoutCost` adds it up where nothing depends on the router; layer by layer with the router's choices where
@@ -154,6 +177,20 @@ private struct RandomBatches {
                     sample: outputs == 0 ? nil : .init(parameters: SamplingParameters(), position: start + rows),
                     score: outputs == 2 ? (0..<rows).map { .init(row: $0, target: 1) } : []))
             lengths[request] = start + rows
+        }
+        return StepPlan(number: number, chunks: chunks)
+    }
+
+    /// One request of each group decodes, behind more keys than it may select.
+    mutating func decode(_ number: Int) -> StepPlan {
+        let chunks = (0..<groups).map { request in
+            lengths[request] = max(lengths[request], 40)
+            defer { lengths[request] += 1 }
+            let (start, first) = (lengths[request], request * Self.mostPositions / 4)
+            return StepPlan.Chunk(
+                request: UInt64(request), group: request, tokens: [1], start: start,
+                pages: (first..<first + start / 4 + 1).map { Int32($0) },
+                sample: .init(parameters: SamplingParameters(), position: start + 1))
         }
         return StepPlan(number: number, chunks: chunks)
     }
