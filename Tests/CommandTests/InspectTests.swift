@@ -13,6 +13,8 @@ import braid
         .init(context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, strategy: .contiguous),
         .init(data: 2, context: 2, expert: 4, pipeline: 3), .init(context: 3), .init(context: 16, tensor: 4, expert: 4),
         .init(data: 8, tensor: 2, expert: 4, expertTensor: 4, pipeline: 2, exchange: .allToAll),
+        .init(context: 2, tensor: 2, expert: 4, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
+        .init(data: 2, context: 4, expert: 4, pipeline: 2, ownership: PageOwnership(ranks: 2)),
     ]
 
     func model(_ type: String = "deepseek_v32") throws -> DeepSeekConfiguration {
@@ -40,11 +42,14 @@ import braid
 
     @Test func `prints what a person reads`() throws {
         let parallel = ParallelConfiguration(
-            context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, exchange: .allToAll)
+            context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, exchange: .allToAll,
+            ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 32))
         let expected = """
-            layout       4 ranks: context 2 × tensor 2, interleaved; experts 2 by expert × 2 by width, allToAll
+            layout       4 ranks: context 2 × tensor 2, interleaved; experts 2 by expert × 2 by width, allToAll; keys owned by 4 in \
+            runs of 2
             bits         those of one rank
             cache        float32: 80 bytes per token and layer; a rank writes those of its rows
+            keys         token t belongs to rank ⌊t / 2⌋ mod 4 of each 4 consecutive ranks of a data group
             memory       0.00 GiB: weights 0.00 GiB, mapped once for all 4 ranks
             capacity     4 255 tokens in the rest, in one cache for all ranks
 
@@ -60,6 +65,24 @@ import braid
             sequence, interleaved: row g of a step goes to context rank g mod 2
             0101010101010101010101010101010101010101010101010101010101010101
             one character is one token
+
+            capacity, if every rank keeps what it owns in 0.00 GiB of its own
+            keys owned by  KV/token and rank  tokens
+                        1                240   4 304
+                        2                120   8 608
+                  this: 4                 60  17 216
+                        8                 30  34 432
+
+            attention behind 64 tokens
+            step                        way                           rows
+            a request decodes           queries go to the keys           1
+            3 requests decode           queries go to the keys           3
+            4 requests decode           owners of rows read all keys     4
+            5 requests decode           queries go to the keys           5
+            a question of 5 tokens      owners of rows read all keys     5
+            a question of 64 tokens     owners of rows read all keys    64
+            a prompt's first 64 tokens  owners of rows read all keys    64
+            queries go to at least 32 keys, where that takes a fifth off what the busiest rank reads
 
             layer 0, dense
             collective           kind            group             ranks         row  bytes/token  per rank
@@ -85,12 +108,22 @@ import braid
             selection: only for groups with a row at position 5 or later
             ~ expected, if the router prefers no expert
 
+            every layer, for rows whose queries go to the keys
+            collective         kind        group      ranks                 row  bytes/row  per rank
+            index queries      all-gather  ownership      4            [18] f32        216        54
+            candidates         all-to-all  ownership      4            [11] f32        132        33
+            queries            all-gather  ownership      4  [24] f32 + [5] i32        696       174
+            partial attention  all-to-all  ownership      4            [36] f32        864       216
+            index queries: only for groups with a row at position 5 or later
+            candidates: only for groups with a row at position 5 or later
+
             last stage, for rows whose logits are needed
             collective  kind        group             ranks       row  bytes/row  per rank
             outputs     all-gather  context × tensor      4  [32] f32        384        96
             logits      all-to-all  context × tensor      4  [24] f32        288        72
             """
-        #expect(try report(parallel).text == expected)
+        let text = try report(parallel).text
+        #expect(text == expected)
     }
 
     @Test(arguments: layouts, ["deepseek_v32", "deepseek_v3"])
@@ -152,6 +185,34 @@ import braid
         #expect(small.text.contains("the weights alone need more"))
         // Ranks of a process share one cache.
         #expect(try report(.init(context: 4, expert: 4), memory: weights + 10 * perToken).capacity == 10)
+    }
+
+    @Test func `has room for as many times the tokens as ranks own keys`() throws {
+        let perToken = 3 * 4 * (8 + 4 + 8)
+        for owners in [1, 2, 4, 8] {
+            let parallel = ParallelConfiguration(context: owners, ownership: PageOwnership(ranks: owners))
+            let report = try report(parallel, memory: try model().parameters.total + 100 * perToken)
+            let capacities = report.capacities
+            #expect(capacities.map(\.owners) == [1, 2, 4, 8])
+            #expect(capacities[0].tokens == report.keyMemory / perToken)
+            for capacity in capacities {
+                #expect(capacity.tokens == capacities[0].tokens * capacity.owners)
+                #expect(capacity.bytesPerToken == Double(perToken) / Double(capacity.owners))
+            }
+        }
+        let three = ParallelConfiguration(context: 3, ownership: PageOwnership(ranks: 3))
+        #expect(try report(three).capacities.map(\.owners) == [1, 2, 3, 4, 8])
+    }
+
+    @Test func `says which steps let queries go to the keys`() throws {
+        func rows(_ ownership: PageOwnership, tokens: Int = 64) throws -> [Int] {
+            try report(.init(context: ownership.ranks, ownership: ownership), tokens: tokens, chunk: tokens).ways
+                .filter(\.queriesTravel).map(\.rows)
+        }
+        #expect(try rows(PageOwnership(ranks: 4, leastKeys: 32)) == [1, 3, 5])
+        #expect(try rows(PageOwnership(ranks: 2, leastKeys: 32)) == [1, 3])
+        #expect(try rows(PageOwnership(ranks: 4, leastKeys: 66)) == [])
+        #expect(try report(.init(context: 4)).ways == [])
     }
 
     @Test func `draws names that mean something to XML`() throws {

@@ -181,9 +181,14 @@ extension LayoutReport {
         drawing.words(transfer.name, x + 28, drawing.y + 16, size: 11, bold: true)
         drawing.words(
             "\(transfer.kind.rawValue) · \(group(transfer)) (\(transfer.ranks))", x + 164, drawing.y + 16, size: 10.5)
-        let unit = transfer.condition == .outputs ? " / output row" : ""
+        let unit =
+            switch transfer.unit {
+            case .token: ""
+            case .output: " / output row"
+            case .traveller: " / travelling row"
+            }
         drawing.words(
-            (transfer.isExpected ? "~" : "") + bytesText(bytesPerToken(transfer)) + unit, x + width - 12,
+            (transfer.isExpected ? "~" : "") + bytesText(bytesPerUnit(transfer)) + unit, x + width - 12,
             drawing.y + 16, size: 11, anchor: .end)
         drawing.y += 24
     }
@@ -221,9 +226,12 @@ struct LayerPath {
         cross("keys", "query")
         if report.model.indexer != nil {
             stations.append(.work("index scores, top keys"))
-            cross("selection")
+            cross("index queries", "candidates", "selection")
         }
-        stations.append(.work("attention, output projection"))
+        cross("queries")
+        stations.append(.work("attention"))
+        cross("partial attention")
+        stations.append(.work("output projection"))
         cross("attention output")
         switch kind {
         case .dense:

@@ -13,7 +13,7 @@ extension LayoutReport {
             "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
             "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .count(cacheBytesPerToken),
             "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),
-            "ranks": .array(ranks.map(json)),
+            "ownership": ownership, "ranks": .array(ranks.map(json)),
             "layers": .array(
                 layerKinds.map { kind in
                     .record([
@@ -54,12 +54,45 @@ extension LayoutReport {
             "name": .string(transfer.name), "kind": .string(transfer.kind.rawValue),
             "group": .string(group(transfer)), "group_ranks": .count(transfer.ranks),
             "columns": .count(transfer.columns), "bytes_per_row": .count(transfer.bytesPerRow),
-            transfer.condition == .outputs ? "bytes_per_output" : "bytes_per_token": .amount(bytesPerToken(transfer)),
+            transfer.unit.jsonName: .amount(bytesPerUnit(transfer)),
             "prediction": .string(transfer.isExpected ? "expected" : "exact"),
         ])
-        if case .positionsFrom(let position) = transfer.condition {
+        switch transfer.condition {
+        case .positionsFrom(let position), .travellingFrom(let position):
             members.append(JSONMember("from_position", .count(position)))
+        case .always, .travelling, .chosenExperts, .outputs: break
         }
         return .object(members)
+    }
+
+    private var ownership: JSONValue {
+        .record([
+            "ranks": .count(parallel.ownership.ranks), "unit": .count(parallel.ownership.unit),
+            "least_keys": .count(parallel.ownership.leastKeys), "bytes_per_rank": .count(keyMemory),
+            "capacities": .array(
+                capacities.map {
+                    .record([
+                        "ranks": .count($0.owners), "kv_bytes_per_token_and_rank": .amount($0.bytesPerToken),
+                        "tokens": .count($0.tokens),
+                    ])
+                }),
+            "ways": .array(
+                ways.map {
+                    .record([
+                        "step": .string($0.step), "rows": .count($0.rows),
+                        "queries_go_to_keys": .bool($0.queriesTravel),
+                    ])
+                }),
+        ])
+    }
+}
+
+extension Transfer.Unit {
+    fileprivate var jsonName: String {
+        switch self {
+        case .token: "bytes_per_token"
+        case .output: "bytes_per_output"
+        case .traveller: "bytes_per_travelling_row"
+        }
     }
 }

@@ -7,7 +7,8 @@ extension LayoutReport {
     /// For a terminal.
     package var text: String {
         let sections =
-            [summary, rankTable, sequence] + (parallel.world > 1 ? layerKinds.map(table) + [stageTable] : [])
+            [summary, rankTable, sequence]
+            + (parallel.world > 1 ? [capacityTable, wayTable] + layerKinds.map(table) + [keyTable, stageTable] : [])
         return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
     }
 
@@ -20,6 +21,7 @@ extension LayoutReport {
                 "cache",
                 "\(cacheType.rawValue): \(grouped(cost.cacheBytes)) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
+        if parallel.ownership.ranks > 1 { lines.append(titled("keys", ownershipRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
         let tokens =
@@ -30,7 +32,7 @@ extension LayoutReport {
         return lines
     }
 
-    private func gibibytes(_ bytes: Int) -> String { String(format: "%.2f GiB", Double(bytes) / 1_073_741_824) }
+    func gibibytes(_ bytes: Int) -> String { String(format: "%.2f GiB", Double(bytes) / 1_073_741_824) }
 
     /// What each rank is, has and does for the example.
     private var rankTable: [String] {
@@ -80,15 +82,22 @@ extension LayoutReport {
         let number =
             layers.count == 1
             ? "layer \(layers.lowerBound)" : "each of layers \(layers.lowerBound)–\(layers.upperBound)"
-        return table("\(number), \(name)", cost.transfers(of: kind), per: "token")
+        return table(
+            "\(number), \(name)", cost.transfers(of: kind).filter { $0.unit == .token }, per: "token")
+    }
+
+    /// What makes queries go to the keys, the same in every layer.
+    private var keyTable: [String] {
+        let transfers = cost.transfers(of: layerKinds[0]).filter { $0.unit == .traveller }
+        return table("every layer, for rows whose queries go to the keys", transfers, per: "row")
     }
 
     private var stageTable: [String] {
         let transfers = cost.transfersOfStages
-        let between = transfers.filter { $0.condition != .outputs }
+        let between = transfers.filter { $0.unit == .token }
         return table("between stages", between, per: "token") + (between.isEmpty ? [] : [""])
             + table(
-                "last stage, for rows whose logits are needed", transfers.filter { $0.condition == .outputs },
+                "last stage, for rows whose logits are needed", transfers.filter { $0.unit == .output },
                 per: "row")
     }
 
@@ -96,7 +105,7 @@ extension LayoutReport {
         if transfers.isEmpty { return unit == "token" && title != "between stages" ? ["\(title): nothing moves"] : [] }
         var table = TextTable(["collective", "kind", "group", "ranks", "row", "bytes/\(unit)", "per rank"], left: 3)
         for transfer in transfers {
-            let bytes = bytesPerToken(transfer)
+            let bytes = bytesPerUnit(transfer)
             table.add([
                 transfer.name, transfer.kind.rawValue, group(transfer), "\(transfer.ranks)", transfer.rowText,
                 (transfer.isExpected ? "~" : "") + number(bytes),
@@ -114,14 +123,15 @@ extension LayoutReport {
 
     private func notes(_ transfers: [Transfer]) -> [String] {
         transfers.compactMap { transfer in
-            if case .positionsFrom(let position) = transfer.condition {
-                return "\(transfer.name): only for groups with a row at position \(grouped(position)) or later"
+            switch transfer.condition {
+            case .positionsFrom(let position), .travellingFrom(let position):
+                "\(transfer.name): only for groups with a row at position \(grouped(position)) or later"
+            case .always, .travelling, .chosenExperts, .outputs: nil
             }
-            return nil
         } + (transfers.contains { $0.isExpected } ? ["~ expected, if the router prefers no expert"] : [])
     }
 
-    private func number(_ value: Double) -> String {
+    func number(_ value: Double) -> String {
         value >= 1000 || value == value.rounded() ? grouped(Int(value.rounded())) : String(format: "%.1f", value)
     }
 
@@ -139,6 +149,6 @@ extension Transfer {
     var rowText: String {
         if kind == .sharedMemory { return "[\(columns)] cache" }
         if case .positionsFrom = condition { return "[\(columns)] i32" }
-        return "[\(columns)] f32"
+        return "[\(columns)] f32" + (selectedColumns.map { " + [\($0)] i32" } ?? "")
     }
 }

@@ -126,16 +126,32 @@ package struct LayoutReport: Sendable {
 
     // MARK: - Rates
 
-    /// What one collective moves for each token, or for each row of logits, all ranks of a stage together. Its condition
-    /// is taken to hold.
-    package func bytesPerToken(_ transfer: Transfer) -> Double {
-        let count = transfer.condition == .outputs ? parallel.data : example.tokens * parallel.data
-        let all = steps.reduce(0.0) { sum, rows in
+    /// What one collective moves for each token of the example, for each row of logits or for each row whose query goes to
+    /// the keys, all ranks of a stage together. Its condition is taken to hold.
+    package func bytesPerUnit(_ transfer: Transfer) -> Double {
+        switch transfer.unit {
+        case .token: bytes(transfer, steps) / Double(example.tokens * parallel.data)
+        case .output: bytes(transfer, steps) / Double(parallel.data)
+        case .traveller: bytes(transfer, [traveller])
+        }
+    }
+
+    private func bytes(_ transfer: Transfer, _ steps: [StepRows]) -> Double {
+        steps.reduce(0.0) { sum, rows in
             var rows = rows
             rows.furthest = rows.furthest.map { _ in .max }
             return sum + (0..<parallel.stageRanks).reduce(0) { $0 + cost.bytes(transfer, stageRank: $1, rows) }
         }
-        return all / Double(count)
+    }
+
+    /// A step of one row, far behind many keys, whose query goes to them.
+    private var traveller: StepRows {
+        let nobody = Array(repeating: 0, count: parallel.stageRanks)
+        var rows = StepRows(owned: nobody, outputs: nobody, furthest: nobody)
+        rows.owned[0] = 1
+        rows.travelling[0] = 1
+        rows.furthestTravelling[0] = .max
+        return rows
     }
 
     /// The kinds of layers this model has.

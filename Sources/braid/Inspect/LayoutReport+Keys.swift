@@ -1,0 +1,89 @@
+import Inference
+import Models
+import Parallelism
+
+/// Whose keys are whose, how many there is room for, and when queries go to them.
+extension LayoutReport {
+    /// Room for keys where each is kept by one of so many ranks.
+    package struct Capacity: Sendable, Equatable {
+        package let owners: Int
+        /// Of a rank, on average.
+        package let bytesPerToken: Double
+        package let tokens: Int
+    }
+
+    /// What one rank has for keys if it has all the memory for itself, beside the weights it reads.
+    package var keyMemory: Int { max(memory - Int(ranks.map(\.weightBytes).max()!.rounded(.up)), 0) }
+
+    /// For the usual numbers of owners, and that of this layout.
+    package var capacities: [Capacity] {
+        Set([1, 2, 4, 8, parallel.ownership.ranks]).sorted().map {
+            Capacity(
+                owners: $0, bytesPerToken: cost.keyBytesPerToken(owners: $0),
+                tokens: cost.capacity(bytesPerRank: keyMemory, owners: $0))
+        }
+    }
+
+    /// A step, and which way its attention takes.
+    package struct Way: Sendable, Equatable {
+        package let step: String
+        package let rows: Int
+        package let queriesTravel: Bool
+    }
+
+    /// Steps of requests with as many tokens as the example has, as `Deal` decides.
+    package var ways: [Way] {
+        let owners = parallel.ownership.ranks
+        if owners == 1 { return [] }
+        func way(_ step: String, requests: Int = 1, rows: Int = 1, start: Int? = nil) -> Way {
+            let chunks = (0..<requests).map {
+                StepPlan.Chunk(
+                    request: UInt64($0), tokens: Array(repeating: 0, count: rows), start: start ?? example.tokens,
+                    pages: [])
+            }
+            let deal = Deal(StepPlan(number: 0, chunks: chunks), parallel)
+            return Way(step: step, rows: requests * rows, queriesTravel: !deal.travelling.isEmpty)
+        }
+        return [
+            way("a request decodes"), way("\(owners / 2 + 1) requests decode", requests: owners / 2 + 1),
+            way("\(owners) requests decode", requests: owners),
+            way("\(owners + 1) requests decode", requests: owners + 1),
+            way("a question of \(owners + 1) tokens", rows: owners + 1), way("a question of 64 tokens", rows: 64),
+            way("a prompt's first \(grouped(example.chunk)) tokens", rows: example.chunk, start: 0),
+        ]
+    }
+
+    // MARK: - For a terminal
+
+    var ownershipRule: String {
+        let (owners, unit) = (parallel.ownership.ranks, parallel.ownership.unit)
+        let run = unit > 1 ? "⌊t / \(unit)⌋" : "t"
+        return "token t belongs to rank \(run) mod \(owners) of each \(owners) consecutive ranks of a data group"
+    }
+
+    var capacityTable: [String] {
+        if keyMemory == 0 { return [] }
+        var table = TextTable(["keys owned by", "KV/token and rank", "tokens"], left: 0)
+        for capacity in capacities {
+            let isThis = capacity.owners == parallel.ownership.ranks
+            table.add([
+                "\(isThis ? "this: " : "")\(capacity.owners)", number(capacity.bytesPerToken), grouped(capacity.tokens),
+            ])
+        }
+        return ["capacity, if every rank keeps what it owns in \(gibibytes(keyMemory)) of its own"] + table.lines
+    }
+
+    var wayTable: [String] {
+        if ways.isEmpty { return [] }
+        var table = TextTable(["step", "way", "rows"], left: 2)
+        for way in ways {
+            table.add([
+                way.step, way.queriesTravel ? "queries go to the keys" : "owners of rows read all keys", "\(way.rows)",
+            ])
+        }
+        return ["attention behind \(grouped(example.tokens)) tokens"] + table.lines + [
+            "queries go to at least \(grouped(parallel.ownership.leastKeys)) keys, where that takes a fifth off what the "
+                + "busiest rank reads"
+        ]
+    }
+}
