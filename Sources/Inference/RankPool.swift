@@ -49,17 +49,20 @@ package final class RankPool: Sendable {
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
     ///   - trace: where everything the ranks do is written.
     ///   - recording: stages whose values are kept, for parity tests; none in service.
+    ///   - cache: one that other ranks have filled, for benchmarks; a new one when `nil`.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, trace: TraceWriter? = nil,
-        recording stages: Set<Stage> = [],
+        recording stages: Set<Stage> = [], cache: CacheStore? = nil,
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
         let parallel = configuration.parallel
         let world = ThreadWorld(ranks: parallel.world)
-        let cache = CacheStore(
-            format: model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize),
-            pages: configuration.scheduler(for: model).totalPages)
+        let cache =
+            cache
+            ?? CacheStore(
+                format: model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize),
+                pages: configuration.scheduler(for: model).totalPages)
         self.configuration = parallel
         self.world = world
         self.cache = cache

@@ -7,14 +7,15 @@ import Parallelism
 import Tensors
 import Tokenization
 
-/// How long one more token takes, by context length and batch.
+/// How long one more token takes, by context length and batch, and by how many ranks own the keys.
 struct BenchDecode: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "decode",
         abstract: "Measures the time per output token (TPOT) at several context lengths and batch sizes.",
         discussion: """
             Prompts are random and really computed once, up to the longest length; at each length on the way, tokens \
-            are generated for batches whose requests share nothing.
+            are generated for batches whose requests share nothing. With --dcp-sizes several layouts take turns on the \
+            same prompts: their time, the time of all processors together, and how many tokens a rank's memory holds.
             """)
 
     @OptionGroup var engineOptions: EngineOptions
@@ -25,6 +26,10 @@ struct BenchDecode: AsyncParsableCommand {
 
     @Option(help: "Batch sizes, separated by commas.", transform: ascendingCounts)
     var batch = [1, 8]
+
+    @Option(
+        help: "Values of --dcp-size to compare, separated by commas, such as 1,2,4,8.", transform: ascendingCounts)
+    var dcpSizes: [Int] = []
 
     @Option(help: "Steps measured at each point.")
     var steps = 32
@@ -47,78 +52,177 @@ struct BenchDecode: AsyncParsableCommand {
         }
         if steps < 1 { throw ValidationError("--steps: \(steps) is not positive; try 32") }
         if warmup < 0 { throw ValidationError("--warmup: \(warmup) is negative; try 0") }
+        guard !dcpSizes.isEmpty else { return }
+        if !engineOptions.parallel.dcpSize.isEmpty {
+            throw ValidationError("--dcp-size: --dcp-sizes says it already; give one of them")
+        }
+        if engineOptions.trace != nil {
+            throw ValidationError("--trace: a trace is of one layout; give --dcp-size instead of --dcp-sizes")
+        }
     }
 
     func run() async throws {
         let setup = try engineOptions.benchSetup(
             requests: batch.last!, positions: lengths.last! + warmup + steps)
-        let points = try measure(setup)
-        if !output.json { print(heading(setup)) }
-        for point in points { try output.write(point.json(setup), row: point.row) }
+        let setups = try dcpSizes.isEmpty ? [setup] : dcpSizes.map { try setup.owned(by: $0, engineOptions.parallel) }
+        let points = try measure(setups)
+        if !output.json { print(heading(setups)) }
+        for point in points { try output.write(point.json, row: dcpSizes.isEmpty ? point.row : point.comparison) }
     }
 
-    private func measure(_ setup: RankBench.Setup) throws -> [DecodePoint] {
-        let (longest, largest, steps) = (lengths.last!, batch.last!, warmup + steps)
-        let bench = RankBench(
-            setup, requests: largest, promptLength: longest, positions: longest + steps, seed: output.seed,
-            computed: computedTokens)
+    /// Every layout at every length and batch size.
+    private func measure(_ setups: [RankBench.Setup]) throws -> [DecodePoint] {
+        let (longest, largest) = (lengths.last!, batch.last!)
+        var benches: [RankBench] = []
+        for setup in setups {
+            benches.append(
+                RankBench(
+                    setup, requests: largest, promptLength: longest, positions: longest + warmup + steps,
+                    seed: output.seed, computed: computedTokens, sharing: benches.first?.cache))
+        }
         let progress = ProgressBar("\(largest) prompts of up to \(longest) tokens")
         defer { progress.finish() }
         var done = 0
         return try lengths.flatMap { length in
             // Generated tokens of the length before lie from `done` on; the prompt's own replace them.
             for request in 0..<largest {
-                _ = try bench.prefill(request: request, done..<length) {
+                _ = try benches.last!.prefill(request: request, done..<length) {
                     let positions = done * largest + request * (length - done) + $0 - done
                     progress.update(Double(positions) / Double(longest * largest))
                 }
             }
             done = length
-            return try batch.map { batch in
-                let outcome = try bench.decode(batch: batch, length: length, warmup: warmup, steps: self.steps)
-                return DecodePoint(
-                    length: length, batch: batch, seconds: Measurements(outcome.seconds), traffic: outcome.traffic)
+            return try batch.flatMap { batch in
+                let measured = try decode(benches, batch: batch, length: length)
+                let first = DecodePoint(setup: setups[0], length: length, batch: batch, measured: measured[0])
+                if dcpSizes.isEmpty { return [first] }
+                return zip(setups, measured).map {
+                    DecodePoint(setup: $0, length: length, batch: batch, measured: $1, reference: first)
+                }
             }
         }
     }
 
-    private func heading(_ setup: RankBench.Setup) -> String {
+    /// Layouts take turns a few times, so that all meet what else this machine does.
+    private func decode(_ benches: [RankBench], batch: Int, length: Int) throws -> [RankBench.Steps] {
+        let turns = benches.count == 1 ? 1 : min(steps, 8)
+        var measured: [RankBench.Steps?] = benches.map { _ in nil }
+        for turn in 0..<turns {
+            let steps = steps * (turn + 1) / turns - steps * turn / turns
+            for (index, bench) in benches.enumerated() {
+                let more = try bench.decode(batch: batch, length: length, warmup: warmup, steps: steps)
+                measured[index]?.add(more)
+                measured[index] = measured[index] ?? more
+            }
+        }
+        return measured.map { $0! }
+    }
+
+    private func heading(_ setups: [RankBench.Setup]) -> String {
+        let (setup, medians) = (setups[0], "medians of \(steps) steps (least – most)")
         let parallel = setup.configuration.parallel
-        return "\(setup.name): \(setup.kernels.rawValue), \(parallel), medians of \(steps) steps (least – most)\n"
-            + columns("context", "batch", "milliseconds per token", "tokens/s")
-            + (parallel.world > 1 ? RankTraffic.titles : "")
+        if dcpSizes.isEmpty {
+            return "\(setup.name): \(setup.kernels.rawValue), \(parallel), \(medians)\n"
+                + columns("context", "batch", "milliseconds per token", "tokens/s")
+                + (parallel.world > 1 ? RankTraffic.titles : "")
+        }
+        return "\(setup.name): \(setup.kernels.rawValue), keys owned by 'dcp' ranks, \(medians)\n"
+            + "ratios are to the first layout; processor: all ranks together; a token takes 'KV/token' bytes of a rank's memory\n"
+            + columns(
+                "context", "batch", "dcp", "ranks", "milliseconds per token", "ratio",
+                "processor ms per token", "ratio", "KV/token", "tokens/GiB")
     }
 }
 
-/// What was measured at one context length and batch size.
+/// What was measured of one layout at one context length and batch size.
 private struct DecodePoint: Sendable {
-    let length: Int
-    let batch: Int
+    private let setup: RankBench.Setup
+    private let length: Int
+    private let batch: Int
     /// Of each step, which gives every request of the batch one token.
-    let seconds: Measurements
+    private let seconds: Measurements
+    private let processorSeconds: Measurements
     /// Of all steps together.
-    let traffic: RankTraffic
+    private let traffic: RankTraffic
+    /// To those of the layout it is compared with; `nil` where there is none.
+    private let ratios: (seconds: Double, processorSeconds: Double)?
 
+    init(
+        setup: RankBench.Setup, length: Int, batch: Int, measured: RankBench.Steps, reference: DecodePoint? = nil
+    ) {
+        self.setup = setup
+        self.length = length
+        self.batch = batch
+        seconds = Measurements(measured.seconds)
+        processorSeconds = Measurements(measured.processorSeconds)
+        traffic = measured.traffic
+        let (own, processor) = (seconds.median!, processorSeconds.median!)
+        ratios = reference.map { (own / $0.seconds.median!, processor / $0.processorSeconds.median!) }
+    }
+
+    private var parallel: ParallelConfiguration { setup.configuration.parallel }
     private var rate: Double { Double(batch) / seconds.median! }
+
+    private var cost: LayoutCost {
+        LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
+    }
+
+    /// Tokens for which a GiB of every rank's memory is enough.
+    private var tokensPerGibibyte: Int { cost.capacity(bytesPerRank: 1 << 30, owners: parallel.ownership.ranks) }
+
+    private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.ownership.ranks) }
 
     var row: String {
         columns(String(length), String(batch), spread(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
             + (traffic.isShared ? traffic.cells : "")
     }
 
-    func json(_ setup: RankBench.Setup) -> JSONValue {
-        let members = JSONMember.list([
+    /// A row of a table of several layouts.
+    var comparison: String {
+        columns(
+            String(length), String(batch), String(parallel.ownership.ranks), String(parallel.world),
+            spread(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
+            spread(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
+            String(Int(keyBytes.rounded())), String(tokensPerGibibyte))
+    }
+
+    var json: JSONValue {
+        var members = JSONMember.list([
             "kind": .string("decode"), "model": .string(setup.name), "tokens": .count(length),
             "batch": .count(batch), "steps": .count(seconds.count), "tpot_seconds": .measured(seconds.median),
             "tpot_seconds_min": .measured(seconds.minimum), "tpot_seconds_max": .measured(seconds.maximum),
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
-            "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.parallel.world),
+            "processor_seconds": .measured(processorSeconds.median),
+            "kernels": .string(setup.kernels.rawValue), "threads": .count(parallel.world),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize),
+            "page_size": .count(setup.configuration.pageSize), "dcp_size": .count(parallel.ownership.ranks),
+            "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .count(tokensPerGibibyte),
         ])
+        if let ratios {
+            members += JSONMember.list([
+                "tpot_ratio": .measured(ratios.seconds), "processor_ratio": .measured(ratios.processorSeconds),
+            ])
+        }
         let work = StepWork(
             setup.model.configuration, cacheType: setup.configuration.cacheType,
             requests: Array(repeating: length..<length + 1, count: batch), outputs: batch)
-        return .object(members + [work.member] + traffic.members(setup.configuration.parallel))
+        return .object(members + [work.member] + traffic.members(parallel))
+    }
+}
+
+extension RankBench.Setup {
+    /// The same with keys owned by so many ranks.
+    fileprivate func owned(by ranks: Int, _ options: ParallelOptions) throws -> RankBench.Setup {
+        var request = options.request()
+        request.dcpSize = ranks
+        var configuration = configuration
+        do throws(ParallelRequest.Refusal) {
+            configuration.parallel = try request.resolve(for: model.parallelShape)
+        } catch {
+            throw CommandError(
+                (["--dcp-sizes \(ranks):"] + error.problems.map(\.description)).joined(separator: "\n"))
+        }
+        return RankBench.Setup(
+            name: name, model: model, configuration: configuration, chunk: chunk, kernels: kernels, trace: nil)
     }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import Inference
 import KVCache
 import Models
@@ -25,10 +26,12 @@ final class RankBench {
     ///   - configuration: one that `Setup.configuration` gave for this many requests and positions.
     ///   - positions: of each request, prompt and generated tokens together.
     ///   - computed: positions of each prompt that are really computed, whole pages; all when `nil`.
+    ///   - cache: that of other ranks, whose prompts these go on with. No key depends on who computed it.
     init(
-        _ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64, computed: Int? = nil
+        _ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64, computed: Int? = nil,
+        sharing cache: CacheStore? = nil
     ) {
-        pool = RankPool(setup.model, setup.configuration, trace: setup.trace)
+        pool = RankPool(setup.model, setup.configuration, trace: setup.trace, cache: cache)
         trace = setup.trace
         let parallel = setup.configuration.parallel
         cost = LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
@@ -77,24 +80,43 @@ final class RankBench {
         }
     }
 
+    /// What some steps took.
+    struct Steps {
+        /// Of each step.
+        var seconds: [Double] = []
+        /// Of each step the time of all processors together, also those on which a rank waits and looks again and again.
+        var processorSeconds: [Double] = []
+        /// Of all of them.
+        var traffic: RankTraffic
+
+        mutating func add(_ other: Steps) {
+            seconds += other.seconds
+            processorSeconds += other.processorSeconds
+            traffic.add(other.traffic)
+        }
+    }
+
     /// Generates tokens for the first `batch` requests together, each with `length` positions before.
     ///
     /// - Parameter warmup: steps before those that count.
-    /// - Returns: seconds of each step, and what they exchanged.
-    func decode(batch: Int, length: Int, warmup: Int, steps: Int) throws -> (seconds: [Double], traffic: RankTraffic) {
+    func decode(batch: Int, length: Int, warmup: Int, steps: Int) throws -> Steps {
         // What the first step reads does not matter to its time.
         var tokens = prompts.prefix(batch).map { $0[length - 1] }
-        var seconds: [Double] = []
-        var before = traffic
+        var done = Steps(traffic: traffic)
         for step in 0..<warmup + steps {
-            if step == warmup { before = traffic }
+            if step == warmup { done = Steps(traffic: traffic) }
             let chunks = tokens.indices.map { plan($0, [tokens[$0]], start: length + step, samples: true) }
             let outcome = try run(chunks)
             tokens = outcome.tokens
-            if step >= warmup { seconds.append(outcome.seconds) }
+            done.seconds.append(outcome.seconds)
+            done.processorSeconds.append(outcome.processorSeconds)
         }
-        return (seconds, traffic.since(before))
+        done.traffic = traffic.since(done.traffic)
+        return done
     }
+
+    /// What the ranks have stored of their rows.
+    var cache: CacheStore { pool.cache }
 
     /// What ranks exchanged in all steps so far.
     var traffic: RankTraffic {
@@ -117,17 +139,26 @@ final class RankBench {
             pages: (first..<first + (end + pageSize - 1) / pageSize).map { Int32($0) }, sample: sample)
     }
 
-    private func run(_ chunks: [StepPlan.Chunk]) throws -> (seconds: Double, tokens: [Int32]) {
+    private func run(_ chunks: [StepPlan.Chunk]) throws -> (
+        seconds: Double, processorSeconds: Double, tokens: [Int32]
+    ) {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
         predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel))))
-        let start = clock.now
+        let (start, processor) = (clock.now, Self.processorSeconds)
         let result = try pool.run(plan).result
-        let seconds = (clock.now - start) / .seconds(1)
+        let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), Self.processorSeconds - processor)
         for chunk in result.chunks {
             if let failure = chunk.failure { throw CommandError("request \(chunk.request): \(failure)") }
         }
-        return (seconds, result.chunks.flatMap { $0.sampled.map(\.token) })
+        return (seconds, processorSeconds, result.chunks.flatMap { $0.sampled.map(\.token) })
+    }
+
+    /// What all threads of this process have used of the processors so far.
+    private static var processorSeconds: Double {
+        var time = timespec()
+        unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
     }
 }
 
