@@ -16,7 +16,7 @@ PORT ?= 30000
 DEMO := Models/demo
 DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
 
-.PHONY: help setup build build-tests demo serve test unit-tests end-to-end-tests check sanitize format bench oracle clean
+.PHONY: help setup build build-tests demo serve test unit-tests end-to-end-tests passkey check sanitize format bench oracle clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -50,6 +50,9 @@ end-to-end-tests: build-tests .venv-test ## OpenAI's client against a running se
 .PHONY: .venv-test
 .venv-test: setup
 	@Scripts/venv $@ Tests/EndToEndTests/requirements.txt
+
+passkey: build ## Pass keys of documents of up to 32K tokens, asked for in every layout of ranks
+	python3 Tests/EndToEndTests/run passkey 1024 4096 16384 32768
 
 check: build-tests ## The rules that are not tests: format, arrows, warnings, …
 	@Scripts/check
