@@ -17,6 +17,8 @@ package final class Engine: EngineClient {
     private let restartsOnFailure: Bool
     private let trace: TraceWriter?
     private let log: @Sendable (String) -> Void
+    /// Says after every step what is wrong with the books; `nil` where nobody looks.
+    private let audit: (@Sendable (Scheduler) -> [String])?
     /// Raised when there may be something to do.
     private let wake: DispatchSemaphore
 
@@ -37,9 +39,11 @@ package final class Engine: EngineClient {
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
     ///   - trace: where everything the ranks do is written.
     ///   - log: called with a line about what an operator should know.
+    ///   - audit: says what is wrong with the books, where the configuration asks for that.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, trace: TraceWriter? = nil,
-        log: @escaping @Sendable (String) -> Void = { _ in }
+        log: @escaping @Sendable (String) -> Void = { _ in },
+        audit: @escaping @Sendable (Scheduler) -> [String] = { $0.checkInvariants() }
     ) {
         let scheduler = Scheduler(configuration: configuration.scheduler(for: model))
         limits = scheduler.limits
@@ -49,6 +53,7 @@ package final class Engine: EngineClient {
         self.trace = trace
         restartsOnFailure = configuration.restartsOnFailure
         self.log = log
+        self.audit = configuration.checksInvariants ? audit : nil
         (failures, failed) = AsyncStream.makeStream(of: EngineFailure.self)
         state = Mutex(State(scheduler: scheduler, pool: makePool()))
         Thread { [self] in
@@ -79,9 +84,21 @@ package final class Engine: EngineClient {
     }
 
     package func status() -> EngineStatus {
-        var (status, pool) = state.withLock { ($0.scheduler.status, $0.pool) }
+        var (status, pool, computed) = state.withLock { ($0.scheduler.status, $0.pool, $0.scheduler.computedTokens) }
+        let parallel = pool.configuration
         status.layout = pool.layout
+        status.keyOwners = parallel.ownership.ranks
+        status.keyUnit = parallel.ownership.unit
         status.ranks = pool.status
+        for rank in status.ranks.indices {
+            let (owner, group) = (
+                parallel.place(of: rank, along: .ownership), parallel.mesh.coordinate(of: rank, on: .data)
+            )
+            status.ranks[rank].keyOwner = owner
+            status.ranks[rank].ownedTokens = computed.reduce(0) {
+                $1.group == group ? $0 + parallel.ownership.count(of: $1.tokens, for: owner) : $0
+            }
+        }
         return status
     }
 
@@ -129,7 +146,8 @@ package final class Engine: EngineClient {
                         state.restarts = 0
                         // A stopped scheduler has forgotten its steps.
                         guard state.scheduler.isStepInFlight else { return [Delivery]() }
-                        return take(state.scheduler.finish(outcome.result, seconds: outcome.seconds), &state)
+                        let events = state.scheduler.finish(outcome.result, seconds: outcome.seconds)
+                        return take(events, &state) + audited(&state)
                     }
                     deliver(deliveries)
                 }
@@ -147,6 +165,21 @@ package final class Engine: EngineClient {
             pool.waitForProgress()
         }
     }
+
+    /// Ends service where the books are wrong, if anybody looks: what else they say could be wrong too.
+    private func audited(_ state: inout State) -> [Delivery] {
+        guard let audit, state.scheduler.failure == nil else { return [] }
+        let problems = audit(state.scheduler)
+        guard !problems.isEmpty else { return [] }
+        let reason =
+            "the books are wrong after step \(state.scheduler.status.steps) (--check-invariants): "
+            + problems.prefix(Self.mostProblems).joined(separator: "; ")
+        failed.yield(EngineFailure(reason: reason, isTrap: false))
+        return take(state.scheduler.fail(reason), &state)
+    }
+
+    /// Of those in one message.
+    private static let mostProblems = 5
 
     /// The ranks are lost: every request ends with the reason. Then there are new ranks, or every later request ends
     /// with it too.

@@ -42,7 +42,7 @@ package struct EngineLimits: Sendable, Equatable {
 package struct EngineStatus: Sendable, Equatable {
     package var running = 0
     package var queued = 0
-    /// Pages are free, cached or used.
+    /// Pages are free, cached or used: together they are all.
     package var freePages = 0
     /// Pages that no request uses, but whose tokens are known.
     package var cachedPages = 0
@@ -63,6 +63,9 @@ package struct EngineStatus: Sendable, Equatable {
     package var isDraining = false
     /// How the ranks share the work, in words.
     package var layout = "one rank"
+    /// Among how many ranks a request's keys are divided, in runs of so many tokens.
+    package var keyOwners = 1
+    package var keyUnit = 1
     /// What each rank did since the ranks were started.
     package var ranks: [RankStatus] = []
     /// How often the ranks have failed and been started anew.

@@ -31,6 +31,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var watchdogTimeout = 300
     /// Whether new ranks are started when ranks have failed.
     package var restartsOnFailure = false
+    /// Whether the scheduler's books are checked after every step: a debug mode.
+    package var checksInvariants = false
     /// Instruction-set level; `nil` for the best.
     package var kernels: Kernels.Level?
 

@@ -3,6 +3,10 @@ package struct RankStatus: Sendable, Equatable {
     package var rank: Int
     /// Its place on each axis of attention: pipeline, data, context, tensor.
     package var coordinates: [Coordinate]
+    /// Its place among those that own keys together: token t of a request is that of place `t / unit mod owners`.
+    package var keyOwner = 0
+    /// Tokens it owns of the requests that are being computed.
+    package var ownedTokens = 0
     package var steps = 0
     /// Rows it owned.
     package var rows = 0

@@ -108,12 +108,13 @@ package struct Scheduler: Sendable {
     /// Refuses new requests from now on; those already taken are served.
     package mutating func drain() { isDraining = true }
 
-    /// The ranks are lost: ends every request with `message` and refuses new ones. Steps in flight are forgotten.
+    /// The ranks are lost, or the books wrong: ends every request with `message` and refuses new ones. Steps in flight are forgotten.
     package mutating func fail(_ message: String) -> [Event] {
         failure = failure ?? message
         let ended = sequences.values.filter { $0.phase != .dying }.sorted { $0.precedence < $1.precedence }
-        for state in sequences.values { releasePages(of: state) }
-        cache.flush(&pool)
+        // Begun anew and not given back page by page, which books that are wrong would not survive.
+        pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
+        cache = PrefixCache(of: pool)
         sequences.removeAll()
         queue.removeAll()
         running.removeAll()
@@ -150,6 +151,9 @@ package struct Scheduler: Sendable {
         status.failure = failure
         return status
     }
+
+    /// How many tokens of each request have their keys in the cache, with the data group that computed them.
+    var computedTokens: [(group: Int, tokens: Int)] { sequences.values.map { ($0.group, $0.computed) } }
 
     /// Forgets a request as soon as no step writes its pages any more.
     mutating func end(_ id: UInt64) {

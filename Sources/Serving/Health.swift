@@ -33,6 +33,13 @@ struct HealthRoutes: Sendable {
             ]))
     }
 
+    /// What a rank owns: its place among owners of keys, and how many tokens of running requests that is.
+    private static func keys(of rank: RankStatus) -> JSONValue {
+        .fields([
+            "rank": .integer(rank.rank), "owner": .integer(rank.keyOwner), "tokens": .integer(rank.ownedTokens),
+        ])
+    }
+
     /// Everything a client may know of the set-up; never the key.
     func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
@@ -55,6 +62,9 @@ struct HealthRoutes: Sendable {
                 "kv_pages_used": .integer(status.usedPages),
                 "speculative_num_steps": .integer(status.guesses),
                 "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
+                "kv_owners": .integer(status.keyOwners),
+                "kv_owner_unit": .integer(status.keyUnit),
+                "kv_ranks": .array(status.ranks.map(Self.keys)),
                 "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
                 "default_sampling_params": .fields([
                     "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),

@@ -59,6 +59,13 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Flag(help: "Do not keep the pages of finished requests for later ones whose prompts begin alike.")
     var disableRadixCache = false
 
+    @Flag(
+        help: """
+            Check after every step that each page is free, cached or in use and each request where it should be; \
+            end with an error that says what is wrong. For debugging: costs time that grows with the number of pages.
+            """)
+    var checkInvariants = false
+
     @OptionGroup(title: "Speculative decoding") var speculation: SpeculationOptions
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
@@ -79,6 +86,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.watchdogTimeout = watchdogTimeout
         configuration.prefixCache = !disableRadixCache
         configuration.guesses = speculation.guesses
+        configuration.checksInvariants = checkInvariants
         configuration.kernels = kernels
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {

@@ -76,7 +76,7 @@ struct Serve: AsyncParsableCommand {
     /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
-        note("the ranks have failed: \(failure.reason)")
+        note("the engine has failed: \(failure.reason)")
         // Whatever the failure left behind may hold up an orderly end.
         Thread.detachNewThread {
             Thread.sleep(forTimeInterval: secondsToEnd)

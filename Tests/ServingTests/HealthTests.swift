@@ -78,10 +78,16 @@ import Tokenization
 
     @Test func `the layout of the ranks is told in words`() async throws {
         let server = ToyServer("x")
-        server.engine.setRanks(Self.ranks, layout: "2 ranks: context 2, zigzag")
+        var ranks = Self.ranks
+        (ranks[0].ownedTokens, ranks[1].ownedTokens, ranks[1].keyOwner) = (8, 7, 1)
+        server.engine.setRanks(ranks, layout: "2 ranks: context 2, zigzag")
         let reply = try await server.send(.get, "/server_info")
         #expect(reply.json["layout"]?.string == "2 ranks: context 2, zigzag")
         #expect(reply.json["ranks"]?.integer == 2)
+        let keys = try #require(reply.json["kv_ranks"]?.array)
+        #expect(keys.map { $0["rank"]?.integer } == ranks.map(\.rank))
+        #expect(keys.map { $0["owner"]?.integer } == [0, 1])
+        #expect(keys.map { $0["tokens"]?.integer } == [8, 7])
     }
 
     @Test func `the pages are told: free, cached, in use, and all of them`() async throws {
@@ -92,6 +98,8 @@ import Tokenization
         #expect(reply.json["kv_pages_free"]?.integer == 59)
         #expect(reply.json["kv_pages_cached"]?.integer == 5)
         #expect(reply.json["kv_pages_used"]?.integer == 0)
+        #expect(reply.json["kv_owners"]?.integer == 1)
+        #expect(reply.json["kv_ranks"]?.array?.isEmpty == true)
         #expect(try await metrics(server)["braid:cached_pages"] == 5)
     }
 
