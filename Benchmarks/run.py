@@ -4,6 +4,8 @@
 kernels  each operation of a layer against the processor's limits and oneDNN
 peers    prefill and decode against transformers and llama.cpp, and against the roofline
 ranks    prefill on several ranks, in every strategy and exchange
+keys     decode of one request by how many ranks own its keys
+guesses  decode of the embedded model with 0 to 3 guessed tokens
 serving  a server with 32 clients against the engine without a server, and /health meanwhile
 loading  the first token of a cold start against reading the checkpoint once
 
@@ -13,12 +15,17 @@ only ratios mean something, best those of processor time.
 
 import argparse
 import pathlib
+import re
+import statistics
+import subprocess
 import sys
 
 import comparison
 import loading
 import serving
-from harness import Section, braid_bench, run, table
+from harness import BRAID, Section, braid, braid_bench, run, table
+
+DEMO = "Models/demo"
 
 
 def kernels(options):
@@ -58,11 +65,55 @@ def ranks(options):
     section.write()
 
 
+def keys(options):
+    """Runs of four tokens, the longest with which two owners keep one rank's bits, are read faster from a cache that is
+    shared."""
+    section, rows = Section("keys"), []
+    for model, lengths, *flags in ((options.model, "4K", "--dcp-sizes", "1,2,4,8", "--load-format", "dummy"),
+                                   (DEMO, "4K,32K", "--dcp-sizes", "1,2,4,8"),
+                                   (DEMO, "4K,32K", "--dcp-sizes", "1,2", "--dcp-interleave", "4")):
+        for point in braid("bench", "decode", "--model-path", model, "--lengths", lengths, "--batch", "1", "--steps", "64",
+                           "--chunked-prefill-size", "4096", "--json", *flags):
+            section.add(model=str(model), **point)
+            unit = flags[flags.index("--dcp-interleave") + 1] if "--dcp-interleave" in flags else "1"
+            rows.append([pathlib.Path(model).name, point["tokens"], point["dcp_size"], unit,
+                         f"{point['tpot_seconds'] * 1e3:.2f}", f"{point['tpot_ratio']:.2f}",
+                         f"{point['processor_seconds'] * 1e3:.2f}", f"{point['processor_ratio']:.2f}",
+                         point["tokens_per_gib"]])
+    table("decode of one request by how many ranks own its keys; ratios are to one owner",
+          ["model", "context", "owners", "unit", "ms/token", "ratio", "processor ms/token", "ratio", "tokens/GiB of a rank"],
+          rows)
+    section.write()
+
+
+def guesses(options):
+    """Text the embedded model writes by itself, behind 17,000 tokens of prose."""
+    section, rows, alone = Section("guesses"), [], None
+    command = [BRAID, "generate", "--model-path", DEMO, "--prompt-file", f"{DEMO}/prompts/passkey-17k-prose.txt",
+               "--max-new-tokens", "300", "--ignore-eos"]
+    found = {count: [] for count in range(4)}
+    # In turn, so that all meet what else the machine does.
+    for _ in range(3):
+        for count, seen in found.items():
+            flags = ["--speculative-algorithm", "NEXTN", "--speculative-num-steps", str(count)] if count else []
+            said = subprocess.run(command + flags, check=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+            length = re.search(r"accept length ([0-9.]+)", said.stderr)
+            seen.append((int(re.search(r"at (\d+) tokens/s", said.stderr)[1]), float(length[1]) if length else 1.0))
+    for count, seen in found.items():
+        rate, length = statistics.median(rate for rate, _ in seen), seen[0][1]
+        alone = alone or rate
+        section.add(guesses=count, tokens_per_second=rate, accept_length=length, ratio=rate / alone)
+        rows.append([count, rate, f"{length:.2f}", f"{rate / alone:.2f}"])
+    table("decode of the embedded model by how many tokens are guessed", ["guesses", "tokens/s", "accept length", "ratio"], rows)
+    section.write()
+
+
 def lengths(text):
     return sorted(int(part) for part in text.split(",") if part)
 
 
-SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "serving": serving.serving,
+SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "keys": keys, "guesses": guesses,
+            "serving": serving.serving,
             "loading": loading.loading}
 
 
