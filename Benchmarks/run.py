@@ -113,8 +113,7 @@ def lengths(text):
 
 
 SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "keys": keys, "guesses": guesses,
-            "serving": serving.serving,
-            "loading": loading.loading}
+            "serving": serving.serving, "loading": loading.loading}
 
 
 def main():
