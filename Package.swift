@@ -32,8 +32,11 @@ let package = Package(
     targets: [
         .target(name: "CKernels"),
         .target(name: "CThreads"),
+        // Where pkg-config does not know it, CMPI is built without MPI.
+        .systemLibrary(name: "OpenMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"])]),
+        .target(name: "CMPI", dependencies: ["OpenMPI"]),
         library("Tensors", ["CKernels"]),
-        library("Parallelism", ["Tensors"]),
+        library("Parallelism", ["CMPI", "Tensors"]),
         library("Checkpoints"),
         library("KVCache", ["Tensors"]),
         library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
@@ -58,6 +61,9 @@ let package = Package(
         .target(name: "CAllocations"),
         library(
             "TestSupport", ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Models", "Inference"]),
+        // For `mpirun`; Tests/ProcessTests/run starts it.
+        .executableTarget(
+            name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
         tests("TensorsTests", ["Tensors", "CKernels"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),

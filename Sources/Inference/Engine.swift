@@ -1,6 +1,6 @@
 import Foundation
 package import Models
-import Parallelism
+package import Parallelism
 import Synchronization
 
 /// Requests in, tokens out: the scheduler, and the thread that hands its plans to the ranks.
@@ -37,19 +37,20 @@ package final class Engine: EngineClient {
     ///
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
+    ///   - processes: where ranks live, if not all in this one; see `RankPool`.
     ///   - trace: where everything the ranks do is written.
     ///   - log: called with a line about what an operator should know.
     ///   - audit: says what is wrong with the books, where the configuration asks for that.
     package init(
-        _ model: any Model, _ configuration: EngineConfiguration, trace: TraceWriter? = nil,
-        log: @escaping @Sendable (String) -> Void = { _ in },
+        _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
+        trace: TraceWriter? = nil, log: @escaping @Sendable (String) -> Void = { _ in },
         audit: @escaping @Sendable (Scheduler) -> [String] = { $0.checkInvariants() }
     ) {
         let scheduler = Scheduler(configuration: configuration.scheduler(for: model))
         limits = scheduler.limits
         let wake = DispatchSemaphore(value: 0)
         self.wake = wake
-        makePool = { RankPool(model, configuration, trace: trace, progress: wake) }
+        makePool = { RankPool(model, configuration, processes: processes, trace: trace, progress: wake) }
         self.trace = trace
         restartsOnFailure = configuration.restartsOnFailure
         self.log = log

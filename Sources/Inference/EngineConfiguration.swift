@@ -27,6 +27,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var guesses = 0
     /// How the ranks share the work.
     package var parallel = ParallelConfiguration()
+    /// Among which the ranks are divided; each has a cache of its own.
+    package var processes = 1
     /// A rank that makes no progress for so many seconds has failed.
     package var watchdogTimeout = 300
     /// Whether new ranks are started when ranks have failed.
@@ -52,6 +54,7 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.prefixCache = prefixCache
         scheduler.maxStepsInFlight = parallel.pipeline
         scheduler.dataGroups = parallel.data
+        scheduler.groupsShareKeys = processes == 1
         scheduler.chunkedPrefillSize = chunkedPrefillSize
         let prefill = chunkedPrefillSize == -1 ? min(context, Self.mostRows) : max(chunkedPrefillSize, 1024)
         scheduler.guesses = guesses

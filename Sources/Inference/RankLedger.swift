@@ -6,7 +6,7 @@ struct RankLedger {
     private let coordinates: [[RankStatus.Coordinate]]
     private var books: [Book]
     /// Of all ranks. One that has had no rows yet, or is in another stage, has not met all of them.
-    private var operations: [StaticString] = []
+    private var operations: [String] = []
 
     /// One rank's.
     private struct Book {
@@ -69,8 +69,8 @@ struct RankLedger {
         }
     }
 
-    private mutating func index(of name: StaticString) -> Int {
-        for index in operations.indices where operations[index].hasSameText(as: name) { return index }
+    private mutating func index(of name: String) -> Int {
+        for index in operations.indices where operations[index] == name { return index }
         operations.append(name)
         return operations.count - 1
     }
@@ -84,7 +84,7 @@ struct RankLedger {
             status.keysAttended = book.work.attended
             status.busySeconds = book.busySeconds
             status.operations = book.accounts.enumerated().map { index, account in
-                var operation = RankStatus.Operation(name: "\(account.name)")
+                var operation = RankStatus.Operation(name: account.name)
                 operation.calls = account.calls
                 operation.bytes = account.bytes
                 operation.seconds = account.seconds

@@ -26,7 +26,6 @@ extension RankPool {
             GroupFailure(
                 rank: late[0].rank,
                 reason: "no progress for \(patience / 1_000_000_000) s (--watchdog-timeout): \(list)"))
-        progress.signal()
     }
 
     /// The ranks that keep the first step that is not complete from ending, if none of them has done anything for too long.
@@ -36,7 +35,7 @@ extension RankPool {
         }
         guard let first else { return nil }
         let came = Set(first.reports.map(\.rank))
-        let absent = pulses.indices.filter { !came.contains($0) }.map { (rank: $0, moment: pulses[$0].moment) }
+        let absent = (0..<configuration.world).filter { !came.contains($0) }.map { (rank: $0, moment: moment(of: $0)) }
         // Those that wait are held up by those that do not; where all wait, it is for each other.
         let busy = absent.filter { !$0.moment.isWaiting }
         let responsible = busy.isEmpty ? absent : busy

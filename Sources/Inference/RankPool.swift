@@ -1,27 +1,22 @@
-package import Foundation
+package import Dispatch
 package import KVCache
 package import Models
 package import Parallelism
 import Synchronization
-import Tensors
 
-/// The ranks of this process: a thread each, which runs the steps it is given, in order.
-///
-/// They share the weights and one cache: each rank writes the entries of its own rows, so the memory does not grow with
-/// the number of ranks.
+/// All ranks of a job, those of this process and, where there are others, theirs: hands out steps, and puts together
+/// what the ranks report.
 package final class RankPool: Sendable {
     let configuration: ParallelConfiguration
-    let world: ThreadWorld
-    /// What the ranks have stored of their rows.
+    let world: any RankWorld
+    /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
-    /// What each rank does right now.
-    let pulses: [Pulse]
+    let here: RankThreads
+    /// The ranks of other processes.
+    let elsewhere: RemoteRanks?
     /// A rank that makes no progress for so many nanoseconds is given up.
     let patience: UInt64
-    private let isTrapped = Atomic(false)
     private let trace: TraceWriter?
-    private let inboxes: [Inbox]
-    private let threads = DispatchGroup()
     let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
     let progress: DispatchSemaphore
@@ -47,48 +42,32 @@ package final class RankPool: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
+    ///   - processes: this one is the first of them, and the others follow it (`RankFollower`); `nil` for none.
     ///   - trace: where everything the ranks do is written.
     ///   - recording: stages whose values are kept, for parity tests; none in service.
     ///   - cache: one that other ranks have filled, for benchmarks; a new one when `nil`.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
-        _ model: any Model, _ configuration: EngineConfiguration, trace: TraceWriter? = nil,
-        recording stages: Set<Stage> = [], cache: CacheStore? = nil,
+        _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
+        trace: TraceWriter? = nil, recording stages: Set<Stage> = [], cache: CacheStore? = nil,
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
-        let parallel = configuration.parallel
-        let world = ThreadWorld(ranks: parallel.world)
-        let cache =
-            cache
-            ?? CacheStore(
-                format: model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize),
-                pages: configuration.scheduler(for: model).totalPages)
+        let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
+        let parallel = settings.parallel
+        let elsewhere = processes.map { RemoteRanks(settings, $0) }
+        let world: any RankWorld = elsewhere?.world ?? ThreadWorld(ranks: parallel.world)
         self.configuration = parallel
         self.world = world
-        self.cache = cache
-        pulses = (0..<parallel.world).map { _ in Pulse() }
+        self.elsewhere = elsewhere
+        self.cache = cache ?? CacheStore(settings, for: model)
+        here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
         self.trace = trace
-        inboxes = (0..<parallel.world).map { _ in Inbox() }
         state = Mutex(State(ledger: RankLedger(parallel)))
-        let kernels = configuration.kernels.flatMap { Kernels($0) } ?? .best
-        for rank in 0..<parallel.world {
-            threads.enter()
-            let thread = Thread { [self] in
-                ThreadName.current = "braid rank \(rank)"
-                Traps.shared.watch(onTrap: { self.giveUp(rank, trap: $0) }) {
-                    let seat = Seat(parallel, rank: rank, world: world, kernels: kernels, pulse: pulses[rank])
-                    run(
-                        RankWorker(
-                            model, cache, seat, recorder: stages.isEmpty ? nil : StageRecorder(only: stages),
-                            trace: trace == nil ? nil : TraceBuffer()))
-                }
-                threads.leave()
-            }
-            thread.stackSize = 16 << 20
-            thread.start()
-        }
+        world.alarm.observe { progress.signal() }
+        elsewhere?.start { [weak self] in self?.deposit($0) }
+        here.start(model, cache, settings, in: world) { [self] in deposit($0) }
     }
 
     /// Hands a step to all ranks. Results come in the same order.
@@ -97,7 +76,8 @@ package final class RankPool: Sendable {
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
-        for inbox in inboxes { inbox.put(deal) }
+        elsewhere?.put(plan)
+        here.put(deal)
     }
 
     /// What came of a step.
@@ -134,54 +114,34 @@ package final class RankPool: Sendable {
     package var status: [RankStatus] { state.withLock { $0.ledger.status } }
 
     /// Whether a rank's thread trapped: memory may be damaged, so that only a new process will do.
-    package var hasTrapped: Bool { isTrapped.load(ordering: .acquiring) }
+    package var hasTrapped: Bool { here.hasTrapped }
 
-    /// Lets the ranks finish what they were given, and returns when their threads have ended.
-    ///
-    /// After a failure that is soon, but the rank at fault may never come back: it is waited for a moment only. A thread
-    /// that is left behind touches nothing but this pool's cache, and ends if it ever meets the others again.
+    /// Lets the ranks finish what they were given, and returns when those of this process have ended; see
+    /// `RankThreads.stop`.
     package func stop() {
-        for inbox in inboxes { inbox.put(nil) }
-        while failure == nil, threads.wait(timeout: .now() + 0.1) == .timedOut { watch() }
-        _ = threads.wait(timeout: .now() + Self.secondsToStop)
+        elsewhere?.stop()
+        here.stop { watch() }
     }
 
-    private static let secondsToStop = 2.0
-
-    /// Called when a rank's thread has trapped, and with it whatever it held.
-    private func giveUp(_ rank: Int, trap signal: String) {
-        isTrapped.store(true, ordering: .releasing)
-        world.alarm.raise(
-            GroupFailure(rank: rank, reason: "its thread trapped (\(signal)) \(pulses[rank].moment.description)"))
-        progress.signal()
-    }
-
-    /// A rank's loop.
-    private func run(_ worker: RankWorker) {
-        while let deal = inboxes[worker.seat.rank].take() {
-            do {
-                let report = try worker.run(deal)
-                if deposit(report, of: deal.plan) { progress.signal() }
-            } catch {
-                world.alarm.raise(error)
-                progress.signal()
-                return
-            }
-        }
-    }
-
-    /// - Returns: whether this was the last report of its step.
-    private func deposit(_ report: StepReport, of plan: StepPlan) -> Bool {
-        state.withLock { state in
+    /// Enters what a rank found in a step.
+    private func deposit(_ report: StepReport) {
+        let isLast = state.withLock { state in
             let spent = state.ledger.enter(report)
             // Ranks are at most a few steps apart; one that is ahead finds its step further back.
-            guard let index = state.pending.firstIndex(where: { $0.plan.number == plan.number }) else { return false }
+            guard let index = state.pending.firstIndex(where: { $0.plan.number == report.step }) else { return false }
             state.pending[index].reports.append(report)
             state.pending[index].spent[report.rank] = spent
             guard state.pending[index].reports.count == configuration.world else { return false }
             state.ledger.close(state.pending[index].spent)
             return true
         }
+        if isLast { progress.signal() }
+    }
+
+    /// What a rank did when that was last known.
+    func moment(of rank: Int) -> Pulse.Moment {
+        if here.ranks.contains(rank) { return here.pulses[rank - here.ranks.lowerBound].moment }
+        return elsewhere!.moment(of: rank)
     }
 }
 
@@ -199,22 +159,5 @@ extension RankPool {
             try world.alarm.check()
             waitForProgress()
         }
-    }
-}
-
-/// Steps on their way to a rank.
-private final class Inbox: Sendable {
-    private let queue = Mutex<[Deal?]>([])
-    private let filled = DispatchSemaphore(value: 0)
-
-    /// `nil` ends the rank.
-    func put(_ deal: Deal?) {
-        queue.withLock { $0.append(deal) }
-        filled.signal()
-    }
-
-    func take() -> Deal? {
-        filled.wait()
-        return queue.withLock { $0.removeFirst() }
     }
 }

@@ -34,7 +34,7 @@ final class RankWorker {
         seat.begin(rows: deal.rows.map(\.count))
         let step = step(for: deal)
         let states = seat.scratch.rows(step.outputs.count, model.hiddenSize)
-        var report = StepReport(rank: seat.rank)
+        var report = StepReport(rank: seat.rank, step: deal.plan.number)
         try seat.span("step", deal.plan.number) { () throws(GroupFailure) in
             try model.forward(step, seat, into: states)
             guard seat.isLastStage else { return }

@@ -27,7 +27,7 @@ extension Scheduler {
                 problems.append("page \(page) of \(ids) has \(pool.owners(of: page)) owners")
             }
             if ids.count > 1 && !cache.holds(page) { problems.append("page \(page) belongs to \(ids)") }
-            if Set(ids.map { sequences[$0]!.cacheSalt }).count > 1 { problems.append("\(ids) differ in their salts") }
+            if Set(ids.map { salt(of: sequences[$0]!) }).count > 1 { problems.append("\(ids) differ in their salts") }
         }
         if pool.freePages + cache.evictablePages + users.count != pool.totalPages {
             problems.append(

@@ -64,12 +64,13 @@ extension Scheduler {
     /// Moves requests from the queue to the running ones while the first of them fits.
     private mutating func admit() {
         while let candidate = queue.first {
+            // First: which pages it finds may depend on it.
+            sequences[candidate.request]!.group = idlestGroup
             let sooner = running.entries.prefix { $0.precedence < candidate.precedence }
             guard fits(candidate, beside: sooner), rowsWanted(by: sooner) < configuration.maxRowsPerStep else { return }
             while !fits(candidate, beside: running.entries[...]) {
                 guard preemptLast() else { return }
             }
-            sequences[candidate.request]!.group = idlestGroup
             queue.remove(at: candidate.precedence)
             running.insert(candidate.request, at: candidate.precedence)
             sequences[candidate.request]!.phase = .running

@@ -33,6 +33,12 @@ extension Scheduler {
         return cache.find(known.tokens, salt: known.salt)
     }
 
+    /// Requests for which this differs share no pages.
+    func salt(of state: SequenceState) -> String? {
+        guard configuration.dataGroups > 1, !configuration.groupsShareKeys else { return state.cacheSalt }
+        return "\(state.group) \(state.cacheSalt.map { "salt \($0)" } ?? "")"
+    }
+
     /// Lets later requests find what a running one has computed. Steps in flight write behind that.
     mutating func share(_ id: UInt64) {
         guard configuration.prefixCache else { return }
@@ -55,9 +61,9 @@ extension Scheduler {
     /// That is their tokens. But the next-token block's key of a position depends on the token that follows, too. So
     /// where it guesses, a position is known by the token after it, and the first token belongs to the name.
     private func identity(of state: SequenceState, positions: Int) -> (tokens: ArraySlice<Int32>, salt: String?) {
-        guard configuration.guesses > 0 else { return (state.tokens[..<positions], state.cacheSalt) }
+        guard configuration.guesses > 0 else { return (state.tokens[..<positions], salt(of: state)) }
         let following = state.tokens[1..<min(positions + 1, state.tokens.count)]
-        return (following, "\(state.tokens[0])" + (state.cacheSalt.map { " " + $0 } ?? ""))
+        return (following, "\(state.tokens[0])" + (salt(of: state).map { " " + $0 } ?? ""))
     }
 }
 

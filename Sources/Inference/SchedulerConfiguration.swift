@@ -21,6 +21,9 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var maxStepsInFlight = 1
     /// Groups of ranks among which requests are divided.
     package var dataGroups = 1
+    /// Whether ranks of one data group can read what those of another have stored: not where they may live in different
+    /// processes. A request then uses pages of its own group only.
+    package var groupsShareKeys = true
     /// Whether a request uses pages that earlier ones with the same beginning have left behind.
     package var prefixCache = true
     /// Tokens guessed behind each decoding request, to be computed together with the next one; 0 guesses none.

@@ -3,7 +3,9 @@ package import Parallelism
 
 /// What one rank found in a step, and what the step cost it.
 package struct StepReport: Sendable {
-    package let rank: Int
+    package var rank: Int
+    /// The plan's number.
+    var step: Int
     var findings: [Finding] = []
     /// What was guessed to follow each chunk, by its index; one rank of the last stage says it for all of them.
     var guesses: [Int: [Int32]] = [:]
@@ -22,15 +24,18 @@ package struct StepReport: Sendable {
 
     /// What one row of logits said.
     struct Finding: Sendable {
-        let chunk: Int
+        var chunk: Int
         /// Which of the chunk's rows.
-        let offset: Int
+        var offset: Int
         var scored: TokenLogProbs?
         var sampled: TokenLogProbs?
         var failure: String?
     }
 
-    init(rank: Int) { self.rank = rank }
+    init(rank: Int, step: Int) {
+        self.rank = rank
+        self.step = step
+    }
 }
 
 extension StepResult {

@@ -74,7 +74,7 @@ package final class TraceWriter: Sendable {
 
     /// An event behind others: a span with begin and length, in microseconds.
     private static func event(_ span: TraceSpan, _ process: Int, _ thread: Int, rows: Int?) -> String {
-        var name = "\(span.name)"
+        var name = span.name
         var arguments = ""
         if let number = span.number {
             // Steps are told apart by position and number; a name of their own would be a colour of their own for each.

@@ -32,7 +32,7 @@ package struct StageRecords: Sendable {
         package static func < (a: Place, b: Place) -> Bool { (a.request, a.position) < (b.request, b.position) }
     }
 
-    package fileprivate(set) var values: [Key: [Place: [Float]]] = [:]
+    package var values: [Key: [Place: [Float]]] = [:]
 
     package init() {}
 

@@ -4,15 +4,19 @@ import Dispatch
 package final class Meter {
     /// One operation's account since the start.
     package struct Account: Sendable {
-        package let name: StaticString
-        package fileprivate(set) var calls = 0
+        package var name: String
+        package var calls = 0
         /// Bytes this rank got from others.
-        package fileprivate(set) var bytes = 0
+        package var bytes = 0
         /// Waiting for others and copying.
-        package fileprivate(set) var seconds = 0.0
+        package var seconds = 0.0
+
+        package init(name: String) { self.name = name }
     }
 
     package private(set) var accounts: [Account] = []
+    /// Of the accounts: to find one without making strings.
+    private var names: [StaticString] = []
     /// Told of everything that is counted, and of the parts of a step.
     package var tracer: ((TraceSpan) -> Void)?
 
@@ -37,8 +41,9 @@ package final class Meter {
     package static func now() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
 
     private func index(of name: StaticString) -> Int {
-        for index in accounts.indices where accounts[index].name.hasSameText(as: name) { return index }
-        accounts.append(Account(name: name))
+        for index in names.indices where names[index].hasSameText(as: name) { return index }
+        names.append(name)
+        accounts.append(Account(name: "\(name)"))
         return accounts.count - 1
     }
 }

@@ -10,6 +10,8 @@ package protocol ProcessGroup: AnyObject {
     /// This member's place, `0 ..< size`.
     var place: Int { get }
     var size: Int { get }
+    /// Whether members have memory that others do not see.
+    var spansProcesses: Bool { get }
 
     /// Hands over this member's part and returns without waiting for the others.
     ///
@@ -39,6 +41,22 @@ package enum Collective {
     /// `received` becomes what the first member sent here, then what the second sent, …, and `receivedCounts` how many
     /// rows each sent; rows of `received` behind them are left as they are.
     case allToAll(parts: View, counts: Indices, received: View, receivedCounts: Indices)
+    /// A barrier for memory that each process has a copy of: `part` are rows of what this member wrote to it. `store`
+    /// is called with rows of members in other processes, by one member of each process with each row, and returns
+    /// whether they can be stored; nobody goes on before all are. Members that share memory need not look at rows.
+    case share(part: View, store: (View) -> Bool)
+
+    /// Traps where a member contradicts itself.
+    func check(place: Int, size: Int) {
+        switch self {
+        case .barrier, .share: break
+        case .allGather(let part, let counts, _):
+            precondition(
+                counts.count == size && counts[place] == part.rows, "\(part.rows) rows were announced otherwise")
+        case .allToAll(_, let counts, _, let receivedCounts):
+            precondition(counts.count == size && receivedCounts.count == size, "a count for each of \(size) members")
+        }
+    }
 }
 
 extension ProcessGroup {
@@ -47,6 +65,16 @@ extension ProcessGroup {
         try start(collective)
         try finish()
     }
+}
+
+/// The ranks of a job, and how they meet.
+package protocol RankWorld: AnyObject, Sendable {
+    /// Raised when a rank fails; ends every wait.
+    var alarm: Alarm { get }
+
+    /// A rank's membership in the group of those who give the same ranks and the same purpose. To be called, and used,
+    /// by the rank's own thread.
+    func group(of rank: Int, among ranks: [Int], purpose: Int) -> any ProcessGroup
 }
 
 /// Why a collective did not complete: a rank has failed, and nobody waits for it.

@@ -20,6 +20,12 @@ package final class Pulse: Sendable {
         package let isWaiting: Bool
         /// Such as `in layer 3` or `in layer 3, waiting in 'keys'`.
         package let description: String
+
+        package init(since: UInt64, isWaiting: Bool, description: String) {
+            self.since = since
+            self.isWaiting = isWaiting
+            self.description = description
+        }
     }
 
     package var moment: Moment {

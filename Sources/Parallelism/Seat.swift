@@ -45,7 +45,8 @@ package final class Seat {
     ///
     /// - Parameter pulse: where others can read what this rank does.
     package init(
-        _ configuration: ParallelConfiguration, rank: Int, world: ThreadWorld, kernels: Kernels, pulse: Pulse = Pulse()
+        _ configuration: ParallelConfiguration, rank: Int, world: any RankWorld, kernels: Kernels,
+        pulse: Pulse = Pulse()
     ) {
         self.configuration = configuration
         self.pulse = pulse
@@ -231,15 +232,20 @@ package final class Seat {
 
     // MARK: - What edges cannot say
 
-    /// Makes what this rank wrote to memory that ranks share visible to those an edge leads to.
+    /// Makes what this rank wrote to the memory of its process visible to those an edge leads to.
     ///
-    /// - Parameter bytesPerRow: written for each of this rank's rows.
-    package func startSharing(_ edge: Edge, bytesPerRow: Int) throws(GroupFailure) -> Crossing {
+    /// - Parameters:
+    ///   - bytesPerRow: written for each of this rank's rows.
+    ///   - copies: what was written, as rows; asked for only where ranks live in several processes.
+    ///   - store: writes such rows of other processes to the memory of this one; false where they cannot be right.
+    package func startSharing(
+        _ edge: Edge, bytesPerRow: Int, copies: () -> View, store: @escaping (View) -> Bool
+    ) throws(GroupFailure) -> Crossing {
         let circle = circle(edge.axes)
         let counts = rows(edge.from, of: circle.members)
         guard let group = circle.group else { return still(.none, counts) }
         let began = Meter.now()
-        try group.start(.barrier)
+        try group.start(group.spansProcesses ? .share(part: copies(), store: store) : .barrier)
         return Crossing(
             name: edge.name, group: group, arriving: .none, counts: counts, bytesPerRow: bytesPerRow,
             spent: Meter.now() - began)

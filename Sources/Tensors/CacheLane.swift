@@ -25,23 +25,43 @@ import CKernels
     /// A copy of an entry, scales included. Allocates: for tests and reports.
     package func bytes(ofEntry entry: Int) -> [UInt8] {
         precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
-        let size = Self.entryBytes(dtype, width: width, group: group)
-        return unsafe Array(UnsafeRawBufferPointer(start: base + entry * size, count: size))
+        return unsafe Array(UnsafeRawBufferPointer(start: base + entry * entryBytes, count: entryBytes))
     }
 
     /// Overwrites an entry: for tests that damage is found.
     package func overwrite(_ entry: Int, with bytes: [UInt8]) {
-        let size = Self.entryBytes(dtype, width: width, group: group)
-        precondition((0..<entries).contains(entry) && bytes.count == size, "\(bytes.count) bytes for entry \(entry)")
-        unsafe UnsafeMutableRawBufferPointer(start: base + entry * size, count: size).copyBytes(from: bytes)
+        precondition(
+            (0..<entries).contains(entry) && bytes.count == entryBytes, "\(bytes.count) bytes for entry \(entry)")
+        unsafe UnsafeMutableRawBufferPointer(start: base + entry * entryBytes, count: entryBytes).copyBytes(from: bytes)
     }
 
     /// Writes what `count` entries from `first` on hold, scales included, to those from `target` on.
     package func copyEntries(_ first: Int, count: Int, to target: Int) {
         precondition(first >= 0 && target >= 0 && max(first, target) + count <= entries, "\(count) of \(entries)")
-        let bytes = Self.entryBytes(dtype, width: width, group: group)
-        unsafe (base + target * bytes).copyMemory(from: base + first * bytes, byteCount: count * bytes)
+        unsafe (base + target * entryBytes).copyMemory(
+            from: base + first * entryBytes, byteCount: count * entryBytes)
     }
+
+    /// Bytes of an entry, scales included.
+    package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group) }
+
+    /// Copies an entry's bytes into the columns of a row from `column` on. What is left of the last one is zero.
+    package func copyEntry(_ entry: Int, into row: View, column: Int) {
+        precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
+        let target = row.columns(column..<column + entryColumns)
+        target[0, entryColumns - 1] = 0
+        unsafe UnsafeMutableRawPointer(target.base).copyMemory(from: base + entry * entryBytes, byteCount: entryBytes)
+    }
+
+    /// The reverse of `copyEntry`.
+    package func setEntry(_ entry: Int, from row: View, column: Int) {
+        precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
+        let source = row.columns(column..<column + entryColumns)
+        unsafe (base + entry * entryBytes).copyMemory(from: source.base, byteCount: entryBytes)
+    }
+
+    /// Columns of a row that hold an entry.
+    package var entryColumns: Int { (entryBytes + MemoryLayout<Float>.stride - 1) / MemoryLayout<Float>.stride }
 
     var kernelValue: braid_lane {
         unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group))

@@ -70,10 +70,20 @@ struct EngineOptions: ParsableArguments, Sendable {
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
+    @OptionGroup(title: "Processes") var processes: ProcessOptions
+
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    func engineConfiguration(for model: any Model) throws -> EngineConfiguration {
+    /// Joins the processes that run this command together.
+    func join() throws -> Job {
+        try Job.join(processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: patience))
+    }
+
+    /// Half a minute of silence is enough to be lost, however long a step may take.
+    private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
+
+    func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
@@ -87,12 +97,16 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.prefixCache = !disableRadixCache
         configuration.guesses = speculation.guesses
         configuration.checksInvariants = checkInvariants
-        configuration.kernels = kernels
+        configuration.kernels = kernels ?? job.commonLevel
+        configuration.processes = job.count
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
         } catch {
             problems = error.problems.map(\.description)
+        }
+        if let problem = processes.problem(ranks: configuration.parallel.world, processes: job.count) {
+            problems.append(problem)
         }
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }

@@ -56,8 +56,13 @@ struct Generate: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let job = try engineOptions.join()
+        try await job.run({ try engineOptions.load().model }, lead: { try await generate(job) })
+    }
+
+    private func generate(_ job: Job) async throws {
         let (directory, model) = try engineOptions.load()
-        let configuration = try engineOptions.engineConfiguration(for: model)
+        let configuration = try engineOptions.engineConfiguration(for: model, job)
         let tokenizer = try tokenizer()
         let tokens = try tokens(tokenizer, vocabulary: model.vocabularySize)
         let trace = try engineOptions.traceWriter(for: configuration)
@@ -65,13 +70,13 @@ struct Generate: AsyncParsableCommand {
         if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
         let request = request(tokens, endTokens: directory.generation.endTokens)
         let outcome = try await outcome(
-            of: request, model, configuration, tokenizer, isShown: true, trace: trace)
+            of: request, model, configuration, job, tokenizer, isShown: true, trace: trace)
         outcome.report(promptTokens: tokens.count, on: configuration.parallel)
         if compareOneRank {
             var alone = configuration
             alone.parallel = ParallelConfiguration()
             alone.guesses = 0
-            let reference = try await self.outcome(of: request, model, alone, nil, isShown: false)
+            let reference = try await self.outcome(of: request, model, alone, job, nil, isShown: false)
             reference.report(promptTokens: tokens.count, on: alone.parallel)
             try outcome.compare(with: reference)
         }
@@ -115,10 +120,10 @@ struct Generate: AsyncParsableCommand {
 
     /// Runs the request on an engine of its own, printing text as it comes.
     private func outcome(
-        of request: GenerationRequest, _ model: any Model, _ configuration: EngineConfiguration,
+        of request: GenerationRequest, _ model: any Model, _ configuration: EngineConfiguration, _ job: Job,
         _ tokenizer: Tokenizer?, isShown: Bool, trace: TraceWriter? = nil
     ) async throws -> Outcome {
-        let engine = Engine(model, configuration, trace: trace)
+        let engine = Engine(model, configuration, processes: job.processes, trace: trace)
         defer { engine.stop() }
         let clock = ContinuousClock()
         var outcome = Outcome(start: clock.now)

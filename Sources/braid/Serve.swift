@@ -36,6 +36,16 @@ struct Serve: AsyncParsableCommand {
     var restartOnFailure = false
 
     func run() async throws {
+        let job = try engineOptions.join()
+        if job.count > 1, restartOnFailure {
+            throw CommandError(
+                "--restart-on-failure: not with \(job.count) processes, which only mpirun can start; "
+                    + "let Scripts/supervise or systemd do it")
+        }
+        try await job.run({ try engineOptions.load().model }, lead: { try await serve(job) })
+    }
+
+    private func serve(_ job: Job) async throws {
         let url = URL(fileURLWithPath: engineOptions.modelPath)
         var server = ServerConfiguration(servedModelName: servedModelName ?? url.lastPathComponent)
         server.host = host
@@ -51,7 +61,7 @@ struct Serve: AsyncParsableCommand {
         Traps.setRestartsProcess(restarts)
         let loading = Task { () throws -> (engine: Engine, trace: TraceWriter?) in
             do {
-                let (service, engine, trace) = try Self.service(options, restartsOnFailure: restarts)
+                let (service, engine, trace) = try Self.service(options, job, restartsOnFailure: restarts)
                 slot.fill(with: service)
                 note("ready: \(configuration.servedModelName)")
                 return (engine, trace)
@@ -61,7 +71,7 @@ struct Serve: AsyncParsableCommand {
             }
         }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { try await serve(configuration: configuration, slot: slot) }
+            tasks.addTask { try await Serving.serve(configuration: configuration, slot: slot) }
             tasks.addTask {
                 // A model that cannot be loaded ends the command, and so do ranks that fail for good.
                 let (engine, trace) = try await loading.value
@@ -90,10 +100,10 @@ struct Serve: AsyncParsableCommand {
     private static let secondsToEnd = 4.0
 
     private static func service(
-        _ options: EngineOptions, restartsOnFailure: Bool
+        _ options: EngineOptions, _ job: Job, restartsOnFailure: Bool
     ) throws -> (TextService, Engine, TraceWriter?) {
         let (directory, model) = try options.load()
-        var configuration = try options.engineConfiguration(for: model)
+        var configuration = try options.engineConfiguration(for: model, job)
         configuration.restartsOnFailure = restartsOnFailure
         let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: options.modelPath))
         guard tokenizer.vocabularySize <= model.vocabularySize else {
@@ -106,7 +116,7 @@ struct Serve: AsyncParsableCommand {
         if let topP = directory.generation.topP { defaults.topP = topP }
         if let topK = directory.generation.topK { defaults.topK = topK }
         let trace = try options.traceWriter(for: configuration)
-        let engine = Engine(model, configuration, trace: trace, log: note)
+        let engine = Engine(model, configuration, processes: job.processes, trace: trace, log: note)
         let service = TextService(
             engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
         return (service, engine, trace)

@@ -7,7 +7,7 @@ package import Parallelism
 import Tensors
 
 /// Proof, on a checkpoint, that layouts give one rank's bits.
-struct Verify: ParsableCommand {
+struct Verify: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
         discussion: """
@@ -62,6 +62,8 @@ struct Verify: ParsableCommand {
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
+    @OptionGroup(title: "Processes") var processes: ProcessOptions
+
     func validate() throws {
         guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
         if only != nil, let kvCacheDtype {
@@ -70,11 +72,16 @@ struct Verify: ParsableCommand {
         guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 500") }
     }
 
-    func run() throws {
+    func run() async throws {
+        let job = try Job.join(processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30))
+        try await job.run({ try load().1 }, lead: { try verify(job) })
+    }
+
+    private func verify(_ job: Job) throws {
         let (directory, model) = try load()
         let measure = try measure(directory.configuration)
         let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
-        let verification = Verification(model, measure, try settings())
+        let verification = Verification(model, measure, try settings(job), processes: job.processes)
         var report = VerificationReport(self, plan, layouts: layouts)
         for candidate in plan.cases {
             report.begin(candidate)
@@ -109,14 +116,14 @@ struct Verify: ParsableCommand {
         return measure
     }
 
-    private func settings() throws -> Verification.Settings {
+    private func settings(_ job: Job) throws -> Verification.Settings {
         if let kernels, Kernels(kernels) == nil {
             let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")
             throw CommandError("--kernels: this processor has no \(kernels.rawValue) kernels; legal: \(levels)")
         }
         var settings = Verification.Settings()
         settings.seed = seed
-        settings.kernels = kernels
+        settings.kernels = kernels ?? job.commonLevel
         return settings
     }
 

@@ -17,6 +17,28 @@ struct PrefixCacheSchedulerTests {
         return usage.cachedTokens
     }
 
+    /// A long request keeps the first group busy, so that an equal prompt comes to the second.
+    @Test(arguments: [true, false])
+    func `a group uses another one's pages only where it can read them`(groupsShareKeys: Bool) throws {
+        var rig = Rig(pages: 32) {
+            $0.dataGroups = 2
+            $0.groupsShareKeys = groupsShareKeys
+        }
+        try rig.submit(1, Self.request(14))
+        rig.runToEnd()
+        try rig.submit(2, Self.request(20, new: 8, tail: 3, from: 0))
+        rig.step()
+        try rig.submit(3, Self.request(14))
+        let chunk = try #require(rig.step()?.chunks.first { $0.request == 3 })
+        #expect(chunk.group == 1)
+        #expect(chunk.start == (groupsShareKeys ? 12 : 0))
+        rig.runToEnd()
+        #expect(rig.scheduler.checkInvariants() == [])
+        // In its own group it finds them.
+        try rig.submit(4, Self.request(14))
+        #expect(rig.step()?.chunks.map(\.start) == [12])
+    }
+
     @Test func `an equal prompt begins behind the pages of the first, and gets the same text`() throws {
         var rig = Rig()
         let request = Self.request(14)

@@ -144,6 +144,74 @@ import Testing
     }
 }
 
+@Suite struct `Copies of cache entries` {
+    /// One of each type, with scales.
+    static let format = CacheFormat(
+        layers: [
+            [
+                .init(.latent, .fp8, width: 130, group: 64), .init(.ropeKey, .bf16, width: 3),
+                .init(.indexKey, .f32, width: 7),
+            ]
+        ], pageSize: 4)
+
+    /// A cache with random numbers in every entry.
+    private static func store(_ scratch: Scratch, seed: Float) -> CacheStore {
+        let store = CacheStore(format: format, pages: 3)
+        for lane in store.lanes(of: 0) {
+            let (rows, slots) = (scratch.rows(lane.entries, lane.width), scratch.indices(lane.entries))
+            slots.copy((0..<Int32(lane.entries)).map { $0 })
+            for row in 0..<rows.rows {
+                for column in 0..<rows.columns { rows[row, column] = seed * Float(row * 17 + column * 5 % 13 + 1) }
+            }
+            Kernels.best.store(rows, slots: slots, in: lane)
+        }
+        return store
+    }
+
+    /// Everything in a cache, scales too.
+    private static func contents(_ store: CacheStore, _ scratch: Scratch) -> [Int32] {
+        let (slots, rows) = (scratch.indices(12), scratch.rows(12, store.copyColumns(layer: 0)))
+        slots.copy((0..<12).map { Int32($0) })
+        store.copy(slots, layer: 0, into: rows)
+        return rows.integers.elements
+    }
+
+    @Test func `have the same bytes in another cache, and change no others`() {
+        let scratch = Scratch(bytes: 1 << 24)
+        let (one, other) = (Self.store(scratch, seed: 0.3), Self.store(scratch, seed: -1.7))
+        let (before, wanted) = (Self.contents(other, scratch), Self.contents(one, scratch))
+        let slots = scratch.indices(3)
+        slots.copy([7, 0, 11] as [Int32])
+        let columns = one.copyColumns(layer: 0)
+        let rows = scratch.rows(3, columns)
+        one.copy(slots, layer: 0, into: rows)
+        #expect(other.store(rows, layer: 0))
+        let after = Self.contents(other, scratch)
+        for slot in 0..<12 {
+            let part = slot * columns..<(slot + 1) * columns
+            let source = [7, 0, 11].contains(slot) ? wanted : before
+            #expect(after[part] == source[part], "slot \(slot)")
+        }
+        #expect(before != wanted)
+    }
+
+    @Test func `that cannot be right are refused, all of them`() {
+        let scratch = Scratch(bytes: 1 << 24)
+        let (store, other) = (Self.store(scratch, seed: 1), Self.store(scratch, seed: 2))
+        let before = Self.contents(store, scratch)
+        let slots = scratch.indices(2)
+        slots.copy([1, 2] as [Int32])
+        let rows = scratch.rows(2, store.copyColumns(layer: 0))
+        for wrong in [12, -1, Int32.max, .min] {
+            other.copy(slots, layer: 0, into: rows)
+            rows.rows(1..<2).integers[0] = wrong
+            #expect(!store.store(rows, layer: 0))
+        }
+        #expect(!store.store(rows.columns(0..<rows.columns - 1), layer: 0))
+        #expect(Self.contents(store, scratch) == before)
+    }
+}
+
 @Suite struct `A page map` {
     @Test func `leads from a position to the entry of its page`() {
         let scratch = Scratch(bytes: 1 << 16)

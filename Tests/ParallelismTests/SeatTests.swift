@@ -263,7 +263,8 @@ import Testing
             let whole = try seat.gather("gathering", along: .stage, part, counts: counts)
             let senders = matrix.indices.flatMap { Array(repeating: Float($0), count: matrix[$0][0]) }
             #expect(whole.columns(0..<1).elements == senders)
-            _ = try seat.finish(try seat.startSharing(keys, bytesPerRow: 11))
+            _ = try seat.finish(
+                try seat.startSharing(keys, bytesPerRow: 11, copies: { .none }, store: { _ in false }))
             return Self.accounts(seat)
         }
         for (rank, accounts) in found.enumerated() {

@@ -1,7 +1,16 @@
 import Parallelism
+import TestSupport
 import Testing
 
-/// The laws of `TransportLaws`, for every transport and way of waiting.
+extension World: CustomTestStringConvertible {
+    package var testDescription: String { name }
+}
+
+extension TransportLaws.Waiting: CustomTestStringConvertible {
+    package var testDescription: String { rawValue }
+}
+
+/// The laws of `TransportLaws`, for every transport and way of waiting. `transport-laws` runs them over MPI.
 @Suite(.timeLimit(.minutes(3))) struct `Every process group` {
     static let sizes = [1, 2, 3, 5, 8, 16, 32]
     /// Differs from run to run; a failure prints it.
@@ -21,6 +30,12 @@ import Testing
 
     @Test(arguments: World.all, sizes) func `transposes a matrix of row blocks`(world: World, size: Int) throws {
         try check(world, size, TransportLaws.allToAll(Self.seed, rounds: Self.rounds(100, size)))
+    }
+
+    @Test(arguments: World.all, sizes)
+    func `shares what was written with each other process once`(world: World, size: Int) throws {
+        let copies = min(world.processes, size) - 1
+        try check(world, size, TransportLaws.share(Self.seed, rounds: Self.rounds(100, size), copies: copies))
     }
 
     @Test(arguments: World.all, sizes)
@@ -50,14 +65,14 @@ import Testing
 
 /// The laws that need memory in common.
 @Suite(.timeLimit(.minutes(3))) struct `Process groups of one process` {
-    @Test(arguments: World.all, `Every process group`.sizes)
+    @Test(arguments: World.inMemory, `Every process group`.sizes)
     func `order memory by barriers`(world: World, size: Int) throws {
         let law = TransportLaws.barrierOrdersMemory(SharedNumbers(size), rounds: max(20, 2000 / size))
         let problems = try world.run(size, law)
         #expect(problems == [])
     }
 
-    @Test(arguments: World.all, [2, 3, 8])
+    @Test(arguments: World.inMemory, [2, 3, 8])
     func `let a sender wait that is too far ahead`(world: World, size: Int) throws {
         let problems = try world.run(size, TransportLaws.blocks(SentCounts(), parcels: 200))
         #expect(problems == [])

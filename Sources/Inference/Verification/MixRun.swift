@@ -54,10 +54,12 @@ struct MixRun {
     private let pool: RankPool
     private var scheduler: Scheduler
 
-    /// - Parameter stages: what to record.
+    /// - Parameters:
+    ///   - processes: where ranks live, if not all in this one.
+    ///   - stages: what to record.
     init(
         _ model: any Model, _ candidate: VerificationCase, _ mix: BatchMix, _ kernels: Kernels.Level?,
-        recording stages: Set<Stage>
+        processes: Processes?, recording stages: Set<Stage>
     ) throws(GroupFailure) {
         let conditions = candidate.conditions
         var configuration = EngineConfiguration()
@@ -69,7 +71,8 @@ struct MixRun {
         configuration.kernels = kernels
         configuration.pageSize = conditions.pageSize
         configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)
-        let pool = RankPool(model, configuration, recording: stages)
+        configuration.processes = processes?.count ?? 1
+        let pool = RankPool(model, configuration, processes: processes, recording: stages)
         defer { pool.stop() }
         self.pool = pool
         scheduler = Scheduler(configuration: configuration.scheduler(for: model))

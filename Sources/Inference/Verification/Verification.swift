@@ -10,6 +10,7 @@ package final class Verification {
     private let model: any Model
     private let settings: Settings
     private let measure: BatchMix.Measure
+    private let processes: Processes?
     /// What one rank made of each mix, whole prompts at once and nothing in the cache; by what was recorded.
     private var references: [Reference: Transcript] = [:]
     private var detailed: (of: Reference, transcript: Transcript)?
@@ -45,7 +46,11 @@ package final class Verification {
         case different(Difference)
     }
 
-    package init(_ model: any Model, _ measure: BatchMix.Measure, _ settings: Settings = Settings()) {
+    /// - Parameter processes: where ranks live, if not all in this one.
+    package init(
+        _ model: any Model, _ measure: BatchMix.Measure, _ settings: Settings = Settings(), processes: Processes? = nil
+    ) {
+        self.processes = processes
         self.model = model
         self.measure = measure
         self.settings = settings
@@ -136,13 +141,15 @@ package final class Verification {
         conditions.cacheType = reference.cacheType
         let mix = BatchMix(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
         return try MixRun(
-            model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, recording: stages
+            model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, processes: processes,
+            recording: stages
         ).servings[0]
     }
 
     private func run(_ candidate: VerificationCase, recording stages: Set<Stage>) throws(GroupFailure) -> MixRun {
         let reference = Reference(candidate.conditions)
         let mix = BatchMix(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
-        return try MixRun(model, candidate, mix, settings.kernels, recording: stages)
+        return try MixRun(
+            model, candidate, mix, settings.kernels, processes: processes, recording: stages)
     }
 }

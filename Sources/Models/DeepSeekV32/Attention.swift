@@ -38,7 +38,7 @@ struct Attention {
     ) throws(GroupFailure) -> View {
         let compressed = compress(x, seat)
         store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
-        let stored = try seat.startSharing(Sharding.keys, bytesPerRow: step.cache.format.bytesPerToken(layer: layer))
+        let stored = try share(layer: layer, step, seat)
         let index = indexer.map {
             let kept = step.cache.lane(.indexKey, layer: layer).dtype
             return $0.query(x, compressed: compressed, angles.own, keysKeptAs: kept, seat)
@@ -107,6 +107,19 @@ struct Attention {
             seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
             column += lane.width
         }
+    }
+
+    /// Begins to let all ranks of the data group see the keys that were stored.
+    private func share(layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Seat.Crossing {
+        let cache = step.cache
+        return try seat.startSharing(
+            Sharding.keys, bytesPerRow: cache.format.bytesPerToken(layer: layer),
+            copies: {
+                let copies = seat.scratch.rows(step.slots.count, cache.copyColumns(layer: layer))
+                cache.copy(step.slots, layer: layer, into: copies)
+                return copies
+            },
+            store: { cache.store($0, layer: layer) })
     }
 
     /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.

@@ -10,22 +10,43 @@ package final class Alarm: Sendable {
     private struct State {
         var failure: GroupFailure?
         var tallies: [Tally] = []
+        var observers: [@Sendable () -> Void] = []
     }
 
-    package init() {}
+    /// Tells the other processes.
+    private let announce: @Sendable (GroupFailure) -> Void
+
+    package convenience init() { self.init(announce: { _ in }) }
+
+    /// - Parameter announce: called with the first failure, if it is one of this process.
+    init(announce: @escaping @Sendable (GroupFailure) -> Void) { self.announce = announce }
 
     /// The first failure, if there was one.
     package var failure: GroupFailure? { isRaised.load(ordering: .acquiring) ? state.withLock { $0.failure } : nil }
 
     /// Wakes everybody who waits; they throw the first failure that was raised.
-    package func raise(_ failure: GroupFailure) {
-        let tallies = state.withLock { state in
-            if state.failure == nil { state.failure = failure }
+    ///
+    /// - Parameter isNews: whether other processes do not know of it yet.
+    package func raise(_ failure: GroupFailure, isNews: Bool = true) {
+        let (isFirst, tallies, observers) = state.withLock { state in
+            let isFirst = state.failure == nil
+            if isFirst { state.failure = failure }
             // Under the lock: who adds a tally from now on, and so is not woken below, sees it before falling asleep.
             isRaised.store(true, ordering: .sequentiallyConsistent)
-            return state.tallies
+            return (isFirst, state.tallies, isFirst ? state.observers : [])
         }
+        if isFirst, isNews { announce(failure) }
         for tally in tallies { tally.wake() }
+        for observer in observers { observer() }
+    }
+
+    /// `body` is called once, when the alarm has been raised.
+    package func observe(_ body: @escaping @Sendable () -> Void) {
+        let isRaised = state.withLock { state in
+            if state.failure == nil { state.observers.append(body) }
+            return state.failure != nil
+        }
+        if isRaised { body() }
     }
 
     /// Throws once the alarm has been raised.
@@ -54,14 +75,19 @@ final class Tally: Sendable {
         alarm.add(self)
     }
 
-    func advance() {
+    var value: Int { count.load(ordering: .acquiring) }
+
+    /// - Returns: the new number.
+    @discardableResult func advance() -> Int {
         // Sequentially consistent with the sleeper's two steps below: either it sees the new number, or we see it.
         let new = count.add(1, ordering: .sequentiallyConsistent).newValue
         if new % period == 0, sleepers.load(ordering: .sequentiallyConsistent) > 0 { wake() }
+        return new
     }
 
-    func wait(for target: Int) throws(GroupFailure) {
-        for _ in 0..<spins {
+    /// - Parameter spins: where it is not the usual.
+    func wait(for target: Int, spins: Int? = nil) throws(GroupFailure) {
+        for _ in 0..<(spins ?? self.spins) {
             if count.load(ordering: .acquiring) >= target { return }
             Kernels.pause()
         }

@@ -2,36 +2,50 @@ import Foundation
 import Synchronization
 package import Tensors
 
-/// All ranks of a job as threads of this process. Groups are met here by name: whoever gives the same ranks and the
-/// same purpose is in the same group.
-package final class ThreadWorld: Sendable {
-    /// Raised when a rank fails; ends every wait.
-    package let alarm = Alarm()
-    private let spins: Int
-    private let hubs = Mutex<[Key: ThreadHub]>([:])
+/// All ranks of a job as threads of this process.
+package final class ThreadWorld: RankWorld {
+    package let alarm: Alarm
+    let spins: Int
+    private let hubs = HubRegistry<ThreadHub>()
+
+    /// - Parameter ranks: of all groups together; where they outnumber the cores, waiting ones sleep at once.
+    package convenience init(ranks: Int, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
+        self.init(spins: ranks <= cores, alarm: Alarm())
+    }
+
+    /// - Parameters:
+    ///   - spins: whether ranks that wait look for a while before they sleep.
+    ///   - alarm: raised when a rank fails; ends every wait.
+    init(spins: Bool, alarm: Alarm) {
+        self.alarm = alarm
+        // About as long as it takes to fall asleep and to be woken: who waits longer wastes as much again at most, of a
+        // processor that another rank may need.
+        self.spins = spins ? 250 : 0
+    }
+
+    package func group(of rank: Int, among ranks: [Int], purpose: Int) -> any ProcessGroup {
+        guard let place = ranks.firstIndex(of: rank) else { preconditionFailure("rank \(rank) is not in \(ranks)") }
+        let hub = hubs.hub(purpose, ranks) { ThreadHub(size: ranks.count, spins: spins, alarm: alarm) }
+        return ThreadGroup(hub, place: place)
+    }
+}
+
+/// Groups are met by name: whoever gives the same ranks and the same purpose is in the same group.
+final class HubRegistry<Hub: AnyObject & Sendable>: Sendable {
+    private let hubs = Mutex<[Key: Hub]>([:])
 
     private struct Key: Hashable {
         let purpose: Int
         let ranks: [Int]
     }
 
-    /// - Parameter ranks: of all groups together; where they outnumber the cores, waiting ones sleep at once.
-    package init(ranks: Int, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
-        // About as long as it takes to fall asleep and to be woken: who waits longer wastes as much again at most, of a
-        // processor that another rank may need.
-        spins = ranks <= cores ? 250 : 0
-    }
-
-    /// This rank's membership. To be called, and used, by the rank's own thread.
-    package func group(of rank: Int, among ranks: [Int], purpose: Int) -> ThreadGroup {
-        guard let place = ranks.firstIndex(of: rank) else { preconditionFailure("rank \(rank) is not in \(ranks)") }
-        let hub = hubs.withLock { hubs in
+    func hub(_ purpose: Int, _ ranks: [Int], make: () -> Hub) -> Hub {
+        hubs.withLock { hubs in
             let key = Key(purpose: purpose, ranks: ranks)
-            let hub = hubs[key] ?? ThreadHub(size: ranks.count, spins: spins, alarm: alarm)
+            let hub = hubs[key] ?? make()
             hubs[key] = hub
             return hub
         }
-        return ThreadGroup(hub, place: place)
     }
 }
 
@@ -66,6 +80,24 @@ final class Parcel {
 
     init(destinations: Int) { counts = Array(repeating: 0, count: destinations) }
 
+    /// Takes what a member brings to a collective.
+    func pack(_ collective: Collective) {
+        switch collective {
+        case .barrier: break
+        case .allGather(let part, _, _): pack(part)
+        case .allToAll(let parts, let counts, _, _):
+            for member in 0..<counts.count { self.counts[member] = Int(counts[member]) }
+            pack(parts)
+        case .share(let part, store: _): pack(part)
+        }
+    }
+
+    /// The rows for one member.
+    func block(for member: Int) -> View {
+        let first = counts[..<member].reduce(0, +)
+        return rows.rows(first..<first + counts[member])
+    }
+
     func pack(_ source: View) {
         let bytes = source.rows * source.columns * MemoryLayout<Float>.stride
         if bytes > memory.bytes { memory = Buffer(bytes: max(bytes, 2 * memory.bytes)) }
@@ -75,8 +107,15 @@ final class Parcel {
     }
 }
 
-/// A one-way street between two members: a few parcels, filled and emptied in turn.
-final class Link {
+/// A one-way street between two members.
+protocol Street: AnyObject {
+    /// - Parameter number: of the rows that go this way, from 0.
+    func send(_ rows: View, number: Int) throws(GroupFailure)
+    func receive(into rows: View, number: Int) throws(GroupFailure)
+}
+
+/// A street in memory: a few parcels, filled and emptied in turn.
+final class Link: Street {
     private static let depth = 4
     private let parcels = (0..<depth).map { _ in Parcel(destinations: 0) }
     private let filled: Tally
@@ -116,6 +155,7 @@ package final class ThreadGroup: ProcessGroup {
     }
 
     package var size: Int { hub.size }
+    package var spansProcesses: Bool { false }
 
     private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
 
@@ -123,18 +163,9 @@ package final class ThreadGroup: ProcessGroup {
         // First: a collective that failed stays in flight.
         try hub.alarm.check()
         precondition(pending == nil, "a collective of this group is in flight")
-        let own = parcel(of: place)
-        switch collective {
-        case .barrier: break
-        case .allGather(let part, let counts, _):
-            precondition(
-                counts.count == size && counts[place] == part.rows, "\(part.rows) rows were announced otherwise")
-            own.pack(part)
-        case .allToAll(let parts, let counts, _, let receivedCounts):
-            precondition(counts.count == size && receivedCounts.count == size, "a count for each of \(size) members")
-            for member in 0..<size { own.counts[member] = Int(counts[member]) }
-            own.pack(parts)
-        }
+        collective.check(place: place, size: size)
+        // What was written to shared memory is there for all already.
+        if case .share = collective {} else { parcel(of: place).pack(collective) }
         pending = collective
         hub.arrivals.advance()
     }
@@ -143,7 +174,7 @@ package final class ThreadGroup: ProcessGroup {
         guard let collective = pending else { preconditionFailure("no collective of this group is in flight") }
         try hub.arrivals.wait(for: (round + 1) * size)
         switch collective {
-        case .barrier: break
+        case .barrier, .share: break
         case .allGather(_, let counts, let whole): gather(counts, into: whole)
         case .allToAll(_, _, let rows, let counts): collect(into: rows, counts)
         }
@@ -165,12 +196,10 @@ package final class ThreadGroup: ProcessGroup {
     private func collect(into rows: View, _ counts: Indices) {
         var next = 0
         for member in 0..<size {
-            let parcel = parcel(of: member)
-            let first = parcel.counts[..<place].reduce(0, +)
-            let count = parcel.counts[place]
-            rows.rows(next..<next + count).copy(parcel.rows.rows(first..<first + count))
-            counts[member] = Int32(count)
-            next += count
+            let block = parcel(of: member).block(for: place)
+            rows.rows(next..<next + block.rows).copy(block)
+            counts[member] = Int32(block.rows)
+            next += block.rows
         }
     }
 

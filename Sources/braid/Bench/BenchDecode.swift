@@ -62,8 +62,18 @@ struct BenchDecode: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let job = try engineOptions.join()
+        try await job.run({ try engineOptions.load().model }, lead: { try await measure(with: job) })
+    }
+
+    private func measure(with job: Job) async throws {
+        if job.count > 1, !dcpSizes.isEmpty || computedTokens != nil {
+            throw CommandError(
+                "--dcp-sizes and --computed-tokens fill one cache by hand, which \(job.count) processes do not share; "
+                    + "leave them out, or run one process")
+        }
         let setup = try engineOptions.benchSetup(
-            requests: batch.last!, positions: lengths.last! + warmup + steps)
+            job, requests: batch.last!, positions: lengths.last! + warmup + steps)
         let setups = try dcpSizes.isEmpty ? [setup] : dcpSizes.map { try setup.owned(by: $0, engineOptions.parallel) }
         let points = try measure(setups)
         if !output.json { print(heading(setups)) }
@@ -223,6 +233,6 @@ extension RankBench.Setup {
                 (["--dcp-sizes \(ranks):"] + error.problems.map(\.description)).joined(separator: "\n"))
         }
         return RankBench.Setup(
-            name: name, model: model, configuration: configuration, chunk: chunk, kernels: kernels, trace: nil)
+            name: name, model: model, configuration: configuration, chunk: chunk, kernels: kernels, trace: nil, job: job)
     }
 }

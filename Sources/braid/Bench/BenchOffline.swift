@@ -16,10 +16,15 @@ struct BenchOffline: AsyncParsableCommand {
     @OptionGroup(title: "Requests") var bench: ServingBenchOptions
 
     func run() async throws {
+        let job = try engineOptions.join()
+        try await job.run({ try engineOptions.load().model }, lead: { try await measure(with: job) })
+    }
+
+    private func measure(with job: Job) async throws {
         let (directory, model) = try engineOptions.load()
-        let configuration = try engineOptions.engineConfiguration(for: model)
+        let configuration = try engineOptions.engineConfiguration(for: model, job)
         let endOfText = bench.disableIgnoreEos ? Set(directory.generation.endTokens) : []
-        let engine = Engine(model, configuration)
+        let engine = Engine(model, configuration, processes: job.processes)
         defer { engine.stop() }
         let report = try await bench.measure(
             backend: "engine", model: directory.name, vocabularySize: model.vocabularySize

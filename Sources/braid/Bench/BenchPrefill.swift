@@ -35,7 +35,12 @@ struct BenchPrefill: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let setup = try engineOptions.benchSetup(requests: 1, positions: lengths.last!)
+        let job = try engineOptions.join()
+        try await job.run({ try engineOptions.load().model }, lead: { try await measure(with: job) })
+    }
+
+    private func measure(with job: Job) async throws {
+        let setup = try engineOptions.benchSetup(job, requests: 1, positions: lengths.last!)
         try report(Array(try measure(setup).dropFirst(warmup)), setup)
     }
 

@@ -31,7 +31,8 @@ final class RankBench {
         _ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64, computed: Int? = nil,
         sharing cache: CacheStore? = nil
     ) {
-        pool = RankPool(setup.model, setup.configuration, trace: setup.trace, cache: cache)
+        pool = RankPool(
+            setup.model, setup.configuration, processes: setup.job.processes, trace: setup.trace, cache: cache)
         trace = setup.trace
         let parallel = setup.configuration.parallel
         cost = LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
@@ -172,6 +173,7 @@ extension RankBench {
         let chunk: Int
         let kernels: Kernels.Level
         let trace: TraceWriter?
+        let job: Job
     }
 }
 
@@ -179,9 +181,9 @@ extension EngineOptions {
     /// Loads the model for `requests` requests of `positions` positions each.
     ///
     /// - Throws: `CommandError` when the positions are more than the model or `--max-total-tokens` allows.
-    func benchSetup(requests: Int, positions: Int) throws -> RankBench.Setup {
+    func benchSetup(_ job: Job, requests: Int, positions: Int) throws -> RankBench.Setup {
         let (directory, model) = try load()
-        var configuration = try engineConfiguration(for: model)
+        var configuration = try engineConfiguration(for: model, job)
         let context = configuration.contextLength ?? model.contextLength
         guard positions <= context else {
             throw CommandError(
@@ -197,7 +199,7 @@ extension EngineOptions {
         return RankBench.Setup(
             name: directory.name, model: model, configuration: configuration,
             chunk: min(chunk, scheduler.maxRowsPerStep), kernels: kernels ?? Kernels.best.level,
-            trace: try traceWriter(for: configuration))
+            trace: try traceWriter(for: configuration), job: job)
     }
 }
 

@@ -1,8 +1,7 @@
 import Foundation
-import Parallelism
+package import Parallelism
 import Synchronization
-import Tensors
-import TestSupport
+package import Tensors
 
 /// Laws of the way from one member to the next.
 extension TransportLaws {
@@ -10,7 +9,8 @@ extension TransportLaws {
     private static let ahead = 2
 
     /// One parcel goes from the first member to the last; each one checks it and sends one of its own.
-    static func pass(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> [String] {
+    package static func pass(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> [String]
+    {
         let (exchange, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
         var problems: [String] = []
         if group.place > 0 {
@@ -24,7 +24,7 @@ extension TransportLaws {
 
     /// Bursts of parcels: each member sends several before anybody receives one, and they arrive in order. What was sent
     /// may be overwritten at once.
-    static func stages(_ seed: UInt64, rounds: Int) -> Law {
+    package static func stages(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let (group, meeting) = (member.everybody(0), member.everybody(1))
             return try repeated(rounds, seed, member) { draw in
@@ -52,7 +52,7 @@ extension TransportLaws {
 
     /// A member whose receivers are slow comes to wait, and what it sent still arrives in order. What the
     /// last rank was sent is counted in `sent`.
-    static func blocks(_ sent: SentCounts, parcels: Int) -> Law {
+    package static func blocks(_ sent: SentCounts, parcels: Int) -> Law {
         { member in
             let group = member.everybody()
             var problems: [String] = []
@@ -86,8 +86,9 @@ extension TransportLaws {
 }
 
 /// How much was sent to the last rank, for whoever waits for that to end.
-final class SentCounts: Sendable {
+package final class SentCounts: Sendable {
     private let count = Atomic(0)
-    var total: Int { count.load(ordering: .acquiring) }
-    func add() { count.add(1, ordering: .acquiringAndReleasing) }
+    package var total: Int { count.load(ordering: .acquiring) }
+    package init() {}
+    package func add() { count.add(1, ordering: .acquiringAndReleasing) }
 }

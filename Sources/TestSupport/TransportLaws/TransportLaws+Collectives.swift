@@ -1,15 +1,14 @@
 import Foundation
-import Parallelism
-import Tensors
-import TestSupport
+package import Parallelism
+package import Tensors
 
 /// A collective that a member has started: what it waits for, and how the result is checked.
-struct Flight {
-    let group: any ProcessGroup
-    let check: () -> [String]
+package struct Flight {
+    package let group: any ProcessGroup
+    package let check: () -> [String]
 
     /// Ends the collective and says what is wrong with it.
-    func land() throws -> [String] {
+    package func land() throws -> [String] {
         try group.finish()
         return check()
     }
@@ -17,7 +16,8 @@ struct Flight {
 
 extension TransportLaws {
     /// Hands over this member's part of an all-gather; the parts are uneven, and some are empty.
-    static func startAllGather(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> Flight
+    package static func startAllGather(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
+        -> Flight
     {
         let (exchange, counts, columns) = (draw.next(), counts(group.size, &draw), 1 + draw.below(40))
         let part = rows(exchange, group.place, counts[group.place], columns, in: scratch)
@@ -39,7 +39,8 @@ extension TransportLaws {
     }
 
     /// Hands over this member's row blocks of an all-to-all, a random matrix of counts.
-    static func startAllToAll(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> Flight
+    package static func startAllToAll(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
+        -> Flight
     {
         let (exchange, columns, size, place) = (draw.next(), 1 + draw.below(40), group.size, group.place)
         let matrix = (0..<size).map { _ in counts(size, &draw) }
@@ -73,13 +74,15 @@ extension TransportLaws {
         }
     }
 
-    static func startBarrier(_ group: any ProcessGroup) throws -> Flight {
+    package static func startBarrier(_ group: any ProcessGroup) throws -> Flight {
         try group.start(.barrier)
         return Flight(group: group) { [] }
     }
 
     /// Any of the collectives.
-    static func startAny(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> Flight {
+    package static func startAny(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
+        -> Flight
+    {
         switch draw.below(5) {
         case 0: try startBarrier(group)
         case 1, 2: try startAllGather(group, &draw, scratch)
@@ -88,7 +91,7 @@ extension TransportLaws {
     }
 
     /// Many all-gathers back to back, larger and smaller ones in turn.
-    static func allGather(_ seed: UInt64, rounds: Int) -> Law {
+    package static func allGather(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
             return try repeated(rounds, seed, member) { try startAllGather(group, &$0, member.scratch).land() }
@@ -96,7 +99,7 @@ extension TransportLaws {
     }
 
     /// Many all-to-alls back to back.
-    static func allToAll(_ seed: UInt64, rounds: Int) -> Law {
+    package static func allToAll(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
             return try repeated(rounds, seed, member) { try startAllToAll(group, &$0, member.scratch).land() }
@@ -104,7 +107,7 @@ extension TransportLaws {
     }
 
     /// Members are late, each when it likes; between start and finish each one computes in memory of its own.
-    static func workBetween(_ seed: UInt64, rounds: Int) -> Law {
+    package static func workBetween(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
             return try repeated(rounds, seed, member) { draw in
@@ -123,7 +126,7 @@ extension TransportLaws {
 
     /// Collectives of several groups of the same ranks are in flight at once; every rank starts and finishes them in an
     /// order of its own.
-    static func severalGroups(_ seed: UInt64, rounds: Int) -> Law {
+    package static func severalGroups(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let (rank, all) = (member.rank, Array(0..<member.size))
             let memberships = [
@@ -144,7 +147,7 @@ extension TransportLaws {
     }
 
     /// Everything there is, in random order.
-    static func anything(_ seed: UInt64, operations: Int) -> Law {
+    package static func anything(_ seed: UInt64, operations: Int) -> Law {
         { member in
             let groups = [member.everybody(0), member.everybody(1)]
             return try repeated(operations, seed, member) { draw in
@@ -161,7 +164,7 @@ extension TransportLaws {
     }
 
     /// Runs a round so many times with scratch of its own; ends with the first problems.
-    static func repeated(
+    package static func repeated(
         _ rounds: Int, _ seed: UInt64, _ member: Member, _ body: (inout SplitMix64) throws -> [String]
     ) throws -> [String] {
         var draw = SplitMix64(seed: seed)
@@ -176,7 +179,7 @@ extension TransportLaws {
     }
 
     /// Every member brings what it counts and finds the others' counts after each barrier: in `shared`, a number a rank.
-    static func barrierOrdersMemory(_ shared: SharedNumbers, rounds: Int) -> Law {
+    package static func barrierOrdersMemory(_ shared: SharedNumbers, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
             var problems: [String] = []
@@ -194,11 +197,11 @@ extension TransportLaws {
 }
 
 /// Plain memory that threads share; they must take turns.
-final class SharedNumbers: @unchecked Sendable {
+package final class SharedNumbers: @unchecked Sendable {
     private let scratch = Scratch(bytes: 1 << 16)
-    let numbers: Indices
+    package let numbers: Indices
 
-    init(_ count: Int) {
+    package init(_ count: Int) {
         numbers = scratch.indices(count)
         numbers.fill(0)
     }

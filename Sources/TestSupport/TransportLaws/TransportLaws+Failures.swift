@@ -1,20 +1,17 @@
 import Foundation
 import Parallelism
 import Tensors
-import TestSupport
-import Testing
 
 /// Laws of what happens to those who wait when a rank fails.
 extension TransportLaws {
     /// What members do that one of them does not come to.
-    enum Waiting: String, CaseIterable, Sendable, CustomTestStringConvertible {
+    package enum Waiting: String, CaseIterable, Sendable {
         case barrier, allGather, allToAll, receive, send
-        var testDescription: String { rawValue }
     }
 
     /// One member fails while the others wait: they hear of that failure within a second, and everything they begin later
     /// hears of it, whatever else is raised then.
-    static func failure(while waiting: Waiting) -> Law {
+    package static func failure(while waiting: Waiting) -> Law {
         { member in
             let (group, meeting) = (member.everybody(0), member.everybody(1))
             // Rows go from the first to the last: whoever fails is at the end the others wait for.

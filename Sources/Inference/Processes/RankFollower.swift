@@ -1,0 +1,133 @@
+import Foundation
+import KVCache
+package import Models
+package import Parallelism
+import Synchronization
+
+/// A process whose ranks do what the first process of the job decides: it deals the plans itself, runs its ranks, and
+/// sends back what they find.
+package final class RankFollower {
+    private let model: any Model
+    private let processes: Processes
+    private let orders = Orders()
+    private var team: Team?
+
+    /// The ranks of an epoch.
+    private struct Team {
+        let epoch: UInt64
+        let settings: RankSettings
+        let world: ProcessWorld
+        let threads: RankThreads
+    }
+
+    package init(_ model: any Model, _ processes: Processes) {
+        precondition(processes.process > 0, "the first process follows nobody")
+        self.model = model
+        self.processes = processes
+        processes.read(.order) { [orders] message, process in
+            if process == 0 { orders.put(.order(message)) }
+        }
+        processes.onFailure { [orders] in orders.put(.failure($0)) }
+    }
+
+    /// Does what it is told until it is told to leave.
+    ///
+    /// - Throws: `GroupFailure` where a process is lost, or the first one says what cannot be understood.
+    package func run() throws(GroupFailure) {
+        while true {
+            switch orders.take() {
+            case .failure(let failure):
+                endTeam()
+                throw failure
+            case .order(let message):
+                do throws(Wire.Failure) {
+                    guard try obey(Order(message.bodyCopy), epoch: message.epoch) else { return }
+                } catch {
+                    throw GroupFailure(rank: 0, reason: "the first process gave an order with \(error)")
+                }
+            }
+        }
+    }
+
+    /// - Returns: whether to go on.
+    private func obey(_ order: Order, epoch: UInt64) throws(Wire.Failure) -> Bool {
+        switch order {
+        case .start(let settings):
+            endTeam()
+            begin(settings, epoch: epoch)
+        case .step(let plan):
+            guard let team, team.epoch == epoch else { throw Wire.Failure(description: "a step for nobody") }
+            let problem = plan.problem(
+                pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
+                groups: team.settings.parallel.data)
+            if let problem { throw Wire.Failure(description: problem) }
+            team.threads.put(Deal(plan, team.settings.parallel))
+        case .stop:
+            // The next ranks may have been started already.
+            if team?.epoch == epoch { endTeam() }
+        case .leave:
+            endTeam()
+            return false
+        }
+        return true
+    }
+
+    private func begin(_ settings: RankSettings, epoch: UInt64) {
+        let placement = Placement(ranks: settings.parallel.world, processes: processes.count)
+        let world = ProcessWorld(processes, placement, epoch: epoch)
+        let threads = RankThreads(placement.ranks(of: processes.process), alarm: world.alarm)
+        processes.setVitals { Wire.bytes(of: Vitals(epoch, threads.pulses)) }
+        threads.start(model, CacheStore(settings, for: model), settings, in: world) { [processes] report in
+            let sent = SentReport(report: report, at: Meter.now())
+            processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
+        }
+        team = Team(epoch: epoch, settings: settings, world: world, threads: threads)
+    }
+
+    private func endTeam() {
+        processes.setVitals(nil)
+        team?.threads.stop {}
+        team = nil
+    }
+
+    /// What there is to do, from whichever thread.
+    private final class Orders: Sendable {
+        enum Entry {
+            case order(Message)
+            case failure(GroupFailure)
+        }
+
+        private let queue = Mutex<[Entry]>([])
+        private let filled = DispatchSemaphore(value: 0)
+
+        func put(_ entry: Entry) {
+            queue.withLock { $0.append(entry) }
+            filled.signal()
+        }
+
+        func take() -> Entry {
+            filled.wait()
+            return queue.withLock { $0.removeFirst() }
+        }
+    }
+}
+
+extension RankFollower {
+    /// Ends the other processes' following, for the first one.
+    package static func dismiss(_ processes: Processes) {
+        processes.sendToAll(Message(.order, body: Order.leave.bytes))
+    }
+}
+
+extension Vitals {
+    fileprivate init(_ epoch: UInt64, _ pulses: [Pulse]) {
+        let now = Meter.now()
+        self.init(
+            epoch: epoch,
+            ranks: pulses.map { pulse in
+                let moment = pulse.moment
+                return Vital(
+                    age: now - min(moment.since, now), isWaiting: moment.isWaiting, description: moment.description)
+            })
+    }
+}

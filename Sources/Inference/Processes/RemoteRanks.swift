@@ -1,0 +1,98 @@
+import Foundation
+import Parallelism
+import Synchronization
+
+/// The ranks of other processes, as the first process sees them: tells the others what to do, and reads what they
+/// report.
+final class RemoteRanks: Sendable {
+    let world: ProcessWorld
+    /// The ranks of this process.
+    let ranksHere: Range<Int>
+    private let processes: Processes
+    private let placement: Placement
+    private let epoch: UInt64
+    private let settings: RankSettings
+    /// By process, how much this one's clock is ahead, in nanoseconds; with the shortest time a report took.
+    private let clocks: Mutex<[Int64]>
+    /// Steps on their way, by their number: what reports are compared with.
+    private let plans = Mutex<[Int: StepPlan]>([:])
+
+    init(_ settings: RankSettings, _ processes: Processes) {
+        precondition(processes.process == 0, "the first process decides")
+        self.processes = processes
+        self.settings = settings
+        placement = Placement(ranks: settings.parallel.world, processes: processes.count)
+        epoch = processes.nextEpoch()
+        world = ProcessWorld(processes, placement, epoch: epoch)
+        ranksHere = placement.ranks(of: 0)
+        clocks = Mutex(Array(repeating: .max, count: processes.count))
+    }
+
+    /// Starts the ranks elsewhere.
+    ///
+    /// - Parameter deliver: called with what they find.
+    func start(_ deliver: @escaping @Sendable (StepReport) -> Void) {
+        processes.read(.report) { [weak self] message, process in
+            guard let self, message.epoch == epoch else { return }
+            do {
+                deliver(try report(in: message, from: process))
+            } catch {
+                let ranks = placement.ranks(of: process)
+                world.alarm.raise(
+                    GroupFailure(rank: ranks.lowerBound, reason: "process \(process) sent a report with \(error)"))
+            }
+        }
+        order(.start(settings))
+    }
+
+    func put(_ plan: StepPlan) {
+        plans.withLock { $0[plan.number] = plan }
+        order(.step(plan))
+    }
+
+    func stop() { order(.stop) }
+
+    private func order(_ order: Order) { processes.sendToAll(Message(.order, epoch: epoch, body: order.bytes)) }
+
+    private func report(in message: Message, from process: Int) throws(Wire.Failure) -> StepReport {
+        let arrived = Meter.now()
+        var sent = try Wire.value(SentReport.self, in: message.bodyCopy)
+        let plan = plans.withLock { plans in
+            // Ranks report in order.
+            plans = plans.filter { $0.key + 64 > sent.report.step }
+            return plans[sent.report.step]
+        }
+        guard let plan, placement.ranks(of: process).contains(sent.report.rank), sent.report.fits(plan) else {
+            throw Wire.Failure(description: "what its ranks were not asked for")
+        }
+        let ahead = clocks.withLock { clocks in
+            clocks[process] = min(clocks[process], Int64(bitPattern: arrived &- sent.at))
+            return clocks[process]
+        }
+        for index in sent.report.spans.indices { sent.report.spans[index].shift(by: ahead) }
+        return sent.report
+    }
+
+    /// What a rank did when its process last said so.
+    func moment(of rank: Int) -> Pulse.Moment {
+        let process = placement.process(of: rank)
+        let unknown = Pulse.Moment(since: 0, isWaiting: false, description: "in process \(process)")
+        guard let vitals = try? Wire.value(Vitals.self, in: processes.vitals(of: process)), vitals.epoch == epoch else {
+            return unknown
+        }
+        let index = rank - placement.ranks(of: process).lowerBound
+        guard vitals.ranks.indices.contains(index) else { return unknown }
+        let (vital, now) = (vitals.ranks[index], Meter.now())
+        return Pulse.Moment(
+            since: now - min(vital.age, now), isWaiting: vital.isWaiting,
+            description: "\(vital.description) (process \(process))")
+    }
+}
+
+extension TraceSpan {
+    /// Brings times of another process's clock to this one's.
+    fileprivate mutating func shift(by nanoseconds: Int64) {
+        begin = begin &+ UInt64(bitPattern: nanoseconds)
+        end = max(begin, end &+ UInt64(bitPattern: nanoseconds))
+    }
+}

@@ -1,0 +1,129 @@
+extension StepPlan: Wired {
+    package static var blank: StepPlan { StepPlan(number: 0, chunks: []) }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&number)
+        try wire.pass(&chunks)
+    }
+
+    /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
+    ///
+    /// - Parameters:
+    ///   - pages: of the cache.
+    ///   - groups: data groups.
+    func problem(pages: Int, pageSize: Int, vocabularySize: Int, groups: Int) -> String? {
+        for chunk in chunks {
+            let (end, isOver) = chunk.start.addingReportingOverflow(chunk.tokens.count)
+            if chunk.tokens.isEmpty || chunk.start < 0 || isOver || end > pages * pageSize {
+                return "request \(chunk.request) has rows \(chunk.start)..<\(end)"
+            }
+            if chunk.pages.count < (end + pageSize - 1) / pageSize
+                || !chunk.pages.allSatisfy({ (0..<pages).contains(Int($0)) })
+            {
+                return "request \(chunk.request) has pages that are not in the cache"
+            }
+            if !(0..<groups).contains(chunk.group) { return "there is no data group \(chunk.group)" }
+            let sample = chunk.sample
+            let tokens = [
+                chunk.tokens, chunk.score.map(\.target), sample?.generated ?? [], sample?.prompt ?? [],
+                Array(sample?.parameters.stopTokens ?? []), Array(sample?.parameters.logitBias.keys ?? [:].keys),
+                chunk.speculation?.next.map { [$0] } ?? [],
+            ]
+            if !tokens.joined().allSatisfy({ (0..<vocabularySize).contains(Int($0)) }) {
+                return "request \(chunk.request) has tokens that are not in the vocabulary"
+            }
+            if let speculation = chunk.speculation,
+                !(0..<chunk.tokens.count).contains(speculation.guessed) || speculation.ahead < 0
+            {
+                return "request \(chunk.request) has \(speculation.guessed) guesses and wants \(speculation.ahead)"
+            }
+            let rows = chunk.score.map(\.row)
+            if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
+                return "request \(chunk.request) scores rows that it has not"
+            }
+            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) || sample?.position ?? 0 < 0 {
+                return "request \(chunk.request) wants \(chunk.topLogProbs ?? 0) alternatives"
+            }
+        }
+        return nil
+    }
+}
+
+extension StepPlan.Chunk: Wired {
+    package static var blank: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&request)
+        try wire.pass(&group)
+        try wire.pass(&tokens)
+        try wire.pass(&start)
+        try wire.pass(&pages)
+        try wire.pass(&sample)
+        try wire.pass(&speculation)
+        try wire.pass(&score)
+        try wire.pass(&topLogProbs)
+    }
+}
+
+extension StepPlan.Chunk.Speculation: Wired {
+    package static var blank: Self { Self() }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&guessed)
+        try wire.pass(&next)
+        try wire.pass(&ahead)
+    }
+}
+
+extension StepPlan.ScoreRow: Wired {
+    package static var blank: StepPlan.ScoreRow { StepPlan.ScoreRow(row: 0, target: 0) }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&row)
+        try wire.pass(&target)
+    }
+}
+
+extension StepPlan.Sample: Wired {
+    package static var blank: StepPlan.Sample { StepPlan.Sample(parameters: SamplingParameters(), position: 0) }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&parameters)
+        try wire.pass(&position)
+        try wire.pass(&generated)
+        try wire.pass(&prompt)
+        try wire.pass(&unstoppable)
+    }
+}
+
+extension SamplingParameters: Wired {
+    package static var blank: SamplingParameters { SamplingParameters() }
+
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&temperature)
+        try wire.pass(&topP)
+        try wire.pass(&topK)
+        try wire.pass(&minP)
+        try wire.pass(&frequencyPenalty)
+        try wire.pass(&presencePenalty)
+        try wire.pass(&repetitionPenalty)
+        var (biased, biases) = (logitBias.keys.sorted(), [Float]())
+        biases = biased.map { logitBias[$0]! }
+        try wire.pass(&biased)
+        try wire.pass(&biases)
+        guard biased.count == biases.count else { throw Wire.Failure(description: "a bias for each token") }
+        logitBias = Dictionary(zip(biased, biases)) { $1 }
+        try wire.pass(&seed)
+        try wire.pass(&maxNewTokens)
+        try wire.pass(&minNewTokens)
+        try wire.pass(&stopTokens)
+    }
+}
+
+extension Wire {
+    fileprivate mutating func pass(_ tokens: inout Set<Int32>) throws(Failure) {
+        var sorted = tokens.sorted()
+        try pass(&sorted)
+        tokens = Set(sorted)
+    }
+}

@@ -1,0 +1,201 @@
+/// Values as bytes, for other processes: fields one after the other, little-endian, without names.
+///
+/// A type says its fields once, in `pass`, for both directions. Reading checks every length against the bytes that are
+/// there, so whatever bytes come, what they cost is bounded by their number; whether the values make sense is for the
+/// type's user to check. Both sides have the same build (`Handshake`), and the form's version stands in front.
+package struct Wire {
+    package private(set) var bytes: [UInt8]
+    private var next = 0
+    private let isReading: Bool
+
+    /// What cannot be read.
+    package struct Failure: Error, Equatable, CustomStringConvertible {
+        package let description: String
+    }
+
+    private init(bytes: [UInt8], isReading: Bool) {
+        self.bytes = bytes
+        self.isReading = isReading
+    }
+
+    /// Changes with every type that passes.
+    private static let version: UInt8 = 1
+
+    package static func bytes(of value: some Wired) -> [UInt8] {
+        var wire = Wire(bytes: [version], isReading: false)
+        var value = value
+        do {
+            try value.pass(&wire)
+        } catch {
+            preconditionFailure("writing does not fail")
+        }
+        return wire.bytes
+    }
+
+    /// - Throws: where the bytes are not those of one value, all of them.
+    package static func value<Value: Wired>(_ type: Value.Type = Value.self, in bytes: [UInt8]) throws(Failure) -> Value
+    {
+        guard bytes.first == version else { throw Failure(description: "the form of another version") }
+        var wire = Wire(bytes: bytes, isReading: true)
+        wire.next = 1
+        var value = Value.blank
+        try value.pass(&wire)
+        guard wire.next == bytes.count else { throw Failure(description: "\(bytes.count - wire.next) bytes too many") }
+        return value
+    }
+
+    // MARK: - Fields
+
+    package mutating func pass(_ value: inout UInt64) throws(Failure) {
+        guard isReading else { return append(value) }
+        value = try take()
+    }
+
+    package mutating func pass(_ value: inout Int) throws(Failure) {
+        guard isReading else { return append(Int64(value)) }
+        value = Int(try take(Int64.self))
+    }
+
+    package mutating func pass(_ value: inout Int32) throws(Failure) {
+        guard isReading else { return append(value) }
+        value = try take()
+    }
+
+    package mutating func pass(_ value: inout Float) throws(Failure) {
+        guard isReading else { return append(value.bitPattern) }
+        value = Float(bitPattern: try take())
+    }
+
+    package mutating func pass(_ value: inout Double) throws(Failure) {
+        guard isReading else { return append(value.bitPattern) }
+        value = Double(bitPattern: try take())
+    }
+
+    package mutating func pass(_ value: inout Bool) throws(Failure) {
+        guard isReading else { return append(UInt8(value ? 1 : 0)) }
+        let byte = try take(UInt8.self)
+        guard byte <= 1 else { throw Failure(description: "\(byte) is no truth value") }
+        value = byte == 1
+    }
+
+    package mutating func pass(_ value: inout String) throws(Failure) {
+        guard isReading else {
+            append(UInt32(value.utf8.count))
+            return bytes.append(contentsOf: value.utf8)
+        }
+        let count = try count(bytesEach: 1)
+        value = String(decoding: bytes[next..<next + count], as: UTF8.self)
+        next += count
+    }
+
+    package mutating func pass(_ values: inout [Int32]) throws(Failure) {
+        guard isReading else {
+            append(UInt32(values.count))
+            return unsafe values.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
+        }
+        values = try words()
+    }
+
+    package mutating func pass(_ values: inout [Float]) throws(Failure) {
+        guard isReading else {
+            append(UInt32(values.count))
+            return unsafe values.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
+        }
+        values = try words().map { Float(bitPattern: UInt32(bitPattern: $0)) }
+    }
+
+    package mutating func pass<Value: Wired>(_ value: inout Value) throws(Failure) { try value.pass(&self) }
+
+    package mutating func pass<Value: Wired>(_ value: inout Value?) throws(Failure) {
+        var isThere = value != nil
+        try pass(&isThere)
+        guard isThere else {
+            value = nil
+            return
+        }
+        var some = value ?? .blank
+        try some.pass(&self)
+        value = some
+    }
+
+    package mutating func pass<Value: Wired>(_ values: inout [Value]) throws(Failure) {
+        guard isReading else {
+            append(UInt32(values.count))
+            for index in values.indices { try values[index].pass(&self) }
+            return
+        }
+        // Every value has a byte at least.
+        let count = try count(bytesEach: 1)
+        values = []
+        for _ in 0..<count {
+            var value = Value.blank
+            try value.pass(&self)
+            values.append(value)
+        }
+    }
+
+    /// One of several, by its name.
+    package mutating func pass<Value: RawRepresentable<String>>(_ value: inout Value) throws(Failure) {
+        var name = value.rawValue
+        try pass(&name)
+        guard let known = Value(rawValue: name) else { throw Failure(description: "'\(name)' is no \(Value.self)") }
+        value = known
+    }
+
+    // MARK: - Bytes
+
+    private mutating func append(_ value: some FixedWidthInteger) {
+        unsafe withUnsafeBytes(of: value.littleEndian) { unsafe bytes.append(contentsOf: $0) }
+    }
+
+    private mutating func take<Value: FixedWidthInteger>(_: Value.Type = Value.self) throws(Failure) -> Value {
+        let size = MemoryLayout<Value>.size
+        guard bytes.count - next >= size else { throw Failure(description: "the bytes end in the middle of a value") }
+        defer { next += size }
+        return bytes[next..<next + size].reversed().reduce(0) { $0 << 8 | Value($1) }
+    }
+
+    private mutating func count(bytesEach size: Int) throws(Failure) -> Int {
+        let count = Int(try take(UInt32.self))
+        guard count <= (bytes.count - next) / size else {
+            throw Failure(description: "\(count) values are announced in \(bytes.count - next) bytes")
+        }
+        return count
+    }
+
+    private mutating func words() throws(Failure) -> [Int32] {
+        let count = try count(bytesEach: 4)
+        defer { next += 4 * count }
+        return unsafe bytes[next..<next + 4 * count].withUnsafeBytes { source in
+            (0..<count).map { unsafe source.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self) }
+        }
+    }
+}
+
+/// A value that can go to another process.
+package protocol Wired {
+    /// What reading begins with.
+    static var blank: Self { get }
+    /// Passes every field, always in the same order.
+    mutating func pass(_ wire: inout Wire) throws(Wire.Failure)
+}
+
+extension Int32: Wired {
+    package static var blank: Int32 { 0 }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}
+
+extension Int: Wired {
+    package static var blank: Int { 0 }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}
+
+extension Float: Wired {
+    package static var blank: Float { 0 }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}
+
+extension String: Wired {
+    package static var blank: String { "" }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}

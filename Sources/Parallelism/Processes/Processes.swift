@@ -1,0 +1,269 @@
+import Foundation
+import Synchronization
+
+/// The processes of a job, as one of them sees the others: routes what comes, and notices who does not live any more.
+///
+/// A process that is lost ends the job: `failure` says which it was, every alarm of this process is raised in its name,
+/// and `onFailure` is told.
+package final class Processes: Sendable {
+    package let process: Int
+    package let count: Int
+    private let courier: any Courier
+    private let cores: Int
+    private let state: Mutex<State>
+
+    private struct State {
+        var exchanges: [UInt64: Exchange] = [:]
+        /// Epochs before are over; what still comes for them is dropped.
+        var firstEpoch: UInt64 = 0
+        var lastEpoch: UInt64 = 0
+        var placement: Placement?
+        var readers: [Message.Kind: @Sendable (Message, Int) -> Void] = [:]
+        /// Messages that came before anybody wanted to read them.
+        var unread: [(message: Message, process: Int)] = []
+        var peers: [Peer]
+        var failure: GroupFailure?
+        var hasLostFirst = false
+        var isEnding = false
+        var onFailure: (@Sendable (GroupFailure) -> Void)?
+        /// What this process says of itself with each heartbeat.
+        var vitals: (@Sendable () -> [UInt8])?
+        /// Nanoseconds after which a silent process is lost.
+        var patience: UInt64
+        var lastBeat: UInt64 = 0
+        var lastLook: UInt64 = 0
+    }
+
+    private struct Peer {
+        var name: String
+        var heard = Meter.now()
+        var vitals: [UInt8] = []
+        /// Its number for the system, where it runs on this host.
+        var pid: Int32?
+    }
+
+    /// - Parameters:
+    ///   - patience: seconds after which a silent process is lost.
+    ///   - cores: where ranks outnumber them, waiting ones sleep at once.
+    package init(
+        _ courier: any Courier, patience: Double = 30, cores: Int = ProcessInfo.processInfo.activeProcessorCount
+    ) {
+        self.courier = courier
+        process = courier.process
+        count = courier.processes
+        self.cores = cores
+        state = Mutex(
+            State(
+                peers: (0..<courier.processes).map { Peer(name: "process \($0)") }, patience: UInt64(patience * 1e9)))
+        courier.start(
+            receive: { [weak self] in self?.receive($0, from: $1) }, look: { [weak self] in self?.look() },
+            lose: { [weak self] reason in
+                guard let self else { return }
+                lose(GroupFailure(rank: firstRank(of: process), reason: "process \(process): \(reason)"))
+            })
+    }
+
+    private var others: [Int] { (0..<count).filter { $0 != process } }
+
+    // MARK: - What travels
+
+    /// Sends a message of a kind that has a reader.
+    package func send(_ message: Message, to process: Int) { courier.send(message, to: process) }
+
+    package func sendToAll(_ message: Message) { for other in others { courier.send(message, to: other) } }
+
+    /// From now on `reader` gets the messages of a kind, those that came already first. It is called on the thread that
+    /// carries messages, and must not wait.
+    package func read(_ kind: Message.Kind, _ reader: @escaping @Sendable (Message, Int) -> Void) {
+        state.withLock { state in
+            for (message, process) in state.unread where message.kind == kind { reader(message, process) }
+            state.unread.removeAll { $0.message.kind == kind }
+            state.readers[kind] = reader
+        }
+    }
+
+    func beginWait() { courier.beginWait() }
+    func endWait() { courier.endWait() }
+
+    /// Where the messages for the ranks of an epoch arrive; those of earlier ones are over.
+    func open(_ epoch: UInt64, _ placement: Placement) -> Exchange {
+        let (exchange, failure) = state.withLock { state -> (Exchange, GroupFailure?) in
+            precondition(epoch >= state.firstEpoch, "epoch \(epoch) is over")
+            state.firstEpoch = epoch
+            state.placement = placement
+            state.exchanges = state.exchanges.filter { $0.key >= epoch }
+            return (takeExchange(epoch, &state), state.failure)
+        }
+        if let failure { exchange.alarm.raise(failure) }
+        courier.setPolls(hasSpareCores(placement, threads: 1))
+        return exchange
+    }
+
+    /// Whether this host's processes with all their ranks, and so many threads more in each, have a core each.
+    func hasSpareCores(_ placement: Placement, threads: Int = 0) -> Bool {
+        courier.processesHere * (placement.ranks(of: process).count + threads) <= cores
+    }
+
+    /// An epoch that was not given before. For the process that tells the others.
+    package func nextEpoch() -> UInt64 {
+        state.withLock { state in
+            state.lastEpoch += 1
+            return state.lastEpoch
+        }
+    }
+
+    private func takeExchange(_ epoch: UInt64, _ state: inout State) -> Exchange {
+        if let exchange = state.exchanges[epoch] { return exchange }
+        let exchange = Exchange(epoch: epoch) { [weak self] failure in
+            self?.sendToAll(Self.alarm(failure, epoch: epoch))
+        }
+        state.exchanges[epoch] = exchange
+        return exchange
+    }
+
+    private func receive(_ message: Message, from process: Int) {
+        let reader = state.withLock { state -> (@Sendable (Message, Int) -> Void)? in
+            state.peers[process].heard = Meter.now()
+            switch message.kind {
+            case .heartbeat: state.peers[process].vitals = message.bodyCopy
+            case .rows, .alarm: break
+            default:
+                if let reader = state.readers[message.kind] { return reader }
+                state.unread.append((message, process))
+            }
+            return nil
+        }
+        reader?(message, process)
+        guard message.kind == .rows || message.kind == .alarm else { return }
+        let exchange = state.withLock { state -> Exchange? in
+            message.epoch < state.firstEpoch ? nil : takeExchange(message.epoch, &state)
+        }
+        guard let exchange else { return }
+        if message.kind == .alarm {
+            exchange.alarm.raise(Self.failure(of: message), isNews: false)
+        } else if !exchange.mailbox(message.channel, from: process).put(message) {
+            exchange.alarm.raise(
+                GroupFailure(rank: firstRank(of: process), reason: "process \(process) sent rows out of order"))
+        }
+    }
+
+    private static func alarm(_ failure: GroupFailure, epoch: UInt64) -> Message {
+        let rank = UInt64(failure.rank)
+        let bytes = (0..<8).map { UInt8(truncatingIfNeeded: rank >> (8 * UInt64($0))) }
+        return Message(.alarm, epoch: epoch, body: bytes + Array(failure.reason.utf8))
+    }
+
+    private static func failure(of message: Message) -> GroupFailure {
+        let body = message.bodyCopy
+        let rank = body.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        let reason = String(decoding: body.dropFirst(8).prefix(10_000), as: UTF8.self)
+        return GroupFailure(rank: Int(truncatingIfNeeded: rank), reason: reason)
+    }
+
+    // MARK: - Who lives
+
+    /// What is known of the processes once they have told each other about themselves.
+    ///
+    /// - Parameters:
+    ///   - names: such as `process 2 on host b`, for messages.
+    ///   - pids: of the processes on this host; `nil` elsewhere.
+    package func know(names: [String], pids: [Int32?]) {
+        state.withLock { state in
+            for index in state.peers.indices {
+                state.peers[index].name = names[index]
+                state.peers[index].pid = pids[index]
+            }
+        }
+    }
+
+    /// The job is being ended from outside, maybe because a process was lost: one that is silent now is the one.
+    package func suspect() {
+        state.withLock { state in
+            state.patience = min(state.patience, Self.patienceAtTheEnd)
+            state.isEnding = true
+        }
+    }
+
+    /// Nanoseconds from one heartbeat to the next, at most. The patience at the end is what mpirun leaves to processes
+    /// that it ends, less what it takes to answer.
+    private static let beat: UInt64 = 200_000_000
+    private static let patienceAtTheEnd: UInt64 = 800_000_000
+
+    /// What a heartbeat says beyond that this process lives. Called often, on the thread that carries messages.
+    package func setVitals(_ vitals: (@Sendable () -> [UInt8])?) { state.withLock { $0.vitals = vitals } }
+
+    /// What a process said with its last heartbeat.
+    package func vitals(of process: Int) -> [UInt8] { state.withLock { $0.peers[process].vitals } }
+
+    /// The loss of a process, or of the way to it, that ended the job.
+    package var failure: GroupFailure? { state.withLock { $0.failure } }
+
+    /// Whether it was the first process.
+    package var hasLostFirst: Bool { state.withLock { $0.hasLostFirst } }
+
+    /// `body` is called once, with the loss that ends the job; the last body that was given.
+    package func onFailure(_ body: @escaping @Sendable (GroupFailure) -> Void) {
+        let failure = state.withLock { state in
+            state.onFailure = body
+            return state.failure
+        }
+        if let failure { body(failure) }
+    }
+
+    private func firstRank(of process: Int) -> Int {
+        let placement = state.withLock { $0.placement }
+        return placement.map { min($0.ranks(of: process).lowerBound, $0.ranks - 1) } ?? process
+    }
+
+    private func look() {
+        let now = Meter.now()
+        let (isDue, vitals, lost) = state.withLock { state -> (Bool, (@Sendable () -> [UInt8])?, (Int, String)?) in
+            guard now >= state.lastLook + 50_000_000 else { return (false, nil, nil) }
+            // If this process itself was stopped meanwhile, it says nothing about the others.
+            let pause = state.lastLook == 0 ? 0 : now - state.lastLook
+            if pause > state.patience / 4 { for index in state.peers.indices { state.peers[index].heard += pause } }
+            state.lastLook = now
+            let isDue = now >= state.lastBeat + min(Self.beat, state.patience / 5)
+            if isDue { state.lastBeat = now }
+            return (isDue, state.vitals, state.failure == nil ? silent(at: now, state) : nil)
+        }
+        if isDue { sendToAll(Message(.heartbeat, body: vitals?() ?? [])) }
+        guard let (peer, reason) = lost else { return }
+        if peer == 0 { state.withLock { $0.hasLostFirst = true } }
+        lose(GroupFailure(rank: firstRank(of: peer), reason: reason))
+    }
+
+    /// A process that is gone or has not been heard from for too long, and what to say of it.
+    private func silent(at now: UInt64, _ state: State) -> (Int, String)? {
+        for other in others {
+            let peer = state.peers[other]
+            if let pid = peer.pid, kill(pid, 0) != 0, errno == ESRCH {
+                return (other, "\(peer.name) has ended (it was pid \(pid))")
+            }
+            if now > peer.heard + state.patience {
+                let seconds = String(format: "%g", Double(state.patience) * 1e-9)
+                let why = state.isEnding ? "while the job is being ended" : "(--watchdog-timeout)"
+                return (other, "\(peer.name) has not been heard from for \(seconds) s \(why)")
+            }
+        }
+        return nil
+    }
+
+    private func lose(_ failure: GroupFailure) {
+        let (exchanges, onFailure) = state.withLock { state in
+            let isFirst = state.failure == nil
+            state.failure = state.failure ?? failure
+            return (Array(state.exchanges.values), isFirst ? state.onFailure : nil)
+        }
+        for exchange in exchanges { exchange.alarm.raise(failure) }
+        onFailure?(failure)
+    }
+
+    // MARK: - The end
+
+    /// Leaves the job in order; all processes must come here.
+    package func leave() { courier.leave() }
+
+    /// Ends all processes of the job.
+    package func endJob(status: Int32) { courier.endJob(status: status) }
+}

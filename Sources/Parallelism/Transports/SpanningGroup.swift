@@ -1,0 +1,339 @@
+package import Tensors
+
+/// What the members of a group that live in this process share, where others live elsewhere.
+///
+/// Members here put their rows into parcels as threads do. The last of them to come sends one message to each other
+/// process: all rows from here that somebody there wants, once. Everybody waits for one message from each other process
+/// and takes rows out of parcels and messages. Between any two processes a collective is one message each way.
+final class SpanningHub: @unchecked Sendable {
+    let size: Int
+    let alarm: Alarm
+    /// By place: where to find that member.
+    let sources: [Source]
+    /// Places of the members of this process.
+    let here: [Int]
+    let peers: [Peer]
+    let parcels: [[Parcel]]
+    /// Arrivals of the members here at all collectives so far, and at the end of those that store what came.
+    let arrivals: Tally
+    let stored: Tally
+    /// By place, to the next one; `nil` where both live elsewhere.
+    let links: [(any Street)?]
+    let processes: Processes
+    let spins: Int
+    private let channel: Channel
+    private let epoch: UInt64
+
+    enum Source {
+        case here
+        /// The peer, and which of its members.
+        case peer(Int, Int)
+    }
+
+    /// Another process with members of the group.
+    struct Peer {
+        let process: Int
+        /// Of its members, ascending.
+        let places: [Int]
+        let mailbox: Mailbox
+    }
+
+    /// - Parameter owners: by place the process a member lives in.
+    init(owners: [Int], _ channel: Channel, _ processes: Processes, _ exchange: Exchange, spins: Int) {
+        size = owners.count
+        alarm = exchange.alarm
+        self.processes = processes
+        self.spins = spins
+        self.channel = channel
+        epoch = exchange.epoch
+        let own = processes.process
+        here = owners.indices.filter { owners[$0] == own }
+        let peers = Set(owners).subtracting([own]).sorted().map { process in
+            Peer(
+                process: process, places: owners.indices.filter { owners[$0] == process },
+                mailbox: exchange.mailbox(channel.number, from: process))
+        }
+        self.peers = peers
+        sources = owners.enumerated().map { place, process in
+            guard let peer = peers.firstIndex(where: { $0.process == process }) else { return .here }
+            return .peer(peer, peers[peer].places.firstIndex(of: place)!)
+        }
+        parcels = owners.map { process in
+            process == own ? [Parcel(destinations: owners.count), Parcel(destinations: owners.count)] : []
+        }
+        arrivals = Tally(period: here.count, spins: spins, alarm: exchange.alarm)
+        stored = Tally(period: here.count, spins: spins, alarm: exchange.alarm)
+        links = owners.indices.dropLast().map { place in
+            let (from, to) = (owners[place], owners[place + 1])
+            if from == own, to == own { return Link(spins: spins, alarm: exchange.alarm) }
+            guard from == own || to == own else { return nil }
+            return ProcessLink(
+                to: from == own ? to : from, channel.link(from: place, isBack: false),
+                back: channel.link(from: place, isBack: true), processes, exchange, spins: spins)
+        }
+    }
+
+    /// Sends what the members here have brought to a collective. Called by the last of them, before it goes on.
+    func dispatch(_ collective: Collective, round: Int) {
+        for peer in peers {
+            let bundle: Bundle
+            switch collective {
+            case .barrier: bundle = Bundle([], columns: 0)
+            case .allGather, .share:
+                bundle = Bundle(here.map { parcels[$0][round & 1].rows }, columns: columns(round))
+            case .allToAll:
+                let blocks = here.flatMap { member in
+                    peer.places.map { parcels[member][round & 1].block(for: $0) }
+                }
+                bundle = Bundle(blocks, columns: columns(round))
+            }
+            processes.send(
+                bundle.message(epoch: epoch, channel: channel.number, number: round), to: peer.process)
+        }
+    }
+
+    /// Members that bring no rows may not know how wide the others' are.
+    private func columns(_ round: Int) -> Int {
+        here.map { parcels[$0][round & 1].rows }.first { $0.rows > 0 }?.columns ?? 0
+    }
+}
+
+/// Blocks of equally wide rows, as a message carries them: their counts, then the rows, one after the other.
+struct Bundle {
+    private let blocks: [View]
+    private let columns: Int
+
+    init(_ blocks: [View], columns: Int) {
+        self.blocks = blocks
+        self.columns = columns
+    }
+
+    func message(epoch: UInt64, channel: UInt64, number: Int) -> Message {
+        let rows = blocks.reduce(0) { $0 + $1.rows }
+        let words = 2 + blocks.count + rows * columns
+        let message = Message(.rows, epoch: epoch, channel: channel, number: number, bodyBytes: 4 * words)
+        let head = unsafe Indices(message.body.assumingMemoryBound(to: Int32.self), count: 2 + blocks.count)
+        head[0] = Int32(blocks.count)
+        head[1] = Int32(columns)
+        for (index, block) in blocks.enumerated() { head[2 + index] = Int32(block.rows) }
+        let start = unsafe (message.body + 4 * (2 + blocks.count)).assumingMemoryBound(to: Float.self)
+        let packed = unsafe View(start, rows: rows, columns: columns)
+        var next = 0
+        for block in blocks where block.rows > 0 {
+            packed.rows(next..<next + block.rows).copy(block)
+            next += block.rows
+        }
+        return message
+    }
+}
+
+/// A bundle that came: checked, as everything that comes from outside.
+struct ArrivedBundle {
+    let counts: Indices
+    let columns: Int
+    private let rows: View
+    private let message: Message
+
+    /// - Returns: `nil` where the message does not hold what it claims, or not so many blocks.
+    init?(_ message: Message, blocks: Int) {
+        let words = message.bodyBytes / 4
+        guard words >= 2 + blocks else { return nil }
+        let integers = unsafe Indices(message.body.assumingMemoryBound(to: Int32.self), count: words)
+        let counts = integers[2..<2 + blocks]
+        guard integers[0] == Int32(blocks), integers[1] >= 0, (0..<blocks).allSatisfy({ counts[$0] >= 0 }) else {
+            return nil
+        }
+        let total = (0..<blocks).reduce(0) { $0 + Int(counts[$1]) }
+        columns = Int(integers[1])
+        guard total.multipliedReportingOverflow(by: columns) == (words - 2 - blocks, false) else { return nil }
+        self.counts = counts
+        self.message = message
+        let start = unsafe (message.body + 4 * (2 + blocks)).assumingMemoryBound(to: Float.self)
+        rows = unsafe View(start, rows: total, columns: columns)
+    }
+
+    var all: View { rows }
+
+    func block(_ index: Int) -> View {
+        let first = (0..<index).reduce(0) { $0 + Int(counts[$1]) }
+        return rows.rows(first..<first + Int(counts[index]))
+    }
+}
+
+/// One rank's membership in a group whose members live in several processes.
+package final class SpanningGroup: ProcessGroup {
+    package let place: Int
+    private let hub: SpanningHub
+    /// Collectives this member has finished, and those of them that stored what came.
+    private var round = 0
+    private var shares = 0
+    private var pending: Collective?
+    private var sent = 0
+    private var received = 0
+
+    init(_ hub: SpanningHub, place: Int) {
+        self.hub = hub
+        self.place = place
+    }
+
+    package var size: Int { hub.size }
+    package var spansProcesses: Bool { true }
+
+    private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
+
+    package func start(_ collective: Collective) throws(GroupFailure) {
+        try hub.alarm.check()
+        precondition(pending == nil, "a collective of this group is in flight")
+        collective.check(place: place, size: size)
+        parcel(of: place).pack(collective)
+        pending = collective
+        if hub.arrivals.advance() % hub.here.count == 0 { hub.dispatch(collective, round: round) }
+    }
+
+    package func finish() throws(GroupFailure) {
+        guard let collective = pending else { preconditionFailure("no collective of this group is in flight") }
+        try hub.arrivals.wait(for: (round + 1) * hub.here.count)
+        let messages = try messages()
+        switch collective {
+        case .barrier: break
+        case .allGather(_, let counts, let whole):
+            try gather(try bundles(messages) { $0.places.count }, counts, into: whole)
+        case .allToAll(_, _, let rows, let counts):
+            try collect(try bundles(messages) { $0.places.count * hub.here.count }, into: rows, counts)
+        case .share(_, let store): try share(try bundles(messages) { $0.places.count }, store)
+        }
+        pending = nil
+        round += 1
+    }
+
+    /// This round's message of each other process.
+    private func messages() throws(GroupFailure) -> [Message] {
+        let isWaiting = hub.peers.contains { !$0.mailbox.has(round) }
+        if isWaiting { hub.processes.beginWait() }
+        defer { if isWaiting { hub.processes.endWait() } }
+        var messages: [Message] = []
+        for peer in hub.peers { messages.append(try peer.mailbox.message(round, spins: hub.spins)) }
+        return messages
+    }
+
+    private func bundles(
+        _ messages: [Message], blocks: (SpanningHub.Peer) -> Int
+    ) throws(GroupFailure) -> [ArrivedBundle] {
+        var bundles: [ArrivedBundle] = []
+        for (peer, message) in zip(hub.peers, messages) {
+            guard let bundle = ArrivedBundle(message, blocks: blocks(peer)) else { throw unexpected(peer) }
+            bundles.append(bundle)
+        }
+        return bundles
+    }
+
+    private func unexpected(_ peer: SpanningHub.Peer) -> GroupFailure {
+        GroupFailure(
+            rank: peer.places[0], reason: "process \(peer.process) sent rows of another number or shape than announced")
+    }
+
+    private func gather(_ bundles: [ArrivedBundle], _ counts: Indices, into whole: View) throws(GroupFailure) {
+        var next = 0
+        for (member, source) in hub.sources.enumerated() {
+            let (part, peer): (View, SpanningHub.Peer?) =
+                switch source {
+                case .here: (parcel(of: member).rows, nil)
+                case .peer(let peer, let index): (bundles[peer].block(index), hub.peers[peer])
+                }
+            let isRight = part.rows == counts[member] && (part.rows == 0 || part.columns == whole.columns)
+            if let peer, !isRight { throw unexpected(peer) }
+            precondition(isRight, "member \(member) has \(part.rows) rows, not \(counts[member])")
+            if part.rows > 0 { whole.rows(next..<next + part.rows).copy(part) }
+            next += part.rows
+        }
+        precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
+    }
+
+    private func collect(_ bundles: [ArrivedBundle], into rows: View, _ counts: Indices) throws(GroupFailure) {
+        let own = hub.here.firstIndex(of: place)!
+        var next = 0
+        for (member, source) in hub.sources.enumerated() {
+            let block: View
+            switch source {
+            case .here: block = parcel(of: member).block(for: place)
+            case .peer(let peer, let index):
+                block = bundles[peer].block(index * hub.here.count + own)
+                let isRight = next + block.rows <= rows.rows && (block.rows == 0 || block.columns == rows.columns)
+                if !isRight { throw unexpected(hub.peers[peer]) }
+            }
+            if block.rows > 0 { rows.rows(next..<next + block.rows).copy(block) }
+            counts[member] = Int32(block.rows)
+            next += block.rows
+        }
+    }
+
+    /// The members here divide what came from elsewhere, and nobody goes on before all of it is stored.
+    private func share(_ bundles: [ArrivedBundle], _ store: (View) -> Bool) throws(GroupFailure) {
+        let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
+        for (peer, bundle) in zip(hub.peers, bundles) {
+            let part = bundle.all.rows * own / count..<bundle.all.rows * (own + 1) / count
+            if !part.isEmpty, !store(bundle.all.rows(part)) { throw unexpected(peer) }
+        }
+        hub.stored.advance()
+        shares += 1
+        try hub.stored.wait(for: shares * count)
+    }
+
+    package func send(_ rows: View) throws(GroupFailure) {
+        try hub.links[place]!.send(rows, number: sent)
+        sent += 1
+    }
+
+    package func receive(into rows: View) throws(GroupFailure) {
+        try hub.links[place - 1]!.receive(into: rows, number: received)
+        received += 1
+    }
+}
+
+/// A link between two members in different processes. The receiver tells the sender of each parcel it has emptied.
+final class ProcessLink: Street {
+    private static let depth = Mailbox.depth
+    private let other: Int
+    private let channel: UInt64
+    private let back: UInt64
+    private let processes: Processes
+    private let exchange: Exchange
+    private let filled: Mailbox
+    private let emptied: Mailbox
+    private let spins: Int
+
+    init(to other: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ exchange: Exchange, spins: Int) {
+        self.other = other
+        self.channel = channel
+        self.back = back
+        self.processes = processes
+        self.exchange = exchange
+        self.spins = spins
+        filled = exchange.mailbox(channel, from: other)
+        emptied = exchange.mailbox(back, from: other)
+    }
+
+    func send(_ rows: View, number: Int) throws(GroupFailure) {
+        try exchange.alarm.check()
+        if number >= Self.depth { _ = try message(number - Self.depth, of: emptied) }
+        let bundle = Bundle([rows], columns: rows.columns)
+        processes.send(bundle.message(epoch: exchange.epoch, channel: channel, number: number), to: other)
+    }
+
+    func receive(into rows: View, number: Int) throws(GroupFailure) {
+        guard let bundle = ArrivedBundle(try message(number, of: filled), blocks: 1), bundle.all.rows == rows.rows,
+            bundle.columns == rows.columns
+        else {
+            throw GroupFailure(rank: 0, reason: "process \(other) sent a stage rows of another number or shape")
+        }
+        rows.copy(bundle.all)
+        processes.send(Message(.rows, epoch: exchange.epoch, channel: back, number: number, bodyBytes: 0), to: other)
+    }
+
+    private func message(_ number: Int, of mailbox: Mailbox) throws(GroupFailure) -> Message {
+        let isWaiting = !mailbox.has(number)
+        if isWaiting { processes.beginWait() }
+        defer { if isWaiting { processes.endWait() } }
+        return try mailbox.message(number, spins: spins)
+    }
+}

@@ -1,0 +1,62 @@
+import Parallelism
+import Tensors
+
+/// Laws of what processes with memories of their own tell each other.
+extension TransportLaws {
+    /// Members bring rows; each row comes to one member of each other process, with its bits, and no other row does.
+    ///
+    /// - Parameter copies: other processes of the group; 0 where all members share memory.
+    package static func share(_ seed: UInt64, rounds: Int, copies: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            return try repeated(rounds, seed, member) { draw in
+                let (exchange, counts, columns) = (draw.next(), counts(group.size, &draw), 2 + draw.below(40))
+                let part = rows(exchange, group.place, counts[group.place], columns, in: member.scratch)
+                for row in 0..<part.rows { part.rows(row..<row + 1).integers[0] = Int32(row * 1000 + group.place) }
+                let stored = Stored()
+                try group.run(.share(part: part) { stored.add($0, exchange) })
+                let everywhere = try all(stored.names, of: group, member.scratch)
+                let wanted = counts.indices.flatMap { member in (0..<counts[member]).map { Int32($0 * 1000 + member) } }
+                var problems = stored.problems
+                if everywhere.sorted() != wanted.flatMap({ Array(repeating: $0, count: copies) }).sorted() {
+                    problems.append("\(everywhere.count) rows were stored, not \(wanted.count) \(copies) times")
+                }
+                return problems
+            }
+        }
+    }
+
+    /// What one member was given to store.
+    private final class Stored {
+        var names: [Int32] = []
+        var problems: [String] = []
+
+        func add(_ rows: View, _ exchange: UInt64) -> Bool {
+            for row in 0..<rows.rows {
+                let integers = rows.rows(row..<row + 1).integers
+                let (place, number) = (Int(integers[0]) % 1000, Int(integers[0]) / 1000)
+                names.append(integers[0])
+                for column in 1..<rows.columns
+                where UInt32(bitPattern: integers[column]) != bits(exchange, member: place, row: number, column) {
+                    problems.append("row \(number) of member \(place) has other bits in column \(column)")
+                }
+            }
+            return true
+        }
+    }
+
+    /// Every member's numbers.
+    private static func all(_ numbers: [Int32], of group: any ProcessGroup, _ scratch: Scratch) throws -> [Int32] {
+        func gather(_ part: [Int32], _ counts: Indices) throws -> [Int32] {
+            let mine = scratch.indices(part.count)
+            mine.copy(part)
+            let whole = scratch.rows((0..<counts.count).reduce(0) { $0 + Int(counts[$1]) }, 1)
+            try group.run(.allGather(part: mine.bits(columns: 1), counts: counts, whole: whole))
+            return whole.integers.elements
+        }
+        let (ones, counts) = (scratch.indices(group.size), scratch.indices(group.size))
+        ones.fill(1)
+        counts.copy(try gather([Int32(numbers.count)], ones))
+        return try gather(numbers, counts)
+    }
+}

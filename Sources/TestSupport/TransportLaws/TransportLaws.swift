@@ -1,0 +1,103 @@
+package import Parallelism
+package import Tensors
+
+/// What every transport owes its users, written once. A law is run by every member of a group of ranks and returns what
+/// it found wrong.
+///
+/// Members agree on what they do without telling each other: all of it follows from the seed.
+package enum TransportLaws {
+    package typealias Law = @Sendable (Member) throws -> [String]
+}
+
+/// One rank of a job, as a law sees it.
+package struct Member {
+    package let rank: Int
+    /// Ranks of the job.
+    package let size: Int
+    /// This rank's membership among some ranks for some purpose.
+    package let group: (_ ranks: [Int], _ purpose: Int) -> any ProcessGroup
+    /// Says that this rank has failed.
+    package let raise: (GroupFailure) -> Void
+    package let scratch = Scratch(bytes: 1 << 30)
+
+    package init(_ rank: Int, of size: Int, _ world: any RankWorld) {
+        self.rank = rank
+        self.size = size
+        group = { world.group(of: rank, among: $0, purpose: $1) }
+        raise = { world.alarm.raise($0) }
+    }
+
+    /// The group of all ranks.
+    package func everybody(_ purpose: Int = 0) -> any ProcessGroup { group(Array(0..<size), purpose) }
+}
+
+extension TransportLaws {
+    /// The bits that a member's row has at a column in some exchange. One in eight is a value that only a copy of the bits
+    /// leaves alone.
+    package static func bits(_ exchange: UInt64, member: Int, row: Int, _ column: Int) -> UInt32 {
+        var draw = SplitMix64(seed: exchange &+ UInt64(member) << 40 ^ UInt64(row) << 16 ^ UInt64(column))
+        return draw.below(8) == 0 ? delicate[draw.below(delicate.count)] : UInt32(truncatingIfNeeded: draw.next())
+    }
+
+    /// Quiet and signalling NaNs with payloads, -0, the infinities, denormals.
+    private static let delicate: [UInt32] = [
+        0x7FC0_1234, 0xFFC0_0001, 0x7F80_0001, 0xFFBF_FFFF, 0x8000_0000, 0x7F80_0000, 0xFF80_0000, 1, 0x8000_0001,
+        0x007F_FFFF,
+    ]
+
+    /// Rows of a member, from `first` on, in a view whose rows do not lie close together.
+    package static func rows(_ exchange: UInt64, _ member: Int, _ count: Int, _ columns: Int, in scratch: Scratch)
+        -> View
+    {
+        let view = scratch.rows(count, columns + 3).columns(1..<columns + 1)
+        for row in 0..<count {
+            let integers = view.rows(row..<row + 1).integers
+            for column in 0..<columns {
+                integers[column] = Int32(bitPattern: bits(exchange, member: member, row: row, column))
+            }
+        }
+        return view
+    }
+
+    /// The first place where rows are not those of a member, from its row `first` on.
+    package static func difference(_ view: View, _ exchange: UInt64, _ member: Int, from first: Int = 0) -> String? {
+        for row in 0..<view.rows {
+            let integers = view.rows(row..<row + 1).integers
+            for column in 0..<view.columns {
+                let wanted = bits(exchange, member: member, row: first + row, column)
+                let found = UInt32(bitPattern: integers[column])
+                if found != wanted {
+                    return "row \(first + row) of member \(member), column \(column): "
+                        + "\(String(found, radix: 16)) is not \(String(wanted, radix: 16))"
+                }
+            }
+        }
+        return nil
+    }
+
+    /// Row counts that are uneven, often zero, and of very different magnitudes from call to call.
+    package static func counts(_ count: Int, _ draw: inout SplitMix64) -> [Int] {
+        let most = [0, 1, 3, 20, 300][draw.below(5)]
+        return (0..<count).map { _ in draw.below(3) == 0 ? 0 : draw.below(most + 1) }
+    }
+}
+
+extension TransportLaws {
+    /// Runs a law on some ranks of a world, each on a thread of its own.
+    ///
+    /// - Returns: what they found, each problem with the rank it was found on.
+    package static func run(
+        _ law: @escaping Law, on ranks: Range<Int>, of size: Int, _ world: any RankWorld
+    ) throws -> [String] {
+        try onEveryRank(of: ranks.count) { index in
+            let rank = ranks.lowerBound + index
+            do {
+                return try law(Member(rank, of: size, world)).map { "rank \(rank): \($0)" }
+            } catch {
+                // Or the others would wait for this one.
+                world.alarm.raise(GroupFailure(rank: rank, reason: "\(error)"))
+                throw error
+            }
+        }.flatMap { $0 }
+    }
+}

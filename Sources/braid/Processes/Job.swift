@@ -1,0 +1,190 @@
+import ArgumentParser
+import Checkpoints
+import Foundation
+import Inference
+import Models
+import Parallelism
+import Synchronization
+import Tensors
+
+/// The processes that run this command together: one, or those that `mpirun` started. The first of them does what the
+/// command says; the others run ranks for it.
+struct Job: Sendable {
+    /// `nil` where this process is alone.
+    let processes: Processes?
+    /// The instruction-set level all of them have, where their best ones differ.
+    let commonLevel: Kernels.Level?
+
+    /// Joins the others, and makes sure that all are alike.
+    ///
+    /// - Throws: `CommandError` where they are not, or there is no MPI.
+    static func join(_ options: ProcessOptions, _ checkpoint: Checkpoint) throws -> Job {
+        if let line = options.mpirunLine(Array(CommandLine.arguments.dropFirst())) {
+            throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)")
+        }
+        let environment = ProcessInfo.processInfo.environment
+        let started = environment["OMPI_COMM_WORLD_SIZE"] ?? environment["PMI_SIZE"] ?? "1"
+        if started == "1" { return Job(processes: nil, commonLevel: nil) }
+        let processes: Processes
+        do {
+            let joining = Deadline(
+                seconds: max(checkpoint.patience, secondsToJoin),
+                "not all of the \(started) processes came to join the job")
+            processes = Processes(try MPICourier.join(), patience: checkpoint.patience)
+            joining.meet()
+        } catch {
+            throw CommandError("mpirun started \(started) processes, but \(error)")
+        }
+        if processes.process > 0 {
+            // The first process decides when the job ends; mpirun tells all of them.
+            for number in [SIGTERM, SIGINT] { _ = signal(number, SIG_IGN) }
+        }
+        do {
+            let handshake = try Handshake(try card(checkpoint), among: processes)
+            processes.know(names: handshake.names, pids: handshake.pids(seenBy: processes.process))
+            let differences = handshake.differences(allowsMixedLevels: options.allowMixedIsa)
+            guard differences.isEmpty else {
+                processes.leave()
+                // Once is enough.
+                throw processes.process == 0 ? refusal(differences, handshake) : ExitCode(1)
+            }
+            let isMixed = Set(handshake.cards.map(\.levels.last)).count > 1
+            return Job(processes: processes, commonLevel: isMixed ? handshake.commonLevel : nil)
+        } catch let failure as GroupFailure {
+            Job(processes: processes, commonLevel: nil).end("\(failure)")
+        } catch let failure as CheckpointError {
+            Job(processes: processes, commonLevel: nil).end("\(failure)")
+        }
+    }
+
+    /// What a handshake has to know.
+    struct Checkpoint {
+        let path: String
+        let loadFormat: ModelDirectory.LoadFormat
+        /// Seconds after which a silent process is lost.
+        let patience: Double
+    }
+
+    /// How many processes there are.
+    var count: Int { processes?.count ?? 1 }
+
+    private static func card(_ checkpoint: Checkpoint) throws(CheckpointError) -> ProcessCard {
+        var build = ContentDigest()
+        try build.add("/proc/self/exe", as: "braid")
+        let model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        return ProcessCard(
+            properties: [
+                .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("arguments", arguments),
+                .init("model", "\(model)"),
+            ],
+            levels: Kernels.available.map(\.level.rawValue), host: ProcessInfo.processInfo.hostName, system: system,
+            pid: Int(ProcessInfo.processInfo.processIdentifier))
+    }
+
+    /// Without the model's path, which may differ from host to host.
+    private static var arguments: String {
+        var kept: [String] = []
+        var rest = CommandLine.arguments.dropFirst()
+        while let argument = rest.popFirst() {
+            if argument.hasPrefix("--model=") || argument.hasPrefix("--model-path=") { continue }
+            if argument == "--model" || argument == "--model-path" {
+                rest = rest.dropFirst()
+            } else {
+                kept.append(argument)
+            }
+        }
+        return kept.joined(separator: " ")
+    }
+
+    /// This boot of this host, and whose pids can be seen.
+    private static var system: String {
+        let boot = (try? String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)) ?? ""
+        let pids = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/pid")) ?? ""
+        return boot.trimmingCharacters(in: .whitespacesAndNewlines) + pids
+    }
+
+    private static func refusal(_ differences: [Handshake.Difference], _ handshake: Handshake) -> CommandError {
+        var table = TextTable(["process", "host"] + differences.map(\.name), left: 2 + differences.count)
+        for (process, card) in handshake.cards.enumerated() {
+            table.add(["\(process)", card.host] + differences.map { $0.values[process] })
+        }
+        let isLevel = differences.contains { $0.name == "instruction set" } && handshake.commonLevel != nil
+        return CommandError(
+            "the processes differ, so the job does not start:\n" + table.lines.joined(separator: "\n")
+                + "\nstart the same build with the same arguments and the same model everywhere"
+                + (isLevel ? "; --allow-mixed-isa lets all run at \(handshake.commonLevel!.rawValue)" : ""))
+    }
+
+    // MARK: - Running
+
+    /// Runs a command: `lead` in the first process; in the others ranks of the model, until the first is done.
+    func run(_ load: () throws -> any Model, lead: () async throws -> Void) async throws {
+        guard let processes else { return try await lead() }
+        do {
+            if processes.process > 0 {
+                try RankFollower(try load(), processes).run()
+            } else {
+                processes.onFailure { failure in
+                    // Whoever waits is told first.
+                    Thread.detachNewThread {
+                        Thread.sleep(forTimeInterval: Self.secondsToAnswer)
+                        end("\(failure)")
+                    }
+                }
+                let ending = DispatchSource.makeSignalSource(signal: SIGTERM, queue: .global())
+                ending.setEventHandler { processes.suspect() }
+                ending.resume()
+                defer { ending.cancel() }
+                try await lead()
+            }
+        } catch {
+            if processes.process == 0, processes.failure == nil {
+                // All processes are there and follow, whatever the command has to say.
+                leave(processes)
+                throw error
+            }
+            if processes.process > 0, processes.failure != nil, !processes.hasLostFirst {
+                // The first process answers its clients, and then ends the job.
+                try? await Task.sleep(for: .seconds(2 * Self.secondsToAnswer))
+            }
+            end("\(error)")
+        }
+        leave(processes)
+    }
+
+    private func leave(_ processes: Processes) {
+        let leaving = Deadline(seconds: Self.secondsToLeave, "a process does not leave the job")
+        if processes.process == 0 { RankFollower.dismiss(processes) }
+        processes.leave()
+        leaving.meet()
+    }
+
+    /// Says why, and ends all processes.
+    func end(_ reason: String) -> Never {
+        note("process \(processes?.process ?? 0): \(reason)")
+        processes?.endJob(status: 1)
+        // MPI ends this process too; if it cannot, it ends itself.
+        Thread.sleep(forTimeInterval: 3)
+        _exit(1)
+    }
+
+    /// For what waits inside MPI, where nothing else can end it: ends this process, and so the job, when it is over.
+    private final class Deadline: Sendable {
+        private let isMet = Atomic(false)
+
+        init(seconds: Double, _ reason: String) {
+            Thread.detachNewThread { [self] in
+                Thread.sleep(forTimeInterval: seconds)
+                if isMet.load(ordering: .acquiring) { return }
+                note("\(reason) within \(Int(seconds)) s")
+                _exit(1)
+            }
+        }
+
+        func meet() { isMet.store(true, ordering: .releasing) }
+    }
+
+    private static let secondsToJoin = 10.0
+    private static let secondsToAnswer = 4.0
+    private static let secondsToLeave = 20.0
+}

@@ -1,0 +1,93 @@
+import Foundation
+import Parallelism
+import TestSupport
+import Testing
+
+@Suite(.timeLimit(.minutes(1))) struct `Processes of a job` {
+    /// As many as asked for, which know each other's names and give each other half a second.
+    private static func processes(_ couriers: [MemoryCourier], pids: [Int32?]? = nil) -> [Processes] {
+        let names = couriers.indices.map { "process \($0) on host \($0)" }
+        return couriers.map { courier in
+            let processes = Processes(courier, patience: 0.5)
+            processes.know(names: names, pids: pids ?? couriers.map { _ in nil })
+            return processes
+        }
+    }
+
+    /// Waits for a collective of all ranks, one in each process, and returns what came of it, with the seconds it took.
+    private static func meet(_ processes: [Processes], without missing: Int) throws -> [(String, Double)] {
+        let placement = Placement(ranks: processes.count, processes: processes.count)
+        return try onEveryRank(of: processes.count) { rank in
+            let began = Date()
+            let world = ProcessWorld(processes[rank], placement, epoch: 1)
+            let group = world.group(of: rank, among: Array(0..<processes.count), purpose: 0)
+            if rank == missing { return ("", 0) }
+            do {
+                try group.run(.barrier)
+                return ("met", Date().timeIntervalSince(began))
+            } catch {
+                return ("\(error)", Date().timeIntervalSince(began))
+            }
+        }
+    }
+
+    @Test func `that are silent are lost, and whoever waits hears which it was`() throws {
+        let couriers = MemoryCourier.network(3)
+        defer { for courier in couriers { courier.leave() } }
+        let processes = Self.processes(couriers)
+        couriers[1].cut()
+        let found = try Self.meet(processes, without: 1)
+        for rank in [0, 2] {
+            #expect(
+                found[rank].0
+                    == "rank 1 failed: process 1 on host 1 has not been heard from for 0.5 s (--watchdog-timeout)")
+            #expect(found[rank].1 < 2)
+        }
+        #expect(processes[0].failure?.rank == 1)
+    }
+
+    @Test func `that are silent when the job is being ended are the reason`() throws {
+        let couriers = MemoryCourier.network(2)
+        defer { for courier in couriers { courier.leave() } }
+        let processes = couriers.map { Processes($0) }
+        couriers[1].cut()
+        processes[0].suspect()
+        let found = try Self.meet(processes, without: 1)
+        #expect(found[0].0 == "rank 1 failed: process 1 has not been heard from for 0.8 s while the job is being ended")
+        #expect(found[0].1 < 3)
+    }
+
+    @Test func `that only compute are not lost`() throws {
+        let couriers = MemoryCourier.network(2)
+        defer { for courier in couriers { courier.leave() } }
+        let processes = Self.processes(couriers)
+        Thread.sleep(forTimeInterval: 1.2)
+        #expect(processes.allSatisfy { $0.failure == nil })
+    }
+
+    @Test func `whose pid is gone are lost at once`() throws {
+        let gone = Process()
+        gone.executableURL = URL(fileURLWithPath: "/bin/true")
+        try gone.run()
+        gone.waitUntilExit()
+        let couriers = MemoryCourier.network(2)
+        defer { for courier in couriers { courier.leave() } }
+        let processes = Self.processes(couriers, pids: [nil, gone.processIdentifier])
+        let found = try Self.meet(processes, without: 1)
+        #expect(found[0].0 == "rank 1 failed: process 1 on host 1 has ended (it was pid \(gone.processIdentifier))")
+        #expect(found[0].1 < 0.4)
+    }
+
+    @Test func `have every rank in one place, and as many as each other`() {
+        for ranks in 1...20 {
+            for processes in 1...8 {
+                let placement = Placement(ranks: ranks, processes: processes)
+                let runs = (0..<processes).map { placement.ranks(of: $0) }
+                #expect(runs.flatMap { Array($0) } == Array(0..<ranks))
+                for rank in 0..<ranks { #expect(runs[placement.process(of: rank)].contains(rank)) }
+                #expect(runs.map(\.count).max()! - runs.map(\.count).min()! <= 1)
+                #expect(!runs[0].isEmpty)
+            }
+        }
+    }
+}
