@@ -5,14 +5,30 @@
 #include "../include/matmul.h"
 #include "panel.h"
 
-// Up to so many rows no panel is made, and BRAID_AHEAD bytes of each weight row are fetched ahead. More than sixteen
-// weight rows side by side read main memory more slowly.
+// Few rows make no panel: their chains run as the weights come, so many rows side by side. BRAID_AHEAD bytes of each
+// weight row are fetched ahead.
 #if BRAID_REGISTERS >= 32
 #define BRAID_FEW_ROWS 8
+#define BRAID_FEW_GROUPS 2
 #else
 #define BRAID_FEW_ROWS 4
+#define BRAID_FEW_GROUPS 1
 #endif
 #define BRAID_AHEAD 512
+
+/// Sixteens of outputs side by side. A step of a chain waits for the one before however many rows there are; a second
+/// sixteen fills the wait. Where memory is slower than the wait (F32) or registers are short, one is faster.
+BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
+    if (m == 1 && dtype != BRAID_F32) return BRAID_FEW_GROUPS;
+    return m == 2 && dtype == BRAID_INT8 ? BRAID_FEW_GROUPS : 1;
+}
+
+/// More rows than this are cheaper with a panel. Rows that do not fit side by side read the same weights again, out of
+/// the second level of cache, and must widen them again: two times pay as long as a panel's rows would be fewer still.
+BRAID_INLINE int64_t few_rows_at_most(braid_dtype dtype) {
+    if (BRAID_FEW_GROUPS == 1 || dtype == BRAID_F32) return BRAID_FEW_ROWS;
+    return dtype == BRAID_BF16 ? 2 * BRAID_FEW_ROWS : BRAID_FEW_ROWS + BRAID_FEW_ROWS / 2;
+}
 
 /// The scales of sixteen outputs beginning at `n`, for k up to `*end` (lowered to where they change).
 BRAID_INLINE f16 scales_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t *end) {
@@ -172,72 +188,108 @@ static void matmul_panels(const braid_matmul *p) {
     }
 }
 
-/// Continues the chains of `m` rows with elements of sixteen weight rows, straight from the registers in which those
-/// were transposed. `m` is a constant, and so is `count` but at the end.
+/// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which lie transposed in `v`.
+/// All but `count` and `k` are constants, and so is `count` but at the end.
 BRAID_INLINE void few_chains(
-    braid_dtype dtype, int m, const u16 v[16], int64_t count, f16 scale, const float *const *x, int64_t k, f16 *a
+    braid_dtype dtype, int m, int groups, const u16 v[BRAID_FEW_GROUPS][16], int64_t count, const f16 *scale,
+    const float *const *x, int64_t k, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
     const int each = (int)(4 / bytes_of(dtype));
     BRAID_UNROLL for (int j = 0; j < 16; j++)
         BRAID_UNROLL for (int e = 0; e < each; e++) {
             if (j * each + e >= count) return;
-            f16 w = widen_element(dtype, v[j], e, scale);
-            BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = fma16(splat(x[r][k + j * each + e]), w, a[r]);
+            BRAID_UNROLL for (int g = 0; g < groups; g++) {
+                f16 w = widen_element(dtype, v[g][j], e, scale[g]);
+                BRAID_UNROLL for (int r = 0; r < m; r++) a[g][r] = fma16(splat(x[r][k + j * each + e]), w, a[g][r]);
+            }
         }
 }
 
-/// Outputs n ..< n + lanes, at most sixteen, of all rows. `m` is a constant.
+/// Outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.
 BRAID_INLINE void few_outputs(
-    const braid_matmul *p, braid_dtype dtype, int m, const float *const *x, int64_t n, int64_t lanes, f16 *a
+    const braid_matmul *p, braid_dtype dtype, int m, int groups, const float *const *x, int64_t n, int64_t lanes,
+    f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
     const int64_t step = 64 / bytes_of(dtype), stride = p->w.stride * bytes_of(dtype), bytes = p->k * bytes_of(dtype);
-    const char *rows[16];
-    u16 v[16];
-    for (int64_t l = 0; l < 16; l++) rows[l] = weight_bytes(&p->w, n + at_most(l, lanes - 1), 0);
+    const char *rows[BRAID_FEW_GROUPS * 16];
+    u16 v[BRAID_FEW_GROUPS][16];
+    f16 scale[BRAID_FEW_GROUPS];
+    for (int64_t l = 0; l < 16 * groups; l++) rows[l] = weight_bytes(&p->w, n + at_most(l, lanes - 1), 0);
     for (int64_t k = 0, end; k < p->k; k = end) {
         end = p->k;
-        f16 scale = scales_at(p, n, lanes, k, &end);
+        for (int g = 0; g < groups; g++) scale[g] = scales_at(p, n + 16 * g, lanes_left(lanes - 16 * g), k, &end);
         int64_t i = k;
-        if (lanes == 16)
+        if (lanes == 16 * groups)
             for (; i + step <= end; i += step) {
                 int64_t offset = i * bytes_of(dtype), ahead = offset + BRAID_AHEAD;
-                if (ahead >= bytes) ahead += 16 * stride - bytes;  // the next rows' beginning
-                BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[0] + l * stride + ahead, 0, 0);
-                load_columns(rows, offset, v);
-                few_chains(dtype, m, v, step, scale, x, i, a);
+                if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // the next rows' beginning
+                BRAID_UNROLL for (int g = 0; g < groups; g++) {
+                    BRAID_UNROLL for (int l = 0; l < 16; l++) {
+                        const char *next = rows[16 * g] + l * stride + ahead;
+                        if (groups == 1) __builtin_prefetch(next, 0, 0);
+                        else __builtin_prefetch(next, 0, 3);  // so many rows push each other out of the first cache
+                    }
+                    load_columns(rows + 16 * g, offset, v[g]);
+                }
+                few_chains(dtype, m, groups, v, step, scale, x, i, a);
             }
         for (; i < end; i += step) {
             int64_t count = at_most(end - i, step);
-            load_some_columns(rows, lanes, i * bytes_of(dtype), count * bytes_of(dtype), v);
-            few_chains(dtype, m, v, count, scale, x, i, a);
+            for (int g = 0; g < groups; g++)
+                load_some_columns(
+                    rows + 16 * g, lanes_left(lanes - 16 * g), i * bytes_of(dtype), count * bytes_of(dtype), v[g]);
+            few_chains(dtype, m, groups, v, count, scale, x, i, a);
         }
     }
 }
 
-BRAID_INLINE void few_of(const braid_matmul *p, braid_dtype dtype, int m) {
+/// Outputs n ..< n + lanes of rows `first ..< first + m`. `m` and `groups` are constants.
+BRAID_INLINE void few_group(
+    const braid_matmul *p, braid_dtype dtype, int m, int groups, int64_t first, int64_t n, int64_t lanes
+) {
     const float *x[BRAID_FEW_ROWS];
-    BRAID_UNROLL for (int r = 0; r < m; r++) x[r] = x_row(p, r);
-    for (int64_t n = 0; n < p->n; n += 16) {
-        int64_t lanes = at_most(16, p->n - n);
-        f16 a[BRAID_FEW_ROWS];
-        BRAID_UNROLL for (int r = 0; r < m; r++) a[r] = p->accumulate ? load_some(out_row(p, r) + n, lanes) : splat(0);
-        few_outputs(p, dtype, m, x, n, lanes, a);
-        BRAID_UNROLL for (int r = 0; r < m; r++) store_some(out_row(p, r) + n, a[r], lanes);
+    f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS];
+    BRAID_UNROLL for (int r = 0; r < m; r++) x[r] = x_row(p, first + r);
+    BRAID_UNROLL for (int g = 0; g < groups; g++)
+        BRAID_UNROLL for (int r = 0; r < m; r++)
+            a[g][r] = p->accumulate ? load_some(out_row(p, first + r) + n + 16 * g, lanes_left(lanes - 16 * g))
+                                    : splat(0);
+    few_outputs(p, dtype, m, groups, x, n, lanes, a);
+    BRAID_UNROLL for (int g = 0; g < groups; g++)
+        BRAID_UNROLL for (int r = 0; r < m; r++)
+            store_some(out_row(p, first + r) + n + 16 * g, a[g][r], lanes_left(lanes - 16 * g));
+}
+
+/// Outputs from `n` on, as many as go side by side, of `m` rows, a constant. Returns where the next outputs begin.
+BRAID_INLINE int64_t few_side_by_side(const braid_matmul *p, braid_dtype dtype, int m, int64_t first, int64_t n) {
+    const int groups = few_groups(dtype, m);
+    int64_t lanes = at_most(p->n - n, 16 * groups);
+    if (lanes == 16 * groups) {
+        few_group(p, dtype, m, groups, first, n, 16 * groups);
+        return n + 16 * groups;
     }
+    few_group(p, dtype, m, 1, first, n, at_most(lanes, 16));
+    return n + 16;
 }
 
 BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
-    switch (p->m) {
+    int64_t times = (p->m + BRAID_FEW_ROWS - 1) / BRAID_FEW_ROWS, most = (p->m + times - 1) / times;
+    for (int64_t n = 0, next; n < p->n; n = next) {
+        next = p->n;
+        for (int64_t first = 0; first < p->m; first += most) {
+            switch (at_most(most, p->m - first)) {
 #if BRAID_FEW_ROWS == 8
-    case 8: few_of(p, dtype, 8); break;
-    case 7: few_of(p, dtype, 7); break;
-    case 6: few_of(p, dtype, 6); break;
-    case 5: few_of(p, dtype, 5); break;
+            case 8: next = few_side_by_side(p, dtype, 8, first, n); break;
+            case 7: next = few_side_by_side(p, dtype, 7, first, n); break;
+            case 6: next = few_side_by_side(p, dtype, 6, first, n); break;
+            case 5: next = few_side_by_side(p, dtype, 5, first, n); break;
 #endif
-    case 4: few_of(p, dtype, 4); break;
-    case 3: few_of(p, dtype, 3); break;
-    case 2: few_of(p, dtype, 2); break;
-    default: few_of(p, dtype, 1); break;
+            case 4: next = few_side_by_side(p, dtype, 4, first, n); break;
+            case 3: next = few_side_by_side(p, dtype, 3, first, n); break;
+            case 2: next = few_side_by_side(p, dtype, 2, first, n); break;
+            default: next = few_side_by_side(p, dtype, 1, first, n); break;
+            }
+        }
     }
 }
 
@@ -252,7 +304,7 @@ static void matmul_few(const braid_matmul *p) {
 
 static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
-    if (p->transposed || p->m > BRAID_FEW_ROWS) matmul_panels(p);
+    if (p->transposed || p->m > few_rows_at_most(p->w.dtype)) matmul_panels(p);
     else matmul_few(p);
 }
 
