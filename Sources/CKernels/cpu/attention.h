@@ -1,5 +1,6 @@
 // Attention by classes of positions: per class all scores (tiles of heads x keys), softmax, then the weighted sums
-// (tiles of heads x dimensions). What the tiles read of the cache is widened to F32 first, once for all heads.
+// (tiles of heads x dimensions). What the tiles read of the cache is widened to F32 first, once for all heads; what is
+// F32 already is read where it is.
 #pragma once
 
 #include "../include/attention.h"
@@ -79,6 +80,19 @@ static void widen_lane(const braid_lane *lane, int64_t entry, int64_t from, int6
     }
 }
 
+/// Where many tiles of heads read a key, it is better close to others than where the cache has it.
+BRAID_INLINE bool reads_in_place(int64_t heads) { return heads <= 4 * BRAID_SUM_HEADS; }
+
+/// Where `n` elements of a stored entry are as F32, for tiles that read `tile` of them together: in the cache itself
+/// where `in_place`, and they are F32 and whole tiles, else widened into `room`.
+BRAID_INLINE const float *lane_row(
+    const braid_lane *lane, int64_t entry, int64_t from, int64_t n, bool in_place, int64_t tile, float *room
+) {
+    if (in_place && lane->dtype == BRAID_F32 && n % tile == 0) return (const float *)entry_at(lane, entry) + from;
+    widen_lane(lane, entry, from, n, room);
+    return room;
+}
+
 /// Sorts the row's keys by class; within a class they stay ascending.
 static void sort_keys(braid_attention_row *w, int64_t r) {
     const braid_attention *p = w->p;
@@ -112,29 +126,39 @@ BRAID_INLINE f16 sum_lanes_of_16(const f16 v[16]) {
         + __builtin_shufflevector(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
 
-/// heads x BRAID_SCORE_KEYS scores over `width` (whole vectors). `heads` is a constant where this is inlined.
-BRAID_INLINE void score_tile(
-    int heads, const float *q, const float *keys, int64_t width, float scale, float *e, int64_t e_stride
+/// Continues heads x BRAID_SCORE_KEYS dots over `width` (whole vectors). `heads` is a constant where this is inlined.
+BRAID_INLINE void add_dots(
+    int heads, const float *q, int64_t q_stride, const float *const *keys, int64_t width,
+    f16 a[BRAID_SCORE_HEADS * BRAID_SCORE_KEYS]
 ) {
-    f16 a[BRAID_SCORE_HEADS * BRAID_SCORE_KEYS];
-    BRAID_UNROLL for (int i = 0; i < BRAID_SCORE_HEADS * BRAID_SCORE_KEYS; i++) a[i] = splat(0);
     for (int64_t d = 0; d < width; d += 16) {
         f16 key[BRAID_SCORE_KEYS];
-        BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++) key[j] = load16(keys + j * width + d);
+        BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++) key[j] = load16(keys[j] + d);
         BRAID_UNROLL for (int h = 0; h < heads; h++) {
-            f16 query = load16(q + h * width + d);
+            f16 query = load16(q + h * q_stride + d);
             BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++)
                 a[h * BRAID_SCORE_KEYS + j] = fma16(query, key[j], a[h * BRAID_SCORE_KEYS + j]);
         }
     }
+}
+
+/// heads x BRAID_SCORE_KEYS scores. `heads` is a constant where this is inlined.
+BRAID_INLINE void score_tile(
+    int heads, const braid_attention_row *w, const float *q, const float *const *latents, const float *const *ropes,
+    float *e, int64_t e_stride
+) {
+    f16 a[BRAID_SCORE_HEADS * BRAID_SCORE_KEYS];
+    BRAID_UNROLL for (int i = 0; i < BRAID_SCORE_HEADS * BRAID_SCORE_KEYS; i++) a[i] = splat(0);
+    add_dots(heads, q, w->width, latents, w->latent_width, a);
+    add_dots(heads, q + w->latent_width, w->width, ropes, w->width - w->latent_width, a);
 #if BRAID_SCORE_HEADS * BRAID_SCORE_KEYS == 16
-    f16 sums = sum_lanes_of_16(a) * splat(scale);
+    f16 sums = sum_lanes_of_16(a) * splat(w->p->scale);
     BRAID_UNROLL for (int h = 0; h < heads; h++)
         memcpy(e + h * e_stride, (const char *)&sums + h * 16, 16);
 #else
     BRAID_UNROLL for (int h = 0; h < heads; h++)
         BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++)
-            e[h * e_stride + j] = sum_lanes(a[h * BRAID_SCORE_KEYS + j]) * scale;
+            e[h * e_stride + j] = sum_lanes(a[h * BRAID_SCORE_KEYS + j]) * w->p->scale;
 #endif
 }
 
@@ -142,13 +166,15 @@ BRAID_INLINE void score_tile(
 static void score_keys(
     const braid_attention_row *w, int64_t h0, int64_t heads, int64_t begin, int64_t count, int64_t e_stride
 ) {
+    const float *latents[BRAID_KEY_BLOCK], *ropes[BRAID_KEY_BLOCK];
+    const bool in_place = reads_in_place(heads);
     for (int64_t i = 0; i < count; i += BRAID_KEY_BLOCK) {
         int64_t keys = at_most(count - i, BRAID_KEY_BLOCK);
         for (int64_t j = 0; j < keys; j++) {
             float *key = w->keys + j * w->width;
             int64_t entry = row_entry(w, begin + i + j);
-            widen_lane(&w->p->latent, entry, 0, w->p->latent.width, key);
-            widen_lane(&w->p->rope, entry, 0, w->p->rope.width, key + w->latent_width);
+            latents[j] = lane_row(&w->p->latent, entry, 0, w->p->latent.width, in_place, 16, key);
+            ropes[j] = lane_row(&w->p->rope, entry, 0, w->p->rope.width, in_place, 16, key + w->latent_width);
             // The next block's, beyond the class too: the classes follow each other.
             int64_t next = begin + i + j + BRAID_KEY_BLOCK;
             if (next >= w->begin[8]) continue;
@@ -156,18 +182,21 @@ static void score_keys(
             fetch_entry(&w->p->latent, entry);
             fetch_entry(&w->p->rope, entry);
         }
+        for (int64_t j = keys; j < BRAID_KEY_BLOCK; j++) {  // scores of keys behind the last are replaced
+            latents[j] = latents[0];
+            ropes[j] = ropes[0];
+        }
         for (int64_t h = 0; h < heads; h += BRAID_SCORE_HEADS) {
             const float *q = w->q + (h0 + h) * w->width;
-            for (int64_t j = 0; j < keys; j += BRAID_SCORE_KEYS) {  // scores of keys behind the last are replaced
-                const float *key = w->keys + j * w->width;
+            for (int64_t j = 0; j < keys; j += BRAID_SCORE_KEYS) {
                 float *e = w->e + h * e_stride + i + j;
                 switch (at_most(heads - h, BRAID_SCORE_HEADS)) {
 #if BRAID_SCORE_HEADS == 4
-                case 4: score_tile(4, q, key, w->width, w->p->scale, e, e_stride); break;
-                case 3: score_tile(3, q, key, w->width, w->p->scale, e, e_stride); break;
+                case 4: score_tile(4, w, q, latents + j, ropes + j, e, e_stride); break;
+                case 3: score_tile(3, w, q, latents + j, ropes + j, e, e_stride); break;
 #endif
-                case 2: score_tile(2, q, key, w->width, w->p->scale, e, e_stride); break;
-                default: score_tile(1, q, key, w->width, w->p->scale, e, e_stride); break;
+                case 2: score_tile(2, w, q, latents + j, ropes + j, e, e_stride); break;
+                default: score_tile(1, w, q, latents + j, ropes + j, e, e_stride); break;
                 }
             }
         }
@@ -192,15 +221,15 @@ static float exponentials(float *e, int64_t count, float *factor) {
 
 /// heads x BRAID_SUM_WIDTH chains over `count` keys, begun or continued in `out`, multiplied by the factors at the end.
 BRAID_INLINE void sum_tile(
-    int heads, const float *e, int64_t e_stride, const float *latent, int64_t count, bool first, const float *factor,
-    float *const *out
+    int heads, const float *e, int64_t e_stride, const float *const *keys, int64_t count, bool first,
+    const float *factor, float *const *out
 ) {
     f16 a[BRAID_SUM_HEADS][BRAID_SUM_VECTORS];
     BRAID_UNROLL for (int h = 0; h < heads; h++)
         BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) a[h][v] = first ? splat(0) : load16(out[h] + 16 * v);
     for (int64_t i = 0; i < count; i++) {
         f16 key[BRAID_SUM_VECTORS];
-        BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) key[v] = load16(latent + i * BRAID_SUM_WIDTH + 16 * v);
+        BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) key[v] = load16(keys[i] + 16 * v);
         BRAID_UNROLL for (int h = 0; h < heads; h++) {
             f16 probability = splat(e[h * e_stride + i]);
             BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) a[h][v] = fma16(probability, key[v], a[h][v]);
@@ -213,8 +242,8 @@ BRAID_INLINE void sum_tile(
 
 /// Dimensions `d ...` of the weighted sums of one block of widened keys, for all heads of a group.
 static void sum_block(
-    const braid_attention_row *w, int64_t heads, const float *e, int64_t e_stride, int64_t count, bool first,
-    const float *factor, int64_t d, float *out
+    const braid_attention_row *w, int64_t heads, const float *e, int64_t e_stride, const float *const *keys,
+    int64_t count, bool first, const float *factor, int64_t d, float *out
 ) {
     int64_t latent = w->p->latent.width, width = at_most(latent - d, BRAID_SUM_WIDTH);
     float edge[BRAID_SUM_HEADS][BRAID_SUM_WIDTH], *to[BRAID_SUM_HEADS];  // the edge keeps tiles whole
@@ -230,13 +259,13 @@ static void sum_block(
         const float *f = factor ? factor + h : 0, *eh = e + h * e_stride;
         switch (rows) {
 #if BRAID_SUM_HEADS == 6
-        case 6: sum_tile(6, eh, e_stride, w->keys, count, first, f, to); break;
-        case 5: sum_tile(5, eh, e_stride, w->keys, count, first, f, to); break;
-        case 4: sum_tile(4, eh, e_stride, w->keys, count, first, f, to); break;
+        case 6: sum_tile(6, eh, e_stride, keys, count, first, f, to); break;
+        case 5: sum_tile(5, eh, e_stride, keys, count, first, f, to); break;
+        case 4: sum_tile(4, eh, e_stride, keys, count, first, f, to); break;
 #endif
-        case 3: sum_tile(3, eh, e_stride, w->keys, count, first, f, to); break;
-        case 2: sum_tile(2, eh, e_stride, w->keys, count, first, f, to); break;
-        default: sum_tile(1, eh, e_stride, w->keys, count, first, f, to); break;
+        case 3: sum_tile(3, eh, e_stride, keys, count, first, f, to); break;
+        case 2: sum_tile(2, eh, e_stride, keys, count, first, f, to); break;
+        default: sum_tile(1, eh, e_stride, keys, count, first, f, to); break;
         }
         if (width == BRAID_SUM_WIDTH) continue;
         for (int64_t i = 0; i < rows; i++)
@@ -249,14 +278,18 @@ static void sum_keys(
     const braid_attention_row *w, int64_t heads, int64_t begin, int64_t count, int64_t e_stride, const float *factor,
     float *out
 ) {
+    const float *rows[BRAID_SUM_BLOCK];
     for (int64_t d = 0; d < w->p->latent.width; d += BRAID_SUM_WIDTH) {
         int64_t width = at_most(w->p->latent.width - d, BRAID_SUM_WIDTH);
         for (int64_t i = 0; i < count; i += BRAID_SUM_BLOCK) {
             int64_t keys = at_most(count - i, BRAID_SUM_BLOCK);
-            for (int64_t j = 0; j < keys; j++)
-                widen_lane(&w->p->latent, row_entry(w, begin + i + j), d, width, w->keys + j * BRAID_SUM_WIDTH);
+            for (int64_t j = 0; j < keys; j++) {
+                int64_t entry = row_entry(w, begin + i + j);
+                float *room = w->keys + j * BRAID_SUM_WIDTH;
+                rows[j] = lane_row(&w->p->latent, entry, d, width, reads_in_place(heads), BRAID_SUM_WIDTH, room);
+            }
             bool last = i + keys == count;
-            sum_block(w, heads, w->e + i, e_stride, keys, i == 0, last ? factor : 0, d, out);
+            sum_block(w, heads, w->e + i, e_stride, rows, keys, i == 0, last ? factor : 0, d, out);
         }
     }
 }
