@@ -59,7 +59,8 @@ package final class RankPool: Sendable {
         self.configuration = parallel
         self.world = world
         self.elsewhere = elsewhere
-        self.cache = cache ?? CacheStore(settings, for: model)
+        let cache = cache ?? CacheStore(settings, for: model)
+        self.cache = cache
         here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress

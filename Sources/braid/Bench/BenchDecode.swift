@@ -233,6 +233,7 @@ extension RankBench.Setup {
                 (["--dcp-sizes \(ranks):"] + error.problems.map(\.description)).joined(separator: "\n"))
         }
         return RankBench.Setup(
-            name: name, model: model, configuration: configuration, chunk: chunk, kernels: kernels, trace: nil, job: job)
+            name: name, model: model, configuration: configuration, chunk: chunk, kernels: kernels, trace: nil, job: job
+        )
     }
 }
