@@ -236,16 +236,21 @@ package final class Seat {
     ///
     /// - Parameters:
     ///   - bytesPerRow: written for each of this rank's rows.
-    ///   - copies: what was written, as rows; asked for only where ranks live in several processes.
-    ///   - store: writes such rows of other processes to the memory of this one; false where they cannot be right.
+    ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
+    ///     rows of other processes to the memory of this one; false where they cannot be right.
     package func startSharing(
-        _ edge: Edge, bytesPerRow: Int, copies: () -> View, store: @escaping (View) -> Bool
+        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (View) -> Bool)
     ) throws(GroupFailure) -> Crossing {
         let circle = circle(edge.axes)
         let counts = rows(edge.from, of: circle.members)
         guard let group = circle.group else { return still(.none, counts) }
         let began = Meter.now()
-        try group.start(group.spansProcesses ? .share(part: copies(), store: store) : .barrier)
+        if group.spansProcesses {
+            let (rows, store) = copies()
+            try group.start(.share(part: rows, store: store))
+        } else {
+            try group.start(.barrier)
+        }
         return Crossing(
             name: edge.name, group: group, arriving: .none, counts: counts, bytesPerRow: bytesPerRow,
             spent: Meter.now() - began)

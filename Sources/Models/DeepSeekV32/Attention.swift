@@ -112,14 +112,11 @@ struct Attention {
     /// Begins to let all ranks of the data group see the keys that were stored.
     private func share(layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Seat.Crossing {
         let cache = step.cache
-        return try seat.startSharing(
-            Sharding.keys, bytesPerRow: cache.format.bytesPerToken(layer: layer),
-            copies: {
-                let copies = seat.scratch.rows(step.slots.count, cache.copyColumns(layer: layer))
-                cache.copy(step.slots, layer: layer, into: copies)
-                return copies
-            },
-            store: { cache.store($0, layer: layer) })
+        return try seat.startSharing(Sharding.keys, bytesPerRow: cache.format.bytesPerToken(layer: layer)) {
+            let copies = seat.scratch.rows(step.slots.count, cache.copyColumns(layer: layer))
+            cache.copy(step.slots, layer: layer, into: copies)
+            return (copies, { cache.store($0, layer: layer) })
+        }
     }
 
     /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
