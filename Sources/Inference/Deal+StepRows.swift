@@ -1,4 +1,5 @@
 package import Models
+import Parallelism
 
 extension StepRows {
     /// The rows of a step as they were dealt.
@@ -11,5 +12,10 @@ extension StepRows {
         let travelling = deal.rows.map { $0.filter { deal.travelling.contains($0.chunk) } }
         self.travelling = travelling.map(\.count)
         furthestTravelling = travelling.map(furthest)
+        guard deal.division != nil else { return }
+        let ranks = deal.configuration.context * deal.configuration.tensor
+        visiting = (0..<deal.configuration.data).flatMap {
+            VisitingKeys.sent(deal.visitingPages(ofGroup: $0), by: ranks, deal.configuration.ownership)
+        }
     }
 }

@@ -1,3 +1,4 @@
+import Models
 package import Parallelism
 
 /// A step's rows, dealt to the ranks of a stage: who owns which row. Every row has exactly one owner.
@@ -11,6 +12,9 @@ package struct Deal: Sendable {
     package let travelling: Set<Int>
     /// For each rank of the stage those of its rows whose logits are needed.
     package let outputs: [[Output]]
+    /// Set where processes divide the keys: a chunk's queries travel, or its keys visit.
+    let division: CacheDivision?
+    let configuration: ParallelConfiguration
 
     /// A row of the plan.
     package struct Row: Sendable, Equatable {
@@ -31,7 +35,7 @@ package struct Deal: Sendable {
         package let target: Int32?
     }
 
-    package init(_ plan: StepPlan, _ configuration: ParallelConfiguration) {
+    package init(_ plan: StepPlan, _ configuration: ParallelConfiguration, division: CacheDivision? = nil) {
         var rows: [[Row]] = []
         for group in 0..<configuration.data {
             let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
@@ -48,27 +52,42 @@ package struct Deal: Sendable {
                 }
             }
         }
-        self.init(plan, rows: rows, configuration)
+        self.init(plan, rows: rows, configuration, division: division)
     }
 
     /// - Parameter rows: for each rank of the stage its rows, none of another data group's chunks.
-    init(_ plan: StepPlan, rows: [[Row]], _ configuration: ParallelConfiguration) {
+    init(_ plan: StepPlan, rows: [[Row]], _ configuration: ParallelConfiguration, division: CacheDivision? = nil) {
         self.plan = plan
         self.rows = rows
+        self.configuration = configuration
         let ranks = configuration.context * configuration.tensor
         travelling = (0..<configuration.data).reduce(into: []) { travelling, group in
+            let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
+            if let division {
+                return travelling.formUnion(Set(chunks).subtracting(division.visiting(among: chunks, plan)))
+            }
             travelling.formUnion(
                 Self.travelling(
-                    among: plan.chunks.indices.filter { plan.chunks[$0].group == group },
-                    rows[group * ranks..<(group + 1) * ranks], plan, configuration.ownership))
+                    among: chunks, rows[group * ranks..<(group + 1) * ranks], plan, configuration.ownership))
         }
+        self.division = division
         outputs = rows.map { Self.outputs(among: $0, of: plan) }
     }
 
     /// Whether the next-token block runs behind the layers.
     var guesses: Bool { plan.chunks.contains { $0.speculation != nil } }
 
-    /// The cost rule. Where every rank reads all the keys of its own rows, a step takes as long as the rank that has most
+    /// Pages of a data group's requests whose keys visit; some more than once.
+    func visitingPages(ofGroup group: Int) -> [VisitingKeys.Page] {
+        guard let pageSize = division?.pageSize else { return [] }
+        return plan.chunks.enumerated().filter { $1.group == group && !travelling.contains($0) }.flatMap { _, chunk in
+            chunk.pages.enumerated().map { index, page in
+                VisitingKeys.Page(number: page, known: min(max(chunk.start - index * pageSize, 0), pageSize))
+            }
+        }
+    }
+
+    /// The cost rule where no key has to move. Where every rank reads all the keys of its own rows, a step takes as long as the rank that has most
     /// to read: good where rows are many, bad for a few rows of long contexts. Chunks with fewer rows than there are
     /// owners of keys then let their queries go to the keys, which shares each row's keys evenly and costs four exchanges
     /// a layer: worth it where it takes a fifth off the longest.

@@ -10,9 +10,11 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var cacheType = CacheType.float32
     /// Tokens of a page, a power of two.
     package var pageSize = 64
-    /// Tokens of the KV cache, all requests together; `nil` for what half of the machine's memory holds, at most
-    /// eight times the context length.
+    /// Tokens of the KV cache, all requests together; `nil` for what `cacheBytesPerRank` holds.
     package var maxTotalTokens: Int?
+    /// Memory for keys, so many bytes for each rank; `nil` for half of the machine's memory in each process, but at most
+    /// what eight times the context length needs.
+    package var cacheBytesPerRank: Int?
     /// Prompt and new tokens of a request, at most; `nil` for what the model was made for.
     package var contextLength: Int?
     package var maxRunningRequests = 64
@@ -43,9 +45,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// What the scheduler is told.
     package func scheduler(for model: any Model) -> SchedulerConfiguration {
         let context = contextLength ?? model.contextLength
-        let tokens = maxTotalTokens ?? defaultTotalTokens(for: model, context: context)
         var scheduler = SchedulerConfiguration(
-            totalPages: max(1, (tokens + pageSize - 1) / pageSize), contextLength: context,
+            totalPages: totalPages(for: model, context: context), contextLength: context,
             vocabularySize: model.vocabularySize)
         scheduler.pageSize = pageSize
         scheduler.maxRunningRequests = maxRunningRequests
@@ -64,10 +65,10 @@ package struct EngineConfiguration: Sendable, Equatable {
     }
 
     /// Rows of a step, at most: what a row needs of scratch memory is up to a megabyte in the largest models.
-    private static let mostRows = 32_768
+    static let mostRows = 32_768
     private static let mostGuesses = 15
     /// Slots of the cache are counted in 32 bits.
-    private static let mostTokens = Int(Int32.max) - (1 << 16)
+    static let mostTokens = Int(Int32.max) - (1 << 16)
 
     /// All problems, each a sentence with the nearest legal value; empty when the configuration can be used.
     package func validate(for model: any Model) -> [String] {
@@ -84,15 +85,7 @@ package struct EngineConfiguration: Sendable, Equatable {
             let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")
             problems.append("this processor has no \(kernels.rawValue) kernels; legal: \(levels)")
         }
-        if problems.isEmpty, let maxTotalTokens {
-            let bytesPerToken = model.cacheFormat(cacheType, pageSize: pageSize).bytesPerToken
-            let most = Int(Double(ProcessInfo.processInfo.physicalMemory) / max(bytesPerToken, 1))
-            if maxTotalTokens > most {
-                problems.append(
-                    "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(bytesPerToken)) bytes are more than this "
-                        + "machine's memory; the nearest legal value is \(most)")
-            }
-        }
+        if problems.isEmpty { problems += memoryProblems(for: model) }
         return problems.isEmpty ? scheduler(for: model).validate().map(\.description) : problems
     }
 
@@ -101,6 +94,7 @@ package struct EngineConfiguration: Sendable, Equatable {
         let ranges: [(String, Int, ClosedRange<Int>)] = [
             ("--page-size", pageSize, 1...65_536),
             ("--max-total-tokens", maxTotalTokens ?? 1, 1...Self.mostTokens),
+            ("--kv-cache-memory-bytes", cacheBytesPerRank ?? 1, 1...(1 << 60)),
             ("--context-length", contextLength ?? 1, 1...model.contextLength),
             ("--max-running-requests", maxRunningRequests, 1...65_536),
             ("--max-queued-requests", maxQueuedRequests, 1...16_777_216),
@@ -113,11 +107,5 @@ package struct EngineConfiguration: Sendable, Equatable {
             return "\(name): \(value) is not between \(legal.lowerBound) and \(legal.upperBound); "
                 + "the nearest legal value is \(nearest)"
         }
-    }
-
-    private func defaultTotalTokens(for model: any Model, context: Int) -> Int {
-        let bytesPerToken = model.cacheFormat(cacheType, pageSize: pageSize).bytesPerToken
-        let memory = Double(ProcessInfo.processInfo.physicalMemory) / 2
-        return max(min(8 * context, Int(memory / max(bytesPerToken, 1)), Self.mostTokens), pageSize)
     }
 }

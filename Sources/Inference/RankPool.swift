@@ -11,6 +11,8 @@ package final class RankPool: Sendable {
     let world: any RankWorld
     /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
+    /// Set where processes divide the keys among them.
+    package let division: CacheDivision?
     let here: RankThreads
     /// The ranks of other processes.
     let elsewhere: RemoteRanks?
@@ -59,9 +61,10 @@ package final class RankPool: Sendable {
         self.configuration = parallel
         self.world = world
         self.elsewhere = elsewhere
-        let cache = cache ?? CacheStore(settings, for: model)
-        self.cache = cache
         here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)
+        let cache = cache ?? CacheStore(settings, for: model, ranks: here.ranks)
+        self.cache = cache
+        division = settings.division
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
         self.trace = trace
@@ -73,7 +76,7 @@ package final class RankPool: Sendable {
 
     /// Hands a step to all ranks. Results come in the same order.
     package func submit(_ plan: StepPlan) {
-        let deal = Deal(plan, configuration)
+        let deal = Deal(plan, configuration, division: division)
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }

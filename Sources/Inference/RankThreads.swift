@@ -28,6 +28,7 @@ final class RankThreads: Sendable {
     /// Starts the ranks.
     ///
     /// - Parameters:
+    ///   - cache: what this process keeps.
     ///   - world: where they meet the others; its alarm is raised when one of them fails.
     ///   - deliver: called by a rank's thread with what it found in a step.
     func start(
@@ -35,6 +36,7 @@ final class RankThreads: Sendable {
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
         let kernels = settings.kernels.flatMap { Kernels($0) } ?? .best
+        let rooms = settings.division?.rooms(cache.format, for: ranks, settings.parallel)
         for (index, rank) in ranks.enumerated() {
             threads.enter()
             let thread = Thread { [self] in
@@ -43,7 +45,8 @@ final class RankThreads: Sendable {
                     let seat = Seat(settings.parallel, rank: rank, world: world, kernels: kernels, pulse: pulses[index])
                     let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                     let trace = settings.isTraced ? TraceBuffer() : nil
-                    run(RankWorker(model, cache, seat, recorder: recorder, trace: trace), inboxes[index], deliver)
+                    let worker = RankWorker(model, cache, rooms?[index], seat, recorder: recorder, trace: trace)
+                    run(worker, inboxes[index], deliver)
                 }
                 threads.leave()
             }

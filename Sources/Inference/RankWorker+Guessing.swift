@@ -122,7 +122,8 @@ extension RankWorker {
         }
         let own = pick(rows[seat.stageRank].map { chains[$0.chunk].row }, of: states)
         seat.begin(rows: rows.map(\.count))
-        try model.guess(step(for: Deal(plan, rows: rows, seat.configuration)), seat, states: own)
+        let dealt = Deal(plan, rows: rows, seat.configuration, division: deal.division)
+        try model.guess(step(for: dealt), seat, states: own)
         for rank in rows.indices {
             for (place, row) in rows[rank].enumerated() {
                 chains[row.chunk].row = place

@@ -7,6 +7,8 @@ import Tensors
 final class RankWorker {
     let model: any Model
     private let cache: CacheStore
+    /// Set where processes divide the keys.
+    private let room: CacheDivision.Room?
     let seat: Seat
     var sampler: Sampler
     private let recorder: StageRecorder?
@@ -15,9 +17,13 @@ final class RankWorker {
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
 
-    init(_ model: any Model, _ cache: CacheStore, _ seat: Seat, recorder: StageRecorder?, trace: TraceBuffer? = nil) {
+    init(
+        _ model: any Model, _ cache: CacheStore, _ room: CacheDivision.Room?, _ seat: Seat, recorder: StageRecorder?,
+        trace: TraceBuffer? = nil
+    ) {
         self.model = model
         self.cache = cache
+        self.room = room
         self.seat = seat
         self.recorder = recorder
         self.trace = trace
@@ -57,23 +63,43 @@ final class RankWorker {
         let own = deal.rows[seat.stageRank]
         let scratch = seat.scratch
         let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
-        let maps = deal.plan.chunks.map { chunk in
-            let pages = scratch.indices(chunk.pages.count)
-            pages.copy(chunk.pages)
-            return PageMap(pages: pages, shift: pageShift)
-        }
         for (at, row) in own.enumerated() {
             let chunk = deal.plan.chunks[row.chunk]
+            let position = chunk.start + row.offset
             tokens[at] = chunk.tokens[row.offset]
-            slots[at] = maps[row.chunk].slot(of: chunk.start + row.offset)
+            slots[at] = chunk.pages[position >> pageShift] << Int32(pageShift) + Int32(position & (1 << pageShift - 1))
         }
-        let outputs = outputs(of: deal)
+        let visiting = visiting(deal, slots)
+        let maps = deal.plan.chunks.enumerated().map { index, chunk in
+            if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: pageShift) }
+            if let visiting, !deal.travelling.contains(index) { return visiting.map(chunk.pages, scratch) }
+            return cache.share.map(chunk.pages, scratch)
+        }
         let first = seat.stageRank - seat.place(along: .tensor)
         let attended = deal.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
-            own: rows(own, deal, maps), tokens: tokens, slots: slots, attended: rows(attended, deal, maps),
-            travelling: travelling(deal, maps), outputs: outputs, cache: cache,
+            own: rows(own, deal, maps), tokens: tokens,
+            slots: visiting == nil ? slots : ascending(own.count), attended: rows(attended, deal, maps),
+            travelling: travelling(deal, maps), outputs: outputs(of: deal), cache: cache, visiting: visiting,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
+    }
+
+    private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
+
+    /// Where processes divide the keys: those of the data group's requests that come to the queries.
+    ///
+    /// - Parameter slots: where each own row's keys are to be kept.
+    private func visiting(_ deal: Deal, _ slots: Indices) -> VisitingKeys? {
+        room.map {
+            VisitingKeys(
+                deal.visitingPages(ofGroup: dataGroup), store: $0.visitors, outbox: $0.outbox, slots: slots)
+        }
+    }
+
+    private func ascending(_ count: Int) -> Indices {
+        let numbers = seat.scratch.indices(count)
+        for number in 0..<count { numbers[number] = Int32(number) }
+        return numbers
     }
 
     /// The own rows whose states leave the last layer: all of them where the next-token block needs them.

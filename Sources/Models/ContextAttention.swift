@@ -56,7 +56,7 @@ enum ContextAttention {
         _ query: View, heads: Int, scale: Float, _ selection: Selection?, topK: Int?, layer: Int, _ step: Step,
         _ seat: Seat
     ) throws(GroupFailure) -> View {
-        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
+        let (latent, rope) = (step.home.lane(.latent, layer: layer), step.home.lane(.ropeKey, layer: layer))
         let out = seat.scratch.rows(query.rows, heads * latent.width)
         let rows = step.attended
         for request in rows.requests where !request.travels {
@@ -97,7 +97,7 @@ enum ContextAttention {
         let scores = seat.scratch.rows(rows.count, Int(visible[rows.count - 1]))
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
-            keys: step.cache.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
+            keys: step.home.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
         for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
         let selection = Selection(
             positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))

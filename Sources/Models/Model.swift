@@ -12,6 +12,8 @@ package protocol Model: AnyObject, Sendable {
     var parallelShape: ModelShape { get }
     /// What the cache keeps of a token.
     func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat
+    /// How many tokens' keys weigh as much as what a row sends and gets when its query goes to the keys' owners.
+    func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int
     /// Runs the step's rows through the layers of this rank's stage, storing their keys.
     ///
     /// - Parameter hidden: `[step.outputs.count, hiddenSize]`; in the last stage it becomes the final-normed states of

@@ -7,7 +7,7 @@ package struct Step {
     package let own: Rows
     /// Input tokens of the own rows.
     package let tokens: Indices
-    /// The cache entry that stores each own row's keys.
+    /// The entry of `written` that stores each own row's keys.
     package let slots: Indices
     /// The rows whose heads this rank has a part of: its own, and those of the ranks it shares heads with.
     package let attended: Rows
@@ -15,7 +15,10 @@ package struct Step {
     package let travelling: Travellers?
     /// Own rows whose hidden state leaves the last layer.
     package let outputs: Indices
+    /// The keys this process keeps: all, or where processes divide them, those its ranks own.
     package let cache: CacheStore
+    /// Set where processes divide the keys.
+    package let visiting: VisitingKeys?
     /// Records values stage by stage when parity is in question; `nil` in service.
     package let recorder: StageRecorder?
 
@@ -75,7 +78,7 @@ package struct Step {
 
     package init(
         own: Rows, tokens: Indices, slots: Indices, attended: Rows, travelling: Travellers? = nil, outputs: Indices,
-        cache: CacheStore, recorder: StageRecorder? = nil
+        cache: CacheStore, visiting: VisitingKeys? = nil, recorder: StageRecorder? = nil
     ) {
         precondition(tokens.count == own.count && slots.count == own.count, "a row has a token and a slot")
         self.own = own
@@ -85,6 +88,7 @@ package struct Step {
         self.travelling = travelling
         self.outputs = outputs
         self.cache = cache
+        self.visiting = visiting
         self.recorder = recorder
     }
 
@@ -92,6 +96,18 @@ package struct Step {
     package func with(tokens: Indices) -> Step {
         Step(
             own: own, tokens: tokens, slots: slots, attended: attended, travelling: travelling, outputs: outputs,
-            cache: cache)
+            cache: cache, visiting: visiting)
+    }
+
+    /// Where the keys are of requests whose queries stay at home.
+    var home: CacheStore { visiting?.store ?? cache }
+    /// Where the keys of own rows are written first.
+    package var written: CacheStore { visiting?.outbox ?? cache }
+
+    /// Stores rows of keys that this or another process has computed.
+    ///
+    /// - Returns: whether they can be stored; see `CacheStore.store`.
+    func take(_ rows: View, layer: Int) -> Bool {
+        cache.store(rows, layer: layer) && visiting?.take(rows, layer: layer) ?? true
     }
 }

@@ -41,9 +41,9 @@ package enum Collective {
     /// `received` becomes what the first member sent here, then what the second sent, …, and `receivedCounts` how many
     /// rows each sent; rows of `received` behind them are left as they are.
     case allToAll(parts: View, counts: Indices, received: View, receivedCounts: Indices)
-    /// A barrier for memory that each process has a copy of: `part` are rows of what this member wrote to it. `store`
-    /// is called with rows of members in other processes, by one member of each process with each row, and returns
-    /// whether they can be stored; nobody goes on before all are. Members that share memory need not look at rows.
+    /// A barrier for what processes keep each in memory of its own: `part` are rows of this member. In each process one
+    /// member calls `store` with each row of all members, its own among them; it returns whether they can be stored, and
+    /// nobody goes on before all are. Members that all share memory need not look at rows.
     case share(part: View, store: (View) -> Bool)
 
     /// Traps where a member contradicts itself.

@@ -237,7 +237,7 @@ package final class Seat {
     /// - Parameters:
     ///   - bytesPerRow: written for each of this rank's rows.
     ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
-    ///     rows of other processes to the memory of this one; false where they cannot be right.
+    ///     rows to the memory of this one; false where they cannot be right.
     package func startSharing(
         _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (View) -> Bool)
     ) throws(GroupFailure) -> Crossing {
@@ -254,6 +254,22 @@ package final class Seat {
         return Crossing(
             name: edge.name, group: group, arriving: .none, counts: counts, bytesPerRow: bytesPerRow,
             spent: Meter.now() - began)
+    }
+
+    /// Lets every process store rows that the members of a group have, where the group is spread over processes.
+    ///
+    /// - Parameters:
+    ///   - counts: the rows of each member.
+    ///   - store: writes rows to the memory of this process; false where they cannot be right.
+    package func spread(
+        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (View) -> Bool
+    ) throws(GroupFailure) {
+        guard let group = circle(axes).group, group.spansProcesses else {
+            preconditionFailure("\(name) go to several processes")
+        }
+        let began = Meter.now()
+        try wait(in: name) { () throws(GroupFailure) in try group.run(.share(part: part, store: store)) }
+        meter.add(name, bytes: (counts.sum - part.rows) * part.rowBytes, since: began)
     }
 
     /// Rows to every member of a group, and theirs to this rank. `Crossing.counts` says how many of those came from each.

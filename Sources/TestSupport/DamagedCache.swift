@@ -34,6 +34,10 @@ package final class DamagedCache: Model {
         model.cacheFormat(type, pageSize: pageSize)
     }
 
+    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
+        model.keysWorthARow(type, parallel)
+    }
+
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }

@@ -76,6 +76,10 @@ package final class FailingModel: Model {
         try goWrong(on: seat.rank, at: .layers)
     }
 
+    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
+        model.keysWorthARow(type, parallel)
+    }
+
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         // Logits cannot throw.
         do { try goWrong(on: seat.rank, at: .logits) } catch { preconditionFailure("\(error)") }

@@ -26,6 +26,9 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Option(help: "Tokens of the KV cache, all requests together.")
     var maxTotalTokens: Int?
 
+    @Option(help: "Bytes of each rank for the KV cache, instead of --max-total-tokens.")
+    var kvCacheMemoryBytes: Int?
+
     @Option(
         name: [.customLong("context-length"), .customLong("max-model-len")],
         help: "Prompt and new tokens of one request, at most; default: what the model was made for.")
@@ -88,6 +91,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
         configuration.maxTotalTokens = maxTotalTokens
+        configuration.cacheBytesPerRank = kvCacheMemoryBytes
         configuration.contextLength = contextLength
         configuration.maxRunningRequests = maxRunningRequests
         configuration.maxQueuedRequests = maxQueuedRequests

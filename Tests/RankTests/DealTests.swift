@@ -119,4 +119,27 @@ import Testing
             #expect(deal.outputs.map(\.count) == [2, 2, 2, 1])
         }
     }
+
+    /// Where processes divide the keys, less is sent: a row's query and what comes of it, or the keys behind it.
+    @Test func `lets queries travel behind more keys than they are worth, and otherwise the keys visit`() {
+        var division = CacheDivision()
+        (division.keysPerRow, division.pageSize, division.visitingPages, division.rows) = (100, 16, 64, 1000)
+        var parallel = ParallelConfiguration(context: 4)
+        parallel.ownership = PageOwnership(ranks: 4)
+        func travelling(_ chunks: [(start: Int, tokens: Int)]) -> Set<Int> {
+            let plan = StepPlan(
+                number: 0,
+                chunks: chunks.enumerated().map { index, chunk in
+                    let pages = (chunk.start + chunk.tokens + 15) / 16
+                    return StepPlan.Chunk(
+                        request: UInt64(index), tokens: Array(repeating: 0, count: chunk.tokens), start: chunk.start,
+                        pages: (0..<pages).map { Int32(index * 100 + $0) })
+                })
+            return Deal(plan, parallel, division: division).travelling
+        }
+        #expect(travelling([(0, 30), (100, 1), (101, 1), (400, 4), (401, 4)]) == [2, 4])
+        // There is room for 64 pages: the third has to travel, and the last finds what is left.
+        #expect(travelling([(0, 500), (100, 400), (0, 16), (0, 0)]) == [2])
+        #expect(Deal(StepPlan(number: 0, chunks: []), parallel).travelling == [])
+    }
 }

@@ -61,20 +61,64 @@ import Testing
                 }
             }
         }
-        for (rank, status) in pool.status.enumerated() {
-            let measured = Dictionary(
-                uniqueKeysWithValues: status.operations.map { ("\($0.name)", Double($0.bytes)) })
-            for name in Set(measured.keys).union(predicted[rank].keys) {
-                #expect(
-                    predicted[rank][name] ?? 0 == measured[name] ?? 0,
-                    "rank \(rank), \(name), \(parallel), seed \(seed)")
-            }
-        }
+        expect(predicted, of: pool, "\(parallel), seed \(seed)")
         #expect(predicted.joined().contains { $0.value > 0 })
         if parallel.ownership.ranks > 1 {
             let ofIndexer = model.configuration.indexer == nil ? [] : ["index queries", "candidates"]
             for journey in ofIndexer + ["queries", "partial attention"] {
                 #expect(predicted.contains { $0[journey] ?? 0 > 0 }, "\(journey), \(parallel)")
+            }
+        }
+    }
+
+    /// Where processes divide the keys, those that visit rows are among what is predicted.
+    @Test(
+        arguments: [
+            ParallelConfiguration(context: 4, expert: 4, ownership: PageOwnership(ranks: 4)),
+            .init(context: 4, ownership: PageOwnership(ranks: 2, unit: 2)),
+            .init(data: 2, context: 2, expert: 2, pipeline: 2, ownership: PageOwnership(ranks: 2)),
+        ], CacheType.allCases)
+    func `are the measured ones where processes divide the keys`(
+        parallel: ParallelConfiguration, cacheType: CacheType
+    ) throws {
+        let model = try Golden("v32").directory.load()
+        let couriers = MemoryCourier.network(parallel.world)
+        defer { for courier in couriers { courier.leave() } }
+        _ = try onEveryRank(of: parallel.world, limit: 100) { process in
+            let processes = Processes(couriers[process])
+            guard process == 0 else { return try RankFollower(model, processes).run() }
+            defer { RankFollower.dismiss(processes) }
+            var configuration = EngineConfiguration(smallCache: parallel, tokens: 4096)
+            configuration.cacheType = cacheType
+            configuration.processes = processes.count
+            let pool = RankPool(model, configuration, processes: processes, recording: Set(Stage.allCases))
+            defer { pool.stop() }
+            let cost = LayoutCost(model.configuration, parallel, cacheType: cacheType, isDivided: true)
+            let seed = UInt64.random(in: 0...UInt64.max)
+            var batches = RandomBatches(
+                seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
+            var predicted = [[String: Double]](repeating: [:], count: parallel.world)
+            for number in 0..<6 {
+                let plan = batches.next(number)
+                let records = try pool.run(plan).records
+                let deal = Deal(plan, parallel, division: pool.division!)
+                for rank in 0..<parallel.world {
+                    for (name, bytes) in bytes(ofRank: rank, deal, cost, records) {
+                        predicted[rank][name, default: 0] += bytes
+                    }
+                }
+            }
+            expect(predicted, of: pool, "\(parallel), \(cacheType), seed \(seed)")
+            #expect(predicted.allSatisfy { $0["visiting keys"] ?? 0 > 0 })
+        }
+    }
+
+    private func expect(_ predicted: [[String: Double]], of pool: RankPool, _ what: String) {
+        for (rank, status) in pool.status.enumerated() {
+            let measured = Dictionary(
+                uniqueKeysWithValues: status.operations.map { ("\($0.name)", Double($0.bytes)) })
+            for name in Set(measured.keys).union(predicted[rank].keys) {
+                #expect(predicted[rank][name] ?? 0 == measured[name] ?? 0, "rank \(rank), \(name), \(what)")
             }
         }
     }

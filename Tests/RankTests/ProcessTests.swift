@@ -6,27 +6,30 @@ import Testing
 
 /// Ranks in processes that are none: each has a cache of its own, and they exchange messages.
 @Suite(.timeLimit(.minutes(3))) struct `Ranks in several processes` {
-    /// The verdicts of some cases, whose ranks are divided among so many processes.
-    private static func verdicts(_ notations: [String], processes count: Int) throws -> [Verification.Verdict] {
-        let golden = try Golden("v32")
-        let model = try golden.directory.load()
+    /// The verdicts of some cases, whose ranks are divided among so many processes, and what they came across.
+    private static func verdicts(
+        _ notations: [String], of name: String = "v32", processes count: Int
+    ) throws -> ([Verification.Verdict], Exercise) {
+        let golden = try Golden(name)
+        let model = try golden.directory.load(guesses: name == "v32-guesses")
         let couriers = MemoryCourier.network(count)
         defer { for courier in couriers { courier.leave() } }
         let measure = BatchMix.Measure(
             selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
-        return try onEveryRank(of: count, limit: 150) { process -> [Verification.Verdict] in
+        return try onEveryRank(of: count, limit: 150) { process -> ([Verification.Verdict], Exercise)? in
             let processes = Processes(couriers[process])
             guard process == 0 else {
                 try RankFollower(model, processes).run()
-                return []
+                return nil
             }
             defer { RankFollower.dismiss(processes) }
             let verification = Verification(model, measure, processes: processes)
-            return try notations.map {
+            let verdicts = try notations.map {
                 try verification.check(VerificationCase(notation: $0, for: model.parallelShape))
             }
-        }[0]
+            return (verdicts, verification.exercise)
+        }[0]!
     }
 
     @Test(arguments: [2, 3, 4]) func `give one rank's bits`(processes: Int) throws {
@@ -36,7 +39,53 @@ import Testing
             "dp4 ep4 gathered chunk-1 crowded", "pp2 cp2 ep2 zigzag gathered chunk7 mixed",
             "cp4 ep4 dcp4 interleave gathered chunk7 mixed", "cp16 ep8 etp2 interleave gathered chunk7 mixed",
         ]
-        let found = try Self.verdicts(notations, processes: processes)
+        let (found, _) = try Self.verdicts(notations, processes: processes)
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
+    }
+
+    @Test(arguments: [2, 4, 8]) func `give one rank's bits where each keeps only what its ranks own`(processes: Int)
+        throws
+    {
+        let layouts = [
+            "cp8 ep8 dcp8 interleave gathered", "cp4 tp2 ep8 dense2 dcp8 zigzag gathered",
+            "dp2 cp4 ep8 dcp4:2 alltoall", "pp2 cp4 ep4 dcp4 zigzag gathered", "cp8 ep8 dcp4 interleave gathered",
+            "cp8 ep8 dcp2:4 interleave gathered",
+        ]
+        let conditions = [
+            "chunk-1 long", "chunk5 warm mixed", "chunk7 shared guess3 crowded", "chunk7 fp8_e4m3 warm guess1 mixed",
+            "chunk-1 bfloat16 page64 crowded",
+        ]
+        let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }
+        let (found, exercise) = try Self.verdicts(notations, of: "v32-guesses", processes: processes)
+        for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
+        #expect(exercise.travels > 0 && exercise.cachedTokens > 0 && exercise.speculation.right > 0)
+    }
+
+    /// Two ranks in two processes hold twice the tokens of one, in the same memory each.
+    @Test func `hold as many times the tokens as there are owners`() throws {
+        let model = try Golden("v32").directory.load()
+        func tokens(owners: Int, processes: Int, ranks: Int, _ change: (inout EngineConfiguration) -> Void = { _ in })
+            -> Int
+        {
+            var configuration = EngineConfiguration()
+            configuration.parallel = ParallelConfiguration(context: ranks)
+            configuration.parallel.ownership = PageOwnership(ranks: owners)
+            configuration.processes = processes
+            configuration.cacheBytesPerRank = 10_000_000
+            change(&configuration)
+            #expect(configuration.validate(for: model) == [])
+            let scheduler = configuration.scheduler(for: model)
+            return scheduler.totalPages * scheduler.pageSize
+        }
+        let one = tokens(owners: 1, processes: 1, ranks: 1)
+        #expect(one > 1000)
+        for owners in [2, 4, 8] {
+            let page = 64 * owners
+            #expect(abs(tokens(owners: owners, processes: owners, ranks: owners) - owners * one) < page)
+            #expect(abs(tokens(owners: owners, processes: 1, ranks: owners) - owners * one) < page)
+            #expect(abs(tokens(owners: owners, processes: 2, ranks: 8) - max(4, owners == 8 ? 8 : 4) * one) < 64 * 8)
+        }
+        #expect(tokens(owners: 1, processes: 4, ranks: 4) == one, "each keeps all")
+        #expect(abs(tokens(owners: 4, processes: 4, ranks: 4) { $0.pageSize = 2 } - one) < 64, "pages do not divide")
     }
 }

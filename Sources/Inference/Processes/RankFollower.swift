@@ -61,7 +61,7 @@ package final class RankFollower {
                 pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
                 groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
-            team.threads.put(Deal(plan, team.settings.parallel))
+            team.threads.put(Deal(plan, team.settings.parallel, division: team.settings.division))
         case .stop:
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }
@@ -77,7 +77,8 @@ package final class RankFollower {
         let world = ProcessWorld(processes, placement, epoch: epoch)
         let threads = RankThreads(placement.ranks(of: processes.process), alarm: world.alarm)
         processes.setVitals { Wire.bytes(of: Vitals(epoch, threads.pulses)) }
-        threads.start(model, CacheStore(settings, for: model), settings, in: world) { [processes] report in
+        let cache = CacheStore(settings, for: model, ranks: threads.ranks)
+        threads.start(model, cache, settings, in: world) { [processes] report in
             let sent = SentReport(report: report, at: Meter.now())
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }

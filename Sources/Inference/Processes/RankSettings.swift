@@ -10,6 +10,8 @@ package struct RankSettings: Sendable, Equatable {
     package var pageSize = 1
     /// Of the cache; decided by the first process, whatever memory the others have.
     package var pages = 0
+    /// Set where processes divide the keys among them.
+    package var division: CacheDivision?
     /// Instruction-set level; `nil` for the best there is.
     package var kernels: Kernels.Level?
     /// What ranks record.
@@ -24,6 +26,7 @@ package struct RankSettings: Sendable, Equatable {
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
         pages = configuration.scheduler(for: model).totalPages
+        division = configuration.division(for: model)
         kernels = configuration.kernels
         self.stages = stages
         self.isTraced = isTraced
@@ -38,6 +41,13 @@ extension RankSettings: Wired {
         try wire.pass(&cacheType)
         try wire.pass(&pageSize)
         try wire.pass(&pages)
+        var (isDivided, division) = (self.division != nil, self.division ?? CacheDivision())
+        try wire.pass(&isDivided)
+        try wire.pass(&division.keysPerRow)
+        try wire.pass(&division.pageSize)
+        try wire.pass(&division.visitingPages)
+        try wire.pass(&division.rows)
+        self.division = isDivided ? division : nil
         var (level, names) = (kernels?.rawValue ?? "", stages.map(\.rawValue).sorted())
         try wire.pass(&level)
         try wire.pass(&names)
@@ -46,6 +56,13 @@ extension RankSettings: Wired {
         stages = Set(names.compactMap { Stage(rawValue: $0) })
         guard pageSize > 0, pageSize & (pageSize - 1) == 0, (1...Int(Int32.max) / pageSize).contains(pages) else {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
+        }
+        let legal = 1...Int(Int32.max)
+        guard [division.keysPerRow, division.rows].allSatisfy(legal.contains),
+            (1...Int(Int32.max) / pageSize).contains(division.visitingPages),
+            !isDivided || division.pageSize == pageSize
+        else {
+            throw Wire.Failure(description: "room for \(division.visitingPages) pages and \(division.rows) rows")
         }
     }
 }
@@ -80,9 +97,17 @@ extension ParallelConfiguration: Wired {
 }
 
 extension CacheStore {
-    /// A process's cache: as large as any other's, with the same pages.
-    convenience init(_ settings: RankSettings, for model: any Model) {
+    /// A process's cache: with the same pages as any other's, of which it keeps what its ranks own.
+    convenience init(_ settings: RankSettings, for model: any Model, ranks: Range<Int>) {
+        let ownership = settings.parallel.ownership
+        // Owners are consecutive ranks.
+        let share = settings.division.map { division in
+            CacheShare(
+                pageSize: division.pageSize, run: ownership.unit, owners: ownership.ranks,
+                kept: Set(ranks.map { $0 % ownership.ranks }))
+        }
         self.init(
-            format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages)
+            format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages,
+            share: share)
     }
 }

@@ -106,7 +106,7 @@ struct MixRun {
 
     private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
         while let plan = scheduler.nextStep() {
-            exercise.travels += UInt64(Deal(plan, pool.configuration).travelling.count)
+            exercise.travels += UInt64(Deal(plan, pool.configuration, division: pool.division).travelling.count)
             pool.submit(plan)
         }
         let plan = scheduler.inFlight[0]

@@ -46,6 +46,7 @@ struct Attention {
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         _ = try seat.finish(stored)
+        try step.visiting?.come(from: step.cache, layer: layer, seat)
         var selection: Selection?
         if let index { selection = try ContextAttention.select(index, layer: layer, step, seat) }
         let attended = try ContextAttention.attend(
@@ -103,7 +104,7 @@ struct Attention {
 
     private func store(_ keys: View, layer: Int, _ step: Step, _ seat: Seat) {
         var column = 0
-        for lane in step.cache.lanes(of: layer) {
+        for lane in step.written.lanes(of: layer) {
             seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
             column += lane.width
         }
@@ -111,11 +112,11 @@ struct Attention {
 
     /// Begins to let all ranks of the data group see the keys that were stored.
     private func share(layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Seat.Crossing {
-        let cache = step.cache
-        return try seat.startSharing(Sharding.keys, bytesPerRow: cache.format.bytesPerToken(layer: layer)) {
-            let copies = seat.scratch.rows(step.slots.count, cache.copyColumns(layer: layer))
-            cache.copy(step.slots, layer: layer, into: copies)
-            return (copies, { cache.store($0, layer: layer) })
+        let written = step.written
+        return try seat.startSharing(Sharding.keys, bytesPerRow: written.format.bytesPerToken(layer: layer)) {
+            let copies = seat.scratch.rows(step.slots.count, written.copyColumns(layer: layer))
+            written.copy(step.slots, as: step.visiting?.slots, layer: layer, into: copies)
+            return (copies, { step.take($0, layer: layer) })
         }
     }
 

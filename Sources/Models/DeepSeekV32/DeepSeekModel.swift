@@ -53,6 +53,10 @@ package final class DeepSeekModel: Model {
 
     package var parallelShape: ModelShape { configuration.parallelShape }
 
+    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
+        LayoutCost(configuration, parallel, cacheType: type).keysWorthARow
+    }
+
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }

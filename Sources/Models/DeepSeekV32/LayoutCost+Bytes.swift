@@ -50,7 +50,7 @@ extension LayoutCost {
         case .travellingFrom(let position):
             let owners = parallel.ranks(around: rank, along: .ownership)
             if !owners.contains(where: { rows.furthestTravelling[$0] >= position }) { return 0 }
-        case .always, .travelling, .chosenExperts, .outputs: break
+        case .always, .travelling, .visiting, .chosenExperts, .outputs: break
         }
         let visitors = Visitors(cost: self, owned: rows.owned, known: visits)
         let foreign: Double
@@ -67,6 +67,9 @@ extension LayoutCost {
             let wanted = rows.outputs.reduce(0, +)
             foreign = Double(
                 (transfer.ranks - 1) * stride(from: rank, to: wanted, by: transfer.ranks).underestimatedCount)
+        case .visiting:
+            let together = parallel.ranks(around: rank, along: transfer.axes)
+            foreign = Double(together.reduce(0) { $0 + rows.visiting[$1] } - rows.visiting[rank])
         case .travelling(let journey):
             return Double(bytes(journey, Travellers(parallel, rows, rank), perRow: transfer.bytesPerRow))
         }

@@ -13,13 +13,22 @@ package struct LayoutCost: Sendable {
     package let parallel: ParallelConfiguration
     /// Of one token in one layer.
     package let cacheBytes: Int
+    /// Bytes of a copy of them, and of where it belongs.
+    private let copyBytes: Int
+    /// Whether each process keeps only the keys that its ranks own.
+    private let isDivided: Bool
     /// For each place along the experts the chance that one of them is chosen by a row.
     let visitChances: [Double]
 
-    package init(_ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: CacheType) {
+    package init(
+        _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration, cacheType: CacheType, isDivided: Bool = false
+    ) {
         self.model = model
         self.parallel = parallel
-        cacheBytes = model.cacheFormat(cacheType, pageSize: 1).bytesPerToken(layer: 0)
+        self.isDivided = isDivided
+        let format = model.cacheFormat(cacheType, pageSize: 1)
+        cacheBytes = format.bytesPerToken(layer: 0)
+        copyBytes = format.bytesPerCopy(layer: 0)
         let places = parallel.degree(.expert)
         let perPlace = model.experts.gate.experts / places
         visitChances = (0..<places).map { model.experts.gate.chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
@@ -46,8 +55,10 @@ package struct LayoutCost: Sendable {
         var all = [
             Transfer(
                 Sharding.keys, .sharedMemory, columns: model.keyWidth, bytesPerRow: cacheBytes,
-                ranks: parallel.degree(Sharding.keys.axes)), transfer(Sharding.query, columns: model.queryRank),
+                ranks: parallel.degree(Sharding.keys.axes))
         ]
+        if isDivided { all.append(visiting) }
+        all.append(transfer(Sharding.query, columns: model.queryRank))
         if let indexer = model.indexer {
             all += travelling(indexer)
             all.append(
@@ -71,6 +82,19 @@ package struct LayoutCost: Sendable {
             transfer(
                 "candidates", .allToAll, .candidates, columns: OwnedKeys.candidateColumns(indexer.topK), condition),
         ]
+    }
+
+    /// What brings keys to rows that read all of them.
+    private var visiting: Transfer {
+        Transfer(
+            "visiting keys", .allGather, .visiting, along: Sharding.keys.axes, columns: model.keyWidth,
+            bytesPerRow: copyBytes, ranks: parallel.degree(Sharding.keys.axes), condition: .visiting)
+    }
+
+    /// How many tokens' keys weigh as much as what such a row sends and gets.
+    package var keysWorthARow: Int {
+        let bytes = ((model.indexer.map { travelling($0) } ?? []) + travelling).reduce(0) { $0 + $1.bytesPerRow }
+        return max(bytes / cacheBytes, 1)
     }
 
     /// What makes them attend for those rows.

@@ -22,6 +22,8 @@ package struct Transfer: Sendable {
         case travelling
         /// The same, where one of them stands at this position or behind it.
         case travellingFrom(Int)
+        /// Keys that visit.
+        case visiting
         /// Rows travel only to the experts they chose.
         case chosenExperts
         /// Rows whose logits are needed.
@@ -34,6 +36,7 @@ package struct Transfer: Sendable {
         case dispatch, expertWidths, combine
         case stageInput, outputs, logits
         case travelling(Journey)
+        case visiting
     }
 
     /// What goes between the rows and the owners of keys.
@@ -91,12 +94,15 @@ package struct Transfer: Sendable {
         case output
         /// A row whose query goes to the keys.
         case traveller
+        /// A key that earlier steps have stored.
+        case visitor
     }
 
     package var unit: Unit {
         switch condition {
         case .outputs: .output
         case .travelling, .travellingFrom: .traveller
+        case .visiting: .visitor
         case .always, .positionsFrom, .chosenExperts: .token
         }
     }
@@ -116,8 +122,10 @@ package struct StepRows: Sendable, Equatable {
     /// How many of its own rows let their queries go to the keys, and the largest position of those.
     package var travelling: [Int]
     package var furthestTravelling: [Int]
+    /// How many keys it sends for requests whose keys visit.
+    package var visiting: [Int]
 
-    /// No row's query goes to the keys.
+    /// No row's query goes to the keys, and none visits.
     package init(owned: [Int], outputs: [Int], furthest: [Int]) {
         precondition(owned.count == outputs.count && owned.count == furthest.count, "as many ranks everywhere")
         self.owned = owned
@@ -125,5 +133,6 @@ package struct StepRows: Sendable, Equatable {
         self.furthest = furthest
         travelling = owned.map { _ in 0 }
         furthestTravelling = owned.map { _ in -1 }
+        visiting = travelling
     }
 }

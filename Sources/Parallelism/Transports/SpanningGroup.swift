@@ -267,12 +267,17 @@ package final class SpanningGroup: ProcessGroup {
         }
     }
 
-    /// The members here divide what came from elsewhere, and nobody goes on before all of it is stored.
+    /// The members here divide all rows, and nobody goes on before all of them are stored.
     private func share(_ bundles: [ArrivedBundle], _ store: (View) -> Bool) throws(GroupFailure) {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
+        func part(of rows: View) -> View { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
+        for member in hub.here {
+            let rows = part(of: parcel(of: member).rows)
+            precondition(rows.rows == 0 || store(rows), "rows of this process that it cannot store")
+        }
         for (peer, bundle) in zip(hub.peers, bundles) {
-            let part = bundle.all.rows * own / count..<bundle.all.rows * (own + 1) / count
-            if !part.isEmpty, !store(bundle.all.rows(part)) { throw unexpected(peer) }
+            let rows = part(of: bundle.all)
+            if rows.rows > 0, !store(rows) { throw unexpected(peer) }
         }
         hub.stored.advance()
         shares += 1

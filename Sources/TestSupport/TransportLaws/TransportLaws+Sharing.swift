@@ -3,9 +3,9 @@ import Tensors
 
 /// Laws of what processes with memories of their own tell each other.
 extension TransportLaws {
-    /// Members bring rows; each row comes to one member of each other process, with its bits, and no other row does.
+    /// Members bring rows; each row comes to one member of each process, with its bits, and no other row does.
     ///
-    /// - Parameter copies: other processes of the group; 0 where all members share memory.
+    /// - Parameter copies: processes of the group; 0 where all members share memory.
     package static func share(_ seed: UInt64, rounds: Int, copies: Int) -> Law {
         { member in
             let group = member.everybody()

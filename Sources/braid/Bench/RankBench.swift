@@ -35,7 +35,9 @@ final class RankBench {
             setup.model, setup.configuration, processes: setup.job.processes, trace: setup.trace, cache: cache)
         trace = setup.trace
         let parallel = setup.configuration.parallel
-        cost = LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
+        cost = LayoutCost(
+            setup.model.configuration, parallel, cacheType: setup.configuration.cacheType,
+            isDivided: pool.division != nil)
         predicted = RankTraffic(ranks: parallel.world)
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
@@ -145,7 +147,7 @@ final class RankBench {
     ) {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
-        predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel))))
+        predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel, division: pool.division))))
         let (start, processor) = (clock.now, Self.processorSeconds)
         let result = try pool.run(plan).result
         let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), Self.processorSeconds - processor)

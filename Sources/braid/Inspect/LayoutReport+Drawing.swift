@@ -186,6 +186,7 @@ extension LayoutReport {
             case .token: ""
             case .output: " / output row"
             case .traveller: " / travelling row"
+            case .visitor: " / visiting key"
             }
         drawing.words(
             (transfer.isExpected ? "~" : "") + bytesText(bytesPerUnit(transfer)) + unit, x + width - 12,

@@ -60,7 +60,7 @@ extension LayoutReport {
         switch transfer.condition {
         case .positionsFrom(let position), .travellingFrom(let position):
             members.append(JSONMember("from_position", .count(position)))
-        case .always, .travelling, .chosenExperts, .outputs: break
+        case .always, .travelling, .visiting, .chosenExperts, .outputs: break
         }
         return .object(members)
     }
@@ -93,6 +93,7 @@ extension Transfer.Unit {
         case .token: "bytes_per_token"
         case .output: "bytes_per_output"
         case .traveller: "bytes_per_travelling_row"
+        case .visitor: "bytes_per_visiting_key"
         }
     }
 }

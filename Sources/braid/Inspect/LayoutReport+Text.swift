@@ -126,7 +126,7 @@ extension LayoutReport {
             switch transfer.condition {
             case .positionsFrom(let position), .travellingFrom(let position):
                 "\(transfer.name): only for groups with a row at position \(grouped(position)) or later"
-            case .always, .travelling, .chosenExperts, .outputs: nil
+            case .always, .travelling, .visiting, .chosenExperts, .outputs: nil
             }
         } + (transfers.contains { $0.isExpected } ? ["~ expected, if the router prefers no expert"] : [])
     }

@@ -1,0 +1,85 @@
+import Foundation
+import KVCache
+import Models
+import Parallelism
+
+/// How many tokens the cache holds, and which process keeps what of them.
+extension EngineConfiguration {
+    /// How the processes divide the keys among them; `nil` where each keeps all.
+    func division(for model: any Model) -> CacheDivision? {
+        guard isDivided else { return nil }
+        let scheduler = scheduler(for: model)
+        var division = CacheDivision()
+        division.keysPerRow = model.keysWorthARow(cacheType, parallel)
+        division.pageSize = pageSize
+        // The longest request there can be, with what is guessed behind it.
+        division.visitingPages = (scheduler.contextLength + guesses + pageSize - 1) / pageSize
+        division.rows = max(scheduler.maxRowsPerStep, Self.mostRows)
+        return division
+    }
+
+    /// Pages of the cache.
+    func totalPages(for model: any Model, context: Int) -> Int {
+        let format = model.cacheFormat(cacheType, pageSize: pageSize)
+        let pages =
+            if let maxTotalTokens {
+                (maxTotalTokens + pageSize - 1) / pageSize
+            } else if let cacheBytesPerRank {
+                pages(of: format, bytesPerRank: cacheBytesPerRank)
+            } else {
+                min(8 * context / pageSize, mostPages(of: format, bytes: Self.physicalMemory / 2))
+            }
+        return min(max(pages, 1), Self.mostTokens / pageSize)
+    }
+
+    /// Tokens that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
+    /// they divide the keys.
+    private func pages(of format: CacheFormat, bytesPerRank bytes: Int) -> Int {
+        let ranks = max(parallel.world / processes, 1)
+        let (all, overflow) = bytes.multipliedReportingOverflow(by: ranks)
+        return mostPages(of: format, bytes: overflow ? .max : all)
+    }
+
+    /// Pages of which a process keeps its part in so many bytes.
+    private func mostPages(of format: CacheFormat, bytes: Int) -> Int {
+        let kept = isDivided ? pageSize * (parallel.world / processes) / parallel.ownership.ranks : pageSize
+        return bytes / max(format.bytesPerPage / pageSize * kept, 1)
+    }
+
+    private var isDivided: Bool {
+        CacheDivision.isPossible(parallel, processes: processes, pageSize: pageSize)
+    }
+
+    private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
+
+    /// What is wrong with the size of the cache.
+    func memoryProblems(for model: any Model) -> [String] {
+        let format = model.cacheFormat(cacheType, pageSize: pageSize)
+        if let cacheBytesPerRank {
+            if maxTotalTokens != nil {
+                return [
+                    "--max-total-tokens and --kv-cache-memory-bytes both say how large the cache is; give one of them"
+                ]
+            }
+            if pages(of: format, bytesPerRank: cacheBytesPerRank) == 0 {
+                return [
+                    "--kv-cache-memory-bytes: \(cacheBytesPerRank) hold no page of \(pageSize) tokens; the nearest legal "
+                        + "value is \(format.bytesPerPage)"
+                ]
+            }
+            let ranks = max(parallel.world / processes, 1)
+            if cacheBytesPerRank > Self.physicalMemory / ranks {
+                return [
+                    "--kv-cache-memory-bytes: \(cacheBytesPerRank) for each of \(ranks) ranks are more than this "
+                        + "machine's memory; the nearest legal value is \(Self.physicalMemory / ranks)"
+                ]
+            }
+        }
+        let most = mostPages(of: format, bytes: Self.physicalMemory) * pageSize
+        guard let maxTotalTokens, maxTotalTokens > most else { return [] }
+        return [
+            "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(format.bytesPerToken)) bytes are more than this "
+                + "machine's memory; the nearest legal value is \(most)"
+        ]
+    }
+}
