@@ -8,6 +8,8 @@ package struct CacheShare: Sendable, Equatable {
     package let pageSize: Int
     /// Tokens dealt together.
     package let run: Int
+    /// Tokens of a page that are kept.
+    package let tokensPerPage: Int
     /// For each run of a page its place among those kept here; -1 for those that are not.
     private let places: [Int32]
 
@@ -31,15 +33,13 @@ package struct CacheShare: Sendable, Equatable {
             defer { next += 1 }
             return next
         }
+        tokensPerPage = Int(next) * run
     }
 
     /// Whether pages can be divided so.
     package static func isPossible(pageSize: Int, run: Int, owners: Int) -> Bool {
         pageSize > 0 && pageSize & (pageSize - 1) == 0 && run > 0 && owners > 0 && pageSize % (run * owners) == 0
     }
-
-    /// Tokens of a page that are kept.
-    package var tokensPerPage: Int { places.count { $0 >= 0 } * run }
 
     /// Where a slot is kept, or `nil`.
     ///

@@ -13,17 +13,17 @@ extension CacheStore {
     ///   - names: the slots they are to be stored in; `slots` when `nil`.
     ///   - rows: `[slots, copyColumns]`.
     package func copy(_ slots: Indices, as names: Indices? = nil, layer: Int, into rows: View) {
-        for index in 0..<slots.count {
-            let row = rows.rows(index..<index + 1)
-            row.integers[0] = (names ?? slots)[index]
+        let entries = (0..<slots.count).map { index in
             guard let entry = share.entry(of: Int(slots[index])) else {
                 preconditionFailure("slot \(slots[index]) is not kept here")
             }
-            var column = 1
-            for lane in lanes(of: layer) {
-                lane.copyEntry(entry, into: row, column: column)
-                column += lane.entryColumns
-            }
+            rows.rows(index..<index + 1).integers[0] = (names ?? slots)[index]
+            return entry
+        }
+        var column = 1
+        for lane in lanes(of: layer) {
+            lane.copyEntries(entries, into: rows, column: column)
+            column += lane.entryColumns
         }
     }
 
@@ -34,26 +34,29 @@ extension CacheStore {
     package func store(_ rows: View, layer: Int, pages places: [Int32: Int32]? = nil) -> Bool {
         guard rows.columns == copyColumns(layer: layer) else { return false }
         let slots = 0..<(places == nil ? pages * format.pageSize : .max)
-        guard Self.slots(of: rows).allSatisfy(slots.contains) else { return false }
-        for (row, slot) in Self.slots(of: rows).enumerated() {
-            guard let entry = entry(of: slot, places) else { continue }
-            var column = 1
-            for lane in lanes(of: layer) {
-                lane.setEntry(entry, from: rows.rows(row..<row + 1), column: column)
-                column += lane.entryColumns
+        var entries: [Int] = []
+        entries.reserveCapacity(rows.rows)
+        // Rows of a page come together.
+        var (page, place) = (-1, Int32?.none)
+        for row in 0..<rows.rows {
+            let slot = Int(rows.rows(row..<row + 1).integers[0])
+            guard slots.contains(slot) else { return false }
+            if let places {
+                if slot / format.pageSize != page {
+                    page = slot / format.pageSize
+                    place = places[Int32(page)]
+                }
+                entries.append(place.map { Int($0) * format.pageSize + slot % format.pageSize } ?? -1)
+            } else {
+                entries.append(share.entry(of: slot) ?? -1)
             }
         }
+        var column = 1
+        for lane in lanes(of: layer) {
+            lane.setEntries(entries, from: rows, column: column)
+            column += lane.entryColumns
+        }
         return true
-    }
-
-    private func entry(of slot: Int, _ places: [Int32: Int32]?) -> Int? {
-        guard let places else { return share.entry(of: slot) }
-        let (page, token) = slot.quotientAndRemainder(dividingBy: format.pageSize)
-        return places[Int32(page)].map { Int($0) * format.pageSize + token }
-    }
-
-    private static func slots(of rows: View) -> some Sequence<Int> {
-        (0..<rows.rows).lazy.map { Int(rows.rows($0..<$0 + 1).integers[0]) }
     }
 }
 

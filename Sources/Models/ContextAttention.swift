@@ -26,14 +26,10 @@ enum ContextAttention {
         let topK = index.topK
         let best = seat.scratch.indices(step.own.count * topK)
         for request in step.own.requests where !request.travels {
-            var first = firstSelecting(request, step.own, topK)
-            while first < request.rows.upperBound {
-                // Later rows of a chunk see a few more keys than the first.
-                let rows = min(max(scoreBudget / (Int(step.own.positions[first]) + 1), 1), 64)
-                let tile = first..<min(first + rows, request.rows.upperBound)
+            let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
+            forTiles(of: selecting, step.own) { tile in
                 let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
                 select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
-                first = tile.upperBound
             }
         }
         if let travelling = step.travelling {
@@ -79,6 +75,18 @@ enum ContextAttention {
                 into: out)
         }
         return out
+    }
+
+    /// Takes rows of a request a few at a time: keys are read once for all of them, and what is kept for each is bounded.
+    static func forTiles(of range: Range<Int>, _ rows: Step.Rows, _ body: (Range<Int>) -> Void) {
+        var first = range.lowerBound
+        while first < range.upperBound {
+            // Later rows of a chunk see a few more keys than the first.
+            let count = min(max(scoreBudget / (Int(rows.positions[first]) + 1), 1), 64)
+            let tile = first..<min(first + count, range.upperBound)
+            body(tile)
+            first = tile.upperBound
+        }
     }
 
     /// The first row of a request that sees more than `topK` keys; rows before it attend to all they see.

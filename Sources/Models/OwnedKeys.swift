@@ -78,35 +78,48 @@ enum OwnedKeys {
     private static func candidates(
         _ index: IndexQuery, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
     ) -> View {
-        let (topK, owned) = (index.topK, seat.owned)
-        let candidates = seat.scratch.rows(rows.count, candidateColumns(topK))
+        let candidates = seat.scratch.rows(rows.count, candidateColumns(index.topK))
         for request in rows.requests {
-            for row in request.rows {
-                let mark = seat.scratch.mark()
-                defer { seat.scratch.reset(to: mark) }
-                let visible = seat.scratch.indices(1)
-                visible[0] = Int32(
-                    seat.configuration.ownership.count(of: Int(rows.positions[row]) + 1, for: owned.rank))
-                if rows.positions[row] < topK { visible[0] = 0 }
-                let scores = seat.scratch.rows(1, Int(visible[0]))
-                seat.kernels.indexScores(
-                    index.queries.rows(row..<row + 1), weights: index.weights.rows(row..<row + 1),
-                    keys: step.cache.lane(.indexKey, layer: layer), request.pages, owned: owned, into: scores,
-                    seat.scratch)
-                seat.work.scored += Int(visible[0])
-                let selection = Selection(
-                    positions: seat.scratch.indices(topK), stride: topK, counts: seat.scratch.indices(1))
-                seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
-                let (count, parcel) = (Int(selection.counts[0]), candidates.rows(row..<row + 1))
-                parcel[0, 0] = Float(count)
-                let positions = parcel.columns(1 + topK..<1 + 2 * topK).integers
-                for place in 0..<count {
-                    parcel[0, 1 + place] = scores[0, Int(selection.positions[place])]
-                    positions[place] = Int32(owned.position(Int(selection.positions[place])))
-                }
+            ContextAttention.forTiles(of: request.rows, rows) { tile in
+                find(index, tile, rows.positions, request.pages, layer: layer, step, seat, into: candidates)
             }
         }
         return candidates
+    }
+
+    private static func find(
+        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, layer: Int, _ step: Step,
+        _ seat: Seat, into candidates: View
+    ) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let (topK, owned, ownership) = (index.topK, seat.owned, seat.configuration.ownership)
+        let visible = seat.scratch.indices(tile.count)
+        // Rows of several ranks, each of which has its own in order.
+        var most = 0
+        for (at, row) in tile.enumerated() {
+            let position = Int(positions[row])
+            visible[at] = position < topK ? 0 : Int32(ownership.count(of: position + 1, for: owned.rank))
+            seat.work.scored += Int(visible[at])
+            most = max(most, Int(visible[at]))
+        }
+        let scores = seat.scratch.rows(tile.count, most)
+        seat.kernels.indexScores(
+            index.queries.rows(tile), weights: index.weights.rows(tile), keys: step.cache.lane(.indexKey, layer: layer),
+            pages, owned: owned, into: scores, seat.scratch)
+        let selection = Selection(
+            positions: seat.scratch.indices(tile.count * topK), stride: topK, counts: seat.scratch.indices(tile.count))
+        seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
+        for (at, row) in tile.enumerated() {
+            let (count, parcel) = (Int(selection.counts[at]), candidates.rows(row..<row + 1))
+            let best = selection.rows(at..<at + 1).positions
+            parcel[0, 0] = Float(count)
+            let positions = parcel.columns(1 + topK..<1 + 2 * topK).integers
+            for place in 0..<count {
+                parcel[0, 1 + place] = scores[at, Int(best[place])]
+                positions[place] = Int32(owned.position(Int(best[place])))
+            }
+        }
     }
 
     /// The best of several ranks' candidates for one row; ties to the smaller position, so they are put in its order.
@@ -201,56 +214,73 @@ enum OwnedKeys {
     private static func partials(
         _ parcels: View, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
     ) -> View {
-        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
-        let (classes, owned) = (seat.configuration.ownership.classes, seat.owned)
-        let (width, here) = (heads * latent.width, classesHere(seat.configuration.ownership))
+        let latent = step.cache.lane(.latent, layer: layer).width
         let partials = seat.scratch.rows(
-            parcels.rows, partialColumns(heads: heads, latent: latent.width, seat.configuration.ownership))
+            parcels.rows, partialColumns(heads: heads, latent: latent, seat.configuration.ownership))
+        let queries = parcels.columns(0..<parcels.columns - topK)
+        let selected = parcels.columns(parcels.columns - topK..<parcels.columns)
         for request in rows.requests {
-            for row in request.rows {
+            ContextAttention.forTiles(of: request.rows, rows) { tile in
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                let parcel = parcels.rows(row..<row + 1)
-                let queries = parcel.columns(0..<parcel.columns - topK)
-                let selected = parcel.columns(parcel.columns - topK..<parcel.columns).integers
-                let keys = keys(of: rows.positions[row..<row + 1], selected: selected, owned, seat)
-                seat.work.attended += Int(keys.counts[0])
-                for number in 0..<here {
-                    let first = number * (width + heads)
-                    let logSumExp = seat.scratch.rows(1, heads)
-                    seat.kernels.attention(
-                        queries, heads: heads, scale: scale, latent: latent, rope: rope, request.pages,
-                        positions: rows.positions[row..<row + 1], selection: keys,
-                        classes: classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
-                        into: partials.rows(row..<row + 1).columns(first..<first + width), logSumExp: logSumExp,
-                        seat.scratch)
-                    partials.rows(row..<row + 1).columns(first + width..<first + width + heads).copy(logSumExp)
-                }
+                let positions = rows.positions[tile]
+                let keys = keys(of: positions, selected: selected.rows(tile), seat)
+                attend(
+                    queries.rows(tile), heads: heads, scale: scale, request.pages, positions, keys, layer: layer, step,
+                    seat, into: partials.rows(tile))
             }
         }
         return partials
     }
 
-    /// The keys owned here that one row attends to: of those selected, or of all it sees.
-    private static func keys(of position: Indices, selected: Indices, _ owned: OwnedPositions, _ seat: Seat)
-        -> Selection
-    {
-        let visible = Int(position[0]) + 1
-        let selects = selected.count > 0 && visible > selected.count
-        let most = selects ? selected.count : seat.configuration.ownership.count(of: visible, for: owned.rank)
-        let (keys, counts) = (seat.scratch.indices(max(most, 1)), seat.scratch.indices(1))
-        var count = 0
-        if selects {
-            for place in 0..<selected.count where owned.contains(Int(selected[place])) {
-                keys[count] = selected[place]
-                count += 1
-            }
-        } else {
-            for number in 0..<most { keys[number] = Int32(owned.position(number)) }
-            count = most
+    /// Class by class, over the keys owned here.
+    private static func attend(
+        _ queries: View, heads: Int, scale: Float, _ pages: PageMap, _ positions: Indices, _ keys: Selection,
+        layer: Int, _ step: Step, _ seat: Seat, into partials: View
+    ) {
+        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
+        let (ownership, owned) = (seat.configuration.ownership, seat.owned)
+        let width = heads * latent.width
+        seat.work.attended += keys.counts.sum
+        for number in 0..<classesHere(ownership) {
+            let first = number * (width + heads)
+            let logSumExp = seat.scratch.rows(queries.rows, heads)
+            seat.kernels.attention(
+                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
+                selection: keys, classes: ownership.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
+                into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
+            partials.columns(first + width..<first + width + heads).copy(logSumExp)
         }
-        counts[0] = Int32(count)
-        return Selection(positions: keys, stride: keys.count, counts: counts)
+    }
+
+    /// The keys owned here that rows of a request attend to: of those selected, or of all they see.
+    ///
+    /// - Parameter selected: `[rows, topK]`; no columns where no row selects.
+    private static func keys(of positions: Indices, selected: View, _ seat: Seat) -> Selection {
+        let (owned, topK) = (seat.owned, selected.columns)
+        func selects(_ row: Int) -> Bool { topK > 0 && positions[row] >= topK }
+        func most(_ row: Int) -> Int {
+            selects(row)
+                ? topK : seat.configuration.ownership.count(of: Int(positions[row]) + 1, for: owned.rank)
+        }
+        let stride = (0..<positions.count).reduce(1) { max($0, most($1)) }
+        let (keys, counts) = (seat.scratch.indices(positions.count * stride), seat.scratch.indices(positions.count))
+        for row in 0..<positions.count {
+            let own = keys[row * stride..<(row + 1) * stride]
+            var count = 0
+            if selects(row) {
+                let best = selected.rows(row..<row + 1).integers
+                for place in 0..<topK where owned.contains(Int(best[place])) {
+                    own[count] = best[place]
+                    count += 1
+                }
+            } else {
+                count = most(row)
+                for number in 0..<count { own[number] = Int32(owned.position(number)) }
+            }
+            counts[row] = Int32(count)
+        }
+        return Selection(positions: keys, stride: stride, counts: counts)
     }
 
     /// Puts the ranks' contributions together.

@@ -45,19 +45,31 @@ import CKernels
     /// Bytes of an entry, scales included.
     package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group) }
 
-    /// Copies an entry's bytes into the columns of a row from `column` on. What is left of the last one is zero.
-    package func copyEntry(_ entry: Int, into row: View, column: Int) {
-        precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
-        let target = row.columns(column..<column + entryColumns)
-        target[0, entryColumns - 1] = 0
-        unsafe UnsafeMutableRawPointer(target.base).copyMemory(from: base + entry * entryBytes, byteCount: entryBytes)
+    /// Copies entries' bytes into the columns of rows from `column` on, one a row. What is left of the last is zero.
+    package func copyEntries(_ entries: [Int], into rows: View, column: Int) {
+        let bytes = entryBytes
+        let target = check(entries, rows, column)
+        precondition(entries.allSatisfy { $0 >= 0 }, "entries below zero")
+        for (row, entry) in entries.enumerated() {
+            target[row, entryColumns - 1] = 0
+            unsafe UnsafeMutableRawPointer(target.base + row * target.stride)
+                .copyMemory(from: base + entry * bytes, byteCount: bytes)
+        }
     }
 
-    /// The reverse of `copyEntry`.
-    package func setEntry(_ entry: Int, from row: View, column: Int) {
-        precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
-        let source = row.columns(column..<column + entryColumns)
-        unsafe (base + entry * entryBytes).copyMemory(from: source.base, byteCount: entryBytes)
+    /// The reverse of `copyEntries`; rows whose entry is below zero are left out.
+    package func setEntries(_ entries: [Int], from rows: View, column: Int) {
+        let bytes = entryBytes
+        let source = check(entries, rows, column)
+        for (row, entry) in entries.enumerated() where entry >= 0 {
+            unsafe (base + entry * bytes).copyMemory(from: source.base + row * source.stride, byteCount: bytes)
+        }
+    }
+
+    private func check(_ entries: [Int], _ rows: View, _ column: Int) -> View {
+        precondition(rows.rows == entries.count, "\(entries.count) entries for \(rows.rows) rows")
+        precondition(entries.allSatisfy { $0 < self.entries }, "entries beyond the \(self.entries) there are")
+        return rows.columns(column..<column + entryColumns)
     }
 
     /// Columns of a row that hold an entry.
