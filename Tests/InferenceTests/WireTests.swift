@@ -66,7 +66,10 @@ import Testing
                 "strategy", "exchange", "ownership",
             ])
         #expect(
-            fields(RankSettings()) == ["parallel", "cacheType", "pageSize", "pages", "kernels", "stages", "isTraced"])
+            fields(RankSettings()) == [
+                "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "stages", "isTraced",
+            ])
+        #expect(fields(CacheDivision()) == ["keysPerRow", "pageSize", "visitingPages", "rows"])
     }
 
     @Test func `that are cut short or too long are refused`() throws {
@@ -103,6 +106,10 @@ import Testing
         settings.cacheType = .fp8
         settings.pageSize = 16
         settings.pages = 77
+        #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
+        var division = CacheDivision()
+        (division.keysPerRow, division.pageSize, division.visitingPages, division.rows) = (7, 16, 33, 44)
+        settings.division = division
         settings.kernels = .reference
         settings.stages = [.logits, .selected]
         settings.isTraced = true
