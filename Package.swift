@@ -64,7 +64,7 @@ let package = Package(
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
-        tests("TensorsTests", ["Tensors", "CKernels"]),
+        tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),

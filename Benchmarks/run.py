@@ -40,8 +40,9 @@ def kernels(options):
 
 
 def layouts():
-    """Flags of one rank, then of context degrees 2 and 8 in every strategy and both exchanges."""
+    """Flags of one rank, of one with two threads, then of context degrees 2 and 8 in every strategy and both exchanges."""
     yield ()
+    yield ("--threads-per-rank", "2")
     for degree in ("2", "8"):
         for strategy in ("interleave", "zigzag"):
             for exchange in ("none", "alltoall"):
@@ -57,11 +58,11 @@ def ranks(options):
             tokens, seconds = point["tokens"], point["seconds"]
             alone.setdefault(tokens, seconds)
             section.add(**point, ratio=alone[tokens] / seconds)
-            rows.append([tokens, point["ranks"], chosen.get("--cp-strategy", "-"),
+            rows.append([tokens, point["ranks"], point["threads"], chosen.get("--cp-strategy", "-"),
                          chosen.get("--moe-a2a-backend", "-"), f"{seconds:.2f}", f"{alone[tokens] / seconds:.2f}",
                          *(f"{point[key] / 1e6:.1f}" for key in ("bytes_measured", "bytes_predicted"))])
-    table("prefill on several ranks, one thread each; the ratio is one rank's seconds to the layout's",
-          ["tokens", "ranks", "strategy", "exchange", "seconds", "ratio", "MB moved", "MB predicted"], rows)
+    table("prefill on several ranks or threads; the ratio is one rank's seconds to the layout's",
+          ["tokens", "ranks", "threads", "strategy", "exchange", "seconds", "ratio", "MB moved", "MB predicted"], rows)
     section.write()
 
 

@@ -88,6 +88,7 @@ package final class Engine: EngineClient {
         var (status, pool, computed) = state.withLock { ($0.scheduler.status, $0.pool, $0.scheduler.computedTokens) }
         let parallel = pool.configuration
         status.layout = pool.layout
+        status.threadsPerRank = pool.threadsPerRank
         status.keyOwners = parallel.ownership.ranks
         status.keyUnit = parallel.ownership.unit
         status.ranks = pool.status

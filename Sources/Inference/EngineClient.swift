@@ -63,6 +63,8 @@ package struct EngineStatus: Sendable, Equatable {
     package var isDraining = false
     /// How the ranks share the work, in words.
     package var layout = "one rank"
+    /// Threads that share the work inside each rank.
+    package var threadsPerRank = 1
     /// Among how many ranks a request's keys are divided, in runs of so many tokens.
     package var keyOwners = 1
     package var keyUnit = 1

@@ -29,6 +29,9 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var guesses = 0
     /// How the ranks share the work.
     package var parallel = ParallelConfiguration()
+    /// Threads that share the work inside each rank.
+    package var threadsPerRank = 1
+    package var tuning = Tuning()
     /// Among which the ranks are divided; each has a cache of its own.
     package var processes = 1
     /// A rank that makes no progress for so many seconds has failed.
@@ -67,6 +70,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// Rows of a step, at most: what a row needs of scratch memory is up to a megabyte in the largest models.
     static let mostRows = 32_768
     private static let mostGuesses = 15
+    /// More is a mistake, however small the machine.
+    private static let mostThreadsPerCore = 8
     /// Slots of the cache are counted in 32 bits.
     static let mostTokens = Int(Int32.max) - (1 << 16)
 
@@ -81,6 +86,12 @@ package struct EngineConfiguration: Sendable, Equatable {
                 "--speculative-num-steps: \(guesses) tokens cannot be guessed without a next-token block; the nearest "
                     + "legal value is 0")
         }
+        if !(1...mostThreadsPerRank).contains(threadsPerRank) {
+            problems.append(
+                "--threads-per-rank: \(threadsPerRank) is not between 1 and \(mostThreadsPerRank), with which the "
+                    + "\(ranksHere == 1 ? "rank" : "\(ranksHere) ranks") of a process have \(Self.mostThreadsPerCore) "
+                    + "threads a core; the nearest legal value is \(max(1, min(threadsPerRank, mostThreadsPerRank)))")
+        }
         if let kernels, Kernels(kernels) == nil {
             let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")
             problems.append("this processor has no \(kernels.rawValue) kernels; legal: \(levels)")
@@ -88,6 +99,20 @@ package struct EngineConfiguration: Sendable, Equatable {
         if problems.isEmpty { problems += memoryProblems(for: model) }
         return problems.isEmpty ? scheduler(for: model).validate().map(\.description) : problems
     }
+
+    /// The ranks of one process.
+    private var ranksHere: Int { parallel.world / max(processes, 1) }
+
+    private var mostThreadsPerRank: Int { max(1, Self.mostThreadsPerCore * cores / max(ranksHere, 1)) }
+
+    /// What to tell who asked for more threads than can run at once; `nil` where all can.
+    package var warning: String? {
+        guard threadsPerRank > 1, ranksHere * threadsPerRank > cores else { return nil }
+        return "--threads-per-rank: \(ranksHere * threadsPerRank) threads will take turns on \(cores) cores; "
+            + "\(max(1, cores / ranksHere)) a rank would be faster"
+    }
+
+    private var cores: Int { ProcessInfo.processInfo.activeProcessorCount }
 
     private func rangeProblems(for model: any Model) -> [String] {
         let chunk = chunkedPrefillSize == -1 ? 1 : chunkedPrefillSize

@@ -8,6 +8,7 @@ import Synchronization
 /// what the ranks report.
 package final class RankPool: Sendable {
     let configuration: ParallelConfiguration
+    let threadsPerRank: Int
     let world: any RankWorld
     /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
@@ -57,8 +58,9 @@ package final class RankPool: Sendable {
         let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
         let parallel = settings.parallel
         let elsewhere = processes.map { RemoteRanks(settings, $0) }
-        let world: any RankWorld = elsewhere?.world ?? ThreadWorld(ranks: parallel.world)
+        let world: any RankWorld = elsewhere?.world ?? ThreadWorld(threads: parallel.world * settings.threadsPerRank)
         self.configuration = parallel
+        threadsPerRank = settings.threadsPerRank
         self.world = world
         self.elsewhere = elsewhere
         here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)

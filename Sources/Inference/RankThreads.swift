@@ -5,7 +5,7 @@ import Parallelism
 import Synchronization
 import Tensors
 
-/// The ranks of this process: a thread each, which runs the steps it is given, in order.
+/// The ranks of this process: a thread each, which runs the steps it is given, in order, and the threads that help it.
 ///
 /// They share the weights and one cache: each rank writes the entries of its own rows, so the memory does not grow with
 /// the number of ranks.
@@ -38,21 +38,40 @@ final class RankThreads: Sendable {
         let kernels = settings.kernels.flatMap { Kernels($0) } ?? .best
         let rooms = settings.division?.rooms(cache.format, for: ranks, settings.parallel)
         for (index, rank) in ranks.enumerated() {
-            threads.enter()
-            let thread = Thread { [self] in
-                ThreadName.current = "braid rank \(rank)"
-                Traps.shared.watch(onTrap: { self.giveUp(rank, trap: $0) }) {
-                    let seat = Seat(settings.parallel, rank: rank, world: world, kernels: kernels, pulse: pulses[index])
-                    let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
-                    let trace = settings.isTraced ? TraceBuffer() : nil
-                    let worker = RankWorker(model, cache, rooms?[index], seat, recorder: recorder, trace: trace)
-                    run(worker, inboxes[index], deliver)
-                }
-                threads.leave()
+            let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings)
+            for helper in 1..<settings.threadsPerRank {
+                startThread("braid rank \(rank).\(helper)", of: rank) { team?.help() }
             }
-            thread.stackSize = 16 << 20
-            thread.start()
+            startThread("braid rank \(rank)", of: rank) { [self] in
+                defer { team?.dismiss() }
+                let seat = Seat(
+                    settings.parallel, rank: rank, world: world, kernels: team.map(kernels.shared) ?? kernels,
+                    pulse: pulses[index])
+                let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
+                let trace = settings.isTraced ? TraceBuffer() : nil
+                let worker = RankWorker(model, cache, rooms?[index], seat, recorder: recorder, trace: trace)
+                run(worker, inboxes[index], deliver)
+            }
         }
+    }
+
+    private func team(_ kernels: Kernels, _ settings: RankSettings) -> Team {
+        let cores = ProcessInfo.processInfo.activeProcessorCount
+        return Team(
+            kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores,
+            settings.tuning)
+    }
+
+    /// Starts one of a rank's threads. If it traps, the rank has failed.
+    private func startThread(_ name: String, of rank: Int, _ body: @escaping @Sendable () -> Void) {
+        threads.enter()
+        let thread = Thread { [self] in
+            ThreadName.current = name
+            Traps.shared.watch(onTrap: { self.giveUp(rank, trap: $0) }, while: body)
+            threads.leave()
+        }
+        thread.stackSize = 16 << 20
+        thread.start()
     }
 
     /// Hands a step to the ranks.

@@ -38,7 +38,7 @@ package final class Seat {
 
     /// One rank alone.
     package convenience init(kernels: Kernels = .best) {
-        self.init(ParallelConfiguration(), rank: 0, world: ThreadWorld(ranks: 1), kernels: kernels)
+        self.init(ParallelConfiguration(), rank: 0, world: ThreadWorld(threads: 1), kernels: kernels)
     }
 
     /// A rank among others. To be called, and used, by the rank's own thread.

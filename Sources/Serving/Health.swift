@@ -55,6 +55,7 @@ struct HealthRoutes: Sendable {
                 "max_body_bytes": .integer(configuration.maxBodyBytes),
                 "layout": .string(status.layout),
                 "ranks": .integer(status.ranks.count),
+                "threads_per_rank": .integer(status.threadsPerRank),
                 "page_size": .integer(status.pageSize),
                 "kv_pages": .integer(status.totalPages),
                 "kv_pages_free": .integer(status.freePages),

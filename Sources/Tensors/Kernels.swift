@@ -19,12 +19,21 @@ import CKernels
 
     package let level: Level
     let table: braid_kernels
+    /// Who shares the larger operations; `nil` where one thread does everything.
+    package private(set) var team: Team?
 
     /// The kernels of a level, or `nil` where this processor or build does not have it.
     package init?(_ level: Level) {
         guard let table = unsafe braid_kernels_at(level.kernelValue) else { return nil }
         self.level = level
         unsafe self.table = unsafe table.pointee
+    }
+
+    /// The same kernels, whose larger operations the team shares. The bits are the same. To be used by the team's leader.
+    package func shared(by team: Team) -> Kernels {
+        var kernels = self
+        kernels.team = team
+        return kernels
     }
 
     /// The widest latent, rotary and index keys the attention and indexer kernels have room for.

@@ -27,6 +27,8 @@ package final class FailingModel: Model {
         case failure
         /// A precondition does not hold.
         case trap
+        /// A precondition does not hold in a thread that helps the rank.
+        case trapOfHelper
         /// Memory that is not there is read.
         case wildPointer
         /// The thread never comes back.
@@ -55,7 +57,7 @@ package final class FailingModel: Model {
     package var vocabularySize: Int {
         // Asked by ranks while they are set up, and by others; threads of ranks are named after them.
         if phase == .building, ThreadName.current == "braid rank \(rank)" {
-            do { try goWrong(on: rank, at: .building) } catch { preconditionFailure("\(error)") }
+            do { try goWrong(on: rank, at: .building, .best) } catch { preconditionFailure("\(error)") }
         }
         return model.vocabularySize
     }
@@ -71,9 +73,9 @@ package final class FailingModel: Model {
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         if seat.rank == rank { steps.withLock { $0 += 1 } }
         let number = steps.withLock { $0 }
-        try goWrong(on: seat.rank, at: number == 1 ? .prefill : .decode)
+        try goWrong(on: seat.rank, at: number == 1 ? .prefill : .decode, seat.kernels)
         try model.forward(step, seat, into: hidden)
-        try goWrong(on: seat.rank, at: .layers)
+        try goWrong(on: seat.rank, at: .layers, seat.kernels)
     }
 
     package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
@@ -82,11 +84,19 @@ package final class FailingModel: Model {
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         // Logits cannot throw.
-        do { try goWrong(on: seat.rank, at: .logits) } catch { preconditionFailure("\(error)") }
+        do { try goWrong(on: seat.rank, at: .logits, seat.kernels) } catch { preconditionFailure("\(error)") }
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }
 
-    private func goWrong(on rank: Int, at phase: Phase) throws(GroupFailure) {
+    /// What goes wrong for a helper alone. Slow, so that it gets something to do.
+    private struct Trap: SharedWork {
+        func compute(_: Range<Int>, _: Kernels, _: Scratch) {
+            precondition(!ThreadName.current.contains("."), FailingModel.reason)
+            Thread.sleep(forTimeInterval: 0.05)
+        }
+    }
+
+    private func goWrong(on rank: Int, at phase: Phase, _ kernels: Kernels) throws(GroupFailure) {
         guard rank == self.rank, phase == self.phase else { return }
         let isDue = faults.withLock { left in
             left -= 1
@@ -96,6 +106,7 @@ package final class FailingModel: Model {
         switch kind {
         case .failure: throw GroupFailure(rank: rank, reason: Self.reason)
         case .trap: preconditionFailure(Self.reason)
+        case .trapOfHelper: _ = kernels.share(Trap(), Cut(units: 8), cost: .max)
         case .wildPointer: unsafe UnsafeMutablePointer<Int>(bitPattern: 16)!.pointee = 1
         case .hang: while true { Thread.sleep(forTimeInterval: 1) }
         }

@@ -103,6 +103,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.checksInvariants = checkInvariants
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
+        configuration.threadsPerRank = parallel.threads
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
@@ -114,6 +115,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         }
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+        if let warning = configuration.warning { note(warning) }
         return configuration
     }
 

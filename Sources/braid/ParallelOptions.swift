@@ -87,7 +87,17 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: "How rows reach their experts: none (all ranks see all rows, the default) or alltoall.")
     var moeA2aBackend: [ExpertExchangeKind] = []
 
+    @Option(
+        help: """
+            Threads that share the work inside each rank; the bits are the same. Best where ranks × threads are the \
+            cores. Default: 1.
+            """)
+    var threadsPerRank: Int?
+
     package init() {}
+
+    /// That share the work inside each rank.
+    package var threads: Int { threadsPerRank ?? 1 }
 
     /// What was given; `resolve` tells whether it can be run.
     ///

@@ -12,8 +12,8 @@ struct Verify: AsyncParsableCommand {
         abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
         discussion: """
             Serves mixes of random requests on one rank and on many, and compares every token, log-probability and \
-            logit. Varied are layouts, chunk sizes, page sizes, types of the KV cache (compared with one rank that has \
-            the same), what is found in the prefix cache, and the mixes, of which one preempts. Without flags for ranks \
+            logit. Varied are layouts, threads of a rank, chunk sizes, page sizes, types of the KV cache (compared with \
+            one rank that has the same), what is found in the prefix cache, and the mixes, of which one preempts. Without flags for ranks \
             it takes all layouts up to --max-ranks, or a sample of them; with some, such as --tp-size 8 --cp-size 4, \
             that one layout. Layouts that cut a sum where one rank does not are only equal to rounding, and are \
             reported so. Exit status 0 if nothing differs.
@@ -53,7 +53,8 @@ struct Verify: AsyncParsableCommand {
     @Option(
         help: """
             Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
-            warm guess0 mixed"; what is left out is one rank, chunk-1, page16, float32, cold, guess0, mixed.
+            warm guess0 mixed threads2"; what is left out is one rank, chunk-1, page16, float32, cold, guess0, mixed, \
+            threads1.
             """)
     var only: String?
 
@@ -68,6 +69,14 @@ struct Verify: AsyncParsableCommand {
         guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
         if only != nil, let kvCacheDtype {
             throw ValidationError("--kv-cache-dtype: with --only, write \(kvCacheDtype.rawValue) into the case")
+        }
+        if let threads = parallel.threadsPerRank {
+            guard (1...64).contains(threads) else {
+                throw ValidationError("--threads-per-rank: \(threads) is not between 1 and 64; try 2")
+            }
+            if only != nil {
+                throw ValidationError("--threads-per-rank: with --only, write threads\(threads) into the case")
+            }
         }
         guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 500") }
     }
@@ -143,7 +152,7 @@ struct Verify: AsyncParsableCommand {
         }
         var conditions = ServingConditions.all(
             longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
-            canGuess: model.canGuess)
+            canGuess: model.canGuess, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)

@@ -40,6 +40,18 @@ import braid
         ) { $0.elements }
     }
 
+    @Test func `tells the threads of a rank, where there are several`() throws {
+        func report(_ threads: Int) throws -> LayoutReport {
+            LayoutReport(
+                "tiny", try model(), ParallelConfiguration(), threadsPerRank: threads,
+                example: .init(tokens: 8, chunk: 8), memory: 1 << 20
+            ) { $0.elements }
+        }
+        #expect(try report(3).text.contains("threads      3 a rank"))
+        #expect(try !report(1).text.contains("threads"))
+        #expect(try report(3).json["threads_per_rank"]?.integer == 3)
+    }
+
     @Test func `prints what a person reads`() throws {
         let parallel = ParallelConfiguration(
             context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, exchange: .allToAll,

@@ -32,6 +32,12 @@ import braid
         }
     }
 
+    @Test func `leave a rank to one thread, or to as many as are wanted, and are no other layout for that`() throws {
+        #expect(try ParallelOptions.parse([]).threads == 1)
+        let two = try ParallelOptions.parse(["--threads-per-rank", "2"])
+        #expect(try two.threads == 2 && two.request() == request(""))
+    }
+
     @Test func `with two values for one size are a problem`() throws {
         let twice = try request("--tp 4 --cp-size 2 --tp-size 8 --attn-cp-size 2")
         #expect(twice.problems.map(\.description) == ["tp_size: given as 4 and 8; give it once"])

@@ -1,5 +1,7 @@
+import Foundation
 import Inference
 import Models
+import Parallelism
 import TestSupport
 import Testing
 
@@ -139,5 +141,24 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
         await drained
         #expect(answer.finish == .length)
         #expect(throws: EngineError.draining) { try engine.submit(Self.requests()[4]) }
+    }
+
+    @Test(arguments: [1, 8]) func `has as many threads a rank as is no mistake`(ranks: Int) throws {
+        let cores = ProcessInfo.processInfo.activeProcessorCount
+        func configuration(_ threads: Int) -> EngineConfiguration {
+            var configuration = EngineConfiguration()
+            configuration.parallel = ParallelConfiguration(data: ranks)
+            configuration.threadsPerRank = threads
+            return configuration
+        }
+        let most = max(1, 8 * cores / ranks)
+        #expect(configuration(most).validate(for: FaultyModel()).isEmpty)
+        for (threads, nearest) in [(0, 1), (-3, 1), (most + 1, most), (.max, most)] {
+            let problem = try #require(configuration(threads).validate(for: FaultyModel()).first)
+            #expect(problem.hasPrefix("--threads-per-rank: \(threads) is not between 1 and \(most), "))
+            #expect(problem.hasSuffix("the nearest legal value is \(nearest)"))
+        }
+        #expect(configuration(1).warning == nil)
+        #expect(configuration(cores + 1).warning?.contains("take turns on \(cores) cores") == true)
     }
 }

@@ -24,11 +24,13 @@ struct Place: Sendable, CustomTestStringConvertible {
 
 @inline(never)
 func faultyEngine(
-    _ parallel: ParallelConfiguration, _ wrap: (any Model) -> any Model = { $0 }, restarts: Bool = false
+    _ parallel: ParallelConfiguration, threads: Int = 1, _ wrap: (any Model) -> any Model = { $0 },
+    restarts: Bool = false
 ) throws -> Engine {
     var configuration = EngineConfiguration()
     configuration.pageSize = 4
     configuration.parallel = parallel
+    configuration.threadsPerRank = threads
     configuration.watchdogTimeout = 1
     configuration.restartsOnFailure = restarts
     return Engine(wrap(try Golden("v32").directory.load()), configuration)

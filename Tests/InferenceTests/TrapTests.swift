@@ -23,6 +23,12 @@ import Testing
         }
     }
 
+    @Test func `may have been trapped by a thread that helps it`() async {
+        await #expect(processExitsWith: .exitCode(70)) {
+            try await Self.endByTrap(1, .layers, .trapOfHelper)
+        }
+    }
+
     @Test func `is the only one whose trap is treated so`() async {
         await #expect(processExitsWith: .failure) {
             let engine = try faultyEngine(Place.all[0].parallel)
@@ -35,7 +41,10 @@ import Testing
     @inline(never)
     private static func endByTrap(_ place: Int, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind) async throws {
         let place = Place.all[place]
-        let engine = try faultyEngine(place.parallel) { FailingModel($0, rank: place.rank, phase, kind) }
+        let threads = kind == .trapOfHelper ? 2 : 1
+        let engine = try faultyEngine(place.parallel, threads: threads) {
+            FailingModel($0, rank: place.rank, phase, kind)
+        }
         let start = ContinuousClock.now
         for outcome in await outcomes(engine) {
             guard let reason = outcome.failure, reason.contains("rank \(place.rank) failed: its thread trapped (SIG")

@@ -32,10 +32,10 @@ import Testing
     }
 
     @Test func `has every mesh and every condition in a sample`() {
-        let plan = Self.plan(500)
+        let plan = Self.plan(1000)
         #expect(Set(plan.cases.map(\.layout.mesh)) == Set(Self.layouts.map(\.mesh)))
         #expect(Set(plan.cases.map(\.conditions)) == Set(Self.conditions))
-        #expect(Self.conditions.count == 3 * 4 * 3 * 3 * 4)
+        #expect(Self.conditions.count == 3 * 4 * 3 * 3 * 4 * 2)
     }
 
     @Test func `says how many cases have each value, whatever there is to vary`() {
@@ -62,8 +62,11 @@ import Testing
             #expect(try VerificationCase(notation: candidate.notation, for: Self.shape) == candidate)
         }
         #expect(try VerificationCase(notation: "one", for: Self.shape) == VerificationCase(ParallelConfiguration()))
-        for wrong in ["cp2 chunk0", "cp2 chunk-2", "cp2 chunk", "cp2 tiny", "page3", "page", "cp2 lukewarm", "float64"]
-        {
+        let wrong = [
+            "cp2 chunk0", "cp2 chunk-2", "cp2 chunk", "cp2 tiny", "page3", "page", "cp2 lukewarm", "float64",
+            "threads0",
+        ]
+        for wrong in wrong {
             #expect(throws: NotationError.self) { try VerificationCase(notation: wrong, for: Self.shape) }
         }
     }

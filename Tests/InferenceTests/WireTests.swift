@@ -67,9 +67,11 @@ import Testing
             ])
         #expect(
             fields(RankSettings()) == [
-                "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "stages", "isTraced",
+                "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "threadsPerRank", "tuning",
+                "stages", "isTraced",
             ])
         #expect(fields(CacheDivision()) == ["keysPerRow", "pageSize", "visitingPages", "rows"])
+        #expect(fields(Tuning()) == ["leastSharedWork", "spins"])
     }
 
     @Test func `that are cut short or too long are refused`() throws {
@@ -111,6 +113,9 @@ import Testing
         (division.keysPerRow, division.pageSize, division.visitingPages, division.rows) = (7, 16, 33, 44)
         settings.division = division
         settings.kernels = .reference
+        settings.threadsPerRank = 3
+        settings.tuning.leastSharedWork = 5
+        settings.tuning.spins = 6
         settings.stages = [.logits, .selected]
         settings.isTraced = true
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)

@@ -31,7 +31,7 @@ import Testing
 
         /// Runs a body on every rank of the mesh.
         func onEveryRank<Found: Sendable>(_ body: @escaping @Sendable (Seat) throws -> Found) throws -> [Found] {
-            let world = ThreadWorld(ranks: configuration.world)
+            let world = ThreadWorld(threads: configuration.world)
             return try TestSupport.onEveryRank(of: configuration.world) { rank in
                 let seat = Seat(configuration, rank: rank, world: world, kernels: .best)
                 seat.begin(rows: rows)
@@ -184,13 +184,13 @@ import Testing
     @Test(arguments: [1, 2, 4, 8], [8, 16, 64, 96, 1408])
     func `shares the slices of a sum evenly`(tensor: Int, width: Int) throws {
         let configuration = ParallelConfiguration(tensor: tensor)
-        let seat = Seat(configuration, rank: 0, world: ThreadWorld(ranks: tensor), kernels: .best)
+        let seat = Seat(configuration, rank: 0, world: ThreadWorld(threads: tensor), kernels: .best)
         #expect(seat.slices(of: width, along: .tensor) * tensor == Kernels.slices(of: width))
         #expect(Kernels.slices(of: width) == 8)
     }
 
     @Test func `cuts a part that is no subtree into slices of its own`() {
-        let seat = Seat(ParallelConfiguration(tensor: 3), rank: 0, world: ThreadWorld(ranks: 3), kernels: .best)
+        let seat = Seat(ParallelConfiguration(tensor: 3), rank: 0, world: ThreadWorld(threads: 3), kernels: .best)
         #expect(seat.slices(of: 96, along: .tensor) == 8)
         #expect(seat.slices(of: 6, along: .tensor) == 2)
     }

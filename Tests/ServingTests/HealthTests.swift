@@ -74,6 +74,7 @@ import Tokenization
         #expect(reply.json["page_size"]?.integer == 64)
         #expect(reply.json["max_total_num_tokens"]?.integer == 4096)
         #expect(reply.json["layout"]?.string == "one rank")
+        #expect(reply.json["threads_per_rank"]?.integer == 1)
     }
 
     @Test func `the layout of the ranks is told in words`() async throws {

@@ -2,7 +2,7 @@ import Tensors
 import Testing
 
 /// A matrix of weights in memory of its own, and the numbers it stands for.
-private final class OwnedWeight {
+final class OwnedWeight {
     let rows: Int, columns: Int
     /// [rows, columns].
     let values: [Float]
@@ -63,7 +63,7 @@ private func tree(_ terms: ArraySlice<[Float]>) -> [Float] {
     return zip(tree(terms[..<middle]), tree(terms[middle...])).map { $0 + $1 }
 }
 
-private func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
+func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
 
 @Suite struct `A matrix product in slices` {
     /// Rows of x, outputs and contracted width; slices of 1, 2, 25, 96 and 256 columns.

@@ -14,6 +14,9 @@ package struct RankSettings: Sendable, Equatable {
     package var division: CacheDivision?
     /// Instruction-set level; `nil` for the best there is.
     package var kernels: Kernels.Level?
+    /// Threads that share the work inside each rank.
+    package var threadsPerRank = 1
+    package var tuning = Tuning()
     /// What ranks record.
     package var stages: Set<Stage> = []
     /// Whether they write down what they do when.
@@ -28,6 +31,8 @@ package struct RankSettings: Sendable, Equatable {
         pages = configuration.scheduler(for: model).totalPages
         division = configuration.division(for: model)
         kernels = configuration.kernels
+        threadsPerRank = configuration.threadsPerRank
+        tuning = configuration.tuning
         self.stages = stages
         self.isTraced = isTraced
     }
@@ -50,10 +55,16 @@ extension RankSettings: Wired {
         self.division = isDivided ? division : nil
         var (level, names) = (kernels?.rawValue ?? "", stages.map(\.rawValue).sorted())
         try wire.pass(&level)
+        try wire.pass(&threadsPerRank)
+        try wire.pass(&tuning.leastSharedWork)
+        try wire.pass(&tuning.spins)
         try wire.pass(&names)
         try wire.pass(&isTraced)
         kernels = Kernels.Level(rawValue: level)
         stages = Set(names.compactMap { Stage(rawValue: $0) })
+        guard (1...65_536).contains(threadsPerRank) else {
+            throw Wire.Failure(description: "\(threadsPerRank) threads in a rank")
+        }
         guard pageSize > 0, pageSize & (pageSize - 1) == 0, (1...Int(Int32.max) / pageSize).contains(pages) else {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }

@@ -68,6 +68,9 @@ struct MixRun {
         configuration.cacheType = conditions.cacheType
         configuration.prefixCache = conditions.prefix != .cold
         configuration.guesses = conditions.guesses
+        configuration.threadsPerRank = conditions.threads
+        // Whatever can be shared is: models for tests have little else.
+        configuration.tuning.leastSharedWork = 1
         configuration.kernels = kernels
         configuration.pageSize = conditions.pageSize
         configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)

@@ -12,7 +12,7 @@ package struct VerificationCase: Sendable, Hashable {
     }
 
     /// What `init(notation:for:)` makes this case of again, such as
-    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm guess0 mixed`.
+    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm guess0 mixed threads2`.
     package var notation: String {
         ([layout.notation] + ServingConditions.axes.map { $0.word(conditions) }).joined(separator: " ")
     }
@@ -44,6 +44,8 @@ package struct ServingConditions: Sendable, Hashable {
     /// Tokens guessed behind each request; the rank it is compared with guesses none.
     package var guesses = 0
     package var mix = BatchMix.Kind.mixed
+    /// Threads that share the work inside each rank.
+    package var threads = 1
 
     package init() {}
 
@@ -60,13 +62,15 @@ package struct ServingConditions: Sendable, Hashable {
         ConditionAxis("prefix", \.prefix),
         ConditionAxis("guess", \.guesses, legal: "from 0 to 15") { (0...15).contains($0) },
         ConditionAxis("mix", \.mix),
+        ConditionAxis("threads", \.threads, legal: "from 1 to 64") { (1...64).contains($0) },
     ]
 
     /// All combinations worth trying with prompts of so many tokens.
     ///
     /// - Parameter canGuess: whether the model can.
     package static func all(
-        longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases, canGuess: Bool = false
+        longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases, canGuess: Bool = false,
+        threads: [Int] = [1, 2]
     ) -> [ServingConditions] {
         [ServingConditions()]
             .with(\.chunk, chunks(longestPrompt: longestPrompt))
@@ -75,6 +79,7 @@ package struct ServingConditions: Sendable, Hashable {
             .with(\.prefix, PrefixUse.allCases)
             .with(\.guesses, canGuess ? [0, 1, 3] : [0])
             .with(\.mix, BatchMix.Kind.allCases)
+            .with(\.threads, threads)
     }
 
     /// Whole prompts, thirds and tenths, none of them round numbers.

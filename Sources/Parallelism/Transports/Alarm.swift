@@ -57,51 +57,29 @@ package final class Alarm: Sendable {
     fileprivate func add(_ tally: Tally) { state.withLock { $0.tallies.append(tally) } }
 }
 
-/// A number that only grows, and threads that wait for it to reach a value: first spinning, then asleep.
+/// A counter of a group's members, who throw instead of waiting once the alarm has been raised.
 final class Tally: Sendable {
-    private let count = Atomic(0)
-    private let sleepers = Atomic(0)
-    private let bell = NSCondition()
+    private let counter: Counter
     private let alarm: Alarm
-    /// Sleepers are woken when the number becomes a multiple of this.
-    private let period: Int
-    private let spins: Int
 
-    /// - Parameter spins: how often to look before going to sleep; few where ranks outnumber cores.
+    /// - Parameters:
+    ///   - period: those who sleep are woken when the number becomes a multiple of this.
+    ///   - spins: how often to look before going to sleep; few where ranks outnumber cores.
     init(period: Int, spins: Int, alarm: Alarm) {
-        self.period = period
-        self.spins = spins
+        counter = Counter(period: period, spins: spins)
         self.alarm = alarm
         alarm.add(self)
     }
 
-    var value: Int { count.load(ordering: .acquiring) }
+    var value: Int { counter.value }
 
     /// - Returns: the new number.
-    @discardableResult func advance() -> Int {
-        // Sequentially consistent with the sleeper's two steps below: either it sees the new number, or we see it.
-        let new = count.add(1, ordering: .sequentiallyConsistent).newValue
-        if new % period == 0, sleepers.load(ordering: .sequentiallyConsistent) > 0 { wake() }
-        return new
-    }
+    @discardableResult func advance() -> Int { counter.advance() }
 
     /// - Parameter spins: where it is not the usual.
     func wait(for target: Int, spins: Int? = nil) throws(GroupFailure) {
-        for _ in 0..<(spins ?? self.spins) {
-            if count.load(ordering: .acquiring) >= target { return }
-            Kernels.pause()
-        }
-        bell.lock()
-        sleepers.add(1, ordering: .sequentiallyConsistent)
-        while count.load(ordering: .sequentiallyConsistent) < target, alarm.failure == nil { bell.wait() }
-        sleepers.subtract(1, ordering: .relaxed)
-        bell.unlock()
-        if count.load(ordering: .acquiring) < target { try alarm.check() }
+        if !counter.wait(for: target, spins: spins, unless: { alarm.failure != nil }) { try alarm.check() }
     }
 
-    func wake() {
-        bell.lock()
-        bell.broadcast()
-        bell.unlock()
-    }
+    func wake() { counter.wake() }
 }

@@ -8,9 +8,9 @@ package final class ThreadWorld: RankWorld {
     let spins: Int
     private let hubs = HubRegistry<ThreadHub>()
 
-    /// - Parameter ranks: of all groups together; where they outnumber the cores, waiting ones sleep at once.
-    package convenience init(ranks: Int, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
-        self.init(spins: ranks <= cores, alarm: Alarm())
+    /// - Parameter threads: of all ranks together; where they outnumber the cores, waiting ones sleep at once.
+    package convenience init(threads: Int, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
+        self.init(spins: threads <= cores, alarm: Alarm())
     }
 
     /// - Parameters:

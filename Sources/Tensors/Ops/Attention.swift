@@ -44,26 +44,32 @@ package struct OwnedPositions: Sendable, Equatable {
 }
 
 extension Kernels {
-    /// Scores of the lightning indexer for the first `scores.columns` owned positions of one request; nothing is masked.
+    /// Scores of the lightning indexer for `scores.columns` owned positions of one request; nothing is masked.
     ///
     /// - Parameters:
     ///   - q: `[rows, heads * width]`, packed.
     ///   - weights: `[rows, heads]`, packed, scale factors included.
+    ///   - first: the number of the first of those positions.
     ///   - scores: `[rows, positions]`.
     package func indexScores(
-        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, owned: OwnedPositions = .all, into scores: View,
-        _ scratch: Scratch
+        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, owned: OwnedPositions = .all, first: Int = 0,
+        into scores: View, _ scratch: Scratch
     ) {
         precondition(q.stride == q.columns && q.columns == weights.columns * keys.width, "index queries \(q.shape)")
         precondition(weights.stride == weights.columns && weights.rows == q.rows && scores.rows == q.rows)
         precondition(keys.width <= Self.maximumIndexWidth, "index keys of \(keys.width)")
-        let last = scores.columns == 0 ? -1 : owned.position(scores.columns - 1)
+        let last = scores.columns == 0 ? -1 : owned.position(first + scores.columns - 1)
         precondition(last < pages.capacity, "position \(last) of \(pages.capacity)")
+        let work = IndexScores(
+            q: q, weights: weights, keys: keys, pages: pages, owned: owned, first: first, scores: scores)
+        // Keys are widened once for all the rows.
+        let cost = scores.columns * (keys.width + scores.rows * q.columns / 16)
+        if share(work, Cut(units: scores.columns, step: 64, least: 512), cost: cost) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_index_scores(
             m: Int64(q.rows), heads: Int64(weights.columns), q: q.base, weights: weights.base, keys: keys.kernelValue,
-            pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: 0,
+            pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: Int64(first),
             count: Int64(scores.columns),
             scores: scores.base, scores_stride: Int64(scores.stride),
             scratch: scratch.take(Float.self, Int(BRAID_INDEX_SCRATCH)))
@@ -74,6 +80,8 @@ extension Kernels {
     /// ties go to the smaller position.
     package func topK(_ scores: View, visible: Indices, into selection: Selection, _ scratch: Scratch) {
         precondition(visible.count == scores.rows && selection.counts.count == scores.rows)
+        let work = TopK(scores: scores, visible: visible, selection: selection)
+        if share(work, rows: scores.rows, each: 2 * scores.columns) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_top_k(
@@ -103,13 +111,17 @@ extension Kernels {
         precondition(q.rows == positions.count, "\(positions.count) positions for \(q.rows) rows")
         precondition(q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
         precondition(out.rows == q.rows && out.columns == heads * latent.width, "attention into \(out.shape)")
-        precondition(logSumExp.rows == q.rows && logSumExp.columns == heads && logSumExp.stride == heads)
+        precondition(logSumExp.rows == q.rows && logSumExp.columns == heads && logSumExp.isPacked)
         if q.rows == 0 { return }
-        let mark = scratch.mark()
-        defer { scratch.reset(to: mark) }
         let furthest = (0..<positions.count).reduce(0) { max($0, Int(positions[$1])) } + 1
         precondition(furthest <= pages.capacity, "position \(furthest - 1) has no page")
         let keys = selection.map { min($0.stride, furthest) } ?? furthest
+        let work = Attention(
+            q: q, heads: heads, scale: scale, latent: latent, rope: rope, pages: pages, positions: positions,
+            selection: selection, classes: classes, out: out, logSumExp: logSumExp)
+        if share(work, keysPerRow: keys / classes.count) { return }
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
         let floats = braid_attention_scratch(Int64(heads), Int64(latent.width), Int64(keys))
         var p = unsafe braid_attention(
             m: Int64(q.rows), heads: Int64(heads), q: q.base, q_stride: Int64(q.stride), scale: scale,
@@ -131,6 +143,8 @@ extension Kernels {
         precondition(a.rows == b.rows && a.columns == b.columns && heads > 0 && a.columns % heads == 0)
         precondition(aLogSumExp.rows == a.rows && bLogSumExp.rows == a.rows && bLogSumExp.columns == heads)
         precondition(a.isPacked && b.isPacked && aLogSumExp.isPacked && bLogSumExp.isPacked, "merging unpacked rows")
+        let work = Merge(a: a, aLogSumExp: aLogSumExp, b: b, bLogSumExp: bLogSumExp)
+        if share(work, rows: a.rows, each: 3 * a.columns) { return }
         var p = unsafe braid_merge(
             m: Int64(a.rows), heads: Int64(heads), width: Int64(a.columns / heads), a: a.base, a_lse: aLogSumExp.base,
             b: b.base, b_lse: bLogSumExp.base)

@@ -30,6 +30,8 @@ extension Kernels {
         precondition(logits.columns == rule.experts && bias.map { $0.columns == rule.experts } ?? true)
         precondition(chosen.count == logits.rows * rule.expertsPerToken, "room for the chosen experts")
         precondition(weights.rows == logits.rows && weights.columns == rule.expertsPerToken)
+        let work = Gate(logits: logits, bias: bias, rule: rule, chosen: chosen, weights: weights)
+        if share(work, rows: logits.rows, each: 8 * logits.columns) { return }
         var p = unsafe braid_gate(
             m: Int64(logits.rows), experts: Int64(rule.experts), k: Int64(rule.expertsPerToken),
             groups: Int64(rule.groups), top_groups: Int64(rule.topGroups), logits: logits.base,
@@ -51,6 +53,11 @@ extension Kernels {
         precondition(y.rows == slices * slots && y.columns == out.columns, "expert outputs \(y.shape)")
         precondition(chosen.count == slot.count && (out.rows == 0 || chosen.count % out.rows == 0))
         if out.rows == 0 { return }
+        let work = Combination(
+            y: y, slots: slots, slices: slices, chosen: chosen, slot: slot, expertsPerGroup: expertsPerGroup,
+            groups: groups, out: out)
+        let cost = chosen.count * slices * out.columns
+        if share(work, Cut(units: out.columns, step: 64, least: 256), cost: cost) { return }
         var p = unsafe braid_combine(
             m: Int64(out.rows), n: Int64(out.columns), k: Int64(chosen.count / out.rows), y: y.base,
             y_stride: Int64(y.stride), slots: Int64(slots), slices: Int64(slices), chosen: chosen.base, slot: slot.base,

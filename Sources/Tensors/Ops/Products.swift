@@ -5,6 +5,7 @@ extension Kernels {
     package func embedding(_ w: Weight, _ ids: Indices, into out: View) {
         precondition(out.rows == ids.count && out.columns == w.columns, "embedding \(ids.count) rows into \(out.shape)")
         for row in 0..<ids.count { precondition(ids[row] >= 0 && ids[row] < w.rows, "token \(ids[row]) of \(w.rows)") }
+        if share(Embedding(w: w, ids: ids, out: out), rows: ids.count, each: 2 * w.columns) { return }
         var p = unsafe braid_embedding(
             w: w.kernelValue, ids: ids.base, m: Int64(ids.count), n: Int64(w.columns), out: out.base,
             out_stride: Int64(out.stride))
@@ -27,6 +28,9 @@ extension Kernels {
         precondition(out.columns == n, "\(n) outputs into \(out.columns) columns")
         precondition(xRows != nil || x.rows >= m, "rows of x")
         precondition(outRows.map { $0.count == m } ?? (out.rows >= m), "rows of out")
+        let work = Product(
+            x: x, w: w, transposed: transposed, accumulate: accumulate, xRows: xRows, outRows: outRows, out: out)
+        if share(work, rows: m) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_matmul(

@@ -5,6 +5,8 @@ extension Kernels {
     package func rmsNorm(_ x: View, _ weight: View, epsilon: Float, into out: View) {
         precondition(weight.columns == x.columns, "a weight of \(weight.columns) for \(x.shape)")
         precondition(out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape) into \(out.shape)")
+        let work = RMSNorm(x: x, weight: weight, epsilon: epsilon, out: out)
+        if share(work, rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_norm(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base, bias: nil,
             eps: epsilon, out: out.base, out_stride: Int64(out.stride))
@@ -15,6 +17,8 @@ extension Kernels {
     package func layerNorm(_ x: View, _ weight: View, _ bias: View, epsilon: Float, into out: View) {
         precondition(weight.columns == x.columns && bias.columns == x.columns, "norm of \(x.shape)")
         precondition(out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape) into \(out.shape)")
+        let work = LayerNorm(x: x, weight: weight, bias: bias, epsilon: epsilon, out: out)
+        if share(work, rows: x.rows, each: 3 * x.columns) { return }
         var p = unsafe braid_norm(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base,
             bias: bias.base, eps: epsilon, out: out.base, out_stride: Int64(out.stride))
@@ -30,6 +34,8 @@ extension Kernels {
         let width = angles.cosine.columns * 2
         precondition(angles.cosine.rows == x.rows, "\(angles.cosine.rows) rows of angles for \(x.rows)")
         precondition((heads - 1) * headStride + width <= x.columns || x.rows == 0, "\(heads) heads in \(x.shape)")
+        let work = Rope(x: x, heads: heads, headStride: headStride, interleaved: interleaved, angles: angles)
+        if share(work, rows: x.rows, each: 2 * heads * width) { return }
         var p = unsafe braid_rope(
             m: Int64(x.rows), heads: Int64(heads), width: Int64(width), interleaved: interleaved, x: x.base,
             x_stride: Int64(x.stride), head_stride: Int64(headStride), cosine: angles.cosine.base,
@@ -41,6 +47,7 @@ extension Kernels {
     package func add(_ a: View, _ b: View, into out: View) {
         precondition(a.rows == b.rows && a.columns == b.columns, "adding \(a.shape) and \(b.shape)")
         precondition(a.rows == out.rows && a.columns == out.columns, "adding \(a.shape) into \(out.shape)")
+        if share(Sum(a: a, b: b, out: out), rows: a.rows, each: 3 * a.columns) { return }
         var p = unsafe braid_add(
             m: Int64(a.rows), n: Int64(a.columns), a: a.base, a_stride: Int64(a.stride), b: b.base,
             b_stride: Int64(b.stride), out: out.base, out_stride: Int64(out.stride))
@@ -51,6 +58,8 @@ extension Kernels {
     package func swiglu(_ gate: View, _ up: View, rowWeights: View? = nil, into out: View) {
         precondition(gate.rows == up.rows && gate.columns == up.columns, "\(gate.shape) and \(up.shape)")
         precondition(rowWeights.map { $0.columns == gate.rows } ?? true, "a weight per row")
+        let work = SwiGLU(gate: gate, up: up, rowWeights: rowWeights, out: out)
+        if share(work, rows: gate.rows, each: 8 * gate.columns) { return }
         var p = unsafe braid_swiglu(
             m: Int64(gate.rows), n: Int64(gate.columns), gate: gate.base, gate_stride: Int64(gate.stride), up: up.base,
             up_stride: Int64(up.stride), row_weight: rowWeights?.base, out: out.base, out_stride: Int64(out.stride))
@@ -61,6 +70,7 @@ extension Kernels {
     package func store(_ x: View, slots: Indices, in lane: CacheLane) {
         precondition(x.rows == slots.count && x.columns == lane.width, "storing \(x.shape) in a lane of \(lane.width)")
         for row in 0..<slots.count { precondition(slots[row] < lane.entries, "slot \(slots[row]) of \(lane.entries)") }
+        if share(Store(x: x, slots: slots, lane: lane), rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_store_rows(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
             lane: lane.base, dtype: lane.dtype.kernelValue, group: Int64(lane.group))
@@ -72,6 +82,7 @@ extension Kernels {
     package func hadamard(_ x: View, heads: Int) {
         let width = x.columns / heads
         precondition(width * heads == x.columns && Self.canRotate(width: width), "\(heads) heads in \(x.shape)")
+        if share(Hadamard(x: x, heads: heads), rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_hadamard(
             m: Int64(x.rows), heads: Int64(heads), width: Int64(width), x: x.base, x_stride: Int64(x.stride))
         unsafe table.hadamard(&p)

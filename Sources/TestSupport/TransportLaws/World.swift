@@ -22,7 +22,7 @@ package struct World: Sendable {
     /// - Parameter cores: as many as the transport is told there are.
     package static func threads(_ name: String, cores: Int) -> World {
         World(name) { ranks, law in
-            try TransportLaws.run(law, on: 0..<ranks, of: ranks, ThreadWorld(ranks: ranks, cores: cores))
+            try TransportLaws.run(law, on: 0..<ranks, of: ranks, ThreadWorld(threads: ranks, cores: cores))
         }
     }
 

@@ -132,7 +132,7 @@ struct BenchDecode: AsyncParsableCommand {
         let (setup, medians) = (setups[0], "medians of \(steps) steps (least – most)")
         let parallel = setup.configuration.parallel
         if dcpSizes.isEmpty {
-            return "\(setup.name): \(setup.kernels.rawValue), \(parallel), \(medians)\n"
+            return "\(setup.name): \(setup.kernels.rawValue), \(setup.layout), \(medians)\n"
                 + columns("context", "batch", "milliseconds per token", "tokens/s")
                 + (parallel.world > 1 ? RankTraffic.titles : "")
         }
@@ -203,7 +203,7 @@ private struct DecodePoint: Sendable {
             "tpot_seconds_min": .measured(seconds.minimum), "tpot_seconds_max": .measured(seconds.maximum),
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
             "processor_seconds": .measured(processorSeconds.median),
-            "kernels": .string(setup.kernels.rawValue), "threads": .count(parallel.world),
+            "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.threads),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .count(setup.configuration.pageSize), "dcp_size": .count(parallel.ownership.ranks),
             "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .count(tokensPerGibibyte),

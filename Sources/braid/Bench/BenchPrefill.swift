@@ -99,7 +99,7 @@ struct BenchPrefill: AsyncParsableCommand {
 
     private func heading(_ setup: RankBench.Setup) -> String {
         let parallel = setup.configuration.parallel
-        return "\(setup.name): \(setup.kernels.rawValue), \(parallel), chunks of \(setup.chunk), "
+        return "\(setup.name): \(setup.kernels.rawValue), \(setup.layout), chunks of \(setup.chunk), "
             + "medians of \(repetitions) (least – most)\n"
             + columns("tokens", "new", "seconds of the new", "tokens/s", "GFLOP/s", "seconds to first token")
             + (parallel.world > 1 ? RankTraffic.titles : "")
@@ -149,7 +149,7 @@ private struct PrefillFrontier {
             "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
             "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
-            "threads": .count(setup.configuration.parallel.world), "repeat": .count(newSeconds.count),
+            "threads": .count(setup.configuration.threads), "repeat": .count(newSeconds.count),
             "chunk": .count(setup.chunk),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .count(setup.configuration.pageSize),

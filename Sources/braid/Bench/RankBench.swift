@@ -176,7 +176,18 @@ extension RankBench {
         let kernels: Kernels.Level
         let trace: TraceWriter?
         let job: Job
+
+        /// How the ranks share the work, in words.
+        var layout: String {
+            let threads = configuration.threadsPerRank
+            return "\(configuration.parallel)" + (threads > 1 ? ", \(threads) threads a rank" : "")
+        }
     }
+}
+
+extension EngineConfiguration {
+    /// Of all ranks together.
+    var threads: Int { parallel.world * threadsPerRank }
 }
 
 extension EngineOptions {

@@ -74,6 +74,7 @@ struct Inspect: ParsableCommand {
         func check(_ option: String, _ value: Int, _ most: Int) {
             if !(1...most).contains(value) { problems.append("\(option): \(value) is not between 1 and \(most)") }
         }
+        check("--threads-per-rank", parallel.threads, 64)
         check("--tokens", tokens, LayoutReport.mostTokens)
         check("--chunked-prefill-size", chunkedPrefillSize ?? 1, LayoutReport.mostTokens)
         if let memory, !(0...1_048_576).contains(memory) {
@@ -81,7 +82,7 @@ struct Inspect: ParsableCommand {
         }
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return try LayoutReport(
-            directory.name, model, configuration, cacheType: kvCacheDtype,
+            directory.name, model, configuration, threadsPerRank: parallel.threads, cacheType: kvCacheDtype,
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { group in

@@ -8,8 +8,9 @@ extension LayoutReport {
     package var json: JSONValue {
         .record([
             "kind": .string("layout"), "model": .string(name), "layout": .string("\(parallel)"),
-            "degrees": degrees, "strategy": .string(parallel.strategy.rawValue),
-            "exchange": .string("\(parallel.exchange)"), "keeps_bits": .bool(keepsBits),
+            "threads_per_rank": .count(threadsPerRank), "degrees": degrees,
+            "strategy": .string(parallel.strategy.rawValue), "exchange": .string("\(parallel.exchange)"),
+            "keeps_bits": .bool(keepsBits),
             "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
             "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .count(cacheBytesPerToken),
             "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),

@@ -14,6 +14,7 @@ extension LayoutReport {
 
     private var summary: [String] {
         var lines = [titled("layout", "\(parallel)")]
+        if threadsPerRank > 1 { lines.append(titled("threads", "\(threadsPerRank) a rank")) }
         let bits = keepsBits ? "those of one rank" : "not those of one rank: equal to about 1e-5"
         if parallel.world > 1 { lines.append(titled("bits", bits)) }
         lines.append(

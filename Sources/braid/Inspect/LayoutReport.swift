@@ -38,6 +38,8 @@ package struct LayoutReport: Sendable {
     package let name: String
     package let model: DeepSeekConfiguration
     package let parallel: ParallelConfiguration
+    /// That share the work inside each rank.
+    package let threadsPerRank: Int
     package let cost: LayoutCost
     package let cacheType: CacheType
     package let example: Example
@@ -53,12 +55,13 @@ package struct LayoutReport: Sendable {
     /// - Parameter weightBytes: how many bytes such weights take as stored.
     package init(
         _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration,
-        cacheType: CacheType = .float32,
+        threadsPerRank: Int = 1, cacheType: CacheType = .float32,
         example: Example, memory: Int, weightBytes: (WeightGroup) throws -> Int
     ) rethrows {
         self.name = name
         self.model = model
         self.parallel = parallel
+        self.threadsPerRank = threadsPerRank
         self.cacheType = cacheType
         self.example = example
         self.memory = memory

@@ -1,0 +1,274 @@
+// How the operations are cut: a part of one is the same operation on a part of its operands.
+
+extension Kernels {
+    /// Shares work that is cut by rows.
+    ///
+    /// - Parameter each: the cost of a row; see `Team.share`.
+    func share(_ work: some SharedWork, rows: Int, each: Int) -> Bool {
+        share(work, Cut(units: rows), cost: rows * each)
+    }
+
+    /// Shares a product of `rows` rows: by outputs, so that each weight is read and widened by one thread; by rows where
+    /// outputs are few.
+    func share(_ product: Product, rows: Int) -> Bool {
+        guard let team else { return false }
+        let (outputs, contracted) = (product.out.columns, product.x.columns)
+        let cost = outputs * contracted + rows * outputs * contracted / 16
+        // Many rows are packed anew for each part.
+        let byOutputs = Cut(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
+        return share(ProductByRows(product: product, rows: rows), Cut(units: rows, step: 12, least: 48), cost: cost)
+    }
+
+    /// Shares attention by rows; few rows one after the other, each by heads.
+    func share(_ attention: Attention, keysPerRow keys: Int) -> Bool {
+        guard let team else { return false }
+        let (rows, heads) = (attention.q.rows, attention.heads)
+        let each = heads * keys * (2 * attention.latent.width + attention.rope.width) / 16
+        if rows >= 2 * team.threads { return share(attention, Cut(units: rows), cost: rows * each) }
+        for row in 0..<rows {
+            let one = attention.rows(row..<row + 1)
+            if share(AttentionByHeads(row: one), Cut(units: heads, least: 4), cost: each) { continue }
+            // The first is as much work as any other.
+            precondition(row == 0, "all rows of an attention are shared, or none")
+            return false
+        }
+        return true
+    }
+}
+
+// MARK: - By rows
+
+struct Embedding: SharedWork {
+    let w: Weight
+    let ids: Indices
+    let out: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.embedding(w, ids[rows], into: out.rows(rows))
+    }
+}
+
+struct RMSNorm: SharedWork {
+    let x: View
+    let weight: View
+    let epsilon: Float
+    let out: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.rmsNorm(x.rows(rows), weight, epsilon: epsilon, into: out.rows(rows))
+    }
+}
+
+struct LayerNorm: SharedWork {
+    let x: View
+    let weight: View
+    let bias: View
+    let epsilon: Float
+    let out: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.layerNorm(x.rows(rows), weight, bias, epsilon: epsilon, into: out.rows(rows))
+    }
+}
+
+struct Rope: SharedWork {
+    let x: View
+    let heads: Int
+    let headStride: Int
+    let interleaved: Bool
+    let angles: RotaryAngles
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.rope(
+            x.rows(rows), heads: heads, headStride: headStride, interleaved: interleaved,
+            RotaryAngles(cosine: angles.cosine.rows(rows), sine: angles.sine.rows(rows)))
+    }
+}
+
+struct Sum: SharedWork {
+    let a: View
+    let b: View
+    let out: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.add(a.rows(rows), b.rows(rows), into: out.rows(rows))
+    }
+}
+
+struct SwiGLU: SharedWork {
+    let gate: View
+    let up: View
+    let rowWeights: View?
+    let out: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.swiglu(gate.rows(rows), up.rows(rows), rowWeights: rowWeights?.columns(rows), into: out.rows(rows))
+    }
+}
+
+struct Store: SharedWork {
+    let x: View
+    let slots: Indices
+    let lane: CacheLane
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.store(x.rows(rows), slots: slots[rows], in: lane)
+    }
+}
+
+struct Hadamard: SharedWork {
+    let x: View
+    let heads: Int
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.hadamard(x.rows(rows), heads: heads)
+    }
+}
+
+struct Gate: SharedWork {
+    let logits: View
+    let bias: View?
+    let rule: GateRule
+    let chosen: Indices
+    let weights: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        let each = rule.expertsPerToken
+        kernels.gate(
+            logits.rows(rows), bias: bias, rule, chosen: chosen[rows.lowerBound * each..<rows.upperBound * each],
+            weights: weights.rows(rows))
+    }
+}
+
+struct TopK: SharedWork {
+    let scores: View
+    let visible: Indices
+    let selection: Selection
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.topK(scores.rows(rows), visible: visible[rows], into: selection.rows(rows), scratch)
+    }
+}
+
+struct Merge: SharedWork {
+    let a: View
+    let aLogSumExp: View
+    let b: View
+    let bLogSumExp: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.mergeAttention(a.rows(rows), aLogSumExp.rows(rows), with: b.rows(rows), bLogSumExp.rows(rows))
+    }
+}
+
+struct Attention: SharedWork {
+    let q: View
+    let heads: Int
+    let scale: Float
+    let latent: CacheLane
+    let rope: CacheLane
+    let pages: PageMap
+    let positions: Indices
+    let selection: Selection?
+    let classes: (count: Int, index: Int)
+    let out: View
+    let logSumExp: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        self.rows(rows).compute(kernels, scratch)
+    }
+
+    func rows(_ rows: Range<Int>) -> Attention {
+        Attention(
+            q: q.rows(rows), heads: heads, scale: scale, latent: latent, rope: rope, pages: pages,
+            positions: positions[rows], selection: selection?.rows(rows), classes: classes, out: out.rows(rows),
+            logSumExp: logSumExp.rows(rows))
+    }
+
+    func heads(_ heads: Range<Int>) -> Attention {
+        func columns(_ width: Int) -> Range<Int> { heads.lowerBound * width..<heads.upperBound * width }
+        return Attention(
+            q: q.columns(columns(latent.width + rope.width)), heads: heads.count, scale: scale, latent: latent,
+            rope: rope, pages: pages, positions: positions, selection: selection, classes: classes,
+            out: out.columns(columns(latent.width)), logSumExp: logSumExp.columns(heads))
+    }
+
+    func compute(_ kernels: Kernels, _ scratch: Scratch) {
+        kernels.attention(
+            q, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
+            selection: selection, classes: classes, into: out, logSumExp: logSumExp, scratch)
+    }
+}
+
+struct ProductByRows: SharedWork {
+    let product: Product
+    let rows: Int
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        let p = product
+        kernels.matmul(
+            p.xRows == nil ? p.x.rows(rows) : p.x, p.w, transposed: p.transposed, accumulate: p.accumulate,
+            xRows: p.xRows?[rows], outRows: p.outRows?[rows], into: p.outRows == nil ? p.out.rows(rows) : p.out,
+            scratch)
+    }
+}
+
+// MARK: - By columns, keys and heads
+
+struct Product: SharedWork {
+    let x: View
+    let w: Weight
+    let transposed: Bool
+    let accumulate: Bool
+    let xRows: Indices?
+    let outRows: Indices?
+    let out: View
+
+    func compute(_ outputs: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.matmul(
+            x, transposed ? w.columns(outputs) : w.rows(outputs), transposed: transposed, accumulate: accumulate,
+            xRows: xRows, outRows: outRows, into: out.columns(outputs), scratch)
+    }
+}
+
+struct Combination: SharedWork {
+    let y: View
+    let slots: Int
+    let slices: Int
+    let chosen: Indices
+    let slot: Indices
+    let expertsPerGroup: Int
+    let groups: Range<Int>
+    let out: View
+
+    func compute(_ columns: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.combineExperts(
+            y.columns(columns), slots: slots, slices: slices, chosen: chosen, slot: slot,
+            expertsPerGroup: expertsPerGroup, groups: groups, into: out.columns(columns))
+    }
+}
+
+struct IndexScores: SharedWork {
+    let q: View
+    let weights: View
+    let keys: CacheLane
+    let pages: PageMap
+    let owned: OwnedPositions
+    let first: Int
+    let scores: View
+
+    func compute(_ numbers: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.indexScores(
+            q, weights: weights, keys: keys, pages, owned: owned, first: first + numbers.lowerBound,
+            into: scores.columns(numbers), scratch)
+    }
+}
+
+struct AttentionByHeads: SharedWork {
+    let row: Attention
+
+    func compute(_ heads: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        row.heads(heads).compute(kernels, scratch)
+    }
+}

@@ -1,0 +1,304 @@
+import Foundation
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+
+/// Operations with operands of random shapes, and all that they write.
+enum Sharable: CaseIterable {
+    case matmul, slicedMatmul, embedding, rmsNorm, layerNorm, rope, add, swiglu, store, hadamard, gate, combineExperts
+    case indexScores, topK, attention, attentionOfFewRows, mergeAttention
+
+    /// What the operation writes, in bits; the operands are the same for the same seed.
+    func run(_ kernels: Kernels, seed: UInt64) -> [UInt32] {
+        var bench = Bench(kernels, seed: seed)
+        switch self {
+        case .matmul: return bench.matmul()
+        case .slicedMatmul: return bench.slicedMatmul()
+        case .embedding: return bench.embedding()
+        case .rmsNorm, .layerNorm, .add, .swiglu, .hadamard, .rope: return bench.rowOperation(self)
+        case .store: return bench.store()
+        case .gate: return bench.gate()
+        case .combineExperts: return bench.combineExperts()
+        case .indexScores: return bench.indexScores()
+        case .topK: return bench.topK()
+        case .attention: return bench.attention(rows: 3...24)
+        case .attentionOfFewRows: return bench.attention(rows: 1...3)
+        case .mergeAttention: return bench.mergeAttention()
+        }
+    }
+}
+
+@Suite(.timeLimit(.minutes(5))) struct `A team of threads` {
+    @Test(arguments: Sharable.allCases, [1, 2, 3, 5])
+    func `gives the bits of one thread`(operation: Sharable, threads: Int) {
+        let team = HelpedTeam(threads: threads)
+        for seed in 1...40 {
+            let expected = operation.run(.best, seed: UInt64(seed))
+            #expect(operation.run(team.kernels, seed: UInt64(seed)) == expected, "seed \(seed)")
+        }
+        #expect((team.operations > 0) == (threads > 1), "or nothing was tested")
+    }
+
+    @Test(arguments: Kernels.available.map(\.level))
+    func `gives them on every level`(level: Kernels.Level) throws {
+        let kernels = try #require(Kernels(level))
+        let team = HelpedTeam(threads: 3, kernels)
+        for operation in Sharable.allCases {
+            #expect(operation.run(team.kernels, seed: 99) == operation.run(kernels, seed: 99), "\(operation)")
+        }
+    }
+
+    /// Counts how often each unit was done, and by how many threads.
+    private struct Tally: SharedWork {
+        let counts: Indices
+        let threads: Threads
+
+        func compute(_ units: Range<Int>, _: Kernels, _: Scratch) {
+            for unit in units { counts[unit] += 1 }
+            threads.enter()
+        }
+
+        /// That did something so far.
+        final class Threads: Sendable {
+            private let all = Mutex<Set<UInt>>([])
+            func enter() {
+                let own = unsafe UInt(bitPattern: Unmanaged.passUnretained(Thread.current).toOpaque())
+                all.withLock { _ = $0.insert(own) }
+            }
+            var count: Int { all.withLock { $0.count } }
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `does every unit once, however it is cut, and everybody helps`(spins: Bool) {
+        var dice = Dice(seed: 5)
+        let (scratch, threads) = (Scratch(bytes: 1 << 24), Tally.Threads())
+        let team = HelpedTeam(threads: 3, spins: spins)
+        var round = 0
+        // A helper may get its first moment of a busy processor late.
+        while round < 2000 || threads.count < 3 {
+            let mark = scratch.mark()
+            defer {
+                scratch.reset(to: mark)
+                round += 1
+            }
+            let units = dice.int(1...300)
+            let counts = scratch.indices(units)
+            counts.fill(0)
+            let cut = Cut(units: units, step: dice.int(1...70), least: dice.int(1...200))
+            if !team.kernels.share(Tally(counts: counts, threads: threads), cut, cost: units) { continue }
+            #expect(counts.elements.allSatisfy { $0 == 1 }, "round \(round)")
+        }
+    }
+
+    @Test func `leaves alone what is too little to share`() {
+        let team = Team(.best, threads: 2, spins: false)
+        let scratch = Scratch(bytes: 1 << 24)
+        let (x, weight) = (scratch.rows(4, 64), scratch.rows(1, 64))
+        x.fill(1)
+        weight.fill(1)
+        Kernels.best.shared(by: team).rmsNorm(x, weight, epsilon: 1e-6, into: x)
+        #expect(team.operations == 0, "nobody helps this team: it would wait for ever otherwise")
+    }
+}
+
+/// Operands of random shapes, most of them parts of something larger.
+private struct Bench {
+    private let kernels: Kernels
+    private let scratch = Scratch(bytes: 1 << 32)
+    private var dice: Dice
+
+    init(_ kernels: Kernels, seed: UInt64) {
+        self.kernels = kernels
+        dice = Dice(seed: seed)
+    }
+
+    private mutating func view(_ rows: Int, _ columns: Int, packed: Bool = false) -> View {
+        let before = packed ? 0 : dice.int(0...3)
+        let wide = scratch.rows(rows, columns + 2 * before)
+        wide.fill(untouched)
+        let view = wide.columns(before..<before + columns)
+        for row in 0..<rows {
+            for column in 0..<columns { view[row, column] = dice.float() }
+        }
+        return view
+    }
+
+    private func room(_ rows: Int, _ columns: Int) -> View {
+        let room = scratch.rows(rows, columns)
+        room.fill(untouched)
+        return room
+    }
+
+    private func indices(_ values: [Int]) -> Indices {
+        let indices = scratch.indices(values.count)
+        indices.copy(values.map { Int32($0) })
+        return indices
+    }
+
+    private mutating func weight(_ rows: Int, _ columns: Int) -> OwnedWeight {
+        OwnedWeight(&dice, rows: rows, columns: columns, dtype: DType.allCases.randomElement(using: &dice)!, scratch)
+    }
+
+    mutating func matmul() -> [UInt32] {
+        // Either has enough outputs to be cut by them, or enough rows.
+        let (m, n) = dice.flag() ? (dice.int(1...30), dice.int(300...700)) : (dice.int(20...90), dice.int(1...60))
+        let (k, transposed) = (dice.int(1...90), dice.int(0...2) == 0)
+        let w = transposed ? weight(k, n) : weight(n, k)
+        let x = view(m, k)
+        let gathered = dice.flag() ? indices((0..<m).map { _ in dice.int(0...m - 1) }) : nil
+        let scattered = dice.flag() ? indices((0..<m).shuffled(using: &dice)) : nil
+        let out = view(m, n)
+        withExtendedLifetime(w) {
+            kernels.matmul(
+                x, w.weight, transposed: transposed, accumulate: dice.flag(), xRows: gathered, outRows: scattered,
+                into: out, scratch)
+        }
+        return bits(out.elements)
+    }
+
+    mutating func slicedMatmul() -> [UInt32] {
+        let (m, n, k) = (dice.int(1...30), dice.int(300...700), dice.int(1...12) * 8)
+        let (x, w, out) = (view(m, k), weight(n, k), room(m, n))
+        withExtendedLifetime(w) { kernels.slicedMatmul(x, w.weight, slices: 8, into: out, scratch) }
+        return bits(out.elements)
+    }
+
+    mutating func embedding() -> [UInt32] {
+        let (w, ids) = (weight(50, 70), indices((0..<dice.int(1...40)).map { _ in dice.int(0...49) }))
+        let out = room(ids.count, 70)
+        withExtendedLifetime(w) { kernels.embedding(w.weight, ids, into: out) }
+        return bits(out.elements)
+    }
+
+    mutating func rowOperation(_ operation: Sharable) -> [UInt32] {
+        let (rows, heads, width) = (dice.int(1...40), dice.int(1...4), 1 << dice.int(1...6))
+        let columns = heads * width
+        let (x, y, out) = (view(rows, columns), view(rows, columns), room(rows, columns))
+        let (weight, bias) = (view(1, columns, packed: true), view(1, columns, packed: true))
+        switch operation {
+        case .rmsNorm: kernels.rmsNorm(x, weight, epsilon: 1e-5, into: out)
+        case .layerNorm: kernels.layerNorm(x, weight, bias, epsilon: 1e-5, into: out)
+        case .add: kernels.add(x, y, into: out)
+        case .swiglu:
+            kernels.swiglu(x, y, rowWeights: dice.flag() ? view(1, rows, packed: true) : nil, into: out)
+        case .hadamard: kernels.hadamard(x, heads: heads)
+        default:
+            let angles = RotaryAngles(
+                cosine: view(rows, width / 2, packed: true), sine: view(rows, width / 2, packed: true))
+            kernels.rope(x, heads: heads, headStride: width, interleaved: dice.flag(), angles)
+        }
+        return bits(x.elements + out.elements)
+    }
+
+    mutating func gate() -> [UInt32] {
+        let (rows, size, groups) = (dice.int(1...40), dice.int(2...8), 1 << dice.int(0...3))
+        let rule = GateRule(
+            experts: groups * size, expertsPerToken: dice.int(1...size), groups: groups, topGroups: 1 + groups / 2,
+            normalize: dice.flag(), scaling: 2.5)
+        let chosen = indices(Array(repeating: -1, count: rows * rule.expertsPerToken))
+        let weights = room(rows, rule.expertsPerToken)
+        kernels.gate(
+            view(rows, rule.experts), bias: dice.flag() ? view(1, rule.experts, packed: true) : nil, rule,
+            chosen: chosen, weights: weights)
+        return chosen.elements.map { UInt32(bitPattern: $0) } + bits(weights.elements)
+    }
+
+    mutating func combineExperts() -> [UInt32] {
+        let (rows, perRow, slices, columns) = (dice.int(1...20), dice.int(1...4), 1 << dice.int(0...3), 700)
+        let slots = rows * perRow
+        let chosen = (0..<rows).flatMap { _ in (0..<16).shuffled(using: &dice).prefix(perRow).sorted() }
+        let slot = (0..<slots).shuffled(using: &dice).map { dice.int(0...5) == 0 ? -1 : $0 }
+        let out = room(rows, columns)
+        kernels.combineExperts(
+            view(slices * slots, columns), slots: slots, slices: slices, chosen: indices(chosen), slot: indices(slot),
+            expertsPerGroup: 2, groups: 0..<8, into: out)
+        return bits(out.elements)
+    }
+
+    // MARK: - Caches
+
+    /// A lane of `positions` random entries on shuffled pages of four.
+    private mutating func lane(_ width: Int, positions: Int, _ pages: PageMap) -> (CacheLane, Guarded<UInt8>) {
+        let (dtype, group) = ([DType.f32, .bf16, .fp8].randomElement(using: &dice)!, 16)
+        let bytes = CacheLane.entryBytes(dtype, width: width, group: group)
+        let memory = Guarded(repeating: UInt8(0xFF), count: pages.capacity * bytes)
+        let lane = unsafe CacheLane(memory.pointer, dtype: dtype, width: width, group: group, entries: pages.capacity)
+        let slots = indices((0..<positions).map { Int(pages.slot(of: $0)) })
+        Kernels.best.store(view(positions, width), slots: slots, in: lane)
+        return (lane, memory)
+    }
+
+    private mutating func pages(for positions: Int) -> PageMap {
+        PageMap(pages: indices((0..<(positions + 3) / 4).shuffled(using: &dice)), shift: 2)
+    }
+
+    mutating func store() -> [UInt32] {
+        let (rows, map) = (dice.int(1...40), pages(for: 40))
+        let (lane, memory) = lane(32, positions: 40, map)
+        let slots = (0..<40).shuffled(using: &dice).prefix(rows).map { dice.int(0...5) == 0 ? -1 : $0 }
+        kernels.store(view(rows, 32), slots: indices(slots), in: lane)
+        return memory.values.map { UInt32($0) }
+    }
+
+    mutating func indexScores() -> [UInt32] {
+        let (rows, heads, width, positions) = (dice.int(1...9), dice.int(1...4), 16 * dice.int(1...3), 2000)
+        let map = pages(for: positions)
+        let (lane, memory) = lane(width, positions: positions, map)
+        let owned = dice.flag() ? OwnedPositions.all : OwnedPositions(ranks: 2, unit: dice.int(1...3), rank: 1)
+        let out = room(rows, dice.int(1...positions / owned.ranks - 4))
+        withExtendedLifetime(memory) {
+            kernels.indexScores(
+                view(rows, heads * width, packed: true), weights: view(rows, heads, packed: true), keys: lane, map,
+                owned: owned, into: out, scratch)
+        }
+        return bits(out.elements)
+    }
+
+    mutating func topK() -> [UInt32] {
+        let (rows, columns, k) = (dice.int(1...20), dice.int(50...200), dice.int(1...40))
+        let scores = view(rows, columns)
+        let visible = indices((0..<rows).map { _ in dice.int(1...columns) })
+        let positions = indices(Array(repeating: -1, count: rows * k))
+        let selection = Selection(positions: positions, stride: k, counts: indices(Array(repeating: -1, count: rows)))
+        kernels.topK(scores, visible: visible, into: selection, scratch)
+        return (positions.elements + selection.counts.elements).map { UInt32(bitPattern: $0) }
+    }
+
+    mutating func attention(rows: ClosedRange<Int>) -> [UInt32] {
+        let (rows, heads, positions) = (dice.int(rows), dice.int(1...30), 120)
+        let (latentWidth, ropeWidth) = (dice.int(1...4) * 16, 16)
+        let map = pages(for: positions)
+        let (latent, latents) = lane(latentWidth, positions: positions, map)
+        let (rope, ropes) = lane(ropeWidth, positions: positions, map)
+        let seen = (0..<rows).map { _ in dice.int(40...positions - 1) }.sorted()
+        var selection: Selection?
+        if dice.flag() {
+            let counts = (0..<rows).map { _ in dice.int(0...30) }
+            let chosen = zip(seen, counts).flatMap { last, count in
+                (0...last).shuffled(using: &dice).prefix(count).sorted() + Array(repeating: 0, count: 30 - count)
+            }
+            selection = Selection(positions: indices(chosen), stride: 30, counts: indices(counts))
+        }
+        let classes = 1 << dice.int(0...3)
+        let (out, logSumExp) = (room(rows, heads * latentWidth), room(rows, heads))
+        withExtendedLifetime((latents, ropes)) {
+            kernels.attention(
+                view(rows, heads * (latentWidth + ropeWidth)), heads: heads, scale: 0.1, latent: latent, rope: rope,
+                map,
+                positions: indices(seen), selection: selection, classes: (classes, dice.int(0...classes - 1)),
+                into: out,
+                logSumExp: logSumExp, scratch)
+        }
+        return bits(out.elements + logSumExp.elements)
+    }
+
+    mutating func mergeAttention() -> [UInt32] {
+        let (rows, heads, width) = (dice.int(1...30), dice.int(1...5), dice.int(1...40))
+        let (a, sumA) = (view(rows, heads * width, packed: true), view(rows, heads, packed: true))
+        let (b, sumB) = (view(rows, heads * width, packed: true), view(rows, heads, packed: true))
+        kernels.mergeAttention(a, sumA, with: b, sumB)
+        return bits(a.elements + sumA.elements)
+    }
+}
