@@ -38,9 +38,9 @@ def loading(options):
     files = sorted(pathlib.Path(model).glob("*.safetensors"))
     gigabytes = sum(file.stat().st_size for file in files) / 1e9
 
-    def first_token():
+    def first_token(*flags):
         run(BRAID, "generate", "--model-path", model, "--input-ids", "5,6,7", "--max-new-tokens", "1",
-            "--context-length", "4096")
+            "--context-length", "4096", *flags)
 
     for _ in range(ROUNDS):
         cold(files)
@@ -48,8 +48,12 @@ def loading(options):
         cold(files)
         start = seconds(first_token)
         warm = seconds(first_token)
-        section.add(gigabytes=gigabytes, read_seconds=reading, cold_seconds=start, warm_seconds=warm)
-        rows.append([f"{gigabytes:.2f}", f"{reading:.2f}", f"{start:.2f}", f"{warm:.2f}", f"{start / reading:.2f}"])
+        cold(files)
+        preloaded = seconds(lambda: first_token("--preload"))
+        section.add(gigabytes=gigabytes, read_seconds=reading, cold_seconds=start, warm_seconds=warm,
+                    preload_seconds=preloaded)
+        rows.append([f"{gigabytes:.2f}", f"{reading:.2f}", f"{start:.2f}", f"{preloaded:.2f}", f"{warm:.2f}",
+                     f"{start / reading:.2f}", f"{preloaded / reading:.2f}"])
     table("seconds until `braid generate` has its first token, process start and end included",
-          ["GB", "file read once", "cold", "warm", "cold / read"], rows)
+          ["GB", "file read once", "cold", "cold, --preload", "warm", "cold / read", "--preload / read"], rows)
     section.write()

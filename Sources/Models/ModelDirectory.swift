@@ -23,14 +23,16 @@ package struct ModelDirectory: Sendable {
         case dummy
     }
 
-    /// Maps the weights and builds the model. Nothing is read ahead; pages come in as they are used.
+    /// Maps the weights and builds the model. Pages come in as they are used.
     ///
     /// - Parameters:
     ///   - guesses: whether to load the next-token block, for speculative decoding.
+    ///   - preloads: whether to read all weights first; dummy ones are in memory anyway.
     ///   - progress: called with a fraction from 0 to 1.
     /// - Throws: `CheckpointError`, also when there is no next-token block to load.
     package func load(
-        _ format: LoadFormat = .auto, guesses: Bool = false, progress: (Double) -> Void = { _ in }
+        _ format: LoadFormat = .auto, guesses: Bool = false, preloads: Bool = false,
+        progress: (Double) -> Void = { _ in }
     ) throws(CheckpointError) -> DeepSeekModel {
         if guesses && configuration.nextTokenLayers == 0 {
             throw CheckpointError(
@@ -43,8 +45,9 @@ package struct ModelDirectory: Sendable {
             case .auto: .checkpoint(try WeightIndex(directory: path))
             case .dummy: .dummy(DummyWeights(dtype: configuration.storedType))
             }
+        if preloads, case .checkpoint(let index) = source { try index.preload(progress: progress) }
         return try DeepSeekModel(configuration, source, guesses: guesses) { layer in
-            progress(Double(layer + 1) / Double(configuration.layers))
+            if !preloads { progress(Double(layer + 1) / Double(configuration.layers)) }
         }
     }
 }

@@ -13,6 +13,12 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone, for benchmarks.")
     var loadFormat: ModelDirectory.LoadFormat = .auto
 
+    @Flag(
+        help: """
+            Read all weights before anything is served. Default: the first request waits for those it needs to be read.
+            """)
+    var preload = false
+
     @Option(
         help: """
             How the KV cache keeps keys: auto, float32, bfloat16, fp8_e4m3. auto is float32, which adds no rounding; \
@@ -129,7 +135,8 @@ struct EngineOptions: ParsableArguments, Sendable {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        return (directory, try directory.load(loadFormat, guesses: speculation.isOn) { progress.update($0) })
+        let model = try directory.load(loadFormat, guesses: speculation.isOn, preloads: preload) { progress.update($0) }
+        return (directory, model)
     }
 }
 

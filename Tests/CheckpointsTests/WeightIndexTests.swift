@@ -152,3 +152,62 @@ private let second = "model-00002-of-00002.safetensors"
         #expect(error.problem.contains(problem))
     }
 }
+
+@Suite struct `Reading weights ahead` {
+    private static let bytes = 4096 * 4096
+
+    /// A directory with two files, and its index.
+    private static func index(_ directory: TemporaryDirectory) throws -> WeightIndex {
+        for name in ["x", "y"] {
+            try SafeTensorsWriter([(name, "U8", [bytes], [UInt8](repeating: 7, count: bytes))])
+                .write(to: directory.file("\(name).safetensors"))
+        }
+        return try WeightIndex(directory: directory.path)
+    }
+
+    @Test func `reports how far it is, and that it is done`() throws {
+        let directory = try TemporaryDirectory()
+        var fractions: [Double] = []
+        try Self.index(directory).preload { fractions.append($0) }
+        #expect(fractions.count == 2 && abs(fractions[0] - 0.5) < 0.01 && fractions[1] == 1)
+    }
+
+    #if os(Linux)
+        /// Page faults of this thread while it reads a byte of every page of all tensors.
+        private static func faults(reading index: WeightIndex) throws -> Int {
+            func faults() -> Int {
+                var usage = rusage()
+                // RUSAGE_THREAD, which Swift does not know.
+                precondition(unsafe getrusage(1, &usage) == 0, "a thread knows its page faults")
+                return usage.ru_minflt + usage.ru_majflt
+            }
+            let before = faults()
+            var sum = 0
+            for name in index.names {
+                let tensor = try index.tensor(named: name)
+                for place in stride(from: 0, to: tensor.byteCount, by: 4096) { sum += Int(unsafe tensor.bytes[place]) }
+            }
+            #expect(sum == 7 * 2 * bytes / 4096)
+            return faults() - before
+        }
+
+        @Test func `leaves no page to be faulted in by the first request`() throws {
+            let directory = try TemporaryDirectory()
+            let index = try Self.index(directory)
+            try index.preload()
+            let found = try Self.faults(reading: index)
+            let without = try Self.faults(reading: WeightIndex(directory: directory.path))
+            #expect(found * 8 < without, "or nothing was read ahead")
+        }
+
+        @Test func `notices that a file has become shorter, instead of ending the process`() throws {
+            let directory = try TemporaryDirectory()
+            let index = try Self.index(directory)
+            let path = directory.file("y.safetensors")
+            try #require(unsafe truncate(path, 4096) == 0)
+            let error = try refusal { try index.preload() }
+            #expect(error.file == path)
+            #expect(error.problem.contains("cannot be read"))
+        }
+    #endif
+}
