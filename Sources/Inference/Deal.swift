@@ -87,10 +87,10 @@ package struct Deal: Sendable {
         }
     }
 
-    /// The cost rule where no key has to move. Where every rank reads all the keys of its own rows, a step takes as long as the rank that has most
-    /// to read: good where rows are many, bad for a few rows of long contexts. Chunks with fewer rows than there are
-    /// owners of keys then let their queries go to the keys, which shares each row's keys evenly and costs four exchanges
-    /// a layer: worth it where it takes a fifth off the longest.
+    /// The cost rule where no key has to move. Where every rank reads all the keys of its own rows, a step takes as long
+    /// as the rank that has most to read: good where rows are many, bad for a few rows of long contexts. Chunks with fewer
+    /// rows than there are owners of keys then let their queries go to the keys, which shares each row's keys evenly and
+    /// costs four exchanges a layer: worth it where it takes a fifth off the longest.
     private static func travelling(
         among chunks: [Int], _ rows: ArraySlice<[Row]>, _ plan: StepPlan, _ ownership: PageOwnership
     ) -> [Int] {

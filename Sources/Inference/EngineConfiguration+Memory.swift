@@ -32,7 +32,7 @@ extension EngineConfiguration {
         return min(max(pages, 1), Self.mostTokens / pageSize)
     }
 
-    /// Tokens that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
+    /// Pages that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
     /// they divide the keys.
     private func pages(of format: CacheFormat, bytesPerRank bytes: Int) -> Int {
         let ranks = max(parallel.world / processes, 1)
@@ -42,8 +42,13 @@ extension EngineConfiguration {
 
     /// Pages of which a process keeps its part in so many bytes.
     private func mostPages(of format: CacheFormat, bytes: Int) -> Int {
+        bytes / max(keptBytes(of: format), 1)
+    }
+
+    /// What a process keeps of a page.
+    private func keptBytes(of format: CacheFormat) -> Int {
         let kept = isDivided ? pageSize * (parallel.world / processes) / parallel.ownership.ranks : pageSize
-        return bytes / max(format.bytesPerPage / pageSize * kept, 1)
+        return format.bytesPerPage / pageSize * kept
     }
 
     private var isDivided: Bool {
@@ -61,13 +66,13 @@ extension EngineConfiguration {
                     "--max-total-tokens and --kv-cache-memory-bytes both say how large the cache is; give one of them"
                 ]
             }
+            let ranks = max(parallel.world / processes, 1)
             if pages(of: format, bytesPerRank: cacheBytesPerRank) == 0 {
                 return [
                     "--kv-cache-memory-bytes: \(cacheBytesPerRank) hold no page of \(pageSize) tokens; the nearest legal "
-                        + "value is \(format.bytesPerPage)"
+                        + "value is \((keptBytes(of: format) + ranks - 1) / ranks)"
                 ]
             }
-            let ranks = max(parallel.world / processes, 1)
             if cacheBytesPerRank > Self.physicalMemory / ranks {
                 return [
                     "--kv-cache-memory-bytes: \(cacheBytesPerRank) for each of \(ranks) ranks are more than this "

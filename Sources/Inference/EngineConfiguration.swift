@@ -32,7 +32,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// Threads that share the work inside each rank.
     package var threadsPerRank = 1
     package var tuning = Tuning()
-    /// Among which the ranks are divided; each has a cache of its own.
+    /// Among which the ranks are divided; each has a cache of its own, with all keys or its share of them.
     package var processes = 1
     /// A rank that makes no progress for so many seconds has failed.
     package var watchdogTimeout = 300

@@ -65,9 +65,9 @@ final class RankWorker {
         let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
         for (at, row) in own.enumerated() {
             let chunk = deal.plan.chunks[row.chunk]
-            let position = chunk.start + row.offset
+            let (page, place) = (chunk.start + row.offset).quotientAndRemainder(dividingBy: cache.format.pageSize)
             tokens[at] = chunk.tokens[row.offset]
-            slots[at] = chunk.pages[position >> pageShift] << Int32(pageShift) + Int32(position & (1 << pageShift - 1))
+            slots[at] = chunk.pages[page] * Int32(cache.format.pageSize) + Int32(place)
         }
         let visiting = visiting(deal, slots)
         let maps = deal.plan.chunks.enumerated().map { index, chunk in

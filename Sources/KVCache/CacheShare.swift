@@ -38,7 +38,9 @@ package struct CacheShare: Sendable, Equatable {
 
     /// Whether pages can be divided so.
     package static func isPossible(pageSize: Int, run: Int, owners: Int) -> Bool {
-        pageSize > 0 && pageSize & (pageSize - 1) == 0 && run > 0 && owners > 0 && pageSize % (run * owners) == 0
+        let legal = 1...max(pageSize, 1)
+        return pageSize & (pageSize - 1) == 0 && legal.contains(run) && legal.contains(owners)
+            && pageSize % (run * owners) == 0
     }
 
     /// Where a slot is kept, or `nil`.

@@ -81,9 +81,9 @@ enum ContextAttention {
     static func forTiles(of range: Range<Int>, _ rows: Step.Rows, _ body: (Range<Int>) -> Void) {
         var first = range.lowerBound
         while first < range.upperBound {
-            // Later rows of a chunk see a few more keys than the first.
-            let count = min(max(scoreBudget / (Int(rows.positions[first]) + 1), 1), 64)
-            let tile = first..<min(first + count, range.upperBound)
+            let candidates = first..<min(first + 64, range.upperBound)
+            let furthest = candidates.reduce(0) { max($0, Int(rows.positions[$1])) }
+            let tile = first..<min(first + max(scoreBudget / (furthest + 1), 1), candidates.upperBound)
             body(tile)
             first = tile.upperBound
         }

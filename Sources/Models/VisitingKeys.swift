@@ -28,7 +28,7 @@ package struct VisitingKeys {
         }
     }
 
-    /// Pages sent at once: bounds what is on its way.
+    /// Sent at once, but at least a page: bounds what is on its way.
     private static let tokensAtOnce = 4096
 
     /// - Parameter pages: may name a page more than once, as requests share them; `store` must have room for all.

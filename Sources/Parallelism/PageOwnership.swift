@@ -1,7 +1,8 @@
 package import Tensors
 
-/// Which rank attends to which keys when a step's queries go to the keys (decode context parallelism): token t of a
-/// request belongs to rank `(t / unit) mod ranks`, with its latent, rotary key and index key.
+/// Which rank owns which keys (decode context parallelism): token t of a request belongs to rank `(t / unit) mod ranks`,
+/// with its latent, rotary key and index key. Where a step's queries go to the keys, it attends to them; where processes
+/// divide the memory for keys, its process keeps them.
 package struct PageOwnership: Sendable, Hashable {
     package let ranks: Int
     /// Consecutive tokens dealt together.

@@ -41,16 +41,16 @@ package enum Collective {
     /// `received` becomes what the first member sent here, then what the second sent, …, and `receivedCounts` how many
     /// rows each sent; rows of `received` behind them are left as they are.
     case allToAll(parts: View, counts: Indices, received: View, receivedCounts: Indices)
-    /// A barrier for what processes keep each in memory of its own: `part` are rows of this member. In each process one
-    /// member calls `store` with each row of all members, its own among them; it returns whether they can be stored, and
-    /// nobody goes on before all are. Members that all share memory need not look at rows.
-    case share(part: View, store: (View) -> Bool)
+    /// A barrier at which every process stores rows of all members, its own among them, in its own memory: `counts` says
+    /// how many each brings. One member of a process calls `store` with a row, which returns whether it can be stored, and
+    /// nobody goes on before all are. Where all members share memory, nobody has to.
+    case share(part: View, counts: Indices, store: (View) -> Bool)
 
     /// Traps where a member contradicts itself.
     func check(place: Int, size: Int) {
         switch self {
-        case .barrier, .share: break
-        case .allGather(let part, let counts, _):
+        case .barrier: break
+        case .allGather(let part, let counts, _), .share(let part, let counts, _):
             precondition(
                 counts.count == size && counts[place] == part.rows, "\(part.rows) rows were announced otherwise")
         case .allToAll(_, let counts, _, let receivedCounts):

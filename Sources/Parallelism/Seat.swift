@@ -247,7 +247,7 @@ package final class Seat {
         let began = Meter.now()
         if group.spansProcesses {
             let (rows, store) = copies()
-            try group.start(.share(part: rows, store: store))
+            try group.start(.share(part: rows, counts: counts, store: store))
         } else {
             try group.start(.barrier)
         }
@@ -268,7 +268,9 @@ package final class Seat {
             preconditionFailure("\(name) go to several processes")
         }
         let began = Meter.now()
-        try wait(in: name) { () throws(GroupFailure) in try group.run(.share(part: part, store: store)) }
+        try wait(in: name) { () throws(GroupFailure) in
+            try group.run(.share(part: part, counts: counts, store: store))
+        }
         meter.add(name, bytes: (counts.sum - part.rows) * part.rowBytes, since: began)
     }
 

@@ -52,7 +52,7 @@ package final class DamagedCache: Model {
             guard seat.configuration.world > 1 else { return }
             for rows in step.own.requests where rows.request == request {
                 for row in rows.rows where step.own.positions[row] == position {
-                    doubleScale(in: step.cache.lane(.latent, layer: layer), Int(step.slots[row]))
+                    doubleScale(in: step.written.lane(.latent, layer: layer), Int(step.slots[row]))
                 }
             }
         case .ownerOffByOne(seat.rank): try model.forward(shifted(step, seat), seat, into: hidden)
@@ -92,6 +92,6 @@ package final class DamagedCache: Model {
             travelling: Step.Travellers(
                 own: travelling.own, attended: Step.Rows(positions: positions, requests: rows.requests),
                 ownCounts: travelling.ownCounts, attendedCounts: travelling.attendedCounts),
-            outputs: step.outputs, cache: step.cache, recorder: step.recorder)
+            outputs: step.outputs, cache: step.cache, visiting: step.visiting, recorder: step.recorder)
     }
 }

@@ -61,6 +61,23 @@ import Testing
         #expect(exercise.travels > 0 && exercise.cachedTokens > 0 && exercise.speculation.right > 0)
     }
 
+    @Test func `say how little memory is too little for a page`() throws {
+        let model = try Golden("v32").directory.load()
+        var configuration = EngineConfiguration()
+        configuration.parallel = ParallelConfiguration(context: 4)
+        configuration.parallel.ownership = PageOwnership(ranks: 4)
+        for processes in [1, 2, 4] {
+            configuration.processes = processes
+            configuration.cacheBytesPerRank = 1
+            let problem = try #require(configuration.validate(for: model).first)
+            let nearest = try #require(problem.split(separator: " ").last.flatMap { Int($0) })
+            configuration.cacheBytesPerRank = nearest
+            #expect(configuration.validate(for: model) == [], "\(processes) processes")
+            configuration.cacheBytesPerRank = nearest - 1
+            #expect(configuration.validate(for: model) == [problem.replacing(" 1 hold", with: " \(nearest - 1) hold")])
+        }
+    }
+
     /// Two ranks in two processes hold twice the tokens of one, in the same memory each.
     @Test func `hold as many times the tokens as there are owners`() throws {
         let model = try Golden("v32").directory.load()

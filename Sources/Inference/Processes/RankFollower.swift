@@ -54,6 +54,11 @@ package final class RankFollower {
         switch order {
         case .start(let settings):
             endTeam()
+            let isDivisible = CacheDivision.isPossible(
+                settings.parallel, processes: processes.count, pageSize: settings.pageSize)
+            guard isDivisible == (settings.division != nil) else {
+                throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
+            }
             begin(settings, epoch: epoch)
         case .step(let plan):
             guard let team, team.epoch == epoch else { throw Wire.Failure(description: "a step for nobody") }
@@ -61,6 +66,10 @@ package final class RankFollower {
                 pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
                 groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
+            let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
+            if let most = team.settings.division?.rows, rows > most {
+                throw Wire.Failure(description: "\(rows) rows where \(most) find room")
+            }
             team.threads.put(Deal(plan, team.settings.parallel, division: team.settings.division))
         case .stop:
             // The next ranks may have been started already.

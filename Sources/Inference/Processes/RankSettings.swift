@@ -65,7 +65,9 @@ extension RankSettings: Wired {
         guard (1...65_536).contains(threadsPerRank) else {
             throw Wire.Failure(description: "\(threadsPerRank) threads in a rank")
         }
-        guard pageSize > 0, pageSize & (pageSize - 1) == 0, (1...Int(Int32.max) / pageSize).contains(pages) else {
+        guard (1...65_536).contains(pageSize), pageSize & (pageSize - 1) == 0,
+            (1...Int(Int32.max) / pageSize).contains(pages)
+        else {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }
         let legal = 1...Int(Int32.max)
@@ -100,7 +102,7 @@ extension ParallelConfiguration: Wired {
         try wire.pass(&unit)
         try wire.pass(&leastKeys)
         let degrees = [data, context, tensor, expert, expertTensor, pipeline, denseTensor, ranks]
-        guard degrees.allSatisfy({ (1...65_536).contains($0) }), unit > 0, leastKeys >= 0 else {
+        guard (degrees + [unit]).allSatisfy({ (1...65_536).contains($0) }), leastKeys >= 0 else {
             throw Wire.Failure(description: "degrees of \(degrees)")
         }
         ownership = PageOwnership(ranks: ranks, unit: unit, leastKeys: leastKeys)

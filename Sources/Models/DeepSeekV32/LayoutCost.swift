@@ -91,10 +91,12 @@ package struct LayoutCost: Sendable {
             bytesPerRow: copyBytes, ranks: parallel.degree(Sharding.keys.axes), condition: .visiting)
     }
 
-    /// How many tokens' keys weigh as much as what such a row sends and gets.
+    /// How many tokens' keys weigh as much as what such a row sends and gets, with every rank that takes part: a row's
+    /// queries go to the other owners, those of its heads from each rank that has some, and keys to all of the data group.
     package var keysWorthARow: Int {
-        let bytes = ((model.indexer.map { travelling($0) } ?? []) + travelling).reduce(0) { $0 + $1.bytesPerRow }
-        return max(bytes / cacheBytes, 1)
+        func bytes(_ transfers: [Transfer]) -> Int { transfers.reduce(0) { $0 + $1.bytesPerRow } }
+        let once = bytes(model.indexer.map { travelling($0) } ?? []) + parallel.tensor * bytes(travelling)
+        return max((parallel.ownership.ranks - 1) * once / (max(visiting.ranks - 1, 1) * copyBytes), 1)
     }
 
     /// What makes them attend for those rows.

@@ -200,7 +200,8 @@ package final class SpanningGroup: ProcessGroup {
             try gather(try bundles(messages) { $0.places.count }, counts, into: whole)
         case .allToAll(_, _, let rows, let counts):
             try collect(try bundles(messages) { $0.places.count * hub.here.count }, into: rows, counts)
-        case .share(_, let store): try share(try bundles(messages) { $0.places.count }, store)
+        case .share(_, let counts, let store):
+            try share(try bundles(messages) { $0.places.count }, counts, store)
         }
         pending = nil
         round += 1
@@ -268,7 +269,9 @@ package final class SpanningGroup: ProcessGroup {
     }
 
     /// The members here divide all rows, and nobody goes on before all of them are stored.
-    private func share(_ bundles: [ArrivedBundle], _ store: (View) -> Bool) throws(GroupFailure) {
+    private func share(
+        _ bundles: [ArrivedBundle], _ counts: Indices, _ store: (View) -> Bool
+    ) throws(GroupFailure) {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
         func part(of rows: View) -> View { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
         for member in hub.here {
@@ -277,7 +280,8 @@ package final class SpanningGroup: ProcessGroup {
         }
         for (peer, bundle) in zip(hub.peers, bundles) {
             let rows = part(of: bundle.all)
-            if rows.rows > 0, !store(rows) { throw unexpected(peer) }
+            let isWhole = peer.places.indices.allSatisfy { bundle.counts[$0] == counts[peer.places[$0]] }
+            guard isWhole, rows.rows == 0 || store(rows) else { throw unexpected(peer) }
         }
         hub.stored.advance()
         shares += 1

@@ -88,7 +88,7 @@ final class Parcel {
         case .allToAll(let parts, let counts, _, _):
             for member in 0..<counts.count { self.counts[member] = Int(counts[member]) }
             pack(parts)
-        case .share(let part, store: _): pack(part)
+        case .share(let part, _, _): pack(part)
         }
     }
 

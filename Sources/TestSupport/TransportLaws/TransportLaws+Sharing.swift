@@ -14,7 +14,9 @@ extension TransportLaws {
                 let part = rows(exchange, group.place, counts[group.place], columns, in: member.scratch)
                 for row in 0..<part.rows { part.rows(row..<row + 1).integers[0] = Int32(row * 1000 + group.place) }
                 let stored = Stored()
-                try group.run(.share(part: part) { stored.add($0, exchange) })
+                let announced = member.scratch.indices(counts.count)
+                announced.copy(counts.map { Int32($0) })
+                try group.run(.share(part: part, counts: announced) { stored.add($0, exchange) })
                 let everywhere = try all(stored.names, of: group, member.scratch)
                 let wanted = counts.indices.flatMap { member in (0..<counts[member]).map { Int32($0 * 1000 + member) } }
                 var problems = stored.problems

@@ -193,7 +193,7 @@ extension EngineConfiguration {
 extension EngineOptions {
     /// Loads the model for `requests` requests of `positions` positions each.
     ///
-    /// - Throws: `CommandError` when the positions are more than the model or `--max-total-tokens` allows.
+    /// - Throws: `CommandError` when the positions are more than the model or the size of the cache allows.
     func benchSetup(_ job: Job, requests: Int, positions: Int) throws -> RankBench.Setup {
         let (directory, model) = try load()
         var configuration = try engineConfiguration(for: model, job)
@@ -203,8 +203,10 @@ extension EngineOptions {
                 "\(positions) positions are needed, with the generated tokens; the context has \(context)")
         }
         let tokens = requests * ((positions + pageSize - 1) / pageSize) * pageSize
-        if let maxTotalTokens, maxTotalTokens < tokens {
-            throw CommandError("--max-total-tokens: \(maxTotalTokens) is too small; this needs \(tokens)")
+        let room = configuration.scheduler(for: model).totalPages * pageSize
+        if maxTotalTokens != nil || kvCacheMemoryBytes != nil, room < tokens {
+            let option = maxTotalTokens == nil ? "--kv-cache-memory-bytes" : "--max-total-tokens"
+            throw CommandError("\(option): there is room for \(room) tokens; this needs \(tokens)")
         }
         configuration.maxTotalTokens = tokens
         let scheduler = configuration.scheduler(for: model)

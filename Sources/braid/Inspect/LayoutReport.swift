@@ -136,7 +136,7 @@ package struct LayoutReport: Sendable {
         case .token: bytes(transfer, steps) / Double(example.tokens * parallel.data)
         case .output: bytes(transfer, steps) / Double(parallel.data)
         case .traveller: bytes(transfer, [traveller])
-        case .visitor: Double(parallel.stageRanks - 1) * Double(transfer.bytesPerRow)
+        case .visitor: Double((transfer.ranks - 1) * transfer.bytesPerRow)
         }
     }
 
