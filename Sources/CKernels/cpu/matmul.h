@@ -17,10 +17,10 @@
 #define BRAID_AHEAD 512
 
 /// Sixteens of outputs side by side. A step of a chain waits for the one before however many rows there are; a second
-/// sixteen fills the wait. Where memory is slower than the wait (F32) or registers are short, one is faster.
+/// sixteen fills the wait. Where memory is slower than the wait (F32) or registers are short, one is faster. Bytes, a
+/// line of which lasts longest, are worth two however many the rows.
 BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
-    if (m == 1 && dtype != BRAID_F32) return BRAID_FEW_GROUPS;
-    return m == 2 && dtype == BRAID_INT8 ? BRAID_FEW_GROUPS : 1;
+    return bytes_of(dtype) == 1 || (dtype == BRAID_BF16 && m == 1) ? BRAID_FEW_GROUPS : 1;
 }
 
 /// More rows than this are cheaper with a panel. Rows that do not fit side by side read the same weights again, out of
@@ -195,14 +195,17 @@ BRAID_INLINE void few_chains(
     const float *const *x, int64_t k, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
     const int each = (int)(4 / bytes_of(dtype));
-    BRAID_UNROLL for (int j = 0; j < 16; j++)
-        BRAID_UNROLL for (int e = 0; e < each; e++) {
-            if (j * each + e >= count) return;
-            BRAID_UNROLL for (int g = 0; g < groups; g++) {
-                f16 w = widen_element(dtype, v[g][j], e, scale[g]);
-                BRAID_UNROLL for (int r = 0; r < m; r++) a[g][r] = fma16(splat(x[r][k + j * each + e]), w, a[g][r]);
+    const int together = each == 4 ? 1 : 16;  // unrolled, 64 elements would be more than a processor keeps decoded
+    for (int first = 0; first < 16; first += together)
+        BRAID_UNROLL for (int j = first; j < first + together; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++) {
+                if (j * each + e >= count) return;
+                BRAID_UNROLL for (int g = 0; g < groups; g++) {
+                    f16 w = widen_element(dtype, v[g][j], e, scale[g]);
+                    BRAID_UNROLL for (int r = 0; r < m; r++)
+                        a[g][r] = fma16(splat(x[r][k + j * each + e]), w, a[g][r]);
+                }
             }
-        }
 }
 
 /// Outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.
