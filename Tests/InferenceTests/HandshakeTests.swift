@@ -38,8 +38,10 @@ import Testing
     }
 
     @Test func `knows whose pids a process can see`() {
-        let handshake = Handshake([Self.card(pid: 1), Self.card(pid: 2), Self.card(system: "t", pid: 3)])
-        #expect(handshake.pids(seenBy: 0) == [nil, 2, nil])
+        var elsewhere = Self.card(pid: 4)
+        elsewhere.host = "other"
+        let handshake = Handshake([Self.card(pid: 1), Self.card(pid: 2), Self.card(system: "t", pid: 3), elsewhere])
+        #expect(handshake.pids(seenBy: 0) == [nil, 2, nil, nil])
     }
 
     @Test func `brings every card to every process`() throws {

@@ -1,5 +1,7 @@
+import Dispatch
 import Foundation
 import Parallelism
+import Synchronization
 import TestSupport
 import Testing
 
@@ -55,6 +57,42 @@ import Testing
         let found = try Self.meet(processes, without: 1)
         #expect(found[0].0 == "rank 1 failed: process 1 has not been heard from for 0.8 s while the job is being ended")
         #expect(found[0].1 < 3)
+    }
+
+    @Test func `that are silent while the job is being ended, but live on this host, are not lost`() throws {
+        let couriers = MemoryCourier.network(2)
+        defer { for courier in couriers { courier.leave() } }
+        let processes = couriers.map { Processes($0) }
+        processes[0].know(names: ["process 0", "process 1"], pids: [nil, ProcessInfo.processInfo.processIdentifier])
+        couriers[1].cut()
+        processes[0].suspect()
+        Thread.sleep(forTimeInterval: 1.2)
+        #expect(processes[0].failure == nil)
+    }
+
+    @Test func `leave together, with everything said before and nothing after`() throws {
+        let couriers = MemoryCourier.network(3)
+        let processes = Self.processes(couriers)
+        let heard = Mutex<[UInt8]>([])
+        processes[0].read(.order) { message, _ in heard.withLock { $0 += message.bodyCopy } }
+        let left = Mutex<[Int]>([])
+        let leaving = DispatchGroup()
+        for process in [0, 1] {
+            leaving.enter()
+            Thread.detachNewThread {
+                processes[process].leave()
+                left.withLock { $0.append(process) }
+                leaving.leave()
+            }
+        }
+        // Longer than a silent process is waited for.
+        #expect(leaving.wait(timeout: .now() + 1) == .timedOut)
+        #expect(left.withLock { $0 } == [] && processes.allSatisfy { $0.failure == nil })
+        processes[2].sendToAll(Message(.order, body: [7]))
+        processes[1].sendToAll(Message(.order, body: [8]))
+        processes[2].leave()
+        #expect(leaving.wait(timeout: .now() + 5) == .success)
+        #expect(heard.withLock { $0 } == [7])
     }
 
     @Test func `that only compute are not lost`() throws {

@@ -80,10 +80,11 @@ package struct Handshake: Sendable, Equatable {
     /// Such as `process 2 on host b`.
     package var names: [String] { cards.enumerated().map { "process \($0) on \($1.host)" } }
 
-    /// The pids of those processes that one of them can see.
+    /// The pids of those processes that one of them can see, on its own host: others may be cut off and live.
     package func pids(seenBy process: Int) -> [Int32?] {
         cards.enumerated().map { other, card in
-            other != process && card.system == cards[process].system ? Int32(exactly: card.pid) : nil
+            let isVisible = (card.host, card.system) == (cards[process].host, cards[process].system)
+            return other != process && isVisible ? Int32(exactly: card.pid) : nil
         }
     }
 }

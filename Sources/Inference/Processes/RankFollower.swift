@@ -11,6 +11,7 @@ package final class RankFollower {
     private let processes: Processes
     private let orders = Orders()
     private var team: Team?
+    private var lastEpoch: UInt64 = 0
 
     /// The ranks of an epoch.
     private struct Team {
@@ -53,6 +54,8 @@ package final class RankFollower {
     private func obey(_ order: Order, epoch: UInt64) throws(Wire.Failure) -> Bool {
         switch order {
         case .start(let settings):
+            guard epoch > lastEpoch else { throw Wire.Failure(description: "ranks of an epoch that is over") }
+            lastEpoch = epoch
             endTeam()
             let isDivisible = CacheDivision.isPossible(
                 settings.parallel, processes: processes.count, pageSize: settings.pageSize)
@@ -75,6 +78,8 @@ package final class RankFollower {
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }
         case .leave:
+            // A step may be on its way of which the first process sends no more: its clients did not wait for it.
+            team?.world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
             endTeam()
             return false
         }

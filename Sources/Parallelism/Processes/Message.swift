@@ -17,10 +17,12 @@
         case order
         /// What came of it.
         case report
+        /// The sender leaves the job: its last message but for heartbeats.
+        case farewell
     }
 
     /// Changes with the form of messages and of what is in them.
-    package static let version: UInt16 = 1
+    package static let version: UInt16 = 2
     /// Messages have whole units.
     static let unit = 64
     private static let magic: UInt32 = 0x4252_4149

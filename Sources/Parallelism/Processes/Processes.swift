@@ -11,6 +11,10 @@ package final class Processes: Sendable {
     private let courier: any Courier
     private let cores: Int
     private let state: Mutex<State>
+    /// Whether this process has said farewell, after which it says nothing.
+    private let hasLeft = Mutex(false)
+    /// Raised by every other process's farewell.
+    private let farewells = DispatchSemaphore(value: 0)
 
     private struct State {
         var exchanges: [UInt64: Exchange] = [:]
@@ -24,12 +28,13 @@ package final class Processes: Sendable {
         var peers: [Peer]
         var failure: GroupFailure?
         var hasLostFirst = false
-        var isEnding = false
+        /// Until when a process that is silent is thought to be why the job is being ended.
+        var suspicionEnds: UInt64 = 0
         var onFailure: (@Sendable (GroupFailure) -> Void)?
         /// What this process says of itself with each heartbeat.
         var vitals: (@Sendable () -> [UInt8])?
         /// Nanoseconds after which a silent process is lost.
-        var patience: UInt64
+        let patience: UInt64
         var lastBeat: UInt64 = 0
         var lastLook: UInt64 = 0
     }
@@ -40,6 +45,8 @@ package final class Processes: Sendable {
         var vitals: [UInt8] = []
         /// Its number for the system, where it runs on this host.
         var pid: Int32?
+        /// Whether it has said farewell.
+        var hasLeft = false
     }
 
     /// - Parameters:
@@ -68,9 +75,12 @@ package final class Processes: Sendable {
     // MARK: - What travels
 
     /// Sends a message of a kind that has a reader.
-    package func send(_ message: Message, to process: Int) { courier.send(message, to: process) }
+    package func send(_ message: Message, to process: Int) {
+        // Nobody waits for what comes after a farewell, and MPI could not end with it on its way.
+        hasLeft.withLock { if !$0 { courier.send(message, to: process) } }
+    }
 
-    package func sendToAll(_ message: Message) { for other in others { courier.send(message, to: other) } }
+    package func sendToAll(_ message: Message) { for other in others { send(message, to: other) } }
 
     /// From now on `reader` gets the messages of a kind, those that came already first. It is called on the thread that
     /// carries messages, and must not wait.
@@ -126,7 +136,10 @@ package final class Processes: Sendable {
             state.peers[process].heard = Meter.now()
             switch message.kind {
             case .heartbeat: state.peers[process].vitals = message.bodyCopy
-            case .rows, .alarm: break
+            case .farewell where !state.peers[process].hasLeft:
+                state.peers[process].hasLeft = true
+                farewells.signal()
+            case .rows, .alarm, .farewell: break
             default:
                 if let reader = state.readers[message.kind] { return reader }
                 state.unread.append((message, process))
@@ -176,17 +189,14 @@ package final class Processes: Sendable {
         }
     }
 
-    /// The job is being ended from outside, maybe because a process was lost: one that is silent now is the one.
-    package func suspect() {
-        state.withLock { state in
-            state.patience = min(state.patience, Self.patienceAtTheEnd)
-            state.isEnding = true
-        }
-    }
+    /// The job is being ended from outside, maybe because a process of another host was lost: one that is silent now is
+    /// the one. Of those on this host the pid says it.
+    package func suspect() { state.withLock { $0.suspicionEnds = Meter.now() + Self.timeToEnd } }
 
-    /// Nanoseconds from one heartbeat to the next, at most. The patience at the end is what mpirun leaves to processes
-    /// that it ends, less what it takes to answer.
+    /// Nanoseconds from one heartbeat to the next, at most.
     private static let beat: UInt64 = 200_000_000
+    /// What mpirun leaves to processes that it ends; the patience is that less what it takes to answer.
+    private static let timeToEnd: UInt64 = 1_000_000_000
     private static let patienceAtTheEnd: UInt64 = 800_000_000
 
     /// What a heartbeat says beyond that this process lives. Called often, on the thread that carries messages.
@@ -227,22 +237,32 @@ package final class Processes: Sendable {
             if isDue { state.lastBeat = now }
             return (isDue, state.vitals, state.failure == nil ? silent(at: now, state) : nil)
         }
-        if isDue { sendToAll(Message(.heartbeat, body: vitals?() ?? [])) }
+        if isDue { beat(vitals?() ?? []) }
         guard let (peer, reason) = lost else { return }
         if peer == 0 { state.withLock { $0.hasLostFirst = true } }
         lose(GroupFailure(rank: firstRank(of: peer), reason: reason))
     }
 
+    /// Between two processes until both have said farewell: then either may be gone.
+    private func beat(_ vitals: [UInt8]) {
+        let message = Message(.heartbeat, body: vitals)
+        let isLeaving = hasLeft.withLock { $0 }
+        let listening = state.withLock { state in others.filter { !isLeaving || !state.peers[$0].hasLeft } }
+        for other in listening { courier.send(message, to: other) }
+    }
+
     /// A process that is gone or has not been heard from for too long, and what to say of it.
     private func silent(at now: UInt64, _ state: State) -> (Int, String)? {
-        for other in others {
+        for other in others where !state.peers[other].hasLeft {
             let peer = state.peers[other]
+            let isSuspect = now < state.suspicionEnds && peer.pid == nil
+            let patience = isSuspect ? min(state.patience, Self.patienceAtTheEnd) : state.patience
             if let pid = peer.pid, kill(pid, 0) != 0, errno == ESRCH {
                 return (other, "\(peer.name) has ended (it was pid \(pid))")
             }
-            if now > peer.heard + state.patience {
-                let seconds = String(format: "%g", Double(state.patience) * 1e-9)
-                let why = state.isEnding ? "while the job is being ended" : "(--watchdog-timeout)"
+            if now > peer.heard + patience {
+                let seconds = String(format: "%g", Double(patience) * 1e-9)
+                let why = isSuspect ? "while the job is being ended" : "(--watchdog-timeout)"
                 return (other, "\(peer.name) has not been heard from for \(seconds) s \(why)")
             }
         }
@@ -261,8 +281,16 @@ package final class Processes: Sendable {
 
     // MARK: - The end
 
-    /// Leaves the job in order; all processes must come here.
-    package func leave() { courier.leave() }
+    /// Leaves the job in order; all processes must come here. What this one says from now on is not sent, and what others
+    /// said before they came here has arrived when this returns.
+    package func leave() {
+        hasLeft.withLock { hasLeft in
+            hasLeft = true
+            for other in others { courier.send(Message(.farewell, body: []), to: other) }
+        }
+        for _ in others { farewells.wait() }
+        courier.leave()
+    }
 
     /// Ends all processes of the job.
     package func endJob(status: Int32) { courier.endJob(status: status) }
