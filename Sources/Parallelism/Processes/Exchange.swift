@@ -27,9 +27,10 @@ final class Exchange: Sendable {
     }
 }
 
-/// The messages of one channel from one process, the last few of them.
+/// The messages of one channel from one process, until they have been read.
 ///
-/// Nobody sends a message before the one `depth` before it has been read: that is what groups and links see to.
+/// Nobody sends a message before the one `depth` before it has been read: that is what groups and links see to. So what
+/// waits here is bounded, however far one process is ahead of another.
 final class Mailbox: Sendable {
     static let depth = 4
     private let slots = Mutex<[Message?]>(Array(repeating: nil, count: depth))
@@ -40,21 +41,25 @@ final class Mailbox: Sendable {
     /// - Returns: whether it is the message that comes next.
     func put(_ message: Message) -> Bool {
         let isNext = slots.withLock { slots in
-            guard Int(message.number) == filled.value else { return false }
-            slots[Int(message.number) % Self.depth] = message
+            let slot = Int(message.number) % Self.depth
+            guard Int(message.number) == filled.value, slots[slot] == nil else { return false }
+            slots[slot] = message
             return true
         }
         if isNext { filled.advance() }
         return isNext
     }
 
-    /// Waits for a message, which has not been overwritten.
+    /// Waits for a message that nobody has dropped.
     ///
     /// - Parameter spins: how often to look before going to sleep.
     func message(_ number: Int, spins: Int) throws(GroupFailure) -> Message {
         try filled.wait(for: number + 1, spins: spins)
         return slots.withLock { $0[number % Self.depth]! }
     }
+
+    /// Forgets a message that came, and gives back its memory: everybody here has read it.
+    func drop(_ number: Int) { slots.withLock { $0[number % Self.depth] = nil } }
 
     /// Whether a message has come.
     func has(_ number: Int) -> Bool { filled.value > number }

@@ -25,7 +25,7 @@ package final class ProcessWorld: RankWorld {
         }
         if Set(owners).count == 1 { return threads.group(of: rank, among: ranks, purpose: purpose) }
         let hub = hubs.hub(purpose, ranks) {
-            SpanningHub(owners: owners, Channel(purpose, ranks), processes, exchange, spins: threads.spins)
+            SpanningHub(ranks, owners: owners, Channel(purpose, ranks), processes, exchange, spins: threads.spins)
         }
         return SpanningGroup(hub, place: place)
     }

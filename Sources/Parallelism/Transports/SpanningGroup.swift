@@ -8,6 +8,8 @@ package import Tensors
 final class SpanningHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
+    /// By place, the member's number in the whole job.
+    let ranks: [Int]
     /// By place: where to find that member.
     let sources: [Source]
     /// Places of the members of this process.
@@ -39,8 +41,11 @@ final class SpanningHub: @unchecked Sendable {
     }
 
     /// - Parameter owners: by place the process a member lives in.
-    init(owners: [Int], _ channel: Channel, _ processes: Processes, _ exchange: Exchange, spins: Int) {
+    init(
+        _ ranks: [Int], owners: [Int], _ channel: Channel, _ processes: Processes, _ exchange: Exchange, spins: Int
+    ) {
         size = owners.count
+        self.ranks = ranks
         alarm = exchange.alarm
         self.processes = processes
         self.spins = spins
@@ -68,14 +73,17 @@ final class SpanningHub: @unchecked Sendable {
             if from == own, to == own { return Link(spins: spins, alarm: exchange.alarm) }
             guard from == own || to == own else { return nil }
             return ProcessLink(
-                to: from == own ? to : from, channel.link(from: place, isBack: false),
-                back: channel.link(from: place, isBack: true), processes, exchange, spins: spins)
+                to: from == own ? to : from, rank: ranks[from == own ? place + 1 : place],
+                channel.link(from: place, isBack: false), back: channel.link(from: place, isBack: true), processes,
+                exchange, spins: spins)
         }
     }
 
     /// Sends what the members here have brought to a collective. Called by the last of them, before it goes on.
     func dispatch(_ collective: Collective, round: Int) {
         for peer in peers {
+            // Whoever has come here is done with the round before.
+            if round > 0 { peer.mailbox.drop(round - 1) }
             let bundle: Bundle
             switch collective {
             case .barrier: bundle = Bundle([], columns: 0)
@@ -170,6 +178,8 @@ package final class SpanningGroup: ProcessGroup {
     private var pending: Collective?
     private var sent = 0
     private var received = 0
+    /// What came in the collective that is being finished, one of each peer. Its memory is used again and again.
+    private var bundles: [ArrivedBundle] = []
 
     init(_ hub: SpanningHub, place: Int) {
         self.hub = hub
@@ -193,47 +203,43 @@ package final class SpanningGroup: ProcessGroup {
     package func finish() throws(GroupFailure) {
         guard let collective = pending else { preconditionFailure("no collective of this group is in flight") }
         try hub.arrivals.wait(for: (round + 1) * hub.here.count)
-        let messages = try messages()
+        try receive(collective)
         switch collective {
         case .barrier: break
-        case .allGather(_, let counts, let whole):
-            try gather(try bundles(messages) { $0.places.count }, counts, into: whole)
-        case .allToAll(_, _, let rows, let counts):
-            try collect(try bundles(messages) { $0.places.count * hub.here.count }, into: rows, counts)
-        case .share(_, let counts, let store):
-            try share(try bundles(messages) { $0.places.count }, counts, store)
+        case .allGather(_, let counts, let whole): try gather(counts, into: whole)
+        case .allToAll(_, _, let rows, let counts): try collect(into: rows, counts)
+        case .share(_, let counts, let store): try share(counts, store)
         }
+        bundles.removeAll(keepingCapacity: true)
         pending = nil
         round += 1
     }
 
-    /// This round's message of each other process.
-    private func messages() throws(GroupFailure) -> [Message] {
+    /// Waits for this round's message of each other process.
+    private func receive(_ collective: Collective) throws(GroupFailure) {
         let isWaiting = hub.peers.contains { !$0.mailbox.has(round) }
         if isWaiting { hub.processes.beginWait() }
         defer { if isWaiting { hub.processes.endWait() } }
-        var messages: [Message] = []
-        for peer in hub.peers { messages.append(try peer.mailbox.message(round, spins: hub.spins)) }
-        return messages
-    }
-
-    private func bundles(
-        _ messages: [Message], blocks: (SpanningHub.Peer) -> Int
-    ) throws(GroupFailure) -> [ArrivedBundle] {
-        var bundles: [ArrivedBundle] = []
-        for (peer, message) in zip(hub.peers, messages) {
-            guard let bundle = ArrivedBundle(message, blocks: blocks(peer)) else { throw unexpected(peer) }
+        for peer in hub.peers {
+            let message = try peer.mailbox.message(round, spins: hub.spins)
+            let blocks =
+                switch collective {
+                case .barrier: 0
+                case .allGather, .share: peer.places.count
+                case .allToAll: peer.places.count * hub.here.count
+                }
+            guard let bundle = ArrivedBundle(message, blocks: blocks) else { throw unexpected(peer) }
             bundles.append(bundle)
         }
-        return bundles
     }
 
     private func unexpected(_ peer: SpanningHub.Peer) -> GroupFailure {
         GroupFailure(
-            rank: peer.places[0], reason: "process \(peer.process) sent rows of another number or shape than announced")
+            rank: hub.ranks[peer.places[0]],
+            reason: "process \(peer.process) sent rows of another number or shape than announced")
     }
 
-    private func gather(_ bundles: [ArrivedBundle], _ counts: Indices, into whole: View) throws(GroupFailure) {
+    private func gather(_ counts: Indices, into whole: View) throws(GroupFailure) {
         var next = 0
         for (member, source) in hub.sources.enumerated() {
             let (part, peer): (View, SpanningHub.Peer?) =
@@ -250,18 +256,19 @@ package final class SpanningGroup: ProcessGroup {
         precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
     }
 
-    private func collect(_ bundles: [ArrivedBundle], into rows: View, _ counts: Indices) throws(GroupFailure) {
+    private func collect(into rows: View, _ counts: Indices) throws(GroupFailure) {
         let own = hub.here.firstIndex(of: place)!
         var next = 0
         for (member, source) in hub.sources.enumerated() {
-            let block: View
-            switch source {
-            case .here: block = parcel(of: member).block(for: place)
-            case .peer(let peer, let index):
-                block = bundles[peer].block(index * hub.here.count + own)
-                let isRight = next + block.rows <= rows.rows && (block.rows == 0 || block.columns == rows.columns)
-                if !isRight { throw unexpected(hub.peers[peer]) }
-            }
+            let (block, peer): (View, SpanningHub.Peer) =
+                switch source {
+                // Where these have no room, others sent too much.
+                case .here: (parcel(of: member).block(for: place), hub.peers[0])
+                case .peer(let peer, let index):
+                    (bundles[peer].block(index * hub.here.count + own), hub.peers[peer])
+                }
+            let isRight = next + block.rows <= rows.rows && (block.rows == 0 || block.columns == rows.columns)
+            if !isRight { throw unexpected(peer) }
             if block.rows > 0 { rows.rows(next..<next + block.rows).copy(block) }
             counts[member] = Int32(block.rows)
             next += block.rows
@@ -269,9 +276,7 @@ package final class SpanningGroup: ProcessGroup {
     }
 
     /// The members here divide all rows, and nobody goes on before all of them are stored.
-    private func share(
-        _ bundles: [ArrivedBundle], _ counts: Indices, _ store: (View) -> Bool
-    ) throws(GroupFailure) {
+    private func share(_ counts: Indices, _ store: (View) -> Bool) throws(GroupFailure) {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
         func part(of rows: View) -> View { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
         for member in hub.here {
@@ -303,6 +308,8 @@ package final class SpanningGroup: ProcessGroup {
 final class ProcessLink: Street {
     private static let depth = Mailbox.depth
     private let other: Int
+    /// The member at the other end, by its number in the whole job.
+    private let rank: Int
     private let channel: UInt64
     private let back: UInt64
     private let processes: Processes
@@ -311,8 +318,12 @@ final class ProcessLink: Street {
     private let emptied: Mailbox
     private let spins: Int
 
-    init(to other: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ exchange: Exchange, spins: Int) {
+    init(
+        to other: Int, rank: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ exchange: Exchange,
+        spins: Int
+    ) {
         self.other = other
+        self.rank = rank
         self.channel = channel
         self.back = back
         self.processes = processes
@@ -324,7 +335,10 @@ final class ProcessLink: Street {
 
     func send(_ rows: View, number: Int) throws(GroupFailure) {
         try exchange.alarm.check()
-        if number >= Self.depth { _ = try message(number - Self.depth, of: emptied) }
+        if number >= Self.depth {
+            _ = try message(number - Self.depth, of: emptied)
+            emptied.drop(number - Self.depth)
+        }
         let bundle = Bundle([rows], columns: rows.columns)
         processes.send(bundle.message(epoch: exchange.epoch, channel: channel, number: number), to: other)
     }
@@ -333,9 +347,10 @@ final class ProcessLink: Street {
         guard let bundle = ArrivedBundle(try message(number, of: filled), blocks: 1), bundle.all.rows == rows.rows,
             bundle.columns == rows.columns
         else {
-            throw GroupFailure(rank: 0, reason: "process \(other) sent a stage rows of another number or shape")
+            throw GroupFailure(rank: rank, reason: "process \(other) sent a stage rows of another number or shape")
         }
         rows.copy(bundle.all)
+        filled.drop(number)
         processes.send(Message(.rows, epoch: exchange.epoch, channel: back, number: number, bodyBytes: 0), to: other)
     }
 
