@@ -57,7 +57,7 @@ package final class RankPool: Sendable {
     ) {
         let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
         let parallel = settings.parallel
-        let elsewhere = processes.map { RemoteRanks(settings, $0) }
+        let elsewhere = processes.map { RemoteRanks(settings, vocabularySize: model.vocabularySize, $0) }
         let world: any RankWorld = elsewhere?.world ?? ThreadWorld(threads: parallel.world * settings.threadsPerRank)
         self.configuration = parallel
         threadsPerRank = settings.threadsPerRank

@@ -14,10 +14,18 @@ final class RemoteRanks: Sendable {
     private let settings: RankSettings
     /// By process, how much this one's clock is ahead, in nanoseconds; with the shortest time a report took.
     private let clocks: Mutex<[Int64]>
-    /// Steps on their way, by their number: what reports are compared with.
-    private let plans = Mutex<[Int: StepPlan]>([:])
+    private let vocabularySize: Int
+    private let books = Mutex(Books())
 
-    init(_ settings: RankSettings, _ processes: Processes) {
+    /// What reports are compared with.
+    private struct Books {
+        /// Steps on their way, by their number.
+        var plans: [Int: StepPlan] = [:]
+        /// By rank, what those elsewhere reported last.
+        var last: [Int: (step: Int, operations: [Meter.Account])] = [:]
+    }
+
+    init(_ settings: RankSettings, vocabularySize: Int, _ processes: Processes) {
         precondition(processes.process == 0, "the first process decides")
         self.processes = processes
         self.settings = settings
@@ -26,6 +34,7 @@ final class RemoteRanks: Sendable {
         world = ProcessWorld(processes, placement, epoch: epoch)
         ranksHere = placement.ranks(of: 0)
         clocks = Mutex(Array(repeating: .max, count: processes.count))
+        self.vocabularySize = vocabularySize
     }
 
     /// Starts the ranks elsewhere.
@@ -46,7 +55,7 @@ final class RemoteRanks: Sendable {
     }
 
     func put(_ plan: StepPlan) {
-        plans.withLock { $0[plan.number] = plan }
+        books.withLock { $0.plans[plan.number] = plan }
         order(.step(plan))
     }
 
@@ -57,12 +66,7 @@ final class RemoteRanks: Sendable {
     private func report(in message: Message, from process: Int) throws(Wire.Failure) -> StepReport {
         let arrived = Meter.now()
         var sent = try Wire.value(SentReport.self, in: message.bodyCopy)
-        let plan = plans.withLock { plans in
-            // Ranks report in order.
-            plans = plans.filter { $0.key + 64 > sent.report.step }
-            return plans[sent.report.step]
-        }
-        guard let plan, placement.ranks(of: process).contains(sent.report.rank), sent.report.fits(plan) else {
+        guard placement.ranks(of: process).contains(sent.report.rank), enter(sent.report) else {
             throw Wire.Failure(description: "what its ranks were not asked for")
         }
         let ahead = clocks.withLock { clocks in
@@ -71,6 +75,23 @@ final class RemoteRanks: Sendable {
         }
         for index in sent.report.spans.indices { sent.report.spans[index].shift(by: ahead) }
         return sent.report
+    }
+
+    /// Whether a report can be the next one of its rank.
+    private func enter(_ report: StepReport) -> Bool {
+        books.withLock { books in
+            let before = books.last[report.rank]
+            guard let plan = books.plans[report.step], report.step > before?.step ?? .min,
+                report.fits(plan, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
+            else { return false }
+            books.last[report.rank] = (report.step, report.operations)
+            // Forgotten when all ranks elsewhere have done it, each in its order.
+            let others = settings.parallel.world - ranksHere.count
+            if books.last.count == others, let done = books.last.values.map(\.step).min() {
+                books.plans = books.plans.filter { $0.key > done }
+            }
+            return true
+        }
     }
 
     /// What a rank did when its process last said so.

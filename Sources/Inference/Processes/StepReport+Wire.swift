@@ -123,10 +123,21 @@ private struct RecordedRow: Wired {
 
 extension StepReport {
     /// Whether a report that came from elsewhere can be one of a plan.
-    func fits(_ plan: StepPlan) -> Bool {
-        findings.allSatisfy { finding in
+    ///
+    /// - Parameter operationsBefore: of the rank's report before; accounts only grow.
+    func fits(_ plan: StepPlan, vocabularySize: Int, operationsBefore: [Meter.Account] = []) -> Bool {
+        let areFound = findings.allSatisfy { finding in
             plan.chunks.indices.contains(finding.chunk)
                 && plan.chunks[finding.chunk].outputRows.contains(finding.offset)
-        } && guesses.keys.allSatisfy(plan.chunks.indices.contains)
+        }
+        let tokens = findings.compactMap(\.sampled?.token) + guesses.values.joined()
+        let continuesAccounts =
+            operations.count >= operationsBefore.count
+            && zip(operations, operationsBefore).allSatisfy {
+                $0.name == $1.name && $0.calls >= $1.calls && $0.bytes >= $1.bytes
+            }
+        return areFound && guesses.keys.allSatisfy(plan.chunks.indices.contains)
+            && tokens.allSatisfy { (0..<vocabularySize).contains(Int($0)) } && continuesAccounts
+            && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows)
     }
 }
