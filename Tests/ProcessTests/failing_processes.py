@@ -1,9 +1,14 @@
-"""What becomes of a job and its clients when one of its processes is killed, or stops.
+"""What becomes of a job and its clients when one of its processes is killed, stops or loses its network, and when the
+job is told to end.
 
-Each case starts a server in two processes, waits for a phase, sends a signal to one process, and then expects: clients
+Most cases start a server in two processes, wait for a phase, send a signal to one process, and then expect: clients
 are told which rank it was, no process is left, and mpirun's exit status is not 0.
 """
 
+import concurrent.futures
+import contextlib
+import ctypes
+import functools
 import json
 import os
 import signal
@@ -22,6 +27,9 @@ SECONDS_TO_START = 60
 # Beyond the time after which a silent process is lost: to answer, and to end everything.
 SECONDS_TO_ANSWER = 3
 SECONDS_TO_END = 9
+# Cases wait more than they compute.
+CASES_AT_A_TIME = 2
+SUPERVISE = str(ROOT / "Scripts" / "supervise")
 
 
 class Failure(Exception):
@@ -34,29 +42,49 @@ def expect(condition, message):
 
 
 class Job:
-    """A server in two processes."""
+    """A server in two processes. `mpirun` is the program that was started: that one, or who starts it."""
 
-    def __init__(self, log, *supervisor):
+    def __init__(self, log, *supervisor, watchdog=WATCHDOG, options=(), hosts=False):
         self.url = f"http://127.0.0.1:{free_port()}"
+        self.hosts = hosts
         command = [str(BUILD / "braid"), "serve", "--model-path", str(MODEL), "--port", self.url.rsplit(":", 1)[1],
-                   "--attn-cp-size", "2", "--watchdog-timeout", str(WATCHDOG)]
+                   "--attn-cp-size", "2", "--watchdog-timeout", str(watchdog), *options]
         self.mark = f"ports-{self.url.rsplit(':', 1)[1]}-{os.getpid()}"
-        self.mpirun = subprocess.Popen([*supervisor, *mpirun(2, command, "-x", f"BRAID_TEST_JOB={self.mark}")],
+        start = [str(ROOT / "Scripts" / "namespaces"), "2", *command] if hosts else mpirun(2, command)
+        self.mpirun = subprocess.Popen([*supervisor, *start], env=os.environ | {"BRAID_TEST_JOB": self.mark},
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+    def everything(self):
+        """Variables of all processes that the job has, those of MPI among them, by their pids."""
+        found = {}
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                variables = dict(entry.split("=", 1) for entry in open(f"/proc/{name}/environ").read().split("\0")
+                                 if "=" in entry)
+                ended = open(f"/proc/{name}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+            except OSError:
+                continue
+            if variables.get("BRAID_TEST_JOB") == self.mark and not ended:
+                found[int(name)] = variables
+        return found
 
     def processes(self):
         """Pids of the processes of braid, by their numbers."""
-        found = {}
-        for name in os.listdir("/proc"):
-            try:
-                variables = dict(entry.split("=", 1) for entry in open(f"/proc/{name}/environ").read().split("\0")
-                                 if "=" in entry) if name.isdigit() else {}
-                ended = name.isdigit() and open(f"/proc/{name}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
-            except OSError:
-                continue
-            if variables.get("BRAID_TEST_JOB") == self.mark and "OMPI_COMM_WORLD_RANK" in variables and not ended:
-                found[int(variables["OMPI_COMM_WORLD_RANK"])] = int(name)
-        return found
+        return {int(variables["OMPI_COMM_WORLD_RANK"]): pid for pid, variables in self.everything().items()
+                if "OMPI_COMM_WORLD_RANK" in variables}
+
+    @contextlib.contextmanager
+    def network(self):
+        """Within, this thread is on the network of the first process's host."""
+        if not self.hosts:
+            yield
+            return
+        expect(0 in self.processes(), "the first process is gone")
+        enter_network(self.processes()[0])
+        try:
+            yield
+        finally:
+            enter_network(os.getpid())
 
     def wait_for_processes(self):
         deadline = time.monotonic() + SECONDS_TO_START
@@ -70,33 +98,54 @@ class Job:
             expect(self.mpirun.poll() is None, f"the job ended with status {self.mpirun.poll()} before it was ready")
             expect(time.monotonic() < deadline, "the job was not ready in time")
             try:
-                with urllib.request.urlopen(f"{self.url}/ready", timeout=5):
+                with self.network(), urllib.request.urlopen(f"{self.url}/ready", timeout=5):
                     return
-            except OSError:
+            except (OSError, Failure):
                 time.sleep(0.05)
 
+    def wait_for_end(self, seconds):
+        """The exit status; nothing may be left then."""
+        began = time.monotonic()
+        try:
+            status = self.mpirun.wait(max(seconds, 0))
+        except subprocess.TimeoutExpired:
+            raise Failure(f"the job goes on {time.monotonic() - began:.1f} seconds later") from None
+        expect(not self.processes(), f"processes are left: {self.processes()}")
+        return status
+
     def clean(self):
-        for pid in self.processes().values():
-            os.kill(pid, signal.SIGKILL)
-        if self.mpirun.poll() is None:
-            self.mpirun.kill()
+        self.mpirun.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.mpirun.wait(2)
+        for pid in self.everything():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.mpirun.wait()
+
+
+def enter_network(pid):
+    """From now on this thread's sockets are on the network of a process."""
+    with open(f"/proc/{pid}/ns/net") as namespace:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.setns(namespace.fileno(), 0):
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 class Client(threading.Thread):
     """Asks for more than the server can give in time, and keeps the answer."""
 
-    def __init__(self, url, prompt, new_tokens):
+    def __init__(self, job, prompt, new_tokens):
         super().__init__(daemon=True)
+        self.job = job
         body = {"text": prompt, "sampling_params": {"max_new_tokens": new_tokens, "temperature": 0, "ignore_eos": True}}
-        self.request = urllib.request.Request(f"{url}/generate", json.dumps(body).encode(),
+        self.request = urllib.request.Request(f"{job.url}/generate", json.dumps(body).encode(),
                                               {"Content-Type": "application/json"})
         self.text = None
         self.ended = None
 
     def run(self):
         try:
-            with urllib.request.urlopen(self.request, timeout=60) as reply:
+            with self.job.network(), urllib.request.urlopen(self.request, timeout=60) as reply:
                 self.text = reply.read().decode()
         except urllib.error.HTTPError as error:
             self.text = error.read().decode()
@@ -122,7 +171,7 @@ def case(log, phase, number, victim):
         if phase != "loading":
             job.wait_until_ready()
         if PHASES[phase]:
-            client = Client(job.url, *PHASES[phase])
+            client = Client(job, *PHASES[phase])
             client.start()
             time.sleep(0.7)
             expect(client.ended is None, f"the answer came too soon: {client.text}")
@@ -138,19 +187,63 @@ def case(log, phase, number, victim):
         if phase == "loading" and number == signal.SIGSTOP:
             # Joining is waited for longer.
             patience = 10
-        try:
-            status = job.mpirun.wait(patience + SECONDS_TO_END - (time.monotonic() - began))
-        except subprocess.TimeoutExpired:
-            raise Failure(f"the job goes on {time.monotonic() - began:.1f} seconds later") from None
-        expect(status != 0, "mpirun ended with status 0")
-        expect(not job.processes(), f"processes are left: {job.processes()}")
+        expect(job.wait_for_end(patience + SECONDS_TO_END - (time.monotonic() - began)) != 0, "mpirun ended with status 0")
+    finally:
+        job.clean()
+
+
+def drains(log, drain_timeout, new_tokens, ends_well):
+    """A supervised job that is told to end lets the request that runs end, if there is time, and all processes end in
+    order: mpirun's status is 0 only then."""
+    job = Job(log, SUPERVISE, options=("--drain-timeout", str(drain_timeout)))
+    try:
+        job.wait_for_processes()
+        job.wait_until_ready()
+        client = Client(job, *PHASES["decode"][:1], new_tokens)
+        client.start()
+        time.sleep(0.3)
+        expect(client.ended is None, f"the answer came too soon: {client.text}")
+        job.mpirun.terminate()
+        status = job.wait_for_end(drain_timeout + SECONDS_TO_END)
+        expect(status == 0, f"the job ended with status {status}")
+        client.join(1)
+        expect(client.ended, "the client still waits")
+        expect((f'"completion_tokens": {new_tokens}' in client.text) == ends_well, f"the client was told: {client.text}")
+    finally:
+        job.clean()
+
+
+def loses_network(log):
+    """A host is cut off: its process is lost, nothing of the old job is left on either host, mpirun and its daemons
+    included, and the supervisor starts a new one."""
+    watchdog = 20
+    job = Job(log, SUPERVISE, watchdog=watchdog, hosts=True)
+    try:
+        job.wait_for_processes()
+        job.wait_until_ready()
+        client = Client(job, *PHASES["decode"][:1], 100_000)
+        client.start()
+        time.sleep(0.7)
+        expect(client.ended is None, f"the answer came too soon: {client.text}")
+        before = set(job.everything()) - {job.mpirun.pid}
+        began = time.monotonic()
+        subprocess.run(["nsenter", "-t", str(job.processes()[1]), "-n", "ip", "link", "set", "eth0", "down"], check=True)
+        client.join(watchdog + SECONDS_TO_ANSWER)
+        expect(client.ended, f"the client waits after {watchdog + SECONDS_TO_ANSWER} seconds")
+        expect("rank 1 failed: process 1 on" in client.text, f"the client was told: {client.text[-300:]}")
+        while left := before & set(job.everything()):
+            expect(time.monotonic() < began + watchdog + SECONDS_TO_END,
+                   f"left after {watchdog + SECONDS_TO_END} seconds: {left}")
+            time.sleep(0.05)
+        job.wait_for_processes()
+        job.wait_until_ready()
     finally:
         job.clean()
 
 
 def comes_back(log):
     """A supervised job serves again after one of its processes was killed, and ends when it is told to."""
-    job = Job(log, str(ROOT / "Scripts" / "supervise"))
+    job = Job(log, SUPERVISE)
     try:
         job.wait_for_processes()
         job.wait_until_ready()
@@ -161,31 +254,51 @@ def comes_back(log):
             expect(time.monotonic() < deadline, "the job was not started again")
             time.sleep(0.05)
         job.wait_until_ready()
-        client = Client(job.url, *PHASES["decode"][:1], 4)
+        client = Client(job, *PHASES["decode"][:1], 4)
         client.run()
         expect('"text"' in client.text, f"the new job answered: {client.text[-300:]}")
         job.mpirun.terminate()
-        job.mpirun.wait(SECONDS_TO_END)
-        expect(not job.processes(), f"processes are left: {job.processes()}")
+        status = job.wait_for_end(SECONDS_TO_END)
+        expect(status == 0, f"the job ended with status {status}")
     finally:
         job.clean()
 
 
+def cases():
+    """Names, and what to do with a log."""
+    # The longest first, so that nothing waits for them alone at the end.
+    refusal = subprocess.run([ROOT / "Scripts" / "namespaces", "2", "true"], stdout=subprocess.PIPE, text=True).stdout
+    if refusal.startswith("NOT RUN"):
+        print(f"NOT RUN: a host is cut off ({refusal.strip()})", flush=True)
+    else:
+        yield "a host is cut off, and the job comes back", loses_network
+    for phase in PHASES:
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for victim in (0, 1):
+                yield (f"{number.name} of process {victim} while {phase}",
+                       functools.partial(case, phase=phase, number=number, victim=victim))
+    yield "a supervised job comes back", comes_back
+    yield "SIGTERM lets a request end", functools.partial(drains, drain_timeout=60, new_tokens=400, ends_well=True)
+    yield "SIGTERM cuts a long request short", functools.partial(drains, drain_timeout=1, new_tokens=4000, ends_well=False)
+
+
+def passes(name, body):
+    """Runs a case and says what came of it."""
+    with tempfile.TemporaryFile() as log:
+        began = time.monotonic()
+        try:
+            body(log)
+            print(f"ok {name} ({time.monotonic() - began:.1f} s)", flush=True)
+            return True
+        except Exception as failure:  # one case must not keep the others from running
+            log.seek(0)
+            print(f"FAIL {name}: {type(failure).__name__}: {failure}\nthe job said:\n"
+                  + log.read().decode(errors="replace")[-2000:], flush=True)
+            return False
+
+
 def run():
-    cases = [(f"{number.name} of process {victim} while {phase}", case, (phase, number, victim))
-             for phase in PHASES for number in (signal.SIGKILL, signal.SIGSTOP) for victim in (0, 1)]
-    cases.append(("a supervised job comes back", comes_back, ()))
-    failed = 0
-    for name, body, arguments in cases:
-        with tempfile.TemporaryFile() as log:
-            began = time.monotonic()
-            try:
-                body(log, *arguments)
-                print(f"ok {name} ({time.monotonic() - began:.1f} s)", flush=True)
-            except Exception as failure:  # one case must not keep the others from running
-                failed += 1
-                log.seek(0)
-                print(f"FAIL {name}: {type(failure).__name__}: {failure}\nthe job said:\n"
-                      + log.read().decode(errors="replace")[-2000:], flush=True)
-    print(f"{len(cases) - failed} passed, {failed} failed", flush=True)
-    return failed == 0
+    with concurrent.futures.ThreadPoolExecutor(CASES_AT_A_TIME) as pool:
+        results = list(pool.map(lambda named: passes(*named), cases()))
+    print(f"{sum(results)} passed, {len(results) - sum(results)} failed", flush=True)
+    return all(results)
