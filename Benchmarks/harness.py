@@ -64,12 +64,17 @@ def lines(*command, limit):
     return results, reason
 
 
-def braid(*command, limit=36000):
-    """Lines of JSON of a command of Braid, which must succeed."""
-    results, reason = lines(BRAID, *command, limit=limit)
+def command_lines(*command, limit=36000):
+    """Lines of JSON of a command, which must succeed."""
+    results, reason = lines(*command, limit=limit)
     if reason:
         sys.exit(f"bench: {reason}")
     return results
+
+
+def braid(*command, limit=36000):
+    """The same of a command of Braid."""
+    return command_lines(BRAID, *command, limit=limit)
 
 
 def braid_bench(kind, model, lengths, *flags):

@@ -4,6 +4,7 @@
 kernels  each operation of a layer against the processor's limits and oneDNN
 peers    prefill and decode against transformers and llama.cpp, and against the roofline
 ranks    prefill on several ranks, in every strategy and exchange
+crossing the same layouts as threads, as processes, and on hosts made of network namespaces
 keys     decode of one request by how many ranks own its keys
 guesses  decode of the embedded model with 0 to 3 guessed tokens
 serving  a server with 32 clients against the engine without a server, and /health meanwhile
@@ -21,6 +22,7 @@ import subprocess
 import sys
 
 import comparison
+import crossing
 import loading
 import serving
 from harness import BRAID, Section, braid, braid_bench, run, table
@@ -113,15 +115,16 @@ def lengths(text):
     return sorted(int(part) for part in text.split(",") if part)
 
 
-SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "keys": keys, "guesses": guesses,
-            "serving": serving.serving, "loading": loading.loading}
+SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "crossing": crossing.crossing, "keys": keys,
+            "guesses": guesses, "serving": serving.serving, "loading": loading.loading}
 
 
 def main():
     parser = argparse.ArgumentParser(
         prog="Scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--model", type=pathlib.Path, default="Benchmarks/models/small", help="for ranks")
+    parser.add_argument("--model", type=pathlib.Path, default="Benchmarks/models/small",
+                        help="for ranks, crossing and keys")
     parser.add_argument("--rank-lengths", default="8192,32768", help="prompt lengths for ranks")
     parser.add_argument("--repeat", type=int, default=1, help="passes over each prompt; medians are shown")
     parser.add_argument("--threads", type=int, default=1, help="of each peer; Braid gets as many ranks")
