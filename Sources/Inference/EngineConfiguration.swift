@@ -88,9 +88,9 @@ package struct EngineConfiguration: Sendable, Equatable {
         }
         if !(1...mostThreadsPerRank).contains(threadsPerRank) {
             problems.append(
-                "--threads-per-rank: \(threadsPerRank) is not between 1 and \(mostThreadsPerRank), with which the "
-                    + "\(ranksHere == 1 ? "rank" : "\(ranksHere) ranks") of a process have \(Self.mostThreadsPerCore) "
-                    + "threads a core; the nearest legal value is \(max(1, min(threadsPerRank, mostThreadsPerRank)))")
+                "--threads-per-rank: \(threadsPerRank) is not between 1 and \(mostThreadsPerRank), with which a process "
+                    + "has \(Self.mostThreadsPerCore) threads a core; the nearest legal value is "
+                    + "\(max(1, min(threadsPerRank, mostThreadsPerRank)))")
         }
         if let kernels, Kernels(kernels) == nil {
             let levels = Kernels.available.map(\.level.rawValue).joined(separator: ", ")

@@ -76,6 +76,7 @@ struct Generate: AsyncParsableCommand {
             var alone = configuration
             alone.parallel = ParallelConfiguration()
             alone.guesses = 0
+            alone.threadsPerRank = 1
             let reference = try await self.outcome(of: request, model, alone, job, nil, isShown: false)
             reference.report(promptTokens: tokens.count, on: alone.parallel)
             try outcome.compare(with: reference)
