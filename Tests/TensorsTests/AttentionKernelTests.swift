@@ -22,7 +22,7 @@ struct AttentionKernelTests {
 
         init(_ dice: inout Dice, keys: AttendedKeys, small: Bool = false, wild: Bool = false) {
             m = dice.int(0...3)
-            heads = dice.flag() ? dice.int(1...5) : dice.int(1...20)
+            heads = dice.flag() ? dice.int(1...9) : dice.int(1...30)
             latent = dice.flag() ? dice.int(1...9) * 16 : dice.int(1...150)
             rope = dice.flag() ? dice.int(0...4) * 16 : dice.int(0...64)
             let longest = small || dice.flag() ? 40 : 600

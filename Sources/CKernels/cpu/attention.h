@@ -1,45 +1,42 @@
-// Attention by classes of positions: per class all scores (tiles of heads x keys), softmax, then the weighted sums
-// (tiles of heads x dimensions). What the tiles read of the cache is widened to F32 first, once for all heads; what is
-// F32 already is read where it is.
+// Attention by classes of positions: per class all scores, softmax, then the weighted sums.
 #pragma once
 
-#include "../include/attention.h"
-#include "panel.h"
+#include "attention_tiles.h"
 
-#if BRAID_REGISTERS >= 32
-#define BRAID_SCORE_HEADS 4  // accumulators of the scores: heads x keys
-#define BRAID_SCORE_KEYS 4
-#define BRAID_SUM_HEADS 6    // accumulators of the sums: heads x 4 vectors of dimensions
-#define BRAID_SUM_VECTORS 4
-#else
-#define BRAID_SCORE_HEADS 2
-#define BRAID_SCORE_KEYS 2
-#define BRAID_SUM_HEADS 3
-#define BRAID_SUM_VECTORS 2
-#endif
-#define BRAID_SUM_WIDTH (BRAID_SUM_VECTORS * 16)
-#define BRAID_KEY_BLOCK 8    // keys widened at once for the scores
-#define BRAID_SUM_BLOCK 128  // keys widened at once for the sums
+#define BRAID_SUM_BLOCK 128  // keys summed together
 
 /// One row's work, and where in the scratch its parts are.
 typedef struct {
     const braid_attention *p;
     int64_t heads;
+    bool stored;             // tiles read keys as they are stored, not widened into `keys`
     int64_t latent_width, width;  // of the latent part and of all, padded to whole vectors
+    int64_t latent_bytes, rope_bytes;  // from one stored entry to the next
     const float *q;          // [heads, width]
     float *keys;             // widened keys: [BRAID_KEY_BLOCK, width] or [BRAID_SUM_BLOCK, BRAID_SUM_WIDTH]
     float *factor;           // [heads of a group] 1 / sum
     float *results[3];       // right halves of the tree, [heads, latent] and behind it [heads] of lse
-    int32_t *positions;      // the row's keys, class by class
+    int64_t *entries;        // the row's keys, class by class
     int64_t begin[9];        // where each class begins there
     float *e;                // [heads of a group, a class's keys]
     int64_t e_size;
 } braid_attention_row;
 
-BRAID_INLINE int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
+BRAID_INLINE const char *latent_of(const braid_attention_row *w, int64_t key) {
+    return (const char *)w->p->latent.data + w->entries[key] * w->latent_bytes;
+}
 
-BRAID_INLINE int64_t row_entry(const braid_attention_row *w, int64_t key) {
-    return entry_of(w->p->pages, w->p->page_shift, w->positions[key]);
+BRAID_INLINE const char *rope_of(const braid_attention_row *w, int64_t key) {
+    return (const char *)w->p->rope.data + w->entries[key] * w->rope_bytes;
+}
+
+/// Whether keys are better widened by the tiles that read them.
+BRAID_INLINE bool reads_as_stored(const braid_attention *p) {
+    const braid_lane *lane = &p->latent;
+    if (p->heads > BRAID_STORED_HEADS || p->rope.dtype == BRAID_FP8) return false;
+    // Tiles are whole, and none has elements of two groups.
+    bool one_group = lane->dtype != BRAID_FP8 || lane->group % BRAID_STORED_WIDTH == 0 || lane->group >= lane->width;
+    return lane->width % BRAID_STORED_WIDTH == 0 && p->rope.width % 16 == 0 && one_group;
 }
 
 /// See widen_lane; `from` is a multiple of sixteen, so that no vector has elements of two groups.
@@ -64,8 +61,7 @@ BRAID_INLINE void widen_scaled(const braid_lane *lane, const char *entry, int64_
 }
 
 /// `n` elements of a stored entry as F32, and zeros up to a whole vector.
-static void widen_lane(const braid_lane *lane, int64_t entry, int64_t from, int64_t n, float *out) {
-    const char *data = entry_at(lane, entry);
+static void widen_lane(const braid_lane *lane, const char *data, int64_t from, int64_t n, float *out) {
     int64_t d = 0;
     if (lane->dtype == BRAID_FP8) {
         widen_scaled(lane, data, from, n, out);
@@ -78,19 +74,6 @@ static void widen_lane(const braid_lane *lane, int64_t entry, int64_t from, int6
         for (; d + 16 <= n; d += 16) store16(out + d, load16(p + d));
         if (d < n) store16(out + d, load_some(p + d, n - d));
     }
-}
-
-/// Where many tiles of heads read a key, it is better close to others than where the cache has it.
-BRAID_INLINE bool reads_in_place(int64_t heads) { return heads <= 4 * BRAID_SUM_HEADS; }
-
-/// Where `n` elements of a stored entry are as F32, for tiles that read `tile` of them together: in the cache itself
-/// where `in_place`, and they are F32 and whole tiles, else widened into `room`.
-BRAID_INLINE const float *lane_row(
-    const braid_lane *lane, int64_t entry, int64_t from, int64_t n, bool in_place, int64_t tile, float *room
-) {
-    if (in_place && lane->dtype == BRAID_F32 && n % tile == 0) return (const float *)entry_at(lane, entry) + from;
-    widen_lane(lane, entry, from, n, room);
-    return room;
 }
 
 /// Sorts the row's keys by class; within a class they stay ascending.
@@ -106,170 +89,79 @@ static void sort_keys(braid_attention_row *w, int64_t r) {
     }
     for (int64_t i = 0; i < total; i++) {
         int32_t position = selected ? selected[i] : (int32_t)i;
-        w->positions[count[position & 7]++] = position;
+        w->entries[count[position & 7]++] = entry_of(p->pages, p->page_shift, position);
     }
 }
 
-/// Adds the lanes of sixteen vectors in the documented order; lane i of the result is the sum of v[i].
-BRAID_INLINE f16 sum_lanes_of_16(const f16 v[16]) {
-    f16 a[8], b[4], c[2];
-    BRAID_UNROLL for (int i = 0; i < 8; i++)  // l with l + 8
-        a[i] = __builtin_shufflevector(v[i], v[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
-            + __builtin_shufflevector(v[i], v[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    BRAID_UNROLL for (int i = 0; i < 4; i++)  // l with l + 4
-        b[i] = __builtin_shufflevector(a[i], a[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
-            + __builtin_shufflevector(a[i], a[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    BRAID_UNROLL for (int i = 0; i < 2; i++)  // l with l + 2
-        c[i] = __builtin_shufflevector(b[i], b[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-            + __builtin_shufflevector(b[i], b[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    return __builtin_shufflevector(c[0], c[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)  // l + 1
-        + __builtin_shufflevector(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-}
-
-/// Continues heads x BRAID_SCORE_KEYS dots over `width` (whole vectors). `heads` is a constant where this is inlined.
-BRAID_INLINE void add_dots(
-    int heads, const float *q, int64_t q_stride, const float *const *keys, int64_t width,
-    f16 a[BRAID_SCORE_HEADS * BRAID_SCORE_KEYS]
-) {
-    for (int64_t d = 0; d < width; d += 16) {
-        f16 key[BRAID_SCORE_KEYS];
-        BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++) key[j] = load16(keys[j] + d);
-        BRAID_UNROLL for (int h = 0; h < heads; h++) {
-            f16 query = load16(q + h * q_stride + d);
-            BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++)
-                a[h * BRAID_SCORE_KEYS + j] = fma16(query, key[j], a[h * BRAID_SCORE_KEYS + j]);
+/// The keys `begin ..< begin + count` as a block for tiles of scores, widened if need be. Behind them, keys that are
+/// there.
+static void begin_block(const braid_attention_row *w, int64_t begin, int64_t count, braid_key_part parts[2]) {
+    const int64_t last = w->begin[8] - 1;  // fetched beyond the class too: the classes follow each other
+    for (int64_t j = 0; j < BRAID_KEY_BLOCK; j++) {
+        int64_t key = begin + at_most(j, count - 1), ahead = at_most(begin + j + BRAID_KEYS_AHEAD, last);
+        parts[0].keys[j] = latent_of(w, key);
+        parts[1].keys[j] = rope_of(w, key);
+        parts[0].ahead[j] = latent_of(w, ahead);
+        parts[1].ahead[j] = rope_of(w, ahead);
+    }
+    for (int64_t j = 0; j < BRAID_KEY_BLOCK && !w->stored; j++) {
+        float *widened = w->keys + at_most(j, count - 1) * w->width, *rope = widened + w->latent_width;
+        if (j < count) {
+            widen_lane(&w->p->latent, parts[0].keys[j], 0, w->p->latent.width, widened);
+            widen_lane(&w->p->rope, parts[1].keys[j], 0, w->p->rope.width, rope);
+            fetch_entry(&w->p->latent, parts[0].ahead[j]);
+            fetch_entry(&w->p->rope, parts[1].ahead[j]);
         }
+        parts[0].keys[j] = (const char *)widened;
+        parts[1].keys[j] = (const char *)rope;
     }
-}
-
-/// heads x BRAID_SCORE_KEYS scores. `heads` is a constant where this is inlined.
-BRAID_INLINE void score_tile(
-    int heads, const braid_attention_row *w, const float *q, const float *const *latents, const float *const *ropes,
-    float *e, int64_t e_stride
-) {
-    f16 a[BRAID_SCORE_HEADS * BRAID_SCORE_KEYS];
-    BRAID_UNROLL for (int i = 0; i < BRAID_SCORE_HEADS * BRAID_SCORE_KEYS; i++) a[i] = splat(0);
-    add_dots(heads, q, w->width, latents, w->latent_width, a);
-    add_dots(heads, q + w->latent_width, w->width, ropes, w->width - w->latent_width, a);
-#if BRAID_SCORE_HEADS * BRAID_SCORE_KEYS == 16
-    f16 sums = sum_lanes_of_16(a) * splat(w->p->scale);
-    BRAID_UNROLL for (int h = 0; h < heads; h++)
-        memcpy(e + h * e_stride, (const char *)&sums + h * 16, 16);
-#else
-    BRAID_UNROLL for (int h = 0; h < heads; h++)
-        BRAID_UNROLL for (int j = 0; j < BRAID_SCORE_KEYS; j++)
-            e[h * e_stride + j] = sum_lanes(a[h * BRAID_SCORE_KEYS + j]) * w->p->scale;
-#endif
 }
 
 /// Scores of heads `h0 ..< h0 + heads` with keys `begin ..< begin + count` of the row, into e [heads, e_stride].
 static void score_keys(
     const braid_attention_row *w, int64_t h0, int64_t heads, int64_t begin, int64_t count, int64_t e_stride
 ) {
-    const float *latents[BRAID_KEY_BLOCK], *ropes[BRAID_KEY_BLOCK];
-    const bool in_place = reads_in_place(heads);
+    const braid_lane *latent = &w->p->latent, *rope = &w->p->rope;
+    braid_key_part parts[2] = {
+        {.dtype = latent->dtype, .width = w->latent_width, .group = latent->group,
+         .scales_at = braid_scales_offset(latent->width)},
+        {.dtype = rope->dtype, .width = w->width - w->latent_width},
+    };
     for (int64_t i = 0; i < count; i += BRAID_KEY_BLOCK) {
         int64_t keys = at_most(count - i, BRAID_KEY_BLOCK);
-        for (int64_t j = 0; j < keys; j++) {
-            float *key = w->keys + j * w->width;
-            int64_t entry = row_entry(w, begin + i + j);
-            latents[j] = lane_row(&w->p->latent, entry, 0, w->p->latent.width, in_place, 16, key);
-            ropes[j] = lane_row(&w->p->rope, entry, 0, w->p->rope.width, in_place, 16, key + w->latent_width);
-            // The next block's, beyond the class too: the classes follow each other.
-            int64_t next = begin + i + j + BRAID_KEY_BLOCK;
-            if (next >= w->begin[8]) continue;
-            entry = row_entry(w, next);
-            fetch_entry(&w->p->latent, entry);
-            fetch_entry(&w->p->rope, entry);
-        }
-        for (int64_t j = keys; j < BRAID_KEY_BLOCK; j++) {  // scores of keys behind the last are replaced
-            latents[j] = latents[0];
-            ropes[j] = ropes[0];
-        }
-        for (int64_t h = 0; h < heads; h += BRAID_SCORE_HEADS) {
-            const float *q = w->q + (h0 + h) * w->width;
-            for (int64_t j = 0; j < keys; j += BRAID_SCORE_KEYS) {
-                float *e = w->e + h * e_stride + i + j;
-                switch (at_most(heads - h, BRAID_SCORE_HEADS)) {
-#if BRAID_SCORE_HEADS == 4
-                case 4: score_tile(4, w, q, latents + j, ropes + j, e, e_stride); break;
-                case 3: score_tile(3, w, q, latents + j, ropes + j, e, e_stride); break;
-#endif
-                case 2: score_tile(2, w, q, latents + j, ropes + j, e, e_stride); break;
-                default: score_tile(1, w, q, latents + j, ropes + j, e, e_stride); break;
-                }
-            }
-        }
+        begin_block(w, begin + i, keys, parts);
+        score_block(
+            heads, keys, w->stored, w->q + h0 * w->width, w->width, parts, w->p->scale, w->e + i, e_stride);
     }
 }
 
-/// Scores to exponentials; `factor` becomes 1 / their sum. Returns the log of the sum of exponentials of the scores.
-static float exponentials(float *e, int64_t count, float *factor) {
+/// Scores to exponentials; returns their sum and sets `maximum`.
+static float exponentials(float *e, int64_t count, float *maximum) {
     for (int64_t i = count; i < whole_vectors(count); i++) e[i] = -INFINITY;
     f16 largest = splat(-INFINITY), sum = splat(0);
     for (int64_t i = 0; i < count; i += 16) largest = larger_of(load16(e + i), largest);
-    float maximum = largest_lane(largest);
+    *maximum = largest_lane(largest);
     for (int64_t i = 0; i < count; i += 16) {
-        f16 v = exp16(load16(e + i) - splat(maximum));
+        f16 v = exp16(load16(e + i) - splat(*maximum));
         store16(e + i, v);
         sum = sum + v;
     }
-    float total = sum_lanes(sum);
-    *factor = 1.0f / total;
-    return maximum + log_scalar(total);
+    return sum_lanes(sum);
 }
 
-/// heads x BRAID_SUM_WIDTH chains over `count` keys, begun or continued in `out`, multiplied by the factors at the end.
-BRAID_INLINE void sum_tile(
-    int heads, const float *e, int64_t e_stride, const float *const *keys, int64_t count, bool first,
-    const float *factor, float *const *out
-) {
-    f16 a[BRAID_SUM_HEADS][BRAID_SUM_VECTORS];
-    BRAID_UNROLL for (int h = 0; h < heads; h++)
-        BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) a[h][v] = first ? splat(0) : load16(out[h] + 16 * v);
-    for (int64_t i = 0; i < count; i++) {
-        f16 key[BRAID_SUM_VECTORS];
-        BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) key[v] = load16(keys[i] + 16 * v);
-        BRAID_UNROLL for (int h = 0; h < heads; h++) {
-            f16 probability = splat(e[h * e_stride + i]);
-            BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++) a[h][v] = fma16(probability, key[v], a[h][v]);
+/// Scores of all heads to exponentials; `factors` become 1 / their sums, and `lse` the logs of the sums of exponentials
+/// of the scores.
+static void softmax_keys(const braid_attention_row *w, int64_t heads, int64_t count, int64_t e_stride, float *lse) {
+    for (int64_t h = 0; h < heads; h += 16) {
+        const int64_t lanes = lanes_left(heads - h);
+        f16 maxima = splat(0), sums = splat(1);
+        for (int64_t i = 0; i < lanes; i++) {
+            float maximum;
+            sums[i] = exponentials(w->e + (h + i) * e_stride, count, &maximum);
+            maxima[i] = maximum;
         }
-    }
-    BRAID_UNROLL for (int h = 0; h < heads; h++)
-        BRAID_UNROLL for (int v = 0; v < BRAID_SUM_VECTORS; v++)
-            store16(out[h] + 16 * v, factor ? a[h][v] * splat(factor[h]) : a[h][v]);
-}
-
-/// Dimensions `d ...` of the weighted sums of one block of widened keys, for all heads of a group.
-static void sum_block(
-    const braid_attention_row *w, int64_t heads, const float *e, int64_t e_stride, const float *const *keys,
-    int64_t count, bool first, const float *factor, int64_t d, float *out
-) {
-    int64_t latent = w->p->latent.width, width = at_most(latent - d, BRAID_SUM_WIDTH);
-    float edge[BRAID_SUM_HEADS][BRAID_SUM_WIDTH], *to[BRAID_SUM_HEADS];  // the edge keeps tiles whole
-    for (int64_t h = 0; h < heads; h += BRAID_SUM_HEADS) {
-        int64_t rows = at_most(heads - h, BRAID_SUM_HEADS);
-        for (int64_t i = 0; i < rows; i++) {
-            to[i] = out + (h + i) * latent + d;
-            if (width == BRAID_SUM_WIDTH) continue;
-            memset(edge[i], 0, sizeof edge[i]);
-            memcpy(edge[i], to[i], (size_t)width * sizeof(float));
-            to[i] = edge[i];
-        }
-        const float *f = factor ? factor + h : 0, *eh = e + h * e_stride;
-        switch (rows) {
-#if BRAID_SUM_HEADS == 6
-        case 6: sum_tile(6, eh, e_stride, keys, count, first, f, to); break;
-        case 5: sum_tile(5, eh, e_stride, keys, count, first, f, to); break;
-        case 4: sum_tile(4, eh, e_stride, keys, count, first, f, to); break;
-#endif
-        case 3: sum_tile(3, eh, e_stride, keys, count, first, f, to); break;
-        case 2: sum_tile(2, eh, e_stride, keys, count, first, f, to); break;
-        default: sum_tile(1, eh, e_stride, keys, count, first, f, to); break;
-        }
-        if (width == BRAID_SUM_WIDTH) continue;
-        for (int64_t i = 0; i < rows; i++)
-            memcpy(out + (h + i) * latent + d, edge[i], (size_t)width * sizeof(float));
+        store_some(w->factor + h, splat(1) / sums, lanes);
+        store_some(lse + h, maxima + log16(sums), lanes);
     }
 }
 
@@ -278,18 +170,26 @@ static void sum_keys(
     const braid_attention_row *w, int64_t heads, int64_t begin, int64_t count, int64_t e_stride, const float *factor,
     float *out
 ) {
-    const float *rows[BRAID_SUM_BLOCK];
-    for (int64_t d = 0; d < w->p->latent.width; d += BRAID_SUM_WIDTH) {
-        int64_t width = at_most(w->p->latent.width - d, BRAID_SUM_WIDTH);
-        for (int64_t i = 0; i < count; i += BRAID_SUM_BLOCK) {
-            int64_t keys = at_most(count - i, BRAID_SUM_BLOCK);
-            for (int64_t j = 0; j < keys; j++) {
-                int64_t entry = row_entry(w, begin + i + j);
-                float *room = w->keys + j * BRAID_SUM_WIDTH;
-                rows[j] = lane_row(&w->p->latent, entry, d, width, reads_in_place(heads), BRAID_SUM_WIDTH, room);
+    const braid_lane *lane = &w->p->latent;
+    const int64_t step = w->stored ? BRAID_STORED_WIDTH : BRAID_SUM_WIDTH, scales_at = braid_scales_offset(lane->width);
+    const char *keys[BRAID_SUM_BLOCK];
+    for (int64_t i = 0; i < count; i += BRAID_SUM_BLOCK) {
+        braid_sum_keys block = {w->stored ? lane->dtype : BRAID_F32, keys, at_most(count - i, BRAID_SUM_BLOCK), 0, 0};
+        const float *last = i + block.count == count ? factor : 0;
+        for (int64_t d = 0; d < lane->width; d += step) {
+            int64_t width = at_most(lane->width - d, step);
+            for (int64_t j = 0; j < block.count && (d == 0 || !w->stored); j++) {
+                float *widened = w->keys + j * BRAID_SUM_WIDTH;
+                keys[j] = latent_of(w, begin + i + j);
+                if (w->stored) continue;
+                widen_lane(lane, keys[j], d, width, widened);
+                keys[j] = (const char *)widened;
             }
-            bool last = i + keys == count;
-            sum_block(w, heads, w->e + i, e_stride, rows, keys, i == 0, last ? factor : 0, d, out);
+            if (w->stored) {
+                block.at = d * bytes_of(lane->dtype);
+                block.scale_at = scales_at + d / lane->group * 4;
+            }
+            sum_block(heads, w->stored, w->e + i, e_stride, &block, i == 0, last, width, out + d, lane->width);
         }
     }
 }
@@ -307,27 +207,34 @@ static void attend_class(const braid_attention_row *w, int64_t c, float *out, fl
     for (int64_t h = 0; h < w->heads; h += group) {
         int64_t heads = at_most(group, w->heads - h);
         score_keys(w, h, heads, begin, count, e_stride);
-        for (int64_t i = 0; i < heads; i++) lse[h + i] = exponentials(w->e + i * e_stride, count, w->factor + i);
+        softmax_keys(w, heads, count, e_stride, lse + h);
         sum_keys(w, heads, begin, count, e_stride, w->factor, out + h * latent);
     }
 }
 
+/// The larger one's share first: a = fa * a + fb * b. Nothing of nothing is nothing.
+static void merge_row(int64_t width, float *a, const float *b, f16 fa, f16 fb, bool empty) {
+    if (empty) {
+        memset(a, 0, (size_t)width * sizeof(float));
+        return;
+    }
+    int64_t d = 0;
+    for (; d + 16 <= width; d += 16) store16(a + d, fma16(fb, load16(b + d), fa * load16(a + d)));
+    if (d == width) return;
+    int64_t n = width - d;
+    store_some(a + d, fma16(fb, load_some(b + d, n), fa * load_some(a + d, n)), n);
+}
+
 static void merge_rows(int64_t rows, int64_t width, float *a, float *a_lse, const float *b, const float *b_lse) {
-    for (int64_t i = 0; i < rows; i++, a += width, b += width) {
-        float m = a_lse[i] > b_lse[i] ? a_lse[i] : b_lse[i];
-        if (a_lse[i] == -INFINITY && b_lse[i] == -INFINITY) {
-            memset(a, 0, (size_t)width * sizeof(float));
-            continue;
-        }
-        float wa = exp_scalar(a_lse[i] - m), wb = exp_scalar(b_lse[i] - m), s = wa + wb;
-        f16 fa = splat(wa / s), fb = splat(wb / s);
-        int64_t d = 0;
-        for (; d + 16 <= width; d += 16) store16(a + d, fma16(fb, load16(b + d), fa * load16(a + d)));
-        if (d < width) {
-            int64_t n = width - d;
-            store_some(a + d, fma16(fb, load_some(b + d, n), fa * load_some(a + d, n)), n);
-        }
-        a_lse[i] = m + log_scalar(s);
+    for (int64_t i = 0; i < rows; i += 16) {
+        const int64_t lanes = lanes_left(rows - i);
+        f16 la = load_some(a_lse + i, lanes), lb = load_some(b_lse + i, lanes);
+        f16 m = where(la > lb, la, lb), wa = exp16(la - m), wb = exp16(lb - m), s = wa + wb;
+        i16 empty = (la == splat(-INFINITY)) & (lb == splat(-INFINITY));
+        f16 fa = wa / s, fb = wb / s;
+        store_some(a_lse + i, where(empty, la, m + log16(s)), lanes);
+        for (int64_t l = 0; l < lanes; l++)
+            merge_row(width, a + (i + l) * width, b + (i + l) * width, splat(fa[l]), splat(fb[l]), empty[l]);
     }
 }
 
@@ -349,28 +256,36 @@ static void attend_row(const braid_attention_row *w, float *out, float *lse) {
     }
 }
 
+/// The row's queries with both parts padded to whole vectors, in `to`.
+static const float *pad_queries(const braid_attention_row *w, float *to) {
+    const int64_t latent = w->p->latent.width, rope = w->p->rope.width;
+    memset(to, 0, (size_t)(w->heads * w->width) * sizeof(float));
+    for (int64_t h = 0; h < w->heads; h++) {
+        const float *from = w->q + h * (latent + rope);
+        memcpy(to + h * w->width, from, (size_t)latent * sizeof(float));
+        memcpy(to + h * w->width + w->latent_width, from + latent, (size_t)rope * sizeof(float));
+    }
+    return to;
+}
+
 static void attention(const braid_attention *p) {
-    braid_attention_row w = {.p = p, .heads = p->heads};
+    braid_attention_row w = {.p = p, .heads = p->heads, .stored = reads_as_stored(p)};
     int64_t latent = p->latent.width, rope = p->rope.width;
+    w.latent_bytes = braid_entry_bytes(p->latent.dtype, latent, p->latent.group);
+    w.rope_bytes = braid_entry_bytes(p->rope.dtype, rope, p->rope.group);
     w.latent_width = whole_vectors(latent);
     w.width = w.latent_width + whole_vectors(rope);
     w.keys = p->scratch;
     float *q = w.keys + BRAID_ATTENTION_KEYS, *next = q + p->heads * w.width;
-    w.q = q;
     for (int i = 0; i < 3; i++, next += p->heads * (latent + 1)) w.results[i] = next;
     w.factor = next;
     w.e = q + whole_vectors(next + p->heads - q);
     for (int64_t r = 0; r < p->m; r++) {
         w.e_size = braid_attention_scores(p->heads, p->selected ? p->selected_count[r] : (int64_t)p->positions[r] + 1);
-        w.positions = (int32_t *)(w.e + w.e_size);
+        w.entries = (int64_t *)(w.e + w.e_size);
         sort_keys(&w, r);
-        for (int64_t h = 0; h < p->heads; h++) {
-            const float *from = p->q + r * p->q_stride + h * (latent + rope);
-            float *to = q + h * w.width;
-            memset(to, 0, (size_t)w.width * sizeof(float));
-            memcpy(to, from, (size_t)latent * sizeof(float));
-            memcpy(to + w.latent_width, from + latent, (size_t)rope * sizeof(float));
-        }
+        w.q = p->q + r * p->q_stride;
+        if (w.width != latent + rope) w.q = pad_queries(&w, q);
         attend_row(&w, p->out + r * p->out_stride, p->lse + r * p->heads);
     }
 }

@@ -15,7 +15,7 @@ BRAID_INLINE int64_t key_entry(const braid_index_scores *p, int64_t i) {
 /// Of the panel of keys at `i`, what share number `share` of `shares` is to fetch.
 BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share, int64_t shares) {
     for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += shares)
-        if (i + l < p->count) fetch_entry(&p->keys, key_entry(p, i + l));
+        if (i + l < p->count) fetch_entry(&p->keys, entry_at(&p->keys, key_entry(p, i + l)));
 }
 
 /// FP8 keys, group by group: the scales are factors of the panel's lanes.

@@ -25,9 +25,8 @@ BRAID_INLINE int64_t lanes_left(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : n;
 BRAID_INLINE int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
 
 /// Asks for an entry of the cache that will be read soon.
-BRAID_INLINE void fetch_entry(const braid_lane *lane, int64_t entry) {
+BRAID_INLINE void fetch_entry(const braid_lane *lane, const char *from) {
     int64_t bytes = braid_entry_bytes(lane->dtype, lane->width, lane->group);
-    const char *from = entry_at(lane, entry);
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
     if (lane->dtype == BRAID_FP8) __builtin_prefetch(from + bytes - 1, 0, 2);  // its entries begin anywhere
 }

@@ -14,7 +14,10 @@ BRAID_INLINE f16 larger_of(f16 a, f16 b) { return where(a > b, a, b); }
 
 /// The largest lane. NaN lanes do not count; the sign of a zero is not promised.
 BRAID_INLINE float largest_lane(f16 v) {
-    float largest = v[0];
-    for (int l = 1; l < 16; l++) largest = v[l] > largest ? v[l] : largest;
-    return largest;
+    v = larger_of(v, splat(-INFINITY));  // a NaN would hide the lanes it is compared with
+    v = larger_of(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    v = larger_of(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    v = larger_of(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    float a = v[0], b = v[1];
+    return a > b ? a : b;
 }

@@ -64,3 +64,32 @@ BRAID_INLINE f16 exp16(f16 y) {
     i16 special = ((i16)splat(INFINITY) & high) | ((i16)y & nan);
     return (f16)(((i16)v & plain) | special);
 }
+
+/// `log_scalar` on eight numbers that are positive and finite.
+BRAID_INLINE f8 log_of_8(f8 x) {
+    typedef double d8 __attribute__((vector_size(64)));
+    typedef int64_t l8 __attribute__((vector_size(64)));
+    typedef int32_t i8 __attribute__((vector_size(32)));
+    l8 bits = (l8)__builtin_convertvector(x, d8);
+    l8 e = (bits >> 52) - 1022;
+    d8 m = (d8)((bits & 0xFFFFFFFFFFFFF) | (int64_t)1022 << 52);
+    l8 low = m < 0.70710678118654752;
+    m = (d8)((l8)m + (low & (int64_t)1 << 52));  // doubled
+    e += low;
+    d8 t = (m - 1) / (m + 1), t2 = t * t, sum = t - t;
+    for (int k = 21; k >= 1; k -= 2) sum = sum * t2 + 1.0 / k;
+    d8 exponent = __builtin_convertvector(__builtin_convertvector(e, i8), d8);
+    return __builtin_convertvector(2 * t * sum + exponent * 0.69314718055994530942, f8);
+}
+
+/// `log_scalar` on sixteen lanes.
+BRAID_INLINE f16 log16(f16 x) {
+    i16 positive = x > splat(0), infinite = x == splat(INFINITY), zero = x == splat(0), plain = positive & ~infinite;
+    f16 v = (f16)(((i16)x & plain) | ((i16)splat(1) & ~plain));
+    f8 low = log_of_8(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7));
+    f8 high = log_of_8(__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+    f16 log = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    i16 rest = ((i16)splat(INFINITY) & infinite) | ((i16)splat(-INFINITY) & zero)
+        | ((i16)splat(NAN) & ~(positive | zero));
+    return (f16)(((i16)log & plain) | rest);
+}

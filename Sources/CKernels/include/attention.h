@@ -52,7 +52,7 @@ static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
 
 /// Scratch of one attention call: `max_keys` is the largest number of keys of a row.
 static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int64_t max_keys) {
-    return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + max_keys + 64;
+    return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + 2 * max_keys + 64;
 }
 
 /// Merges partial attention results of the same rows: `a` becomes the result over the keys of `a` and `b`.

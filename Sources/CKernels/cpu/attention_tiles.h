@@ -1,0 +1,274 @@
+// What attention computes in registers: scores of heads x keys, and weighted sums of heads x dimensions.
+//
+// Tiles read keys either as the cache stores them, widening them in registers, or widened before. With few heads a key is
+// read by a tile or two: then to widen it there costs less than to store it widened, and fewer bytes come from the
+// farther caches.
+#pragma once
+
+#include "../include/attention.h"
+#include "panel.h"
+
+#if BRAID_REGISTERS >= 32
+#define BRAID_STORED_HEADS 24   // more are better served with widened keys
+#define BRAID_STORED_SCORES 8   // heads of a tile of scores, by two keys, as they are stored
+#define BRAID_WIDENED_SCORES 4  // by four keys, widened
+#define BRAID_STORED_SUMS 8     // heads of a tile of sums, by two vectors of dimensions
+#define BRAID_WIDENED_SUMS 6    // by four vectors
+#define BRAID_STEP 2            // vectors of a key that are widened together
+#define BRAID_SUM_VECTORS 4
+#else
+#define BRAID_STORED_HEADS 0    // tiles are so low that many would widen a key
+#define BRAID_STORED_SCORES 2
+#define BRAID_WIDENED_SCORES 2
+#define BRAID_STORED_SUMS 3
+#define BRAID_WIDENED_SUMS 3
+#define BRAID_STEP 1
+#define BRAID_SUM_VECTORS 2
+#endif
+#define BRAID_STORED_KEYS 2
+#define BRAID_WIDENED_KEYS (BRAID_WIDENED_SCORES == 4 ? 4 : 2)
+#define BRAID_STORED_VECTORS 2
+#define BRAID_SUM_WIDTH (BRAID_SUM_VECTORS * 16)
+#define BRAID_STORED_WIDTH (BRAID_STORED_VECTORS * 16)
+#define BRAID_KEY_BLOCK 8       // keys scored together
+#define BRAID_KEYS_AHEAD 8      // keys fetched before their turn
+
+/// Calls `tile(constant, ...)` with the constant that `n`, 1 to `most`, is.
+#define BRAID_FOR_HEADS(n, most, tile, ...)                          \
+    switch (n) {                                                     \
+    case 8: if ((most) >= 8) { tile(8, __VA_ARGS__); } break;        \
+    case 7: if ((most) >= 7) { tile(7, __VA_ARGS__); } break;        \
+    case 6: if ((most) >= 6) { tile(6, __VA_ARGS__); } break;        \
+    case 5: if ((most) >= 5) { tile(5, __VA_ARGS__); } break;        \
+    case 4: if ((most) >= 4) { tile(4, __VA_ARGS__); } break;        \
+    case 3: if ((most) >= 3) { tile(3, __VA_ARGS__); } break;        \
+    case 2: tile(2, __VA_ARGS__); break;                             \
+    default: tile(1, __VA_ARGS__); break;                            \
+    }
+
+BRAID_INLINE int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
+
+/// The latent or the rotary part of a block of keys.
+typedef struct {
+    braid_dtype dtype;   // as tiles find them: F32 where they were widened
+    int64_t width;       // padded to whole vectors where they were widened
+    int64_t group, scales_at;  // FP8: columns of a scale, and where an entry has them
+    const char *keys[BRAID_KEY_BLOCK];
+    const char *ahead[BRAID_KEY_BLOCK];  // what tiles of stored keys fetch meanwhile
+} braid_key_part;
+
+/// The lanes of `a` and `b` that the two lists name, added: the halves of each at once.
+#define BRAID_ADD_HALVES(a, b, lower, upper) \
+    (__builtin_shufflevector(a, b, lower) + __builtin_shufflevector(a, b, upper))
+#define BRAID_LANES(...) __VA_ARGS__
+
+/// Adds the lanes of sixteen vectors in the documented order; lane i of the result is the sum of v[i]. The vectors are
+/// taken in the order that needs no shuffle but those that bring halves together.
+BRAID_INLINE f16 sum_lanes_of_16(const f16 v[16]) {
+    f16 fours[4], twos[2];
+    BRAID_UNROLL for (int i = 0; i < 4; i++) {
+        f16 a = BRAID_ADD_HALVES(  // l with l + 8
+            v[i], v[i + 4], BRAID_LANES(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+            BRAID_LANES(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+        f16 b = BRAID_ADD_HALVES(
+            v[i + 8], v[i + 12], BRAID_LANES(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+            BRAID_LANES(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+        fours[i] = BRAID_ADD_HALVES(  // l with l + 4
+            a, b, BRAID_LANES(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
+            BRAID_LANES(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
+    }
+    BRAID_UNROLL for (int i = 0; i < 2; i++)  // l with l + 2
+        twos[i] = BRAID_ADD_HALVES(
+            fours[2 * i], fours[2 * i + 1], BRAID_LANES(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+            BRAID_LANES(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31));
+    return BRAID_ADD_HALVES(  // l with l + 1
+        twos[0], twos[1], BRAID_LANES(0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30),
+        BRAID_LANES(1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31));
+}
+
+/// `n` vectors of stored elements from `p` on. `dtype` and `n` are constants where this is inlined.
+BRAID_INLINE void widen_vectors(braid_dtype dtype, int n, const char *p, f16 scale, f16 *out) {
+    if (dtype == BRAID_FP8 && n == 2) {
+        widen_32_fp8(p, out);
+        out[0] = out[0] * scale;
+        out[1] = out[1] * scale;
+        return;
+    }
+    BRAID_UNROLL for (int v = 0; v < n; v++) out[v] = widen_row(dtype, p + 16 * v * bytes_of(dtype), 16, scale);
+}
+
+// MARK: scores
+
+/// Continues heads x keys dots over elements `d ..< end`, `n` vectors at a time, and returns where it stopped.
+/// `a` is [heads][keys]. `heads`, `keys`, `fetch`, `dtype` and `n` are constants where this is inlined.
+BRAID_INLINE int64_t add_steps(
+    int heads, int keys, bool fetch, braid_dtype dtype, int n, const float *q, int64_t q_stride,
+    const char *const from[4], const char *const ahead[4], const f16 scales[4], int64_t d, int64_t end, f16 a[16]
+) {
+    for (; d + 16 * n <= end; d += 16 * n) {
+        f16 key[4][BRAID_STEP];
+        int64_t at = d * bytes_of(dtype);
+        BRAID_UNROLL for (int j = 0; j < keys; j++) {
+            // With every step a line or two: as many at once would wait for each other, and the dots for them.
+            BRAID_UNROLL for (int line = 0; fetch && line < 16 * n * bytes_of(dtype); line += 64)
+                __builtin_prefetch(ahead[j] + at + line, 0, 2);
+            widen_vectors(dtype, n, from[j] + at, scales[j], key[j]);
+        }
+        BRAID_UNROLL for (int h = 0; h < heads; h++)
+            BRAID_UNROLL for (int v = 0; v < n; v++) {
+                f16 query = load16(q + h * q_stride + d + 16 * v);
+                BRAID_UNROLL for (int j = 0; j < keys; j++)
+                    a[h * keys + j] = fma16(query, key[j][v], a[h * keys + j]);
+            }
+    }
+    return d;
+}
+
+/// Continues heads x keys dots over one part of the keys `first ...` of a block.
+BRAID_INLINE void add_dots(
+    int heads, int keys, bool fetch, braid_dtype dtype, const float *q, int64_t q_stride, const braid_key_part *part,
+    int64_t first, f16 a[16]
+) {
+    const char *from[4], *ahead[4];
+    f16 scales[4];
+    BRAID_UNROLL for (int j = 0; j < keys; j++) {
+        from[j] = part->keys[first + j];
+        ahead[j] = fetch ? part->ahead[first + j] : 0;
+    }
+    for (int64_t d = 0, group = 0; d < part->width; group++) {
+        int64_t end = dtype == BRAID_FP8 ? at_most(part->width, (group + 1) * part->group) : part->width;
+        BRAID_UNROLL for (int j = 0; j < keys; j++)
+            scales[j] = splat(dtype == BRAID_FP8 ? ((const float *)(from[j] + part->scales_at))[group] : 0);
+        d = add_steps(heads, keys, fetch, dtype, BRAID_STEP, q, q_stride, from, ahead, scales, d, end, a);
+        if (BRAID_STEP > 1) d = add_steps(heads, keys, fetch, dtype, 1, q, q_stride, from, ahead, scales, d, end, a);
+    }
+}
+
+/// Heads x keys scores, keys `first ...` of a block, into e [heads, e_stride].
+BRAID_INLINE void score_tile(
+    int heads, int keys, bool stored, const float *q, int64_t q_stride, const braid_key_part parts[2], int64_t first,
+    float scale, float *e, int64_t e_stride
+) {
+    f16 a[16];
+    BRAID_UNROLL for (int i = 0; i < 16; i++) a[i] = splat(0);
+    BRAID_UNROLL for (int i = 0; i < 2; q += whole_vectors(parts[i].width), i++)
+        switch (stored ? parts[i].dtype : BRAID_F32) {
+        case BRAID_BF16: add_dots(heads, keys, stored, BRAID_BF16, q, q_stride, parts + i, first, a); break;
+        case BRAID_FP8: add_dots(heads, keys, stored, BRAID_FP8, q, q_stride, parts + i, first, a); break;
+        default: add_dots(heads, keys, stored, BRAID_F32, q, q_stride, parts + i, first, a); break;
+        }
+#if BRAID_REGISTERS >= 32
+    f16 sums = sum_lanes_of_16(a) * splat(scale);
+    BRAID_UNROLL for (int h = 0; h < heads; h++)
+        memcpy(e + h * e_stride, (const char *)&sums + h * keys * 4, (size_t)keys * 4);
+#else
+    BRAID_UNROLL for (int h = 0; h < heads; h++)
+        BRAID_UNROLL for (int j = 0; j < keys; j++) e[h * e_stride + j] = sum_lanes(a[h * keys + j]) * scale;
+#endif
+}
+
+/// Scores of `heads` heads with the first `keys` keys of a block, and with up to three behind them, which are not meant.
+static void score_block(
+    int64_t heads, int64_t keys, bool stored, const float *q, int64_t q_stride, const braid_key_part parts[2],
+    float scale, float *e, int64_t e_stride
+) {
+    const int tile = stored ? BRAID_STORED_SCORES : BRAID_WIDENED_SCORES;
+    const int across = stored ? BRAID_STORED_KEYS : BRAID_WIDENED_KEYS;
+    for (int64_t h = 0; h < heads; h += tile, q += tile * q_stride, e += tile * e_stride)
+        for (int64_t j = 0; j < keys; j += across) {
+            int64_t rows = at_most(heads - h, tile);
+            if (stored) {
+                BRAID_FOR_HEADS(
+                    rows, BRAID_STORED_SCORES, score_tile, BRAID_STORED_KEYS, true, q, q_stride, parts, j, scale, e + j,
+                    e_stride)
+            } else {
+                BRAID_FOR_HEADS(
+                    rows, BRAID_WIDENED_SCORES, score_tile, BRAID_WIDENED_KEYS, false, q, q_stride, parts, j, scale,
+                    e + j, e_stride)
+            }
+        }
+}
+
+// MARK: sums
+
+/// Elements of a block of keys that tiles of sums read, side by side.
+typedef struct {
+    braid_dtype dtype;
+    const char *const *keys;
+    int64_t count;
+    int64_t at, scale_at;  // bytes from where a key begins to the elements, and to their scale (FP8)
+} braid_sum_keys;
+
+/// heads x vectors chains over a block of keys, begun or continued in `out`, multiplied by the factors at the end.
+/// `heads`, `vectors` and `dtype` are constants where this is inlined.
+BRAID_INLINE void sum_tile(
+    int heads, int vectors, braid_dtype dtype, const float *e, int64_t e_stride, const braid_sum_keys *block, bool first,
+    const float *factor, float *const *out
+) {
+    f16 a[8][BRAID_SUM_VECTORS];
+    BRAID_UNROLL for (int h = 0; h < heads; h++)
+        BRAID_UNROLL for (int v = 0; v < vectors; v++) a[h][v] = first ? splat(0) : load16(out[h] + 16 * v);
+    const char *const *keys = block->keys;
+    const int64_t count = block->count, at = block->at, scale_at = block->scale_at;
+    for (int64_t i = 0; i < count; i++) {
+        f16 key[BRAID_SUM_VECTORS], scale = splat(0);
+        if (dtype == BRAID_FP8) scale = splat(*(const float *)(keys[i] + scale_at));
+        widen_vectors(dtype, vectors, keys[i] + at, scale, key);
+        BRAID_UNROLL for (int h = 0; h < heads; h++) {
+            f16 probability = splat(e[h * e_stride + i]);
+            BRAID_UNROLL for (int v = 0; v < vectors; v++) a[h][v] = fma16(probability, key[v], a[h][v]);
+        }
+    }
+    BRAID_UNROLL for (int h = 0; h < heads; h++)
+        BRAID_UNROLL for (int v = 0; v < vectors; v++)
+            store16(out[h] + 16 * v, factor ? a[h][v] * splat(factor[h]) : a[h][v]);
+}
+
+BRAID_INLINE void sum_stored(
+    int heads, const float *e, int64_t e_stride, const braid_sum_keys *block, bool first, const float *factor,
+    float *const *out
+) {
+    switch (block->dtype) {
+    case BRAID_BF16:
+        return sum_tile(heads, BRAID_STORED_VECTORS, BRAID_BF16, e, e_stride, block, first, factor, out);
+    case BRAID_FP8:
+        return sum_tile(heads, BRAID_STORED_VECTORS, BRAID_FP8, e, e_stride, block, first, factor, out);
+    default: return sum_tile(heads, BRAID_STORED_VECTORS, BRAID_F32, e, e_stride, block, first, factor, out);
+    }
+}
+
+BRAID_INLINE void sum_widened(
+    int heads, const float *e, int64_t e_stride, const braid_sum_keys *block, bool first, const float *factor,
+    float *const *out
+) {
+    sum_tile(heads, BRAID_SUM_VECTORS, BRAID_F32, e, e_stride, block, first, factor, out);
+}
+
+/// `width` dimensions of the weighted sums of one block of keys for all heads of a group; out has `stride` between
+/// heads.
+static void sum_block(
+    int64_t heads, bool stored, const float *e, int64_t e_stride, const braid_sum_keys *block, bool first,
+    const float *factor, int64_t width, float *out, int64_t stride
+) {
+    const int tile = stored ? BRAID_STORED_SUMS : BRAID_WIDENED_SUMS;
+    const bool whole = width == (stored ? BRAID_STORED_WIDTH : BRAID_SUM_WIDTH);
+    float edge[8][BRAID_SUM_WIDTH], *to[8];  // the edge keeps tiles whole
+    for (int64_t h = 0; h < heads; h += tile, e += tile * e_stride) {
+        int64_t rows = at_most(heads - h, tile);
+        for (int64_t i = 0; i < rows; i++) {
+            to[i] = out + (h + i) * stride;
+            if (whole) continue;
+            memset(edge[i], 0, sizeof edge[i]);
+            memcpy(edge[i], to[i], (size_t)width * sizeof(float));
+            to[i] = edge[i];
+        }
+        const float *f = factor ? factor + h : 0;
+        if (stored) {
+            BRAID_FOR_HEADS(rows, BRAID_STORED_SUMS, sum_stored, e, e_stride, block, first, f, to)
+        } else {
+            BRAID_FOR_HEADS(rows, BRAID_WIDENED_SUMS, sum_widened, e, e_stride, block, first, f, to)
+        }
+        if (whole) continue;
+        for (int64_t i = 0; i < rows; i++) memcpy(out + (h + i) * stride, edge[i], (size_t)width * sizeof(float));
+    }
+}
