@@ -35,7 +35,7 @@ final class RankThreads: Sendable {
         _ model: any Model, _ cache: CacheStore, _ settings: RankSettings, in world: any RankWorld,
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
-        let kernels = settings.kernels.flatMap { Kernels($0) } ?? .best
+        let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
         let rooms = settings.division?.rooms(cache.format, for: ranks, settings.parallel)
         for (index, rank) in ranks.enumerated() {
             let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings)
@@ -58,8 +58,7 @@ final class RankThreads: Sendable {
     private func team(_ kernels: Kernels, _ settings: RankSettings) -> Team {
         let cores = ProcessInfo.processInfo.activeProcessorCount
         return Team(
-            kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores,
-            settings.tuning)
+            kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores)
     }
 
     /// Starts one of a rank's threads. If it traps, the rank has failed.

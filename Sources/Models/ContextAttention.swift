@@ -27,7 +27,7 @@ enum ContextAttention {
         let best = seat.scratch.indices(step.own.count * topK)
         for request in step.own.requests where !request.travels {
             let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
-            forTiles(of: selecting, step.own) { tile in
+            forTiles(of: selecting, step.own, seat) { tile in
                 let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
                 select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
             }
@@ -78,10 +78,10 @@ enum ContextAttention {
     }
 
     /// Takes rows of a request a few at a time: keys are read once for all of them, and what is kept for each is bounded.
-    static func forTiles(of range: Range<Int>, _ rows: Step.Rows, _ body: (Range<Int>) -> Void) {
+    static func forTiles(of range: Range<Int>, _ rows: Step.Rows, _ seat: Seat, _ body: (Range<Int>) -> Void) {
         var first = range.lowerBound
         while first < range.upperBound {
-            let candidates = first..<min(first + 64, range.upperBound)
+            let candidates = first..<min(first + seat.kernels.tuning.scoredRows, range.upperBound)
             let furthest = candidates.reduce(0) { max($0, Int(rows.positions[$1])) }
             let tile = first..<min(first + max(scoreBudget / (furthest + 1), 1), candidates.upperBound)
             body(tile)

@@ -80,7 +80,7 @@ enum OwnedKeys {
     ) -> View {
         let candidates = seat.scratch.rows(rows.count, candidateColumns(index.topK))
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows) { tile in
+            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
                 find(index, tile, rows.positions, request.pages, layer: layer, step, seat, into: candidates)
             }
         }
@@ -220,7 +220,7 @@ enum OwnedKeys {
         let queries = parcels.columns(0..<parcels.columns - topK)
         let selected = parcels.columns(parcels.columns - topK..<parcels.columns)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows) { tile in
+            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
                 let positions = rows.positions[tile]

@@ -21,6 +21,8 @@ import CKernels
     let table: braid_kernels
     /// Who shares the larger operations; `nil` where one thread does everything.
     package private(set) var team: Team?
+    /// Sizes of blocks.
+    package private(set) var tuning = Tuning()
 
     /// The kernels of a level, or `nil` where this processor or build does not have it.
     package init?(_ level: Level) {
@@ -33,6 +35,13 @@ import CKernels
     package func shared(by team: Team) -> Kernels {
         var kernels = self
         kernels.team = team
+        return kernels
+    }
+
+    /// The same kernels with other sizes of blocks. The bits are the same.
+    package func tuned(_ tuning: Tuning) -> Kernels {
+        var kernels = self
+        kernels.tuning = tuning
         return kernels
     }
 

@@ -64,7 +64,6 @@ package final class Team: @unchecked Sendable {
     private let done: Counter
     /// Parts of the present operation that nobody has taken; none where it is not positive.
     private let left = Atomic(0)
-    private let leastWork: Int
     private let isDismissed = Atomic(false)
     private let leadersScratch = Scratch(bytes: scratchBytes)
     /// The present operation. Only the leader writes it, while no part of one before is left to be done; others read it
@@ -88,13 +87,12 @@ package final class Team: @unchecked Sendable {
     ///   - kernels: of one thread.
     ///   - threads: one of them will lead; for each of the others somebody calls `help`.
     ///   - spins: whether threads that wait look for a while before they sleep: where they do not outnumber the cores.
-    package init(_ kernels: Kernels, threads: Int, spins: Bool, _ tuning: Tuning = Tuning()) {
+    package init(_ kernels: Kernels, threads: Int, spins: Bool) {
         precondition(threads > 0 && kernels.team == nil, "a team of \(threads) threads")
         self.kernels = kernels
         self.threads = threads
-        begun = Counter(period: 1, spins: spins ? tuning.spins : 0)
-        done = Counter(period: 1, spins: spins ? tuning.spins : 0)
-        leastWork = tuning.leastSharedWork
+        begun = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        done = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
 
     /// Operations that were shared so far.
@@ -108,7 +106,7 @@ package final class Team: @unchecked Sendable {
     /// - Returns: false where the work is too little to share, and was not done.
     func share(_ work: some SharedWork, _ cut: Cut, cost: Int) -> Bool {
         let parts = cut.parts(threads: threads)
-        guard threads > 1, parts > 1, cost >= leastWork else { return false }
+        guard threads > 1, parts > 1, cost >= kernels.tuning.leastSharedWork else { return false }
         unsafe withUnsafePointer(to: work) { operands in
             unsafe operation = Operation(work: type(of: work), operands: operands, cut: cut, parts: parts)
             self.parts += parts

@@ -7,6 +7,70 @@ package struct Tuning: Sendable, Equatable {
     /// going to sleep. Longer than what lies between two operations of a layer; nobody spins where threads outnumber
     /// cores.
     package var spins = 4000
+    /// Of a matrix product: rows, at most, that take weights as they are stored and make no panel of them.
+    package var fewRows = PerType()
+    /// Of attention: heads, at most, that take keys as they are stored and do not have them widened first.
+    package var storedHeads = PerType()
+    /// Of index scores: panels of sixteen or thirty-two keys, at most, that a tile of queries runs over. 0: as the
+    /// instruction-set level does it.
+    package var keyPanels = 0
+    /// Of a prompt: rows whose index scores are computed together, so that keys are read once for all of them.
+    package var scoredRows = 64
 
     package init() {}
+
+    /// A number for each type of element; 0: as the instruction-set level does it.
+    package struct PerType: Sendable, Equatable {
+        package var f32 = 0
+        package var bf16 = 0
+        package var fp8 = 0
+        package var int8 = 0
+
+        package init() {}
+
+        package subscript(type: DType) -> Int {
+            get {
+                switch type {
+                case .f32: f32
+                case .bf16: bf16
+                case .fp8: fp8
+                case .int8: int8
+                }
+            }
+            set {
+                switch type {
+                case .f32: f32 = newValue
+                case .bf16: bf16 = newValue
+                case .fp8: fp8 = newValue
+                case .int8: int8 = newValue
+                }
+            }
+        }
+    }
+
+    /// A number of a tuning, by its name in files.
+    package struct Setting: @unchecked Sendable {
+        package let name: String
+        package let path: WritableKeyPath<Tuning, Int>
+        package let legal: ClosedRange<Int>
+
+        fileprivate init(_ name: String, _ path: WritableKeyPath<Tuning, Int>, _ legal: ClosedRange<Int>) {
+            (self.name, self.path, self.legal) = (name, path, legal)
+        }
+    }
+
+    /// All numbers of a tuning, and what each may be.
+    package static let settings = [
+        Setting("least_shared_work", \.leastSharedWork, 1...1 << 40),
+        Setting("spins", \.spins, 0...1 << 30),
+        Setting("few_rows_f32", \.fewRows.f32, 0...1024),
+        Setting("few_rows_bf16", \.fewRows.bf16, 0...1024),
+        Setting("few_rows_fp8", \.fewRows.fp8, 0...1024),
+        Setting("few_rows_int8", \.fewRows.int8, 0...1024),
+        Setting("stored_heads_f32", \.storedHeads.f32, 0...1024),
+        Setting("stored_heads_bf16", \.storedHeads.bf16, 0...1024),
+        Setting("stored_heads_fp8", \.storedHeads.fp8, 0...1024),
+        Setting("key_panels", \.keyPanels, 0...64),
+        Setting("scored_rows", \.scoredRows, 1...4096),
+    ]
 }

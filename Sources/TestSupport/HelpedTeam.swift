@@ -10,9 +10,10 @@ package final class HelpedTeam {
     private let helpers = DispatchGroup()
 
     package init(threads: Int, _ kernels: Kernels = .best, spins: Bool = false) {
-        var tuning = Tuning()
+        var tuning = kernels.tuning
         tuning.leastSharedWork = 1
-        let (team, helpers) = (Team(kernels, threads: threads, spins: spins, tuning), helpers)
+        let kernels = kernels.tuned(tuning)
+        let (team, helpers) = (Team(kernels, threads: threads, spins: spins), helpers)
         self.team = team
         self.kernels = kernels.shared(by: team)
         for _ in 1..<threads {

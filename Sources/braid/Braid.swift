@@ -10,5 +10,5 @@ struct Braid: AsyncParsableCommand {
             Models are directories as Hugging Face has them: config.json, *.safetensors, tokenizer.json.
             Familiar spellings of other engines' flags are accepted.
             """,
-        subcommands: [Serve.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self])
+        subcommands: [Serve.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Tune.self])
 }

@@ -84,6 +84,13 @@ struct EngineOptions: ParsableArguments, Sendable {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
+    @Option(
+        help: """
+            A file of sizes of blocks from braid tune, or off. Default: this processor's file in the user's cache, if \
+            there is one. No result depends on it.
+            """)
+    var tuning: String?
+
     /// Joins the processes that run this command together.
     func join() throws -> Job {
         try Job.join(processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: patience))
@@ -110,6 +117,10 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
         configuration.threadsPerRank = parallel.threads
+        let tuned = try ChosenTuning(
+            tuning, try ModelDirectory(modelPath).configuration, configuration.kernels ?? Kernels.best.level)
+        configuration.tuning = tuned.tuning
+        if let warning = tuned.warning { note(warning) }
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)

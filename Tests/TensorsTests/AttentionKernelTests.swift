@@ -19,16 +19,40 @@ struct AttentionKernelTests {
         let qStride: Int, outStride: Int
         var q: [Float]
         let scale: Float
+        /// 0: as the level does it.
+        let storedHeads: Int
+
+        /// The widths that tiles of stored keys take, and keys enough for several blocks of a class.
+        init(whole dice: inout Dice, keys: AttendedKeys) {
+            let latent = [32, 64, 128, 160, 512].randomElement(using: &dice)!
+            let type = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
+            let group = [nil, 32, 64, 96, 128].randomElement(using: &dice)!
+            let rope = LaneShape(dice.int(0...4) * 16, dice.flag() ? BRAID_BF16 : BRAID_F32)
+            let rows = 1
+            self.init(
+                &dice, keys: keys, rows: rows, heads: dice.int(1...25), LaneShape(latent, type, group: group), rope,
+                positions: (0..<rows).map { _ in dice.int(1100...2600) }, longest: 2600, kept: 3, wild: false)
+        }
 
         init(_ dice: inout Dice, keys: AttendedKeys, small: Bool = false, wild: Bool = false) {
-            m = dice.int(0...3)
-            heads = dice.flag() ? dice.int(1...9) : dice.int(1...30)
-            latent = dice.flag() ? dice.int(1...9) * 16 : dice.int(1...150)
-            rope = dice.flag() ? dice.int(0...4) * 16 : dice.int(0...64)
-            let longest = small || dice.flag() ? 40 : 600
-            let positions = (0..<m).map { _ in dice.int(0...longest) }
+            let (rows, longest) = (dice.int(0...3), small || dice.flag() ? 40 : 600)
+            let latent = dice.flag() ? dice.int(1...9) * 16 : dice.int(1...150)
+            let rope = dice.flag() ? dice.int(0...4) * 16 : dice.int(0...64)
+            self.init(
+                &dice, keys: keys, rows: rows, heads: dice.flag() ? dice.int(1...9) : dice.int(1...30),
+                LaneShape(&dice, width: latent), LaneShape(&dice, width: rope),
+                positions: (0..<rows).map { _ in dice.int(0...longest) }, longest: longest, kept: dice.int(0...3),
+                wild: wild)
+        }
+
+        private init(
+            _ dice: inout Dice, keys: AttendedKeys, rows: Int, heads: Int, _ latents: LaneShape, _ ropes: LaneShape,
+            positions: [Int], longest: Int, kept: Int, wild: Bool
+        ) {
+            m = rows
+            self.heads = heads
+            (latent, rope) = (latents.width, ropes.width)
             self.positions = positions
-            let kept = dice.int(0...3)
             let residue = dice.int(0...7)
             selected =
                 keys == .all
@@ -38,12 +62,12 @@ struct AttentionKernelTests {
                 }
             let stored = Set(selected?.joined().map { $0 } ?? positions.flatMap { Array(0...$0) })
             cache = PagedLanes(
-                &dice, lanes: [LaneShape(&dice, width: latent), LaneShape(&dice, width: rope)], positions: longest + 1,
-                stored: stored, wild: wild)
+                &dice, lanes: [latents, ropes], positions: longest + 1, stored: stored, wild: wild)
             qStride = heads * (latent + rope) + dice.int(0...3)
             outStride = heads * latent + dice.int(0...3)
             q = dice.rows(m, width: heads * (latent + rope), stride: qStride)
             scale = 1 / Float(latent + rope).squareRoot()
+            storedHeads = dice.flag() ? 0 : dice.int(1...40)
         }
 
         func run(_ level: KernelLevel, stride: Int = 1, offset: Int = 0) -> (out: [Float], lse: [Float]) {
@@ -63,7 +87,7 @@ struct AttentionKernelTests {
                 selected: selected == nil ? nil : UnsafePointer(list.pointer), selected_stride: Int64(width),
                 selected_count: selected == nil ? nil : UnsafePointer(counts.pointer), class_stride: Int32(stride),
                 class_offset: Int32(offset), out: out.pointer, out_stride: Int64(outStride), lse: lse.pointer,
-                scratch: room.pointer)
+                stored_heads: Int64(storedHeads), scratch: room.pointer)
             unsafe call(
                 level.table.attention, parameters, keeping: [queries, list, counts, last, out, lse, room, cache])
             return (out.values, lse.values)
@@ -85,6 +109,20 @@ struct AttentionKernelTests {
             #expect(isUntouchedBetweenRows(expected.out, width: width, stride: example.outStride))
             for level in KernelLevel.fast {
                 let found = example.run(level, stride: stride, offset: offset)
+                #expect(firstDifference(found.out, expected.out) == nil, "\(level.name), \(example.description)")
+                #expect(firstDifference(found.lse, expected.lse) == nil, "\(level.name), \(example.description)")
+            }
+        }
+    }
+
+    @Test(arguments: AttendedKeys.allCases)
+    func `keys taken as they are stored give the bits of the reference`(keys: AttendedKeys) {
+        var dice = Dice(seed: 37)
+        for _ in 0..<12 {
+            let example = Case(whole: &dice, keys: keys)
+            let expected = example.run(.reference)
+            for level in KernelLevel.fast {
+                let found = example.run(level)
                 #expect(firstDifference(found.out, expected.out) == nil, "\(level.name), \(example.description)")
                 #expect(firstDifference(found.lse, expected.lse) == nil, "\(level.name), \(example.description)")
             }

@@ -6,6 +6,8 @@ struct IndexerKernelTests {
         let m: Int, heads: Int, width: Int, first: Int, count: Int, stride: Int
         var keys: PagedLanes
         var q: [Float], weights: [Float]
+        /// 0: as the level does it.
+        let panels: Int
 
         init(_ dice: inout Dice, small: Bool = false, wild: Bool = false) {
             m = dice.int(0...(small ? 3 : 9))
@@ -19,6 +21,7 @@ struct IndexerKernelTests {
                 stored: Set(first..<first + count), wild: wild)
             q = dice.rows(m * heads, width: width, stride: width)
             weights = dice.rows(m, width: heads, stride: heads)
+            panels = dice.flag() ? 0 : dice.int(1...12)
         }
 
         func run(_ level: KernelLevel, skipping skipped: Int = 0) -> [Float] {
@@ -30,7 +33,7 @@ struct IndexerKernelTests {
                 pages: keys.pages.pointer, page_shift: Int32(keys.pageShift),
                 owned: braid_ownership(ranks: 1, unit: 1, rank: 0), first: Int64(first + skipped),
                 count: Int64(count - skipped), scores: out.pointer, scores_stride: Int64(stride),
-                scratch: room.pointer)
+                key_panels: Int64(panels), scratch: room.pointer)
             unsafe call(level.table.index_scores, parameters, keeping: [queries, factors, keys, out, room])
             return out.values
         }

@@ -16,8 +16,8 @@ typedef struct {
     float *keys;             // widened keys: [BRAID_KEY_BLOCK, width] or [BRAID_SUM_BLOCK, BRAID_SUM_WIDTH]
     float *factor;           // [heads of a group] 1 / sum
     float *results[3];       // right halves of the tree, [heads, latent] and behind it [heads] of lse
-    int64_t *entries;        // the row's keys, class by class
-    int64_t begin[9];        // where each class begins there
+    int64_t *entries;        // the row's keys, class by class in the order of their places
+    int64_t begin[9];        // where the class at each place begins there
     float *e;                // [heads of a group, a class's keys]
     int64_t e_size;
 } braid_attention_row;
@@ -33,7 +33,7 @@ BRAID_INLINE const char *rope_of(const braid_attention_row *w, int64_t key) {
 /// Whether keys are better widened by the tiles that read them.
 BRAID_INLINE bool reads_as_stored(const braid_attention *p) {
     const braid_lane *lane = &p->latent;
-    if (p->heads > BRAID_STORED_HEADS || p->rope.dtype == BRAID_FP8) return false;
+    if (p->heads > (p->stored_heads > 0 ? p->stored_heads : BRAID_STORED_HEADS) || p->rope.dtype == BRAID_FP8) return false;
     // Tiles are whole, and none has elements of two groups.
     bool one_group = lane->dtype != BRAID_FP8 || lane->group % BRAID_STORED_WIDTH == 0 || lane->group >= lane->width;
     return lane->width % BRAID_STORED_WIDTH == 0 && p->rope.width % 16 == 0 && one_group;
@@ -76,27 +76,34 @@ static void widen_lane(const braid_lane *lane, const char *data, int64_t from, i
     }
 }
 
-/// Sorts the row's keys by class; within a class they stay ascending.
+/// The place of a class in the tree: its bits reversed.
+BRAID_INLINE int64_t place_of(int64_t c) { return (c & 1) << 2 | (c & 2) | (c & 4) >> 2; }
+
+/// Sorts the row's keys by the places of their classes, of those that are looked at; within a class they stay ascending.
 static void sort_keys(braid_attention_row *w, int64_t r) {
     const braid_attention *p = w->p;
-    int64_t count[8] = {0}, total = p->selected ? p->selected_count[r] : (int64_t)p->positions[r] + 1;
+    int64_t next[8] = {0}, total = p->selected ? p->selected_count[r] : (int64_t)p->positions[r] + 1;
     const int32_t *selected = p->selected ? p->selected + r * p->selected_stride : 0;
-    for (int64_t i = 0; i < total; i++) count[(selected ? selected[i] : i) & 7]++;
+    const int32_t mask = p->class_stride - 1;
+    for (int64_t i = 0; i < total; i++) {
+        int32_t position = selected ? selected[i] : (int32_t)i;
+        next[place_of(position & 7)] += (position & mask) == p->class_offset;
+    }
     w->begin[0] = 0;
-    for (int c = 0; c < 8; c++) {
-        w->begin[c + 1] = w->begin[c] + count[c];
-        count[c] = w->begin[c];
+    for (int place = 0; place < 8; place++) {
+        w->begin[place + 1] = w->begin[place] + next[place];
+        next[place] = w->begin[place];
     }
     for (int64_t i = 0; i < total; i++) {
         int32_t position = selected ? selected[i] : (int32_t)i;
-        w->entries[count[position & 7]++] = entry_of(p->pages, p->page_shift, position);
+        if ((position & mask) != p->class_offset) continue;
+        w->entries[next[place_of(position & 7)]++] = entry_of(p->pages, p->page_shift, position);
     }
 }
 
-/// The keys `begin ..< begin + count` as a block for tiles of scores, widened if need be. Behind them, keys that are
-/// there.
+/// The keys `begin ..< begin + count` as a block for tiles of scores, widened if need be; behind them the last one again.
 static void begin_block(const braid_attention_row *w, int64_t begin, int64_t count, braid_key_part parts[2]) {
-    const int64_t last = w->begin[8] - 1;  // fetched beyond the class too: the classes follow each other
+    const int64_t last = w->begin[8] - 1;  // fetched beyond the class too: the next one follows
     for (int64_t j = 0; j < BRAID_KEY_BLOCK; j++) {
         int64_t key = begin + at_most(j, count - 1), ahead = at_most(begin + j + BRAID_KEYS_AHEAD, last);
         parts[0].keys[j] = latent_of(w, key);
@@ -123,9 +130,9 @@ static void score_keys(
 ) {
     const braid_lane *latent = &w->p->latent, *rope = &w->p->rope;
     braid_key_part parts[2] = {
-        {.dtype = latent->dtype, .width = w->latent_width, .group = latent->group,
+        {.dtype = w->stored ? latent->dtype : BRAID_F32, .width = w->latent_width, .group = latent->group,
          .scales_at = braid_scales_offset(latent->width)},
-        {.dtype = rope->dtype, .width = w->width - w->latent_width},
+        {.dtype = w->stored ? rope->dtype : BRAID_F32, .width = w->width - w->latent_width},
     };
     for (int64_t i = 0; i < count; i += BRAID_KEY_BLOCK) {
         int64_t keys = at_most(count - i, BRAID_KEY_BLOCK);
@@ -185,18 +192,16 @@ static void sum_keys(
                 widen_lane(lane, keys[j], d, width, widened);
                 keys[j] = (const char *)widened;
             }
-            if (w->stored) {
-                block.at = d * bytes_of(lane->dtype);
-                block.scale_at = scales_at + d / lane->group * 4;
-            }
+            if (w->stored) block.at = d * bytes_of(lane->dtype);
+            if (block.dtype == BRAID_FP8) block.scale_at = scales_at + d / lane->group * 4;
             sum_block(heads, w->stored, w->e + i, e_stride, &block, i == 0, last, width, out + d, lane->width);
         }
     }
 }
 
-/// All heads over the keys of class `c`.
-static void attend_class(const braid_attention_row *w, int64_t c, float *out, float *lse) {
-    int64_t begin = w->begin[c], count = w->begin[c + 1] - begin, latent = w->p->latent.width;
+/// All heads over the keys of the class at a place.
+static void attend_class(const braid_attention_row *w, int64_t place, float *out, float *lse) {
+    int64_t begin = w->begin[place], count = w->begin[place + 1] - begin, latent = w->p->latent.width;
     if (count == 0) {
         memset(out, 0, (size_t)(w->heads * latent) * sizeof(float));
         for (int64_t h = 0; h < w->heads; h++) lse[h] = -INFINITY;
@@ -245,11 +250,9 @@ static void attend_row(const braid_attention_row *w, float *out, float *lse) {
     float *result[4] = {out, w->results[0], w->results[1], w->results[2]};
     float *result_lse[4] = {lse};
     for (int i = 1; i < 4; i++) result_lse[i] = result[i] + w->heads * latent;
-    for (int64_t i = 0; i * stride < 8; i++) {
-        int64_t c = p->class_offset;
-        for (int64_t bit = 4, j = i; j > 0; j >>= 1, bit >>= 1) c += (j & 1) * bit;
+    for (int64_t i = 0, first = place_of(p->class_offset); i * stride < 8; i++) {
         int depth = __builtin_popcountll((unsigned long long)i);
-        attend_class(w, c, result[depth], result_lse[depth]);
+        attend_class(w, first + i, result[depth], result_lse[depth]);
         for (int64_t j = i; j & 1; j >>= 1, depth--)
             merge_rows(
                 w->heads, latent, result[depth - 1], result_lse[depth - 1], result[depth], result_lse[depth]);

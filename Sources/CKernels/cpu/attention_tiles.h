@@ -9,7 +9,7 @@
 #include "panel.h"
 
 #if BRAID_REGISTERS >= 32
-#define BRAID_STORED_HEADS 24   // more are better served with widened keys
+#define BRAID_STORED_HEADS 24   // more are as a rule better served with widened keys
 #define BRAID_STORED_SCORES 8   // heads of a tile of scores, by two keys, as they are stored
 #define BRAID_WIDENED_SCORES 4  // by four keys, widened
 #define BRAID_STORED_SUMS 8     // heads of a tile of sums, by two vectors of dimensions
@@ -50,8 +50,8 @@ BRAID_INLINE int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
 
 /// The latent or the rotary part of a block of keys.
 typedef struct {
-    braid_dtype dtype;   // as tiles find them: F32 where they were widened
-    int64_t width;       // padded to whole vectors where they were widened
+    braid_dtype dtype;   // F32 where they were widened
+    int64_t width;       // whole vectors
     int64_t group, scales_at;  // FP8: columns of a scale, and where an entry has them
     const char *keys[BRAID_KEY_BLOCK];
     const char *ahead[BRAID_KEY_BLOCK];  // what tiles of stored keys fetch meanwhile
@@ -134,6 +134,7 @@ BRAID_INLINE void add_dots(
     BRAID_UNROLL for (int j = 0; j < keys; j++) {
         from[j] = part->keys[first + j];
         ahead[j] = fetch ? part->ahead[first + j] : 0;
+        if (fetch && dtype == BRAID_FP8) __builtin_prefetch(ahead[j] + part->scales_at, 0, 2);
     }
     for (int64_t d = 0, group = 0; d < part->width; group++) {
         int64_t end = dtype == BRAID_FP8 ? at_most(part->width, (group + 1) * part->group) : part->width;
@@ -152,7 +153,7 @@ BRAID_INLINE void score_tile(
     f16 a[16];
     BRAID_UNROLL for (int i = 0; i < 16; i++) a[i] = splat(0);
     BRAID_UNROLL for (int i = 0; i < 2; q += whole_vectors(parts[i].width), i++)
-        switch (stored ? parts[i].dtype : BRAID_F32) {
+        switch (stored ? parts[i].dtype : BRAID_F32) {  // a constant where they were widened
         case BRAID_BF16: add_dots(heads, keys, stored, BRAID_BF16, q, q_stride, parts + i, first, a); break;
         case BRAID_FP8: add_dots(heads, keys, stored, BRAID_FP8, q, q_stride, parts + i, first, a); break;
         default: add_dots(heads, keys, stored, BRAID_F32, q, q_stride, parts + i, first, a); break;
@@ -174,17 +175,19 @@ static void score_block(
 ) {
     const int tile = stored ? BRAID_STORED_SCORES : BRAID_WIDENED_SCORES;
     const int across = stored ? BRAID_STORED_KEYS : BRAID_WIDENED_KEYS;
-    for (int64_t h = 0; h < heads; h += tile, q += tile * q_stride, e += tile * e_stride)
+    for (int64_t h = 0; h < heads; h += tile)
         for (int64_t j = 0; j < keys; j += across) {
-            int64_t rows = at_most(heads - h, tile);
+            const int64_t rows = at_most(heads - h, tile);
+            const float *queries = q + h * q_stride;
+            float *to = e + h * e_stride + j;
             if (stored) {
                 BRAID_FOR_HEADS(
-                    rows, BRAID_STORED_SCORES, score_tile, BRAID_STORED_KEYS, true, q, q_stride, parts, j, scale, e + j,
+                    rows, BRAID_STORED_SCORES, score_tile, BRAID_STORED_KEYS, true, queries, q_stride, parts, j, scale, to,
                     e_stride)
             } else {
                 BRAID_FOR_HEADS(
-                    rows, BRAID_WIDENED_SCORES, score_tile, BRAID_WIDENED_KEYS, false, q, q_stride, parts, j, scale,
-                    e + j, e_stride)
+                    rows, BRAID_WIDENED_SCORES, score_tile, BRAID_WIDENED_KEYS, false, queries, q_stride, parts, j, scale,
+                    to, e_stride)
             }
         }
 }
@@ -253,8 +256,9 @@ static void sum_block(
     const int tile = stored ? BRAID_STORED_SUMS : BRAID_WIDENED_SUMS;
     const bool whole = width == (stored ? BRAID_STORED_WIDTH : BRAID_SUM_WIDTH);
     float edge[8][BRAID_SUM_WIDTH], *to[8];  // the edge keeps tiles whole
-    for (int64_t h = 0; h < heads; h += tile, e += tile * e_stride) {
-        int64_t rows = at_most(heads - h, tile);
+    for (int64_t h = 0; h < heads; h += tile) {
+        const int64_t rows = at_most(heads - h, tile);
+        const float *probabilities = e + h * e_stride;
         for (int64_t i = 0; i < rows; i++) {
             to[i] = out + (h + i) * stride;
             if (whole) continue;
@@ -264,9 +268,9 @@ static void sum_block(
         }
         const float *f = factor ? factor + h : 0;
         if (stored) {
-            BRAID_FOR_HEADS(rows, BRAID_STORED_SUMS, sum_stored, e, e_stride, block, first, f, to)
+            BRAID_FOR_HEADS(rows, BRAID_STORED_SUMS, sum_stored, probabilities, e_stride, block, first, f, to)
         } else {
-            BRAID_FOR_HEADS(rows, BRAID_WIDENED_SUMS, sum_widened, e, e_stride, block, first, f, to)
+            BRAID_FOR_HEADS(rows, BRAID_WIDENED_SUMS, sum_widened, probabilities, e_stride, block, first, f, to)
         }
         if (whole) continue;
         for (int64_t i = 0; i < rows; i++) memcpy(out + (h + i) * stride, edge[i], (size_t)width * sizeof(float));

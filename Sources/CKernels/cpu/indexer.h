@@ -4,7 +4,7 @@
 #include "../include/indexer.h"
 #include "panel.h"
 
-// Keys packed before the queries run over them, so that a tile of queries is read once for several panels.
+// Panels of keys packed before the queries run over them, so that a tile of queries is read once for several.
 #define BRAID_KEY_PANELS 8
 
 /// Where the key of score `i` is stored.
@@ -74,7 +74,8 @@ BRAID_INLINE void add_heads(
 static void index_scores(const braid_index_scores *p) {
     int64_t width = p->keys.width, pairs = p->m * p->heads, panel_size = width * BRAID_PANEL_WIDTH;
     int64_t tile_size = width * BRAID_TILE_ROWS + 16;
-    int64_t panels = at_most(BRAID_KEY_PANELS, (BRAID_INDEX_SCRATCH - tile_size) / (panel_size > 0 ? panel_size : 1));
+    int64_t most = p->key_panels > 0 ? p->key_panels : BRAID_KEY_PANELS;
+    int64_t panels = at_most(most, (BRAID_INDEX_SCRATCH - tile_size) / (panel_size > 0 ? panel_size : 1));
     int64_t block = panels * BRAID_PANEL_WIDTH, shares = at_most(pairs, BRAID_PANEL_WIDTH);
     float *keys = p->scratch, *x = keys + panels * panel_size;
     const float *q[BRAID_TILE_ROWS];

@@ -23,9 +23,11 @@ BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
     return bytes_of(dtype) == 1 || (dtype == BRAID_BF16 && m == 1) ? BRAID_FEW_GROUPS : 1;
 }
 
-/// More rows than this are cheaper with a panel. Rows that do not fit side by side read the same weights again, out of
+/// More rows than this are as a rule cheaper with a panel. Rows that do not fit side by side read the same weights again, out of
 /// the second level of cache, and must widen them again: two times pay as long as a panel's rows would be fewer still.
-BRAID_INLINE int64_t few_rows_at_most(braid_dtype dtype) {
+BRAID_INLINE int64_t few_rows_at_most(const braid_matmul *p) {
+    const braid_dtype dtype = p->w.dtype;
+    if (p->few_rows > 0) return p->few_rows;
     if (BRAID_FEW_GROUPS == 1 || dtype == BRAID_F32) return BRAID_FEW_ROWS;
     return dtype == BRAID_BF16 ? 2 * BRAID_FEW_ROWS : BRAID_FEW_ROWS + BRAID_FEW_ROWS / 2;
 }
@@ -307,7 +309,7 @@ static void matmul_few(const braid_matmul *p) {
 
 static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
-    if (p->transposed || p->m > few_rows_at_most(p->w.dtype)) matmul_panels(p);
+    if (p->transposed || p->m > few_rows_at_most(p)) matmul_panels(p);
     else matmul_few(p);
 }
 

@@ -69,7 +69,7 @@ BRAID_INLINE f16 exp16(f16 y) {
 BRAID_INLINE f8 log_of_8(f8 x) {
     typedef double d8 __attribute__((vector_size(64)));
     typedef int64_t l8 __attribute__((vector_size(64)));
-    typedef int32_t i8 __attribute__((vector_size(32)));
+    typedef int32_t w8 __attribute__((vector_size(32)));
     l8 bits = (l8)__builtin_convertvector(x, d8);
     l8 e = (bits >> 52) - 1022;
     d8 m = (d8)((bits & 0xFFFFFFFFFFFFF) | (int64_t)1022 << 52);
@@ -78,7 +78,7 @@ BRAID_INLINE f8 log_of_8(f8 x) {
     e += low;
     d8 t = (m - 1) / (m + 1), t2 = t * t, sum = t - t;
     for (int k = 21; k >= 1; k -= 2) sum = sum * t2 + 1.0 / k;
-    d8 exponent = __builtin_convertvector(__builtin_convertvector(e, i8), d8);
+    d8 exponent = __builtin_convertvector(__builtin_convertvector(e, w8), d8);
     return __builtin_convertvector(2 * t * sum + exponent * 0.69314718055994530942, f8);
 }
 

@@ -33,6 +33,7 @@ typedef struct {
     float *out;             // [m, heads, latent.width], row stride out_stride
     int64_t out_stride;
     float *lse;             // [m, heads]
+    int64_t stored_heads;   // this many heads or fewer widen the keys they read themselves; 0: as the level does it
     float *scratch;         // braid_attention_scratch(...) floats, 64-byte aligned
 } braid_attention;
 
@@ -52,7 +53,8 @@ static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
 
 /// Scratch of one attention call: `max_keys` is the largest number of keys of a row.
 static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int64_t max_keys) {
-    return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + 2 * max_keys + 64;
+    const int64_t entries = 2 * max_keys;  // of 64 bits
+    return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + entries + 64;
 }
 
 /// Merges partial attention results of the same rows: `a` becomes the result over the keys of `a` and `b`.

@@ -20,6 +20,7 @@ typedef struct {
     int64_t first, count;
     float *scores;          // [m, scores_stride]
     int64_t scores_stride;
+    int64_t key_panels;     // panels of keys that a tile of queries runs over, at most; 0: as the level does it
     float *scratch;         // BRAID_INDEX_SCRATCH floats, 64-byte aligned
 } braid_index_scores;
 

@@ -56,8 +56,12 @@ extension RankSettings: Wired {
         var (level, names) = (kernels?.rawValue ?? "", stages.map(\.rawValue).sorted())
         try wire.pass(&level)
         try wire.pass(&threadsPerRank)
-        try wire.pass(&tuning.leastSharedWork)
-        try wire.pass(&tuning.spins)
+        for setting in Tuning.settings {
+            try wire.pass(&tuning[keyPath: setting.path])
+            guard setting.legal.contains(tuning[keyPath: setting.path]) else {
+                throw Wire.Failure(description: "\(setting.name) of \(tuning[keyPath: setting.path])")
+            }
+        }
         try wire.pass(&names)
         try wire.pass(&isTraced)
         kernels = Kernels.Level(rawValue: level)

@@ -69,8 +69,7 @@ struct MixRun {
         configuration.prefixCache = conditions.prefix != .cold
         configuration.guesses = conditions.guesses
         configuration.threadsPerRank = conditions.threads
-        // Whatever can be shared is: models for tests have little else.
-        configuration.tuning.leastSharedWork = 1
+        configuration.tuning = conditions.threads == 1 ? Tuning() : .opposite
         configuration.kernels = kernels
         configuration.pageSize = conditions.pageSize
         configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)
@@ -137,4 +136,19 @@ struct MixRun {
         let free = scheduler.status.freePages
         if free != status.totalPages { problems.append("\(free) of \(status.totalPages) unused pages are free") }
     }
+}
+
+extension Tuning {
+    /// What tests run beside the default: all that can be shared is, and blocks have other sizes.
+    fileprivate static let opposite = {
+        var tuning = Tuning()
+        tuning.leastSharedWork = 1
+        for type in DType.allCases {
+            tuning.fewRows[type] = 1
+            tuning.storedHeads[type] = 1
+        }
+        tuning.keyPanels = 1
+        tuning.scoredRows = 3
+        return tuning
+    }()
 }

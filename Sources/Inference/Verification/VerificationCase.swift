@@ -44,7 +44,7 @@ package struct ServingConditions: Sendable, Hashable {
     /// Tokens guessed behind each request; the rank it is compared with guesses none.
     package var guesses = 0
     package var mix = BatchMix.Kind.mixed
-    /// Threads that share the work inside each rank.
+    /// Threads that share the work inside each rank. With more than one, blocks have other sizes too (`Tuning`).
     package var threads = 1
 
     package init() {}

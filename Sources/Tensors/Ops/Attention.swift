@@ -71,7 +71,7 @@ extension Kernels {
             m: Int64(q.rows), heads: Int64(weights.columns), q: q.base, weights: weights.base, keys: keys.kernelValue,
             pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: Int64(first),
             count: Int64(scores.columns),
-            scores: scores.base, scores_stride: Int64(scores.stride),
+            scores: scores.base, scores_stride: Int64(scores.stride), key_panels: Int64(tuning.keyPanels),
             scratch: scratch.take(Float.self, Int(BRAID_INDEX_SCRATCH)))
         unsafe table.index_scores(&p)
     }
@@ -129,7 +129,7 @@ extension Kernels {
             positions: positions.base, selected: selection?.positions.base,
             selected_stride: Int64(selection?.stride ?? 0), selected_count: selection?.counts.base,
             class_stride: Int32(classes.count), class_offset: Int32(classes.index), out: out.base,
-            out_stride: Int64(out.stride), lse: logSumExp.base,
+            out_stride: Int64(out.stride), lse: logSumExp.base, stored_heads: Int64(tuning.storedHeads[latent.dtype]),
             scratch: scratch.take(Float.self, Int(floats)))
         unsafe table.attention(&p)
     }

@@ -51,6 +51,8 @@ struct Inspect: ParsableCommand {
         } else {
             let checkpoint = CheckpointSummary(directory.configuration)
             print((checkpoint.lines + (try index.map(CheckpointSummary.weights) ?? [])).joined(separator: "\n"))
+            let tuned = try ChosenTuning(nil, directory.configuration, Kernels.best.level)
+            print(titled("tuning", tuned.summary))
             print(report.text)
         }
         if let svg {

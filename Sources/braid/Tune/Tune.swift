@@ -1,0 +1,65 @@
+import ArgumentParser
+import Foundation
+import Models
+import Tensors
+
+/// Finds the fastest sizes of blocks for a model on this processor, and keeps them for later.
+struct Tune: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measures sizes of blocks for a model on this processor, and writes down the fastest.",
+        discussion: """
+            Results do not depend on them: tuned and untuned give the same bits. Every way is measured in turn with the \
+            usual one, which stays where the gain is in doubt. Commands that run a model read the file when they start. \
+            The model's directory needs a config.json only.
+            """)
+
+    @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
+    var modelPath: String
+
+    @Option(name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.")
+    var ranks = 1
+
+    @Option(name: .customLong("repeat"), help: "Measurements of each way; medians count.")
+    var repetitions = 9
+
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    var kernels: Kernels.Level?
+
+    @Option(help: "Write here; default: this processor's file in the user's cache.")
+    var output: String?
+
+    func validate() throws {
+        if repetitions < 1 { throw ValidationError("--repeat: \(repetitions) is not positive; try 9") }
+    }
+
+    func run() throws {
+        guard let kernels = kernels.map({ Kernels($0) }) ?? .best else {
+            throw CommandError("--kernels: this processor has no \(self.kernels!.rawValue)")
+        }
+        let model = try ModelDirectory(modelPath).configuration
+        let path = output ?? TuningFile.standardPath
+        var file = TuningFile(processor: Processor.name)
+        do {
+            if FileManager.default.fileExists(atPath: path) { file = try TuningFile(path: path) }
+        } catch {
+            note("writing anew: \(error)")
+        }
+        let progress = ProgressBar("measuring sizes of blocks")
+        let findings = TuningBench(try KernelShapes(model, ranks: ranks), kernels, rounds: repetitions).run {
+            progress.update($0)
+        }
+        progress.finish()
+        file.models[TuningFile.key(model, kernels.level)] = TuningFile.Entry(
+            TuningBench.tuning(findings), date: Date().formatted(.iso8601))
+        do { try file.write(to: path) } catch { throw CommandError("--output: cannot write to '\(path)'") }
+
+        print("\(Processor.name), \(TuningFile.key(model, kernels.level))\n")
+        var table = TextTable(["setting", "chosen"], left: 1)
+        for found in findings { table.add([found.setting, found.chosen.map(String.init) ?? "usual"]) }
+        // What was measured is words of any length.
+        for (line, detail) in zip(table.lines, ["times as fast"] + findings.map(\.detail)) {
+            print(line + "  " + detail)
+        }
+        print("\nwritten to \(path)")
+    }
+}

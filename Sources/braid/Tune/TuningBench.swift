@@ -1,0 +1,169 @@
+import Foundation
+import Models
+import Tensors
+
+/// Finds the fastest sizes of blocks for a model's operations on this processor.
+struct TuningBench {
+    /// What was found for a setting.
+    struct Finding {
+        let setting: String
+        /// `nil` where the usual one stays.
+        let chosen: Int?
+        /// What was measured, for people.
+        let detail: String
+    }
+
+    private let shapes: KernelShapes
+    private let bed: KernelBed
+    private let rounds: Int
+
+    init(_ shapes: KernelShapes, _ kernels: Kernels, rounds: Int) {
+        self.shapes = shapes
+        self.rounds = rounds
+        bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())
+    }
+
+    /// Measures everything.
+    func run(progress: (Double) -> Void) -> [Finding] {
+        let searches: [() -> Finding?] =
+            DType.allCases.map { type in { fewRows(type) } }
+            + [DType.f32, .bf16, .fp8].map { type in { storedHeads(type) } } + [keyPanels, scoredRows]
+        return searches.enumerated().compactMap { index, search in
+            defer { progress(Double(index + 1) / Double(searches.count)) }
+            return search()
+        }
+    }
+
+    /// What commands will run with.
+    static func tuning(_ findings: [Finding]) -> Tuning {
+        findings.reduce(into: Tuning()) { tuning, found in
+            let setting = Tuning.settings.first { $0.name == found.setting }!
+            if let chosen = found.chosen { tuning[keyPath: setting.path] = chosen }
+        }
+    }
+
+    private func kernels(_ change: (inout Tuning) -> Void) -> Kernels {
+        var tuning = Tuning()
+        change(&tuning)
+        return bed.kernels.tuned(tuning)
+    }
+
+    /// Up to where the first of two ways is as fast as the second, of ascending sizes; `nil` where it never is.
+    ///
+    /// One size where the second seems faster may be chance: two in a row are believed.
+    private func lastWin(_ sizes: [Int], _ race: (Int) -> Race) -> (size: Int?, detail: String) {
+        var (last, lost, ratios): (Int?, Int, [String]) = (nil, 0, [])
+        for size in sizes {
+            let seconds = race(size).seconds
+            ratios.append("\(size): \(String(format: "%.2f", seconds[1] / seconds[0]))")
+            if seconds[0] <= seconds[1] {
+                (last, lost) = (size, 0)
+            } else {
+                lost += 1
+                if lost == 2 { break }
+            }
+        }
+        return (last, ratios.joined(separator: ", "))
+    }
+
+    // MARK: - What is measured
+
+    /// Rows that read weights as they are stored, against a panel of them, over all the model's products.
+    private func fewRows(_ type: DType) -> Finding {
+        let found = lastWin([2, 4, 6, 8, 10, 12, 16, 20, 24, 32]) { rows in
+            let ways = [rows, 1].map { few in
+                let kernels = kernels { $0.fewRows[type] = few }
+                return shapes.products.map { product in
+                    let x = bed.activations(rows, product.inputs)
+                    let out = bed.scratch.rows(rows, product.outputs)
+                    return {
+                        kernels.matmul(
+                            x, bed.cold.weight(type, product.outputs, product.inputs), into: out, bed.scratch)
+                    }
+                }
+            }
+            return Race(rounds: rounds, ways.map { products in { for product in products { product() } } })
+        }
+        return Finding(
+            setting: "few_rows_\(type)", chosen: found.size ?? 1, detail: "against panels, by rows: \(found.detail)")
+    }
+
+    /// Heads that widen keys themselves, against keys widened for all of them.
+    private func storedHeads(_ type: DType) -> Finding {
+        let model = shapes.model
+        let (keys, positions, rows) = (model.indexer?.topK ?? 2048, 32 * 1024, 8)
+        let pages = bed.pages(positions: positions)
+        let selection = spread(keys, over: positions, rows: rows)
+        let last = bed.numbers(rows, first: positions - 1, step: 0)
+        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 <= model.heads }
+        let found = lastWin(sizes) { heads in
+            let queries = bed.activations(rows, heads * (model.latentWidth + model.ropeWidth))
+            let out = bed.scratch.rows(rows, heads * model.latentWidth)
+            let logSumExp = bed.scratch.rows(rows, heads)
+            return Race(
+                rounds: rounds,
+                [heads, 1].map { most in
+                    let kernels = kernels { $0.storedHeads[type] = most }
+                    return {
+                        kernels.attention(
+                            queries, heads: heads, scale: 0.01,
+                            latent: bed.cold.lane(type, width: model.latentWidth, group: 128, entries: positions),
+                            rope: bed.cold.lane(
+                                type == .fp8 ? .bf16 : type, width: model.ropeWidth, group: 128, entries: positions),
+                            pages, positions: last, selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
+                    }
+                })
+        }
+        return Finding(
+            setting: "stored_heads_\(type)", chosen: found.size ?? 1,
+            detail: "against widened keys, by heads: \(found.detail)")
+    }
+
+    /// Everywhere, and others for each row.
+    private func spread(_ keys: Int, over positions: Int, rows: Int) -> Selection {
+        let selected = bed.scratch.indices(rows * keys)
+        let gap = max(positions / keys, 1)
+        for index in 0..<rows * keys {
+            selected[index] = Int32(index % keys * gap + (index % keys * 7 + index / keys * 5) % gap)
+        }
+        let counts = bed.scratch.indices(rows)
+        counts.fill(Int32(keys))
+        return Selection(positions: selected, stride: keys, counts: counts)
+    }
+
+    private func scoring(_ rows: Int, positions: Int, _ kernels: Kernels) -> () -> Void {
+        let indexer = shapes.model.indexer!
+        let queries = bed.activations(rows, indexer.heads * indexer.width)
+        let weights = bed.activations(rows, indexer.heads)
+        let scores = bed.scratch.rows(rows, positions)
+        let pages = bed.pages(positions: positions)
+        return {
+            let keys = bed.cold.lane(.f32, width: indexer.width, group: indexer.width, entries: positions)
+            kernels.indexScores(queries, weights: weights, keys: keys, pages, into: scores, bed.scratch)
+        }
+    }
+
+    private func keyPanels() -> Finding? {
+        guard shapes.model.indexer != nil else { return nil }
+        let sizes = [8, 1, 2, 4]
+        let ways = sizes.map { panels in scoring(8, positions: 16_384, kernels { $0.keyPanels = panels }) }
+        return fastest("key_panels", of: sizes, Race(rounds: rounds, ways).seconds)
+    }
+
+    private func scoredRows() -> Finding? {
+        guard shapes.model.indexer != nil else { return nil }
+        let sizes = [64, 16, 32, 128]
+        let race = Race(rounds: rounds, sizes.map { scoring($0, positions: 16_384, bed.kernels) })
+        let each = zip(race.seconds, sizes).map { $0 / Double($1) }
+        return fastest("scored_rows", of: sizes, each)
+    }
+
+    /// The first size is the usual one.
+    private func fastest(_ setting: String, of sizes: [Int], _ seconds: [Double]) -> Finding {
+        let fastest = seconds.indices.min { seconds[$0] < seconds[$1] }!
+        let ratios = zip(sizes, seconds).map { "\($0): \(String(format: "%.2f", seconds[0] / $1))" }
+        return Finding(
+            setting: setting, chosen: seconds[fastest] < seconds[0] * (1 - Race.margin) ? sizes[fastest] : nil,
+            detail: "against \(sizes[0]): " + ratios.joined(separator: ", "))
+    }
+}

@@ -1,0 +1,147 @@
+import Foundation
+import Models
+package import Tensors
+
+/// What `braid tune` found for a processor, kept for whoever runs a model there.
+package struct TuningFile: Codable, Equatable {
+    /// Of the file; another one is not read.
+    package var format = TuningFile.format
+    package var processor: String
+    /// By instruction-set level and sizes of the model.
+    package var models: [String: Entry] = [:]
+
+    package struct Entry: Codable, Equatable {
+        /// When it was measured.
+        package var date: String
+        /// Names and numbers of `Tuning.settings`; what is absent is as by default.
+        package var tuning: [String: Int]
+
+        package init(_ tuning: Tuning, date: String) {
+            self.date = date
+            let (chosen, usual) = (tuning, Tuning())
+            self.tuning = [:]
+            for setting in Tuning.settings where chosen[keyPath: setting.path] != usual[keyPath: setting.path] {
+                self.tuning[setting.name] = chosen[keyPath: setting.path]
+            }
+        }
+
+        /// - Parameter path: of the file, for messages.
+        fileprivate func numbers(_ path: String) throws -> Tuning {
+            var numbers = Tuning()
+            for (name, value) in tuning {
+                guard let setting = Tuning.settings.first(where: { $0.name == name }) else {
+                    throw CommandError("\(path) has '\(name.prefix(40))', which is no setting; run braid tune again")
+                }
+                guard setting.legal.contains(value) else {
+                    throw CommandError(
+                        "\(path) has a \(name) of \(value), not between \(setting.legal.lowerBound) and "
+                            + "\(setting.legal.upperBound); run braid tune again")
+                }
+                numbers[keyPath: setting.path] = value
+            }
+            return numbers
+        }
+    }
+
+    package static let format = 1
+    /// Of a file that is read.
+    private static let mostBytes = 1 << 20
+
+    package init(processor: String) { self.processor = processor }
+
+    /// Where this processor's is by default: `tune/<processor>.json` in the user's cache.
+    package static var standardPath: String {
+        let environment = ProcessInfo.processInfo.environment
+        let home = environment["HOME"] ?? FileManager.default.temporaryDirectory.path
+        let caches = environment["XDG_CACHE_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil } ?? home + "/.cache"
+        return caches + "/braid/tune/" + fileName(of: Processor.name)
+    }
+
+    /// Letters, digits and hyphens alone.
+    package static func fileName(of processor: String) -> String {
+        let words = processor.lowercased().split { !($0.isASCII && ($0.isLetter || $0.isNumber)) }
+        return words.joined(separator: "-") + ".json"
+    }
+
+    /// - Parameter processor: whose it has to be.
+    /// - Throws: `CommandError` where it is no such file.
+    package init(path: String, for processor: String = Processor.name) throws {
+        let data = Data(try DataFile(path: path, option: "--tuning", limit: Self.mostBytes).bytes)
+        guard let file = try? JSONDecoder().decode(TuningFile.self, from: data) else {
+            throw CommandError("\(path) is not a file that braid tune wrote")
+        }
+        guard file.format == Self.format else {
+            throw CommandError(
+                "\(path) is of format \(file.format), where \(Self.format) is read; run braid tune again")
+        }
+        guard file.processor == processor else {
+            throw CommandError("\(path) was measured on \(file.processor.prefix(80)), and this is \(processor)")
+        }
+        for entry in file.models.values { _ = try entry.numbers(path) }
+        self = file
+    }
+
+    /// The sizes found for a model, or `nil` where it was not tuned for.
+    package func tuning(for model: String) throws -> Tuning? { try models[model]?.numbers("the file") }
+
+    package func write(to path: String) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        let url = URL(fileURLWithPath: path)
+        try FileManager.default.createDirectory(
+            at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
+        try (encoder.encode(self) + Data("\n".utf8)).write(to: url, options: .atomic)
+    }
+}
+
+extension TuningFile {
+    /// What a model is called there: its sizes, whatever its weights are.
+    static func key(_ model: DeepSeekConfiguration, _ level: Kernels.Level) -> String {
+        let indexer = model.indexer.map { ", indexer \($0.heads) × \($0.width)" } ?? ""
+        return "\(level.rawValue): hidden \(model.hiddenSize), heads \(model.heads) × (\(model.latentWidth) + "
+            + "\(model.ropeWidth)), queries \(model.queryRank), experts \(model.experts.gate.experts) × "
+            + "\(model.experts.width)" + indexer
+    }
+}
+
+/// The sizes of blocks a command runs with, and where they come from.
+struct ChosenTuning {
+    var tuning = Tuning()
+    /// For people.
+    var source: String
+    /// Something is wrong with the file, which nobody asked for by name.
+    var warning: String?
+
+    /// - Parameters:
+    ///   - option: of the command line: a file, `off`, or nothing for this processor's file if there is one.
+    /// - Throws: `CommandError` when a file that was asked for cannot be used.
+    init(_ option: String?, _ model: DeepSeekConfiguration, _ level: Kernels.Level) throws {
+        let path = option ?? TuningFile.standardPath
+        source = "none; braid tune measures them"
+        if option == "off" {
+            source = "off"
+            return
+        }
+        if option == nil, !FileManager.default.fileExists(atPath: path) { return }
+        do {
+            if let found = try TuningFile(path: path).tuning(for: TuningFile.key(model, level)) {
+                tuning = found
+                source = path
+            } else if option != nil {
+                throw CommandError("\(path) was not measured for this model; braid tune --output adds it")
+            } else {
+                source = "none for this model; braid tune measures them"
+            }
+        } catch {
+            if option != nil { throw error }
+            warning = "ignoring what braid tune found: \(error)"
+            source = "none: \(error)"
+        }
+    }
+
+    /// What was chosen, and where.
+    var summary: String {
+        let chosen = Tuning.settings.filter { tuning[keyPath: $0.path] != Tuning()[keyPath: $0.path] }
+        return (chosen.map { "\($0.name) \(tuning[keyPath: $0.path])" } + [source]).joined(separator: ", ")
+    }
+}
