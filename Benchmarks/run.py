@@ -25,7 +25,7 @@ import comparison
 import crossing
 import loading
 import serving
-from harness import BRAID, Section, braid, braid_bench, run, table
+from harness import BRAID, RESULTS, Section, braid, braid_bench, run, table
 
 DEMO = "Models/demo"
 
@@ -34,7 +34,8 @@ def kernels(options):
     """Every operation of a layer of the small model, and of one of eight ranks of DeepSeek-V3.2."""
     section = Section("kernels")
     for model, ranks in (("small", "1"), ("v3.2", "8")):
-        file = f"Benchmarks/results/kernels-{model}.json"
+        file = f"{RESULTS}/kernels-{model}.json"
+        RESULTS.mkdir(exist_ok=True)
         run(".build/release/braid", "bench", "kernels", "--model-path", f"Benchmarks/models/{model}",
             "--tp-size", ranks, "--json", file, "--commit", section.facts["commit"])
         if not options.no_peers:
@@ -77,9 +78,9 @@ def keys(options):
                                    (DEMO, "4K,32K", "--dcp-sizes", "1,2", "--dcp-interleave", "4")):
         for point in braid("bench", "decode", "--model-path", model, "--lengths", lengths, "--batch", "1", "--steps", "64",
                            "--chunked-prefill-size", "4096", "--json", *flags):
-            section.add(model=str(model), **point)
             unit = flags[flags.index("--dcp-interleave") + 1] if "--dcp-interleave" in flags else "1"
-            rows.append([pathlib.Path(model).name, point["tokens"], point["dcp_size"], unit,
+            section.add(**point, unit=unit)
+            rows.append([point["model"], point["tokens"], point["dcp_size"], unit,
                          f"{point['tpot_seconds'] * 1e3:.2f}", f"{point['tpot_ratio']:.2f}",
                          f"{point['processor_seconds'] * 1e3:.2f}", f"{point['processor_ratio']:.2f}",
                          point["tokens_per_gib"]])

@@ -71,7 +71,7 @@ import Testing
                 "stages", "isTraced",
             ])
         #expect(fields(CacheDivision()) == ["keysPerRow", "pageSize", "visitingPages", "rows"])
-        #expect(fields(Tuning()) == ["leastSharedWork", "spins"])
+        #expect(fields(Tuning()) == ["leastSharedWork", "spins", "fewRows", "storedHeads", "keyPanels", "scoredRows"])
     }
 
     @Test func `that are cut short or too long are refused`() throws {

@@ -93,7 +93,7 @@ struct TuningBench {
         let model = shapes.model
         let (keys, positions, rows) = (model.indexer?.topK ?? 2048, 32 * 1024, 8)
         let pages = bed.pages(positions: positions)
-        let selection = spread(keys, over: positions, rows: rows)
+        let selection = bed.selection(of: keys, among: positions, rows: rows)
         let last = bed.numbers(rows, first: positions - 1, step: 0)
         let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 <= model.heads }
         let found = lastWin(sizes) { heads in
@@ -117,18 +117,6 @@ struct TuningBench {
         return Finding(
             setting: "stored_heads_\(type)", chosen: found.size ?? 1,
             detail: "against widened keys, by heads: \(found.detail)")
-    }
-
-    /// Everywhere, and others for each row.
-    private func spread(_ keys: Int, over positions: Int, rows: Int) -> Selection {
-        let selected = bed.scratch.indices(rows * keys)
-        let gap = max(positions / keys, 1)
-        for index in 0..<rows * keys {
-            selected[index] = Int32(index % keys * gap + (index % keys * 7 + index / keys * 5) % gap)
-        }
-        let counts = bed.scratch.indices(rows)
-        counts.fill(Int32(keys))
-        return Selection(positions: selected, stride: keys, counts: counts)
     }
 
     private func scoring(_ rows: Int, positions: Int, _ kernels: Kernels) -> () -> Void {

@@ -49,6 +49,22 @@ package struct KernelBed {
         return numbers
     }
 
+    /// Keys as a selection has them: ascending, everywhere, and others for each row. In no pattern: regular gaps would put
+    /// many keys into the same few sets of a cache.
+    func selection(of keys: Int, among positions: Int, rows: Int) -> Selection {
+        precondition(keys <= positions, "\(keys) of \(positions) keys")
+        let selected = scratch.indices(rows * keys)
+        var state: UInt32 = 7
+        for index in 0..<rows * keys {
+            let (from, to) = (index % keys * positions / keys, (index % keys + 1) * positions / keys)
+            state = state &* 1_664_525 &+ 1_013_904_223
+            selected[index] = Int32(from + Int(state >> 8) % (to - from))
+        }
+        let counts = scratch.indices(rows)
+        counts.fill(Int32(keys))
+        return Selection(positions: selected, stride: keys, counts: counts)
+    }
+
     /// Pages of 64 in an order that is no order.
     func pages(positions: Int) -> PageMap {
         let count = positions / 64

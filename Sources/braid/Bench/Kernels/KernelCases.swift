@@ -77,7 +77,7 @@ extension KernelShapes {
                 let rows = 8
                 let queries = bed.activations(rows, heads * (latent + rope))
                 let (out, logSumExp) = (bed.scratch.rows(rows, heads * latent), bed.scratch.rows(rows, heads))
-                let selection = spread(keys, over: positions, rows: rows, bed)
+                let selection = bed.selection(of: keys, among: positions, rows: rows)
                 let last = bed.numbers(rows, first: positions - 1, step: 0)
                 func entry(_ width: Int) -> Int { CacheLane.entryBytes(type, width: width, group: 128) }
                 return KernelCase(
@@ -86,25 +86,13 @@ extension KernelShapes {
                     bytes: Double(rows * keys * (entry(latent) + entry(rope)))
                 ) {
                     let latents = bed.cold.lane(type, width: latent, group: 128, entries: positions)
-                    let ropes = bed.cold.lane(type, width: rope, group: 128, entries: positions)
+                    let ropes = bed.cold.lane(type == .fp8 ? .bf16 : type, width: rope, group: 128, entries: positions)
                     bed.kernels.attention(
                         queries, heads: heads, scale: 0.01, latent: latents, rope: ropes, pages, positions: last,
                         selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
                 }
             }
         }
-    }
-
-    /// Keys as a selection has them: ascending, everywhere, and others for each row.
-    private func spread(_ keys: Int, over positions: Int, rows: Int, _ bed: KernelBed) -> Selection {
-        let selected = bed.scratch.indices(rows * keys)
-        let gap = positions / keys
-        for index in 0..<rows * keys {
-            selected[index] = Int32(index % keys * gap + (index % keys * 7 + index / keys * 5) % gap)
-        }
-        let counts = bed.scratch.indices(rows)
-        counts.fill(Int32(keys))
-        return Selection(positions: selected, stride: keys, counts: counts)
     }
 
     /// What a row needs between the products: little arithmetic on what is in a cache already.
