@@ -9,12 +9,14 @@ package struct Tuning: Sendable, Equatable {
     package var spins = 4000
     /// Of a matrix product: rows, at most, that take weights as they are stored and make no panel of them.
     package var fewRows = PerType()
-    /// Of attention: heads, at most, that take keys as they are stored and do not have them widened first.
+    /// Of attention: heads, at most, that take keys as they are stored and do not have them widened first. No cache has
+    /// INT8 keys.
     package var storedHeads = PerType()
     /// Of index scores: panels of sixteen or thirty-two keys, at most, that a tile of queries runs over. 0: as the
     /// instruction-set level does it.
     package var keyPanels = 0
-    /// Of a prompt: rows whose index scores are computed together, so that keys are read once for all of them.
+    /// Of a request: rows whose index scores, or whose attention at the owners of the keys, are computed together, so that
+    /// keys are read once for all of them.
     package var scoredRows = 64
 
     package init() {}
@@ -49,12 +51,14 @@ package struct Tuning: Sendable, Equatable {
     }
 
     /// A number of a tuning, by its name in files.
-    package struct Setting: @unchecked Sendable {
+    package struct Setting: Sendable {
         package let name: String
-        package let path: WritableKeyPath<Tuning, Int>
+        package let path: any WritableKeyPath<Tuning, Int> & Sendable
         package let legal: ClosedRange<Int>
 
-        fileprivate init(_ name: String, _ path: WritableKeyPath<Tuning, Int>, _ legal: ClosedRange<Int>) {
+        fileprivate init(
+            _ name: String, _ path: any WritableKeyPath<Tuning, Int> & Sendable, _ legal: ClosedRange<Int>
+        ) {
             (self.name, self.path, self.legal) = (name, path, legal)
         }
     }

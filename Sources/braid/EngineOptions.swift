@@ -99,7 +99,7 @@ struct EngineOptions: ParsableArguments, Sendable {
     /// Half a minute of silence is enough to be lost, however long a step may take.
     private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
 
-    func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
+    func engineConfiguration(for model: DeepSeekModel, _ job: Job) throws -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
@@ -117,10 +117,6 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
         configuration.threadsPerRank = parallel.threads
-        let tuned = try ChosenTuning(
-            tuning, try ModelDirectory(modelPath).configuration, configuration.kernels ?? Kernels.best.level)
-        configuration.tuning = tuned.tuning
-        if let warning = tuned.warning { note(warning) }
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
@@ -133,6 +129,10 @@ struct EngineOptions: ParsableArguments, Sendable {
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         if let warning = configuration.warning { note(warning) }
+        let chosen = try ChosenTuning(tuning, model.configuration, configuration.kernels ?? Kernels.best.level)
+        configuration.tuning = chosen.tuning
+        if chosen.tuning != Tuning() { note("sizes of blocks: \(chosen.summary)") }
+        if let warning = chosen.warning { note(warning) }
         return configuration
     }
 

@@ -3,6 +3,7 @@ import Foundation
 import Inference
 import Models
 import Parallelism
+import Tensors
 import Tokenization
 
 /// One answer to one prompt, without a server.
@@ -77,6 +78,7 @@ struct Generate: AsyncParsableCommand {
             alone.parallel = ParallelConfiguration()
             alone.guesses = 0
             alone.threadsPerRank = 1
+            alone.tuning = Tuning()
             let reference = try await self.outcome(of: request, model, alone, job, nil, isShown: false)
             reference.report(promptTokens: tokens.count, on: alone.parallel)
             try outcome.compare(with: reference)

@@ -53,8 +53,8 @@ struct Verify: AsyncParsableCommand {
     @Option(
         help: """
             Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
-            warm guess0 mixed threads2"; what is left out is one rank, chunk-1, page16, float32, cold, guess0, mixed, \
-            threads1.
+            warm guess0 mixed threads2 odd-blocks"; what is left out is one rank, chunk-1, page16, float32, cold, \
+            guess0, mixed, threads1, usual-blocks.
             """)
     var only: String?
 

@@ -1,9 +1,10 @@
 import Foundation
+import Models
 import Tensors
 import Testing
 import braid
 
-struct TuningFileTests {
+@Suite("Sizes of blocks that were measured") struct TuningFileTests {
     private static let processor = "Processor 9000 (family 1, model 2)"
 
     /// Calls `body` with the path of a file that has this text, or of none.
@@ -48,18 +49,6 @@ struct TuningFileTests {
         (#"{"#, "is not a file that braid tune wrote"),
         (#"{"format": 1, "processor": "p", "models": []}"#, "is not a file that braid tune wrote"),
         (#"{"format": 2, "processor": "p", "models": {}}"#, "is of format 2, where 1 is read"),
-        (
-            #"{"format": 1, "processor": "p", "models": {"m": {"date": "", "tuning": {"few_rows_bf16": -1}}}}"#,
-            "has a few_rows_bf16 of -1, not between 0 and 1024"
-        ),
-        (
-            #"{"format": 1, "processor": "p", "models": {"m": {"date": "", "tuning": {"scored_rows": 0}}}}"#,
-            "has a scored_rows of 0, not between 1 and 4096"
-        ),
-        (
-            #"{"format": 1, "processor": "p", "models": {"m": {"date": "", "tuning": {"few_rows": 8}}}}"#,
-            "has 'few_rows', which is no setting"
-        ),
     ])
     func `a file that is not right is refused with a reason`(text: String, reason: String) throws {
         try withFile(text) { #expect(refusal($0).contains(reason)) }
@@ -71,6 +60,92 @@ struct TuningFileTests {
             #expect(refusal(path.replacingOccurrences(of: "/tuning.json", with: "")).contains("is not a file"))
         }
         try withFile(String(repeating: " ", count: 2 << 20)) { #expect(refusal($0).contains("more than")) }
+    }
+
+    @Test(arguments: [
+        (#"{"few_rows_bf16": -1}"#, "a few_rows_bf16 of -1 is not between 0 and 1024"),
+        (#"{"scored_rows": 0}"#, "a scored_rows of 0 is not between 1 and 4096"),
+        (#"{"few_rows": 8}"#, "'few_rows' is no setting"),
+    ])
+    func `numbers that cannot be are refused, of the model that is asked for`(tuning: String, reason: String) throws {
+        let text = #"{"format": 1, "processor": "p", "models": {"m": {"date": "", "tuning": \#(tuning)}}}"#
+        try withFile(text) { path in
+            let file = try TuningFile(path: path, for: "p")
+            #expect(try file.tuning(for: "another") == nil)
+            let error = #expect(throws: (any Error).self) { try file.tuning(for: "m") }
+            #expect(String(describing: error).contains(reason))
+        }
+    }
+
+    @Test func `settings that were not measured stay`() throws {
+        var (byHand, found) = (Tuning(), Tuning())
+        byHand.leastSharedWork = 99
+        byHand.keyPanels = 3
+        found.fewRows.bf16 = 7
+        var file = TuningFile(processor: Self.processor)
+        file.models["m"] = TuningFile.Entry(byHand, date: "")
+        file.keep(found, measured: ["few_rows_bf16", "key_panels"], for: "m", date: "today")
+        #expect(file.models["m"]?.tuning == ["few_rows_bf16": 7, "least_shared_work": 99])
+        #expect(file.models["m"]?.date == "today")
+    }
+
+    @Test func `the user's cache is where the environment says, if anywhere`() {
+        let name = "/braid/tune/"
+        #expect(TuningFile.standardPath(["HOME": "/home/ann"])?.hasPrefix("/home/ann/.cache" + name) == true)
+        #expect(
+            TuningFile.standardPath(["HOME": "/h", "XDG_CACHE_HOME": "/caches"])?.hasPrefix("/caches" + name) == true)
+        #expect(TuningFile.standardPath(["HOME": "relative", "XDG_CACHE_HOME": ""]) == nil)
+        #expect(TuningFile.standardPath([:]) == nil)
+    }
+
+    @Test func `commands take what fits, warn of what does not, and insist on a file that was named`() throws {
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let model = try ModelDirectory(root.path + "/Benchmarks/models/small").configuration
+        let key = TuningFile.key(model, .avx2)
+        try withFile(nil) { path in
+            let none = try ChosenTuning(nil, model, .avx2, standard: path)
+            #expect(none.tuning == Tuning() && none.warning == nil)
+            #expect(throws: (any Error).self) { try ChosenTuning(path, model, .avx2, standard: nil) }
+            #expect(try ChosenTuning(nil, model, .avx2, standard: nil).tuning == Tuning())
+        }
+        var found = Tuning()
+        found.keyPanels = 5
+        try withFile("") { path in
+            let bad = try ChosenTuning(nil, model, .avx2, standard: path)
+            #expect(bad.tuning == Tuning() && bad.warning?.contains(path) == true)
+            var file = TuningFile(processor: Processor.name)
+            file.keep(found, measured: ["key_panels"], for: key, date: "")
+            try file.write(to: path)
+            let good = try ChosenTuning(nil, model, .avx2, standard: path)
+            #expect(good.tuning == found && good.warning == nil && good.summary == "key_panels 5, \(path)")
+            #expect(try ChosenTuning(path, model, .avx2, standard: nil).tuning == found)
+            #expect(try ChosenTuning("off", model, .avx2, standard: path).tuning == Tuning())
+            // Nothing for this level.
+            #expect(try ChosenTuning(nil, model, .avx512, standard: path).tuning == Tuning())
+            let error = #expect(throws: (any Error).self) { try ChosenTuning(path, model, .avx512, standard: nil) }
+            #expect(String(describing: error).contains("avx512: hidden"))
+        }
+    }
+
+    @Test func `a boundary is taken where it pays and nowhere costs`() {
+        /// Seconds of both ways by size, and those of the usual boundary.
+        func boundary(_ first: [Double], _ second: [Double], usual: Int) -> Int? {
+            TuningBench.boundary(Array(1...first.count)) { size in
+                [first[size - 1], second[size - 1], size <= usual ? first[size - 1] : second[size - 1]]
+            }.size
+        }
+        #expect(boundary([1, 2, 3, 4], [2, 2.5, 3.5, 3], usual: 1) == 3)
+        #expect(boundary([1, 2, 3, 4], [2, 2.5, 3.5, 3], usual: 3) == nil)
+        #expect(boundary([1, 2, 3, 4], [2, 2.5, 3.5, 3], usual: 4) == 3)
+        // A loss ends it, whatever is won by chance behind it.
+        #expect(boundary([1, 3, 1, 1], [2, 2, 1.1, 1.1], usual: 0) == 1)
+        // Nor is it taken where it costs somewhere.
+        #expect(boundary([1, 3, 1, 1], [2, 2, 2, 2], usual: 4) == nil)
+        // Never worth it.
+        #expect(boundary([2, 2, 2], [1, 1, 1], usual: 3) == 1)
+        // A gain that may be chance.
+        #expect(boundary([1, 1, 1], [1.02, 1.02, 1.02], usual: 0) == nil)
     }
 
     @Test func `a processor's name makes a file's name and no path`() {

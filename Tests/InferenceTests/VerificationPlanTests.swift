@@ -32,10 +32,10 @@ import Testing
     }
 
     @Test func `has every mesh and every condition in a sample`() {
-        let plan = Self.plan(1000)
+        let plan = Self.plan(2000)
         #expect(Set(plan.cases.map(\.layout.mesh)) == Set(Self.layouts.map(\.mesh)))
         #expect(Set(plan.cases.map(\.conditions)) == Set(Self.conditions))
-        #expect(Self.conditions.count == 3 * 4 * 3 * 3 * 4 * 2)
+        #expect(Self.conditions.count == 3 * 4 * 3 * 3 * 4 * 2 * 2)
     }
 
     @Test func `says how many cases have each value, whatever there is to vary`() {

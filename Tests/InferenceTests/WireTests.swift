@@ -114,8 +114,7 @@ import Testing
         settings.division = division
         settings.kernels = .reference
         settings.threadsPerRank = 3
-        settings.tuning.leastSharedWork = 5
-        settings.tuning.spins = 6
+        for (index, setting) in Tuning.settings.enumerated() { settings.tuning[keyPath: setting.path] = index + 5 }
         settings.stages = [.logits, .selected]
         settings.isTraced = true
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
@@ -124,6 +123,7 @@ import Testing
             var bytes = Wire.bytes(of: settings)
             bytes[1 + draw.below(bytes.count - 1)] = UInt8(draw.below(256))
             guard let damaged = try? Wire.value(RankSettings.self, in: bytes) else { continue }
+            #expect(Tuning.settings.allSatisfy { $0.legal.contains(damaged.tuning[keyPath: $0.path]) })
             #expect((1...1 << 31).contains(damaged.pages * damaged.pageSize))
             #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.ownership.unit > 0)
         }

@@ -33,7 +33,8 @@ BRAID_INLINE const char *rope_of(const braid_attention_row *w, int64_t key) {
 /// Whether keys are better widened by the tiles that read them.
 BRAID_INLINE bool reads_as_stored(const braid_attention *p) {
     const braid_lane *lane = &p->latent;
-    if (p->heads > (p->stored_heads > 0 ? p->stored_heads : BRAID_STORED_HEADS) || p->rope.dtype == BRAID_FP8) return false;
+    const int64_t most = p->stored_heads > 0 ? p->stored_heads : BRAID_STORED_HEADS;
+    if (p->heads > most || p->rope.dtype == BRAID_FP8) return false;
     // Tiles are whole, and none has elements of two groups.
     bool one_group = lane->dtype != BRAID_FP8 || lane->group % BRAID_STORED_WIDTH == 0 || lane->group >= lane->width;
     return lane->width % BRAID_STORED_WIDTH == 0 && p->rope.width % 16 == 0 && one_group;
@@ -79,7 +80,8 @@ static void widen_lane(const braid_lane *lane, const char *data, int64_t from, i
 /// The place of a class in the tree: its bits reversed.
 BRAID_INLINE int64_t place_of(int64_t c) { return (c & 1) << 2 | (c & 2) | (c & 4) >> 2; }
 
-/// Sorts the row's keys by the places of their classes, of those that are looked at; within a class they stay ascending.
+/// Sorts the row's keys by the places of their classes, of those that are looked at; within a class they stay
+/// ascending.
 static void sort_keys(braid_attention_row *w, int64_t r) {
     const braid_attention *p = w->p;
     int64_t next[8] = {0}, total = p->selected ? p->selected_count[r] : (int64_t)p->positions[r] + 1;
@@ -101,7 +103,8 @@ static void sort_keys(braid_attention_row *w, int64_t r) {
     }
 }
 
-/// The keys `begin ..< begin + count` as a block for tiles of scores, widened if need be; behind them the last one again.
+/// The keys `begin ..< begin + count` as a block for tiles of scores, widened if need be; behind them the last one
+/// again.
 static void begin_block(const braid_attention_row *w, int64_t begin, int64_t count, braid_key_part parts[2]) {
     const int64_t last = w->begin[8] - 1;  // fetched beyond the class too: the next one follows
     for (int64_t j = 0; j < BRAID_KEY_BLOCK; j++) {

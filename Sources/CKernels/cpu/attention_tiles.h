@@ -1,7 +1,7 @@
 // What attention computes in registers: scores of heads x keys, and weighted sums of heads x dimensions.
 //
-// Tiles read keys either as the cache stores them, widening them in registers, or widened before. With few heads a key is
-// read by a tile or two: then to widen it there costs less than to store it widened, and fewer bytes come from the
+// Tiles read keys either as the cache stores them, widening them in registers, or widened before. With few heads a key
+// is read by a tile or two: then to widen it there costs less than to store it widened, and fewer bytes come from the
 // farther caches.
 #pragma once
 
@@ -168,7 +168,8 @@ BRAID_INLINE void score_tile(
 #endif
 }
 
-/// Scores of `heads` heads with the first `keys` keys of a block, and with up to three behind them, which are not meant.
+/// Scores of `heads` heads with the first `keys` keys of a block, and with up to three behind them, which are not
+/// meant.
 static void score_block(
     int64_t heads, int64_t keys, bool stored, const float *q, int64_t q_stride, const braid_key_part parts[2],
     float scale, float *e, int64_t e_stride
@@ -182,12 +183,12 @@ static void score_block(
             float *to = e + h * e_stride + j;
             if (stored) {
                 BRAID_FOR_HEADS(
-                    rows, BRAID_STORED_SCORES, score_tile, BRAID_STORED_KEYS, true, queries, q_stride, parts, j, scale, to,
-                    e_stride)
+                    rows, BRAID_STORED_SCORES, score_tile, BRAID_STORED_KEYS, true, queries, q_stride, parts, j, scale,
+                    to, e_stride)
             } else {
                 BRAID_FOR_HEADS(
-                    rows, BRAID_WIDENED_SCORES, score_tile, BRAID_WIDENED_KEYS, false, queries, q_stride, parts, j, scale,
-                    to, e_stride)
+                    rows, BRAID_WIDENED_SCORES, score_tile, BRAID_WIDENED_KEYS, false, queries, q_stride, parts, j,
+                    scale, to, e_stride)
             }
         }
 }
@@ -205,8 +206,8 @@ typedef struct {
 /// heads x vectors chains over a block of keys, begun or continued in `out`, multiplied by the factors at the end.
 /// `heads`, `vectors` and `dtype` are constants where this is inlined.
 BRAID_INLINE void sum_tile(
-    int heads, int vectors, braid_dtype dtype, const float *e, int64_t e_stride, const braid_sum_keys *block, bool first,
-    const float *factor, float *const *out
+    int heads, int vectors, braid_dtype dtype, const float *e, int64_t e_stride, const braid_sum_keys *block,
+    bool first, const float *factor, float *const *out
 ) {
     f16 a[8][BRAID_SUM_VECTORS];
     BRAID_UNROLL for (int h = 0; h < heads; h++)

@@ -1,11 +1,20 @@
-// The lightning indexer: keys are packed in panels as weights are, (row, head) pairs are the rows of the tiles.
+// The lightning indexer: keys are packed in panels as weights are, (row, head) pairs are the rows of the tiles. Few pairs
+// make no panels.
 #pragma once
 
 #include "../include/indexer.h"
-#include "panel.h"
+#include "chains.h"
 
 // Panels of keys packed before the queries run over them, so that a tile of queries is read once for several.
 #define BRAID_KEY_PANELS 8
+
+/// More pairs of row and head than this are cheaper with panels of keys: a second pass transposes and widens keys anew.
+BRAID_INLINE int64_t few_pairs_at_most(braid_dtype dtype) {
+    return dtype == BRAID_FP8 ? BRAID_FEW_ROWS : 2 * BRAID_FEW_ROWS;
+}
+
+// Keys that few pairs fetch before their turn.
+#define BRAID_FEW_AHEAD 32
 
 /// Where the key of score `i` is stored.
 BRAID_INLINE int64_t key_entry(const braid_index_scores *p, int64_t i) {
@@ -71,7 +80,83 @@ BRAID_INLINE void add_heads(
     }
 }
 
-static void index_scores(const braid_index_scores *p) {
+/// Dots of `pairs` pairs from `pair` on with sixteen keys, of which `lanes` are there. `dtype` and `pairs` are constants
+/// where this is inlined.
+BRAID_INLINE void few_dots(
+    int pairs, const braid_index_scores *p, braid_dtype dtype, int64_t pair, const char *const *keys,
+    const char *const *ahead, int64_t lanes, f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
+) {
+    const int64_t step = 64 / bytes_of(dtype), width = p->keys.width;
+    const float *x[BRAID_FEW_ROWS];
+    f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS], scale[BRAID_FEW_GROUPS];
+    u16 v[BRAID_FEW_GROUPS][16];
+    BRAID_UNROLL for (int r = 0; r < pairs; r++) {
+        x[r] = p->q + (pair + r) * width;
+        a[0][r] = splat(0);
+    }
+    for (int64_t k = 0, end; k < width; k = end) {
+        end = width;
+        scale[0] = splat(0);
+        if (dtype == BRAID_FP8) {
+            end = at_most(width, (k / p->keys.group + 1) * p->keys.group);
+            for (int64_t l = 0; l < lanes; l++) scale[0][l] = entry_scales(&p->keys, keys[l])[k / p->keys.group];
+        }
+        int64_t i = k;
+        if (lanes == 16)
+            for (; i + step <= end; i += step) {
+                BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(ahead[l] + i * bytes_of(dtype), 0, 3);
+                load_columns(keys, i * bytes_of(dtype), v[0]);
+                few_chains(dtype, pairs, 1, v, step, scale, x, i, a);
+            }
+        for (; i < end; i += step) {
+            int64_t count = at_most(end - i, step);
+            load_some_columns(keys, lanes, i * bytes_of(dtype), count * bytes_of(dtype), v[0]);
+            few_chains(dtype, pairs, 1, v, count, scale, x, i, a);
+        }
+    }
+    BRAID_UNROLL for (int r = 0; r < pairs; r++)
+        dots[r][0] = where(splat(0) > a[0][r], splat(0), a[0][r]);  // a NaN stays
+}
+
+/// Scores of few pairs, sixteen keys at a time.
+BRAID_INLINE void index_few_of(const braid_index_scores *p, braid_dtype dtype) {
+    const int64_t pairs = p->m * p->heads;
+    const char *keys[16], *ahead[16];
+    f16 dots[BRAID_TILE_ROWS][BRAID_PANEL];
+    for (int64_t i = 0; i < p->count; i += 16) {
+        const int64_t lanes = lanes_left(p->count - i);
+        for (int64_t l = 0; l < 16; l++) {
+            keys[l] = entry_at(&p->keys, key_entry(p, i + at_most(l, lanes - 1)));
+            ahead[l] = entry_at(&p->keys, key_entry(p, at_most(i + l + BRAID_FEW_AHEAD, p->count - 1)));
+        }
+        for (int64_t pair = 0; pair < pairs; pair += BRAID_FEW_ROWS) {
+            const int64_t rows = at_most(pairs - pair, BRAID_FEW_ROWS);
+            switch (rows) {
+#if BRAID_FEW_ROWS == 8
+            case 8: few_dots(8, p, dtype, pair, keys, ahead, lanes, dots); break;
+            case 7: few_dots(7, p, dtype, pair, keys, ahead, lanes, dots); break;
+            case 6: few_dots(6, p, dtype, pair, keys, ahead, lanes, dots); break;
+            case 5: few_dots(5, p, dtype, pair, keys, ahead, lanes, dots); break;
+#endif
+            case 4: few_dots(4, p, dtype, pair, keys, ahead, lanes, dots); break;
+            case 3: few_dots(3, p, dtype, pair, keys, ahead, lanes, dots); break;
+            case 2: few_dots(2, p, dtype, pair, keys, ahead, lanes, dots); break;
+            default: few_dots(1, p, dtype, pair, keys, ahead, lanes, dots); break;
+            }
+            add_heads(p, pair, rows, i, lanes, dots);
+        }
+    }
+}
+
+static void index_few(const braid_index_scores *p) {
+    switch (p->keys.dtype) {
+    case BRAID_BF16: return index_few_of(p, BRAID_BF16);
+    case BRAID_FP8: return index_few_of(p, BRAID_FP8);
+    default: return index_few_of(p, BRAID_F32);
+    }
+}
+
+static void index_panels(const braid_index_scores *p) {
     int64_t width = p->keys.width, pairs = p->m * p->heads, panel_size = width * BRAID_PANEL_WIDTH;
     int64_t tile_size = width * BRAID_TILE_ROWS + 16;
     int64_t most = p->key_panels > 0 ? p->key_panels : BRAID_KEY_PANELS;
@@ -100,4 +185,9 @@ static void index_scores(const braid_index_scores *p) {
             }
         }
     }
+}
+
+static void index_scores(const braid_index_scores *p) {
+    if (p->m * p->heads <= few_pairs_at_most(p->keys.dtype)) index_few(p);
+    else index_panels(p);
 }

@@ -3,18 +3,9 @@
 #pragma once
 
 #include "../include/matmul.h"
-#include "panel.h"
+#include "chains.h"
 
-// Few rows make no panel: their chains run as the weights come, so many rows side by side. BRAID_AHEAD bytes of each
-// weight row are fetched ahead.
-#if BRAID_REGISTERS >= 32
-#define BRAID_FEW_ROWS 8
-#define BRAID_FEW_GROUPS 2
-#else
-#define BRAID_FEW_ROWS 4
-#define BRAID_FEW_GROUPS 1
-#endif
-#define BRAID_AHEAD 512
+#define BRAID_AHEAD 512  // bytes of each weight row that are fetched ahead where there is no panel
 
 /// Sixteens of outputs side by side. A step of a chain waits for the one before however many rows there are; a second
 /// sixteen fills the wait. Where memory is slower than the wait (F32) or registers are short, one is faster. Bytes, a
@@ -23,8 +14,9 @@ BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
     return bytes_of(dtype) == 1 || (dtype == BRAID_BF16 && m == 1) ? BRAID_FEW_GROUPS : 1;
 }
 
-/// More rows than this are as a rule cheaper with a panel. Rows that do not fit side by side read the same weights again, out of
-/// the second level of cache, and must widen them again: two times pay as long as a panel's rows would be fewer still.
+/// More rows than this are as a rule cheaper with a panel. Rows that do not fit side by side read the same weights
+/// again, out of the second level of cache, and must widen them again: two times pay as long as a panel's rows would be
+/// fewer still.
 BRAID_INLINE int64_t few_rows_at_most(const braid_matmul *p) {
     const braid_dtype dtype = p->w.dtype;
     if (p->few_rows > 0) return p->few_rows;
@@ -188,26 +180,6 @@ static void matmul_panels(const braid_matmul *p) {
             k0 += x_k;
         } while (k0 < p->k);
     }
-}
-
-/// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which lie transposed in `v`.
-/// All but `count` and `k` are constants, and so is `count` but at the end.
-BRAID_INLINE void few_chains(
-    braid_dtype dtype, int m, int groups, const u16 v[BRAID_FEW_GROUPS][16], int64_t count, const f16 *scale,
-    const float *const *x, int64_t k, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
-) {
-    const int each = (int)(4 / bytes_of(dtype));
-    const int together = each == 4 ? 1 : 16;  // unrolled, 64 elements would be more than a processor keeps decoded
-    for (int first = 0; first < 16; first += together)
-        BRAID_UNROLL for (int j = first; j < first + together; j++)
-            BRAID_UNROLL for (int e = 0; e < each; e++) {
-                if (j * each + e >= count) return;
-                BRAID_UNROLL for (int g = 0; g < groups; g++) {
-                    f16 w = widen_element(dtype, v[g][j], e, scale[g]);
-                    BRAID_UNROLL for (int r = 0; r < m; r++)
-                        a[g][r] = fma16(splat(x[r][k + j * each + e]), w, a[g][r]);
-                }
-            }
 }
 
 /// Outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.

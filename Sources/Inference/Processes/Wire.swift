@@ -19,7 +19,7 @@ package struct Wire {
     }
 
     /// Changes with every type that passes.
-    private static let version: UInt8 = 2
+    private static let version: UInt8 = 3
 
     package static func bytes(of value: some Wired) -> [UInt8] {
         var wire = Wire(bytes: [version], isReading: false)

@@ -69,7 +69,9 @@ struct MixRun {
         configuration.prefixCache = conditions.prefix != .cold
         configuration.guesses = conditions.guesses
         configuration.threadsPerRank = conditions.threads
-        configuration.tuning = conditions.threads == 1 ? Tuning() : .opposite
+        if conditions.blocks == .odd { configuration.tuning = .odd(kernels ?? Kernels.best.level) }
+        // Whatever can be shared is: models for tests have little else.
+        configuration.tuning.leastSharedWork = 1
         configuration.kernels = kernels
         configuration.pageSize = conditions.pageSize
         configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)
@@ -139,16 +141,16 @@ struct MixRun {
 }
 
 extension Tuning {
-    /// What tests run beside the default: all that can be shared is, and blocks have other sizes.
-    fileprivate static let opposite = {
+    /// Sizes of blocks that are unlike those of a level.
+    fileprivate static func odd(_ level: Kernels.Level) -> Tuning {
         var tuning = Tuning()
-        tuning.leastSharedWork = 1
         for type in DType.allCases {
             tuning.fewRows[type] = 1
-            tuning.storedHeads[type] = 1
+            // As they are stored where they are not otherwise.
+            tuning.storedHeads[type] = level == .avx512 ? 1 : 1024
         }
         tuning.keyPanels = 1
         tuning.scoredRows = 3
         return tuning
-    }()
+    }
 }

@@ -12,7 +12,7 @@ package struct VerificationCase: Sendable, Hashable {
     }
 
     /// What `init(notation:for:)` makes this case of again, such as
-    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm guess0 mixed threads2`.
+    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm guess0 mixed threads2 odd-blocks`.
     package var notation: String {
         ([layout.notation] + ServingConditions.axes.map { $0.word(conditions) }).joined(separator: " ")
     }
@@ -44,8 +44,10 @@ package struct ServingConditions: Sendable, Hashable {
     /// Tokens guessed behind each request; the rank it is compared with guesses none.
     package var guesses = 0
     package var mix = BatchMix.Kind.mixed
-    /// Threads that share the work inside each rank. With more than one, blocks have other sizes too (`Tuning`).
+    /// Threads that share the work inside each rank.
     package var threads = 1
+    /// Of kernels: as their level has them, or others (`Tuning`).
+    package var blocks = BlockSizes.usual
 
     package init() {}
 
@@ -63,6 +65,7 @@ package struct ServingConditions: Sendable, Hashable {
         ConditionAxis("guess", \.guesses, legal: "from 0 to 15") { (0...15).contains($0) },
         ConditionAxis("mix", \.mix),
         ConditionAxis("threads", \.threads, legal: "from 1 to 64") { (1...64).contains($0) },
+        ConditionAxis("blocks", \.blocks),
     ]
 
     /// All combinations worth trying with prompts of so many tokens.
@@ -80,6 +83,7 @@ package struct ServingConditions: Sendable, Hashable {
             .with(\.guesses, canGuess ? [0, 1, 3] : [0])
             .with(\.mix, BatchMix.Kind.allCases)
             .with(\.threads, threads)
+            .with(\.blocks, BlockSizes.allCases)
     }
 
     /// Whole prompts, thirds and tenths, none of them round numbers.
@@ -103,6 +107,13 @@ extension [ServingConditions] {
             }
         }
     }
+}
+
+/// Sizes of blocks.
+package enum BlockSizes: String, Sendable, CaseIterable {
+    case usual = "usual-blocks"
+    /// Unlike the usual in every size.
+    case odd = "odd-blocks"
 }
 
 /// What is in the prefix cache when a mix is served.

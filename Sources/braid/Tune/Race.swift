@@ -8,7 +8,7 @@ struct Race {
         // As many runs as take half a millisecond.
         let runs = ways.map { way in
             way()
-            return max(Int(0.0005 / processorSeconds(way)), 1)
+            return max(Int(0.0005 / max(processorSeconds(way), 1e-7)), 1)
         }
         var all = ways.map { _ in [Double]() }
         for _ in 0..<rounds {

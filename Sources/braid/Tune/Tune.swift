@@ -16,9 +16,6 @@ struct Tune: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Option(name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.")
-    var ranks = 1
-
     @Option(name: .customLong("repeat"), help: "Measurements of each way; medians count.")
     var repetitions = 9
 
@@ -36,21 +33,24 @@ struct Tune: ParsableCommand {
         guard let kernels = kernels.map({ Kernels($0) }) ?? .best else {
             throw CommandError("--kernels: this processor has no \(self.kernels!.rawValue)")
         }
-        let model = try ModelDirectory(modelPath).configuration
-        let path = output ?? TuningFile.standardPath
-        var file = TuningFile(processor: Processor.name)
-        do {
-            if FileManager.default.fileExists(atPath: path) { file = try TuningFile(path: path) }
-        } catch {
-            note("writing anew: \(error)")
+        guard kernels.level != .reference else {
+            throw CommandError("--kernels: the reference kernels have no blocks; try \(Kernels.best.level.rawValue)")
         }
+        guard let path = output ?? TuningFile.standardPath() else {
+            throw CommandError("there is neither a HOME nor an XDG_CACHE_HOME; say where to write with --output")
+        }
+        let model = try ModelDirectory(modelPath).configuration
+        _ = try former(path)
         let progress = ProgressBar("measuring sizes of blocks")
-        let findings = TuningBench(try KernelShapes(model, ranks: ranks), kernels, rounds: repetitions).run {
+        let findings = TuningBench(try KernelShapes(model, ranks: 1), kernels, rounds: repetitions).run {
             progress.update($0)
         }
         progress.finish()
-        file.models[TuningFile.key(model, kernels.level)] = TuningFile.Entry(
-            TuningBench.tuning(findings), date: Date().formatted(.iso8601))
+        // Read again: measuring takes a while, and others may have written.
+        var file = try former(path)
+        file.keep(
+            TuningBench.tuning(findings), measured: findings.map(\.setting), for: TuningFile.key(model, kernels.level),
+            date: Date().formatted(.iso8601))
         do { try file.write(to: path) } catch { throw CommandError("--output: cannot write to '\(path)'") }
 
         print("\(Processor.name), \(TuningFile.key(model, kernels.level))\n")
@@ -61,5 +61,15 @@ struct Tune: ParsableCommand {
             print(line + "  " + detail)
         }
         print("\nwritten to \(path)")
+    }
+
+    /// What the file says so far. One that was named and is something else stays as it is.
+    private func former(_ path: String) throws -> TuningFile {
+        guard FileManager.default.fileExists(atPath: path) else { return TuningFile(processor: Processor.name) }
+        do { return try TuningFile(path: path, option: "--output") } catch {
+            if output != nil { throw CommandError("--output: \(error)") }
+            note("writing anew: \(error)")
+            return TuningFile(processor: Processor.name)
+        }
     }
 }

@@ -3,7 +3,7 @@ import Models
 import Tensors
 
 /// Finds the fastest sizes of blocks for a model's operations on this processor.
-struct TuningBench {
+package struct TuningBench {
     /// What was found for a setting.
     struct Finding {
         let setting: String
@@ -48,61 +48,64 @@ struct TuningBench {
         return bed.kernels.tuned(tuning)
     }
 
-    /// Up to where the first of two ways is as fast as the second, of ascending sizes; `nil` where it never is.
+    /// The largest of ascending sizes up to which the first of three ways is as fast as the second, if taking that for a
+    /// boundary is faster than the third, the usual way, at some size and slower at none.
     ///
-    /// One size where the second seems faster may be chance: two in a row are believed.
-    private func lastWin(_ sizes: [Int], _ race: (Int) -> Race) -> (size: Int?, detail: String) {
-        var (last, lost, ratios): (Int?, Int, [String]) = (nil, 0, [])
+    /// - Parameter race: the three ways at a size.
+    package static func boundary(_ sizes: [Int], _ race: (Int) -> [Double]) -> (size: Int?, detail: String) {
+        var (last, isOver): (Int?, Bool) = (nil, false)
+        var measured: [(size: Int, seconds: [Double])] = []
         for size in sizes {
-            let seconds = race(size).seconds
-            ratios.append("\(size): \(String(format: "%.2f", seconds[1] / seconds[0]))")
-            if seconds[0] <= seconds[1] {
-                (last, lost) = (size, 0)
-            } else {
-                lost += 1
-                if lost == 2 { break }
-            }
+            let seconds = race(size)
+            measured.append((size, seconds))
+            if !isOver, seconds[0] <= seconds[1] { last = size }
+            if seconds[0] > seconds[1] * (1 + Race.margin) { isOver = true }
         }
-        return (last, ratios.joined(separator: ", "))
+        let gains = measured.map { size, seconds in seconds[2] / (size <= last ?? 0 ? seconds[0] : seconds[1]) }
+        let pays = gains.max()! >= 1 + Race.margin && gains.min()! >= 1 - Race.margin
+        let ratios = measured.map { "\($0.size): \(String(format: "%.2f", $0.seconds[1] / $0.seconds[0]))" }
+        return (pays ? last ?? 1 : nil, ratios.joined(separator: ", "))
     }
 
     // MARK: - What is measured
 
     /// Rows that read weights as they are stored, against a panel of them, over all the model's products.
     private func fewRows(_ type: DType) -> Finding {
-        let found = lastWin([2, 4, 6, 8, 10, 12, 16, 20, 24, 32]) { rows in
-            let ways = [rows, 1].map { few in
+        let found = Self.boundary([2, 4, 6, 8, 10, 12, 16, 20, 24, 32]) { rows in
+            let ways = [rows, 1, 0].map { few in
                 let kernels = kernels { $0.fewRows[type] = few }
                 return shapes.products.map { product in
+                    // Of wide products a part: other outputs are as fast.
+                    let outputs = min(product.outputs, max((16 << 20) / product.inputs, 1))
                     let x = bed.activations(rows, product.inputs)
-                    let out = bed.scratch.rows(rows, product.outputs)
+                    let out = bed.scratch.rows(rows, outputs)
                     return {
-                        kernels.matmul(
-                            x, bed.cold.weight(type, product.outputs, product.inputs), into: out, bed.scratch)
+                        kernels.matmul(x, bed.cold.weight(type, outputs, product.inputs), into: out, bed.scratch)
                     }
                 }
             }
-            return Race(rounds: rounds, ways.map { products in { for product in products { product() } } })
+            return Race(rounds: rounds, ways.map { products in { for product in products { product() } } }).seconds
         }
         return Finding(
-            setting: "few_rows_\(type)", chosen: found.size ?? 1, detail: "against panels, by rows: \(found.detail)")
+            setting: "few_rows_\(type)", chosen: found.size, detail: "against panels, by rows: \(found.detail)")
     }
 
     /// Heads that widen keys themselves, against keys widened for all of them.
     private func storedHeads(_ type: DType) -> Finding {
         let model = shapes.model
-        let (keys, positions, rows) = (model.indexer?.topK ?? 2048, 32 * 1024, 8)
+        let (positions, rows) = (32 * 1024, 8)
+        let keys = min(model.indexer?.topK ?? 2048, positions)
         let pages = bed.pages(positions: positions)
         let selection = bed.selection(of: keys, among: positions, rows: rows)
         let last = bed.numbers(rows, first: positions - 1, step: 0)
         let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 <= model.heads }
-        let found = lastWin(sizes) { heads in
+        let found = Self.boundary(sizes) { heads in
             let queries = bed.activations(rows, heads * (model.latentWidth + model.ropeWidth))
             let out = bed.scratch.rows(rows, heads * model.latentWidth)
             let logSumExp = bed.scratch.rows(rows, heads)
             return Race(
                 rounds: rounds,
-                [heads, 1].map { most in
+                [heads, 1, 0].map { most in
                     let kernels = kernels { $0.storedHeads[type] = most }
                     return {
                         kernels.attention(
@@ -112,10 +115,11 @@ struct TuningBench {
                                 type == .fp8 ? .bf16 : type, width: model.ropeWidth, group: 128, entries: positions),
                             pages, positions: last, selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
                     }
-                })
+                }
+            ).seconds
         }
         return Finding(
-            setting: "stored_heads_\(type)", chosen: found.size ?? 1,
+            setting: "stored_heads_\(type)", chosen: found.size,
             detail: "against widened keys, by heads: \(found.detail)")
     }
 

@@ -1,5 +1,5 @@
 import Foundation
-import Models
+package import Models
 package import Tensors
 
 /// What `braid tune` found for a processor, kept for whoever runs a model there.
@@ -25,21 +25,22 @@ package struct TuningFile: Codable, Equatable {
             }
         }
 
-        /// - Parameter path: of the file, for messages.
-        fileprivate func numbers(_ path: String) throws -> Tuning {
-            var numbers = Tuning()
-            for (name, value) in tuning {
-                guard let setting = Tuning.settings.first(where: { $0.name == name }) else {
-                    throw CommandError("\(path) has '\(name.prefix(40))', which is no setting; run braid tune again")
+        fileprivate var numbers: Tuning {
+            get throws {
+                var numbers = Tuning()
+                for (name, value) in tuning {
+                    guard let setting = Tuning.settings.first(where: { $0.name == name }) else {
+                        throw CommandError("'\(name.prefix(40))' is no setting; run braid tune again")
+                    }
+                    guard setting.legal.contains(value) else {
+                        throw CommandError(
+                            "a \(name) of \(value) is not between \(setting.legal.lowerBound) and "
+                                + "\(setting.legal.upperBound); run braid tune again")
+                    }
+                    numbers[keyPath: setting.path] = value
                 }
-                guard setting.legal.contains(value) else {
-                    throw CommandError(
-                        "\(path) has a \(name) of \(value), not between \(setting.legal.lowerBound) and "
-                            + "\(setting.legal.upperBound); run braid tune again")
-                }
-                numbers[keyPath: setting.path] = value
+                return numbers
             }
-            return numbers
         }
     }
 
@@ -49,11 +50,10 @@ package struct TuningFile: Codable, Equatable {
 
     package init(processor: String) { self.processor = processor }
 
-    /// Where this processor's is by default: `tune/<processor>.json` in the user's cache.
-    package static var standardPath: String {
-        let environment = ProcessInfo.processInfo.environment
-        let home = environment["HOME"] ?? FileManager.default.temporaryDirectory.path
-        let caches = environment["XDG_CACHE_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil } ?? home + "/.cache"
+    /// Where this processor's is by default, `tune/<processor>.json` in the user's cache; `nil` for a user without one.
+    package static func standardPath(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> String? {
+        let absolute = { (name: String) in environment[name].flatMap { $0.hasPrefix("/") ? $0 : nil } }
+        guard let caches = absolute("XDG_CACHE_HOME") ?? absolute("HOME").map({ $0 + "/.cache" }) else { return nil }
         return caches + "/braid/tune/" + fileName(of: Processor.name)
     }
 
@@ -63,10 +63,12 @@ package struct TuningFile: Codable, Equatable {
         return words.joined(separator: "-") + ".json"
     }
 
-    /// - Parameter processor: whose it has to be.
+    /// - Parameters:
+    ///   - option: what the user gave it as.
+    ///   - processor: whose it has to be.
     /// - Throws: `CommandError` where it is no such file.
-    package init(path: String, for processor: String = Processor.name) throws {
-        let data = Data(try DataFile(path: path, option: "--tuning", limit: Self.mostBytes).bytes)
+    package init(path: String, option: String = "--tuning", for processor: String = Processor.name) throws {
+        let data = Data(try DataFile(path: path, option: option, limit: Self.mostBytes).bytes)
         guard let file = try? JSONDecoder().decode(TuningFile.self, from: data) else {
             throw CommandError("\(path) is not a file that braid tune wrote")
         }
@@ -77,12 +79,20 @@ package struct TuningFile: Codable, Equatable {
         guard file.processor == processor else {
             throw CommandError("\(path) was measured on \(file.processor.prefix(80)), and this is \(processor)")
         }
-        for entry in file.models.values { _ = try entry.numbers(path) }
         self = file
     }
 
     /// The sizes found for a model, or `nil` where it was not tuned for.
-    package func tuning(for model: String) throws -> Tuning? { try models[model]?.numbers("the file") }
+    ///
+    /// - Throws: `CommandError` where they cannot be.
+    package func tuning(for model: String) throws -> Tuning? { try models[model]?.numbers }
+
+    /// Keeps what was found for a model, and what its entry says of settings that were not measured.
+    package mutating func keep(_ found: Tuning, measured: [String], for model: String, date: String) {
+        let old = (models[model]?.tuning ?? [:]).filter { !measured.contains($0.key) }
+        models[model] = Entry(found, date: date)
+        models[model]?.tuning.merge(old) { _, old in old }
+    }
 
     package func write(to path: String) throws {
         let encoder = JSONEncoder()
@@ -96,51 +106,52 @@ package struct TuningFile: Codable, Equatable {
 
 extension TuningFile {
     /// What a model is called there: its sizes, whatever its weights are.
-    static func key(_ model: DeepSeekConfiguration, _ level: Kernels.Level) -> String {
+    package static func key(_ model: DeepSeekConfiguration, _ level: Kernels.Level) -> String {
         let indexer = model.indexer.map { ", indexer \($0.heads) × \($0.width)" } ?? ""
         return "\(level.rawValue): hidden \(model.hiddenSize), heads \(model.heads) × (\(model.latentWidth) + "
-            + "\(model.ropeWidth)), queries \(model.queryRank), experts \(model.experts.gate.experts) × "
-            + "\(model.experts.width)" + indexer
+            + "\(model.ropeWidth)), queries \(model.queryRank), values \(model.valueWidth), experts \(model.experts.width)"
+            + indexer
     }
 }
 
 /// The sizes of blocks a command runs with, and where they come from.
-struct ChosenTuning {
-    var tuning = Tuning()
+package struct ChosenTuning {
+    package private(set) var tuning = Tuning()
     /// For people.
-    var source: String
+    private var source: String
     /// Something is wrong with the file, which nobody asked for by name.
-    var warning: String?
+    package private(set) var warning: String?
 
     /// - Parameters:
     ///   - option: of the command line: a file, `off`, or nothing for this processor's file if there is one.
+    ///   - standard: that file.
     /// - Throws: `CommandError` when a file that was asked for cannot be used.
-    init(_ option: String?, _ model: DeepSeekConfiguration, _ level: Kernels.Level) throws {
-        let path = option ?? TuningFile.standardPath
-        source = "none; braid tune measures them"
-        if option == "off" {
-            source = "off"
-            return
-        }
+    package init(
+        _ option: String?, _ model: DeepSeekConfiguration, _ level: Kernels.Level,
+        standard: String? = TuningFile.standardPath()
+    ) throws {
+        source = option == "off" ? "off" : "none; braid tune measures it"
+        guard option != "off", let path = option ?? standard else { return }
         if option == nil, !FileManager.default.fileExists(atPath: path) { return }
         do {
             if let found = try TuningFile(path: path).tuning(for: TuningFile.key(model, level)) {
                 tuning = found
                 source = path
             } else if option != nil {
-                throw CommandError("\(path) was not measured for this model; braid tune --output adds it")
+                throw CommandError(
+                    "\(path) has nothing for '\(TuningFile.key(model, level))'; braid tune --output adds it")
             } else {
-                source = "none for this model; braid tune measures them"
+                source = "none for this model; braid tune measures it"
             }
         } catch {
-            if option != nil { throw error }
-            warning = "ignoring what braid tune found: \(error)"
+            if option != nil { throw CommandError("--tuning: \(error)") }
+            warning = "ignoring what braid tune wrote to \(path): \(error)"
             source = "none: \(error)"
         }
     }
 
     /// What was chosen, and where.
-    var summary: String {
+    package var summary: String {
         let chosen = Tuning.settings.filter { tuning[keyPath: $0.path] != Tuning()[keyPath: $0.path] }
         return (chosen.map { "\($0.name) \(tuning[keyPath: $0.path])" } + [source]).joined(separator: ", ")
     }

@@ -13,7 +13,8 @@ struct BenchKernels: ParsableCommand {
             One thread, by the processor time it got. Weights and keys are read from main memory, as in a step; rows are \
             in a cache. The limit is the one that bounds an operation more: multiply-adds in F32, or reading its bytes \
             once at the speed of memory (above 100 % where they were in a cache). It is measured anew beside every \
-            operation. The model's directory needs a config.json only.
+            operation. Sizes of blocks are those of the level, not those that braid tune found. The model's directory needs \
+            a config.json only.
             """)
 
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")

@@ -119,10 +119,10 @@ struct KernelReport {
 }
 
 /// The processor this runs on.
-enum Processor {
+package enum Processor {
     /// As its maker calls it, family and model included, since virtual machines often hide the rest; the architecture
     /// alone where the system does not say.
-    static var name: String {
+    package static var name: String {
         let lines = ((try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? "").split(separator: "\n")
         func value(_ key: String) -> String? {
             let line = lines.first { $0.prefix { $0 != ":" }.trimmingCharacters(in: .whitespaces) == key }
@@ -132,7 +132,8 @@ enum Processor {
             #if arch(x86_64)
                 return "x86-64"
             #else
-                return "64-bit Arm"
+                guard let maker = value("CPU implementer"), let part = value("CPU part") else { return "64-bit Arm" }
+                return "64-bit Arm (maker \(maker), part \(part))"
             #endif
         }
         return "\(name) (family \(family), model \(model))"

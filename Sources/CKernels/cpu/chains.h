@@ -1,0 +1,33 @@
+// Chains of few rows: no panel is made; sixteen weight rows, or keys, are transposed in registers as they come, and the
+// chains of all the rows take a step with each of their elements.
+#pragma once
+
+#include "panel.h"
+
+#if BRAID_REGISTERS >= 32
+#define BRAID_FEW_ROWS 8    // rows side by side
+#define BRAID_FEW_GROUPS 2  // sixteens of outputs side by side, at most
+#else
+#define BRAID_FEW_ROWS 4
+#define BRAID_FEW_GROUPS 1
+#endif
+
+/// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which lie transposed in `v`.
+/// All but `count` and `k` are constants, and so is `count` but at the end.
+BRAID_INLINE void few_chains(
+    braid_dtype dtype, int m, int groups, const u16 v[BRAID_FEW_GROUPS][16], int64_t count, const f16 *scale,
+    const float *const *x, int64_t k, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
+) {
+    const int each = (int)(4 / bytes_of(dtype));
+    const int together = each == 4 ? 1 : 16;  // unrolled, 64 elements would be more than a processor keeps decoded
+    for (int first = 0; first < 16; first += together)
+        BRAID_UNROLL for (int j = first; j < first + together; j++)
+            BRAID_UNROLL for (int e = 0; e < each; e++) {
+                if (j * each + e >= count) return;
+                BRAID_UNROLL for (int g = 0; g < groups; g++) {
+                    f16 w = widen_element(dtype, v[g][j], e, scale[g]);
+                    BRAID_UNROLL for (int r = 0; r < m; r++)
+                        a[g][r] = fma16(splat(x[r][k + j * each + e]), w, a[g][r]);
+                }
+            }
+}
