@@ -87,6 +87,9 @@ import braid
         file.keep(found, measured: ["few_rows_bf16", "key_panels"], for: "m", date: "today")
         #expect(file.models["m"]?.tuning == ["few_rows_bf16": 7, "least_shared_work": 99])
         #expect(file.models["m"]?.date == "today")
+        file.models["m"]?.tuning.merge(["spins": -1, "few_rows": 8]) { $1 }
+        file.keep(found, measured: [], for: "m", date: "today")
+        #expect(file.models["m"]?.tuning == ["few_rows_bf16": 7, "least_shared_work": 99])
     }
 
     @Test func `the user's cache is where the environment says, if anywhere`() {

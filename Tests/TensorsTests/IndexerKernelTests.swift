@@ -24,6 +24,23 @@ struct IndexerKernelTests {
             panels = dice.flag() ? 0 : dice.int(1...12)
         }
 
+        /// Few pairs of row and head, of one type.
+        init(few pairs: Int, _ type: braid_dtype, _ dice: inout Dice) {
+            let heads = (1...pairs).filter { pairs % $0 == 0 }.randomElement(using: &dice)!
+            (m, self.heads) = (pairs / heads, heads)
+            width = [63, 64, 65, 128, 160, 256, 1024].randomElement(using: &dice)!
+            first = dice.int(0...70)
+            count = dice.int(1...90)
+            stride = count
+            let group = [nil, 16, 48, 64, 144].randomElement(using: &dice)!
+            keys = PagedLanes(
+                &dice, lanes: [LaneShape(width, type, group: group)], positions: first + count + 1,
+                stored: Set(first..<first + count), wild: dice.int(0...3) == 0)
+            q = dice.rows(m * heads, width: width, stride: width)
+            weights = dice.rows(m, width: heads, stride: heads)
+            panels = 0
+        }
+
         func run(_ level: KernelLevel, skipping skipped: Int = 0) -> [Float] {
             let (queries, factors) = (Guarded(q), Guarded(weights))
             let out = Guarded(repeating: untouched, count: m * stride)
@@ -51,6 +68,21 @@ struct IndexerKernelTests {
             #expect(isUntouchedBetweenRows(expected, width: example.count, stride: max(1, example.stride)))
             for level in KernelLevel.fast {
                 #expect(firstDifference(example.run(level), expected) == nil, "\(level.name), \(example.description)")
+            }
+        }
+    }
+
+    @Test(arguments: [BRAID_F32, BRAID_BF16, BRAID_FP8])
+    func `few rows and heads score with the bits of the reference`(type: braid_dtype) {
+        var dice = Dice(seed: 25)
+        for pairs in 1...17 {
+            for _ in 0..<6 {
+                let example = Case(few: pairs, type, &dice)
+                let expected = example.run(.reference)
+                for level in KernelLevel.fast {
+                    #expect(
+                        firstDifference(example.run(level), expected) == nil, "\(level.name), \(example.description)")
+                }
             }
         }
     }

@@ -98,7 +98,7 @@ package struct TuningBench {
         let pages = bed.pages(positions: positions)
         let selection = bed.selection(of: keys, among: positions, rows: rows)
         let last = bed.numbers(rows, first: positions - 1, step: 0)
-        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 <= model.heads }
+        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 < model.heads } + [model.heads]
         let found = Self.boundary(sizes) { heads in
             let queries = bed.activations(rows, heads * (model.latentWidth + model.ropeWidth))
             let out = bed.scratch.rows(rows, heads * model.latentWidth)

@@ -89,7 +89,11 @@ package struct TuningFile: Codable, Equatable {
 
     /// Keeps what was found for a model, and what its entry says of settings that were not measured.
     package mutating func keep(_ found: Tuning, measured: [String], for model: String, date: String) {
-        let old = (models[model]?.tuning ?? [:]).filter { !measured.contains($0.key) }
+        // What cannot be is forgotten: it would keep the rest from being read.
+        let old = (models[model]?.tuning ?? [:]).filter { name, value in
+            !measured.contains(name)
+                && Tuning.settings.contains { $0.name == name && $0.legal.contains(value) }
+        }
         models[model] = Entry(found, date: date)
         models[model]?.tuning.merge(old) { _, old in old }
     }
