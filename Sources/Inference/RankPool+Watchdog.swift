@@ -30,12 +30,15 @@ extension RankPool {
 
     /// The ranks that keep the first step that is not complete from ending, if none of them has done anything for too long.
     private func lateRanks() -> [(rank: Int, moment: Pulse.Moment)]? {
+        // No array leaves the lock whose other owner goes on writing to it.
         let first = state.withLock { state in
             state.pending.first { $0.reports.count < configuration.world }
+                .map { (began: $0.began, came: Set($0.reports.map(\.rank))) }
         }
         guard let first else { return nil }
-        let came = Set(first.reports.map(\.rank))
-        let absent = (0..<configuration.world).filter { !came.contains($0) }.map { (rank: $0, moment: moment(of: $0)) }
+        let absent = (0..<configuration.world).filter { !first.came.contains($0) }.map {
+            (rank: $0, moment: moment(of: $0))
+        }
         // Those that wait are held up by those that do not; where all wait, it is for each other.
         let busy = absent.filter { !$0.moment.isWaiting }
         let responsible = busy.isEmpty ? absent : busy
