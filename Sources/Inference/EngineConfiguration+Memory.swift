@@ -35,8 +35,7 @@ extension EngineConfiguration {
     /// Pages that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
     /// they divide the keys.
     private func pages(of format: CacheFormat, bytesPerRank bytes: Int) -> Int {
-        let ranks = max(parallel.world / processes, 1)
-        let (all, overflow) = bytes.multipliedReportingOverflow(by: ranks)
+        let (all, overflow) = bytes.multipliedReportingOverflow(by: ranksHere)
         return mostPages(of: format, bytes: overflow ? .max : all)
     }
 
@@ -47,7 +46,7 @@ extension EngineConfiguration {
 
     /// What a process keeps of a page.
     private func keptBytes(of format: CacheFormat) -> Int {
-        let kept = isDivided ? pageSize * (parallel.world / processes) / parallel.ownership.ranks : pageSize
+        let kept = isDivided ? pageSize * ranksHere / parallel.ownership.ranks : pageSize
         return format.bytesPerPage / pageSize * kept
     }
 
@@ -66,7 +65,7 @@ extension EngineConfiguration {
                     "--max-total-tokens and --kv-cache-memory-bytes both say how large the cache is; give one of them"
                 ]
             }
-            let ranks = max(parallel.world / processes, 1)
+            let ranks = ranksHere
             if pages(of: format, bytesPerRank: cacheBytesPerRank) == 0 {
                 return [
                     "--kv-cache-memory-bytes: \(cacheBytesPerRank) hold no page of \(pageSize) tokens; the nearest legal "

@@ -101,9 +101,9 @@ package struct EngineConfiguration: Sendable, Equatable {
     }
 
     /// The ranks of one process.
-    private var ranksHere: Int { parallel.world / max(processes, 1) }
+    var ranksHere: Int { max(parallel.world / max(processes, 1), 1) }
 
-    private var mostThreadsPerRank: Int { max(1, Self.mostThreadsPerCore * cores / max(ranksHere, 1)) }
+    private var mostThreadsPerRank: Int { max(1, Self.mostThreadsPerCore * cores / ranksHere) }
 
     /// What to tell who asked for more threads than can run at once; `nil` where all can.
     package var warning: String? {

@@ -63,6 +63,12 @@ package struct Tuning: Sendable, Equatable {
         }
     }
 
+    /// The numbers that are not the default's, in the order of `settings`.
+    package var changes: [(name: String, value: Int)] {
+        Self.settings.map { ($0.name, self[keyPath: $0.path], Tuning()[keyPath: $0.path]) }
+            .filter { $0.1 != $0.2 }.map { (name: $0.0, value: $0.1) }
+    }
+
     /// All numbers of a tuning, and what each may be.
     package static let settings = [
         Setting("least_shared_work", \.leastSharedWork, 1...1 << 40),

@@ -168,6 +168,19 @@ extension CacheType: ExpressibleByArgument {
 extension ModelDirectory.LoadFormat: ExpressibleByArgument {}
 extension Kernels.Level: ExpressibleByArgument {}
 
+extension Kernels {
+    /// Those that `--kernels` asks for, or the best.
+    ///
+    /// - Throws: `CommandError` where this processor has none of that level.
+    static func asked(_ level: Level?) throws -> Kernels {
+        guard let level else { return .best }
+        guard let kernels = Kernels(level) else {
+            throw CommandError("--kernels: this processor has no \(level.rawValue)")
+        }
+        return kernels
+    }
+}
+
 /// An error of the command itself, printed as it is.
 struct CommandError: Error, CustomStringConvertible {
     let description: String

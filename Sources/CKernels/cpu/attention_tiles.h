@@ -33,19 +33,6 @@
 #define BRAID_KEY_BLOCK 8       // keys scored together
 #define BRAID_KEYS_AHEAD 8      // keys fetched before their turn
 
-/// Calls `tile(constant, ...)` with the constant that `n`, 1 to `most`, is.
-#define BRAID_FOR_HEADS(n, most, tile, ...)                          \
-    switch (n) {                                                     \
-    case 8: if ((most) >= 8) { tile(8, __VA_ARGS__); } break;        \
-    case 7: if ((most) >= 7) { tile(7, __VA_ARGS__); } break;        \
-    case 6: if ((most) >= 6) { tile(6, __VA_ARGS__); } break;        \
-    case 5: if ((most) >= 5) { tile(5, __VA_ARGS__); } break;        \
-    case 4: if ((most) >= 4) { tile(4, __VA_ARGS__); } break;        \
-    case 3: if ((most) >= 3) { tile(3, __VA_ARGS__); } break;        \
-    case 2: tile(2, __VA_ARGS__); break;                             \
-    default: tile(1, __VA_ARGS__); break;                            \
-    }
-
 BRAID_INLINE int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
 
 /// The latent or the rotary part of a block of keys.
@@ -182,11 +169,11 @@ static void score_block(
             const float *queries = q + h * q_stride;
             float *to = e + h * e_stride + j;
             if (stored) {
-                BRAID_FOR_HEADS(
+                BRAID_FOR_FEW(
                     rows, BRAID_STORED_SCORES, score_tile, BRAID_STORED_KEYS, true, queries, q_stride, parts, j, scale,
                     to, e_stride)
             } else {
-                BRAID_FOR_HEADS(
+                BRAID_FOR_FEW(
                     rows, BRAID_WIDENED_SCORES, score_tile, BRAID_WIDENED_KEYS, false, queries, q_stride, parts, j,
                     scale, to, e_stride)
             }
@@ -269,9 +256,9 @@ static void sum_block(
         }
         const float *f = factor ? factor + h : 0;
         if (stored) {
-            BRAID_FOR_HEADS(rows, BRAID_STORED_SUMS, sum_stored, probabilities, e_stride, block, first, f, to)
+            BRAID_FOR_FEW(rows, BRAID_STORED_SUMS, sum_stored, probabilities, e_stride, block, first, f, to)
         } else {
-            BRAID_FOR_HEADS(rows, BRAID_WIDENED_SUMS, sum_widened, probabilities, e_stride, block, first, f, to)
+            BRAID_FOR_FEW(rows, BRAID_WIDENED_SUMS, sum_widened, probabilities, e_stride, block, first, f, to)
         }
         if (whole) continue;
         for (int64_t i = 0; i < rows; i++) memcpy(out + (h + i) * stride, edge[i], (size_t)width * sizeof(float));

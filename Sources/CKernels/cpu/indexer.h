@@ -131,18 +131,7 @@ BRAID_INLINE void index_few_of(const braid_index_scores *p, braid_dtype dtype) {
         }
         for (int64_t pair = 0; pair < pairs; pair += BRAID_FEW_ROWS) {
             const int64_t rows = at_most(pairs - pair, BRAID_FEW_ROWS);
-            switch (rows) {
-#if BRAID_FEW_ROWS == 8
-            case 8: few_dots(8, p, dtype, pair, keys, ahead, lanes, dots); break;
-            case 7: few_dots(7, p, dtype, pair, keys, ahead, lanes, dots); break;
-            case 6: few_dots(6, p, dtype, pair, keys, ahead, lanes, dots); break;
-            case 5: few_dots(5, p, dtype, pair, keys, ahead, lanes, dots); break;
-#endif
-            case 4: few_dots(4, p, dtype, pair, keys, ahead, lanes, dots); break;
-            case 3: few_dots(3, p, dtype, pair, keys, ahead, lanes, dots); break;
-            case 2: few_dots(2, p, dtype, pair, keys, ahead, lanes, dots); break;
-            default: few_dots(1, p, dtype, pair, keys, ahead, lanes, dots); break;
-            }
+            BRAID_FOR_FEW(rows, BRAID_FEW_ROWS, few_dots, p, dtype, pair, keys, ahead, lanes, dots)
             add_heads(p, pair, rows, i, lanes, dots);
         }
     }

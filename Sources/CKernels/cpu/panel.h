@@ -289,3 +289,16 @@ BRAID_INLINE void run_chains(
     default: tile(1, __VA_ARGS__); break;             \
     }
 #endif
+
+/// Calls `tile(constant, ...)` with the constant that `n`, 1 to `most`, is.
+#define BRAID_FOR_FEW(n, most, tile, ...)                          \
+    switch (n) {                                                     \
+    case 8: if ((most) >= 8) { tile(8, __VA_ARGS__); } break;        \
+    case 7: if ((most) >= 7) { tile(7, __VA_ARGS__); } break;        \
+    case 6: if ((most) >= 6) { tile(6, __VA_ARGS__); } break;        \
+    case 5: if ((most) >= 5) { tile(5, __VA_ARGS__); } break;        \
+    case 4: if ((most) >= 4) { tile(4, __VA_ARGS__); } break;        \
+    case 3: if ((most) >= 3) { tile(3, __VA_ARGS__); } break;        \
+    case 2: tile(2, __VA_ARGS__); break;                             \
+    default: tile(1, __VA_ARGS__); break;                            \
+    }

@@ -148,20 +148,13 @@ final class RankBench {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
         predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel, division: pool.division))))
-        let (start, processor) = (clock.now, Self.processorSeconds)
+        let (start, processor) = (clock.now, processSeconds())
         let result = try pool.run(plan).result
-        let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), Self.processorSeconds - processor)
+        let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), processSeconds() - processor)
         for chunk in result.chunks {
             if let failure = chunk.failure { throw CommandError("request \(chunk.request): \(failure)") }
         }
         return (seconds, processorSeconds, result.chunks.flatMap { $0.sampled.map(\.token) })
-    }
-
-    /// What all threads of this process have used of the processors so far.
-    private static var processorSeconds: Double {
-        var time = timespec()
-        unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
     }
 }
 

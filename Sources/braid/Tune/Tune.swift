@@ -30,9 +30,7 @@ struct Tune: ParsableCommand {
     }
 
     func run() throws {
-        guard let kernels = kernels.map({ Kernels($0) }) ?? .best else {
-            throw CommandError("--kernels: this processor has no \(self.kernels!.rawValue)")
-        }
+        let kernels = try Kernels.asked(kernels)
         guard kernels.level != .reference else {
             throw CommandError("--kernels: the reference kernels have no blocks; try \(Kernels.best.level.rawValue)")
         }

@@ -92,61 +92,35 @@ package struct TuningBench {
 
     /// Heads that widen keys themselves, against keys widened for all of them.
     private func storedHeads(_ type: DType) -> Finding {
-        let model = shapes.model
-        let (positions, rows) = (32 * 1024, 8)
+        let (model, positions) = (shapes.model, 32 * 1024)
         let keys = min(model.indexer?.topK ?? 2048, positions)
-        let pages = bed.pages(positions: positions)
-        let selection = bed.selection(of: keys, among: positions, rows: rows)
-        let last = bed.numbers(rows, first: positions - 1, step: 0)
         let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 < model.heads } + [model.heads]
         let found = Self.boundary(sizes) { heads in
-            let queries = bed.activations(rows, heads * (model.latentWidth + model.ropeWidth))
-            let out = bed.scratch.rows(rows, heads * model.latentWidth)
-            let logSumExp = bed.scratch.rows(rows, heads)
-            return Race(
-                rounds: rounds,
-                [heads, 1, 0].map { most in
-                    let kernels = kernels { $0.storedHeads[type] = most }
-                    return {
-                        kernels.attention(
-                            queries, heads: heads, scale: 0.01,
-                            latent: bed.cold.lane(type, width: model.latentWidth, group: 128, entries: positions),
-                            rope: bed.cold.lane(
-                                type == .fp8 ? .bf16 : type, width: model.ropeWidth, group: 128, entries: positions),
-                            pages, positions: last, selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
-                    }
-                }
-            ).seconds
+            let ways = [heads, 1, 0].map { most in
+                shapes.attention(
+                    heads: heads, rows: 8, to: keys, of: positions, type, kernels { $0.storedHeads[type] = most }, bed)
+            }
+            return Race(rounds: rounds, ways).seconds
         }
         return Finding(
             setting: "stored_heads_\(type)", chosen: found.size,
             detail: "against widened keys, by heads: \(found.detail)")
     }
 
-    private func scoring(_ rows: Int, positions: Int, _ kernels: Kernels) -> () -> Void {
-        let indexer = shapes.model.indexer!
-        let queries = bed.activations(rows, indexer.heads * indexer.width)
-        let weights = bed.activations(rows, indexer.heads)
-        let scores = bed.scratch.rows(rows, positions)
-        let pages = bed.pages(positions: positions)
-        return {
-            let keys = bed.cold.lane(.f32, width: indexer.width, group: indexer.width, entries: positions)
-            kernels.indexScores(queries, weights: weights, keys: keys, pages, into: scores, bed.scratch)
-        }
-    }
-
     private func keyPanels() -> Finding? {
-        guard shapes.model.indexer != nil else { return nil }
+        guard let indexer = shapes.model.indexer else { return nil }
         let sizes = [8, 1, 2, 4]
-        let ways = sizes.map { panels in scoring(8, positions: 16_384, kernels { $0.keyPanels = panels }) }
+        let ways = sizes.map { panels in
+            shapes.indexScores(indexer, rows: 8, of: 16_384, .f32, kernels { $0.keyPanels = panels }, bed)
+        }
         return fastest("key_panels", of: sizes, Race(rounds: rounds, ways).seconds)
     }
 
     private func scoredRows() -> Finding? {
-        guard shapes.model.indexer != nil else { return nil }
+        guard let indexer = shapes.model.indexer else { return nil }
         let sizes = [64, 16, 32, 128]
-        let race = Race(rounds: rounds, sizes.map { scoring($0, positions: 16_384, bed.kernels) })
-        let each = zip(race.seconds, sizes).map { $0 / Double($1) }
+        let ways = sizes.map { shapes.indexScores(indexer, rows: $0, of: 16_384, .f32, bed.kernels, bed) }
+        let each = zip(Race(rounds: rounds, ways).seconds, sizes).map { $0 / Double($1) }
         return fastest("scored_rows", of: sizes, each)
     }
 

@@ -18,11 +18,7 @@ package struct TuningFile: Codable, Equatable {
 
         package init(_ tuning: Tuning, date: String) {
             self.date = date
-            let (chosen, usual) = (tuning, Tuning())
-            self.tuning = [:]
-            for setting in Tuning.settings where chosen[keyPath: setting.path] != usual[keyPath: setting.path] {
-                self.tuning[setting.name] = chosen[keyPath: setting.path]
-            }
+            self.tuning = Dictionary(uniqueKeysWithValues: tuning.changes.map { ($0.name, $0.value) })
         }
 
         fileprivate var numbers: Tuning {
@@ -156,7 +152,6 @@ package struct ChosenTuning {
 
     /// What was chosen, and where.
     package var summary: String {
-        let chosen = Tuning.settings.filter { tuning[keyPath: $0.path] != Tuning()[keyPath: $0.path] }
-        return (chosen.map { "\($0.name) \(tuning[keyPath: $0.path])" } + [source]).joined(separator: ", ")
+        (tuning.changes.map { "\($0.name) \($0.value)" } + [source]).joined(separator: ", ")
     }
 }

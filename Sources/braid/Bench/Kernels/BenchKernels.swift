@@ -43,9 +43,7 @@ struct BenchKernels: ParsableCommand {
     }
 
     func run() throws {
-        guard let kernels = kernels.map({ Kernels($0) }) ?? .best else {
-            throw CommandError("--kernels: this processor has no \(self.kernels!.rawValue)")
-        }
+        let kernels = try Kernels.asked(kernels)
         let shapes = try KernelShapes(try ModelDirectory(modelPath).configuration, ranks: ranks)
         let report = KernelReport(
             name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,

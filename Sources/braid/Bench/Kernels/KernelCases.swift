@@ -37,24 +37,33 @@ extension KernelShapes {
     private func indexing(_ bed: KernelBed) -> [KernelCase] {
         guard let indexer = model.indexer else { return [] }
         let positions = 64 * 1024
-        let pages = bed.pages(positions: positions)
         let scored = [DType.f32, .bf16, .fp8].flatMap { type in
             [1, 8, 64].map { rows in
-                let queries = bed.activations(rows, indexer.heads * indexer.width)
-                let weights = bed.activations(rows, indexer.heads)
-                let scores = bed.scratch.rows(rows, positions)
                 let entry = CacheLane.entryBytes(type, width: indexer.width, group: indexer.width)
                 return KernelCase(
                     operation: "index scores", shape: "\(indexer.heads) heads × \(indexer.width), 64K keys", type: type,
                     rows: rows, operations: 2 * Double(rows * positions * indexer.heads * indexer.width),
-                    bytes: Double(positions * entry)
-                ) {
-                    let keys = bed.cold.lane(type, width: indexer.width, group: indexer.width, entries: positions)
-                    bed.kernels.indexScores(queries, weights: weights, keys: keys, pages, into: scores, bed.scratch)
-                }
+                    bytes: Double(positions * entry),
+                    run: indexScores(indexer, rows: rows, of: positions, type, bed.kernels, bed))
             }
         }
         return scored + [topK(indexer.topK, of: positions, bed)]
+    }
+
+    /// Scores of rows for keys in main memory.
+    func indexScores(
+        _ indexer: DeepSeekConfiguration.IndexerConfiguration, rows: Int, of positions: Int, _ type: DType,
+        _ kernels: Kernels,
+        _ bed: KernelBed
+    ) -> () -> Void {
+        let queries = bed.activations(rows, indexer.heads * indexer.width)
+        let weights = bed.activations(rows, indexer.heads)
+        let scores = bed.scratch.rows(rows, positions)
+        let pages = bed.pages(positions: positions)
+        return {
+            let keys = bed.cold.lane(type, width: indexer.width, group: indexer.width, entries: positions)
+            kernels.indexScores(queries, weights: weights, keys: keys, pages, into: scores, bed.scratch)
+        }
     }
 
     private func topK(_ k: Int, of positions: Int, _ bed: KernelBed) -> KernelCase {
@@ -70,28 +79,41 @@ extension KernelShapes {
     }
 
     private func attention(_ bed: KernelBed) -> [KernelCase] {
-        let (latent, rope, keys, positions) = (model.latentWidth, model.ropeWidth, 2048, 32 * 1024)
-        let pages = bed.pages(positions: positions)
+        let (latent, rope, keys, positions, rows) = (model.latentWidth, model.ropeWidth, 2048, 32 * 1024, 8)
         return [heads, model.heads].uniqued.flatMap { heads in
             [DType.f32, .bf16, .fp8].map { type in
-                let rows = 8
-                let queries = bed.activations(rows, heads * (latent + rope))
-                let (out, logSumExp) = (bed.scratch.rows(rows, heads * latent), bed.scratch.rows(rows, heads))
-                let selection = bed.selection(of: keys, among: positions, rows: rows)
-                let last = bed.numbers(rows, first: positions - 1, step: 0)
-                func entry(_ width: Int) -> Int { CacheLane.entryBytes(type, width: width, group: 128) }
+                let entries =
+                    CacheLane.entryBytes(type, width: latent, group: 128)
+                    + CacheLane.entryBytes(Self.ropeType(type), width: rope, group: 128)
                 return KernelCase(
                     operation: "sparse attention", shape: "\(heads) heads, \(keys) of 32K keys", type: type, rows: rows,
                     operations: 2 * Double(rows * heads * keys * (2 * latent + rope)),
-                    bytes: Double(rows * keys * (entry(latent) + entry(rope)))
-                ) {
-                    let latents = bed.cold.lane(type, width: latent, group: 128, entries: positions)
-                    let ropes = bed.cold.lane(type == .fp8 ? .bf16 : type, width: rope, group: 128, entries: positions)
-                    bed.kernels.attention(
-                        queries, heads: heads, scale: 0.01, latent: latents, rope: ropes, pages, positions: last,
-                        selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
-                }
+                    bytes: Double(rows * keys * entries),
+                    run: attention(heads: heads, rows: rows, to: keys, of: positions, type, bed.kernels, bed))
             }
+        }
+    }
+
+    /// A cache of FP8 latents keeps rotary keys in BF16.
+    private static func ropeType(_ latents: DType) -> DType { latents == .fp8 ? .bf16 : latents }
+
+    /// Attention of rows to some of the keys in main memory.
+    func attention(
+        heads: Int, rows: Int, to keys: Int, of positions: Int, _ type: DType, _ kernels: Kernels, _ bed: KernelBed
+    ) -> () -> Void {
+        let (latent, rope) = (model.latentWidth, model.ropeWidth)
+        let queries = bed.activations(rows, heads * (latent + rope))
+        let (out, logSumExp) = (bed.scratch.rows(rows, heads * latent), bed.scratch.rows(rows, heads))
+        let (pages, selection) = (
+            bed.pages(positions: positions), bed.selection(of: keys, among: positions, rows: rows)
+        )
+        let last = bed.numbers(rows, first: positions - 1, step: 0)
+        return {
+            let latents = bed.cold.lane(type, width: latent, group: 128, entries: positions)
+            let ropes = bed.cold.lane(Self.ropeType(type), width: rope, group: 128, entries: positions)
+            kernels.attention(
+                queries, heads: heads, scale: 0.01, latent: latents, rope: ropes, pages, positions: last,
+                selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
         }
     }
 
