@@ -1,6 +1,6 @@
 import Foundation
 import Inference
-import Models
+import Modeling
 import Parallelism
 import TestSupport
 import Testing

@@ -1,5 +1,5 @@
 import Inference
-import Models
+import Modeling
 import Parallelism
 import TestSupport
 import Testing
