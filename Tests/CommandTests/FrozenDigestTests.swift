@@ -40,11 +40,12 @@ import braid
                     }
                 }
             }
+            let count = differing.count
             #expect(
-                differing.isEmpty,
-                "\(model) with \(cacheType.rawValue): \(differing.count) answers differ, first under \(differing.first ?? "")"
+                count == 0,
+                "\(model) with \(cacheType.rawValue): \(count) answers differ, first under \(differing.first ?? "")"
             )
-            differences += differing.count
+            differences += count
         }
         #expect(met.preemptions > 0 && met.cachedTokens > 0, "nothing was preempted or found in the prefix cache")
         #expect(!model.canDraft || met.acceptedDrafts > 0, "no draft was accepted")
@@ -179,7 +180,10 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
     var hasOddBlocks = false
 
     var description: String {
-        ([ranks, "chunk \(chunk)", "page \(page)", "drafts \(drafts)", "threads \(threads)", "times \(times)"]
+        ([
+            ranks.isEmpty ? "one rank" : ranks, "chunk \(chunk)", "page \(page)", "drafts \(drafts)",
+            "threads \(threads)", "times \(times)",
+        ]
             + (isCrowded ? ["crowded"] : []) + (kernels.map { ["kernels \($0.rawValue)"] } ?? [])
             + (hasOddBlocks ? ["odd blocks"] : [])).joined(separator: ", ")
     }
