@@ -19,7 +19,7 @@ import braid
         async throws
     {
         let directory = try model.directory()
-        let loaded = try directory.load(guesses: model.canDraft)
+        let loaded = try directory.load(drafts: model.canDraft)
         let requests = model.requests(vocabulary: loaded.vocabularySize)
         let isRecording = ProcessInfo.processInfo.environment["BRAID_RECORD_FROZEN"] == "1"
         var frozen = isRecording ? [:] : try model.recorded()
@@ -249,24 +249,24 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         configuration.contextLength = 512
         configuration.chunkedPrefillSize = chunk
         configuration.pageSize = page
-        configuration.guesses = canDraft ? drafts : 0
+        configuration.drafts = canDraft ? drafts : 0
         configuration.threadsPerRank = threads
         if isCrowded { configuration.maxTotalTokens = requests.map(\.prompt.count).reduce(8, +) }
         configuration.kernels = kernels
         // Small operations too, so that threads have something to do.
-        configuration.tuning.leastSharedWork = 1
+        configuration.tuning.minParallelWork = 1
         if hasOddBlocks {
-            configuration.tuning.scoredRows = 3
-            configuration.tuning.keyPanels = 1
+            configuration.tuning.indexRowTile = 3
+            configuration.tuning.indexKeyTiles = 1
             for type in DType.allCases {
-                configuration.tuning.fewRows[type] = 1
-                configuration.tuning.storedHeads[type] = 1
+                configuration.tuning.gemvMaxRows[type] = 1
+                configuration.tuning.directKeyMaxHeads[type] = 1
             }
         }
         let problems = configuration.validate(for: model)
         try #require(problems == [], "'\(self)'")
         try #require(
-            configuration.parallel.keepsBits(for: model.parallelShape), "'\(self)' is equal to rounding only")
+            configuration.parallel.isBitwiseEqual(for: model.parallelShape), "'\(self)' is equal to rounding only")
         return configuration
     }
 
