@@ -86,7 +86,7 @@ let package = Package(
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
         tests(
             "InferenceTests",
-            ["Verification", "Inference", "KVCache", "Models", "Modeling", "Parallelism", "Tensors", "TestSupport"]),
+            ["Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "TestSupport"]),
         tests(
             "RankTests",
             [

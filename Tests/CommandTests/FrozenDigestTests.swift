@@ -1,4 +1,5 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
 import KVCache

@@ -1,6 +1,7 @@
 import Foundation
 import Inference
 import Modeling
+import Models
 import Parallelism
 import TestSupport
 import Testing

@@ -1,5 +1,6 @@
 import Inference
 import Modeling
+import Models
 import Parallelism
 import Synchronization
 import TestSupport

@@ -1,5 +1,6 @@
 import Inference
 import Modeling
+import Models
 import TestSupport
 import Testing
 

@@ -1,6 +1,8 @@
+import DeepSeekV32
 import Foundation
 import Inference
 import Modeling
+import Models
 import Parallelism
 import TestSupport
 import Testing

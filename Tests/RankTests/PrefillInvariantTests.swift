@@ -1,3 +1,4 @@
+import DeepSeekV32
 import Dispatch
 import Inference
 import KVCache
