@@ -42,9 +42,11 @@ let package = Package(
         library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // One target for each model; `Models` knows them all.
         library("DeepSeekV32", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        // Pure arithmetic on descriptions: bytes, operations, shares.
+        library("Planning", ["Modeling", "KVCache", "Parallelism", "Tensors"]),
         library("Models", ["DeepSeekV32", "Modeling", "Checkpoints"]),
         library("Tokenization"),
-        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling"]),
+        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning"]),
         library("Verification", ["Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
@@ -52,7 +54,7 @@ let package = Package(
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Verification", "Inference", "Models", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache",
+                "Serving", "Verification", "Planning", "Inference", "Models", "Modeling", "Checkpoints", "KVCache",
                 "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
@@ -80,7 +82,7 @@ let package = Package(
         tests(
             "ModelsTests",
             [
-                "Models", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors", "TestSupport",
+                "Models", "Planning", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors", "TestSupport",
                 "CAllocations",
             ]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
@@ -90,8 +92,8 @@ let package = Package(
         tests(
             "RankTests",
             [
-                "Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors",
-                "TestSupport",
+                "Verification", "Planning", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
+                "Tensors", "TestSupport",
             ]),
         tests(
             "ServingTests",
@@ -103,7 +105,7 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Verification", "Checkpoints", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling",
+                "braid", "Verification", "Planning", "Checkpoints", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling",
                 "Parallelism", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),

@@ -80,7 +80,7 @@ struct MoE {
         let assignment = ExpertAssignment(
             chosen: dispatched.chosen, weights: dispatched.weights, experts: exchange.localExperts, of: rule.experts,
             seat)
-        let columns = seat.part(of: width, along: .expertWidth)
+        let columns = seat.part(of: width, along: .expertTensor)
         let hidden = seat.scratch.rows(assignment.count, columns.count)
         for number in exchange.localExperts {
             let slots = assignment.range(of: number)
@@ -98,8 +98,8 @@ struct MoE {
         _ hidden: View, _ chosen: Indices, _ assignment: ExpertAssignment, _ exchange: ExpertExchange, _ seat: Seat,
         into sums: View
     ) {
-        let columns = seat.part(of: width, along: .expertWidth)
-        let slices = seat.slices(of: width, along: .expertWidth)
+        let columns = seat.part(of: width, along: .expertTensor)
+        let slices = seat.slices(of: width, along: .expertTensor)
         let block = min(sums.columns, max(Self.outputBudget / max(slices * assignment.count, 1) / 64 * 64, 64))
         var first = 0
         while first < sums.columns {

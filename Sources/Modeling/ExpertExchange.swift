@@ -61,7 +61,7 @@ package struct ExpertExchange {
         return groups % configuration.expert == 0 ? groups / configuration.expert : groups
     }
 
-    private var sharesWidths: Bool { seat.degree(.expertWidth) > 1 }
+    private var sharesWidths: Bool { seat.degree(.expertTensor) > 1 }
 
     private var isAlone: Bool { seat.degree(.expert) == 1 && !sharesWidths }
 
@@ -103,7 +103,7 @@ package struct ExpertExchange {
         return unpack(packed, hidden: pendingDispatch.own.rows.columns, sources: pending.counts)
     }
 
-    private var widths: Int { seat.degree(.expertWidth) }
+    private var widths: Int { seat.degree(.expertTensor) }
 
     /// Whether a row goes to the ranks with the experts of this place.
     private func isDispatched(_ own: DispatchedRows, _ row: Int, expertPlace: Int) -> Bool {
@@ -166,7 +166,7 @@ package struct ExpertExchange {
             for block in 0..<blocks {
                 var first = block * dispatched
                 for source in 0..<sources.count {
-                    let share = seat.part(of: Int(sources[source]), along: .expertWidth, at: place)
+                    let share = seat.part(of: Int(sources[source]), along: .expertTensor, at: place)
                     parts.rows(next..<next + share.count).copy(
                         sums.rows(first + share.lowerBound..<first + share.upperBound))
                     next += share.count
@@ -175,9 +175,9 @@ package struct ExpertExchange {
             }
             counts[place] = Int32(next - before)
         }
-        let rows = Int(counts[seat.place(along: .expertWidth)])
+        let rows = Int(counts[seat.place(along: .expertTensor)])
         let pending = try seat.startExchange(
-            "expert widths", along: .expertWidth, parts, counts: counts, most: widths * rows)
+            "expert widths", along: .expertTensor, parts, counts: counts, most: widths * rows)
         let addends = try seat.finish(pending)
         let whole = seat.scratch.rows(rows, sums.columns)
         seat.add(addends, widths, into: whole)
@@ -185,7 +185,7 @@ package struct ExpertExchange {
         seat.add(whole, blocks, into: home)
         let shares = seat.scratch.indices(sources.count)
         for source in 0..<sources.count {
-            shares[source] = Int32(seat.part(of: Int(sources[source]), along: .expertWidth).count)
+            shares[source] = Int32(seat.part(of: Int(sources[source]), along: .expertTensor).count)
         }
         return (home, shares)
     }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import DeepSeekV32
 import Inference
 package import KVCache
 import Modeling
@@ -101,7 +100,7 @@ struct EngineOptions: ParsableArguments, Sendable {
     /// Half a minute of silence is enough to be lost, however long a step may take.
     private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
 
-    func engineConfiguration(for model: DeepSeekModel, _ job: Job) throws -> EngineConfiguration {
+    func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
@@ -131,7 +130,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         if let warning = configuration.warning { note(warning) }
-        let chosen = try ChosenTuning(tuning, model.configuration, configuration.kernels ?? Kernels.best.level)
+        let chosen = try ChosenTuning(tuning, model.description, configuration.kernels ?? Kernels.best.level)
         configuration.tuning = chosen.tuning
         if chosen.tuning != Tuning() { note("sizes of blocks: \(chosen.summary)") }
         if let warning = chosen.warning { note(warning) }
@@ -144,7 +143,7 @@ struct EngineOptions: ParsableArguments, Sendable {
     }
 
     /// Opens the model with a progress bar where somebody watches.
-    func load() throws -> (directory: ModelDirectory, model: DeepSeekModel) {
+    func load() throws -> (directory: ModelDirectory, model: any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }

@@ -1,5 +1,5 @@
+import Planning
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
@@ -91,7 +91,7 @@ struct Verify: AsyncParsableCommand {
 
     private func verify(_ job: Job) throws {
         let (directory, model) = try load()
-        let measure = try measure(directory.configuration)
+        let measure = try measure(directory.description)
         let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
         let verification = Verification(model, measure, try settings(job), processes: job.processes)
         var report = VerificationReport(self, plan, layouts: layouts)
@@ -107,17 +107,17 @@ struct Verify: AsyncParsableCommand {
         if report.differing > 0 { throw ExitCode(1) }
     }
 
-    private func load() throws -> (ModelDirectory, DeepSeekModel) {
+    private func load() throws -> (ModelDirectory, any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let canDraft = directory.configuration.nextTokenLayers > 0
+        let canDraft = !directory.description.draftLayers.isEmpty
         return (directory, try directory.load(loadFormat, drafts: canDraft) { progress.update($0) })
     }
 
-    private func measure(_ model: DeepSeekConfiguration) throws -> Workload.Measure {
+    private func measure(_ model: ModelDescription) throws -> Workload.Measure {
         var measure = Workload.Measure(
-            selecting: model.indexer?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+            selecting: model.selection?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         if let longestPrompt {
             let most = min(model.contextLength - Workload.maxNewTokensOfMix, 32_768)
             guard (1...max(most, 1)).contains(longestPrompt) else {

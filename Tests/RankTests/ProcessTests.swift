@@ -18,7 +18,7 @@ import Verification
         let transports = InMemoryTransport.network(count)
         defer { for transport in transports { transport.leave() } }
         let measure = Workload.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
         return try onEveryRank(of: count, limit: 150) { process -> ([Verification.Verdict], RunCoverage)? in
             let processes = Processes(transports[process])

@@ -20,7 +20,7 @@ import Verification
         let golden = try Golden(name)
         let model = DamagedCache(try golden.directory.load(), damage)
         let measure = Workload.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
         return (Verification(model, measure), model.parallelShape)
     }

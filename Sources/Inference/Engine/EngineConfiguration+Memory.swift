@@ -2,6 +2,7 @@ import Foundation
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 
 /// How many tokens the cache holds, and which process keeps what of them.
 extension EngineConfiguration {
@@ -10,7 +11,9 @@ extension EngineConfiguration {
         guard isDivided else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()
-        processSharding.keysPerRow = model.dcpBreakEvenKeys(cacheType, parallel)
+        processSharding.keysPerRow = LayoutCost(
+            model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
+        ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
         // The longest request there can be, with what is guessed behind it.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize

@@ -1,5 +1,5 @@
+import Planning
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
@@ -175,7 +175,7 @@ private struct DecodePoint: Sendable {
     private var rate: Double { Double(batch) / seconds.median! }
 
     private var cost: LayoutCost {
-        LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
+        LayoutCost(setup.model.description, parallel, format: setup.format)
     }
 
     /// Tokens for which a GiB of every rank's memory is enough.
@@ -184,7 +184,7 @@ private struct DecodePoint: Sendable {
     private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.kvSharding.ranks) }
 
     var row: String {
-        columns(String(length), String(batch), exchangeCopies(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
+        columns(String(length), String(batch), spread(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
             + (traffic.isShared ? traffic.cells : "")
     }
 
@@ -192,8 +192,8 @@ private struct DecodePoint: Sendable {
     var comparison: String {
         columns(
             String(length), String(batch), String(parallel.kvSharding.ranks), String(parallel.world),
-            exchangeCopies(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
-            exchangeCopies(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
+            spread(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
+            spread(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
             String(Int(keyBytes.rounded())), String(tokensPerGibibyte))
     }
 
@@ -215,7 +215,7 @@ private struct DecodePoint: Sendable {
             ])
         }
         let work = StepWork(
-            setup.model.configuration, cacheType: setup.configuration.cacheType,
+            setup.model.description, format: setup.format,
             requests: Array(repeating: length..<length + 1, count: batch), outputs: batch)
         return .object(members + [work.member] + traffic.members(parallel))
     }

@@ -1,5 +1,5 @@
+import Planning
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
@@ -77,7 +77,7 @@ struct BenchPrefill: AsyncParsableCommand {
     /// - Parameter passes: each part, for each counted pass.
     private func report(_ passes: [[Part]], _ setup: RankBench.Setup) throws {
         if !output.json { print(heading(setup)) }
-        let operations = FloatingPointOperations(setup.model.configuration)
+        let operations = FloatingPointOperations(setup.model.description)
         var start = 0
         var whole = RankTraffic(ranks: setup.configuration.parallel.world)
         for (index, length) in lengths.enumerated() {
@@ -123,8 +123,8 @@ private struct PrefillFrontier {
 
     var row: String {
         columns(
-            String(tokens), String(newTokens), exchangeCopies(newSeconds), String(format: "%.1f", rate),
-            String(format: "%.1f", gigaflops), exchangeCopies(seconds)) + (traffic.isShared ? traffic.cells : "")
+            String(tokens), String(newTokens), spread(newSeconds), String(format: "%.1f", rate),
+            String(format: "%.1f", gigaflops), spread(seconds)) + (traffic.isShared ? traffic.cells : "")
     }
 
     /// Of all steps up to the last token.
@@ -133,7 +133,7 @@ private struct PrefillFrontier {
         let steps = starts.map { start in
             let end = min(start + setup.chunk, tokens)
             return StepWork(
-                setup.model.configuration, cacheType: setup.configuration.cacheType, requests: [start..<end],
+                setup.model.description, format: setup.format, requests: [start..<end],
                 outputs: end == tokens ? 1 : 0)
         }
         var work = steps[0]
@@ -160,7 +160,7 @@ private struct PrefillFrontier {
 }
 
 /// `1.234 (1.200 – 1.300)`.
-func exchangeCopies(_ values: Measurements) -> String {
+func spread(_ values: Measurements) -> String {
     guard let median = values.median, let least = values.minimum, let most = values.maximum else { return "-" }
     return "\(rounded(median)) (\(rounded(least)) – \(rounded(most)))"
 }

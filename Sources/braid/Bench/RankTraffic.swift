@@ -1,4 +1,4 @@
-package import DeepSeekV32
+import Planning
 package import Inference
 package import Modeling
 package import Parallelism

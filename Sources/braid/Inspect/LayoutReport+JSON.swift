@@ -1,7 +1,7 @@
-import DeepSeekV32
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 package import Tokenization
 
 extension LayoutReport {
@@ -11,16 +11,16 @@ extension LayoutReport {
             "kind": .string("layout"), "model": .string(name), "layout": .string("\(parallel)"),
             "threads_per_rank": .count(threadsPerRank), "degrees": degrees,
             "strategy": .string(parallel.strategy.rawValue), "exchange": .string("\(parallel.exchange)"),
-            "keeps_bits": .bool(isBitwiseEqual),
+            "bitwise_equal": .bool(isBitwiseEqual),
             "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
             "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .count(cacheBytesPerToken),
             "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),
-            "ownership": kvSharding, "ranks": .array(ranks.map(json)),
+            "kv_sharding": kvSharding, "ranks": .array(ranks.map(json)),
             "layers": .array(
-                layerKinds.map { kind in
+                cost.layerKinds.map { kind in
                     .record([
-                        "kind": .string(kind.rawValue), "first": .count(layers(kind)!.lowerBound),
-                        "last": .count(layers(kind)!.upperBound),
+                        "kind": .string(kind.name), "first": .count(kind.layers.first!),
+                        "last": .count(kind.layers.last!),
                         "collectives": .array(cost.transfers(of: kind).map(json)),
                     ])
                 }),
@@ -32,7 +32,7 @@ extension LayoutReport {
         .record([
             "pipeline": .count(parallel.pipeline), "data": .count(parallel.data), "context": .count(parallel.context),
             "tensor": .count(parallel.tensor), "expert": .count(parallel.degree(.expert)),
-            "expert_width": .count(parallel.degree(.expertWidth)), "dense": .count(parallel.denseTensor),
+            "expert_tensor": .count(parallel.degree(.expertTensor)), "dense": .count(parallel.denseTensor),
         ])
     }
 

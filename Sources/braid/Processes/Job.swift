@@ -1,6 +1,5 @@
 import ArgumentParser
 import Checkpoints
-import DeepSeekV32
 import Foundation
 import Inference
 import Modeling

@@ -1,6 +1,7 @@
-package import DeepSeekV32
 import Foundation
 package import Modeling
+import Parallelism
+import Planning
 package import Tensors
 
 /// What `braid tune` found for a processor, kept for whoever runs a model there.
@@ -107,11 +108,14 @@ package struct TuningFile: Codable, Equatable {
 
 extension TuningFile {
     /// What a model is called there: its sizes, whatever its weights are.
-    package static func key(_ model: DeepSeekConfiguration, _ level: Kernels.Level) -> String {
-        let indexer = model.indexer.map { ", indexer \($0.heads) × \($0.width)" } ?? ""
-        return "\(level.rawValue): hidden \(model.hiddenSize), heads \(model.heads) × (\(model.latentWidth) + "
-            + "\(model.ropeWidth)), queries \(model.queryRank), values \(model.valueWidth), experts \(model.experts.width)"
-            + indexer
+    package static func key(_ model: ModelDescription, _ level: Kernels.Level) -> String {
+        var parts = ["hidden \(model.hiddenSize)"]
+        if let attention = model.attention {
+            parts.append("heads \(attention.heads) × (\(attention.latentWidth) + \(attention.ropeWidth))")
+        }
+        parts += ["values \(model.parallelShape.valueWidth)", "experts \(model.parallelShape.expertWidth)"]
+        if let selection = model.selection { parts.append("indexer \(selection.heads) × \(selection.width)") }
+        return "\(level.rawValue): " + parts.joined(separator: ", ")
     }
 }
 
@@ -128,7 +132,7 @@ package struct ChosenTuning {
     ///   - standard: that file.
     /// - Throws: `CommandError` when a file that was asked for cannot be used.
     package init(
-        _ option: String?, _ model: DeepSeekConfiguration, _ level: Kernels.Level,
+        _ option: String?, _ model: ModelDescription, _ level: Kernels.Level,
         standard: String? = TuningFile.standardPath()
     ) throws {
         source = option == "off" ? "off" : "none; braid tune measures it"

@@ -1,4 +1,3 @@
-import DeepSeekV32
 import Modeling
 import Tensors
 
@@ -17,14 +16,14 @@ struct ExpertLayer {
     private let dispatched: Indices
 
     private var hidden: Int { shapes.model.hiddenSize }
-    private var width: Int { shapes.model.experts.width }
+    private var width: Int { shapes.routed.width }
     private var slices: Int { Kernels.slices(of: width) }
 
     /// - Parameter rows: of all ranks together; this one gets its share of their choices.
     init(_ shapes: KernelShapes, rows: Int, _ type: DType, _ bed: KernelBed) {
         (self.shapes, self.type, self.bed, self.rows) = (shapes, type, bed, rows)
         let perRow = max(
-            shapes.model.experts.gate.expertsPerToken * shapes.experts / shapes.model.experts.gate.experts, 1)
+            shapes.routed.gate.expertsPerToken * shapes.experts / shapes.routed.gate.experts, 1)
         let count = rows * perRow
         let visited = min(shapes.experts, count)
         isDispatched = (0..<visited).map { count * $0 / visited..<count * ($0 + 1) / visited }
@@ -39,7 +38,7 @@ struct ExpertLayer {
         }
         self.dispatched = dispatched
         x = bed.activations(rows, shapes.model.hiddenSize)
-        let width = shapes.model.experts.width
+        let width = shapes.routed.width
         (gate, up) = (bed.scratch.rows(count, width), bed.scratch.rows(count, width))
         partial = bed.scratch.rows(Kernels.slices(of: width) * count, shapes.model.hiddenSize)
         sums = bed.scratch.rows(rows, shapes.model.hiddenSize)

@@ -1,8 +1,6 @@
-package import DeepSeekV32
 package import KVCache
 package import Modeling
 import Tensors
-import Tokenization
 
 /// What a step has to compute, and which bytes it has to read at least once, in parts that come one after the other.
 /// Divided by what a processor can do, it is the time no engine can be faster than: the roofline.
@@ -25,46 +23,57 @@ package struct StepWork: Sendable, Equatable {
     ///   - requests: for each request the positions of its rows.
     ///   - outputs: rows that get logits.
     package init(
-        _ configuration: DeepSeekConfiguration, cacheType: CacheType, requests: [Range<Int>], outputs: Int
+        _ model: ModelDescription, format: CacheFormat, requests: [Range<Int>], outputs: Int
     ) {
-        let counts = FloatingPointOperations(configuration)
+        let counts = FloatingPointOperations(model)
         let rows = requests.reduce(0) { $0 + $1.count }
-        func bytes(_ kinds: Set<CacheFormat.LaneKind>) -> Double {
-            let layers = configuration.cacheFormat(cacheType, pageSize: 1).layers
-            return Double(layers.joined().filter { kinds.contains($0.kind) }.reduce(0) { $0 + $1.bytes(forTokens: 1) })
-        }
         var scores = Part(name: "index scores", operations: 0, bytes: 0)
         var attention = Part(name: "attention", operations: 0, bytes: 0)
+        let bytes = Self.keyBytes(model, format)
         for positions in requests where !positions.isEmpty {
             let (first, last) = (positions.lowerBound + 1, positions.upperBound)
-            scores.operations += counts.indexing(first, last) * Double(configuration.layers)
-            attention.operations += counts.attention(first, last) * Double(configuration.layers)
+            scores.operations += counts.indexing(first, last)
+            attention.operations += counts.attention(first, last)
             // Rows of a chunk may select the same keys: no more than all are read.
             var selected = last
-            if let topK = configuration.indexer?.topK {
+            if let topK = model.selection?.topK {
                 selected = min(last, topK * positions.count)
-                if last > topK { scores.bytes += Double(last) * bytes([.indexKey]) }
+                if last > topK { scores.bytes += Double(last) * bytes.index }
             }
-            attention.bytes += Double(selected) * bytes([.latent, .ropeKey])
+            attention.bytes += Double(selected) * bytes.attention
         }
         parts = [
             Part(
                 name: "matrices", operations: counts.matrices(rows: rows, outputs: outputs),
-                bytes: Self.weights(configuration, rows: rows) * Double(configuration.storedType.bytes)),
+                bytes: Self.weights(model, rows: rows) * Double(model.weightType.bytes)),
             scores, attention,
         ]
     }
 
+    /// Bytes of one token's keys in all layers: those that index scores read, and those that attention reads.
+    private static func keyBytes(
+        _ model: ModelDescription, _ format: CacheFormat
+    ) -> (index: Double, attention: Double) {
+        var (index, all) = (0, 0)
+        for (number, layer) in model.layers.enumerated() {
+            all += format.bytesPerToken(layer: number)
+            // The index key is the last lane of a layer that selects.
+            if layer.selection != nil { index += format.layers[number].last!.bytes(forTokens: 1) }
+        }
+        return (Double(index), Double(all - index))
+    }
+
     /// Weights that so many rows use, each expert as likely as the others; of the embedding only a row each.
-    private static func weights(_ configuration: DeepSeekConfiguration, rows: Int) -> Double {
-        let (total, active) = configuration.parameters
-        let gate = configuration.experts.gate
-        let (experts, chosen) = (Double(gate.experts), Double(gate.expertsPerToken))
-        var missed = 1.0
-        for _ in 0..<rows where missed > 1e-9 { missed *= 1 - chosen / experts }
-        let others = experts > chosen ? (experts * (1 - missed) - chosen) / (experts - chosen) : 0
-        let embedding = configuration.vocabularySize * configuration.hiddenSize
-        return Double(active - embedding) + Double(total - active) * others
+    private static func weights(_ model: ModelDescription, rows: Int) -> Double {
+        let (total, active) = model.parameters
+        var others = 0.0
+        if let gate = model.experts?.gate, gate.experts > gate.expertsPerToken {
+            let (experts, chosen) = (Double(gate.experts), Double(gate.expertsPerToken))
+            var missed = 1.0
+            for _ in 0..<rows where missed > 1e-9 { missed *= 1 - chosen / experts }
+            others = (experts * (1 - missed) - chosen) / (experts - chosen)
+        }
+        return Double(active - model.embedding.elements) + Double(total - active) * others
     }
 
     /// Adds the work of another step.
@@ -73,16 +82,5 @@ package struct StepWork: Sendable, Equatable {
             parts[index].operations += other.parts[index].operations
             parts[index].bytes += other.parts[index].bytes
         }
-    }
-
-    /// A member of a line of JSON.
-    var member: JSONMember {
-        JSONMember(
-            "work",
-            .object(
-                parts.map {
-                    JSONMember(
-                        $0.name, .record(["operations": .amount($0.operations), "bytes": .amount($0.bytes.rounded())]))
-                }))
     }
 }

@@ -25,8 +25,10 @@ extension LayoutCost {
         for transfer in transfersOfStages where takesPart(transfer, stage: stage) && transfer.name == "stage" {
             add(transfer, times: 1)
         }
-        for kind in LayerKind.allCases where !layers(kind, ofStage: stage).isEmpty {
-            for transfer in transfers(of: kind) { add(transfer, times: layers(kind, ofStage: stage).count) }
+        let here = parallel.layers(ofStage: stage, total: model.layers.count)
+        for kind in layerKinds {
+            let count = kind.layers.count(where: here.contains)
+            if count > 0 { for transfer in transfers(of: kind) { add(transfer, times: count) } }
         }
         for transfer in transfersOfStages where takesPart(transfer, stage: stage) && transfer.name != "stage" {
             add(transfer, times: 1)
@@ -59,7 +61,7 @@ extension LayoutCost {
         case .edge(let edge): foreign = Double(foreignRows(edge, rank, rows.owned))
         case .dispatch: foreign = dispatched.arriving(at: rank)
         case .expertTensorSums:
-            let blocks = ExpertExchange.blocks(of: model.experts.gate.experts, parallel)
+            let blocks = ExpertExchange.blocks(of: model.parallelShape.experts, parallel)
             foreign = Double((transfer.ranks - 1) * blocks) * dispatched.completed(by: rank)
         case .combine: foreign = dispatched.returning(to: rank)
         case .stageInput: foreign = Double(rows.owned[rank])
@@ -132,10 +134,10 @@ extension LayoutCost {
         let known: DispatchCount?
 
         private var parallel: ParallelConfiguration { cost.parallel }
-        private var widths: Int { parallel.degree(.expertWidth) }
+        private var widths: Int { parallel.degree(.expertTensor) }
 
         private func place(_ rank: Int) -> Int { parallel.place(of: rank, along: .expert) }
-        private func widthPlace(_ rank: Int) -> Int { parallel.place(of: rank, along: .expertWidth) }
+        private func widthPlace(_ rank: Int) -> Int { parallel.place(of: rank, along: .expertTensor) }
 
         private func rows(of source: Int, at place: Int) -> Double {
             if let known { return Double(known(source, place)) }
