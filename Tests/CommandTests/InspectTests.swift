@@ -3,6 +3,7 @@ import DeepSeekV32
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 import Tensors
 import Testing
 import Tokenization
@@ -164,17 +165,17 @@ import braid
     func `gives each rank its part of weights, rows and work`(parallel: ParallelConfiguration, type: String) throws {
         let report = try report(parallel, type: type, chunk: 24)
         #expect(report.weightBytes == report.model.parameters.total)
-        for group in report.model.weightGroups {
+        for group in report.model.weights {
             let readers = report.ranks.reduce(0) { $0 + $1.share.fraction(of: group) }
             let copies =
-                switch group.split {
+                switch group.weights.split {
                 case .whole: parallel.stageRanks
                 case .heads: parallel.data * parallel.context
                 case .dense: parallel.stageRanks / parallel.denseTensor
                 case .expert: parallel.replicatesExperts ? parallel.stageRanks : 1
                 case .vocabulary: 1
                 }
-            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.names)")
+            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.weights.names)")
         }
         #expect(report.ranks.reduce(0) { $0 + $1.rows } == 64 * parallel.data * parallel.pipeline)
         #expect(abs(report.ranks.reduce(0) { $0 + $1.causalWork } - Double(parallel.data * parallel.pipeline)) < 1e-9)

@@ -1,6 +1,7 @@
 import Checkpoints
 import DeepSeekV32
 import Modeling
+import Planning
 import Tensors
 import Testing
 import braid

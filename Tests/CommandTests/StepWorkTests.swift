@@ -2,6 +2,7 @@ import Checkpoints
 import DeepSeekV32
 import KVCache
 import Modeling
+import Planning
 import Testing
 import braid
 

@@ -1,4 +1,4 @@
-import Planning
+package import Planning
 package import Inference
 package import Modeling
 package import Parallelism
