@@ -59,9 +59,9 @@ package final class Team: @unchecked Sendable {
     /// Of one thread.
     private let kernels: Kernels
     /// Of operations that were begun, for helpers to wait for.
-    private let begun: Counter
+    private let begun: EventCounter
     /// Of parts that were done, for the leader to wait for.
-    private let done: Counter
+    private let done: EventCounter
     /// Parts of the present operation that nobody has taken; none where it is not positive.
     private let left = Atomic(0)
     private let isDismissed = Atomic(false)
@@ -91,8 +91,8 @@ package final class Team: @unchecked Sendable {
         precondition(threads > 0 && kernels.team == nil, "a team of \(threads) threads")
         self.kernels = kernels
         self.threads = threads
-        begun = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
-        done = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        begun = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        done = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
 
     /// Operations that were shared so far.
