@@ -75,3 +75,64 @@ import Testing
     }
 }
 
+@Suite(.timeLimit(.minutes(1))) struct `Memory of rows that are sent` {
+    private static func gather(_ group: any ProcessGroup, rows: Int, _ scratch: Scratch) throws {
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let counts = scratch.indices(group.size)
+        counts.fill(Int32(rows))
+        let part = scratch.rows(rows, 1024)
+        part.fill(0)
+        try group.run(.allGather(part: part, counts: counts, whole: scratch.rows(group.size * rows, 1024)))
+    }
+
+    @Test(arguments: World.all)
+    func `is given back when small steps have followed a large one`(world: World) throws {
+        let problems = try world.run(2) { member in
+            let group = member.everybody(0)
+            for _ in 0..<2 { try Self.gather(group, rows: 4096, member.scratch) }
+            let large = group.sendBufferBytes
+            // As in a layer, sizes differ, but none needs what was there.
+            for round in 0..<1000 { try Self.gather(group, rows: 1 + round % 7, member.scratch) }
+            let small = group.sendBufferBytes
+            return large >= 32 << 20 && small <= 4 << 20 ? [] : ["\(large) bytes became \(small)"]
+        }
+        #expect(problems == [])
+    }
+
+    @Test func `stays where it is used`() throws {
+        let problems = try World.inMemory[0].run(2) { member in
+            let group = member.everybody(0)
+            for round in 0..<1000 { try Self.gather(group, rows: round % 200 == 0 ? 1024 : 1, member.scratch) }
+            let bytes = group.sendBufferBytes
+            return bytes >= 4 << 20 ? [] : ["\(bytes) bytes are left"]
+        }
+        #expect(problems == [])
+    }
+
+    @Test func `that there is not is an error that says how much`() throws {
+        let error = #expect(throws: MemoryError.self) { _ = try Scratch(reserving: 1 << 60) }
+        #expect(error?.bytes == 1 << 60)
+        #expect(error?.description.contains("\(1 << 60) bytes") ?? false)
+        #expect(Buffer.problem(reserving: 1 << 60) == error)
+        #expect(Buffer.problem(reserving: 1 << 20) == nil)
+        let found = try onEveryRank(of: 2) { rank -> String in
+            let group = ThreadWorld(threads: 2).group(of: rank, among: [0, 1], purpose: 0)
+            let scratch = Scratch(bytes: 1 << 20)
+            let counts = scratch.indices(2)
+            counts.fill(1 << 30)
+            // Nobody touches these rows: there is no memory for them to go to.
+            let rows = unsafe View(UnsafeMutablePointer(bitPattern: 64)!, rows: 1 << 30, columns: 1 << 27)
+            do {
+                try group.start(.allGather(part: rows, counts: counts, whole: rows))
+                return "started"
+            } catch {
+                return "\(error)"
+            }
+        }
+        for (rank, error) in found.enumerated() {
+            #expect(error.hasPrefix("rank \(rank) failed: no memory for rows to send"), "\(error)")
+            #expect(error.contains("--chunked-prefill-size"))
+        }
+    }
+}
