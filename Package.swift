@@ -91,7 +91,7 @@ let package = Package(
             "RankTests",
             [
                 "Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors",
-                "TestSupport",
+                "TestSupport", "CAllocations",
             ]),
         tests(
             "ServingTests",
