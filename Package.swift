@@ -93,7 +93,7 @@ let package = Package(
             "RankTests",
             [
                 "Verification", "Planning", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
-                "Tensors", "TestSupport",
+                "Tensors", "TestSupport", "CAllocations",
             ]),
         tests(
             "ServingTests",

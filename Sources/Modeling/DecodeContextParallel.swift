@@ -1,4 +1,4 @@
-package import KVCache
+import KVCache
 package import Parallelism
 package import Tensors
 
@@ -8,7 +8,7 @@ package import Tensors
 /// The bits are those of one rank that looks at all keys: top-k is exact, and where whole classes of positions belong to
 /// one rank (`KVSharding.classes`) partial attention is merged in the tree in which it is always merged.
 package enum DecodeContextParallel {
-    /// Columns of what a rank says of a row's best keys: their count, then room for scores and positions.
+    /// Columns of what a rank says of a row's best keys: their count as an integer's bits, then room for scores and positions, also as bits.
     package static func candidateColumns(_ topK: Int) -> Int { 1 + 2 * topK }
 
     /// Columns of what a rank contributes to a row's attention: for each class of positions it has, values and log-sum-exp.
@@ -34,18 +34,16 @@ package enum DecodeContextParallel {
         defer { seat.scratch.reset(to: mark) }
         let queries = try gather(index, dcpRows, step, seat)
         let candidates = candidates(queries, dcpRows.own, layer: layer, step, seat)
-        let own = step.own.dcpRowIndices
-        let ranks = seat.degree(.kvSharding)
+        let own = dcpRows.ownRows
         let pending = try seat.startExchange(
-            "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts, most: ranks * own.count)
+            "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts,
+            expecting: seat.counts(own.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        var place = 0
-        for row in own {
-            defer { place += 1 }
+        for place in 0..<own.count {
+            let row = Int(own[place])
             if step.own.positions[row] < index.topK { continue }
-            let lists = (0..<ranks).map {
-                Candidates(received.rows($0 * own.count + place..<$0 * own.count + place + 1))
-            }
+            let lists = try CandidateLists(
+                received, row: place, of: own.count, position: Int(step.own.positions[row]), topK: index.topK, seat)
             let selected = best[row * index.topK..<(row + 1) * index.topK]
             choose(lists, topK: index.topK, seat, into: selected)
             step.recorder?.record(
@@ -58,9 +56,10 @@ package enum DecodeContextParallel {
         _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> IndexQuery {
         let (width, heads) = (index.queries.columns, index.weights.columns)
-        let own = step.own.dcpRowIndices
+        let own = dcpRows.ownRows
         let packed = seat.scratch.rows(own.count, width + heads)
-        for (place, row) in own.enumerated() {
+        for place in 0..<own.count {
+            let row = Int(own[place])
             let packedRow = packed.rows(place..<place + 1)
             packedRow.columns(0..<width).copy(index.queries.rows(row..<row + 1))
             packedRow.columns(width..<width + heads).copy(index.weights.rows(row..<row + 1))
@@ -113,7 +112,7 @@ package enum DecodeContextParallel {
         for (at, row) in tile.enumerated() {
             let (count, packedRow) = (Int(selection.counts[at]), candidates.rows(row..<row + 1))
             let best = selection.rows(at..<at + 1).positions
-            packedRow[0, 0] = Float(count)
+            packedRow.columns(0..<1).integers[0] = Int32(count)
             let positions = packedRow.columns(1 + topK..<1 + 2 * topK).integers
             for place in 0..<count {
                 packedRow[0, 1 + place] = scores[at, Int(best[place])]
@@ -123,16 +122,74 @@ package enum DecodeContextParallel {
     }
 
     /// The best of several ranks' candidates for one row; ties to the smaller position, so they are put in its order.
-    private static func choose(_ lists: [Candidates], topK: Int, _ seat: Seat, into selected: Indices) {
+    private static func choose(_ lists: CandidateLists, topK: Int, _ seat: Seat, into selected: Indices) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let all = Candidates(merging: lists[...], seat.scratch)
+        let all = lists.merged(0..<seat.degree(.kvSharding), seat.scratch)
         let visible = seat.scratch.indices(1)
         visible[0] = Int32(all.count)
         let selection = Selection(positions: seat.scratch.indices(topK), stride: topK, counts: seat.scratch.indices(1))
         seat.kernels.topK(all.scores, visible: visible, into: selection, seat.scratch)
         precondition(selection.counts[0] == topK, "a row that selects sees more keys than it may select")
         for place in 0..<topK { selected[place] = all.positions[Int(selection.positions[place])] }
+    }
+
+    /// What each rank sent of its best keys for one row, checked.
+    private struct CandidateLists {
+        /// `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
+        private let received: View
+        private let row: Int
+        private let rows: Int
+        private let topK: Int
+
+        /// - Parameters:
+        ///   - row: which of the rows of a rank.
+        ///   - position: of the row.
+        /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
+        init(
+            _ received: View, row: Int, of rows: Int, position: Int, topK: Int, _ seat: Seat
+        ) throws(GroupFailure) {
+            (self.received, self.row, self.rows, self.topK) = (received, row, rows, topK)
+            let kvSharding = seat.configuration.kvSharding
+            for rank in 0..<kvSharding.ranks {
+                let sent = count(of: rank)
+                let expected = min(topK, kvSharding.count(of: position + 1, for: rank))
+                guard sent == expected else {
+                    throw seat.failure(
+                        of: rank, along: .kvSharding,
+                        "it sent \(sent) candidates of a row at position \(position), where it has \(expected)")
+                }
+                let areRight = list(of: rank).positions.areAscendingPositions(
+                    upTo: position, ownedBy: kvSharding.positions(of: rank))
+                guard areRight else {
+                    throw seat.failure(
+                        of: rank, along: .kvSharding,
+                        "it sent candidates of a row at position \(position) that are not ascending positions of "
+                            + "0...\(position) that it owns")
+                }
+            }
+        }
+
+        private func packedRow(of rank: Int) -> View {
+            received.rows(rank * rows + row..<rank * rows + row + 1)
+        }
+
+        private func count(of rank: Int) -> Int { Int(packedRow(of: rank).columns(0..<1).integers[0]) }
+
+        private func list(of rank: Int) -> Candidates {
+            let (packedRow, count) = (packedRow(of: rank), count(of: rank))
+            return Candidates(
+                scores: packedRow.columns(1..<1 + count),
+                positions: packedRow.columns(1 + topK..<1 + topK + count).integers)
+        }
+
+        /// The candidates of some ranks, ascending by position.
+        func merged(_ ranks: Range<Int>, _ scratch: Scratch) -> Candidates {
+            if ranks.count == 1 { return list(of: ranks.lowerBound) }
+            let half = ranks.lowerBound + ranks.count / 2
+            return Candidates(
+                merging: merged(ranks.lowerBound..<half, scratch), merged(half..<ranks.upperBound, scratch), scratch)
+        }
     }
 
     /// Some of a row's keys, ascending by position.
@@ -142,22 +199,12 @@ package enum DecodeContextParallel {
         let positions: Indices
         var count: Int { scores.columns }
 
-        /// Those in a parcel of `candidates`.
-        init(_ packedRow: View) {
-            let (count, topK) = (Int(packedRow[0, 0]), packedRow.columns / 2)
-            scores = packedRow.columns(1..<1 + count)
-            positions = packedRow.columns(1 + topK..<1 + topK + count).integers
+        init(scores: View, positions: Indices) {
+            self.scores = scores
+            self.positions = positions
         }
 
-        init(merging lists: ArraySlice<Candidates>, _ scratch: Scratch) {
-            if lists.count == 1 {
-                self = lists.first!
-                return
-            }
-            let half = lists.startIndex + lists.count / 2
-            let (left, right) = (
-                Candidates(merging: lists[..<half], scratch), Candidates(merging: lists[half...], scratch)
-            )
+        init(merging left: Candidates, _ right: Candidates, _ scratch: Scratch) {
             scores = scratch.rows(1, left.count + right.count)
             positions = scratch.indices(left.count + right.count)
             var (first, second) = (0, 0)
@@ -187,11 +234,12 @@ package enum DecodeContextParallel {
     ) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let rows = step.attended.dcpRowIndices
+        let rows = dcpRows.attendedRows
         // The same on all of these ranks, also on one whose own rows do not select.
         let topK = most.map { dcpRows.attended.maxPosition < $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
-        for (place, row) in rows.enumerated() {
+        for place in 0..<rows.count {
+            let row = Int(rows[place])
             let packedRow = packed.rows(place..<place + 1)
             packedRow.columns(0..<query.columns).copy(query.rows(row..<row + 1))
             if topK > 0, let selection {
@@ -200,14 +248,22 @@ package enum DecodeContextParallel {
             }
         }
         let all = try seat.gather("queries", along: .kvSharding, packed, counts: dcpRows.attendedCounts)
+        if topK > 0 {
+            try seat.check(
+                selected: all.columns(query.columns..<all.columns), of: dcpRows.attended, topK: topK, along: .kvSharding
+            ) { Int(dcpRows.attendedCounts[$0]) }
+        }
         let partials = partials(
             all, heads: heads, scale: scale, topK: topK, dcpRows.attended, layer: layer, step, seat)
         let pending = try seat.startExchange(
             "partial attention", along: .kvSharding, partials, counts: dcpRows.attendedCounts,
-            most: seat.degree(.kvSharding) * rows.count)
+            expecting: seat.counts(rows.count, along: .kvSharding))
         let received = try seat.finish(pending)
         let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
-        for (place, row) in rows.enumerated() { out.rows(row..<row + 1).copy(merged.rows(place..<place + 1)) }
+        for place in 0..<rows.count {
+            let row = Int(rows[place])
+            out.rows(row..<row + 1).copy(merged.rows(place..<place + 1))
+        }
     }
 
     /// Of each row what the keys owned here contribute, class by class: `[rows, classes here · (heads · latent + heads)]`.
@@ -330,9 +386,4 @@ package enum DecodeContextParallel {
             return (values, logSumExp)
         }
     }
-}
-
-extension Step.Rows {
-    /// The rows whose queries go to the keys.
-    fileprivate var dcpRowIndices: [Int] { requests.filter(\.usesDCP).flatMap(\.rows) }
 }

@@ -90,8 +90,10 @@ package struct ExpertExchange {
                     next += 1
                 }
             }
-            let most = (0..<counts.count).reduce(0) { $0 + seat.ownRows(of: $1) }
-            let pending = try seat.startExchange("dispatch", along: .stage, packed, counts: counts, most: most)
+            let most = seat.scratch.indices(counts.count)
+            for rank in 0..<counts.count { most[rank] = Int32(seat.ownRows(of: rank)) }
+            let pending = try seat.startExchange(
+                "dispatch", along: .stage, packed, counts: counts, expecting: most, expectsAll: false)
             return PendingDispatch(pending: pending, own: own, counts: counts)
         }
     }
@@ -100,7 +102,7 @@ package struct ExpertExchange {
     package func receive(_ pendingDispatch: PendingDispatch) throws(GroupFailure) -> DispatchedRows {
         guard let pending = pendingDispatch.pending else { return pendingDispatch.own }
         let packed = try seat.finish(pending)
-        return unpack(packed, hidden: pendingDispatch.own.rows.columns, sources: pending.counts)
+        return try unpack(packed, hidden: pendingDispatch.own.rows.columns, sources: pending.counts)
     }
 
     private var widths: Int { seat.degree(.expertTensor) }
@@ -124,12 +126,25 @@ package struct ExpertExchange {
         }
     }
 
-    private func unpack(_ packed: View, hidden: Int, sources: Indices) -> DispatchedRows {
+    /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
+    private func unpack(_ packed: View, hidden: Int, sources: Indices) throws(GroupFailure) -> DispatchedRows {
         let chosen = seat.scratch.indices(packed.rows * perRow)
         let weights = seat.scratch.rows(packed.rows, perRow)
+        var (source, sourceEnd) = (0, sources.count == 0 ? 0 : Int(sources[0]))
         for row in 0..<packed.rows {
+            while row >= sourceEnd {
+                source += 1
+                sourceEnd += Int(sources[source])
+            }
             for choice in 0..<perRow {
-                chosen[row * perRow + choice] = Int32(packed[row, hidden + choice])
+                guard let expert = Int32(exactly: packed[row, hidden + choice]), (0..<Int32(experts)).contains(expert),
+                    choice == 0 || expert > chosen[row * perRow + choice - 1]
+                else {
+                    throw seat.failure(
+                        of: source, along: .stage,
+                        "it sent a row whose experts are not \(perRow) ascending numbers of 0..<\(experts)")
+                }
+                chosen[row * perRow + choice] = expert
                 weights[row, choice] = packed[row, hidden + perRow + choice]
             }
         }
@@ -147,8 +162,13 @@ package struct ExpertExchange {
     {
         guard let sources = dispatched.sources else { return sums }
         let (home, counts) = try complete(sums, sources)
-        let most = seat.degree(.expert) * pendingDispatch.own.rows.rows
-        let pending = try seat.startExchange("combine", along: .stage, home, counts: counts, most: most)
+        // Each rank that got rows sends a sum for each; ranks that share widths send those of their part of the rows.
+        let expected = seat.scratch.indices(seat.degree(.stage))
+        for rank in 0..<expected.count {
+            let sent = Int(pendingDispatch.counts[rank / widths * widths])
+            expected[rank] = Int32(seat.part(of: sent, along: .expertWidth, at: rank % widths).count)
+        }
+        let pending = try seat.startExchange("combine", along: .stage, home, counts: counts, expecting: expected)
         return add(try seat.finish(pending), pendingDispatch)
     }
 
@@ -177,7 +197,8 @@ package struct ExpertExchange {
         }
         let rows = Int(counts[seat.place(along: .expertTensor)])
         let pending = try seat.startExchange(
-            "expert widths", along: .expertTensor, parts, counts: counts, most: widths * rows)
+            "expert tensor", along: .expertTensor, parts, counts: counts,
+            expecting: seat.counts(rows, along: .expertTensor))
         let addends = try seat.finish(pending)
         let whole = seat.scratch.rows(rows, sums.columns)
         seat.add(addends, widths, into: whole)

@@ -86,7 +86,8 @@ package final class DamagedCache: Model {
             own: step.own, tokens: step.tokens, slots: step.slots, attended: step.attended,
             dcpRows: Step.DCPRows(
                 own: dcpRows.own, attended: Step.Rows(positions: positions, requests: rows.requests),
-                ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts),
+                ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts, ownRows: dcpRows.ownRows,
+                attendedRows: dcpRows.attendedRows),
             outputs: step.outputs, cache: step.cache, gatheredKeys: step.gatheredKeys, recorder: step.recorder)
     }
 }

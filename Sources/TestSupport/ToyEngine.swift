@@ -22,6 +22,8 @@ package final class ToyEngine: EngineClient {
         var cachedTokens = 0
         var failure: String?
         var nextID: UInt64 = 1
+        var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
+        var isStopped = false
     }
 
     /// - Parameter answer: the tokens of an answer, given the request.
@@ -119,6 +121,21 @@ package final class ToyEngine: EngineClient {
         }
     }
 
+    package func stop(_ reason: String) {
+        let streams = state.withLock { state in
+            state.status.isDraining = true
+            state.isStopped = true
+            state.aborted.formUnion(state.running)
+            state.running = []
+            defer { state.streams = [:] }
+            return state.streams.values.map { $0 }
+        }
+        for stream in streams {
+            stream.yield(.failed(reason))
+            stream.finish()
+        }
+    }
+
     package func drain() async {
         state.withLock { $0.status.isDraining = true }
         while runningCount > 0 {
@@ -132,6 +149,7 @@ package final class ToyEngine: EngineClient {
         }
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+        state.withLock { $0.streams[id] = continuation }
         let task = Task { await self.produce(id: id, request: request, into: continuation) }
         continuation.onTermination = { reason in
             guard case .cancelled = reason else { return }
@@ -198,10 +216,10 @@ package final class ToyEngine: EngineClient {
     /// Waits while the test holds the engine.
     /// - Returns: false when the request was aborted meanwhile.
     private func isReleased() async -> Bool {
-        while isHolding {
+        while isHolding && !state.withLock({ $0.isStopped }) {
             do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }
         }
-        return !Task.isCancelled
+        return !Task.isCancelled && !state.withLock { $0.isStopped }
     }
 
     private func prompt(_ request: GenerationRequest, from start: Int) -> [TokenLogProbs] {
@@ -217,6 +235,7 @@ package final class ToyEngine: EngineClient {
     ) {
         state.withLock { state in
             if state.running.remove(id) != nil { state.finished.insert(id) }
+            state.streams[id] = nil
         }
         continuation.yield(event)
         continuation.finish()

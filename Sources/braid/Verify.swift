@@ -34,7 +34,9 @@ struct Verify: AsyncParsableCommand {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    @Option(help: "Ranks of a layout, those of all stages together, at most.")
+    @Option(
+        help: "Ranks of a layout, those of all stages together, at most.",
+        transform: Parsing.count(1...Parsing.maxRanks))
     var maxRanks = 8
 
     @Option(
@@ -44,13 +46,16 @@ struct Verify: AsyncParsableCommand {
 
     @Option(
         name: [.customLong("layouts"), .customLong("cases")],
-        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.")
+        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var cases = 500
 
     @Option(help: "Of the prompts, the draws and the choice of cases.")
     var seed: UInt64 = 1
 
-    @Option(help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.")
+    @Option(
+        help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var longestPrompt: Int?
 
     @Option(
@@ -85,7 +90,9 @@ struct Verify: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let job = try Job.join(processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30))
+        let job = try Job.join(
+            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30),
+            agreed: [.init("--load-format", "\(loadFormat)")])
         try await job.run({ try load().1 }, lead: { try verify(job) })
     }
 

@@ -5,11 +5,18 @@ package protocol EngineClient: Sendable {
     var limits: EngineLimits { get }
     /// Takes a request or says at once why not. Dropping the stream aborts the request.
     func submit(_ request: GenerationRequest) throws(EngineError) -> Generation
+    /// What is known after the last step; costs no more than a copy and waits for nobody.
     func status() -> EngineStatus
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
+    /// Ends the engine; requests still running fail with this reason.
+    func stop(_ reason: String)
     /// Forgets all cached pages that no request uses. Returns how many that were.
     func flushCache() -> Int
+}
+
+extension EngineClient {
+    package func stop() { stop("the engine was stopped") }
 }
 
 /// A request on its way: its number and what happens to it.

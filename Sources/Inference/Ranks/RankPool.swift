@@ -9,7 +9,7 @@ import Synchronization
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
-    let world: any RankWorld
+    package let world: any RankWorld
     /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
     /// Set where processes divide the keys among them.
@@ -19,6 +19,8 @@ package final class RankPool: Sendable {
     let elsewhere: RemoteRanks?
     /// A rank that makes no progress for so many nanoseconds is given up.
     let patience: UInt64
+    /// Nanoseconds between two looks of the watchdog.
+    let watchInterval: UInt64
     private let trace: TraceWriter?
     let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
@@ -28,8 +30,9 @@ package final class RankPool: Sendable {
         /// Steps on their way, in the order in which they were given.
         var pending: [Pending] = []
         var ledger: RankStatistics
-        /// When the watchdog looked last, in the meter's nanoseconds.
+        /// When the watchdog looked at the ranks last, in the meter's nanoseconds.
         var lastWatch: UInt64 = 0
+        var clock: WatchClock
     }
 
     struct Pending {
@@ -70,7 +73,8 @@ package final class RankPool: Sendable {
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
         self.trace = trace
-        state = Mutex(State(ledger: RankStatistics(parallel)))
+        watchInterval = min(1_000_000_000, patience / 4)
+        state = Mutex(State(ledger: RankStatistics(parallel), clock: WatchClock(interval: watchInterval)))
         world.alarm.observe { progress.signal() }
         elsewhere?.start { [weak self] in self?.deposit($0) }
         here.start(model, cache, settings, in: world) { [self] in deposit($0) }
@@ -82,7 +86,7 @@ package final class RankPool: Sendable {
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
-        elsewhere?.put(plan)
+        elsewhere?.put(assignment)
         here.put(assignment)
     }
 

@@ -127,9 +127,20 @@ final class RankWorker {
         let (ownCounts, attendedCounts) = (seat.scratch.indices(members.count), seat.scratch.indices(members.count))
         ownCounts.copy(own.map { Int32($0.count) })
         attendedCounts.copy(attended.map { Int32($0.count) })
+        let first = seat.stageRank - seat.place(along: .tensor)
         return Step.DCPRows(
             own: rows(own.flatMap { $0 }, assignment, maps), attended: rows(attended.flatMap { $0 }, assignment, maps),
-            ownCounts: ownCounts, attendedCounts: attendedCounts)
+            ownCounts: ownCounts, attendedCounts: attendedCounts,
+            ownRows: dcpIndices(of: assignment.rows[seat.stageRank..<seat.stageRank + 1], assignment),
+            attendedRows: dcpIndices(of: assignment.rows[first..<first + seat.degree(.tensor)], assignment))
+    }
+
+    /// Which of some ranks' rows, counted one rank after the other, let their queries go to the keys.
+    private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
+        let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
+        let indices = seat.scratch.indices(found.count)
+        indices.copy(found.map { Int32($0.offset) })
+        return indices
     }
 
     private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
@@ -217,7 +228,19 @@ final class RankWorker {
         part.copy(own)
         let all = try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers
         var shared = chosen
-        for (place, row) in turns.joined().enumerated() { shared[row] = all[place] < 0 ? nil : all[place] }
+        var place = 0
+        for (rank, rows) in turns.enumerated() {
+            for row in rows {
+                // The next-token block reads this token's embedding.
+                guard (-1..<Int32(model.vocabularySize)).contains(all[place]) else {
+                    throw seat.failure(
+                        of: rank, along: .stage,
+                        "it sampled token \(all[place]) of a vocabulary of \(model.vocabularySize)")
+                }
+                shared[row] = all[place] < 0 ? nil : all[place]
+                place += 1
+            }
+        }
         return shared
     }
 
@@ -245,7 +268,7 @@ final class RankWorker {
         let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
         model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
         let pending = try seat.startExchange(
-            "logits", along: .stage, parts, counts: counts, most: ranks * whole.rows)
+            "logits", along: .stage, parts, counts: counts, expecting: seat.counts(whole.rows, along: .stage))
         let received = try seat.finish(pending)
         for rank in 0..<ranks {
             let part = seat.part(of: vocabulary, along: .stage, at: rank)

@@ -32,17 +32,17 @@ struct BenchDecode: AsyncParsableCommand {
         help: "Values of --dcp-size to compare, separated by commas, such as 1,2,4,8.", transform: ascendingCounts)
     var dcpSizes: [Int] = []
 
-    @Option(help: "Steps measured at each point.")
+    @Option(help: "Steps measured at each point.", transform: Parsing.count(1...Parsing.maxCount))
     var steps = 32
 
-    @Option(help: "Steps at each point that are not counted.")
+    @Option(help: "Steps at each point that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 2
 
     @Option(
         help: """
             Prompt tokens that are really computed, a multiple of the page size; longer contexts get copies of their \
             keys, which cost no time and are read in the same way. Default: all.
-            """)
+            """, transform: Parsing.count(1...Parsing.maxTokens))
     var computedTokens: Int?
 
     func validate() throws {

@@ -24,10 +24,12 @@ struct BenchPrefill: AsyncParsableCommand {
     @Option(help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts)
     var lengths = [1024, 2048, 4096, 8192]
 
-    @Option(name: [.customLong("repeat")], help: "How often everything is measured.")
+    @Option(
+        name: [.customLong("repeat")], help: "How often everything is measured.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 3
 
-    @Option(help: "Whole passes that are not counted.")
+    @Option(help: "Whole passes that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 1
 
     func validate() throws {

@@ -26,13 +26,16 @@ struct Inspect: ParsableCommand {
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
-    @Option(help: "Tokens of the example prompt, one for each data group.")
+    @Option(
+        help: "Tokens of the example prompt, one for each data group.", transform: Parsing.count(1...Parsing.maxTokens))
     var tokens = 4096
 
-    @Option(parsing: .unconditional, help: "Its tokens computed in one step; default: all.")
+    @Option(
+        parsing: .unconditional, help: "Its tokens computed in one step; default: all.",
+        transform: Parsing.count(-1...Parsing.maxTokens))
     var chunkedPrefillSize: Int?
 
-    @Option(help: "Memory of the process in GiB; default: this machine's.")
+    @Option(help: "Memory of the process in GiB; default: this machine's.", transform: Parsing.number(0...1e9))
     var memory: Double?
 
     @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3.")

@@ -17,7 +17,9 @@ struct Tune: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Option(name: .customLong("repeat"), help: "Measurements of each way; medians count.")
+    @Option(
+        name: .customLong("repeat"), help: "Measurements of each way; medians count.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 9
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")

@@ -21,13 +21,17 @@ struct BenchKernels: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Option(name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.")
+    @Option(
+        name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.",
+        transform: Parsing.count(1...Parsing.maxRanks))
     var ranks = 1
 
     @Option(help: "Measure only operations whose name begins so, for example matmul.")
     var only = ""
 
-    @Option(name: .customLong("repeat"), help: "Measurements of each operation; medians are shown.")
+    @Option(
+        name: .customLong("repeat"), help: "Measurements of each operation; medians are shown.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 9
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")

@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 
 /// A number that only grows, and threads that wait for it to reach a value: first spinning, then asleep.
-package final class Counter: Sendable {
+package final class EventCounter: Sendable {
     private let number = Atomic(0)
     private let sleepers = Atomic(0)
     private let bell = NSCondition()
