@@ -50,11 +50,6 @@ struct ExpertExchange {
     /// that share its experts' width have added theirs.
     var blocks: Int { Self.blocks(of: experts, seat.configuration) }
 
-    /// The groups that a block sums.
-    func groups(of block: Int) -> Range<Int> {
-        sharesWidths ? groups.lowerBound + block..<groups.lowerBound + block + 1 : groups
-    }
-
     static func blocks(of experts: Int, _ configuration: ParallelConfiguration) -> Int {
         if configuration.expertTensor == 1 { return 1 }
         let groups = Kernels.slices(of: experts)
@@ -192,13 +187,12 @@ struct ExpertExchange {
     private func add(_ partials: View, _ leaving: Leaving) -> View {
         let (own, places) = (leaving.own, seat.degree(.expert))
         let (rows, out) = (own.rows.rows, seat.scratch.rows(own.rows.rows, own.rows.columns))
-        let (numbers, slots) = (seat.scratch.indices(rows * places), seat.scratch.indices(rows * places))
+        let slots = seat.scratch.indices(rows * places)
         var first = 0
         for place in 0..<places {
             let visits = Int(leaving.counts[place * widths])
             var visit = 0
             for row in 0..<rows {
-                numbers[row * places + place] = Int32(place)
                 guard self.visits(own, row, expertPlace: place) else {
                     slots[row * places + place] = -1
                     continue
@@ -210,13 +204,7 @@ struct ExpertExchange {
             precondition(visit == visits, "\(visit) rows visited, \(visits) were sent")
             first += visits
         }
-        seat.kernels.combineExperts(
-            partials, slots: partials.rows, slices: 1, chosen: numbers, slot: slots, expertsPerGroup: 1,
-            groups: 0..<places.nextPowerOfTwo, into: out)
+        seat.kernels.combineExperts(partials, slots: slots, into: out)
         return out
     }
-}
-
-extension Int {
-    fileprivate var nextPowerOfTwo: Int { self <= 1 ? 1 : 1 << (Int.bitWidth - (self - 1).leadingZeroBitCount) }
 }

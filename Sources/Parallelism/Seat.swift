@@ -12,6 +12,7 @@ package final class Seat {
     package let kernels: Kernels
     package let scratch: Scratch
     package let meter = Meter()
+    private let kernelCounter = KernelCounter()
     private let pulse: Pulse
     package var work = Work()
     private let stage: Int
@@ -51,7 +52,7 @@ package final class Seat {
         self.configuration = configuration
         self.pulse = pulse
         self.rank = rank
-        self.kernels = kernels
+        self.kernels = kernels.counted(by: kernelCounter)
         scratch = Scratch()
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
@@ -73,6 +74,9 @@ package final class Seat {
         }
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
     }
+
+    /// Kernel calls of this rank so far.
+    package var kernelCalls: Int { kernelCounter.calls }
 
     /// Says how many rows each rank of the stage owns in the step that begins.
     package func begin(rows: [Int]) {

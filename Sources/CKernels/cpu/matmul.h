@@ -4,6 +4,7 @@
 
 #include "../include/matmul.h"
 #include "chains.h"
+#include "elementwise.h"
 
 #define BRAID_AHEAD 512  // bytes of each weight row that are fetched ahead where there is no panel
 
@@ -283,6 +284,47 @@ static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
     if (p->transposed || p->m > few_rows_at_most(p)) matmul_panels(p);
     else matmul_few(p);
+}
+
+static void batched_matmul(const braid_batched_matmul *p) {
+    for (int64_t b = 0; b < p->count; b++) {
+        braid_matmul product = p->product;
+        product.w = weight_part(product.w, b * p->w_step, 0);
+        product.x += b * p->x_step;
+        product.out += b * p->out_step;
+        matmul(&product);
+    }
+}
+
+/// The subtree of `slices` K-slices of one block of outputs; `spare` has room for the levels below.
+static void slice_tree(const braid_matmul *p, int64_t slices, float *spare) {
+    if (slices == 1) {
+        matmul(p);
+        return;
+    }
+    braid_matmul left = *p, right = *p;
+    left.k = right.k = p->k / 2;
+    right.w = weight_part(p->w, 0, right.k);
+    right.x += right.k;
+    right.out = spare;
+    right.out_stride = p->n;
+    slice_tree(&left, slices / 2, spare + p->m * p->n);
+    slice_tree(&right, slices / 2, spare + p->m * p->n);
+    const braid_add sum = {
+        .m = p->m, .n = p->n, .a = left.out, .a_stride = left.out_stride, .b = right.out, .b_stride = right.out_stride,
+        .out = p->out, .out_stride = p->out_stride};
+    add(&sum);
+}
+
+static void sliced_matmul(const braid_sliced_matmul *p) {
+    const int64_t columns = braid_sliced_columns(p->product.m);
+    for (int64_t n = 0; n < p->product.n; n += columns) {
+        braid_matmul block = p->product;
+        block.w = weight_part(block.w, n, 0);
+        block.n = at_most(columns, block.n - n);
+        block.out += n;
+        slice_tree(&block, p->slices, p->partial);
+    }
 }
 
 static void embedding(const braid_embedding *p) {

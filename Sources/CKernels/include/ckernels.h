@@ -26,10 +26,13 @@ typedef struct {
     const char *name;
     void (*embedding)(const braid_embedding *);
     void (*matmul)(const braid_matmul *);
+    void (*batched_matmul)(const braid_batched_matmul *);
+    void (*sliced_matmul)(const braid_sliced_matmul *);
     void (*rms_norm)(const braid_norm *);
     void (*layer_norm)(const braid_norm *);
     void (*rope)(const braid_rope *);
     void (*add)(const braid_add *);
+    void (*copy_rows)(const braid_copy_rows *);
     void (*swiglu)(const braid_swiglu *);
     void (*softmax)(const braid_softmax *);
     void (*log_softmax)(const braid_softmax *);
@@ -38,6 +41,9 @@ typedef struct {
     void (*attention)(const braid_attention *);
     void (*merge_attention)(const braid_merge *);
     void (*gate)(const braid_gate *);
+    void (*group_by_expert)(const braid_group_by_expert *);
+    void (*expert_hidden)(const braid_expert_hidden *);
+    void (*expert_sums)(const braid_expert_sums *);
     void (*combine_experts)(const braid_combine *);
     void (*store_rows)(const braid_store_rows *);
     void (*hadamard)(const braid_hadamard *);

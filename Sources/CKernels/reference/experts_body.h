@@ -1,4 +1,5 @@
-// The router of a mixture of experts. It is the same code on every level: one row is a few hundred numbers.
+// The router of a mixture of experts, and which rows go to which expert. It is the same code on every level: one row is a
+// few hundred numbers.
 #pragma once
 
 #include "../include/experts.h"
@@ -75,5 +76,27 @@ static inline void gate_row(const braid_gate *p, const float *logits, int32_t *c
 static inline void gate_rows(const braid_gate *p) {
     for (int64_t r = 0; r < p->m; r++) {
         gate_row(p, p->logits + r * p->logits_stride, p->chosen + r * p->k, p->weights + r * p->k);
+    }
+}
+
+static inline void group_by_expert_rows(const braid_group_by_expert *p) {
+    int32_t next[BRAID_MAX_EXPERTS];
+    for (int64_t e = 0; e <= p->experts; e++) p->start[e] = 0;
+    for (int64_t pair = 0; pair < p->m * p->k; pair++) {
+        int64_t e = p->chosen[pair] - p->first;
+        if (e >= 0 && e < p->experts) p->start[e + 1]++;
+    }
+    for (int64_t e = 0; e < p->experts; e++) {
+        next[e] = p->start[e];
+        p->start[e + 1] += p->start[e];
+    }
+    for (int64_t pair = 0; pair < p->m * p->k; pair++) {
+        int64_t e = p->chosen[pair] - p->first;
+        p->slots[pair] = -1;
+        if (e < 0 || e >= p->experts) continue;
+        int32_t slot = next[e]++;
+        p->rows[slot] = (int32_t)(pair / p->k);
+        p->slot_weights[slot] = p->weights[pair];
+        p->slots[pair] = slot;
     }
 }
