@@ -33,6 +33,15 @@ static void copy_rows(const braid_copy_rows *p) {
     }
 }
 
+static void scale(const braid_scale *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        float *x = p->x + r * p->x_stride;
+        int64_t j = 0;
+        for (; j + 16 <= p->n; j += 16) store16(x + j, load16(x + j) * splat(p->factor));
+        store_some(x + j, load_some(x + j, p->n - j) * splat(p->factor), p->n - j);
+    }
+}
+
 BRAID_INLINE f16 gated(f16 gate, f16 up) { return gate / (splat(1) + exp16(-gate)) * up; }
 
 BRAID_INLINE void swiglu_row(const float *gate, const float *up, float *out, int64_t n, bool weighted, float weight) {

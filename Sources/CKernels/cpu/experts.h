@@ -8,6 +8,7 @@
 
 static void gate(const braid_gate *p) { gate_rows(p); }
 static void group_by_expert(const braid_group_by_expert *p) { group_by_expert_rows(p); }
+static void dispatch(const braid_dispatch *p) { dispatch_rows(p); }
 
 static void expert_hidden(const braid_expert_hidden *p) {
     float *upper = p->scratch + BRAID_MATMUL_SCRATCH;

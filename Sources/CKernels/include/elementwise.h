@@ -26,6 +26,14 @@ typedef struct {
     const int32_t *out_rows;
 } braid_copy_rows;
 
+/// In place: `x = x * factor`.
+typedef struct {
+    int64_t m, n;
+    float factor;
+    float *x;
+    int64_t x_stride;
+} braid_scale;
+
 /// `out = (silu(gate) * up) * row_weight`, silu(x) = x / (1 + exp(-x)); without weights the last factor is left out.
 /// exp is the kernels' own (reference/math.h): the same bits on every level. `out` may be `gate` or `up`.
 typedef struct {

@@ -39,6 +39,17 @@ typedef struct {
     int32_t *slots;         // [m, k]: the slot of each choice, -1 where the expert is not in the range
 } braid_group_by_expert;
 
+/// Which rows go to the ranks that have their experts: place p has experts `bounds[p] ..< bounds[p + 1]`, and each of its
+/// `copies` ranks gets every row that chose one of those. Numbers of experts that nobody has go nowhere.
+typedef struct {
+    int64_t m, k, places, copies;
+    const int32_t *chosen;  // [m, k]
+    const int32_t *bounds;  // [places + 1], ascending
+    int32_t *counts;        // [places]: rows that go to each rank of a place
+    int32_t *rows;          // [places * copies * m]: rank by rank the rows that go there, in order; what is behind is left
+    int32_t *slots;         // [m, places]: a row's number among all that go to some place, place by place; -1: not there
+} braid_dispatch;
+
 /// One expert's matrices.
 typedef struct {
     braid_weight gate, up;  // [width, hidden]

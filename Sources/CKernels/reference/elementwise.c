@@ -23,6 +23,11 @@ void reference_copy_rows(const braid_copy_rows *p) {
     }
 }
 
+void reference_scale(const braid_scale *p) {
+    for (int64_t r = 0; r < p->m; r++)
+        for (int64_t j = 0; j < p->n; j++) p->x[r * p->x_stride + j] = p->x[r * p->x_stride + j] * p->factor;
+}
+
 void reference_swiglu(const braid_swiglu *p) {
     for (int64_t r = 0; r < p->m; r++) {
         for (int64_t j = 0; j < p->n; j++) {

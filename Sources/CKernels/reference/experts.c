@@ -10,6 +10,8 @@ void reference_gate(const braid_gate *p) { gate_rows(p); }
 
 void reference_group_by_expert(const braid_group_by_expert *p) { group_by_expert_rows(p); }
 
+void reference_dispatch(const braid_dispatch *p) { dispatch_rows(p); }
+
 void reference_expert_hidden(const braid_expert_hidden *p) {
     for (int64_t e = 0; e < p->count; e++) {
         braid_weight gate = weight_part(p->experts[e].gate, p->first_column, 0);

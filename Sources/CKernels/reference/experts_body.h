@@ -2,6 +2,8 @@
 // few hundred numbers.
 #pragma once
 
+#include <string.h>
+
 #include "../include/experts.h"
 #include "math.h"
 #include "order.h"
@@ -98,5 +100,29 @@ static inline void group_by_expert_rows(const braid_group_by_expert *p) {
         p->rows[slot] = (int32_t)(pair / p->k);
         p->slot_weights[slot] = p->weights[pair];
         p->slots[pair] = slot;
+    }
+}
+
+static inline bool visits(const braid_dispatch *p, int64_t row, int64_t place) {
+    for (int64_t j = 0; j < p->k; j++) {
+        int32_t expert = p->chosen[row * p->k + j];
+        if (expert >= p->bounds[place] && expert < p->bounds[place + 1]) return true;
+    }
+    return false;
+}
+
+static inline void dispatch_rows(const braid_dispatch *p) {
+    int32_t next = 0, *rows = p->rows;
+    for (int64_t place = 0; place < p->places; place++) {
+        const int32_t before = next;
+        for (int64_t r = 0; r < p->m; r++) {
+            const bool goes = visits(p, r, place);
+            p->slots[r * p->places + place] = goes ? next : -1;
+            if (goes) rows[next++ - before] = (int32_t)r;
+        }
+        const int64_t count = p->counts[place] = next - before;
+        for (int64_t copy = 1; copy < p->copies; copy++)
+            memcpy(rows + copy * count, rows, (size_t)count * sizeof *rows);
+        rows += p->copies * count;
     }
 }
