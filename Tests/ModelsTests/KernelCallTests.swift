@@ -1,4 +1,5 @@
-import Models
+import DeepSeekV32
+import Modeling
 import Tensors
 import TestSupport
 import Testing

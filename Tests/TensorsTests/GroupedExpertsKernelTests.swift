@@ -17,7 +17,7 @@ struct GroupedExpertsKernelTests {
         let x: [Float], xStride: Int
         let start: [Int32], rows: [Int32], weights: [Float]
         var slots: [Int32]
-        let fewRows: Int64
+        let gemvMaxRows: Int64
 
         init(_ dice: inout Dice, dtype: braid_dtype, rows: ClosedRange<Int>, wild: Bool = false) {
             m = dice.int(rows)
@@ -66,7 +66,7 @@ struct GroupedExpertsKernelTests {
                 }
             }
             weights = dice.rows(1, width: Int(starts.last!), stride: max(Int(starts.last!), 1), wild: wild)
-            fewRows = dice.flag() ? 0 : Int64(dice.int(1...40))
+            gemvMaxRows = dice.flag() ? 0 : Int64(dice.int(1...40))
         }
 
         var description: String {
@@ -80,7 +80,7 @@ struct GroupedExpertsKernelTests {
                 })
         }
 
-        private var few: (Int64, Int64, Int64, Int64) { (fewRows, fewRows, fewRows, fewRows) }
+        private var few: (Int64, Int64, Int64, Int64) { (gemvMaxRows, gemvMaxRows, gemvMaxRows, gemvMaxRows) }
 
         /// `[slots, columns]`, packed.
         func hiddenValues(_ level: KernelLevel) -> [Float] {
@@ -92,7 +92,7 @@ struct GroupedExpertsKernelTests {
             let parameters = unsafe braid_expert_hidden(
                 experts: experts.pointer, count: Int64(count), first_column: Int64(columns.lowerBound), n: Int64(n),
                 k: Int64(hidden), x: input.pointer, x_stride: Int64(xStride), start: starts.pointer, rows: list.pointer,
-                slot_weights: factors.pointer, out: out.pointer, out_stride: Int64(n), few_rows: few,
+                slot_weights: factors.pointer, out: out.pointer, out_stride: Int64(n), gemv_max_rows: few,
                 scratch: room.pointer)
             unsafe call(
                 level.table.expert_hidden, parameters,
@@ -113,7 +113,7 @@ struct GroupedExpertsKernelTests {
                 first_column: Int64(columns.lowerBound), width: Int64(columns.count), slices: Int64(slices),
                 m: Int64(m), k: Int64(k), hidden: inner.pointer, hidden_stride: Int64(columns.count),
                 start: starts.pointer, slots: places.pointer, out: out.pointer, out_stride: Int64(outputs.count),
-                few_rows: few, scratch: room.pointer)
+                gemv_max_rows: few, scratch: room.pointer)
             unsafe call(
                 level.table.expert_sums, parameters, keeping: [experts, inner, starts, places, room, out] + down)
             return out.values

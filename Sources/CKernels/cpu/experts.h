@@ -18,7 +18,7 @@ static void expert_hidden(const braid_expert_hidden *p) {
         braid_matmul product = {
             .w = weight_part(expert->gate, p->first_column, 0), .m = m, .n = p->n, .k = p->k, .x = p->x,
             .x_stride = p->x_stride, .x_rows = p->rows + first, .out = p->out + first * p->out_stride,
-            .out_stride = p->out_stride, .few_rows = p->few_rows[expert->gate.dtype], .scratch = p->scratch};
+            .out_stride = p->out_stride, .gemv_max_rows = p->gemv_max_rows[expert->gate.dtype], .scratch = p->scratch};
         const braid_swiglu gated = {
             .m = m, .n = p->n, .gate = product.out, .gate_stride = p->out_stride, .up = upper, .up_stride = p->n,
             .row_weight = p->slot_weights + first, .out = product.out, .out_stride = p->out_stride};
@@ -126,7 +126,7 @@ static void group_products(
                 .w = weight_part(*down, p->first_output + n, p->first_column + slice * k), .m = m, .n = columns, .k = k,
                 .x = p->hidden + first * p->hidden_stride + slice * k, .x_stride = p->hidden_stride,
                 .out = partial + (slice * slots + first - base) * columns, .out_stride = columns,
-                .few_rows = p->few_rows[down->dtype], .scratch = p->scratch};
+                .gemv_max_rows = p->gemv_max_rows[down->dtype], .scratch = p->scratch};
             matmul(&product);
         }
     }

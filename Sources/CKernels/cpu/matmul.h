@@ -18,9 +18,9 @@ BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
 /// More rows than this are as a rule cheaper with a panel. Rows that do not fit side by side read the same weights
 /// again, out of the second level of cache, and must widen them again: two times pay as long as a panel's rows would be
 /// fewer still.
-BRAID_INLINE int64_t few_rows_at_most(const braid_matmul *p) {
+BRAID_INLINE int64_t gemv_rows_at_most(const braid_matmul *p) {
     const braid_dtype dtype = p->w.dtype;
-    if (p->few_rows > 0) return p->few_rows;
+    if (p->gemv_max_rows > 0) return p->gemv_max_rows;
     if (BRAID_FEW_GROUPS == 1 || dtype == BRAID_F32) return BRAID_FEW_ROWS;
     return dtype == BRAID_BF16 ? 2 * BRAID_FEW_ROWS : BRAID_FEW_ROWS + BRAID_FEW_ROWS / 2;
 }
@@ -209,14 +209,14 @@ BRAID_INLINE void few_outputs(
                     }
                     load_columns(rows + 16 * g, offset, v[g]);
                 }
-                few_chains(dtype, m, groups, v, step, scale, x, i, a);
+                dot_chains(dtype, m, groups, v, step, scale, x, i, a);
             }
         for (; i < end; i += step) {
             int64_t count = at_most(end - i, step);
             for (int g = 0; g < groups; g++)
                 load_some_columns(
                     rows + 16 * g, lanes_left(lanes - 16 * g), i * bytes_of(dtype), count * bytes_of(dtype), v[g]);
-            few_chains(dtype, m, groups, v, count, scale, x, i, a);
+            dot_chains(dtype, m, groups, v, count, scale, x, i, a);
         }
     }
 }
@@ -250,7 +250,7 @@ BRAID_INLINE int64_t few_side_by_side(const braid_matmul *p, braid_dtype dtype, 
     return n + 16;
 }
 
-BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
+BRAID_INLINE void gemv_rows(const braid_matmul *p, braid_dtype dtype) {
     int64_t times = (p->m + BRAID_FEW_ROWS - 1) / BRAID_FEW_ROWS, most = (p->m + times - 1) / times;
     for (int64_t n = 0, next; n < p->n; n = next) {
         next = p->n;
@@ -273,16 +273,16 @@ BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
 
 static void matmul_few(const braid_matmul *p) {
     switch (p->w.dtype) {
-    case BRAID_F32: return few_rows(p, BRAID_F32);
-    case BRAID_BF16: return few_rows(p, BRAID_BF16);
-    case BRAID_FP8: return few_rows(p, BRAID_FP8);
-    case BRAID_INT8: return few_rows(p, BRAID_INT8);
+    case BRAID_F32: return gemv_rows(p, BRAID_F32);
+    case BRAID_BF16: return gemv_rows(p, BRAID_BF16);
+    case BRAID_FP8: return gemv_rows(p, BRAID_FP8);
+    case BRAID_INT8: return gemv_rows(p, BRAID_INT8);
     }
 }
 
 static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
-    if (p->transposed || p->m > few_rows_at_most(p)) matmul_panels(p);
+    if (p->transposed || p->m > gemv_rows_at_most(p)) matmul_panels(p);
     else matmul_few(p);
 }
 

@@ -7,7 +7,7 @@
 #include "indexer.h"
 #include "matmul.h"
 #include "norm.h"
-#include "owned.h"
+#include "sharded.h"
 #include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
@@ -36,7 +36,7 @@ const braid_kernels BRAID_TABLE = {
     .top_k = top_k,
     .pack_candidates = pack_candidates,
     .merge_candidates = merge_candidates,
-    .owned_keys = owned_keys,
+    .sharded_keys = sharded_keys,
     .check_selected = check_selected,
     .attention = attention,
     .merge_attention = merge_attention,

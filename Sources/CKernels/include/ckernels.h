@@ -15,7 +15,7 @@
 #include "indexer.h"
 #include "matmul.h"
 #include "norm.h"
-#include "owned.h"
+#include "sharded.h"
 #include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
@@ -42,7 +42,7 @@ typedef struct {
     void (*top_k)(const braid_top_k *);
     void (*pack_candidates)(const braid_pack_candidates *);
     void (*merge_candidates)(const braid_merge_candidates *);
-    void (*owned_keys)(const braid_owned_keys *);
+    void (*sharded_keys)(const braid_sharded_keys *);
     void (*check_selected)(const braid_check_selected *);
     void (*attention)(const braid_attention *);
     void (*merge_attention)(const braid_merge *);

@@ -69,7 +69,7 @@ typedef struct {
     const float *slot_weights;
     float *out;             // [slots, n]
     int64_t out_stride;
-    int64_t few_rows[4];    // by the type of weights; see braid_matmul
+    int64_t gemv_max_rows[4];    // by the type of weights; see braid_matmul
     float *scratch;         // BRAID_MATMUL_SCRATCH + (slots of an expert, at most) * n floats, 64-byte aligned
 } braid_expert_hidden;
 
@@ -97,7 +97,7 @@ typedef struct {
     const int32_t *slots;   // [m, k]
     float *out;             // [trees * m, n]
     int64_t out_stride;
-    int64_t few_rows[4];    // by the type of weights; see braid_matmul
+    int64_t gemv_max_rows[4];    // by the type of weights; see braid_matmul
     float *scratch;         // braid_expert_scratch(...) floats, 64-byte aligned
 } braid_expert_sums;
 

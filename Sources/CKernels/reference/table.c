@@ -18,7 +18,7 @@ void reference_index_scores(const braid_index_scores *);
 void reference_top_k(const braid_top_k *);
 void reference_pack_candidates(const braid_pack_candidates *);
 void reference_merge_candidates(const braid_merge_candidates *);
-void reference_owned_keys(const braid_owned_keys *);
+void reference_sharded_keys(const braid_sharded_keys *);
 void reference_check_selected(const braid_check_selected *);
 void reference_attention(const braid_attention *);
 void reference_merge_attention(const braid_merge *);
@@ -57,7 +57,7 @@ const braid_kernels braid_reference = {
     .top_k = reference_top_k,
     .pack_candidates = reference_pack_candidates,
     .merge_candidates = reference_merge_candidates,
-    .owned_keys = reference_owned_keys,
+    .sharded_keys = reference_sharded_keys,
     .check_selected = reference_check_selected,
     .attention = reference_attention,
     .merge_attention = reference_merge_attention,

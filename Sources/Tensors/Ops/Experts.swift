@@ -82,7 +82,7 @@ extension Kernels {
             experts: weights.table + slots.experts.lowerBound, count: Int64(slots.experts.count),
             first_column: Int64(columns.lowerBound), n: Int64(columns.count), k: Int64(x.columns), x: x.base,
             x_stride: Int64(x.stride), start: slots.start.base, rows: slots.rows.base, slot_weights: slots.weights.base,
-            out: out.base, out_stride: Int64(out.stride), few_rows: tuning.fewRows.byType,
+            out: out.base, out_stride: Int64(out.stride), gemv_max_rows: tuning.gemvMaxRows.byType,
             scratch: scratch.take(Float.self, floats))
         run { unsafe table.expert_hidden(&p) }
     }
@@ -112,7 +112,7 @@ extension Kernels {
             hidden: hidden, weights: weights, slots: slots, columns: columns, slices: slices, groups: groups,
             outputs: outputs, out: out)
         let cost = min(slots.capacity, slots.experts.count) * columns.count * outputs.count
-        if share(work, Cut(units: outputs.count, step: 64, least: 256), cost: cost) { return }
+        if share(work, WorkSplit(units: outputs.count, step: 64, least: 256), cost: cost) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let floats = Int(braid_expert_scratch(Int64(rows), Int64(perRow), Int64(slices)))
@@ -124,7 +124,7 @@ extension Kernels {
             first_column: Int64(columns.lowerBound), width: Int64(columns.count), slices: Int64(slices),
             m: Int64(rows), k: Int64(perRow), hidden: hidden.base, hidden_stride: Int64(hidden.stride),
             start: slots.start.base, slots: slots.slots.base, out: out.base, out_stride: Int64(out.stride),
-            few_rows: tuning.fewRows.byType, scratch: scratch.take(Float.self, floats))
+            gemv_max_rows: tuning.gemvMaxRows.byType, scratch: scratch.take(Float.self, floats))
         run { unsafe table.expert_sums(&p) }
     }
 
@@ -139,7 +139,7 @@ extension Kernels {
         let parts = slots.count / out.rows
         precondition(parts * out.rows == slots.count, "\(slots.count) parts of \(out.rows) rows")
         let work = Combination(y: y, slots: slots, out: out)
-        if share(work, Cut(units: out.columns, step: 64, least: 256), cost: slots.count * out.columns) { return }
+        if share(work, WorkSplit(units: out.columns, step: 64, least: 256), cost: slots.count * out.columns) { return }
         var p = unsafe braid_combine(
             m: Int64(out.rows), n: Int64(out.columns), parts: Int64(parts), y: y.base, y_stride: Int64(y.stride),
             slots: slots.base, out: out.base, out_stride: Int64(out.stride))

@@ -4,8 +4,8 @@ extension Kernels {
     /// Shares work that is cut by rows.
     ///
     /// - Parameter each: the cost of a row; see `Team.share`.
-    func share(_ work: some SharedWork, rows: Int, each: Int) -> Bool {
-        share(work, Cut(units: rows), cost: rows * each)
+    func share(_ work: some ParallelWork, rows: Int, each: Int) -> Bool {
+        share(work, WorkSplit(units: rows), cost: rows * each)
     }
 
     /// Shares a product of `rows` rows: by outputs, so that each weight is read and widened by one thread; by rows where
@@ -15,18 +15,19 @@ extension Kernels {
         let (outputs, contracted) = (product.out.columns, product.x.columns)
         let cost = outputs * contracted + rows * outputs * contracted / 16
         // Many rows are packed anew for each part.
-        let byOutputs = Cut(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        let byOutputs = WorkSplit(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
         if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
-        return share(ProductByRows(product: product, rows: rows), Cut(units: rows, step: 12, least: 48), cost: cost)
+        return share(
+            ProductByRows(product: product, rows: rows), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
     }
 
     /// Shares products of one shape: each is made by one thread; where they are few, by rows.
     func share(_ batch: BatchedProduct) -> Bool {
         guard let team else { return false }
         let cost = batch.count * batch.outputs * batch.contracted * (16 + batch.x.rows) / 16
-        let byRows = Cut(units: batch.x.rows, step: 12, least: 48)
+        let byRows = WorkSplit(units: batch.x.rows, step: 12, least: 48)
         if batch.count >= team.threads || byRows.parts(threads: team.threads) < batch.count {
-            return share(batch, Cut(units: batch.count), cost: cost)
+            return share(batch, WorkSplit(units: batch.count), cost: cost)
         }
         return share(BatchedProductByRows(batch: batch), byRows, cost: cost)
     }
@@ -36,9 +37,9 @@ extension Kernels {
         guard let team else { return false }
         let (rows, outputs, contracted) = (product.x.rows, product.out.columns, product.x.columns)
         let cost = outputs * contracted + rows * outputs * contracted / 16
-        let byOutputs = Cut(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        let byOutputs = WorkSplit(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
         if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
-        return share(SlicedProductByRows(product: product), Cut(units: rows, step: 12, least: 48), cost: cost)
+        return share(SlicedProductByRows(product: product), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
     }
 
     /// Shares the hidden values of experts: by columns of their width, so that it does not matter which experts are
@@ -47,10 +48,10 @@ extension Kernels {
         guard let team else { return false }
         let (pairs, columns) = (hidden.slots.capacity, hidden.columns.count)
         let cost = min(pairs, hidden.slots.experts.count) * columns * hidden.x.columns * 2
-        let byColumns = Cut(units: columns, step: 64, least: hidden.x.rows > 16 ? 512 : 64)
+        let byColumns = WorkSplit(units: columns, step: 64, least: hidden.x.rows > 16 ? 512 : 64)
         if byColumns.parts(threads: team.threads) >= team.threads { return share(hidden, byColumns, cost: cost) }
         return share(
-            ExpertHiddenByExperts(hidden: hidden), Cut(units: hidden.slots.experts.count), cost: cost)
+            ExpertHiddenByExperts(hidden: hidden), WorkSplit(units: hidden.slots.experts.count), cost: cost)
     }
 
     /// Shares attention by rows; few rows one after the other, each by heads.
@@ -58,10 +59,10 @@ extension Kernels {
         guard let team else { return false }
         let (rows, heads) = (attention.q.rows, attention.heads)
         let each = heads * keys * (2 * attention.latent.width + attention.rope.width) / 16
-        if rows >= 2 * team.threads { return share(attention, Cut(units: rows), cost: rows * each) }
+        if rows >= 2 * team.threads { return share(attention, WorkSplit(units: rows), cost: rows * each) }
         for row in 0..<rows {
             let one = attention.rows(row..<row + 1)
-            if share(AttentionByHeads(row: one), Cut(units: heads, least: 4), cost: each) { continue }
+            if share(AttentionByHeads(row: one), WorkSplit(units: heads, least: 4), cost: each) { continue }
             // The first is as much work as any other.
             precondition(row == 0, "all rows of an attention are shared, or none")
             return false
@@ -72,7 +73,7 @@ extension Kernels {
 
 // MARK: - By rows
 
-struct Embedding: SharedWork {
+struct Embedding: ParallelWork {
     let w: Weight
     let ids: Indices
     let out: View
@@ -82,7 +83,7 @@ struct Embedding: SharedWork {
     }
 }
 
-struct RMSNorm: SharedWork {
+struct RMSNorm: ParallelWork {
     let x: View
     let weight: View
     let epsilon: Float
@@ -93,7 +94,7 @@ struct RMSNorm: SharedWork {
     }
 }
 
-struct LayerNorm: SharedWork {
+struct LayerNorm: ParallelWork {
     let x: View
     let weight: View
     let bias: View
@@ -105,7 +106,7 @@ struct LayerNorm: SharedWork {
     }
 }
 
-struct Rope: SharedWork {
+struct Rope: ParallelWork {
     let x: View
     let heads: Int
     let headStride: Int
@@ -119,7 +120,7 @@ struct Rope: SharedWork {
     }
 }
 
-struct Sum: SharedWork {
+struct Sum: ParallelWork {
     let a: View
     let b: View
     let out: View
@@ -129,7 +130,7 @@ struct Sum: SharedWork {
     }
 }
 
-struct Copy: SharedWork {
+struct Copy: ParallelWork {
     let x: View
     let pieces: Int
     let columns: Range<Int>
@@ -145,7 +146,7 @@ struct Copy: SharedWork {
     }
 }
 
-struct SwiGLU: SharedWork {
+struct SwiGLU: ParallelWork {
     let gate: View
     let up: View
     let rowWeights: View?
@@ -156,7 +157,7 @@ struct SwiGLU: SharedWork {
     }
 }
 
-struct Store: SharedWork {
+struct Store: ParallelWork {
     let x: View
     let slots: Indices
     let lane: CacheLane
@@ -166,7 +167,7 @@ struct Store: SharedWork {
     }
 }
 
-struct Hadamard: SharedWork {
+struct Hadamard: ParallelWork {
     let x: View
     let heads: Int
 
@@ -175,7 +176,7 @@ struct Hadamard: SharedWork {
     }
 }
 
-struct Gate: SharedWork {
+struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
@@ -190,7 +191,7 @@ struct Gate: SharedWork {
     }
 }
 
-struct TopK: SharedWork {
+struct TopK: ParallelWork {
     let scores: View
     let visible: Indices
     let selection: Selection
@@ -200,7 +201,7 @@ struct TopK: SharedWork {
     }
 }
 
-struct Merge: SharedWork {
+struct Merge: ParallelWork {
     let a: View
     let aLogSumExp: View
     let b: View
@@ -211,7 +212,7 @@ struct Merge: SharedWork {
     }
 }
 
-struct Attention: SharedWork {
+struct Attention: ParallelWork {
     let q: View
     let heads: Int
     let scale: Float
@@ -250,7 +251,7 @@ struct Attention: SharedWork {
     }
 }
 
-struct ProductByRows: SharedWork {
+struct ProductByRows: ParallelWork {
     let product: Product
     let rows: Int
 
@@ -265,7 +266,7 @@ struct ProductByRows: SharedWork {
 
 // MARK: - By columns, keys and heads
 
-struct Product: SharedWork {
+struct Product: ParallelWork {
     let x: View
     let w: Weight
     let transposed: Bool
@@ -281,7 +282,7 @@ struct Product: SharedWork {
     }
 }
 
-struct BatchedProduct: SharedWork {
+struct BatchedProduct: ParallelWork {
     let x: View
     let w: Weight
     let rows: Range<Int>
@@ -302,7 +303,7 @@ struct BatchedProduct: SharedWork {
     }
 }
 
-struct BatchedProductByRows: SharedWork {
+struct BatchedProductByRows: ParallelWork {
     let batch: BatchedProduct
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
@@ -312,7 +313,7 @@ struct BatchedProductByRows: SharedWork {
     }
 }
 
-struct SlicedProduct: SharedWork {
+struct SlicedProduct: ParallelWork {
     let x: View
     let w: Weight
     let slices: Int
@@ -323,7 +324,7 @@ struct SlicedProduct: SharedWork {
     }
 }
 
-struct SlicedProductByRows: SharedWork {
+struct SlicedProductByRows: ParallelWork {
     let product: SlicedProduct
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
@@ -332,7 +333,7 @@ struct SlicedProductByRows: SharedWork {
     }
 }
 
-struct ExpertHidden: SharedWork {
+struct ExpertHidden: ParallelWork {
     let x: View
     let weights: ExpertWeights
     let slots: ExpertSlots
@@ -347,7 +348,7 @@ struct ExpertHidden: SharedWork {
     }
 }
 
-struct ExpertHiddenByExperts: SharedWork {
+struct ExpertHiddenByExperts: ParallelWork {
     let hidden: ExpertHidden
 
     func compute(_ experts: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
@@ -356,7 +357,7 @@ struct ExpertHiddenByExperts: SharedWork {
     }
 }
 
-struct ExpertSums: SharedWork {
+struct ExpertSums: ParallelWork {
     let hidden: View
     let weights: ExpertWeights
     let slots: ExpertSlots
@@ -374,7 +375,7 @@ struct ExpertSums: SharedWork {
     }
 }
 
-struct Combination: SharedWork {
+struct Combination: ParallelWork {
     let y: View
     let slots: Indices
     let out: View
@@ -384,12 +385,12 @@ struct Combination: SharedWork {
     }
 }
 
-struct IndexScores: SharedWork {
+struct IndexScores: ParallelWork {
     let q: View
     let weights: View
     let keys: CacheLane
     let pages: PageMap
-    let owned: OwnedPositions
+    let owned: ShardPositions
     let first: Int
     let scores: View
 
@@ -400,7 +401,7 @@ struct IndexScores: SharedWork {
     }
 }
 
-struct AttentionByHeads: SharedWork {
+struct AttentionByHeads: ParallelWork {
     let row: Attention
 
     func compute(_ heads: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {

@@ -36,7 +36,7 @@ extension Kernels {
         var p = unsafe braid_matmul(
             w: w.kernelValue, transposed: transposed, accumulate: accumulate, m: Int64(m), n: Int64(n), k: Int64(k),
             x: x.base, x_stride: Int64(x.stride), x_rows: xRows?.base, out: out.base, out_stride: Int64(out.stride),
-            out_rows: outRows?.base, few_rows: Int64(tuning.fewRows[w.dtype]),
+            out_rows: outRows?.base, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
         run { unsafe table.matmul(&p) }
     }
@@ -65,7 +65,7 @@ extension Kernels {
         let product = unsafe braid_matmul(
             w: w.rows(rows).kernelValue, transposed: transposed, accumulate: false, m: Int64(x.rows),
             n: Int64(batch.outputs), k: Int64(batch.contracted), x: x.base, x_stride: Int64(x.stride), x_rows: nil,
-            out: out.base, out_stride: Int64(out.stride), out_rows: nil, few_rows: Int64(tuning.fewRows[w.dtype]),
+            out: out.base, out_stride: Int64(out.stride), out_rows: nil, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
         var p = unsafe braid_batched_matmul(
             product: product, count: Int64(count), x_step: Int64(x.columns / count), w_step: Int64(w.rows / count),
@@ -89,7 +89,7 @@ extension Kernels {
         let product = unsafe braid_matmul(
             w: w.kernelValue, transposed: false, accumulate: false, m: Int64(x.rows), n: Int64(w.rows),
             k: Int64(w.columns), x: x.base, x_stride: Int64(x.stride), x_rows: nil, out: out.base,
-            out_stride: Int64(out.stride), out_rows: nil, few_rows: Int64(tuning.fewRows[w.dtype]),
+            out_stride: Int64(out.stride), out_rows: nil, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
         let partial = Int(braid_sliced_scratch(Int64(x.rows), Int64(slices)))
         var p = unsafe braid_sliced_matmul(

@@ -1,4 +1,5 @@
-import Models
+import DeepSeekV32
+import Modeling
 import Tensors
 
 /// The routed experts of one rank over some rows, as `MoE` computes them.
