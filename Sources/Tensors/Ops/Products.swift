@@ -65,7 +65,8 @@ extension Kernels {
         let product = unsafe braid_matmul(
             w: w.rows(rows).kernelValue, transposed: transposed, accumulate: false, m: Int64(x.rows),
             n: Int64(batch.outputs), k: Int64(batch.contracted), x: x.base, x_stride: Int64(x.stride), x_rows: nil,
-            out: out.base, out_stride: Int64(out.stride), out_rows: nil, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
+            out: out.base, out_stride: Int64(out.stride), out_rows: nil,
+            gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
         var p = unsafe braid_batched_matmul(
             product: product, count: Int64(count), x_step: Int64(x.columns / count), w_step: Int64(w.rows / count),
