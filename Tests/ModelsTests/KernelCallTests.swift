@@ -1,5 +1,6 @@
 import DeepSeekV32
 import Modeling
+import Models
 import Tensors
 import TestSupport
 import Testing
