@@ -50,11 +50,6 @@ package struct ExpertExchange {
     /// that share its experts' width have added theirs.
     package var blocks: Int { Self.blocks(of: experts, seat.configuration) }
 
-    /// The groups that a block sums.
-    package func groups(of block: Int) -> Range<Int> {
-        sharesWidths ? groups.lowerBound + block..<groups.lowerBound + block + 1 : groups
-    }
-
     package static func blocks(of experts: Int, _ configuration: ParallelConfiguration) -> Int {
         if configuration.expertTensor == 1 { return 1 }
         let groups = Kernels.slices(of: experts)
@@ -166,7 +161,7 @@ package struct ExpertExchange {
         let expected = seat.scratch.indices(seat.degree(.stage))
         for rank in 0..<expected.count {
             let sent = Int(pendingDispatch.counts[rank / widths * widths])
-            expected[rank] = Int32(seat.part(of: sent, along: .expertWidth, at: rank % widths).count)
+            expected[rank] = Int32(seat.part(of: sent, along: .expertTensor, at: rank % widths).count)
         }
         let pending = try seat.startExchange("combine", along: .stage, home, counts: counts, expecting: expected)
         return add(try seat.finish(pending), pendingDispatch)
@@ -215,13 +210,12 @@ package struct ExpertExchange {
     private func add(_ partials: View, _ pendingDispatch: PendingDispatch) -> View {
         let (own, places) = (pendingDispatch.own, seat.degree(.expert))
         let (rows, out) = (own.rows.rows, seat.scratch.rows(own.rows.rows, own.rows.columns))
-        let (numbers, slots) = (seat.scratch.indices(rows * places), seat.scratch.indices(rows * places))
+        let slots = seat.scratch.indices(rows * places)
         var first = 0
         for place in 0..<places {
             let isDispatched = Int(pendingDispatch.counts[place * widths])
             var visit = 0
             for row in 0..<rows {
-                numbers[row * places + place] = Int32(place)
                 guard self.isDispatched(own, row, expertPlace: place) else {
                     slots[row * places + place] = -1
                     continue
@@ -233,13 +227,7 @@ package struct ExpertExchange {
             precondition(visit == isDispatched, "\(visit) rows visited, \(isDispatched) were sent")
             first += isDispatched
         }
-        seat.kernels.combineExperts(
-            partials, slots: partials.rows, slices: 1, chosen: numbers, slot: slots, expertsPerGroup: 1,
-            groups: 0..<places.nextPowerOfTwo, into: out)
+        seat.kernels.combineExperts(partials, slots: slots, into: out)
         return out
     }
-}
-
-extension Int {
-    fileprivate var nextPowerOfTwo: Int { self <= 1 ? 1 : 1 << (Int.bitWidth - (self - 1).leadingZeroBitCount) }
 }

@@ -12,6 +12,7 @@ package final class Seat {
     package let kernels: Kernels
     package let scratch: Scratch
     package let meter = Meter()
+    private let kernelCounter = KernelCounter()
     private let progress: RankProgress
     package var work = Work()
     private let stage: Int
@@ -53,7 +54,7 @@ package final class Seat {
         self.configuration = configuration
         self.progress = progress
         self.rank = rank
-        self.kernels = kernels
+        self.kernels = kernels.counted(by: kernelCounter)
         self.scratch = scratch
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
@@ -75,6 +76,9 @@ package final class Seat {
         }
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
     }
+
+    /// Kernel calls of this rank so far.
+    package var kernelCalls: Int { kernelCounter.calls }
 
     /// Says how many rows each rank of the stage owns in the step that begins.
     package func begin(rows: [Int]) {
