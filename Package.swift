@@ -41,6 +41,7 @@ let package = Package(
         library("KVCache", ["Tensors"]),
         library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         library("Tokenization"),
+        library("Grammar", ["Tokenization"]),
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Models"]),
         library(
             "Serving",
@@ -70,6 +71,7 @@ let package = Package(
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests("ModelsTests", ["Models", "Checkpoints", "KVCache", "Tensors", "TestSupport", "CAllocations"]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
+        tests("GrammarTests", ["Grammar", "Tokenization"], excluding: ["Fixtures"]),
         tests("InferenceTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests(
