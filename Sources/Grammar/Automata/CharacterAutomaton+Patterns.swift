@@ -20,7 +20,7 @@ private struct PatternNetwork {
 
     private static let maxStates = 60_000
     /// Visits of states while the automaton is made deterministic; bounds the time of hostile patterns.
-    private static let maxWork = 4_000_000
+    private static let maxWork = 2_000_000
 
     private mutating func addState() throws(GrammarError) -> Int {
         guard edges.count < Self.maxStates else {

@@ -13,10 +13,9 @@ extension SchemaCompiler {
         guard constraints.minProperties <= constraints.maxProperties ?? .max else { return .nothing }
         let properties = try properties(constraints)
         let others = try otherMembers(constraints, beside: properties)
-        let path = "minProperties"
         if !others.isEmpty, constraints.minProperties > max(1, properties.count { $0.isRequired } + 1) {
             throw GrammarError(
-                .unsupported, at: path,
+                .unsupported,
                 "minProperties \(constraints.minProperties) is not supported where properties are not named: "
                     + "a grammar cannot keep their names apart")
         }

@@ -12,7 +12,7 @@ struct SchemaCompiler {
     private var ruleOfParts: [[Int]: Int] = [:]
     private var pending: [(rule: Int, parts: [Int])] = []
 
-    private static let maxAlternatives = 4096
+    private static let maxAlternatives = 1024
 
     /// Adds the rules of a schema.
     /// - Returns: what derives the values that satisfy it.
@@ -22,7 +22,11 @@ struct SchemaCompiler {
         var compiler = SchemaCompiler(reader: try SchemaReader(schema), rules: rules, json: json)
         let root = try compiler.rule(for: [0])
         while let next = compiler.pending.popLast() {
-            compiler.rules.define(next.rule, try compiler.expression(for: next.parts))
+            do {
+                compiler.rules.define(next.rule, try compiler.expression(for: next.parts))
+            } catch {
+                throw error.place.isEmpty ? error.within(compiler.reader.document.nodes[next.parts[0]].path) : error
+            }
         }
         rules = compiler.rules
         return root
@@ -217,7 +221,7 @@ struct SchemaCompiler {
         let alike = max(min(prefix, most), constraints.minItems)
         let counted = constraints.maxItems ?? alike
         guard max(counted, alike) <= Self.maxListed else {
-            throw GrammarError(.tooLarge, "arrays with minItems or maxItems above \(Self.maxListed) are not supported")
+            throw GrammarError(.tooLarge, "minItems or maxItems above \(Self.maxListed) are not supported")
         }
         var graph = ExpressionGraph()
         // The node after each number of items.

@@ -36,15 +36,20 @@ package final class CompiledGrammar: Sendable {
     /// The memory that new states use; begun anew when the old has become too large.
     var currentMemory: Memory {
         memory.withLock { current in
-            if current.sets.withLock({ $0.isOverfull }) {
+            if current.sets.withLock({ $0.byteCount > ItemSets.maxBytes }) {
                 current = Memory(ItemSets(network, vocabulary, symbolCount: 256 + symbols.count))
             }
             return current
         }
     }
 
-    /// How much was searched so far, in the current memory.
-    var counters: ItemSets.Counters { currentMemory.sets.withLock { $0.counters } }
+    /// Roughly the memory it takes.
+    package var byteCount: Int {
+        currentMemory.sets.withLock { $0.byteCount + $0.maskByteCount } + network.states.count * 100
+    }
+
+    /// The nodes of the trees of tokens that were looked at for masks, since the current memory was begun.
+    package var searchedNodes: Int { currentMemory.sets.withLock { $0.searchedNodes } }
 }
 
 /// Where a text stands in a grammar. A value: to go back, keep the earlier one.

@@ -54,7 +54,7 @@ package final class GrammarVocabulary: Sendable {
     }
 
     /// What a token adds to the text; empty for control tokens and ids without a token.
-    func bytes(of token: Int32) -> [UInt8] { bytes.indices.contains(Int(token)) ? bytes[Int(token)] : [] }
+    package func bytes(of token: Int32) -> [UInt8] { bytes.indices.contains(Int(token)) ? bytes[Int(token)] : [] }
 
     func controlSymbol(of token: Int32) -> UInt16? { symbolOfToken[token] }
 }

@@ -20,15 +20,12 @@ struct ItemSets {
     private var moves: [Int32] = []
     private var masks: [Int32: TokenMask] = [:]
     private var admitsPlain: [Int32: Bool] = [:]
+    /// Items of all sets and frames.
+    private var storedItems = 0
     /// Items looked at by the current operation.
     private var work = 0
-    private(set) var counters = Counters()
-
-    struct Counters: Equatable {
-        /// Nodes of the trees of tokens that were looked at.
-        var nodes = 0
-        var masks = 0
-    }
+    /// Nodes of the trees of tokens that were looked at.
+    private(set) var searchedNodes = 0
 
     private struct ItemSet {
         var items: [UInt64]
@@ -42,9 +39,9 @@ struct ItemSets {
 
     /// Rules nested deeper than this cannot be entered.
     static let maxDepth = 1000
-    /// A grammar's memory is given up and begun anew beyond this many moves, and beyond this many masks.
-    static let maxMoves = 1 << 22
-    static let maxMasks = 1024
+    /// A grammar's memory is given up and begun anew beyond so many bytes, without masks, and masks beyond this number.
+    static let maxBytes = 24 << 20
+    static let maxMasks = 512
     private static let maxWork = 2_000_000
     /// The item behind the end of the root rule.
     private static let endOfText = UInt64.max
@@ -79,7 +76,10 @@ struct ItemSets {
         return try close([], calling: (Int32(RuleSet.root), [Self.endOfText]), accepts: network.rootIsNullable)
     }
 
-    var isOverfull: Bool { moves.count > Self.maxMoves }
+    /// Roughly what the sets take, without masks.
+    var byteCount: Int { moves.count * 4 + storedItems * 8 + (sets.count + frames.count) * 100 }
+
+    var maskByteCount: Int { masks.count * vocabulary.size / 8 }
 
     func accepts(_ set: Int32) -> Bool { sets[Int(set)].accepts }
 
@@ -195,6 +195,7 @@ struct ItemSets {
         }
         guard depth <= Self.maxDepth else { return nil }
         frames.append(Frame(returns: returns, depth: depth))
+        storedItems += returns.count
         frameNumbers[returns] = Int32(frames.count - 1)
         return Int32(frames.count - 1)
     }
@@ -203,6 +204,7 @@ struct ItemSets {
         let key = set.accepts ? set.items + [Self.endOfText] : set.items
         if let known = numbers[key] { return known }
         sets.append(set)
+        storedItems += set.items.count
         numbers[key] = Int32(sets.count - 1)
         moves += repeatElement(sets.count == 1 ? 0 : -1, count: classCount)
         return Int32(sets.count - 1)
@@ -224,7 +226,6 @@ struct ItemSets {
         for (symbol, token) in vocabulary.controlSymbols {
             if try next(set, classes[Int(symbol)]) != 0 { mask.insert(token) }
         }
-        counters.masks += 1
         if masks.count >= Self.maxMasks { masks.removeAll(keepingCapacity: true) }
         masks[set] = mask
         return mask
@@ -247,7 +248,7 @@ struct ItemSets {
             if trie.tokens[node] >= 0 { mask.insert(trie.tokens[node]) }
             node += 1
         }
-        counters.nodes += visited
+        searchedNodes += visited
     }
 
     /// Whether every plain text of up to `PlainText.maxLength` characters may follow.

@@ -45,6 +45,9 @@ extension TransitionNetwork {
         var copies = [starts[Int(call.rule)]: try addState()]
         var pending = [starts[Int(call.rule)]]
         states[Int(state)].empty.append(copies[pending[0]]!)
+        // A rule that derives the empty text has an empty move beside every call of it, so that its beginning need not
+        // lead behind the call.
+        let beginning = Set(closure(of: pending[0]))
         while let original = pending.popLast() {
             var copy = states[Int(original)]
             for next in copy.empty + copy.moves.map(\.target) + copy.calls.map(\.target) where copies[next] == nil {
@@ -54,7 +57,7 @@ extension TransitionNetwork {
             copy.empty = copy.empty.map { copies[$0]! }
             for index in copy.moves.indices { copy.moves[index].target = copies[copy.moves[index].target]! }
             for index in copy.calls.indices { copy.calls[index].target = copies[copy.calls[index].target]! }
-            if copy.accepts { copy.empty.append(call.target) }
+            if copy.accepts, !beginning.contains(original) { copy.empty.append(call.target) }
             copy.accepts = false
             states[Int(copies[original]!)] = copy
         }
@@ -62,12 +65,15 @@ extension TransitionNetwork {
 
     private mutating func makeLoop(of rule: Int32) {
         var behind: Set<Int32> = []
-        for state in closure(of: starts[Int(rule)]) {
+        // As above: behind an empty text one goes on already.
+        let beginning = Set(closure(of: starts[Int(rule)]))
+        for state in beginning.sorted() {
             behind.formUnion(states[Int(state)].calls.filter { $0.rule == rule }.map(\.target))
             states[Int(state)].calls.removeAll { $0.rule == rule }
         }
         guard !behind.isEmpty else { return }
-        for state in reachable(from: starts[Int(rule)]) where states[Int(state)].accepts {
+        for state in reachable(from: starts[Int(rule)]) 
+        where states[Int(state)].accepts && !beginning.contains(state) {
             states[Int(state)].empty += behind.sorted()
         }
     }
