@@ -105,17 +105,27 @@ struct ItemSets {
         return known >= 0 ? known : try findNext(set, symbolClass)
     }
 
+    /// Finds the set behind a class, and with it behind the classes around it that the same moves have.
     private mutating func findNext(_ set: Int32, _ symbolClass: UInt16) throws(GrammarError) -> Int32 {
         var kernel: [UInt64] = []
+        var (first, last) = (UInt16(0), UInt16(classCount - 1))
         for item in sets[Int(set)].items {
-            for move in network.states[Int(item >> 32)].moves
-            where classes[Int(move.low)] <= symbolClass && symbolClass <= classes[Int(move.high)] {
-                kernel.append(Self.pack(move.target, Int32(truncatingIfNeeded: item)))
+            for move in network.states[Int(item >> 32)].moves {
+                let (low, high) = (classes[Int(move.low)], classes[Int(move.high)])
+                if high < symbolClass {
+                    first = max(first, high + 1)
+                } else if low > symbolClass {
+                    last = min(last, low - 1)
+                } else {
+                    (first, last) = (max(first, low), min(last, high))
+                    kernel.append(Self.pack(move.target, Int32(truncatingIfNeeded: item)))
+                }
             }
         }
-        work += sets[Int(set)].items.count
+        try spend(sets[Int(set)].items.count)
         let found = kernel.isEmpty ? 0 : try close(kernel)
-        moves[Int(set) * classCount + Int(symbolClass)] = found
+        let row = Int(set) * classCount
+        for place in Int(first)...Int(last) { moves[row + place] = found }
         return found
     }
 
