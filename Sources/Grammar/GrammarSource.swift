@@ -1,7 +1,7 @@
 import Tokenization
 
 /// What a text is to follow, as a request says it. It is small, and every process compiles it to the same grammar.
-package enum GrammarSource: Sendable, Hashable {
+package indirect enum GrammarSource: Sendable, Hashable {
     /// Any JSON object.
     case jsonObject
     /// The JSON text of a schema (draft 2020-12).
@@ -12,6 +12,10 @@ package enum GrammarSource: Sendable, Hashable {
     case choice([String])
     /// A grammar in the notation of XGrammar and llama.cpp.
     case ebnf(String)
+    /// Calls of tools.
+    case toolCalls(ToolCallSource)
+    /// Any text up to `</think>`, and then what another source says.
+    case afterReasoning(GrammarSource)
 
     /// Longer sources are refused.
     package static let maxBytes = 1 << 20
@@ -44,6 +48,19 @@ extension GrammarSource {
         case .ebnf(let text):
             try Self.check(text)
             rules = try EBNFParser.rules(of: text)
+        case .toolCalls(let source): rules = try ToolCallCompiler.rules(of: source)
+        case .afterReasoning(let source):
+            rules = try source.rules()
+            let answer = try rules.add(rules.expressions[RuleSet.root])
+            // Rules that call the root mean the answer.
+            rules.redirectRoot(to: answer)
+            let end = "</think>"
+            rules.define(
+                RuleSet.root,
+                .sequence([
+                    try .text(without: [end]), .choice([.control(end), .text(end)]),
+                    .repeated(.text("\n"), minimum: 0, maximum: 2), .rule(answer),
+                ]))
         }
         return rules
     }

@@ -36,7 +36,8 @@ import Tokenization
         var rows: [String] = []
         for name in try FileManager.default.subpathsOfDirectory(atPath: folder.path).sorted()
         where name.hasSuffix(".json") && (!name.hasPrefix("optional/") || name.hasPrefix("optional/format/")) {
-            let groups = try #require(try JSONValue(parsing: Data(contentsOf: folder.appendingPathComponent(name))).array)
+            let groups = try #require(
+                try JSONValue(parsing: Data(contentsOf: folder.appendingPathComponent(name))).array)
             for group in groups { rows.append(try row(name, group)) }
         }
         return rows

@@ -37,7 +37,7 @@ import Testing
     @Test(arguments: [
         "a{1,1000000000}", "a{1000000000}", "((a{100}){100}){100}", "(a|b)*a(a|b){30}",
         String(repeating: "(", count: 5000) + String(repeating: ")", count: 5000),
-"(\\p{L}|\\p{N}){9000}", String(repeating: "x", count: 30_000),
+        "(\\p{L}|\\p{N}){9000}", String(repeating: "x", count: 30_000),
     ])
     func `a pattern that grows without bounds is refused, not tried`(pattern: String) throws {
         // As a pattern of its own, and inside a schema.
@@ -73,8 +73,10 @@ import Testing
         ("root ::= \"a\" root ::= \"b\"", "twice"), ("root ::= \"a", "does not end"), ("root ::= (\"a\"", "'('"),
         ("root = \"a\"", "'::='"), ("root ::= \"a\"{2,1}", "{m,n}"), ("root ::= (=\"a\") \"b\"", "look-ahead"),
         ("root ::= TagDispatch((\"a\", root))", "TagDispatch"), ("root ::= root", "nothing can match"),
-        ("root ::= \"a\" root", "nothing can match"), ("root ::= \"\\q\"", "escape"), ("root ::= [b-a]", "out of order"),
-        ("root ::= \"a\"{1000000000}", "repetition"), ("root ::= \"a\"{90000} [a-c]{90000} .{90000} root{99999} [b]{90000}", "states"),
+        ("root ::= \"a\" root", "nothing can match"), ("root ::= \"\\q\"", "escape"),
+        ("root ::= [b-a]", "out of order"),
+        ("root ::= \"a\"{1000000000}", "repetition"),
+        ("root ::= \"a\"{90000} [a-c]{90000} .{90000} root{99999} [b]{90000}", "states"),
     ])
     func `a grammar that is not understood is refused with the reason`(text: String, word: String) throws {
         let error = try #require(refusal(.ebnf(text)))
@@ -88,30 +90,36 @@ import Testing
         (##"{"$ref":"#/$defs/none"}"##, "#/$ref"),
         (#"{"items":{"uniqueItems":true}}"#, "#/items/uniqueItems"),
         (#"{"properties":{"a/b":{"pattern":"(?=x)"}}}"#, "#/properties/a~1b/pattern"),
-        (#"{"type":"strnig"}"#, "#/type"), (#"{"format":"postcode"}"#, "#/format"), (#"{"minLength":-1}"#, "#/minLength"),
-        (#"{"items":[1]}"#, "#/items/0"), (#"{"type":"string","maxLength":500000}"#, "repetition"), ("[]", "#"), ("{", "JSON"),
+        (#"{"type":"strnig"}"#, "#/type"), (#"{"format":"postcode"}"#, "#/format"),
+        (#"{"minLength":-1}"#, "#/minLength"),
+        (#"{"items":[1]}"#, "#/items/0"), (#"{"type":"string","maxLength":500000}"#, "repetition"), ("[]", "#"),
+        ("{", "JSON"),
         (#"{"minProperties":3}"#, "minProperties"), (##"{"$defs":{"a":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"}"##, ""),
     ])
     func `a schema that cannot be held to is refused with the path`(text: String, place: String) {
         let error = refusal(.jsonSchema(text))
         // A schema that is only a reference to itself says nothing.
-        #expect(place.isEmpty ? error == nil : error?.description.contains(place) ?? false, "\(String(describing: error))")
+        #expect(
+            place.isEmpty ? error == nil : error?.description.contains(place) ?? false, "\(String(describing: error))")
     }
 
     @Test func `schemas that multiply are refused in little time`() throws {
-        let options = (0..<20).map { #"{"anyOf":[{"minLength":\#($0)},{"maxLength":\#($0 + 9)}]}"# }.joined(separator: ",")
+        let options = (0..<20).map { #"{"anyOf":[{"minLength":\#($0)},{"maxLength":\#($0 + 9)}]}"# }.joined(
+            separator: ",")
         #expect(try #require(refusal(.jsonSchema("{\"allOf\":[\(options)]}"))).kind == .tooLarge)
         let deep = String(repeating: #"{"items":"#, count: 100) + "true" + String(repeating: "}", count: 100)
         #expect(refusal(.jsonSchema(deep)) == nil)
         let chain = (0..<3000).map { ##""d\##($0)":{"items":{"$ref":"#/$defs/d\##($0 + 1)"}}"## }.joined(separator: ",")
         #expect(refusal(.jsonSchema(##"{"$ref":"#/$defs/d0","$defs":{\##(chain),"d3000":{}}}"##)) == nil)
-        let bounds = #"{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":19999}}}"#
+        let bounds =
+            #"{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":19999}}}"#
         #expect(refusal(.jsonSchema(bounds)) == nil)
         #expect(try #require(refusal(.jsonSchema(#"{"maxItems":1000000000}"#))).kind == .tooLarge)
     }
 
     @Test func `an ambiguous grammar fails with an error when its sets grow too large`() throws {
-        let grammar = try grammar(.ebnf("root ::= (\"a\" | \"a\" root \"b\"?){0,4000} tail\ntail ::= \"a\"{0,3000} \"c\""))
+        let grammar = try grammar(
+            .ebnf("root ::= (\"a\" | \"a\" root \"b\"?){0,4000} tail\ntail ::= \"a\"{0,3000} \"c\""))
         var state: GrammarState? = try grammar.start
         var failure: GrammarError?
         for _ in 0..<500 where failure == nil {

@@ -28,8 +28,11 @@ struct CharacterAutomaton: Sendable, Equatable {
 
     /// Accepts every text.
     static let anything = CharacterAutomaton(
-        states: [State(edges: ScalarSet.all.ranges.map { Edge(low: $0.lowerBound, high: $0.upperBound, target: 0) },
-                       accepts: true)])
+        states: [
+            State(
+                edges: ScalarSet.all.ranges.map { Edge(low: $0.lowerBound, high: $0.upperBound, target: 0) },
+                accepts: true)
+        ])
 
     /// Accepts exactly these texts.
     init(texts: some Sequence<String>) {
@@ -72,7 +75,9 @@ struct CharacterAutomaton: Sendable, Equatable {
     func accepts(_ text: String) -> Bool {
         var state = 0
         for scalar in text.unicodeScalars {
-            guard let edge = states[state].edges.first(where: { $0.low...$0.high ~= scalar.value }) else { return false }
+            guard let edge = states[state].edges.first(where: { $0.low...$0.high ~= scalar.value }) else {
+                return false
+            }
             state = edge.target
         }
         return states[state].accepts
@@ -135,7 +140,8 @@ struct CharacterAutomaton: Sendable, Equatable {
     static func check(states: Int, edges: Int) throws(GrammarError) {
         guard states <= maxStates, edges <= maxEdges else {
             throw GrammarError(
-                .tooLarge, "the automaton needs more than \(maxStates) states or \(maxEdges) edges; simplify the pattern")
+                .tooLarge,
+                "the automaton needs more than \(maxStates) states or \(maxEdges) edges; simplify the pattern")
         }
     }
 

@@ -125,9 +125,12 @@ enum NumberAutomata {
                 CharacterAutomaton.Edge(
                     low: UInt32(0x30 + digit), high: UInt32(0x30 + digit),
                     target: behind >= places
-                        ? state(remainder, behind) : state((remainder * 10 + digit) % modulus, behind < 0 ? -1 : behind + 1))
+                        ? state(remainder, behind)
+                        : state((remainder * 10 + digit) % modulus, behind < 0 ? -1 : behind + 1))
             }
-            if behind < 0 { edges.insert(CharacterAutomaton.Edge(low: 0x2E, high: 0x2E, target: state(remainder, 0)), at: 0) }
+            if behind < 0 {
+                edges.insert(CharacterAutomaton.Edge(low: 0x2E, high: 0x2E, target: state(remainder, 0)), at: 0)
+            }
             return edges
         }
         var states = [CharacterAutomaton.State(edges: edges(0, -1).filter { $0.low != 0x2E })]

@@ -60,13 +60,17 @@ extension SchemaCompiler {
             case .number: guard areNumbersDisjoint(left, right) else { return false }
             case .string:
                 var automata = try left.textAutomata() + right.textAutomata()
-                let (least, most) = (max(left.minLength, right.minLength), min(left.maxLength ?? .max, right.maxLength ?? .max))
+                let (least, most) = (
+                    max(left.minLength, right.minLength), min(left.maxLength ?? .max, right.maxLength ?? .max)
+                )
                 if least > most { continue }
                 guard var common = automata.popLast() else { return false }
                 for other in automata { common = try common.intersection(other) }
                 guard common.isEmpty else { return false }
             case .array:
-                guard left.minItems > right.maxItems ?? .max || right.minItems > left.maxItems ?? .max else { return false }
+                guard left.minItems > right.maxItems ?? .max || right.minItems > left.maxItems ?? .max else {
+                    return false
+                }
             case .object: guard try areObjectsDisjoint(left, right, path, depth: depth) else { return false }
             }
         }

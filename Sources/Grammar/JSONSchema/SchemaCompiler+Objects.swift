@@ -57,22 +57,30 @@ extension SchemaCompiler {
         graph.add(next, from: from[count], to: to[min(count + 1, last)])
     }
 
-    /// The properties with a name, in the order in which they are named; those that cannot be are left out.
     private mutating func properties(_ constraints: SchemaConstraints) throws(GrammarError) -> [Property] {
-        var keys: [String] = []
-        var seen: Set<[UInt8]> = []
-        for key in constraints.shapes.flatMap({ $0.properties.map(\.key) }) + constraints.required
-        where seen.insert(Array(key.utf8)).inserted { keys.append(key) }
-        let required = Set(constraints.required.map { Array($0.utf8) })
         var properties: [Property] = []
-        for key in keys {
-            let isRequired = required.contains(Array(key.utf8))
+        for (key, parts, isRequired) in try namedProperties(constraints) {
             var isNameAllowed = true
             for part in constraints.propertyNames where try !reader.validates(.string(key), [part]) {
                 isNameAllowed = false
             }
-            let value = isNameAllowed ? try rule(for: constraints.parts(ofProperty: key)) : .nothing
+            let value = isNameAllowed ? try rule(for: parts) : .nothing
             properties.append(Property(key: key, value: value, isRequired: isRequired))
+        }
+        return properties
+    }
+
+    /// The properties with a name, in the order in which they are named, with what holds for their values.
+    func namedProperties(
+        _ constraints: SchemaConstraints
+    ) throws(GrammarError) -> [(key: String, parts: [Int], isRequired: Bool)] {
+        let required = Set(constraints.required.map { Array($0.utf8) })
+        var seen: Set<[UInt8]> = []
+        var properties: [(key: String, parts: [Int], isRequired: Bool)] = []
+        for key in constraints.shapes.flatMap({ $0.properties.map(\.key) }) + constraints.required
+        where seen.insert(Array(key.utf8)).inserted {
+            let parts = try constraints.parts(ofProperty: key)
+            properties.append((key, parts, required.contains(Array(key.utf8))))
         }
         return properties
     }

@@ -19,23 +19,28 @@ struct SchemaCompiler {
     static func compile(
         _ schema: JSONValue, _ json: JSONRules, into rules: inout RuleSet
     ) throws(GrammarError) -> Expression {
-        var compiler = SchemaCompiler(reader: try SchemaReader(schema), rules: rules, json: json)
+        var compiler = try SchemaCompiler(schema, json, rules)
         let root = try compiler.rule(for: [0])
-        while let next = compiler.pending.popLast() {
-            do {
-                compiler.rules.define(next.rule, try compiler.expression(for: next.parts))
-            } catch {
-                throw error.place.isEmpty ? error.within(compiler.reader.document.nodes[next.parts[0]].path) : error
-            }
-        }
+        try compiler.definePending()
         rules = compiler.rules
         return root
     }
 
-    private init(reader: SchemaReader, rules: RuleSet, json: JSONRules) {
-        self.reader = reader
+    init(_ schema: JSONValue, _ json: JSONRules, _ rules: RuleSet) throws(GrammarError) {
+        reader = try SchemaReader(schema)
         self.rules = rules
         self.json = json
+    }
+
+    /// Translates the sets of parts that rules were asked for, and those that they ask for in turn.
+    mutating func definePending() throws(GrammarError) {
+        while let next = pending.popLast() {
+            do {
+                rules.define(next.rule, try expression(for: next.parts))
+            } catch {
+                throw error.place.isEmpty ? error.within(reader.document.nodes[next.parts[0]].path) : error
+            }
+        }
     }
 
     /// What derives the values that satisfy all of the parts.
@@ -133,7 +138,7 @@ struct SchemaCompiler {
 
     /// Takes into account what must not hold, where that is types, listed strings or a single property.
     /// - Returns: the strings that must not be.
-    private mutating func exclude(_ constraints: inout SchemaConstraints) throws(GrammarError) -> [String] {
+    mutating func exclude(_ constraints: inout SchemaConstraints) throws(GrammarError) -> [String] {
         var strings: [String] = []
         for part in constraints.negated {
             let path = reader.document.nodes[part].path
@@ -167,7 +172,8 @@ struct SchemaCompiler {
 
     private func notSupported(_ path: String) -> GrammarError {
         GrammarError(
-            .unsupported, at: path, "not is supported for types, for enum and const of strings, and for one required property")
+            .unsupported, at: path,
+            "not is supported for types, for enum and const of strings, and for one required property")
     }
 
     // MARK: - Numbers and strings

@@ -79,8 +79,9 @@ struct SchemaDocument {
         for part in fragment.dropFirst().split(separator: "/", omittingEmptySubsequences: false) {
             let key = part.replacing("~1", with: "/").replacing("~0", with: "~")
             let next: JSONValue? =
-                if let elements = value.array { Int(key).flatMap { elements.indices.contains($0) ? elements[$0] : nil } }
-                else { value[String(key)] }
+                if let elements = value.array {
+                    Int(key).flatMap { elements.indices.contains($0) ? elements[$0] : nil }
+                } else { value[String(key)] }
             guard let next else { throw missing(reference, path) }
             (value, place) = (next, Self.path(place, String(key)))
         }

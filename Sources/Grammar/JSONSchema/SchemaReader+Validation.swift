@@ -59,7 +59,9 @@ extension SchemaReader {
     private mutating func validates(
         _ elements: [JSONValue], _ constraints: SchemaConstraints, depth: Int
     ) throws(GrammarError) -> Bool {
-        guard elements.count >= constraints.minItems, elements.count <= constraints.maxItems ?? .max else { return false }
+        guard elements.count >= constraints.minItems, elements.count <= constraints.maxItems ?? .max else {
+            return false
+        }
         for (index, element) in elements.enumerated() {
             let parts = constraints.parts(ofItem: index)
             if !parts.isEmpty, try !validates(element, parts, depth: depth + 1) { return false }

@@ -76,8 +76,10 @@ struct SchemaReader {
             guard let values = value.array else { throw invalid(path, "must be a list") }
             constraints.values = Self.common(constraints.values, values)
         case "const": constraints.values = Self.common(constraints.values, [value])
-        case "minimum": constraints.raise(try bound(value, path, isExclusive: node.value["exclusiveMinimum"]?.bool ?? false))
-        case "maximum": constraints.lower(try bound(value, path, isExclusive: node.value["exclusiveMaximum"]?.bool ?? false))
+        case "minimum":
+            constraints.raise(try bound(value, path, isExclusive: node.value["exclusiveMinimum"]?.bool ?? false))
+        case "maximum":
+            constraints.lower(try bound(value, path, isExclusive: node.value["exclusiveMaximum"]?.bool ?? false))
         case "exclusiveMinimum" where value.bool == nil: constraints.raise(try bound(value, path, isExclusive: true))
         case "exclusiveMaximum" where value.bool == nil: constraints.lower(try bound(value, path, isExclusive: true))
         case "multipleOf":
@@ -138,17 +140,21 @@ struct SchemaReader {
         _ member: JSONMember, of node: SchemaDocument.Node, _ path: String, into constraints: inout SchemaConstraints
     ) throws(GrammarError) {
         func refuse(_ kind: SchemaConstraints.Kind, _ reason: String) {
-            constraints.refusals.append((kind, GrammarError(.unsupported, at: path, "\(member.key) is not supported: \(reason)")))
+            constraints.refusals.append(
+                (kind, GrammarError(.unsupported, at: path, "\(member.key) is not supported: \(reason)")))
         }
         switch member.key {
         case "uniqueItems":
-            if member.value.bool == true { refuse(.array, "a grammar cannot compare items; use maxItems 1 or check it afterwards") }
+            if member.value.bool == true {
+                refuse(.array, "a grammar cannot compare items; use maxItems 1 or check it afterwards")
+            }
         case "contains": refuse(.array, "a grammar cannot count matching items; use prefixItems or items")
         case "unevaluatedItems": refuse(.array, "use items")
         case "unevaluatedProperties": refuse(.object, "use additionalProperties")
         case "if":
             if node.value["then"] != nil || node.value["else"] != nil {
-                throw GrammarError(.unsupported, at: path, "if is not supported; use anyOf with a constant in each option")
+                throw GrammarError(
+                    .unsupported, at: path, "if is not supported; use anyOf with a constant in each option")
             }
         case "$dynamicRef", "$recursiveRef":
             throw GrammarError(.unsupported, at: path, "\(member.key) is not supported; use $ref")
@@ -166,7 +172,9 @@ struct SchemaReader {
             case "integer": hasInteger = true
             case "number": hasNumber = true
             case .some(let name):
-                guard let kind = SchemaConstraints.Kind(rawValue: name) else { throw invalid(path, "'\(name)' is no type") }
+                guard let kind = SchemaConstraints.Kind(rawValue: name) else {
+                    throw invalid(path, "'\(name)' is no type")
+                }
                 kinds.insert(kind)
             case nil: throw invalid(path, "must be a string or a list of strings")
             }

@@ -68,4 +68,23 @@ struct RuleSet: Sendable {
         define(rule, expression)
         return rule
     }
+
+    /// Has every call of the root call another rule.
+    mutating func redirectRoot(to rule: Int) {
+        expressions = expressions.map { $0.redirecting(from: Self.root, to: rule) }
+    }
+}
+
+extension Expression {
+    fileprivate func redirecting(from old: Int, to new: Int) -> Expression {
+        switch self {
+        case .rule(old): return .rule(new)
+        case .sequence(let parts): return .sequence(parts.map { $0.redirecting(from: old, to: new) })
+        case .choice(let parts): return .choice(parts.map { $0.redirecting(from: old, to: new) })
+        case .repeated(let part, let minimum, let maximum):
+            return .repeated(part.redirecting(from: old, to: new), minimum: minimum, maximum: maximum)
+        // Only schemas make graphs, and those never call the root.
+        default: return self
+        }
+    }
 }

@@ -72,7 +72,7 @@ extension TransitionNetwork {
             states[Int(state)].calls.removeAll { $0.rule == rule }
         }
         guard !behind.isEmpty else { return }
-        for state in reachable(from: starts[Int(rule)]) 
+        for state in reachable(from: starts[Int(rule)])
         where states[Int(state)].accepts && !beginning.contains(state) {
             states[Int(state)].empty += behind.sorted()
         }

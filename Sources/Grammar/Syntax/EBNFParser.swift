@@ -89,7 +89,7 @@ struct EBNFParser {
                 at = start
                 return nil
             }
-            if peek == "(" , name == "TagDispatch" || name == "Token" || name == "ExcludeToken" {
+            if peek == "(", name == "TagDispatch" || name == "Token" || name == "ExcludeToken" {
                 throw error(.unsupported, "\(name) is not supported")
             }
             return .rule(try rule(named: name))
@@ -188,7 +188,8 @@ struct EBNFParser {
     ]
 
     private static let escapes: [Unicode.Scalar: Unicode.Scalar] = [
-        "n": "\n", "r": "\r", "t": "\t", "f": "\u{C}", "v": "\u{B}", "b": "\u{8}", "a": "\u{7}", "e": "\u{1B}", "0": "\0",
+        "n": "\n", "r": "\r", "t": "\t", "f": "\u{C}", "v": "\u{B}", "b": "\u{8}", "a": "\u{7}", "e": "\u{1B}",
+        "0": "\0",
     ]
 
     private static let hexadecimal: [Unicode.Scalar: Int] = ["x": 2, "u": 4, "U": 8]
@@ -227,7 +228,9 @@ struct EBNFParser {
 
     private mutating func name() -> String? {
         let start = at
-        while let next = peek, next.isASCII, next.properties.isAlphabetic || "0"..."9" ~= next || "_-.".unicodeScalars.contains(next) {
+        while let next = peek, next.isASCII,
+            next.properties.isAlphabetic || "0"..."9" ~= next || "_-.".unicodeScalars.contains(next)
+        {
             at += 1
         }
         return at == start ? nil : String(String.UnicodeScalarView(scalars[start..<at]))

@@ -55,7 +55,8 @@ private struct PatternParser {
         if part == .start || part == .end { throw error(.invalid, "a repeated anchor", at: start) }
         guard max(minimum, maximum ?? 0) <= Self.maxRepetitions else {
             throw error(
-                .tooLarge, "a repetition of \(max(minimum, maximum ?? 0)); the most is \(Self.maxRepetitions)", at: start)
+                .tooLarge, "a repetition of \(max(minimum, maximum ?? 0)); the most is \(Self.maxRepetitions)",
+                at: start)
         }
         guard minimum <= maximum ?? minimum else { throw error(.invalid, "a repetition out of order", at: start) }
         // Which of several matches comes first makes no difference to whether there is one.
