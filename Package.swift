@@ -39,17 +39,22 @@ let package = Package(
         library("Parallelism", ["CMPI", "Tensors"]),
         library("Checkpoints"),
         library("KVCache", ["Tensors"]),
-        library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        // One target for each model; `Models` knows them all.
+        library("DeepSeekV32", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        library("Models", ["DeepSeekV32", "Modeling", "Checkpoints"]),
         library("Tokenization"),
         library("Grammar", ["Tokenization"]),
-        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Models"]),
+        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Grammar"]),
+        library("Verification", ["Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
-            ["Inference", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+            ["Inference", "Grammar", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Inference", "Models", "Checkpoints", "KVCache", "Parallelism", "Tokenization", "Tensors",
+                "Serving", "Verification", "Inference", "Models", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache",
+                "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -61,7 +66,11 @@ let package = Package(
         // What tests share; nothing else uses it.
         .target(name: "CAllocations"),
         library(
-            "TestSupport", ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Models", "Inference"]),
+            "TestSupport",
+            [
+                "CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Modeling", "DeepSeekV32", "Models",
+                "Inference",
+            ]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
@@ -69,11 +78,23 @@ let package = Package(
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
-        tests("ModelsTests", ["Models", "Checkpoints", "KVCache", "Tensors", "TestSupport", "CAllocations"]),
+        tests(
+            "ModelsTests",
+            [
+                "Models", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors", "TestSupport",
+                "CAllocations",
+            ]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
         tests("GrammarTests", ["Grammar", "Tokenization"], excluding: ["Fixtures"]),
-        tests("InferenceTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
-        tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
+        tests(
+            "InferenceTests",
+            ["Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "TestSupport"]),
+        tests(
+            "RankTests",
+            [
+                "Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors",
+                "TestSupport",
+            ]),
         tests(
             "ServingTests",
             [
@@ -84,8 +105,8 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Checkpoints", "Inference", "KVCache", "Models", "Parallelism", "Tensors", "Tokenization",
-                "TestSupport",
+                "braid", "Verification", "Checkpoints", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling",
+                "Parallelism", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

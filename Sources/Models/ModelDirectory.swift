@@ -1,4 +1,6 @@
 package import Checkpoints
+package import DeepSeekV32
+import Modeling
 
 /// A model directory as users have them: `config.json`, `generation_config.json`, safetensors files, a tokenizer.
 package struct ModelDirectory: Sendable {
@@ -31,10 +33,10 @@ package struct ModelDirectory: Sendable {
     ///   - progress: called with a fraction from 0 to 1.
     /// - Throws: `CheckpointError`, also when there is no next-token block to load.
     package func load(
-        _ format: LoadFormat = .auto, guesses: Bool = false, preloads: Bool = false,
+        _ format: LoadFormat = .auto, drafts: Bool = false, preloads: Bool = false,
         progress: (Double) -> Void = { _ in }
     ) throws(CheckpointError) -> DeepSeekModel {
-        if guesses && configuration.nextTokenLayers == 0 {
+        if drafts && configuration.nextTokenLayers == 0 {
             throw CheckpointError(
                 file: path + "/config.json", subject: .key("num_nextn_predict_layers"),
                 problem: "is 0: this checkpoint has no next-token block to guess with",
@@ -46,7 +48,7 @@ package struct ModelDirectory: Sendable {
             case .dummy: .dummy(DummyWeights(dtype: configuration.storedType))
             }
         if preloads, case .checkpoint(let index) = source { try index.preload(progress: progress) }
-        return try DeepSeekModel(configuration, source, guesses: guesses) { layer in
+        return try DeepSeekModel(configuration, source, drafts: drafts) { layer in
             if !preloads { progress(Double(layer + 1) / Double(configuration.layers)) }
         }
     }

@@ -19,7 +19,7 @@ package enum Axis: Int, Hashable, Sendable, CaseIterable {
     /// Columns of a routed expert.
     case expertWidth
     /// Keys of a request, where queries go to the keys.
-    case ownership
+    case kvSharding
 }
 
 /// A set of axes.
@@ -35,7 +35,7 @@ package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package static let dense = Axes(.dense)
     package static let expert = Axes(.expert)
     package static let expertWidth = Axes(.expertWidth)
-    package static let ownership = Axes(.ownership)
+    package static let kvSharding = Axes(.kvSharding)
     /// All ranks of a pipeline stage.
     package static let stage: Axes = [.data, .context, .tensor]
 

@@ -5,9 +5,10 @@ extension ParallelConfiguration {
     }
 
     /// The ranks as they own keys: consecutive ones of a data group.
-    private var ownershipMesh: Mesh {
+    private var kvShardingMesh: Mesh {
         Mesh([
-            .pipeline: pipeline, .data: data, .context: context * tensor / ownership.ranks, .ownership: ownership.ranks,
+            .pipeline: pipeline, .data: data, .context: context * tensor / kvSharding.ranks,
+            .kvSharding: kvSharding.ranks,
         ])
     }
 
@@ -19,7 +20,7 @@ extension ParallelConfiguration {
     /// - Parameter axes: of attention and plain feed-forwards, or of the experts; the two divide the same ranks
     ///   differently, so not of both.
     package func ranks(around rank: Int, along axes: Axes) -> [Int] {
-        if axes == .ownership { return ownershipMesh.group(of: rank, along: axes) }
+        if axes == .kvSharding { return kvShardingMesh.group(of: rank, along: axes) }
         let ofExperts: Axes = [.expert, .expertWidth]
         precondition(axes.isDisjoint(with: ofExperts) || axes.isSubset(of: ofExperts), "\(axes) divide ranks twice")
         return axes.isDisjoint(with: ofExperts)

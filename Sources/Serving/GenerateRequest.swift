@@ -19,7 +19,7 @@ struct GenerateRequest {
         try fields.refuseConstraints()
         try fields.object("sampling_params")?.refuseConstraints()
         let sampling = try SamplingFields(
-            fields.object("sampling_params") ?? .empty, names: .generate, leastMaxTokens: 0, defaultMaxTokens: 128,
+            fields.object("sampling_params") ?? .empty, names: .generate, minMaxTokens: 0, defaultMaxTokens: 128,
             service: service, limits: limits)
         for name in ["text", "input_ids"] {
             try fields.checkPrompts(name, choices: sampling.choices, most: limits.maxSequences)

@@ -31,10 +31,10 @@ struct SamplingFields {
     static let greedyBelow = 1e-5
 
     /// - Parameters:
-    ///   - leastMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
+    ///   - minMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
     ///   - defaultMaxTokens: for requests that do not say; `nil` for as many as the context has room for.
     init(
-        _ fields: RequestFields, names: Names, leastMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
+        _ fields: RequestFields, names: Names, minMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
         service: TextService, limits: RequestLimits
     ) throws(RequestError) {
         let vocabulary = service.engine.limits.vocabularySize
@@ -51,7 +51,7 @@ struct SamplingFields {
         sampling.repetitionPenalty = Float(try fields.number("repetition_penalty", in: 0...2, excluding: 0) ?? 1)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
         for name in names.maxTokens.reversed() {
-            sampling.maxNewTokens = try fields.integer(name, in: leastMaxTokens...Int.max) ?? sampling.maxNewTokens
+            sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
         }
         // What nobody asked for must not make a prompt too long.
         defaultMaxTokens = sampling.maxNewTokens == nil ? defaultMaximum : nil

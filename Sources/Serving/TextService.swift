@@ -78,7 +78,7 @@ extension TextService {
 
     /// The tokens of a prompt, which is refused unread when no tokens could make it fit the context.
     func prompt(_ text: String, _ parameter: String) throws(RequestError) -> [Int32] {
-        let most = engine.limits.contextLength * Self.mostBytesOfToken
+        let most = engine.limits.contextLength * Self.maxBytesOfToken
         guard text.utf8.count <= most else {
             throw .invalid(
                 parameter, "\(parameter): \(text.utf8.count) bytes are more than any text of this model's context",
@@ -88,7 +88,7 @@ extension TextService {
     }
 
     /// More than the longest token of the vocabularies we know.
-    private static let mostBytesOfToken = 256
+    private static let maxBytesOfToken = 256
 
     /// The text of a prompt as a client would have written it.
     func text(ofPrompt tokens: [Int32]) -> String {

@@ -4,7 +4,7 @@ import Synchronization
 ///
 /// Each number of a result is computed wholly by whoever has its unit, in the documented order, so bits depend neither
 /// on where work is cut nor on how many threads do it.
-package protocol SharedWork {
+package protocol ParallelWork {
     /// Does some units of the work.
     ///
     /// - Parameters:
@@ -13,7 +13,7 @@ package protocol SharedWork {
     func compute(_ units: Range<Int>, _ kernels: Kernels, _ scratch: Scratch)
 }
 
-extension SharedWork {
+extension ParallelWork {
     /// The same with the operands behind a pointer: a type and an address are all that a thread needs to be told, and
     /// telling it allocates nothing.
     fileprivate static func compute(
@@ -24,7 +24,7 @@ extension SharedWork {
 }
 
 /// How work may be cut.
-package struct Cut {
+package struct WorkSplit {
     /// What there is to do.
     package let units: Int
     /// All parts but the last are multiples of this.
@@ -73,10 +73,10 @@ package final class Team: @unchecked Sendable {
     private var parts = 0
 
     @safe private struct Operation {
-        let work: any SharedWork.Type
+        let work: any ParallelWork.Type
         /// Valid until all parts are done.
         let operands: UnsafeRawPointer
-        let cut: Cut
+        let cut: WorkSplit
         let parts: Int
     }
 
@@ -102,11 +102,11 @@ package final class Team: @unchecked Sendable {
 
     /// Has all threads do the work, and returns when it is done. To be called by the leader.
     ///
-    /// - Parameter cost: of all units, counted as for `Tuning.leastSharedWork`.
+    /// - Parameter cost: of all units, counted as for `Tuning.minParallelWork`.
     /// - Returns: false where the work is too little to share, and was not done.
-    func share(_ work: some SharedWork, _ cut: Cut, cost: Int) -> Bool {
+    func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
         let parts = cut.parts(threads: threads)
-        guard threads > 1, parts > 1, cost >= kernels.tuning.leastSharedWork else { return false }
+        guard threads > 1, parts > 1, cost >= kernels.tuning.minParallelWork else { return false }
         unsafe withUnsafePointer(to: work) { operands in
             unsafe operation = Operation(work: type(of: work), operands: operands, cut: cut, parts: parts)
             self.parts += parts
@@ -155,7 +155,7 @@ extension Kernels {
     /// Has this rank's team do the work, where there is a team and the work is worth it.
     ///
     /// - Returns: whether it is done.
-    package func share(_ work: some SharedWork, _ cut: Cut, cost: Int) -> Bool {
+    package func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
         guard let team else { return false }
         return team.share(work, cut, cost: cost)
     }

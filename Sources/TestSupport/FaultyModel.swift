@@ -1,5 +1,5 @@
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 import Synchronization
 package import Tensors
@@ -80,7 +80,7 @@ package final class FaultyModel: Model {
         pass(.output, stream, layer: layer, step, seat)
     }
 
-    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int { 1 }
+    package func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int { 1 }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         for row in 0..<hidden.rows {

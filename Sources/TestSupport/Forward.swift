@@ -1,6 +1,6 @@
 import CAllocations
 package import KVCache
-package import Models
+package import Modeling
 import Parallelism
 package import Tensors
 
@@ -42,7 +42,7 @@ package final class Forward {
 
     /// The next-token block's logits of the token after next, for every token that has a next one, computed in chunks of
     /// `chunk`; then of further rows, fed with their own states and best tokens, `count` guesses in all behind the last.
-    package func guesses(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
+    package func drafts(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
         var logits: [[Float]] = []
         var state: [[Float]] = []
         while logits.count < tokens.count - 1 {
@@ -96,7 +96,7 @@ package final class Forward {
                 for (row, values) in states.enumerated() {
                     for (column, value) in values.enumerated() { hidden[row, column] = value }
                 }
-                try model.guess(step, seat, states: hidden)
+                try model.draft(step, seat, states: hidden)
             } else {
                 try model.forward(step, seat, into: hidden)
             }

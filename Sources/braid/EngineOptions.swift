@@ -1,6 +1,8 @@
 import ArgumentParser
+import DeepSeekV32
 import Inference
 package import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -112,7 +114,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.dynamicChunks = enableDynamicChunking
         configuration.watchdogTimeout = watchdogTimeout
         configuration.prefixCache = !disableRadixCache
-        configuration.guesses = speculation.guesses
+        configuration.drafts = speculation.drafts
         configuration.checksInvariants = checkInvariants
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
@@ -146,7 +148,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let model = try directory.load(loadFormat, guesses: speculation.isOn, preloads: preload) { progress.update($0) }
+        let model = try directory.load(loadFormat, drafts: speculation.isOn, preloads: preload) { progress.update($0) }
         return (directory, model)
     }
 }

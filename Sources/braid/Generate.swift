@@ -1,6 +1,8 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -76,7 +78,7 @@ struct Generate: AsyncParsableCommand {
         if compareOneRank {
             var alone = configuration
             alone.parallel = ParallelConfiguration()
-            alone.guesses = 0
+            alone.drafts = 0
             alone.threadsPerRank = 1
             alone.tuning = Tuning()
             let reference = try await self.outcome(of: request, model, alone, job, nil, isShown: false)
@@ -208,7 +210,7 @@ private struct Outcome {
             line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
         }
         if let length = speculation.acceptLength {
-            line += "; \(speculation.right) of \(speculation.guessed) guesses right, accept length \(rounded(length))"
+            line += "; \(speculation.right) of \(speculation.drafted) guesses right, accept length \(rounded(length))"
         }
         note(line)
     }

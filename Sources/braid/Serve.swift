@@ -1,6 +1,8 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Serving
 import Tokenization

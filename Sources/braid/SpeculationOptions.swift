@@ -32,7 +32,7 @@ struct SpeculationOptions: ParsableArguments, Sendable {
     var isOn: Bool { algorithm != nil }
 
     /// How many tokens to guess.
-    var guesses: Int { isOn ? steps ?? Self.usualSteps : 0 }
+    var drafts: Int { isOn ? steps ?? Self.usualSteps : 0 }
 
     private static let usualSteps = 2
 
@@ -50,10 +50,10 @@ struct SpeculationOptions: ParsableArguments, Sendable {
                 "--speculative-eagle-topk: \(branches) is not 1; guesses follow one another here, none are side by side"
             )
         }
-        if let rows, rows != guesses + 1 {
+        if let rows, rows != drafts + 1 {
             throw ValidationError(
-                "--speculative-num-draft-tokens: \(rows) is not \(guesses + 1), which is --speculative-num-steps "
-                    + "(\(guesses)) guesses and the token before them")
+                "--speculative-num-draft-tokens: \(rows) is not \(drafts + 1), which is --speculative-num-steps "
+                    + "(\(drafts)) guesses and the token before them")
         }
     }
 }

@@ -1,8 +1,9 @@
 import Foundation
 import Inference
-import Models
+import Modeling
 import Parallelism
 import Tokenization
+import Verification
 
 /// What `braid verify` prints: a line for each case, then a summary.
 struct VerificationReport {
@@ -58,10 +59,10 @@ struct VerificationReport {
         progress.update(Double(number) / Double(plan.cases.count))
     }
 
-    func finish(_ exercise: Exercise) {
+    func finish(_ coverage: RunCoverage) {
         progress.finish()
         let seconds = (ContinuousClock.now - began) / .seconds(1)
-        if command.json { return write(summary(seconds, exercise).pythonText + "\n") }
+        if command.json { return write(summary(seconds, coverage).pythonText + "\n") }
         let rounding = close > 0 ? ", \(close) equal to rounding (largest difference \(short(largest)))" : ""
         let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
         let layouts = Set(plan.cases.map(\.layout)).count
@@ -71,10 +72,10 @@ struct VerificationReport {
             line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
         }
         line(
-            "with \(grouped(Int(exercise.cachedTokens))) tokens found in the prefix cache, "
-                + "\(grouped(Int(exercise.preemptions))) preemptions, \(grouped(exercise.speculation.right)) of "
-                + "\(grouped(exercise.speculation.guessed)) guesses right, and queries sent to the keys "
-                + "\(grouped(Int(exercise.travels))) times")
+            "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
+                + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
+                + "\(grouped(coverage.speculation.drafted)) guesses right, and queries sent to the keys "
+                + "\(grouped(Int(coverage.dcpChunks))) times")
         line("")
         line(
             "\(number) cases of \(layouts == 1 ? "one layout" : "\(layouts) layouts") in \(rounded(seconds)) s: "
@@ -157,7 +158,7 @@ struct VerificationReport {
         ]
     }
 
-    private func summary(_ seconds: Double, _ exercise: Exercise) -> JSONValue {
+    private func summary(_ seconds: Double, _ coverage: RunCoverage) -> JSONValue {
         .record([
             "kind": .string("summary"), "cases": .count(number), "of_cases": .count(plan.total),
             "seed": .string(String(command.seed)), "equal": .count(equal), "close": .count(close),
@@ -167,9 +168,9 @@ struct VerificationReport {
                     JSONMember(
                         name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .count($0.cases)) }))
                 }),
-            "cached_tokens": .count(Int(exercise.cachedTokens)), "preemptions": .count(Int(exercise.preemptions)),
-            "travelling_chunks": .count(Int(exercise.travels)),
-            "guesses": .count(exercise.speculation.guessed), "right_guesses": .count(exercise.speculation.right),
+            "cached_tokens": .count(Int(coverage.cachedTokens)), "preemptions": .count(Int(coverage.preemptions)),
+            "dcp_chunks": .count(Int(coverage.dcpChunks)),
+            "guesses": .count(coverage.speculation.drafted), "right_guesses": .count(coverage.speculation.right),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])

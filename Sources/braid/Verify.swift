@@ -1,10 +1,13 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 package import Parallelism
 import Tensors
+import Verification
 
 /// Proof, on a checkpoint, that layouts give one rank's bits.
 struct Verify: AsyncParsableCommand {
@@ -53,8 +56,8 @@ struct Verify: AsyncParsableCommand {
     @Option(
         help: """
             Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
-            warm guess0 mixed threads2 odd-blocks"; what is left out is one rank, chunk-1, page16, float32, cold, \
-            guess0, mixed, threads1, usual-blocks.
+            warm draft0 mixed threads2 odd-blocks"; what is left out is one rank, chunk-1, page16, float32, cold, \
+            draft0, mixed, threads1, usual-blocks.
             """)
     var only: String?
 
@@ -100,7 +103,7 @@ struct Verify: AsyncParsableCommand {
                 candidate, verdict, mustBeEqual: verification.mustBeEqual(candidate),
                 seconds: (ContinuousClock.now - start) / .seconds(1))
         }
-        report.finish(verification.exercise)
+        report.finish(verification.coverage)
         if report.differing > 0 { throw ExitCode(1) }
     }
 
@@ -108,15 +111,15 @@ struct Verify: AsyncParsableCommand {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let canGuess = directory.configuration.nextTokenLayers > 0
-        return (directory, try directory.load(loadFormat, guesses: canGuess) { progress.update($0) })
+        let canDraft = directory.configuration.nextTokenLayers > 0
+        return (directory, try directory.load(loadFormat, drafts: canDraft) { progress.update($0) })
     }
 
-    private func measure(_ model: DeepSeekConfiguration) throws -> BatchMix.Measure {
-        var measure = BatchMix.Measure(
+    private func measure(_ model: DeepSeekConfiguration) throws -> Workload.Measure {
+        var measure = Workload.Measure(
             selecting: model.indexer?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         if let longestPrompt {
-            let most = min(model.contextLength - BatchMix.mostNewTokens, 32_768)
+            let most = min(model.contextLength - Workload.maxNewTokensOfMix, 32_768)
             guard (1...max(most, 1)).contains(longestPrompt) else {
                 throw CommandError("--longest-prompt: \(longestPrompt) is not between 1 and \(most)")
             }
@@ -140,8 +143,8 @@ struct Verify: AsyncParsableCommand {
     private func plan(_ model: any Model, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
         let shape = model.parallelShape
         // Queries travel always, and half of the time in the longest prompts.
-        let leastKeys = [1, max(2, longestPrompt / 2)]
-        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, leastKeys: leastKeys).layouts
+        let minKeys = [1, max(2, longestPrompt / 2)]
+        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, minKeys: minKeys).layouts
         let request = parallel.request()
         if request != ParallelRequest() {
             do throws(ParallelRequest.Refusal) {
@@ -152,13 +155,13 @@ struct Verify: AsyncParsableCommand {
         }
         var conditions = ServingConditions.all(
             longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
-            canGuess: model.canGuess, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
+            canDraft: model.canDraft, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)
-                if candidate.conditions.guesses > 0 && !model.canGuess {
+                if candidate.conditions.drafts > 0 && !model.canDraft {
                     throw NotationError(
-                        "'guess\(candidate.conditions.guesses)': this checkpoint has no next-token block; use guess0")
+                        "'guess\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
                 }
                 (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {

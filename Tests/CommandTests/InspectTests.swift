@@ -1,6 +1,7 @@
 import Checkpoints
+import DeepSeekV32
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 import Testing
@@ -13,8 +14,8 @@ import braid
         .init(context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, strategy: .contiguous),
         .init(data: 2, context: 2, expert: 4, pipeline: 3), .init(context: 3), .init(context: 16, tensor: 4, expert: 4),
         .init(data: 8, tensor: 2, expert: 4, expertTensor: 4, pipeline: 2, exchange: .allToAll),
-        .init(context: 2, tensor: 2, expert: 4, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
-        .init(data: 2, context: 4, expert: 4, pipeline: 2, ownership: PageOwnership(ranks: 2)),
+        .init(context: 2, tensor: 2, expert: 4, kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 1)),
+        .init(data: 2, context: 4, expert: 4, pipeline: 2, kvSharding: KVSharding(ranks: 2)),
     ]
 
     func model(_ type: String = "deepseek_v32") throws -> DeepSeekConfiguration {
@@ -55,7 +56,7 @@ import braid
     @Test func `prints what a person reads`() throws {
         let parallel = ParallelConfiguration(
             context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, exchange: .allToAll,
-            ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 32))
+            kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 32))
         let expected = """
             layout       4 ranks: context 2 × tensor 2, interleaved; experts 2 by expert × 2 by width, allToAll; keys owned by 4 in \
             runs of 2
@@ -202,7 +203,7 @@ import braid
     @Test func `has room for as many times the tokens as ranks own keys`() throws {
         let perToken = 3 * 4 * (8 + 4 + 8)
         for owners in [1, 2, 4, 8] {
-            let parallel = ParallelConfiguration(context: owners, ownership: PageOwnership(ranks: owners))
+            let parallel = ParallelConfiguration(context: owners, kvSharding: KVSharding(ranks: owners))
             let report = try report(parallel, memory: try model().parameters.total + 100 * perToken)
             let capacities = report.capacities
             #expect(capacities.map(\.owners) == [1, 2, 4, 8])
@@ -212,18 +213,18 @@ import braid
                 #expect(capacity.bytesPerToken == Double(perToken) / Double(capacity.owners))
             }
         }
-        let three = ParallelConfiguration(context: 3, ownership: PageOwnership(ranks: 3))
+        let three = ParallelConfiguration(context: 3, kvSharding: KVSharding(ranks: 3))
         #expect(try report(three).capacities.map(\.owners) == [1, 2, 3, 4, 8])
     }
 
     @Test func `says which steps let queries go to the keys`() throws {
-        func rows(_ ownership: PageOwnership, tokens: Int = 64) throws -> [Int] {
-            try report(.init(context: ownership.ranks, ownership: ownership), tokens: tokens, chunk: tokens).ways
-                .filter(\.queriesTravel).map(\.rows)
+        func rows(_ kvSharding: KVSharding, tokens: Int = 64) throws -> [Int] {
+            try report(.init(context: kvSharding.ranks, kvSharding: kvSharding), tokens: tokens, chunk: tokens).ways
+                .filter(\.usesDCP).map(\.rows)
         }
-        #expect(try rows(PageOwnership(ranks: 4, leastKeys: 32)) == [1, 3, 5])
-        #expect(try rows(PageOwnership(ranks: 2, leastKeys: 32)) == [1, 3])
-        #expect(try rows(PageOwnership(ranks: 4, leastKeys: 66)) == [])
+        #expect(try rows(KVSharding(ranks: 4, minKeys: 32)) == [1, 3, 5])
+        #expect(try rows(KVSharding(ranks: 2, minKeys: 32)) == [1, 3])
+        #expect(try rows(KVSharding(ranks: 4, minKeys: 66)) == [])
         #expect(try report(.init(context: 4)).ways == [])
     }
 
@@ -274,7 +275,7 @@ import braid
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
             model, .init(context: 2, expert: 2, exchange: .allToAll), cacheType: .float32)
-        let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], furthest: [4, 3]))
+        let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], maxPosition: [4, 3]))
         // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
         // vocabulary of 96.
         #expect(step.operations.first { $0.name == "keys" }?.predicted == 1200.0)

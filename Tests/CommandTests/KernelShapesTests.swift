@@ -1,5 +1,6 @@
 import Checkpoints
-import Models
+import DeepSeekV32
+import Modeling
 import Tensors
 import Testing
 import braid

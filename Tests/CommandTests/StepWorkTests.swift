@@ -1,6 +1,7 @@
 import Checkpoints
+import DeepSeekV32
 import KVCache
-import Models
+import Modeling
 import Testing
 import braid
 

@@ -383,6 +383,6 @@ extension SplitMix64 {
 extension StepPlan.Sample {
     fileprivate mutating func forbid(_ tokens: Set<Int32>) {
         parameters.stopTokens = tokens
-        unstoppable = 1
+        minTokensRemaining = 1
     }
 }

@@ -1,5 +1,7 @@
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport

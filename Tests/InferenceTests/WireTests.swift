@@ -1,6 +1,6 @@
 import Inference
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 import TestSupport
@@ -26,12 +26,12 @@ import Testing
             parameters.stopTokens = Set(tokens(3))
             let sample = StepPlan.Sample(
                 parameters: parameters, position: draw.below(5000), generated: tokens(5), prompt: tokens(5),
-                unstoppable: draw.below(4))
+                minTokensRemaining: draw.below(4))
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
                 pages: tokens(9), sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
-                    ? nil : .init(guessed: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
+                    ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
                 score: tokens(4).map { .init(row: Int($0), target: $0) },
                 topLogProbs: draw.below(2) == 0 ? nil : draw.below(20))
         }
@@ -54,7 +54,7 @@ import Testing
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
                 == ["request", "group", "tokens", "start", "pages", "sample", "speculation", "score", "topLogProbs"])
-        #expect(fields(sample) == ["parameters", "position", "generated", "prompt", "unstoppable"])
+        #expect(fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining"])
         #expect(
             fields(SamplingParameters()) == [
                 "temperature", "topP", "topK", "minP", "frequencyPenalty", "presencePenalty", "repetitionPenalty",
@@ -70,8 +70,11 @@ import Testing
                 "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "threadsPerRank", "tuning",
                 "stages", "isTraced",
             ])
-        #expect(fields(CacheDivision()) == ["keysPerRow", "pageSize", "visitingPages", "rows"])
-        #expect(fields(Tuning()) == ["leastSharedWork", "spins", "fewRows", "storedHeads", "keyPanels", "scoredRows"])
+        #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
+        #expect(
+            fields(Tuning()) == [
+                "minParallelWork", "spins", "gemvMaxRows", "directKeyMaxHeads", "indexKeyTiles", "indexRowTile",
+            ])
     }
 
     @Test func `that are cut short or too long are refused`() throws {
@@ -104,14 +107,16 @@ import Testing
         settings.parallel = ParallelConfiguration(
             data: 2, context: 3, tensor: 4, expert: 5, expertTensor: 6, pipeline: 2, stageLayers: [1, 2],
             denseTensor: 4, strategy: .zigzag, exchange: .allToAll,
-            ownership: PageOwnership(ranks: 2, unit: 3, leastKeys: 9))
+            kvSharding: KVSharding(ranks: 2, unit: 3, minKeys: 9))
         settings.cacheType = .fp8
         settings.pageSize = 16
         settings.pages = 77
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
-        var division = CacheDivision()
-        (division.keysPerRow, division.pageSize, division.visitingPages, division.rows) = (7, 16, 33, 44)
-        settings.division = division
+        var processSharding = ProcessKVSharding()
+        (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (
+            7, 16, 33, 44
+        )
+        settings.processSharding = processSharding
         settings.kernels = .reference
         settings.threadsPerRank = 3
         for (index, setting) in Tuning.settings.enumerated() { settings.tuning[keyPath: setting.path] = index + 5 }
@@ -125,7 +130,7 @@ import Testing
             guard let damaged = try? Wire.value(RankSettings.self, in: bytes) else { continue }
             #expect(Tuning.settings.allSatisfy { $0.legal.contains(damaged.tuning[keyPath: $0.path]) })
             #expect((1...1 << 31).contains(damaged.pages * damaged.pageSize))
-            #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.ownership.unit > 0)
+            #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.kvSharding.unit > 0)
         }
     }
 }

@@ -1,4 +1,5 @@
 import CAllocations
+import Modeling
 import Models
 import Tensors
 import TestSupport

@@ -1,7 +1,8 @@
 import Checkpoints
+import DeepSeekV32
 import Foundation
 import KVCache
-import Models
+import Modeling
 import Tensors
 import TestSupport
 import Testing

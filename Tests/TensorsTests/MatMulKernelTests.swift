@@ -9,7 +9,7 @@ struct MatMulKernelTests {
         let x: [Float], xStride: Int, xRows: [Int32]?
         let out: [Float], outStride: Int, outRows: [Int32]?
         /// 0: as the level does it.
-        let fewRows: Int
+        let gemvMaxRows: Int
 
         init(_ dice: inout Dice, dtype: braid_dtype, transposed: Bool, rows: ClosedRange<Int>, wild: Bool = false) {
             let (m, n) = (dice.int(rows), dice.flag() ? dice.int(1...5) * 16 : dice.int(1...80))
@@ -27,7 +27,7 @@ struct MatMulKernelTests {
             xRows = dice.flag() ? (0..<m).map { _ in Int32(dice.int(0...all - 1)) } : nil
             outRows = dice.flag() ? (0..<Int32(all)).shuffled(using: &dice) : nil
             out = (0..<all * outStride).map { $0 % outStride < n ? dice.float() : untouched }
-            fewRows = dice.flag() ? 0 : dice.int(1...40)
+            gemvMaxRows = dice.flag() ? 0 : dice.int(1...40)
         }
 
         /// The product's output, or that of some of its rows begun from `out`.
@@ -46,7 +46,7 @@ struct MatMulKernelTests {
                 w: weights.weight, transposed: transposed, accumulate: accumulate, m: Int64(range.count), n: Int64(n),
                 k: Int64(k), x: input.pointer, x_stride: Int64(xStride), x_rows: gathers ? from.pointer : nil,
                 out: result.pointer, out_stride: Int64(outStride), out_rows: scatters ? to.pointer : nil,
-                few_rows: Int64(fewRows), scratch: room.pointer)
+                gemv_max_rows: Int64(gemvMaxRows), scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, input, result, from, to, room])
             return result.values
         }
@@ -81,7 +81,7 @@ struct MatMulKernelTests {
             let parameters = unsafe braid_matmul(
                 w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
                 x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer, out_stride: Int64(n),
-                out_rows: nil, few_rows: 0, scratch: room.pointer)
+                out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, input, out, room])
             return out.values
         }
@@ -153,7 +153,7 @@ struct MatMulKernelTests {
             let room = scratch(Int(BRAID_MATMUL_SCRATCH))
             let parameters = unsafe braid_matmul(
                 w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: 40, k: 0, x: room.pointer,
-                x_stride: 0, x_rows: nil, out: out.pointer, out_stride: 40, out_rows: nil, few_rows: 0,
+                x_stride: 0, x_rows: nil, out: out.pointer, out_stride: 40, out_rows: nil, gemv_max_rows: 0,
                 scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, out, room])
             #expect(out.values.allSatisfy { $0.bitPattern == 0 })
@@ -178,7 +178,7 @@ struct MatMulKernelTests {
             data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0)
         let product = unsafe braid_matmul(
             w: tall, transposed: false, accumulate: false, m: 1, n: 256, k: 1, x: unit.pointer, x_stride: 1,
-            x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, few_rows: 0, scratch: room.pointer)
+            x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
         unsafe call(level.table.matmul, product, keeping: [bytes, ones, unit, column, room])
         let expected = (0...255).map { e4m3(UInt8($0)) }
         #expect(firstDifference(row.values, expected) == nil)

@@ -50,7 +50,7 @@ enum Sharable: CaseIterable {
     }
 
     /// Counts how often each unit was done, and by how many threads.
-    private struct Tally: SharedWork {
+    private struct AbortableCounter: ParallelWork {
         let counts: Indices
         let threads: Threads
 
@@ -73,7 +73,7 @@ enum Sharable: CaseIterable {
     @Test(arguments: [false, true])
     func `does every unit once, however it is cut, and everybody helps`(spins: Bool) {
         var dice = Dice(seed: 5)
-        let (scratch, threads) = (Scratch(bytes: 1 << 24), Tally.Threads())
+        let (scratch, threads) = (Scratch(bytes: 1 << 24), AbortableCounter.Threads())
         let team = HelpedTeam(threads: 3, spins: spins)
         var round = 0
         // A helper may get its first moment of a busy processor late.
@@ -86,8 +86,8 @@ enum Sharable: CaseIterable {
             let units = dice.int(1...300)
             let counts = scratch.indices(units)
             counts.fill(0)
-            let cut = Cut(units: units, step: dice.int(1...70), least: dice.int(1...200))
-            if !team.kernels.share(Tally(counts: counts, threads: threads), cut, cost: units) { continue }
+            let cut = WorkSplit(units: units, step: dice.int(1...70), least: dice.int(1...200))
+            if !team.kernels.share(AbortableCounter(counts: counts, threads: threads), cut, cost: units) { continue }
             #expect(counts.elements.allSatisfy { $0 == 1 }, "round \(round)")
         }
     }
@@ -246,7 +246,7 @@ private struct Bench {
         let (rows, heads, width, positions) = (dice.int(1...9), dice.int(1...4), 16 * dice.int(1...3), 2000)
         let map = pages(for: positions)
         let (lane, memory) = lane(width, positions: positions, map)
-        let owned = dice.flag() ? OwnedPositions.all : OwnedPositions(ranks: 2, unit: dice.int(1...3), rank: 1)
+        let owned = dice.flag() ? ShardPositions.all : ShardPositions(ranks: 2, unit: dice.int(1...3), rank: 1)
         let out = room(rows, dice.int(1...positions / owned.ranks - 4))
         withExtendedLifetime(memory) {
             kernels.indexScores(

@@ -19,7 +19,7 @@ BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
 /// fewer still.
 BRAID_INLINE int64_t few_rows_at_most(const braid_matmul *p) {
     const braid_dtype dtype = p->w.dtype;
-    if (p->few_rows > 0) return p->few_rows;
+    if (p->gemv_max_rows > 0) return p->gemv_max_rows;
     if (BRAID_FEW_GROUPS == 1 || dtype == BRAID_F32) return BRAID_FEW_ROWS;
     return dtype == BRAID_BF16 ? 2 * BRAID_FEW_ROWS : BRAID_FEW_ROWS + BRAID_FEW_ROWS / 2;
 }
@@ -208,14 +208,14 @@ BRAID_INLINE void few_outputs(
                     }
                     load_columns(rows + 16 * g, offset, v[g]);
                 }
-                few_chains(dtype, m, groups, v, step, scale, x, i, a);
+                dot_chains(dtype, m, groups, v, step, scale, x, i, a);
             }
         for (; i < end; i += step) {
             int64_t count = at_most(end - i, step);
             for (int g = 0; g < groups; g++)
                 load_some_columns(
                     rows + 16 * g, lanes_left(lanes - 16 * g), i * bytes_of(dtype), count * bytes_of(dtype), v[g]);
-            few_chains(dtype, m, groups, v, count, scale, x, i, a);
+            dot_chains(dtype, m, groups, v, count, scale, x, i, a);
         }
     }
 }
@@ -249,7 +249,7 @@ BRAID_INLINE int64_t few_side_by_side(const braid_matmul *p, braid_dtype dtype, 
     return n + 16;
 }
 
-BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
+BRAID_INLINE void gemv_max_rows(const braid_matmul *p, braid_dtype dtype) {
     int64_t times = (p->m + BRAID_FEW_ROWS - 1) / BRAID_FEW_ROWS, most = (p->m + times - 1) / times;
     for (int64_t n = 0, next; n < p->n; n = next) {
         next = p->n;
@@ -272,10 +272,10 @@ BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
 
 static void matmul_few(const braid_matmul *p) {
     switch (p->w.dtype) {
-    case BRAID_F32: return few_rows(p, BRAID_F32);
-    case BRAID_BF16: return few_rows(p, BRAID_BF16);
-    case BRAID_FP8: return few_rows(p, BRAID_FP8);
-    case BRAID_INT8: return few_rows(p, BRAID_INT8);
+    case BRAID_F32: return gemv_max_rows(p, BRAID_F32);
+    case BRAID_BF16: return gemv_max_rows(p, BRAID_BF16);
+    case BRAID_FP8: return gemv_max_rows(p, BRAID_FP8);
+    case BRAID_INT8: return gemv_max_rows(p, BRAID_INT8);
     }
 }
 

@@ -18,7 +18,7 @@ typedef struct {
     float *out;             // row i writes row out_rows[i] (or i) of out [*, out_stride]; rows must not repeat
     int64_t out_stride;
     const int32_t *out_rows;
-    int64_t few_rows;       // this many rows or fewer make no panel of the weights; 0: as the level does it
+    int64_t gemv_max_rows;       // this many rows or fewer make no panel of the weights; 0: as the level does it
     float *scratch;         // BRAID_MATMUL_SCRATCH floats, 64-byte aligned
 } braid_matmul;
 

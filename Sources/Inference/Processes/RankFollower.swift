@@ -1,6 +1,6 @@
 import Foundation
 import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 import Synchronization
 
@@ -57,9 +57,9 @@ package final class RankFollower {
             guard epoch > lastEpoch else { throw Wire.Failure(description: "ranks of an epoch that is over") }
             lastEpoch = epoch
             endTeam()
-            let isDivisible = CacheDivision.isPossible(
+            let isDivisible = ProcessKVSharding.isPossible(
                 settings.parallel, processes: processes.count, pageSize: settings.pageSize)
-            guard isDivisible == (settings.division != nil) else {
+            guard isDivisible == (settings.processSharding != nil) else {
                 throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
             }
             begin(settings, epoch: epoch)
@@ -70,10 +70,11 @@ package final class RankFollower {
                 groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
-            if let most = team.settings.division?.rows, rows > most {
+            if let most = team.settings.processSharding?.rows, rows > most {
                 throw Wire.Failure(description: "\(rows) rows where \(most) find room")
             }
-            team.threads.put(Deal(plan, team.settings.parallel, division: team.settings.division))
+            team.threads.put(
+                RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))
         case .stop:
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }
@@ -90,7 +91,7 @@ package final class RankFollower {
         let placement = Placement(ranks: settings.parallel.world, processes: processes.count)
         let world = ProcessWorld(processes, placement, epoch: epoch)
         let threads = RankThreads(placement.ranks(of: processes.process), alarm: world.alarm)
-        processes.setVitals { Wire.bytes(of: Vitals(epoch, threads.pulses)) }
+        processes.setHeartbeat { Wire.bytes(of: HeartbeatPayload(epoch, threads.progresses)) }
         let cache = CacheStore(settings, for: model, ranks: threads.ranks)
         threads.start(model, cache, settings, in: world) { [processes] report in
             let sent = SentReport(report: report, at: Meter.now())
@@ -100,7 +101,7 @@ package final class RankFollower {
     }
 
     private func endTeam() {
-        processes.setVitals(nil)
+        processes.setHeartbeat(nil)
         team?.threads.stop {}
         team = nil
     }
@@ -134,15 +135,16 @@ extension RankFollower {
     }
 }
 
-extension Vitals {
-    fileprivate init(_ epoch: UInt64, _ pulses: [Pulse]) {
+extension HeartbeatPayload {
+    fileprivate init(_ epoch: UInt64, _ progresses: [RankProgress]) {
         let now = Meter.now()
         self.init(
             epoch: epoch,
-            ranks: pulses.map { pulse in
-                let moment = pulse.moment
-                return Vital(
-                    age: now - min(moment.since, now), isWaiting: moment.isWaiting, description: moment.description)
+            ranks: progresses.map { progress in
+                let snapshot = progress.snapshot
+                return RankHeartbeat(
+                    age: now - min(snapshot.since, now), isWaiting: snapshot.isWaiting,
+                    description: snapshot.description)
             })
     }
 }

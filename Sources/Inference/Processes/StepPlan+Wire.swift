@@ -1,5 +1,5 @@
-extension StepPlan: Wired {
-    package static var blank: StepPlan { StepPlan(number: 0, chunks: []) }
+extension StepPlan: WireCodable {
+    package static var empty: StepPlan { StepPlan(number: 0, chunks: []) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&number)
@@ -33,9 +33,9 @@ extension StepPlan: Wired {
                 return "request \(chunk.request) has tokens that are not in the vocabulary"
             }
             if let speculation = chunk.speculation,
-                !(0..<chunk.tokens.count).contains(speculation.guessed) || speculation.ahead < 0
+                !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
             {
-                return "request \(chunk.request) has \(speculation.guessed) guesses and wants \(speculation.ahead)"
+                return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
             }
             let rows = chunk.score.map(\.row)
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
@@ -49,8 +49,8 @@ extension StepPlan: Wired {
     }
 }
 
-extension StepPlan.Chunk: Wired {
-    package static var blank: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
+extension StepPlan.Chunk: WireCodable {
+    package static var empty: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&request)
@@ -65,18 +65,18 @@ extension StepPlan.Chunk: Wired {
     }
 }
 
-extension StepPlan.Chunk.Speculation: Wired {
-    package static var blank: Self { Self() }
+extension StepPlan.Chunk.Speculation: WireCodable {
+    package static var empty: Self { Self() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
-        try wire.pass(&guessed)
+        try wire.pass(&drafted)
         try wire.pass(&next)
         try wire.pass(&ahead)
     }
 }
 
-extension StepPlan.ScoreRow: Wired {
-    package static var blank: StepPlan.ScoreRow { StepPlan.ScoreRow(row: 0, target: 0) }
+extension StepPlan.ScoreRow: WireCodable {
+    package static var empty: StepPlan.ScoreRow { StepPlan.ScoreRow(row: 0, target: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&row)
@@ -84,20 +84,20 @@ extension StepPlan.ScoreRow: Wired {
     }
 }
 
-extension StepPlan.Sample: Wired {
-    package static var blank: StepPlan.Sample { StepPlan.Sample(parameters: SamplingParameters(), position: 0) }
+extension StepPlan.Sample: WireCodable {
+    package static var empty: StepPlan.Sample { StepPlan.Sample(parameters: SamplingParameters(), position: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&parameters)
         try wire.pass(&position)
         try wire.pass(&generated)
         try wire.pass(&prompt)
-        try wire.pass(&unstoppable)
+        try wire.pass(&minTokensRemaining)
     }
 }
 
-extension SamplingParameters: Wired {
-    package static var blank: SamplingParameters { SamplingParameters() }
+extension SamplingParameters: WireCodable {
+    package static var empty: SamplingParameters { SamplingParameters() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&temperature)

@@ -1,19 +1,19 @@
-package import Models
+package import Modeling
 package import Parallelism
 
-extension StepReport: Wired {
-    package static var blank: StepReport { StepReport(rank: 0, step: 0) }
+extension StepReport: WireCodable {
+    package static var empty: StepReport { StepReport(rank: 0, step: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&rank)
         try wire.pass(&step)
         try wire.pass(&findings)
-        var (guessing, guessed) = (guesses.keys.sorted(), [Guesses]())
-        guessed = guessing.map { Guesses(tokens: guesses[$0]!) }
-        try wire.pass(&guessing)
-        try wire.pass(&guessed)
-        guard guessing.count == guessed.count else { throw Wire.Failure(description: "guesses for each chunk") }
-        guesses = Dictionary(zip(guessing, guessed.map(\.tokens))) { $1 }
+        var (drafting, drafted) = (drafts.keys.sorted(), [Guesses]())
+        drafted = drafting.map { Guesses(tokens: drafts[$0]!) }
+        try wire.pass(&drafting)
+        try wire.pass(&drafted)
+        guard drafting.count == drafted.count else { throw Wire.Failure(description: "guesses for each chunk") }
+        drafts = Dictionary(zip(drafting, drafted.map(\.tokens))) { $1 }
         try wire.pass(&rows)
         try wire.pass(&seconds)
         try wire.pass(&work.scored)
@@ -25,16 +25,16 @@ extension StepReport: Wired {
 }
 
 /// What was guessed to follow one chunk.
-private struct Guesses: Wired {
+private struct Guesses: WireCodable {
     var tokens: [Int32]
 
-    static var blank: Guesses { Guesses(tokens: []) }
+    static var empty: Guesses { Guesses(tokens: []) }
 
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&tokens) }
 }
 
-extension StepReport.Finding: Wired {
-    static var blank: StepReport.Finding { StepReport.Finding(chunk: 0, offset: 0) }
+extension StepReport.Finding: WireCodable {
+    static var empty: StepReport.Finding { StepReport.Finding(chunk: 0, offset: 0) }
 
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&chunk)
@@ -45,8 +45,8 @@ extension StepReport.Finding: Wired {
     }
 }
 
-extension TokenLogProbs: Wired {
-    package static var blank: TokenLogProbs { TokenLogProbs(token: 0) }
+extension TokenLogProbs: WireCodable {
+    package static var empty: TokenLogProbs { TokenLogProbs(token: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&token)
@@ -55,8 +55,8 @@ extension TokenLogProbs: Wired {
     }
 }
 
-extension ScoredToken: Wired {
-    package static var blank: ScoredToken { ScoredToken(token: 0, logProb: 0) }
+extension ScoredToken: WireCodable {
+    package static var empty: ScoredToken { ScoredToken(token: 0, logProb: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&token)
@@ -64,8 +64,8 @@ extension ScoredToken: Wired {
     }
 }
 
-extension Meter.Account: Wired {
-    package static var blank: Meter.Account { Meter.Account(name: "") }
+extension Meter.CollectiveStatistics: WireCodable {
+    package static var empty: Meter.CollectiveStatistics { Meter.CollectiveStatistics(name: "") }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&name)
@@ -75,8 +75,8 @@ extension Meter.Account: Wired {
     }
 }
 
-extension TraceSpan: Wired {
-    package static var blank: TraceSpan { TraceSpan("", begin: 0, end: 0) }
+extension TraceSpan: WireCodable {
+    package static var empty: TraceSpan { TraceSpan("", begin: 0, end: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&name)
@@ -86,8 +86,8 @@ extension TraceSpan: Wired {
     }
 }
 
-extension StageRecords: Wired {
-    package static var blank: StageRecords { StageRecords() }
+extension StageRecords: WireCodable {
+    package static var empty: StageRecords { StageRecords() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         var rows = values.flatMap { key, rows in rows.map { RecordedRow(key: key, place: $0, values: $1) } }
@@ -98,12 +98,12 @@ extension StageRecords: Wired {
 }
 
 /// One row of the records.
-private struct RecordedRow: Wired {
+private struct RecordedRow: WireCodable {
     var key: StageRecords.Key
     var place: StageRecords.Place
     var values: [Float]
 
-    static var blank: RecordedRow {
+    static var empty: RecordedRow {
         RecordedRow(
             key: StageRecords.Key(layer: 0, stage: .logits), place: StageRecords.Place(request: 0, position: 0),
             values: [])
@@ -125,18 +125,18 @@ extension StepReport {
     /// Whether a report that came from elsewhere can be one of a plan.
     ///
     /// - Parameter operationsBefore: of the rank's report before; accounts only grow.
-    func fits(_ plan: StepPlan, vocabularySize: Int, operationsBefore: [Meter.Account] = []) -> Bool {
+    func fits(_ plan: StepPlan, vocabularySize: Int, operationsBefore: [Meter.CollectiveStatistics] = []) -> Bool {
         let areFound = findings.allSatisfy { finding in
             plan.chunks.indices.contains(finding.chunk)
                 && plan.chunks[finding.chunk].outputRows.contains(finding.offset)
         }
-        let tokens = findings.compactMap(\.sampled?.token) + guesses.values.joined()
+        let tokens = findings.compactMap(\.sampled?.token) + drafts.values.joined()
         let continuesAccounts =
             operations.count >= operationsBefore.count
             && zip(operations, operationsBefore).allSatisfy {
                 $0.name == $1.name && $0.calls >= $1.calls && $0.bytes >= $1.bytes
             }
-        return areFound && guesses.keys.allSatisfy(plan.chunks.indices.contains)
+        return areFound && drafts.keys.allSatisfy(plan.chunks.indices.contains)
             && tokens.allSatisfy { (0..<vocabularySize).contains(Int($0)) } && continuesAccounts
             && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows)
     }

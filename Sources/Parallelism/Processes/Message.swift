@@ -27,7 +27,7 @@
     static let unit = 64
     private static let magic: UInt32 = 0x4252_4149
     /// More than any step's rows take; what claims more is no message.
-    private static let mostBytes = 1 << 37
+    private static let maxBytes = 1 << 37
 
     package let kind: Kind
     /// Which of the sets of ranks that follow each other in a job.
@@ -69,7 +69,7 @@
         guard bytes >= Self.unit, unsafe memory.load(as: UInt32.self) == Self.magic,
             unsafe memory.load(fromByteOffset: 4, as: UInt16.self) == Self.version,
             let kind = unsafe Kind(rawValue: memory.load(fromByteOffset: 6, as: UInt16.self)),
-            word(3) <= Self.mostBytes, Self.bytes(body: Int(word(3))) == bytes, word(2) < UInt64(Int64.max)
+            word(3) <= Self.maxBytes, Self.bytes(body: Int(word(3))) == bytes, word(2) < UInt64(Int64.max)
         else {
             unsafe memory.deallocate()
             return nil

@@ -9,7 +9,7 @@ package final class Alarm: Sendable {
 
     private struct State {
         var failure: GroupFailure?
-        var tallies: [Tally] = []
+        var counters: [AbortableCounter] = []
         var observers: [@Sendable () -> Void] = []
     }
 
@@ -28,15 +28,15 @@ package final class Alarm: Sendable {
     ///
     /// - Parameter isNews: whether other processes do not know of it yet.
     package func raise(_ failure: GroupFailure, isNews: Bool = true) {
-        let (isFirst, tallies, observers) = state.withLock { state in
+        let (isFirst, counters, observers) = state.withLock { state in
             let isFirst = state.failure == nil
             if isFirst { state.failure = failure }
             // Under the lock: who adds a tally from now on, and so is not woken below, sees it before falling asleep.
             isRaised.store(true, ordering: .sequentiallyConsistent)
-            return (isFirst, state.tallies, isFirst ? state.observers : [])
+            return (isFirst, state.counters, isFirst ? state.observers : [])
         }
         if isFirst, isNews { announce(failure) }
-        for tally in tallies { tally.wake() }
+        for tally in counters { tally.wake() }
         for observer in observers { observer() }
     }
 
@@ -54,11 +54,11 @@ package final class Alarm: Sendable {
         if isRaised.load(ordering: .sequentiallyConsistent) { throw state.withLock { $0.failure! } }
     }
 
-    fileprivate func add(_ tally: Tally) { state.withLock { $0.tallies.append(tally) } }
+    fileprivate func add(_ tally: AbortableCounter) { state.withLock { $0.counters.append(tally) } }
 }
 
 /// A counter of a group's members, who throw instead of waiting once the alarm has been raised.
-final class Tally: Sendable {
+final class AbortableCounter: Sendable {
     private let counter: Counter
     private let alarm: Alarm
 

@@ -15,12 +15,12 @@ final class SpanningHub: @unchecked Sendable {
     /// Places of the members of this process.
     let here: [Int]
     let peers: [Peer]
-    let parcels: [[Parcel]]
+    let sendBuffers: [[SendBuffer]]
     /// Arrivals of the members here at all collectives so far, and at the end of those that store what came.
-    let arrivals: Tally
-    let stored: Tally
+    let arrivals: AbortableCounter
+    let stored: AbortableCounter
     /// By place, to the next one; `nil` where both live elsewhere.
-    let links: [(any Street)?]
+    let channels: [(any PointToPoint)?]
     let processes: Processes
     let spins: Int
     private let channel: Channel
@@ -42,40 +42,42 @@ final class SpanningHub: @unchecked Sendable {
 
     /// - Parameter owners: by place the process a member lives in.
     init(
-        _ ranks: [Int], owners: [Int], _ channel: Channel, _ processes: Processes, _ exchange: Exchange, spins: Int
+        _ ranks: [Int], owners: [Int], _ channel: Channel, _ processes: Processes, _ mailboxes: MailboxRegistry,
+        spins: Int
     ) {
         size = owners.count
         self.ranks = ranks
-        alarm = exchange.alarm
+        alarm = mailboxes.alarm
         self.processes = processes
         self.spins = spins
         self.channel = channel
-        epoch = exchange.epoch
+        epoch = mailboxes.epoch
         let own = processes.process
         here = owners.indices.filter { owners[$0] == own }
         let peers = Set(owners).subtracting([own]).sorted().map { process in
             Peer(
                 process: process, places: owners.indices.filter { owners[$0] == process },
-                mailbox: exchange.mailbox(channel.number, from: process))
+                mailbox: mailboxes.mailbox(channel.number, from: process))
         }
         self.peers = peers
         sources = owners.enumerated().map { place, process in
             guard let peer = peers.firstIndex(where: { $0.process == process }) else { return .here }
             return .peer(peer, peers[peer].places.firstIndex(of: place)!)
         }
-        parcels = owners.map { process in
-            process == own ? [Parcel(destinations: owners.count), Parcel(destinations: owners.count)] : []
+        sendBuffers = owners.map { process in
+            process == own ? [SendBuffer(destinations: owners.count), SendBuffer(destinations: owners.count)] : []
         }
-        arrivals = Tally(period: here.count, spins: spins, alarm: exchange.alarm)
-        stored = Tally(period: here.count, spins: spins, alarm: exchange.alarm)
-        links = owners.indices.dropLast().map { place in
+        arrivals = AbortableCounter(period: here.count, spins: spins, alarm: mailboxes.alarm)
+        stored = AbortableCounter(period: here.count, spins: spins, alarm: mailboxes.alarm)
+        channels = owners.indices.dropLast().map { place in
             let (from, to) = (owners[place], owners[place + 1])
-            if from == own, to == own { return Link(spins: spins, alarm: exchange.alarm) }
+            if from == own, to == own { return ThreadChannel(spins: spins, alarm: mailboxes.alarm) }
             guard from == own || to == own else { return nil }
             return ProcessLink(
                 to: from == own ? to : from, rank: ranks[from == own ? place + 1 : place],
-                channel.link(from: place, isBack: false), back: channel.link(from: place, isBack: true), processes,
-                exchange, spins: spins)
+                channel.pointToPoint(from: place, isBack: false), back: channel.pointToPoint(from: place, isBack: true),
+                processes,
+                mailboxes, spins: spins)
         }
     }
 
@@ -88,10 +90,10 @@ final class SpanningHub: @unchecked Sendable {
             switch collective {
             case .barrier: bundle = Bundle([], columns: 0)
             case .allGather, .share:
-                bundle = Bundle(here.map { parcels[$0][round & 1].rows }, columns: columns(round))
+                bundle = Bundle(here.map { sendBuffers[$0][round & 1].rows }, columns: columns(round))
             case .allToAll:
                 let blocks = here.flatMap { member in
-                    peer.places.map { parcels[member][round & 1].block(for: $0) }
+                    peer.places.map { sendBuffers[member][round & 1].block(for: $0) }
                 }
                 bundle = Bundle(blocks, columns: columns(round))
             }
@@ -102,7 +104,7 @@ final class SpanningHub: @unchecked Sendable {
 
     /// Members that bring no rows may not know how wide the others' are.
     private func columns(_ round: Int) -> Int {
-        here.map { parcels[$0][round & 1].rows }.first { $0.rows > 0 }?.columns ?? 0
+        here.map { sendBuffers[$0][round & 1].rows }.first { $0.rows > 0 }?.columns ?? 0
     }
 }
 
@@ -189,13 +191,13 @@ package final class SpanningGroup: ProcessGroup {
     package var size: Int { hub.size }
     package var spansProcesses: Bool { true }
 
-    private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
+    private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
 
     package func start(_ collective: Collective) throws(GroupFailure) {
         try hub.alarm.check()
         precondition(pending == nil, "a collective of this group is in flight")
         collective.check(place: place, size: size)
-        parcel(of: place).pack(collective)
+        sendBuffer(of: place).pack(collective)
         pending = collective
         if hub.arrivals.advance() % hub.here.count == 0 { hub.dispatch(collective, round: round) }
     }
@@ -244,7 +246,7 @@ package final class SpanningGroup: ProcessGroup {
         for (member, source) in hub.sources.enumerated() {
             let (part, peer): (View, SpanningHub.Peer?) =
                 switch source {
-                case .here: (parcel(of: member).rows, nil)
+                case .here: (sendBuffer(of: member).rows, nil)
                 case .peer(let peer, let index): (bundles[peer].block(index), hub.peers[peer])
                 }
             let isRight = part.rows == counts[member] && (part.rows == 0 || part.columns == whole.columns)
@@ -263,7 +265,7 @@ package final class SpanningGroup: ProcessGroup {
             let (block, peer): (View, SpanningHub.Peer) =
                 switch source {
                 // Where these have no room, others sent too much.
-                case .here: (parcel(of: member).block(for: place), hub.peers[0])
+                case .here: (sendBuffer(of: member).block(for: place), hub.peers[0])
                 case .peer(let peer, let index):
                     (bundles[peer].block(index * hub.here.count + own), hub.peers[peer])
                 }
@@ -280,7 +282,7 @@ package final class SpanningGroup: ProcessGroup {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
         func part(of rows: View) -> View { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
         for member in hub.here {
-            let rows = part(of: parcel(of: member).rows)
+            let rows = part(of: sendBuffer(of: member).rows)
             precondition(rows.rows == 0 || store(rows), "rows of this process that it cannot store")
         }
         for (peer, bundle) in zip(hub.peers, bundles) {
@@ -294,18 +296,18 @@ package final class SpanningGroup: ProcessGroup {
     }
 
     package func send(_ rows: View) throws(GroupFailure) {
-        try hub.links[place]!.send(rows, number: sent)
+        try hub.channels[place]!.send(rows, number: sent)
         sent += 1
     }
 
     package func receive(into rows: View) throws(GroupFailure) {
-        try hub.links[place - 1]!.receive(into: rows, number: received)
+        try hub.channels[place - 1]!.receive(into: rows, number: received)
         received += 1
     }
 }
 
 /// A link between two members in different processes. The receiver tells the sender of each parcel it has emptied.
-final class ProcessLink: Street {
+final class ProcessLink: PointToPoint {
     private static let depth = Mailbox.depth
     private let other: Int
     /// The member at the other end, by its number in the whole job.
@@ -313,13 +315,13 @@ final class ProcessLink: Street {
     private let channel: UInt64
     private let back: UInt64
     private let processes: Processes
-    private let exchange: Exchange
+    private let mailboxes: MailboxRegistry
     private let filled: Mailbox
     private let emptied: Mailbox
     private let spins: Int
 
     init(
-        to other: Int, rank: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ exchange: Exchange,
+        to other: Int, rank: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ mailboxes: MailboxRegistry,
         spins: Int
     ) {
         self.other = other
@@ -327,20 +329,20 @@ final class ProcessLink: Street {
         self.channel = channel
         self.back = back
         self.processes = processes
-        self.exchange = exchange
+        self.mailboxes = mailboxes
         self.spins = spins
-        filled = exchange.mailbox(channel, from: other)
-        emptied = exchange.mailbox(back, from: other)
+        filled = mailboxes.mailbox(channel, from: other)
+        emptied = mailboxes.mailbox(back, from: other)
     }
 
     func send(_ rows: View, number: Int) throws(GroupFailure) {
-        try exchange.alarm.check()
+        try mailboxes.alarm.check()
         if number >= Self.depth {
             _ = try message(number - Self.depth, of: emptied)
             emptied.drop(number - Self.depth)
         }
         let bundle = Bundle([rows], columns: rows.columns)
-        processes.send(bundle.message(epoch: exchange.epoch, channel: channel, number: number), to: other)
+        processes.send(bundle.message(epoch: mailboxes.epoch, channel: channel, number: number), to: other)
     }
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
@@ -351,7 +353,7 @@ final class ProcessLink: Street {
         }
         rows.copy(bundle.all)
         filled.drop(number)
-        processes.send(Message(.rows, epoch: exchange.epoch, channel: back, number: number, bodyBytes: 0), to: other)
+        processes.send(Message(.rows, epoch: mailboxes.epoch, channel: back, number: number, bodyBytes: 0), to: other)
     }
 
     private func message(_ number: Int, of mailbox: Mailbox) throws(GroupFailure) -> Message {

@@ -57,22 +57,22 @@ final class ThreadHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
     /// Arrivals of all members at all collectives so far.
-    let arrivals: Tally
-    let parcels: [[Parcel]]
+    let arrivals: AbortableCounter
+    let sendBuffers: [[SendBuffer]]
     /// From each member to the next.
-    let links: [Link]
+    let channels: [ThreadChannel]
 
     init(size: Int, spins: Int, alarm: Alarm) {
         self.size = size
         self.alarm = alarm
-        arrivals = Tally(period: size, spins: spins, alarm: alarm)
-        parcels = (0..<size).map { _ in [Parcel(destinations: size), Parcel(destinations: size)] }
-        links = (1..<max(size, 1)).map { _ in Link(spins: spins, alarm: alarm) }
+        arrivals = AbortableCounter(period: size, spins: spins, alarm: alarm)
+        sendBuffers = (0..<size).map { _ in [SendBuffer(destinations: size), SendBuffer(destinations: size)] }
+        channels = (1..<max(size, 1)).map { _ in ThreadChannel(spins: spins, alarm: alarm) }
     }
 }
 
 /// Rows on their way, in memory that grows to the largest ever sent.
-final class Parcel {
+final class SendBuffer {
     private var memory = Buffer(bytes: 0)
     private(set) var rows = View.none
     /// How many of the rows are for each member; only for all-to-all.
@@ -108,33 +108,33 @@ final class Parcel {
 }
 
 /// A one-way street between two members.
-protocol Street: AnyObject {
+protocol PointToPoint: AnyObject {
     /// - Parameter number: of the rows that go this way, from 0.
     func send(_ rows: View, number: Int) throws(GroupFailure)
     func receive(into rows: View, number: Int) throws(GroupFailure)
 }
 
 /// A street in memory: a few parcels, filled and emptied in turn.
-final class Link: Street {
+final class ThreadChannel: PointToPoint {
     private static let depth = 4
-    private let parcels = (0..<depth).map { _ in Parcel(destinations: 0) }
-    private let filled: Tally
-    private let emptied: Tally
+    private let sendBuffers = (0..<depth).map { _ in SendBuffer(destinations: 0) }
+    private let filled: AbortableCounter
+    private let emptied: AbortableCounter
 
     init(spins: Int, alarm: Alarm) {
-        filled = Tally(period: 1, spins: spins, alarm: alarm)
-        emptied = Tally(period: 1, spins: spins, alarm: alarm)
+        filled = AbortableCounter(period: 1, spins: spins, alarm: alarm)
+        emptied = AbortableCounter(period: 1, spins: spins, alarm: alarm)
     }
 
     func send(_ rows: View, number: Int) throws(GroupFailure) {
         try emptied.wait(for: number + 1 - Self.depth)
-        parcels[number % Self.depth].pack(rows)
+        sendBuffers[number % Self.depth].pack(rows)
         filled.advance()
     }
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
         try filled.wait(for: number + 1)
-        rows.copy(parcels[number % Self.depth].rows)
+        rows.copy(sendBuffers[number % Self.depth].rows)
         emptied.advance()
     }
 }
@@ -157,7 +157,7 @@ package final class ThreadGroup: ProcessGroup {
     package var size: Int { hub.size }
     package var spansProcesses: Bool { false }
 
-    private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
+    private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
 
     package func start(_ collective: Collective) throws(GroupFailure) {
         // First: a collective that failed stays in flight.
@@ -165,7 +165,7 @@ package final class ThreadGroup: ProcessGroup {
         precondition(pending == nil, "a collective of this group is in flight")
         collective.check(place: place, size: size)
         // What was written to shared memory is there for all already.
-        if case .share = collective {} else { parcel(of: place).pack(collective) }
+        if case .share = collective {} else { sendBuffer(of: place).pack(collective) }
         pending = collective
         hub.arrivals.advance()
     }
@@ -185,7 +185,7 @@ package final class ThreadGroup: ProcessGroup {
     private func gather(_ counts: Indices, into whole: View) {
         var next = 0
         for member in 0..<size {
-            let part = parcel(of: member).rows
+            let part = sendBuffer(of: member).rows
             precondition(part.rows == counts[member], "member \(member) has \(part.rows) rows, not \(counts[member])")
             whole.rows(next..<next + part.rows).copy(part)
             next += part.rows
@@ -196,7 +196,7 @@ package final class ThreadGroup: ProcessGroup {
     private func collect(into rows: View, _ counts: Indices) {
         var next = 0
         for member in 0..<size {
-            let block = parcel(of: member).block(for: place)
+            let block = sendBuffer(of: member).block(for: place)
             rows.rows(next..<next + block.rows).copy(block)
             counts[member] = Int32(block.rows)
             next += block.rows
@@ -204,12 +204,12 @@ package final class ThreadGroup: ProcessGroup {
     }
 
     package func send(_ rows: View) throws(GroupFailure) {
-        try hub.links[place].send(rows, number: sent)
+        try hub.channels[place].send(rows, number: sent)
         sent += 1
     }
 
     package func receive(into rows: View) throws(GroupFailure) {
-        try hub.links[place - 1].receive(into: rows, number: received)
+        try hub.channels[place - 1].receive(into: rows, number: received)
         received += 1
     }
 }

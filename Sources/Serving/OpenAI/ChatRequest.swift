@@ -29,7 +29,7 @@ struct ChatRequest {
             throw .invalid("top_logprobs", "top_logprobs is only allowed with \"logprobs\": true")
         }
         let sampling = try SamplingFields(
-            fields, names: .openAI, leastMaxTokens: 1, defaultMaxTokens: nil, service: service,
+            fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
             limits: configuration.requests)
         var options = ChatOptions(thinking: try Self.thinking(fields))
         options.continuesFinalMessage = try fields.bool("continue_final_message") ?? false

@@ -57,7 +57,7 @@ extension Kernels {
             y: y, slots: slots, slices: slices, chosen: chosen, slot: slot, expertsPerGroup: expertsPerGroup,
             groups: groups, out: out)
         let cost = chosen.count * slices * out.columns
-        if share(work, Cut(units: out.columns, step: 64, least: 256), cost: cost) { return }
+        if share(work, WorkSplit(units: out.columns, step: 64, least: 256), cost: cost) { return }
         var p = unsafe braid_combine(
             m: Int64(out.rows), n: Int64(out.columns), k: Int64(chosen.count / out.rows), y: y.base,
             y_stride: Int64(y.stride), slots: Int64(slots), slices: Int64(slices), chosen: chosen.base, slot: slot.base,

@@ -4,8 +4,8 @@ extension Kernels {
     /// Shares work that is cut by rows.
     ///
     /// - Parameter each: the cost of a row; see `Team.share`.
-    func share(_ work: some SharedWork, rows: Int, each: Int) -> Bool {
-        share(work, Cut(units: rows), cost: rows * each)
+    func share(_ work: some ParallelWork, rows: Int, each: Int) -> Bool {
+        share(work, WorkSplit(units: rows), cost: rows * each)
     }
 
     /// Shares a product of `rows` rows: by outputs, so that each weight is read and widened by one thread; by rows where
@@ -15,9 +15,10 @@ extension Kernels {
         let (outputs, contracted) = (product.out.columns, product.x.columns)
         let cost = outputs * contracted + rows * outputs * contracted / 16
         // Many rows are packed anew for each part.
-        let byOutputs = Cut(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        let byOutputs = WorkSplit(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
         if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
-        return share(ProductByRows(product: product, rows: rows), Cut(units: rows, step: 12, least: 48), cost: cost)
+        return share(
+            ProductByRows(product: product, rows: rows), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
     }
 
     /// Shares attention by rows; few rows one after the other, each by heads.
@@ -25,10 +26,10 @@ extension Kernels {
         guard let team else { return false }
         let (rows, heads) = (attention.q.rows, attention.heads)
         let each = heads * keys * (2 * attention.latent.width + attention.rope.width) / 16
-        if rows >= 2 * team.threads { return share(attention, Cut(units: rows), cost: rows * each) }
+        if rows >= 2 * team.threads { return share(attention, WorkSplit(units: rows), cost: rows * each) }
         for row in 0..<rows {
             let one = attention.rows(row..<row + 1)
-            if share(AttentionByHeads(row: one), Cut(units: heads, least: 4), cost: each) { continue }
+            if share(AttentionByHeads(row: one), WorkSplit(units: heads, least: 4), cost: each) { continue }
             // The first is as much work as any other.
             precondition(row == 0, "all rows of an attention are shared, or none")
             return false
@@ -39,7 +40,7 @@ extension Kernels {
 
 // MARK: - By rows
 
-struct Embedding: SharedWork {
+struct Embedding: ParallelWork {
     let w: Weight
     let ids: Indices
     let out: View
@@ -49,7 +50,7 @@ struct Embedding: SharedWork {
     }
 }
 
-struct RMSNorm: SharedWork {
+struct RMSNorm: ParallelWork {
     let x: View
     let weight: View
     let epsilon: Float
@@ -60,7 +61,7 @@ struct RMSNorm: SharedWork {
     }
 }
 
-struct LayerNorm: SharedWork {
+struct LayerNorm: ParallelWork {
     let x: View
     let weight: View
     let bias: View
@@ -72,7 +73,7 @@ struct LayerNorm: SharedWork {
     }
 }
 
-struct Rope: SharedWork {
+struct Rope: ParallelWork {
     let x: View
     let heads: Int
     let headStride: Int
@@ -86,7 +87,7 @@ struct Rope: SharedWork {
     }
 }
 
-struct Sum: SharedWork {
+struct Sum: ParallelWork {
     let a: View
     let b: View
     let out: View
@@ -96,7 +97,7 @@ struct Sum: SharedWork {
     }
 }
 
-struct SwiGLU: SharedWork {
+struct SwiGLU: ParallelWork {
     let gate: View
     let up: View
     let rowWeights: View?
@@ -107,7 +108,7 @@ struct SwiGLU: SharedWork {
     }
 }
 
-struct Store: SharedWork {
+struct Store: ParallelWork {
     let x: View
     let slots: Indices
     let lane: CacheLane
@@ -117,7 +118,7 @@ struct Store: SharedWork {
     }
 }
 
-struct Hadamard: SharedWork {
+struct Hadamard: ParallelWork {
     let x: View
     let heads: Int
 
@@ -126,7 +127,7 @@ struct Hadamard: SharedWork {
     }
 }
 
-struct Gate: SharedWork {
+struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
@@ -141,7 +142,7 @@ struct Gate: SharedWork {
     }
 }
 
-struct TopK: SharedWork {
+struct TopK: ParallelWork {
     let scores: View
     let visible: Indices
     let selection: Selection
@@ -151,7 +152,7 @@ struct TopK: SharedWork {
     }
 }
 
-struct Merge: SharedWork {
+struct Merge: ParallelWork {
     let a: View
     let aLogSumExp: View
     let b: View
@@ -162,7 +163,7 @@ struct Merge: SharedWork {
     }
 }
 
-struct Attention: SharedWork {
+struct Attention: ParallelWork {
     let q: View
     let heads: Int
     let scale: Float
@@ -201,7 +202,7 @@ struct Attention: SharedWork {
     }
 }
 
-struct ProductByRows: SharedWork {
+struct ProductByRows: ParallelWork {
     let product: Product
     let rows: Int
 
@@ -216,7 +217,7 @@ struct ProductByRows: SharedWork {
 
 // MARK: - By columns, keys and heads
 
-struct Product: SharedWork {
+struct Product: ParallelWork {
     let x: View
     let w: Weight
     let transposed: Bool
@@ -232,7 +233,7 @@ struct Product: SharedWork {
     }
 }
 
-struct Combination: SharedWork {
+struct Combination: ParallelWork {
     let y: View
     let slots: Int
     let slices: Int
@@ -249,12 +250,12 @@ struct Combination: SharedWork {
     }
 }
 
-struct IndexScores: SharedWork {
+struct IndexScores: ParallelWork {
     let q: View
     let weights: View
     let keys: CacheLane
     let pages: PageMap
-    let owned: OwnedPositions
+    let owned: ShardPositions
     let first: Int
     let scores: View
 
@@ -265,7 +266,7 @@ struct IndexScores: SharedWork {
     }
 }
 
-struct AttentionByHeads: SharedWork {
+struct AttentionByHeads: ParallelWork {
     let row: Attention
 
     func compute(_ heads: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {

@@ -36,7 +36,7 @@ extension Kernels {
         var p = unsafe braid_matmul(
             w: w.kernelValue, transposed: transposed, accumulate: accumulate, m: Int64(m), n: Int64(n), k: Int64(k),
             x: x.base, x_stride: Int64(x.stride), x_rows: xRows?.base, out: out.base, out_stride: Int64(out.stride),
-            out_rows: outRows?.base, few_rows: Int64(tuning.fewRows[w.dtype]),
+            out_rows: outRows?.base, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
         unsafe table.matmul(&p)
     }

@@ -1,8 +1,9 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 import Tokenization
@@ -178,21 +179,21 @@ private struct DecodePoint: Sendable {
     }
 
     /// Tokens for which a GiB of every rank's memory is enough.
-    private var tokensPerGibibyte: Int { cost.capacity(bytesPerRank: 1 << 30, owners: parallel.ownership.ranks) }
+    private var tokensPerGibibyte: Int { cost.capacity(bytesPerRank: 1 << 30, owners: parallel.kvSharding.ranks) }
 
-    private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.ownership.ranks) }
+    private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.kvSharding.ranks) }
 
     var row: String {
-        columns(String(length), String(batch), spread(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
+        columns(String(length), String(batch), exchangeCopies(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
             + (traffic.isShared ? traffic.cells : "")
     }
 
     /// A row of a table of several layouts.
     var comparison: String {
         columns(
-            String(length), String(batch), String(parallel.ownership.ranks), String(parallel.world),
-            spread(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
-            spread(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
+            String(length), String(batch), String(parallel.kvSharding.ranks), String(parallel.world),
+            exchangeCopies(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
+            exchangeCopies(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
             String(Int(keyBytes.rounded())), String(tokensPerGibibyte))
     }
 
@@ -205,7 +206,7 @@ private struct DecodePoint: Sendable {
             "processor_seconds": .measured(processorSeconds.median),
             "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.threads),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize), "dcp_size": .count(parallel.ownership.ranks),
+            "page_size": .count(setup.configuration.pageSize), "dcp_size": .count(parallel.kvSharding.ranks),
             "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .count(tokensPerGibibyte),
         ])
         if let ratios {

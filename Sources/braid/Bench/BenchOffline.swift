@@ -1,5 +1,7 @@
 import ArgumentParser
+import DeepSeekV32
 package import Inference
+import Modeling
 import Models
 
 /// The requests of `bench serving` without a server.

@@ -1,8 +1,9 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 import Tokenization
@@ -122,8 +123,8 @@ private struct PrefillFrontier {
 
     var row: String {
         columns(
-            String(tokens), String(newTokens), spread(newSeconds), String(format: "%.1f", rate),
-            String(format: "%.1f", gigaflops), spread(seconds)) + (traffic.isShared ? traffic.cells : "")
+            String(tokens), String(newTokens), exchangeCopies(newSeconds), String(format: "%.1f", rate),
+            String(format: "%.1f", gigaflops), exchangeCopies(seconds)) + (traffic.isShared ? traffic.cells : "")
     }
 
     /// Of all steps up to the last token.
@@ -159,7 +160,7 @@ private struct PrefillFrontier {
 }
 
 /// `1.234 (1.200 – 1.300)`.
-func spread(_ values: Measurements) -> String {
+func exchangeCopies(_ values: Measurements) -> String {
     guard let median = values.median, let least = values.minimum, let most = values.maximum else { return "-" }
     return "\(rounded(median)) (\(rounded(least)) – \(rounded(most)))"
 }

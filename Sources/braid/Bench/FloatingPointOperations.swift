@@ -1,4 +1,5 @@
-package import Models
+package import DeepSeekV32
+package import Modeling
 
 /// How many floating-point operations a forward needs, a multiplication and an addition counted as two.
 ///

@@ -1,6 +1,8 @@
+import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -37,7 +39,7 @@ final class RankBench {
         let parallel = setup.configuration.parallel
         cost = LayoutCost(
             setup.model.configuration, parallel, cacheType: setup.configuration.cacheType,
-            isDivided: pool.division != nil)
+            isDivided: pool.processSharding != nil)
         predicted = RankTraffic(ranks: parallel.world)
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
@@ -147,7 +149,9 @@ final class RankBench {
     ) {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
-        predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel, division: pool.division))))
+        predicted.add(
+            RankTraffic(
+                predicted: cost, StepRows(RowAssignment(plan, cost.parallel, processSharding: pool.processSharding))))
         let (start, processor) = (clock.now, processSeconds())
         let result = try pool.run(plan).result
         let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), processSeconds() - processor)

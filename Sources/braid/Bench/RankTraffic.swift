@@ -1,5 +1,6 @@
+package import DeepSeekV32
 package import Inference
-package import Models
+package import Modeling
 package import Parallelism
 package import Tokenization
 
@@ -34,10 +35,10 @@ package struct RankTraffic: Sendable {
         for (rank, status) in status.enumerated() {
             busySeconds[rank] = status.busySeconds
             collectiveSeconds[rank] = status.collectiveSeconds
-            for account in status.operations {
-                change("\(account.name)") {
-                    $0.measured += account.bytes
-                    $0.seconds += account.seconds
+            for collective in status.operations {
+                change("\(collective.name)") {
+                    $0.measured += collective.bytes
+                    $0.seconds += collective.seconds
                 }
             }
         }

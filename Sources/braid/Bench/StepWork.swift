@@ -1,5 +1,6 @@
+package import DeepSeekV32
 package import KVCache
-package import Models
+package import Modeling
 import Tensors
 import Tokenization
 

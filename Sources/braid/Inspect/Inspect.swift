@@ -1,7 +1,9 @@
 import ArgumentParser
 import Checkpoints
+import DeepSeekV32
 import Foundation
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -77,8 +79,8 @@ struct Inspect: ParsableCommand {
             if !(1...most).contains(value) { problems.append("\(option): \(value) is not between 1 and \(most)") }
         }
         check("--threads-per-rank", parallel.threads, 64)
-        check("--tokens", tokens, LayoutReport.mostTokens)
-        check("--chunked-prefill-size", chunkedPrefillSize ?? 1, LayoutReport.mostTokens)
+        check("--tokens", tokens, LayoutReport.maxTokens)
+        check("--chunked-prefill-size", chunkedPrefillSize ?? 1, LayoutReport.maxTokens)
         if let memory, !(0...1_048_576).contains(memory) {
             problems.append("--memory: \(memory) GiB is not between 0 and 1048576")
         }
@@ -122,11 +124,11 @@ struct CheckpointSummary {
         for type in CacheType.allCases {
             let bytes = model.cacheFormat(type, pageSize: 1).bytesPerToken
             let full = Int(bytes * Double(model.contextLength)) >> 20
-            let guessing = model.cacheFormat(type, pageSize: 1, guesses: true).bytesPerToken - bytes
+            let drafting = model.cacheFormat(type, pageSize: 1, drafts: true).bytesPerToken - bytes
             show(
                 "KV cache",
                 "\(type.rawValue): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context"
-                    + (model.nextTokenLayers > 0 ? "; \(grouped(Int(guessing))) more where tokens are guessed" : ""))
+                    + (model.nextTokenLayers > 0 ? "; \(grouped(Int(drafting))) more where tokens are guessed" : ""))
         }
     }
 

@@ -1,4 +1,5 @@
-import Models
+import DeepSeekV32
+import Modeling
 import Parallelism
 
 extension LayoutReport {
@@ -185,8 +186,8 @@ extension LayoutReport {
             switch transfer.unit {
             case .token: ""
             case .output: " / output row"
-            case .traveller: " / travelling row"
-            case .visitor: " / visiting key"
+            case .dcpRow: " / travelling row"
+            case .gatheredKey: " / visiting key"
             }
         drawing.words(
             (transfer.isExpected ? "~" : "") + bytesText(bytesPerUnit(transfer)) + unit, x + width - 12,

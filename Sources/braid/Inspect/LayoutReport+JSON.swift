@@ -1,5 +1,6 @@
+import DeepSeekV32
 import KVCache
-import Models
+import Modeling
 import Parallelism
 package import Tokenization
 
@@ -10,11 +11,11 @@ extension LayoutReport {
             "kind": .string("layout"), "model": .string(name), "layout": .string("\(parallel)"),
             "threads_per_rank": .count(threadsPerRank), "degrees": degrees,
             "strategy": .string(parallel.strategy.rawValue), "exchange": .string("\(parallel.exchange)"),
-            "keeps_bits": .bool(keepsBits),
+            "keeps_bits": .bool(isBitwiseEqual),
             "tokens": .count(example.tokens), "chunk": .count(example.chunk), "weight_bytes": .count(weightBytes),
             "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .count(cacheBytesPerToken),
             "memory_bytes": .count(memory), "capacity_tokens": .count(capacity),
-            "ownership": ownership, "ranks": .array(ranks.map(json)),
+            "ownership": kvSharding, "ranks": .array(ranks.map(json)),
             "layers": .array(
                 layerKinds.map { kind in
                     .record([
@@ -59,17 +60,17 @@ extension LayoutReport {
             "prediction": .string(transfer.isExpected ? "expected" : "exact"),
         ])
         switch transfer.condition {
-        case .positionsFrom(let position), .travellingFrom(let position):
+        case .positionsFrom(let position), .dcpRowsFrom(let position):
             members.append(JSONMember("from_position", .count(position)))
-        case .always, .travelling, .visiting, .chosenExperts, .outputs: break
+        case .always, .dcpRows, .gatheredKeys, .chosenExperts, .outputs: break
         }
         return .object(members)
     }
 
-    private var ownership: JSONValue {
+    private var kvSharding: JSONValue {
         .record([
-            "ranks": .count(parallel.ownership.ranks), "unit": .count(parallel.ownership.unit),
-            "least_keys": .count(parallel.ownership.leastKeys), "bytes_per_rank": .count(keyMemory),
+            "ranks": .count(parallel.kvSharding.ranks), "unit": .count(parallel.kvSharding.unit),
+            "least_keys": .count(parallel.kvSharding.minKeys), "bytes_per_rank": .count(keyMemory),
             "capacities": .array(
                 capacities.map {
                     .record([
@@ -81,7 +82,7 @@ extension LayoutReport {
                 ways.map {
                     .record([
                         "step": .string($0.step), "rows": .count($0.rows),
-                        "queries_go_to_keys": .bool($0.queriesTravel),
+                        "queries_go_to_keys": .bool($0.usesDCP),
                     ])
                 }),
         ])
@@ -93,8 +94,8 @@ extension Transfer.Unit {
         switch self {
         case .token: "bytes_per_token"
         case .output: "bytes_per_output"
-        case .traveller: "bytes_per_travelling_row"
-        case .visitor: "bytes_per_visiting_key"
+        case .dcpRow: "bytes_per_dcp_row"
+        case .gatheredKey: "bytes_per_gathered_key"
         }
     }
 }

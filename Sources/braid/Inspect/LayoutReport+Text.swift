@@ -1,6 +1,7 @@
+import DeepSeekV32
 import Foundation
 import KVCache
-import Models
+import Modeling
 import Parallelism
 
 extension LayoutReport {
@@ -15,14 +16,14 @@ extension LayoutReport {
     private var summary: [String] {
         var lines = [titled("layout", "\(parallel)")]
         if threadsPerRank > 1 { lines.append(titled("threads", "\(threadsPerRank) a rank")) }
-        let bits = keepsBits ? "those of one rank" : "not those of one rank: equal to about 1e-5"
+        let bits = isBitwiseEqual ? "those of one rank" : "not those of one rank: equal to about 1e-5"
         if parallel.world > 1 { lines.append(titled("bits", bits)) }
         lines.append(
             titled(
                 "cache",
                 "\(cacheType.rawValue): \(grouped(cost.cacheBytes)) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
-        if parallel.ownership.ranks > 1 { lines.append(titled("keys", ownershipRule)) }
+        if parallel.kvSharding.ranks > 1 { lines.append(titled("keys", kvShardingRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
         let tokens =
@@ -89,7 +90,7 @@ extension LayoutReport {
 
     /// What makes queries go to the keys, the same in every layer.
     private var keyTable: [String] {
-        let transfers = cost.transfers(of: layerKinds[0]).filter { $0.unit == .traveller }
+        let transfers = cost.transfers(of: layerKinds[0]).filter { $0.unit == .dcpRow }
         return table("every layer, for rows whose queries go to the keys", transfers, per: "row")
     }
 
@@ -125,9 +126,9 @@ extension LayoutReport {
     private func notes(_ transfers: [Transfer]) -> [String] {
         transfers.compactMap { transfer in
             switch transfer.condition {
-            case .positionsFrom(let position), .travellingFrom(let position):
+            case .positionsFrom(let position), .dcpRowsFrom(let position):
                 "\(transfer.name): only for groups with a row at position \(grouped(position)) or later"
-            case .always, .travelling, .visiting, .chosenExperts, .outputs: nil
+            case .always, .dcpRows, .gatheredKeys, .chosenExperts, .outputs: nil
             }
         } + (transfers.contains { $0.isExpected } ? ["~ expected, if the router prefers no expert"] : [])
     }

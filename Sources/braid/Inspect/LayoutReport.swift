@@ -1,6 +1,7 @@
+package import DeepSeekV32
 import Inference
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 import Tensors
 
@@ -33,7 +34,7 @@ package struct LayoutReport: Sendable {
         package fileprivate(set) var weightBytes = 0.0
     }
 
-    package static let mostTokens = 262_144
+    package static let maxTokens = 262_144
 
     package let name: String
     package let model: DeepSeekConfiguration
@@ -85,7 +86,7 @@ package struct LayoutReport: Sendable {
         }
     }
 
-    private static func deals(_ example: Example, _ parallel: ParallelConfiguration) -> [Deal] {
+    private static func deals(_ example: Example, _ parallel: ParallelConfiguration) -> [RowAssignment] {
         stride(from: 0, to: example.tokens, by: example.chunk).map { start in
             let rows = min(example.chunk, example.tokens - start)
             let isLast = start + rows == example.tokens
@@ -95,32 +96,34 @@ package struct LayoutReport: Sendable {
                     request: UInt64(group), group: group, tokens: Array(repeating: 0, count: rows), start: start,
                     pages: [], sample: isLast ? sample : nil)
             }
-            return Deal(StepPlan(number: start / example.chunk, chunks: chunks), parallel)
+            return RowAssignment(StepPlan(number: start / example.chunk, chunks: chunks), parallel)
         }
     }
 
-    private static func owners(_ example: Example, _ deals: [Deal], _ parallel: ParallelConfiguration) -> [Int] {
+    private static func owners(_ example: Example, _ deals: [RowAssignment], _ parallel: ParallelConfiguration) -> [Int]
+    {
         var owners = Array(repeating: 0, count: example.tokens)
-        for deal in deals {
+        for assignment in deals {
             for rank in 0..<parallel.context * parallel.tensor {
-                for row in deal.rows[rank] {
-                    owners[deal.plan.chunks[row.chunk].start + row.offset] = rank / parallel.tensor
+                for row in assignment.rows[rank] {
+                    owners[assignment.plan.chunks[row.chunk].start + row.offset] = rank / parallel.tensor
                 }
             }
         }
         return owners
     }
 
-    private mutating func addWork(_ deals: [Deal]) {
+    private mutating func addWork(_ deals: [RowAssignment]) {
         let pairs = Double(example.tokens) * Double(example.tokens + 1) / 2
         for rank in ranks.indices {
             let stageRank = rank % parallel.stageRanks
             let together = parallel.ranks(around: stageRank, along: .tensor)
             let heads = Double(ranks[rank].share.heads.count) / Double(model.heads)
-            for (deal, rows) in zip(deals, steps) {
-                ranks[rank].rows += deal.rows[stageRank].count
-                for row in together.flatMap({ deal.rows[$0] }) {
-                    ranks[rank].causalWork += Double(deal.plan.chunks[row.chunk].start + row.offset + 1) * heads / pairs
+            for (assignment, rows) in zip(deals, steps) {
+                ranks[rank].rows += assignment.rows[stageRank].count
+                for row in together.flatMap({ assignment.rows[$0] }) {
+                    ranks[rank].causalWork +=
+                        Double(assignment.plan.chunks[row.chunk].start + row.offset + 1) * heads / pairs
                 }
                 ranks[rank].received += cost.bytes(ofRank: rank, rows).reduce(0) { $0 + $1.bytes }
             }
@@ -135,26 +138,26 @@ package struct LayoutReport: Sendable {
         switch transfer.unit {
         case .token: bytes(transfer, steps) / Double(example.tokens * parallel.data)
         case .output: bytes(transfer, steps) / Double(parallel.data)
-        case .traveller: bytes(transfer, [traveller])
-        case .visitor: Double((transfer.ranks - 1) * transfer.bytesPerRow)
+        case .dcpRow: bytes(transfer, [dcpRow])
+        case .gatheredKey: Double((transfer.ranks - 1) * transfer.bytesPerRow)
         }
     }
 
     private func bytes(_ transfer: Transfer, _ steps: [StepRows]) -> Double {
         steps.reduce(0.0) { sum, rows in
             var rows = rows
-            rows.furthest = rows.furthest.map { _ in .max }
+            rows.maxPosition = rows.maxPosition.map { _ in .max }
             return sum + (0..<parallel.stageRanks).reduce(0) { $0 + cost.bytes(transfer, stageRank: $1, rows) }
         }
     }
 
     /// A step of one row, far behind many keys, whose query goes to them.
-    private var traveller: StepRows {
+    private var dcpRow: StepRows {
         let nobody = Array(repeating: 0, count: parallel.stageRanks)
-        var rows = StepRows(owned: nobody, outputs: nobody, furthest: nobody)
+        var rows = StepRows(owned: nobody, outputs: nobody, maxPosition: nobody)
         rows.owned[0] = 1
-        rows.travelling[0] = 1
-        rows.furthestTravelling[0] = .max
+        rows.dcpRows[0] = 1
+        rows.maxDCPPosition[0] = .max
         return rows
     }
 
@@ -184,5 +187,5 @@ package struct LayoutReport: Sendable {
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
 
     /// Whether the layout gives the bits of one rank.
-    package var keepsBits: Bool { parallel.keepsBits(for: model.parallelShape) }
+    package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }
 }

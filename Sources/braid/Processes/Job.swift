@@ -1,11 +1,14 @@
 import ArgumentParser
 import Checkpoints
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import Synchronization
 import Tensors
+import Verification
 
 /// The processes that run this command together: one, or those that `mpirun` started. The first of them does what the
 /// command says; the others run ranks for it.
@@ -30,7 +33,7 @@ struct Job: Sendable {
             let joining = Deadline(
                 seconds: max(checkpoint.patience, secondsToJoin),
                 "not all of the \(started) processes came to join the job")
-            processes = Processes(try MPICourier.join(), patience: checkpoint.patience)
+            processes = Processes(try MPITransport.join(), patience: checkpoint.patience)
             joining.meet()
         } catch {
             throw CommandError("mpirun started \(started) processes, but \(error)")
@@ -153,10 +156,10 @@ struct Job: Sendable {
     }
 
     private func leave(_ processes: Processes) {
-        let leaving = Deadline(seconds: Self.secondsToLeave, "a process does not leave the job")
+        let pendingDispatch = Deadline(seconds: Self.secondsToLeave, "a process does not leave the job")
         if processes.process == 0 { RankFollower.dismiss(processes) }
         processes.leave()
-        leaving.meet()
+        pendingDispatch.meet()
     }
 
     /// Says why, and ends all processes.

@@ -1,5 +1,6 @@
+package import DeepSeekV32
 import Foundation
-package import Models
+package import Modeling
 package import Tensors
 
 /// What `braid tune` found for a processor, kept for whoever runs a model there.
@@ -42,7 +43,7 @@ package struct TuningFile: Codable, Equatable {
 
     package static let format = 1
     /// Of a file that is read.
-    private static let mostBytes = 1 << 20
+    private static let maxBytes = 1 << 20
 
     package init(processor: String) { self.processor = processor }
 
@@ -64,7 +65,7 @@ package struct TuningFile: Codable, Equatable {
     ///   - processor: whose it has to be.
     /// - Throws: `CommandError` where it is no such file.
     package init(path: String, option: String = "--tuning", for processor: String = Processor.name) throws {
-        let data = Data(try DataFile(path: path, option: option, limit: Self.mostBytes).bytes)
+        let data = Data(try DataFile(path: path, option: option, limit: Self.maxBytes).bytes)
         guard let file = try? JSONDecoder().decode(TuningFile.self, from: data) else {
             throw CommandError("\(path) is not a file that braid tune wrote")
         }

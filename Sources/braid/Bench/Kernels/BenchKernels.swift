@@ -1,5 +1,7 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
+import Modeling
 import Models
 import Tensors
 import Tokenization

@@ -1,4 +1,5 @@
-import Models
+import DeepSeekV32
+import Modeling
 import Tensors
 
 /// The operations of a layer at a model's sizes.

@@ -1,4 +1,5 @@
-package import Models
+package import DeepSeekV32
+package import Modeling
 import Tensors
 
 /// The sizes of a model's operations on one of the ranks that share its heads, its experts and its output matrix.
