@@ -53,7 +53,8 @@ let package = Package(
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Verification", "Inference", "Models", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache",
+                "Serving", "Verification", "Inference", "Grammar", "Models", "DeepSeekV32", "Modeling", "Checkpoints",
+                "KVCache",
                 "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
@@ -69,7 +70,7 @@ let package = Package(
             "TestSupport",
             [
                 "CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Modeling", "DeepSeekV32", "Models",
-                "Inference",
+                "Grammar", "Inference",
             ]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
@@ -88,17 +89,20 @@ let package = Package(
         tests("GrammarTests", ["Grammar", "Tokenization"], excluding: ["Fixtures"]),
         tests(
             "InferenceTests",
-            ["Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "TestSupport"]),
+            [
+                "Verification", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
+                "Tensors", "TestSupport",
+            ]),
         tests(
             "RankTests",
             [
-                "Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors",
-                "TestSupport",
+                "Verification", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
+                "Tensors", "TestSupport",
             ]),
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "Tokenization", "TestSupport",
+                "Serving", "Inference", "Grammar", "Tokenization", "TestSupport",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),

@@ -14,7 +14,7 @@ package struct GrammarError: Error, Equatable, CustomStringConvertible {
     package let place: String
     package let problem: String
 
-    init(_ kind: Kind, at place: String = "", _ problem: String) {
+    package init(_ kind: Kind, at place: String = "", _ problem: String) {
         self.kind = kind
         self.place = place
         self.problem = problem

@@ -21,11 +21,14 @@ package struct ToolCallSource: Sendable, Hashable {
     /// Whether the text is nothing but calls; otherwise it may also be, or begin with, anything else.
     package var isRequired: Bool
     package var allowsSeveral: Bool
+    /// The JSON text of the schema of an answer without calls; `nil` for any text. Not used where calls are required.
+    package var answerSchema: String?
 
-    package init(tools: [Tool], isRequired: Bool, allowsSeveral: Bool) {
+    package init(tools: [Tool], isRequired: Bool, allowsSeveral: Bool, answerSchema: String? = nil) {
         self.tools = tools
         self.isRequired = isRequired
         self.allowsSeveral = allowsSeveral
+        self.answerSchema = answerSchema
     }
 }
 
@@ -54,8 +57,12 @@ struct ToolCallCompiler {
             .text("<"), .control(mark), .text("\(block)>\n"), invoke, more, .text("\n</"), .control(mark),
             .text("\(block)>"),
         ])
+        let onlyCalls = Expression.sequence([.repeated(.text("\n\n"), minimum: 0, maximum: 1), calls])
         if source.isRequired {
-            rules.define(RuleSet.root, .sequence([.repeated(.text("\n\n"), minimum: 0, maximum: 1), calls]))
+            rules.define(RuleSet.root, onlyCalls)
+        } else if let schema = source.answerSchema {
+            let answer = try SchemaCompiler.compile(GrammarSource.schema(schema), json, into: &rules)
+            rules.define(RuleSet.root, .choice([answer, onlyCalls]))
         } else {
             let text = try Expression.text(without: ["<\(mark)", "</\(mark)"])
             rules.define(RuleSet.root, .sequence([text, .repeated(calls, minimum: 0, maximum: 1)]))

@@ -7,6 +7,8 @@ package struct TokenMask: Sendable, Equatable {
 
     package mutating func insert(_ token: Int32) { words[Int(token) >> 6] |= 1 << UInt64(token & 63) }
 
+    package mutating func remove(_ token: Int32) { words[Int(token) >> 6] &= ~(1 << UInt64(token & 63)) }
+
     mutating func formUnion(_ other: TokenMask) {
         for index in words.indices { words[index] |= other.words[index] }
     }

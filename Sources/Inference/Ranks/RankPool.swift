@@ -1,4 +1,5 @@
 package import Dispatch
+package import Grammar
 package import KVCache
 package import Modeling
 package import Parallelism
@@ -20,6 +21,7 @@ package final class RankPool: Sendable {
     /// A rank that makes no progress for so many nanoseconds is given up.
     let patience: UInt64
     private let trace: TraceWriter?
+    private let grammars: RequestGrammars
     let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
     let progress: DispatchSemaphore
@@ -46,13 +48,15 @@ package final class RankPool: Sendable {
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
     ///   - processes: this one is the first of them, and the others follow it (`RankFollower`); `nil` for none.
+    ///   - grammars: of the model's vocabulary; without it no request may follow a grammar.
     ///   - trace: where everything the ranks do is written.
     ///   - recording: stages whose values are kept, for parity tests; none in service.
     ///   - cache: one that other ranks have filled, for benchmarks; a new one when `nil`.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
-        trace: TraceWriter? = nil, recording stages: Set<Stage> = [], cache: CacheStore? = nil,
+        grammars: GrammarCache? = nil, trace: TraceWriter? = nil, recording stages: Set<Stage> = [],
+        cache: CacheStore? = nil,
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
         let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
@@ -70,10 +74,12 @@ package final class RankPool: Sendable {
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
         self.trace = trace
+        let grammars = RequestGrammars(grammars)
+        self.grammars = grammars
         state = Mutex(State(ledger: RankStatistics(parallel)))
         world.alarm.observe { progress.signal() }
         elsewhere?.start { [weak self] in self?.deposit($0) }
-        here.start(model, cache, settings, in: world) { [self] in deposit($0) }
+        here.start(model, cache, settings, grammars: grammars, in: world) { [self] in deposit($0) }
     }
 
     /// Hands a step to all ranks. Results come in the same order.
@@ -82,6 +88,7 @@ package final class RankPool: Sendable {
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
+        grammars.prepare(for: plan)
         elsewhere?.put(plan)
         here.put(assignment)
     }
