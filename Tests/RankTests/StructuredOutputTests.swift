@@ -212,7 +212,8 @@ import Testing
 
 /// Runs something asynchronous on a thread that may wait.
 private func waitFor<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
-    let (done, box) = (DispatchSemaphore(value: 0), Mutex<Result<Value, any Error>?>(nil))
+    let done = DispatchSemaphore(value: 0)
+    let box = Mutex<Result<Value, any Error>?>(nil)
     Task.detached {
         let result: Result<Value, any Error>
         do { result = .success(try await body()) } catch { result = .failure(error) }

@@ -9,8 +9,8 @@ struct ItemSets {
     /// The class of each symbol: symbols of one class are never told apart.
     private let classes: [UInt16]
     private let classCount: Int
-    /// One byte of each class that has any, by class.
-    private let sampleBytes: [UInt8?]
+    /// The control tokens that the grammar names.
+    private let controls: [(symbolClass: UInt16, token: Int32)]
 
     private var sets: [ItemSet] = []
     private var numbers: [[UInt64]: Int32] = [:]
@@ -54,17 +54,16 @@ struct ItemSets {
             borders.insert(Int(move.low))
             borders.insert(Int(move.high) + 1)
         }
-        borders.formUnion(256..<symbolCount)
         var (classes, count) = ([UInt16](), 0)
-        var samples: [UInt8?] = []
         for symbol in 0..<symbolCount {
-            if borders.contains(symbol) {
-                count += 1
-                samples.append(UInt8(exactly: symbol))
-            }
+            if borders.contains(symbol) { count += 1 }
             classes.append(UInt16(count - 1))
         }
-        (self.classes, classCount, sampleBytes) = (classes, count, samples)
+        (self.classes, classCount) = (classes, count)
+        let named = Set(network.states.lazy.flatMap(\.moves).filter { $0.low >= 256 }.map(\.low))
+        controls = vocabulary.controlSymbols.filter { named.contains($0.symbol) }.map {
+            (classes[Int($0.symbol)], $0.token)
+        }
         frames = [Frame(returns: [Self.endOfText], depth: 0)]
         frameNumbers = [[Self.endOfText]: 0]
         _ = number(ItemSet(items: [], accepts: false))
@@ -233,8 +232,8 @@ struct ItemSets {
         } else {
             try search(vocabulary.trie, from: set, into: &mask)
         }
-        for (symbol, token) in vocabulary.controlSymbols {
-            if try next(set, classes[Int(symbol)]) != 0 { mask.insert(token) }
+        for (symbolClass, token) in controls {
+            if try next(set, symbolClass) != 0 { mask.insert(token) }
         }
         if masks.count >= Self.maxMasks { masks.removeAll(keepingCapacity: true) }
         masks[set] = mask
