@@ -46,15 +46,17 @@ let package = Package(
         library("Planning", ["Modeling", "KVCache", "Parallelism", "Tensors"]),
         library("Models", ["DeepSeekV32", "Modeling", "Checkpoints"]),
         library("Tokenization"),
-        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning"]),
+        library("Grammar", ["Tokenization"]),
+        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
         library("Verification", ["Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
-            ["Inference", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+            ["Inference", "Grammar", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Verification", "Planning", "Inference", "Models", "Modeling", "Checkpoints", "KVCache",
+                "Serving", "Verification", "Planning", "Inference", "Grammar", "Models", "Modeling", "Checkpoints",
+                "KVCache",
                 "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
@@ -70,7 +72,7 @@ let package = Package(
             "TestSupport",
             [
                 "CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Modeling", "DeepSeekV32", "Models",
-                "Inference",
+                "Grammar", "Inference",
             ]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
@@ -86,19 +88,23 @@ let package = Package(
                 "CAllocations",
             ]),
         tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
+        tests("GrammarTests", ["Grammar", "Tokenization"], excluding: ["Fixtures"]),
         tests(
             "InferenceTests",
-            ["Verification", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "TestSupport"]),
+            [
+                "Verification", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
+                "Tensors", "TestSupport",
+            ]),
         tests(
             "RankTests",
             [
-                "Verification", "Planning", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
-                "Tensors", "TestSupport", "CAllocations",
+                "Verification", "Planning", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling",
+                "Parallelism", "Tensors", "TestSupport", "CAllocations",
             ]),
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "Tokenization", "TestSupport",
+                "Serving", "Inference", "Grammar", "Tokenization", "TestSupport",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),

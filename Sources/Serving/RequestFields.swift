@@ -162,23 +162,6 @@ extension JSONValue {
 }
 
 extension RequestFields {
-    /// Refuses what asks for answers of a certain form: nothing here could keep such a promise.
-    func refuseConstraints() throws(RequestError) {
-        let names = [
-            "regex", "json_schema", "ebnf", "structural_tag", "stop_regex", "guided_json", "guided_regex",
-            "guided_choice", "guided_grammar", "structured_outputs", "token_ids_logprob",
-        ]
-        for name in names where value(name).map({ !$0.isNull }) ?? false {
-            throw .invalid(
-                path(of: name),
-                "\(path(of: name)) is not supported: answers cannot be held to a form; "
-                    + "describe it in the prompt and check the answer")
-        }
-        if let format = try object("response_format"), let type = try format.string("type"), type != "text" {
-            throw .invalid("response_format", "response_format '\(type)' is not supported; use 'text'")
-        }
-    }
-
     /// `cache_salt`: only requests with the same one use each other's cached prefixes.
     func cacheSalt(atMost limit: Int) throws(RequestError) -> String? {
         guard let salt = try string("cache_salt") else { return nil }

@@ -1,3 +1,4 @@
+import Grammar
 package import Inference
 import Synchronization
 
@@ -8,6 +9,8 @@ import Synchronization
 package final class ToyEngine: EngineClient {
     package let limits: EngineLimits
     private let endOfText: Int32
+    /// Compiles what requests follow, to refuse what an engine refuses; answers do not follow it.
+    private let grammars: GrammarCache
     private let answer: @Sendable (GenerationRequest) -> [Int32]
     private let state: Mutex<State>
 
@@ -33,6 +36,7 @@ package final class ToyEngine: EngineClient {
     ) {
         limits = EngineLimits(contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: 8)
         self.endOfText = endOfText
+        grammars = GrammarCache(GrammarVocabulary(bytes: [], controlTokens: [:], size: vocabularySize))
         self.answer = answer
         var initial = State()
         initial.status.totalPages = 64
@@ -147,6 +151,7 @@ package final class ToyEngine: EngineClient {
         guard !request.prompt.isEmpty else {
             throw .invalid(parameter: "prompt", message: "a prompt has at least one token")
         }
+        try request.checkGrammar(with: grammars)
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
         state.withLock { $0.streams[id] = continuation }

@@ -11,6 +11,7 @@ final class RankWorker {
     private let room: ProcessKVSharding.Room?
     let seat: Seat
     var sampler: Sampler
+    let grammars: RequestGrammars
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
     let pageShift: Int
@@ -19,13 +20,14 @@ final class RankWorker {
 
     init(
         _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
-        recorder: StageRecorder?,
-        trace: TraceBuffer? = nil
+        grammars: RequestGrammars,
+        recorder: StageRecorder?, trace: TraceBuffer? = nil
     ) {
         self.model = model
         self.cache = cache
         self.room = room
         self.seat = seat
+        self.grammars = grammars
         self.recorder = recorder
         self.trace = trace
         if let trace { seat.meter.tracer = { trace.add($0) } }
@@ -278,6 +280,18 @@ final class RankWorker {
         return (whole, mine)
     }
 
+    /// Chooses a token of a chunk, among those that its request's grammar allows.
+    func sampleToken(
+        _ logits: Span<Float>, as sample: StepPlan.Sample, of chunk: StepPlan.Chunk, topLogProbs: Int? = nil
+    ) throws(SamplingFailure) -> TokenLogProbs {
+        var sample = sample
+        let known = chunk.sample?.generated.count ?? 0
+        let choices = try grammars.choices(for: chunk.request, sample, known: known)
+        // A whole answer ends, however few tokens it has.
+        if choices?.mustEnd ?? false { sample.minTokensRemaining = 0 }
+        return try sampler.choose(logits, as: sample, allowed: choices?.allowed, topLogProbs: topLogProbs)
+    }
+
     /// What one row of logits is for: the score of a known token, or the choice of the next.
     private func read(_ logits: Span<Float>, _ output: RowAssignment.Output, _ plan: StepPlan) -> StepReport.Finding {
         let chunk = plan.chunks[output.chunk]
@@ -293,7 +307,7 @@ final class RankWorker {
             }
             if chunk.sampledRows.contains(output.offset) {
                 let sample = chunk.sample(at: output.offset - chunk.sampledRows.lowerBound)
-                finding.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
+                finding.sampled = try sampleToken(logits, as: sample, of: chunk, topLogProbs: chunk.topLogProbs)
             }
         } catch {
             finding.failure = error.description

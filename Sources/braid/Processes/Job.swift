@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import Grammar
 import Inference
 import Modeling
 import Models
@@ -111,11 +112,17 @@ struct Job: Sendable {
     // MARK: - Running
 
     /// Runs a command: `lead` in the first process; in the others ranks of the model, until the first is done.
-    func run(_ load: () throws -> any Model, lead: () async throws -> Void) async throws {
+    ///
+    /// - Parameter grammars: of the model's vocabulary, where requests may follow grammars.
+    func run(
+        _ load: () throws -> any Model, grammars: (any Model) throws -> GrammarCache? = { _ in nil },
+        lead: () async throws -> Void
+    ) async throws {
         guard let processes else { return try await lead() }
         do {
             if processes.process > 0 {
-                try RankFollower(try load(), processes).run()
+                let model = try load()
+                try RankFollower(model, processes, grammars: try grammars(model)).run()
             } else {
                 processes.onFailure { failure in
                     // Whoever waits is told first.
