@@ -37,19 +37,20 @@ let package = Package(
         .target(name: "CMPI", dependencies: ["OpenMPI"]),
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["CMPI", "Tensors"]),
-        library("Checkpoints"),
+        library("JSON"),
+        library("Checkpoints", ["JSON"]),
         library("KVCache", ["Tensors"]),
         library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
-        library("Tokenization"),
+        library("Tokenization", ["JSON"]),
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Models"]),
         library(
             "Serving",
-            ["Inference", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+            ["Inference", "JSON", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Inference", "Models", "Checkpoints", "KVCache", "Parallelism", "Tokenization", "Tensors",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Serving", "Inference", "Models", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization",
+                "Tensors", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -60,30 +61,32 @@ let package = Package(
         // What tests share; nothing else uses it.
         .target(name: "CAllocations"),
         library(
-            "TestSupport", ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Models", "Inference"]),
+            "TestSupport",
+            ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "JSON", "KVCache", "Models", "Inference"]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
         tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
+        tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests("ModelsTests", ["Models", "Checkpoints", "KVCache", "Tensors", "TestSupport", "CAllocations"]),
-        tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
+        tests("TokenizationTests", ["Tokenization", "JSON"], excluding: ["Fixtures"]),
         tests("InferenceTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "Tokenization", "TestSupport",
+                "Serving", "Inference", "JSON", "Tokenization", "TestSupport",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),
         tests(
             "CommandTests",
             [
-                "braid", "Checkpoints", "Inference", "KVCache", "Models", "Parallelism", "Tensors", "Tokenization",
-                "TestSupport",
+                "braid", "Checkpoints", "Inference", "JSON", "KVCache", "Models", "Parallelism", "Tensors",
+                "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

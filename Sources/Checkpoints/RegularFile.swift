@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// A regular file, open for reading, whose size was taken from the open descriptor.
 ///

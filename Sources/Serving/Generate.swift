@@ -1,6 +1,6 @@
 import Hummingbird
 import Inference
-import Tokenization
+import JSON
 
 /// `POST` and `PUT /generate`: SGLang's own interface, with tokens in and out.
 struct GenerateRoutes: Sendable {

@@ -1,8 +1,8 @@
 import Foundation
 import Inference
+import JSON
 import Models
 import Parallelism
-import Tokenization
 
 /// What `braid verify` prints: a line for each case, then a summary.
 struct VerificationReport {
@@ -123,9 +123,9 @@ struct VerificationReport {
         _ candidate: VerificationCase, _ verdict: Verification.Verdict, mustBeEqual: Bool, seconds: Double
     ) -> JSONValue {
         var members: [JSONMember] = [
-            JSONMember("kind", .string("case")), JSONMember("number", .count(number)),
-            JSONMember("of", .count(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
-            JSONMember("ranks", .count(candidate.layout.world)),
+            JSONMember("kind", .string("case")), JSONMember("number", .integer(number)),
+            JSONMember("of", .integer(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
+            JSONMember("ranks", .integer(candidate.layout.world)),
             JSONMember(
                 "values", .object(candidate.values.map { JSONMember(name($0.axis), .string($0.value)) })),
             JSONMember("must_be_equal", .bool(mustBeEqual)),
@@ -147,29 +147,29 @@ struct VerificationReport {
 
     private func members(of value: Difference.Value) -> [JSONMember] {
         [
-            JSONMember("layer", value.key.stage == .logits ? .null : .count(value.key.layer)),
+            JSONMember("layer", value.key.stage == .logits ? .null : .integer(value.key.layer)),
             JSONMember("stage", .string(value.key.stage.rawValue)),
-            JSONMember("request", .count(Int(value.place.request))),
-            JSONMember("position", .count(value.place.position)),
-            JSONMember("index", .count(value.index)), JSONMember("expected", .measured(Double(value.expected))),
-            JSONMember("found", .measured(Double(value.found))), JSONMember("rows", .count(value.rows)),
-            JSONMember("of_rows", .count(value.allRows)), JSONMember("repeatable", .bool(value.isRepeatable)),
+            JSONMember("request", .integer(Int(value.place.request))),
+            JSONMember("position", .integer(value.place.position)),
+            JSONMember("index", .integer(value.index)), JSONMember("expected", .measured(Double(value.expected))),
+            JSONMember("found", .measured(Double(value.found))), JSONMember("rows", .integer(value.rows)),
+            JSONMember("of_rows", .integer(value.allRows)), JSONMember("repeatable", .bool(value.isRepeatable)),
         ]
     }
 
     private func summary(_ seconds: Double, _ exercise: Exercise) -> JSONValue {
-        .record([
-            "kind": .string("summary"), "cases": .count(number), "of_cases": .count(plan.total),
-            "seed": .string(String(command.seed)), "equal": .count(equal), "close": .count(close),
-            "largest_difference": .measured(Double(largest)), "different": .count(differing),
+        .fields([
+            "kind": .string("summary"), "cases": .integer(number), "of_cases": .integer(plan.total),
+            "seed": .string(String(command.seed)), "equal": .integer(equal), "close": .integer(close),
+            "largest_difference": .measured(Double(largest)), "different": .integer(differing),
             "covered": .object(
                 plan.coverage.map { coverage in
                     JSONMember(
-                        name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .count($0.cases)) }))
+                        name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .integer($0.cases)) }))
                 }),
-            "cached_tokens": .count(Int(exercise.cachedTokens)), "preemptions": .count(Int(exercise.preemptions)),
-            "travelling_chunks": .count(Int(exercise.travels)),
-            "guesses": .count(exercise.speculation.guessed), "right_guesses": .count(exercise.speculation.right),
+            "cached_tokens": .integer(Int(exercise.cachedTokens)), "preemptions": .integer(Int(exercise.preemptions)),
+            "travelling_chunks": .integer(Int(exercise.travels)),
+            "guesses": .integer(exercise.speculation.guessed), "right_guesses": .integer(exercise.speculation.right),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])

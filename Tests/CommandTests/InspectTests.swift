@@ -1,10 +1,10 @@
 import Checkpoints
+import JSON
 import KVCache
 import Models
 import Parallelism
 import Tensors
 import Testing
-import Tokenization
 import braid
 
 @Suite struct `Inspecting a layout` {

@@ -1,4 +1,5 @@
 import Inference
+import JSON
 import TestSupport
 import Testing
 import Tokenization

@@ -1,6 +1,6 @@
 import Hummingbird
+import JSON
 import Synchronization
-import Tokenization
 
 /// Writes server-sent events to one client.
 ///

@@ -1,11 +1,11 @@
 import Hummingbird
-import Tokenization
+import JSON
 
 extension Response {
     static func json(_ value: JSONValue, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]) -> Response {
         var headers = headers
         headers[.contentType] = "application/json"
-        let body = ByteBuffer(string: value.pythonText)
+        let body = ByteBuffer(bytes: value.pythonBytes)
         headers[.contentLength] = String(body.readableBytes)
         return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: body))
     }

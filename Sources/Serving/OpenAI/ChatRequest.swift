@@ -1,4 +1,5 @@
 import Inference
+import JSON
 import Tokenization
 
 /// A checked request to `/v1/chat/completions`.

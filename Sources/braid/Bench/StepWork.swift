@@ -1,7 +1,7 @@
+import JSON
 package import KVCache
 package import Models
 import Tensors
-import Tokenization
 
 /// What a step has to compute, and which bytes it has to read at least once, in parts that come one after the other.
 /// Divided by what a processor can do, it is the time no engine can be faster than: the roofline.
@@ -81,7 +81,7 @@ package struct StepWork: Sendable, Equatable {
             .object(
                 parts.map {
                     JSONMember(
-                        $0.name, .record(["operations": .amount($0.operations), "bytes": .amount($0.bytes.rounded())]))
+                        $0.name, .fields(["operations": .amount($0.operations), "bytes": .amount($0.bytes.rounded())]))
                 }))
     }
 }

@@ -1,11 +1,11 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import JSON
 import KVCache
 import Models
 import Parallelism
 import Tensors
-import Tokenization
 
 /// What a checkpoint is, and what a layout of ranks makes of it.
 struct Inspect: ParsableCommand {

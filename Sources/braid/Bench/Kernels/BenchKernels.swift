@@ -2,7 +2,6 @@ import ArgumentParser
 import Foundation
 import Models
 import Tensors
-import Tokenization
 
 /// How near the kernels are to what the processor can do.
 struct BenchKernels: ParsableCommand {
