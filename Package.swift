@@ -78,7 +78,7 @@ let package = Package(
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "JSON", "Tokenization", "TestSupport",
+                "Serving", "Inference", "JSON", "Tokenization", "TestSupport", "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),

@@ -84,6 +84,13 @@ package final class Engine: EngineClient {
         return Generation(id: id, events: events)
     }
 
+    package var refusal: EngineError? {
+        state.withLock { state in
+            if let failure = state.scheduler.failure { return .failed(failure) }
+            return state.scheduler.isDraining ? .draining : nil
+        }
+    }
+
     package func status() -> EngineStatus {
         var (status, pool, computed) = state.withLock { ($0.scheduler.status, $0.pool, $0.scheduler.computedTokens) }
         let parallel = pool.configuration

@@ -5,6 +5,9 @@ package protocol EngineClient: Sendable {
     var limits: EngineLimits { get }
     /// Takes a request or says at once why not. Dropping the stream aborts the request.
     func submit(_ request: GenerationRequest) throws(EngineError) -> Generation
+    /// Why new work would be refused: draining or failed; `nil` while it is taken. Constant time, for every request.
+    var refusal: EngineError? { get }
+    /// A moment's load. Asks every rank: for `/metrics`, not for requests.
     func status() -> EngineStatus
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async

@@ -72,6 +72,16 @@ package struct JSONWriter: Sendable {
         bytes += value
     }
 
+    package mutating func member(_ key: String, _ value: GrowingJSON) {
+        self.key(key)
+        separate()
+        bytes += value.bytes
+        bytes.append(value.closing)
+    }
+
+    /// Takes the memory for so many bytes at once.
+    package mutating func reserve(_ count: Int) { bytes.reserveCapacity(count) }
+
     /// What stands between the part before and the next one, which needs a comma after it.
     private mutating func separate() {
         defer { (needsComma, isAfterKey) = (true, false) }
@@ -107,22 +117,26 @@ package struct JSONWriter: Sendable {
         needsComma = true
     }
 
-    /// Escapes quotes, backslashes and control characters, and nothing else.
     private mutating func quote(_ text: String) {
-        var text = text
         bytes.append(UInt8(ascii: "\""))
+        Self.escape(text, into: &bytes)
+        bytes.append(UInt8(ascii: "\""))
+    }
+
+    /// Escapes quotes, backslashes and control characters, and nothing else.
+    fileprivate static func escape(_ text: String, into bytes: inout [UInt8]) {
+        var text = text
         unsafe text.withUTF8 { text in
             var start = 0
             for place in unsafe text.indices {
                 let byte = unsafe text[place]
                 guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
                 unsafe bytes += text[start..<place]
-                bytes += Self.escapes[Int(byte)]
+                bytes += escapes[Int(byte)]
                 start = place + 1
             }
             unsafe bytes += text[start...]
         }
-        bytes.append(UInt8(ascii: "\""))
     }
 
     /// By byte, for those that need one.
@@ -138,6 +152,42 @@ package struct JSONWriter: Sendable {
         case 0..<0x20: Array(("\\u00" + (byte < 0x10 ? "0" : "") + String(byte, radix: 16)).utf8)
         default: []
         }
+    }
+}
+
+/// A string or an array that grows and is written again and again, as in streams whose every event repeats what came
+/// before: each part is encoded once, and only copied later.
+package struct GrowingJSON: Sendable {
+    fileprivate private(set) var bytes: [UInt8]
+    fileprivate let closing: UInt8
+
+    private init(_ opening: UInt8, _ closing: UInt8) {
+        bytes = [opening]
+        self.closing = closing
+    }
+
+    /// An empty string.
+    package static var string: GrowingJSON { GrowingJSON(UInt8(ascii: "\""), UInt8(ascii: "\"")) }
+
+    /// An empty array.
+    package static var array: GrowingJSON { GrowingJSON(UInt8(ascii: "["), UInt8(ascii: "]")) }
+
+    /// Bytes as they will be written.
+    package var count: Int { bytes.count + 1 }
+
+    /// Lengthens a string.
+    package mutating func append(_ text: String) {
+        precondition(closing == UInt8(ascii: "\""), "only a string grows by text")
+        JSONWriter.escape(text, into: &bytes)
+    }
+
+    /// Adds an element to an array.
+    package mutating func append(_ element: JSONValue) {
+        precondition(closing == UInt8(ascii: "]"), "only an array has elements")
+        if bytes.count > 1 { bytes += ", ".utf8 }
+        var writer = JSONWriter()
+        writer.value(element)
+        bytes += writer.bytes
     }
 }
 

@@ -1,3 +1,4 @@
+import Checkpoints
 import Foundation
 import Inference
 import JSON
@@ -8,6 +9,8 @@ import Parallelism
 struct VerificationReport {
     private let command: Verify
     private let plan: VerificationPlan
+    /// Of the checkpoint's files.
+    private let digest: ContentDigest
     /// Of the longest case's name.
     private let width: Int
     private let progress = ProgressBar("verifying")
@@ -19,11 +22,13 @@ struct VerificationReport {
     private var slowest: (candidate: VerificationCase, seconds: Double)?
     private var different: [VerificationCase] = []
 
-    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int) {
+    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int, digest: ContentDigest) {
         self.command = command
         self.plan = plan
+        self.digest = digest
         width = plan.cases.map(\.notation.count).max() ?? 0
         if command.json { return }
+        line("checkpoint \(digest)")
         let share = plan.cases.count < plan.total ? ", of which \(plan.cases.count) are tried" : ""
         line("\(grouped(layouts)) layouts, \(grouped(plan.total)) cases\(share); seed \(command.seed)")
     }
@@ -159,7 +164,8 @@ struct VerificationReport {
 
     private func summary(_ seconds: Double, _ exercise: Exercise) -> JSONValue {
         .fields([
-            "kind": .string("summary"), "cases": .integer(number), "of_cases": .integer(plan.total),
+            "kind": .string("summary"), "checkpoint": .string("\(digest)"), "cases": .integer(number),
+            "of_cases": .integer(plan.total),
             "seed": .string(String(command.seed)), "equal": .integer(equal), "close": .integer(close),
             "largest_difference": .measured(Double(largest)), "different": .integer(differing),
             "covered": .object(
