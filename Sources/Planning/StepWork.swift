@@ -1,3 +1,4 @@
+import JSON
 package import KVCache
 package import Modeling
 import Tensors

@@ -27,6 +27,7 @@ package final class ToyEngine: EngineClient {
         var nextID: UInt64 = 1
         var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
         var isStopped = false
+        var statusReads = 0
     }
 
     /// - Parameter answer: the tokens of an answer, given the request.
@@ -106,10 +107,21 @@ package final class ToyEngine: EngineClient {
     package var abortedCount: Int { state.withLock { $0.aborted.count } }
     package var finishedCount: Int { state.withLock { $0.finished.count } }
 
+    /// How often `status` was asked for.
+    package var statusReads: Int { state.withLock { $0.statusReads } }
+
     // MARK: - EngineClient
+
+    package var refusal: EngineError? {
+        state.withLock { state in
+            if let failure = state.status.failure { return .failed(failure) }
+            return state.status.isDraining ? .draining : nil
+        }
+    }
 
     package func status() -> EngineStatus {
         state.withLock { state in
+            state.statusReads += 1
             var status = state.status
             status.running = state.running.count
             status.usedPages = state.running.count

@@ -1,5 +1,6 @@
 import Planning
 import ArgumentParser
+import Checkpoints
 import Foundation
 import Inference
 import KVCache
@@ -90,18 +91,20 @@ struct Verify: AsyncParsableCommand {
     }
 
     func run() async throws {
+        // A proof says what it is about, to the last byte.
+        let digest = try ContentDigest(model: modelPath, weights: loadFormat == .auto, .everyByte)
         let job = try Job.join(
-            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30),
+            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30, digest: digest),
             agreed: [.init("--load-format", "\(loadFormat)")])
-        try await job.run({ try load().1 }, lead: { try verify(job) })
+        try await job.run({ try load().1 }, lead: { try verify(job, digest) })
     }
 
-    private func verify(_ job: Job) throws {
+    private func verify(_ job: Job, _ digest: ContentDigest) throws {
         let (directory, model) = try load()
         let measure = try measure(directory.description)
         let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
         let verification = Verification(model, measure, try settings(job), processes: job.processes)
-        var report = VerificationReport(self, plan, layouts: layouts)
+        var report = VerificationReport(self, plan, layouts: layouts, digest: digest)
         for candidate in plan.cases {
             report.begin(candidate)
             let start = ContinuousClock.now

@@ -1,12 +1,12 @@
 import Checkpoints
 import DeepSeekV32
+import JSON
 import KVCache
 import Modeling
 import Parallelism
 import Planning
 import Tensors
 import Testing
-import Tokenization
 import braid
 
 @Suite struct `Inspecting a layout` {

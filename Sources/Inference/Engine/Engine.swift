@@ -133,6 +133,13 @@ package final class Engine: EngineClient {
         return Generation(id: id, events: events)
     }
 
+    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Takes no lock of the engine.
+    package var refusal: EngineError? {
+        let status = published.value
+        if let failure = status.failure { return .failed(failure) }
+        return status.isDraining ? .draining : nil
+    }
+
     package func status() -> EngineStatus { published.value }
 
     package func flushCache() -> Int { update { $0.scheduler.flushCache() } }

@@ -2,11 +2,11 @@ import Planning
 import ArgumentParser
 import Foundation
 import Inference
+import JSON
 import KVCache
 import Modeling
 import Parallelism
 import Tensors
-import Tokenization
 
 /// How long one more token takes, by context length and batch, and by how many ranks own the keys.
 struct BenchDecode: AsyncParsableCommand {
@@ -199,15 +199,15 @@ private struct DecodePoint: Sendable {
 
     var json: JSONValue {
         var members = JSONMember.list([
-            "kind": .string("decode"), "model": .string(setup.name), "tokens": .count(length),
-            "batch": .count(batch), "steps": .count(seconds.count), "tpot_seconds": .measured(seconds.median),
+            "kind": .string("decode"), "model": .string(setup.name), "tokens": .integer(length),
+            "batch": .integer(batch), "steps": .integer(seconds.count), "tpot_seconds": .measured(seconds.median),
             "tpot_seconds_min": .measured(seconds.minimum), "tpot_seconds_max": .measured(seconds.maximum),
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
             "processor_seconds": .measured(processorSeconds.median),
-            "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.threads),
+            "kernels": .string(setup.kernels.rawValue), "threads": .integer(setup.configuration.threads),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize), "dcp_size": .count(parallel.kvSharding.ranks),
-            "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .count(tokensPerGibibyte),
+            "page_size": .integer(setup.configuration.pageSize), "dcp_size": .integer(parallel.kvSharding.ranks),
+            "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .integer(tokensPerGibibyte),
         ])
         if let ratios {
             members += JSONMember.list([

@@ -44,9 +44,9 @@ struct BenchGrammar: ParsableCommand {
                 sorted[sorted.count * 99 / 100], sorted.last!, Double(grammar.byteCount) / Double(1 << 20),
             ]
             try output.write(
-                .record([
-                    "grammar": .string(name), "vocabulary": .count(vocabulary.size), "compile_ms": .measured(values[0]),
-                    "masks": .count(masks.count), "first_ms": .measured(values[2]), "mean_ms": .measured(values[3]),
+                .fields([
+                    "grammar": .string(name), "vocabulary": .integer(vocabulary.size), "compile_ms": .measured(values[0]),
+                    "masks": .integer(masks.count), "first_ms": .measured(values[2]), "mean_ms": .measured(values[3]),
                     "p99_ms": .measured(values[4]), "max_ms": .measured(values[5]), "mib": .measured(values[6]),
                 ]),
                 row: ([name] + values.map { String(format: "%.3f", $0) }).joined(separator: "\t"))

@@ -2,11 +2,11 @@ import Planning
 import ArgumentParser
 import Foundation
 import Inference
+import JSON
 import KVCache
 import Modeling
 import Parallelism
 import Tensors
-import Tokenization
 
 /// How long prompts take, frontier by frontier.
 struct BenchPrefill: AsyncParsableCommand {
@@ -145,17 +145,17 @@ private struct PrefillFrontier {
 
     func json(_ setup: RankBench.Setup) -> JSONValue {
         let members = JSONMember.list([
-            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .count(tokens),
-            "new_tokens": .count(newTokens), "seconds": .measured(seconds.median),
+            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .integer(tokens),
+            "new_tokens": .integer(newTokens), "seconds": .measured(seconds.median),
             "processor_seconds": .measured(processorSeconds.median), "seconds_min": .measured(seconds.minimum),
             "seconds_max": .measured(seconds.maximum),
             "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
             "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
-            "threads": .count(setup.configuration.threads), "repeat": .count(newSeconds.count),
-            "chunk": .count(setup.chunk),
+            "threads": .integer(setup.configuration.threads), "repeat": .integer(newSeconds.count),
+            "chunk": .integer(setup.chunk),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize),
+            "page_size": .integer(setup.configuration.pageSize),
         ])
         return .object(members + [work(setup).member] + traffic.members(setup.configuration.parallel))
     }

@@ -1,5 +1,5 @@
+import JSON
 import Planning
-import Tokenization
 
 extension StepWork {
     /// A member of a line of JSON.
@@ -9,7 +9,7 @@ extension StepWork {
             .object(
                 parts.map {
                     JSONMember(
-                        $0.name, .record(["operations": .amount($0.operations), "bytes": .amount($0.bytes.rounded())]))
+                        $0.name, .fields(["operations": .amount($0.operations), "bytes": .amount($0.bytes.rounded())]))
                 }))
     }
 }

@@ -1,13 +1,13 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import JSON
 import KVCache
 import Modeling
 import Models
 import Parallelism
 import Planning
 import Tensors
-import Tokenization
 
 /// What a checkpoint is, and what a layout of ranks makes of it.
 struct Inspect: ParsableCommand {

@@ -71,6 +71,8 @@ struct Job: Sendable {
         let loadFormat: ModelDirectory.LoadFormat
         /// Seconds after which a silent process is lost.
         let patience: Double
+        /// What the processes compare; samples of the files where nothing was computed.
+        var digest: ContentDigest?
     }
 
     /// How many processes there are.
@@ -81,7 +83,12 @@ struct Job: Sendable {
     ) throws(CheckpointError) -> ProcessCard {
         var build = ContentDigest()
         try build.add("/proc/self/exe", as: "braid")
-        let model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        var model = ContentDigest()
+        if let digest = checkpoint.digest {
+            model = digest
+        } else {
+            model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        }
         return ProcessCard(
             properties: [
                 .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("model", "\(model)"),

@@ -3,7 +3,6 @@ import Foundation
 import Modeling
 import Models
 import Tensors
-import Tokenization
 
 /// How near the kernels are to what the processor can do.
 struct BenchKernels: ParsableCommand {

@@ -1,30 +1,26 @@
-/// What is wrong with a piece of JSON, and at which byte.
-struct JSONError: Error, Equatable {
-    let offset: Int
-    let problem: String
-}
-
 /// A strict reader of the tokens of one JSON text (RFC 8259), which never looks outside its bytes.
 ///
-/// `JSONSerialization` accepts duplicate keys and hides how a number was written, and both matter in files that decide
+/// Foundation's reader accepts duplicate keys and hides how a number was written, and both matter in files that decide
 /// where memory is read. Objects and arrays are walked by their reader: `enter`, then members until `next` is false.
-struct JSONScanner {
+package struct JSONScanner {
     private let bytes: [UInt8]
+    private let limits: JSONLimits
     /// The offset of the first byte not yet read.
-    private(set) var position = 0
+    package private(set) var position = 0
 
     /// - Throws: when the bytes are not UTF-8.
-    init(_ bytes: [UInt8]) throws(JSONError) {
+    package init(_ bytes: [UInt8], limits: JSONLimits = .strict) throws(JSONError) {
         do throws(UTF8.ValidationError) {
             _ = try UTF8Span(validating: bytes.span)
         } catch {
-            throw JSONError(offset: error.byteOffsets.lowerBound, problem: "the text is not valid UTF-8")
+            throw JSONError("the text is not valid UTF-8", in: bytes, at: error.byteOffsets.lowerBound)
         }
         self.bytes = bytes
+        self.limits = limits
     }
 
     /// The next byte that is not white space, or nil at the end.
-    mutating func peek() -> UInt8? {
+    package mutating func peek() -> UInt8? {
         while position < bytes.count {
             switch bytes[position] {
             case UInt8(ascii: " "), UInt8(ascii: "\n"), UInt8(ascii: "\r"), UInt8(ascii: "\t"): position += 1
@@ -34,12 +30,13 @@ struct JSONScanner {
         return nil
     }
 
-    func failure(_ problem: String, at offset: Int? = nil) -> JSONError {
-        JSONError(offset: offset ?? position, problem: problem)
+    /// An error about what stands at `offset`, or where the scanner is.
+    package func failure(_ problem: String, at offset: Int? = nil) -> JSONError {
+        JSONError(problem, in: bytes, at: offset ?? position)
     }
 
     /// An error that says what stands here instead of `expected`.
-    mutating func unexpected(_ expected: String) -> JSONError {
+    package mutating func unexpected(_ expected: String) -> JSONError {
         guard let byte = peek() else { return failure("expected \(expected), found the end of the text") }
         let end = bytes[position...].prefix(24).firstIndex { $0 <= 0x20 || $0 == UInt8(ascii: ",") } ?? position + 24
         let found = String(decoding: bytes[position..<max(position + 1, min(end, bytes.count))], as: UTF8.self)
@@ -53,19 +50,19 @@ struct JSONScanner {
     }
 
     /// Reads `{`. False when the object is empty, and then it has been read whole.
-    mutating func enterObject() throws(JSONError) -> Bool {
+    package mutating func enterObject() throws(JSONError) -> Bool {
         guard take(UInt8(ascii: "{")) else { throw unexpected("an object") }
         return !take(UInt8(ascii: "}"))
     }
 
     /// Reads `[`. False when the array is empty, and then it has been read whole.
-    mutating func enterArray() throws(JSONError) -> Bool {
+    package mutating func enterArray() throws(JSONError) -> Bool {
         guard take(UInt8(ascii: "[")) else { throw unexpected("an array") }
         return !take(UInt8(ascii: "]"))
     }
 
     /// Reads a key and its colon.
-    mutating func key() throws(JSONError) -> String {
+    package mutating func key() throws(JSONError) -> String {
         guard peek() == UInt8(ascii: "\"") else { throw unexpected("a key in quotes") }
         let key = try string()
         guard take(UInt8(ascii: ":")) else { throw unexpected("a colon after the key \(key.quotedForMessage)") }
@@ -73,21 +70,21 @@ struct JSONScanner {
     }
 
     /// Whether another member follows; otherwise the object has been read whole.
-    mutating func nextMember() throws(JSONError) -> Bool {
+    package mutating func nextMember() throws(JSONError) -> Bool {
         if take(UInt8(ascii: ",")) { return true }
         guard take(UInt8(ascii: "}")) else { throw unexpected("a comma or the end of the object") }
         return false
     }
 
     /// Whether another element follows; otherwise the array has been read whole.
-    mutating func nextElement() throws(JSONError) -> Bool {
+    package mutating func nextElement() throws(JSONError) -> Bool {
         if take(UInt8(ascii: ",")) { return true }
         guard take(UInt8(ascii: "]")) else { throw unexpected("a comma or the end of the array") }
         return false
     }
 
     /// Reads `word` (`true`, `false` or `null`) if it stands here.
-    mutating func takeWord(_ word: StaticString) -> Bool {
+    package mutating func takeWord(_ word: StaticString) -> Bool {
         guard peek() != nil, bytes.count - position >= word.utf8CodeUnitCount else { return false }
         let matches = unsafe bytes[position...].starts(
             with: UnsafeBufferPointer(start: word.utf8Start, count: word.utf8CodeUnitCount))
@@ -96,7 +93,7 @@ struct JSONScanner {
     }
 
     /// Requires that nothing follows but bytes of `allowed`.
-    mutating func end(allowing allowed: [UInt8]) throws(JSONError) {
+    package mutating func end(allowing allowed: [UInt8]) throws(JSONError) {
         while position < bytes.count {
             guard allowed.contains(bytes[position]) else { throw failure("something follows the end of the JSON text") }
             position += 1
@@ -107,7 +104,7 @@ struct JSONScanner {
 // MARK: - Strings
 
 extension JSONScanner {
-    mutating func string() throws(JSONError) -> String {
+    package mutating func string() throws(JSONError) -> String {
         guard take(UInt8(ascii: "\"")) else { throw unexpected("a string") }
         let start = position
         while position < bytes.count {
@@ -196,49 +193,44 @@ extension JSONScanner {
 // MARK: - Numbers
 
 extension JSONScanner {
-    /// A number as it was written: whole if it has neither fraction nor exponent and fits 64 bits.
-    enum Number: Equatable {
-        case whole(Int64)
-        case real(Double)
-    }
-
-    mutating func number() throws(JSONError) -> Number {
+    /// Reads a number, which must lie within the range of doubles.
+    package mutating func number() throws(JSONError) -> JSONNumber {
         _ = peek()
         let start = position
-        let negative = skip(UInt8(ascii: "-"))
+        _ = skip(UInt8(ascii: "-"))
         try digits(leadingZero: false, from: start)
-        var isWhole = true
+        var isInteger = true
         if skip(UInt8(ascii: ".")) {
-            isWhole = false
+            isInteger = false
             try digits(leadingZero: true, from: start)
         }
         if skip(UInt8(ascii: "e")) || skip(UInt8(ascii: "E")) {
-            isWhole = false
+            isInteger = false
             if !skip(UInt8(ascii: "+")) { _ = skip(UInt8(ascii: "-")) }
             try digits(leadingZero: true, from: start)
         }
-        guard position - start <= 400 else { throw failure("a number of more than 400 characters", at: start) }
+        guard position - start <= limits.maxNumberBytes else {
+            throw failure("a number of more than \(limits.maxNumberBytes) characters", at: start)
+        }
         let text = String(decoding: bytes[start..<position], as: UTF8.self)
-        // −0 stays a real number: as a whole one it would lose its sign.
-        if isWhole, let value = Int64(text), !(negative && value == 0) { return .whole(value) }
-        guard let value = Double(text), value.isFinite else {
+        // Integers of any length are kept, as in Python; other numbers of this size have no value there.
+        guard isInteger || Double(text)?.isFinite == true else {
             throw failure("the number \(text.quotedForMessage) is too large for a double", at: start)
         }
-        return .real(value)
+        return JSONNumber(literal: text, isInteger: isInteger)
     }
 
-    /// A whole number from zero on that fits `Int`; what lengths and offsets must be.
-    mutating func count() throws(JSONError) -> Int {
+    /// Reads a whole number from zero on that fits `Int`; what lengths and offsets must be.
+    package mutating func count() throws(JSONError) -> Int {
         guard let first = peek() else { throw unexpected("a whole number") }
         guard first == UInt8(ascii: "-") || isDigit(first) else { throw unexpected("a whole number") }
         let start = position
-        switch try number() {
-        case .whole(let value) where value >= 0: return Int(value)
-        case .whole(let value): throw failure("\(value) is negative", at: start)
-        case .real:
-            let text = String(decoding: bytes[start..<position].prefix(40), as: UTF8.self)
-            throw failure("\(text) is not a whole number from 0 to 2^63 − 1", at: start)
+        let number = try number()
+        guard let value = number.integer, number.literal != "-0" else {
+            throw failure("\(number.literal.prefix(40)) is not a whole number from 0 to 2^63 − 1", at: start)
         }
+        guard value >= 0 else { throw failure("\(value) is negative", at: start) }
+        return value
     }
 
     private mutating func skip(_ byte: UInt8) -> Bool {
