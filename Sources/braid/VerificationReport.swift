@@ -70,6 +70,7 @@ struct VerificationReport {
             let counts = coverage.values.map { "\($0.value): \($0.cases)" }.joined(separator: "  ")
             line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
         }
+        line("pairs of values: \(grouped(plan.pairs.covered)) of \(grouped(plan.pairs.total))")
         line(
             "with \(grouped(Int(exercise.cachedTokens))) tokens found in the prefix cache, "
                 + "\(grouped(Int(exercise.preemptions))) preemptions, \(grouped(exercise.speculation.right)) of "
@@ -167,6 +168,7 @@ struct VerificationReport {
                     JSONMember(
                         name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .count($0.cases)) }))
                 }),
+            "covered_pairs": .count(plan.pairs.covered), "of_pairs": .count(plan.pairs.total),
             "cached_tokens": .count(Int(exercise.cachedTokens)), "preemptions": .count(Int(exercise.preemptions)),
             "travelling_chunks": .count(Int(exercise.travels)),
             "guesses": .count(exercise.speculation.guessed), "right_guesses": .count(exercise.speculation.right),
