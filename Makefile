@@ -45,7 +45,8 @@ unit-tests: build-tests .venv-test ## The tests in Swift
 	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
 	swift test -c release --skip-build --disable-xctest --no-parallel
 
-kernel-tests: setup ## The kernels in C under the address and undefined-behaviour sanitizers
+kernel-tests: setup ## The kernels in C under sanitizers, and those for Arm under an emulator
+	@Scripts/setup --emulator || echo "kernel-tests: those for Arm will not be tried"
 	Scripts/sanitize-kernels
 
 process-tests: build-tests ## Several processes under mpirun, and on hosts made of network namespaces
