@@ -76,6 +76,7 @@ struct VerificationReport {
             let counts = coverage.values.map { "\($0.value): \($0.cases)" }.joined(separator: "  ")
             line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
         }
+        line("pairs of values: \(grouped(plan.pairs.covered)) of \(grouped(plan.pairs.total))")
         line(
             "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
                 + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
@@ -174,9 +175,10 @@ struct VerificationReport {
                     JSONMember(
                         name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .integer($0.cases)) }))
                 }),
+            "covered_pairs": .integer(plan.pairs.covered), "of_pairs": .integer(plan.pairs.total),
             "cached_tokens": .integer(Int(coverage.cachedTokens)), "preemptions": .integer(Int(coverage.preemptions)),
             "dcp_chunks": .integer(Int(coverage.dcpChunks)),
-            "guesses": .integer(coverage.speculation.drafted), "right_guesses": .integer(coverage.speculation.right),
+            "drafts": .integer(coverage.speculation.drafted), "accepted_drafts": .integer(coverage.speculation.right),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])
