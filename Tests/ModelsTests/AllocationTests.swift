@@ -1,6 +1,7 @@
 import CAllocations
 import Modeling
 import Models
+import Parallelism
 import Tensors
 import TestSupport
 import Testing

@@ -1,13 +1,16 @@
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport
 import Testing
+import Verification
 
 /// Heads shared by eight and by sixteen ranks, which goldens have too few of.
 @Suite(.timeLimit(.minutes(5))) struct `Many ranks that share the heads` {
-    private static func load(_ checkpoint: RandomCheckpoint) throws -> DeepSeekModel {
+    private static func load(_ checkpoint: RandomCheckpoint) throws -> any Model {
         let path = FileManager.default.temporaryDirectory.path + "/braid-heads-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: path) }
         try checkpoint.write(to: path)

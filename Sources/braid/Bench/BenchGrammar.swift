@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Grammar
+import JSON
 import Tokenization
 
 /// What structured output costs: compiling grammars, and masks over a model's vocabulary.
