@@ -83,7 +83,7 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
     var testDescription: String { name }
 
     /// The model. The directory of a random one is made, and removed again: its files stay mapped.
-    func load() throws -> DeepSeekModel {
+    func load() throws -> any Model {
         guard let checkpoint else {
             return try ModelDirectory(Golden.root + "/Models/demo").load(drafts: canDraft)
         }

@@ -114,8 +114,8 @@ import Verification
 
     /// What `braid verify` has without options for a checkpoint with a next-token block.
     @Test(arguments: [1, 2]) func `has every two values of the whole matrix in 500 cases`(seed: UInt64) {
-        let layouts = LayoutMatrix(Self.shape, maxRanks: 8, leastKeys: [1, 44]).layouts
-        let conditions = ServingConditions.all(longestPrompt: 88, canGuess: true)
+        let layouts = LayoutMatrix(Self.shape, maxRanks: 8, minKeys: [1, 44]).layouts
+        let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true)
         let plan = VerificationPlan(layouts, conditions, limit: 500, seed: seed)
         #expect(plan.pairs.covered == plan.pairs.total && plan.pairs.total > 2500)
     }
