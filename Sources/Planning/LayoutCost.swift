@@ -151,7 +151,8 @@ package struct LayoutCost: Sendable {
     package var transfersOfStages: [Transfer] {
         let (ranks, hidden) = (parallel.stageRanks, model.hiddenSize)
         return [
-            Transfer("stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
+            Transfer(
+                "stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
             Transfer(
                 "outputs", .allGather, .outputs, along: .stage, columns: hidden, ranks: ranks, condition: .outputs),
             Transfer(

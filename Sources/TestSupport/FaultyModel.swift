@@ -83,7 +83,6 @@ package final class FaultyModel: Model {
         pass(.output, stream, layer: layer, step, seat)
     }
 
-
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         for row in 0..<hidden.rows {
             for (column, token) in vocabulary.enumerated() {

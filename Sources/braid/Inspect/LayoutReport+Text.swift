@@ -9,7 +9,8 @@ extension LayoutReport {
     package var text: String {
         let sections =
             [summary, rankTable, sequence]
-            + (parallel.world > 1 ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
+            + (parallel.world > 1
+                ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
         return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
     }
 

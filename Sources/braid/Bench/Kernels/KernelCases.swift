@@ -1,5 +1,5 @@
-import Planning
 import Modeling
+import Planning
 import Tensors
 
 /// The operations of a layer at a model's sizes.
@@ -130,7 +130,8 @@ extension KernelShapes {
         let queries = bed.activations(rows, heads * (nopeWidth + attention.ropeWidth))
         let rotated = queries.columns(nopeWidth..<queries.columns)
         let angles = RotaryAngles(
-            cosine: bed.activations(rows, attention.ropeWidth / 2), sine: bed.activations(rows, attention.ropeWidth / 2))
+            cosine: bed.activations(rows, attention.ropeWidth / 2), sine: bed.activations(rows, attention.ropeWidth / 2)
+        )
         let latents = bed.activations(rows, attention.latentWidth)
         let slots = bed.numbers(rows, step: 64)
         let (gate, up) = (bed.activations(rows, routed.width), bed.activations(rows, routed.width))
