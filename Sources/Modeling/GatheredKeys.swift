@@ -89,7 +89,7 @@ package struct GatheredKeys {
             let slots = slots(some, ofMember: seat.place(along: Sharding.keys.axes), seat)
             let copies = seat.scratch.rows(slots.count, cache.copyColumns(layer: layer))
             cache.copy(slots, layer: layer, into: copies)
-            try seat.exchangeCopies("visiting keys", along: Sharding.keys.axes, copies, counts: counts) {
+            try seat.exchangeCopies("gathered keys", along: Sharding.keys.axes, copies, counts: counts) {
                 take($0, layer: layer)
             }
         }
