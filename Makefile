@@ -42,6 +42,7 @@ build-tests: setup
 
 unit-tests: build-tests .venv-test ## The tests in Swift
 	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
+	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
 	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
 	swift test -c release --skip-build --disable-xctest --no-parallel
 

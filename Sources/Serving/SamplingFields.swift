@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// What the sampling members of a request say, the same for every route; only some names differ.
 struct SamplingFields {
@@ -10,6 +10,8 @@ struct SamplingFields {
     var ignoresEndOfText: Bool
     var skipsSpecialTokens: Bool
     var choices: Int
+    /// What each answer is held to; `nil` for anything.
+    var form: AnswerForm?
     /// The route's own limit of new tokens, where the request gave none, and what it must leave room in.
     private let defaultMaxTokens: Int?
     private let contextLength: Int
@@ -31,10 +33,10 @@ struct SamplingFields {
     static let greedyBelow = 1e-5
 
     /// - Parameters:
-    ///   - leastMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
+    ///   - minMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
     ///   - defaultMaxTokens: for requests that do not say; `nil` for as many as the context has room for.
     init(
-        _ fields: RequestFields, names: Names, leastMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
+        _ fields: RequestFields, names: Names, minMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
         service: TextService, limits: RequestLimits
     ) throws(RequestError) {
         let vocabulary = service.engine.limits.vocabularySize
@@ -51,7 +53,7 @@ struct SamplingFields {
         sampling.repetitionPenalty = Float(try fields.number("repetition_penalty", in: 0...2, excluding: 0) ?? 1)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
         for name in names.maxTokens.reversed() {
-            sampling.maxNewTokens = try fields.integer(name, in: leastMaxTokens...Int.max) ?? sampling.maxNewTokens
+            sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
         }
         // What nobody asked for must not make a prompt too long.
         defaultMaxTokens = sampling.maxNewTokens == nil ? defaultMaximum : nil
@@ -72,6 +74,7 @@ struct SamplingFields {
         ignoresEndOfText = try fields.bool("ignore_eos") ?? false
         skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
         choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
+        form = try fields.answerForm()
     }
 
     /// One request per choice; choice `index` draws with the seed plus `index`.
@@ -83,6 +86,7 @@ struct SamplingFields {
                 request.sampling.maxNewTokens = min(defaultMaxTokens, max(contextLength - prompt.count, 1))
             }
             request.cacheSalt = cacheSalt
+            request.form = form
             request.stopStrings = stopStrings
             request.ignoresEndOfText = ignoresEndOfText
             request.skipsSpecialTokens = skipsSpecialTokens

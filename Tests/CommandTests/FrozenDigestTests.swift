@@ -1,7 +1,9 @@
 import ArgumentParser
+import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -81,14 +83,14 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
     var testDescription: String { name }
 
     /// The model. The directory of a random one is made, and removed again: its files stay mapped.
-    func load() throws -> DeepSeekModel {
+    func load() throws -> any Model {
         guard let checkpoint else {
-            return try ModelDirectory(Golden.root + "/Models/demo").load(guesses: canDraft)
+            return try ModelDirectory(Golden.root + "/Models/demo").load(drafts: canDraft)
         }
         let path = FileManager.default.temporaryDirectory.path + "/braid-frozen-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: path) }
         try checkpoint.write(to: path)
-        return try ModelDirectory(path).load(guesses: canDraft)
+        return try ModelDirectory(path).load(drafts: canDraft)
     }
 
     /// Requests served together: of one token and of more than a row selects, greedy and sampled, scored and not.
@@ -251,24 +253,24 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         configuration.contextLength = 512
         configuration.chunkedPrefillSize = chunk
         configuration.pageSize = page
-        configuration.guesses = canDraft ? drafts : 0
+        configuration.drafts = canDraft ? drafts : 0
         configuration.threadsPerRank = threads
         if isCrowded { configuration.maxTotalTokens = requests.map(\.prompt.count).reduce(8, +) }
         configuration.kernels = kernels
         // Small operations too, so that threads have something to do.
-        configuration.tuning.leastSharedWork = 1
+        configuration.tuning.minParallelWork = 1
         if hasOddBlocks {
-            configuration.tuning.scoredRows = 3
-            configuration.tuning.keyPanels = 1
+            configuration.tuning.indexRowTile = 3
+            configuration.tuning.indexKeyTiles = 1
             for type in DType.allCases {
-                configuration.tuning.fewRows[type] = 1
-                configuration.tuning.storedHeads[type] = 1
+                configuration.tuning.gemvMaxRows[type] = 1
+                configuration.tuning.directKeyMaxHeads[type] = 1
             }
         }
         let problems = configuration.validate(for: model)
         try #require(problems == [], "'\(self)'")
         try #require(
-            configuration.parallel.keepsBits(for: model.parallelShape), "'\(self)' is equal to rounding only")
+            configuration.parallel.isBitwiseEqual(for: model.parallelShape), "'\(self)' is equal to rounding only")
         return configuration
     }
 

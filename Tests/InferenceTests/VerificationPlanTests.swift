@@ -2,6 +2,7 @@ import Inference
 import KVCache
 import Parallelism
 import Testing
+import Verification
 
 @Suite struct `A verification plan` {
     private static let shape = ModelShape(
@@ -113,8 +114,8 @@ import Testing
 
     /// What `braid verify` has without options for a checkpoint with a next-token block.
     @Test(arguments: [1, 2]) func `has every two values of the whole matrix in 500 cases`(seed: UInt64) {
-        let layouts = LayoutMatrix(Self.shape, maxRanks: 8, leastKeys: [1, 44]).layouts
-        let conditions = ServingConditions.all(longestPrompt: 88, canGuess: true)
+        let layouts = LayoutMatrix(Self.shape, maxRanks: 8, minKeys: [1, 44]).layouts
+        let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true)
         let plan = VerificationPlan(layouts, conditions, limit: 500, seed: seed)
         #expect(plan.pairs.covered == plan.pairs.total && plan.pairs.total > 2500)
     }
@@ -140,25 +141,26 @@ import Testing
 
     @Test func `has mixes that are functions of their seed, within the context`() {
         for context in [3, 16, 4096] {
-            let measure = BatchMix.Measure(selecting: 64, contextLength: context, vocabularySize: 100)
-            for kind in BatchMix.Kind.allCases {
-                let mix = BatchMix(kind, measure, seed: 7)
-                #expect(mix.requests == BatchMix(kind, measure, seed: 7).requests)
-                #expect(mix.requests != BatchMix(kind, measure, seed: 8).requests)
+            let measure = Workload.Measure(selecting: 64, contextLength: context, vocabularySize: 100)
+            for kind in Workload.Kind.allCases {
+                let mix = Workload(kind, measure, seed: 7)
+                #expect(mix.requests == Workload(kind, measure, seed: 7).requests)
+                #expect(mix.requests != Workload(kind, measure, seed: 8).requests)
                 let limits = EngineLimits(contextLength: context, vocabularySize: 100, maxQueuedRequests: 9)
-                for request in mix.requests + mix.forerunners {
+                for request in mix.requests + mix.warmupRequests {
                     #expect(throws: Never.self) { try limits.check(request) }
                 }
             }
         }
     }
 
-    @Test func `has forerunners that begin like the mix and go on otherwise, and prompts that need not be computed`() {
-        let measure = BatchMix.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
-        for kind in BatchMix.Kind.allCases {
-            let mix = BatchMix(kind, measure, seed: 7, reuse: true)
-            for (request, forerunner) in zip(mix.requests, mix.forerunners) {
-                let common = zip(request.prompt, forerunner.prompt).prefix { $0 == $1 }.count
+    @Test func `has warmupRequests that begin like the mix and go on otherwise, and prompts that need not be computed`()
+    {
+        let measure = Workload.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
+        for kind in Workload.Kind.allCases {
+            let mix = Workload(kind, measure, seed: 7, reuse: true)
+            for (request, warmupRequest) in zip(mix.requests, mix.warmupRequests) {
+                let common = zip(request.prompt, warmupRequest.prompt).prefix { $0 == $1 }.count
                 #expect(common < request.prompt.count && common >= request.prompt.count * 3 / 4 - 1)
                 #expect(request.logProbs!.promptStart ?? .max >= request.prompt.count * 2 / 3)
             }

@@ -1,6 +1,6 @@
 import Checkpoints
 import Foundation
-import Models
+import Modeling
 import Tensors
 import TestSupport
 import Testing

@@ -1,17 +1,20 @@
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport
 import Testing
+import Verification
 
 /// Heads shared by eight and by sixteen ranks, which goldens have too few of.
 @Suite(.timeLimit(.minutes(5))) struct `Many ranks that share the heads` {
-    private static func load(_ checkpoint: RandomCheckpoint) throws -> DeepSeekModel {
+    private static func load(_ checkpoint: RandomCheckpoint) throws -> any Model {
         let path = FileManager.default.temporaryDirectory.path + "/braid-heads-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: path) }
         try checkpoint.write(to: path)
-        return try ModelDirectory(path).load(guesses: checkpoint.hasNextTokenBlock)
+        return try ModelDirectory(path).load(drafts: checkpoint.hasNextTokenBlock)
     }
 
     /// The verdicts of a sample of all layouts with so many ranks for the heads, and the cases they belong to.
@@ -19,13 +22,13 @@ import Testing
         _ checkpoint: RandomCheckpoint, tensor: Int, limit: Int
     ) throws -> [(VerificationCase, Verification.Verdict)] {
         let model = try load(checkpoint)
-        let measure = BatchMix.Measure(
+        let measure = Workload.Measure(
             selecting: checkpoint.indexTopK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
-        let layouts = LayoutMatrix(model.parallelShape, maxRanks: 16, leastKeys: [1, measure.longestPrompt / 2]).layouts
-            .filter { $0.tensor == tensor && (tensor > 8 || $0.keepsBits(for: model.parallelShape)) }
+        let layouts = LayoutMatrix(model.parallelShape, maxRanks: 16, minKeys: [1, measure.longestPrompt / 2]).layouts
+            .filter { $0.tensor == tensor && (tensor > 8 || $0.isBitwiseEqual(for: model.parallelShape)) }
         #expect(Set(layouts.map(\.world)).contains(16))
         let conditions = ServingConditions.all(
-            longestPrompt: measure.longestPrompt, canGuess: checkpoint.hasNextTokenBlock)
+            longestPrompt: measure.longestPrompt, canDraft: checkpoint.hasNextTokenBlock)
         let plan = VerificationPlan(layouts, conditions, limit: limit, seed: 1)
         let verification = Verification(model, measure)
         return try plan.cases.map { ($0, try verification.check($0)) }

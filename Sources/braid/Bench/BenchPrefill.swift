@@ -1,11 +1,12 @@
+import Planning
 import ArgumentParser
 import Foundation
 import Inference
+import JSON
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
-import Tokenization
 
 /// How long prompts take, frontier by frontier.
 struct BenchPrefill: AsyncParsableCommand {
@@ -23,10 +24,12 @@ struct BenchPrefill: AsyncParsableCommand {
     @Option(help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts)
     var lengths = [1024, 2048, 4096, 8192]
 
-    @Option(name: [.customLong("repeat")], help: "How often everything is measured.")
+    @Option(
+        name: [.customLong("repeat")], help: "How often everything is measured.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 3
 
-    @Option(help: "Whole passes that are not counted.")
+    @Option(help: "Whole passes that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 1
 
     func validate() throws {
@@ -76,7 +79,7 @@ struct BenchPrefill: AsyncParsableCommand {
     /// - Parameter passes: each part, for each counted pass.
     private func report(_ passes: [[Part]], _ setup: RankBench.Setup) throws {
         if !output.json { print(heading(setup)) }
-        let operations = FloatingPointOperations(setup.model.configuration)
+        let operations = FloatingPointOperations(setup.model.description)
         var start = 0
         var whole = RankTraffic(ranks: setup.configuration.parallel.world)
         for (index, length) in lengths.enumerated() {
@@ -132,7 +135,7 @@ private struct PrefillFrontier {
         let steps = starts.map { start in
             let end = min(start + setup.chunk, tokens)
             return StepWork(
-                setup.model.configuration, cacheType: setup.configuration.cacheType, requests: [start..<end],
+                setup.model.description, format: setup.format, requests: [start..<end],
                 outputs: end == tokens ? 1 : 0)
         }
         var work = steps[0]
@@ -142,17 +145,17 @@ private struct PrefillFrontier {
 
     func json(_ setup: RankBench.Setup) -> JSONValue {
         let members = JSONMember.list([
-            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .count(tokens),
-            "new_tokens": .count(newTokens), "seconds": .measured(seconds.median),
+            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .integer(tokens),
+            "new_tokens": .integer(newTokens), "seconds": .measured(seconds.median),
             "processor_seconds": .measured(processorSeconds.median), "seconds_min": .measured(seconds.minimum),
             "seconds_max": .measured(seconds.maximum),
             "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
             "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
-            "threads": .count(setup.configuration.threads), "repeat": .count(newSeconds.count),
-            "chunk": .count(setup.chunk),
+            "threads": .integer(setup.configuration.threads), "repeat": .integer(newSeconds.count),
+            "chunk": .integer(setup.chunk),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize),
+            "page_size": .integer(setup.configuration.pageSize),
         ])
         return .object(members + [work(setup).member] + traffic.members(setup.configuration.parallel))
     }

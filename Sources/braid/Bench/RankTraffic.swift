@@ -1,7 +1,8 @@
+package import Planning
 package import Inference
-package import Models
+package import JSON
+package import Modeling
 package import Parallelism
-package import Tokenization
 
 /// What ranks exchanged in some steps beside what was predicted, and how long they worked.
 package struct RankTraffic: Sendable {
@@ -34,10 +35,10 @@ package struct RankTraffic: Sendable {
         for (rank, status) in status.enumerated() {
             busySeconds[rank] = status.busySeconds
             collectiveSeconds[rank] = status.collectiveSeconds
-            for account in status.operations {
-                change("\(account.name)") {
-                    $0.measured += account.bytes
-                    $0.seconds += account.seconds
+            for collective in status.operations {
+                change("\(collective.name)") {
+                    $0.measured += collective.bytes
+                    $0.seconds += collective.seconds
                 }
             }
         }
@@ -154,14 +155,14 @@ extension RankTraffic {
         let operations = self.operations.map { operation in
             JSONMember(
                 operation.name,
-                .record([
-                    "bytes_predicted": .amount(operation.predicted), "bytes_measured": .count(operation.measured),
+                .fields([
+                    "bytes_predicted": .amount(operation.predicted), "bytes_measured": .integer(operation.measured),
                     "seconds": .measured(operation.seconds),
                 ]))
         }
         return [
-            JSONMember("ranks", .count(busySeconds.count)), JSONMember("layout", .string("\(parallel)")),
-            JSONMember("bytes_predicted", .amount(predicted)), JSONMember("bytes_measured", .count(measured)),
+            JSONMember("ranks", .integer(busySeconds.count)), JSONMember("layout", .string("\(parallel)")),
+            JSONMember("bytes_predicted", .amount(predicted)), JSONMember("bytes_measured", .integer(measured)),
             JSONMember("prediction", .string(isExpected ? "expected" : "exact")),
             JSONMember("operations", .object(operations)),
             JSONMember("busy_seconds", .array(busySeconds.map { .measured($0) })),
