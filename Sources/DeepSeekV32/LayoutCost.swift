@@ -83,7 +83,7 @@ package struct LayoutCost: Sendable {
             transfer(
                 "index queries", .allGather, .indexQueries, columns: indexer.heads * (indexer.width + 1), condition),
             transfer(
-                "candidates", .allToAll, .candidates, columns: DecodeContextParallel.candidateColumns(indexer.topK),
+                "candidates", .allToAll, .candidates, columns: Kernels.candidateColumns(indexer.topK),
                 condition),
         ]
     }

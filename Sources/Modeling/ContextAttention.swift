@@ -30,7 +30,7 @@ package enum ContextAttention {
         _ index: IndexQuery, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
         let topK = index.topK
-        let best = seat.scratch.indices(step.own.count * topK)
+        let best = seat.scratch.computed(step.own.count * topK)
         for request in step.own.requests where !request.usesDCP {
             let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
             forTiles(of: selecting, step.own, seat) { tile in
@@ -42,10 +42,35 @@ package enum ContextAttention {
             try DecodeContextParallel.select(index, dcpRows, layer: layer, step, seat, into: best)
         }
         if step.attended.maxPosition < topK { return nil }
-        let positions = try seat.cross(Sharding.selection, best.bits(columns: topK)).integers
+        let positions = try cross(best, topK, step, seat)
         let counts = seat.scratch.indices(step.attended.count)
         counts.fill(Int32(topK))
-        return Selection(positions: positions, stride: topK, counts: counts)
+        return Selection(positions: positions, stride: topK, counts: ComputedIndices(counts))
+    }
+
+    /// Brings the selections of own rows to the ranks that have a part of their heads. What came from others is checked
+    /// before it becomes an index: they may live in other processes.
+    private static func cross(
+        _ best: ComputedIndices, _ topK: Int, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> ComputedIndices {
+        let selected = try seat.cross(Sharding.selection, best.bits(columns: topK))
+        if step.attended.count > step.own.count { try check(selected, step.attended, seat) }
+        return selected.integers
+    }
+
+    /// Fails where selected keys are not ascending within what their rows see.
+    static func check(_ selected: View, _ rows: Step.Rows, _ seat: Seat) throws(GroupFailure) {
+        let refused = seat.kernels.zeros(1, seat.scratch)
+        seat.kernels.checkSelected(selected, of: rows.positions, refused: refused)
+        try refuse(refused, "selected keys", seat)
+    }
+
+    /// Fails where kernels have refused rows that came from other ranks.
+    static func refuse(_ refused: ComputedIndices, _ name: String, _ seat: Seat) throws(GroupFailure) {
+        let count = seat.kernels.synchronize(refused)[0]
+        if count == 0 { return }
+        throw GroupFailure(
+            rank: seat.rank, reason: "\(count) rows of \(name) came whose positions are not ascending within the row's")
     }
 
     /// Attention of every attended row over its own request's keys: `[rows, heads * latent]`.
@@ -65,7 +90,7 @@ package enum ContextAttention {
             func attend(_ range: Range<Int>, _ selection: Selection?) {
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                for row in range { seat.work.attended += selection?.stride ?? Int(rows.positions[row]) + 1 }
+                for row in range { seat.count(attended: selection?.stride ?? Int(rows.positions[row]) + 1) }
                 seat.kernels.attention(
                     query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages,
                     positions: rows.positions[range], selection: selection, into: out.rows(range),
@@ -102,7 +127,7 @@ package enum ContextAttention {
 
     private static func select(
         _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, layer: Int, _ step: Step, _ seat: Seat,
-        into positions: Indices
+        into positions: ComputedIndices
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -112,16 +137,16 @@ package enum ContextAttention {
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
             keys: step.home.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
-        for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
+        seat.count(scored: visible.sum)
         let selection = Selection(
-            positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))
+            positions: positions, stride: index.topK, counts: seat.scratch.computed(rows.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
         guard let recorder = step.recorder else { return }
         for (at, row) in rows.enumerated() {
-            let seen = scores.rows(at..<at + 1).columns(0..<Int(visible[at]))
+            let seen = seat.kernels.synchronize(scores.rows(at..<at + 1).columns(0..<Int(visible[at])))
             recorder.record(.indexScores, layer: layer, seen.elements, of: step.own, row: row)
-            let selected = positions[at * index.topK..<(at + 1) * index.topK].elements.map { Float($0) }
-            recorder.record(.selected, layer: layer, selected, of: step.own, row: row)
+            let selected = seat.kernels.synchronize(positions[at * index.topK..<(at + 1) * index.topK])
+            recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
     }
 }

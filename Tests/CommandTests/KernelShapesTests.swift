@@ -2,6 +2,7 @@ import Checkpoints
 import DeepSeekV32
 import Modeling
 import Tensors
+import TestSupport
 import Testing
 import braid
 

@@ -53,8 +53,7 @@ typedef struct {
     void (*expert_sums)(const braid_expert_sums *);
     void (*combine_experts)(const braid_combine *);
     void (*store_rows)(const braid_store_rows *);
-    void (*load_entries)(const braid_copy_entries *);
-    void (*store_entries)(const braid_copy_entries *);
+    void (*load_entries)(const braid_load_entries *);
     void (*hadamard)(const braid_hadamard *);
     void (*quantize_groups)(const braid_quantize_groups *);
     void (*dequantize_groups)(const braid_quantize_groups *);

@@ -29,8 +29,7 @@ void reference_expert_hidden(const braid_expert_hidden *);
 void reference_expert_sums(const braid_expert_sums *);
 void reference_combine_experts(const braid_combine *);
 void reference_store_rows(const braid_store_rows *);
-void reference_load_entries(const braid_copy_entries *);
-void reference_store_entries(const braid_copy_entries *);
+void reference_load_entries(const braid_load_entries *);
 void reference_hadamard(const braid_hadamard *);
 void reference_quantize_groups(const braid_quantize_groups *);
 void reference_dequantize_groups(const braid_quantize_groups *);
@@ -69,7 +68,6 @@ const braid_kernels braid_reference = {
     .combine_experts = reference_combine_experts,
     .store_rows = reference_store_rows,
     .load_entries = reference_load_entries,
-    .store_entries = reference_store_entries,
     .hadamard = reference_hadamard,
     .quantize_groups = reference_quantize_groups,
     .dequantize_groups = reference_dequantize_groups,

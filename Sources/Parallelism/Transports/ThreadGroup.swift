@@ -74,7 +74,9 @@ final class ThreadHub: @unchecked Sendable {
 /// Rows on their way, in memory that grows to the largest ever sent.
 final class SendBuffer {
     private var memory = Buffer(bytes: 0)
-    private(set) var rows = View.none
+    /// The rows, which may be read by the host: this is a transport's own memory.
+    private(set) var hostRows = unsafe HostRows(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0)
+    var rows: View { hostRows.view }
     /// How many of the rows are for each member; only for all-to-all.
     var counts: [Int]
 
@@ -101,9 +103,9 @@ final class SendBuffer {
     func pack(_ source: View) {
         let bytes = source.rows * source.columns * MemoryLayout<Float>.stride
         if bytes > memory.bytes { memory = Buffer(bytes: max(bytes, 2 * memory.bytes)) }
-        rows = unsafe View(
+        hostRows = unsafe HostRows(
             memory.pointer.assumingMemoryBound(to: Float.self), rows: source.rows, columns: source.columns)
-        rows.copy(source)
+        rows.receive(source)
     }
 }
 
@@ -134,7 +136,7 @@ final class ThreadChannel: PointToPoint {
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
         try filled.wait(for: number + 1)
-        rows.copy(sendBuffers[number % Self.depth].rows)
+        rows.receive(sendBuffers[number % Self.depth].rows)
         emptied.advance()
     }
 }
@@ -187,7 +189,7 @@ package final class ThreadGroup: ProcessGroup {
         for member in 0..<size {
             let part = sendBuffer(of: member).rows
             precondition(part.rows == counts[member], "member \(member) has \(part.rows) rows, not \(counts[member])")
-            whole.rows(next..<next + part.rows).copy(part)
+            whole.rows(next..<next + part.rows).receive(part)
             next += part.rows
         }
         precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
@@ -197,7 +199,7 @@ package final class ThreadGroup: ProcessGroup {
         var next = 0
         for member in 0..<size {
             let block = sendBuffer(of: member).block(for: place)
-            rows.rows(next..<next + block.rows).copy(block)
+            rows.rows(next..<next + block.rows).receive(block)
             counts[member] = Int32(block.rows)
             next += block.rows
         }
