@@ -41,7 +41,7 @@
     }
 
     /// Becomes a copy of `other`, which has the same shape. For transports: what computes copies with `Kernels.copyRows`.
-    package func receive(_ other: View) {
+    package func transfer(from other: View) {
         precondition(other.rows == rows && other.columns == columns, "copying \(other.shape) into \(shape)")
         if isPacked && other.isPacked { return unsafe base.update(from: other.base, count: rows * columns) }
         for row in 0..<rows {

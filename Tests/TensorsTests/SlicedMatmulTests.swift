@@ -84,7 +84,7 @@ func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
                 let terms = (0..<slices).map { slice in
                     let range = slice * (k / slices)..<(slice + 1) * (k / slices)
                     let copy = scratch.rows(m, range.count)
-                    copy.receive(x.columns(range))
+                    copy.transfer(from: x.columns(range))
                     let product = scratch.rows(m, n)
                     let part = w.cut(range)
                     withExtendedLifetime(part) { kernels.matmul(copy, part.weight, into: product, scratch) }

@@ -130,7 +130,7 @@ struct Bundle {
         let packed = unsafe View(start, rows: rows, columns: columns)
         var next = 0
         for block in blocks where block.rows > 0 {
-            packed.rows(next..<next + block.rows).receive(block)
+            packed.rows(next..<next + block.rows).transfer(from: block)
             next += block.rows
         }
         return message
@@ -255,7 +255,7 @@ package final class SpanningGroup: ProcessGroup {
             let isRight = part.rows == counts[member] && (part.rows == 0 || part.columns == whole.columns)
             if let peer, !isRight { throw unexpected(peer) }
             precondition(isRight, "member \(member) has \(part.rows) rows, not \(counts[member])")
-            if part.rows > 0 { whole.rows(next..<next + part.rows).receive(part) }
+            if part.rows > 0 { whole.rows(next..<next + part.rows).transfer(from: part) }
             next += part.rows
         }
         precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
@@ -274,7 +274,7 @@ package final class SpanningGroup: ProcessGroup {
                 }
             let isRight = next + block.rows <= rows.rows && (block.rows == 0 || block.columns == rows.columns)
             if !isRight { throw unexpected(peer) }
-            if block.rows > 0 { rows.rows(next..<next + block.rows).receive(block) }
+            if block.rows > 0 { rows.rows(next..<next + block.rows).transfer(from: block) }
             counts[member] = Int32(block.rows)
             next += block.rows
         }
@@ -354,7 +354,7 @@ final class ProcessLink: PointToPoint {
         else {
             throw GroupFailure(rank: rank, reason: "process \(other) sent a stage rows of another number or shape")
         }
-        rows.receive(bundle.all)
+        rows.transfer(from: bundle.all)
         filled.drop(number)
         processes.send(Message(.rows, epoch: mailboxes.epoch, channel: back, number: number, bodyBytes: 0), to: other)
     }

@@ -105,7 +105,7 @@ final class SendBuffer {
         if bytes > memory.bytes { memory = Buffer(bytes: max(bytes, 2 * memory.bytes)) }
         hostRows = unsafe HostRows(
             memory.pointer.assumingMemoryBound(to: Float.self), rows: source.rows, columns: source.columns)
-        rows.receive(source)
+        rows.transfer(from: source)
     }
 }
 
@@ -136,7 +136,7 @@ final class ThreadChannel: PointToPoint {
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
         try filled.wait(for: number + 1)
-        rows.receive(sendBuffers[number % Self.depth].rows)
+        rows.transfer(from: sendBuffers[number % Self.depth].rows)
         emptied.advance()
     }
 }
@@ -189,7 +189,7 @@ package final class ThreadGroup: ProcessGroup {
         for member in 0..<size {
             let part = sendBuffer(of: member).rows
             precondition(part.rows == counts[member], "member \(member) has \(part.rows) rows, not \(counts[member])")
-            whole.rows(next..<next + part.rows).receive(part)
+            whole.rows(next..<next + part.rows).transfer(from: part)
             next += part.rows
         }
         precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
@@ -199,7 +199,7 @@ package final class ThreadGroup: ProcessGroup {
         var next = 0
         for member in 0..<size {
             let block = sendBuffer(of: member).block(for: place)
-            rows.rows(next..<next + block.rows).receive(block)
+            rows.rows(next..<next + block.rows).transfer(from: block)
             counts[member] = Int32(block.rows)
             next += block.rows
         }
