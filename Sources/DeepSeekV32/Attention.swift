@@ -40,19 +40,18 @@ struct Attention {
         let compressed = compress(x, seat)
         store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
         let stored = try share(layer: layer, step, seat)
-        let index = indexer.map {
-            let kept = step.cache.lane(.indexKey, layer: layer).dtype
-            return $0.query(x, compressed: compressed, angles.own, keysKeptAs: kept, seat)
-        }
+        let index = indexQuery(x, compressed: compressed, angles.own, layer: layer, step, seat)
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         _ = try seat.finish(stored)
         try step.gatheredKeys?.come(from: step.cache, layer: layer, seat)
         var selection: Selection?
-        if let index { selection = try ContextAttention.select(index, layer: layer, step, seat) }
+        if let indexer {
+            selection = try ContextAttention.select(index, topK: indexer.topK, layer: layer, step, seat)
+        }
         let attended = try ContextAttention.attend(
-            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: index?.topK, layer: layer,
-            step, seat)
+            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: indexer?.topK,
+            layer: layer, step, seat)
         return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
     }
 
@@ -62,6 +61,15 @@ struct Attention {
         seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
         seat.kernels.rmsNorm(compressed, queryNorm.view, epsilon: configuration.normEpsilon, into: compressed)
         return compressed
+    }
+
+    /// The index queries of own rows; `nil` where nobody reads them, which saves reading their weights.
+    private func indexQuery(
+        _ x: View, compressed: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat
+    ) -> IndexQuery? {
+        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, step) else { return nil }
+        let kept = step.cache.lane(.indexKey, layer: layer).dtype
+        return indexer.query(x, compressed: compressed, angles, keysKeptAs: kept, seat)
     }
 
     /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.

@@ -24,6 +24,8 @@ struct Indexer {
     }
 
     var width: Int { configuration.width }
+    /// Keys that a row may select.
+    var topK: Int { configuration.topK }
 
     /// The key of each row, `[rows, width]`: LayerNorm, then RoPE on its first elements.
     ///
@@ -43,6 +45,7 @@ struct Indexer {
         _ x: View, compressed: View, _ angles: RotaryAngles, keysKeptAs dtype: DType, _ seat: Seat
     ) -> IndexQuery {
         let heads = configuration.heads
+        seat.work.indexed += x.rows
         let queries = seat.scratch.rows(x.rows, heads * width)
         let weights = seat.scratch.rows(x.rows, heads)
         seat.kernels.matmul(compressed, queryUp, into: queries, seat.scratch)

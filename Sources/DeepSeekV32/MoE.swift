@@ -75,7 +75,7 @@ struct MoE {
         let sums = seat.scratch.rows(exchange.blocks * dispatched.rows.rows, dispatched.rows.columns)
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let columns = seat.part(of: width, along: .expertWidth)
+        let columns = seat.part(of: width, along: .expertTensor)
         let slots = seat.kernels.groupByExpert(
             dispatched.chosen, dispatched.weights, experts: exchange.localExperts, seat.scratch)
         let hidden = seat.scratch.rows(slots.capacity, columns.count)
@@ -83,7 +83,7 @@ struct MoE {
         let groups = ExpertGroups(
             of: rule.experts / Kernels.slices(of: rule.experts), exchange.groups, trees: exchange.blocks)
         seat.kernels.expertSums(
-            hidden, experts, slots, columns: columns, slices: seat.slices(of: width, along: .expertWidth), groups,
+            hidden, experts, slots, columns: columns, slices: seat.slices(of: width, along: .expertTensor), groups,
             into: sums, seat.scratch)
         return sums
     }

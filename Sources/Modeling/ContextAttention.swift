@@ -1,4 +1,4 @@
-package import KVCache
+import KVCache
 package import Parallelism
 package import Tensors
 
@@ -23,54 +23,42 @@ package enum ContextAttention {
     /// Scores kept at once, in elements: bounds the memory of long contexts without a bearing on the result.
     private static let scoreBudget = 1 << 21
 
+    /// Whether index queries of this rank's rows are read in this step: by itself, or by the owners of keys that one of
+    /// the rows of its key owners' group selects from. Rows that see no more keys than they may select need none.
+    package static func needsIndexQueries(topK: Int, _ step: Step) -> Bool {
+        max(step.own.maxPosition, step.dcpRows?.own.maxPosition ?? -1) >= topK
+    }
+
     /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
     ///
     /// A row's owner scores its keys, once for all heads, or the keys' owners do (`DecodeContextParallel`).
+    ///
+    /// - Parameter index: `nil` where this rank needs none; see `needsIndexQueries`.
     package static func select(
-        _ index: IndexQuery, layer: Int, _ step: Step, _ seat: Seat
+        _ index: IndexQuery?, topK: Int, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
-        let topK = index.topK
         let best = seat.scratch.computed(step.own.count * topK)
-        for request in step.own.requests where !request.usesDCP {
-            let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
-            forTiles(of: selecting, step.own, seat) { tile in
-                let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
-                select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
+        if let index {
+            for request in step.own.requests where !request.usesDCP {
+                let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
+                forTiles(of: selecting, step.own, seat) { tile in
+                    let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
+                    select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
+                }
+            }
+            if let dcpRows = step.dcpRows {
+                try DecodeContextParallel.select(index, dcpRows, layer: layer, step, seat, into: best)
             }
         }
-        if let dcpRows = step.dcpRows {
-            try DecodeContextParallel.select(index, dcpRows, layer: layer, step, seat, into: best)
-        }
         if step.attended.maxPosition < topK { return nil }
-        let positions = try cross(best, topK, step, seat)
+        let selected = try seat.cross(Sharding.selection, best.bits(columns: topK))
+        let members = seat.members(along: Sharding.selection.axes)
+        try seat.check(selected: selected, of: step.attended, topK: topK, along: Sharding.selection.axes) {
+            seat.ownRows(of: members[$0])
+        }
         let counts = seat.scratch.indices(step.attended.count)
         counts.fill(Int32(topK))
-        return Selection(positions: positions, stride: topK, counts: ComputedIndices(counts))
-    }
-
-    /// Brings the selections of own rows to the ranks that have a part of their heads. What came from others is checked
-    /// before it becomes an index: they may live in other processes.
-    private static func cross(
-        _ best: ComputedIndices, _ topK: Int, _ step: Step, _ seat: Seat
-    ) throws(GroupFailure) -> ComputedIndices {
-        let selected = try seat.cross(Sharding.selection, best.bits(columns: topK))
-        if step.attended.count > step.own.count { try check(selected, step.attended, seat) }
-        return selected.integers
-    }
-
-    /// Fails where selected keys are not ascending within what their rows see.
-    static func check(_ selected: View, _ rows: Step.Rows, _ seat: Seat) throws(GroupFailure) {
-        let refused = seat.kernels.zeros(1, seat.scratch)
-        seat.kernels.checkSelected(selected, of: rows.positions, refused: refused)
-        try refuse(refused, "selected keys", seat)
-    }
-
-    /// Fails where kernels have refused rows that came from other ranks.
-    static func refuse(_ refused: ComputedIndices, _ name: String, _ seat: Seat) throws(GroupFailure) {
-        let count = seat.kernels.synchronize(refused)[0]
-        if count == 0 { return }
-        throw GroupFailure(
-            rank: seat.rank, reason: "\(count) rows of \(name) came whose positions are not ascending within the row's")
+        return Selection(positions: selected.integers, stride: topK, counts: ComputedIndices(counts))
     }
 
     /// Attention of every attended row over its own request's keys: `[rows, heads * latent]`.
@@ -90,7 +78,7 @@ package enum ContextAttention {
             func attend(_ range: Range<Int>, _ selection: Selection?) {
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                for row in range { seat.count(attended: selection?.stride ?? Int(rows.positions[row]) + 1) }
+                for row in range { seat.work.attended += selection?.stride ?? Int(rows.positions[row]) + 1 }
                 seat.kernels.attention(
                     query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages,
                     positions: rows.positions[range], selection: selection, into: out.rows(range),
@@ -137,7 +125,7 @@ package enum ContextAttention {
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
             keys: step.home.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
-        seat.count(scored: visible.sum)
+        seat.work.scored += visible.sum
         let selection = Selection(
             positions: positions, stride: index.topK, counts: seat.scratch.computed(rows.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)

@@ -1,4 +1,4 @@
-package import KVCache
+import KVCache
 package import Parallelism
 package import Tensors
 
@@ -31,25 +31,24 @@ package enum DecodeContextParallel {
         defer { seat.scratch.reset(to: mark) }
         let queries = try gather(index, dcpRows, step, seat)
         let candidates = candidates(queries, dcpRows.own, layer: layer, step, seat)
-        let own = step.own.dcpRowIndices
-        let ranks = seat.degree(.kvSharding)
+        let own = dcpRows.ownRows
         let pending = try seat.startExchange(
-            "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts, most: ranks * own.count)
+            "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts,
+            expecting: seat.counts(own.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        try require(received, ranks * own.count, "candidates", seat)
-        let selecting = own.enumerated().filter { step.own.positions[$1] >= index.topK }
-        let (rows, last) = (seat.scratch.indices(selecting.count), seat.scratch.indices(selecting.count))
-        let outRows = seat.scratch.indices(selecting.count)
-        for (at, (place, row)) in selecting.enumerated() {
-            (rows[at], last[at], outRows[at]) = (Int32(place), step.own.positions[row], Int32(row))
+        let selecting = (0..<own.count).filter { step.own.positions[Int(own[$0])] >= index.topK }
+        let (rows, outRows) = (seat.scratch.indices(selecting.count), seat.scratch.indices(selecting.count))
+        let last = seat.scratch.indices(selecting.count)
+        for (at, place) in selecting.enumerated() {
+            (rows[at], outRows[at], last[at]) = (Int32(place), own[place], step.own.positions[Int(own[place])])
+            try check(received, row: place, of: own.count, position: Int(last[at]), topK: index.topK, seat)
         }
-        let refused = seat.kernels.zeros(1, seat.scratch)
         seat.kernels.mergeCandidates(
-            received, ranks: ranks, rows: rows, last: last, into: best, outRows: outRows, topK: index.topK,
-            refused: refused, seat.scratch)
-        try ContextAttention.refuse(refused, "candidates", seat)
+            received, ranks: seat.degree(.kvSharding), rows: rows, last: last, into: best, outRows: outRows,
+            topK: index.topK, seat.scratch)
         guard let recorder = step.recorder else { return }
-        for (_, row) in selecting {
+        for place in selecting {
+            let row = Int(own[place])
             let selected = seat.kernels.synchronize(best[row * index.topK..<(row + 1) * index.topK])
             recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
@@ -60,9 +59,9 @@ package enum DecodeContextParallel {
         _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> IndexQuery {
         let (width, heads) = (index.queries.columns, index.weights.columns)
-        let own = step.own.dcpRowIndices
+        let own = dcpRows.ownRows
         let packed = seat.scratch.rows(own.count, width + heads)
-        let numbers = numbers(of: own, seat)
+        let numbers = ComputedIndices(own)
         seat.kernels.copyRows(index.queries, xRows: numbers, into: packed.columns(0..<width))
         seat.kernels.copyRows(index.weights, xRows: numbers, into: packed.columns(width..<width + heads))
         let all = try seat.gather("index queries", along: .kvSharding, packed, counts: dcpRows.ownCounts)
@@ -71,20 +70,6 @@ package enum DecodeContextParallel {
         seat.kernels.copyRows(all.columns(0..<width), into: queries)
         seat.kernels.copyRows(all.columns(width..<width + heads), into: weights)
         return IndexQuery(queries: queries, weights: weights, topK: index.topK)
-    }
-
-    /// Fails where others have sent another number of rows than they were asked for.
-    private static func require(
-        _ received: View, _ rows: Int, _ name: String, _ seat: Seat
-    ) throws(GroupFailure) {
-        if received.rows == rows { return }
-        throw GroupFailure(rank: seat.rank, reason: "\(received.rows) rows of \(name) came where \(rows) were due")
-    }
-
-    private static func numbers(of rows: [Int], _ seat: Seat) -> ComputedIndices {
-        let numbers = seat.scratch.indices(rows.count)
-        numbers.copy(rows.map { Int32($0) })
-        return ComputedIndices(numbers)
     }
 
     /// Each row's best among the keys owned here: see `Kernels.packCandidates`.
@@ -115,7 +100,7 @@ package enum DecodeContextParallel {
             visible[at] = position < topK ? 0 : Int32(kvSharding.count(of: position + 1, for: owned.rank))
             most = max(most, Int(visible[at]))
         }
-        seat.count(scored: visible.sum)
+        seat.work.scored += visible.sum
         let scores = seat.scratch.rows(tile.count, most)
         seat.kernels.indexScores(
             index.queries.rows(tile), weights: index.weights.rows(tile), keys: step.cache.lane(.indexKey, layer: layer),
@@ -127,6 +112,36 @@ package enum DecodeContextParallel {
         seat.kernels.packCandidates(scores, selection, owned: owned, into: candidates.rows(tile))
     }
 
+    /// Checks what each rank sent of its best keys for one row, before any of it becomes an index.
+    ///
+    /// - Parameters:
+    ///   - received: `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
+    ///   - row: which of the rows of a rank.
+    ///   - position: of the row.
+    /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
+    private static func check(
+        _ received: View, row: Int, of rows: Int, position: Int, topK: Int, _ seat: Seat
+    ) throws(GroupFailure) {
+        let kvSharding = seat.configuration.kvSharding
+        for rank in 0..<kvSharding.ranks {
+            let words = seat.kernels.synchronize(received.rows(rank * rows + row..<rank * rows + row + 1).integers)
+            let expected = min(topK, kvSharding.count(of: position + 1, for: rank))
+            guard words[0] == expected else {
+                throw seat.failure(
+                    of: rank, along: .kvSharding,
+                    "it sent \(words[0]) candidates of a row at position \(position), where it has \(expected)")
+            }
+            let areRight = words[1 + topK..<1 + topK + expected].areAscendingPositions(
+                upTo: position, ownedBy: kvSharding.positions(of: rank))
+            guard areRight else {
+                throw seat.failure(
+                    of: rank, along: .kvSharding,
+                    "it sent candidates of a row at position \(position) that are not ascending positions of "
+                        + "0...\(position) that it owns")
+            }
+        }
+    }
+
     // MARK: - Attention
 
     /// Attention of the travelling attended rows, into their rows of `out`.
@@ -136,11 +151,11 @@ package enum DecodeContextParallel {
     ) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let rows = step.attended.dcpRowIndices
+        let rows = dcpRows.attendedRows
         // The same on all of these ranks, also on one whose own rows do not select.
         let topK = most.map { dcpRows.attended.maxPosition < $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
-        let numbers = numbers(of: rows, seat)
+        let numbers = ComputedIndices(rows)
         seat.kernels.copyRows(query, xRows: numbers, into: packed.columns(0..<query.columns))
         if topK > 0, let selection {
             seat.kernels.copyRows(
@@ -149,15 +164,16 @@ package enum DecodeContextParallel {
         }
         let all = try seat.gather("queries", along: .kvSharding, packed, counts: dcpRows.attendedCounts)
         if topK > 0 {
-            try ContextAttention.check(all.columns(query.columns..<all.columns), dcpRows.attended, seat)
+            try seat.check(
+                selected: all.columns(query.columns..<all.columns), of: dcpRows.attended, topK: topK, along: .kvSharding
+            ) { Int(dcpRows.attendedCounts[$0]) }
         }
         let partials = partials(
             all, heads: heads, scale: scale, topK: topK, dcpRows.attended, layer: layer, step, seat)
         let pending = try seat.startExchange(
             "partial attention", along: .kvSharding, partials, counts: dcpRows.attendedCounts,
-            most: seat.degree(.kvSharding) * rows.count)
+            expecting: seat.counts(rows.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        try require(received, seat.degree(.kvSharding) * rows.count, "partial attention", seat)
         let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
         seat.kernels.copyRows(merged, into: out, outRows: numbers)
     }
@@ -266,9 +282,4 @@ package enum DecodeContextParallel {
             return (values, logSumExp)
         }
     }
-}
-
-extension Step.Rows {
-    /// The rows whose queries go to the keys.
-    fileprivate var dcpRowIndices: [Int] { requests.filter(\.usesDCP).flatMap(\.rows) }
 }

@@ -30,8 +30,8 @@ package struct ExpertExchange {
         /// `[own rows, places]`: which of the sums that come back is a row's from each place of the expert axis; negative:
         /// the row does not go there.
         fileprivate let slots: ComputedIndices?
-        /// How many sums come back.
-        fileprivate let sums: Int
+        /// How many rows went to each rank of each place.
+        fileprivate let rows: Indices
     }
 
     package init(experts: Int, perRow: Int, _ seat: Seat) {
@@ -59,7 +59,7 @@ package struct ExpertExchange {
         return groups % configuration.expert == 0 ? groups / configuration.expert : groups
     }
 
-    private var sharesWidths: Bool { seat.degree(.expertWidth) > 1 }
+    private var sharesWidths: Bool { seat.degree(.expertTensor) > 1 }
 
     private var isAlone: Bool { seat.degree(.expert) == 1 && !sharesWidths }
 
@@ -68,23 +68,25 @@ package struct ExpertExchange {
     /// Sends this rank's rows off.
     package func send(_ x: View, chosen: ComputedIndices, weights: View) throws(GroupFailure) -> PendingDispatch {
         let own = DispatchedRows(rows: x, chosen: chosen, weights: weights, sources: nil)
-        if isAlone { return PendingDispatch(pending: nil, own: own, slots: nil, sums: 0) }
+        if isAlone { return PendingDispatch(pending: nil, own: own, slots: nil, rows: seat.scratch.indices(0)) }
         switch seat.configuration.exchange {
         case .gathered:
             let pending = try seat.start(Sharding.dispatch, pack(own))
             return PendingDispatch(
-                pending: pending, own: own, slots: slotsOfGathered(x.rows), sums: seat.degree(.expert) * x.rows)
+                pending: pending, own: own, slots: slotsOfGathered(x.rows), rows: seat.counts(x.rows, along: .expert))
         case .allToAll:
             let dispatch = seat.kernels.dispatch(
                 chosen, perRow: perRow, bounds: expertBounds, copies: widths, seat.scratch)
             // Which rows go where only kernels know; how many, a transport must be told.
             let rows = seat.kernels.synchronize(dispatch.counts)
-            let counts = seat.scratch.indices(seat.degree(.stage))
-            for rank in 0..<counts.count { counts[rank] = rows[rank / widths] }
-            let most = (0..<counts.count).reduce(0) { $0 + seat.ownRows(of: $1) }
+            let (counts, most) = (seat.scratch.indices(seat.degree(.stage)), seat.scratch.indices(seat.degree(.stage)))
+            for rank in 0..<counts.count {
+                (counts[rank], most[rank]) = (rows[rank / widths], Int32(seat.ownRows(of: rank)))
+            }
             let pending = try seat.startExchange(
-                "dispatch", along: .stage, pack(own, rows: dispatch.rows[0..<counts.sum]), counts: counts, most: most)
-            return PendingDispatch(pending: pending, own: own, slots: dispatch.slots, sums: rows.sum)
+                "dispatch", along: .stage, pack(own, rows: dispatch.rows[0..<counts.sum]), counts: counts,
+                expecting: most, expectsAll: false)
+            return PendingDispatch(pending: pending, own: own, slots: dispatch.slots, rows: rows)
         }
     }
 
@@ -113,10 +115,10 @@ package struct ExpertExchange {
     package func receive(_ pendingDispatch: PendingDispatch) throws(GroupFailure) -> DispatchedRows {
         guard let pending = pendingDispatch.pending else { return pendingDispatch.own }
         let packed = try seat.finish(pending)
-        return unpack(packed, hidden: pendingDispatch.own.rows.columns, sources: pending.counts)
+        return try unpack(packed, hidden: pendingDispatch.own.rows.columns, sources: pending.counts)
     }
 
-    private var widths: Int { seat.degree(.expertWidth) }
+    private var widths: Int { seat.degree(.expertTensor) }
 
     /// A row, its experts' numbers, their weights, and what makes a cache line full.
     package static func packedColumns(hidden: Int, perRow: Int) -> Int { (hidden + 2 * perRow + 15) & ~15 }
@@ -134,12 +136,34 @@ package struct ExpertExchange {
         return packed
     }
 
-    private func unpack(_ packed: View, hidden: Int, sources: Indices) -> DispatchedRows {
+    /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
+    private func unpack(_ packed: View, hidden: Int, sources: Indices) throws(GroupFailure) -> DispatchedRows {
         let chosen = seat.scratch.computed(packed.rows * perRow)
         let weights = seat.scratch.rows(packed.rows, perRow)
         seat.kernels.copyRows(packed.columns(hidden..<hidden + perRow), into: chosen.bits(columns: perRow))
         seat.kernels.copyRows(packed.columns(hidden + perRow..<hidden + 2 * perRow), into: weights)
+        try check(seat.kernels.synchronize(chosen), sources)
         return DispatchedRows(rows: packed.columns(0..<hidden), chosen: chosen, weights: weights, sources: sources)
+    }
+
+    /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
+    private func check(_ chosen: Indices, _ sources: Indices) throws(GroupFailure) {
+        var (source, sourceEnd) = (0, sources.count == 0 ? 0 : Int(sources[0]))
+        for row in 0..<chosen.count / perRow {
+            while row >= sourceEnd {
+                source += 1
+                sourceEnd += Int(sources[source])
+            }
+            let experts = chosen[row * perRow..<(row + 1) * perRow]
+            let areChosen = (0..<perRow).allSatisfy { choice in
+                (0..<Int32(self.experts)).contains(experts[choice])
+                    && (choice == 0 || experts[choice] > experts[choice - 1])
+            }
+            if areChosen { continue }
+            throw seat.failure(
+                of: source, along: .stage,
+                "it sent a row whose experts are not \(perRow) ascending numbers of 0..<\(self.experts)")
+        }
     }
 
     // MARK: - And back
@@ -151,16 +175,16 @@ package struct ExpertExchange {
     package func combine(_ sums: View, of dispatched: DispatchedRows, _ pendingDispatch: PendingDispatch)
         throws(GroupFailure) -> View
     {
-        guard let sources = dispatched.sources else { return sums }
+        guard let sources = dispatched.sources, let slots = pendingDispatch.slots else { return sums }
         let (home, counts) = try complete(sums, sources)
-        let most = seat.degree(.expert) * pendingDispatch.own.rows.rows
-        let pending = try seat.startExchange("combine", along: .stage, home, counts: counts, most: most)
-        let partials = try seat.finish(pending)
-        guard let slots = pendingDispatch.slots, partials.rows == pendingDispatch.sums else {
-            throw GroupFailure(
-                rank: seat.rank,
-                reason: "\(partials.rows) sums of experts came back for \(pendingDispatch.sums) rows that were sent")
+        // Each rank that got rows sends a sum for each; ranks that share widths send those of their part of the rows.
+        let expected = seat.scratch.indices(seat.degree(.stage))
+        for rank in 0..<expected.count {
+            let sent = Int(pendingDispatch.rows[rank / widths])
+            expected[rank] = Int32(seat.part(of: sent, along: .expertTensor, at: rank % widths).count)
         }
+        let pending = try seat.startExchange("combine", along: .stage, home, counts: counts, expecting: expected)
+        let partials = try seat.finish(pending)
         let out = seat.scratch.rows(pendingDispatch.own.rows.rows, partials.columns)
         seat.kernels.combineExperts(partials, slots: slots, into: out)
         return out
@@ -180,7 +204,7 @@ package struct ExpertExchange {
             for block in 0..<blocks {
                 var first = block * dispatched
                 for source in 0..<sources.count {
-                    let share = seat.part(of: Int(sources[source]), along: .expertWidth, at: place)
+                    let share = seat.part(of: Int(sources[source]), along: .expertTensor, at: place)
                     for row in share {
                         order[next] = Int32(first + row)
                         next += 1
@@ -192,9 +216,10 @@ package struct ExpertExchange {
         }
         let parts = seat.scratch.rows(sums.rows, sums.columns)
         seat.kernels.copyRows(sums, xRows: ComputedIndices(order), into: parts)
-        let rows = Int(counts[seat.place(along: .expertWidth)])
+        let rows = Int(counts[seat.place(along: .expertTensor)])
         let pending = try seat.startExchange(
-            "expert widths", along: .expertWidth, parts, counts: counts, most: widths * rows)
+            "expert tensor", along: .expertTensor, parts, counts: counts,
+            expecting: seat.counts(rows, along: .expertTensor))
         let addends = try seat.finish(pending)
         let whole = seat.scratch.rows(rows, sums.columns)
         seat.add(addends, widths, into: whole)
@@ -202,7 +227,7 @@ package struct ExpertExchange {
         seat.add(whole, blocks, into: home)
         let shares = seat.scratch.indices(sources.count)
         for source in 0..<sources.count {
-            shares[source] = Int32(seat.part(of: Int(sources[source]), along: .expertWidth).count)
+            shares[source] = Int32(seat.part(of: Int(sources[source]), along: .expertTensor).count)
         }
         return (home, shares)
     }

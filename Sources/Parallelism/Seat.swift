@@ -14,7 +14,7 @@ package final class Seat {
     package let meter = Meter()
     private let kernelCounter = KernelCounter()
     private let progress: RankProgress
-    private var work = Work()
+    package var work = Work()
     /// Keys that rows attend to here, where kernels alone know how many.
     private let keysFound: ComputedIndices
     private let stage: Int
@@ -36,7 +36,7 @@ package final class Seat {
 
     /// Along which axes ranks have to do with each other.
     private static let axes: [Axes] = [
-        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .kvSharding, .pipeline,
+        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertTensor, .kvSharding, .pipeline,
     ]
 
     /// One rank alone.
@@ -46,16 +46,18 @@ package final class Seat {
 
     /// A rank among others. To be called, and used, by the rank's own thread.
     ///
-    /// - Parameter progress: where others can read what this rank does.
+    /// - Parameters:
+    ///   - progress: where others can read what this rank does.
+    ///   - scratch: this rank's own.
     package init(
         _ configuration: ParallelConfiguration, rank: Int, world: any RankWorld, kernels: Kernels,
-        progress: RankProgress = RankProgress()
+        progress: RankProgress = RankProgress(), scratch: Scratch = Scratch()
     ) {
         self.configuration = configuration
         self.progress = progress
         self.rank = rank
         self.kernels = kernels.counted(by: kernelCounter)
-        scratch = Scratch()
+        self.scratch = scratch
         keysFound = self.kernels.zeros(2, scratch)
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
@@ -80,12 +82,6 @@ package final class Seat {
 
     /// Kernel calls of this rank so far.
     package var kernelCalls: Int { kernelCounter.calls }
-
-    /// Counts keys that rows are scored against or attend to.
-    package func count(scored: Int = 0, attended: Int = 0) {
-        work.scored += scored
-        work.attended += attended
-    }
 
     /// A number that kernels add to: see `Kernels.shardedKeys`.
     package var foundKeys: ComputedIndices { keysFound }
@@ -171,6 +167,10 @@ package final class Seat {
         fileprivate var sum: View?
         /// How many rows come from each member; of an exchange that is known when it is finished.
         package let counts: Indices
+        /// How many may come from each member of an exchange, and whether it must be so many.
+        fileprivate var expected: Indices?
+        fileprivate var expectsAll = true
+        fileprivate var axes: Axes = []
         fileprivate let bytesPerRow: Int
         /// Nanoseconds spent so far.
         fileprivate let spent: UInt64
@@ -201,14 +201,16 @@ package final class Seat {
             precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
             let own = rows(edge.to, of: stageRank)
             let (addends, received) = (scratch.rows(group.size * own, value.columns), scratch.indices(group.size))
+            let expected = scratch.indices(group.size)
+            expected.fill(Int32(own))
             let sum = scratch.rows(own, value.columns)
             try group.start(
                 .allToAll(
                     parts: value, counts: rows(edge.to, of: axisGroup.members), received: addends,
                     receivedCounts: received))
             return PendingCollective(
-                name: edge.name, group: group, arriving: addends, sum: sum, counts: received,
-                bytesPerRow: value.rowBytes, spent: Meter.now() - began)
+                name: edge.name, group: group, arriving: addends, sum: sum, counts: received, expected: expected,
+                axes: edge.axes, bytesPerRow: value.rowBytes, spent: Meter.now() - began)
         }
     }
 
@@ -217,6 +219,7 @@ package final class Seat {
         guard let group = pending.group else { return pending.arriving }
         let began = Meter.now()
         try wait(in: pending.name) { () throws(GroupFailure) in try group.finish() }
+        try checkCounts(of: pending)
         if let sum = pending.sum { add(pending.arriving, group.size, into: sum) }
         let count = pending.counts.sum
         meter.add(
@@ -224,6 +227,24 @@ package final class Seat {
             before: pending.spent)
         // An exchange has room for more rows than come, and what is shared does not come here.
         return pending.sum ?? pending.arriving.rows(0..<min(count, pending.arriving.rows))
+    }
+
+    /// Members may be in other processes: what is made of their rows counts on their numbers.
+    private func checkCounts(of pending: PendingCollective) throws(GroupFailure) {
+        guard let expected = pending.expected else { return }
+        for place in 0..<expected.count {
+            let (count, wanted) = (pending.counts[place], expected[place])
+            if count == wanted || !pending.expectsAll && (0...wanted).contains(count) { continue }
+            throw failure(
+                of: place, along: pending.axes,
+                "it sent \(count) rows of '\(pending.name)' where \(wanted)"
+                    + (pending.expectsAll ? " were expected" : " are the most"))
+        }
+    }
+
+    /// What to throw where a member of a group sent what cannot be right.
+    package func failure(of place: Int, along axes: Axes, _ reason: String) -> GroupFailure {
+        GroupFailure(rank: rank - stageRank + members(along: axes)[place], reason: reason)
     }
 
     private func completed(_ value: View, _ counts: Indices) -> PendingCollective {
@@ -298,21 +319,31 @@ package final class Seat {
         meter.add(name, bytes: (counts.sum - part.rows) * part.rowBytes, since: began)
     }
 
-    /// Rows to every member of a group, and theirs to this rank. `Crossing.counts` says how many of those came from each.
+    /// Rows to every member of a group, and theirs to this rank. `PendingCollective.counts` says how many of those came
+    /// from each.
     ///
     /// - Parameters:
     ///   - parts: `counts[0]` rows for the first member, then `counts[1]` for the second, ….
-    ///   - most: how many rows may come.
+    ///   - expected: how many rows come from each member; other numbers are its failure.
+    ///   - expectsAll: whether fewer may come too.
     package func startExchange(
-        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, most: Int
+        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, expecting expected: Indices,
+        expectsAll: Bool = true
     ) throws(GroupFailure) -> PendingCollective {
         guard let group = axisGroup(axes).group else { return completed(parts, counts) }
         let began = Meter.now()
-        let (arriving, received) = (scratch.rows(most, parts.columns), scratch.indices(group.size))
+        let (arriving, received) = (scratch.rows(expected.sum, parts.columns), scratch.indices(group.size))
         try group.start(.allToAll(parts: parts, counts: counts, received: arriving, receivedCounts: received))
         return PendingCollective(
-            name: name, group: group, arriving: arriving, counts: received, bytesPerRow: parts.rowBytes,
-            spent: Meter.now() - began)
+            name: name, group: group, arriving: arriving, counts: received, expected: expected, expectsAll: expectsAll,
+            axes: axes, bytesPerRow: parts.rowBytes, spent: Meter.now() - began)
+    }
+
+    /// The same number for each of the ranks along some axes.
+    package func counts(_ count: Int, along axes: Axes) -> Indices {
+        let counts = scratch.indices(degree(axes))
+        counts.fill(Int32(count))
+        return counts
     }
 
     /// Every member's rows, one member after the other; `counts` says how many each has.

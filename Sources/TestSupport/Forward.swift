@@ -1,7 +1,7 @@
 import CAllocations
 package import KVCache
 package import Modeling
-import Parallelism
+package import Parallelism
 package import Tensors
 
 /// Runs a model over one prompt without a scheduler, in chunks of any size, and keeps every row's logits.
@@ -12,6 +12,8 @@ package final class Forward {
     private let pageSize: Int
     package let recorder = StageRecorder()
     private let isRecording: Bool
+    /// What the steps so far cost.
+    package var work: Work { seat.work }
     /// Heap allocations inside the model, one number a step.
     package private(set) var allocations: [UInt64] = []
     /// Kernel calls inside the layers, one number a step.

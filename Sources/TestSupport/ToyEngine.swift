@@ -1,3 +1,4 @@
+import Grammar
 package import Inference
 import Synchronization
 
@@ -8,6 +9,8 @@ import Synchronization
 package final class ToyEngine: EngineClient {
     package let limits: EngineLimits
     private let endOfText: Int32
+    /// Compiles what requests follow, to refuse what an engine refuses; answers do not follow it.
+    private let grammars: GrammarCache
     private let answer: @Sendable (GenerationRequest) -> [Int32]
     private let state: Mutex<State>
 
@@ -22,6 +25,9 @@ package final class ToyEngine: EngineClient {
         var cachedTokens = 0
         var failure: String?
         var nextID: UInt64 = 1
+        var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
+        var isStopped = false
+        var statusReads = 0
     }
 
     /// - Parameter answer: the tokens of an answer, given the request.
@@ -31,6 +37,7 @@ package final class ToyEngine: EngineClient {
     ) {
         limits = EngineLimits(contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: 8)
         self.endOfText = endOfText
+        grammars = GrammarCache(GrammarVocabulary(bytes: [], controlTokens: [:], size: vocabularySize))
         self.answer = answer
         var initial = State()
         initial.status.totalPages = 64
@@ -100,10 +107,21 @@ package final class ToyEngine: EngineClient {
     package var abortedCount: Int { state.withLock { $0.aborted.count } }
     package var finishedCount: Int { state.withLock { $0.finished.count } }
 
+    /// How often `status` was asked for.
+    package var statusReads: Int { state.withLock { $0.statusReads } }
+
     // MARK: - EngineClient
+
+    package var refusal: EngineError? {
+        state.withLock { state in
+            if let failure = state.status.failure { return .failed(failure) }
+            return state.status.isDraining ? .draining : nil
+        }
+    }
 
     package func status() -> EngineStatus {
         state.withLock { state in
+            state.statusReads += 1
             var status = state.status
             status.running = state.running.count
             status.usedPages = state.running.count
@@ -119,6 +137,21 @@ package final class ToyEngine: EngineClient {
         }
     }
 
+    package func stop(_ reason: String) {
+        let streams = state.withLock { state in
+            state.status.isDraining = true
+            state.isStopped = true
+            state.aborted.formUnion(state.running)
+            state.running = []
+            defer { state.streams = [:] }
+            return state.streams.values.map { $0 }
+        }
+        for stream in streams {
+            stream.yield(.failed(reason))
+            stream.finish()
+        }
+    }
+
     package func drain() async {
         state.withLock { $0.status.isDraining = true }
         while runningCount > 0 {
@@ -130,8 +163,10 @@ package final class ToyEngine: EngineClient {
         guard !request.prompt.isEmpty else {
             throw .invalid(parameter: "prompt", message: "a prompt has at least one token")
         }
+        try request.checkGrammar(with: grammars)
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+        state.withLock { $0.streams[id] = continuation }
         let task = Task { await self.produce(id: id, request: request, into: continuation) }
         continuation.onTermination = { reason in
             guard case .cancelled = reason else { return }
@@ -198,10 +233,10 @@ package final class ToyEngine: EngineClient {
     /// Waits while the test holds the engine.
     /// - Returns: false when the request was aborted meanwhile.
     private func isReleased() async -> Bool {
-        while isHolding {
+        while isHolding && !state.withLock({ $0.isStopped }) {
             do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }
         }
-        return !Task.isCancelled
+        return !Task.isCancelled && !state.withLock { $0.isStopped }
     }
 
     private func prompt(_ request: GenerationRequest, from start: Int) -> [TokenLogProbs] {
@@ -217,6 +252,7 @@ package final class ToyEngine: EngineClient {
     ) {
         state.withLock { state in
             if state.running.remove(id) != nil { state.finished.insert(id) }
+            state.streams[id] = nil
         }
         continuation.yield(event)
         continuation.finish()

@@ -20,8 +20,7 @@ import braid
     @Test(arguments: FrozenModel.all) func `are given by every configuration, bit for bit`(model: FrozenModel)
         async throws
     {
-        let directory = try model.directory()
-        let loaded = try directory.load(drafts: model.canDraft)
+        let loaded = try model.load()
         let requests = model.requests(vocabulary: loaded.vocabularySize)
         let isRecording = ProcessInfo.processInfo.environment["BRAID_RECORD_FROZEN"] == "1"
         var frozen = isRecording ? [:] : try model.recorded()
@@ -83,12 +82,15 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
     var description: String { name }
     var testDescription: String { name }
 
-    /// The model's directory. That of a random one is made, and removed again: its files stay mapped.
-    func directory() throws -> ModelDirectory {
-        guard let checkpoint else { return try ModelDirectory(Golden.root + "/Models/demo") }
-        let path = FileManager.default.temporaryDirectory.path + "/braid-frozen-\(name)"
+    /// The model. The directory of a random one is made, and removed again: its files stay mapped.
+    func load() throws -> any Model {
+        guard let checkpoint else {
+            return try ModelDirectory(Golden.root + "/Models/demo").load(drafts: canDraft)
+        }
+        let path = FileManager.default.temporaryDirectory.path + "/braid-frozen-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: path) }
         try checkpoint.write(to: path)
-        return try ModelDirectory(path)
+        return try ModelDirectory(path).load(drafts: canDraft)
     }
 
     /// Requests served together: of one token and of more than a row selects, greedy and sampled, scored and not.

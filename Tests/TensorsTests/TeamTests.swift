@@ -54,7 +54,7 @@ enum Sharable: CaseIterable {
     }
 
     /// Counts how often each unit was done, and by how many threads.
-    private struct AbortableCounter: ParallelWork {
+    private struct VisitedUnits: ParallelWork {
         let counts: Indices
         let threads: Threads
 
@@ -77,7 +77,7 @@ enum Sharable: CaseIterable {
     @Test(arguments: [false, true])
     func `does every unit once, however it is cut, and everybody helps`(spins: Bool) {
         var dice = Dice(seed: 5)
-        let (scratch, threads) = (Scratch(bytes: 1 << 24), AbortableCounter.Threads())
+        let (scratch, threads) = (Scratch(bytes: 1 << 24), VisitedUnits.Threads())
         let team = HelpedTeam(threads: 3, spins: spins)
         var round = 0
         // A helper may get its first moment of a busy processor late.
@@ -91,7 +91,7 @@ enum Sharable: CaseIterable {
             let counts = scratch.indices(units)
             counts.fill(0)
             let cut = WorkSplit(units: units, step: dice.int(1...70), least: dice.int(1...200))
-            if !team.kernels.share(AbortableCounter(counts: counts, threads: threads), cut, cost: units) { continue }
+            if !team.kernels.share(VisitedUnits(counts: counts, threads: threads), cut, cost: units) { continue }
             #expect(counts.elements.allSatisfy { $0 == 1 }, "round \(round)")
         }
     }

@@ -36,7 +36,6 @@ const braid_kernels BRAID_TABLE = {
     .pack_candidates = pack_candidates,
     .merge_candidates = merge_candidates,
     .sharded_keys = sharded_keys,
-    .check_selected = check_selected,
     .attention = attention,
     .merge_attention = merge_attention,
     .gate = gate,

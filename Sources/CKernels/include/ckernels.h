@@ -43,7 +43,6 @@ typedef struct {
     void (*pack_candidates)(const braid_pack_candidates *);
     void (*merge_candidates)(const braid_merge_candidates *);
     void (*sharded_keys)(const braid_sharded_keys *);
-    void (*check_selected)(const braid_check_selected *);
     void (*attention)(const braid_attention *);
     void (*merge_attention)(const braid_merge *);
     void (*gate)(const braid_gate *);

@@ -19,7 +19,6 @@ void reference_top_k(const braid_top_k *);
 void reference_pack_candidates(const braid_pack_candidates *);
 void reference_merge_candidates(const braid_merge_candidates *);
 void reference_sharded_keys(const braid_sharded_keys *);
-void reference_check_selected(const braid_check_selected *);
 void reference_attention(const braid_attention *);
 void reference_merge_attention(const braid_merge *);
 void reference_gate(const braid_gate *);
@@ -57,7 +56,6 @@ const braid_kernels braid_reference = {
     .pack_candidates = reference_pack_candidates,
     .merge_candidates = reference_merge_candidates,
     .sharded_keys = reference_sharded_keys,
-    .check_selected = reference_check_selected,
     .attention = reference_attention,
     .merge_attention = reference_merge_attention,
     .gate = reference_gate,

@@ -1,9 +1,13 @@
+import Grammar
+
 extension StepPlan: WireCodable {
     package static var empty: StepPlan { StepPlan(number: 0, chunks: []) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&number)
         try wire.pass(&chunks)
+        try wire.pass(&grammars)
+        try wire.pass(&endedGrammars)
     }
 
     /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
@@ -34,6 +38,7 @@ extension StepPlan: WireCodable {
             }
             if let speculation = chunk.speculation,
                 !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
+                    || speculation.ahead > 0 && sample == nil
             {
                 return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
             }
@@ -41,11 +46,28 @@ extension StepPlan: WireCodable {
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
                 return "request \(chunk.request) scores rows that it has not"
             }
-            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) || sample?.position ?? 0 < 0 {
+            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) {
                 return "request \(chunk.request) wants \(chunk.topLogProbs ?? 0) alternatives"
             }
+            if let problem = sample?.problem { return "request \(chunk.request) has \(problem)" }
         }
         return nil
+    }
+}
+
+extension StepPlan.Sample {
+    /// What is wrong with how a token is to be sampled, where that came from elsewhere.
+    fileprivate var problem: String? {
+        let legal = 0...Int(Int32.max)
+        if !legal.contains(position) || !legal.contains(minTokensRemaining) {
+            return "a token to sample at position \(position), \(minTokensRemaining) before a stop token"
+        }
+        do throws(EngineError) {
+            try parameters.check()
+            return nil
+        } catch {
+            return "sampling parameters that no request may have: \(error)"
+        }
     }
 }
 
@@ -93,6 +115,7 @@ extension StepPlan.Sample: WireCodable {
         try wire.pass(&generated)
         try wire.pass(&prompt)
         try wire.pass(&minTokensRemaining)
+        try wire.pass(&isConstrained)
     }
 }
 

@@ -19,7 +19,7 @@ package struct Wire {
     }
 
     /// Changes with every type that passes.
-    private static let version: UInt8 = 3
+    private static let version: UInt8 = 4
 
     package static func bytes(of value: some WireCodable) -> [UInt8] {
         var wire = Wire(bytes: [version], isReading: false)
@@ -183,6 +183,11 @@ package protocol WireCodable {
 
 extension Int32: WireCodable {
     package static var empty: Int32 { 0 }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}
+
+extension UInt64: WireCodable {
+    package static var empty: UInt64 { 0 }
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
 }
 

@@ -1,4 +1,5 @@
 package import Dispatch
+package import Grammar
 package import KVCache
 package import Modeling
 package import Parallelism
@@ -9,7 +10,7 @@ import Synchronization
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
-    let world: any RankWorld
+    package let world: any RankWorld
     /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
     /// Set where processes divide the keys among them.
@@ -19,7 +20,10 @@ package final class RankPool: Sendable {
     let elsewhere: RemoteRanks?
     /// A rank that makes no progress for so many nanoseconds is given up.
     let patience: UInt64
+    /// Nanoseconds between two looks of the watchdog.
+    let watchInterval: UInt64
     private let trace: TraceWriter?
+    private let grammars: RequestGrammars
     let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
     let progress: DispatchSemaphore
@@ -28,8 +32,9 @@ package final class RankPool: Sendable {
         /// Steps on their way, in the order in which they were given.
         var pending: [Pending] = []
         var ledger: RankStatistics
-        /// When the watchdog looked last, in the meter's nanoseconds.
+        /// When the watchdog looked at the ranks last, in the meter's nanoseconds.
         var lastWatch: UInt64 = 0
+        var clock: WatchClock
     }
 
     struct Pending {
@@ -46,13 +51,15 @@ package final class RankPool: Sendable {
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
     ///   - processes: this one is the first of them, and the others follow it (`RankFollower`); `nil` for none.
+    ///   - grammars: of the model's vocabulary; without it no request may follow a grammar.
     ///   - trace: where everything the ranks do is written.
     ///   - recording: stages whose values are kept, for parity tests; none in service.
     ///   - cache: one that other ranks have filled, for benchmarks; a new one when `nil`.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
-        trace: TraceWriter? = nil, recording stages: Set<Stage> = [], cache: CacheStore? = nil,
+        grammars: GrammarCache? = nil, trace: TraceWriter? = nil, recording stages: Set<Stage> = [],
+        cache: CacheStore? = nil,
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
         let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
@@ -70,10 +77,13 @@ package final class RankPool: Sendable {
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
         self.trace = trace
-        state = Mutex(State(ledger: RankStatistics(parallel)))
+        watchInterval = min(1_000_000_000, patience / 4)
+        let grammars = RequestGrammars(grammars)
+        self.grammars = grammars
+        state = Mutex(State(ledger: RankStatistics(parallel), clock: WatchClock(interval: watchInterval)))
         world.alarm.observe { progress.signal() }
         elsewhere?.start { [weak self] in self?.deposit($0) }
-        here.start(model, cache, settings, in: world) { [self] in deposit($0) }
+        here.start(model, cache, settings, grammars: grammars, in: world) { [self] in deposit($0) }
     }
 
     /// Hands a step to all ranks. Results come in the same order.
@@ -82,7 +92,8 @@ package final class RankPool: Sendable {
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
-        elsewhere?.put(plan)
+        grammars.prepare(for: plan)
+        elsewhere?.put(assignment)
         here.put(assignment)
     }
 

@@ -11,6 +11,7 @@ final class RankWorker {
     private let room: ProcessKVSharding.Room?
     let seat: Seat
     var sampler: Sampler
+    let grammars: RequestGrammars
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
     let pageShift: Int
@@ -19,13 +20,14 @@ final class RankWorker {
 
     init(
         _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
-        recorder: StageRecorder?,
-        trace: TraceBuffer? = nil
+        grammars: RequestGrammars,
+        recorder: StageRecorder?, trace: TraceBuffer? = nil
     ) {
         self.model = model
         self.cache = cache
         self.room = room
         self.seat = seat
+        self.grammars = grammars
         self.recorder = recorder
         self.trace = trace
         if let trace { seat.meter.tracer = { trace.add($0) } }
@@ -127,9 +129,20 @@ final class RankWorker {
         let (ownCounts, attendedCounts) = (seat.scratch.indices(members.count), seat.scratch.indices(members.count))
         ownCounts.copy(own.map { Int32($0.count) })
         attendedCounts.copy(attended.map { Int32($0.count) })
+        let first = seat.stageRank - seat.place(along: .tensor)
         return Step.DCPRows(
             own: rows(own.flatMap { $0 }, assignment, maps), attended: rows(attended.flatMap { $0 }, assignment, maps),
-            ownCounts: ownCounts, attendedCounts: attendedCounts)
+            ownCounts: ownCounts, attendedCounts: attendedCounts,
+            ownRows: dcpIndices(of: assignment.rows[seat.stageRank..<seat.stageRank + 1], assignment),
+            attendedRows: dcpIndices(of: assignment.rows[first..<first + seat.degree(.tensor)], assignment))
+    }
+
+    /// Which of some ranks' rows, counted one rank after the other, let their queries go to the keys.
+    private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
+        let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
+        let indices = seat.scratch.indices(found.count)
+        indices.copy(found.map { Int32($0.offset) })
+        return indices
     }
 
     private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
@@ -221,7 +234,19 @@ final class RankWorker {
         let all = seat.kernels.synchronize(
             try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers)
         var shared = chosen
-        for (place, row) in turns.joined().enumerated() { shared[row] = all[place] < 0 ? nil : all[place] }
+        var place = 0
+        for (rank, rows) in turns.enumerated() {
+            for row in rows {
+                // The next-token block reads this token's embedding.
+                guard (-1..<Int32(model.vocabularySize)).contains(all[place]) else {
+                    throw seat.failure(
+                        of: rank, along: .stage,
+                        "it sampled token \(all[place]) of a vocabulary of \(model.vocabularySize)")
+                }
+                shared[row] = all[place] < 0 ? nil : all[place]
+                place += 1
+            }
+        }
         return shared
     }
 
@@ -250,7 +275,7 @@ final class RankWorker {
         let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
         model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
         let pending = try seat.startExchange(
-            "logits", along: .stage, parts, counts: counts, most: ranks * whole.rows)
+            "logits", along: .stage, parts, counts: counts, expecting: seat.counts(whole.rows, along: .stage))
         let received = try seat.finish(pending)
         for rank in 0..<ranks {
             let part = seat.part(of: vocabulary, along: .stage, at: rank)
@@ -258,6 +283,18 @@ final class RankWorker {
             seat.kernels.copyRows(rows.columns(0..<part.count), into: whole.columns(part))
         }
         return (whole, mine)
+    }
+
+    /// Chooses a token of a chunk, among those that its request's grammar allows.
+    func sampleToken(
+        _ logits: Span<Float>, as sample: StepPlan.Sample, of chunk: StepPlan.Chunk, topLogProbs: Int? = nil
+    ) throws(SamplingFailure) -> TokenLogProbs {
+        var sample = sample
+        let known = chunk.sample?.generated.count ?? 0
+        let choices = try grammars.choices(for: chunk.request, sample, known: known)
+        // A whole answer ends, however few tokens it has.
+        if choices?.mustEnd ?? false { sample.minTokensRemaining = 0 }
+        return try sampler.choose(logits, as: sample, allowed: choices?.allowed, topLogProbs: topLogProbs)
     }
 
     /// What one row of logits is for: the score of a known token, or the choice of the next.
@@ -275,7 +312,7 @@ final class RankWorker {
             }
             if chunk.sampledRows.contains(output.offset) {
                 let sample = chunk.sample(at: output.offset - chunk.sampledRows.lowerBound)
-                finding.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
+                finding.sampled = try sampleToken(logits, as: sample, of: chunk, topLogProbs: chunk.topLogProbs)
             }
         } catch {
             finding.failure = error.description

@@ -38,7 +38,8 @@ package struct ShardPositions: Sendable, Equatable {
     /// The position of the owned number `index`.
     package func position(_ index: Int) -> Int { Int(braid_sharded(kernelValue, Int64(index))) }
 
-    package func contains(_ position: Int) -> Bool { position / unit % ranks == rank }
+    /// Whether a position, which may be any number, is one of them.
+    package func contains(_ position: Int) -> Bool { position >= 0 && position / unit % ranks == rank }
 
     var kernelValue: braid_kv_sharding { braid_kv_sharding(ranks: Int64(ranks), unit: Int64(unit), rank: Int64(rank)) }
 }

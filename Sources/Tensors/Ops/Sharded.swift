@@ -21,7 +21,7 @@ extension Kernels {
         run { unsafe table.pack_candidates(&p) }
     }
 
-    /// The exact best keys of rows among the candidates of several ranks, checked: ranks may live elsewhere.
+    /// The exact best keys of rows among the candidates of several ranks, which callers have checked.
     ///
     /// - Parameters:
     ///   - candidates: of each rank equally many rows, one rank after the other.
@@ -29,14 +29,13 @@ extension Kernels {
     ///   - last: the last position that each of them sees.
     ///   - outRows: the rows of `selected` they become.
     ///   - selected: `[*, topK]`.
-    ///   - refused: one number that grows by the rows whose candidates cannot be right; they select position 0.
     package func mergeCandidates(
         _ candidates: View, ranks: Int, rows: Indices, last: Indices, into selected: ComputedIndices,
-        outRows: Indices, topK: Int, refused: ComputedIndices, _ scratch: Scratch
+        outRows: Indices, topK: Int, _ scratch: Scratch
     ) {
         precondition(candidates.columns == Self.candidateColumns(topK), "candidates \(candidates.shape)")
         precondition(ranks > 0 && candidates.rows % ranks == 0, "\(candidates.shape) of \(ranks) ranks")
-        precondition(rows.count == last.count && rows.count == outRows.count && refused.count == 1, "rows to merge")
+        precondition(rows.count == last.count && rows.count == outRows.count, "rows to merge")
         let each = candidates.rows / ranks
         for row in 0..<rows.count {
             precondition((0..<each).contains(Int(rows[row])), "row \(rows[row]) of \(each)")
@@ -47,7 +46,7 @@ extension Kernels {
         var p = unsafe braid_merge_candidates(
             m: Int64(rows.count), k: Int64(topK), ranks: Int64(ranks), candidates: candidates.base,
             stride: Int64(candidates.stride), rank_rows: Int64(each), rows: rows.base, last: last.base,
-            selected: selected.base, out_rows: outRows.base, refused: refused.base,
+            selected: selected.base, out_rows: outRows.base,
             scratch: scratch.take(UInt32.self, Int(braid_merge_scratch(Int64(ranks), Int64(topK)))))
         run { unsafe table.merge_candidates(&p) }
     }
@@ -76,22 +75,6 @@ extension Kernels {
             }
         }
         return keys
-    }
-
-    /// Checks keys that were selected elsewhere before they become indices: where a row selects, they ascend within what it
-    /// sees.
-    ///
-    /// - Parameters:
-    ///   - selected: `[rows, topK]`, integers.
-    ///   - refused: one number that grows by the rows that break this; they select position 0.
-    package func checkSelected(_ selected: View, of positions: Indices, refused: ComputedIndices) {
-        precondition(selected.rows == positions.count && refused.count == 1, "keys of \(positions.count) rows")
-        unsafe selected.base.withMemoryRebound(to: Int32.self, capacity: 1) { selection in
-            var p = unsafe braid_check_selected(
-                m: Int64(positions.count), k: Int64(selected.columns), positions: positions.base, selected: selection,
-                stride: Int64(selected.stride), refused: refused.base)
-            run { unsafe table.check_selected(&p) }
-        }
     }
 
     /// Integers that are zero, for kernels to add to. The result is scratch.

@@ -1,4 +1,3 @@
-import DeepSeekV32
 import Modeling
 import Tensors
 
@@ -14,13 +13,13 @@ struct ExpertLayer {
     private let x: View, weights: View, sums: View
 
     private var hidden: Int { shapes.model.hiddenSize }
-    private var width: Int { shapes.model.experts.width }
+    private var width: Int { shapes.routed.width }
 
     /// - Parameter rows: of all ranks together; this one gets its share of their choices.
     init(_ shapes: KernelShapes, rows: Int, _ type: DType, _ bed: KernelBed) {
         (self.shapes, self.type, self.bed, self.rows) = (shapes, type, bed, rows)
         let perRow = max(
-            shapes.model.experts.gate.expertsPerToken * shapes.experts / shapes.model.experts.gate.experts, 1)
+            shapes.routed.gate.expertsPerToken * shapes.experts / shapes.routed.gate.experts, 1)
         let count = rows * perRow
         visited = min(shapes.experts, count)
         chosen = bed.scratch.indices(count)
