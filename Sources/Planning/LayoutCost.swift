@@ -97,7 +97,7 @@ package struct LayoutCost: Sendable {
             transfer(
                 "index queries", .allGather, .indexQueries, columns: selection.heads * (selection.width + 1), condition),
             transfer(
-                "candidates", .allToAll, .candidates, columns: DecodeContextParallel.candidateColumns(selection.topK),
+                "candidates", .allToAll, .candidates, columns: Kernels.candidateColumns(selection.topK),
                 condition),
         ]
     }

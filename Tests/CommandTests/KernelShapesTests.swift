@@ -3,6 +3,7 @@ import DeepSeekV32
 import Modeling
 import Planning
 import Tensors
+import TestSupport
 import Testing
 import braid
 
