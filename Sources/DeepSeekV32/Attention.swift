@@ -1,6 +1,6 @@
 import Checkpoints
 import KVCache
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
