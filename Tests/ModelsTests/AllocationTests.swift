@@ -1,6 +1,8 @@
 import CAllocations
+import DeepSeekV32
 import Modeling
 import Models
+import Parallelism
 import Tensors
 import TestSupport
 import Testing

@@ -1,3 +1,4 @@
+import DeepSeekV32
 import Inference
 import Modeling
 import Models
