@@ -12,8 +12,11 @@ package final class Seat {
     package let kernels: Kernels
     package let scratch: Scratch
     package let meter = Meter()
+    private let kernelCounter = KernelCounter()
     private let progress: RankProgress
     package var work = Work()
+    /// Keys that rows attend to here, where kernels alone know how many.
+    private let keysFound: ComputedIndices
     private let stage: Int
     /// By the axes' raw value.
     private let groups: [AxisGroup?]
@@ -33,7 +36,7 @@ package final class Seat {
 
     /// Along which axes ranks have to do with each other.
     private static let axes: [Axes] = [
-        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .kvSharding, .pipeline,
+        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertTensor, .kvSharding, .pipeline,
     ]
 
     /// One rank alone.
@@ -53,8 +56,9 @@ package final class Seat {
         self.configuration = configuration
         self.progress = progress
         self.rank = rank
-        self.kernels = kernels
+        self.kernels = kernels.counted(by: kernelCounter)
         self.scratch = scratch
+        keysFound = self.kernels.zeros(2, scratch)
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
         let first = stage * configuration.stageRanks
@@ -74,6 +78,20 @@ package final class Seat {
             return (0..<configuration.stageRanks).map { mesh.group(of: $0, along: together) }
         }
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
+    }
+
+    /// Kernel calls of this rank so far.
+    package var kernelCalls: Int { kernelCounter.calls }
+
+    /// A number that kernels add to: see `Kernels.shardedKeys`.
+    package var foundKeys: ComputedIndices { keysFound }
+
+    /// How many keys this rank has looked at so far. Waits for what was asked of kernels: for the end of a step.
+    package func finishedWork() -> Work {
+        let found = kernels.synchronize(keysFound)
+        var work = work
+        work.attended += Int(UInt32(bitPattern: found[0])) | Int(found[1]) << 32
+        return work
     }
 
     /// Says how many rows each rank of the stage owns in the step that begins.
@@ -247,7 +265,7 @@ package final class Seat {
 
     /// Adds `count` blocks of rows that lie one after the other, as a balanced binary tree.
     package func add(_ blocks: View, _ count: Int, into sum: View) {
-        if count == 1 { return sum.copy(blocks) }
+        if count == 1 { return kernels.copyRows(blocks, into: sum) }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let half = count / 2
@@ -266,7 +284,7 @@ package final class Seat {
     ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
     ///     rows to the memory of this one; false where they cannot be right.
     package func startSharing(
-        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (View) -> Bool)
+        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
     ) throws(GroupFailure) -> PendingCollective {
         let axisGroup = axisGroup(edge.axes)
         let counts = rows(edge.from, of: axisGroup.members)
@@ -289,7 +307,7 @@ package final class Seat {
     ///   - counts: the rows of each member.
     ///   - store: writes rows to the memory of this process; false where they cannot be right.
     package func exchangeCopies(
-        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (View) -> Bool
+        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (HostRows) -> Bool
     ) throws(GroupFailure) {
         guard let group = axisGroup(axes).group, group.spansProcesses else {
             preconditionFailure("\(name) go to several processes")

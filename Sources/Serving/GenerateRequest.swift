@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// A checked request to `/generate`, in SGLang's shape.
 struct GenerateRequest {
@@ -16,8 +16,9 @@ struct GenerateRequest {
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
         let limits = configuration.requests
-        try fields.refuseConstraints()
-        try fields.object("sampling_params")?.refuseConstraints()
+        if let form = try fields.answerForm() {
+            throw .invalid(form.field, "\(form.field) belongs into sampling_params on this route")
+        }
         let sampling = try SamplingFields(
             fields.object("sampling_params") ?? .empty, names: .generate, minMaxTokens: 0, defaultMaxTokens: 128,
             service: service, limits: limits)

@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// What the sampling members of a request say, the same for every route; only some names differ.
 struct SamplingFields {
@@ -10,6 +10,8 @@ struct SamplingFields {
     var ignoresEndOfText: Bool
     var skipsSpecialTokens: Bool
     var choices: Int
+    /// What each answer is held to; `nil` for anything.
+    var form: AnswerForm?
     /// The route's own limit of new tokens, where the request gave none, and what it must leave room in.
     private let defaultMaxTokens: Int?
     private let contextLength: Int
@@ -72,6 +74,7 @@ struct SamplingFields {
         ignoresEndOfText = try fields.bool("ignore_eos") ?? false
         skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
         choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
+        form = try fields.answerForm()
     }
 
     /// One request per choice; choice `index` draws with the seed plus `index`.
@@ -83,6 +86,7 @@ struct SamplingFields {
                 request.sampling.maxNewTokens = min(defaultMaxTokens, max(contextLength - prompt.count, 1))
             }
             request.cacheSalt = cacheSalt
+            request.form = form
             request.stopStrings = stopStrings
             request.ignoresEndOfText = ignoresEndOfText
             request.skipsSpecialTokens = skipsSpecialTokens

@@ -43,12 +43,13 @@ package final class TextService: Sendable {
         for request in requests {
             var asked = GenerationRequest(
                 prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
-                cacheSalt: request.cacheSalt)
-            if !request.ignoresEndOfText { asked.sampling.stopTokens.formUnion(endOfText) }
+                cacheSalt: request.cacheSalt, grammar: request.form?.source)
+            // An answer of a certain form ends where it is whole, whatever else was asked.
+            if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
             do {
                 submitted.append((request, try engine.submit(asked)))
             } catch {
-                throw RequestError(error)
+                throw RequestError(error).renamed(by: request.form.map { ["grammar": $0.field] } ?? [:])
             }
         }
         return TextGenerations(submitted, service: self, metrics: metrics)
@@ -108,6 +109,8 @@ struct TextRequest: Sendable {
     /// Its stop tokens are those the request names; the end of text is added by the service.
     var sampling = SamplingParameters()
     var logProbs: LogProbOptions?
+    /// What the answer is held to; `nil` for anything.
+    var form: AnswerForm?
     var stopStrings: [String] = []
     var ignoresEndOfText = false
     var skipsSpecialTokens = true
@@ -118,7 +121,7 @@ struct TextRequest: Sendable {
 }
 
 /// What becomes of a `TextRequest`, in order; the last is `finished` or `failed`.
-enum TextEvent: Sendable, Equatable {
+package enum TextEvent: Sendable, Equatable {
     case promptScores([TokenLogProbs])
     /// A token with the text that is certain now: empty while a character is incomplete or a stop string may begin.
     case token(TokenLogProbs, text: String)
@@ -126,8 +129,8 @@ enum TextEvent: Sendable, Equatable {
     case failed(String)
 }
 
-struct TextFinish: Sendable, Equatable {
-    enum Reason: Sendable, Equatable {
+package struct TextFinish: Sendable, Equatable {
+    package enum Reason: Sendable, Equatable {
         case stopToken(Int32)
         case stopString(String)
         case length

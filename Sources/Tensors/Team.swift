@@ -158,7 +158,8 @@ extension Kernels {
     ///
     /// - Returns: whether it is done.
     package func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
-        guard let team else { return false }
-        return team.share(work, cut, cost: cost)
+        guard let team, team.share(work, cut, cost: cost) else { return false }
+        countShared()
+        return true
     }
 }

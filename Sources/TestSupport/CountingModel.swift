@@ -16,16 +16,10 @@ package final class CountingModel: Model {
     package var allocations: [Int: [UInt64]] { counts.withLock { $0 } }
 
     package var vocabularySize: Int { model.vocabularySize }
-    package var contextLength: Int { model.contextLength }
-    package var hiddenSize: Int { model.hiddenSize }
-    package var parallelShape: ModelShape { model.parallelShape }
+    package var description: ModelDescription { model.description }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         model.cacheFormat(type, pageSize: pageSize)
-    }
-
-    package func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
-        model.dcpBreakEvenKeys(type, parallel)
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {

@@ -1,3 +1,4 @@
+import Grammar
 package import Inference
 import Synchronization
 
@@ -8,6 +9,8 @@ import Synchronization
 package final class ToyEngine: EngineClient {
     package let limits: EngineLimits
     private let endOfText: Int32
+    /// Compiles what requests follow, to refuse what an engine refuses; answers do not follow it.
+    private let grammars: GrammarCache
     private let answer: @Sendable (GenerationRequest) -> [Int32]
     private let state: Mutex<State>
 
@@ -24,6 +27,7 @@ package final class ToyEngine: EngineClient {
         var nextID: UInt64 = 1
         var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
         var isStopped = false
+        var statusReads = 0
     }
 
     /// - Parameter answer: the tokens of an answer, given the request.
@@ -33,6 +37,7 @@ package final class ToyEngine: EngineClient {
     ) {
         limits = EngineLimits(contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: 8)
         self.endOfText = endOfText
+        grammars = GrammarCache(GrammarVocabulary(bytes: [], controlTokens: [:], size: vocabularySize))
         self.answer = answer
         var initial = State()
         initial.status.totalPages = 64
@@ -102,10 +107,21 @@ package final class ToyEngine: EngineClient {
     package var abortedCount: Int { state.withLock { $0.aborted.count } }
     package var finishedCount: Int { state.withLock { $0.finished.count } }
 
+    /// How often `status` was asked for.
+    package var statusReads: Int { state.withLock { $0.statusReads } }
+
     // MARK: - EngineClient
+
+    package var refusal: EngineError? {
+        state.withLock { state in
+            if let failure = state.status.failure { return .failed(failure) }
+            return state.status.isDraining ? .draining : nil
+        }
+    }
 
     package func status() -> EngineStatus {
         state.withLock { state in
+            state.statusReads += 1
             var status = state.status
             status.running = state.running.count
             status.usedPages = state.running.count
@@ -147,6 +163,7 @@ package final class ToyEngine: EngineClient {
         guard !request.prompt.isEmpty else {
             throw .invalid(parameter: "prompt", message: "a prompt has at least one token")
         }
+        try request.checkGrammar(with: grammars)
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
         state.withLock { $0.streams[id] = continuation }

@@ -1,5 +1,4 @@
 package import ArgumentParser
-import DeepSeekV32
 package import Inference
 package import KVCache
 import Modeling
@@ -127,7 +126,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
     /// Half a minute of silence is enough to be lost, however long a step may take.
     private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
 
-    func engineConfiguration(for model: DeepSeekModel, _ job: Job) throws -> EngineConfiguration {
+    func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
@@ -157,7 +156,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         if let warning = configuration.warning { note(warning) }
-        let chosen = try ChosenTuning(tuning, model.configuration, configuration.kernels ?? Kernels.best.level)
+        let chosen = try ChosenTuning(tuning, model.description, configuration.kernels ?? Kernels.best.level)
         configuration.tuning = chosen.tuning
         if chosen.tuning != Tuning() { note("sizes of blocks: \(chosen.summary)") }
         if let warning = chosen.warning { note(warning) }
@@ -170,7 +169,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
     }
 
     /// Opens the model with a progress bar where somebody watches.
-    func load() throws -> (directory: ModelDirectory, model: DeepSeekModel) {
+    func load() throws -> (directory: ModelDirectory, model: any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
 import Modeling

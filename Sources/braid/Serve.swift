@@ -1,6 +1,6 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
+import Grammar
 import Inference
 import Modeling
 import Models
@@ -46,7 +46,10 @@ struct Serve: AsyncParsableCommand {
                 "--restart-on-failure: not with \(job.count) processes, which only mpirun can start; "
                     + "let Scripts/supervise or systemd do it")
         }
-        try await job.run({ try engineOptions.load().model }, lead: { try await serve(job) })
+        let options = engineOptions
+        try await job.run(
+            { try options.load().model }, grammars: { GrammarCache(try Self.vocabulary(options, for: $0).grammar) },
+            lead: { try await serve(job) })
     }
 
     private func serve(_ job: Job) async throws {
@@ -116,20 +119,29 @@ struct Serve: AsyncParsableCommand {
         let (directory, model) = try options.load()
         var configuration = try options.engineConfiguration(for: model, job)
         configuration.restartsOnFailure = restartsOnFailure
+        let (tokenizer, vocabulary) = try vocabulary(options, for: model)
+        var defaults = SamplingDefaults()
+        if let temperature = directory.generation.temperature { defaults.temperature = temperature }
+        if let topP = directory.generation.topP { defaults.topP = topP }
+        if let topK = directory.generation.topK { defaults.topK = topK }
+        let trace = try options.traceWriter(for: configuration)
+        let engine = Engine(
+            model, configuration, processes: job.processes, grammars: GrammarCache(vocabulary), trace: trace, log: note)
+        let service = TextService(
+            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
+        return (service, engine, trace)
+    }
+
+    /// The tokenizer of a model, and what grammars need to know of it.
+    private static func vocabulary(
+        _ options: EngineOptions, for model: any Model
+    ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {
         let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: options.modelPath))
         guard tokenizer.vocabularySize <= model.vocabularySize else {
             throw CommandError(
                 "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of "
                     + "\(model.vocabularySize): they belong to different models")
         }
-        var defaults = SamplingDefaults()
-        if let temperature = directory.generation.temperature { defaults.temperature = temperature }
-        if let topP = directory.generation.topP { defaults.topP = topP }
-        if let topK = directory.generation.topK { defaults.topK = topK }
-        let trace = try options.traceWriter(for: configuration)
-        let engine = Engine(model, configuration, processes: job.processes, trace: trace, log: note)
-        let service = TextService(
-            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
-        return (service, engine, trace)
+        return (tokenizer, GrammarVocabulary(tokenizer, size: model.vocabularySize))
     }
 }

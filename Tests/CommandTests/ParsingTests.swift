@@ -1,4 +1,5 @@
 import ArgumentParser
+import Inference
 import Testing
 import braid
 
@@ -25,7 +26,7 @@ import braid
             let error = #expect(throws: ValidationError.self) { _ = try parse(text) }
             #expect(error?.message.contains("between 0 and 9") ?? false, "\(error?.message ?? "")")
         }
-        if text != "10", text != "1e3", text != largest {
+        if text != "10", text != "1e3", text != Self.largest {
             #expect(throws: ValidationError.self) { _ = try Parsing.number(0...1)(text) }
         }
     }

@@ -1,3 +1,4 @@
+import Grammar
 import Inference
 import KVCache
 import Modeling
@@ -34,7 +35,7 @@ extension PageLists {
             parameters.stopTokens = Set(tokens(3))
             let sample = StepPlan.Sample(
                 parameters: parameters, position: draw.below(5000), generated: tokens(5), prompt: tokens(5),
-                minTokensRemaining: draw.below(4))
+                minTokensRemaining: draw.below(4), isConstrained: draw.below(2) == 0)
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
                 pages: tokens(9), sample: draw.below(2) == 0 ? nil : sample,
@@ -43,8 +44,26 @@ extension PageLists {
                 score: tokens(4).map { .init(row: Int($0), target: $0) },
                 topLogProbs: draw.below(2) == 0 ? nil : draw.below(20))
         }
-        return StepPlan(number: draw.below(1 << 30), chunks: chunks)
+        var plan = StepPlan(number: draw.below(1 << 30), chunks: chunks)
+        plan.grammars = (0..<draw.below(3)).map { _ in
+            StepPlan.RequestGrammar(request: draw.next(), source: sources[draw.below(sources.count)])
+        }
+        plan.endedGrammars = (0..<draw.below(3)).map { _ in draw.next() }
+        return plan
     }
+
+    private static let sources: [GrammarSource] = {
+        let tools = [
+            ToolCallSource.Tool(name: "f", parameters: "{}", isStrict: true),
+            ToolCallSource.Tool(name: "gé", parameters: nil, isStrict: false),
+        ]
+        let calls = ToolCallSource(tools: tools, isRequired: true, allowsSeveral: false, answerSchema: "true")
+        let plain: [GrammarSource] = [
+            .jsonObject, .jsonSchema("{\"a\": 1}"), .pattern("a+"), .ebnf("root ::= x"), .choice(["a", ""]),
+            .toolCalls(calls),
+        ]
+        return plain + plain.map { .afterReasoning($0) }
+    }()
 
     @Test func `arrive as they were sent`() throws {
         var draw = SplitMix64(seed: .random(in: 0 ... .max))
@@ -58,11 +77,12 @@ extension PageLists {
     @Test func `have the fields that Wire passes`() {
         func fields(_ value: Any) -> [String] { Mirror(reflecting: value).children.compactMap(\.label) }
         let sample = StepPlan.Sample(parameters: SamplingParameters(), position: 0)
-        #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks"])
+        #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks", "grammars", "endedGrammars"])
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
                 == ["request", "group", "tokens", "start", "pages", "sample", "speculation", "score", "topLogProbs"])
-        #expect(fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining"])
+        #expect(
+            fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining", "isConstrained"])
         #expect(
             fields(SamplingParameters()) == [
                 "temperature", "topP", "topK", "minP", "frequencyPenalty", "presencePenalty", "repetitionPenalty",

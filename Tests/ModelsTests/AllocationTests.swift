@@ -13,8 +13,8 @@ import Testing
     func `computes index queries only where a row selects`(name: String) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let topK = try #require(model.configuration.indexer?.topK)
-        let layers = model.configuration.layers
+        let topK = try #require(model.description.selection?.topK)
+        let layers = model.description.layers.count
         #expect(golden.prompt.count > topK + 2)
         let short = Forward(model, isRecording: false)
         _ = short.logits(Array(golden.prompt[..<topK]), chunks: [topK - 2, 1])

@@ -85,7 +85,7 @@ import Testing
     @Test func `whose contents cannot be right end the job in its name, and reach no memory`() throws {
         let golden = try Golden("v32-guesses")
         let model = try golden.directory.load(drafts: true)
-        #expect(golden.prompt.count >= 43 && model.configuration.indexer!.topK < 40)
+        #expect(golden.prompt.count >= 43 && model.description.selection!.topK < 40)
         var reasons: [String] = []
         for layout in Self.layouts {
             for seed in 0..<12 as Range<UInt64> {

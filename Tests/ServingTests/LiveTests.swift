@@ -6,7 +6,6 @@ import Serving
 import Synchronization
 import TestSupport
 import Testing
-import Tokenization
 
 /// What needs a network: connections that break, dawdle, stay open or are shut down.
 @Suite(.timeLimit(.minutes(1))) struct LiveTests {

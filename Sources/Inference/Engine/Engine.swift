@@ -1,4 +1,5 @@
 import Foundation
+package import Grammar
 package import Modeling
 package import Parallelism
 import Synchronization
@@ -20,6 +21,7 @@ package final class Engine: EngineClient {
     package let failures: AsyncStream<EngineFailure>
     private let failed: AsyncStream<EngineFailure>.Continuation
     private let makePool: @Sendable () -> RankPool
+    private let grammars: GrammarCache?
     private let restartsOnFailure: Bool
     private let trace: TraceWriter?
     private let log: @Sendable (String) -> Void
@@ -43,19 +45,26 @@ package final class Engine: EngineClient {
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
     ///   - processes: where ranks live, if not all in this one; see `RankPool`.
+    ///   - grammars: of the model's vocabulary; without it requests that follow a grammar are refused.
     ///   - trace: where everything the ranks do is written.
     ///   - log: called with a line about what an operator should know.
     ///   - audit: says what is wrong with the books, where the configuration asks for that.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
-        trace: TraceWriter? = nil, log: @escaping @Sendable (String) -> Void = { _ in },
+        grammars: GrammarCache? = nil, trace: TraceWriter? = nil, log: @escaping @Sendable (String) -> Void = { _ in },
         audit: @escaping @Sendable (Scheduler) -> [String] = { $0.checkInvariants() }
     ) {
+        precondition(
+            grammars?.vocabulary.size ?? model.vocabularySize == model.vocabularySize,
+            "the grammars' vocabulary is of another size than the model's")
         let scheduler = Scheduler(configuration: configuration.scheduler(for: model))
         limits = scheduler.limits
         let wake = DispatchSemaphore(value: 0)
         self.wake = wake
-        makePool = { RankPool(model, configuration, processes: processes, trace: trace, progress: wake) }
+        makePool = {
+            RankPool(model, configuration, processes: processes, grammars: grammars, trace: trace, progress: wake)
+        }
+        self.grammars = grammars
         self.trace = trace
         restartsOnFailure = configuration.restartsOnFailure
         self.log = log
@@ -103,6 +112,7 @@ package final class Engine: EngineClient {
 
     package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
         if hasTrapped.load(ordering: .acquiring) { throw .failed(published.failure ?? "a thread trapped") }
+        try request.checkGrammar(with: grammars)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
         let outcome: Result<UInt64, EngineError> = update { state in
             let id = state.nextID
@@ -121,6 +131,13 @@ package final class Engine: EngineClient {
         }
         wake.signal()
         return Generation(id: id, events: events)
+    }
+
+    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Takes no lock of the engine.
+    package var refusal: EngineError? {
+        let status = published.value
+        if let failure = status.failure { return .failed(failure) }
+        return status.isDraining ? .draining : nil
     }
 
     package func status() -> EngineStatus { published.value }

@@ -5,7 +5,10 @@ package protocol EngineClient: Sendable {
     var limits: EngineLimits { get }
     /// Takes a request or says at once why not. Dropping the stream aborts the request.
     func submit(_ request: GenerationRequest) throws(EngineError) -> Generation
-    /// What is known after the last step; costs no more than a copy and waits for nobody.
+    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Constant time, for every
+    /// request.
+    var refusal: EngineError? { get }
+    /// The load after the last step. It costs a copy and waits for no lock of the engine.
     func status() -> EngineStatus
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async

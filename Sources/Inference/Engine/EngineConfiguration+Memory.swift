@@ -2,6 +2,7 @@ import Foundation
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 import Tensors
 
 /// How many tokens the cache holds, and which process keeps what of them.
@@ -11,7 +12,10 @@ extension EngineConfiguration {
         guard isDivided else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()
-        processSharding.keysPerRow = model.dcpBreakEvenKeys(cacheType, parallel)
+        processSharding.keysPerRow =
+            LayoutCost(
+                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
+            ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
         // The longest request there can be, with what is guessed behind it.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize

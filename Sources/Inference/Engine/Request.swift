@@ -1,3 +1,5 @@
+package import Grammar
+
 /// One request as the engine sees it: tokens in, and how to choose the tokens that come out.
 ///
 /// Text, stop strings and conversations belong to `Serving`; nothing here knows them.
@@ -11,16 +13,36 @@ package struct GenerationRequest: Sendable, Equatable {
     package var priority: Int
     /// Only requests with the same salt use each other's pages; `nil` is one that all others share.
     package var cacheSalt: String?
+    /// What the generated text must follow; `nil` for anything.
+    package var grammar: GrammarSource?
 
     package init(
         prompt: [Int32], sampling: SamplingParameters = SamplingParameters(), logProbs: LogProbOptions? = nil,
-        priority: Int = 0, cacheSalt: String? = nil
+        priority: Int = 0, cacheSalt: String? = nil, grammar: GrammarSource? = nil
     ) {
         self.prompt = prompt
         self.sampling = sampling
         self.logProbs = logProbs
         self.priority = priority
         self.cacheSalt = cacheSalt
+        self.grammar = grammar
+    }
+}
+
+extension GenerationRequest {
+    /// Compiles what the text must follow, so that ranks find it ready, and refuses what cannot be compiled.
+    ///
+    /// - Parameter grammars: of the engine's vocabulary; `nil` where it has none.
+    package func checkGrammar(with grammars: GrammarCache?) throws(EngineError) {
+        guard let grammar else { return }
+        guard let grammars else {
+            throw .invalid(parameter: "grammar", message: "is not supported: the engine has no vocabulary")
+        }
+        do {
+            _ = try grammars.grammar(for: grammar)
+        } catch {
+            throw .invalid(parameter: "grammar", message: "is refused: \(error)")
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+package import Grammar
 import KVCache
 package import Modeling
 package import Parallelism
@@ -9,6 +10,7 @@ import Synchronization
 package final class RankFollower {
     private let model: any Model
     private let processes: Processes
+    private let grammars: GrammarCache?
     private let orders = Orders()
     private var team: Team?
     private var lastEpoch: UInt64 = 0
@@ -21,12 +23,15 @@ package final class RankFollower {
         let threads: RankThreads
         /// The pages of the requests, as the plans so far have told them.
         var pages = PageLists()
+        let grammars: RequestGrammars
     }
 
-    package init(_ model: any Model, _ processes: Processes) {
+    /// - Parameter grammars: of the same vocabulary as the first process's.
+    package init(_ model: any Model, _ processes: Processes, grammars: GrammarCache? = nil) {
         precondition(processes.process > 0, "the first process follows nobody")
         self.model = model
         self.processes = processes
+        self.grammars = grammars
         processes.read(.order) { [orders] message, process in
             if process == 0 { orders.put(.order(message)) }
         }
@@ -77,6 +82,7 @@ package final class RankFollower {
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
             let most = team.settings.processSharding?.rows ?? max(team.settings.maxRows, EngineConfiguration.maxRows)
             if rows > most { throw Wire.Failure(description: "a step of \(rows) rows where the most is \(most)") }
+            team.grammars.prepare(for: plan)
             team.threads.put(
                 RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))
         case .stop:
@@ -97,11 +103,12 @@ package final class RankFollower {
         let threads = RankThreads(placement.ranks(of: processes.process), alarm: world.alarm)
         processes.setHeartbeat { Wire.bytes(of: HeartbeatPayload(epoch, threads.progresses)) }
         let cache = CacheStore(settings, for: model, ranks: threads.ranks)
-        threads.start(model, cache, settings, in: world) { [processes] report in
+        let grammars = RequestGrammars(grammars)
+        threads.start(model, cache, settings, grammars: grammars, in: world) { [processes] report in
             let sent = SentReport(report: report, at: Meter.now())
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }
-        team = Team(epoch: epoch, settings: settings, world: world, threads: threads)
+        team = Team(epoch: epoch, settings: settings, world: world, threads: threads, grammars: grammars)
     }
 
     private func endTeam() {

@@ -1,9 +1,13 @@
+import Grammar
+
 extension StepPlan: WireCodable {
     package static var empty: StepPlan { StepPlan(number: 0, chunks: []) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&number)
         try wire.pass(&chunks)
+        try wire.pass(&grammars)
+        try wire.pass(&endedGrammars)
     }
 
     /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
@@ -111,6 +115,7 @@ extension StepPlan.Sample: WireCodable {
         try wire.pass(&generated)
         try wire.pass(&prompt)
         try wire.pass(&minTokensRemaining)
+        try wire.pass(&isConstrained)
     }
 }
 

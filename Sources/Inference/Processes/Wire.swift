@@ -186,6 +186,11 @@ extension Int32: WireCodable {
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
 }
 
+extension UInt64: WireCodable {
+    package static var empty: UInt64 { 0 }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}
+
 extension Int: WireCodable {
     package static var empty: Int { 0 }
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }

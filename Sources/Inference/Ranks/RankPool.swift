@@ -1,4 +1,5 @@
 package import Dispatch
+package import Grammar
 package import KVCache
 package import Modeling
 package import Parallelism
@@ -22,6 +23,7 @@ package final class RankPool: Sendable {
     /// Nanoseconds between two looks of the watchdog.
     let watchInterval: UInt64
     private let trace: TraceWriter?
+    private let grammars: RequestGrammars
     let state: Mutex<State>
     /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
     let progress: DispatchSemaphore
@@ -49,13 +51,15 @@ package final class RankPool: Sendable {
     /// - Parameters:
     ///   - configuration: must be valid; see `EngineConfiguration.validate`.
     ///   - processes: this one is the first of them, and the others follow it (`RankFollower`); `nil` for none.
+    ///   - grammars: of the model's vocabulary; without it no request may follow a grammar.
     ///   - trace: where everything the ranks do is written.
     ///   - recording: stages whose values are kept, for parity tests; none in service.
     ///   - cache: one that other ranks have filled, for benchmarks; a new one when `nil`.
     ///   - progress: raised when a step is complete or a rank has failed.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
-        trace: TraceWriter? = nil, recording stages: Set<Stage> = [], cache: CacheStore? = nil,
+        grammars: GrammarCache? = nil, trace: TraceWriter? = nil, recording stages: Set<Stage> = [],
+        cache: CacheStore? = nil,
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
         let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
@@ -74,10 +78,12 @@ package final class RankPool: Sendable {
         self.progress = progress
         self.trace = trace
         watchInterval = min(1_000_000_000, patience / 4)
+        let grammars = RequestGrammars(grammars)
+        self.grammars = grammars
         state = Mutex(State(ledger: RankStatistics(parallel), clock: WatchClock(interval: watchInterval)))
         world.alarm.observe { progress.signal() }
         elsewhere?.start { [weak self] in self?.deposit($0) }
-        here.start(model, cache, settings, in: world) { [self] in deposit($0) }
+        here.start(model, cache, settings, grammars: grammars, in: world) { [self] in deposit($0) }
     }
 
     /// Hands a step to all ranks. Results come in the same order.
@@ -86,6 +92,7 @@ package final class RankPool: Sendable {
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
+        grammars.prepare(for: plan)
         elsewhere?.put(assignment)
         here.put(assignment)
     }

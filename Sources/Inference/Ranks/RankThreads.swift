@@ -29,10 +29,12 @@ final class RankThreads: Sendable {
     ///
     /// - Parameters:
     ///   - cache: what this process keeps.
+    ///   - grammars: what requests follow; it must be told of every plan before the plan is put.
     ///   - world: where they meet the others; its alarm is raised when one of them fails.
     ///   - deliver: called by a rank's thread with what it found in a step.
     func start(
-        _ model: any Model, _ cache: CacheStore, _ settings: RankSettings, in world: any RankWorld,
+        _ model: any Model, _ cache: CacheStore, _ settings: RankSettings, grammars: RequestGrammars,
+        in world: any RankWorld,
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
         let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
@@ -56,7 +58,8 @@ final class RankThreads: Sendable {
                     progress: progresses[index], scratch: scratch)
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                 let trace = settings.isTraced ? TraceBuffer() : nil
-                let worker = RankWorker(model, cache, rooms?[index], seat, recorder: recorder, trace: trace)
+                let worker = RankWorker(
+                    model, cache, rooms?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
                 run(worker, inboxes[index], deliver)
             }
         }

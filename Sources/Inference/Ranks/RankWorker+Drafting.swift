@@ -45,7 +45,8 @@ extension RankWorker {
             let counts = assignment.rows.indices.map { rank in active.count { $0.owner == rank } }
             let own = active.filter { $0.owner == seat.stageRank }.map(\.row)
             let drafted = try readLogits(of: pick(own, of: states), counts: counts, sharing: true) { logits, index in
-                try? sampler.choose(logits, as: active[index].sample).token
+                let chain = active[index]
+                return try? sampleToken(logits, as: chain.sample, of: assignment.plan.chunks[chain.chunk]).token
             }
             for (index, token) in drafted.enumerated() {
                 if let token { active[index].take(token) }

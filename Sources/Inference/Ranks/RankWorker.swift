@@ -11,6 +11,7 @@ final class RankWorker {
     private let room: ProcessKVSharding.Room?
     let seat: Seat
     var sampler: Sampler
+    let grammars: RequestGrammars
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
     let pageShift: Int
@@ -19,13 +20,14 @@ final class RankWorker {
 
     init(
         _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
-        recorder: StageRecorder?,
-        trace: TraceBuffer? = nil
+        grammars: RequestGrammars,
+        recorder: StageRecorder?, trace: TraceBuffer? = nil
     ) {
         self.model = model
         self.cache = cache
         self.room = room
         self.seat = seat
+        self.grammars = grammars
         self.recorder = recorder
         self.trace = trace
         if let trace { seat.meter.tracer = { trace.add($0) } }
@@ -53,7 +55,7 @@ final class RankWorker {
         }
         report.rows = step.own.count
         report.seconds = Double(Meter.now() - began) * 1e-9
-        report.work = seat.work
+        report.work = seat.finishedWork()
         report.operations = seat.meter.collectives.map { $0 }
         report.records = recorder?.take()
         report.spans = trace?.take() ?? []
@@ -182,7 +184,9 @@ final class RankWorker {
 
     func pick(_ rows: [Int], of states: View) -> View {
         let picked = seat.scratch.rows(rows.count, states.columns)
-        for (at, row) in rows.enumerated() { picked.rows(at..<at + 1).copy(states.rows(row..<row + 1)) }
+        let numbers = seat.scratch.indices(rows.count)
+        numbers.copy(rows.map { Int32($0) })
+        seat.kernels.copyRows(states, xRows: ComputedIndices(numbers), into: picked)
         return picked
     }
 
@@ -208,8 +212,9 @@ final class RankWorker {
             defer { seat.scratch.reset(to: mark) }
             let tile = first..<min(first + Self.logitRows * seat.degree(.stage), all.rows)
             let (logits, mine) = try logits(all.rows(tile))
+            let rows = seat.kernels.synchronize(logits)
             for (row, place) in mine.enumerated() {
-                let values = unsafe Span(_unsafeElements: logits.row(row))
+                let values = unsafe Span(_unsafeElements: rows.row(row))
                 chosen[tile.lowerBound + place] = read(values, tile.lowerBound + place)
             }
             first = tile.upperBound
@@ -226,7 +231,8 @@ final class RankWorker {
         let own = turns[seat.place(along: .stage)].map { chosen[$0] ?? -1 }
         let part = seat.scratch.indices(own.count)
         part.copy(own)
-        let all = try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers
+        let all = seat.kernels.synchronize(
+            try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers)
         var shared = chosen
         var place = 0
         for (rank, rows) in turns.enumerated() {
@@ -253,17 +259,18 @@ final class RankWorker {
             model.logits(hidden, vocabulary: 0..<vocabulary, seat, into: whole)
             return (whole, mine)
         }
-        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
-        let counts = seat.scratch.indices(ranks)
+        let (order, counts) = (seat.scratch.indices(hidden.rows), seat.scratch.indices(ranks))
         var next = 0
         for rank in 0..<ranks {
             let before = next
             for row in stride(from: rank, to: hidden.rows, by: ranks) {
-                sorted.rows(next..<next + 1).copy(hidden.rows(row..<row + 1))
+                order[next] = Int32(row)
                 next += 1
             }
             counts[rank] = Int32(next - before)
         }
+        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
+        seat.kernels.copyRows(hidden, xRows: ComputedIndices(order), into: sorted)
         let part = seat.part(of: vocabulary, along: .stage)
         let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
         model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
@@ -273,9 +280,21 @@ final class RankWorker {
         for rank in 0..<ranks {
             let part = seat.part(of: vocabulary, along: .stage, at: rank)
             let rows = received.rows(rank * whole.rows..<(rank + 1) * whole.rows)
-            whole.columns(part).copy(rows.columns(0..<part.count))
+            seat.kernels.copyRows(rows.columns(0..<part.count), into: whole.columns(part))
         }
         return (whole, mine)
+    }
+
+    /// Chooses a token of a chunk, among those that its request's grammar allows.
+    func sampleToken(
+        _ logits: Span<Float>, as sample: StepPlan.Sample, of chunk: StepPlan.Chunk, topLogProbs: Int? = nil
+    ) throws(SamplingFailure) -> TokenLogProbs {
+        var sample = sample
+        let known = chunk.sample?.generated.count ?? 0
+        let choices = try grammars.choices(for: chunk.request, sample, known: known)
+        // A whole answer ends, however few tokens it has.
+        if choices?.mustEnd ?? false { sample.minTokensRemaining = 0 }
+        return try sampler.choose(logits, as: sample, allowed: choices?.allowed, topLogProbs: topLogProbs)
     }
 
     /// What one row of logits is for: the score of a known token, or the choice of the next.
@@ -293,7 +312,7 @@ final class RankWorker {
             }
             if chunk.sampledRows.contains(output.offset) {
                 let sample = chunk.sample(at: output.offset - chunk.sampledRows.lowerBound)
-                finding.sampled = try sampler.choose(logits, as: sample, topLogProbs: chunk.topLogProbs)
+                finding.sampled = try sampleToken(logits, as: sample, of: chunk, topLogProbs: chunk.topLogProbs)
             }
         } catch {
             finding.failure = error.description

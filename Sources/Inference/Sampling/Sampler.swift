@@ -1,4 +1,5 @@
 import Foundation
+package import Grammar
 
 /// Numbers that no token can be chosen from; the request fails, and no other.
 package struct SamplingFailure: Error, Sendable, Equatable, CustomStringConvertible {
@@ -13,7 +14,7 @@ package struct SamplingFailure: Error, Sendable, Equatable, CustomStringConverti
 ///    Float32, their sum in Float64 (of blocks of 512 ascending ids, then of the blocks), and the result rounded to
 ///    Float32 once.
 /// 2. `logitBias` is added. Then, as in vLLM: the repetition penalty over prompt and generated tokens, the frequency
-///    and presence penalties over generated tokens. Forbidden tokens become −∞.
+///    and presence penalties over generated tokens. Forbidden tokens become −∞, and those that a grammar does not allow.
 /// 3. Temperature 0 takes the largest logit; equal ones, the smaller id.
 /// 4. Otherwise weights are `exp((logit − max) / temperature)`. The best `topK` tokens are kept; of these the fewest
 ///    best whose share of *their* weight reaches `topP`; of these the ones with at least `minP` of the best one's
@@ -49,13 +50,13 @@ package struct Sampler: ~Copyable {
     /// Chooses the next token from `logits` [vocabulary]. Its log-probability and the `topLogProbs` best alternatives
     /// come with it unless `topLogProbs` is `nil`.
     package mutating func choose(
-        _ logits: Span<Float>, as sample: StepPlan.Sample, topLogProbs: Int? = nil
+        _ logits: Span<Float>, as sample: StepPlan.Sample, allowed: TokenMask? = nil, topLogProbs: Int? = nil
     ) throws(SamplingFailure) -> TokenLogProbs {
         let token: Int32
         if sample.parameters.temperature == 0 {
-            token = Int32(try adjust(logits, as: sample).index)
+            token = Int32(try adjust(logits, as: sample, allowed).index)
         } else {
-            try weigh(logits, as: sample)
+            try weigh(logits, as: sample, allowed: allowed)
             let generator = CounterGenerator(seed: sample.parameters.seed)
             token = draw(generator.uniform(at: sample.position))
         }
@@ -80,9 +81,11 @@ package struct Sampler: ~Copyable {
     }
 
     /// Steps 2 and 4: fills `weights`.
-    package mutating func weigh(_ logits: Span<Float>, as sample: StepPlan.Sample) throws(SamplingFailure) {
+    package mutating func weigh(
+        _ logits: Span<Float>, as sample: StepPlan.Sample, allowed: TokenMask? = nil
+    ) throws(SamplingFailure) {
         let parameters = sample.parameters
-        let maximum = try adjust(logits, as: sample).value
+        let maximum = try adjust(logits, as: sample, allowed).value
         exponentiate(maximum: maximum, temperature: parameters.temperature)
         if parameters.topK > 0, parameters.topK < vocabularySize {
             keepBest(until: Double(parameters.topK), byWeight: false)
@@ -96,7 +99,7 @@ package struct Sampler: ~Copyable {
 
     /// Step 2: fills `adjusted`, and returns its best token.
     private mutating func adjust(
-        _ logits: Span<Float>, as sample: StepPlan.Sample
+        _ logits: Span<Float>, as sample: StepPlan.Sample, _ allowed: TokenMask?
     ) throws(SamplingFailure) -> (index: Int, value: Float) {
         precondition(logits.count == vocabularySize, "\(logits.count) logits for \(vocabularySize) tokens")
         // Checked before anything is added: a NaN must fail also where its token is forbidden.
@@ -105,12 +108,23 @@ package struct Sampler: ~Copyable {
         let parameters = sample.parameters
         let repeats = parameters.repetitionPenalty != 1
         let counts = parameters.frequencyPenalty != 0 || parameters.presencePenalty != 0
-        if parameters.logitBias.isEmpty && sample.forbidden.isEmpty && !repeats && !counts { return untouched }
+        if parameters.logitBias.isEmpty && sample.forbidden.isEmpty && !repeats && !counts && allowed == nil {
+            return untouched
+        }
         for (token, bias) in parameters.logitBias { adjusted[Int(token)] += bias }
         if repeats { penalizeRepetition(sample) }
         if counts { penalizeOccurrence(sample) }
         for token in sample.forbidden { adjusted[Int(token)] = -.infinity }
+        if let allowed { forbid(allExcept: allowed) }
         return try best(of: adjusted.span, "the logits with bias, penalties and forbidden tokens")
+    }
+
+    private mutating func forbid(allExcept allowed: TokenMask) {
+        for (index, word) in allowed.words.enumerated() where word != .max {
+            for token in index * 64..<min(index * 64 + 64, vocabularySize) where word >> UInt64(token & 63) & 1 == 0 {
+                adjusted[token] = -.infinity
+            }
+        }
     }
 
     private mutating func penalizeRepetition(_ sample: StepPlan.Sample) {

@@ -29,10 +29,18 @@ extension Scheduler {
             sequences[request]!.lastPlan = counters.plans
         }
         guard !chunks.isEmpty else { return nil }
-        let plan = StepPlan(number: counters.plans, chunks: chunks)
+        var plan = StepPlan(number: counters.plans, chunks: chunks)
+        for chunk in chunks where chunk.sample?.isConstrained ?? false { announceGrammar(of: chunk.request, in: &plan) }
+        (plan.endedGrammars, endedGrammars) = (endedGrammars, [])
         counters.plans += 1
         inFlight.append(plan)
         return plan
+    }
+
+    private mutating func announceGrammar(of request: UInt64, in plan: inout StepPlan) {
+        guard let state = sequences[request], let source = state.grammar, !state.isGrammarAnnounced else { return }
+        plan.grammars.append(StepPlan.RequestGrammar(request: request, source: source))
+        sequences[request]!.isGrammarAnnounced = true
     }
 
     /// The running requests in the order in which they are given rows.

@@ -11,6 +11,11 @@ extension EngineLimits {
         try request.sampling.check()
         try checkTokens(request.sampling)
         try checkLogProbs(request)
+        if request.grammar != nil, request.sampling.stopTokens.isEmpty {
+            throw .invalid(
+                parameter: "stop_token_ids",
+                message: "are none; a text that follows a grammar needs a token to end with")
+        }
     }
 
     private func checkPrompt(_ request: GenerationRequest) throws(EngineError) {

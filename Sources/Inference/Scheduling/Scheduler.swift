@@ -37,6 +37,8 @@ package struct Scheduler: Sendable {
     package var inFlight: [StepPlan] = []
     var counters = Counters()
     var chunkSizer: ChunkSizer
+    /// Requests of whose grammars the next plan tells the ranks that they have ended.
+    var endedGrammars: [UInt64] = []
     private var arrivals: UInt64 = 0
 
     /// What happened to a request.
@@ -116,6 +118,8 @@ package struct Scheduler: Sendable {
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
         cache = PrefixCache(of: pool)
         sequences.removeAll()
+        // New ranks know of none.
+        endedGrammars = []
         queue.removeAll()
         running.removeAll()
         inFlight = []
@@ -170,6 +174,7 @@ package struct Scheduler: Sendable {
         case .running: running.remove(at: state.precedence)
         case .draining: break
         }
+        if state.isGrammarAnnounced { endedGrammars.append(id) }
         releasePages(of: state)
     }
 

@@ -1,3 +1,5 @@
+import Grammar
+
 /// What the scheduler knows of one request: its tokens so far, and how much of them is in the cache.
 struct SequenceState: Sendable {
     enum Phase: Sendable {
@@ -14,11 +16,14 @@ struct SequenceState: Sendable {
     let sampling: SamplingParameters
     let logProbs: LogProbOptions?
     let cacheSalt: String?
+    let grammar: GrammarSource?
     let promptCount: Int
     /// How many tokens may be generated: what was asked for, or what fits.
     let newTokenLimit: Int
 
     var phase = Phase.queued
+    /// A plan has told the ranks of the grammar.
+    var isGrammarAnnounced = false
     /// The prompt, then the generated tokens. After a preemption all of them are computed again.
     var tokens: [Int32]
     /// What the next-token block guesses to follow them.
@@ -55,6 +60,7 @@ struct SequenceState: Sendable {
         sampling = request.sampling
         logProbs = request.logProbs
         cacheSalt = request.cacheSalt
+        grammar = request.grammar
         promptCount = request.prompt.count
         self.newTokenLimit = newTokenLimit
         tokens = request.prompt
@@ -110,8 +116,8 @@ struct SequenceState: Sendable {
         let repeats = sampling.repetitionPenalty != 1
         return StepPlan.Sample(
             parameters: sampling, position: tokens.count,
-            generated: sampling.penalizes ? Array(tokens[promptCount...]) : [],
+            generated: sampling.penalizes || grammar != nil ? Array(tokens[promptCount...]) : [],
             prompt: repeats ? Array(tokens[..<promptCount]) : [],
-            minTokensRemaining: max(0, sampling.minNewTokens - generatedCount))
+            minTokensRemaining: max(0, sampling.minNewTokens - generatedCount), isConstrained: grammar != nil)
     }
 }

@@ -47,7 +47,7 @@ extension StepPlan.Sample {
         var later = self
         later.position += tokens.count
         later.minTokensRemaining = max(0, minTokensRemaining - tokens.count)
-        if parameters.penalizes { later.generated += tokens }
+        if parameters.penalizes || isConstrained { later.generated += tokens }
         return later
     }
 }

@@ -1,3 +1,5 @@
+package import Grammar
+
 /// What every rank needs to know for one step: small, a value, and complete.
 ///
 /// The scheduler writes it, the ranks read it. It says nothing about who computes which row: that is the
@@ -6,10 +8,24 @@ package struct StepPlan: Sendable, Equatable {
     package var number: Int
     /// One per request that has rows in this step; prefill chunks and decode rows alike.
     package var chunks: [Chunk]
+    /// The grammars of requests that follow one, each in the first plan that samples a token of it.
+    package var grammars: [RequestGrammar] = []
+    /// Requests with a grammar that have ended.
+    package var endedGrammars: [UInt64] = []
 
     package init(number: Int, chunks: [Chunk]) {
         self.number = number
         self.chunks = chunks
+    }
+
+    /// A request and what its text must follow.
+    package struct RequestGrammar: Sendable, Equatable {
+        package var request: UInt64
+        package var source: GrammarSource
+        package init(request: UInt64, source: GrammarSource) {
+            self.request = request
+            self.source = source
+        }
     }
 
     /// Consecutive positions of one request. A decode row is a chunk of one token.
@@ -68,22 +84,25 @@ package struct StepPlan: Sendable, Equatable {
         package var parameters: SamplingParameters
         /// Position of the token to be chosen: with the seed, the generator's whole state.
         package var position: Int
-        /// Tokens generated so far; empty unless a penalty needs them.
+        /// Tokens generated so far; empty unless a penalty or a grammar needs them.
         package var generated: [Int32]
         /// The prompt; empty unless the repetition penalty needs it.
         package var prompt: [Int32]
         /// So many tokens, the one to be chosen among them, must not be stop tokens: see `minNewTokens`.
         package var minTokensRemaining: Int
+        /// The request follows a grammar.
+        package var isConstrained: Bool
 
         package init(
             parameters: SamplingParameters, position: Int, generated: [Int32] = [], prompt: [Int32] = [],
-            minTokensRemaining: Int = 0
+            minTokensRemaining: Int = 0, isConstrained: Bool = false
         ) {
             self.parameters = parameters
             self.position = position
             self.generated = generated
             self.prompt = prompt
             self.minTokensRemaining = minTokensRemaining
+            self.isConstrained = isConstrained
         }
 
         /// Tokens that must not be chosen now.

@@ -1,4 +1,6 @@
+import Grammar
 import Inference
+import JSON
 import Tokenization
 
 /// A checked request to `/v1/chat/completions`.
@@ -28,7 +30,7 @@ struct ChatRequest {
         guard wantsLogProbs || topCount ?? 0 == 0 else {
             throw .invalid("top_logprobs", "top_logprobs is only allowed with \"logprobs\": true")
         }
-        let sampling = try SamplingFields(
+        var sampling = try SamplingFields(
             fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
             limits: configuration.requests)
         var options = ChatOptions(thinking: try Self.thinking(fields))
@@ -45,6 +47,14 @@ struct ChatRequest {
             throw RequestError(error)
         }
         startsInReasoning = prompt.startsInReasoning && separatesReasoning
+        sampling.form = try fields.answerForm(
+            with: options.tools, besides: sampling.form, allowsParallelCalls: allowsParallelCalls)
+        if let form = sampling.form {
+            if options.continuesFinalMessage {
+                throw .invalid(form.field, "\(form.field) is not supported with continue_final_message")
+            }
+            if prompt.startsInReasoning { sampling.form?.source = .afterReasoning(form.source) }
+        }
         let scores = wantsLogProbs ? LogProbOptions(topCount: topCount ?? 0) : nil
         let kept = format.keptTokens(service.tokenizer)
         let salt = try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes)
@@ -58,12 +68,6 @@ struct ChatRequest {
 
     /// Refuses what would otherwise be ignored although the answer depends on it.
     private static func refuseUnsupported(_ fields: RequestFields) throws(RequestError) {
-        if let format = try fields.object("response_format"), let type = try format.string("type"), type != "text" {
-            throw .invalid(
-                "response_format",
-                "response_format '\(type)' is not supported: answers cannot be held to a format; "
-                    + "describe it in a message and check the answer")
-        }
         for name in ["reasoning_effort", "reasoning"] where fields.value(name) != nil {
             throw .invalid(
                 name, "\(name) is not supported; use \"chat_template_kwargs\": {\"thinking\": true or false}")
@@ -89,9 +93,8 @@ struct ChatRequest {
 
     private static func tools(_ fields: RequestFields) throws(RequestError) -> [ChatTool] {
         let choice = fields.value("tool_choice")
-        guard choice == nil || choice?.string == "none" || choice?.string == "auto" else {
-            throw .invalid(
-                "tool_choice", "tool_choice must be \"none\" or \"auto\": the model cannot be forced to call a tool")
+        guard choice == nil || choice?.object != nil || ["none", "auto", "required"].contains(choice?.string) else {
+            throw .invalid("tool_choice", "tool_choice must be \"none\", \"auto\", \"required\" or name a function")
         }
         var tools: [ChatTool] = []
         for (index, value) in (try fields.array("tools") ?? []).enumerated() {

@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// A checked request to `/v1/completions`.
 struct CompletionRequest {
@@ -27,7 +27,6 @@ struct CompletionRequest {
         let sampling = try SamplingFields(
             fields, names: .openAI, minMaxTokens: 0, defaultMaxTokens: 16, service: service, limits: limits)
         choicesPerPrompt = sampling.choices
-        try fields.refuseConstraints()
         try fields.checkPrompts("prompt", choices: sampling.choices, most: limits.maxSequences)
         let prompts = try Self.prompts(fields, service: service)
         let promptStart = echoes ? 0 : nil

@@ -1,4 +1,5 @@
 import ArgumentParser
+import JSON
 import Tokenization
 
 /// A client that loads a running server and measures what its users would see.

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
+import JSON
 import Synchronization
-import Tokenization
 
 /// The options of benchmarks that serve many requests: which, how many at once, and where the results go. Their names
 /// and their meaning are those of SGLang's bench_serving.

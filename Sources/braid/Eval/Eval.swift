@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// How well the model behind a running server answers.
 struct Eval: AsyncParsableCommand {

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// Grade-school mathematics, asked as SGLang's benchmark asks it.
 struct EvalGSM8K: AsyncParsableCommand {
@@ -54,11 +54,11 @@ struct EvalGSM8K: AsyncParsableCommand {
             score.count(GSM8K.lastNumber(in: answer.text), expected: question.value)
         }
         let throughput = Double(asked.answers.compactMap { $0?.tokens }.reduce(0, +)) / asked.seconds
-        let result = JSONValue.record([
+        let result = JSONValue.fields([
             "task": .string("gsm8k"), "model": .string(facts.model), "accuracy": .measured(score.accuracy),
             "invalid": .measured(score.invalidPart), "latency": .measured(asked.seconds),
-            "output_throughput": .measured(throughput), "num_questions": .count(questions.count),
-            "failed": .count(score.failed), "num_shots": .count(numShots), "parallel": .count(options.parallel),
+            "output_throughput": .measured(throughput), "num_questions": .integer(questions.count),
+            "failed": .integer(score.failed), "num_shots": .integer(numShots), "parallel": .integer(options.parallel),
         ])
         let text = """
             Accuracy: \(digits(score.accuracy))

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// Multiple choice in many subjects.
 struct EvalMMLU: AsyncParsableCommand {
@@ -117,16 +117,16 @@ struct EvalMMLU: AsyncParsableCommand {
         let list = subjects.map { subject in
             JSONMember(
                 subject.name,
-                .record([
-                    "accuracy": .measured(subject.score.accuracy), "num_questions": .count(subject.score.answered),
-                    "failed": .count(subject.score.failed),
+                .fields([
+                    "accuracy": .measured(subject.score.accuracy), "num_questions": .integer(subject.score.answered),
+                    "failed": .integer(subject.score.failed),
                 ]))
         }
-        return .record([
+        return .fields([
             "task": .string("mmlu"), "model": .string(model), "accuracy": .measured(total.accuracy),
             "invalid": .measured(total.invalidPart), "latency": .measured(seconds),
-            "num_questions": .count(total.answered + total.failed), "failed": .count(total.failed),
-            "num_shots": .count(numShots), "parallel": .count(options.parallel), "subjects": .object(list),
+            "num_questions": .integer(total.answered + total.failed), "failed": .integer(total.failed),
+            "num_shots": .integer(numShots), "parallel": .integer(options.parallel), "subjects": .object(list),
         ])
     }
 

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// How well a text is predicted.
 struct EvalPerplexity: AsyncParsableCommand {
@@ -72,11 +72,12 @@ struct EvalPerplexity: AsyncParsableCommand {
     }
 
     private func json(_ result: Perplexity, model: String, windows: Int, _ seconds: Double) -> JSONValue {
-        .record([
+        .fields([
             "task": .string("ppl"), "model": .string(model), "perplexity": .measured(result.perplexity),
-            "bits_per_byte": .measured(result.bitsPerByte), "num_tokens": .count(result.tokens),
-            "num_bytes": .count(result.bytes), "num_windows": .count(windows), "context": .count(context),
-            "stride": .count(stride ?? context), "latency": .measured(seconds), "parallel": .count(options.parallel),
+            "bits_per_byte": .measured(result.bitsPerByte), "num_tokens": .integer(result.tokens),
+            "num_bytes": .integer(result.bytes), "num_windows": .integer(windows), "context": .integer(context),
+            "stride": .integer(stride ?? context), "latency": .measured(seconds),
+            "parallel": .integer(options.parallel),
         ])
     }
 }

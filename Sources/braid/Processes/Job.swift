@@ -1,7 +1,7 @@
 import ArgumentParser
 import Checkpoints
-import DeepSeekV32
 import Foundation
+import Grammar
 import Inference
 import Modeling
 import Models
@@ -71,6 +71,8 @@ struct Job: Sendable {
         let loadFormat: ModelDirectory.LoadFormat
         /// Seconds after which a silent process is lost.
         let patience: Double
+        /// What the processes compare; samples of the files where nothing was computed.
+        var digest: ContentDigest?
     }
 
     /// How many processes there are.
@@ -81,7 +83,12 @@ struct Job: Sendable {
     ) throws(CheckpointError) -> ProcessCard {
         var build = ContentDigest()
         try build.add("/proc/self/exe", as: "braid")
-        let model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        var model = ContentDigest()
+        if let digest = checkpoint.digest {
+            model = digest
+        } else {
+            model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        }
         return ProcessCard(
             properties: [
                 .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("model", "\(model)"),
@@ -112,11 +119,17 @@ struct Job: Sendable {
     // MARK: - Running
 
     /// Runs a command: `lead` in the first process; in the others ranks of the model, until the first is done.
-    func run(_ load: () throws -> any Model, lead: () async throws -> Void) async throws {
+    ///
+    /// - Parameter grammars: of the model's vocabulary, where requests may follow grammars.
+    func run(
+        _ load: () throws -> any Model, grammars: (any Model) throws -> GrammarCache? = { _ in nil },
+        lead: () async throws -> Void
+    ) async throws {
         guard let processes else { return try await lead() }
         do {
             if processes.process > 0 {
-                try RankFollower(try load(), processes).run()
+                let model = try load()
+                try RankFollower(model, processes, grammars: try grammars(model)).run()
             } else {
                 processes.onFailure { failure in
                     // Whoever waits is told first.

@@ -1,5 +1,4 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Modeling
 import Models
@@ -41,7 +40,7 @@ struct Tune: ParsableCommand {
         guard let path = output ?? TuningFile.standardPath() else {
             throw CommandError("there is neither a HOME nor an XDG_CACHE_HOME; say where to write with --output")
         }
-        let model = try ModelDirectory(modelPath).configuration
+        let model = try ModelDirectory(modelPath).description
         _ = try former(path)
         let progress = ProgressBar("measuring sizes of blocks")
         let findings = TuningBench(try KernelShapes(model, ranks: 1), kernels, rounds: repetitions).run {

@@ -1,10 +1,8 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Modeling
 import Models
 import Tensors
-import Tokenization
 
 /// How near the kernels are to what the processor can do.
 struct BenchKernels: ParsableCommand {
@@ -50,7 +48,7 @@ struct BenchKernels: ParsableCommand {
 
     func run() throws {
         let kernels = try Kernels.asked(kernels)
-        let shapes = try KernelShapes(try ModelDirectory(modelPath).configuration, ranks: ranks)
+        let shapes = try KernelShapes(try ModelDirectory(modelPath).description, ranks: ranks)
         let report = KernelReport(
             name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,
             peaks: [1, 2].map { MachinePeaks(kernels, threads: $0, repetitions: repetitions) },
