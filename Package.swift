@@ -37,25 +37,27 @@ let package = Package(
         .target(name: "CMPI", dependencies: ["OpenMPI"]),
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["CMPI", "Tensors"]),
-        library("Checkpoints"),
+        library("JSON"),
+        library("Checkpoints", ["JSON"]),
         library("KVCache", ["Tensors"]),
         library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // One target for each model; `Models` knows them all.
         library("DeepSeekV32", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        // Pure arithmetic on descriptions: bytes, operations, shares.
+        library("Planning", ["Modeling", "KVCache", "Parallelism", "Tensors"]),
         library("Models", ["DeepSeekV32", "Modeling", "Checkpoints"]),
-        library("Tokenization"),
-        library("Grammar", ["Tokenization"]),
-        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Grammar"]),
+        library("Tokenization", ["JSON"]),
+        library("Grammar", ["JSON", "Tokenization"]),
+        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
         library("Verification", ["Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
-            ["Inference", "Grammar", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+            ["Inference", "Grammar", "JSON", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Verification", "Inference", "Grammar", "Models", "DeepSeekV32", "Modeling", "Checkpoints",
-                "KVCache",
-                "Parallelism", "Tokenization", "Tensors",
+                "Serving", "Verification", "Planning", "Inference", "Grammar", "Models", "Modeling", "Checkpoints",
+                "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -69,24 +71,25 @@ let package = Package(
         library(
             "TestSupport",
             [
-                "CAllocations", "Tensors", "Parallelism", "Checkpoints", "KVCache", "Modeling", "DeepSeekV32", "Models",
-                "Grammar", "Inference",
+                "CAllocations", "Tensors", "Parallelism", "Checkpoints", "JSON", "KVCache", "Modeling", "DeepSeekV32",
+                "Models", "Grammar", "Inference",
             ]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
         tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
+        tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests(
             "ModelsTests",
             [
-                "Models", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors", "TestSupport",
-                "CAllocations",
+                "Models", "Planning", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors",
+                "TestSupport", "CAllocations",
             ]),
-        tests("TokenizationTests", ["Tokenization"], excluding: ["Fixtures"]),
-        tests("GrammarTests", ["Grammar", "Tokenization"], excluding: ["Fixtures"]),
+        tests("TokenizationTests", ["Tokenization", "JSON"], excluding: ["Fixtures"]),
+        tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"]),
         tests(
             "InferenceTests",
             [
@@ -96,21 +99,21 @@ let package = Package(
         tests(
             "RankTests",
             [
-                "Verification", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
-                "Tensors", "TestSupport",
+                "Verification", "Planning", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling",
+                "Parallelism", "Tensors", "TestSupport", "CAllocations",
             ]),
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "Grammar", "Tokenization", "TestSupport",
+                "Serving", "Inference", "Grammar", "JSON", "Tokenization", "TestSupport", "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),
         tests(
             "CommandTests",
             [
-                "braid", "Verification", "Checkpoints", "Inference", "KVCache", "Models", "DeepSeekV32", "Modeling",
-                "Parallelism", "Tensors", "Tokenization", "TestSupport",
+                "braid", "Verification", "Planning", "Checkpoints", "Inference", "JSON", "KVCache", "Models",
+                "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

@@ -1,3 +1,5 @@
+import JSON
+
 /// Why a checkpoint or one of its configuration files was refused.
 ///
 /// Files are hostile until checked, so every refusal says which file, which tensor or key in it, what is wrong and
@@ -40,27 +42,4 @@ package struct CheckpointError: Error, Equatable, Sendable, CustomStringConverti
 extension CheckpointError {
     static let damagedFile =
         "the file is damaged or was not written by a safetensors library: download or convert it again"
-}
-
-extension String {
-    /// The string in quotes, without control characters and at most 120 characters long: safe to log.
-    var quotedForMessage: String {
-        var quoted = "\""
-        for (count, scalar) in unicodeScalars.enumerated() {
-            if count == 120 { return quoted + "\"…" }
-            if scalar.isControl || scalar == "\"" || scalar == "\\" {
-                quoted += scalar.escaped(asASCII: true)
-            } else {
-                quoted.unicodeScalars.append(scalar)
-            }
-        }
-        return quoted + "\""
-    }
-
-    /// Whether a character of the string would act on a terminal or end a C string.
-    var hasControlCharacters: Bool { unicodeScalars.contains { $0.isControl } }
-}
-
-extension Unicode.Scalar {
-    fileprivate var isControl: Bool { value < 0x20 || (0x7F...0x9F).contains(value) }
 }

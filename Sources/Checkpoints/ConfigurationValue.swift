@@ -1,3 +1,5 @@
+package import JSON
+
 /// One object of a configuration file, read by key.
 ///
 /// Every accessor throws an error that names the file and the key's path from the top, what was found and what is
@@ -9,22 +11,25 @@ package struct ConfigurationValue: Sendable {
     package let file: String
     /// Where the object lies: keys joined by dots, empty at the top.
     package let path: String
-    private let members: [String: JSONNode]
+    private let members: [JSONKey: JSONValue]
 
-    init(file: String, path: String, members: [String: JSONNode]) {
+    /// - Parameter members: of which no two have the same key.
+    init(file: String, path: String, members: [JSONMember]) {
         self.file = file
         self.path = path
-        self.members = members
+        self.members = Dictionary(uniqueKeysWithValues: members.lazy.map { (JSONKey($0.key), $0.value) })
     }
 
+    private subscript(key: String) -> JSONValue? { members[JSONKey(key)] }
+
     /// The keys, sorted.
-    package var keys: [String] { members.keys.sorted() }
+    package var keys: [String] { members.keys.map(\.text).sorted() }
 
     /// Whether the key is there, be it with `null`.
-    package func contains(_ key: String) -> Bool { members[key] != nil }
+    package func contains(_ key: String) -> Bool { self[key] != nil }
 
     /// Whether the key is there and its value is `null`.
-    package func isNull(_ key: String) -> Bool { members[key] == .null }
+    package func isNull(_ key: String) -> Bool { self[key]?.isNull == true }
 
     /// An error about a key of this object; for rules that concern more than one key.
     package func refusal(_ key: String, _ problem: String, advice: String) -> CheckpointError {
@@ -33,17 +38,17 @@ package struct ConfigurationValue: Sendable {
 
     private func keyPath(_ key: String) -> String { path.isEmpty ? key : path + "." + key }
 
-    private func required(_ key: String, _ expected: String) throws(CheckpointError) -> JSONNode {
-        guard let node = members[key] else {
+    private func required(_ key: String, _ expected: String) throws(CheckpointError) -> JSONValue {
+        guard let node = self[key] else {
             throw refusal(
                 key, "is missing; \(expected) is expected", advice: "add it, or use the model's original file")
         }
         return node
     }
 
-    private func present(_ key: String) -> JSONNode? { isNull(key) ? nil : members[key] }
+    private func present(_ key: String) -> JSONValue? { isNull(key) ? nil : self[key] }
 
-    private func mismatch(_ key: String, _ node: JSONNode, _ expected: String) -> CheckpointError {
+    private func mismatch(_ key: String, _ node: JSONValue, _ expected: String) -> CheckpointError {
         refusal(
             key, "is \(node.summary) where \(expected) is expected",
             advice: "correct it, or use the model's original file")
@@ -87,7 +92,7 @@ extension ConfigurationValue {
         let expected = "an array of \(Self.text(count)) numbers, each \(Self.expected(range)),"
         let node = try required(key, expected)
         guard case .array(let nodes) = node, count.contains(nodes.count) else {
-            if acceptingSingle, case .whole = node { return [try int(node, key, range)] }
+            if acceptingSingle, node.integer != nil { return [try int(node, key, range)] }
             throw mismatch(key, node, expected)
         }
         var values: [Int] = []
@@ -97,27 +102,19 @@ extension ConfigurationValue {
         return values
     }
 
-    private func int(_ node: JSONNode, _ key: String, _ range: ClosedRange<Int>) throws(CheckpointError) -> Int {
-        let value: Int? =
-            switch node {
-            case .whole(let value): Int(value)
-            case .real(let value): Int(exactly: value)
-            default: nil
-            }
-        guard let value, range.contains(value) else { throw mismatch(key, node, Self.expected(range)) }
+    private func int(_ node: JSONValue, _ key: String, _ range: ClosedRange<Int>) throws(CheckpointError) -> Int {
+        guard let value = node.wholeNumber, range.contains(value) else {
+            throw mismatch(key, node, Self.expected(range))
+        }
         return value
     }
 
     private func double(
-        _ node: JSONNode, _ key: String, _ range: ClosedRange<Double>
+        _ node: JSONValue, _ key: String, _ range: ClosedRange<Double>
     ) throws(CheckpointError) -> Double {
-        let value: Double? =
-            switch node {
-            case .whole(let value): Double(value)
-            case .real(let value): value
-            default: nil
-            }
-        guard let value, range.contains(value) else { throw mismatch(key, node, Self.expected(range)) }
+        guard let value = node.double, value.isFinite, range.contains(value) else {
+            throw mismatch(key, node, Self.expected(range))
+        }
         return value
     }
 
@@ -170,19 +167,19 @@ extension ConfigurationValue {
         return try object(node, key)
     }
 
-    private func bool(_ node: JSONNode, _ key: String) throws(CheckpointError) -> Bool {
+    private func bool(_ node: JSONValue, _ key: String) throws(CheckpointError) -> Bool {
         guard case .bool(let value) = node else { throw mismatch(key, node, "true or false") }
         return value
     }
 
-    private func string(_ node: JSONNode, _ key: String, _ allowed: [String]?) throws(CheckpointError) -> String {
+    private func string(_ node: JSONValue, _ key: String, _ allowed: [String]?) throws(CheckpointError) -> String {
         guard case .string(let value) = node, allowed?.contains(value) ?? true else {
             throw mismatch(key, node, Self.expected(allowed))
         }
         return value
     }
 
-    private func object(_ node: JSONNode, _ key: String) throws(CheckpointError) -> ConfigurationValue {
+    private func object(_ node: JSONValue, _ key: String) throws(CheckpointError) -> ConfigurationValue {
         guard case .object(let members) = node else { throw mismatch(key, node, "an object {…}") }
         return ConfigurationValue(file: file, path: keyPath(key), members: members)
     }

@@ -1,21 +1,35 @@
+import Dispatch
 import Foundation
+import Synchronization
 
-/// A number that tells one set of files from another by their names, their sizes and samples of what is in them.
+/// A number that tells one set of files from another by their names, their sizes and what is in them.
 ///
-/// It notices mistakes (another download, another build, a damaged copy), not malice: FNV-1a over a few pages a file.
+/// SHA-256 over the digests of the files' blocks, so that blocks can be read side by side.
 package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
-    private var value: UInt64 = 0xcbf2_9ce4_8422_2325
-    /// Of a file, spread evenly from its first byte to its last.
+    /// How much of a file is read.
+    package enum Coverage: Sendable {
+        /// 16 pieces of 4 KB, spread evenly: enough to notice another download or another build at every start, and
+        /// blind for most damage in between.
+        case samples
+        case everyByte
+    }
+
+    private let coverage: Coverage
+    private var sum = SHA256()
     private static let samples = 16
     private static let sampleBytes = 4096
+    private static let blockBytes = 32 << 20
+    private static let readBytes = 1 << 20
 
-    package init() {}
+    package init(_ coverage: Coverage = .samples) { self.coverage = coverage }
 
     /// The files of a model directory that decide what it computes.
     ///
     /// - Parameter isWhole: whether the weights count too.
-    package init(model directory: String, weights isWhole: Bool) throws(CheckpointError) {
-        self.init()
+    package init(
+        model directory: String, weights isWhole: Bool, _ coverage: Coverage = .samples
+    ) throws(CheckpointError) {
+        self.init(coverage)
         let names: [String]
         do {
             names = try FileManager.default.contentsOfDirectory(atPath: directory)
@@ -31,28 +45,67 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
     }
 
     package mutating func add(_ path: String, as name: String) throws(CheckpointError) {
-        guard let file = FileHandle(forReadingAtPath: path), let size = try? file.seekToEnd() else {
-            throw CheckpointError(
-                file: path, problem: "cannot be read", advice: "check that the file is there and may be read")
-        }
-        defer { try? file.close() }
-        mix(name.utf8)
-        mix((0..<8).map { UInt8(truncatingIfNeeded: size >> (8 * $0)) })
-        let last = size > UInt64(Self.sampleBytes) ? size - UInt64(Self.sampleBytes) : 0
-        for sample in 0..<UInt64(Self.samples) {
-            try? file.seek(toOffset: last / UInt64(Self.samples - 1) * sample)
-            mix((try? file.read(upToCount: Self.sampleBytes)) ?? Data())
-            if last == 0 { break }
+        let file = try RegularFile(opening: path)
+        mix(UInt64(name.utf8.count))
+        sum.update(Array(name.utf8))
+        mix(UInt64(file.size))
+        for digest in try Self.digests(of: Self.parts(of: file.size, coverage), in: file) { sum.update(digest) }
+    }
+
+    private mutating func mix(_ number: UInt64) {
+        sum.update((0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) })
+    }
+
+    /// The byte ranges that are read, each with a digest of its own.
+    private static func parts(of size: Int, _ coverage: Coverage) -> [Range<Int>] {
+        switch coverage {
+        case .everyByte:
+            return stride(from: 0, to: size, by: blockBytes).map { $0..<min($0 + blockBytes, size) }
+        case .samples:
+            let last = max(size - sampleBytes, 0)
+            let starts = Set((0..<samples).map { last / (samples - 1) * $0 }).sorted()
+            return starts.map { $0..<min($0 + sampleBytes, size) }
         }
     }
 
-    private mutating func mix(_ bytes: some Sequence<UInt8>) {
-        for byte in bytes { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    /// The digests of parts of a file, read by as many threads as there are processors.
+    private static func digests(
+        of parts: [Range<Int>], in file: borrowing RegularFile
+    ) throws(CheckpointError) -> [[UInt8]] {
+        let descriptor = file.sharedDescriptor
+        let results = Mutex([Result<[UInt8], CheckpointError>?](repeating: nil, count: parts.count))
+        let path = file.path
+        DispatchQueue.concurrentPerform(iterations: parts.count) { index in
+            let result = Result { () throws(CheckpointError) in
+                try digest(of: parts[index], descriptor: descriptor, path: path)
+            }
+            results.withLock { $0[index] = result }
+        }
+        var digests: [[UInt8]] = []
+        for result in results.withLock({ $0 }) { digests.append(try result!.get()) }
+        return digests
     }
 
-    /// Sixteen digits.
+    private static func digest(
+        of part: Range<Int>, descriptor: Int32, path: String
+    ) throws(CheckpointError) -> [UInt8] {
+        var sum = SHA256()
+        var at = part.lowerBound
+        while at < part.upperBound {
+            let piece = try RegularFile.read(
+                at..<min(at + readBytes, part.upperBound), descriptor: descriptor, path: path)
+            sum.update(piece)
+            at += piece.count
+        }
+        return sum.finish()
+    }
+
+    /// 32 hexadecimal digits: half of SHA-256's.
     package var description: String {
-        let digits = String(value, radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
+        sum.finish().prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+
+    package static func == (left: ContentDigest, right: ContentDigest) -> Bool {
+        left.sum.finish() == right.sum.finish()
     }
 }

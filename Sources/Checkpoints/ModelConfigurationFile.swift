@@ -1,9 +1,9 @@
+import JSON
+
 /// Reads `config.json` and `generation_config.json` as data: nothing in them is executed or downloaded.
 package enum ModelConfigurationFile {
     /// The released models' files have a few kilobytes.
     package static let maximumBytes = 4 << 20
-    /// How many objects and arrays may be open at once.
-    package static let maximumDepth = 64
 
     /// The file's top-level object.
     ///
@@ -32,16 +32,16 @@ package enum ModelConfigurationFile {
             throw CheckpointError(
                 file: file, problem: "has \(bytes.count) bytes, more than the limit of \(maximumBytes)", advice: advice)
         }
-        let node: JSONNode
+        let value: JSONValue
         do throws(JSONError) {
-            node = try JSONNode(bytes, maximumDepth: maximumDepth)
+            value = try JSONValue(parsing: bytes, limits: .strict)
         } catch {
             throw CheckpointError(
-                file: file, problem: "is not strict JSON at byte \(error.offset): \(error.problem)", advice: advice)
+                file: file, problem: "\(error)", advice: advice)
         }
-        guard case .object(let members) = node else {
+        guard let members = value.object else {
             throw CheckpointError(
-                file: file, problem: "holds \(node.summary) where an object {…} is expected", advice: advice)
+                file: file, problem: "holds \(value.summary) where an object {…} is expected", advice: advice)
         }
         return ConfigurationValue(file: file, path: "", members: members)
     }

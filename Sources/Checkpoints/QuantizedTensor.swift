@@ -1,3 +1,5 @@
+import JSON
+
 /// A weight matrix stored in eight bits, with the factors that restore its values. Both are used as stored.
 package struct QuantizedTensor: Sendable {
     /// What a scale belongs to.

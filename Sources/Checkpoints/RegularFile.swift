@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// A regular file, open for reading, whose size was taken from the open descriptor.
 ///
@@ -49,11 +50,22 @@ struct RegularFile: ~Copyable {
                 file: path, problem: "has \(size) bytes, more than the limit of \(limit)",
                 advice: "check that this is the right file")
         }
+        return try Self.read(0..<size, descriptor: descriptor, path: path)
+    }
+
+    /// For threads that read parts of the file while it is open.
+    var sharedDescriptor: Int32 { descriptor }
+
+    /// Bytes of an open file.
+    ///
+    /// - Throws: when it ends before them, or cannot be read.
+    static func read(_ range: Range<Int>, descriptor: Int32, path: String) throws(CheckpointError) -> [UInt8] {
         var filled = 0
         var failure: Int32 = 0
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: range.count) { buffer, count in
             while filled < buffer.count {
-                let got = unsafe pread(descriptor, buffer.baseAddress! + filled, buffer.count - filled, off_t(filled))
+                let got = unsafe pread(
+                    descriptor, buffer.baseAddress! + filled, buffer.count - filled, off_t(range.lowerBound + filled))
                 if got < 0 && errno == EINTR { continue }
                 if got < 0 { failure = errno }
                 if got <= 0 { break }
@@ -61,7 +73,7 @@ struct RegularFile: ~Copyable {
             }
             count = filled
         }
-        guard filled == size else {
+        guard filled == range.count else {
             throw CheckpointError(
                 file: path,
                 problem: failure == 0

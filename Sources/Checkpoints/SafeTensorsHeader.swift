@@ -1,3 +1,5 @@
+import JSON
+
 /// The header of a safetensors file, read and checked: after that every tensor lies inside the file, aligned for its
 /// type and apart from all others, and together they cover the data without a gap.
 ///
@@ -200,7 +202,9 @@ extension SafeTensorsHeader {
                 do throws(JSONError) {
                     values.append(try scanner.count())
                 } catch {
-                    throw JSONError(offset: error.offset, problem: "\(field): \(error.problem)")
+                    var error = error
+                    error.problem = "\(field): \(error.problem)"
+                    throw error
                 }
             } while try scanner.nextElement()
             return values

@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// All tensors of a model directory, whichever of its files they lie in.
 ///

@@ -1,6 +1,6 @@
 import Checkpoints
 import KVCache
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -40,19 +40,18 @@ struct Attention {
         let compressed = compress(x, seat)
         store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
         let stored = try share(layer: layer, step, seat)
-        let index = indexer.map {
-            let kept = step.cache.lane(.indexKey, layer: layer).dtype
-            return $0.query(x, compressed: compressed, angles.own, keysKeptAs: kept, seat)
-        }
+        let index = indexQuery(x, compressed: compressed, angles.own, layer: layer, step, seat)
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         _ = try seat.finish(stored)
         try step.gatheredKeys?.come(from: step.cache, layer: layer, seat)
         var selection: Selection?
-        if let index { selection = try ContextAttention.select(index, layer: layer, step, seat) }
+        if let indexer {
+            selection = try ContextAttention.select(index, topK: indexer.topK, layer: layer, step, seat)
+        }
         let attended = try ContextAttention.attend(
-            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: index?.topK, layer: layer,
-            step, seat)
+            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: indexer?.topK,
+            layer: layer, step, seat)
         return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
     }
 
@@ -62,6 +61,15 @@ struct Attention {
         seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
         seat.kernels.rmsNorm(compressed, queryNorm.view, epsilon: configuration.normEpsilon, into: compressed)
         return compressed
+    }
+
+    /// The index queries of own rows; `nil` where nobody reads them, which saves reading their weights.
+    private func indexQuery(
+        _ x: View, compressed: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat
+    ) -> IndexQuery? {
+        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, step) else { return nil }
+        let kept = step.cache.lane(.indexKey, layer: layer).dtype
+        return indexer.query(x, compressed: compressed, angles, keysKeptAs: kept, seat)
     }
 
     /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
@@ -77,13 +85,9 @@ struct Attention {
         seat.kernels.matmul(compressed, ofHeads, into: plain, seat.scratch)
         seat.kernels.rope(
             plain.columns(nope..<plain.columns), heads: heads.count, headStride: nope + rope, interleaved: true, angles)
-        for (place, head) in heads.enumerated() {
-            let own = plain.columns(place * (nope + rope)..<(place + 1) * (nope + rope))
-            let absorbed = query.columns(place * (latent + rope)..<(place + 1) * (latent + rope))
-            seat.kernels.matmul(
-                own.columns(0..<nope), keyUp(head), transposed: true, into: absorbed.columns(0..<latent), seat.scratch)
-            absorbed.columns(latent..<latent + rope).copy(own.columns(nope..<nope + rope))
-        }
+        seat.kernels.batchedMatmul(
+            plain, keyValueUp(heads), rows: 0..<nope, transposed: true, count: heads.count, into: query, seat.scratch)
+        seat.kernels.copyRows(plain, pieces: heads.count, columns: nope..<nope + rope, into: query, at: latent)
         return query
     }
 
@@ -116,20 +120,18 @@ struct Attention {
         let written = step.written
         return try seat.startSharing(Sharding.keys, bytesPerRow: written.format.bytesPerToken(layer: layer)) {
             let copies = seat.scratch.rows(step.slots.count, written.copyColumns(layer: layer))
-            written.copy(step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies)
+            written.copy(
+                step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies, seat.kernels, seat.scratch)
             return (copies, { step.take($0, layer: layer) })
         }
     }
 
     /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
     private func values(_ attended: View, _ heads: Range<Int>, _ seat: Seat) -> View {
-        let (latent, value) = (configuration.latentWidth, configuration.valueWidth)
+        let (nope, value) = (configuration.nopeWidth, configuration.valueWidth)
         let values = seat.scratch.rows(attended.rows, heads.count * value)
-        for (place, head) in heads.enumerated() {
-            seat.kernels.matmul(
-                attended.columns(place * latent..<(place + 1) * latent), valueUp(head),
-                into: values.columns(place * value..<(place + 1) * value), seat.scratch)
-        }
+        seat.kernels.batchedMatmul(
+            attended, keyValueUp(heads), rows: nope..<nope + value, count: heads.count, into: values, seat.scratch)
         return values
     }
 
@@ -143,15 +145,9 @@ struct Attention {
         return out
     }
 
-    /// `W_UK` of a head, `[nope, latent]`.
-    private func keyUp(_ head: Int) -> Weight {
-        let first = head * (configuration.nopeWidth + configuration.valueWidth)
-        return keyValueUp.rows(first..<first + configuration.nopeWidth)
-    }
-
-    /// `W_UV` of a head, `[value, latent]`.
-    private func valueUp(_ head: Int) -> Weight {
-        let first = head * (configuration.nopeWidth + configuration.valueWidth) + configuration.nopeWidth
-        return keyValueUp.rows(first..<first + configuration.valueWidth)
+    /// `W_UK` and `W_UV` of some heads: for each `[nope, latent]`, then `[value, latent]`.
+    private func keyValueUp(_ heads: Range<Int>) -> Weight {
+        let rows = configuration.nopeWidth + configuration.valueWidth
+        return keyValueUp.rows(heads.lowerBound * rows..<heads.upperBound * rows)
     }
 }

@@ -51,21 +51,6 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         1 / Float(nopeWidth + ropeWidth).squareRoot() * rotary.softmaxFactor
     }
 
-    /// Numbers in the weights, next-token blocks not counted: all, and those one token uses.
-    package var parameters: (total: Int, active: Int) {
-        let attention =
-            queryRank * (hiddenSize + 1 + heads * (nopeWidth + ropeWidth)) + hiddenSize * (latentWidth + ropeWidth)
-            + latentWidth * (1 + heads * (nopeWidth + valueWidth)) + heads * valueWidth * hiddenSize
-        let index = indexer.map { $0.heads * ($0.width * queryRank + hiddenSize) + $0.width * (hiddenSize + 2) } ?? 0
-        let always = layers * (attention + index + 2 * hiddenSize) + (2 * vocabularySize + 1) * hiddenSize
-        let expert = 3 * hiddenSize * experts.width
-        let dense = min(denseLayers, layers) * 3 * hiddenSize * denseWidth
-        let sparse = max(layers - denseLayers, 0)
-        let router = sparse * experts.gate.experts * (hiddenSize + 1)
-        func whole(_ routed: Int) -> Int { always + dense + router + sparse * (routed + experts.shared) * expert }
-        return (whole(experts.gate.experts), whole(experts.gate.expertsPerToken))
-    }
-
     /// What the cache keeps of a token.
     ///
     /// - Parameter guesses: whether the next-token block has lanes too, after those of the layers.

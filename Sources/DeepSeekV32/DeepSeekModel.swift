@@ -7,6 +7,7 @@ package import Tensors
 /// DeepSeek-V3 and V3.2: embedding, layers, final norm, head, and a next-token block where it is wanted.
 package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
+    package let description: ModelDescription
     /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
     private let owners: [any Sendable]
     private let embedding: Weight
@@ -25,6 +26,7 @@ package final class DeepSeekModel: Model {
         progress: (Int) -> Void = { _ in }
     ) throws(CheckpointError) {
         self.configuration = configuration
+        description = configuration.description
         let (vocabulary, hidden) = (configuration.vocabularySize, configuration.hiddenSize)
         embedding = try source.matrix(WeightNames.embedding, vocabulary, hidden)
         var layers: [DecoderLayer] = []
@@ -44,18 +46,8 @@ package final class DeepSeekModel: Model {
         }
     }
 
-    package var vocabularySize: Int { configuration.vocabularySize }
-    package var contextLength: Int { configuration.contextLength }
-    package var hiddenSize: Int { configuration.hiddenSize }
-
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         configuration.cacheFormat(type, pageSize: pageSize, drafts: canDraft)
-    }
-
-    package var parallelShape: ModelShape { configuration.parallelShape }
-
-    package func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
-        LayoutCost(configuration, parallel, cacheType: type).dcpBreakEvenKeys
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
@@ -70,14 +62,11 @@ package final class DeepSeekModel: Model {
             }
         }
         if try seat.leave(residual.stream) { return }
-        for row in 0..<step.outputs.count {
-            let source = Int(step.outputs[row])
-            hidden.rows(row..<row + 1).copy(residual.stream.rows(source..<source + 1))
-        }
+        seat.kernels.copyRows(residual.stream, xRows: ComputedIndices(step.outputs), into: hidden)
         seat.kernels.rmsNorm(hidden, finalNorm.view, epsilon: configuration.normEpsilon, into: hidden)
         guard let recorder = step.recorder else { return }
         for row in 0..<step.outputs.count {
-            let values = hidden.rows(row..<row + 1).elements
+            let values = seat.kernels.synchronize(hidden.rows(row..<row + 1)).elements
             recorder.record(.finalNorm, layer: layers.count, values, of: step.own, row: Int(step.outputs[row]))
         }
     }

@@ -1,5 +1,5 @@
 import Checkpoints
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -31,15 +31,13 @@ struct FeedForward {
         return try seat.cross(Sharding.feedForwardOutput, addend)
     }
 
-    /// `silu(gate x) * up x` in these columns, of the given rows and times their weights where there are any.
-    func activate(
-        _ x: View, rows: Indices? = nil, columns: Range<Int>, weights: View? = nil, _ seat: Seat, into hidden: View
-    ) {
+    /// `silu(gate x) * up x` in these columns.
+    private func activate(_ x: View, columns: Range<Int>, _ seat: Seat, into hidden: View) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let upper = seat.scratch.rows(hidden.rows, hidden.columns)
-        seat.kernels.matmul(x, gate.rows(columns), xRows: rows, into: hidden, seat.scratch)
-        seat.kernels.matmul(x, up.rows(columns), xRows: rows, into: upper, seat.scratch)
-        seat.kernels.swiglu(hidden, upper, rowWeights: weights, into: hidden)
+        seat.kernels.matmul(x, gate.rows(columns), into: hidden, seat.scratch)
+        seat.kernels.matmul(x, up.rows(columns), into: upper, seat.scratch)
+        seat.kernels.swiglu(hidden, upper, into: hidden)
     }
 }

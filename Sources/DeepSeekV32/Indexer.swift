@@ -1,5 +1,5 @@
 import Checkpoints
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -24,6 +24,8 @@ struct Indexer {
     }
 
     var width: Int { configuration.width }
+    /// Keys that a row may select.
+    var topK: Int { configuration.topK }
 
     /// The key of each row, `[rows, width]`: LayerNorm, then RoPE on its first elements.
     ///
@@ -43,6 +45,7 @@ struct Indexer {
         _ x: View, compressed: View, _ angles: RotaryAngles, keysKeptAs dtype: DType, _ seat: Seat
     ) -> IndexQuery {
         let heads = configuration.heads
+        seat.work.indexed += x.rows
         let queries = seat.scratch.rows(x.rows, heads * width)
         let weights = seat.scratch.rows(x.rows, heads)
         seat.kernels.matmul(compressed, queryUp, into: queries, seat.scratch)
@@ -50,7 +53,7 @@ struct Indexer {
             queries, heads: heads, headStride: width, interleaved: configuration.interleaved, angles)
         rotate(queries, heads: heads, dtype, seat)
         seat.kernels.matmul(x, headWeights, into: weights, seat.scratch)
-        weights.scale(by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
+        seat.kernels.scale(weights, by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
         return IndexQuery(queries: queries, weights: weights, topK: configuration.topK)
     }
 

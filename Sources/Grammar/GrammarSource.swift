@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// What a text is to follow, as a request says it. It is small, and every process compiles it to the same grammar.

@@ -1,4 +1,4 @@
-package import KVCache
+import KVCache
 package import Parallelism
 package import Tensors
 
@@ -23,29 +23,42 @@ package enum ContextAttention {
     /// Scores kept at once, in elements: bounds the memory of long contexts without a bearing on the result.
     private static let scoreBudget = 1 << 21
 
+    /// Whether index queries of this rank's rows are read in this step: by itself, or by the owners of keys that one of
+    /// the rows of its key owners' group selects from. Rows that see no more keys than they may select need none.
+    package static func needsIndexQueries(topK: Int, _ step: Step) -> Bool {
+        max(step.own.maxPosition, step.dcpRows?.own.maxPosition ?? -1) >= topK
+    }
+
     /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
     ///
     /// A row's owner scores its keys, once for all heads, or the keys' owners do (`DecodeContextParallel`).
+    ///
+    /// - Parameter index: `nil` where this rank needs none; see `needsIndexQueries`.
     package static func select(
-        _ index: IndexQuery, layer: Int, _ step: Step, _ seat: Seat
+        _ index: IndexQuery?, topK: Int, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
-        let topK = index.topK
-        let best = seat.scratch.indices(step.own.count * topK)
-        for request in step.own.requests where !request.usesDCP {
-            let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
-            forTiles(of: selecting, step.own, seat) { tile in
-                let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
-                select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
+        let best = seat.scratch.computed(step.own.count * topK)
+        if let index {
+            for request in step.own.requests where !request.usesDCP {
+                let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
+                forTiles(of: selecting, step.own, seat) { tile in
+                    let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
+                    select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
+                }
+            }
+            if let dcpRows = step.dcpRows {
+                try DecodeContextParallel.select(index, dcpRows, layer: layer, step, seat, into: best)
             }
         }
-        if let dcpRows = step.dcpRows {
-            try DecodeContextParallel.select(index, dcpRows, layer: layer, step, seat, into: best)
-        }
         if step.attended.maxPosition < topK { return nil }
-        let positions = try seat.cross(Sharding.selection, best.bits(columns: topK)).integers
+        let selected = try seat.cross(Sharding.selection, best.bits(columns: topK))
+        let members = seat.members(along: Sharding.selection.axes)
+        try seat.check(selected: selected, of: step.attended, topK: topK, along: Sharding.selection.axes) {
+            seat.ownRows(of: members[$0])
+        }
         let counts = seat.scratch.indices(step.attended.count)
         counts.fill(Int32(topK))
-        return Selection(positions: positions, stride: topK, counts: counts)
+        return Selection(positions: selected.integers, stride: topK, counts: ComputedIndices(counts))
     }
 
     /// Attention of every attended row over its own request's keys: `[rows, heads * latent]`.
@@ -102,7 +115,7 @@ package enum ContextAttention {
 
     private static func select(
         _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, layer: Int, _ step: Step, _ seat: Seat,
-        into positions: Indices
+        into positions: ComputedIndices
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -112,16 +125,16 @@ package enum ContextAttention {
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
             keys: step.home.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
-        for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
+        seat.work.scored += visible.sum
         let selection = Selection(
-            positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))
+            positions: positions, stride: index.topK, counts: seat.scratch.computed(rows.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
         guard let recorder = step.recorder else { return }
         for (at, row) in rows.enumerated() {
-            let seen = scores.rows(at..<at + 1).columns(0..<Int(visible[at]))
+            let seen = seat.kernels.synchronize(scores.rows(at..<at + 1).columns(0..<Int(visible[at])))
             recorder.record(.indexScores, layer: layer, seen.elements, of: step.own, row: row)
-            let selected = positions[at * index.topK..<(at + 1) * index.topK].elements.map { Float($0) }
-            recorder.record(.selected, layer: layer, selected, of: step.own, row: row)
+            let selected = seat.kernels.synchronize(positions[at * index.topK..<(at + 1) * index.topK])
+            recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
     }
 }

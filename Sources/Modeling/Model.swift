@@ -4,23 +4,19 @@ package import Tensors
 
 /// A model: one forward, written for one rank, over rows with positions.
 package protocol Model: AnyObject, Sendable {
+    /// The model as numbers: layers, shapes, legal degrees of parallelism.
+    var description: ModelDescription { get }
+    /// The number of tokens that logits score.
     var vocabularySize: Int { get }
-    /// Positions the model was made for.
-    var contextLength: Int { get }
-    var hiddenSize: Int { get }
-    /// What decides which layouts are legal.
-    var parallelShape: ModelShape { get }
-    /// What the cache keeps of a token.
+    /// The key sets of every layer, as a cache of this type keeps them.
     func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat
-    /// How many tokens' keys weigh as much as what a row sends and gets when its query goes to the keys' owners.
-    func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int
     /// Runs the step's rows through the layers of this rank's stage, storing their keys.
     ///
     /// - Parameter hidden: `[step.outputs.count, hiddenSize]`; in the last stage it becomes the final-normed states of
     ///   the rows that need logits.
     /// - Throws: `GroupFailure` when a rank fails, this one or another.
     func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure)
-    /// Whether it can guess tokens: it has a next-token block.
+    /// True if a next-token block is loaded, so that the model can draft tokens for speculative decoding.
     var canDraft: Bool { get }
     /// Runs the step's own rows through the next-token block, storing its keys. `step.tokens` are the tokens that
     /// follow the rows. To be called on the ranks of the last stage; traps where `canDraft` is false.
@@ -34,8 +30,12 @@ package protocol Model: AnyObject, Sendable {
 }
 
 extension Model {
+    package var vocabularySize: Int { description.vocabularySize }
+    package var contextLength: Int { description.contextLength }
+    package var hiddenSize: Int { description.hiddenSize }
+    package var parallelShape: ModelShape { description.parallelShape }
     package var canDraft: Bool { false }
     package func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
-        preconditionFailure("a model without a next-token block was asked to guess")
+        preconditionFailure("a model without a next-token block was asked to draft")
     }
 }

@@ -51,10 +51,18 @@ package struct Step {
         /// How many each rank has.
         package let ownCounts: Indices
         package let attendedCounts: Indices
+        /// This rank's among them, as rows of `Step.own` and of `Step.attended`.
+        package let ownRows: Indices
+        package let attendedRows: Indices
 
-        package init(own: Rows, attended: Rows, ownCounts: Indices, attendedCounts: Indices) {
+        package init(
+            own: Rows, attended: Rows, ownCounts: Indices, attendedCounts: Indices, ownRows: Indices,
+            attendedRows: Indices
+        ) {
             self.own = own
             self.attended = attended
+            self.ownRows = ownRows
+            self.attendedRows = attendedRows
             self.ownCounts = ownCounts
             self.attendedCounts = attendedCounts
         }
@@ -107,7 +115,7 @@ package struct Step {
     /// Stores rows of keys that this or another process has computed.
     ///
     /// - Returns: whether they can be stored; see `CacheStore.store`.
-    package func take(_ rows: View, layer: Int) -> Bool {
+    package func take(_ rows: HostRows, layer: Int) -> Bool {
         cache.store(rows, layer: layer) && gatheredKeys?.take(rows, layer: layer) ?? true
     }
 }

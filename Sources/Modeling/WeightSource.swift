@@ -9,7 +9,7 @@ package enum WeightSource {
     /// A matrix `[rows, columns]` as stored, with its scales if it has any.
     package func matrix(_ name: String, _ rows: Int, _ columns: Int) throws(CheckpointError) -> Weight {
         switch self {
-        case .dummy(let dummy): return dummy.matrix(rows, columns)
+        case .dummy(let dummy): return dummy.matrix(name, rows, columns)
         case .checkpoint(let index):
             let tensor = try index.tensor(named: name)
             try tensor.require(shape: [rows, columns])
@@ -69,11 +69,19 @@ package final class DummyWeights {
     private let dtype: DType
     private var state: UInt64
     private var memory: [DummyMatrix] = []
+    private let distinctExperts: Int?
+    /// The matrices of routed experts by name, where experts share them.
+    private var experts: [String: Weight] = [:]
 
-    /// - Parameter dtype: F32 or BF16.
-    package init(dtype: DType, seed: UInt64 = 0) {
+    /// - Parameters:
+    ///   - dtype: F32 or BF16.
+    ///   - distinctExperts: how many routed experts of a layer have weights of their own, at least 1; the others share
+    ///     theirs, so that a model of hundreds of experts fits into a few gigabytes. `nil`: all.
+    package init(dtype: DType, seed: UInt64 = 0, distinctExperts: Int? = nil) {
         precondition(dtype == .f32 || dtype == .bf16, "dummy weights are F32 or BF16")
+        precondition(distinctExperts ?? 1 > 0, "experts without weights")
         self.dtype = dtype
+        self.distinctExperts = distinctExperts
         // SplitMix64, so that no seed is a fixed point of the generator below.
         var mixed = seed &+ 0x9E37_79B9_7F4A_7C15
         mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -84,7 +92,25 @@ package final class DummyWeights {
     /// The memory behind the matrices made so far; whoever uses them holds it.
     package var owners: [DummyMatrix] { memory }
 
-    func matrix(_ rows: Int, _ columns: Int) -> Weight {
+    func matrix(_ name: String, _ rows: Int, _ columns: Int) -> Weight {
+        guard let owner = distinctOwner(of: name) else { return matrix(rows, columns) }
+        if let known = experts[owner], known.rows == rows, known.columns == columns { return known }
+        let made = matrix(rows, columns)
+        experts[owner] = made
+        return made
+    }
+
+    /// The name of the matrix that a routed expert's matrix shares its memory with; `nil` where matrices are not shared.
+    private func distinctOwner(of name: String) -> String? {
+        var parts = name.split(separator: ".").map(String.init)
+        guard let distinctExperts, let place = parts.firstIndex(of: "experts"), place + 1 < parts.count,
+            let expert = Int(parts[place + 1])
+        else { return nil }
+        parts[place + 1] = "\(expert % distinctExperts)"
+        return parts.joined(separator: ".")
+    }
+
+    private func matrix(_ rows: Int, _ columns: Int) -> Weight {
         let matrix = DummyMatrix(bytes: rows * columns * dtype.bytes)
         memory.append(matrix)
         // Uniform with variance 1 / columns, as trained projections roughly have.

@@ -25,6 +25,28 @@ package struct KVSharding: Sendable, Hashable {
         return cycles * unit + min(max(rest - rank * unit, 0), unit)
     }
 
+    /// How many positions each rank owns of several requests together. Takes time that grows with the requests plus the
+    /// ranks.
+    ///
+    /// - Parameter lengths: of each request its first so many positions.
+    package func counts(of lengths: some Sequence<Int>) -> [Int] {
+        // How many more a rank has than the one before it, beyond what all have.
+        var (all, differences) = (0, [Int](repeating: 0, count: ranks + 1))
+        for length in lengths {
+            let (cycles, rest) = length.quotientAndRemainder(dividingBy: ranks * unit)
+            let (full, part) = rest.quotientAndRemainder(dividingBy: unit)
+            all += cycles * unit
+            differences[0] += unit
+            differences[full] += part - unit
+            differences[full + 1] -= part
+        }
+        var more = 0
+        return differences.dropLast().map { difference in
+            more += difference
+            return all + more
+        }
+    }
+
     /// The positions of one rank, as kernels see them.
     package func positions(of rank: Int) -> ShardPositions { ShardPositions(ranks: ranks, unit: unit, rank: rank) }
 

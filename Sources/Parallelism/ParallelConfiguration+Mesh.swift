@@ -1,7 +1,7 @@
 extension ParallelConfiguration {
     /// The ranks as the routed experts divide them, where they do.
     package var expertMesh: Mesh {
-        replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertWidth: expertTensor])
+        replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertTensor: expertTensor])
     }
 
     /// The ranks as they own keys: consecutive ones of a data group.
@@ -21,7 +21,7 @@ extension ParallelConfiguration {
     ///   differently, so not of both.
     package func ranks(around rank: Int, along axes: Axes) -> [Int] {
         if axes == .kvSharding { return kvShardingMesh.group(of: rank, along: axes) }
-        let ofExperts: Axes = [.expert, .expertWidth]
+        let ofExperts: Axes = [.expert, .expertTensor]
         precondition(axes.isDisjoint(with: ofExperts) || axes.isSubset(of: ofExperts), "\(axes) divide ranks twice")
         return axes.isDisjoint(with: ofExperts)
             ? mesh.group(of: rank, along: onMesh(axes)) : expertMesh.group(of: rank, along: axes)

@@ -12,10 +12,12 @@ package protocol ProcessGroup: AnyObject {
     var size: Int { get }
     /// Whether members have memory that others do not see.
     var spansProcesses: Bool { get }
+    /// Bytes that are reserved for what this member brings to collectives.
+    var sendBufferBytes: Int { get }
 
     /// Hands over this member's part and returns without waiting for the others.
     ///
-    /// - Throws: `GroupFailure` once any rank of the job has failed.
+    /// - Throws: `GroupFailure` once any rank of the job has failed, and where there is no memory for the rows.
     func start(_ collective: Collective) throws(GroupFailure)
 
     /// Waits until the collective in flight is complete.
@@ -44,7 +46,7 @@ package enum Collective {
     /// A barrier at which every process stores rows of all members, its own among them, in its own memory: `counts` says
     /// how many each brings. One member of a process calls `store` with a row, which returns whether it can be stored, and
     /// nobody goes on before all are. Where all members share memory, nobody has to.
-    case share(part: View, counts: Indices, store: (View) -> Bool)
+    case share(part: View, counts: Indices, store: (HostRows) -> Bool)
 
     /// Traps where a member contradicts itself.
     func check(place: Int, size: Int) {

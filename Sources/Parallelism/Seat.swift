@@ -12,8 +12,11 @@ package final class Seat {
     package let kernels: Kernels
     package let scratch: Scratch
     package let meter = Meter()
+    private let kernelCounter = KernelCounter()
     private let progress: RankProgress
     package var work = Work()
+    /// Keys that rows attend to here, where kernels alone know how many.
+    private let keysFound: ComputedIndices
     private let stage: Int
     /// By the axes' raw value.
     private let groups: [AxisGroup?]
@@ -33,7 +36,7 @@ package final class Seat {
 
     /// Along which axes ranks have to do with each other.
     private static let axes: [Axes] = [
-        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .kvSharding, .pipeline,
+        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertTensor, .kvSharding, .pipeline,
     ]
 
     /// One rank alone.
@@ -43,16 +46,19 @@ package final class Seat {
 
     /// A rank among others. To be called, and used, by the rank's own thread.
     ///
-    /// - Parameter progress: where others can read what this rank does.
+    /// - Parameters:
+    ///   - progress: where others can read what this rank does.
+    ///   - scratch: this rank's own.
     package init(
         _ configuration: ParallelConfiguration, rank: Int, world: any RankWorld, kernels: Kernels,
-        progress: RankProgress = RankProgress()
+        progress: RankProgress = RankProgress(), scratch: Scratch = Scratch()
     ) {
         self.configuration = configuration
         self.progress = progress
         self.rank = rank
-        self.kernels = kernels
-        scratch = Scratch()
+        self.kernels = kernels.counted(by: kernelCounter)
+        self.scratch = scratch
+        keysFound = self.kernels.zeros(2, scratch)
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
         let first = stage * configuration.stageRanks
@@ -72,6 +78,20 @@ package final class Seat {
             return (0..<configuration.stageRanks).map { mesh.group(of: $0, along: together) }
         }
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
+    }
+
+    /// Kernel calls of this rank so far.
+    package var kernelCalls: Int { kernelCounter.calls }
+
+    /// A number that kernels add to: see `Kernels.shardedKeys`.
+    package var foundKeys: ComputedIndices { keysFound }
+
+    /// How many keys this rank has looked at so far. Waits for what was asked of kernels: for the end of a step.
+    package func finishedWork() -> Work {
+        let found = kernels.synchronize(keysFound)
+        var work = work
+        work.attended += Int(UInt32(bitPattern: found[0])) | Int(found[1]) << 32
+        return work
     }
 
     /// Says how many rows each rank of the stage owns in the step that begins.
@@ -147,6 +167,10 @@ package final class Seat {
         fileprivate var sum: View?
         /// How many rows come from each member; of an exchange that is known when it is finished.
         package let counts: Indices
+        /// How many may come from each member of an exchange, and whether it must be so many.
+        fileprivate var expected: Indices?
+        fileprivate var expectsAll = true
+        fileprivate var axes: Axes = []
         fileprivate let bytesPerRow: Int
         /// Nanoseconds spent so far.
         fileprivate let spent: UInt64
@@ -177,14 +201,16 @@ package final class Seat {
             precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
             let own = rows(edge.to, of: stageRank)
             let (addends, received) = (scratch.rows(group.size * own, value.columns), scratch.indices(group.size))
+            let expected = scratch.indices(group.size)
+            expected.fill(Int32(own))
             let sum = scratch.rows(own, value.columns)
             try group.start(
                 .allToAll(
                     parts: value, counts: rows(edge.to, of: axisGroup.members), received: addends,
                     receivedCounts: received))
             return PendingCollective(
-                name: edge.name, group: group, arriving: addends, sum: sum, counts: received,
-                bytesPerRow: value.rowBytes, spent: Meter.now() - began)
+                name: edge.name, group: group, arriving: addends, sum: sum, counts: received, expected: expected,
+                axes: edge.axes, bytesPerRow: value.rowBytes, spent: Meter.now() - began)
         }
     }
 
@@ -193,6 +219,7 @@ package final class Seat {
         guard let group = pending.group else { return pending.arriving }
         let began = Meter.now()
         try wait(in: pending.name) { () throws(GroupFailure) in try group.finish() }
+        try checkCounts(of: pending)
         if let sum = pending.sum { add(pending.arriving, group.size, into: sum) }
         let count = pending.counts.sum
         meter.add(
@@ -200,6 +227,24 @@ package final class Seat {
             before: pending.spent)
         // An exchange has room for more rows than come, and what is shared does not come here.
         return pending.sum ?? pending.arriving.rows(0..<min(count, pending.arriving.rows))
+    }
+
+    /// Members may be in other processes: what is made of their rows counts on their numbers.
+    private func checkCounts(of pending: PendingCollective) throws(GroupFailure) {
+        guard let expected = pending.expected else { return }
+        for place in 0..<expected.count {
+            let (count, wanted) = (pending.counts[place], expected[place])
+            if count == wanted || !pending.expectsAll && (0...wanted).contains(count) { continue }
+            throw failure(
+                of: place, along: pending.axes,
+                "it sent \(count) rows of '\(pending.name)' where \(wanted)"
+                    + (pending.expectsAll ? " were expected" : " are the most"))
+        }
+    }
+
+    /// What to throw where a member of a group sent what cannot be right.
+    package func failure(of place: Int, along axes: Axes, _ reason: String) -> GroupFailure {
+        GroupFailure(rank: rank - stageRank + members(along: axes)[place], reason: reason)
     }
 
     private func completed(_ value: View, _ counts: Indices) -> PendingCollective {
@@ -220,7 +265,7 @@ package final class Seat {
 
     /// Adds `count` blocks of rows that lie one after the other, as a balanced binary tree.
     package func add(_ blocks: View, _ count: Int, into sum: View) {
-        if count == 1 { return sum.copy(blocks) }
+        if count == 1 { return kernels.copyRows(blocks, into: sum) }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let half = count / 2
@@ -239,7 +284,7 @@ package final class Seat {
     ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
     ///     rows to the memory of this one; false where they cannot be right.
     package func startSharing(
-        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (View) -> Bool)
+        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
     ) throws(GroupFailure) -> PendingCollective {
         let axisGroup = axisGroup(edge.axes)
         let counts = rows(edge.from, of: axisGroup.members)
@@ -262,7 +307,7 @@ package final class Seat {
     ///   - counts: the rows of each member.
     ///   - store: writes rows to the memory of this process; false where they cannot be right.
     package func exchangeCopies(
-        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (View) -> Bool
+        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (HostRows) -> Bool
     ) throws(GroupFailure) {
         guard let group = axisGroup(axes).group, group.spansProcesses else {
             preconditionFailure("\(name) go to several processes")
@@ -274,21 +319,31 @@ package final class Seat {
         meter.add(name, bytes: (counts.sum - part.rows) * part.rowBytes, since: began)
     }
 
-    /// Rows to every member of a group, and theirs to this rank. `Crossing.counts` says how many of those came from each.
+    /// Rows to every member of a group, and theirs to this rank. `PendingCollective.counts` says how many of those came
+    /// from each.
     ///
     /// - Parameters:
     ///   - parts: `counts[0]` rows for the first member, then `counts[1]` for the second, ….
-    ///   - most: how many rows may come.
+    ///   - expected: how many rows come from each member; other numbers are its failure.
+    ///   - expectsAll: whether fewer may come too.
     package func startExchange(
-        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, most: Int
+        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, expecting expected: Indices,
+        expectsAll: Bool = true
     ) throws(GroupFailure) -> PendingCollective {
         guard let group = axisGroup(axes).group else { return completed(parts, counts) }
         let began = Meter.now()
-        let (arriving, received) = (scratch.rows(most, parts.columns), scratch.indices(group.size))
+        let (arriving, received) = (scratch.rows(expected.sum, parts.columns), scratch.indices(group.size))
         try group.start(.allToAll(parts: parts, counts: counts, received: arriving, receivedCounts: received))
         return PendingCollective(
-            name: name, group: group, arriving: arriving, counts: received, bytesPerRow: parts.rowBytes,
-            spent: Meter.now() - began)
+            name: name, group: group, arriving: arriving, counts: received, expected: expected, expectsAll: expectsAll,
+            axes: axes, bytesPerRow: parts.rowBytes, spent: Meter.now() - began)
+    }
+
+    /// The same number for each of the ranks along some axes.
+    package func counts(_ count: Int, along axes: Axes) -> Indices {
+        let counts = scratch.indices(degree(axes))
+        counts.fill(Int32(count))
+        return counts
     }
 
     /// Every member's rows, one member after the other; `counts` says how many each has.

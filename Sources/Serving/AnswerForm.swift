@@ -1,4 +1,5 @@
 import Grammar
+import JSON
 import Tokenization
 
 /// What a request holds its answer to, and the field that says so.

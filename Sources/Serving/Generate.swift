@@ -1,6 +1,6 @@
 import Hummingbird
-import Inference
-import Tokenization
+package import Inference
+import JSON
 
 /// `POST` and `PUT /generate`: SGLang's own interface, with tokens in and out.
 struct GenerateRoutes: Sendable {
@@ -13,17 +13,17 @@ struct GenerateRoutes: Sendable {
         let asked = try GenerateRequest(fields, service: service, configuration: configuration)
         let names = ["prompt": fields.value("text") == nil ? "input_ids" : "text"]
         let generations = try service.start(asked.requests, names: names, metrics: slot.metrics)
-        let answers = asked.requests.indices.map { GenerateAnswer(asked, index: $0, service: service) }
+        let answers = asked.requests.indices.map { asked.answer(index: $0, service: service) }
         let (connection, isBatch) = (context.connection, asked.isBatch)
         guard asked.streams else {
-            return .json(try await Self.whole(answers, isBatch: isBatch, of: generations, on: connection))
+            return .json(written: try await Self.whole(answers, isBatch: isBatch, of: generations, on: connection))
         }
         return .events(on: connection, writeTimeout: configuration.writeTimeout) { events in
             var answers = answers
             try await connection.forEach(of: generations, count: answers.count, showsAborts: true) { index, event in
                 guard answers[index].take(event) else { return }
-                let json = answers[index].json(elapsed: generations.elapsed, index: isBatch ? index : nil)
-                try await events.send(json)
+                try await events.send(
+                    written: answers[index].json(elapsed: generations.elapsed, index: isBatch ? index : nil))
             }
             try await events.sendDone()
         }
@@ -31,75 +31,132 @@ struct GenerateRoutes: Sendable {
 
     private static func whole(
         _ answers: [GenerateAnswer], isBatch: Bool, of generations: TextGenerations, on connection: ClientConnection
-    ) async throws -> JSONValue {
+    ) async throws -> [UInt8] {
         var answers = answers
         var elapsed = Array(repeating: Duration.zero, count: answers.count)
         try await connection.forEach(of: generations, count: answers.count, showsAborts: true) { index, event in
             _ = answers[index].take(event)
             elapsed[index] = generations.elapsed
         }
-        let all = zip(answers, elapsed).map { $0.json(elapsed: $1, index: nil) }
-        return isBatch ? .array(all) : all[0]
+        guard isBatch else { return answers[0].json(elapsed: elapsed[0], index: nil) }
+        var writer = JSONWriter()
+        writer.beginArray()
+        for (answer, elapsed) in zip(answers, elapsed) { writer.written(answer.json(elapsed: elapsed, index: nil)) }
+        writer.endArray()
+        return writer.takeBytes()
     }
 }
 
-/// One answer of `/generate`. While streaming, each event shows all of it so far, as SGLang's do.
-struct GenerateAnswer: Sendable {
+extension GenerateRequest {
+    fileprivate func answer(index: Int, service: TextService) -> GenerateAnswer {
+        let request = requests[index]
+        let textOfToken: @Sendable (Int32) -> String = { service.text(of: $0) }
+        return GenerateAnswer(
+            id: ids[index], promptTokens: request.prompt.count, returnsLogProbs: returnsLogProbs,
+            returnsTop: (request.logProbs?.topCount ?? 0) > 0,
+            textOfToken: returnsTokenText ? textOfToken : nil)
+    }
+}
+
+/// One answer of `/generate`. While streaming, each event shows all of it so far, as SGLang's do: what a token adds is
+/// encoded once, and an event copies what it sends.
+package struct GenerateAnswer: Sendable {
     private let id: String
     private let promptTokens: Int
     private let returnsLogProbs: Bool
-    private let returnsTokenText: Bool
-    private let wantsTop: Bool
-    private let service: TextService
-    private var text = ""
-    private var tokens: [Int32] = []
-    private var promptScores: [TokenLogProbs] = []
-    private var scores: [TokenLogProbs] = []
+    private var text = GrowingJSON.string
+    private var tokens = GrowingJSON.array
+    private var tokenCount = 0
+    private var promptScores: Scores
+    private var scores: Scores
     private var finish: TextFinish?
 
-    init(_ request: GenerateRequest, index: Int, service: TextService) {
-        let asked = request.requests[index]
-        id = request.ids[index]
-        promptTokens = asked.prompt.count
-        returnsLogProbs = request.returnsLogProbs
-        returnsTokenText = request.returnsTokenText
-        wantsTop = (asked.logProbs?.topCount ?? 0) > 0
-        self.service = service
+    /// Lists of log-probabilities.
+    private struct Scores {
+        /// Whether each token's best alternatives are listed.
+        let hasTop: Bool
+        /// `nil` where log-probabilities come without the text of their tokens.
+        let textOfToken: (@Sendable (Int32) -> String)?
+        private(set) var tokens = GrowingJSON.array
+        private(set) var top = GrowingJSON.array
+
+        init(hasTop: Bool, textOfToken: (@Sendable (Int32) -> String)?) {
+            self.hasTop = hasTop
+            self.textOfToken = textOfToken
+        }
+
+        mutating func append(_ token: TokenLogProbs) {
+            tokens.append(triple(token.token, token.logProb))
+            guard hasTop else { return }
+            // The first token of a prompt follows nothing and has no alternatives.
+            top.append(token.logProb == nil ? .null : .array(token.top.map { triple($0.token, $0.logProb) }))
+        }
+
+        private func triple(_ token: Int32, _ logProb: Float?) -> JSONValue {
+            let text: JSONValue = if let textOfToken { .string(textOfToken(token)) } else { .null }
+            return .array([logProb.map(JSONValue.number) ?? .null, .integer(token), text])
+        }
+    }
+
+    package init(
+        id: String, promptTokens: Int, returnsLogProbs: Bool, returnsTop: Bool,
+        textOfToken: (@Sendable (Int32) -> String)?
+    ) {
+        self.id = id
+        self.promptTokens = promptTokens
+        self.returnsLogProbs = returnsLogProbs
+        promptScores = Scores(hasTop: returnsTop, textOfToken: textOfToken)
+        scores = promptScores
     }
 
     /// - Returns: false if there is nothing new to show.
-    mutating func take(_ event: TextEvent) -> Bool {
+    package mutating func take(_ event: TextEvent) -> Bool {
         switch event {
         case .promptScores(let more):
-            promptScores += more
+            for token in more { promptScores.append(token) }
             return false
         case .token(let token, let more):
-            tokens.append(token.token)
+            tokens.append(.integer(token.token))
+            tokenCount += 1
             if returnsLogProbs { scores.append(token) }
-            text += more
+            text.append(more)
         case .finished(let end):
-            text += end.text
+            text.append(end.text)
             finish = end
         case .failed: return false
         }
         return true
     }
 
+    /// Everything so far, as the bytes of an object.
+    ///
     /// - Parameter index: the place in a batch, shown in the events of a stream.
-    func json(elapsed: Duration, index: Int?) -> JSONValue {
-        var members = [
-            JSONMember("text", .string(text)), JSONMember("output_ids", .array(tokens.map(JSONValue.integer))),
-            JSONMember("meta_info", meta(elapsed: elapsed)),
-        ]
-        if let index { members.append(JSONMember("index", .integer(index))) }
-        return .object(members)
+    package func json(elapsed: Duration, index: Int?) -> [UInt8] {
+        var writer = JSONWriter()
+        let lists = [text, tokens, promptScores.tokens, promptScores.top, scores.tokens, scores.top]
+        writer.reserve(lists.reduce(1024) { $0 + $1.count })
+        writer.beginObject()
+        writer.member("text", text)
+        writer.member("output_ids", tokens)
+        writer.key("meta_info")
+        writer.beginObject()
+        for member in facts(elapsed: elapsed) { writer.member(member.key, member.value) }
+        if returnsLogProbs {
+            for (name, scores) in [("input", promptScores), ("output", scores)] {
+                writer.member("\(name)_token_logprobs", scores.tokens)
+                if scores.hasTop { writer.member("\(name)_top_logprobs", scores.top) }
+            }
+        }
+        writer.endObject()
+        if let index { writer.member("index", .integer(index)) }
+        writer.endObject()
+        return writer.takeBytes()
     }
 
-    private func meta(elapsed: Duration) -> JSONValue {
+    private func facts(elapsed: Duration) -> [JSONMember] {
         var members = [
             JSONMember("id", .string(id)), JSONMember("finish_reason", finishReason),
-            JSONMember("prompt_tokens", .integer(promptTokens)),
-            JSONMember("completion_tokens", .integer(tokens.count)),
+            JSONMember("prompt_tokens", .integer(promptTokens)), JSONMember("completion_tokens", .integer(tokenCount)),
             JSONMember("cached_tokens", .integer(finish?.cachedTokens ?? 0)),
             JSONMember("e2e_latency", .number(elapsed / .seconds(1))),
         ]
@@ -111,11 +168,7 @@ struct GenerateAnswer: Sendable {
                 JSONMember("spec_accept_length", .number(length)),
             ]
         }
-        if returnsLogProbs {
-            members += lists("input", of: promptScores)
-            members += lists("output", of: scores)
-        }
-        return .object(members)
+        return members
     }
 
     private var finishReason: JSONValue {
@@ -123,26 +176,8 @@ struct GenerateAnswer: Sendable {
         return switch finish.reason {
         case .stopToken(let token): .fields(["type": .string("stop"), "matched": .integer(token)])
         case .stopString(let text): .fields(["type": .string("stop"), "matched": .string(text)])
-        case .length: .fields(["type": .string("length"), "length": .integer(tokens.count)])
+        case .length: .fields(["type": .string("length"), "length": .integer(tokenCount)])
         case .abort: .fields(["type": .string("abort"), "message": .string("the engine aborted this request")])
         }
-    }
-
-    /// `…_token_logprobs` and, if alternatives were asked for, `…_top_logprobs`.
-    private func lists(_ name: String, of scores: [TokenLogProbs]) -> [JSONMember] {
-        let tokens = scores.map { triple($0.token, $0.logProb) }
-        let list = JSONMember("\(name)_token_logprobs", .array(tokens))
-        guard wantsTop else { return [list] }
-        let tops = scores.map { score in
-            score.logProb == nil ? .null : JSONValue.array(score.top.map { triple($0.token, $0.logProb) })
-        }
-        return [list, JSONMember("\(name)_top_logprobs", .array(tops))]
-    }
-
-    private func triple(_ token: Int32, _ logProb: Float?) -> JSONValue {
-        .array([
-            logProb.map(JSONValue.number) ?? .null, .integer(token),
-            returnsTokenText ? .string(service.text(of: token)) : .null,
-        ])
     }
 }

@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// A checked request to `/generate`, in SGLang's shape.
 struct GenerateRequest {

@@ -1,6 +1,6 @@
 import Hummingbird
 import Inference
-import Tokenization
+import JSON
 
 /// Whether the process is in order (`/health`), can take work (`/ready`), what it measures and how it is set up.
 struct HealthRoutes: Sendable {

@@ -49,7 +49,12 @@ package final class ModelSlot: Sendable {
         switch state.withLock({ $0.content }) {
         case .loading: nil
         case .failed(let reason): Self.notLoaded(reason)
-        case .loaded(let service): service.engine.status().failure.map { RequestError(EngineError.failed($0)) }
+        case .loaded(let service):
+            if case .failed(let reason)? = service.engine.refusal {
+                RequestError(EngineError.failed(reason))
+            } else {
+                nil
+            }
         }
     }
 
@@ -68,9 +73,7 @@ package final class ModelSlot: Sendable {
                 .unavailable, "the model is still being loaded; try again when /ready answers 200", code: "loading")
         case .failed(let reason): throw Self.notLoaded(reason)
         case .loaded(let service):
-            let status = service.engine.status()
-            if let failure = status.failure { throw RequestError(EngineError.failed(failure)) }
-            if status.isDraining { throw .draining }
+            if let refusal = service.engine.refusal { throw RequestError(refusal) }
             return service
         }
     }

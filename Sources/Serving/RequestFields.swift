@@ -1,4 +1,4 @@
-import Tokenization
+import JSON
 
 /// The members of one JSON object of a request, read with the type and range each must have.
 ///
@@ -84,7 +84,7 @@ struct RequestFields {
         guard range.contains(number.double), number.double != excluded else {
             let least = excluded.map { "more than \($0)" } ?? "at least \(range.lowerBound)"
             throw .invalid(
-                path, "\(path) is \(number.text.prefix(32)); it must be \(least) and at most \(range.upperBound)")
+                path, "\(path) is \(number.literal.prefix(32)); it must be \(least) and at most \(range.upperBound)")
         }
         return number.double
     }
@@ -126,39 +126,11 @@ extension ClosedRange<Int> {
 }
 
 extension JSONValue {
-    var kindName: String {
-        switch self {
-        case .null: "null"
-        case .bool: "a boolean"
-        case .number(let number): number.integer == nil ? "the number \(number.text.prefix(32))" : "an integer"
-        case .string: "a string"
-        case .array: "an array"
-        case .object: "an object"
-        }
-    }
-
-    /// An integer, also when written with a point or an exponent; `nil` if it does not fit or is no number.
-    var wholeNumber: Int? {
-        guard case .number(let number) = self else { return nil }
-        return number.integer ?? Int(exactly: number.double)
-    }
-
-    // MARK: - Writing
-
-    /// An object whose members keep their order.
-    static func fields(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue {
-        .object(members.map { JSONMember($0.key, $0.value) })
-    }
-
-    static func integer(_ value: some BinaryInteger) -> JSONValue { .number(JSONNumber(Int(clamping: value))) }
-
     /// A finite number. JSON has no infinities: they become ±9999, which clients of this API know as "never".
     static func number(_ value: some BinaryFloatingPoint) -> JSONValue {
         let finite = value.isFinite ? Double(value) : value.sign == .minus ? -9999 : 9999
         return JSONNumber(finite).map(JSONValue.number) ?? .null
     }
-
-    static func optional(_ text: String?) -> JSONValue { text.map(JSONValue.string) ?? .null }
 }
 
 extension RequestFields {

@@ -1,7 +1,7 @@
 import Foundation
 import Hummingbird
 import Inference
-import Tokenization
+import JSON
 
 /// Every route of the server, in one list: the router, the 405s and the tests are made from it.
 struct RouteTable: Sendable {

@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// What the sampling members of a request say, the same for every route; only some names differ.
 struct SamplingFields {

@@ -121,7 +121,7 @@ struct TextRequest: Sendable {
 }
 
 /// What becomes of a `TextRequest`, in order; the last is `finished` or `failed`.
-enum TextEvent: Sendable, Equatable {
+package enum TextEvent: Sendable, Equatable {
     case promptScores([TokenLogProbs])
     /// A token with the text that is certain now: empty while a character is incomplete or a stop string may begin.
     case token(TokenLogProbs, text: String)
@@ -129,8 +129,8 @@ enum TextEvent: Sendable, Equatable {
     case failed(String)
 }
 
-struct TextFinish: Sendable, Equatable {
-    enum Reason: Sendable, Equatable {
+package struct TextFinish: Sendable, Equatable {
+    package enum Reason: Sendable, Equatable {
         case stopToken(Int32)
         case stopString(String)
         case length

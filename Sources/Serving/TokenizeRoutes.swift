@@ -1,5 +1,6 @@
 import Hummingbird
 import Inference
+import JSON
 import Tokenization
 
 /// `POST /tokenize` and `/detokenize`.

@@ -59,13 +59,14 @@ package final class Team: @unchecked Sendable {
     /// Of one thread.
     private let kernels: Kernels
     /// Of operations that were begun, for helpers to wait for.
-    private let begun: Counter
+    private let begun: EventCounter
     /// Of parts that were done, for the leader to wait for.
-    private let done: Counter
+    private let done: EventCounter
     /// Parts of the present operation that nobody has taken; none where it is not positive.
     private let left = Atomic(0)
     private let isDismissed = Atomic(false)
-    private let leadersScratch = Scratch(bytes: scratchBytes)
+    private let leadersScratch: Scratch
+    private let scratchBytes: Int
     /// The present operation. Only the leader writes it, while no part of one before is left to be done; others read it
     /// when they have taken a part.
     private var operation: Operation?
@@ -80,19 +81,20 @@ package final class Team: @unchecked Sendable {
         let parts: Int
     }
 
-    /// What kernels ask for is a few MiB, and more only for the keys that a row attends to.
-    private static let scratchBytes = 1 << 34
-
     /// - Parameters:
     ///   - kernels: of one thread.
     ///   - threads: one of them will lead; for each of the others somebody calls `help`.
     ///   - spins: whether threads that wait look for a while before they sleep: where they do not outnumber the cores.
-    package init(_ kernels: Kernels, threads: Int, spins: Bool) {
+    ///   - scratchBytes: address space of each thread; what kernels ask for is a few MiB, and more only for the keys that
+    ///     a row attends to.
+    package init(_ kernels: Kernels, threads: Int, spins: Bool, scratchBytes: Int = Scratch.helperBytes) {
         precondition(threads > 0 && kernels.team == nil, "a team of \(threads) threads")
         self.kernels = kernels
         self.threads = threads
-        begun = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
-        done = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        self.scratchBytes = scratchBytes
+        leadersScratch = Scratch(bytes: scratchBytes)
+        begun = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        done = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
 
     /// Operations that were shared so far.
@@ -128,7 +130,7 @@ package final class Team: @unchecked Sendable {
 
     /// Does parts of what the leader shares, until the team is dismissed. To be called by a helper's thread.
     package func help() {
-        let scratch = Scratch(bytes: Self.scratchBytes)
+        let scratch = Scratch(bytes: scratchBytes)
         var seen = 0
         while true {
             begun.wait(for: seen + 1)
@@ -156,7 +158,8 @@ extension Kernels {
     ///
     /// - Returns: whether it is done.
     package func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
-        guard let team else { return false }
-        return team.share(work, cut, cost: cost)
+        guard let team, team.share(work, cut, cost: cost) else { return false }
+        countShared()
+        return true
     }
 }

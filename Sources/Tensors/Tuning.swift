@@ -30,6 +30,9 @@ package struct Tuning: Sendable, Equatable {
 
         package init() {}
 
+        /// In the order of the kernels' types.
+        var byType: (Int64, Int64, Int64, Int64) { (Int64(f32), Int64(bf16), Int64(fp8), Int64(int8)) }
+
         package subscript(type: DType) -> Int {
             get {
                 switch type {

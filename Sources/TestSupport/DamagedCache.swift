@@ -26,16 +26,10 @@ package final class DamagedCache: Model {
     }
 
     package var vocabularySize: Int { model.vocabularySize }
-    package var contextLength: Int { model.contextLength }
-    package var hiddenSize: Int { model.hiddenSize }
-    package var parallelShape: ModelShape { model.parallelShape }
+    package var description: ModelDescription { model.description }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         model.cacheFormat(type, pageSize: pageSize)
-    }
-
-    package func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
-        model.dcpBreakEvenKeys(type, parallel)
     }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
@@ -91,7 +85,8 @@ package final class DamagedCache: Model {
             own: step.own, tokens: step.tokens, slots: step.slots, attended: step.attended,
             dcpRows: Step.DCPRows(
                 own: dcpRows.own, attended: Step.Rows(positions: positions, requests: rows.requests),
-                ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts),
+                ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts, ownRows: dcpRows.ownRows,
+                attendedRows: dcpRows.attendedRows),
             outputs: step.outputs, cache: step.cache, gatheredKeys: step.gatheredKeys, recorder: step.recorder)
     }
 }

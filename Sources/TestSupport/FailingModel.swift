@@ -62,9 +62,7 @@ package final class FailingModel: Model {
         return model.vocabularySize
     }
 
-    package var contextLength: Int { model.contextLength }
-    package var hiddenSize: Int { model.hiddenSize }
-    package var parallelShape: ModelShape { model.parallelShape }
+    package var description: ModelDescription { model.description }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         model.cacheFormat(type, pageSize: pageSize)
@@ -76,10 +74,6 @@ package final class FailingModel: Model {
         try goWrong(on: seat.rank, at: number == 1 ? .prefill : .decode, seat.kernels)
         try model.forward(step, seat, into: hidden)
         try goWrong(on: seat.rank, at: .layers, seat.kernels)
-    }
-
-    package func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
-        model.dcpBreakEvenKeys(type, parallel)
     }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {

@@ -1,7 +1,7 @@
 import CAllocations
 package import KVCache
 package import Modeling
-import Parallelism
+package import Parallelism
 package import Tensors
 
 /// Runs a model over one prompt without a scheduler, in chunks of any size, and keeps every row's logits.
@@ -12,8 +12,12 @@ package final class Forward {
     private let pageSize: Int
     package let recorder = StageRecorder()
     private let isRecording: Bool
+    /// What the steps so far cost.
+    package var work: Work { seat.work }
     /// Heap allocations inside the model, one number a step.
     package private(set) var allocations: [UInt64] = []
+    /// Kernel calls inside the layers, one number a step.
+    package private(set) var kernelCalls: [Int] = []
 
     /// - Parameter capacity: positions of the cache.
     package init(
@@ -90,7 +94,7 @@ package final class Forward {
         let hidden = scratch.rows(count, model.hiddenSize)
         let logits = scratch.rows(count, model.vocabularySize)
         seat.begin(rows: [count])
-        let before = braid_allocations()
+        let (before, callsBefore) = (braid_allocations(), seat.kernelCalls)
         do {
             if let states {
                 for (row, values) in states.enumerated() {
@@ -103,8 +107,10 @@ package final class Forward {
         } catch {
             preconditionFailure("a rank alone failed: \(error)")
         }
+        let calls = seat.kernelCalls - callsBefore
         model.logits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
         allocations.append(braid_allocations() - before)
+        kernelCalls.append(calls)
         func elements(_ view: View) -> [[Float]] { (0..<count).map { view.rows($0..<$0 + 1).elements } }
         return (elements(logits), elements(hidden))
     }

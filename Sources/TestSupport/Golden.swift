@@ -1,8 +1,9 @@
 import Checkpoints
-package import DeepSeekV32
+import DeepSeekV32
 import Foundation
+import JSON
 package import KVCache
-package import Modeling
+import Modeling
 package import Models
 
 /// A case of `Tests/Golden`: a tiny checkpoint, and what another implementation computed with it, stage by stage.
@@ -32,20 +33,13 @@ package struct Golden: Sendable {
         directory = try ModelDirectory(path + "/checkpoint")
         stages = try SafeTensorsFile(path: path + "/stages.safetensors")
         let data = try Data(contentsOf: URL(fileURLWithPath: path + "/greedy.json"))
-        let greedy = try JSONDecoder().decode(Greedy.self, from: data)
-        prompt = greedy.prompt
-        continuation = greedy.continuation
-        logProbs = greedy.logprobs
-        gaps = greedy.gaps
-        cacheType = greedy.cache.map { CacheType(rawValue: $0)! } ?? .float32
-    }
-
-    private struct Greedy: Decodable {
-        let prompt: [Int32]
-        let continuation: [Int32]
-        let logprobs: [Float]
-        let gaps: [Float]
-        let cache: String?
+        let greedy = try JSONValue(parsing: data, limits: .strict)
+        func numbers(_ name: String) -> [JSONValue] { greedy[name]!.array! }
+        prompt = numbers("prompt").map { Int32($0.integer!) }
+        continuation = numbers("continuation").map { Int32($0.integer!) }
+        logProbs = numbers("logprobs").map { Float($0.double!) }
+        gaps = numbers("gaps").map { Float($0.double!) }
+        cacheType = greedy["cache"]?.string.map { CacheType(rawValue: $0)! } ?? .float32
     }
 
     /// The package's directory.

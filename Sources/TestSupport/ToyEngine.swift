@@ -25,6 +25,9 @@ package final class ToyEngine: EngineClient {
         var cachedTokens = 0
         var failure: String?
         var nextID: UInt64 = 1
+        var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
+        var isStopped = false
+        var statusReads = 0
     }
 
     /// - Parameter answer: the tokens of an answer, given the request.
@@ -104,10 +107,21 @@ package final class ToyEngine: EngineClient {
     package var abortedCount: Int { state.withLock { $0.aborted.count } }
     package var finishedCount: Int { state.withLock { $0.finished.count } }
 
+    /// How often `status` was asked for.
+    package var statusReads: Int { state.withLock { $0.statusReads } }
+
     // MARK: - EngineClient
+
+    package var refusal: EngineError? {
+        state.withLock { state in
+            if let failure = state.status.failure { return .failed(failure) }
+            return state.status.isDraining ? .draining : nil
+        }
+    }
 
     package func status() -> EngineStatus {
         state.withLock { state in
+            state.statusReads += 1
             var status = state.status
             status.running = state.running.count
             status.usedPages = state.running.count
@@ -120,6 +134,21 @@ package final class ToyEngine: EngineClient {
         state.withLock { state in
             defer { state.status.cachedPages = 0 }
             return state.status.cachedPages
+        }
+    }
+
+    package func stop(_ reason: String) {
+        let streams = state.withLock { state in
+            state.status.isDraining = true
+            state.isStopped = true
+            state.aborted.formUnion(state.running)
+            state.running = []
+            defer { state.streams = [:] }
+            return state.streams.values.map { $0 }
+        }
+        for stream in streams {
+            stream.yield(.failed(reason))
+            stream.finish()
         }
     }
 
@@ -137,6 +166,7 @@ package final class ToyEngine: EngineClient {
         try request.checkGrammar(with: grammars)
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+        state.withLock { $0.streams[id] = continuation }
         let task = Task { await self.produce(id: id, request: request, into: continuation) }
         continuation.onTermination = { reason in
             guard case .cancelled = reason else { return }
@@ -203,10 +233,10 @@ package final class ToyEngine: EngineClient {
     /// Waits while the test holds the engine.
     /// - Returns: false when the request was aborted meanwhile.
     private func isReleased() async -> Bool {
-        while isHolding {
+        while isHolding && !state.withLock({ $0.isStopped }) {
             do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }
         }
-        return !Task.isCancelled
+        return !Task.isCancelled && !state.withLock { $0.isStopped }
     }
 
     private func prompt(_ request: GenerationRequest, from start: Int) -> [TokenLogProbs] {
@@ -222,6 +252,7 @@ package final class ToyEngine: EngineClient {
     ) {
         state.withLock { state in
             if state.running.remove(id) != nil { state.finished.insert(id) }
+            state.streams[id] = nil
         }
         continuation.yield(event)
         continuation.finish()

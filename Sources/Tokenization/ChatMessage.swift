@@ -1,3 +1,5 @@
+package import JSON
+
 /// One message of a conversation, as a chat format renders it.
 package struct ChatMessage: Sendable, Equatable {
     package enum Role: String, Sendable, CaseIterable {

@@ -1,3 +1,5 @@
+import JSON
+
 /// DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` writes them.
 ///
 /// What differs on purpose: results of tools go to the calls their ids name, where they have ids; and a conversation
@@ -122,15 +124,7 @@ private struct Renderer {
         let mark = DSMLTag.mark
         prompt.template("\n\n<\(mark)function_calls>\n")
         for (index, call) in turn.message.toolCalls.enumerated() {
-            let arguments: [JSONMember]
-            do {
-                guard let object = try JSONValue(parsing: call.arguments).object else {
-                    throw JSONError(problem: "an object is expected", offset: 0)
-                }
-                arguments = object
-            } catch {
-                throw turn.invalid("the arguments of tool call \(index) are no JSON object: \(error)")
-            }
+            let arguments = try arguments(of: call, at: index, in: turn)
             prompt.template("\(index > 0 ? "\n" : "")<\(mark)invoke name=\"")
             prompt.text(call.name)
             prompt.template("\">\n")
@@ -144,6 +138,20 @@ private struct Renderer {
             prompt.template("\n</\(mark)invoke>")
         }
         prompt.template("\n</\(mark)function_calls>")
+    }
+
+    private func arguments(
+        of call: ChatToolCall, at index: Int, in turn: DeepSeekV32Chat.Turn
+    ) throws(ChatError) -> [JSONMember] {
+        let problem = "the arguments of tool call \(index) are no JSON object"
+        let value: JSONValue
+        do {
+            value = try JSONValue(parsing: call.arguments)
+        } catch {
+            throw turn.invalid("\(problem): \(error)")
+        }
+        guard let members = value.object else { throw turn.invalid("\(problem) but \(value.kindName)") }
+        return members
     }
 
     /// Renders the tool messages that follow an assistant's calls.

@@ -1,4 +1,5 @@
 package import Foundation
+import JSON
 
 extension Tokenizer {
     /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a model directory.

@@ -1,3 +1,5 @@
+import JSON
+
 /// Finds tool calls in DeepSeek-V3.2's markup:
 ///
 ///     <｜DSML｜function_calls>

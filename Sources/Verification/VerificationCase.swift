@@ -1,4 +1,4 @@
-package import Inference
+import Inference
 package import KVCache
 package import Parallelism
 
@@ -63,7 +63,7 @@ package struct ServingConditions: Sendable, Hashable {
         },
         ConditionAxis("cache", \.cacheType),
         ConditionAxis("prefix", \.prefix),
-        ConditionAxis("guess", \.drafts, legal: "from 0 to 15") { (0...15).contains($0) },
+        ConditionAxis("draft", \.drafts, legal: "from 0 to 15") { (0...15).contains($0) },
         ConditionAxis("mix", \.mix),
         ConditionAxis("threads", \.threads, legal: "from 1 to 64") { (1...64).contains($0) },
         ConditionAxis("blocks", \.blocks),

@@ -1,5 +1,4 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
 import Modeling
@@ -25,7 +24,9 @@ struct Generate: AsyncParsableCommand {
     @Option(help: "The prompt as token ids, separated by commas.")
     var inputIds: String?
 
-    @Option(name: [.customLong("max-new-tokens"), .customLong("max-tokens")], help: "New tokens, at most.")
+    @Option(
+        name: [.customLong("max-new-tokens"), .customLong("max-tokens")], help: "New tokens, at most.",
+        transform: Parsing.count(0...Parsing.maxTokens))
     var maxNewTokens = 128
 
     @Option(help: "0 takes the best token each time.")
@@ -34,7 +35,7 @@ struct Generate: AsyncParsableCommand {
     @Option(help: "Keeps the smallest set of best tokens with this probability.")
     var topP: Float = 1
 
-    @Option(help: "Keeps the best so many tokens; 0 keeps all.")
+    @Option(help: "Keeps the best so many tokens; 0 keeps all.", transform: Parsing.count(0...Parsing.maxTokens))
     var topK = 0
 
     @Option(help: "With the position, the whole state of the random numbers.")
@@ -86,6 +87,8 @@ struct Generate: AsyncParsableCommand {
             try outcome.compare(with: reference)
         }
         try compare(outcome.text)
+        trace?.close()
+        if let problem = trace?.problem { throw CommandError(problem) }
     }
 
     private func tokenizer() throws -> Tokenizer? {

@@ -1,5 +1,4 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Grammar
 import Inference
@@ -19,7 +18,7 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The address to listen on.")
     var host = "127.0.0.1"
 
-    @Option(help: "The port; 0 lets the system choose.")
+    @Option(help: "The port; 0 lets the system choose.", transform: Parsing.count(0...65_535))
     var port = 30000
 
     @Option(help: "The key that every route but /health asks for. Also read from BRAID_API_KEY.")
@@ -28,7 +27,9 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The name requests give as `model`; default: the directory's name.")
     var servedModelName: String?
 
-    @Option(help: "How many seconds running requests may go on after SIGTERM.")
+    @Option(
+        help: "How long running requests may go on after SIGTERM: seconds, or 90s, 5m, 1h.",
+        transform: Parsing.seconds(0...86_400))
     var drainTimeout = 60
 
     @Flag(
@@ -77,16 +78,23 @@ struct Serve: AsyncParsableCommand {
             }
         }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { try await Serving.serve(configuration: configuration, slot: slot) }
+            tasks.addTask {
+                let end = try await Serving.serve(configuration: configuration, slot: slot)
+                if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
+            }
             tasks.addTask {
                 // A model that cannot be loaded ends the command, and so do ranks that fail for good.
                 let (engine, trace) = try await loading.value
                 defer { trace?.close() }
+                engine.answerForAllThreads()
                 for await failure in engine.failures { try await Self.end(after: failure) }
+                // The engine was stopped by the server, which then ends too.
+                try await Task.sleep(for: .seconds(Self.secondsToEnd))
             }
             defer { tasks.cancelAll() }
             try await tasks.next()
         }
+        if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
     /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.

@@ -15,17 +15,21 @@ struct SpeculationOptions: ParsableArguments, Sendable {
             """)
     var algorithm: Algorithm?
 
-    @Option(name: .customLong("speculative-num-steps"), help: "How many tokens to guess each time; default: 2.")
+    @Option(
+        name: .customLong("speculative-num-steps"), help: "How many tokens to guess each time; default: 2.",
+        transform: Parsing.count(0...1024))
     var steps: Int?
 
     @Option(
         name: .customLong("speculative-eagle-topk"),
-        help: ArgumentHelp("Guesses beside each other: only 1 is legal.", visibility: .hidden))
+        help: ArgumentHelp("Guesses beside each other: only 1 is legal.", visibility: .hidden),
+        transform: Parsing.count(0...1024))
     var branches: Int?
 
     @Option(
         name: .customLong("speculative-num-draft-tokens"),
-        help: ArgumentHelp("Rows computed each time: --speculative-num-steps and 1.", visibility: .hidden))
+        help: ArgumentHelp("Rows computed each time: --speculative-num-steps and 1.", visibility: .hidden),
+        transform: Parsing.count(0...1024))
     var rows: Int?
 
     /// Whether to load the next-token block.

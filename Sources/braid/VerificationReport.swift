@@ -1,14 +1,17 @@
+import Checkpoints
 import Foundation
 import Inference
+import JSON
 import Modeling
 import Parallelism
-import Tokenization
 import Verification
 
 /// What `braid verify` prints: a line for each case, then a summary.
 struct VerificationReport {
     private let command: Verify
     private let plan: VerificationPlan
+    /// Of the checkpoint's files.
+    private let digest: ContentDigest
     /// Of the longest case's name.
     private let width: Int
     private let progress = ProgressBar("verifying")
@@ -20,11 +23,13 @@ struct VerificationReport {
     private var slowest: (candidate: VerificationCase, seconds: Double)?
     private var different: [VerificationCase] = []
 
-    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int) {
+    init(_ command: Verify, _ plan: VerificationPlan, layouts: Int, digest: ContentDigest) {
         self.command = command
         self.plan = plan
+        self.digest = digest
         width = plan.cases.map(\.notation.count).max() ?? 0
         if command.json { return }
+        line("checkpoint \(digest)")
         let share = plan.cases.count < plan.total ? ", of which \(plan.cases.count) are tried" : ""
         line("\(grouped(layouts)) layouts, \(grouped(plan.total)) cases\(share); seed \(command.seed)")
     }
@@ -71,6 +76,7 @@ struct VerificationReport {
             let counts = coverage.values.map { "\($0.value): \($0.cases)" }.joined(separator: "  ")
             line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
         }
+        line("pairs of values: \(grouped(plan.pairs.covered)) of \(grouped(plan.pairs.total))")
         line(
             "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
                 + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
@@ -124,9 +130,9 @@ struct VerificationReport {
         _ candidate: VerificationCase, _ verdict: Verification.Verdict, mustBeEqual: Bool, seconds: Double
     ) -> JSONValue {
         var members: [JSONMember] = [
-            JSONMember("kind", .string("case")), JSONMember("number", .count(number)),
-            JSONMember("of", .count(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
-            JSONMember("ranks", .count(candidate.layout.world)),
+            JSONMember("kind", .string("case")), JSONMember("number", .integer(number)),
+            JSONMember("of", .integer(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
+            JSONMember("ranks", .integer(candidate.layout.world)),
             JSONMember(
                 "values", .object(candidate.values.map { JSONMember(name($0.axis), .string($0.value)) })),
             JSONMember("must_be_equal", .bool(mustBeEqual)),
@@ -148,29 +154,31 @@ struct VerificationReport {
 
     private func members(of value: Difference.Value) -> [JSONMember] {
         [
-            JSONMember("layer", value.key.stage == .logits ? .null : .count(value.key.layer)),
+            JSONMember("layer", value.key.stage == .logits ? .null : .integer(value.key.layer)),
             JSONMember("stage", .string(value.key.stage.rawValue)),
-            JSONMember("request", .count(Int(value.place.request))),
-            JSONMember("position", .count(value.place.position)),
-            JSONMember("index", .count(value.index)), JSONMember("expected", .measured(Double(value.expected))),
-            JSONMember("found", .measured(Double(value.found))), JSONMember("rows", .count(value.rows)),
-            JSONMember("of_rows", .count(value.allRows)), JSONMember("repeatable", .bool(value.isRepeatable)),
+            JSONMember("request", .integer(Int(value.place.request))),
+            JSONMember("position", .integer(value.place.position)),
+            JSONMember("index", .integer(value.index)), JSONMember("expected", .measured(Double(value.expected))),
+            JSONMember("found", .measured(Double(value.found))), JSONMember("rows", .integer(value.rows)),
+            JSONMember("of_rows", .integer(value.allRows)), JSONMember("repeatable", .bool(value.isRepeatable)),
         ]
     }
 
     private func summary(_ seconds: Double, _ coverage: RunCoverage) -> JSONValue {
-        .record([
-            "kind": .string("summary"), "cases": .count(number), "of_cases": .count(plan.total),
-            "seed": .string(String(command.seed)), "equal": .count(equal), "close": .count(close),
-            "largest_difference": .measured(Double(largest)), "different": .count(differing),
+        .fields([
+            "kind": .string("summary"), "checkpoint": .string("\(digest)"), "cases": .integer(number),
+            "of_cases": .integer(plan.total),
+            "seed": .string(String(command.seed)), "equal": .integer(equal), "close": .integer(close),
+            "largest_difference": .measured(Double(largest)), "different": .integer(differing),
             "covered": .object(
                 plan.coverage.map { coverage in
                     JSONMember(
-                        name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .count($0.cases)) }))
+                        name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .integer($0.cases)) }))
                 }),
-            "cached_tokens": .count(Int(coverage.cachedTokens)), "preemptions": .count(Int(coverage.preemptions)),
-            "dcp_chunks": .count(Int(coverage.dcpChunks)),
-            "guesses": .count(coverage.speculation.drafted), "right_guesses": .count(coverage.speculation.right),
+            "covered_pairs": .integer(plan.pairs.covered), "of_pairs": .integer(plan.pairs.total),
+            "cached_tokens": .integer(Int(coverage.cachedTokens)), "preemptions": .integer(Int(coverage.preemptions)),
+            "dcp_chunks": .integer(Int(coverage.dcpChunks)),
+            "drafts": .integer(coverage.speculation.drafted), "accepted_drafts": .integer(coverage.speculation.right),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])

@@ -1,11 +1,12 @@
 import ArgumentParser
-import DeepSeekV32
+import Checkpoints
 import Foundation
 import Inference
 import KVCache
 import Modeling
 import Models
 package import Parallelism
+import Planning
 import Tensors
 import Verification
 
@@ -34,7 +35,9 @@ struct Verify: AsyncParsableCommand {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    @Option(help: "Ranks of a layout, those of all stages together, at most.")
+    @Option(
+        help: "Ranks of a layout, those of all stages together, at most.",
+        transform: Parsing.count(1...Parsing.maxRanks))
     var maxRanks = 8
 
     @Option(
@@ -44,13 +47,16 @@ struct Verify: AsyncParsableCommand {
 
     @Option(
         name: [.customLong("layouts"), .customLong("cases")],
-        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.")
+        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var cases = 500
 
     @Option(help: "Of the prompts, the draws and the choice of cases.")
     var seed: UInt64 = 1
 
-    @Option(help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.")
+    @Option(
+        help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var longestPrompt: Int?
 
     @Option(
@@ -85,16 +91,20 @@ struct Verify: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let job = try Job.join(processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30))
-        try await job.run({ try load().1 }, lead: { try verify(job) })
+        // A proof says what it is about, to the last byte.
+        let digest = try ContentDigest(model: modelPath, weights: loadFormat == .auto, .everyByte)
+        let job = try Job.join(
+            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30, digest: digest),
+            agreed: [.init("--load-format", "\(loadFormat)")])
+        try await job.run({ try load().1 }, lead: { try verify(job, digest) })
     }
 
-    private func verify(_ job: Job) throws {
+    private func verify(_ job: Job, _ digest: ContentDigest) throws {
         let (directory, model) = try load()
-        let measure = try measure(directory.configuration)
+        let measure = try measure(directory.description)
         let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
         let verification = Verification(model, measure, try settings(job), processes: job.processes)
-        var report = VerificationReport(self, plan, layouts: layouts)
+        var report = VerificationReport(self, plan, layouts: layouts, digest: digest)
         for candidate in plan.cases {
             report.begin(candidate)
             let start = ContinuousClock.now
@@ -107,17 +117,17 @@ struct Verify: AsyncParsableCommand {
         if report.differing > 0 { throw ExitCode(1) }
     }
 
-    private func load() throws -> (ModelDirectory, DeepSeekModel) {
+    private func load() throws -> (ModelDirectory, any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let canDraft = directory.configuration.nextTokenLayers > 0
+        let canDraft = !directory.description.draftLayers.isEmpty
         return (directory, try directory.load(loadFormat, drafts: canDraft) { progress.update($0) })
     }
 
-    private func measure(_ model: DeepSeekConfiguration) throws -> Workload.Measure {
+    private func measure(_ model: ModelDescription) throws -> Workload.Measure {
         var measure = Workload.Measure(
-            selecting: model.indexer?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+            selecting: model.selection?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         if let longestPrompt {
             let most = min(model.contextLength - Workload.maxNewTokensOfMix, 32_768)
             guard (1...max(most, 1)).contains(longestPrompt) else {

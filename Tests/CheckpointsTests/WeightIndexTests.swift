@@ -142,7 +142,7 @@ private let second = "model-00002-of-00002.safetensors"
     @Test(arguments: [
         ("{}", "is missing"), (#"{"weight_map":[]}"#, "is an array of 0 where an object"),
         (#"{"weight_map":{}}"#, "names no tensor"), (#"{"weight_map":{"a":1}}"#, "is 1 where a string is expected"),
-        ("[]", "holds an array of 0"), ("", "not strict JSON"), (#"{"weight_map":{"#, "not strict JSON"),
+        ("[]", "holds an array of 0"), ("", "invalid JSON"), (#"{"weight_map":{"#, "invalid JSON"),
     ])
     func `when it is not a map from tensors to files`(text: String, problem: String) throws {
         let directory = try shards([])

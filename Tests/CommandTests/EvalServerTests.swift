@@ -1,6 +1,6 @@
+import JSON
 import Synchronization
 import Testing
-import Tokenization
 import braid
 
 @Suite(.timeLimit(.minutes(1))) struct EvalServerTests {

@@ -3,6 +3,7 @@ import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -13,14 +14,13 @@ import braid
 /// Answers recorded once, from the embedded model and six random ones, and given bit for bit ever since, whatever the
 /// parallel configuration and the conditions.
 ///
-/// `Tests/Golden/frozen` has a file for each model. Where a bit has to move, `BRAID_RECORD_FROZEN=1` makes `swift test
+/// `Tests/Frozen/answers` has a file for each model. Where a bit has to move, `BRAID_RECORD_FROZEN=1` makes `swift test
 /// --filter Frozen` write the files anew, provided that all configurations agree, and fail.
 @Suite(.timeLimit(.minutes(5))) struct `Frozen answers` {
     @Test(arguments: FrozenModel.all) func `are given by every configuration, bit for bit`(model: FrozenModel)
         async throws
     {
-        let directory = try model.directory()
-        let loaded = try directory.load(drafts: model.canDraft)
+        let loaded = try model.load()
         let requests = model.requests(vocabulary: loaded.vocabularySize)
         let isRecording = ProcessInfo.processInfo.environment["BRAID_RECORD_FROZEN"] == "1"
         var frozen = isRecording ? [:] : try model.recorded()
@@ -82,12 +82,15 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
     var description: String { name }
     var testDescription: String { name }
 
-    /// The model's directory. That of a random one is made, and removed again: its files stay mapped.
-    func directory() throws -> ModelDirectory {
-        guard let checkpoint else { return try ModelDirectory(Golden.root + "/Models/demo") }
-        let path = FileManager.default.temporaryDirectory.path + "/braid-frozen-\(name)"
+    /// The model. The directory of a random one is made, and removed again: its files stay mapped.
+    func load() throws -> any Model {
+        guard let checkpoint else {
+            return try ModelDirectory(Golden.root + "/Models/demo").load(drafts: canDraft)
+        }
+        let path = FileManager.default.temporaryDirectory.path + "/braid-frozen-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: path) }
         try checkpoint.write(to: path)
-        return try ModelDirectory(path)
+        return try ModelDirectory(path).load(drafts: canDraft)
     }
 
     /// Requests served together: of one token and of more than a row selects, greedy and sampled, scored and not.
@@ -110,7 +113,7 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
         }
     }
 
-    private var file: URL { URL(fileURLWithPath: Golden.root + "/Tests/Golden/frozen/\(name).txt") }
+    private var file: URL { URL(fileURLWithPath: Golden.root + "/Tests/Frozen/answers/\(name).txt") }
 
     /// The recorded answers, by cache type and number of the request.
     func recorded() throws -> [String: String] {

@@ -1,11 +1,12 @@
 import Checkpoints
 import DeepSeekV32
+import JSON
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 import Tensors
 import Testing
-import Tokenization
 import braid
 
 @Suite struct `Inspecting a layout` {
@@ -37,14 +38,17 @@ import braid
         chunk: Int = 64, memory: Int = 1 << 20
     ) throws -> LayoutReport {
         LayoutReport(
-            name, try model(type), parallel, example: .init(tokens: tokens, chunk: chunk), memory: memory
+            name, try model(type).description, parallel,
+            format: try model(type).cacheFormat(.float32, pageSize: 1), example: .init(tokens: tokens, chunk: chunk),
+            memory: memory
         ) { $0.elements }
     }
 
     @Test func `tells the threads of a rank, where there are several`() throws {
         func report(_ threads: Int) throws -> LayoutReport {
             LayoutReport(
-                "tiny", try model(), ParallelConfiguration(), threadsPerRank: threads,
+                "tiny", try model().description, ParallelConfiguration(), threadsPerRank: threads,
+                format: try model().cacheFormat(.float32, pageSize: 1),
                 example: .init(tokens: 8, chunk: 8), memory: 1 << 20
             ) { $0.elements }
         }
@@ -107,7 +111,7 @@ import braid
             feed-forward output  reduce-scatter  dense                 2    [32] f32          128        32
             selection: only for groups with a row at position 5 or later
 
-            each of layers 1–2, with experts
+            each of layers 1–2, experts
             collective           kind            group             ranks         row  bytes/token  per rank
             keys                 shared memory   context × tensor      4  [20] cache          240        60
             query                all-gather      tensor                2    [16] f32           64        16
@@ -116,17 +120,17 @@ import braid
             dispatch             all-to-all      context × tensor      4    [48] f32         ~480      ~120
             feed-forward input   all-gather      dense                 2    [32] f32          128        32
             feed-forward output  reduce-scatter  dense                 2    [32] f32          128        32
-            expert widths        all-to-all      expert width          2    [32] f32       ~426.7    ~106.7
+            expert tensor        all-to-all      expert tensor         2    [32] f32       ~426.7    ~106.7
             combine              all-to-all      context × tensor      4    [32] f32         ~160       ~40
             selection: only for groups with a row at position 5 or later
             ~ expected, if the router prefers no expert
 
             every layer, for rows whose queries go to the keys
             collective         kind        group      ranks                 row  bytes/row  per rank
-            index queries      all-gather  ownership      4            [18] f32        216        54
-            candidates         all-to-all  ownership      4            [11] f32        132        33
-            queries            all-gather  ownership      4  [24] f32 + [5] i32        696       174
-            partial attention  all-to-all  ownership      4            [36] f32        864       216
+            index queries      all-gather  KV owners      4            [18] f32        216        54
+            candidates         all-to-all  KV owners      4            [11] f32        132        33
+            queries            all-gather  KV owners      4  [24] f32 + [5] i32        696       174
+            partial attention  all-to-all  KV owners      4            [36] f32        864       216
             index queries: only for groups with a row at position 5 or later
             candidates: only for groups with a row at position 5 or later
 
@@ -142,7 +146,7 @@ import braid
     @Test(arguments: layouts, ["deepseek_v32", "deepseek_v3"])
     func `shows every collective in words, numbers and pictures`(parallel: ParallelConfiguration, type: String) throws {
         let report = try report(parallel, type: type, chunk: 24)
-        let transfers = report.layerKinds.flatMap { report.cost.transfers(of: $0) } + report.cost.transfersOfStages
+        let transfers = report.cost.layerKinds.flatMap { report.cost.transfers(of: $0) } + report.cost.transfersOfStages
         #expect(transfers.isEmpty == (parallel.world == 1))
         #expect(XMLScanner.fault(in: report.drawing) == nil)
         let json = try JSONValue(parsing: Array(report.json.pythonText.utf8))
@@ -161,17 +165,17 @@ import braid
     func `gives each rank its part of weights, rows and work`(parallel: ParallelConfiguration, type: String) throws {
         let report = try report(parallel, type: type, chunk: 24)
         #expect(report.weightBytes == report.model.parameters.total)
-        for group in report.model.weightGroups {
+        for group in report.model.weights {
             let readers = report.ranks.reduce(0) { $0 + $1.share.fraction(of: group) }
             let copies =
-                switch group.split {
+                switch group.weights.split {
                 case .whole: parallel.stageRanks
                 case .heads: parallel.data * parallel.context
                 case .dense: parallel.stageRanks / parallel.denseTensor
                 case .expert: parallel.replicatesExperts ? parallel.stageRanks : 1
                 case .vocabulary: 1
                 }
-            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.names)")
+            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.weights.names)")
         }
         #expect(report.ranks.reduce(0) { $0 + $1.rows } == 64 * parallel.data * parallel.pipeline)
         #expect(abs(report.ranks.reduce(0) { $0 + $1.causalWork } - Double(parallel.data * parallel.pipeline)) < 1e-9)
@@ -190,7 +194,7 @@ import braid
     }
 
     @Test func `counts the tokens that fit beside the weights`() throws {
-        let weights = try model().parameters.total
+        let weights = try model().description.parameters.total
         let perToken = 3 * 4 * (8 + 4 + 8)
         #expect(try report(.init(), memory: weights + 10 * perToken + 1).capacity == 10)
         let small = try report(.init(), memory: weights - 1)
@@ -204,7 +208,7 @@ import braid
         let perToken = 3 * 4 * (8 + 4 + 8)
         for owners in [1, 2, 4, 8] {
             let parallel = ParallelConfiguration(context: owners, kvSharding: KVSharding(ranks: owners))
-            let report = try report(parallel, memory: try model().parameters.total + 100 * perToken)
+            let report = try report(parallel, memory: try model().description.parameters.total + 100 * perToken)
             let capacities = report.capacities
             #expect(capacities.map(\.owners) == [1, 2, 4, 8])
             #expect(capacities[0].tokens == report.keyMemory / perToken)
@@ -274,7 +278,8 @@ import braid
     @Test func `adds up over steps, and is told apart from what came before`() throws {
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
-            model, .init(context: 2, expert: 2, exchange: .allToAll), cacheType: .float32)
+            model.description, .init(context: 2, expert: 2, exchange: .allToAll),
+            format: model.cacheFormat(.float32, pageSize: 1))
         let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], maxPosition: [4, 3]))
         // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
         // vocabulary of 96.

@@ -1,5 +1,5 @@
+import JSON
 import Testing
-import Tokenization
 import braid
 
 @Suite struct ServingReportTests {

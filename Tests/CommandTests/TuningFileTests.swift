@@ -2,6 +2,7 @@ import DeepSeekV32
 import Foundation
 import Modeling
 import Models
+import Planning
 import Tensors
 import Testing
 import braid
@@ -106,7 +107,7 @@ import braid
     @Test func `commands take what fits, warn of what does not, and insist on a file that was named`() throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
-        let model = try ModelDirectory(root.path + "/Benchmarks/models/small").configuration
+        let model = try ModelDirectory(root.path + "/Benchmarks/models/small").description
         let key = TuningFile.key(model, .avx2)
         try withFile(nil) { path in
             let none = try ChosenTuning(nil, model, .avx2, standard: path)

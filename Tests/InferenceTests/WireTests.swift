@@ -7,6 +7,14 @@ import Tensors
 import TestSupport
 import Testing
 
+extension PageLists {
+    /// What somebody who knows no pages makes of an update.
+    fileprivate static func plan(of update: PlanUpdate) throws -> StepPlan {
+        var lists = PageLists()
+        return try lists.plan(for: update)
+    }
+}
+
 @Suite struct `Plans on their way to other processes` {
     /// Any plan, sensible or not.
     private static func plan(_ draw: inout SplitMix64) -> StepPlan {
@@ -83,18 +91,72 @@ import Testing
         #expect(
             fields(ParallelConfiguration()) == [
                 "data", "context", "tensor", "expert", "expertTensor", "pipeline", "stageLayers", "denseTensor",
-                "strategy", "exchange", "ownership",
+                "strategy", "exchange", "kvSharding",
             ])
         #expect(
             fields(RankSettings()) == [
-                "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "threadsPerRank", "tuning",
-                "stages", "isTraced",
+                "parallel", "cacheType", "pageSize", "pages", "processSharding", "maxRows", "kernels", "threadsPerRank",
+                "tuning", "stages", "isTraced",
             ])
         #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
         #expect(
             fields(Tuning()) == [
                 "minParallelWork", "spins", "gemvMaxRows", "directKeyMaxHeads", "indexKeyTiles", "indexRowTile",
             ])
+    }
+
+    /// Requests that grow, are preempted, share prefixes, rest for a while and end, a few in each plan.
+    private static func plans(_ count: Int, _ draw: inout SplitMix64) -> [StepPlan] {
+        var pages: [UInt64: [Int32]] = [:]
+        return (0..<count).map { number in
+            let chunks = (0..<draw.below(5)).compactMap { place -> StepPlan.Chunk? in
+                let request = UInt64(4 * draw.below(3) + place)
+                if draw.below(9) == 0 { pages[request] = nil }
+                if draw.below(7) == 0 { pages[request] = Array((pages[request] ?? []).prefix(draw.below(4))) }
+                pages[request, default: []] += (0..<draw.below(3)).map { _ in Int32(draw.below(50)) }
+                return StepPlan.Chunk(request: request, tokens: [1], start: 0, pages: pages[request]!)
+            }
+            // Long pauses, after which both sides have forgotten the requests.
+            return StepPlan(number: number, chunks: number / 100 % 2 == 0 ? chunks : [])
+        }
+    }
+
+    @Test func `carry the pages that are new, and arrive whole`() throws {
+        for seed in 0..<20 as Range<UInt64> {
+            var draw = SplitMix64(seed: seed)
+            var (sender, receiver) = (PageLists(), PageLists())
+            for plan in Self.plans(500, &draw) {
+                let bytes = Wire.bytes(of: sender.update(for: plan))
+                #expect(try receiver.plan(for: Wire.value(PlanUpdate.self, in: bytes)) == plan)
+            }
+        }
+    }
+
+    @Test func `of a long context are as short as of a short one`() {
+        var sender = PageLists()
+        let long = (0..<2560).map { Int32($0) }
+        for step in 0..<3 {
+            let chunk = StepPlan.Chunk(request: 7, tokens: [1], start: 163_000 + step, pages: long)
+            let bytes = Wire.bytes(of: sender.update(for: StepPlan(number: step, chunks: [chunk])))
+            #expect(step == 0 || bytes.count < 200, "\(bytes.count) bytes in step \(step)")
+        }
+    }
+
+    @Test func `that are lost, or come twice or in another order, are refused`() throws {
+        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var sender = PageLists()
+        let updates = Self.plans(4, &draw).map { sender.update(for: $0) }
+        for order in [[1], [0, 2], [0, 0], [0, 1, 3], [0, 1, 2, 1]] {
+            var receiver = PageLists()
+            for index in order.dropLast() { _ = try receiver.plan(for: updates[index]) }
+            #expect(throws: Wire.Failure.self) { try receiver.plan(for: updates[order.last!]) }
+        }
+        var forged = updates[0]
+        forged.plan = StepPlan(number: 0, chunks: [StepPlan.Chunk(request: 99, tokens: [1], start: 0, pages: [])])
+        for known in [-1, 1, .max] as [Int32] {
+            forged.knownPages = [known]
+            #expect(throws: Wire.Failure.self) { try PageLists.plan(of: forged) }
+        }
     }
 
     @Test func `that are cut short or too long are refused`() throws {
@@ -137,6 +199,7 @@ import Testing
             7, 16, 33, 44
         )
         settings.processSharding = processSharding
+        settings.maxRows = 1088
         settings.kernels = .reference
         settings.threadsPerRank = 3
         for (index, setting) in Tuning.settings.enumerated() { settings.tuning[keyPath: setting.path] = index + 5 }

@@ -24,13 +24,13 @@ import Testing
         let forward = Forward(model, cacheType: golden.cacheType)
         let logits = forward.logits(golden.prompt)
         var compared = 0
-        for layer in 0..<model.configuration.layers {
+        for layer in 0..<model.description.layers.count {
             for (stage, key) in Self.stages {
                 guard let expected = golden.rows("layers.\(layer).\(key)") else { continue }
                 let actual = forward.recorder.rows(stage, layer: layer)
                 // Rows that may select all they see are not scored.
                 let isSelecting = stage == .indexScores || stage == .selected
-                let first = isSelecting ? model.configuration.indexer!.topK : 0
+                let first = isSelecting ? model.description.selection!.topK : 0
                 try #require(actual.count == expected.count - first, "\(name) layer \(layer) \(key): rows")
                 for (row, values) in actual.enumerated() {
                     let difference = Self.difference(values, expected[first + row])
@@ -40,9 +40,10 @@ import Testing
             }
         }
         // A dense V3 layer has five stages, others more.
-        #expect(compared >= 5 * model.configuration.layers * golden.prompt.count)
+        #expect(compared >= 5 * model.description.layers.count * golden.prompt.count)
         for (stage, actual) in [
-            ("final_norm", forward.recorder.rows(.finalNorm, layer: model.configuration.layers)), ("logits", logits),
+            ("final_norm", forward.recorder.rows(.finalNorm, layer: model.description.layers.count)),
+            ("logits", logits),
         ] {
             let expected = try #require(golden.rows(stage))
             for row in expected.indices {

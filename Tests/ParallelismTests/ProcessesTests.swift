@@ -95,6 +95,29 @@ import Testing
         #expect(heard.withLock { $0 } == [7])
     }
 
+    /// What comes before somebody wants to read it is handed over where the reader may ask anything and send anything.
+    @Test func `let a reader ask about them and answer`() throws {
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        let processes = Self.processes(transports)
+        let read = DispatchSemaphore(value: 0)
+        for number in 0..<20 { processes[1].send(Message(.order, body: [UInt8(number)]), to: 0) }
+        Thread.sleep(forTimeInterval: 0.1)
+        let numbers = Mutex<[UInt8]>([])
+        Thread.detachNewThread {
+            processes[0].read(.order) { message, process in
+                let isFine = processes[0].failure == nil && processes[0].heartbeat(of: process) == []
+                processes[0].send(Message(.report, body: []), to: process)
+                numbers.withLock { $0 += isFine ? message.bodyCopy : [] }
+            }
+            read.signal()
+        }
+        #expect(read.wait(timeout: .now() + 5) == .success)
+        processes[1].send(Message(.order, body: [20]), to: 0)
+        Thread.sleep(forTimeInterval: 0.1)
+        #expect(numbers.withLock { $0 } == Array(0...20))
+    }
+
     @Test func `that only compute are not lost`() throws {
         let transports = InMemoryTransport.network(2)
         defer { for transport in transports { transport.leave() } }

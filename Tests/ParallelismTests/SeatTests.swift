@@ -253,7 +253,10 @@ import Testing
             counts.copy(own.map { Int32($0) })
             let parts = scratch.rows(own.reduce(0, +), 5)
             parts.fill(Float(seat.rank))
-            let pending = try seat.startExchange("exchange", along: .stage, parts, counts: counts, most: 6 * ranks)
+            let expected = scratch.indices(ranks)
+            expected.copy(matrix.map { Int32($0[seat.rank]) })
+            let pending = try seat.startExchange(
+                "exchange", along: .stage, parts, counts: counts, expecting: expected)
             let rows = try seat.finish(pending)
             #expect(pending.counts.elements == matrix.map { Int32($0[seat.rank]) })
             #expect(rows.rows == matrix.reduce(0) { $0 + $1[seat.rank] })

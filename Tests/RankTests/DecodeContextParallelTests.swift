@@ -59,7 +59,7 @@ import Testing
     func `share each row's keys evenly`(name: String, ranks: Int) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let layers = model.configuration.layers
+        let layers = model.description.layers.count
         let one = try Self.work(golden, model, ParallelConfiguration())
         #expect(one.attended[0] > 0 && (one.scored[0] > 0) == (name == "v32"))
         let parallel = ParallelConfiguration(

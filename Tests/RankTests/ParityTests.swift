@@ -35,7 +35,7 @@ import Verification
         let golden = try Golden(name)
         let model = try golden.directory.load(drafts: Golden.draftingCases.contains(name))
         let measure = Workload.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
         var settings = Verification.Settings()
         settings.seed = seed

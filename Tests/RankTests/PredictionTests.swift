@@ -4,6 +4,7 @@ import KVCache
 import Modeling
 import Models
 import Parallelism
+import Planning
 import Tensors
 import TestSupport
 import Testing
@@ -46,7 +47,7 @@ import Testing
     func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let cost = LayoutCost(model.configuration, parallel, cacheType: .float32)
+        let cost = LayoutCost(model.description, parallel, format: model.cacheFormat(.float32, pageSize: 1))
         let pool = RankPool(
             model, EngineConfiguration(smallCache: parallel, tokens: 4096), recording: Set(Stage.allCases))
         defer { pool.stop() }
@@ -66,7 +67,7 @@ import Testing
         expect(predicted, of: pool, "\(parallel), seed \(seed)")
         #expect(predicted.joined().contains { $0.value > 0 })
         if parallel.kvSharding.ranks > 1 {
-            let ofIndexer = model.configuration.indexer == nil ? [] : ["index queries", "candidates"]
+            let ofIndexer = model.description.selection == nil ? [] : ["index queries", "candidates"]
             for exchange in ofIndexer + ["queries", "partial attention"] {
                 #expect(predicted.contains { $0[exchange] ?? 0 > 0 }, "\(exchange), \(parallel)")
             }
@@ -95,7 +96,8 @@ import Testing
             configuration.processes = processes.count
             let pool = RankPool(model, configuration, processes: processes, recording: Set(Stage.allCases))
             defer { pool.stop() }
-            let cost = LayoutCost(model.configuration, parallel, cacheType: cacheType, isDivided: true)
+            let cost = LayoutCost(
+                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: 1), isDivided: true)
             let seed = UInt64.random(in: 0...UInt64.max)
             var batches = RandomBatches(
                 seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
@@ -111,7 +113,7 @@ import Testing
                 }
             }
             expect(predicted, of: pool, "\(parallel), \(cacheType), seed \(seed)")
-            #expect(predicted.allSatisfy { $0["visiting keys"] ?? 0 > 0 })
+            #expect(predicted.allSatisfy { $0["gathered keys"] ?? 0 > 0 })
         }
     }
 
@@ -133,8 +135,10 @@ import Testing
         let rows = StepRows(assignment)
         var all = cost.bytes(ofRank: rank, rows).filter { !$0.transfer.isExpected }.map { ($0.transfer.name, $0.bytes) }
         let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: cost.parallel.stageRanks)
-        for layer in cost.layers(.experts, ofStage: stage) {
-            for transfer in cost.transfers(of: .experts) where transfer.isExpected {
+        let here = cost.parallel.layers(ofStage: stage, total: cost.model.layers.count)
+        guard let kind = cost.layerKinds.first(where: { $0.name == "experts" }) else { return all }
+        for layer in kind.layers where here.contains(layer) {
+            for transfer in cost.transfers(of: kind) where transfer.isExpected {
                 let bytes = cost.bytes(transfer, stageRank: stageRank, rows) { source, place in
                     isDispatched(of: assignment.rows[source], assignment.plan, layer: layer, at: place, cost, records)
                 }
@@ -149,7 +153,7 @@ import Testing
         _ records: StageRecords
     ) -> Int {
         let chosen = records.values.first { $0.key.layer == layer && $0.key.stage == .gateExperts }?.value ?? [:]
-        let perPlace = cost.model.experts.gate.experts / cost.parallel.expert
+        let perPlace = cost.model.parallelShape.experts / cost.parallel.expert
         return rows.count { row in
             let chunk = plan.chunks[row.chunk]
             let experts = chosen.first {
@@ -161,15 +165,16 @@ import Testing
 
     @Test(arguments: [(1, 8), (2, 4), (4, 4), (8, 2)])
     func `of rows that choose experts are expected from a gate without preferences`(groups: Int, places: Int) throws {
-        var model = try Golden("v3").directory.configuration
+        var model = try #require(try Golden("v3").directory.configuration as? DeepSeekConfiguration)
         model.experts.gate = GateRule(
             experts: 16, expertsPerToken: 3, groups: groups, topGroups: (groups + 1) / 2, normalize: true, scaling: 1)
         let parallel = ParallelConfiguration(context: places, expert: places, exchange: .allToAll)
-        let cost = LayoutCost(model, parallel, cacheType: .float32)
+        let cost = LayoutCost(
+            model.description, parallel, format: model.cacheFormat(.float32, pageSize: 1))
         let rows = StepRows(
             owned: (0..<places).map { $0 == 0 ? 1 : 0 }, outputs: Array(repeating: 0, count: places),
             maxPosition: Array(repeating: -1, count: places))
-        let dispatch = try #require(cost.transfers(of: .experts).first { $0.name == "dispatch" })
+        let dispatch = try #require(cost.transfers(of: cost.layerKinds[1]).first { $0.name == "dispatch" })
         let gate = model.experts.gate
         // Counted over everything the gate can choose.
         var (choices, isDispatched) = (0, Array(repeating: 0, count: places))

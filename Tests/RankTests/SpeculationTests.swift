@@ -87,7 +87,7 @@ import Testing
     private static func compare(_ name: String, _ notation: String, drafts: Int) async throws {
         let golden = try Golden(name)
         let plain = try Self.engine(name, drafts: 0) { $0.prefixCache = false }
-        let layout = try ParallelConfiguration(notation: notation, for: golden.directory.configuration.parallelShape)
+        let layout = try ParallelConfiguration(notation: notation, for: golden.directory.description.parallelShape)
         let drafting = try Self.engine(name, drafts: drafts) { $0.parallel = layout }
         defer {
             plain.stop()
@@ -140,7 +140,7 @@ import Testing
         var expected: [SpeculationCount] = []
         for (round, notation) in (["one"] + Self.layouts).enumerated() {
             let layout = try ParallelConfiguration(
-                notation: notation, for: golden.directory.configuration.parallelShape)
+                notation: notation, for: golden.directory.description.parallelShape)
             let engine = try Self.engine(name, drafts: 3) {
                 $0.parallel = layout
                 $0.prefixCache = round > 0

@@ -125,7 +125,7 @@ import Testing
         for drafts in [0, 3] {
             let model = try golden.directory.load(drafts: drafts > 0)
             let layout = try ParallelConfiguration(
-                notation: notation, for: golden.directory.configuration.parallelShape)
+                notation: notation, for: golden.directory.description.parallelShape)
             let longest = requests.map { $0.prompt.count + 24 }.max()!
             let engine = Engine(
                 model,
@@ -156,7 +156,7 @@ import Testing
         let transports = InMemoryTransport.network(count)
         defer { for transport in transports { transport.leave() } }
         let layout = try ParallelConfiguration(
-            notation: "pp2 cp2 tp2 ep4 dense2", for: golden.directory.configuration.parallelShape)
+            notation: "pp2 cp2 tp2 ep4 dense2", for: golden.directory.description.parallelShape)
         let model = try golden.directory.load(drafts: true)
         let found = try onEveryRank(of: count, limit: 100) { process -> [Answer]? in
             let processes = Processes(transports[process])

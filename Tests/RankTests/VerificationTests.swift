@@ -20,7 +20,7 @@ import Verification
         let golden = try Golden(name)
         let model = DamagedCache(try golden.directory.load(), damage)
         let measure = Workload.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
         return (Verification(model, measure), model.parallelShape)
     }
@@ -170,7 +170,7 @@ import Verification
 
     @Test func `counts what it has exercised`() throws {
         let (verification, shape) = try Self.damaged("v32", nil)
-        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold crowded", for: shape))
+        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold preemption", for: shape))
         #expect(verification.coverage.preemptions > 0 && verification.coverage.cachedTokens == 0)
         #expect(verification.coverage.dcpChunks == 0)
         for prefix in ["warm", "shared"] {

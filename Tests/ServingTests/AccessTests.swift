@@ -1,10 +1,10 @@
 import HTTPTypes
 import Hummingbird
 import Inference
+import JSON
 import Serving
 import TestSupport
 import Testing
-import Tokenization
 
 /// Who may do what, and what is where.
 @Suite struct AccessTests {

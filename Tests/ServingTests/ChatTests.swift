@@ -1,5 +1,6 @@
 import Grammar
 import Inference
+import JSON
 import TestSupport
 import Testing
 import Tokenization

@@ -1,8 +1,8 @@
 import Inference
+import JSON
 import Serving
 import TestSupport
 import Testing
-import Tokenization
 
 @Suite struct CompletionTests {
     private static let hi = ToyTokenizer.tokens("hi")

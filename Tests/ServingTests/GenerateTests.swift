@@ -1,8 +1,8 @@
 import HTTPTypes
 import Inference
+import JSON
 import TestSupport
 import Testing
-import Tokenization
 
 @Suite struct GenerateTests {
     @Test(arguments: ["POST", "PUT"]) func `a text is continued in SGLang's shape`(_ method: String) async throws {

@@ -1,6 +1,7 @@
 import HTTPTypes
 import HummingbirdTesting
 import Inference
+import JSON
 import Serving
 import TestSupport
 import Testing

@@ -1,11 +1,11 @@
 import HTTPTypes
 import HummingbirdTesting
 import Inference
+import JSON
 import NIOCore
 import Serving
 import TestSupport
 import Testing
-import Tokenization
 
 /// Requests that are refused, each with the parameter at fault.
 @Suite struct RefusalTests {

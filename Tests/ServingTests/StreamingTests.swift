@@ -1,7 +1,7 @@
 import Inference
+import JSON
 import TestSupport
 import Testing
-import Tokenization
 
 /// How tokens become text, seen through `/v1/completions`.
 @Suite struct StreamingTests {

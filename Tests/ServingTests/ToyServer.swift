@@ -2,6 +2,7 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import Inference
+import JSON
 import NIOCore
 import Serving
 import TestSupport
@@ -85,10 +86,6 @@ extension JSONValue {
     subscript(index: Int) -> JSONValue? {
         guard let array, array.indices.contains(index) else { return nil }
         return array[index]
-    }
-
-    var double: Double? {
-        if case .number(let number) = self { number.double } else { nil }
     }
 
     var integers: [Int]? { array?.compactMap(\.integer) }

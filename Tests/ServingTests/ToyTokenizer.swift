@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 import Tokenization
 
 /// A tokenizer whose tokens can be told by hand: every byte is a token of its own, 256 + its value, and the control

@@ -6,7 +6,8 @@ import Testing
 
 /// Operations with operands of random shapes, and all that they write.
 enum Sharable: CaseIterable {
-    case matmul, slicedMatmul, embedding, rmsNorm, layerNorm, rope, add, swiglu, store, hadamard, gate, combineExperts
+    case matmul, slicedMatmul, batchedMatmul, embedding, rmsNorm, layerNorm, rope, add, copyRows, swiglu, store
+    case hadamard, gate, experts, combineExperts
     case indexScores, topK, attention, attentionOfFewRows, mergeAttention
 
     /// What the operation writes, in bits; the operands are the same for the same seed.
@@ -15,10 +16,13 @@ enum Sharable: CaseIterable {
         switch self {
         case .matmul: return bench.matmul()
         case .slicedMatmul: return bench.slicedMatmul()
+        case .batchedMatmul: return bench.batchedMatmul()
         case .embedding: return bench.embedding()
         case .rmsNorm, .layerNorm, .add, .swiglu, .hadamard, .rope: return bench.rowOperation(self)
         case .store: return bench.store()
         case .gate: return bench.gate()
+        case .copyRows: return bench.copyRows()
+        case .experts: return bench.experts()
         case .combineExperts: return bench.combineExperts()
         case .indexScores: return bench.indexScores()
         case .topK: return bench.topK()
@@ -50,7 +54,7 @@ enum Sharable: CaseIterable {
     }
 
     /// Counts how often each unit was done, and by how many threads.
-    private struct AbortableCounter: ParallelWork {
+    private struct VisitedUnits: ParallelWork {
         let counts: Indices
         let threads: Threads
 
@@ -73,7 +77,7 @@ enum Sharable: CaseIterable {
     @Test(arguments: [false, true])
     func `does every unit once, however it is cut, and everybody helps`(spins: Bool) {
         var dice = Dice(seed: 5)
-        let (scratch, threads) = (Scratch(bytes: 1 << 24), AbortableCounter.Threads())
+        let (scratch, threads) = (Scratch(bytes: 1 << 24), VisitedUnits.Threads())
         let team = HelpedTeam(threads: 3, spins: spins)
         var round = 0
         // A helper may get its first moment of a busy processor late.
@@ -87,7 +91,7 @@ enum Sharable: CaseIterable {
             let counts = scratch.indices(units)
             counts.fill(0)
             let cut = WorkSplit(units: units, step: dice.int(1...70), least: dice.int(1...200))
-            if !team.kernels.share(AbortableCounter(counts: counts, threads: threads), cut, cost: units) { continue }
+            if !team.kernels.share(VisitedUnits(counts: counts, threads: threads), cut, cost: units) { continue }
             #expect(counts.elements.allSatisfy { $0 == 1 }, "round \(round)")
         }
     }
@@ -137,6 +141,8 @@ private struct Bench {
         return indices
     }
 
+    private func computed(_ values: [Int]) -> ComputedIndices { ComputedIndices(indices(values)) }
+
     private mutating func weight(_ rows: Int, _ columns: Int) -> OwnedWeight {
         OwnedWeight(&dice, rows: rows, columns: columns, dtype: DType.allCases.randomElement(using: &dice)!, scratch)
     }
@@ -162,6 +168,33 @@ private struct Bench {
         let (m, n, k) = (dice.int(1...30), dice.int(300...700), dice.int(1...12) * 8)
         let (x, w, out) = (view(m, k), weight(n, k), room(m, n))
         withExtendedLifetime(w) { kernels.slicedMatmul(x, w.weight, slices: 8, into: out, scratch) }
+        return bits(out.elements)
+    }
+
+    mutating func batchedMatmul() -> [UInt32] {
+        let (m, count, transposed) = (dice.int(1...60), dice.int(1...9), dice.flag())
+        let (wide, before, inner) = (dice.int(1...70), dice.int(0...9), dice.int(1...50))
+        let (k, n) = transposed ? (inner, wide) : (wide, inner)
+        let w = weight(count * (before + inner + dice.int(0...9)), wide)
+        let x = view(m, count * (k + dice.int(0...5)))
+        let out = room(m, count * (n + dice.int(0...5)))
+        withExtendedLifetime(w) {
+            kernels.batchedMatmul(
+                x, w.weight, rows: before..<before + inner, transposed: transposed, count: count, into: out, scratch)
+        }
+        return bits(out.elements)
+    }
+
+    mutating func copyRows() -> [UInt32] {
+        let (rows, pieces, width) = (dice.int(1...40), dice.int(1...5), dice.int(1...300))
+        let (before, behind) = (dice.int(0...5), dice.int(0...5))
+        let x = view(rows, pieces * (before + width + behind))
+        let out = room(rows, pieces * (behind + width + before))
+        let gathered = dice.flag() ? computed((0..<rows).map { _ in dice.int(0...rows - 1) }) : nil
+        let scattered = dice.flag() ? computed((0..<rows).shuffled(using: &dice)) : nil
+        kernels.copyRows(
+            x, pieces: pieces, columns: before..<before + width, xRows: gathered, into: out, at: behind,
+            outRows: scattered)
         return bits(out.elements)
     }
 
@@ -197,7 +230,7 @@ private struct Bench {
         let rule = GateRule(
             experts: groups * size, expertsPerToken: dice.int(1...size), groups: groups, topGroups: 1 + groups / 2,
             normalize: dice.flag(), scaling: 2.5)
-        let chosen = indices(Array(repeating: -1, count: rows * rule.expertsPerToken))
+        let chosen = computed(Array(repeating: -1, count: rows * rule.expertsPerToken))
         let weights = room(rows, rule.expertsPerToken)
         kernels.gate(
             view(rows, rule.experts), bias: dice.flag() ? view(1, rule.experts, packed: true) : nil, rule,
@@ -205,15 +238,33 @@ private struct Bench {
         return chosen.elements.map { UInt32(bitPattern: $0) } + bits(weights.elements)
     }
 
+    mutating func experts() -> [UInt32] {
+        let (rows, perRow, hidden) = (dice.int(1...20), dice.int(1...4), dice.int(600...900))
+        let (width, slices) = (dice.flag() ? 128 : 32, 1 << dice.int(0...3))
+        let owned = (0..<8).map { _ in (weight(width, hidden), weight(width, hidden), weight(hidden, width)) }
+        let experts = ExpertWeights(owned.map { ($0.weight, $1.weight, $2.weight) })
+        let chosen = computed(
+            (0..<rows).flatMap { _ in (0..<8).shuffled(using: &dice).prefix(perRow).sorted() })
+        let x = view(rows, hidden)
+        let here = dice.flag() ? 0..<8 : 2..<7
+        let trees = 1 << dice.int(0...2)
+        let (values, sums) = (room(rows * perRow, width), room(trees * rows, hidden))
+        withExtendedLifetime(owned) {
+            let slots = kernels.groupByExpert(
+                chosen, view(rows, perRow, packed: true), experts: here, scratch)
+            kernels.expertHidden(x, experts, slots, columns: 0..<width, into: values, scratch)
+            kernels.expertSums(
+                values, experts, slots, columns: 0..<width, slices: slices, ExpertGroups(of: 2, 0..<4, trees: trees),
+                into: sums, scratch)
+        }
+        return bits(values.elements + sums.elements)
+    }
+
     mutating func combineExperts() -> [UInt32] {
-        let (rows, perRow, slices, columns) = (dice.int(1...20), dice.int(1...4), 1 << dice.int(0...3), 700)
-        let slots = rows * perRow
-        let chosen = (0..<rows).flatMap { _ in (0..<16).shuffled(using: &dice).prefix(perRow).sorted() }
-        let slot = (0..<slots).shuffled(using: &dice).map { dice.int(0...5) == 0 ? -1 : $0 }
+        let (rows, parts, columns) = (dice.int(1...20), dice.int(1...9), 700)
+        let slots = (0..<rows * parts).shuffled(using: &dice).map { dice.int(0...5) == 0 ? -1 : $0 }
         let out = room(rows, columns)
-        kernels.combineExperts(
-            view(slices * slots, columns), slots: slots, slices: slices, chosen: indices(chosen), slot: indices(slot),
-            expertsPerGroup: 2, groups: 0..<8, into: out)
+        kernels.combineExperts(view(rows * parts, columns), slots: computed(slots), into: out)
         return bits(out.elements)
     }
 
@@ -260,8 +311,8 @@ private struct Bench {
         let (rows, columns, k) = (dice.int(1...20), dice.int(50...200), dice.int(1...40))
         let scores = view(rows, columns)
         let visible = indices((0..<rows).map { _ in dice.int(1...columns) })
-        let positions = indices(Array(repeating: -1, count: rows * k))
-        let selection = Selection(positions: positions, stride: k, counts: indices(Array(repeating: -1, count: rows)))
+        let positions = computed(Array(repeating: -1, count: rows * k))
+        let selection = Selection(positions: positions, stride: k, counts: computed(Array(repeating: -1, count: rows)))
         kernels.topK(scores, visible: visible, into: selection, scratch)
         return (positions.elements + selection.counts.elements).map { UInt32(bitPattern: $0) }
     }
@@ -279,7 +330,7 @@ private struct Bench {
             let chosen = zip(seen, counts).flatMap { last, count in
                 (0...last).shuffled(using: &dice).prefix(count).sorted() + Array(repeating: 0, count: 30 - count)
             }
-            selection = Selection(positions: indices(chosen), stride: 30, counts: indices(counts))
+            selection = Selection(positions: computed(chosen), stride: 30, counts: computed(counts))
         }
         let classes = 1 << dice.int(0...3)
         let (out, logSumExp) = (room(rows, heads * latentWidth), room(rows, heads))

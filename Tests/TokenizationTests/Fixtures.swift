@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 import Testing
 import Tokenization
 
@@ -56,3 +57,15 @@ enum Fixtures {
 
 /// Strings as code points: `==` on `String` would take canonically equivalent texts for equal.
 func scalars(_ text: String) -> [UInt32] { text.unicodeScalars.map(\.value) }
+
+/// A small generator with a seed, so that a failing case comes again.
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = (state ^ state >> 30) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ mixed >> 31
+    }
+}

@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 import Tokenization
 
 /// A tokenizer of 256 bytes and a few words, written as files that a test can spoil first.

@@ -56,3 +56,6 @@ typedef struct {
 static inline int64_t braid_sharded(braid_kv_sharding o, int64_t i) {
     return o.ranks == 1 ? i : (i / o.unit * o.ranks + o.rank) * o.unit + i % o.unit;
 }
+
+/// Whether position `p`, not below zero, is owned.
+static inline bool braid_in_shard(braid_kv_sharding o, int64_t p) { return p / o.unit % o.ranks == o.rank; }

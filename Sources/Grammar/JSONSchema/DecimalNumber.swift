@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// A decimal number of any length, compared exactly.
@@ -21,7 +22,7 @@ struct DecimalNumber: Sendable, Comparable {
 
     /// - Returns: `nil` for numbers of too many digits.
     init?(_ number: JSONNumber) {
-        let parts = number.text.drop { $0 == "-" }.split(separator: "e")
+        let parts = number.literal.lowercased().drop { $0 == "-" }.split(separator: "e")
         let mantissa = parts[0].split(separator: ".", omittingEmptySubsequences: false)
         let exponent = parts.count > 1 ? Int(parts[1]) ?? .max : 0
         var digits = mantissa.joined().utf8.map { $0 - UInt8(ascii: "0") }
@@ -33,7 +34,8 @@ struct DecimalNumber: Sendable, Comparable {
         }
         digits += repeatElement(0, count: max(0, point - digits.count))
         self.init(
-            isNegative: number.text.hasPrefix("-"), integer: Array(digits[..<point]), fraction: Array(digits[point...]))
+            isNegative: number.literal.hasPrefix("-"), integer: Array(digits[..<point]),
+            fraction: Array(digits[point...]))
     }
 
     var isInteger: Bool { fraction.isEmpty }

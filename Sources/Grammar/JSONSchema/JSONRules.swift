@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// The rules of JSON itself.
@@ -96,12 +97,13 @@ struct JSONRules: Sendable {
         case .number(let number):
             // An integer may be written with a point, and the other way round.
             guard let decimal = DecimalNumber(number), decimal.isInteger, decimal.integer.count <= 16 else {
-                return .text(number.text)
+                return .text(number.literal)
             }
             let sign = decimal.isNegative ? "-" : ""
             let digits = sign + decimal.integer.map(String.init).joined()
             let spellings = [digits, digits + ".0"]
-            return .choice((spellings.contains(number.text) ? spellings : spellings + [number.text]).map { .text($0) })
+            return .choice(
+                (spellings.contains(number.literal) ? spellings : spellings + [number.literal]).map { .text($0) })
         case .array(let elements): return list(elements.map { literal($0) }, between: (0x5B, 0x5D))
         case .object(let members):
             return list(

@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// `oneOf` is a choice where no value can satisfy two options.

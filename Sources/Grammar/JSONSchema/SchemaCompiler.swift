@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// Translates a JSON Schema (draft 2020-12) into rules.

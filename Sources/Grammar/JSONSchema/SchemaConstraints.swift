@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// What several parts of a schema ask of one value together.

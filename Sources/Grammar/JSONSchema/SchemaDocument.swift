@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// A schema with its parts numbered, so that sets of parts can be compared.

@@ -1,10 +1,11 @@
+import JSON
 import Tokenization
 
 /// Whether given values satisfy parts of a schema: enumerations are filtered by what stands beside them.
 extension SchemaReader {
     /// - Throws: where a keyword that matters for the value is not supported.
     mutating func validates(_ value: JSONValue, _ parts: [Int], depth: Int = 0) throws(GrammarError) -> Bool {
-        guard depth <= JSONValue.depthLimit * 2 else {
+        guard depth <= JSONLimits().maxDepth * 2 else {
             throw GrammarError(.tooLarge, at: document.nodes[parts[0]].path, "the schema refers to itself too often")
         }
         let constraints = try constraints(of: parts)
@@ -31,7 +32,7 @@ extension SchemaReader {
 
     private func validates(_ number: JSONNumber, _ constraints: SchemaConstraints) throws(GrammarError) -> Bool {
         guard let value = DecimalNumber(number) else {
-            throw GrammarError(.tooLarge, "a number of too many digits: \(number.text.prefix(40))…")
+            throw GrammarError(.tooLarge, "a number of too many digits: \(number.literal.prefix(40))…")
         }
         if constraints.integersOnly, !value.isInteger { return false }
         if let bound = constraints.lower, value < bound.value || (bound.isExclusive && value == bound.value) {

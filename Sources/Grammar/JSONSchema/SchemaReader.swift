@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// Reads the keywords of schema parts.

@@ -1,3 +1,4 @@
+import JSON
 import Tokenization
 
 /// Functions that a model may call in the markup of DeepSeek-V3.2, and whether it must.

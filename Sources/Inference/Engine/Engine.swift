@@ -11,6 +11,12 @@ import Synchronization
 package final class Engine: EngineClient {
     package let limits: EngineLimits
     private let state: Mutex<State>
+    /// Where the events of each request go. Apart from the state, whose lock a thread that trapped may hold for ever.
+    private let streams = Mutex<[UInt64: AsyncStream<GenerationEvent>.Continuation]>([:])
+    /// Written when the state has changed, with the ranks' part once a step; read without the state's lock.
+    private let published = PublishedStatus()
+    /// Whether a thread of this process trapped that the engine cannot do without.
+    private let hasTrapped = Atomic(false)
     /// The failure that ended service, once; ends when the engine is stopped.
     package let failures: AsyncStream<EngineFailure>
     private let failed: AsyncStream<EngineFailure>.Continuation
@@ -29,7 +35,6 @@ package final class Engine: EngineClient {
         var pool: RankPool
         /// Since a step was completed.
         var restarts = 0
-        var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
         var nextID: UInt64 = 1
         var drained: [CheckedContinuation<Void, Never>] = []
         var isStopped = false
@@ -65,17 +70,51 @@ package final class Engine: EngineClient {
         self.log = log
         self.audit = configuration.checksInvariants ? audit : nil
         (failures, failed) = AsyncStream.makeStream(of: EngineFailure.self)
-        state = Mutex(State(scheduler: scheduler, pool: makePool()))
+        let pool = makePool()
+        published.publish(pool, scheduler)
+        state = Mutex(State(scheduler: scheduler, pool: pool))
         Thread { [self] in
             ThreadName.current = "braid engine"
-            run()
+            Traps.shared.watch(onTrap: { self.end(afterTrap: $0, of: "the engine's thread") }, while: run)
         }.start()
     }
 
+    /// From now on also a trap of a thread that is neither a rank's nor the engine's, such as a server's, ends every
+    /// request with an error and service with a failure.
+    package func answerForAllThreads() {
+        Traps.shared.watchOtherThreads { [weak self] in self?.end(afterTrap: $0, of: "a thread of this process") }
+    }
+
+    /// The thread that trapped may hold any lock: only what needs none but the streams' own is done. `failures` tells
+    /// whoever ends or restarts the process; the thread that trapped does it, if nobody else.
+    private func end(afterTrap signal: String, of thread: String) {
+        let reason = "\(thread) trapped (\(signal))"
+        hasTrapped.store(true, ordering: .releasing)
+        let streams = streams.withLock { streams in
+            defer { streams = [:] }
+            return Array(streams.values)
+        }
+        for stream in streams {
+            stream.yield(.failed(reason))
+            stream.finish()
+        }
+        failed.yield(EngineFailure(reason: reason, isTrap: true))
+        published.fail(reason)
+    }
+
+    /// Changes the state, and publishes what others may know of it.
+    private func update<Result>(_ change: (inout State) -> Result) -> Result {
+        state.withLock { state in
+            defer { published.publish(state.scheduler) }
+            return change(&state)
+        }
+    }
+
     package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
+        if hasTrapped.load(ordering: .acquiring) { throw .failed(published.failure ?? "a thread trapped") }
         try request.checkGrammar(with: grammars)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
-        let outcome: Result<UInt64, EngineError> = state.withLock { state in
+        let outcome: Result<UInt64, EngineError> = update { state in
             let id = state.nextID
             do throws(EngineError) {
                 try state.scheduler.submit(id, request)
@@ -83,7 +122,7 @@ package final class Engine: EngineClient {
                 return .failure(error)
             }
             state.nextID += 1
-            state.streams[id] = continuation
+            streams.withLock { $0[id] = continuation }
             return .success(id)
         }
         let id = try outcome.get()
@@ -94,31 +133,20 @@ package final class Engine: EngineClient {
         return Generation(id: id, events: events)
     }
 
-    package func status() -> EngineStatus {
-        var (status, pool, computed) = state.withLock { ($0.scheduler.status, $0.pool, $0.scheduler.computedTokens) }
-        let parallel = pool.configuration
-        status.layout = pool.layout
-        status.threadsPerRank = pool.threadsPerRank
-        status.keyOwners = parallel.kvSharding.ranks
-        status.keyUnit = parallel.kvSharding.unit
-        status.ranks = pool.status
-        for rank in status.ranks.indices {
-            let (owner, group) = (
-                parallel.place(of: rank, along: .kvSharding), parallel.mesh.coordinate(of: rank, on: .data)
-            )
-            status.ranks[rank].keyOwner = owner
-            status.ranks[rank].ownedTokens = computed.reduce(0) {
-                $1.group == group ? $0 + parallel.kvSharding.count(of: $1.tokens, for: owner) : $0
-            }
-        }
-        return status
+    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Takes no lock of the engine.
+    package var refusal: EngineError? {
+        let status = published.value
+        if let failure = status.failure { return .failed(failure) }
+        return status.isDraining ? .draining : nil
     }
 
-    package func flushCache() -> Int { state.withLock { $0.scheduler.flushCache() } }
+    package func status() -> EngineStatus { published.value }
+
+    package func flushCache() -> Int { update { $0.scheduler.flushCache() } }
 
     package func drain() async {
         await withCheckedContinuation { continuation in
-            let isIdle = state.withLock { state in
+            let isIdle = update { state in
                 state.scheduler.drain()
                 if !state.scheduler.isIdle { state.drained.append(continuation) }
                 return state.scheduler.isIdle
@@ -127,11 +155,11 @@ package final class Engine: EngineClient {
         }
     }
 
-    /// Ends the engine's thread; requests still running fail.
-    package func stop() {
-        let deliveries = state.withLock { state in
+    package func stop(_ reason: String) {
+        if hasTrapped.load(ordering: .acquiring) { return }
+        let deliveries = update { state in
             state.isStopped = true
-            return take(state.scheduler.fail("the engine was stopped"), &state)
+            return take(state.scheduler.fail(reason))
         }
         deliver(deliveries)
         wake.signal()
@@ -141,8 +169,11 @@ package final class Engine: EngineClient {
     package func checkInvariants() -> [String] { state.withLock { $0.scheduler.checkInvariants() } }
 
     private func abort(_ id: UInt64) {
+        if hasTrapped.load(ordering: .acquiring) { return }
         let deliveries = state.withLock { state in
-            take(state.scheduler.abort(id), &state)
+            // No step may follow that would say which tokens ranks still own.
+            defer { published.publish(state.pool, state.scheduler) }
+            return take(state.scheduler.abort(id))
         }
         deliver(deliveries)
         wake.signal()
@@ -159,13 +190,16 @@ package final class Engine: EngineClient {
                         // A stopped scheduler has forgotten its steps.
                         guard state.scheduler.isStepInFlight else { return [Delivery]() }
                         let events = state.scheduler.finish(outcome.result, seconds: outcome.seconds)
-                        return take(events, &state) + audited(&state)
+                        published.publish(pool, state.scheduler)
+                        // An audit that finds something ends service, which others are to know at once.
+                        defer { published.publish(state.scheduler) }
+                        return take(events) + audited(&state)
                     }
                     deliver(deliveries)
                 }
             }
             if let failure = pool.failure, replace(pool, after: failure) { continue }
-            if let plan = traced("plan", { state.withLock { $0.isStopped ? nil : $0.scheduler.nextStep() } }) {
+            if let plan = traced("plan", { update { $0.isStopped ? nil : $0.scheduler.nextStep() } }) {
                 pool.submit(plan)
                 continue
             }
@@ -187,10 +221,10 @@ package final class Engine: EngineClient {
             "the books are wrong after step \(state.scheduler.status.steps) (--check-invariants): "
             + problems.prefix(Self.maxProblems).joined(separator: "; ")
         failed.yield(EngineFailure(reason: reason, isTrap: false))
-        return take(state.scheduler.fail(reason), &state)
+        return take(state.scheduler.fail(reason))
     }
 
-    /// Of those in one message.
+    /// Problems that one message names.
     private static let maxProblems = 5
 
     /// The ranks are lost: every request ends with the reason. Then there are new ranks, or every later request ends
@@ -199,9 +233,9 @@ package final class Engine: EngineClient {
     /// - Returns: whether there are new ranks.
     private func replace(_ pool: RankPool, after failure: GroupFailure) -> Bool {
         // After a trap nothing in this process can be relied on; and ranks that fail at once would do so for ever.
-        let (deliveries, restarts, isNews) = state.withLock { state in
+        let (deliveries, restarts, isNews) = update { state in
             let isNews = state.scheduler.failure == nil
-            let deliveries = take(state.scheduler.fail(failure.description), &state)
+            let deliveries = take(state.scheduler.fail(failure.description))
             let restarts =
                 restartsOnFailure && isNews && !state.isStopped && !pool.hasTrapped
                 && state.restarts < Self.maxFutileRestarts
@@ -217,7 +251,10 @@ package final class Engine: EngineClient {
         log("\(failure); starting new ranks")
         pool.stop()
         let fresh = makePool()
-        state.withLock { $0.pool = fresh }
+        state.withLock { state in
+            state.pool = fresh
+            published.publish(fresh, state.scheduler)
+        }
         log("new ranks are ready")
         return true
     }
@@ -244,15 +281,17 @@ package final class Engine: EngineClient {
     private typealias Delivery = (AsyncStream<GenerationEvent>.Continuation, GenerationEvent, last: Bool)
 
     /// Pairs events with the streams they go to, forgetting streams that end.
-    private func take(_ events: [Scheduler.Event], _ state: inout State) -> [Delivery] {
-        events.compactMap { event in
-            guard let stream = state.streams[event.request] else { return nil }
-            switch event.event {
-            case .finished, .failed:
-                state.streams[event.request] = nil
-                return (stream, event.event, last: true)
-            case .token, .promptLogProbs:
-                return (stream, event.event, last: false)
+    private func take(_ events: [Scheduler.Event]) -> [Delivery] {
+        streams.withLock { streams in
+            events.compactMap { event in
+                guard let stream = streams[event.request] else { return nil }
+                switch event.event {
+                case .finished, .failed:
+                    streams[event.request] = nil
+                    return (stream, event.event, last: true)
+                case .token, .promptLogProbs:
+                    return (stream, event.event, last: false)
+                }
             }
         }
     }

@@ -5,11 +5,21 @@ package protocol EngineClient: Sendable {
     var limits: EngineLimits { get }
     /// Takes a request or says at once why not. Dropping the stream aborts the request.
     func submit(_ request: GenerationRequest) throws(EngineError) -> Generation
+    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Constant time, for every
+    /// request.
+    var refusal: EngineError? { get }
+    /// The load after the last step. It costs a copy and waits for no lock of the engine.
     func status() -> EngineStatus
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
+    /// Ends the engine; requests still running fail with this reason.
+    func stop(_ reason: String)
     /// Forgets all cached pages that no request uses. Returns how many that were.
     func flushCache() -> Int
+}
+
+extension EngineClient {
+    package func stop() { stop("the engine was stopped") }
 }
 
 /// A request on its way: its number and what happens to it.

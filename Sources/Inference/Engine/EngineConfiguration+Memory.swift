@@ -2,6 +2,8 @@ import Foundation
 import KVCache
 import Modeling
 import Parallelism
+import Planning
+import Tensors
 
 /// How many tokens the cache holds, and which process keeps what of them.
 extension EngineConfiguration {
@@ -10,7 +12,10 @@ extension EngineConfiguration {
         guard isDivided else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()
-        processSharding.keysPerRow = model.dcpBreakEvenKeys(cacheType, parallel)
+        processSharding.keysPerRow =
+            LayoutCost(
+                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
+            ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
         // The longest request there can be, with what is guessed behind it.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize
@@ -54,6 +59,22 @@ extension EngineConfiguration {
         ProcessKVSharding.isPossible(parallel, processes: processes, pageSize: pageSize)
     }
 
+    /// Says that this process cannot reserve what its cache and its ranks need, as under `ulimit -v`: before the ranks are
+    /// started, as they would fail one after the other.
+    private func reservationProblems(for model: any Model, _ format: CacheFormat) -> [String] {
+        let cache = totalPages(for: model, context: contextLength ?? model.contextLength) * keptBytes(of: format)
+        let settings = RankSettings(self, for: model, recording: [], isTraced: false)
+        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranksHere, limited: true)
+        let scratch = memory.total(settings, ranks: ranksHere)
+        guard let error = Buffer.problem(reserving: cache + scratch) else { return [] }
+        return [
+            "\(error.bytes) bytes of address space are needed, \(cache) for the KV cache and \(scratch) for the steps of "
+                + "\(ranksHere) ranks, but the system does not reserve them (\(error.reason)); lower "
+                + "--max-total-tokens, --chunked-prefill-size or --max-running-requests, start fewer ranks or threads "
+                + "in a process, or raise its limit (ulimit -v)"
+        ]
+    }
+
     private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
 
     /// What is wrong with the size of the cache.
@@ -80,7 +101,7 @@ extension EngineConfiguration {
             }
         }
         let most = maxPages(of: format, bytes: Self.physicalMemory) * pageSize
-        guard let maxTotalTokens, maxTotalTokens > most else { return [] }
+        guard let maxTotalTokens, maxTotalTokens > most else { return reservationProblems(for: model, format) }
         return [
             "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(format.bytesPerToken)) bytes are more than this "
                 + "machine's memory; the nearest legal value is \(most)"

@@ -13,18 +13,43 @@ package final class TraceWriter: Sendable {
     private let room = DispatchSemaphore(value: 64)
     private let file: Mutex<FileHandle?>
     private let stageRanks: Int
+    private let path: String
+    private let log: @Sendable (String) -> Void
+    private let failure = Mutex<String?>(nil)
 
     /// The engine's own lane is a process before those of the stages.
     private static let engineProcess = 0
 
-    /// - Throws: `TraceError` when the file cannot be written.
-    package init(path: String, _ configuration: ParallelConfiguration) throws(TraceError) {
-        guard FileManager.default.createFile(atPath: path, contents: nil),
-            let handle = FileHandle(forWritingAtPath: path)
-        else { throw TraceError(path: path) }
+    /// - Parameter log: called with a line when the file can no longer be written.
+    /// - Throws: `TraceError` when the file cannot be opened.
+    package init(
+        path: String, _ configuration: ParallelConfiguration, log: @escaping @Sendable (String) -> Void = { _ in }
+    ) throws(TraceError) {
+        // In place: `createFile` would put a new file where a pipe or a device is.
+        let descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw TraceError(path: path) }
+        let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
         file = Mutex(handle)
         stageRanks = configuration.stageRanks
-        handle.write(Data("[\n\(Self.names(configuration).joined(separator: ",\n"))\n]\n".utf8))
+        self.path = path
+        self.log = log
+        do {
+            try handle.write(contentsOf: Data("[\n\(Self.names(configuration).joined(separator: ",\n"))\n]\n".utf8))
+        } catch {
+            file.withLock { $0 = nil }
+            fail(error)
+        }
+    }
+
+    /// Why the file ends before its time; `nil` where it does not. Service goes on without it.
+    package var problem: String? { failure.withLock { $0 } }
+
+    private func fail(_ error: any Error) {
+        let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? error as NSError
+        let problem =
+            "--trace: writing to '\(path)' failed, and the file is not complete: \(cause.localizedDescription)"
+        failure.withLock { $0 = problem }
+        log(problem)
     }
 
     /// What a rank did in a step.
@@ -66,6 +91,7 @@ package final class TraceWriter: Sendable {
                     // A full disk ends the trace, and nothing else.
                     try? file?.close()
                     file = nil
+                    fail(error)
                 }
             }
             room.signal()
@@ -74,7 +100,8 @@ package final class TraceWriter: Sendable {
 
     /// An event behind others: a span with begin and length, in microseconds.
     private static func event(_ span: TraceSpan, _ process: Int, _ thread: Int, rows: Int?) -> String {
-        var name = span.name
+        // Of other processes too: whatever bytes they sent, the file stays JSON.
+        var name = span.name.filter { $0.isASCII && $0 >= " " && $0 != "\"" && $0 != "\\" }
         var arguments = ""
         if let number = span.number {
             // Steps are told apart by position and number; a name of their own would be a colour of their own for each.

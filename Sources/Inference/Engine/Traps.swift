@@ -43,6 +43,17 @@ package final class Traps: Sendable {
         state.withLock { $0.watched[token] = nil }
     }
 
+    /// From now on traps of threads that `watch` does not run are told too, and stop only those threads at first. There
+    /// is no way back.
+    func watchOtherThreads(onTrap: @escaping @Sendable (_ signal: String) -> Void) {
+        let token = state.withLock { state in
+            defer { state.next += 1 }
+            state.watched[state.next] = onTrap
+            return state.next
+        }
+        braid_traps_enter_others(token)
+    }
+
     /// Whether after a trap the process runs itself anew, with the arguments it was started with, instead of ending.
     /// New ranks would not do: they would live in memory that may be damaged, beside a thread that may hold any lock.
     package static func setRestartsProcess(_ restarts: Bool) {

@@ -21,6 +21,8 @@ package final class RankFollower {
         let settings: RankSettings
         let world: ProcessWorld
         let threads: RankThreads
+        /// The pages of the requests, as the plans so far have told them.
+        var pages = PageLists()
         let grammars: RequestGrammars
     }
 
@@ -68,16 +70,18 @@ package final class RankFollower {
                 throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
             }
             begin(settings, epoch: epoch)
-        case .step(let plan):
-            guard let team, team.epoch == epoch else { throw Wire.Failure(description: "a step for nobody") }
+        case .step(let update):
+            guard let team, team.epoch == epoch else {
+                throw Wire.Failure(description: "a step for ranks of epoch \(epoch), which do not run")
+            }
+            let plan = try self.team!.pages.plan(for: update)
             let problem = plan.problem(
                 pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
                 groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
-            if let most = team.settings.processSharding?.rows, rows > most {
-                throw Wire.Failure(description: "\(rows) rows where \(most) find room")
-            }
+            let most = team.settings.processSharding?.rows ?? max(team.settings.maxRows, EngineConfiguration.maxRows)
+            if rows > most { throw Wire.Failure(description: "a step of \(rows) rows where the most is \(most)") }
             team.grammars.prepare(for: plan)
             team.threads.put(
                 RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))

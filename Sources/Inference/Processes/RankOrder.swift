@@ -4,7 +4,7 @@ import Parallelism
 enum Order {
     /// New ranks; those before are over.
     case start(RankSettings)
-    case step(StepPlan)
+    case step(PlanUpdate)
     /// The ranks end when they have done what they were given.
     case stop
     /// The job is done.
@@ -13,7 +13,7 @@ enum Order {
     var bytes: [UInt8] {
         switch self {
         case .start(let settings): [0] + Wire.bytes(of: settings)
-        case .step(let plan): [1] + Wire.bytes(of: plan)
+        case .step(let update): [1] + Wire.bytes(of: update)
         case .stop: [2]
         case .leave: [3]
         }
@@ -26,7 +26,7 @@ enum Order {
         case 1: self = .step(try Wire.value(in: rest))
         case 2 where rest.isEmpty: self = .stop
         case 3 where rest.isEmpty: self = .leave
-        default: throw Wire.Failure(description: "no order")
+        default: throw Wire.Failure(description: "no order that this version knows")
         }
     }
 }

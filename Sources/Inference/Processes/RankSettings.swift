@@ -12,6 +12,8 @@ package struct RankSettings: Sendable, Equatable {
     package var pages = 0
     /// Set where processes divide the keys among them.
     package var processSharding: ProcessKVSharding?
+    /// Rows of a step, at most, all ranks together.
+    package var maxRows = 1
     /// Instruction-set level; `nil` for the best there is.
     package var kernels: Kernels.Level?
     /// Threads that share the work inside each rank.
@@ -28,7 +30,9 @@ package struct RankSettings: Sendable, Equatable {
         parallel = configuration.parallel
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
-        pages = configuration.scheduler(for: model).totalPages
+        let scheduler = configuration.scheduler(for: model)
+        pages = scheduler.totalPages
+        maxRows = scheduler.maxRowsPerStep
         processSharding = configuration.processSharding(for: model)
         kernels = configuration.kernels
         threadsPerRank = configuration.threadsPerRank
@@ -53,6 +57,7 @@ extension RankSettings: WireCodable {
         try wire.pass(&processSharding.gatheredPages)
         try wire.pass(&processSharding.rows)
         self.processSharding = isDivided ? processSharding : nil
+        try wire.pass(&maxRows)
         var (level, names) = (kernels?.rawValue ?? "", stages.map(\.rawValue).sorted())
         try wire.pass(&level)
         try wire.pass(&threadsPerRank)
@@ -75,7 +80,7 @@ extension RankSettings: WireCodable {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }
         let legal = 1...Int(Int32.max)
-        guard [processSharding.keysPerRow, processSharding.rows].allSatisfy(legal.contains),
+        guard [processSharding.keysPerRow, processSharding.rows, maxRows].allSatisfy(legal.contains),
             (1...Int(Int32.max) / pageSize).contains(processSharding.gatheredPages),
             !isDivided || processSharding.pageSize == pageSize
         else {

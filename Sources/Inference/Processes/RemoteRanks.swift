@@ -20,7 +20,9 @@ final class RemoteRanks: Sendable {
     /// What reports are compared with.
     private struct Books {
         /// Steps on their way, by their number.
-        var plans: [Int: StepPlan] = [:]
+        var steps: [Int: RowAssignment] = [:]
+        /// What the other processes know of the requests' pages.
+        var pages = PageLists()
         /// By rank, what those elsewhere reported last.
         var last: [Int: (step: Int, operations: [Meter.CollectiveStatistics])] = [:]
     }
@@ -54,9 +56,13 @@ final class RemoteRanks: Sendable {
         order(.start(settings))
     }
 
-    func put(_ plan: StepPlan) {
-        entries.withLock { $0.plans[plan.number] = plan }
-        order(.step(plan))
+    /// Hands a step to the other processes. Called by one thread, so that updates leave in order.
+    func put(_ assignment: RowAssignment) {
+        let update = entries.withLock { entries in
+            entries.steps[assignment.plan.number] = assignment
+            return entries.pages.update(for: assignment.plan)
+        }
+        order(.step(update))
     }
 
     func stop() { order(.stop) }
@@ -81,14 +87,14 @@ final class RemoteRanks: Sendable {
     private func enter(_ report: StepReport) -> Bool {
         entries.withLock { entries in
             let before = entries.last[report.rank]
-            guard let plan = entries.plans[report.step], report.step > before?.step ?? .min,
-                report.fits(plan, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
+            guard let step = entries.steps[report.step], report.step > before?.step ?? .min,
+                report.fits(step, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
             else { return false }
             entries.last[report.rank] = (report.step, report.operations)
             // Forgotten when all ranks elsewhere have done it, each in its order.
             let others = settings.parallel.world - ranksHere.count
             if entries.last.count == others, let done = entries.last.values.map(\.step).min() {
-                entries.plans = entries.plans.filter { $0.key > done }
+                entries.steps = entries.steps.filter { $0.key > done }
             }
             return true
         }

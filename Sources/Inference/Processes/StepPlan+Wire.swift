@@ -38,6 +38,7 @@ extension StepPlan: WireCodable {
             }
             if let speculation = chunk.speculation,
                 !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
+                    || speculation.ahead > 0 && sample == nil
             {
                 return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
             }
@@ -45,11 +46,28 @@ extension StepPlan: WireCodable {
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
                 return "request \(chunk.request) scores rows that it has not"
             }
-            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) || sample?.position ?? 0 < 0 {
+            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) {
                 return "request \(chunk.request) wants \(chunk.topLogProbs ?? 0) alternatives"
             }
+            if let problem = sample?.problem { return "request \(chunk.request) has \(problem)" }
         }
         return nil
+    }
+}
+
+extension StepPlan.Sample {
+    /// What is wrong with how a token is to be sampled, where that came from elsewhere.
+    fileprivate var problem: String? {
+        let legal = 0...Int(Int32.max)
+        if !legal.contains(position) || !legal.contains(minTokensRemaining) {
+            return "a token to sample at position \(position), \(minTokensRemaining) before a stop token"
+        }
+        do throws(EngineError) {
+            try parameters.check()
+            return nil
+        } catch {
+            return "sampling parameters that no request may have: \(error)"
+        }
     }
 }
 

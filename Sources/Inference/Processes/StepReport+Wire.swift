@@ -16,6 +16,7 @@ extension StepReport: WireCodable {
         drafts = Dictionary(zip(drafting, drafted.map(\.tokens))) { $1 }
         try wire.pass(&rows)
         try wire.pass(&seconds)
+        try wire.pass(&work.indexed)
         try wire.pass(&work.scored)
         try wire.pass(&work.attended)
         try wire.pass(&operations)
@@ -122,22 +123,53 @@ private struct RecordedRow: WireCodable {
 }
 
 extension StepReport {
-    /// Whether a report that came from elsewhere can be one of a plan.
+    /// Whether a report that came from elsewhere can be one of a step: it says something of the rows that this rank reads
+    /// the logits of, in their order, and nothing of others.
     ///
     /// - Parameter operationsBefore: of the rank's report before; accounts only grow.
-    func fits(_ plan: StepPlan, vocabularySize: Int, operationsBefore: [Meter.CollectiveStatistics] = []) -> Bool {
-        let areFound = findings.allSatisfy { finding in
-            plan.chunks.indices.contains(finding.chunk)
-                && plan.chunks[finding.chunk].outputRows.contains(finding.offset)
-        }
-        let tokens = findings.compactMap(\.sampled?.token) + drafts.values.joined()
+    func fits(
+        _ assignment: RowAssignment, vocabularySize: Int, operationsBefore: [Meter.CollectiveStatistics] = []
+    ) -> Bool {
+        let plan = assignment.plan
         let continuesAccounts =
             operations.count >= operationsBefore.count
             && zip(operations, operationsBefore).allSatisfy {
                 $0.name == $1.name && $0.calls >= $1.calls && $0.bytes >= $1.bytes
             }
-        return areFound && drafts.keys.allSatisfy(plan.chunks.indices.contains)
-            && tokens.allSatisfy { (0..<vocabularySize).contains(Int($0)) } && continuesAccounts
-            && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows)
+        return continuesAccounts && fitsFindings(assignment, vocabularySize) && fitsDrafts(assignment, vocabularySize)
+            && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows) && seconds >= 0 && seconds.isFinite
+            && [work.indexed, work.scored, work.attended].allSatisfy { $0 >= 0 }
+    }
+
+    private func fitsFindings(_ assignment: RowAssignment, _ vocabularySize: Int) -> Bool {
+        let ranks = assignment.configuration.stageRanks
+        let isLastStage = rank / ranks == assignment.configuration.pipeline - 1
+        // The ranks of the last stage take turns, row by row: see `RankWorker.readLogits`.
+        let outputs = isLastStage ? Array(assignment.outputs.joined()) : []
+        let own = stride(from: rank % ranks, to: outputs.count, by: ranks).map { outputs[$0] }
+        func isKnown(_ token: Int32) -> Bool { (0..<vocabularySize).contains(Int(token)) }
+        func isKnown(_ found: TokenLogProbs?) -> Bool {
+            guard let found else { return true }
+            return isKnown(found.token) && found.top.allSatisfy { isKnown($0.token) }
+        }
+        return findings.count == own.count
+            && zip(findings, own).allSatisfy { finding, output in
+                let chunk = assignment.plan.chunks[output.chunk]
+                let samples = chunk.sampledRows.contains(output.offset)
+                let isWhole =
+                    finding.failure != nil
+                    || finding.scored?.token == output.target && (finding.sampled != nil) == samples
+                return finding.chunk == output.chunk && finding.offset == output.offset && isWhole
+                    && (finding.sampled == nil || samples) && (finding.scored == nil || output.target != nil)
+                    && isKnown(finding.scored) && isKnown(finding.sampled)
+            }
+    }
+
+    private func fitsDrafts(_ assignment: RowAssignment, _ vocabularySize: Int) -> Bool {
+        drafts.allSatisfy { chunk, tokens in
+            assignment.plan.chunks.indices.contains(chunk)
+                && tokens.count <= assignment.plan.chunks[chunk].speculation?.ahead ?? 0
+                && tokens.allSatisfy { (0..<vocabularySize).contains(Int($0)) }
+        }
     }
 }

@@ -10,7 +10,7 @@ import Synchronization
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
-    let world: any RankWorld
+    package let world: any RankWorld
     /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
     /// Set where processes divide the keys among them.
@@ -20,6 +20,8 @@ package final class RankPool: Sendable {
     let elsewhere: RemoteRanks?
     /// A rank that makes no progress for so many nanoseconds is given up.
     let patience: UInt64
+    /// Nanoseconds between two looks of the watchdog.
+    let watchInterval: UInt64
     private let trace: TraceWriter?
     private let grammars: RequestGrammars
     let state: Mutex<State>
@@ -30,8 +32,9 @@ package final class RankPool: Sendable {
         /// Steps on their way, in the order in which they were given.
         var pending: [Pending] = []
         var ledger: RankStatistics
-        /// When the watchdog looked last, in the meter's nanoseconds.
+        /// When the watchdog looked at the ranks last, in the meter's nanoseconds.
         var lastWatch: UInt64 = 0
+        var clock: WatchClock
     }
 
     struct Pending {
@@ -74,9 +77,10 @@ package final class RankPool: Sendable {
         patience = UInt64(configuration.watchdogTimeout) * 1_000_000_000
         self.progress = progress
         self.trace = trace
+        watchInterval = min(1_000_000_000, patience / 4)
         let grammars = RequestGrammars(grammars)
         self.grammars = grammars
-        state = Mutex(State(ledger: RankStatistics(parallel)))
+        state = Mutex(State(ledger: RankStatistics(parallel), clock: WatchClock(interval: watchInterval)))
         world.alarm.observe { progress.signal() }
         elsewhere?.start { [weak self] in self?.deposit($0) }
         here.start(model, cache, settings, grammars: grammars, in: world) { [self] in deposit($0) }
@@ -89,7 +93,7 @@ package final class RankPool: Sendable {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
         grammars.prepare(for: plan)
-        elsewhere?.put(plan)
+        elsewhere?.put(assignment)
         here.put(assignment)
     }
 

@@ -4,6 +4,7 @@ import Parallelism
 struct RankStatistics {
     private let stageRanks: Int
     private let coordinates: [[RankStatus.Coordinate]]
+    private let keyOwners: Int
     private var entries: [Entry]
     /// Of all ranks. One that has had no rows yet, or is in another stage, has not met all of them.
     private var operations: [String] = []
@@ -24,6 +25,7 @@ struct RankStatistics {
     init(_ configuration: ParallelConfiguration) {
         let mesh = configuration.mesh
         stageRanks = configuration.stageRanks
+        keyOwners = configuration.kvSharding.ranks
         entries = Array(repeating: Entry(), count: configuration.world)
         coordinates = (0..<configuration.world).map { rank in
             [Axis.pipeline, .data, .context, .tensor].map {
@@ -78,6 +80,8 @@ struct RankStatistics {
     var status: [RankStatus] {
         entries.enumerated().map { rank, book in
             var status = RankStatus(rank: rank, coordinates: coordinates[rank])
+            // Those that own keys together have consecutive numbers.
+            status.keyOwner = rank % keyOwners
             status.steps = book.steps
             status.rows = book.rows
             status.keysScored = book.work.scored

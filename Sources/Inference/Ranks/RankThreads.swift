@@ -39,16 +39,23 @@ final class RankThreads: Sendable {
     ) {
         let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
         let rooms = settings.processSharding?.rooms(cache.format, for: ranks, settings.parallel)
+        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranks.count)
         for (index, rank) in ranks.enumerated() {
-            let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings)
+            let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings, memory)
             for helper in 1..<settings.threadsPerRank {
                 startThread("braid rank \(rank).\(helper)", of: rank) { team?.help() }
             }
             startThread("braid rank \(rank)", of: rank) { [self] in
                 defer { team?.dismiss() }
+                let scratch: Scratch
+                do throws(MemoryError) {
+                    scratch = try Scratch(reserving: memory.rankBytes)
+                } catch {
+                    return alarm.raise(GroupFailure(rank: rank, reason: memory.problem(error)))
+                }
                 let seat = Seat(
                     settings.parallel, rank: rank, world: world, kernels: team.map(kernels.shared) ?? kernels,
-                    progress: progresses[index])
+                    progress: progresses[index], scratch: scratch)
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                 let trace = settings.isTraced ? TraceBuffer() : nil
                 let worker = RankWorker(
@@ -58,10 +65,11 @@ final class RankThreads: Sendable {
         }
     }
 
-    private func team(_ kernels: Kernels, _ settings: RankSettings) -> Team {
+    private func team(_ kernels: Kernels, _ settings: RankSettings, _ memory: StepMemory) -> Team {
         let cores = ProcessInfo.processInfo.activeProcessorCount
         return Team(
-            kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores)
+            kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores,
+            scratchBytes: memory.helperBytes)
     }
 
     /// Starts one of a rank's threads. If it traps, the rank has failed.

@@ -55,7 +55,7 @@ final class RankWorker {
         }
         report.rows = step.own.count
         report.seconds = Double(Meter.now() - began) * 1e-9
-        report.work = seat.work
+        report.work = seat.finishedWork()
         report.operations = seat.meter.collectives.map { $0 }
         report.records = recorder?.take()
         report.spans = trace?.take() ?? []
@@ -129,9 +129,20 @@ final class RankWorker {
         let (ownCounts, attendedCounts) = (seat.scratch.indices(members.count), seat.scratch.indices(members.count))
         ownCounts.copy(own.map { Int32($0.count) })
         attendedCounts.copy(attended.map { Int32($0.count) })
+        let first = seat.stageRank - seat.place(along: .tensor)
         return Step.DCPRows(
             own: rows(own.flatMap { $0 }, assignment, maps), attended: rows(attended.flatMap { $0 }, assignment, maps),
-            ownCounts: ownCounts, attendedCounts: attendedCounts)
+            ownCounts: ownCounts, attendedCounts: attendedCounts,
+            ownRows: dcpIndices(of: assignment.rows[seat.stageRank..<seat.stageRank + 1], assignment),
+            attendedRows: dcpIndices(of: assignment.rows[first..<first + seat.degree(.tensor)], assignment))
+    }
+
+    /// Which of some ranks' rows, counted one rank after the other, let their queries go to the keys.
+    private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
+        let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
+        let indices = seat.scratch.indices(found.count)
+        indices.copy(found.map { Int32($0.offset) })
+        return indices
     }
 
     private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
@@ -173,7 +184,9 @@ final class RankWorker {
 
     func pick(_ rows: [Int], of states: View) -> View {
         let picked = seat.scratch.rows(rows.count, states.columns)
-        for (at, row) in rows.enumerated() { picked.rows(at..<at + 1).copy(states.rows(row..<row + 1)) }
+        let numbers = seat.scratch.indices(rows.count)
+        numbers.copy(rows.map { Int32($0) })
+        seat.kernels.copyRows(states, xRows: ComputedIndices(numbers), into: picked)
         return picked
     }
 
@@ -199,8 +212,9 @@ final class RankWorker {
             defer { seat.scratch.reset(to: mark) }
             let tile = first..<min(first + Self.logitRows * seat.degree(.stage), all.rows)
             let (logits, mine) = try logits(all.rows(tile))
+            let rows = seat.kernels.synchronize(logits)
             for (row, place) in mine.enumerated() {
-                let values = unsafe Span(_unsafeElements: logits.row(row))
+                let values = unsafe Span(_unsafeElements: rows.row(row))
                 chosen[tile.lowerBound + place] = read(values, tile.lowerBound + place)
             }
             first = tile.upperBound
@@ -217,9 +231,22 @@ final class RankWorker {
         let own = turns[seat.place(along: .stage)].map { chosen[$0] ?? -1 }
         let part = seat.scratch.indices(own.count)
         part.copy(own)
-        let all = try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers
+        let all = seat.kernels.synchronize(
+            try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers)
         var shared = chosen
-        for (place, row) in turns.joined().enumerated() { shared[row] = all[place] < 0 ? nil : all[place] }
+        var place = 0
+        for (rank, rows) in turns.enumerated() {
+            for row in rows {
+                // The next-token block reads this token's embedding.
+                guard (-1..<Int32(model.vocabularySize)).contains(all[place]) else {
+                    throw seat.failure(
+                        of: rank, along: .stage,
+                        "it sampled token \(all[place]) of a vocabulary of \(model.vocabularySize)")
+                }
+                shared[row] = all[place] < 0 ? nil : all[place]
+                place += 1
+            }
+        }
         return shared
     }
 
@@ -232,27 +259,28 @@ final class RankWorker {
             model.logits(hidden, vocabulary: 0..<vocabulary, seat, into: whole)
             return (whole, mine)
         }
-        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
-        let counts = seat.scratch.indices(ranks)
+        let (order, counts) = (seat.scratch.indices(hidden.rows), seat.scratch.indices(ranks))
         var next = 0
         for rank in 0..<ranks {
             let before = next
             for row in stride(from: rank, to: hidden.rows, by: ranks) {
-                sorted.rows(next..<next + 1).copy(hidden.rows(row..<row + 1))
+                order[next] = Int32(row)
                 next += 1
             }
             counts[rank] = Int32(next - before)
         }
+        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
+        seat.kernels.copyRows(hidden, xRows: ComputedIndices(order), into: sorted)
         let part = seat.part(of: vocabulary, along: .stage)
         let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
         model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
         let pending = try seat.startExchange(
-            "logits", along: .stage, parts, counts: counts, most: ranks * whole.rows)
+            "logits", along: .stage, parts, counts: counts, expecting: seat.counts(whole.rows, along: .stage))
         let received = try seat.finish(pending)
         for rank in 0..<ranks {
             let part = seat.part(of: vocabulary, along: .stage, at: rank)
             let rows = received.rows(rank * whole.rows..<(rank + 1) * whole.rows)
-            whole.columns(part).copy(rows.columns(0..<part.count))
+            seat.kernels.copyRows(rows.columns(0..<part.count), into: whole.columns(part))
         }
         return (whole, mine)
     }

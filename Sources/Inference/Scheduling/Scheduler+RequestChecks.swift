@@ -8,7 +8,7 @@ extension EngineLimits {
     package func check(_ request: GenerationRequest) throws(EngineError) {
         try checkPrompt(request)
         try checkLength(request)
-        try checkNumbers(request.sampling)
+        try request.sampling.check()
         try checkTokens(request.sampling)
         try checkLogProbs(request)
         if request.grammar != nil, request.sampling.stopTokens.isEmpty {
@@ -59,28 +59,6 @@ extension EngineLimits {
         }
     }
 
-    private func checkNumbers(_ sampling: SamplingParameters) throws(EngineError) {
-        let largest = Float.greatestFiniteMagnitude
-        let smallest = Float.leastNonzeroMagnitude
-        let bounds: [(name: String, value: Float, legal: ClosedRange<Float>, want: String)] = [
-            ("temperature", sampling.temperature, 0...largest, "at least 0 and finite (0 takes the best token)"),
-            ("top_p", sampling.topP, smallest...1, "a number above 0 and at most 1 (1 keeps all tokens)"),
-            ("min_p", sampling.minP, 0...1, "a number from 0 (keeps all tokens) to 1"),
-            ("frequency_penalty", sampling.frequencyPenalty, -2...2, "a number from -2 to 2"),
-            ("presence_penalty", sampling.presencePenalty, -2...2, "a number from -2 to 2"),
-            (
-                "repetition_penalty", sampling.repetitionPenalty, smallest...largest,
-                "a finite number above 0 (1 does nothing)"
-            ),
-        ]
-        for bound in bounds where !bound.legal.contains(bound.value) {
-            throw .invalid(parameter: bound.name, message: "is \(bound.value); give \(bound.want)")
-        }
-        if sampling.topK < 0 {
-            throw .invalid(parameter: "top_k", message: "is \(sampling.topK); give at least 0 (0 keeps all tokens)")
-        }
-    }
-
     private func checkTokens(_ sampling: SamplingParameters) throws(EngineError) {
         // The smallest id at fault is named, so that a message does not depend on the order of a set.
         if let token = sampling.stopTokens.filter({ !isToken($0) }).min() {
@@ -112,6 +90,31 @@ extension EngineLimits {
     }
 
     private func isToken(_ token: Int32) -> Bool { token >= 0 && Int(token) < vocabularySize }
+}
+
+extension SamplingParameters {
+    /// Refuses numbers by which nobody can sample.
+    func check() throws(EngineError) {
+        let largest = Float.greatestFiniteMagnitude
+        let smallest = Float.leastNonzeroMagnitude
+        let bounds: [(name: String, value: Float, legal: ClosedRange<Float>, want: String)] = [
+            ("temperature", temperature, 0...largest, "at least 0 and finite (0 takes the best token)"),
+            ("top_p", topP, smallest...1, "a number above 0 and at most 1 (1 keeps all tokens)"),
+            ("min_p", minP, 0...1, "a number from 0 (keeps all tokens) to 1"),
+            ("frequency_penalty", frequencyPenalty, -2...2, "a number from -2 to 2"),
+            ("presence_penalty", presencePenalty, -2...2, "a number from -2 to 2"),
+            (
+                "repetition_penalty", repetitionPenalty, smallest...largest,
+                "a finite number above 0 (1 does nothing)"
+            ),
+        ]
+        for bound in bounds where !bound.legal.contains(bound.value) {
+            throw .invalid(parameter: bound.name, message: "is \(bound.value); give \(bound.want)")
+        }
+        if topK < 0 {
+            throw .invalid(parameter: "top_k", message: "is \(topK); give at least 0 (0 keeps all tokens)")
+        }
+    }
 }
 
 extension Scheduler {

@@ -252,7 +252,9 @@ private final class Traffic {
             if found == 0 { return moved }
             guard found > 0 else { throw MPITransport.Problem(description: "MPI could not look for messages") }
             let (process, bytes) = unsafe (Int(arrival.process), Int(arrival.bytes))
-            let memory = unsafe Message.allocate(max(bytes, 1))
+            guard let memory = unsafe Message.allocate(max(bytes, 1)) else {
+                throw MPITransport.Problem(description: "no memory for \(bytes) bytes that process \(process) sends")
+            }
             guard let request = unsafe braid_mpi_receive(memory, &arrival) else {
                 throw MPITransport.Problem(description: "MPI could not receive \(bytes) bytes from process \(process)")
             }

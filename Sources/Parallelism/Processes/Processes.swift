@@ -86,10 +86,17 @@ package final class Processes: Sendable {
     /// From now on `reader` gets the messages of a kind, those that came already first. It is called on the thread that
     /// carries messages, and must not wait.
     package func read(_ kind: Message.Kind, _ reader: @escaping @Sendable (Message, Int) -> Void) {
-        state.withLock { state in
-            for (message, process) in state.unread where message.kind == kind { reader(message, process) }
-            state.unread.removeAll { $0.message.kind == kind }
-            state.readers[kind] = reader
+        while true {
+            // The reader may send, and so take other locks: it is called under none. Until it has seen what came first,
+            // what comes joins the unread.
+            let unread = state.withLock { state in
+                let unread = state.unread.filter { $0.message.kind == kind }
+                state.unread.removeAll { $0.message.kind == kind }
+                if unread.isEmpty { state.readers[kind] = reader }
+                return unread
+            }
+            if unread.isEmpty { return }
+            for (message, process) in unread { reader(message, process) }
         }
     }
 

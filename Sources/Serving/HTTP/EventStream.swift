@@ -1,6 +1,6 @@
 import Hummingbird
+import JSON
 import Synchronization
-import Tokenization
 
 /// Writes server-sent events to one client.
 ///
@@ -16,18 +16,28 @@ struct EventStream: ~Copyable {
     }
 
     @concurrent mutating func send(_ value: JSONValue) async throws {
-        try await send("data: \(value.pythonText)\n\n")
+        try await send(written: value.pythonBytes)
+    }
+
+    /// - Parameter json: a value that was written before.
+    @concurrent mutating func send(written json: [UInt8]) async throws {
+        var event = ByteBuffer()
+        event.reserveCapacity(json.count + 8)
+        event.writeStaticString("data: ")
+        event.writeBytes(json)
+        event.writeStaticString("\n\n")
+        try await send(event)
     }
 
     /// Tells the client that the stream is complete. A stream without this was cut off.
     @concurrent mutating func sendDone() async throws {
-        try await send("data: [DONE]\n\n")
+        try await send(ByteBuffer(string: "data: [DONE]\n\n"))
     }
 
-    @concurrent private mutating func send(_ event: String) async throws {
+    @concurrent private mutating func send(_ event: ByteBuffer) async throws {
         stall.begin()
         defer { stall.end() }
-        try await writer.write(ByteBuffer(string: event))
+        try await writer.write(event)
     }
 
     @concurrent fileprivate consuming func finish() async throws {

@@ -1,5 +1,5 @@
 import Hummingbird
-import Tokenization
+import JSON
 
 /// How a request's body is read: all of it, as JSON, within bounds of size and time.
 struct BodyReader: Sendable {

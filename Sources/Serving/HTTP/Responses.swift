@@ -1,11 +1,18 @@
 import Hummingbird
-import Tokenization
+import JSON
 
 extension Response {
     static func json(_ value: JSONValue, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]) -> Response {
+        json(written: value.pythonBytes, status: status, headers: headers)
+    }
+
+    /// - Parameter bytes: JSON that was written before.
+    static func json(
+        written bytes: [UInt8], status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]
+    ) -> Response {
         var headers = headers
         headers[.contentType] = "application/json"
-        let body = ByteBuffer(string: value.pythonText)
+        let body = ByteBuffer(bytes: bytes)
         headers[.contentLength] = String(body.readableBytes)
         return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: body))
     }

@@ -1,4 +1,5 @@
 import Inference
+import JSON
 import Tokenization
 
 /// One choice of a chat completion as it grows: reasoning, content and tool calls told apart.

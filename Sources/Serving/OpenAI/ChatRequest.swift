@@ -1,5 +1,6 @@
 import Grammar
 import Inference
+import JSON
 import Tokenization
 
 /// A checked request to `/v1/chat/completions`.

@@ -1,5 +1,5 @@
 import Hummingbird
-import Tokenization
+import JSON
 
 /// `POST /v1/chat/completions`: a conversation, answered.
 struct ChatRoutes: Sendable {

@@ -1,5 +1,5 @@
 import Inference
-import Tokenization
+import JSON
 
 /// A checked request to `/v1/completions`.
 struct CompletionRequest {

@@ -1,5 +1,6 @@
 import Hummingbird
 import Inference
+import JSON
 import Tokenization
 
 /// `POST /v1/completions`: text or tokens, continued.

@@ -1,5 +1,5 @@
 import Foundation
-import Tokenization
+import JSON
 
 /// What all parts of one answer repeat: whose answer, of which kind, from which model, and when.
 struct Envelope: Sendable {

@@ -2,10 +2,10 @@ import CKernels
 
 /// The keys each row attends to: `[rows, k]` positions, ascending, and how many of them.
 package struct Selection {
-    package let positions: Indices
+    package let positions: ComputedIndices
     package let stride: Int
-    package let counts: Indices
-    package init(positions: Indices, stride: Int, counts: Indices) {
+    package let counts: ComputedIndices
+    package init(positions: ComputedIndices, stride: Int, counts: ComputedIndices) {
         precondition(positions.count == stride * counts.count, "a selection is rows × \(stride)")
         self.positions = positions
         self.stride = stride
@@ -38,7 +38,8 @@ package struct ShardPositions: Sendable, Equatable {
     /// The position of the owned number `index`.
     package func position(_ index: Int) -> Int { Int(braid_sharded(kernelValue, Int64(index))) }
 
-    package func contains(_ position: Int) -> Bool { position / unit % ranks == rank }
+    /// Whether a position, which may be any number, is one of them.
+    package func contains(_ position: Int) -> Bool { position >= 0 && position / unit % ranks == rank }
 
     var kernelValue: braid_kv_sharding { braid_kv_sharding(ranks: Int64(ranks), unit: Int64(unit), rank: Int64(rank)) }
 }
@@ -73,7 +74,7 @@ extension Kernels {
             count: Int64(scores.columns),
             scores: scores.base, scores_stride: Int64(scores.stride), index_key_tiles: Int64(tuning.indexKeyTiles),
             scratch: scratch.take(Float.self, Int(BRAID_INDEX_SCRATCH)))
-        unsafe table.index_scores(&p)
+        run { unsafe table.index_scores(&p) }
     }
 
     /// The exact best `selection.stride` positions among the first `visible[r]` of each row, ascending;
@@ -89,7 +90,7 @@ extension Kernels {
             scores_stride: Int64(scores.stride), visible: visible.base, selected: selection.positions.base,
             selected_stride: Int64(selection.stride), counts: selection.counts.base,
             scratch: scratch.take(UInt32.self, Int(BRAID_TOP_K_SCRATCH)))
-        unsafe table.top_k(&p)
+        run { unsafe table.top_k(&p) }
     }
 
     /// Absorbed latent attention of rows of one request over its pages.
@@ -132,7 +133,7 @@ extension Kernels {
             out_stride: Int64(out.stride), lse: logSumExp.base,
             direct_key_max_heads: Int64(tuning.directKeyMaxHeads[latent.dtype]),
             scratch: scratch.take(Float.self, Int(floats)))
-        unsafe table.attention(&p)
+        run { unsafe table.attention(&p) }
     }
 
     /// Merges results of the same rows over two sets of keys: `a` becomes the result over both. All packed.
@@ -149,6 +150,6 @@ extension Kernels {
         var p = unsafe braid_merge(
             m: Int64(a.rows), heads: Int64(heads), width: Int64(a.columns / heads), a: a.base, a_lse: aLogSumExp.base,
             b: b.base, b_lse: bLogSumExp.base)
-        unsafe table.merge_attention(&p)
+        run { unsafe table.merge_attention(&p) }
     }
 }

@@ -21,6 +21,39 @@ extension Kernels {
             ProductByRows(product: product, rows: rows), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
     }
 
+    /// Shares products of one shape: each is made by one thread; where they are few, by rows.
+    func share(_ batch: BatchedProduct) -> Bool {
+        guard let team else { return false }
+        let cost = batch.count * batch.outputs * batch.contracted * (16 + batch.x.rows) / 16
+        let byRows = WorkSplit(units: batch.x.rows, step: 12, least: 48)
+        if batch.count >= team.threads || byRows.parts(threads: team.threads) < batch.count {
+            return share(batch, WorkSplit(units: batch.count), cost: cost)
+        }
+        return share(BatchedProductByRows(batch: batch), byRows, cost: cost)
+    }
+
+    /// Shares a sliced product as any other: by outputs, or by rows where outputs are few.
+    func share(_ product: SlicedProduct) -> Bool {
+        guard let team else { return false }
+        let (rows, outputs, contracted) = (product.x.rows, product.out.columns, product.x.columns)
+        let cost = outputs * contracted + rows * outputs * contracted / 16
+        let byOutputs = WorkSplit(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
+        return share(SlicedProductByRows(product: product), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
+    }
+
+    /// Shares the hidden values of experts: by columns of their width, so that it does not matter which experts are
+    /// chosen; by experts where columns are few.
+    func share(_ hidden: ExpertHidden) -> Bool {
+        guard let team else { return false }
+        let (pairs, columns) = (hidden.slots.capacity, hidden.columns.count)
+        let cost = min(pairs, hidden.slots.experts.count) * columns * hidden.x.columns * 2
+        let byColumns = WorkSplit(units: columns, step: 64, least: hidden.x.rows > 16 ? 512 : 64)
+        if byColumns.parts(threads: team.threads) >= team.threads { return share(hidden, byColumns, cost: cost) }
+        return share(
+            ExpertHiddenByExperts(hidden: hidden), WorkSplit(units: hidden.slots.experts.count), cost: cost)
+    }
+
     /// Shares attention by rows; few rows one after the other, each by heads.
     func share(_ attention: Attention, keysPerRow keys: Int) -> Bool {
         guard let team else { return false }
@@ -97,6 +130,31 @@ struct Sum: ParallelWork {
     }
 }
 
+struct Scaling: ParallelWork {
+    let x: View
+    let factor: Float
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.scale(x.rows(rows), by: factor)
+    }
+}
+
+struct Copy: ParallelWork {
+    let x: View
+    let pieces: Int
+    let columns: Range<Int>
+    let xRows: ComputedIndices?
+    let out: View
+    let column: Int
+    let outRows: ComputedIndices?
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.copyRows(
+            xRows == nil ? x.rows(rows) : x, pieces: pieces, columns: columns, xRows: xRows?[rows],
+            into: outRows == nil ? out.rows(rows) : out, at: column, outRows: outRows?[rows])
+    }
+}
+
 struct SwiGLU: ParallelWork {
     let gate: View
     let up: View
@@ -131,7 +189,7 @@ struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
-    let chosen: Indices
+    let chosen: ComputedIndices
     let weights: View
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
@@ -233,20 +291,106 @@ struct Product: ParallelWork {
     }
 }
 
+struct BatchedProduct: ParallelWork {
+    let x: View
+    let w: Weight
+    let rows: Range<Int>
+    let transposed: Bool
+    let count: Int
+    let out: View
+
+    var contracted: Int { transposed ? rows.count : w.columns }
+    var outputs: Int { transposed ? w.columns : rows.count }
+
+    func compute(_ products: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        func stripes(_ all: Int) -> Range<Int> {
+            all / count * products.lowerBound..<all / count * products.upperBound
+        }
+        kernels.batchedMatmul(
+            x.columns(stripes(x.columns)), w.rows(stripes(w.rows)), rows: rows, transposed: transposed,
+            count: products.count, into: out.columns(stripes(out.columns)), scratch)
+    }
+}
+
+struct BatchedProductByRows: ParallelWork {
+    let batch: BatchedProduct
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.batchedMatmul(
+            batch.x.rows(rows), batch.w, rows: batch.rows, transposed: batch.transposed, count: batch.count,
+            into: batch.out.rows(rows), scratch)
+    }
+}
+
+struct SlicedProduct: ParallelWork {
+    let x: View
+    let w: Weight
+    let slices: Int
+    let out: View
+
+    func compute(_ outputs: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.slicedMatmul(x, w.rows(outputs), slices: slices, into: out.columns(outputs), scratch)
+    }
+}
+
+struct SlicedProductByRows: ParallelWork {
+    let product: SlicedProduct
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.slicedMatmul(
+            product.x.rows(rows), product.w, slices: product.slices, into: product.out.rows(rows), scratch)
+    }
+}
+
+struct ExpertHidden: ParallelWork {
+    let x: View
+    let weights: ExpertWeights
+    let slots: ExpertSlots
+    let columns: Range<Int>
+    let out: View
+
+    func compute(_ columns: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        let first = self.columns.lowerBound
+        kernels.expertHidden(
+            x, weights, slots, columns: first + columns.lowerBound..<first + columns.upperBound,
+            into: out.columns(columns), scratch)
+    }
+}
+
+struct ExpertHiddenByExperts: ParallelWork {
+    let hidden: ExpertHidden
+
+    func compute(_ experts: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.expertHidden(
+            hidden.x, hidden.weights, hidden.slots.experts(experts), columns: hidden.columns, into: hidden.out, scratch)
+    }
+}
+
+struct ExpertSums: ParallelWork {
+    let hidden: View
+    let weights: ExpertWeights
+    let slots: ExpertSlots
+    let columns: Range<Int>
+    let slices: Int
+    let groups: ExpertGroups
+    let outputs: Range<Int>
+    let out: View
+
+    func compute(_ outputs: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        let first = self.outputs.lowerBound
+        kernels.expertSums(
+            hidden, weights, slots, columns: columns, slices: slices, groups,
+            outputs: first + outputs.lowerBound..<first + outputs.upperBound, into: out.columns(outputs), scratch)
+    }
+}
+
 struct Combination: ParallelWork {
     let y: View
-    let slots: Int
-    let slices: Int
-    let chosen: Indices
-    let slot: Indices
-    let expertsPerGroup: Int
-    let groups: Range<Int>
+    let slots: ComputedIndices
     let out: View
 
     func compute(_ columns: Range<Int>, _ kernels: Kernels, _: Scratch) {
-        kernels.combineExperts(
-            y.columns(columns), slots: slots, slices: slices, chosen: chosen, slot: slot,
-            expertsPerGroup: expertsPerGroup, groups: groups, into: out.columns(columns))
+        kernels.combineExperts(y.columns(columns), slots: slots, into: out.columns(columns))
     }
 }
 

@@ -13,6 +13,7 @@ package final class InMemoryTransport: MessageTransport {
     private let network = Mutex<[InMemoryTransport]>([])
     private let isOver = Atomic(false)
     private let isCut = Atomic(false)
+    private let damage = Mutex<(@Sendable (Message) -> Message)?>(nil)
 
     private init(_ process: Int) { self.process = process }
 
@@ -28,13 +29,13 @@ package final class InMemoryTransport: MessageTransport {
         lose: @escaping @Sendable (String) -> Void
     ) {
         Thread.detachNewThread { [self] in
+            var arrived: [(message: Message, process: Int)] = []
             while !isOver.load(ordering: .acquiring) {
                 _ = wake.wait(timeout: .now() + 0.02)
-                let arrived = inbox.withLock { inbox in
-                    defer { inbox = [] }
-                    return inbox
-                }
+                // The two lists take turns, so that sending allocates nothing once they have grown.
+                inbox.withLock { swap(&$0, &arrived) }
                 for (message, process) in arrived { receive(message, process) }
+                arrived.removeAll(keepingCapacity: true)
                 look()
             }
         }
@@ -44,12 +45,16 @@ package final class InMemoryTransport: MessageTransport {
         if isCut.load(ordering: .acquiring) { return }
         // A heartbeat may be late.
         guard let other = network.withLock({ $0.isEmpty ? nil : $0[process] }) else { return }
+        let message = damage.withLock { $0 }?(message) ?? message
         other.inbox.withLock { $0.append((message, self.process)) }
         other.wake.signal()
     }
 
     /// From now on nothing that is sent here arrives.
     package func cut() { isCut.store(true, ordering: .releasing) }
+
+    /// From now on what is sent here arrives as this makes it.
+    package func damage(_ damage: @escaping @Sendable (Message) -> Message) { self.damage.withLock { $0 = damage } }
 
     package func setPolls(_ polls: Bool) {}
     package func beginWait() {}

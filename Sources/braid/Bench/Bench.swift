@@ -1,13 +1,14 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// Measurements: of the model by itself, of a running server, and of kernels.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures prefill, decoding, an engine under load, a running server, kernels, or grammars.",
         subcommands: [
-            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self, BenchGrammar.self,
+            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self,
+            BenchGrammar.self,
         ])
 }
 
@@ -55,22 +56,11 @@ package func ascendingCounts(_ text: String) throws -> [Int] {
 }
 
 extension JSONValue {
-    /// An object with these members, in this order.
-    static func record(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue { .object(JSONMember.list(members)) }
-
-    static func count(_ value: Int) -> JSONValue { .number(JSONNumber(value)) }
-
     /// Without a point where the value is whole.
-    static func amount(_ value: Double) -> JSONValue { Int(exactly: value).map(count) ?? .measured(value) }
+    static func amount(_ value: Double) -> JSONValue { Int(exactly: value).map(JSONValue.integer) ?? .measured(value) }
 
     /// `null` for what could not be measured.
     static func measured(_ value: Double?) -> JSONValue {
         value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null
-    }
-}
-
-extension JSONMember {
-    static func list(_ members: KeyValuePairs<String, JSONValue>) -> [JSONMember] {
-        members.map { JSONMember($0.key, $0.value) }
     }
 }

@@ -1,12 +1,12 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
+import JSON
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 import Tensors
-import Tokenization
 
 /// How long one more token takes, by context length and batch, and by how many ranks own the keys.
 struct BenchDecode: AsyncParsableCommand {
@@ -32,17 +32,17 @@ struct BenchDecode: AsyncParsableCommand {
         help: "Values of --dcp-size to compare, separated by commas, such as 1,2,4,8.", transform: ascendingCounts)
     var dcpSizes: [Int] = []
 
-    @Option(help: "Steps measured at each point.")
+    @Option(help: "Steps measured at each point.", transform: Parsing.count(1...Parsing.maxCount))
     var steps = 32
 
-    @Option(help: "Steps at each point that are not counted.")
+    @Option(help: "Steps at each point that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 2
 
     @Option(
         help: """
             Prompt tokens that are really computed, a multiple of the page size; longer contexts get copies of their \
             keys, which cost no time and are read in the same way. Default: all.
-            """)
+            """, transform: Parsing.count(1...Parsing.maxTokens))
     var computedTokens: Int?
 
     func validate() throws {
@@ -175,7 +175,7 @@ private struct DecodePoint: Sendable {
     private var rate: Double { Double(batch) / seconds.median! }
 
     private var cost: LayoutCost {
-        LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
+        LayoutCost(setup.model.description, parallel, format: setup.format)
     }
 
     /// Tokens for which a GiB of every rank's memory is enough.
@@ -184,7 +184,7 @@ private struct DecodePoint: Sendable {
     private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.kvSharding.ranks) }
 
     var row: String {
-        columns(String(length), String(batch), exchangeCopies(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
+        columns(String(length), String(batch), spread(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
             + (traffic.isShared ? traffic.cells : "")
     }
 
@@ -192,22 +192,22 @@ private struct DecodePoint: Sendable {
     var comparison: String {
         columns(
             String(length), String(batch), String(parallel.kvSharding.ranks), String(parallel.world),
-            exchangeCopies(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
-            exchangeCopies(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
+            spread(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
+            spread(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
             String(Int(keyBytes.rounded())), String(tokensPerGibibyte))
     }
 
     var json: JSONValue {
         var members = JSONMember.list([
-            "kind": .string("decode"), "model": .string(setup.name), "tokens": .count(length),
-            "batch": .count(batch), "steps": .count(seconds.count), "tpot_seconds": .measured(seconds.median),
+            "kind": .string("decode"), "model": .string(setup.name), "tokens": .integer(length),
+            "batch": .integer(batch), "steps": .integer(seconds.count), "tpot_seconds": .measured(seconds.median),
             "tpot_seconds_min": .measured(seconds.minimum), "tpot_seconds_max": .measured(seconds.maximum),
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
             "processor_seconds": .measured(processorSeconds.median),
-            "kernels": .string(setup.kernels.rawValue), "threads": .count(setup.configuration.threads),
+            "kernels": .string(setup.kernels.rawValue), "threads": .integer(setup.configuration.threads),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize), "dcp_size": .count(parallel.kvSharding.ranks),
-            "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .count(tokensPerGibibyte),
+            "page_size": .integer(setup.configuration.pageSize), "dcp_size": .integer(parallel.kvSharding.ranks),
+            "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .integer(tokensPerGibibyte),
         ])
         if let ratios {
             members += JSONMember.list([
@@ -215,7 +215,7 @@ private struct DecodePoint: Sendable {
             ])
         }
         let work = StepWork(
-            setup.model.configuration, cacheType: setup.configuration.cacheType,
+            setup.model.description, format: setup.format,
             requests: Array(repeating: length..<length + 1, count: batch), outputs: batch)
         return .object(members + [work.member] + traffic.members(parallel))
     }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Grammar
+import JSON
 import Tokenization
 
 /// What structured output costs: compiling grammars, and masks over a model's vocabulary.
@@ -21,10 +22,18 @@ struct BenchGrammar: ParsableCommand {
     @OptionGroup var output: BenchOutputOptions
 
     private static let sources: [(name: String, source: GrammarSource)] = [
-        ("object of five properties", .jsonSchema(
-            #"{"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},"mail":{"type":"string","format":"email"},"tags":{"type":"array","items":{"type":"string","maxLength":12}},"kind":{"enum":["a","b","c"]}},"required":["name","age"]}"#)),
-        ("recursive schema", .jsonSchema(
-            ##"{"type":"object","properties":{"text":{"type":"string"},"children":{"type":"array","items":{"$ref":"#"}}},"required":["text","children"]}"##)),
+        (
+            "object of five properties",
+            .jsonSchema(
+                #"{"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},"mail":{"type":"string","format":"email"},"tags":{"type":"array","items":{"type":"string","maxLength":12}},"kind":{"enum":["a","b","c"]}},"required":["name","age"]}"#
+            )
+        ),
+        (
+            "recursive schema",
+            .jsonSchema(
+                ##"{"type":"object","properties":{"text":{"type":"string"},"children":{"type":"array","items":{"$ref":"#"}}},"required":["text","children"]}"##
+            )
+        ),
         ("any object", .jsonObject),
         ("string of up to 5000 characters", .jsonSchema(#"{"type":"string","maxLength":5000}"#)),
         ("string with a pattern", .jsonSchema(#"{"type":"string","pattern":"^[A-Za-z0-9 ,.;]{10,400}$"}"#)),
@@ -44,9 +53,10 @@ struct BenchGrammar: ParsableCommand {
                 sorted[sorted.count * 99 / 100], sorted.last!, Double(grammar.byteCount) / Double(1 << 20),
             ]
             try output.write(
-                .record([
-                    "grammar": .string(name), "vocabulary": .count(vocabulary.size), "compile_ms": .measured(values[0]),
-                    "masks": .count(masks.count), "first_ms": .measured(values[2]), "mean_ms": .measured(values[3]),
+                .fields([
+                    "grammar": .string(name), "vocabulary": .integer(vocabulary.size),
+                    "compile_ms": .measured(values[0]),
+                    "masks": .integer(masks.count), "first_ms": .measured(values[2]), "mean_ms": .measured(values[3]),
                     "p99_ms": .measured(values[4]), "max_ms": .measured(values[5]), "mib": .measured(values[6]),
                 ]),
                 row: ([name] + values.map { String(format: "%.3f", $0) }).joined(separator: "\t"))

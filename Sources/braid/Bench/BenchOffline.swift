@@ -1,5 +1,4 @@
 import ArgumentParser
-import DeepSeekV32
 package import Inference
 import Modeling
 import Models

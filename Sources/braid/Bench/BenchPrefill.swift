@@ -1,12 +1,12 @@
 import ArgumentParser
-import DeepSeekV32
 import Foundation
 import Inference
+import JSON
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 import Tensors
-import Tokenization
 
 /// How long prompts take, frontier by frontier.
 struct BenchPrefill: AsyncParsableCommand {
@@ -24,10 +24,12 @@ struct BenchPrefill: AsyncParsableCommand {
     @Option(help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts)
     var lengths = [1024, 2048, 4096, 8192]
 
-    @Option(name: [.customLong("repeat")], help: "How often everything is measured.")
+    @Option(
+        name: [.customLong("repeat")], help: "How often everything is measured.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 3
 
-    @Option(help: "Whole passes that are not counted.")
+    @Option(help: "Whole passes that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 1
 
     func validate() throws {
@@ -77,7 +79,7 @@ struct BenchPrefill: AsyncParsableCommand {
     /// - Parameter passes: each part, for each counted pass.
     private func report(_ passes: [[Part]], _ setup: RankBench.Setup) throws {
         if !output.json { print(heading(setup)) }
-        let operations = FloatingPointOperations(setup.model.configuration)
+        let operations = FloatingPointOperations(setup.model.description)
         var start = 0
         var whole = RankTraffic(ranks: setup.configuration.parallel.world)
         for (index, length) in lengths.enumerated() {
@@ -123,8 +125,8 @@ private struct PrefillFrontier {
 
     var row: String {
         columns(
-            String(tokens), String(newTokens), exchangeCopies(newSeconds), String(format: "%.1f", rate),
-            String(format: "%.1f", gigaflops), exchangeCopies(seconds)) + (traffic.isShared ? traffic.cells : "")
+            String(tokens), String(newTokens), spread(newSeconds), String(format: "%.1f", rate),
+            String(format: "%.1f", gigaflops), spread(seconds)) + (traffic.isShared ? traffic.cells : "")
     }
 
     /// Of all steps up to the last token.
@@ -133,7 +135,7 @@ private struct PrefillFrontier {
         let steps = starts.map { start in
             let end = min(start + setup.chunk, tokens)
             return StepWork(
-                setup.model.configuration, cacheType: setup.configuration.cacheType, requests: [start..<end],
+                setup.model.description, format: setup.format, requests: [start..<end],
                 outputs: end == tokens ? 1 : 0)
         }
         var work = steps[0]
@@ -143,24 +145,24 @@ private struct PrefillFrontier {
 
     func json(_ setup: RankBench.Setup) -> JSONValue {
         let members = JSONMember.list([
-            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .count(tokens),
-            "new_tokens": .count(newTokens), "seconds": .measured(seconds.median),
+            "kind": .string("prefill"), "model": .string(setup.name), "tokens": .integer(tokens),
+            "new_tokens": .integer(newTokens), "seconds": .measured(seconds.median),
             "processor_seconds": .measured(processorSeconds.median), "seconds_min": .measured(seconds.minimum),
             "seconds_max": .measured(seconds.maximum),
             "new_seconds": .measured(newSeconds.median), "new_seconds_min": .measured(newSeconds.minimum),
             "new_seconds_max": .measured(newSeconds.maximum), "tokens_per_second": .measured(rate),
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
-            "threads": .count(setup.configuration.threads), "repeat": .count(newSeconds.count),
-            "chunk": .count(setup.chunk),
+            "threads": .integer(setup.configuration.threads), "repeat": .integer(newSeconds.count),
+            "chunk": .integer(setup.chunk),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .count(setup.configuration.pageSize),
+            "page_size": .integer(setup.configuration.pageSize),
         ])
         return .object(members + [work(setup).member] + traffic.members(setup.configuration.parallel))
     }
 }
 
 /// `1.234 (1.200 – 1.300)`.
-func exchangeCopies(_ values: Measurements) -> String {
+func spread(_ values: Measurements) -> String {
     guard let median = values.median, let least = values.minimum, let most = values.maximum else { return "-" }
     return "\(rounded(median)) (\(rounded(least)) – \(rounded(most)))"
 }

@@ -1,10 +1,10 @@
-import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
 import Modeling
 import Models
 import Parallelism
+import Planning
 import Tensors
 
 /// Ranks fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.
@@ -38,8 +38,7 @@ final class RankBench {
         trace = setup.trace
         let parallel = setup.configuration.parallel
         cost = LayoutCost(
-            setup.model.configuration, parallel, cacheType: setup.configuration.cacheType,
-            isDivided: pool.processSharding != nil)
+            setup.model.description, parallel, format: setup.format, isDivided: pool.processSharding != nil)
         predicted = RankTraffic(ranks: parallel.world)
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
@@ -166,13 +165,16 @@ extension RankBench {
     /// A model and how it is run, for a benchmark.
     struct Setup: Sendable {
         let name: String
-        let model: DeepSeekModel
+        let model: any Model
         let configuration: EngineConfiguration
         /// Prompt tokens of a step, at most.
         let chunk: Int
         let kernels: Kernels.Level
         let trace: TraceWriter?
         let job: Job
+
+        /// The format of the cache, with pages of one token.
+        var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: 1) }
 
         /// How the ranks share the work, in words.
         var layout: String {

@@ -1,8 +1,8 @@
-package import DeepSeekV32
 package import Inference
+package import JSON
 package import Modeling
 package import Parallelism
-package import Tokenization
+package import Planning
 
 /// What ranks exchanged in some steps beside what was predicted, and how long they worked.
 package struct RankTraffic: Sendable {
@@ -155,14 +155,14 @@ extension RankTraffic {
         let operations = self.operations.map { operation in
             JSONMember(
                 operation.name,
-                .record([
-                    "bytes_predicted": .amount(operation.predicted), "bytes_measured": .count(operation.measured),
+                .fields([
+                    "bytes_predicted": .amount(operation.predicted), "bytes_measured": .integer(operation.measured),
                     "seconds": .measured(operation.seconds),
                 ]))
         }
         return [
-            JSONMember("ranks", .count(busySeconds.count)), JSONMember("layout", .string("\(parallel)")),
-            JSONMember("bytes_predicted", .amount(predicted)), JSONMember("bytes_measured", .count(measured)),
+            JSONMember("ranks", .integer(busySeconds.count)), JSONMember("layout", .string("\(parallel)")),
+            JSONMember("bytes_predicted", .amount(predicted)), JSONMember("bytes_measured", .integer(measured)),
             JSONMember("prediction", .string(isExpected ? "expected" : "exact")),
             JSONMember("operations", .object(operations)),
             JSONMember("busy_seconds", .array(busySeconds.map { .measured($0) })),

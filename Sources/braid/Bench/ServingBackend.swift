@@ -1,4 +1,4 @@
-package import Tokenization
+package import JSON
 
 /// The interfaces a serving benchmark can speak, by the names of the engines that have them.
 package enum ServingBackend: String, Sendable, CaseIterable {
@@ -26,10 +26,10 @@ package enum ServingBackend: String, Sendable, CaseIterable {
 
     /// The body of a request. Decoding is greedy, so that repetitions do the same work.
     package func body(prompt: [Int32], maxTokens: Int, _ options: Options) -> JSONValue {
-        let tokens = JSONValue.array(prompt.map { .count(Int($0)) })
+        let tokens = JSONValue.array(prompt.map { .integer(Int($0)) })
         let sampling: [JSONMember] = [
-            JSONMember("temperature", .count(0)),
-            JSONMember(isNative ? "max_new_tokens" : "max_tokens", .count(maxTokens)),
+            JSONMember("temperature", .integer(0)),
+            JSONMember(isNative ? "max_new_tokens" : "max_tokens", .integer(maxTokens)),
             JSONMember("ignore_eos", .bool(options.ignoresEndOfText)),
         ]
         var members = [JSONMember("stream", .bool(options.streams))]
@@ -37,7 +37,7 @@ package enum ServingBackend: String, Sendable, CaseIterable {
             members += [JSONMember("input_ids", tokens), JSONMember("sampling_params", .object(sampling))]
         } else {
             members += [JSONMember("model", .string(options.model)), JSONMember("prompt", tokens)] + sampling
-            if options.streams { members.append(JSONMember("stream_options", .record(["include_usage": .bool(true)]))) }
+            if options.streams { members.append(JSONMember("stream_options", .fields(["include_usage": .bool(true)]))) }
         }
         members.removeAll { member in options.extra.contains { $0.key == member.key } }
         return .object(members + options.extra)

@@ -1,6 +1,6 @@
+import JSON
 import NIOCore
 import NIOHTTP1
-import Tokenization
 
 /// Sends the requests of a serving benchmark and notes what becomes of them.
 package struct ServingClient: Sendable {

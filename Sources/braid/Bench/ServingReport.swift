@@ -1,5 +1,5 @@
 import Foundation
-package import Tokenization
+package import JSON
 
 /// What a serving benchmark found, in the words and field names of SGLang's `bench_serving`, so that tools that read
 /// those results read these. Values are `null` (and `-` in the text) where nothing was measured, not 0.
@@ -113,21 +113,21 @@ package struct ServingReport: Sendable {
             JSONMember("backend", .string(backend)), JSONMember("model", .string(model)),
             JSONMember("dataset_name", .string("random")),
             JSONMember("request_rate", traffic.rate.isFinite ? .measured(traffic.rate) : .string("inf")),
-            JSONMember("max_concurrency", concurrencyLimit.map(JSONValue.count) ?? .null),
-            JSONMember("num_prompts", .count(traffic.requests)),
-            JSONMember("random_input_len", .count(traffic.inputLength)),
-            JSONMember("random_output_len", .count(traffic.outputLength)),
+            JSONMember("max_concurrency", concurrencyLimit.map(JSONValue.integer) ?? .null),
+            JSONMember("num_prompts", .integer(traffic.requests)),
+            JSONMember("random_input_len", .integer(traffic.inputLength)),
+            JSONMember("random_output_len", .integer(traffic.outputLength)),
             JSONMember("random_range_ratio", .measured(traffic.rangeRatio)),
-            JSONMember("seed", .count(Int(traffic.seed))),
+            JSONMember("seed", .integer(Int(traffic.seed))),
         ]
     }
 
     private var results: [JSONMember] {
         [
-            JSONMember("duration", .measured(duration)), JSONMember("completed", .count(completed)),
-            JSONMember("failed", .count(outcomes.count - completed)),
-            JSONMember("total_input_tokens", .count(inputTokens)),
-            JSONMember("total_output_tokens", .count(outputTokens)),
+            JSONMember("duration", .measured(duration)), JSONMember("completed", .integer(completed)),
+            JSONMember("failed", .integer(outcomes.count - completed)),
+            JSONMember("total_input_tokens", .integer(inputTokens)),
+            JSONMember("total_output_tokens", .integer(outputTokens)),
             JSONMember("request_throughput", .measured(Double(completed) / duration)),
             JSONMember("input_throughput", .measured(Double(inputTokens) / duration)),
             JSONMember("output_throughput", .measured(Double(outputTokens) / duration)),
@@ -154,8 +154,8 @@ package struct ServingReport: Sendable {
             JSONMember(key, .array(outcomes.map(value)))
         }
         return [
-            list("input_lens") { .count($0.inputTokens) },
-            list("output_lens") { .count($0.error == nil ? $0.outputTokens : 0) },
+            list("input_lens") { .integer($0.inputTokens) },
+            list("output_lens") { .integer($0.error == nil ? $0.outputTokens : 0) },
             list("ttfts") { .measured($0.firstToken) },
             list("itls") { .array($0.gaps.map(JSONValue.measured)) },
             list("errors") { .string($0.error ?? "") },

@@ -1,8 +1,8 @@
 import Foundation
+package import JSON
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-package import Tokenization
 
 /// Where a server is, as `http://host:port/prefix`.
 package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {

@@ -1,4 +1,4 @@
-import Tokenization
+import JSON
 
 /// What has to be known of a server before work is sent to it.
 struct ServerFacts: Sendable {

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// Grade-school mathematics, asked as SGLang's benchmark asks it.
 struct EvalGSM8K: AsyncParsableCommand {
@@ -20,13 +20,13 @@ struct EvalGSM8K: AsyncParsableCommand {
     @Option(help: "A JSONL file with the examples; default: the first lines of --data-path.")
     var shotsPath: String?
 
-    @Option(help: "Examples before each question.")
+    @Option(help: "Examples before each question.", transform: Parsing.count(0...1000))
     var numShots = 5
 
-    @Option(help: "Questions to ask, at most.")
+    @Option(help: "Questions to ask, at most.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions = 200
 
-    @Option(help: "New tokens of an answer, at most.")
+    @Option(help: "New tokens of an answer, at most.", transform: Parsing.count(1...Parsing.maxTokens))
     var maxNewTokens = 512
 
     func validate() throws {
@@ -54,11 +54,11 @@ struct EvalGSM8K: AsyncParsableCommand {
             score.count(GSM8K.lastNumber(in: answer.text), expected: question.value)
         }
         let throughput = Double(asked.answers.compactMap { $0?.tokens }.reduce(0, +)) / asked.seconds
-        let result = JSONValue.record([
+        let result = JSONValue.fields([
             "task": .string("gsm8k"), "model": .string(facts.model), "accuracy": .measured(score.accuracy),
             "invalid": .measured(score.invalidPart), "latency": .measured(asked.seconds),
-            "output_throughput": .measured(throughput), "num_questions": .count(questions.count),
-            "failed": .count(score.failed), "num_shots": .count(numShots), "parallel": .count(options.parallel),
+            "output_throughput": .measured(throughput), "num_questions": .integer(questions.count),
+            "failed": .integer(score.failed), "num_shots": .integer(numShots), "parallel": .integer(options.parallel),
         ])
         let text = """
             Accuracy: \(digits(score.accuracy))

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// Multiple choice in many subjects.
 struct EvalMMLU: AsyncParsableCommand {
@@ -17,10 +17,10 @@ struct EvalMMLU: AsyncParsableCommand {
     @Option(help: "The directory with dev/ and test/.")
     var dataPath: String
 
-    @Option(help: "Examples before each question.")
+    @Option(help: "Examples before each question.", transform: Parsing.count(0...1000))
     var numShots = 5
 
-    @Option(help: "Questions of each subject, at most; default: all.")
+    @Option(help: "Questions of each subject, at most; default: all.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions: Int?
 
     @Option(help: "Subjects, separated by commas; default: all that test/ has.")
@@ -117,16 +117,16 @@ struct EvalMMLU: AsyncParsableCommand {
         let list = subjects.map { subject in
             JSONMember(
                 subject.name,
-                .record([
-                    "accuracy": .measured(subject.score.accuracy), "num_questions": .count(subject.score.answered),
-                    "failed": .count(subject.score.failed),
+                .fields([
+                    "accuracy": .measured(subject.score.accuracy), "num_questions": .integer(subject.score.answered),
+                    "failed": .integer(subject.score.failed),
                 ]))
         }
-        return .record([
+        return .fields([
             "task": .string("mmlu"), "model": .string(model), "accuracy": .measured(total.accuracy),
             "invalid": .measured(total.invalidPart), "latency": .measured(seconds),
-            "num_questions": .count(total.answered + total.failed), "failed": .count(total.failed),
-            "num_shots": .count(numShots), "parallel": .count(options.parallel), "subjects": .object(list),
+            "num_questions": .integer(total.answered + total.failed), "failed": .integer(total.failed),
+            "num_shots": .integer(numShots), "parallel": .integer(options.parallel), "subjects": .object(list),
         ])
     }
 

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// Whether a fact is found in a long document, by the document's length and the fact's depth.
 struct EvalPasskey: AsyncParsableCommand {
@@ -20,7 +20,7 @@ struct EvalPasskey: AsyncParsableCommand {
     @Option(help: "Where the fact lies, in percent, separated by commas.", transform: percentages)
     var depths = [0, 25, 50, 75, 100]
 
-    @Option(help: "Questions for each length and depth.")
+    @Option(help: "Questions for each length and depth.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions = 4
 
     @Option(help: "The seed of the documents.")
@@ -90,11 +90,11 @@ struct EvalPasskey: AsyncParsableCommand {
 
     private func json(_ table: PasskeyTable, model: String, seconds: Double) -> JSONValue {
         let total = table.score()
-        return .record([
+        return .fields([
             "task": .string("passkey"), "model": .string(model), "accuracy": .measured(total.accuracy),
             "invalid": .measured(total.invalidPart), "latency": .measured(seconds),
-            "num_questions": .count(total.answered + total.failed), "failed": .count(total.failed),
-            "seed": .string(String(seed)), "parallel": .count(options.parallel), "cells": table.json,
+            "num_questions": .integer(total.answered + total.failed), "failed": .integer(total.failed),
+            "seed": .string(String(seed)), "parallel": .integer(options.parallel), "cells": table.json,
         ])
     }
 }

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Tokenization
+import JSON
 
 /// How well a text is predicted.
 struct EvalPerplexity: AsyncParsableCommand {
@@ -17,10 +17,12 @@ struct EvalPerplexity: AsyncParsableCommand {
     @Option(help: "The text file.")
     var dataPath: String
 
-    @Option(help: "Tokens of a window.")
+    @Option(help: "Tokens of a window.", transform: Parsing.count(1...Parsing.maxTokens))
     var context = 2048
 
-    @Option(help: "Tokens by which windows move on; default: the whole window. Less gives tokens more to go by.")
+    @Option(
+        help: "Tokens by which windows move on; default: the whole window. Less gives tokens more to go by.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var stride: Int?
 
     func validate() throws {
@@ -70,11 +72,12 @@ struct EvalPerplexity: AsyncParsableCommand {
     }
 
     private func json(_ result: Perplexity, model: String, windows: Int, _ seconds: Double) -> JSONValue {
-        .record([
+        .fields([
             "task": .string("ppl"), "model": .string(model), "perplexity": .measured(result.perplexity),
-            "bits_per_byte": .measured(result.bitsPerByte), "num_tokens": .count(result.tokens),
-            "num_bytes": .count(result.bytes), "num_windows": .count(windows), "context": .count(context),
-            "stride": .count(stride ?? context), "latency": .measured(seconds), "parallel": .count(options.parallel),
+            "bits_per_byte": .measured(result.bitsPerByte), "num_tokens": .integer(result.tokens),
+            "num_bytes": .integer(result.bytes), "num_windows": .integer(windows), "context": .integer(context),
+            "stride": .integer(stride ?? context), "latency": .measured(seconds),
+            "parallel": .integer(options.parallel),
         ])
     }
 }

@@ -1,6 +1,6 @@
+package import JSON
 import NIOCore
 import NIOHTTP1
-package import Tokenization
 
 /// The routes of a server that evaluations use: `/tokenize` and SGLang's `/generate`.
 package struct EvalServer: Sendable {
@@ -19,7 +19,7 @@ package struct EvalServer: Sendable {
     package func complete(
         _ prompt: Prompt, maxNewTokens: Int, stop: [String] = []
     ) async throws -> Completion {
-        var sampling = [JSONMember("temperature", .count(0)), JSONMember("max_new_tokens", .count(maxNewTokens))]
+        var sampling = [JSONMember("temperature", .integer(0)), JSONMember("max_new_tokens", .integer(maxNewTokens))]
         if !stop.isEmpty { sampling.append(JSONMember("stop", .array(stop.map(JSONValue.string)))) }
         let body: [JSONMember] = [prompt.member, JSONMember("sampling_params", .object(sampling))]
         return try Completion(reading: await post("/generate", .object(body)))
@@ -32,8 +32,8 @@ package struct EvalServer: Sendable {
             .object([
                 Prompt.tokens(tokens).member,
                 JSONMember(
-                    "sampling_params", .record(["temperature": .count(0), "max_new_tokens": .count(0)])),
-                JSONMember("return_logprob", .bool(true)), JSONMember("logprob_start_len", .count(0)),
+                    "sampling_params", .fields(["temperature": .integer(0), "max_new_tokens": .integer(0)])),
+                JSONMember("return_logprob", .bool(true)), JSONMember("logprob_start_len", .integer(0)),
             ]))
         return try readLogProbs(answer, of: tokens)
     }
@@ -42,7 +42,7 @@ package struct EvalServer: Sendable {
     package func tokens(of texts: [String], addingSpecialTokens: Bool) async throws -> [[Int]] {
         let answer = try await post(
             "/tokenize",
-            .record([
+            .fields([
                 "prompt": .array(texts.map(JSONValue.string)), "add_special_tokens": .bool(addingSpecialTokens),
             ]))
         let lists = answer["tokens"]?.array?.compactMap { $0.array?.compactMap(\.integer) }
@@ -74,7 +74,7 @@ extension EvalServer.Prompt {
     fileprivate var member: JSONMember {
         switch self {
         case .text(let text): JSONMember("text", .string(text))
-        case .tokens(let tokens): JSONMember("input_ids", .array(tokens.map(JSONValue.count)))
+        case .tokens(let tokens): JSONMember("input_ids", .array(tokens.map(JSONValue.integer)))
         }
     }
 }

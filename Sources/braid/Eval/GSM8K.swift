@@ -1,4 +1,4 @@
-import Tokenization
+import JSON
 
 /// Grade-school mathematics: JSON lines of `question` and `answer`, whose last line is `#### 42`.
 package enum GSM8K {

@@ -1,5 +1,5 @@
 import Foundation
-package import Tokenization
+package import JSON
 
 /// Scores by length and depth.
 package struct PasskeyTable: Sendable {
@@ -53,9 +53,9 @@ package struct PasskeyTable: Sendable {
     package var json: JSONValue {
         let cells = zip(lengths, scores).flatMap { length, ofLength in
             zip(depths, ofLength).map { depth, score in
-                JSONValue.record([
-                    "length": .count(length), "depth": .count(depth), "right": .count(score.right),
-                    "wrong": .count(score.wrong), "failed": .count(score.failed),
+                JSONValue.fields([
+                    "length": .integer(length), "depth": .integer(depth), "right": .integer(score.right),
+                    "wrong": .integer(score.wrong), "failed": .integer(score.failed),
                 ])
             }
         }

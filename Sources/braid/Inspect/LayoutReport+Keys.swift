@@ -1,7 +1,7 @@
-import DeepSeekV32
 import Inference
 import Modeling
 import Parallelism
+import Planning
 
 /// Whose keys are whose, how many there is room for, and when queries go to them.
 extension LayoutReport {

@@ -1,15 +1,16 @@
-import DeepSeekV32
 import Foundation
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 
 extension LayoutReport {
     /// For a terminal.
     package var text: String {
         let sections =
             [summary, rankTable, sequence]
-            + (parallel.world > 1 ? [capacityTable, wayTable] + layerKinds.map(table) + [keyTable, stageTable] : [])
+            + (parallel.world > 1
+                ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
         return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
     }
 
@@ -21,7 +22,7 @@ extension LayoutReport {
         lines.append(
             titled(
                 "cache",
-                "\(cacheType.rawValue): \(grouped(cost.cacheBytes)) bytes per token and layer"
+                "\(cacheType.rawValue): \(grouped(cost.cacheBytes(ofLayer: 0))) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
         if parallel.kvSharding.ranks > 1 { lines.append(titled("keys", kvShardingRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
@@ -64,7 +65,7 @@ extension LayoutReport {
     }
 
     /// Whether what ranks get depends on the router.
-    private var receivesExpected: Bool { cost.transfers(of: .experts).contains { $0.isExpected } }
+    private var receivesExpected: Bool { cost.layerKinds.flatMap(cost.transfers).contains { $0.isExpected } }
 
     private var sequence: [String] {
         guard parallel.context > 1 else { return [] }
@@ -79,18 +80,16 @@ extension LayoutReport {
     }
 
     private func table(_ kind: LayoutCost.LayerKind) -> [String] {
-        let layers = layers(kind)!
-        let name = kind == .dense ? "dense" : "with experts"
+        let layers = kind.layers
         let number =
-            layers.count == 1
-            ? "layer \(layers.lowerBound)" : "each of layers \(layers.lowerBound)–\(layers.upperBound)"
+            layers.count == 1 ? "layer \(layers[0])" : "each of layers \(layers.first!)–\(layers.last!)"
         return table(
-            "\(number), \(name)", cost.transfers(of: kind).filter { $0.unit == .token }, per: "token")
+            "\(number), \(kind.name)", cost.transfers(of: kind).filter { $0.unit == .token }, per: "token")
     }
 
     /// What makes queries go to the keys, the same in every layer.
     private var keyTable: [String] {
-        let transfers = cost.transfers(of: layerKinds[0]).filter { $0.unit == .dcpRow }
+        let transfers = cost.transfers(of: cost.layerKinds[0]).filter { $0.unit == .dcpRow }
         return table("every layer, for rows whose queries go to the keys", transfers, per: "row")
     }
 
@@ -120,7 +119,15 @@ extension LayoutReport {
     /// The axes of a group that have more than one place here.
     func group(_ transfer: Transfer) -> String {
         let axes = Axis.allCases.filter { transfer.axes.contains($0) && parallel.degree(Axes($0)) > 1 }
-        return axes.map { $0 == .expertWidth ? "expert width" : "\($0)" }.joined(separator: " × ")
+        return axes.map(Self.name).joined(separator: " × ")
+    }
+
+    private static func name(_ axis: Axis) -> String {
+        switch axis {
+        case .expertTensor: "expert tensor"
+        case .kvSharding: "KV owners"
+        default: "\(axis)"
+        }
     }
 
     private func notes(_ transfers: [Transfer]) -> [String] {

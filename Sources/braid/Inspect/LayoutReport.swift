@@ -1,8 +1,8 @@
-package import DeepSeekV32
 import Inference
 package import KVCache
 package import Modeling
 package import Parallelism
+package import Planning
 import Tensors
 
 /// What the ranks of a layout hold, compute and exchange: numbers, which `text`, `json` and `drawing` show.
@@ -37,7 +37,7 @@ package struct LayoutReport: Sendable {
     package static let maxTokens = 262_144
 
     package let name: String
-    package let model: DeepSeekConfiguration
+    package let model: ModelDescription
     package let parallel: ParallelConfiguration
     /// That share the work inside each rank.
     package let threadsPerRank: Int
@@ -55,9 +55,9 @@ package struct LayoutReport: Sendable {
 
     /// - Parameter weightBytes: how many bytes such weights take as stored.
     package init(
-        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration,
+        _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
         threadsPerRank: Int = 1, cacheType: CacheType = .float32,
-        example: Example, memory: Int, weightBytes: (WeightGroup) throws -> Int
+        format: CacheFormat, example: Example, memory: Int, weightBytes: (LayerDescription.Weights) throws -> Int
     ) rethrows {
         self.name = name
         self.model = model
@@ -66,7 +66,7 @@ package struct LayoutReport: Sendable {
         self.cacheType = cacheType
         self.example = example
         self.memory = memory
-        cost = LayoutCost(model, parallel, cacheType: cacheType)
+        cost = LayoutCost(model, parallel, format: format)
         let deals = Self.deals(example, parallel)
         steps = deals.map { StepRows($0) }
         owners = Self.owners(example, deals, parallel)
@@ -77,11 +77,11 @@ package struct LayoutReport: Sendable {
                 coordinates: [.pipeline, .data, .context, .tensor].map { ($0, mesh.coordinate(of: rank, on: $0)) })
         }
         addWork(deals)
-        for group in model.weightGroups {
-            let bytes = try weightBytes(group)
+        for placed in model.weights {
+            let bytes = try weightBytes(placed.weights)
             self.weightBytes += bytes
             for rank in ranks.indices {
-                ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: group)
+                ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: placed)
             }
         }
     }
@@ -118,7 +118,7 @@ package struct LayoutReport: Sendable {
         for rank in ranks.indices {
             let stageRank = rank % parallel.stageRanks
             let together = parallel.ranks(around: stageRank, along: .tensor)
-            let heads = Double(ranks[rank].share.heads.count) / Double(model.heads)
+            let heads = Double(ranks[rank].share.heads.count) / Double(model.parallelShape.heads)
             for (assignment, rows) in zip(deals, steps) {
                 ranks[rank].rows += assignment.rows[stageRank].count
                 for row in together.flatMap({ assignment.rows[$0] }) {
@@ -161,26 +161,14 @@ package struct LayoutReport: Sendable {
         return rows
     }
 
-    /// The kinds of layers this model has.
-    package var layerKinds: [LayoutCost.LayerKind] {
-        LayoutCost.LayerKind.allCases.filter { layers($0) != nil }
-    }
-
-    /// Which layers are of a kind.
-    package func layers(_ kind: LayoutCost.LayerKind) -> ClosedRange<Int>? {
-        let dense = min(model.denseLayers, model.layers)
-        let layers = kind == .dense ? 0..<dense : dense..<model.layers
-        return layers.isEmpty ? nil : layers.lowerBound...layers.upperBound - 1
-    }
-
     // MARK: - Memory
 
     /// Of a token in all layers.
-    package var cacheBytesPerToken: Int { cost.cacheBytes * model.layers }
+    package var cacheBytesPerToken: Int { cost.cacheBytes(ofLayers: 0..<model.layers.count) }
 
     /// What a rank writes of it, on average over the example's tokens: those of its rows, in its layers.
     package func cacheBytesPerToken(of rank: Rank) -> Double {
-        Double(cost.cacheBytes * rank.share.layers.count * rank.rows) / Double(example.tokens * parallel.data)
+        Double(cost.cacheBytes(ofLayers: rank.share.layers) * rank.rows) / Double(example.tokens * parallel.data)
     }
 
     /// Tokens for which there is memory beside the weights, which a process maps once for all its ranks.

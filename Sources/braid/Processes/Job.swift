@@ -1,6 +1,5 @@
 import ArgumentParser
 import Checkpoints
-import DeepSeekV32
 import Foundation
 import Grammar
 import Inference
@@ -22,7 +21,12 @@ struct Job: Sendable {
     /// Joins the others, and makes sure that all are alike.
     ///
     /// - Throws: `CommandError` where they are not, or there is no MPI.
-    static func join(_ options: ProcessOptions, _ checkpoint: Checkpoint) throws -> Job {
+    ///
+    /// - Parameter agreed: options that must be the same everywhere, with their values. No secrets: they go to all
+    ///   processes and into error messages.
+    static func join(
+        _ options: ProcessOptions, _ checkpoint: Checkpoint, agreed: [ProcessCard.Property]
+    ) throws -> Job {
         if let line = options.mpirunLine(Array(CommandLine.arguments.dropFirst())) {
             throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)")
         }
@@ -44,7 +48,7 @@ struct Job: Sendable {
             for number in [SIGTERM, SIGINT] { _ = signal(number, SIG_IGN) }
         }
         do {
-            let handshake = try Handshake(try card(checkpoint), among: processes)
+            let handshake = try Handshake(try card(checkpoint, agreed), among: processes)
             processes.know(names: handshake.names, pids: handshake.pids(seenBy: processes.process))
             let differences = handshake.differences(allowsMixedLevels: options.allowMixedIsa)
             guard differences.isEmpty else {
@@ -67,37 +71,30 @@ struct Job: Sendable {
         let loadFormat: ModelDirectory.LoadFormat
         /// Seconds after which a silent process is lost.
         let patience: Double
+        /// What the processes compare; samples of the files where nothing was computed.
+        var digest: ContentDigest?
     }
 
     /// How many processes there are.
     var count: Int { processes?.count ?? 1 }
 
-    private static func card(_ checkpoint: Checkpoint) throws(CheckpointError) -> ProcessCard {
+    private static func card(
+        _ checkpoint: Checkpoint, _ agreed: [ProcessCard.Property]
+    ) throws(CheckpointError) -> ProcessCard {
         var build = ContentDigest()
         try build.add("/proc/self/exe", as: "braid")
-        let model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        var model = ContentDigest()
+        if let digest = checkpoint.digest {
+            model = digest
+        } else {
+            model = try ContentDigest(model: checkpoint.path, weights: checkpoint.loadFormat == .auto)
+        }
         return ProcessCard(
             properties: [
-                .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("arguments", arguments),
-                .init("model", "\(model)"),
-            ],
+                .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("model", "\(model)"),
+            ] + agreed,
             levels: Kernels.available.map(\.level.rawValue), host: ProcessInfo.processInfo.hostName, system: system,
             pid: Int(ProcessInfo.processInfo.processIdentifier))
-    }
-
-    /// Without the model's path, which may differ from host to host.
-    private static var arguments: String {
-        var kept: [String] = []
-        var rest = CommandLine.arguments.dropFirst()
-        while let argument = rest.popFirst() {
-            if argument.hasPrefix("--model=") || argument.hasPrefix("--model-path=") { continue }
-            if argument == "--model" || argument == "--model-path" {
-                rest = rest.dropFirst()
-            } else {
-                kept.append(argument)
-            }
-        }
-        return kept.joined(separator: " ")
     }
 
     /// This boot of this host, and whose pids can be seen.
@@ -115,7 +112,7 @@ struct Job: Sendable {
         let isLevel = differences.contains { $0.name == "instruction set" } && handshake.commonLevel != nil
         return CommandError(
             "the processes differ, so the job does not start:\n" + table.lines.joined(separator: "\n")
-                + "\nstart the same build with the same arguments and the same model everywhere"
+                + "\nstart the same build with the same values of these options and the same model everywhere"
                 + (isLevel ? "; --allow-mixed-isa lets all run at \(handshake.commonLevel!.rawValue)" : ""))
     }
 

@@ -1,4 +1,3 @@
-import DeepSeekV32
 import Foundation
 import Modeling
 import Tensors
@@ -93,9 +92,9 @@ package struct TuningBench {
 
     /// Heads that widen keys themselves, against keys widened for all of them.
     private func directKeyMaxHeads(_ type: DType) -> Finding {
-        let (model, positions) = (shapes.model, 32 * 1024)
-        let keys = min(model.indexer?.topK ?? 2048, positions)
-        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 < model.heads } + [model.heads]
+        let (heads, positions) = (shapes.attention.heads, 32 * 1024)
+        let keys = min(shapes.selection?.topK ?? 2048, positions)
+        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 < heads } + [heads]
         let found = Self.boundary(sizes) { heads in
             let ways = [heads, 1, 0].map { most in
                 shapes.attention(
@@ -110,7 +109,7 @@ package struct TuningBench {
     }
 
     private func indexKeyTiles() -> Finding? {
-        guard let indexer = shapes.model.indexer else { return nil }
+        guard let indexer = shapes.selection else { return nil }
         let sizes = [8, 1, 2, 4]
         let ways = sizes.map { panels in
             shapes.indexScores(indexer, rows: 8, of: 16_384, .f32, kernels { $0.indexKeyTiles = panels }, bed)
@@ -119,7 +118,7 @@ package struct TuningBench {
     }
 
     private func indexRowTile() -> Finding? {
-        guard let indexer = shapes.model.indexer else { return nil }
+        guard let indexer = shapes.selection else { return nil }
         let sizes = [64, 16, 32, 128]
         let ways = sizes.map { shapes.indexScores(indexer, rows: $0, of: 16_384, .f32, bed.kernels, bed) }
         let each = zip(Race(rounds: rounds, ways).seconds, sizes).map { $0 / Double($1) }

@@ -1,17 +1,19 @@
-package import DeepSeekV32
 import Foundation
+import JSON
 package import Modeling
+import Parallelism
+import Planning
 package import Tensors
 
 /// What `braid tune` found for a processor, kept for whoever runs a model there.
-package struct TuningFile: Codable, Equatable {
+package struct TuningFile: Equatable {
     /// Of the file; another one is not read.
     package var format = TuningFile.format
     package var processor: String
     /// By instruction-set level and sizes of the model.
     package var models: [String: Entry] = [:]
 
-    package struct Entry: Codable, Equatable {
+    package struct Entry: Equatable {
         /// When it was measured.
         package var date: String
         /// Names and numbers of `Tuning.settings`; what is absent is as by default.
@@ -20,6 +22,21 @@ package struct TuningFile: Codable, Equatable {
         package init(_ tuning: Tuning, date: String) {
             self.date = date
             self.tuning = Dictionary(uniqueKeysWithValues: tuning.changes.map { ($0.name, $0.value) })
+        }
+
+        fileprivate init?(_ value: JSONValue) {
+            guard let date = value["date"]?.string, let settings = value["tuning"]?.object else { return nil }
+            self.date = date
+            tuning = [:]
+            for setting in settings {
+                guard let number = setting.value.wholeNumber else { return nil }
+                tuning[setting.key] = number
+            }
+        }
+
+        fileprivate var json: JSONValue {
+            let settings = tuning.sorted { $0.key < $1.key }.map { JSONMember($0.key, .integer($0.value)) }
+            return .fields(["date": .string(date), "tuning": .object(settings)])
         }
 
         fileprivate var numbers: Tuning {
@@ -65,8 +82,8 @@ package struct TuningFile: Codable, Equatable {
     ///   - processor: whose it has to be.
     /// - Throws: `CommandError` where it is no such file.
     package init(path: String, option: String = "--tuning", for processor: String = Processor.name) throws {
-        let data = Data(try DataFile(path: path, option: option, limit: Self.maxBytes).bytes)
-        guard let file = try? JSONDecoder().decode(TuningFile.self, from: data) else {
+        let bytes = try DataFile(path: path, option: option, limit: Self.maxBytes).bytes
+        guard let value = try? JSONValue(parsing: bytes, limits: .strict), let file = TuningFile(value) else {
             throw CommandError("\(path) is not a file that braid tune wrote")
         }
         guard file.format == Self.format else {
@@ -96,22 +113,45 @@ package struct TuningFile: Codable, Equatable {
     }
 
     package func write(to path: String) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        var writer = JSONWriter(.indented)
+        writer.value(json)
         let url = URL(fileURLWithPath: path)
         try FileManager.default.createDirectory(
             at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
-        try (encoder.encode(self) + Data("\n".utf8)).write(to: url, options: .atomic)
+        try Data(writer.takeBytes() + "\n".utf8).write(to: url, options: .atomic)
+    }
+
+    /// `nil` for what is no such file.
+    private init?(_ value: JSONValue) {
+        guard let format = value["format"]?.wholeNumber, let processor = value["processor"]?.string,
+            let entries = value["models"]?.object
+        else { return nil }
+        self.format = format
+        self.processor = processor
+        for entry in entries {
+            guard let numbers = Entry(entry.value) else { return nil }
+            models[entry.key] = numbers
+        }
+    }
+
+    private var json: JSONValue {
+        let entries = models.sorted { $0.key < $1.key }.map { JSONMember($0.key, $0.value.json) }
+        return .fields([
+            "format": .integer(format), "models": .object(entries), "processor": .string(processor),
+        ])
     }
 }
 
 extension TuningFile {
     /// What a model is called there: its sizes, whatever its weights are.
-    package static func key(_ model: DeepSeekConfiguration, _ level: Kernels.Level) -> String {
-        let indexer = model.indexer.map { ", indexer \($0.heads) × \($0.width)" } ?? ""
-        return "\(level.rawValue): hidden \(model.hiddenSize), heads \(model.heads) × (\(model.latentWidth) + "
-            + "\(model.ropeWidth)), queries \(model.queryRank), values \(model.valueWidth), experts \(model.experts.width)"
-            + indexer
+    package static func key(_ model: ModelDescription, _ level: Kernels.Level) -> String {
+        var parts = ["hidden \(model.hiddenSize)"]
+        if let attention = model.attention {
+            parts.append("heads \(attention.heads) × (\(attention.latentWidth) + \(attention.ropeWidth))")
+        }
+        parts += ["values \(model.parallelShape.valueWidth)", "experts \(model.parallelShape.expertWidth)"]
+        if let selection = model.selection { parts.append("indexer \(selection.heads) × \(selection.width)") }
+        return "\(level.rawValue): " + parts.joined(separator: ", ")
     }
 }
 
@@ -128,7 +168,7 @@ package struct ChosenTuning {
     ///   - standard: that file.
     /// - Throws: `CommandError` when a file that was asked for cannot be used.
     package init(
-        _ option: String?, _ model: DeepSeekConfiguration, _ level: Kernels.Level,
+        _ option: String?, _ model: ModelDescription, _ level: Kernels.Level,
         standard: String? = TuningFile.standardPath()
     ) throws {
         source = option == "off" ? "off" : "none; braid tune measures it"

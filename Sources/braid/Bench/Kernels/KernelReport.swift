@@ -1,6 +1,6 @@
 import Foundation
+import JSON
 import Tensors
-import Tokenization
 
 /// What one operation took, and what the processor could do at that time.
 struct KernelMeasurement {
@@ -51,12 +51,12 @@ struct KernelMeasurement {
 
     var json: JSONValue {
         let product = measured.product.map { product in
-            JSONMember.list(["outputs": .count(product.outputs), "inputs": .count(product.inputs)])
+            JSONMember.list(["outputs": .integer(product.outputs), "inputs": .integer(product.inputs)])
         }
         return .object(
             JSONMember.list([
                 "operation": .string(measured.operation), "shape": .string(measured.shape),
-                "type": .string("\(measured.type)"), "rows": .count(measured.rows),
+                "type": .string("\(measured.type)"), "rows": .integer(measured.rows),
             ]) + (product ?? [])
                 + JSONMember.list([
                     "seconds": .measured(seconds.median), "seconds_min": .measured(seconds.minimum),
@@ -99,11 +99,11 @@ struct KernelReport {
         let facts: [(String, JSONValue)] = [
             ("kind", .string("kernels")), ("processor", .string(Processor.name)), ("kernels", .string(level.rawValue)),
             ("commit", commit.map(JSONValue.string) ?? .null),
-            ("date", .string(date.formatted(.iso8601))), ("model", .string(name)), ("ranks", .count(ranks)),
+            ("date", .string(date.formatted(.iso8601))), ("model", .string(name)), ("ranks", .integer(ranks)),
         ]
         let peaks = peaks.map { peak in
-            JSONValue.record([
-                "threads": .count(peak.threads), "fma_gflops_per_second": .measured(peak.multiplyAdds / 1e9),
+            JSONValue.fields([
+                "threads": .integer(peak.threads), "fma_gflops_per_second": .measured(peak.multiplyAdds / 1e9),
                 "int8_gops_per_second": .measured(peak.int8Dots.map { $0 / 1e9 }),
                 "bf16_gflops_per_second": .measured(peak.bf16Dots.map { $0 / 1e9 }),
                 "memory_gbytes_per_second": .measured(peak.memory / 1e9),

@@ -1,0 +1,51 @@
+/// Why a text is not accepted as JSON, and where.
+package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
+    package var problem: String
+    /// Bytes before the place where reading stopped.
+    package let offset: Int
+    /// Counts from 1.
+    package let line: Int
+    /// The code point within the line, counting from 1.
+    package let column: Int
+    /// The value being read, such as `messages[2].content`; empty at the top.
+    package private(set) var path = ""
+
+    /// An error about `bytes`, found at `offset`.
+    init(_ problem: String, in bytes: [UInt8], at offset: Int) {
+        self.problem = problem
+        self.offset = offset
+        let before = bytes[..<min(offset, bytes.count)]
+        let lineStart = before.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0
+        line = before.count { $0 == UInt8(ascii: "\n") } + 1
+        column = before[lineStart...].count { $0 & 0xC0 != 0x80 } + 1
+    }
+
+    /// The same error in the terms of the object one of whose members was being read.
+    func inside(member key: String) -> JSONError {
+        let isPlain = !key.isEmpty && key.utf8.count <= 64 && key.utf8.allSatisfy(\.isNameByte)
+        return inside((isPlain ? key : "[\(key.quotedForMessage)]"), separator: path.first == "[" ? "" : ".")
+    }
+
+    /// The same error in the terms of the array one of whose elements was being read.
+    func inside(element index: Int) -> JSONError {
+        inside("[\(index)]", separator: path.first == "[" ? "" : ".")
+    }
+
+    private func inside(_ step: String, separator: String) -> JSONError {
+        var outer = self
+        outer.path = path.isEmpty ? step : step + separator + path
+        return outer
+    }
+
+    package var description: String {
+        let place = path.isEmpty ? "" : ", in \(path)"
+        return "invalid JSON at line \(line), column \(column) (byte \(offset))\(place): \(problem)"
+    }
+}
+
+extension UInt8 {
+    fileprivate var isNameByte: Bool {
+        UInt8(ascii: "a")...UInt8(ascii: "z") ~= self | 0x20 || UInt8(ascii: "0")...UInt8(ascii: "9") ~= self
+            || self == UInt8(ascii: "_") || self == UInt8(ascii: "-")
+    }
+}

@@ -1,0 +1,40 @@
+/// A key of an object, equal to the same bytes only, where `String` would also equal canonical equivalents.
+package struct JSONKey: Hashable, Sendable {
+    package let text: String
+
+    package init(_ text: String) { self.text = text }
+
+    package static func == (left: JSONKey, right: JSONKey) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
+
+    package func hash(into hasher: inout Hasher) {
+        var text = text
+        // Seeded by the process, so that keys cannot be made to collide.
+        unsafe text.withUTF8 { unsafe hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+    }
+}
+
+/// The members of an object while it is read: finds an earlier equal key without searching through large objects.
+struct JSONMemberList {
+    private(set) var members: [JSONMember] = []
+    /// Made when there are more members than are looked through one by one.
+    private var places: [JSONKey: Int] = [:]
+    private static let searched = 8
+
+    /// The place of an equal key, if there is one.
+    mutating func place(of key: String) -> Int? {
+        guard members.count > Self.searched else {
+            return members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) }
+        }
+        if places.isEmpty {
+            for (place, member) in members.enumerated() { places[JSONKey(member.key)] = place }
+        }
+        return places[JSONKey(key)]
+    }
+
+    mutating func append(_ member: JSONMember) {
+        if !places.isEmpty { places[JSONKey(member.key)] = members.count }
+        members.append(member)
+    }
+
+    mutating func replace(at place: Int, by value: JSONValue) { members[place].value = value }
+}

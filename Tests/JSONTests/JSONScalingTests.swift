@@ -1,0 +1,37 @@
+import JSON
+import Testing
+
+/// Counts questions whether to go on, which come once per 4096 values: work, without a clock.
+private func slices(_ text: String) throws -> Int {
+    var slices = 0
+    _ = try JSONValue(parsing: text.utf8) {
+        slices += 1
+        return true
+    }
+    return slices
+}
+
+@Suite struct `Reading hostile JSON` {
+    /// With a search through all earlier keys this takes hours, and the time limit ends it.
+    @Test(.timeLimit(.minutes(1)))
+    func `takes time in proportion to the number of keys`() throws {
+        let keys = (0..<400_000).map { "\"\($0)\":0" }.joined(separator: ",")
+        #expect(try slices("{\(keys)}") == 800_001 / 4096)
+        #expect(try slices("[{\(keys)},{\(keys)}]") == 1_600_003 / 4096)
+    }
+
+    @Test func `refuses depth before it is reached`() {
+        for opening in ["[", "{\"a\":", "[{\"\":"] {
+            let text = String(repeating: opening, count: 1_000_000)
+            let error = #expect(throws: JSONError.self) { try JSONValue(parsing: text) }
+            #expect(error?.problem.contains("nested too deeply") == true && error!.offset < 1000)
+        }
+    }
+
+    @Test func `takes long strings, numbers and white space`() throws {
+        let blanks = String(repeating: " ", count: 4 << 20)
+        #expect(try JSONValue(parsing: blanks + "\"" + blanks + "\"" + blanks).string == blanks)
+        #expect(throws: JSONError.self) { try JSONValue(parsing: String(repeating: "1", count: 4 << 20)) }
+        #expect(throws: JSONError.self) { try JSONValue(parsing: "\"" + blanks) }
+    }
+}
