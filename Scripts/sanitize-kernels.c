@@ -11,7 +11,7 @@
 #include "../Sources/CKernels/include/ckernels.h"
 
 // A kernel that is new in the table needs a trial below.
-_Static_assert(sizeof(braid_kernels) == 36 * sizeof(void *), "every kernel of the table has a trial");
+_Static_assert(sizeof(braid_kernels) == 34 * sizeof(void *), "every kernel of the table has a trial");
 
 // ------------------------------------------------------------------------------------------------------- random numbers
 
@@ -469,14 +469,14 @@ static void try_merge_candidates(const braid_kernels *reference, const braid_ker
     p.stride = 1 + 2 * p.k + from_to(0, 5);
     p.candidates = candidate_rows(&p, flag());
     p.rows = shuffled(p.m, p.rank_rows);
-    int32_t *last = block(p.m * 4), refused = 3;
+    int32_t *last = block(p.m * 4);
     for (int64_t r = 0; r < p.m; r++) last[r] = (int32_t)from_to(0, 400);
     p.last = last;
     int64_t out_rows = p.m + from_to(0, 2);
     p.out_rows = shuffled(p.m, out_rows);
     p.scratch = (uint32_t *)aligned(braid_merge_scratch(p.ranks, p.k));
-    int selected = output(out_rows * p.k * 4, false, NULL), count = output(4, false, &refused);
-    BOTH(merge_candidates, p.selected = of(selected), p.refused = of(count));
+    int selected = output(out_rows * p.k * 4, false, NULL);
+    BOTH(merge_candidates, p.selected = of(selected));
 }
 
 static void try_sharded_keys(const braid_kernels *reference, const braid_kernels *fast) {
@@ -496,21 +496,6 @@ static void try_sharded_keys(const braid_kernels *reference, const braid_kernels
     int keys = output(extent(p.m, p.keys_stride, longest + 1) * 4, false, NULL);
     int counts = output(p.m * 4, false, NULL), total = output(8, false, &all);
     BOTH(sharded_keys, p.keys = of(keys), p.counts = of(counts), p.total = of(total));
-}
-
-static void try_check_selected(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_check_selected p = {.m = from_to(0, 6), .k = from_to(1, 40)};
-    p.stride = p.k + from_to(0, 5);
-    int32_t *positions = block(p.m * 4), *selected = block(extent(p.m, p.stride, p.k) * 4), refused = 3;
-    for (int64_t i = 0; i < extent(p.m, p.stride, p.k); i++) selected[i] = (int32_t)draw();
-    for (int64_t r = 0; r < p.m; r++) {
-        positions[r] = (int32_t)from_to(0, 90);
-        if (positions[r] >= p.k) ascending(selected + r * p.stride, p.k, positions[r] + 1);
-        if (flag()) selected[r * p.stride + from_to(0, p.k - 1)] = (int32_t)(flag() ? draw() : draw() % 90);
-    }
-    p.positions = positions;
-    int checked = output(extent(p.m, p.stride, p.k) * 4, false, selected), count = output(4, false, &refused);
-    BOTH(check_selected, p.selected = of(checked), p.refused = of(count));
 }
 
 /// Gives every row some of the keys it sees; how many the row with most has.
@@ -717,28 +702,16 @@ static void try_store_rows(const braid_kernels *reference, const braid_kernels *
     BOTH(store_rows, p.lane = of(out));
 }
 
-/// Entries of a lane; some are left out.
-static braid_copy_entries copies(void) {
-    braid_copy_entries p = {.m = from_to(0, 7), .bytes = from_to(1, 90)};
+/// Some entries are left out.
+static void try_load_entries(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_load_entries p = {.m = from_to(0, 7), .bytes = from_to(1, 90)};
     int32_t *entries = shuffled(p.m, 12);
     for (int64_t r = 0; r < p.m; r++) entries[r] = from_to(0, 3) ? entries[r] : -1;
     p.entries = entries;
     p.stride = (p.bytes + 3) / 4 + from_to(0, 3);
-    return p;
-}
-
-static void try_load_entries(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_copy_entries p = copies();
     p.lane = stored(12 * p.bytes, BRAID_INT8);
     int rows = output(extent(p.m, p.stride, (p.bytes + 3) / 4) * 4, false, NULL);
     BOTH(load_entries, p.rows = of(rows));
-}
-
-static void try_store_entries(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_copy_entries p = copies();
-    p.rows = floats(extent(p.m, p.stride, (p.bytes + 3) / 4), wild);
-    int lane = output(12 * p.bytes, false, NULL);
-    BOTH(store_entries, p.lane = of(lane));
 }
 
 static void try_hadamard(const braid_kernels *reference, const braid_kernels *fast) {
@@ -812,7 +785,6 @@ static const struct {
     {"pack_candidates", try_pack_candidates, 1},
     {"merge_candidates", try_merge_candidates, 1},
     {"sharded_keys", try_sharded_keys, 1},
-    {"check_selected", try_check_selected, 1},
     {"attention", try_attention, 12},
     {"merge_attention", try_merge_attention, 1},
     {"gate", try_gate, 1},
@@ -823,7 +795,6 @@ static const struct {
     {"combine_experts", try_combine_experts, 1},
     {"store_rows", try_store_rows, 1},
     {"load_entries", try_load_entries, 1},
-    {"store_entries", try_store_entries, 1},
     {"hadamard", try_hadamard, 1},
     {"quantize_groups", try_quantize_groups, 1},
     {"dequantize_groups", try_dequantize_groups, 1},
