@@ -11,7 +11,7 @@
 #include "../Sources/CKernels/include/ckernels.h"
 
 // A kernel that is new in the table needs a trial below.
-_Static_assert(sizeof(braid_kernels) == 22 * sizeof(void *), "every kernel of the table has a trial");
+_Static_assert(sizeof(braid_kernels) == 34 * sizeof(void *), "every kernel of the table has a trial");
 
 // ------------------------------------------------------------------------------------------------------- random numbers
 
@@ -47,11 +47,11 @@ static float wild(void) {
 // --------------------------------------------------------------------------------------------------------------- memory
 
 /// What a trial has allocated.
-static void *blocks[64];
+static void *blocks[128];
 static int block_count;
 
 static void *block(int64_t bytes) {
-    if (block_count == 64) abort();
+    if (block_count == 128) abort();
     void *memory = malloc((size_t)bytes);
     if (!memory) abort();
     return blocks[block_count++] = memory;
@@ -70,7 +70,7 @@ static float *floats(int64_t count, float (*make)(void)) {
 
 static float *aligned(int64_t count) {
     void *memory;
-    if (block_count == 64 || posix_memalign(&memory, 64, (size_t)count * 4)) abort();
+    if (block_count == 128 || posix_memalign(&memory, 64, (size_t)count * 4)) abort();
     blocks[block_count++] = memory;
     return memset(memory, 0xA5, (size_t)count * 4);
 }
@@ -94,7 +94,7 @@ typedef struct {
     bool is_float;
 } twin;
 
-static twin outputs[4];
+static twin outputs[6];
 static int output_count;
 static int turn;
 
@@ -161,8 +161,8 @@ static void *stored(int64_t count, braid_dtype type) {
 }
 
 /// A part of a matrix of weights.
-static braid_weight weight(int64_t rows, int64_t columns) {
-    braid_weight w = {.dtype = (braid_dtype)from_to(0, 3), .stride = columns + from_to(0, 9)};
+static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
+    braid_weight w = {.dtype = type, .stride = columns + from_to(0, 9)};
     w.row = flag() ? from_to(0, 200) : 0;
     w.column = flag() ? from_to(0, 200) : 0;
     w.data = stored(extent(rows, w.stride, columns), w.dtype);
@@ -170,6 +170,19 @@ static braid_weight weight(int64_t rows, int64_t columns) {
     if (w.dtype == BRAID_FP8) w.scale = floats((w.row + rows + 127) / 128 * w.scale_stride, number);
     if (w.dtype == BRAID_INT8) w.scale = floats(w.row + rows, number);
     return w;
+}
+
+static braid_weight weight(int64_t rows, int64_t columns) {
+    return weight_of((braid_dtype)from_to(0, 3), rows, columns);
+}
+
+/// Ascending numbers below a bound that are not all of them, if there are more.
+static void ascending(int32_t *numbers, int64_t count, int64_t bound) {
+    int64_t next = 0;
+    for (int64_t i = 0; i < count; i++) {
+        next += from_to(0, (bound - next - (count - i)) / (flag() ? 1 : 4));
+        numbers[i] = (int32_t)next++;
+    }
 }
 
 /// Pages for so many positions, in no order.
@@ -232,11 +245,49 @@ static void try_matmul(const braid_kernels *reference, const braid_kernels *fast
     if (flag()) p.x_rows = shuffled(p.m, rows);
     if (flag()) p.out_rows = shuffled(p.m, out_rows);
     p.x = floats(extent(p.x_rows ? rows : p.m, p.x_stride, p.k), number);
-    p.few_rows = flag() ? 0 : from_to(1, 20);
+    p.gemv_max_rows = flag() ? 0 : from_to(1, 20);
     p.scratch = aligned(BRAID_MATMUL_SCRATCH);
     int64_t count = extent(p.out_rows ? out_rows : p.m, p.out_stride, p.n);
     int out = output(count * 4, true, floats(count, number));
     BOTH(matmul, p.out = of(out));
+}
+
+static void try_batched_matmul(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_batched_matmul p = {.count = from_to(0, 5)};
+    braid_matmul *q = &p.product;
+    *q = (braid_matmul){.transposed = flag(), .m = from_to(0, flag() ? 4 : 30), .n = from_to(1, 70), .k = from_to(1, 70)};
+    int64_t before = p.count > 0 ? p.count - 1 : 0;
+    p.x_step = from_to(0, q->k + 5);
+    p.out_step = q->n + from_to(0, 5);
+    p.w_step = from_to(0, (q->transposed ? q->k : q->n) + 5);
+    q->w = weight(before * p.w_step + (q->transposed ? q->k : q->n), q->transposed ? q->n : q->k);
+    int64_t x_columns = before * p.x_step + q->k, out_columns = before * p.out_step + q->n;
+    q->x_stride = x_columns + from_to(0, 5);
+    q->out_stride = out_columns + from_to(0, 5);
+    q->x = floats(extent(q->m, q->x_stride, x_columns), number);
+    q->gemv_max_rows = flag() ? 0 : from_to(1, 20);
+    q->scratch = aligned(BRAID_MATMUL_SCRATCH);
+    int out = output(extent(q->m, q->out_stride, out_columns) * 4, true, NULL);
+    BOTH(batched_matmul, q->out = of(out));
+}
+
+static void try_sliced_matmul(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_sliced_matmul p = {.slices = 1 << from_to(0, 3)};
+    braid_matmul *q = &p.product;
+    // Rarely more outputs than a block has.
+    bool is_large = from_to(0, 19) == 0;
+    q->m = is_large ? 200 : from_to(0, flag() ? 4 : 30);
+    q->n = is_large ? 400 : width();
+    q->k = p.slices * from_to(1, is_large ? 2 : 20);
+    q->w = weight(q->n, q->k);
+    q->x_stride = q->k + from_to(0, 5);
+    q->out_stride = q->n + from_to(0, 5);
+    q->x = floats(extent(q->m, q->x_stride, q->k), number);
+    q->gemv_max_rows = flag() ? 0 : from_to(1, 20);
+    q->scratch = aligned(BRAID_MATMUL_SCRATCH);
+    p.partial = aligned(braid_sliced_scratch(q->m, p.slices));
+    int out = output(extent(q->m, q->out_stride, q->n) * 4, true, NULL);
+    BOTH(sliced_matmul, q->out = of(out));
 }
 
 static braid_norm norm(void) {
@@ -295,6 +346,29 @@ static void try_add(const braid_kernels *reference, const braid_kernels *fast) {
     BOTH(add, p.out = of(out), p.a = in_place ? p.out : a);
 }
 
+static void try_copy_rows(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_copy_rows p = {.m = from_to(0, 9), .pieces = from_to(0, 4), .n = from_to(0, 40)};
+    p.x_step = from_to(0, p.n + 3);
+    p.out_step = p.n + from_to(0, 3);
+    int64_t rows = p.m + from_to(0, 3), out_rows = p.m + from_to(0, 3);
+    int64_t columns = extent(p.pieces, p.x_step, p.n), out_columns = extent(p.pieces, p.out_step, p.n);
+    p.x_stride = columns + from_to(0, 5);
+    p.out_stride = out_columns + from_to(0, 5);
+    if (flag()) p.x_rows = shuffled(p.m, rows);
+    if (flag()) p.out_rows = shuffled(p.m, out_rows);
+    p.x = floats(extent(p.x_rows ? rows : p.m, p.x_stride, columns), wild);
+    int out = output(extent(p.out_rows ? out_rows : p.m, p.out_stride, out_columns) * 4, false, NULL);
+    BOTH(copy_rows, p.out = of(out));
+}
+
+static void try_scale(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_scale p = {.m = from_to(0, 9), .n = width(), .factor = number()};
+    p.x_stride = p.n + from_to(0, 5);
+    int64_t count = extent(p.m, p.x_stride, p.n);
+    int x = output(count * 4, true, floats(count, wild));
+    BOTH(scale, p.x = of(x));
+}
+
 static void try_swiglu(const braid_kernels *reference, const braid_kernels *fast) {
     braid_swiglu p = {.m = from_to(0, 9), .n = width()};
     p.gate_stride = p.out_stride = p.n + from_to(0, 5);
@@ -310,16 +384,16 @@ static void try_swiglu(const braid_kernels *reference, const braid_kernels *fast
 static void try_index_scores(const braid_kernels *reference, const braid_kernels *fast) {
     braid_index_scores p = {.m = from_to(0, 9), .heads = from_to(1, flag() ? 5 : 33), .first = from_to(0, 40)};
     p.count = from_to(0, 150);
-    p.owned = flag() ? (braid_ownership){1, 1, 0} : (braid_ownership){from_to(2, 5), from_to(1, 3), 0};
+    p.owned = flag() ? (braid_kv_sharding){1, 1, 0} : (braid_kv_sharding){from_to(2, 5), from_to(1, 3), 0};
     p.owned.rank = from_to(0, p.owned.ranks - 1);
-    paging map = page_map(braid_owned(p.owned, p.first + p.count) + 1);
+    paging map = page_map(braid_sharded(p.owned, p.first + p.count) + 1);
     p.pages = map.pages;
     p.page_shift = map.shift;
     p.keys = lane(map, from_to(0, 15) ? from_to(1, 140) : BRAID_MAX_INDEX_WIDTH);
     p.q = floats(p.m * p.heads * p.keys.width, number);
     p.weights = floats(p.m * p.heads, number);
     p.scores_stride = p.count + from_to(0, 4);
-    p.key_panels = flag() ? 0 : from_to(1, 12);
+    p.index_key_tiles = flag() ? 0 : from_to(1, 12);
     p.scratch = aligned(BRAID_INDEX_SCRATCH);
     int scores = output(extent(p.m, p.scores_stride, p.count) * 4, true, NULL);
     BOTH(index_scores, p.scores = of(scores));
@@ -348,6 +422,80 @@ static void try_top_k(const braid_kernels *reference, const braid_kernels *fast)
             }
         }
     }
+}
+
+static braid_kv_sharding sharding(void) {
+    braid_kv_sharding owned = {from_to(1, 5), 1, 0};
+    if (owned.ranks > 1) owned.unit = from_to(1, 3);
+    owned.rank = from_to(0, owned.ranks - 1);
+    return owned;
+}
+
+static void try_pack_candidates(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_pack_candidates p = {.m = from_to(0, 6), .k = from_to(1, 40), .owned = sharding()};
+    int64_t numbers = p.k + from_to(0, 60);
+    p.scores_stride = numbers + from_to(0, 5);
+    p.scores = floats(extent(p.m, p.scores_stride, numbers), wild);
+    int32_t *selected = block(p.m * p.k * 4), *counts = block(p.m * 4);
+    for (int64_t r = 0; r < p.m; r++) {
+        counts[r] = (int32_t)from_to(0, p.k);
+        ascending(selected + r * p.k, p.k, numbers);
+    }
+    p.selected = selected;
+    p.counts = counts;
+    p.out_stride = 1 + 2 * p.k + from_to(0, 5);
+    int out = output(extent(p.m, p.out_stride, 1 + 2 * p.k) * 4, false, NULL);
+    BOTH(pack_candidates, p.out = of(out));
+}
+
+/// Candidates of all ranks: right ones, or what a rank may not send.
+static float *candidate_rows(const braid_merge_candidates *p, bool is_hostile) {
+    float *rows = floats(extent(p->ranks * p->rank_rows, p->stride, 1 + 2 * p->k), rounded_wild);
+    for (int64_t i = 0; i < p->ranks * p->rank_rows; i++) {
+        int32_t *words = (int32_t *)(rows + i * p->stride), *positions = words + 1 + p->k;
+        words[0] = is_hostile && flag() ? (int32_t)draw() : (int32_t)from_to(p->k / 2, p->k);
+        ascending(positions, p->k, p->k + 20);
+        for (int64_t j = 0; j < p->k; j++) {
+            positions[j] = positions[j] * (int32_t)p->ranks + (int32_t)(i / p->rank_rows);
+            if (is_hostile && from_to(0, 9) == 0) positions[j] = (int32_t)(flag() ? draw() : draw() % 40);
+        }
+    }
+    return rows;
+}
+
+static void try_merge_candidates(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_merge_candidates p = {.m = from_to(0, 6), .k = from_to(1, 40), .ranks = from_to(1, 5)};
+    p.rank_rows = p.m + from_to(0, 2);
+    p.stride = 1 + 2 * p.k + from_to(0, 5);
+    p.candidates = candidate_rows(&p, flag());
+    p.rows = shuffled(p.m, p.rank_rows);
+    int32_t *last = block(p.m * 4);
+    for (int64_t r = 0; r < p.m; r++) last[r] = (int32_t)from_to(0, 400);
+    p.last = last;
+    int64_t out_rows = p.m + from_to(0, 2);
+    p.out_rows = shuffled(p.m, out_rows);
+    p.scratch = (uint32_t *)aligned(braid_merge_scratch(p.ranks, p.k));
+    int selected = output(out_rows * p.k * 4, false, NULL);
+    BOTH(merge_candidates, p.selected = of(selected));
+}
+
+static void try_sharded_keys(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_sharded_keys p = {.m = from_to(0, 6), .k = flag() ? 0 : from_to(1, 40), .owned = sharding()};
+    int64_t longest = from_to(0, 90);
+    int32_t *positions = block(p.m * 4);
+    p.selected_stride = p.k + from_to(0, 5);
+    int32_t *selected = block(extent(p.m, p.selected_stride, p.k) * 4);
+    for (int64_t r = 0; r < p.m; r++) {
+        positions[r] = (int32_t)from_to(0, longest);
+        if (positions[r] >= p.k) ascending(selected + r * p.selected_stride, p.k, positions[r] + 1);
+    }
+    p.positions = positions;
+    p.selected = p.k == 0 ? NULL : selected;
+    p.keys_stride = longest + 1;
+    int64_t all = 5;
+    int keys = output(extent(p.m, p.keys_stride, longest + 1) * 4, false, NULL);
+    int counts = output(p.m * 4, false, NULL), total = output(8, false, &all);
+    BOTH(sharded_keys, p.keys = of(keys), p.counts = of(counts), p.total = of(total));
 }
 
 /// Gives every row some of the keys it sees; how many the row with most has.
@@ -390,7 +538,7 @@ static void try_attention(const braid_kernels *reference, const braid_kernels *f
     p.class_stride = 1 << from_to(0, 3);
     p.class_offset = (int32_t)from_to(0, p.class_stride - 1);
     p.out_stride = p.heads * p.latent.width + from_to(0, 3);
-    p.stored_heads = flag() ? 0 : from_to(1, 40);
+    p.direct_key_max_heads = flag() ? 0 : from_to(1, 40);
     p.scratch = aligned(braid_attention_scratch(p.heads, p.latent.width, most));
     int out = output(extent(p.m, p.out_stride, p.heads * p.latent.width) * 4, true, NULL);
     int lse = output(p.m * p.heads * 4, true, NULL);
@@ -422,24 +570,122 @@ static void try_gate(const braid_kernels *reference, const braid_kernels *fast) 
     BOTH(gate, p.chosen = of(chosen), p.weights = of(weights));
 }
 
+/// Experts' numbers, most of them right.
+static int32_t *experts_chosen(int64_t count, int64_t bound) {
+    int32_t *chosen = block(count * 4);
+    for (int64_t i = 0; i < count; i++) chosen[i] = (int32_t)(from_to(0, 9) ? from_to(-1, bound) : (int64_t)draw());
+    return chosen;
+}
+
+static void try_group_by_expert(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_group_by_expert p = {.m = from_to(0, 9), .k = from_to(1, 6), .first = from_to(0, 20)};
+    p.experts = from_to(0, 30) ? from_to(1, 20) : BRAID_MAX_EXPERTS;
+    p.chosen = experts_chosen(p.m * p.k, p.first + p.experts);
+    p.weights = floats(p.m * p.k, number);
+    int start = output((p.experts + 1) * 4, false, NULL), rows = output(p.m * p.k * 4, false, NULL);
+    int weights = output(p.m * p.k * 4, true, NULL), slots = output(p.m * p.k * 4, false, NULL);
+    BOTH(group_by_expert, p.start = of(start), p.rows = of(rows), p.slot_weights = of(weights), p.slots = of(slots));
+}
+
+static void try_dispatch(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_dispatch p = {.m = from_to(0, 9), .k = from_to(1, 6), .places = from_to(1, 8), .copies = from_to(1, 3)};
+    int32_t *bounds = block((p.places + 1) * 4);
+    bounds[0] = (int32_t)from_to(0, 3);
+    for (int64_t i = 0; i < p.places; i++) bounds[i + 1] = bounds[i] + (int32_t)from_to(0, 4);
+    p.bounds = bounds;
+    p.chosen = experts_chosen(p.m * p.k, bounds[p.places]);
+    int counts = output(p.places * 4, false, NULL), slots = output(p.m * p.places * 4, false, NULL);
+    int rows = output(p.places * p.copies * p.m * 4, false, NULL);
+    BOTH(dispatch, p.counts = of(counts), p.rows = of(rows), p.slots = of(slots));
+}
+
+/// Experts of one type, and which rows chose them.
+typedef struct {
+    int64_t m, k, count, first, hidden, width;
+    braid_expert *experts;
+    int32_t *start, *rows, *slots;
+    float *weights;
+} mixture;
+
+static mixture mix(const braid_kernels *reference, int64_t first, int64_t count, int64_t used) {
+    mixture x = {.m = from_to(0, from_to(0, 3) ? 9 : 40), .k = from_to(1, 5), .count = count, .first = first};
+    x.hidden = from_to(1, 80);
+    x.width = used;
+    braid_dtype type = (braid_dtype)from_to(0, 3);
+    x.experts = block(count * (int64_t)sizeof *x.experts);
+    for (int64_t e = 0; e < count; e++) {
+        x.experts[e].gate = weight_of(type, x.width, x.hidden);
+        x.experts[e].up = weight_of(type, x.width, x.hidden);
+        x.experts[e].down = weight_of(type, x.hidden, x.width);
+    }
+    int64_t pairs = x.m * x.k;
+    int32_t *chosen = block(pairs * 4);
+    // Different experts, of which some are others', ascending.
+    for (int64_t r = 0; r < x.m; r++) ascending(chosen + r * x.k, x.k, first + count + 4 + x.k);
+    x.start = block((count + 1) * 4);
+    x.rows = block(pairs * 4);
+    x.slots = block(pairs * 4);
+    x.weights = block(pairs * 4);
+    reference->group_by_expert(&(braid_group_by_expert){
+        .m = x.m, .k = x.k, .chosen = chosen, .weights = floats(pairs, number), .first = first, .experts = count,
+        .start = x.start, .rows = x.rows, .slot_weights = x.weights, .slots = x.slots});
+    return x;
+}
+
+static void try_expert_hidden(const braid_kernels *reference, const braid_kernels *fast) {
+    mixture x = mix(reference, from_to(0, 3), from_to(1, 4), from_to(1, 80));
+    braid_expert_hidden p = {.experts = x.experts, .count = x.count, .k = x.hidden, .start = x.start, .rows = x.rows};
+    p.n = from_to(1, x.width);
+    p.first_column = from_to(0, x.width - p.n);
+    p.x_stride = p.k + from_to(0, 5);
+    p.x = floats(extent(x.m, p.x_stride, p.k), number);
+    p.slot_weights = x.weights;
+    p.out_stride = p.n + from_to(0, 5);
+    int64_t fullest = 0;
+    for (int64_t e = 0; e < x.count; e++) {
+        fullest = x.start[e + 1] - x.start[e] > fullest ? x.start[e + 1] - x.start[e] : fullest;
+    }
+    for (int i = 0; i < 4; i++) p.gemv_max_rows[i] = flag() ? 0 : from_to(1, 20);
+    p.scratch = aligned(BRAID_MATMUL_SCRATCH + fullest * p.n);
+    int out = output(extent(x.start[x.count], p.out_stride, p.n) * 4, true, NULL);
+    BOTH(expert_hidden, p.out = of(out));
+}
+
+static void try_expert_sums(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_expert_sums p = {.slices = 1 << from_to(0, 3), .groups = 1 << from_to(0, 2), .first_group = from_to(0, 2)};
+    p.experts_per_group = from_to(1, 2);
+    p.trees = 1 << from_to(0, p.groups == 4 ? 2 : p.groups / 2);
+    int64_t least = p.first_group * p.experts_per_group, all = p.groups * p.experts_per_group;
+    p.first_expert = flag() ? least : from_to(least, least + all - 1);
+    p.count = flag() ? least + all - p.first_expert : from_to(1, least + all - p.first_expert);
+    p.width = p.slices * from_to(1, 12);
+    mixture x = mix(reference, p.first_expert, p.count, p.width + from_to(0, 9));
+    p.experts = x.experts;
+    p.first_column = from_to(0, x.width - p.width);
+    p.n = from_to(1, x.hidden);
+    p.first_output = from_to(0, x.hidden - p.n);
+    p.m = x.m;
+    p.k = x.k;
+    p.start = x.start;
+    p.slots = x.slots;
+    p.hidden_stride = p.width + from_to(0, 5);
+    p.hidden = floats(extent(x.start[x.count], p.hidden_stride, p.width), number);
+    p.out_stride = p.n + from_to(0, 5);
+    for (int i = 0; i < 4; i++) p.gemv_max_rows[i] = flag() ? 0 : from_to(1, 20);
+    p.scratch = aligned(braid_expert_scratch(p.m, p.k, p.slices));
+    int out = output(extent(p.trees * p.m, p.out_stride, p.n) * 4, true, NULL);
+    BOTH(expert_sums, p.out = of(out));
+}
+
 static void try_combine_experts(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_combine p = {.m = from_to(0, 7), .n = width(), .k = from_to(1, 6), .slices = 1 << from_to(0, 3)};
-    p.experts_per_group = from_to(1, 4);
-    p.groups = 1 << from_to(0, 4);
-    p.first_group = from_to(0, 16 / p.groups - 1) * p.groups;
-    p.slots = p.m * p.k;
+    braid_combine p = {.m = from_to(0, 7), .n = width(), .parts = from_to(1, 9)};
+    int64_t rows = from_to(1, 20);
     p.y_stride = p.n + from_to(0, 9);
     p.out_stride = p.n + from_to(0, 9);
-    p.y = floats(extent(p.slices * p.slots, p.y_stride, p.n), flag() ? number : wild);
-    int32_t *slot = shuffled(p.slots, p.slots), *chosen = block(p.slots * 4);
-    for (int64_t i = 0; i < p.slots; i++) {
-        if (from_to(0, 3) == 0) slot[i] = -1;
-        // Ascending in each row: so many before it, and so many behind it, have to fit.
-        int64_t at = i % p.k, least = at ? chosen[i - 1] + 1 : 0, all = 16 * p.experts_per_group;
-        chosen[i] = (int32_t)from_to(least, least + (all - (p.k - at) - least) / 2);
-    }
-    p.slot = slot;
-    p.chosen = chosen;
+    p.y = floats(extent(rows, p.y_stride, p.n), flag() ? number : wild);
+    int32_t *slots = block(p.m * p.parts * 4);
+    for (int64_t i = 0; i < p.m * p.parts; i++) slots[i] = (int32_t)from_to(-1, rows - 1);
+    p.slots = slots;
     int out = output(extent(p.m, p.out_stride, p.n) * 4, true, NULL);
     BOTH(combine_experts, p.out = of(out));
 }
@@ -454,6 +700,18 @@ static void try_store_rows(const braid_kernels *reference, const braid_kernels *
     p.slots = slots;
     int out = output(12 * braid_entry_bytes(p.dtype, p.n, p.group), p.dtype == BRAID_F32, NULL);
     BOTH(store_rows, p.lane = of(out));
+}
+
+/// Some entries are left out.
+static void try_load_entries(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_load_entries p = {.m = from_to(0, 7), .bytes = from_to(1, 90)};
+    int32_t *entries = shuffled(p.m, 12);
+    for (int64_t r = 0; r < p.m; r++) entries[r] = from_to(0, 3) ? entries[r] : -1;
+    p.entries = entries;
+    p.stride = (p.bytes + 3) / 4 + from_to(0, 3);
+    p.lane = stored(12 * p.bytes, BRAID_INT8);
+    int rows = output(extent(p.m, p.stride, (p.bytes + 3) / 4) * 4, false, NULL);
+    BOTH(load_entries, p.rows = of(rows));
 }
 
 static void try_hadamard(const braid_kernels *reference, const braid_kernels *fast) {
@@ -511,20 +769,32 @@ static const struct {
 } trials[] = {
     {"embedding", try_embedding, 1},
     {"matmul", try_matmul, 12},
+    {"batched_matmul", try_batched_matmul, 4},
+    {"sliced_matmul", try_sliced_matmul, 6},
     {"rms_norm", try_rms_norm, 1},
     {"layer_norm", try_layer_norm, 1},
     {"rope", try_rope, 1},
     {"add", try_add, 1},
+    {"copy_rows", try_copy_rows, 1},
+    {"scale", try_scale, 1},
     {"swiglu", try_swiglu, 1},
     {"softmax", try_softmax, 1},
     {"log_softmax", try_log_softmax, 1},
     {"index_scores", try_index_scores, 12},
     {"top_k", try_top_k, 1},
+    {"pack_candidates", try_pack_candidates, 1},
+    {"merge_candidates", try_merge_candidates, 1},
+    {"sharded_keys", try_sharded_keys, 1},
     {"attention", try_attention, 12},
     {"merge_attention", try_merge_attention, 1},
     {"gate", try_gate, 1},
-    {"combine_experts", try_combine_experts, 3},
+    {"group_by_expert", try_group_by_expert, 1},
+    {"dispatch", try_dispatch, 1},
+    {"expert_hidden", try_expert_hidden, 6},
+    {"expert_sums", try_expert_sums, 10},
+    {"combine_experts", try_combine_experts, 1},
     {"store_rows", try_store_rows, 1},
+    {"load_entries", try_load_entries, 1},
     {"hadamard", try_hadamard, 1},
     {"quantize_groups", try_quantize_groups, 1},
     {"dequantize_groups", try_dequantize_groups, 1},
