@@ -46,7 +46,7 @@ package final class DeepSeekModel: Model {
 
     package var vocabularySize: Int { configuration.vocabularySize }
     package var contextLength: Int { configuration.contextLength }
-    package var hiddenSize: Int { configuration.hiddenSize }
+    package var stateWidth: Int { configuration.hiddenSize }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         configuration.cacheFormat(type, pageSize: pageSize, drafts: canDraft)
@@ -61,7 +61,7 @@ package final class DeepSeekModel: Model {
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
+        let residual = Residual(stream: seat.scratch.rows(step.own.count, stateWidth))
         try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
         let angles = angles(of: step, seat)
         for number in seat.layers(of: layers.count) {

@@ -10,12 +10,40 @@ package struct IndexQuery {
     package let weights: View
     /// How many keys a row may select.
     package let topK: Int
+    /// The index keys: a lane of a key set.
+    package let set: KeySetID
+    package let lane: Int
 
-    package init(queries: View, weights: View, topK: Int) {
+    package init(queries: View, weights: View, topK: Int, set: KeySetID, lane: Int) {
         self.queries = queries
         self.weights = weights
         self.topK = topK
+        self.set = set
+        self.lane = lane
     }
+}
+
+/// What rows attend to: a key set, and which of its lanes are what.
+package struct AttentionKeys {
+    package let set: KeySetID
+    /// The lane of compressed keys, which are the values, too.
+    package let latent: Int
+    /// The lane of rotary keys.
+    package let rotary: Int
+
+    package init(_ set: KeySetID, latent: Int, rotary: Int) {
+        self.set = set
+        self.latent = latent
+        self.rotary = rotary
+    }
+}
+
+/// What rows make of the keys they attend to. Results over other keys can be merged with it (`Kernels.mergeAttention`).
+package struct AttendedValues {
+    /// `[rows, heads * latent]`.
+    package let values: View
+    /// `[rows, heads]`: the logarithm of the sum of exponentials; -infinity where a row sees no key.
+    package let logSumExp: View
 }
 
 /// Selects keys and attends to them, wherever the keys live.
@@ -26,92 +54,125 @@ package enum ContextAttention {
     /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
     ///
     /// A row's owner scores its keys, once for all heads, or the keys' owners do (`DecodeContextParallel`).
-    package static func select(
-        _ index: IndexQuery, layer: Int, _ step: Step, _ seat: Seat
-    ) throws(GroupFailure) -> Selection? {
+    package static func select(_ index: IndexQuery, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Selection? {
         let topK = index.topK
+        let (number, group) = step.group(of: index.set)
         let best = seat.scratch.indices(step.own.count * topK)
         for request in step.own.requests where !request.usesDCP {
-            let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
-            forTiles(of: selecting, step.own, seat) { tile in
+            let selecting = firstSelecting(request, step.own, topK, group)..<request.rows.upperBound
+            forTiles(of: selecting, step.own, group, seat) { tile in
                 let positions = best[tile.lowerBound * topK..<tile.upperBound * topK]
-                select(index, rows: tile, request.pages, layer: layer, step, seat, into: positions)
+                select(index, rows: tile, request.pages[number], group, step, seat, into: positions)
             }
         }
         if let dcpRows = step.dcpRows {
-            try DecodeContextParallel.select(index, dcpRows, layer: layer, step, seat, into: best)
+            try DecodeContextParallel.select(index, dcpRows, step, seat, into: best)
         }
-        if step.attended.maxPosition < topK { return nil }
+        if group.visibleEntries(at: step.attended.maxPosition) <= topK { return nil }
         let positions = try seat.cross(Sharding.selection, best.bits(columns: topK)).integers
         let counts = seat.scratch.indices(step.attended.count)
         counts.fill(Int32(topK))
         return Selection(positions: positions, stride: topK, counts: counts)
     }
 
-    /// Attention of every attended row over its own request's keys: `[rows, heads * latent]`.
+    /// Attention of every attended row over its own request's keys.
     ///
     /// - Parameters:
     ///   - query: `[rows, heads * (latent + rope)]`, absorbed, of this rank's heads.
     ///   - selection: of the rows that see more keys than they may select; `nil` where there are none.
     ///   - topK: how many keys a row may select; `nil` where it attends to all it sees.
     package static func attend(
-        _ query: View, heads: Int, scale: Float, _ selection: Selection?, topK: Int?, layer: Int, _ step: Step,
-        _ seat: Seat
-    ) throws(GroupFailure) -> View {
-        let (latent, rope) = (step.home.lane(.latent, layer: layer), step.home.lane(.ropeKey, layer: layer))
-        let out = seat.scratch.rows(query.rows, heads * latent.width)
+        _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK: Int?,
+        _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> AttendedValues {
+        let cache = step.readableKeys
+        let (latent, rope) = (cache.lane(keys.latent, of: keys.set), cache.lane(keys.rotary, of: keys.set))
+        let (number, group) = step.group(of: keys.set)
         let rows = step.attended
+        let out = AttendedValues(
+            values: seat.scratch.rows(query.rows, heads * latent.width), logSumExp: seat.scratch.rows(query.rows, heads))
         for request in rows.requests where !request.usesDCP {
             func attend(_ range: Range<Int>, _ selection: Selection?) {
+                if range.isEmpty { return }
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                for row in range { seat.work.attended += selection?.stride ?? Int(rows.positions[row]) + 1 }
+                let last = lastVisible(rows.positions[range], group, seat)
+                for row in 0..<range.count {
+                    seat.work.attended += Int(selection?.counts[row] ?? last[row] + 1)
+                }
                 seat.kernels.attention(
-                    query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages,
-                    positions: rows.positions[range], selection: selection, into: out.rows(range),
-                    logSumExp: seat.scratch.rows(range.count, heads), seat.scratch)
+                    query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages[number],
+                    positions: last, selection: selection, into: out.values.rows(range),
+                    logSumExp: out.logSumExp.rows(range), seat.scratch)
             }
-            let split = selection.map { firstSelecting(request, rows, $0.stride) } ?? request.rows.upperBound
-            attend(request.rows.lowerBound..<split, nil)
+            // Rows before the first entry is complete see none.
+            let seeing = request.rows.first { group.visibleEntries(at: Int(rows.positions[$0])) > 0 }
+            let first = seeing ?? request.rows.upperBound
+            attend(request.rows.lowerBound..<first, noKeys(first - request.rows.lowerBound, seat))
+            let split = selection.map { firstSelecting(request, rows, $0.stride, group) } ?? request.rows.upperBound
+            attend(first..<split, nil)
             attend(split..<request.rows.upperBound, selection?.rows(split..<request.rows.upperBound))
         }
         if let dcpRows = step.dcpRows {
             try DecodeContextParallel.attend(
-                query, heads: heads, scale: scale, selection, topK: topK, dcpRows, layer: layer, step, seat,
-                into: out)
+                query, to: keys, heads: heads, scale: scale, selection, topK: topK, dcpRows, step, seat, into: out)
         }
         return out
     }
 
+    /// For each of some rows the last entry that it sees; -1 for none.
+    static func lastVisible(_ positions: Indices, _ group: PageGroup, _ seat: Seat) -> Indices {
+        if group.tokensPerEntry == 1 { return positions }
+        let last = seat.scratch.indices(positions.count)
+        for row in 0..<positions.count { last[row] = Int32(group.visibleEntries(at: Int(positions[row])) - 1) }
+        return last
+    }
+
+    /// A selection of no keys for so many rows; `nil` for no rows.
+    private static func noKeys(_ rows: Int, _ seat: Seat) -> Selection? {
+        if rows == 0 { return nil }
+        let (positions, counts) = (seat.scratch.indices(rows), seat.scratch.indices(rows))
+        positions.fill(0)
+        counts.fill(0)
+        return Selection(positions: positions, stride: 1, counts: counts)
+    }
+
     /// Takes rows of a request a few at a time: keys are read once for all of them, and what is kept for each is bounded.
-    package static func forTiles(of range: Range<Int>, _ rows: Step.Rows, _ seat: Seat, _ body: (Range<Int>) -> Void) {
+    package static func forTiles(
+        of range: Range<Int>, _ rows: Step.Rows, _ group: PageGroup, _ seat: Seat, _ body: (Range<Int>) -> Void
+    ) {
         var first = range.lowerBound
         while first < range.upperBound {
             let candidates = first..<min(first + seat.kernels.tuning.indexRowTile, range.upperBound)
             let maxPosition = candidates.reduce(0) { max($0, Int(rows.positions[$1])) }
-            let tile = first..<min(first + max(scoreBudget / (maxPosition + 1), 1), candidates.upperBound)
+            let scores = max(group.visibleEntries(at: maxPosition), 1)
+            let tile = first..<min(first + max(scoreBudget / scores, 1), candidates.upperBound)
             body(tile)
             first = tile.upperBound
         }
     }
 
     /// The first row of a request that sees more than `topK` keys; rows before it attend to all they see.
-    private static func firstSelecting(_ request: Step.RequestRows, _ rows: Step.Rows, _ topK: Int) -> Int {
-        request.rows.first { rows.positions[$0] >= topK } ?? request.rows.upperBound
+    private static func firstSelecting(
+        _ request: Step.RequestRows, _ rows: Step.Rows, _ topK: Int, _ group: PageGroup
+    ) -> Int {
+        request.rows.first { group.visibleEntries(at: Int(rows.positions[$0])) > topK } ?? request.rows.upperBound
     }
 
     private static func select(
-        _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, layer: Int, _ step: Step, _ seat: Seat,
+        _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, _ group: PageGroup, _ step: Step, _ seat: Seat,
         into positions: Indices
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let visible = seat.scratch.indices(rows.count)
-        for (at, row) in rows.enumerated() { visible[at] = step.own.positions[row] + 1 }
+        for (at, row) in rows.enumerated() {
+            visible[at] = Int32(group.visibleEntries(at: Int(step.own.positions[row])))
+        }
         let scores = seat.scratch.rows(rows.count, Int(visible[rows.count - 1]))
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
-            keys: step.home.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
+            keys: step.readableKeys.lane(index.lane, of: index.set), pages, into: scores, seat.scratch)
         for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
         let selection = Selection(
             positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))
@@ -119,9 +180,9 @@ package enum ContextAttention {
         guard let recorder = step.recorder else { return }
         for (at, row) in rows.enumerated() {
             let seen = scores.rows(at..<at + 1).columns(0..<Int(visible[at]))
-            recorder.record(.indexScores, layer: layer, seen.elements, of: step.own, row: row)
+            recorder.record(.indexScores, layer: index.set.layer, seen.elements, of: step.own, row: row)
             let selected = positions[at * index.topK..<(at + 1) * index.topK].elements.map { Float($0) }
-            recorder.record(.selected, layer: layer, selected, of: step.own, row: row)
+            recorder.record(.selected, layer: index.set.layer, selected, of: step.own, row: row)
         }
     }
 }

@@ -1,4 +1,4 @@
-package import KVCache
+import KVCache
 package import Parallelism
 package import Tensors
 
@@ -26,14 +26,15 @@ package enum DecodeContextParallel {
     ///
     /// Each rank sends a row's owner its own best with their scores; the best of those are the best of all.
     package static func select(
-        _ index: IndexQuery, _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into best: Indices
+        _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into best: Indices
     ) throws(GroupFailure) {
+        let group = step.group(of: index.set).group
         // The same on all of these ranks: they know each other's rows.
-        if dcpRows.own.maxPosition < index.topK { return }
+        if group.visibleEntries(at: dcpRows.own.maxPosition) <= index.topK { return }
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let queries = try gather(index, dcpRows, step, seat)
-        let candidates = candidates(queries, dcpRows.own, layer: layer, step, seat)
+        let candidates = candidates(queries, dcpRows.own, step, seat)
         let own = step.own.dcpRowIndices
         let ranks = seat.degree(.kvSharding)
         let pending = try seat.startExchange(
@@ -42,14 +43,14 @@ package enum DecodeContextParallel {
         var place = 0
         for row in own {
             defer { place += 1 }
-            if step.own.positions[row] < index.topK { continue }
+            if group.visibleEntries(at: Int(step.own.positions[row])) <= index.topK { continue }
             let lists = (0..<ranks).map {
                 Candidates(received.rows($0 * own.count + place..<$0 * own.count + place + 1))
             }
             let selected = best[row * index.topK..<(row + 1) * index.topK]
             choose(lists, topK: index.topK, seat, into: selected)
             step.recorder?.record(
-                .selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
+                .selected, layer: index.set.layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
     }
 
@@ -70,26 +71,26 @@ package enum DecodeContextParallel {
         let weights = seat.scratch.rows(all.rows, heads)
         queries.copy(all.columns(0..<width))
         weights.copy(all.columns(width..<width + heads))
-        return IndexQuery(queries: queries, weights: weights, topK: index.topK)
+        return IndexQuery(
+            queries: queries, weights: weights, topK: index.topK, set: index.set, lane: index.lane)
     }
 
     /// Each row's best among the keys owned here: `[rows, 1 + 2 · topK]`, their count, their scores, their positions,
     /// the last two ascending by position.
-    private static func candidates(
-        _ index: IndexQuery, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
-    ) -> View {
+    private static func candidates(_ index: IndexQuery, _ rows: Step.Rows, _ step: Step, _ seat: Seat) -> View {
         let candidates = seat.scratch.rows(rows.count, candidateColumns(index.topK))
+        let (number, group) = step.group(of: index.set)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
-                find(index, tile, rows.positions, request.pages, layer: layer, step, seat, into: candidates)
+            ContextAttention.forTiles(of: request.rows, rows, group, seat) { tile in
+                find(index, tile, rows.positions, request.pages[number], group, step, seat, into: candidates)
             }
         }
         return candidates
     }
 
     private static func find(
-        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, layer: Int, _ step: Step,
-        _ seat: Seat, into candidates: View
+        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, _ group: PageGroup,
+        _ step: Step, _ seat: Seat, into candidates: View
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -98,15 +99,15 @@ package enum DecodeContextParallel {
         // Rows of several ranks, each of which has its own in order.
         var most = 0
         for (at, row) in tile.enumerated() {
-            let position = Int(positions[row])
-            visible[at] = position < topK ? 0 : Int32(kvSharding.count(of: position + 1, for: owned.rank))
+            let all = group.visibleEntries(at: Int(positions[row]))
+            visible[at] = all <= topK ? 0 : Int32(kvSharding.count(of: all, for: owned.rank))
             seat.work.scored += Int(visible[at])
             most = max(most, Int(visible[at]))
         }
         let scores = seat.scratch.rows(tile.count, most)
         seat.kernels.indexScores(
-            index.queries.rows(tile), weights: index.weights.rows(tile), keys: step.cache.lane(.indexKey, layer: layer),
-            pages, owned: owned, into: scores, seat.scratch)
+            index.queries.rows(tile), weights: index.weights.rows(tile),
+            keys: step.cache.lane(index.lane, of: index.set), pages, owned: owned, into: scores, seat.scratch)
         let selection = Selection(
             positions: seat.scratch.indices(tile.count * topK), stride: topK, counts: seat.scratch.indices(tile.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
@@ -182,14 +183,15 @@ package enum DecodeContextParallel {
 
     /// Attention of the travelling attended rows, into their rows of `out`.
     package static func attend(
-        _ query: View, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
-        _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into out: View
+        _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
+        _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into out: AttendedValues
     ) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let rows = step.attended.dcpRowIndices
         // The same on all of these ranks, also on one whose own rows do not select.
-        let topK = most.map { dcpRows.attended.maxPosition < $0 ? 0 : $0 } ?? 0
+        let visible = step.group(of: keys.set).group.visibleEntries(at: dcpRows.attended.maxPosition)
+        let topK = most.map { visible <= $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
         for (place, row) in rows.enumerated() {
             let packedRow = packed.rows(place..<place + 1)
@@ -200,33 +202,37 @@ package enum DecodeContextParallel {
             }
         }
         let all = try seat.gather("queries", along: .kvSharding, packed, counts: dcpRows.attendedCounts)
-        let partials = partials(
-            all, heads: heads, scale: scale, topK: topK, dcpRows.attended, layer: layer, step, seat)
+        let partials = partials(all, to: keys, heads: heads, scale: scale, topK: topK, dcpRows.attended, step, seat)
         let pending = try seat.startExchange(
             "partial attention", along: .kvSharding, partials, counts: dcpRows.attendedCounts,
             most: seat.degree(.kvSharding) * rows.count)
         let received = try seat.finish(pending)
-        let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
-        for (place, row) in rows.enumerated() { out.rows(row..<row + 1).copy(merged.rows(place..<place + 1)) }
+        let merged = Merge(received, rows: rows.count, heads: heads, columns: out.values.columns, seat).result()
+        for (place, row) in rows.enumerated() {
+            out.values.rows(row..<row + 1).copy(merged.values.rows(place..<place + 1))
+            out.logSumExp.rows(row..<row + 1).copy(merged.logSumExp.rows(place..<place + 1))
+        }
     }
 
     /// Of each row what the keys owned here contribute, class by class: `[rows, classes here · (heads · latent + heads)]`.
     private static func partials(
-        _ packed: View, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
+        _ packed: View, to keys: AttentionKeys, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, _ step: Step,
+        _ seat: Seat
     ) -> View {
-        let latent = step.cache.lane(.latent, layer: layer).width
+        let latent = step.cache.lane(keys.latent, of: keys.set).width
+        let (number, group) = step.group(of: keys.set)
         let partials = seat.scratch.rows(
             packed.rows, partialColumns(heads: heads, latent: latent, seat.configuration.kvSharding))
         let queries = packed.columns(0..<packed.columns - topK)
         let selected = packed.columns(packed.columns - topK..<packed.columns)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
+            ContextAttention.forTiles(of: request.rows, rows, group, seat) { tile in
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                let positions = rows.positions[tile]
-                let keys = keys(of: positions, selected: selected.rows(tile), seat)
+                let last = ContextAttention.lastVisible(rows.positions[tile], group, seat)
+                let owned = ownedKeys(upTo: last, selected: selected.rows(tile), seat)
                 attend(
-                    queries.rows(tile), heads: heads, scale: scale, request.pages, positions, keys, layer: layer, step,
+                    queries.rows(tile), to: keys, heads: heads, scale: scale, request.pages[number], last, owned, step,
                     seat, into: partials.rows(tile))
             }
         }
@@ -235,19 +241,19 @@ package enum DecodeContextParallel {
 
     /// Class by class, over the keys owned here.
     private static func attend(
-        _ queries: View, heads: Int, scale: Float, _ pages: PageMap, _ positions: Indices, _ keys: Selection,
-        layer: Int, _ step: Step, _ seat: Seat, into partials: View
+        _ queries: View, to keys: AttentionKeys, heads: Int, scale: Float, _ pages: PageMap, _ last: Indices,
+        _ selection: Selection, _ step: Step, _ seat: Seat, into partials: View
     ) {
-        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
+        let (latent, rope) = (step.cache.lane(keys.latent, of: keys.set), step.cache.lane(keys.rotary, of: keys.set))
         let (kvSharding, owned) = (seat.configuration.kvSharding, seat.owned)
         let width = heads * latent.width
-        seat.work.attended += keys.counts.sum
+        seat.work.attended += selection.counts.sum
         for number in 0..<classesHere(kvSharding) {
             let first = number * (width + heads)
             let logSumExp = seat.scratch.rows(queries.rows, heads)
             seat.kernels.attention(
-                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
-                selection: keys, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
+                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: last,
+                selection: selection, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
                 into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
             partials.columns(first + width..<first + width + heads).copy(logSumExp)
         }
@@ -255,17 +261,18 @@ package enum DecodeContextParallel {
 
     /// The keys owned here that rows of a request attend to: of those selected, or of all they see.
     ///
-    /// - Parameter selected: `[rows, topK]`; no columns where no row selects.
-    private static func keys(of positions: Indices, selected: View, _ seat: Seat) -> Selection {
+    /// - Parameters:
+    ///   - last: the last entry that each row sees.
+    ///   - selected: `[rows, topK]`; no columns where no row selects.
+    private static func ownedKeys(upTo last: Indices, selected: View, _ seat: Seat) -> Selection {
         let (owned, topK) = (seat.owned, selected.columns)
-        func selects(_ row: Int) -> Bool { topK > 0 && positions[row] >= topK }
+        func selects(_ row: Int) -> Bool { topK > 0 && last[row] >= topK }
         func most(_ row: Int) -> Int {
-            selects(row)
-                ? topK : seat.configuration.kvSharding.count(of: Int(positions[row]) + 1, for: owned.rank)
+            selects(row) ? topK : seat.configuration.kvSharding.count(of: Int(last[row]) + 1, for: owned.rank)
         }
-        let stride = (0..<positions.count).reduce(1) { max($0, most($1)) }
-        let (keys, counts) = (seat.scratch.indices(positions.count * stride), seat.scratch.indices(positions.count))
-        for row in 0..<positions.count {
+        let stride = (0..<last.count).reduce(1) { max($0, most($1)) }
+        let (keys, counts) = (seat.scratch.indices(last.count * stride), seat.scratch.indices(last.count))
+        for row in 0..<last.count {
             let own = keys[row * stride..<(row + 1) * stride]
             var count = 0
             if selects(row) {
@@ -300,15 +307,15 @@ package enum DecodeContextParallel {
             self.seat = seat
         }
 
-        /// `[rows, heads · latent]`.
-        func result() -> View {
-            if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes).values }
+        /// `[rows, heads · latent]` and `[rows, heads]`.
+        func result() -> (values: View, logSumExp: View) {
+            if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes) }
             let (values, logSumExp) = leaf(0, perRank: 1)
             for rank in 1..<seat.degree(.kvSharding) {
                 let other = leaf(rank, perRank: 1)
                 seat.kernels.mergeAttention(values, logSumExp, with: other.values, other.logSumExp)
             }
-            return values
+            return (values, logSumExp)
         }
 
         /// The classes `first`, `first + step`, … of `classes`, in the tree of attention.h: the left half takes every

@@ -7,7 +7,8 @@ package protocol Model: AnyObject, Sendable {
     var vocabularySize: Int { get }
     /// Positions the model was made for.
     var contextLength: Int { get }
-    var hiddenSize: Int { get }
+    /// Elements of a row's state between layers: what pipeline stages, outputs and the next-token block carry.
+    var stateWidth: Int { get }
     /// What decides which layouts are legal.
     var parallelShape: ModelShape { get }
     /// What the cache keeps of a token.
@@ -16,8 +17,8 @@ package protocol Model: AnyObject, Sendable {
     func dcpBreakEvenKeys(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int
     /// Runs the step's rows through the layers of this rank's stage, storing their keys.
     ///
-    /// - Parameter hidden: `[step.outputs.count, hiddenSize]`; in the last stage it becomes the final-normed states of
-    ///   the rows that need logits.
+    /// - Parameter hidden: `[step.outputs.count, stateWidth]`; in the last stage it becomes the states of the rows that
+    ///   need logits, as `logits` and `draft` read them.
     /// - Throws: `GroupFailure` when a rank fails, this one or another.
     func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure)
     /// Whether it can guess tokens: it has a next-token block.
@@ -25,11 +26,11 @@ package protocol Model: AnyObject, Sendable {
     /// Runs the step's own rows through the next-token block, storing its keys. `step.tokens` are the tokens that
     /// follow the rows. To be called on the ranks of the last stage; traps where `canDraft` is false.
     ///
-    /// - Parameter states: `[step.own.count, hiddenSize]`, the final-normed states of the own rows, this block's or the
-    ///   model's; they become the block's own, whose logits say which token follows the one in `step.tokens`.
+    /// - Parameter states: `[step.own.count, stateWidth]`, the final states of the own rows, this block's or the model's;
+    ///   they become the block's own, whose logits say which token follows the one in `step.tokens`.
     /// - Throws: `GroupFailure` when a rank fails, this one or another.
     func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure)
-    /// Logits of some tokens of the vocabulary, `[rows, vocabulary.count]`, from final-normed states.
+    /// Logits of some tokens of the vocabulary, `[rows, vocabulary.count]`, from final states.
     func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View)
 }
 

@@ -63,7 +63,7 @@ package final class FailingModel: Model {
     }
 
     package var contextLength: Int { model.contextLength }
-    package var hiddenSize: Int { model.hiddenSize }
+    package var stateWidth: Int { model.stateWidth }
     package var parallelShape: ModelShape { model.parallelShape }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {

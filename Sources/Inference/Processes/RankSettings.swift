@@ -119,13 +119,12 @@ extension CacheStore {
     convenience init(_ settings: RankSettings, for model: any Model, ranks: Range<Int>) {
         let kvSharding = settings.parallel.kvSharding
         // Owners are consecutive ranks.
-        let share = settings.processSharding.map { processSharding in
-            KVShard(
-                pageSize: processSharding.pageSize, run: kvSharding.unit, owners: kvSharding.ranks,
-                kept: Set(ranks.map { $0 % kvSharding.ranks }))
+        let owners = settings.processSharding.map { _ in
+            KVShard.Owners(
+                run: kvSharding.unit, count: kvSharding.ranks, kept: Set(ranks.map { $0 % kvSharding.ranks }))
         }
         self.init(
             format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages,
-            share: share)
+            owners: owners)
     }
 }

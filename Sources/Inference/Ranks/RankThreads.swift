@@ -36,7 +36,7 @@ final class RankThreads: Sendable {
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
         let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
-        let rooms = settings.processSharding?.rooms(cache.format, for: ranks, settings.parallel)
+        let buffers = settings.processSharding?.buffers(cache.format, for: ranks, settings.parallel)
         for (index, rank) in ranks.enumerated() {
             let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings)
             for helper in 1..<settings.threadsPerRank {
@@ -49,7 +49,7 @@ final class RankThreads: Sendable {
                     progress: progresses[index])
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                 let trace = settings.isTraced ? TraceBuffer() : nil
-                let worker = RankWorker(model, cache, rooms?[index], seat, recorder: recorder, trace: trace)
+                let worker = RankWorker(model, cache, buffers?[index], seat, recorder: recorder, trace: trace)
                 run(worker, inboxes[index], deliver)
             }
         }

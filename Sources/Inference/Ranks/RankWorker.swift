@@ -8,7 +8,7 @@ final class RankWorker {
     let model: any Model
     private let cache: CacheStore
     /// Set where processes divide the keys.
-    private let room: ProcessKVSharding.Room?
+    private let buffers: ProcessKVSharding.Buffers?
     let seat: Seat
     var sampler: Sampler
     private let recorder: StageRecorder?
@@ -18,13 +18,13 @@ final class RankWorker {
     private static let logitRows = 32
 
     init(
-        _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
+        _ model: any Model, _ cache: CacheStore, _ buffers: ProcessKVSharding.Buffers?, _ seat: Seat,
         recorder: StageRecorder?,
         trace: TraceBuffer? = nil
     ) {
         self.model = model
         self.cache = cache
-        self.room = room
+        self.buffers = buffers
         self.seat = seat
         self.recorder = recorder
         self.trace = trace
@@ -40,7 +40,7 @@ final class RankWorker {
         let began = Meter.now()
         seat.begin(rows: assignment.rows.map(\.count))
         let step = step(for: assignment)
-        let states = seat.scratch.rows(step.outputs.count, model.hiddenSize)
+        let states = seat.scratch.rows(step.outputs.count, model.stateWidth)
         var report = StepReport(rank: seat.rank, step: assignment.plan.number)
         try seat.span("step", assignment.plan.number) { () throws(GroupFailure) in
             try model.forward(step, seat, into: states)
@@ -63,38 +63,52 @@ final class RankWorker {
     func step(for assignment: RowAssignment) -> Step {
         let own = assignment.rows[seat.stageRank]
         let scratch = seat.scratch
-        let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
-        for (at, row) in own.enumerated() {
-            let chunk = assignment.plan.chunks[row.chunk]
-            let (page, place) = (chunk.start + row.offset).quotientAndRemainder(dividingBy: cache.format.pageSize)
-            tokens[at] = chunk.tokens[row.offset]
-            slots[at] = chunk.pages[page] * Int32(cache.format.pageSize) + Int32(place)
-        }
-        let gatheredKeys = gatheredKeys(assignment, slots)
+        let tokens = scratch.indices(own.count)
+        tokens.copy(own.map { assignment.plan.chunks[$0.chunk].tokens[$0.offset] })
+        let entries = cache.format.groups.map { self.entries($0, own, assignment) }
+        let gatheredKeys = gatheredKeys(assignment, entries)
         let maps = assignment.plan.chunks.enumerated().map { index, chunk in
-            if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: pageShift) }
-            if let gatheredKeys, !assignment.dcpRows.contains(index) { return gatheredKeys.map(chunk.pages, scratch) }
-            return cache.share.map(chunk.pages, scratch)
+            cache.format.groups.indices.map { group in
+                if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: 0) }
+                if let gatheredKeys, !assignment.dcpRows.contains(index) {
+                    return gatheredKeys.map(chunk.pages, group: group, scratch)
+                }
+                return cache.shard(ofGroup: group).map(chunk.pages, scratch)
+            }
         }
         let first = seat.stageRank - seat.place(along: .tensor)
         let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
-            own: rows(own, assignment, maps), tokens: tokens,
-            slots: gatheredKeys == nil ? slots : ascending(own.count), attended: rows(attended, assignment, maps),
-            dcpRows: dcpRows(assignment, maps), outputs: outputs(of: assignment), cache: cache,
+            own: rows(own, assignment, maps), tokens: tokens, entries: entries,
+            attended: rows(attended, assignment, maps), dcpRows: dcpRows(assignment, maps), outputs: outputs(of: assignment), cache: cache,
             gatheredKeys: gatheredKeys,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
 
     private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
 
-    /// Where processes divide the keys: those of the data group's requests that come to the queries.
-    ///
-    /// - Parameter slots: where each own row's keys are to be kept.
-    private func gatheredKeys(_ assignment: RowAssignment, _ slots: Indices) -> GatheredKeys? {
-        room.map {
+    /// The entries of a group of key sets that own rows store.
+    private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows {
+        func position(_ row: RowAssignment.Row) -> Int { assignment.plan.chunks[row.chunk].start + row.offset }
+        let storing = own.indices.filter { group.closesEntry(at: position(own[$0])) }
+        let (rows, slots) = (seat.scratch.indices(storing.count), seat.scratch.indices(storing.count))
+        rows.copy(storing.map { Int32($0) })
+        for (at, row) in storing.enumerated() {
+            let entry = position(own[row]) / group.tokensPerEntry
+            let (page, place) = entry.quotientAndRemainder(dividingBy: group.entriesPerPage)
+            let number = assignment.plan.chunks[own[row].chunk].pages[page]
+            slots[at] = number * Int32(group.entriesPerPage) + Int32(place)
+        }
+        let counts = assignment.rows.map { $0.count { group.closesEntry(at: position($0)) } }
+        return Step.EntryRows(rows: rows, slots: slots, counts: counts)
+    }
+
+    /// Where processes divide the keys: those of the data group's requests that are gathered.
+    private func gatheredKeys(_ assignment: RowAssignment, _ entries: [Step.EntryRows]) -> GatheredKeys? {
+        buffers.map { buffers in
             GatheredKeys(
-                assignment.gatheredPages(ofGroup: dataGroup), store: $0.dispatched, outbox: $0.outbox, slots: slots)
+                assignment.gatheredPages(ofGroup: dataGroup), store: buffers.gathered, staging: buffers.staging,
+                stagingSlots: entries.map { ascending($0.slots.count) })
         }
     }
 
@@ -115,7 +129,7 @@ final class RankWorker {
     }
 
     /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
-    private func dcpRows(_ assignment: RowAssignment, _ maps: [PageMap]) -> Step.DCPRows? {
+    private func dcpRows(_ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.DCPRows? {
         if assignment.dcpRows.isEmpty { return nil }
         let members = seat.members(along: .kvSharding)
         let own = members.map { member in assignment.rows[member].filter { assignment.dcpRows.contains($0.chunk) } }
@@ -132,7 +146,7 @@ final class RankWorker {
             ownCounts: ownCounts, attendedCounts: attendedCounts)
     }
 
-    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
+    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.Rows {
         let plan = assignment.plan
         let positions = seat.scratch.indices(rows.count)
         var requests: [Step.RequestRows] = []

@@ -29,9 +29,9 @@ package struct StepWork: Sendable, Equatable {
     ) {
         let counts = FloatingPointOperations(configuration)
         let rows = requests.reduce(0) { $0 + $1.count }
-        func bytes(_ kinds: Set<CacheFormat.LaneKind>) -> Double {
-            let layers = configuration.cacheFormat(cacheType, pageSize: 1).layers
-            return Double(layers.joined().filter { kinds.contains($0.kind) }.reduce(0) { $0 + $1.bytes(forTokens: 1) })
+        func bytes(_ lanes: [Int]) -> Double {
+            let sets = configuration.cacheFormat(cacheType, pageSize: 1).layers.joined()
+            return Double(sets.reduce(0) { sum, set in lanes.reduce(sum) { $0 + set.lanes[$1].bytesPerEntry } })
         }
         var scores = Part(name: "index scores", operations: 0, bytes: 0)
         var attention = Part(name: "attention", operations: 0, bytes: 0)
@@ -43,9 +43,9 @@ package struct StepWork: Sendable, Equatable {
             var selected = last
             if let topK = configuration.indexer?.topK {
                 selected = min(last, topK * positions.count)
-                if last > topK { scores.bytes += Double(last) * bytes([.indexKey]) }
+                if last > topK { scores.bytes += Double(last) * bytes([KeyLanes.index]) }
             }
-            attention.bytes += Double(selected) * bytes([.latent, .ropeKey])
+            attention.bytes += Double(selected) * bytes([KeyLanes.latent, KeyLanes.rotary])
         }
         parts = [
             Part(

@@ -1,0 +1,54 @@
+package import KVCache
+package import Parallelism
+package import Tensors
+
+/// Entries of a key set on their way to the ranks that read them.
+package struct PendingKeys {
+    package let set: KeySetID
+    fileprivate let pending: Seat.PendingCollective
+}
+
+/// How rows' keys come into the cache: stored by the rank that computed them, in its process; then copied to the other
+/// processes of the data group that keep them, or that gather them for this step.
+extension Step {
+    /// Stores entries of a key set, and begins to let all ranks of the data group see them. What needs none of them can
+    /// be computed before `finish`.
+    ///
+    /// - Parameter keys: `[entries of the set's group, widths of all lanes]`: a row for each own row that stores an
+    ///   entry (`EntryRows.rows`), with its parts in the order of the set's lanes.
+    package func publish(
+        _ keys: View, into set: KeySetID, _ seat: Seat
+    ) throws(GroupFailure) -> PendingKeys {
+        let (group, format) = (cache.format.group(of: set), cache.format[set])
+        let entries = entries[group]
+        precondition(keys.columns == format.width, "\(keys.columns) columns for the key set \(format.name)")
+        let (store, slots) = gatheredKeys.map { ($0.staging, $0.stagingSlots[group]) } ?? (cache, entries.slots)
+        var column = 0
+        for lane in store.lanes(of: set) {
+            seat.kernels.store(keys.columns(column..<column + lane.width), slots: slots, in: lane)
+            column += lane.width
+        }
+        let pending = try seat.startSharing(
+            Sharding.keys, counts: entries.counts, bytesPerRow: format.bytesPerEntry
+        ) {
+            let copies = seat.scratch.rows(slots.count, store.copyColumns(set))
+            store.copy(slots, as: entries.slots, set, into: copies)
+            return (copies, { storeRemote($0, set) })
+        }
+        return PendingKeys(set: set, pending: pending)
+    }
+
+    /// Waits until every rank of the data group can read what was published, and gathers the keys of earlier steps where
+    /// they are needed.
+    package func finish(_ keys: PendingKeys, _ seat: Seat) throws(GroupFailure) {
+        _ = try seat.finish(keys.pending)
+        try gatheredKeys?.gather(keys.set, from: cache, seat)
+    }
+
+    /// Stores entries that a rank of this or another process has computed.
+    ///
+    /// - Returns: whether they can be stored; see `CacheStore.store`.
+    private func storeRemote(_ rows: View, _ set: KeySetID) -> Bool {
+        cache.store(rows, set) && gatheredKeys?.store(rows, set) ?? true
+    }
+}
