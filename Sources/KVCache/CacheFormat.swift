@@ -10,6 +10,9 @@ package struct CacheFormat: Sendable, Equatable {
     /// The different groups of key sets, in the order of their first sets.
     package let groups: [PageGroup]
 
+    /// Tokens of the largest pages there can be.
+    package static let maxPageSize = 1 << 16
+
     /// Traps when a page does not hold whole entries of every set; see `positionAlignment`.
     package init(layers: [[KeySet]], pageSize: Int) {
         precondition(pageSize > 0 && pageSize & (pageSize - 1) == 0, "a page holds a power of two of tokens")

@@ -35,6 +35,10 @@ package protocol Model: AnyObject, Sendable {
 }
 
 extension Model {
+    /// Consecutive positions that stay together: the tokens of the longest entry of its key sets. Pages are multiples of
+    /// them, and so are, inside a chunk, the runs of positions that a rank owns.
+    package var positionAlignment: Int { cacheFormat(.float32, pageSize: CacheFormat.maxPageSize).positionAlignment }
+
     package var canDraft: Bool { false }
     package func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
         preconditionFailure("a model without a next-token block was asked to guess")

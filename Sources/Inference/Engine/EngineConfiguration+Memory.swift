@@ -7,7 +7,7 @@ import Parallelism
 extension EngineConfiguration {
     /// How the processes divide the keys among them; `nil` where each keeps all.
     func processSharding(for model: any Model) -> ProcessKVSharding? {
-        guard isDivided else { return nil }
+        guard isDivided(model.positionAlignment) else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()
         processSharding.keysPerRow = model.dcpBreakEvenKeys(cacheType, parallel)
@@ -46,12 +46,13 @@ extension EngineConfiguration {
 
     /// What a process keeps of a page.
     private func keptBytes(of format: CacheFormat) -> Int {
-        let kept = isDivided ? pageSize * ranksHere / parallel.kvSharding.ranks : pageSize
-        return format.bytesPerPage / pageSize * kept
+        guard isDivided(format.positionAlignment) else { return format.bytesPerPage }
+        return format.bytesPerPage * ranksHere / parallel.kvSharding.ranks
     }
 
-    private var isDivided: Bool {
-        ProcessKVSharding.isPossible(parallel, processes: processes, pageSize: pageSize)
+    private func isDivided(_ positionAlignment: Int) -> Bool {
+        ProcessKVSharding.isPossible(
+            parallel, processes: processes, entriesPerPage: pageSize / positionAlignment)
     }
 
     private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }

@@ -81,6 +81,12 @@ package struct EngineConfiguration: Sendable, Equatable {
         if pageSize > 0, pageSize & (pageSize - 1) != 0 {
             problems.append("--page-size: \(pageSize) is not a power of two; try 64")
         }
+        let alignment = model.positionAlignment
+        if problems.isEmpty, pageSize % alignment != 0 {
+            problems.append(
+                "--page-size: \(pageSize) tokens are no multiple of \(alignment), the tokens of this model's longest "
+                    + "cache entry; the nearest legal value is \(alignment)")
+        }
         if drafts > 0 && !model.canDraft {
             problems.append(
                 "--speculative-num-steps: \(drafts) tokens cannot be guessed without a next-token block; the nearest "
@@ -117,7 +123,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     private func rangeProblems(for model: any Model) -> [String] {
         let chunk = chunkedPrefillSize == -1 ? 1 : chunkedPrefillSize
         let ranges: [(String, Int, ClosedRange<Int>)] = [
-            ("--page-size", pageSize, 1...65_536),
+            ("--page-size", pageSize, 1...CacheFormat.maxPageSize),
             ("--max-total-tokens", maxTotalTokens ?? 1, 1...Self.maxTokens),
             ("--kv-cache-memory-bytes", cacheBytesPerRank ?? 1, 1...(1 << 60)),
             ("--context-length", contextLength ?? 1, 1...model.contextLength),

@@ -57,8 +57,13 @@ package final class RankFollower {
             guard epoch > lastEpoch else { throw Wire.Failure(description: "ranks of an epoch that is over") }
             lastEpoch = epoch
             endTeam()
+            guard settings.pageSize % model.positionAlignment == 0 else {
+                throw Wire.Failure(
+                    description: "pages of \(settings.pageSize) tokens, and entries of \(model.positionAlignment)")
+            }
             let isDivisible = ProcessKVSharding.isPossible(
-                settings.parallel, processes: processes.count, pageSize: settings.pageSize)
+                settings.parallel, processes: processes.count,
+                entriesPerPage: settings.pageSize / model.positionAlignment)
             guard isDivisible == (settings.processSharding != nil) else {
                 throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
             }
@@ -74,7 +79,9 @@ package final class RankFollower {
                 throw Wire.Failure(description: "\(rows) rows where \(most) find room")
             }
             team.threads.put(
-                RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))
+                RowAssignment(
+                    plan, team.settings.parallel, processSharding: team.settings.processSharding,
+                    alignment: model.positionAlignment))
         case .stop:
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }

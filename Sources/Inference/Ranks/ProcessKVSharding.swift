@@ -19,11 +19,13 @@ package struct ProcessKVSharding: Sendable, Equatable {
     package init() {}
 
     /// Whether each process keeps less than all: ranks divide evenly among the processes, a process has fewer of them
-    /// than there are owners, and a page's tokens divide evenly among the owners. Otherwise each keeps all keys.
-    static func isPossible(_ parallel: ParallelConfiguration, processes: Int, pageSize: Int) -> Bool {
+    /// than there are owners, and a page's entries divide evenly among the owners. Otherwise each keeps all keys.
+    ///
+    /// - Parameter entriesPerPage: of the key set that has fewest.
+    static func isPossible(_ parallel: ParallelConfiguration, processes: Int, entriesPerPage: Int) -> Bool {
         parallel.world % processes == 0 && parallel.world / processes < parallel.kvSharding.ranks
             && KVShard.isPossible(
-                pageSize: pageSize, run: parallel.kvSharding.unit, owners: parallel.kvSharding.ranks)
+                pageSize: entriesPerPage, run: parallel.kvSharding.unit, owners: parallel.kvSharding.ranks)
     }
 
     /// Which of some chunks of a data group let their keys visit, in their order, as long as there is room.
