@@ -1,7 +1,8 @@
 /// What the cache keeps of a request's tokens: the key sets of each layer, in pages of `pageSize` tokens.
 ///
-/// All sets share the numbers of pages: a page is `pageSize` tokens of all of them, and holds
-/// `pageSize / tokensPerEntry` entries of each. Layers need not be alike; one may own no set and read an earlier one's.
+/// Sets that are kept as long as their request share the numbers of pages: a page is `pageSize` tokens of all of them, and
+/// holds `pageSize / tokensPerEntry` entries of each. Sets of windows share *window pages* of the same size, with numbers
+/// of their own. Layers need not be alike; one may own no set and read an earlier one's.
 package struct CacheFormat: Sendable, Equatable {
     /// The key sets that each layer owns.
     package let layers: [[KeySet]]
@@ -28,7 +29,7 @@ package struct CacheFormat: Sendable, Equatable {
 
     /// The index of a set's group among `groups`.
     package func group(of set: KeySetID) -> Int {
-        groups.firstIndex { $0.tokensPerEntry == self[set].tokensPerEntry }!
+        groups.firstIndex { $0.holds(self[set]) }!
     }
 
     /// All key sets, layer by layer.
@@ -40,29 +41,45 @@ package struct CacheFormat: Sendable, Equatable {
     /// multiples of it.
     package var positionAlignment: Int { groups.map(\.tokensPerEntry).max() ?? 1 }
 
+    /// The longest window of a set; 0 where there is none.
+    package var window: Int { layers.joined().reduce(0) { max($0, $1.window ?? 0) } }
+
     /// The same sets with an entry for every token, for memory that holds entries on their way.
     package var withOneTokenPerEntry: CacheFormat {
         CacheFormat(
-            layers: layers.map { $0.map { KeySet($0.name, $0.lanes, isReadByLaterLayers: $0.isReadByLaterLayers) } },
-            pageSize: pageSize)
+            layers: layers.map { sets in
+                sets.map {
+                    KeySet($0.name, $0.lanes, lifetime: $0.lifetime, isReadByLaterLayers: $0.isReadByLaterLayers)
+                }
+            }, pageSize: pageSize)
     }
 }
 
-/// Key sets whose entries stand for the same number of tokens: a row's entries have the same slots in all of them.
+/// Key sets whose entries stand for the same number of tokens and are in the same kind of pages: a row's entries have the
+/// same slots in all of them.
 package struct PageGroup: Sendable, Equatable {
     package let tokensPerEntry: Int
+    /// Whether the entries are in window pages.
+    package let isWindow: Bool
     /// Entries of a page, a power of two.
     package let entriesPerPage: Int
 
     fileprivate init(of set: KeySet, pageSize: Int) {
         precondition(
             pageSize % set.tokensPerEntry == 0,
-            "a page of \(pageSize) tokens does not hold whole entries of \(set.tokensPerEntry), as \(set.name) has them")
+            "a page of \(pageSize) tokens does not hold whole entries of \(set.tokensPerEntry), as \(set.name) has them"
+        )
         tokensPerEntry = set.tokensPerEntry
+        isWindow = set.window != nil
         entriesPerPage = pageSize / set.tokensPerEntry
     }
 
-    /// The number of entries that a row sees: those that are complete at its position, its own token's among them.
+    fileprivate func holds(_ set: KeySet) -> Bool {
+        tokensPerEntry == set.tokensPerEntry && isWindow == (set.window != nil)
+    }
+
+    /// The number of entries that are complete at a row's position, with that of its own token: where there is no window,
+    /// the row sees all of them.
     package func visibleEntries(at position: Int) -> Int { (position + 1) / tokensPerEntry }
 
     /// Whether the row at this position stores an entry: it has the entry's last token.
@@ -79,13 +96,18 @@ extension CacheFormat {
 
     /// Bytes of a page in one layer.
     package func bytesPerPage(layer: Int) -> Int {
-        layers[layer].reduce(0) { $0 + $1.bytesPerEntry * (pageSize / $1.tokensPerEntry) }
+        layers[layer].reduce(0) { $1.window == nil ? $0 + $1.bytesPerEntry * (pageSize / $1.tokensPerEntry) : $0 }
     }
 
-    /// Bytes of one token in one layer, rounded up where entries stand for several tokens.
+    /// Bytes of a window page in all layers.
+    package var bytesPerWindowPage: Int {
+        layers.joined().reduce(0) { $1.window == nil ? $0 : $0 + $1.bytesPerEntry * pageSize }
+    }
+
+    /// Bytes of one token in one layer, windows left out, rounded up where entries stand for several tokens.
     package func bytesPerToken(layer: Int) -> Int { (bytesPerPage(layer: layer) + pageSize - 1) / pageSize }
 
-    /// Bytes of one token in all layers.
+    /// Bytes of one token in all layers, windows left out.
     package var bytesPerToken: Double { Double(bytesPerPage) / Double(pageSize) }
 
     /// Bytes of a copy of an entry on its way to another process: its slot, and whole words of every lane.
@@ -93,9 +115,9 @@ extension CacheFormat {
         MemoryLayout<Int32>.size * self[set].lanes.reduce(1) { $0 + $1.wordsPerEntry }
     }
 
-    /// Bytes of the copies of one token in one layer, rounded up where entries stand for several tokens.
+    /// Bytes of the copies of one token in one layer, windows left out, rounded up where entries stand for several tokens.
     package func bytesPerCopy(layer: Int) -> Int {
-        layers[layer].indices.reduce(0) { bytes, index in
+        layers[layer].indices.filter { layers[layer][$0].window == nil }.reduce(0) { bytes, index in
             let tokens = layers[layer][index].tokensPerEntry
             return bytes + (bytesPerCopy(KeySetID(layer: layer, index)) + tokens - 1) / tokens
         }

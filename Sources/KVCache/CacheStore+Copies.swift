@@ -36,7 +36,8 @@ extension CacheStore {
         guard rows.columns == copyColumns(set) else { return false }
         let group = format.group(of: set)
         let (shard, pageSize) = (shard(ofGroup: group), format.groups[group].entriesPerPage)
-        let slots = 0..<(places == nil ? pages * pageSize : .max)
+        let isWindow = format.groups[group].isWindow
+        let slots = 0..<(places == nil ? (isWindow ? windowPages : pages) * pageSize : .max)
         var entries: [Int] = []
         entries.reserveCapacity(rows.rows)
         // Rows of a page come together.

@@ -7,6 +7,7 @@ package import Tensors
 package final class CacheStore: @unchecked Sendable {
     package let format: CacheFormat
     package let pages: Int
+    package let windowPages: Int
     /// What is kept of every page, for each of the format's groups.
     private let shards: [KVShard]
     private let memory: Buffer
@@ -15,15 +16,22 @@ package final class CacheStore: @unchecked Sendable {
     /// Reserves the memory; pages become resident when they are first written.
     ///
     /// - Parameters:
-    ///   - owners: whose entries are kept of every page; all entries when `nil`.
+    ///   - windowPages: pages of the key sets that have a window.
+    ///   - owners: whose entries are kept of every page; all entries when `nil`. Of window pages all entries are kept.
     ///   - keepsOneLayer: layers lie over each other, for what is read before the next one is written. Sets that later
     ///     layers read have memory of their own.
-    package init(format: CacheFormat, pages: Int, owners: KVShard.Owners? = nil, keepsOneLayer: Bool = false) {
+    package init(
+        format: CacheFormat, pages: Int, windowPages: Int = 0, owners: KVShard.Owners? = nil,
+        keepsOneLayer: Bool = false
+    ) {
         self.format = format
         self.pages = pages
-        let shards = format.groups.map { KVShard(pageSize: $0.entriesPerPage, owners) }
+        self.windowPages = windowPages
+        let shards = format.groups.map { KVShard(pageSize: $0.entriesPerPage, $0.isWindow ? nil : owners) }
         self.shards = shards
-        func entries(_ set: KeySetID) -> Int { pages * shards[format.group(of: set)].entriesPerPage }
+        func entries(_ set: KeySetID) -> Int {
+            (format[set].window == nil ? pages : windowPages) * shards[format.group(of: set)].entriesPerPage
+        }
         var starts = format.layers.map { $0.map { _ in 0 } }
         var end = 0
         func place(_ sets: [KeySetID]) {
@@ -74,7 +82,7 @@ package final class CacheStore: @unchecked Sendable {
 
     /// Writes what one page holds to another: for benchmarks, whose contexts must hold something, whatever it is.
     package func copyPage(_ page: Int, to target: Int) {
-        for set in format.sets {
+        for set in format.sets where format[set].window == nil {
             let entries = shards[format.group(of: set)].entriesPerPage
             for lane in lanes(of: set) { lane.copyEntries(page * entries, count: entries, to: target * entries) }
         }

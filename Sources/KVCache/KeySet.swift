@@ -11,19 +11,40 @@ package struct KeySet: Sendable, Equatable {
     package let lanes: [Lane]
     /// Consecutive tokens that an entry stands for, a power of two.
     package let tokensPerEntry: Int
+    package let lifetime: Lifetime
     /// Whether layers behind the one that owns the set read it, too.
     package let isReadByLaterLayers: Bool
 
-    package init(_ name: String, _ lanes: [Lane], tokensPerEntry: Int = 1, isReadByLaterLayers: Bool = false) {
+    /// How long entries are kept, and so which of them rows see.
+    package enum Lifetime: Sendable, Hashable {
+        /// As long as their request, and then while the prefix cache knows them. A row sees all that are complete.
+        case request
+        /// While a row to come may see them: a row sees the entries of the last `tokens` tokens, its own among them. Such
+        /// entries are few, so every process has all of them, also where processes divide the others. Besides keys it is
+        /// what a sequence's state is kept in: what a compressor has of the tokens of an open entry, for one.
+        case window(tokens: Int)
+    }
+
+    package init(
+        _ name: String, _ lanes: [Lane], tokensPerEntry: Int = 1, lifetime: Lifetime = .request,
+        isReadByLaterLayers: Bool = false
+    ) {
         precondition(!lanes.isEmpty, "the key set \(name) has no lanes")
         precondition(
             tokensPerEntry > 0 && tokensPerEntry & (tokensPerEntry - 1) == 0,
             "an entry of \(name) stands for \(tokensPerEntry) tokens, which is no power of two")
+        if case .window(let tokens) = lifetime {
+            precondition(tokens > 0 && tokensPerEntry == 1, "a window of \(tokens) entries of one token each")
+        }
+        self.lifetime = lifetime
         self.name = name
         self.lanes = lanes
         self.tokensPerEntry = tokensPerEntry
         self.isReadByLaterLayers = isReadByLaterLayers
     }
+
+    /// Tokens whose entries a row sees, where it does not see all of them.
+    package var window: Int? { if case .window(let tokens) = lifetime { tokens } else { nil } }
 
     /// Bytes of an entry in all lanes, scales included.
     package var bytesPerEntry: Int { lanes.reduce(0) { $0 + $1.bytesPerEntry } }

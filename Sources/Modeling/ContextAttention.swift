@@ -52,12 +52,23 @@ package enum ContextAttention {
     private static let scoreBudget = 1 << 21
 
     /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
+    package static func select(_ index: IndexQuery, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Selection? {
+        let best = seat.scratch.indices(step.own.count * index.topK)
+        try select(index, step, seat, into: best)
+        return try selection(best, topK: index.topK, of: index.set, step, seat)
+    }
+
+    /// The exact best keys of each own row that sees more of them than it may select.
     ///
     /// A row's owner scores its keys, once for all heads, or the keys' owners do (`DecodeContextParallel`).
-    package static func select(_ index: IndexQuery, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Selection? {
+    ///
+    /// - Parameter best: `[own rows, topK]` entries; those of rows that see fewer are left as they are.
+    package static func select(
+        _ index: IndexQuery, _ step: Step, _ seat: Seat, into best: Indices
+    ) throws(GroupFailure) {
         let topK = index.topK
         let (number, group) = step.group(of: index.set)
-        let best = seat.scratch.indices(step.own.count * topK)
+        precondition(!group.isWindow, "the keys of a window are all seen")
         for request in step.own.requests where !request.usesDCP {
             let selecting = firstSelecting(request, step.own, topK, group)..<request.rows.upperBound
             forTiles(of: selecting, step.own, group, seat) { tile in
@@ -68,6 +79,17 @@ package enum ContextAttention {
         if let dcpRows = step.dcpRows {
             try DecodeContextParallel.select(index, dcpRows, step, seat, into: best)
         }
+    }
+
+    /// What own rows have selected, in this layer or an earlier one, as the attended rows need it.
+    ///
+    /// - Parameters:
+    ///   - best: `[own rows, topK]` entries.
+    ///   - set: the set whose entries they are, or one with as many tokens for each entry.
+    package static func selection(
+        _ best: Indices, topK: Int, of set: KeySetID, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> Selection? {
+        let group = step.group(of: set).group
         if group.visibleEntries(at: step.attended.maxPosition) <= topK { return nil }
         let positions = try seat.cross(Sharding.selection, best.bits(columns: topK)).integers
         let counts = seat.scratch.indices(step.attended.count)
@@ -85,13 +107,17 @@ package enum ContextAttention {
         _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK: Int?,
         _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> AttendedValues {
-        let cache = step.readableKeys
+        let cache = step.readableKeys(keys.set)
+        let window = step.cache.format[keys.set].window
         let (latent, rope) = (cache.lane(keys.latent, of: keys.set), cache.lane(keys.rotary, of: keys.set))
         let (number, group) = step.group(of: keys.set)
         let rows = step.attended
         let out = AttendedValues(
             values: seat.scratch.rows(query.rows, heads * latent.width), logSumExp: seat.scratch.rows(query.rows, heads))
-        for request in rows.requests where !request.usesDCP {
+        // The keys of a window are with every rank, whoever has the others.
+        for request in rows.requests where !request.usesDCP || window != nil {
+            let mark = seat.scratch.mark()
+            defer { seat.scratch.reset(to: mark) }
             func attend(_ range: Range<Int>, _ selection: Selection?) {
                 if range.isEmpty { return }
                 let mark = seat.scratch.mark()
@@ -105,6 +131,10 @@ package enum ContextAttention {
                     positions: last, selection: selection, into: out.values.rows(range),
                     logSumExp: out.logSumExp.rows(range), seat.scratch)
             }
+            if let window {
+                attend(request.rows, windows(of: rows.positions[request.rows], window, seat))
+                continue
+            }
             // Rows before the first entry is complete see none.
             let seeing = request.rows.first { group.visibleEntries(at: Int(rows.positions[$0])) > 0 }
             let first = seeing ?? request.rows.upperBound
@@ -113,7 +143,7 @@ package enum ContextAttention {
             attend(first..<split, nil)
             attend(split..<request.rows.upperBound, selection?.rows(split..<request.rows.upperBound))
         }
-        if let dcpRows = step.dcpRows {
+        if window == nil, let dcpRows = step.dcpRows {
             try DecodeContextParallel.attend(
                 query, to: keys, heads: heads, scale: scale, selection, topK: topK, dcpRows, step, seat, into: out)
         }
@@ -126,6 +156,19 @@ package enum ContextAttention {
         let last = seat.scratch.indices(positions.count)
         for row in 0..<positions.count { last[row] = Int32(group.visibleEntries(at: Int(positions[row])) - 1) }
         return last
+    }
+
+    /// For each of some rows the positions of its window.
+    private static func windows(of positions: Indices, _ window: Int, _ seat: Seat) -> Selection {
+        let stride = (0..<positions.count).reduce(1) { max($0, min(window, Int(positions[$1]) + 1)) }
+        let (seen, counts) = (seat.scratch.indices(positions.count * stride), seat.scratch.indices(positions.count))
+        for row in 0..<positions.count {
+            let end = Int(positions[row]) + 1
+            let count = min(window, end)
+            counts[row] = Int32(count)
+            for place in 0..<count { seen[row * stride + place] = Int32(end - count + place) }
+        }
+        return Selection(positions: seen, stride: stride, counts: counts)
     }
 
     /// A selection of no keys for so many rows; `nil` for no rows.
@@ -172,7 +215,7 @@ package enum ContextAttention {
         let scores = seat.scratch.rows(rows.count, Int(visible[rows.count - 1]))
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
-            keys: step.readableKeys.lane(index.lane, of: index.set), pages, into: scores, seat.scratch)
+            keys: step.readableKeys(index.set).lane(index.lane, of: index.set), pages, into: scores, seat.scratch)
         for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
         let selection = Selection(
             positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))

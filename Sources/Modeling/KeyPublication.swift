@@ -22,7 +22,9 @@ extension Step {
         let (group, format) = (cache.format.group(of: set), cache.format[set])
         let entries = entries[group]
         precondition(keys.columns == format.width, "\(keys.columns) columns for the key set \(format.name)")
-        let (store, slots) = gatheredKeys.map { ($0.staging, $0.stagingSlots[group]) } ?? (cache, entries.slots)
+        // Windows are kept whole by every process; of other sets this one may keep others' entries.
+        let staged = format.window == nil ? gatheredKeys : nil
+        let (store, slots) = staged.map { ($0.staging, $0.stagingSlots[group]) } ?? (cache, entries.slots)
         var column = 0
         for lane in store.lanes(of: set) {
             seat.kernels.store(keys.columns(column..<column + lane.width), slots: slots, in: lane)
@@ -42,13 +44,43 @@ extension Step {
     /// they are needed.
     package func finish(_ keys: PendingKeys, _ seat: Seat) throws(GroupFailure) {
         _ = try seat.finish(keys.pending)
-        try gatheredKeys?.gather(keys.set, from: cache, seat)
+        if cache.format[keys.set].window == nil { try gatheredKeys?.gather(keys.set, from: cache, seat) }
     }
 
     /// Stores entries that a rank of this or another process has computed.
     ///
     /// - Returns: whether they can be stored; see `CacheStore.store`.
     private func storeRemote(_ rows: View, _ set: KeySetID) -> Bool {
-        cache.store(rows, set) && gatheredKeys?.store(rows, set) ?? true
+        guard cache.store(rows, set) else { return false }
+        guard let gatheredKeys, cache.format[set].window == nil else { return true }
+        return gatheredKeys.store(rows, set)
+    }
+}
+
+/// How what is computed of several tokens reads what was published of each: a compressor its inputs, for one.
+extension Step {
+    /// Copies the last entries that own rows see of an F32 lane, each row's own the last of them.
+    ///
+    /// - Parameters:
+    ///   - set: has a window of at least `count` tokens.
+    ///   - rows: own rows, ascending.
+    ///   - out: `[rows * count, width]`, packed; zeros stand for what would be before a request's first token.
+    package func copyWindow(of set: KeySetID, lane: Int, rows: Indices, count: Int, into out: View) {
+        let source = cache.lane(lane, of: set)
+        let (number, group) = group(of: set)
+        precondition(source.dtype == .f32 && group.isWindow, "a window of \(source.dtype) is not copied")
+        precondition(count <= cache.format[set].window ?? 0, "\(count) tokens of a shorter window")
+        precondition(out.rows == rows.count * count, "\(out.rows) rows for \(rows.count) windows of \(count)")
+        var requests = own.requests[...]
+        for at in 0..<rows.count {
+            while let request = requests.first, !request.rows.contains(Int(rows[at])) { requests.removeFirst() }
+            let map = requests.first!.pages[number]
+            let end = Int(own.positions[Int(rows[at])]) + 1
+            let missing = max(count - end, 0)
+            out.rows(at * count..<at * count + missing).fill(0)
+            source.copyEntries(
+                (end - count + missing..<end).map { Int(map.slot(of: $0)) },
+                into: out.rows(at * count + missing..<(at + 1) * count), column: 0)
+        }
     }
 }

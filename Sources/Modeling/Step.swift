@@ -118,8 +118,11 @@ package struct Step {
             cache: cache, gatheredKeys: gatheredKeys)
     }
 
-    /// Where rows that do not use decode context parallelism read keys.
-    package var readableKeys: CacheStore { gatheredKeys?.store ?? cache }
+    /// Where rows that do not use decode context parallelism read the keys of a set.
+    package func readableKeys(_ set: KeySetID) -> CacheStore {
+        guard let gatheredKeys, cache.format[set].window == nil else { return cache }
+        return gatheredKeys.store
+    }
 
     /// What a key set is, and the index of its group.
     package func group(of set: KeySetID) -> (index: Int, group: PageGroup) {

@@ -24,8 +24,9 @@ package final class Forward {
         self.pageSize = pageSize
         self.isRecording = isRecording
         seat = Seat(kernels: kernels)
+        let pages = (capacity + pageSize - 1) / pageSize
         cache = CacheStore(
-            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: (capacity + pageSize - 1) / pageSize)
+            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: pages, windowPages: pages)
     }
 
     /// Logits of every token, computed in chunks; the last chunk size repeats.

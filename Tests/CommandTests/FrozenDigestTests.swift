@@ -3,6 +3,7 @@ import DeepSeekV32
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors

@@ -29,7 +29,7 @@ import Testing
                 minTokensRemaining: draw.below(4))
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
-                pages: tokens(9), sample: draw.below(2) == 0 ? nil : sample,
+                pages: tokens(9), windowPages: tokens(4), firstWindowPage: draw.below(5), sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
                     ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
                 score: tokens(4).map { .init(row: Int($0), target: $0) },
@@ -53,7 +53,10 @@ import Testing
         #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks"])
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
-                == ["request", "group", "tokens", "start", "pages", "sample", "speculation", "score", "topLogProbs"])
+                == [
+                    "request", "group", "tokens", "start", "pages", "windowPages", "firstWindowPage", "sample",
+                    "speculation", "score", "topLogProbs",
+                ])
         #expect(fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining"])
         #expect(
             fields(SamplingParameters()) == [
@@ -63,12 +66,12 @@ import Testing
         #expect(
             fields(ParallelConfiguration()) == [
                 "data", "context", "tensor", "expert", "expertTensor", "pipeline", "stageLayers", "denseTensor",
-                "strategy", "exchange", "ownership",
+                "strategy", "exchange", "kvSharding",
             ])
         #expect(
             fields(RankSettings()) == [
-                "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "threadsPerRank", "tuning",
-                "stages", "isTraced",
+                "parallel", "cacheType", "pageSize", "pages", "windowPages", "processSharding", "kernels",
+                "threadsPerRank", "tuning", "stages", "isTraced",
             ])
         #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
         #expect(
@@ -111,6 +114,7 @@ import Testing
         settings.cacheType = .fp8
         settings.pageSize = 16
         settings.pages = 77
+        settings.windowPages = 5
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
         var processSharding = ProcessKVSharding()
         (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (

@@ -38,8 +38,8 @@ import Verification
     @Test(arguments: [2, 3, 4]) func `give one rank's bits`(processes: Int) throws {
         let notations = [
             "cp2 ep2 interleave gathered chunk-1 long", "cp4 ep4 zigzag alltoall chunk5 mixed",
-            "cp2 tp2 ep4 dense2 interleave gathered chunk7 crowded", "dp2 cp2 ep4 alltoall chunk5 crowded",
-            "dp4 ep4 gathered chunk-1 crowded", "pp2 cp2 ep2 zigzag gathered chunk7 mixed",
+            "cp2 tp2 ep4 dense2 interleave gathered chunk7 preemption", "dp2 cp2 ep4 alltoall chunk5 preemption",
+            "dp4 ep4 gathered chunk-1 preemption", "pp2 cp2 ep2 zigzag gathered chunk7 mixed",
             "cp4 ep4 dcp4 interleave gathered chunk7 mixed", "cp16 ep8 etp2 interleave gathered chunk7 mixed",
         ]
         let (found, _) = try Self.verdicts(notations, processes: processes)
@@ -55,8 +55,8 @@ import Verification
             "cp8 ep8 dcp2:4 interleave gathered",
         ]
         let conditions = [
-            "chunk-1 long", "chunk5 warm mixed", "chunk7 shared draft3 crowded", "chunk7 fp8_e4m3 warm draft1 mixed",
-            "chunk-1 bfloat16 page64 crowded",
+            "chunk-1 long", "chunk5 warm mixed", "chunk7 shared draft3 preemption", "chunk7 fp8_e4m3 warm draft1 mixed",
+            "chunk-1 bfloat16 page64 preemption",
         ]
         let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }
         let (found, coverage) = try Self.verdicts(notations, of: "v32-guesses", processes: processes)

@@ -170,7 +170,7 @@ import Verification
 
     @Test func `counts what it has exercised`() throws {
         let (verification, shape) = try Self.damaged("v32", nil)
-        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold crowded", for: shape))
+        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold preemption", for: shape))
         #expect(verification.coverage.preemptions > 0 && verification.coverage.cachedTokens == 0)
         #expect(verification.coverage.dcpChunks == 0)
         for prefix in ["warm", "shared"] {

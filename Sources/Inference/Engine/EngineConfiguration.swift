@@ -49,8 +49,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     package func scheduler(for model: any Model) -> SchedulerConfiguration {
         let context = contextLength ?? model.contextLength
         var scheduler = SchedulerConfiguration(
-            totalPages: totalPages(for: model, context: context), contextLength: context,
-            vocabularySize: model.vocabularySize)
+            totalPages: 1, contextLength: context, vocabularySize: model.vocabularySize)
         scheduler.pageSize = pageSize
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
@@ -64,6 +63,9 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.drafts = drafts
         scheduler.maxRowsPerStep = prefill + maxRunningRequests * (1 + drafts)
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
+        scheduler.window = model.cacheFormat(cacheType, pageSize: pageSize).window
+        scheduler.windowPages = windowPages(for: scheduler)
+        scheduler.totalPages = totalPages(for: model, scheduler)
         return scheduler
     }
 

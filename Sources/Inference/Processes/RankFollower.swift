@@ -17,6 +17,7 @@ package final class RankFollower {
     private struct Team {
         let epoch: UInt64
         let settings: RankSettings
+        let format: CacheFormat
         let world: ProcessWorld
         let threads: RankThreads
     }
@@ -71,8 +72,8 @@ package final class RankFollower {
         case .step(let plan):
             guard let team, team.epoch == epoch else { throw Wire.Failure(description: "a step for nobody") }
             let problem = plan.problem(
-                pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
-                groups: team.settings.parallel.data)
+                team.format, pages: team.settings.pages, windowPages: team.settings.windowPages,
+                vocabularySize: model.vocabularySize, groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
             if let most = team.settings.processSharding?.rows, rows > most {
@@ -104,7 +105,7 @@ package final class RankFollower {
             let sent = SentReport(report: report, at: Meter.now())
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }
-        team = Team(epoch: epoch, settings: settings, world: world, threads: threads)
+        team = Team(epoch: epoch, settings: settings, format: cache.format, world: world, threads: threads)
     }
 
     private func endTeam() {

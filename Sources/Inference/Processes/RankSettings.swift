@@ -10,6 +10,8 @@ package struct RankSettings: Sendable, Equatable {
     package var pageSize = 1
     /// Of the cache; decided by the first process, whatever memory the others have.
     package var pages = 0
+    /// Of the key sets that have a window.
+    package var windowPages = 0
     /// Set where processes divide the keys among them.
     package var processSharding: ProcessKVSharding?
     /// Instruction-set level; `nil` for the best there is.
@@ -28,7 +30,8 @@ package struct RankSettings: Sendable, Equatable {
         parallel = configuration.parallel
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
-        pages = configuration.scheduler(for: model).totalPages
+        let scheduler = configuration.scheduler(for: model)
+        (pages, windowPages) = (scheduler.totalPages, scheduler.windowPages)
         processSharding = configuration.processSharding(for: model)
         kernels = configuration.kernels
         threadsPerRank = configuration.threadsPerRank
@@ -46,6 +49,7 @@ extension RankSettings: WireCodable {
         try wire.pass(&cacheType)
         try wire.pass(&pageSize)
         try wire.pass(&pages)
+        try wire.pass(&windowPages)
         var (isDivided, processSharding) = (self.processSharding != nil, self.processSharding ?? ProcessKVSharding())
         try wire.pass(&isDivided)
         try wire.pass(&processSharding.keysPerRow)
@@ -70,7 +74,7 @@ extension RankSettings: WireCodable {
             throw Wire.Failure(description: "\(threadsPerRank) threads in a rank")
         }
         guard (1...65_536).contains(pageSize), pageSize & (pageSize - 1) == 0,
-            (1...Int(Int32.max) / pageSize).contains(pages)
+            (1...Int(Int32.max) / pageSize).contains(pages), (0...Int(Int32.max) / pageSize).contains(windowPages)
         else {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }
@@ -125,6 +129,6 @@ extension CacheStore {
         }
         self.init(
             format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages,
-            owners: owners)
+            windowPages: settings.windowPages, owners: owners)
     }
 }

@@ -19,7 +19,7 @@ package struct Wire {
     }
 
     /// Changes with every type that passes.
-    private static let version: UInt8 = 3
+    private static let version: UInt8 = 4
 
     package static func bytes(of value: some WireCodable) -> [UInt8] {
         var wire = Wire(bytes: [version], isReading: false)

@@ -14,6 +14,7 @@ final class RankWorker {
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
     let pageShift: Int
+    let hasWindows: Bool
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
 
@@ -31,6 +32,7 @@ final class RankWorker {
         if let trace { seat.meter.tracer = { trace.add($0) } }
         sampler = Sampler(vocabularySize: model.vocabularySize)
         pageShift = cache.format.pageSize.trailingZeroBitCount
+        hasWindows = cache.format.window > 0
     }
 
     /// Runs a step and reports what this rank found.
@@ -70,6 +72,7 @@ final class RankWorker {
         let maps = assignment.plan.chunks.enumerated().map { index, chunk in
             cache.format.groups.indices.map { group in
                 if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: 0) }
+                if cache.format.groups[group].isWindow { return windowMap(of: chunk) }
                 if let gatheredKeys, !assignment.dcpRows.contains(index) {
                     return gatheredKeys.map(chunk.pages, group: group, scratch)
                 }
@@ -80,7 +83,8 @@ final class RankWorker {
         let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
             own: rows(own, assignment, maps), tokens: tokens, entries: entries,
-            attended: rows(attended, assignment, maps), dcpRows: dcpRows(assignment, maps), outputs: outputs(of: assignment), cache: cache,
+            attended: rows(attended, assignment, maps), dcpRows: dcpRows(assignment, maps),
+            outputs: outputs(of: assignment), cache: cache,
             gatheredKeys: gatheredKeys,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
@@ -88,7 +92,8 @@ final class RankWorker {
     private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
 
     /// The entries of a group of key sets that own rows store.
-    private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows {
+    private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows
+    {
         func position(_ row: RowAssignment.Row) -> Int { assignment.plan.chunks[row.chunk].start + row.offset }
         let storing = own.indices.filter { group.closesEntry(at: position(own[$0])) }
         let (rows, slots) = (seat.scratch.indices(storing.count), seat.scratch.indices(storing.count))
@@ -96,11 +101,20 @@ final class RankWorker {
         for (at, row) in storing.enumerated() {
             let entry = position(own[row]) / group.tokensPerEntry
             let (page, place) = entry.quotientAndRemainder(dividingBy: group.entriesPerPage)
-            let number = assignment.plan.chunks[own[row].chunk].pages[page]
+            let chunk = assignment.plan.chunks[own[row].chunk]
+            let number = group.isWindow ? chunk.windowPages[page - chunk.firstWindowPage] : chunk.pages[page]
             slots[at] = number * Int32(group.entriesPerPage) + Int32(place)
         }
         let counts = assignment.rows.map { $0.count { group.closesEntry(at: position($0)) } }
         return Step.EntryRows(rows: rows, slots: slots, counts: counts)
+    }
+
+    /// Where a request's window entries are; pages that no row sees any more are -1.
+    private func windowMap(of chunk: StepPlan.Chunk) -> PageMap {
+        let pages = seat.scratch.indices(chunk.firstWindowPage + chunk.windowPages.count)
+        pages[0..<chunk.firstWindowPage].fill(-1)
+        pages[chunk.firstWindowPage..<pages.count].copy(chunk.windowPages)
+        return PageMap(pages: pages, shift: pageShift)
     }
 
     /// Where processes divide the keys: those of the data group's requests that are gathered.
