@@ -137,7 +137,7 @@ package final class Engine: EngineClient {
     /// What is wrong with the bookkeeping right now; empty when every page is accounted for.
     package func checkInvariants() -> [String] { state.withLock { $0.scheduler.checkInvariants() } }
 
-    private func abort(_ id: UInt64) {
+    package func abort(_ id: UInt64) {
         let deliveries = state.withLock { state in
             take(state.scheduler.abort(id), &state)
         }

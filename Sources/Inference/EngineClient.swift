@@ -9,6 +9,8 @@ package protocol EngineClient: Sendable {
     var refusal: EngineError? { get }
     /// A moment's load. Asks every rank: for `/metrics`, not for requests.
     func status() -> EngineStatus
+    /// Ends a request whose events are still being read: the last of them, with its usage, comes at once.
+    func abort(_ id: UInt64)
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
     /// Forgets all cached pages that no request uses. Returns how many that were.

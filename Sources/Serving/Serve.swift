@@ -5,10 +5,11 @@ import ServiceLifecycle
 import UnixSignals
 
 /// Serves until the process is asked to stop (SIGTERM or SIGINT), then drains: new work is refused with 503,
-/// what runs goes on for at most `configuration.drainTimeout`. A second signal ends everything at once.
+/// what runs goes on for at most `configuration.drainTimeout`. Then, or at a second signal, clients that still wait are
+/// told and everything ends.
 ///
 /// - Parameter onListening: called with the port once connections are taken.
-/// - Throws: when the address cannot be listened on.
+/// - Throws: when the address cannot be listened on; `DrainCut` when answers were cut short.
 package func serve(
     configuration: ServerConfiguration, slot: ModelSlot,
     onListening: @escaping @Sendable (Int) async -> Void = { _ in }
@@ -37,6 +38,7 @@ package func serve(
             application.logger.notice("draining: new requests are refused, running ones may end")
             slot.startDraining()
             await drain(slot, group, for: configuration.drainTimeout, stops: stops)
+            try await cut(slot)
         }
         // Whichever ends first ends the other: a server that could not start or has drained, or a drain cut short.
         defer { tasks.cancelAll() }
@@ -60,6 +62,28 @@ private func drain(
         draining.cancel()
         race.cancelAll()
     }
+}
+
+/// Answers that did not end before the server.
+package struct DrainCut: Error, CustomStringConvertible {
+    package let answers: Int
+
+    package var description: String {
+        "\(answers) answers were cut short; their clients were told. More time: --drain-timeout"
+    }
+}
+
+/// Tells whoever still waits for an answer that none will come, and gives the connections a moment to say so.
+private func cut(_ slot: ModelSlot) async throws {
+    let answers = slot.running.count
+    guard answers > 0 else { return }
+    slot.running.end(
+        with: RequestError(
+            .unavailable, "the server is shutting down and cuts this answer short", code: "shutting_down"))
+    for _ in 0..<100 where slot.running.count > 0 { try await Task.sleep(for: .milliseconds(10)) }
+    // What was written is on its way.
+    try await Task.sleep(for: .milliseconds(100))
+    throw DrainCut(answers: answers)
 }
 
 private func next(of stops: AsyncStream<Void>) async {

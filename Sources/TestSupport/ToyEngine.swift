@@ -23,6 +23,7 @@ package final class ToyEngine: EngineClient {
         var failure: String?
         var nextID: UInt64 = 1
         var statusReads = 0
+        var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
     }
 
     /// - Parameter answer: the tokens of an answer, given the request.
@@ -144,6 +145,7 @@ package final class ToyEngine: EngineClient {
         }
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+        state.withLock { $0.streams[id] = continuation }
         let task = Task { await self.produce(id: id, request: request, into: continuation) }
         continuation.onTermination = { reason in
             guard case .cancelled = reason else { return }
@@ -153,6 +155,18 @@ package final class ToyEngine: EngineClient {
             }
         }
         return Generation(id: id, events: events)
+    }
+
+    package func abort(_ id: UInt64) {
+        let (stream, usage) = state.withLock { state in
+            if state.running.remove(id) != nil { state.aborted.insert(id) }
+            return (
+                state.streams.removeValue(forKey: id),
+                Usage(promptTokens: 0, completionTokens: 0, cachedTokens: state.cachedTokens)
+            )
+        }
+        stream?.yield(.finished(.abort, usage))
+        stream?.finish()
     }
 
     private func accept(_ request: GenerationRequest) throws(EngineError) -> UInt64 {

@@ -102,7 +102,7 @@ extension DeepSeekConfiguration {
         indexer = modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
         let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
-        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16"], default: "bfloat16")
+        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16", "float16"], default: "bfloat16")
         storedType = stored == "float32" ? .f32 : .bf16
         try refuseWhatIsNotImplemented(file)
     }

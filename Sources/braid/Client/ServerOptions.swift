@@ -24,7 +24,9 @@ struct ServerOptions: ParsableArguments, Sendable {
     func validate() throws {
         var problems: [String] = []
         if let port, !(1...65535).contains(port) { problems.append("--port: \(port) is not between 1 and 65535") }
-        if requestTimeout < 1 { problems.append("--request-timeout: \(requestTimeout) is not positive") }
+        if !(1...31_536_000).contains(requestTimeout) {
+            problems.append("--request-timeout: \(requestTimeout) is not between 1 and 31536000 seconds")
+        }
         guard problems.isEmpty else { throw ValidationError(problems.joined(separator: "\n")) }
     }
 
