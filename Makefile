@@ -16,8 +16,8 @@ PORT ?= 30000
 DEMO := Models/demo
 DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
 
-.PHONY: help setup build build-tests demo serve test unit-tests process-tests end-to-end-tests passkey check sanitize \
-    format bench oracle clean
+.PHONY: help setup build build-tests demo serve test unit-tests kernel-tests process-tests end-to-end-tests passkey check \
+    sanitize format bench oracle clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -35,15 +35,20 @@ demo: build ## Find a number in a document of 17,000 tokens on four context rank
 serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
 	.build/release/braid serve --model-path $(MODEL) --port $(PORT)
 
-test: unit-tests process-tests end-to-end-tests ## Everything that proves the code right
+test: unit-tests kernel-tests process-tests end-to-end-tests ## Everything that proves the code right
 
 build-tests: setup
 	@$(call logged,$(BUILD) --build-tests)
 
 unit-tests: build-tests .venv-test ## The tests in Swift
 	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
+	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
 	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
 	swift test -c release --skip-build --disable-xctest --no-parallel
+
+kernel-tests: setup ## The kernels in C under sanitizers, and those for Arm under an emulator
+	@Scripts/setup --emulator || echo "kernel-tests: those for Arm will not be tried"
+	Scripts/sanitize-kernels
 
 process-tests: build-tests ## Several processes under mpirun, and on hosts made of network namespaces
 	Tests/ProcessTests/run

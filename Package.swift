@@ -40,17 +40,25 @@ let package = Package(
         library("JSON"),
         library("Checkpoints", ["JSON"]),
         library("KVCache", ["Tensors"]),
-        library("Models", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        // One target for each model; `Models` knows them all.
+        library("DeepSeekV32", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        // Pure arithmetic on descriptions: bytes, operations, shares.
+        library("Planning", ["Modeling", "KVCache", "Parallelism", "Tensors"]),
+        library("Models", ["DeepSeekV32", "Modeling", "Checkpoints"]),
         library("Tokenization", ["JSON"]),
-        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Models"]),
+        library("Grammar", ["JSON", "Tokenization"]),
+        library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
+        library("Verification", ["Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
-            ["Inference", "JSON", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+            ["Inference", "Grammar", "JSON", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Inference", "Models", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization",
-                "Tensors", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Serving", "Verification", "Planning", "Inference", "Grammar", "Models", "Modeling", "Checkpoints",
+                "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -62,7 +70,10 @@ let package = Package(
         .target(name: "CAllocations"),
         library(
             "TestSupport",
-            ["CAllocations", "Tensors", "Parallelism", "Checkpoints", "JSON", "KVCache", "Models", "Inference"]),
+            [
+                "CAllocations", "Tensors", "Parallelism", "Checkpoints", "JSON", "KVCache", "Modeling", "DeepSeekV32",
+                "Models", "Grammar", "Inference",
+            ]),
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
@@ -71,22 +82,38 @@ let package = Package(
         tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
         tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
-        tests("ModelsTests", ["Models", "Checkpoints", "KVCache", "Tensors", "TestSupport", "CAllocations"]),
+        tests(
+            "ModelsTests",
+            [
+                "Models", "Planning", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors",
+                "TestSupport", "CAllocations",
+            ]),
         tests("TokenizationTests", ["Tokenization", "JSON"], excluding: ["Fixtures"]),
-        tests("InferenceTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
-        tests("RankTests", ["Inference", "KVCache", "Models", "Parallelism", "Tensors", "TestSupport"]),
+        tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"]),
+        tests(
+            "InferenceTests",
+            [
+                "Verification", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
+                "Tensors", "TestSupport",
+            ]),
+        tests(
+            "RankTests",
+            [
+                "Verification", "Planning", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling",
+                "Parallelism", "Tensors", "TestSupport", "CAllocations",
+            ]),
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "JSON", "Tokenization", "TestSupport", "CAllocations",
+                "Serving", "Inference", "Grammar", "JSON", "Tokenization", "TestSupport", "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),
         tests(
             "CommandTests",
             [
-                "braid", "Checkpoints", "Inference", "JSON", "KVCache", "Models", "Parallelism", "Tensors",
-                "Tokenization", "TestSupport",
+                "braid", "Verification", "Planning", "Checkpoints", "Inference", "JSON", "KVCache", "Models",
+                "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -26,6 +27,8 @@ static char *const *restart_arguments;
 static char executable[4096];
 
 static _Thread_local uint64_t own_token;
+// Of threads that did not enter; 0 while their traps are nobody's business.
+static _Atomic uint64_t others_token;
 // A thread may trap because its stack is used up: the handler gets another one.
 static _Thread_local void *own_stack;
 
@@ -41,11 +44,12 @@ static void give_back(int number, const siginfo_t *info) {
 // Everything from here on is safe in a signal handler: system calls and memory that is there already.
 static void handle(int number, siginfo_t *info, void *context) {
     (void)context;
-    if (own_token == 0) {
+    uint64_t token = own_token ? own_token : atomic_load(&others_token);
+    if (token == 0) {
         give_back(number, info);
         return;
     }
-    struct braid_trap trap = {.token = own_token, .signal = number};
+    struct braid_trap trap = {.token = token, .signal = number};
     while (write(writing, &trap, sizeof trap) < 0 && errno == EINTR) {
     }
     // The thread stays here: it may hold locks, and what it would go on with is unknown. It has one thing left to do,
@@ -91,6 +95,8 @@ void braid_traps_leave(void) {
     free(own_stack);
     own_stack = NULL;
 }
+
+void braid_traps_enter_others(uint64_t token) { atomic_store(&others_token, token); }
 
 void braid_traps_restart_with(char *const *arguments) {
 #if defined(__APPLE__)

@@ -7,7 +7,7 @@ package import Tensors
 package final class CacheStore: @unchecked Sendable {
     package let format: CacheFormat
     package let pages: Int
-    package let share: CacheShare
+    package let share: KVShard
     private let memory: Buffer
     private let lanes: [[CacheLane]]
 
@@ -16,8 +16,8 @@ package final class CacheStore: @unchecked Sendable {
     /// - Parameters:
     ///   - share: what is kept of every page; all of it when `nil`.
     ///   - keepsOneLayer: layers lie over each other: for what is read before the next one is written.
-    package init(format: CacheFormat, pages: Int, share: CacheShare? = nil, keepsOneLayer: Bool = false) {
-        let share = share ?? CacheShare(wholePagesOf: format.pageSize)
+    package init(format: CacheFormat, pages: Int, share: KVShard? = nil, keepsOneLayer: Bool = false) {
+        let share = share ?? KVShard(wholePagesOf: format.pageSize)
         precondition(share.pageSize == format.pageSize, "shares of pages of another size")
         self.format = format
         self.pages = pages

@@ -1,16 +1,20 @@
 package import Checkpoints
+package import Modeling
 
 /// A model directory as users have them: `config.json`, `generation_config.json`, safetensors files, a tokenizer.
 package struct ModelDirectory: Sendable {
     package let path: String
-    package let configuration: DeepSeekConfiguration
+    package let configuration: any ModelConfiguration
+    /// The model as numbers.
+    package let description: ModelDescription
     package let generation: GenerationDefaults
 
     /// Reads and checks the configuration files; weights are looked at by `load`.
     package init(_ path: String) throws(CheckpointError) {
         self.path = path
         let file = try ModelConfigurationFile.read(path + "/config.json")
-        configuration = try DeepSeekConfiguration(file)
+        configuration = try ModelRegistry.configuration(file)
+        description = configuration.description
         generation = try GenerationDefaults(
             config: file, generation: ModelConfigurationFile.readIfPresent(path + "/generation_config.json"))
     }
@@ -31,23 +35,23 @@ package struct ModelDirectory: Sendable {
     ///   - progress: called with a fraction from 0 to 1.
     /// - Throws: `CheckpointError`, also when there is no next-token block to load.
     package func load(
-        _ format: LoadFormat = .auto, guesses: Bool = false, preloads: Bool = false,
+        _ format: LoadFormat = .auto, drafts: Bool = false, preloads: Bool = false,
         progress: (Double) -> Void = { _ in }
-    ) throws(CheckpointError) -> DeepSeekModel {
-        if guesses && configuration.nextTokenLayers == 0 {
+    ) throws(CheckpointError) -> any Model {
+        if drafts && description.draftLayers.isEmpty {
             throw CheckpointError(
                 file: path + "/config.json", subject: .key("num_nextn_predict_layers"),
-                problem: "is 0: this checkpoint has no next-token block to guess with",
+                problem: "is 0: this checkpoint has no next-token block to draft with",
                 advice: "leave out --speculative-algorithm, or use a checkpoint that has one")
         }
         let source: WeightSource =
             switch format {
             case .auto: .checkpoint(try WeightIndex(directory: path))
-            case .dummy: .dummy(DummyWeights(dtype: configuration.storedType))
+            case .dummy: .dummy(DummyWeights(dtype: description.weightType))
             }
         if preloads, case .checkpoint(let index) = source { try index.preload(progress: progress) }
-        return try DeepSeekModel(configuration, source, guesses: guesses) { layer in
-            if !preloads { progress(Double(layer + 1) / Double(configuration.layers)) }
+        return try configuration.model(source, drafts: drafts) { layer in
+            if !preloads { progress(Double(layer + 1) / Double(description.layers.count)) }
         }
     }
 }

@@ -1,7 +1,7 @@
 /// A direction along which ranks differ.
 ///
 /// The ranks of a stage are divided twice: for attention by `data × context × tensor`, for the routed experts by
-/// `expert × expertWidth`. A plain feed-forward is shared by the `dense` ranks: those of `tensor`, or one alone. The keys
+/// `expert × expertTensor`. A plain feed-forward is shared by the `dense` ranks: those of `tensor`, or one alone. The keys
 /// of a data group are owned by `ownership` ranks of its `context × tensor`, once for each such set of ranks.
 package enum Axis: Int, Hashable, Sendable, CaseIterable {
     /// Stages of consecutive layers.
@@ -17,9 +17,9 @@ package enum Axis: Int, Hashable, Sendable, CaseIterable {
     /// Routed experts.
     case expert
     /// Columns of a routed expert.
-    case expertWidth
+    case expertTensor
     /// Keys of a request, where queries go to the keys.
-    case ownership
+    case kvSharding
 }
 
 /// A set of axes.
@@ -34,8 +34,8 @@ package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package static let tensor = Axes(.tensor)
     package static let dense = Axes(.dense)
     package static let expert = Axes(.expert)
-    package static let expertWidth = Axes(.expertWidth)
-    package static let ownership = Axes(.ownership)
+    package static let expertTensor = Axes(.expertTensor)
+    package static let kvSharding = Axes(.kvSharding)
     /// All ranks of a pipeline stage.
     package static let stage: Axes = [.data, .context, .tensor]
 

@@ -10,17 +10,17 @@ package struct LayoutMatrix: Sendable {
     ///   - maxRanks: of all stages together, at least 1.
     ///   - strategies: how rows may be dealt, at least one.
     ///   - exchanges: how rows may reach their experts, at least one.
-    ///   - leastKeys: from how many keys on queries may go to them, at least one.
+    ///   - minKeys: from how many keys on queries may go to them, at least one.
     package init(
         _ shape: ModelShape, maxRanks: Int, strategies: [PartitionStrategy] = PartitionStrategy.allCases,
-        exchanges: [ExpertExchangeKind] = ExpertExchangeKind.allCases, leastKeys: [Int] = [1]
+        exchanges: [ExpertExchangeKind] = ExpertExchangeKind.allCases, minKeys: [Int] = [1]
     ) {
-        precondition(maxRanks > 0 && !strategies.isEmpty && !exchanges.isEmpty && !leastKeys.isEmpty)
+        precondition(maxRanks > 0 && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
         layouts = (1...maxRanks).flatMap { Self.degrees(world: $0, shape) }
             .flatMap { Self.withExperts($0, shape) }
             .flatMap { Self.withDense($0, shape) }
             .flatMap { Self.withStages($0, shape) }
-            .flatMap { Self.withOwnership($0, leastKeys) }
+            .flatMap { Self.withKVSharding($0, minKeys) }
             .flatMap { layout in
                 layout.context > 1 ? strategies.map { layout.with(\.strategy, $0) } : [layout]
             }
@@ -58,14 +58,14 @@ package struct LayoutMatrix: Sendable {
     }
 
     /// Keys divided among all sizes of sets of ranks, token by token and in short runs.
-    private static func withOwnership(
-        _ layout: ParallelConfiguration, _ leastKeys: [Int]
+    private static func withKVSharding(
+        _ layout: ParallelConfiguration, _ minKeys: [Int]
     ) -> [ParallelConfiguration] {
         divisors(of: layout.context * layout.tensor).flatMap { ranks in
             if ranks == 1 { return [layout] }
             return [1, 2, 4].flatMap { unit in
-                leastKeys.map {
-                    layout.with(\.ownership, PageOwnership(ranks: ranks, unit: unit, leastKeys: $0))
+                minKeys.map {
+                    layout.with(\.kvSharding, KVSharding(ranks: ranks, unit: unit, minKeys: $0))
                 }
             }
         }

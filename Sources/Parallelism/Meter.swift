@@ -3,7 +3,7 @@ import Dispatch
 /// What a rank's collectives cost it, by operation. One thread writes it.
 package final class Meter {
     /// One operation's account since the start.
-    package struct Account: Sendable {
+    package struct CollectiveStatistics: Sendable {
         package var name: String
         package var calls = 0
         /// Bytes this rank got from others.
@@ -14,7 +14,7 @@ package final class Meter {
         package init(name: String) { self.name = name }
     }
 
-    package private(set) var accounts: [Account] = []
+    package private(set) var collectives: [CollectiveStatistics] = []
     /// Of the accounts: to find one without making strings.
     private var names: [StaticString] = []
     /// Told of everything that is counted, and of the parts of a step.
@@ -23,7 +23,7 @@ package final class Meter {
     package init() {}
 
     /// Time spent in collectives, all operations together.
-    package var seconds: Double { accounts.reduce(0) { $0 + $1.seconds } }
+    package var seconds: Double { collectives.reduce(0) { $0 + $1.seconds } }
 
     /// Enters one call, from `begin` until now.
     ///
@@ -31,9 +31,9 @@ package final class Meter {
     func add(_ name: StaticString, bytes: Int, since begin: UInt64, before: UInt64 = 0) {
         let end = Self.now()
         let index = index(of: name)
-        accounts[index].calls += 1
-        accounts[index].bytes += bytes
-        accounts[index].seconds += Double(end - begin + before) * 1e-9
+        collectives[index].calls += 1
+        collectives[index].bytes += bytes
+        collectives[index].seconds += Double(end - begin + before) * 1e-9
         tracer?(TraceSpan(name, begin: begin, end: end))
     }
 
@@ -43,8 +43,8 @@ package final class Meter {
     private func index(of name: StaticString) -> Int {
         for index in names.indices where names[index].hasSameText(as: name) { return index }
         names.append(name)
-        accounts.append(Account(name: "\(name)"))
-        return accounts.count - 1
+        collectives.append(CollectiveStatistics(name: "\(name)"))
+        return collectives.count - 1
     }
 }
 

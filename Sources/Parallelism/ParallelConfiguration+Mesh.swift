@@ -1,13 +1,14 @@
 extension ParallelConfiguration {
     /// The ranks as the routed experts divide them, where they do.
     package var expertMesh: Mesh {
-        replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertWidth: expertTensor])
+        replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertTensor: expertTensor])
     }
 
     /// The ranks as they own keys: consecutive ones of a data group.
-    private var ownershipMesh: Mesh {
+    private var kvShardingMesh: Mesh {
         Mesh([
-            .pipeline: pipeline, .data: data, .context: context * tensor / ownership.ranks, .ownership: ownership.ranks,
+            .pipeline: pipeline, .data: data, .context: context * tensor / kvSharding.ranks,
+            .kvSharding: kvSharding.ranks,
         ])
     }
 
@@ -19,8 +20,8 @@ extension ParallelConfiguration {
     /// - Parameter axes: of attention and plain feed-forwards, or of the experts; the two divide the same ranks
     ///   differently, so not of both.
     package func ranks(around rank: Int, along axes: Axes) -> [Int] {
-        if axes == .ownership { return ownershipMesh.group(of: rank, along: axes) }
-        let ofExperts: Axes = [.expert, .expertWidth]
+        if axes == .kvSharding { return kvShardingMesh.group(of: rank, along: axes) }
+        let ofExperts: Axes = [.expert, .expertTensor]
         precondition(axes.isDisjoint(with: ofExperts) || axes.isSubset(of: ofExperts), "\(axes) divide ranks twice")
         return axes.isDisjoint(with: ofExperts)
             ? mesh.group(of: rank, along: onMesh(axes)) : expertMesh.group(of: rank, along: axes)

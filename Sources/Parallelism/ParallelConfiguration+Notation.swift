@@ -11,9 +11,9 @@ extension ParallelConfiguration {
             ("dense", denseTensor),
         ]
         words += degrees.filter { $0.1 > 1 }.map { "\($0.0)\($0.1)" }
-        if ownership.ranks > 1 {
-            let runs = ownership.unit > 1 || ownership.leastKeys > 1 ? ":\(ownership.unit)" : ""
-            words.append("dcp\(ownership.ranks)\(runs)" + (ownership.leastKeys > 1 ? ",\(ownership.leastKeys)" : ""))
+        if kvSharding.ranks > 1 {
+            let runs = kvSharding.unit > 1 || kvSharding.minKeys > 1 ? ":\(kvSharding.unit)" : ""
+            words.append("dcp\(kvSharding.ranks)\(runs)" + (kvSharding.minKeys > 1 ? ",\(kvSharding.minKeys)" : ""))
         }
         if context > 1 { words.append(strategy.rawValue) }
         if stageRanks > 1 && !replicatesExperts { words.append(exchange.notation) }
@@ -41,8 +41,8 @@ extension ParallelConfiguration {
         if !isWhole && !isDivided {
             throw NotationError("\(stageRanks) ranks cannot divide the experts into ep\(expert) etp\(expertTensor)")
         }
-        if context * tensor % ownership.ranks != 0 {
-            throw NotationError("cp\(context) tp\(tensor) ranks do not divide into sets of dcp\(ownership.ranks)")
+        if context * tensor % kvSharding.ranks != 0 {
+            throw NotationError("cp\(context) tp\(tensor) ranks do not divide into sets of dcp\(kvSharding.ranks)")
         }
         let canShare = shape.feedForwardWidths.allSatisfy { ModelShape.shares($0, over: denseTensor) }
         if denseTensor != 1 && (denseTensor != tensor || !canShare) {
@@ -79,8 +79,8 @@ extension ParallelConfiguration {
             let numbers = try parts.count > 1 ? Self.numbers(String(parts[1]), "of tokens") : []
             guard numbers.count <= 2 else { throw NotationError("'\(word)' has more than a run and a least number") }
             // Queries travel in short contexts too, for what has a name is to be verified.
-            ownership = PageOwnership(
-                ranks: value, unit: numbers.first ?? 1, leastKeys: numbers.count > 1 ? numbers[1] : 1)
+            kvSharding = KVSharding(
+                ranks: value, unit: numbers.first ?? 1, minKeys: numbers.count > 1 ? numbers[1] : 1)
         case "dp" where parts.count == 1: data = value
         case "cp" where parts.count == 1: context = value
         case "tp" where parts.count == 1: tensor = value

@@ -26,13 +26,13 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     package var strategy: PartitionStrategy
     package var exchange: ExpertExchangeKind
     /// Whose keys are whose where queries go to the keys.
-    package var ownership: PageOwnership
+    package var kvSharding: KVSharding
 
     /// One rank, and whatever is given otherwise.
     package init(
         data: Int = 1, context: Int = 1, tensor: Int = 1, expert: Int = 1, expertTensor: Int = 1, pipeline: Int = 1,
         stageLayers: [Int]? = nil, denseTensor: Int = 1, strategy: PartitionStrategy = .interleaved,
-        exchange: ExpertExchangeKind = .gathered, ownership: PageOwnership = PageOwnership()
+        exchange: ExpertExchangeKind = .gathered, kvSharding: KVSharding = KVSharding()
     ) {
         self.data = data
         self.context = context
@@ -44,7 +44,7 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
         self.denseTensor = denseTensor
         self.strategy = strategy
         self.exchange = exchange
-        self.ownership = ownership
+        self.kvSharding = kvSharding
     }
 
     /// The ranks of one stage: what `--tp-size` counts.
@@ -80,11 +80,11 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     /// in which it is always added (`Kernels.slices`). A sum over experts has groups of experts for slices, one
     /// over keys classes of positions. Data, context and stages share no sum, nor do ranks that keep all experts. Other
     /// layouts agree to rounding.
-    package func keepsBits(for shape: ModelShape) -> Bool {
+    package func isBitwiseEqual(for shape: ModelShape) -> Bool {
         let sums =
             [(shape.heads * shape.valueWidth, tensor), (shape.experts, expert), (shape.expertWidth, expertTensor)]
             + shape.feedForwardWidths.map { ($0, denseTensor) }
-        return sums.allSatisfy { Kernels.slices(of: $0) % $1 == 0 } && ownership.classes != nil
+        return sums.allSatisfy { Kernels.slices(of: $0) % $1 == 0 } && kvSharding.classes != nil
     }
 
     package var description: String {
@@ -100,9 +100,9 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
             let degrees = [(expert, "by expert"), (expertTensor, "by width")].filter { $0.0 > 1 }
             parts.append("experts " + degrees.map { "\($0) \($1)" }.joined(separator: " × ") + ", \(exchange)")
         }
-        if ownership.ranks > 1 {
+        if kvSharding.ranks > 1 {
             parts.append(
-                "keys owned by \(ownership.ranks)" + (ownership.unit > 1 ? " in runs of \(ownership.unit)" : ""))
+                "keys owned by \(kvSharding.ranks)" + (kvSharding.unit > 1 ? " in runs of \(kvSharding.unit)" : ""))
         }
         if denseTensor != tensor { parts.append("feed-forward whole on every rank") }
         return parts.joined(separator: "; ")

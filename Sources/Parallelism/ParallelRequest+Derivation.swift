@@ -61,7 +61,7 @@ extension ParallelRequest {
         private func fault(of size: Size, _ value: Int) -> String? {
             guard (1...maxRanks).contains(value) else { return "\(value) is not between 1 and \(maxRanks)" }
             switch size {
-            case .ranks, .data, .context, .ownership: return nil
+            case .ranks, .data, .context, .kvSharding: return nil
             case .expert where shape.experts % value != 0:
                 return "\(shape.experts) experts do not divide evenly over \(value) ranks"
             case .dense:
@@ -79,8 +79,8 @@ extension ParallelRequest {
             guard sound(.data, .context) else { return nil }
             let data = request.attnDPSize ?? 1
             // Keys divided among so many ranks need so many: without other wishes they share the rows too.
-            let contextOrigin = request.attnCPSize == nil && request.dcpSize != nil ? Size.ownership : .context
-            if contextOrigin == .ownership { request.attnCPSize = request.dcpSize }
+            let contextOrigin = request.attnCPSize == nil && request.dcpSize != nil ? Size.kvSharding : .context
+            if contextOrigin == .kvSharding { request.attnCPSize = request.dcpSize }
             let rows = data * (request.attnCPSize ?? 1)
             if rows > maxRanks {
                 refuse(contextOrigin, "with attn_dp_size \(data) it needs \(rows) ranks, and \(maxRanks) is the most")
@@ -189,7 +189,7 @@ extension ParallelRequest {
             }
             let choices = degrees.reversed().map { divided($0, shape.expertTensor(expert: $0, ranks: ranks)) }
             // The last resort keeps the experts whole also where several ranks could share their width.
-            configuration = (choices + [divided(1, 1)]).first { $0.keepsBits(for: shape) } ?? choices[0]
+            configuration = (choices + [divided(1, 1)]).first { $0.isBitwiseEqual(for: shape) } ?? choices[0]
         }
 
         /// The configuration with these degrees for the experts.
@@ -201,15 +201,15 @@ extension ParallelRequest {
         }
 
         private mutating func divideKeys() {
-            guard sound(.ownership), let owners = request.dcpSize else { return }
+            guard sound(.kvSharding), let owners = request.dcpSize else { return }
             let ranks = configuration.context * configuration.tensor
             guard ranks % owners == 0 else {
                 return refuse(
-                    .ownership, "the \(ranks) ranks of a data group do not divide evenly into sets of \(owners)")
+                    .kvSharding, "the \(ranks) ranks of a data group do not divide evenly into sets of \(owners)")
             }
-            configuration.ownership = PageOwnership(
+            configuration.kvSharding = KVSharding(
                 ranks: owners, unit: min(max(request.dcpInterleave ?? 1, 1), 65_536),
-                leastKeys: max(request.dcpMinKeys ?? PageOwnership().leastKeys, 0))
+                minKeys: max(request.dcpMinKeys ?? KVSharding().minKeys, 0))
         }
 
         private mutating func divideDense() {

@@ -37,7 +37,7 @@ package struct ParallelRequest: Sendable, Equatable {
         case expert = "ep_size"
         case dense = "moe_dense_tp_size"
         case pipeline = "pp_size"
-        case ownership = "dcp_size"
+        case kvSharding = "dcp_size"
 
         fileprivate var path: WritableKeyPath<ParallelRequest, Int?> {
             switch self {
@@ -47,7 +47,7 @@ package struct ParallelRequest: Sendable, Equatable {
             case .expert: \.epSize
             case .dense: \.moeDenseTPSize
             case .pipeline: \.ppSize
-            case .ownership: \.dcpSize
+            case .kvSharding: \.dcpSize
             }
         }
     }
@@ -107,7 +107,7 @@ package struct ParallelRequest: Sendable, Equatable {
     package func resolve(for shape: ModelShape, maxRanks: Int = 64) throws(Refusal) -> ParallelConfiguration {
         precondition(maxRanks > 0)
         let derivation = Derivation(self, shape, maxRanks: maxRanks)
-        var found = problems + ownershipProblems
+        var found = problems + kvShardingProblems
         // A size is repaired next to what is right: another wrong one says nothing about what was meant.
         var right = self
         for violation in derivation.violations { right[violation.size] = nil }
@@ -127,7 +127,7 @@ package struct ParallelRequest: Sendable, Equatable {
         return derivation.configuration
     }
 
-    private var ownershipProblems: [Problem] {
+    private var kvShardingProblems: [Problem] {
         let ranges = [("dcp_interleave", dcpInterleave, 1...65_536), ("dcp_min_keys", dcpMinKeys, 0...16_777_216)]
         return ranges.compactMap { name, value, legal in
             guard let value, !legal.contains(value) else { return nil }

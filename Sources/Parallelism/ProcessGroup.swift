@@ -12,10 +12,12 @@ package protocol ProcessGroup: AnyObject {
     var size: Int { get }
     /// Whether members have memory that others do not see.
     var spansProcesses: Bool { get }
+    /// Bytes that are reserved for what this member brings to collectives.
+    var sendBufferBytes: Int { get }
 
     /// Hands over this member's part and returns without waiting for the others.
     ///
-    /// - Throws: `GroupFailure` once any rank of the job has failed.
+    /// - Throws: `GroupFailure` once any rank of the job has failed, and where there is no memory for the rows.
     func start(_ collective: Collective) throws(GroupFailure)
 
     /// Waits until the collective in flight is complete.

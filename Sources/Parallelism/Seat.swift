@@ -12,18 +12,19 @@ package final class Seat {
     package let kernels: Kernels
     package let scratch: Scratch
     package let meter = Meter()
-    private let pulse: Pulse
+    private let kernelCounter = KernelCounter()
+    private let progress: RankProgress
     package var work = Work()
     private let stage: Int
     /// By the axes' raw value.
-    private let circles: [Circle?]
+    private let groups: [AxisGroup?]
     /// For each set of axes that rows may be split over, and each rank of the stage: the ranks whose rows it holds then.
-    private let cohorts: [[[Int]]]
+    private let rowHolders: [[[Int]]]
     /// How many rows each rank of the stage owns in this step.
     private var ownRows: [Int]
 
     /// The ranks that come together along some axes.
-    private struct Circle {
+    private struct AxisGroup {
         /// `nil` where this rank is alone.
         let group: (any ProcessGroup)?
         /// By their rank in the stage, in the group's order.
@@ -33,7 +34,7 @@ package final class Seat {
 
     /// Along which axes ranks have to do with each other.
     private static let axes: [Axes] = [
-        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertWidth, .ownership, .pipeline,
+        .tensor, .dense, [.context, .tensor], .stage, .expert, .expertTensor, .kvSharding, .pipeline,
     ]
 
     /// One rank alone.
@@ -43,36 +44,41 @@ package final class Seat {
 
     /// A rank among others. To be called, and used, by the rank's own thread.
     ///
-    /// - Parameter pulse: where others can read what this rank does.
+    /// - Parameters:
+    ///   - progress: where others can read what this rank does.
+    ///   - scratch: this rank's own.
     package init(
         _ configuration: ParallelConfiguration, rank: Int, world: any RankWorld, kernels: Kernels,
-        pulse: Pulse = Pulse()
+        progress: RankProgress = RankProgress(), scratch: Scratch = Scratch()
     ) {
         self.configuration = configuration
-        self.pulse = pulse
+        self.progress = progress
         self.rank = rank
-        self.kernels = kernels
-        scratch = Scratch()
+        self.kernels = kernels.counted(by: kernelCounter)
+        self.scratch = scratch
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
         let first = stage * configuration.stageRanks
         stageRank = rank - first
-        var circles = [Circle?](repeating: nil, count: 1 << Axis.allCases.count)
+        var groups = [AxisGroup?](repeating: nil, count: 1 << Axis.allCases.count)
         for axes in Self.axes {
             let ranks = configuration.ranks(around: rank, along: axes)
             let isAlone = ranks.count == 1 || axes == .expert
-            circles[axes.rawValue] = Circle(
+            groups[axes.rawValue] = AxisGroup(
                 group: isAlone ? nil : world.group(of: rank, among: ranks, purpose: axes.rawValue),
                 members: ranks.map { $0 - first }, place: ranks.firstIndex(of: rank)!)
         }
-        self.circles = circles
-        cohorts = (0..<circles.count).map { raw in
+        self.groups = groups
+        rowHolders = (0..<groups.count).map { raw in
             guard Axes(rawValue: raw).isSubset(of: .stage) else { return [] }
             let together = Axes.stage.subtracting(Axes(rawValue: raw))
             return (0..<configuration.stageRanks).map { mesh.group(of: $0, along: together) }
         }
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
     }
+
+    /// Kernel calls of this rank so far.
+    package var kernelCalls: Int { kernelCounter.calls }
 
     /// Says how many rows each rank of the stage owns in the step that begins.
     package func begin(rows: [Int]) {
@@ -84,9 +90,9 @@ package final class Seat {
     package func span(
         _ name: StaticString, _ number: Int, _ body: () throws(GroupFailure) -> Void
     ) throws(GroupFailure) {
-        let (outer, began) = (pulse.enter(name, number), Meter.now())
+        let (outer, began) = (progress.enter(name, number), Meter.now())
         try body()
-        pulse.leave(for: outer)
+        progress.leave(for: outer)
         meter.tracer?(TraceSpan(name, number: number, begin: began, end: Meter.now()))
     }
 
@@ -94,21 +100,21 @@ package final class Seat {
     private func wait(
         in name: StaticString, _ body: () throws(GroupFailure) -> Void
     ) throws(GroupFailure) {
-        pulse.beginWait(in: name)
+        progress.beginWait(in: name)
         try body()
-        pulse.endWait()
+        progress.endWait()
     }
 
-    private func circle(_ axes: Axes) -> Circle {
-        guard let circle = circles[axes.rawValue] else { preconditionFailure("ranks never meet along \(axes)") }
-        return circle
+    private func axisGroup(_ axes: Axes) -> AxisGroup {
+        guard let axisGroup = groups[axes.rawValue] else { preconditionFailure("ranks never meet along \(axes)") }
+        return axisGroup
     }
 
     // MARK: - This rank's part
 
     /// This rank's part of `count` things that are dealt along some axes in consecutive runs, evenly where it divides.
     package func part(of count: Int, along axes: Axes) -> Range<Int> {
-        part(of: count, along: axes, at: circle(axes).place)
+        part(of: count, along: axes, at: axisGroup(axes).place)
     }
 
     /// The part of the rank at another place.
@@ -123,14 +129,14 @@ package final class Seat {
     }
 
     /// The keys this rank owns where queries go to the keys.
-    package var owned: OwnedPositions { configuration.ownership.positions(of: place(along: .ownership)) }
+    package var owned: ShardPositions { configuration.kvSharding.positions(of: place(along: .kvSharding)) }
 
     /// This rank's place along some axes, and how many there are.
-    package func place(along axes: Axes) -> Int { circle(axes).place }
-    package func degree(_ axes: Axes) -> Int { circle(axes).members.count }
+    package func place(along axes: Axes) -> Int { axisGroup(axes).place }
+    package func degree(_ axes: Axes) -> Int { axisGroup(axes).members.count }
 
     /// The ranks that meet along some axes, by their numbers in the stage.
-    package func members(along axes: Axes) -> [Int] { circle(axes).members }
+    package func members(along axes: Axes) -> [Int] { axisGroup(axes).members }
 
     /// How many rows a rank of the stage owns in this step.
     package func ownRows(of stageRank: Int) -> Int { ownRows[stageRank] }
@@ -138,7 +144,7 @@ package final class Seat {
     // MARK: - Edges
 
     /// A value on its way over an edge.
-    package struct Crossing {
+    package struct PendingCollective {
         fileprivate let name: StaticString
         /// `nil` where nothing moves.
         fileprivate let group: (any ProcessGroup)?
@@ -147,6 +153,10 @@ package final class Seat {
         fileprivate var sum: View?
         /// How many rows come from each member; of an exchange that is known when it is finished.
         package let counts: Indices
+        /// How many may come from each member of an exchange, and whether it must be so many.
+        fileprivate var expected: Indices?
+        fileprivate var expectsAll = true
+        fileprivate var axes: Axes = []
         fileprivate let bytesPerRow: Int
         /// Nanoseconds spent so far.
         fileprivate let spent: UInt64
@@ -159,10 +169,10 @@ package final class Seat {
     }
 
     /// Begins a crossing; what does not need the value can be computed before `finish`.
-    package func start(_ edge: Edge, _ value: View) throws(GroupFailure) -> Crossing {
-        let circle = circle(edge.axes)
-        let counts = rows(edge.from, of: circle.members)
-        guard let group = circle.group else { return still(value, counts) }
+    package func start(_ edge: Edge, _ value: View) throws(GroupFailure) -> PendingCollective {
+        let axisGroup = axisGroup(edge.axes)
+        let counts = rows(edge.from, of: axisGroup.members)
+        guard let group = axisGroup.group else { return completed(value, counts) }
         let began = Meter.now()
         switch edge.move {
         case .nothing: preconditionFailure("\(edge.name) has nothing to move")
@@ -170,40 +180,61 @@ package final class Seat {
             precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
             let whole = scratch.rows(rows(edge.to, of: stageRank), value.columns)
             try group.start(.allGather(part: value, counts: counts, whole: whole))
-            return Crossing(
+            return PendingCollective(
                 name: edge.name, group: group, arriving: whole, counts: counts, bytesPerRow: value.rowBytes,
                 spent: Meter.now() - began)
         case .reduceScatter:
             precondition(value.rows == rows(edge.from, of: stageRank), "\(edge.name): \(value.rows) rows")
             let own = rows(edge.to, of: stageRank)
             let (addends, received) = (scratch.rows(group.size * own, value.columns), scratch.indices(group.size))
+            let expected = scratch.indices(group.size)
+            expected.fill(Int32(own))
             let sum = scratch.rows(own, value.columns)
             try group.start(
                 .allToAll(
-                    parts: value, counts: rows(edge.to, of: circle.members), received: addends,
+                    parts: value, counts: rows(edge.to, of: axisGroup.members), received: addends,
                     receivedCounts: received))
-            return Crossing(
-                name: edge.name, group: group, arriving: addends, sum: sum, counts: received,
-                bytesPerRow: value.rowBytes, spent: Meter.now() - began)
+            return PendingCollective(
+                name: edge.name, group: group, arriving: addends, sum: sum, counts: received, expected: expected,
+                axes: edge.axes, bytesPerRow: value.rowBytes, spent: Meter.now() - began)
         }
     }
 
     /// Waits for what comes of a crossing: the value, or of an exchange the rows that came, member by member.
-    package func finish(_ crossing: Crossing) throws(GroupFailure) -> View {
-        guard let group = crossing.group else { return crossing.arriving }
+    package func finish(_ pending: PendingCollective) throws(GroupFailure) -> View {
+        guard let group = pending.group else { return pending.arriving }
         let began = Meter.now()
-        try wait(in: crossing.name) { () throws(GroupFailure) in try group.finish() }
-        if let sum = crossing.sum { add(crossing.arriving, group.size, into: sum) }
-        let count = crossing.counts.sum
+        try wait(in: pending.name) { () throws(GroupFailure) in try group.finish() }
+        try checkCounts(of: pending)
+        if let sum = pending.sum { add(pending.arriving, group.size, into: sum) }
+        let count = pending.counts.sum
         meter.add(
-            crossing.name, bytes: (count - Int(crossing.counts[group.place])) * crossing.bytesPerRow, since: began,
-            before: crossing.spent)
+            pending.name, bytes: (count - Int(pending.counts[group.place])) * pending.bytesPerRow, since: began,
+            before: pending.spent)
         // An exchange has room for more rows than come, and what is shared does not come here.
-        return crossing.sum ?? crossing.arriving.rows(0..<min(count, crossing.arriving.rows))
+        return pending.sum ?? pending.arriving.rows(0..<min(count, pending.arriving.rows))
     }
 
-    private func still(_ value: View, _ counts: Indices) -> Crossing {
-        Crossing(name: "", group: nil, arriving: value, counts: counts, bytesPerRow: 0, spent: 0)
+    /// Members may be in other processes: what is made of their rows counts on their numbers.
+    private func checkCounts(of pending: PendingCollective) throws(GroupFailure) {
+        guard let expected = pending.expected else { return }
+        for place in 0..<expected.count {
+            let (count, wanted) = (pending.counts[place], expected[place])
+            if count == wanted || !pending.expectsAll && (0...wanted).contains(count) { continue }
+            throw failure(
+                of: place, along: pending.axes,
+                "it sent \(count) rows of '\(pending.name)' where \(wanted)"
+                    + (pending.expectsAll ? " were expected" : " are the most"))
+        }
+    }
+
+    /// What to throw where a member of a group sent what cannot be right.
+    package func failure(of place: Int, along axes: Axes, _ reason: String) -> GroupFailure {
+        GroupFailure(rank: rank - stageRank + members(along: axes)[place], reason: reason)
+    }
+
+    private func completed(_ value: View, _ counts: Indices) -> PendingCollective {
+        PendingCollective(name: "", group: nil, arriving: value, counts: counts, bytesPerRow: 0, spent: 0)
     }
 
     /// Rows that each of some ranks of this stage holds of a value in some layout.
@@ -215,7 +246,7 @@ package final class Seat {
 
     /// Rows a rank of this stage holds of a value in some layout.
     private func rows(_ layout: Layout, of stageRank: Int) -> Int {
-        cohorts[configuration.onMesh(layout.rows).rawValue][stageRank].reduce(0) { $0 + ownRows[$1] }
+        rowHolders[configuration.onMesh(layout.rows).rawValue][stageRank].reduce(0) { $0 + ownRows[$1] }
     }
 
     /// Adds `count` blocks of rows that lie one after the other, as a balanced binary tree.
@@ -240,10 +271,10 @@ package final class Seat {
     ///     rows to the memory of this one; false where they cannot be right.
     package func startSharing(
         _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (View) -> Bool)
-    ) throws(GroupFailure) -> Crossing {
-        let circle = circle(edge.axes)
-        let counts = rows(edge.from, of: circle.members)
-        guard let group = circle.group else { return still(.none, counts) }
+    ) throws(GroupFailure) -> PendingCollective {
+        let axisGroup = axisGroup(edge.axes)
+        let counts = rows(edge.from, of: axisGroup.members)
+        guard let group = axisGroup.group else { return completed(.none, counts) }
         let began = Meter.now()
         if group.spansProcesses {
             let (rows, store) = copies()
@@ -251,7 +282,7 @@ package final class Seat {
         } else {
             try group.start(.barrier)
         }
-        return Crossing(
+        return PendingCollective(
             name: edge.name, group: group, arriving: .none, counts: counts, bytesPerRow: bytesPerRow,
             spent: Meter.now() - began)
     }
@@ -261,10 +292,10 @@ package final class Seat {
     /// - Parameters:
     ///   - counts: the rows of each member.
     ///   - store: writes rows to the memory of this process; false where they cannot be right.
-    package func spread(
+    package func exchangeCopies(
         _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (View) -> Bool
     ) throws(GroupFailure) {
-        guard let group = circle(axes).group, group.spansProcesses else {
+        guard let group = axisGroup(axes).group, group.spansProcesses else {
             preconditionFailure("\(name) go to several processes")
         }
         let began = Meter.now()
@@ -274,28 +305,38 @@ package final class Seat {
         meter.add(name, bytes: (counts.sum - part.rows) * part.rowBytes, since: began)
     }
 
-    /// Rows to every member of a group, and theirs to this rank. `Crossing.counts` says how many of those came from each.
+    /// Rows to every member of a group, and theirs to this rank. `PendingCollective.counts` says how many of those came
+    /// from each.
     ///
     /// - Parameters:
     ///   - parts: `counts[0]` rows for the first member, then `counts[1]` for the second, ….
-    ///   - most: how many rows may come.
+    ///   - expected: how many rows come from each member; other numbers are its failure.
+    ///   - expectsAll: whether fewer may come too.
     package func startExchange(
-        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, most: Int
-    ) throws(GroupFailure) -> Crossing {
-        guard let group = circle(axes).group else { return still(parts, counts) }
+        _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, expecting expected: Indices,
+        expectsAll: Bool = true
+    ) throws(GroupFailure) -> PendingCollective {
+        guard let group = axisGroup(axes).group else { return completed(parts, counts) }
         let began = Meter.now()
-        let (arriving, received) = (scratch.rows(most, parts.columns), scratch.indices(group.size))
+        let (arriving, received) = (scratch.rows(expected.sum, parts.columns), scratch.indices(group.size))
         try group.start(.allToAll(parts: parts, counts: counts, received: arriving, receivedCounts: received))
-        return Crossing(
-            name: name, group: group, arriving: arriving, counts: received, bytesPerRow: parts.rowBytes,
-            spent: Meter.now() - began)
+        return PendingCollective(
+            name: name, group: group, arriving: arriving, counts: received, expected: expected, expectsAll: expectsAll,
+            axes: axes, bytesPerRow: parts.rowBytes, spent: Meter.now() - began)
+    }
+
+    /// The same number for each of the ranks along some axes.
+    package func counts(_ count: Int, along axes: Axes) -> Indices {
+        let counts = scratch.indices(degree(axes))
+        counts.fill(Int32(count))
+        return counts
     }
 
     /// Every member's rows, one member after the other; `counts` says how many each has.
     package func gather(
         _ name: StaticString, along axes: Axes, _ part: View, counts: Indices
     ) throws(GroupFailure) -> View {
-        guard let group = circle(axes).group else { return part }
+        guard let group = axisGroup(axes).group else { return part }
         let began = Meter.now()
         let whole = scratch.rows(counts.sum, part.columns)
         try wait(in: name) { () throws(GroupFailure) in
@@ -314,7 +355,7 @@ package final class Seat {
     package func enter(_ stream: View, first: () -> Void) throws(GroupFailure) {
         if stage == 0 { return first() }
         let began = Meter.now()
-        let group = circle(.pipeline).group!
+        let group = axisGroup(.pipeline).group!
         try wait(in: "stage") { () throws(GroupFailure) in try group.receive(into: stream) }
         meter.add("stage", bytes: stream.rows * stream.rowBytes, since: began)
     }
@@ -324,7 +365,7 @@ package final class Seat {
     /// - Returns: false in the last stage, which has nobody to hand them to.
     package func leave(_ stream: View) throws(GroupFailure) -> Bool {
         if isLastStage { return false }
-        let group = circle(.pipeline).group!
+        let group = axisGroup(.pipeline).group!
         try wait(in: "stage") { () throws(GroupFailure) in try group.send(stream) }
         return true
     }

@@ -1,8 +1,10 @@
-/// How many keys a rank looked at since the start, summed over rows and layers.
+/// What a rank did since the start, summed over rows and layers.
 package struct Work: Sendable, Equatable {
-    /// By the indexer.
+    /// Rows whose index queries were computed.
+    package var indexed = 0
+    /// Keys that the indexer scored.
     package var scored = 0
-    /// By attention, once for all of the rank's heads.
+    /// Keys that attention read, once for all of the rank's heads.
     package var attended = 0
 
     package init() {}

@@ -62,19 +62,19 @@ extension FieldTable {
         harmless([.message], "name", "refusal", "annotations", "id", "type", "status"),
     ]
 
-    /// Answers of a certain form.
+    /// Answers of a certain form; `AnswerForm` reads those that are honoured.
     private static let formRows: [Row] = [
+        honoured(
+            sampled, "response_format", "regex", "json_schema", "ebnf", "guided_json", "guided_regex", "guided_choice",
+            "guided_grammar", "structured_outputs"),
+        harmless(sampled, "guided_decoding_backend"),
         refused(
-            texts, "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend",
-            "guided_whitespace_pattern", "structured_outputs",
-            advice: "answers cannot be held to a form; describe it in the prompt and check the answer"),
+            sampled, "structural_tag", "stop_regex", "guided_whitespace_pattern",
+            advice: "use a JSON Schema, a regular expression or EBNF"),
         refused(
-            texts + [.sampling], "regex", "ebnf", "json_schema", "structural_tag", "stop_regex",
-            advice: "answers cannot be held to a form; describe it in the prompt and check the answer"),
-        refused(
-            [.chat, .completion, .generate], "response_format",
-            unless: [.fields(["type": .string("text")])],
-            advice: "answers cannot be held to a format; describe it in a message and check the answer"),
+            [.generate], "response_format", "regex", "json_schema", "ebnf", "guided_json", "guided_regex",
+            "guided_choice", "guided_grammar", "structured_outputs", "structural_tag", "stop_regex",
+            advice: "it belongs into sampling_params on this route"),
         refused([.chat], "functions", "function_call", advice: "use tools and tool_choice"),
         refused([.message], "function_call", advice: "use tool_calls"),
         refused(

@@ -134,7 +134,7 @@ package struct GenerateAnswer: Sendable {
         case .finished(let end):
             text.append(end.text)
             finish = end
-        case .failed, .cut: return false
+        case .failed: return false
         }
         return true
     }
@@ -174,7 +174,7 @@ package struct GenerateAnswer: Sendable {
         if let speculation = finish?.speculation, let length = speculation.acceptLength {
             members += [
                 JSONMember("spec_verify_ct", .integer(speculation.steps)),
-                JSONMember("spec_draft_tokens", .integer(speculation.guessed)),
+                JSONMember("spec_draft_tokens", .integer(speculation.drafted)),
                 JSONMember("spec_accepted_tokens", .integer(speculation.right)),
                 JSONMember("spec_accept_length", .number(length)),
             ]

@@ -24,7 +24,7 @@ struct GenerateRequest: Sendable {
         try FieldTable.check(fields, at: .generate)
         if let sampling = try fields.object("sampling_params") { try FieldTable.check(sampling, at: .sampling) }
         let sampling = try SamplingFields(
-            fields.object("sampling_params") ?? .empty, names: .generate, leastMaxTokens: 0, defaultMaxTokens: 128,
+            fields.object("sampling_params") ?? .empty, names: .generate, minMaxTokens: 0, defaultMaxTokens: 128,
             service: service, limits: limits)
         for name in ["text", "input_ids"] {
             try fields.checkPrompts(name, choices: sampling.choices, most: limits.maxSequences)

@@ -61,7 +61,7 @@ struct HealthRoutes: Sendable {
                 "kv_pages_free": .integer(status.freePages),
                 "kv_pages_cached": .integer(status.cachedPages),
                 "kv_pages_used": .integer(status.usedPages),
-                "speculative_num_steps": .integer(status.guesses),
+                "speculative_num_steps": .integer(status.drafts),
                 "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
                 "kv_owners": .integer(status.keyOwners),
                 "kv_owner_unit": .integer(status.keyUnit),

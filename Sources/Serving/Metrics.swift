@@ -104,7 +104,7 @@ package final class ServerMetrics: Sendable {
             ("prefix_cache_query_tokens_total", "Prompt tokens looked for in the cache.", status.cacheLookupTokens),
             ("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.", status.cacheHitTokens),
             ("spec_steps_total", "Steps of requests that computed guesses.", UInt64(status.speculation.steps)),
-            ("spec_guessed_tokens_total", "Guesses computed.", UInt64(status.speculation.guessed)),
+            ("spec_guessed_tokens_total", "Guesses computed.", UInt64(status.speculation.drafted)),
             ("spec_accepted_tokens_total", "Guesses that were right.", UInt64(status.speculation.right)),
         ]
         for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }

@@ -17,8 +17,6 @@ package final class ModelSlot: Sendable {
 
     private let state: Mutex<State>
     let metrics = ServerMetrics()
-    /// Answers on their way.
-    let running = RunningAnswers()
     /// For requests being read and answers being collected.
     let memory: MemoryBudget
     /// Seconds since 1970 when the server was set up.
@@ -83,31 +81,5 @@ package final class ModelSlot: Sendable {
             if let refusal = service.engine.refusal { throw RequestError(refusal) }
             return service
         }
-    }
-}
-
-/// The answers on their way, so that all can be told when the server ends before them.
-final class RunningAnswers: Sendable {
-    private let state = Mutex((next: 0, ends: [Int: @Sendable (RequestError) -> Void]()))
-
-    /// - Parameter end: ends the answer with an error.
-    /// - Returns: the number under which the answer leaves.
-    func enter(_ end: @escaping @Sendable (RequestError) -> Void) -> Int {
-        state.withLock { state in
-            state.next += 1
-            state.ends[state.next] = end
-            return state.next
-        }
-    }
-
-    func leave(_ number: Int) {
-        state.withLock { _ = $0.ends.removeValue(forKey: number) }
-    }
-
-    var count: Int { state.withLock { $0.ends.count } }
-
-    /// Ends all answers.
-    func end(with error: RequestError) {
-        for end in state.withLock({ Array($0.ends.values) }) { end(error) }
     }
 }

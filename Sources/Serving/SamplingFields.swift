@@ -12,6 +12,8 @@ struct SamplingFields {
     /// Whether the stop string that ended an answer is part of it.
     var includesStopString: Bool
     var choices: Int
+    /// What each answer is held to; `nil` for anything.
+    var form: AnswerForm?
     /// The route's own limit of new tokens, where the request gave none, and what it must leave room in.
     private let defaultMaxTokens: Int?
     private let contextLength: Int
@@ -35,10 +37,10 @@ struct SamplingFields {
     static let leastRepetitionPenalty = 0.01
 
     /// - Parameters:
-    ///   - leastMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
+    ///   - minMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
     ///   - defaultMaxTokens: for requests that do not say; `nil` for as many as the context has room for.
     init(
-        _ fields: RequestFields, names: Names, leastMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
+        _ fields: RequestFields, names: Names, minMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
         service: TextService, limits: RequestLimits
     ) throws(RequestError) {
         let vocabulary = service.engine.limits.vocabularySize
@@ -56,7 +58,7 @@ struct SamplingFields {
             try fields.number("repetition_penalty", in: Self.leastRepetitionPenalty...2) ?? 1)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
         for name in names.maxTokens.reversed() {
-            sampling.maxNewTokens = try fields.integer(name, in: leastMaxTokens...Int.max) ?? sampling.maxNewTokens
+            sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
         }
         // What nobody asked for must not make a prompt too long.
         defaultMaxTokens = sampling.maxNewTokens == nil ? defaultMaximum : nil
@@ -79,6 +81,7 @@ struct SamplingFields {
         let includes = try fields.bool("include_stop_str_in_output")
         includesStopString = try fields.bool("no_stop_trim") ?? includes ?? false
         choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
+        form = try fields.answerForm()
     }
 
     /// One request per choice; choice `index` draws with the seed plus `index`.
@@ -90,6 +93,7 @@ struct SamplingFields {
                 request.sampling.maxNewTokens = min(defaultMaxTokens, max(contextLength - prompt.count, 1))
             }
             request.cacheSalt = cacheSalt
+            request.form = form
             request.stopStrings = stopStrings
             request.ignoresEndOfText = ignoresEndOfText
             request.skipsSpecialTokens = skipsSpecialTokens

@@ -24,11 +24,7 @@ struct TextGenerations: Sendable {
         let (events, continuation) = AsyncStream.makeStream(of: Element.self)
         let start = ContinuousClock.now
         let (metrics, engine) = (slot.metrics, service.engine)
-        let ticket = slot.running.enter { error in continuation.yield((0, .cut(error))) }
-        let unfinished = Countdown(submitted.count) {
-            continuation.finish()
-            slot.running.leave(ticket)
-        }
+        let unfinished = Countdown(submitted.count) { continuation.finish() }
         let readers = submitted.enumerated().map { index, submission in
             let (request, generation) = submission
             let stopTokens = request.sampling.stopTokens.union(request.ignoresEndOfText ? [] : service.endOfText)

@@ -49,12 +49,13 @@ package final class TextService: Sendable {
         for request in requests {
             var asked = GenerationRequest(
                 prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
-                cacheSalt: request.cacheSalt)
-            if !request.ignoresEndOfText { asked.sampling.stopTokens.formUnion(endOfText) }
+                cacheSalt: request.cacheSalt, grammar: request.form?.source)
+            // An answer of a certain form ends where it is whole, whatever else was asked.
+            if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
             do {
                 submitted.append((request, try engine.submit(asked)))
             } catch {
-                throw RequestError(error)
+                throw RequestError(error).renamed(by: request.form.map { ["grammar": $0.field] } ?? [:])
             }
         }
         return TextGenerations(submitted, service: self, slot: slot)
@@ -89,19 +90,19 @@ extension TextService {
     /// The tokens of a prompt, which is refused unread when no tokens could make it fit the context.
     func prompt(_ text: String, _ parameter: String, addingBeginning: Bool = true) throws(RequestError) -> [Int32] {
         let context = engine.limits.contextLength
-        guard text.utf8.count <= context * Self.mostBytesOfToken else {
+        guard text.utf8.count <= context * Self.maxBytesOfToken else {
             throw .contextExceeded(parameter, "\(text.utf8.count) bytes of text", context: context)
         }
         return try tokens(of: text, addingBeginning: addingBeginning)
     }
 
     /// More than the longest token of the vocabularies we know.
-    private static let mostBytesOfToken = 256
+    private static let maxBytesOfToken = 256
 
     /// The tokens of a rendered conversation.
     func tokens(of prompt: ChatPrompt) throws(RequestError) -> [Int32] {
         let (bytes, context) = (prompt.byteCount, engine.limits.contextLength)
-        guard bytes <= context * Self.mostBytesOfToken else {
+        guard bytes <= context * Self.maxBytesOfToken else {
             throw .contextExceeded("messages", "\(bytes) bytes of text", context: context)
         }
         let tokens = tokenizer.encode(segments: prompt.segments, mayContinue: { WorkPool.mayContinue })
@@ -127,6 +128,8 @@ struct TextRequest: Sendable {
     /// Its stop tokens are those the request names; the end of text is added by the service.
     var sampling = SamplingParameters()
     var logProbs: LogProbOptions?
+    /// What the answer is held to; `nil` for anything.
+    var form: AnswerForm?
     var stopStrings: [String] = []
     /// If not empty, stop strings count only behind the first of these: behind the end of reasoning.
     var stopsAfter: [String] = []
@@ -161,8 +164,6 @@ package enum TextEvent: Sendable, Equatable {
     case token(TokenLogProbs, text: String)
     case finished(TextFinish)
     case failed(String)
-    /// The server ends the answer early, and why.
-    case cut(RequestError)
 }
 
 package struct TextFinish: Sendable, Equatable {

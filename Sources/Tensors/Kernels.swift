@@ -23,6 +23,8 @@ import CKernels
     package private(set) var team: Team?
     /// Sizes of blocks.
     package private(set) var tuning = Tuning()
+    /// Counts what is called, where somebody wants to know.
+    private var counter: KernelCounter?
 
     /// The kernels of a level, or `nil` where this processor or build does not have it.
     package init?(_ level: Level) {
@@ -45,6 +47,22 @@ import CKernels
         return kernels
     }
 
+    /// The same kernels, whose calls are counted. To be used by one thread.
+    package func counted(by counter: KernelCounter) -> Kernels {
+        var kernels = self
+        kernels.counter = counter
+        return kernels
+    }
+
+    /// Runs one operation of the table.
+    @inline(__always) func run(_ operation: () -> Void) {
+        counter?.calls += 1
+        operation()
+    }
+
+    /// Counts an operation that the team has done.
+    func countShared() { counter?.calls += 1 }
+
     /// The widest latent, rotary and index keys the attention and indexer kernels have room for.
     package static let maximumLatentWidth = Int(BRAID_MAX_LATENT)
     package static let maximumRopeWidth = Int(BRAID_MAX_ROPE)
@@ -58,4 +76,10 @@ import CKernels
 
     /// Tells the processor that this thread only waits for another one's write.
     package static func pause() { braid_pause() }
+}
+
+/// Counts the operations that one rank's thread has asked for; one that a team shares counts once.
+package final class KernelCounter {
+    package fileprivate(set) var calls = 0
+    package init() {}
 }

@@ -5,8 +5,17 @@ package final class Scratch {
     private let memory: Buffer
     private var used = 0
 
+    /// Address space that a rank and each thread that helps one reserve where nothing limits it.
+    package static let rankBytes = 1 << 36
+    package static let helperBytes = 1 << 34
+
+    /// - Parameter bytes: address space to reserve; it becomes resident only as it is used. Traps when there is not so
+    ///   much.
+    package init(bytes: Int = rankBytes) { memory = Buffer(bytes: bytes) }
+
     /// - Parameter bytes: address space to reserve; it becomes resident only as it is used.
-    package init(bytes: Int = 1 << 36) { memory = Buffer(bytes: bytes) }
+    /// - Throws: `MemoryError` when there is not so much.
+    package init(reserving bytes: Int) throws(MemoryError) { memory = try Buffer(reserving: bytes) }
 
     package struct Mark { fileprivate let used: Int }
 
@@ -30,7 +39,10 @@ package final class Scratch {
 
     @unsafe func take<Element>(_: Element.Type, _ count: Int) -> UnsafeMutablePointer<Element> {
         let bytes = (count * MemoryLayout<Element>.stride + 63) & ~63
-        precondition(used + bytes <= memory.bytes, "a step needs more than \(memory.bytes) bytes of scratch")
+        precondition(
+            used + bytes <= memory.bytes,
+            "a step needs more than the \(memory.bytes) bytes of scratch memory that could be reserved for it; lower "
+                + "--chunked-prefill-size, or raise the limit of address space (ulimit -v)")
         let start = unsafe memory.pointer + used
         used += bytes
         return unsafe start.bindMemory(to: Element.self, capacity: count)

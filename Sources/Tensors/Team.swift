@@ -4,7 +4,7 @@ import Synchronization
 ///
 /// Each number of a result is computed wholly by whoever has its unit, in the documented order, so bits depend neither
 /// on where work is cut nor on how many threads do it.
-package protocol SharedWork {
+package protocol ParallelWork {
     /// Does some units of the work.
     ///
     /// - Parameters:
@@ -13,7 +13,7 @@ package protocol SharedWork {
     func compute(_ units: Range<Int>, _ kernels: Kernels, _ scratch: Scratch)
 }
 
-extension SharedWork {
+extension ParallelWork {
     /// The same with the operands behind a pointer: a type and an address are all that a thread needs to be told, and
     /// telling it allocates nothing.
     fileprivate static func compute(
@@ -24,7 +24,7 @@ extension SharedWork {
 }
 
 /// How work may be cut.
-package struct Cut {
+package struct WorkSplit {
     /// What there is to do.
     package let units: Int
     /// All parts but the last are multiples of this.
@@ -59,13 +59,14 @@ package final class Team: @unchecked Sendable {
     /// Of one thread.
     private let kernels: Kernels
     /// Of operations that were begun, for helpers to wait for.
-    private let begun: Counter
+    private let begun: EventCounter
     /// Of parts that were done, for the leader to wait for.
-    private let done: Counter
+    private let done: EventCounter
     /// Parts of the present operation that nobody has taken; none where it is not positive.
     private let left = Atomic(0)
     private let isDismissed = Atomic(false)
-    private let leadersScratch = Scratch(bytes: scratchBytes)
+    private let leadersScratch: Scratch
+    private let scratchBytes: Int
     /// The present operation. Only the leader writes it, while no part of one before is left to be done; others read it
     /// when they have taken a part.
     private var operation: Operation?
@@ -73,26 +74,27 @@ package final class Team: @unchecked Sendable {
     private var parts = 0
 
     @safe private struct Operation {
-        let work: any SharedWork.Type
+        let work: any ParallelWork.Type
         /// Valid until all parts are done.
         let operands: UnsafeRawPointer
-        let cut: Cut
+        let cut: WorkSplit
         let parts: Int
     }
-
-    /// What kernels ask for is a few MiB, and more only for the keys that a row attends to.
-    private static let scratchBytes = 1 << 34
 
     /// - Parameters:
     ///   - kernels: of one thread.
     ///   - threads: one of them will lead; for each of the others somebody calls `help`.
     ///   - spins: whether threads that wait look for a while before they sleep: where they do not outnumber the cores.
-    package init(_ kernels: Kernels, threads: Int, spins: Bool) {
+    ///   - scratchBytes: address space of each thread; what kernels ask for is a few MiB, and more only for the keys that
+    ///     a row attends to.
+    package init(_ kernels: Kernels, threads: Int, spins: Bool, scratchBytes: Int = Scratch.helperBytes) {
         precondition(threads > 0 && kernels.team == nil, "a team of \(threads) threads")
         self.kernels = kernels
         self.threads = threads
-        begun = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
-        done = Counter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        self.scratchBytes = scratchBytes
+        leadersScratch = Scratch(bytes: scratchBytes)
+        begun = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
+        done = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
 
     /// Operations that were shared so far.
@@ -102,11 +104,11 @@ package final class Team: @unchecked Sendable {
 
     /// Has all threads do the work, and returns when it is done. To be called by the leader.
     ///
-    /// - Parameter cost: of all units, counted as for `Tuning.leastSharedWork`.
+    /// - Parameter cost: of all units, counted as for `Tuning.minParallelWork`.
     /// - Returns: false where the work is too little to share, and was not done.
-    func share(_ work: some SharedWork, _ cut: Cut, cost: Int) -> Bool {
+    func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
         let parts = cut.parts(threads: threads)
-        guard threads > 1, parts > 1, cost >= kernels.tuning.leastSharedWork else { return false }
+        guard threads > 1, parts > 1, cost >= kernels.tuning.minParallelWork else { return false }
         unsafe withUnsafePointer(to: work) { operands in
             unsafe operation = Operation(work: type(of: work), operands: operands, cut: cut, parts: parts)
             self.parts += parts
@@ -128,7 +130,7 @@ package final class Team: @unchecked Sendable {
 
     /// Does parts of what the leader shares, until the team is dismissed. To be called by a helper's thread.
     package func help() {
-        let scratch = Scratch(bytes: Self.scratchBytes)
+        let scratch = Scratch(bytes: scratchBytes)
         var seen = 0
         while true {
             begun.wait(for: seen + 1)
@@ -155,8 +157,9 @@ extension Kernels {
     /// Has this rank's team do the work, where there is a team and the work is worth it.
     ///
     /// - Returns: whether it is done.
-    package func share(_ work: some SharedWork, _ cut: Cut, cost: Int) -> Bool {
-        guard let team else { return false }
-        return team.share(work, cut, cost: cost)
+    package func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
+        guard let team, team.share(work, cut, cost: cost) else { return false }
+        countShared()
+        return true
     }
 }

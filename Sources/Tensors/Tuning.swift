@@ -2,22 +2,22 @@
 package struct Tuning: Sendable, Equatable {
     /// Of a team: the work of an operation below which one thread is done sooner than others are told. Counted in
     /// elements moved; sixteen multiply-adds in registers take about as long as one.
-    package var leastSharedWork = 1 << 13
+    package var minParallelWork = 1 << 13
     /// Of a team: how often a helper looks for the next operation, and the leader for the last part of one, before
     /// going to sleep. Longer than what lies between two operations of a layer; nobody spins where threads outnumber
     /// cores.
     package var spins = 4000
     /// Of a matrix product: rows, at most, that take weights as they are stored and make no panel of them.
-    package var fewRows = PerType()
+    package var gemvMaxRows = PerType()
     /// Of attention: heads, at most, that take keys as they are stored and do not have them widened first. No cache has
     /// INT8 keys.
-    package var storedHeads = PerType()
+    package var directKeyMaxHeads = PerType()
     /// Of index scores: panels of sixteen or thirty-two keys, at most, that a tile of queries runs over. 0: as the
     /// instruction-set level does it.
-    package var keyPanels = 0
+    package var indexKeyTiles = 0
     /// Of a request: rows whose index scores, or whose attention at the owners of the keys, are computed together, so that
     /// keys are read once for all of them.
-    package var scoredRows = 64
+    package var indexRowTile = 64
 
     package init() {}
 
@@ -29,6 +29,9 @@ package struct Tuning: Sendable, Equatable {
         package var int8 = 0
 
         package init() {}
+
+        /// In the order of the kernels' types.
+        var byType: (Int64, Int64, Int64, Int64) { (Int64(f32), Int64(bf16), Int64(fp8), Int64(int8)) }
 
         package subscript(type: DType) -> Int {
             get {
@@ -71,16 +74,16 @@ package struct Tuning: Sendable, Equatable {
 
     /// All numbers of a tuning, and what each may be.
     package static let settings = [
-        Setting("least_shared_work", \.leastSharedWork, 1...1 << 40),
+        Setting("min_parallel_work", \.minParallelWork, 1...1 << 40),
         Setting("spins", \.spins, 0...1 << 30),
-        Setting("few_rows_f32", \.fewRows.f32, 0...1024),
-        Setting("few_rows_bf16", \.fewRows.bf16, 0...1024),
-        Setting("few_rows_fp8", \.fewRows.fp8, 0...1024),
-        Setting("few_rows_int8", \.fewRows.int8, 0...1024),
-        Setting("stored_heads_f32", \.storedHeads.f32, 0...1024),
-        Setting("stored_heads_bf16", \.storedHeads.bf16, 0...1024),
-        Setting("stored_heads_fp8", \.storedHeads.fp8, 0...1024),
-        Setting("key_panels", \.keyPanels, 0...64),
-        Setting("scored_rows", \.scoredRows, 1...4096),
+        Setting("gemv_max_rows_f32", \.gemvMaxRows.f32, 0...1024),
+        Setting("gemv_max_rows_bf16", \.gemvMaxRows.bf16, 0...1024),
+        Setting("gemv_max_rows_fp8", \.gemvMaxRows.fp8, 0...1024),
+        Setting("gemv_max_rows_int8", \.gemvMaxRows.int8, 0...1024),
+        Setting("direct_key_max_heads_f32", \.directKeyMaxHeads.f32, 0...1024),
+        Setting("direct_key_max_heads_bf16", \.directKeyMaxHeads.bf16, 0...1024),
+        Setting("direct_key_max_heads_fp8", \.directKeyMaxHeads.fp8, 0...1024),
+        Setting("index_key_tiles", \.indexKeyTiles, 0...64),
+        Setting("index_row_tile", \.indexRowTile, 1...4096),
     ]
 }

@@ -1,5 +1,5 @@
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 package import Tensors
 
@@ -26,17 +26,12 @@ package final class DamagedCache: Model {
     }
 
     package var vocabularySize: Int { model.vocabularySize }
-    package var contextLength: Int { model.contextLength }
-    package var hiddenSize: Int { model.hiddenSize }
-    package var parallelShape: ModelShape { model.parallelShape }
+    package var description: ModelDescription { model.description }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         model.cacheFormat(type, pageSize: pageSize)
     }
 
-    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
-        model.keysWorthARow(type, parallel)
-    }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
@@ -83,15 +78,16 @@ package final class DamagedCache: Model {
 
     /// The step with travelling rows that seem to be one position earlier.
     private func shifted(_ step: Step, _ seat: Seat) -> Step {
-        guard let travelling = step.travelling else { return step }
-        let rows = travelling.attended
+        guard let dcpRows = step.dcpRows else { return step }
+        let rows = dcpRows.attended
         let positions = seat.scratch.indices(rows.count)
         for row in 0..<rows.count { positions[row] = max(rows.positions[row] - 1, 0) }
         return Step(
             own: step.own, tokens: step.tokens, slots: step.slots, attended: step.attended,
-            travelling: Step.Travellers(
-                own: travelling.own, attended: Step.Rows(positions: positions, requests: rows.requests),
-                ownCounts: travelling.ownCounts, attendedCounts: travelling.attendedCounts),
-            outputs: step.outputs, cache: step.cache, visiting: step.visiting, recorder: step.recorder)
+            dcpRows: Step.DCPRows(
+                own: dcpRows.own, attended: Step.Rows(positions: positions, requests: rows.requests),
+                ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts, ownRows: dcpRows.ownRows,
+                attendedRows: dcpRows.attendedRows),
+            outputs: step.outputs, cache: step.cache, gatheredKeys: step.gatheredKeys, recorder: step.recorder)
     }
 }

@@ -1,7 +1,7 @@
 import Foundation
 import Inference
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 import Synchronization
 package import Tensors
@@ -62,9 +62,7 @@ package final class FailingModel: Model {
         return model.vocabularySize
     }
 
-    package var contextLength: Int { model.contextLength }
-    package var hiddenSize: Int { model.hiddenSize }
-    package var parallelShape: ModelShape { model.parallelShape }
+    package var description: ModelDescription { model.description }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         model.cacheFormat(type, pageSize: pageSize)
@@ -78,9 +76,6 @@ package final class FailingModel: Model {
         try goWrong(on: seat.rank, at: .layers, seat.kernels)
     }
 
-    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int {
-        model.keysWorthARow(type, parallel)
-    }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         // Logits cannot throw.
@@ -89,7 +84,7 @@ package final class FailingModel: Model {
     }
 
     /// What goes wrong for a helper alone. Slow, so that it gets something to do.
-    private struct Trap: SharedWork {
+    private struct Trap: ParallelWork {
         func compute(_: Range<Int>, _: Kernels, _: Scratch) {
             precondition(!ThreadName.current.contains("."), FailingModel.reason)
             Thread.sleep(forTimeInterval: 0.05)
@@ -106,7 +101,7 @@ package final class FailingModel: Model {
         switch kind {
         case .failure: throw GroupFailure(rank: rank, reason: Self.reason)
         case .trap: preconditionFailure(Self.reason)
-        case .trapOfHelper: _ = kernels.share(Trap(), Cut(units: 8), cost: .max)
+        case .trapOfHelper: _ = kernels.share(Trap(), WorkSplit(units: 8), cost: .max)
         case .wildPointer: unsafe UnsafeMutablePointer<Int>(bitPattern: 16)!.pointee = 1
         case .hang: while true { Thread.sleep(forTimeInterval: 1) }
         }

@@ -1,5 +1,5 @@
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 import Synchronization
 package import Tensors
@@ -23,18 +23,21 @@ package final class FaultyModel: Model {
         case fails(rank: Int, layer: Int)
     }
 
-    package let vocabularySize = 32
-    package let contextLength = 256
-    package let hiddenSize = 8
     package let layers = 3
     private let fault: Fault?
     private let hasFlipped = Atomic(false)
 
     package init(_ fault: Fault? = nil) { self.fault = fault }
 
-    package var parallelShape: ModelShape {
-        ModelShape(
-            layers: layers, heads: 8, valueWidth: 1, experts: 8, expertWidth: 8, denseWidth: 8, sharedWidth: 0)
+    package var description: ModelDescription {
+        ModelDescription(
+            modelType: "faulty", vocabularySize: 32, hiddenSize: 8, stateWidth: 8, contextLength: 256,
+            layers: Array(repeating: LayerDescription(kind: "faulty", operations: []), count: layers),
+            draftLayers: [], embedding: .init([], elements: 0), finalNorm: .init([], elements: 0),
+            head: .init([], elements: 0),
+            parallelShape: ModelShape(
+                layers: layers, heads: 8, valueWidth: 1, experts: 8, expertWidth: 8, denseWidth: 8, sharedWidth: 0),
+            weightType: .f32)
     }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
@@ -80,7 +83,6 @@ package final class FaultyModel: Model {
         pass(.output, stream, layer: layer, step, seat)
     }
 
-    package func keysWorthARow(_ type: CacheType, _ parallel: ParallelConfiguration) -> Int { 1 }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         for row in 0..<hidden.rows {

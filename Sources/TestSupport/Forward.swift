@@ -1,7 +1,7 @@
 import CAllocations
 package import KVCache
-package import Models
-import Parallelism
+package import Modeling
+package import Parallelism
 package import Tensors
 
 /// Runs a model over one prompt without a scheduler, in chunks of any size, and keeps every row's logits.
@@ -12,8 +12,12 @@ package final class Forward {
     private let pageSize: Int
     package let recorder = StageRecorder()
     private let isRecording: Bool
+    /// What the steps so far cost.
+    package var work: Work { seat.work }
     /// Heap allocations inside the model, one number a step.
     package private(set) var allocations: [UInt64] = []
+    /// Kernel calls inside the layers, one number a step.
+    package private(set) var kernelCalls: [Int] = []
 
     /// - Parameter capacity: positions of the cache.
     package init(
@@ -42,7 +46,7 @@ package final class Forward {
 
     /// The next-token block's logits of the token after next, for every token that has a next one, computed in chunks of
     /// `chunk`; then of further rows, fed with their own states and best tokens, `count` guesses in all behind the last.
-    package func guesses(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
+    package func drafts(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
         var logits: [[Float]] = []
         var state: [[Float]] = []
         while logits.count < tokens.count - 1 {
@@ -90,21 +94,23 @@ package final class Forward {
         let hidden = scratch.rows(count, model.hiddenSize)
         let logits = scratch.rows(count, model.vocabularySize)
         seat.begin(rows: [count])
-        let before = braid_allocations()
+        let (before, callsBefore) = (braid_allocations(), seat.kernelCalls)
         do {
             if let states {
                 for (row, values) in states.enumerated() {
                     for (column, value) in values.enumerated() { hidden[row, column] = value }
                 }
-                try model.guess(step, seat, states: hidden)
+                try model.draft(step, seat, states: hidden)
             } else {
                 try model.forward(step, seat, into: hidden)
             }
         } catch {
             preconditionFailure("a rank alone failed: \(error)")
         }
+        let calls = seat.kernelCalls - callsBefore
         model.logits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
         allocations.append(braid_allocations() - before)
+        kernelCalls.append(calls)
         func elements(_ view: View) -> [[Float]] { (0..<count).map { view.rows($0..<$0 + 1).elements } }
         return (elements(logits), elements(hidden))
     }

@@ -1,7 +1,9 @@
 import Checkpoints
+package import DeepSeekV32
 import Foundation
 import JSON
 package import KVCache
+package import Modeling
 package import Models
 
 /// A case of `Tests/Golden`: a tiny checkpoint, and what another implementation computed with it, stage by stage.
@@ -11,7 +13,7 @@ package struct Golden: Sendable {
     ]
 
     /// Those with a next-token block.
-    package static let guessingCases = ["v3-guesses", "v32-guesses"]
+    package static let draftingCases = ["v3-guesses", "v32-guesses"]
 
     package let name: String
     package let directory: ModelDirectory

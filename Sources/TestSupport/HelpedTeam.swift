@@ -11,7 +11,7 @@ package final class HelpedTeam {
 
     package init(threads: Int, _ kernels: Kernels = .best, spins: Bool = false) {
         var tuning = kernels.tuning
-        tuning.leastSharedWork = 1
+        tuning.minParallelWork = 1
         let kernels = kernels.tuned(tuning)
         let (team, helpers) = (Team(kernels, threads: threads, spins: spins), helpers)
         self.team = team

@@ -1,3 +1,4 @@
+import Grammar
 package import Inference
 import Synchronization
 
@@ -8,6 +9,8 @@ import Synchronization
 package final class ToyEngine: EngineClient {
     package let limits: EngineLimits
     private let endOfText: Int32
+    /// Compiles what requests follow, to refuse what an engine refuses; answers do not follow it.
+    private let grammars: GrammarCache
     private let answer: @Sendable (GenerationRequest) -> [Int32]
     private let state: Mutex<State>
 
@@ -22,6 +25,8 @@ package final class ToyEngine: EngineClient {
         var cachedTokens = 0
         var failure: String?
         var nextID: UInt64 = 1
+        var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
+        var isStopped = false
         var statusReads = 0
         var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
     }
@@ -33,6 +38,7 @@ package final class ToyEngine: EngineClient {
     ) {
         limits = EngineLimits(contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: 8)
         self.endOfText = endOfText
+        grammars = GrammarCache(GrammarVocabulary(bytes: [], controlTokens: [:], size: vocabularySize))
         self.answer = answer
         var initial = State()
         initial.status.totalPages = 64
@@ -132,6 +138,21 @@ package final class ToyEngine: EngineClient {
         }
     }
 
+    package func stop(_ reason: String) {
+        let streams = state.withLock { state in
+            state.status.isDraining = true
+            state.isStopped = true
+            state.aborted.formUnion(state.running)
+            state.running = []
+            defer { state.streams = [:] }
+            return state.streams.values.map { $0 }
+        }
+        for stream in streams {
+            stream.yield(.failed(reason))
+            stream.finish()
+        }
+    }
+
     package func drain() async {
         state.withLock { $0.status.isDraining = true }
         while runningCount > 0 {
@@ -143,6 +164,7 @@ package final class ToyEngine: EngineClient {
         guard !request.prompt.isEmpty else {
             throw .invalid(parameter: "prompt", message: "a prompt has at least one token")
         }
+        try request.checkGrammar(with: grammars)
         let id = try accept(request)
         let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
         state.withLock { $0.streams[id] = continuation }
@@ -224,10 +246,10 @@ package final class ToyEngine: EngineClient {
     /// Waits while the test holds the engine.
     /// - Returns: false when the request was aborted meanwhile.
     private func isReleased() async -> Bool {
-        while isHolding {
+        while isHolding && !state.withLock({ $0.isStopped }) {
             do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }
         }
-        return !Task.isCancelled
+        return !Task.isCancelled && !state.withLock { $0.isStopped }
     }
 
     private func prompt(_ request: GenerationRequest, from start: Int) -> [TokenLogProbs] {
@@ -243,6 +265,7 @@ package final class ToyEngine: EngineClient {
     ) {
         state.withLock { state in
             if state.running.remove(id) != nil { state.finished.insert(id) }
+            state.streams[id] = nil
         }
         continuation.yield(event)
         continuation.finish()

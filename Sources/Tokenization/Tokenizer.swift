@@ -79,6 +79,9 @@ package final class Tokenizer: Sendable {
     /// What a token adds to a text: not always whole characters. Empty for ids that no token has.
     package func bytes(of id: Int32) -> [UInt8] { vocabulary.bytes(of: id) ?? [] }
 
+    /// Whether the token stands for itself and is never made from text by merging, as all control tokens do.
+    package func isControl(_ id: Int32) -> Bool { vocabulary.isLiteral(id) }
+
     /// Whether the file marks the token as special, which decoders may leave out.
     package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
 

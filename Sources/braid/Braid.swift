@@ -1,9 +1,9 @@
-import ArgumentParser
+package import ArgumentParser
 
 /// The command. Each subcommand is a file of its own.
 @main
-struct Braid: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
+package struct Braid: AsyncParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "braid",
         abstract: "A serving engine for DeepSeek's long-context models.",
         discussion: """
@@ -11,4 +11,6 @@ struct Braid: AsyncParsableCommand {
             Familiar spellings of other engines' flags are accepted.
             """,
         subcommands: [Serve.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Tune.self])
+
+    package init() {}
 }

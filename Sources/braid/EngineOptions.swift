@@ -1,12 +1,13 @@
-import ArgumentParser
-import Inference
+package import ArgumentParser
+package import Inference
 package import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
 
 /// The options of every command that runs a model.
-struct EngineOptions: ParsableArguments, Sendable {
+package struct EngineOptions: ParsableArguments, Sendable {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
@@ -26,30 +27,34 @@ struct EngineOptions: ParsableArguments, Sendable {
             """)
     var kvCacheDtype: CacheType = .float32
 
-    @Option(help: "Tokens of a KV page, a power of two.")
+    @Option(help: "Tokens of a KV page, a power of two.", transform: Parsing.count(1...65_536))
     var pageSize = 64
 
-    @Option(help: "Tokens of the KV cache, all requests together.")
+    @Option(help: "Tokens of the KV cache, all requests together.", transform: Parsing.count(1...Parsing.maxTokens))
     var maxTotalTokens: Int?
 
-    @Option(help: "Bytes of each rank for the KV cache, instead of --max-total-tokens.")
+    @Option(
+        help: "Bytes of each rank for the KV cache, instead of --max-total-tokens.",
+        transform: Parsing.count(1...1 << 60))
     var kvCacheMemoryBytes: Int?
 
     @Option(
         name: [.customLong("context-length"), .customLong("max-model-len")],
-        help: "Prompt and new tokens of one request, at most; default: what the model was made for.")
+        help: "Prompt and new tokens of one request, at most; default: what the model was made for.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var contextLength: Int?
 
     @Option(
         name: [.customLong("max-running-requests"), .customLong("max-num-seqs")],
-        help: "Requests computed together, at most.")
+        help: "Requests computed together, at most.", transform: Parsing.count(1...65_536))
     var maxRunningRequests = 64
 
-    @Option(help: "Requests that may wait; more are refused with 429.")
+    @Option(help: "Requests that may wait; more are refused with 429.", transform: Parsing.count(1...16_777_216))
     var maxQueuedRequests = 1024
 
     @Option(
-        parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for 32768, the most.")
+        parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for 32768, the most.",
+        transform: Parsing.count(-1...Parsing.maxTokens))
     var chunkedPrefillSize = 1024
 
     @Flag(
@@ -59,7 +64,9 @@ struct EngineOptions: ParsableArguments, Sendable {
             """)
     var enableDynamicChunking = false
 
-    @Option(help: "A rank that makes no progress for so many seconds has failed.")
+    @Option(
+        help: "A rank that makes no progress for so long has failed: seconds, or 90s, 5m, 1h.",
+        transform: Parsing.seconds(1...1_000_000))
     var watchdogTimeout = 300
 
     @Option(help: "Write what every rank does to this file, for ui.perfetto.dev.")
@@ -91,15 +98,35 @@ struct EngineOptions: ParsableArguments, Sendable {
             """)
     var tuning: String?
 
+    package init() {}
+
     /// Joins the processes that run this command together.
     func join() throws -> Job {
-        try Job.join(processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: patience))
+        try Job.join(
+            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: patience), agreed: agreed)
+    }
+
+    /// What every process must be started with alike: what its ranks are made of. Neither secrets, as the API key, nor
+    /// names of files, which may differ from host to host; what only the first process acts on need not agree.
+    package var agreed: [ProcessCard.Property] {
+        func property(_ name: String, _ value: Any?) -> ProcessCard.Property {
+            ProcessCard.Property(name, value.map { "\($0)" } ?? "default")
+        }
+        return [
+            property("--load-format", loadFormat), property("--kv-cache-dtype", kvCacheDtype),
+            property("--page-size", pageSize), property("--max-total-tokens", maxTotalTokens),
+            property("--kv-cache-memory-bytes", kvCacheMemoryBytes), property("--context-length", contextLength),
+            property("--max-running-requests", maxRunningRequests),
+            property("--chunked-prefill-size", chunkedPrefillSize),
+            property("--speculative-num-steps", speculation.drafts), property("--watchdog-timeout", watchdogTimeout),
+            property("--kernels", kernels),
+        ] + parallel.agreed
     }
 
     /// Half a minute of silence is enough to be lost, however long a step may take.
     private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
 
-    func engineConfiguration(for model: DeepSeekModel, _ job: Job) throws -> EngineConfiguration {
+    func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
         var configuration = EngineConfiguration()
         configuration.cacheType = kvCacheDtype
         configuration.pageSize = pageSize
@@ -112,7 +139,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         configuration.dynamicChunks = enableDynamicChunking
         configuration.watchdogTimeout = watchdogTimeout
         configuration.prefixCache = !disableRadixCache
-        configuration.guesses = speculation.guesses
+        configuration.drafts = speculation.drafts
         configuration.checksInvariants = checkInvariants
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
@@ -129,7 +156,7 @@ struct EngineOptions: ParsableArguments, Sendable {
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         if let warning = configuration.warning { note(warning) }
-        let chosen = try ChosenTuning(tuning, model.configuration, configuration.kernels ?? Kernels.best.level)
+        let chosen = try ChosenTuning(tuning, model.description, configuration.kernels ?? Kernels.best.level)
         configuration.tuning = chosen.tuning
         if chosen.tuning != Tuning() { note("sizes of blocks: \(chosen.summary)") }
         if let warning = chosen.warning { note(warning) }
@@ -138,15 +165,15 @@ struct EngineOptions: ParsableArguments, Sendable {
 
     /// The trace to write, if one was asked for.
     func traceWriter(for configuration: EngineConfiguration) throws -> TraceWriter? {
-        try trace.map { try TraceWriter(path: $0, configuration.parallel) }
+        try trace.map { try TraceWriter(path: $0, configuration.parallel, log: note) }
     }
 
     /// Opens the model with a progress bar where somebody watches.
-    func load() throws -> (directory: ModelDirectory, model: DeepSeekModel) {
+    func load() throws -> (directory: ModelDirectory, model: any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let model = try directory.load(loadFormat, guesses: speculation.isOn, preloads: preload) { progress.update($0) }
+        let model = try directory.load(loadFormat, drafts: speculation.isOn, preloads: preload) { progress.update($0) }
         return (directory, model)
     }
 }

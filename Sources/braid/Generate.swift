@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -23,7 +24,9 @@ struct Generate: AsyncParsableCommand {
     @Option(help: "The prompt as token ids, separated by commas.")
     var inputIds: String?
 
-    @Option(name: [.customLong("max-new-tokens"), .customLong("max-tokens")], help: "New tokens, at most.")
+    @Option(
+        name: [.customLong("max-new-tokens"), .customLong("max-tokens")], help: "New tokens, at most.",
+        transform: Parsing.count(0...Parsing.maxTokens))
     var maxNewTokens = 128
 
     @Option(help: "0 takes the best token each time.")
@@ -32,7 +35,7 @@ struct Generate: AsyncParsableCommand {
     @Option(help: "Keeps the smallest set of best tokens with this probability.")
     var topP: Float = 1
 
-    @Option(help: "Keeps the best so many tokens; 0 keeps all.")
+    @Option(help: "Keeps the best so many tokens; 0 keeps all.", transform: Parsing.count(0...Parsing.maxTokens))
     var topK = 0
 
     @Option(help: "With the position, the whole state of the random numbers.")
@@ -76,7 +79,7 @@ struct Generate: AsyncParsableCommand {
         if compareOneRank {
             var alone = configuration
             alone.parallel = ParallelConfiguration()
-            alone.guesses = 0
+            alone.drafts = 0
             alone.threadsPerRank = 1
             alone.tuning = Tuning()
             let reference = try await self.outcome(of: request, model, alone, job, nil, isShown: false)
@@ -84,6 +87,8 @@ struct Generate: AsyncParsableCommand {
             try outcome.compare(with: reference)
         }
         try compare(outcome.text)
+        trace?.close()
+        if let problem = trace?.problem { throw CommandError(problem) }
     }
 
     private func tokenizer() throws -> Tokenizer? {
@@ -208,7 +213,7 @@ private struct Outcome {
             line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
         }
         if let length = speculation.acceptLength {
-            line += "; \(speculation.right) of \(speculation.guessed) guesses right, accept length \(rounded(length))"
+            line += "; \(speculation.right) of \(speculation.drafted) guesses right, accept length \(rounded(length))"
         }
         note(line)
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Inference
 package import Parallelism
 
 /// How many ranks run a model and what each of them does, in the spellings users of other engines know.
@@ -11,7 +12,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks of each stage: attn-dp-size × attn-cp-size × ranks that share the heads. Default: the fewest that \
             the other sizes divide.
-            """)
+            """, transform: Parsing.count(0...Parsing.maxRanks))
     var tpSize: [Int] = []
 
     @Option(
@@ -19,17 +20,18 @@ package struct ParallelOptions: ParsableArguments, Sendable {
             .customLong("attn-cp-size"), .customLong("cp-size"), .customLong("attention-context-parallel-size"),
             .customLong("prefill-context-parallel-size"),
         ],
-        help: "Ranks that share the rows of each prompt; 4 alone means four ranks. Default: 1.")
+        help: "Ranks that share the rows of each prompt; 4 alone means four ranks. Default: 1.",
+        transform: Parsing.count(0...Parsing.maxRanks))
     var attnCpSize: [Int] = []
 
     @Option(
         name: [.customLong("attn-dp-size"), .customLong("attention-data-parallel-size")],
-        help: "Groups of ranks with different requests. Default: 1.")
+        help: "Groups of ranks with different requests. Default: 1.", transform: Parsing.count(0...Parsing.maxRanks))
     var attnDpSize: [Int] = []
 
     @Option(
         name: [.customLong("dp-size"), .customLong("dp"), .customLong("data-parallel-size")],
-        help: "With --enable-dp-attention the same as --attn-dp-size.")
+        help: "With --enable-dp-attention the same as --attn-dp-size.", transform: Parsing.count(0...Parsing.maxRanks))
     var dpSize: [Int] = []
 
     @Flag(help: "Makes --dp-size mean groups of ranks within one server.")
@@ -40,12 +42,13 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks with different experts; the others share each expert's width. Default: the most that give the bits \
             of one rank.
-            """)
+            """, transform: Parsing.count(0...Parsing.maxRanks))
     var epSize: [Int] = []
 
     @Option(
         name: [.customLong("pp-size"), .customLong("pipeline-parallel-size")],
-        help: "Stages of consecutive layers, each with tp-size ranks. Default: those of pp-layer-partition, or 1.")
+        help: "Stages of consecutive layers, each with tp-size ranks. Default: those of pp-layer-partition, or 1.",
+        transform: Parsing.count(0...Parsing.maxRanks))
     var ppSize: [Int] = []
 
     @Option(help: "Layers of each stage, such as 31,30. Default: as even as can be, the first stages one longer.")
@@ -56,20 +59,24 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Ranks among which each request's keys are divided when its queries go to the keys: where a step has few rows \
             of long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
-            """)
+            """, transform: Parsing.count(0...Parsing.maxRanks))
     var dcpSize: [Int] = []
 
-    @Option(help: "Consecutive tokens whose keys one rank owns. 1, the default, keeps one rank's bits.")
+    @Option(
+        help: "Consecutive tokens whose keys one rank owns. 1, the default, keeps one rank's bits.",
+        transform: Parsing.count(0...Parsing.maxRanks))
     var dcpInterleave: Int?
 
-    @Option(help: "Keys a request has, at least, before its queries go to them. Default: 1024.")
+    @Option(
+        help: "Keys a request has, at least, before its queries go to them. Default: 1024.",
+        transform: Parsing.count(0...Parsing.maxTokens))
     var dcpMinKeys: Int?
 
     @Option(
         help: """
             Ranks that share a dense layer's feed-forward and the shared experts: 1, or those that share the heads \
             (the default where the widths divide).
-            """)
+            """, transform: Parsing.count(0...Parsing.maxRanks))
     var moeDenseTpSize: [Int] = []
 
     @Option(
@@ -91,13 +98,33 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         help: """
             Threads that share the work inside each rank; the bits are the same. Best where ranks × threads are the \
             cores. Default: 1.
-            """)
+            """, transform: Parsing.count(0...Parsing.maxRanks))
     var threadsPerRank: Int?
 
     package init() {}
 
     /// That share the work inside each rank.
     package var threads: Int { threadsPerRank ?? 1 }
+
+    /// The options as other processes must have been given them, by any of their names.
+    var agreed: [ProcessCard.Property] {
+        let sizes: [(String, [Int])] = [
+            ("--tp-size", tpSize), ("--attn-cp-size", attnCpSize), ("--attn-dp-size", attnDpSize),
+            ("--dp-size", dpSize),
+            ("--ep-size", epSize), ("--pp-size", ppSize), ("--dcp-size", dcpSize),
+            ("--moe-dense-tp-size", moeDenseTpSize), ("--dcp-interleave", dcpInterleave.map { [$0] } ?? []),
+            ("--dcp-min-keys", dcpMinKeys.map { [$0] } ?? []),
+            ("--threads-per-rank", threadsPerRank.map { [$0] } ?? []),
+            ("--pp-layer-partition", ppLayerPartition?.layers ?? []),
+        ]
+        let lists =
+            sizes.map { ($0, $1.map { "\($0)" }) } + [
+                ("--cp-strategy", cpStrategy.map(\.rawValue)), ("--moe-a2a-backend", moeA2aBackend.map(\.rawValue)),
+                ("--enable-dp-attention", enableDpAttention ? ["yes"] : []),
+                ("--enable-prefill-cp", enablePrefillCp ? ["yes"] : []),
+            ]
+        return lists.map { ProcessCard.Property($0, $1.isEmpty ? "default" : $1.joined(separator: ",")) }
+    }
 
     /// What was given; `resolve` tells whether it can be run.
     ///

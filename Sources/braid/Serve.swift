@@ -1,6 +1,8 @@
 import ArgumentParser
 import Foundation
+import Grammar
 import Inference
+import Modeling
 import Models
 import NIOCore
 import NIOPosix
@@ -18,7 +20,7 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The address to listen on.")
     var host = "127.0.0.1"
 
-    @Option(help: "The port; 0 lets the system choose.")
+    @Option(help: "The port; 0 lets the system choose.", transform: Parsing.count(0...65_535))
     var port = 30000
 
     @Option(help: "The key that every route but /health asks for. Also read from BRAID_API_KEY.")
@@ -27,7 +29,9 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The name requests give as `model`; default: the directory's name.")
     var servedModelName: String?
 
-    @Option(help: "How many seconds running requests may go on after SIGTERM.")
+    @Option(
+        help: "How long running requests may go on after SIGTERM: seconds, or 90s, 5m, 1h.",
+        transform: Parsing.seconds(0...86_400))
     var drainTimeout = 60
 
     @Flag(
@@ -40,13 +44,6 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
 
-    func validate() throws {
-        // A year; more does not fit the clocks.
-        guard (0...31_536_000).contains(drainTimeout) else {
-            throw ValidationError("--drain-timeout: \(drainTimeout) is not between 0 and 31536000 seconds")
-        }
-    }
-
     func run() async throws {
         let job = try engineOptions.join()
         if job.count > 1, restartOnFailure {
@@ -54,7 +51,10 @@ struct Serve: AsyncParsableCommand {
                 "--restart-on-failure: not with \(job.count) processes, which only mpirun can start; "
                     + "let Scripts/supervise or systemd do it")
         }
-        try await job.run({ try engineOptions.load().model }, lead: { try await serve(job) })
+        let options = engineOptions
+        try await job.run(
+            { try options.load().model }, grammars: { GrammarCache(try Self.vocabulary(options, for: $0).grammar) },
+            lead: { try await serve(job) })
     }
 
     private func serve(_ job: Job) async throws {
@@ -88,16 +88,23 @@ struct Serve: AsyncParsableCommand {
             }
         }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { try await Serving.serve(configuration: configuration, slot: slot) }
+            tasks.addTask {
+                let end = try await Serving.serve(configuration: configuration, slot: slot)
+                if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
+            }
             tasks.addTask {
                 // A model that cannot be loaded ends the command, and so do ranks that fail for good.
                 let (engine, trace) = try await loading.value
                 defer { trace?.close() }
+                engine.answerForAllThreads()
                 for await failure in engine.failures { try await Self.end(after: failure) }
+                // The engine was stopped by the server, which then ends too.
+                try await Task.sleep(for: .seconds(Self.secondsToEnd))
             }
             defer { tasks.cancelAll() }
             try await tasks.next()
         }
+        if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
     /// - Throws: one line about a path that leads to no checkpoint.
@@ -158,20 +165,29 @@ struct Serve: AsyncParsableCommand {
         let (directory, model) = try options.load()
         var configuration = try options.engineConfiguration(for: model, job)
         configuration.restartsOnFailure = restartsOnFailure
+        let (tokenizer, vocabulary) = try vocabulary(options, for: model)
+        var defaults = SamplingDefaults()
+        if let temperature = directory.generation.temperature { defaults.temperature = temperature }
+        if let topP = directory.generation.topP { defaults.topP = topP }
+        if let topK = directory.generation.topK { defaults.topK = topK }
+        let trace = try options.traceWriter(for: configuration)
+        let engine = Engine(
+            model, configuration, processes: job.processes, grammars: GrammarCache(vocabulary), trace: trace, log: note)
+        let service = TextService(
+            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
+        return (service, engine, trace)
+    }
+
+    /// The tokenizer of a model, and what grammars need to know of it.
+    private static func vocabulary(
+        _ options: EngineOptions, for model: any Model
+    ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {
         let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: options.modelPath))
         guard tokenizer.vocabularySize <= model.vocabularySize else {
             throw CommandError(
                 "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of "
                     + "\(model.vocabularySize): they belong to different models")
         }
-        var defaults = SamplingDefaults()
-        if let temperature = directory.generation.temperature { defaults.temperature = temperature }
-        if let topP = directory.generation.topP { defaults.topP = topP }
-        if let topK = directory.generation.topK { defaults.topK = topK }
-        let trace = try options.traceWriter(for: configuration)
-        let engine = Engine(model, configuration, processes: job.processes, trace: trace, log: note)
-        let service = TextService(
-            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
-        return (service, engine, trace)
+        return (tokenizer, GrammarVocabulary(tokenizer, size: model.vocabularySize))
     }
 }

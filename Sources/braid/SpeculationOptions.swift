@@ -15,24 +15,28 @@ struct SpeculationOptions: ParsableArguments, Sendable {
             """)
     var algorithm: Algorithm?
 
-    @Option(name: .customLong("speculative-num-steps"), help: "How many tokens to guess each time; default: 2.")
+    @Option(
+        name: .customLong("speculative-num-steps"), help: "How many tokens to guess each time; default: 2.",
+        transform: Parsing.count(0...1024))
     var steps: Int?
 
     @Option(
         name: .customLong("speculative-eagle-topk"),
-        help: ArgumentHelp("Guesses beside each other: only 1 is legal.", visibility: .hidden))
+        help: ArgumentHelp("Guesses beside each other: only 1 is legal.", visibility: .hidden),
+        transform: Parsing.count(0...1024))
     var branches: Int?
 
     @Option(
         name: .customLong("speculative-num-draft-tokens"),
-        help: ArgumentHelp("Rows computed each time: --speculative-num-steps and 1.", visibility: .hidden))
+        help: ArgumentHelp("Rows computed each time: --speculative-num-steps and 1.", visibility: .hidden),
+        transform: Parsing.count(0...1024))
     var rows: Int?
 
     /// Whether to load the next-token block.
     var isOn: Bool { algorithm != nil }
 
     /// How many tokens to guess.
-    var guesses: Int { isOn ? steps ?? Self.usualSteps : 0 }
+    var drafts: Int { isOn ? steps ?? Self.usualSteps : 0 }
 
     private static let usualSteps = 2
 
@@ -50,10 +54,10 @@ struct SpeculationOptions: ParsableArguments, Sendable {
                 "--speculative-eagle-topk: \(branches) is not 1; guesses follow one another here, none are side by side"
             )
         }
-        if let rows, rows != guesses + 1 {
+        if let rows, rows != drafts + 1 {
             throw ValidationError(
-                "--speculative-num-draft-tokens: \(rows) is not \(guesses + 1), which is --speculative-num-steps "
-                    + "(\(guesses)) guesses and the token before them")
+                "--speculative-num-draft-tokens: \(rows) is not \(drafts + 1), which is --speculative-num-steps "
+                    + "(\(drafts)) guesses and the token before them")
         }
     }
 }

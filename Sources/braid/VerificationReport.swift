@@ -2,8 +2,9 @@ import Checkpoints
 import Foundation
 import Inference
 import JSON
-import Models
+import Modeling
 import Parallelism
+import Verification
 
 /// What `braid verify` prints: a line for each case, then a summary.
 struct VerificationReport {
@@ -63,10 +64,10 @@ struct VerificationReport {
         progress.update(Double(number) / Double(plan.cases.count))
     }
 
-    func finish(_ exercise: Exercise) {
+    func finish(_ coverage: RunCoverage) {
         progress.finish()
         let seconds = (ContinuousClock.now - began) / .seconds(1)
-        if command.json { return write(summary(seconds, exercise).pythonText + "\n") }
+        if command.json { return write(summary(seconds, coverage).pythonText + "\n") }
         let rounding = close > 0 ? ", \(close) equal to rounding (largest difference \(short(largest)))" : ""
         let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
         let layouts = Set(plan.cases.map(\.layout)).count
@@ -75,11 +76,12 @@ struct VerificationReport {
             let counts = coverage.values.map { "\($0.value): \($0.cases)" }.joined(separator: "  ")
             line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
         }
+        line("pairs of values: \(grouped(plan.pairs.covered)) of \(grouped(plan.pairs.total))")
         line(
-            "with \(grouped(Int(exercise.cachedTokens))) tokens found in the prefix cache, "
-                + "\(grouped(Int(exercise.preemptions))) preemptions, \(grouped(exercise.speculation.right)) of "
-                + "\(grouped(exercise.speculation.guessed)) guesses right, and queries sent to the keys "
-                + "\(grouped(Int(exercise.travels))) times")
+            "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
+                + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
+                + "\(grouped(coverage.speculation.drafted)) guesses right, and queries sent to the keys "
+                + "\(grouped(Int(coverage.dcpChunks))) times")
         line("")
         line(
             "\(number) cases of \(layouts == 1 ? "one layout" : "\(layouts) layouts") in \(rounded(seconds)) s: "
@@ -162,7 +164,7 @@ struct VerificationReport {
         ]
     }
 
-    private func summary(_ seconds: Double, _ exercise: Exercise) -> JSONValue {
+    private func summary(_ seconds: Double, _ coverage: RunCoverage) -> JSONValue {
         .fields([
             "kind": .string("summary"), "checkpoint": .string("\(digest)"), "cases": .integer(number),
             "of_cases": .integer(plan.total),
@@ -173,9 +175,10 @@ struct VerificationReport {
                     JSONMember(
                         name(coverage.axis), .object(coverage.values.map { JSONMember($0.value, .integer($0.cases)) }))
                 }),
-            "cached_tokens": .integer(Int(exercise.cachedTokens)), "preemptions": .integer(Int(exercise.preemptions)),
-            "travelling_chunks": .integer(Int(exercise.travels)),
-            "guesses": .integer(exercise.speculation.guessed), "right_guesses": .integer(exercise.speculation.right),
+            "covered_pairs": .integer(plan.pairs.covered), "of_pairs": .integer(plan.pairs.total),
+            "cached_tokens": .integer(Int(coverage.cachedTokens)), "preemptions": .integer(Int(coverage.preemptions)),
+            "dcp_chunks": .integer(Int(coverage.dcpChunks)),
+            "drafts": .integer(coverage.speculation.drafted), "accepted_drafts": .integer(coverage.speculation.right),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])

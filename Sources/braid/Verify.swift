@@ -1,11 +1,14 @@
+import Planning
 import ArgumentParser
 import Checkpoints
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 package import Parallelism
 import Tensors
+import Verification
 
 /// Proof, on a checkpoint, that layouts give one rank's bits.
 struct Verify: AsyncParsableCommand {
@@ -32,7 +35,9 @@ struct Verify: AsyncParsableCommand {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    @Option(help: "Ranks of a layout, those of all stages together, at most.")
+    @Option(
+        help: "Ranks of a layout, those of all stages together, at most.",
+        transform: Parsing.count(1...Parsing.maxRanks))
     var maxRanks = 8
 
     @Option(
@@ -42,20 +47,23 @@ struct Verify: AsyncParsableCommand {
 
     @Option(
         name: [.customLong("layouts"), .customLong("cases")],
-        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.")
+        help: "Cases to run, at most; each is another layout, under other conditions, while there are any.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var cases = 500
 
     @Option(help: "Of the prompts, the draws and the choice of cases.")
     var seed: UInt64 = 1
 
-    @Option(help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.")
+    @Option(
+        help: "Tokens of the longest prompts; default: a quarter more than the keys a row selects.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var longestPrompt: Int?
 
     @Option(
         help: """
             Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
-            warm guess0 mixed threads2 odd-blocks"; what is left out is one rank, chunk-1, page16, float32, cold, \
-            guess0, mixed, threads1, usual-blocks.
+            warm draft0 mixed threads2 odd-blocks"; what is left out is one rank, chunk-1, page16, float32, cold, \
+            draft0, mixed, threads1, usual-blocks.
             """)
     var only: String?
 
@@ -86,13 +94,14 @@ struct Verify: AsyncParsableCommand {
         // A proof says what it is about, to the last byte.
         let digest = try ContentDigest(model: modelPath, weights: loadFormat == .auto, .everyByte)
         let job = try Job.join(
-            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30, digest: digest))
+            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30, digest: digest),
+            agreed: [.init("--load-format", "\(loadFormat)")])
         try await job.run({ try load().1 }, lead: { try verify(job, digest) })
     }
 
     private func verify(_ job: Job, _ digest: ContentDigest) throws {
         let (directory, model) = try load()
-        let measure = try measure(directory.configuration)
+        let measure = try measure(directory.description)
         let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
         let verification = Verification(model, measure, try settings(job), processes: job.processes)
         var report = VerificationReport(self, plan, layouts: layouts, digest: digest)
@@ -104,23 +113,23 @@ struct Verify: AsyncParsableCommand {
                 candidate, verdict, mustBeEqual: verification.mustBeEqual(candidate),
                 seconds: (ContinuousClock.now - start) / .seconds(1))
         }
-        report.finish(verification.exercise)
+        report.finish(verification.coverage)
         if report.differing > 0 { throw ExitCode(1) }
     }
 
-    private func load() throws -> (ModelDirectory, DeepSeekModel) {
+    private func load() throws -> (ModelDirectory, any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let canGuess = directory.configuration.nextTokenLayers > 0
-        return (directory, try directory.load(loadFormat, guesses: canGuess) { progress.update($0) })
+        let canDraft = !directory.description.draftLayers.isEmpty
+        return (directory, try directory.load(loadFormat, drafts: canDraft) { progress.update($0) })
     }
 
-    private func measure(_ model: DeepSeekConfiguration) throws -> BatchMix.Measure {
-        var measure = BatchMix.Measure(
-            selecting: model.indexer?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+    private func measure(_ model: ModelDescription) throws -> Workload.Measure {
+        var measure = Workload.Measure(
+            selecting: model.selection?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         if let longestPrompt {
-            let most = min(model.contextLength - BatchMix.mostNewTokens, 32_768)
+            let most = min(model.contextLength - Workload.maxNewTokensOfMix, 32_768)
             guard (1...max(most, 1)).contains(longestPrompt) else {
                 throw CommandError("--longest-prompt: \(longestPrompt) is not between 1 and \(most)")
             }
@@ -144,8 +153,8 @@ struct Verify: AsyncParsableCommand {
     private func plan(_ model: any Model, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
         let shape = model.parallelShape
         // Queries travel always, and half of the time in the longest prompts.
-        let leastKeys = [1, max(2, longestPrompt / 2)]
-        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, leastKeys: leastKeys).layouts
+        let minKeys = [1, max(2, longestPrompt / 2)]
+        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, minKeys: minKeys).layouts
         let request = parallel.request()
         if request != ParallelRequest() {
             do throws(ParallelRequest.Refusal) {
@@ -156,13 +165,13 @@ struct Verify: AsyncParsableCommand {
         }
         var conditions = ServingConditions.all(
             longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
-            canGuess: model.canGuess, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
+            canDraft: model.canDraft, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)
-                if candidate.conditions.guesses > 0 && !model.canGuess {
+                if candidate.conditions.drafts > 0 && !model.canDraft {
                     throw NotationError(
-                        "'guess\(candidate.conditions.guesses)': this checkpoint has no next-token block; use guess0")
+                        "'guess\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
                 }
                 (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {

@@ -12,7 +12,7 @@ guard let seed = CommandLine.arguments.dropFirst().first.flatMap({ UInt64($0) })
 }
 let processes: Processes
 do {
-    processes = Processes(try MPICourier.join())
+    processes = Processes(try MPITransport.join())
 } catch {
     print("\(error)")
     exit(1)

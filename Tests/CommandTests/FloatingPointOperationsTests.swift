@@ -1,5 +1,7 @@
 import Checkpoints
-import Models
+import DeepSeekV32
+import Modeling
+import Planning
 import Testing
 import braid
 
@@ -36,14 +38,14 @@ import braid
     func `the closed form is the sum over rows`(type: String, positions: Range<Int>) throws {
         let model = try configuration(type)
         let head = model.vocabularySize * model.hiddenSize
-        let matrices = 2 * ((model.parameters.active - 2 * head) * positions.count + head)
-        let counted = FloatingPointOperations(model).count(positions: positions, outputs: 1)
+        let matrices = 2 * ((model.description.parameters.active - 2 * head) * positions.count + head)
+        let counted = FloatingPointOperations(model.description).count(positions: positions, outputs: 1)
         #expect(counted == Double(matrices + perKey(model, positions)))
     }
 
     @Test func `a prompt in two parts costs what it costs in one, but for the head`() throws {
         let model = try configuration("deepseek_v32")
-        let operations = FloatingPointOperations(model)
+        let operations = FloatingPointOperations(model.description)
         let parts = [0..<7, 7..<30].map { operations.count(positions: $0, outputs: 1) }.reduce(0, +)
         #expect(parts == operations.count(positions: 0..<30, outputs: 2))
     }

@@ -1,8 +1,10 @@
 import Checkpoints
+import DeepSeekV32
 import JSON
 import KVCache
-import Models
+import Modeling
 import Parallelism
+import Planning
 import Tensors
 import Testing
 import braid
@@ -13,8 +15,8 @@ import braid
         .init(context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, strategy: .contiguous),
         .init(data: 2, context: 2, expert: 4, pipeline: 3), .init(context: 3), .init(context: 16, tensor: 4, expert: 4),
         .init(data: 8, tensor: 2, expert: 4, expertTensor: 4, pipeline: 2, exchange: .allToAll),
-        .init(context: 2, tensor: 2, expert: 4, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
-        .init(data: 2, context: 4, expert: 4, pipeline: 2, ownership: PageOwnership(ranks: 2)),
+        .init(context: 2, tensor: 2, expert: 4, kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 1)),
+        .init(data: 2, context: 4, expert: 4, pipeline: 2, kvSharding: KVSharding(ranks: 2)),
     ]
 
     func model(_ type: String = "deepseek_v32") throws -> DeepSeekConfiguration {
@@ -36,14 +38,17 @@ import braid
         chunk: Int = 64, memory: Int = 1 << 20
     ) throws -> LayoutReport {
         LayoutReport(
-            name, try model(type), parallel, example: .init(tokens: tokens, chunk: chunk), memory: memory
+            name, try model(type).description, parallel,
+            format: try model(type).cacheFormat(.float32, pageSize: 1), example: .init(tokens: tokens, chunk: chunk),
+            memory: memory
         ) { $0.elements }
     }
 
     @Test func `tells the threads of a rank, where there are several`() throws {
         func report(_ threads: Int) throws -> LayoutReport {
             LayoutReport(
-                "tiny", try model(), ParallelConfiguration(), threadsPerRank: threads,
+                "tiny", try model().description, ParallelConfiguration(), threadsPerRank: threads,
+                format: try model().cacheFormat(.float32, pageSize: 1),
                 example: .init(tokens: 8, chunk: 8), memory: 1 << 20
             ) { $0.elements }
         }
@@ -55,7 +60,7 @@ import braid
     @Test func `prints what a person reads`() throws {
         let parallel = ParallelConfiguration(
             context: 2, tensor: 2, expert: 2, expertTensor: 2, denseTensor: 2, exchange: .allToAll,
-            ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 32))
+            kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 32))
         let expected = """
             layout       4 ranks: context 2 × tensor 2, interleaved; experts 2 by expert × 2 by width, allToAll; keys owned by 4 in \
             runs of 2
@@ -141,7 +146,7 @@ import braid
     @Test(arguments: layouts, ["deepseek_v32", "deepseek_v3"])
     func `shows every collective in words, numbers and pictures`(parallel: ParallelConfiguration, type: String) throws {
         let report = try report(parallel, type: type, chunk: 24)
-        let transfers = report.layerKinds.flatMap { report.cost.transfers(of: $0) } + report.cost.transfersOfStages
+        let transfers = report.cost.layerKinds.flatMap { report.cost.transfers(of: $0) } + report.cost.transfersOfStages
         #expect(transfers.isEmpty == (parallel.world == 1))
         #expect(XMLScanner.fault(in: report.drawing) == nil)
         let json = try JSONValue(parsing: Array(report.json.pythonText.utf8))
@@ -160,17 +165,17 @@ import braid
     func `gives each rank its part of weights, rows and work`(parallel: ParallelConfiguration, type: String) throws {
         let report = try report(parallel, type: type, chunk: 24)
         #expect(report.weightBytes == report.model.parameters.total)
-        for group in report.model.weightGroups {
+        for group in report.model.weights {
             let readers = report.ranks.reduce(0) { $0 + $1.share.fraction(of: group) }
             let copies =
-                switch group.split {
+                switch group.weights.split {
                 case .whole: parallel.stageRanks
                 case .heads: parallel.data * parallel.context
                 case .dense: parallel.stageRanks / parallel.denseTensor
                 case .expert: parallel.replicatesExperts ? parallel.stageRanks : 1
                 case .vocabulary: 1
                 }
-            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.names)")
+            #expect(abs(readers - Double(copies)) < 1e-9, "\(group.weights.names)")
         }
         #expect(report.ranks.reduce(0) { $0 + $1.rows } == 64 * parallel.data * parallel.pipeline)
         #expect(abs(report.ranks.reduce(0) { $0 + $1.causalWork } - Double(parallel.data * parallel.pipeline)) < 1e-9)
@@ -189,7 +194,7 @@ import braid
     }
 
     @Test func `counts the tokens that fit beside the weights`() throws {
-        let weights = try model().parameters.total
+        let weights = try model().description.parameters.total
         let perToken = 3 * 4 * (8 + 4 + 8)
         #expect(try report(.init(), memory: weights + 10 * perToken + 1).capacity == 10)
         let small = try report(.init(), memory: weights - 1)
@@ -202,8 +207,8 @@ import braid
     @Test func `has room for as many times the tokens as ranks own keys`() throws {
         let perToken = 3 * 4 * (8 + 4 + 8)
         for owners in [1, 2, 4, 8] {
-            let parallel = ParallelConfiguration(context: owners, ownership: PageOwnership(ranks: owners))
-            let report = try report(parallel, memory: try model().parameters.total + 100 * perToken)
+            let parallel = ParallelConfiguration(context: owners, kvSharding: KVSharding(ranks: owners))
+            let report = try report(parallel, memory: try model().description.parameters.total + 100 * perToken)
             let capacities = report.capacities
             #expect(capacities.map(\.owners) == [1, 2, 4, 8])
             #expect(capacities[0].tokens == report.keyMemory / perToken)
@@ -212,18 +217,18 @@ import braid
                 #expect(capacity.bytesPerToken == Double(perToken) / Double(capacity.owners))
             }
         }
-        let three = ParallelConfiguration(context: 3, ownership: PageOwnership(ranks: 3))
+        let three = ParallelConfiguration(context: 3, kvSharding: KVSharding(ranks: 3))
         #expect(try report(three).capacities.map(\.owners) == [1, 2, 3, 4, 8])
     }
 
     @Test func `says which steps let queries go to the keys`() throws {
-        func rows(_ ownership: PageOwnership, tokens: Int = 64) throws -> [Int] {
-            try report(.init(context: ownership.ranks, ownership: ownership), tokens: tokens, chunk: tokens).ways
-                .filter(\.queriesTravel).map(\.rows)
+        func rows(_ kvSharding: KVSharding, tokens: Int = 64) throws -> [Int] {
+            try report(.init(context: kvSharding.ranks, kvSharding: kvSharding), tokens: tokens, chunk: tokens).ways
+                .filter(\.usesDCP).map(\.rows)
         }
-        #expect(try rows(PageOwnership(ranks: 4, leastKeys: 32)) == [1, 3, 5])
-        #expect(try rows(PageOwnership(ranks: 2, leastKeys: 32)) == [1, 3])
-        #expect(try rows(PageOwnership(ranks: 4, leastKeys: 66)) == [])
+        #expect(try rows(KVSharding(ranks: 4, minKeys: 32)) == [1, 3, 5])
+        #expect(try rows(KVSharding(ranks: 2, minKeys: 32)) == [1, 3])
+        #expect(try rows(KVSharding(ranks: 4, minKeys: 66)) == [])
         #expect(try report(.init(context: 4)).ways == [])
     }
 
@@ -273,8 +278,9 @@ import braid
     @Test func `adds up over steps, and is told apart from what came before`() throws {
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
-            model, .init(context: 2, expert: 2, exchange: .allToAll), cacheType: .float32)
-        let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], furthest: [4, 3]))
+            model.description, .init(context: 2, expert: 2, exchange: .allToAll),
+            format: model.cacheFormat(.float32, pageSize: 1))
+        let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], maxPosition: [4, 3]))
         // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
         // vocabulary of 96.
         #expect(step.operations.first { $0.name == "keys" }?.predicted == 1200.0)

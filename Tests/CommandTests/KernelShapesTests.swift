@@ -1,5 +1,7 @@
 import Checkpoints
-import Models
+import DeepSeekV32
+import Modeling
+import Planning
 import Tensors
 import Testing
 import braid
@@ -21,16 +23,16 @@ import braid
     @Test
     func `ranks that cannot share heads and experts evenly are told how many can`() throws {
         let model = try configuration(heads: 4, experts: 8)
-        #expect(try KernelShapes(model, ranks: 2).experts == 4)
-        let refusal = #expect(throws: (any Error).self) { try KernelShapes(model, ranks: 7) }
+        #expect(try KernelShapes(model.description, ranks: 2).experts == 4)
+        let refusal = #expect(throws: (any Error).self) { try KernelShapes(model.description, ranks: 7) }
         #expect(String(describing: try #require(refusal)).contains("4 heads and 8 experts evenly; try 4"))
-        #expect(throws: (any Error).self) { try KernelShapes(model, ranks: 0) }
+        #expect(throws: (any Error).self) { try KernelShapes(model.description, ranks: 0) }
     }
 
     @Test(arguments: [1, 4])
     func `every operation of a layer runs, and gives each of its bytes and sums a time`(ranks: Int) throws {
         let bed = KernelBed(kernels: .best, cold: ColdMemory(bytes: 64 << 20), scratch: Scratch())
-        let cases = try KernelShapes(configuration(), ranks: ranks).cases(bed)
+        let cases = try KernelShapes(configuration().description, ranks: ranks).cases(bed)
         let wanted: Set = [
             "matmul", "experts", "index scores", "top-k", "sparse attention", "rms norm", "layer norm", "gate", "rope",
             "swiglu", "add", "quantize",
@@ -46,7 +48,7 @@ import braid
     func `a rank's experts get its share of the choices`() throws {
         let bed = KernelBed(kernels: .best, cold: ColdMemory(bytes: 64 << 20), scratch: Scratch())
         // A row chooses 2 of 8 experts: of a half of them, 1 on average. An expert is three matrices of 96 × 16.
-        let cases = try KernelShapes(configuration(), ranks: 2).cases(bed).filter { $0.operation == "experts" }
+        let cases = try KernelShapes(configuration().description, ranks: 2).cases(bed).filter { $0.operation == "experts" }
         #expect(cases.filter { $0.type == .bf16 }.map(\.rows) == [1, 8, 64, 512])
         for measured in cases {
             #expect(measured.operations == Double(measured.rows * 2 * 3 * 96 * 16))

@@ -16,6 +16,14 @@ import braid
                 + "braid serve --model-path m --tp-size 8")
     }
 
+    @Test func `keep the key out of the line that they print`() throws {
+        let given = try options("--nnodes 2")
+        for arguments in [["serve", "--api-key", "s3cret", "--tp", "2"], ["serve", "--api-key=s3cret", "--tp", "2"]] {
+            let line = try #require(given.mpirunLine(arguments))
+            #expect(line.hasSuffix("braid serve --api-key \"$BRAID_API_KEY\" --tp 2"), "\(line)")
+        }
+    }
+
     @Test(arguments: ["", "--nnodes 1", "--nnodes 1 --node-rank 0", "--ranks-per-process 2"])
     func `that ask for one host start at once`(arguments: String) throws {
         #expect(try options(arguments).mpirunLine(["serve"]) == nil)

@@ -1,6 +1,8 @@
 import Checkpoints
+import DeepSeekV32
 import KVCache
-import Models
+import Modeling
+import Planning
 import Testing
 import braid
 
@@ -20,23 +22,25 @@ import braid
     }
 
     private func bytes(_ requests: [Range<Int>], cacheType: CacheType = .float32) throws -> [String: Double] {
-        let work = StepWork(try configuration(), cacheType: cacheType, requests: requests, outputs: requests.count)
+        let work = StepWork(
+            try configuration().description, format: try configuration().cacheFormat(cacheType, pageSize: 1), requests: requests, outputs: requests.count)
         return Dictionary(uniqueKeysWithValues: work.parts.map { ($0.name, $0.bytes) })
     }
 
     @Test(arguments: [0..<1, 0..<9, 7..<8, 7..<30])
     func `the parts' operations are all that are counted`(positions: Range<Int>) throws {
         let model = try configuration()
-        let work = StepWork(model, cacheType: .float32, requests: [positions], outputs: 1)
+        let work = StepWork(
+            model.description, format: model.cacheFormat(.float32, pageSize: 1), requests: [positions], outputs: 1)
         #expect(
             work.parts.reduce(0) { $0 + $1.operations }
-                == FloatingPointOperations(model).count(positions: positions, outputs: 1))
+                == FloatingPointOperations(model.description).count(positions: positions, outputs: 1))
     }
 
     @Test func `one row reads the weights it uses and the keys it selects`() throws {
         let (model, read) = (try configuration(), try bytes([20..<21]))
         // In BF16, without the embedding's table.
-        #expect(read["matrices"] == 2 * Double(model.parameters.active - 100 * 32))
+        #expect(read["matrices"] == 2 * Double(model.description.parameters.active - 100 * 32))
         // 3 layers in F32: all 21 index keys of 8, and 5 latents of 8 with rotary keys of 4.
         #expect(read["index scores"] == 3.0 * 4 * 21 * 8)
         #expect(read["attention"] == 3.0 * 4 * 5 * 12)

@@ -1,5 +1,8 @@
+import DeepSeekV32
 import Foundation
+import Modeling
 import Models
+import Planning
 import Tensors
 import Testing
 import braid
@@ -63,9 +66,9 @@ import braid
     }
 
     @Test(arguments: [
-        (#"{"few_rows_bf16": -1}"#, "a few_rows_bf16 of -1 is not between 0 and 1024"),
-        (#"{"scored_rows": 0}"#, "a scored_rows of 0 is not between 1 and 4096"),
-        (#"{"few_rows": 8}"#, "'few_rows' is no setting"),
+        (#"{"gemv_max_rows_bf16": -1}"#, "a gemv_max_rows_bf16 of -1 is not between 0 and 1024"),
+        (#"{"index_row_tile": 0}"#, "a index_row_tile of 0 is not between 1 and 4096"),
+        (#"{"gemv_max_rows": 8}"#, "'gemv_max_rows' is no setting"),
     ])
     func `numbers that cannot be are refused, of the model that is asked for`(tuning: String, reason: String) throws {
         let text = #"{"format": 1, "processor": "p", "models": {"m": {"date": "", "tuning": \#(tuning)}}}"#
@@ -79,17 +82,17 @@ import braid
 
     @Test func `settings that were not measured stay`() throws {
         var (byHand, found) = (Tuning(), Tuning())
-        byHand.leastSharedWork = 99
-        byHand.keyPanels = 3
-        found.fewRows.bf16 = 7
+        byHand.minParallelWork = 99
+        byHand.indexKeyTiles = 3
+        found.gemvMaxRows.bf16 = 7
         var file = TuningFile(processor: Self.processor)
         file.models["m"] = TuningFile.Entry(byHand, date: "")
-        file.keep(found, measured: ["few_rows_bf16", "key_panels"], for: "m", date: "today")
-        #expect(file.models["m"]?.tuning == ["few_rows_bf16": 7, "least_shared_work": 99])
+        file.keep(found, measured: ["gemv_max_rows_bf16", "index_key_tiles"], for: "m", date: "today")
+        #expect(file.models["m"]?.tuning == ["gemv_max_rows_bf16": 7, "min_parallel_work": 99])
         #expect(file.models["m"]?.date == "today")
-        file.models["m"]?.tuning.merge(["spins": -1, "few_rows": 8]) { $1 }
+        file.models["m"]?.tuning.merge(["spins": -1, "gemv_max_rows": 8]) { $1 }
         file.keep(found, measured: [], for: "m", date: "today")
-        #expect(file.models["m"]?.tuning == ["few_rows_bf16": 7, "least_shared_work": 99])
+        #expect(file.models["m"]?.tuning == ["gemv_max_rows_bf16": 7, "min_parallel_work": 99])
     }
 
     @Test func `the user's cache is where the environment says, if anywhere`() {
@@ -104,7 +107,7 @@ import braid
     @Test func `commands take what fits, warn of what does not, and insist on a file that was named`() throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
-        let model = try ModelDirectory(root.path + "/Benchmarks/models/small").configuration
+        let model = try ModelDirectory(root.path + "/Benchmarks/models/small").description
         let key = TuningFile.key(model, .avx2)
         try withFile(nil) { path in
             let none = try ChosenTuning(nil, model, .avx2, standard: path)
@@ -113,15 +116,15 @@ import braid
             #expect(try ChosenTuning(nil, model, .avx2, standard: nil).tuning == Tuning())
         }
         var found = Tuning()
-        found.keyPanels = 5
+        found.indexKeyTiles = 5
         try withFile("") { path in
             let bad = try ChosenTuning(nil, model, .avx2, standard: path)
             #expect(bad.tuning == Tuning() && bad.warning?.contains(path) == true)
             var file = TuningFile(processor: Processor.name)
-            file.keep(found, measured: ["key_panels"], for: key, date: "")
+            file.keep(found, measured: ["index_key_tiles"], for: key, date: "")
             try file.write(to: path)
             let good = try ChosenTuning(nil, model, .avx2, standard: path)
-            #expect(good.tuning == found && good.warning == nil && good.summary == "key_panels 5, \(path)")
+            #expect(good.tuning == found && good.warning == nil && good.summary == "index_key_tiles 5, \(path)")
             #expect(try ChosenTuning(path, model, .avx2, standard: nil).tuning == found)
             #expect(try ChosenTuning("off", model, .avx2, standard: path).tuning == Tuning())
             // Nothing for this level.

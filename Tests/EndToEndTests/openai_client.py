@@ -11,12 +11,15 @@ import argparse
 import concurrent.futures
 import json
 import math
+import re
 import sys
 import time
 import traceback
+from typing import Annotated, Literal
 
 import httpx
 import openai
+import pydantic
 
 MESSAGES = [
     {"role": "system", "content": "You are brief."},
@@ -182,6 +185,91 @@ def tool_results_can_be_returned(server):
         {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
     ]
     assert server.chat(messages=messages, tools=TOOLS).choices[0].finish_reason
+
+
+CHOOSE = {
+    "type": "function",
+    "function": {
+        "name": "choose",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"enum": ["Paris", "Rome"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 14},
+            },
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def check_choice(choice, names=("choose",)):
+    assert choice.finish_reason == "tool_calls" and not choice.message.content, choice
+    for call in choice.message.tool_calls:
+        arguments = json.loads(call.function.arguments)
+        assert call.function.name in names
+        assert arguments["city"] in ("Paris", "Rome") and 1 <= arguments["days"] <= 14
+
+
+@tools_test
+def calls_can_be_required(server):
+    named = {"type": "function", "function": {"name": "choose"}}
+    other = {"type": "function", "function": {"name": "other"}}
+    for choice in ("required", named):
+        for seed in range(4):
+            tools = [CHOOSE] if choice == "required" else [CHOOSE, other]
+            options = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False, "seed": seed}
+            answer = server.chat(**options, max_tokens=200)
+            check_choice(answer.choices[0])
+            assert len(answer.choices[0].message.tool_calls) == 1
+    # Reasoning is free, and of a random model without end: it may be cut, and nothing else.
+    thinking = {"chat_template_kwargs": {"thinking": True}}
+    answer = server.chat(tools=[CHOOSE], tool_choice="required", extra_body=thinking, max_tokens=30)
+    assert answer.choices[0].finish_reason in ("length", "tool_calls")
+
+
+class Report(pydantic.BaseModel):
+    kind: Literal["good", "bad"]
+    count: Annotated[int, pydantic.Field(ge=0, le=99)]
+    note: Annotated[str, pydantic.Field(max_length=6)]
+    child: "Report | None"
+
+
+@test
+def an_answer_can_be_held_to_a_schema(server):
+    server_parse = server.openai.chat.completions.parse
+    parsed = 0
+    for seed in range(6):
+        answer = server.chat(
+            seed=seed, max_tokens=400, temperature=1.5,
+            response_format={"type": "json_schema", "json_schema": {"name": "r", "schema": Report.model_json_schema()}})
+        if answer.choices[0].finish_reason == "stop":
+            Report.model_validate_json(answer.choices[0].message.content)
+            parsed += 1
+    assert parsed > 0
+    flat = pydantic.create_model("Flat", kind=(Literal["good", "bad"], ...), sure=(bool, ...))
+    answer = server_parse(model=server.model, messages=MESSAGES, response_format=flat, max_tokens=60)
+    assert isinstance(answer.choices[0].message.parsed, flat)
+    one = {"temperature": 0, "extra_body": {"guided_choice": ["yes", "no"]}}
+    whole = server.chat(**one).choices[0].message.content
+    assert whole in ("yes", "no") and text_of(server.chat(**one, stream=True)) == {0: whole}
+
+
+@test
+def an_answer_can_be_held_to_a_pattern_or_a_grammar(server):
+    body = {"text": "Once", "sampling_params": {"regex": "[a-f]{3}-[0-9]{2,5}", "max_new_tokens": 30, "n": 3}}
+    for answer in server.http.post("/generate", json=body).raise_for_status().json():
+        assert re.fullmatch("[a-f]{3}-[0-9]{2,5}", answer["text"]), answer
+    grammar = {"guided_grammar": 'root ::= ("ab" | "c" root){2} "."'}
+    text = server.complete(extra_body=grammar, temperature=0.7, max_tokens=200).choices[0].text
+    assert re.match("[abc.]+$", text), text
+    error = refused(lambda: server.complete(extra_body={"guided_regex": "(?=a)"}), openai.BadRequestError)
+    assert "look-ahead" in str(error) and error.param == "guided_regex"
+    error = refused(
+        lambda: server.complete(extra_body={"guided_json": {"items": {"contains": {}}}}), openai.BadRequestError)
+    assert "#/items/contains" in str(error)
 
 
 @test

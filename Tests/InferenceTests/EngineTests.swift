@@ -1,5 +1,6 @@
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport

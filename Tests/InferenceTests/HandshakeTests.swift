@@ -45,10 +45,10 @@ import Testing
     }
 
     @Test func `brings every card to every process`() throws {
-        let couriers = MemoryCourier.network(3)
-        defer { for courier in couriers { courier.leave() } }
+        let transports = InMemoryTransport.network(3)
+        defer { for transport in transports { transport.leave() } }
         let found = try onEveryRank(of: 3) { process in
-            let processes = Processes(couriers[process])
+            let processes = Processes(transports[process])
             return (try Handshake(Self.card(pid: process), among: processes), processes)
         }
         for (handshake, _) in found { #expect(handshake.cards.map(\.pid) == [0, 1, 2]) }

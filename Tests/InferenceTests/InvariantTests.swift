@@ -1,4 +1,5 @@
 import Inference
+import Modeling
 import Models
 import Parallelism
 import Synchronization
@@ -8,7 +9,7 @@ import Testing
 /// Engines that check their books after every step.
 @Suite(.timeLimit(.minutes(2))) struct `The books of pages` {
     static let layouts = [
-        ParallelConfiguration(), ParallelConfiguration(context: 2, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
+        ParallelConfiguration(), ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
         ParallelConfiguration(pipeline: 2), ParallelConfiguration(data: 2, context: 2, expert: 4),
     ]
 
@@ -94,7 +95,7 @@ import Testing
     @Test @inline(never)
     func `say what each rank owns`() async throws {
         let parallel = ParallelConfiguration(
-            context: 4, expert: 4, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1))
+            context: 4, expert: 4, kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 1))
         let engine = try Self.engine(parallel)
         defer { engine.stop() }
         var sampling = SamplingParameters()

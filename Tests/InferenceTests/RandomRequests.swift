@@ -15,8 +15,8 @@ extension SplitMix64 {
         configuration.maxRunningRequests = 1 + below(8)
         configuration.maxQueuedRequests = 1 + below(12)
         configuration.chunkedPrefillSize = [nil, 1, 3, 8][below(4)]
-        configuration.guesses = [0, 0, 1, 3][below(4)]
-        configuration.maxRowsPerStep = configuration.maxRunningRequests * (1 + configuration.guesses) + below(24)
+        configuration.drafts = [0, 0, 1, 3][below(4)]
+        configuration.maxRowsPerStep = configuration.maxRunningRequests * (1 + configuration.drafts) + below(24)
         configuration.maxStepsInFlight = 1 + below(4)
         configuration.dataGroups = 1 + below(4)
         return configuration

@@ -1,10 +1,49 @@
 import Inference
+import Modeling
 import Models
 import Parallelism
+import Synchronization
 import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct `An engine's ranks` {
+    /// The audit runs under the engine's lock.
+    @Test func `are asked without the engine's lock`() async throws {
+        let found = Mutex<(engine: Engine?, steps: [UInt64])>((nil, []))
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.checksInvariants = true
+        let engine = Engine(
+            try Golden("v32").directory.load(), configuration,
+            audit: { _ in
+                let steps = found.withLock { $0.engine }?.status().steps
+                found.withLock { $0.steps.append(steps ?? .max) }
+                return []
+            })
+        found.withLock { $0.engine = engine }
+        defer {
+            engine.stop()
+            found.withLock { $0.engine = nil }
+        }
+        var sampling = SamplingParameters()
+        sampling.maxNewTokens = 4
+        for await _ in try engine.submit(GenerationRequest(prompt: [1, 2, 3], sampling: sampling)).events {}
+        #expect(found.withLock { $0.steps } == [1, 2, 3, 4])
+        #expect(engine.status().steps == 4)
+    }
+
+    @Test func `own what each owner of keys has of all requests together`() {
+        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        for _ in 0..<300 {
+            let sharding = KVSharding(ranks: 1 + draw.below(9), unit: 1 + draw.below(5))
+            let lengths = (0..<draw.below(12)).map { _ in draw.below(200) }
+            let naive = (0..<sharding.ranks).map { rank in
+                lengths.reduce(0) { $0 + sharding.count(of: $1, for: rank) }
+            }
+            #expect(sharding.counts(of: lengths) == naive)
+        }
+    }
+
     @Test func `tell what they did, by their places`() async throws {
         var configuration = EngineConfiguration()
         configuration.pageSize = 4

@@ -1,4 +1,5 @@
 import Foundation
+import Grammar
 import Inference
 import TestSupport
 import Testing
@@ -383,6 +384,32 @@ extension SplitMix64 {
 extension StepPlan.Sample {
     fileprivate mutating func forbid(_ tokens: Set<Int32>) {
         parameters.stopTokens = tokens
-        unstoppable = 1
+        minTokensRemaining = 1
+    }
+}
+
+@Suite struct MaskedSamplingTests {
+    @Test(arguments: [0, 0.7] as [Float])
+    func `only allowed tokens are chosen, and their log-probabilities are the model's own`(temperature: Float) throws {
+        var sampler = Sampler(vocabularySize: 130)
+        let row = (0..<130).map { Float($0 % 17) - Float($0 % 5) }
+        var allowed = TokenMask(size: 130)
+        for token in [3, 64, 127, 129] as [Int32] { allowed.insert(token) }
+        var parameters = SamplingParameters()
+        parameters.temperature = temperature
+        var chosen: Set<Int32> = []
+        for position in 0..<200 {
+            let sample = StepPlan.Sample(parameters: parameters, position: position)
+            let found = try sampler.choose(row.span, as: sample, allowed: allowed, topLogProbs: 3)
+            chosen.insert(found.token)
+            #expect(found == (try sampler.score(row.span, target: found.token, topLogProbs: 3)))
+        }
+        #expect(chosen.isSubset(of: [3, 64, 127, 129]) && (temperature == 0) == (chosen.count == 1))
+        // Of the allowed ones the best.
+        if temperature == 0 { #expect(chosen == [Int32([3, 64, 127, 129].max { row[$0] < row[$1] }!)]) }
+        #expect(throws: SamplingFailure.self) {
+            try sampler.choose(
+                row.span, as: StepPlan.Sample(parameters: parameters, position: 0), allowed: TokenMask(size: 130))
+        }
     }
 }

@@ -196,6 +196,6 @@ private struct RandomRun {
         rig.record(rig.scheduler.finish(result))
         let speculation = rig.scheduler.status.speculation
         if speculation.right > 0 { seen.insert("a right guess") }
-        if speculation.right < speculation.guessed { seen.insert("a wrong guess") }
+        if speculation.right < speculation.drafted { seen.insert("a wrong guess") }
     }
 }

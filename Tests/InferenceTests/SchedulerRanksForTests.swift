@@ -32,20 +32,20 @@ struct HashingRanks {
         for (row, token) in chunk.tokens.enumerated() { memory[slot(chunk.start + row, chunk)] = token }
         let prefix = (0..<end).map { memory[slot($0, chunk)] }
         let model = HashModel(vocabularySize: vocabularySize)
-        let chosen = chunk.choosingRows.enumerated().map { index, row in
+        let chosen = chunk.sampledRows.enumerated().map { index, row in
             let sample = chunk.sample(at: index)
             #expect(sample.position == chunk.start + row + 1)
             return model.choose(
                 after: prefix.prefix(sample.position), forbidden: sample.forbidden, topCount: chunk.topLogProbs)
         }
-        let sampled = Array(chosen.prefix(chunk.countOfRight(chosen.map(\.token))))
+        let sampled = Array(chosen.prefix(chunk.acceptedCount(chosen.map(\.token))))
         let scored = chunk.score.map {
             model.score($0.target, after: prefix.prefix(chunk.start + $0.row + 1), topCount: chunk.topLogProbs)
         }
         var result = StepResult.ChunkResult(request: chunk.request, sampled: sampled, scored: scored)
         if let speculation = chunk.speculation {
             follow(chunk, speculation, prefix, chosen.map(\.token))
-            result.guesses = guesses(behind: chunk, speculation, prefix, sampled.map(\.token))
+            result.drafts = drafts(behind: chunk, speculation, prefix, sampled.map(\.token))
         }
         return result
     }
@@ -70,25 +70,25 @@ struct HashingRanks {
         }
         let next = Array(chunk.tokens.dropFirst().map(Optional.some)) + [speculation.next]
         for (row, token) in next.enumerated() {
-            let isChoosing = chunk.choosingRows.contains(row)
+            let isSampling = chunk.sampledRows.contains(row)
             following[slot(chunk.start + row, chunk)] =
-                isChoosing ? chosen[row - chunk.choosingRows.lowerBound] : token ?? -1
+                isSampling ? chosen[row - chunk.sampledRows.lowerBound] : token ?? -1
         }
     }
 
-    private func guesses(
+    private func drafts(
         behind chunk: StepPlan.Chunk, _ speculation: StepPlan.Chunk.Speculation, _ prefix: [Int32], _ sampled: [Int32]
     ) -> [Int32] {
         guard speculation.ahead > 0, !sampled.isEmpty else { return [] }
         let model = HashModel(vocabularySize: vocabularySize)
-        var text = prefix.dropLast(chunk.guesses.count) + sampled
-        var guesses: [Int32] = []
+        var text = prefix.dropLast(chunk.drafts.count) + sampled
+        var drafts: [Int32] = []
         repeat {
             let right = model.choose(after: text, forbidden: [], topCount: nil).token
-            guesses.append(text.reduce(Int(right), { $0 + Int($1) }) % 3 == 0 ? right ^ 1 : right)
-            text.append(guesses.last!)
-        } while guesses.count < speculation.ahead && text.count - 2 < chunk.pages.count * pageSize
-        return guesses
+            drafts.append(text.reduce(Int(right), { $0 + Int($1) }) % 3 == 0 ? right ^ 1 : right)
+            text.append(drafts.last!)
+        } while drafts.count < speculation.ahead && text.count - 2 < chunk.pages.count * pageSize
+        return drafts
     }
 
     private func slot(_ position: Int, _ chunk: StepPlan.Chunk) -> Int {

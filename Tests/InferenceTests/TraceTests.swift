@@ -1,7 +1,10 @@
+import DeepSeekV32
 import Foundation
 import Inference
+import Modeling
 import Models
 import Parallelism
+import Synchronization
 import TestSupport
 import Testing
 
@@ -50,6 +53,22 @@ private struct TraceEvent: Decodable {
         engine.stop()
         trace.close()
         return try JSONDecoder().decode([TraceEvent].self, from: Data(contentsOf: URL(fileURLWithPath: path)))
+    }
+
+    @Test(.enabled(if: FileManager.default.fileExists(atPath: "/dev/full")))
+    func `that finds no room says so once, and service goes on`() async throws {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.parallel = Self.parallel
+        let lines = Mutex<[String]>([])
+        let trace = try TraceWriter(path: "/dev/full", Self.parallel) { line in lines.withLock { $0.append(line) } }
+        let engine = Engine(try Golden("v32").directory.load(), configuration, trace: trace)
+        defer { engine.stop() }
+        for _ in 0..<3 { #expect(await outcomes(engine).allSatisfy { $0.failure == nil }) }
+        trace.close()
+        let problem = try #require(trace.problem)
+        #expect(lines.withLock { $0 } == [problem])
+        #expect(problem.hasPrefix("--trace: writing to '/dev/full' failed"))
     }
 
     @Test func `has a lane for each rank, named with its place`() async throws {

@@ -1,5 +1,6 @@
 import Foundation
 import Inference
+import Models
 import TestSupport
 import Testing
 
@@ -27,6 +28,55 @@ import Testing
         await #expect(processExitsWith: .exitCode(70)) {
             try await Self.endByTrap(1, .layers, .trapOfHelper)
         }
+    }
+
+    @Test func `may be the engine's thread, which holds its lock`() async {
+        await #expect(processExitsWith: .exitCode(70)) { try await Self.endByTrapBeside(isEngine: true) }
+    }
+
+    @Test func `may be any thread, where the engine answers for all`() async {
+        await #expect(processExitsWith: .exitCode(70)) { try await Self.endByTrapBeside(isEngine: false) }
+    }
+
+    /// Ends the process with another status if a client is not told in time.
+    @inline(never)
+    private static func endByTrapBeside(isEngine: Bool) async throws {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.checksInvariants = isEngine
+        let engine = Engine(
+            try Golden("v32").directory.load(), configuration,
+            audit: { scheduler in
+                // Under the engine's lock.
+                precondition(scheduler.status.steps < 2, "made to fail")
+                return []
+            })
+        if !isEngine {
+            engine.answerForAllThreads()
+            Thread.detachNewThread {
+                Thread.sleep(forTimeInterval: 0.2)
+                preconditionFailure("made to fail")
+            }
+        }
+        let start = ContinuousClock.now
+        var requests = someRequests
+        for index in requests.indices { requests[index].sampling.maxNewTokens = 4000 }
+        for outcome in await outcomes(engine, requests) {
+            guard outcome.failure?.contains("trapped (SIG") ?? false else { exit(1) }
+        }
+        guard ContinuousClock.now - start < .seconds(3), engine.status().failure?.contains("trapped") ?? false
+        else { exit(2) }
+        do {
+            _ = try engine.submit(someRequests[0])
+            exit(4)
+        } catch {}
+        for await failure in engine.failures {
+            guard failure.isTrap else { exit(5) }
+            break
+        }
+        // From here on, only the thread that trapped can end the process.
+        try await Task.sleep(for: .seconds(60))
+        exit(3)
     }
 
     @Test func `is the only one whose trap is treated so`() async {

@@ -2,6 +2,7 @@ import Inference
 import KVCache
 import Parallelism
 import Testing
+import Verification
 
 @Suite struct `A verification plan` {
     private static let shape = ModelShape(
@@ -26,9 +27,27 @@ import Testing
         let plan = Self.plan(limit)
         #expect(plan.total == Self.layouts.count * Self.conditions.count)
         #expect(plan.cases.count == limit && Set(plan.cases).count == limit)
-        #expect(Set(plan.cases.map(\.layout)).count == min(limit, Self.layouts.count))
+        let repeated = Dictionary(grouping: plan.cases, by: \.layout).filter { $0.value.count > 1 }.keys
+        if limit < Self.layouts.count {
+            for layout in repeated {
+                #expect(Self.alternatives(to: layout) < 8, "\(layout.notation) is no layout that is needed twice")
+            }
+        } else {
+            #expect(Set(plan.cases.map(\.layout)).count == Self.layouts.count)
+        }
         #expect(Set(plan.cases.map(\.conditions)).count == min(limit, Self.conditions.count))
         #expect(zip(plan.cases, plan.cases.dropFirst()).allSatisfy { $0.layout.world <= $1.layout.world })
+    }
+
+    /// How many layouts have the value of this one that is rarest, or the rarest two together.
+    private static func alternatives(to layout: ParallelConfiguration) -> Int {
+        func values(_ layout: ParallelConfiguration) -> [String] {
+            VerificationCase(layout).values.map { "\($0.axis) \($0.value)" }
+        }
+        let (own, all) = (values(layout), layouts.map(values))
+        return own.indices.flatMap { one in
+            own.indices.map { other in all.count { $0[one] == own[one] && $0[other] == own[other] } }
+        }.min()!
     }
 
     @Test func `has every mesh and every condition in a sample`() {
@@ -52,6 +71,55 @@ import Testing
         #expect(cases("ranks")["8"] == plan.cases.count { $0.layout.world == 8 })
     }
 
+    /// Counted from the cases themselves.
+    private static func pairs(_ cases: some Sequence<VerificationCase>) -> Set<[String]> {
+        var pairs: Set<[String]> = []
+        for candidate in cases {
+            let values = candidate.values.map { "\($0.axis) \($0.value)" }
+            for (index, one) in values.enumerated() {
+                for other in values[(index + 1)...] { pairs.insert([one, other]) }
+            }
+        }
+        return pairs
+    }
+
+    @Test(arguments: [1, 2, 3, 4]) func `has every two values of two dimensions together in a run`(seed: UInt64) {
+        let plan = Self.plan(500, seed: seed)
+        // Every layout under some conditions and all conditions for one layout: within each of the two, all pairs there
+        // are. Between the two any value can meet any other.
+        let layouts = Self.pairs(Self.layouts.map { VerificationCase($0) })
+        let conditions = Self.pairs(Self.conditions.map { VerificationCase(ParallelConfiguration(), $0) })
+        let axes = Set(ServingConditions.axes.map(\.name))
+        func isOfConditions(_ value: String) -> Bool { axes.contains(String(value.prefix { $0 != " " })) }
+        var all = layouts.filter { !$0.contains(where: isOfConditions) }
+        let (ofLayouts, ofConditions) = (
+            Set(layouts.joined()).filter { !isOfConditions($0) }, Set(conditions.joined()).filter(isOfConditions)
+        )
+        all.formUnion(conditions.filter { $0.allSatisfy(isOfConditions) })
+        for one in ofLayouts { for other in ofConditions { all.insert([one, other]) } }
+        #expect(Self.pairs(plan.cases) == all)
+        #expect(plan.pairs == (all.count, all.count))
+        let few = Self.plan(50, seed: seed)
+        #expect(few.pairs == (Self.pairs(few.cases).count, all.count) && few.pairs.covered < all.count)
+        let whole = VerificationPlan(
+            Array(Self.layouts.prefix(3)), Array(Self.conditions.prefix(9)), limit: 27, seed: seed)
+        #expect(whole.pairs == (Self.pairs(whole.cases).count, Self.pairs(whole.cases).count))
+    }
+
+    @Test(arguments: [1, 12, 100]) func `has every two conditions of a single layout`(limit: Int) {
+        let plan = VerificationPlan([Self.layouts.last!], Self.conditions, limit: limit, seed: 1)
+        #expect(plan.pairs.covered == Self.pairs(plan.cases).count)
+        #expect(Set(plan.cases).count == limit && (plan.pairs.covered == plan.pairs.total) == (limit == 100))
+    }
+
+    /// What `braid verify` has without options for a checkpoint with a next-token block.
+    @Test(arguments: [1, 2]) func `has every two values of the whole matrix in 500 cases`(seed: UInt64) {
+        let layouts = LayoutMatrix(Self.shape, maxRanks: 8, minKeys: [1, 44]).layouts
+        let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true)
+        let plan = VerificationPlan(layouts, conditions, limit: 500, seed: seed)
+        #expect(plan.pairs.covered == plan.pairs.total && plan.pairs.total > 2500)
+    }
+
     @Test func `chooses by its seed alone`() {
         #expect(Self.plan(300).cases == Self.plan(300).cases)
         #expect(Self.plan(300).cases != Self.plan(300, seed: 2).cases)
@@ -73,25 +141,26 @@ import Testing
 
     @Test func `has mixes that are functions of their seed, within the context`() {
         for context in [3, 16, 4096] {
-            let measure = BatchMix.Measure(selecting: 64, contextLength: context, vocabularySize: 100)
-            for kind in BatchMix.Kind.allCases {
-                let mix = BatchMix(kind, measure, seed: 7)
-                #expect(mix.requests == BatchMix(kind, measure, seed: 7).requests)
-                #expect(mix.requests != BatchMix(kind, measure, seed: 8).requests)
+            let measure = Workload.Measure(selecting: 64, contextLength: context, vocabularySize: 100)
+            for kind in Workload.Kind.allCases {
+                let mix = Workload(kind, measure, seed: 7)
+                #expect(mix.requests == Workload(kind, measure, seed: 7).requests)
+                #expect(mix.requests != Workload(kind, measure, seed: 8).requests)
                 let limits = EngineLimits(contextLength: context, vocabularySize: 100, maxQueuedRequests: 9)
-                for request in mix.requests + mix.forerunners {
+                for request in mix.requests + mix.warmupRequests {
                     #expect(throws: Never.self) { try limits.check(request) }
                 }
             }
         }
     }
 
-    @Test func `has forerunners that begin like the mix and go on otherwise, and prompts that need not be computed`() {
-        let measure = BatchMix.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
-        for kind in BatchMix.Kind.allCases {
-            let mix = BatchMix(kind, measure, seed: 7, reuse: true)
-            for (request, forerunner) in zip(mix.requests, mix.forerunners) {
-                let common = zip(request.prompt, forerunner.prompt).prefix { $0 == $1 }.count
+    @Test func `has warmupRequests that begin like the mix and go on otherwise, and prompts that need not be computed`()
+    {
+        let measure = Workload.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
+        for kind in Workload.Kind.allCases {
+            let mix = Workload(kind, measure, seed: 7, reuse: true)
+            for (request, warmupRequest) in zip(mix.requests, mix.warmupRequests) {
+                let common = zip(request.prompt, warmupRequest.prompt).prefix { $0 == $1 }.count
                 #expect(common < request.prompt.count && common >= request.prompt.count * 3 / 4 - 1)
                 #expect(request.logProbs!.promptStart ?? .max >= request.prompt.count * 2 / 3)
             }

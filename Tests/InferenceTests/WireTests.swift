@@ -1,10 +1,19 @@
+import Grammar
 import Inference
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 import TestSupport
 import Testing
+
+extension PageLists {
+    /// What somebody who knows no pages makes of an update.
+    fileprivate static func plan(of update: PlanUpdate) throws -> StepPlan {
+        var lists = PageLists()
+        return try lists.plan(for: update)
+    }
+}
 
 @Suite struct `Plans on their way to other processes` {
     /// Any plan, sensible or not.
@@ -26,17 +35,35 @@ import Testing
             parameters.stopTokens = Set(tokens(3))
             let sample = StepPlan.Sample(
                 parameters: parameters, position: draw.below(5000), generated: tokens(5), prompt: tokens(5),
-                unstoppable: draw.below(4))
+                minTokensRemaining: draw.below(4), isConstrained: draw.below(2) == 0)
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
                 pages: tokens(9), sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
-                    ? nil : .init(guessed: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
+                    ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
                 score: tokens(4).map { .init(row: Int($0), target: $0) },
                 topLogProbs: draw.below(2) == 0 ? nil : draw.below(20))
         }
-        return StepPlan(number: draw.below(1 << 30), chunks: chunks)
+        var plan = StepPlan(number: draw.below(1 << 30), chunks: chunks)
+        plan.grammars = (0..<draw.below(3)).map { _ in
+            StepPlan.RequestGrammar(request: draw.next(), source: sources[draw.below(sources.count)])
+        }
+        plan.endedGrammars = (0..<draw.below(3)).map { _ in draw.next() }
+        return plan
     }
+
+    private static let sources: [GrammarSource] = {
+        let tools = [
+            ToolCallSource.Tool(name: "f", parameters: "{}", isStrict: true),
+            ToolCallSource.Tool(name: "gé", parameters: nil, isStrict: false),
+        ]
+        let calls = ToolCallSource(tools: tools, isRequired: true, allowsSeveral: false, answerSchema: "true")
+        let plain: [GrammarSource] = [
+            .jsonObject, .jsonSchema("{\"a\": 1}"), .pattern("a+"), .ebnf("root ::= x"), .choice(["a", ""]),
+            .toolCalls(calls),
+        ]
+        return plain + plain.map { .afterReasoning($0) }
+    }()
 
     @Test func `arrive as they were sent`() throws {
         var draw = SplitMix64(seed: .random(in: 0 ... .max))
@@ -50,11 +77,12 @@ import Testing
     @Test func `have the fields that Wire passes`() {
         func fields(_ value: Any) -> [String] { Mirror(reflecting: value).children.compactMap(\.label) }
         let sample = StepPlan.Sample(parameters: SamplingParameters(), position: 0)
-        #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks"])
+        #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks", "grammars", "endedGrammars"])
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
                 == ["request", "group", "tokens", "start", "pages", "sample", "speculation", "score", "topLogProbs"])
-        #expect(fields(sample) == ["parameters", "position", "generated", "prompt", "unstoppable"])
+        #expect(
+            fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining", "isConstrained"])
         #expect(
             fields(SamplingParameters()) == [
                 "temperature", "topP", "topK", "minP", "frequencyPenalty", "presencePenalty", "repetitionPenalty",
@@ -63,15 +91,72 @@ import Testing
         #expect(
             fields(ParallelConfiguration()) == [
                 "data", "context", "tensor", "expert", "expertTensor", "pipeline", "stageLayers", "denseTensor",
-                "strategy", "exchange", "ownership",
+                "strategy", "exchange", "kvSharding",
             ])
         #expect(
             fields(RankSettings()) == [
-                "parallel", "cacheType", "pageSize", "pages", "division", "kernels", "threadsPerRank", "tuning",
-                "stages", "isTraced",
+                "parallel", "cacheType", "pageSize", "pages", "processSharding", "maxRows", "kernels", "threadsPerRank",
+                "tuning", "stages", "isTraced",
             ])
-        #expect(fields(CacheDivision()) == ["keysPerRow", "pageSize", "visitingPages", "rows"])
-        #expect(fields(Tuning()) == ["leastSharedWork", "spins", "fewRows", "storedHeads", "keyPanels", "scoredRows"])
+        #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
+        #expect(
+            fields(Tuning()) == [
+                "minParallelWork", "spins", "gemvMaxRows", "directKeyMaxHeads", "indexKeyTiles", "indexRowTile",
+            ])
+    }
+
+    /// Requests that grow, are preempted, share prefixes, rest for a while and end, a few in each plan.
+    private static func plans(_ count: Int, _ draw: inout SplitMix64) -> [StepPlan] {
+        var pages: [UInt64: [Int32]] = [:]
+        return (0..<count).map { number in
+            let chunks = (0..<draw.below(5)).compactMap { place -> StepPlan.Chunk? in
+                let request = UInt64(4 * draw.below(3) + place)
+                if draw.below(9) == 0 { pages[request] = nil }
+                if draw.below(7) == 0 { pages[request] = Array((pages[request] ?? []).prefix(draw.below(4))) }
+                pages[request, default: []] += (0..<draw.below(3)).map { _ in Int32(draw.below(50)) }
+                return StepPlan.Chunk(request: request, tokens: [1], start: 0, pages: pages[request]!)
+            }
+            // Long pauses, after which both sides have forgotten the requests.
+            return StepPlan(number: number, chunks: number / 100 % 2 == 0 ? chunks : [])
+        }
+    }
+
+    @Test func `carry the pages that are new, and arrive whole`() throws {
+        for seed in 0..<20 as Range<UInt64> {
+            var draw = SplitMix64(seed: seed)
+            var (sender, receiver) = (PageLists(), PageLists())
+            for plan in Self.plans(500, &draw) {
+                let bytes = Wire.bytes(of: sender.update(for: plan))
+                #expect(try receiver.plan(for: Wire.value(PlanUpdate.self, in: bytes)) == plan)
+            }
+        }
+    }
+
+    @Test func `of a long context are as short as of a short one`() {
+        var sender = PageLists()
+        let long = (0..<2560).map { Int32($0) }
+        for step in 0..<3 {
+            let chunk = StepPlan.Chunk(request: 7, tokens: [1], start: 163_000 + step, pages: long)
+            let bytes = Wire.bytes(of: sender.update(for: StepPlan(number: step, chunks: [chunk])))
+            #expect(step == 0 || bytes.count < 200, "\(bytes.count) bytes in step \(step)")
+        }
+    }
+
+    @Test func `that are lost, or come twice or in another order, are refused`() throws {
+        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var sender = PageLists()
+        let updates = Self.plans(4, &draw).map { sender.update(for: $0) }
+        for order in [[1], [0, 2], [0, 0], [0, 1, 3], [0, 1, 2, 1]] {
+            var receiver = PageLists()
+            for index in order.dropLast() { _ = try receiver.plan(for: updates[index]) }
+            #expect(throws: Wire.Failure.self) { try receiver.plan(for: updates[order.last!]) }
+        }
+        var forged = updates[0]
+        forged.plan = StepPlan(number: 0, chunks: [StepPlan.Chunk(request: 99, tokens: [1], start: 0, pages: [])])
+        for known in [-1, 1, .max] as [Int32] {
+            forged.knownPages = [known]
+            #expect(throws: Wire.Failure.self) { try PageLists.plan(of: forged) }
+        }
     }
 
     @Test func `that are cut short or too long are refused`() throws {
@@ -104,14 +189,17 @@ import Testing
         settings.parallel = ParallelConfiguration(
             data: 2, context: 3, tensor: 4, expert: 5, expertTensor: 6, pipeline: 2, stageLayers: [1, 2],
             denseTensor: 4, strategy: .zigzag, exchange: .allToAll,
-            ownership: PageOwnership(ranks: 2, unit: 3, leastKeys: 9))
+            kvSharding: KVSharding(ranks: 2, unit: 3, minKeys: 9))
         settings.cacheType = .fp8
         settings.pageSize = 16
         settings.pages = 77
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
-        var division = CacheDivision()
-        (division.keysPerRow, division.pageSize, division.visitingPages, division.rows) = (7, 16, 33, 44)
-        settings.division = division
+        var processSharding = ProcessKVSharding()
+        (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (
+            7, 16, 33, 44
+        )
+        settings.processSharding = processSharding
+        settings.maxRows = 1088
         settings.kernels = .reference
         settings.threadsPerRank = 3
         for (index, setting) in Tuning.settings.enumerated() { settings.tuning[keyPath: setting.path] = index + 5 }
@@ -125,7 +213,7 @@ import Testing
             guard let damaged = try? Wire.value(RankSettings.self, in: bytes) else { continue }
             #expect(Tuning.settings.allSatisfy { $0.legal.contains(damaged.tuning[keyPath: $0.path]) })
             #expect((1...1 << 31).contains(damaged.pages * damaged.pageSize))
-            #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.ownership.unit > 0)
+            #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.kvSharding.unit > 0)
         }
     }
 }

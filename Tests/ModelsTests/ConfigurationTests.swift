@@ -1,7 +1,9 @@
 import Checkpoints
+import DeepSeekV32
 import Foundation
 import KVCache
-import Models
+import Modeling
+import Planning
 import Tensors
 import TestSupport
 import Testing
@@ -201,7 +203,7 @@ private func expectRefused(
             "index_n_heads": "4096", "index_head_dim": "\(Kernels.maximumIndexWidth)", "n_routed_experts": "1024",
             "moe_intermediate_size": "65536", "n_shared_experts": "1024", "first_k_dense_replace": "0",
         ])
-        let (total, active) = largest.parameters
+        let (total, active) = largest.description.parameters
         #expect(total > 1 << 53 && active > 0 && active < total)
     }
 }

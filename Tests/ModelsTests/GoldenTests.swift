@@ -1,6 +1,8 @@
 import Checkpoints
+import DeepSeekV32
 import Foundation
 import KVCache
+import Modeling
 import Models
 import Tensors
 import TestSupport
@@ -22,13 +24,13 @@ import Testing
         let forward = Forward(model, cacheType: golden.cacheType)
         let logits = forward.logits(golden.prompt)
         var compared = 0
-        for layer in 0..<model.configuration.layers {
+        for layer in 0..<model.description.layers.count {
             for (stage, key) in Self.stages {
                 guard let expected = golden.rows("layers.\(layer).\(key)") else { continue }
                 let actual = forward.recorder.rows(stage, layer: layer)
                 // Rows that may select all they see are not scored.
                 let isSelecting = stage == .indexScores || stage == .selected
-                let first = isSelecting ? model.configuration.indexer!.topK : 0
+                let first = isSelecting ? model.description.selection!.topK : 0
                 try #require(actual.count == expected.count - first, "\(name) layer \(layer) \(key): rows")
                 for (row, values) in actual.enumerated() {
                     let difference = Self.difference(values, expected[first + row])
@@ -38,9 +40,9 @@ import Testing
             }
         }
         // A dense V3 layer has five stages, others more.
-        #expect(compared >= 5 * model.configuration.layers * golden.prompt.count)
+        #expect(compared >= 5 * model.description.layers.count * golden.prompt.count)
         for (stage, actual) in [
-            ("final_norm", forward.recorder.rows(.finalNorm, layer: model.configuration.layers)), ("logits", logits),
+            ("final_norm", forward.recorder.rows(.finalNorm, layer: model.description.layers.count)), ("logits", logits),
         ] {
             let expected = try #require(golden.rows(stage))
             for row in expected.indices {
@@ -81,12 +83,12 @@ import Testing
 }
 
 @Suite struct `The next-token block` {
-    @Test(arguments: Golden.guessingCases)
+    @Test(arguments: Golden.draftingCases)
     func `agrees with the independent implementation`(name: String) throws {
         let golden = try Golden(name)
         let expected = try #require(golden.rows("guesses"))
-        let forward = Forward(try golden.directory.load(guesses: true), isRecording: false)
-        let actual = forward.guesses(golden.prompt, count: expected.count - golden.prompt.count + 2)
+        let forward = Forward(try golden.directory.load(drafts: true), isRecording: false)
+        let actual = forward.drafts(golden.prompt, count: expected.count - golden.prompt.count + 2)
         try #require(actual.count == expected.count)
         for row in expected.indices {
             let difference = `A forward agrees with the independent implementation`.difference(
@@ -95,23 +97,23 @@ import Testing
         }
     }
 
-    @Test(arguments: Golden.guessingCases, CacheType.allCases)
+    @Test(arguments: Golden.draftingCases, CacheType.allCases)
     func `has bits that do not depend on chunks or the instruction-set level`(name: String, type: CacheType) throws {
         let golden = try Golden(name)
-        let model = try golden.directory.load(guesses: true)
-        func guesses(_ kernels: Kernels, chunk: Int) -> [[Float]] {
+        let model = try golden.directory.load(drafts: true)
+        func drafts(_ kernels: Kernels, chunk: Int) -> [[Float]] {
             Forward(model, cacheType: type, kernels: kernels, isRecording: false)
-                .guesses(golden.prompt, count: 4, chunk: chunk)
+                .drafts(golden.prompt, count: 4, chunk: chunk)
         }
-        let reference = guesses(Kernels(.reference)!, chunk: .max)
+        let reference = drafts(Kernels(.reference)!, chunk: .max)
         for kernels in Kernels.available {
-            for chunk in [1, 5, .max] { #expect(guesses(kernels, chunk: chunk) == reference, "\(kernels.level)") }
+            for chunk in [1, 5, .max] { #expect(drafts(kernels, chunk: chunk) == reference, "\(kernels.level)") }
         }
     }
 
     @Test func `is refused where the checkpoint has none, by the key that says so`() throws {
         let golden = try Golden("v3")
-        let error = try #require(throws: CheckpointError.self) { try golden.directory.load(guesses: true) }
+        let error = try #require(throws: CheckpointError.self) { try golden.directory.load(drafts: true) }
         #expect(error.subject == .key("num_nextn_predict_layers"))
         #expect(error.advice.contains("--speculative-algorithm"))
     }

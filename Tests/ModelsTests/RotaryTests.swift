@@ -1,5 +1,5 @@
 import Checkpoints
-import Models
+import Modeling
 import Tensors
 import Testing
 

@@ -1,6 +1,6 @@
 import Checkpoints
 import Foundation
-import Models
+import Modeling
 import Tensors
 import TestSupport
 import Testing
@@ -224,5 +224,19 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
             _ = try WeightSource.dummy(dummy).matrix("any", 2, 2)
             #expect(dummy.owners.count == count)
         }
+    }
+
+    @Test func `of experts are those of others, where only some have their own`() throws {
+        let dummy = DummyWeights(dtype: .f32, distinctExperts: 2)
+        let source = WeightSource.dummy(dummy)
+        func values(_ name: String) throws -> [Float] { elements(try source.matrix(name, 3, 5)) }
+        let experts = try (0..<5).map { try values("model.layers.1.mlp.experts.\($0).up_proj.weight") }
+        #expect(experts[0] != experts[1] && experts[2] == experts[0] && experts[4] == experts[0])
+        #expect(experts[3] == experts[1] && dummy.owners.count == 2)
+        let others = try [
+            "model.layers.1.mlp.experts.0.gate_proj.weight", "model.layers.2.mlp.experts.0.up_proj.weight",
+            "model.layers.1.mlp.shared_experts.up_proj.weight", "model.layers.1.mlp.shared_experts.up_proj.weight",
+        ].map(values)
+        #expect(Set(others + experts).count == 6)
     }
 }

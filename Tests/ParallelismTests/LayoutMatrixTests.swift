@@ -54,9 +54,9 @@ import Testing
             request.moeDenseTPSize = layout.denseTensor
             request.strategy = layout.strategy
             request.exchange = layout.exchange
-            request.dcpSize = layout.ownership.ranks
-            request.dcpInterleave = layout.ownership.unit
-            request.dcpMinKeys = layout.ownership.leastKeys
+            request.dcpSize = layout.kvSharding.ranks
+            request.dcpInterleave = layout.kvSharding.unit
+            request.dcpMinKeys = layout.kvSharding.minKeys
             var resolved = try request.resolve(for: shape)
             if layout.replicatesExperts && layout.expertTensor == 1 && layout.expert == 1 { resolved.expertTensor = 1 }
             #expect(resolved == layout)
@@ -72,7 +72,7 @@ import Testing
         #expect(Set(here.map(\.denseTensor)) == [1, 2])
         #expect(Set(here.map { [$0.expert, $0.expertTensor] }) == [[1, 1], [1, 4], [2, 2], [4, 1]])
         #expect(
-            Set(here.map { [$0.ownership.ranks, $0.ownership.unit] })
+            Set(here.map { [$0.kvSharding.ranks, $0.kvSharding.unit] })
                 == [[1, 1], [2, 1], [2, 2], [2, 4], [4, 1], [4, 2], [4, 4]])
         // Divided experts: 3 divisions × 2 exchanges; whole: 1. Times strategies, dense degrees, stages and ownerships.
         #expect(here.count == (3 * 2 + 1) * 3 * 2 * 2 * 7)
@@ -80,10 +80,10 @@ import Testing
 
     @Test func `has only the strategies, exchanges and least keys it is given`() {
         let layouts = LayoutMatrix(
-            Self.shapes[0], maxRanks: 8, strategies: [.zigzag], exchanges: [.allToAll], leastKeys: [7, 9]
+            Self.shapes[0], maxRanks: 8, strategies: [.zigzag], exchanges: [.allToAll], minKeys: [7, 9]
         ).layouts
-        let divided = layouts.filter { $0.ownership.ranks > 1 }
-        #expect(Set(divided.map(\.ownership.leastKeys)) == [7, 9])
+        let divided = layouts.filter { $0.kvSharding.ranks > 1 }
+        #expect(Set(divided.map(\.kvSharding.minKeys)) == [7, 9])
         #expect(layouts.allSatisfy { $0.context == 1 || $0.strategy == .zigzag })
         #expect(layouts.allSatisfy { $0.stageRanks == 1 || $0.replicatesExperts || $0.exchange == .allToAll })
     }
@@ -91,7 +91,7 @@ import Testing
     @Test(arguments: shapes) func `has a name for each layout, from which it can be made again`(shape: ModelShape)
         throws
     {
-        let layouts = LayoutMatrix(shape, maxRanks: 8, leastKeys: [1, 44]).layouts
+        let layouts = LayoutMatrix(shape, maxRanks: 8, minKeys: [1, 44]).layouts
         #expect(Set(layouts.map(\.notation)).count == layouts.count)
         for layout in layouts {
             #expect(try ParallelConfiguration(notation: layout.notation, for: shape) == layout)

@@ -72,7 +72,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(try resolve([:]) == ParallelConfiguration())
         #expect(ParallelConfiguration().world == 1)
         #expect("\(ParallelConfiguration())" == "one rank")
-        for shape in shapes { #expect(ParallelConfiguration().keepsBits(for: shape)) }
+        for shape in shapes { #expect(ParallelConfiguration().isBitwiseEqual(for: shape)) }
     }
 
     @Test func `of a context size alone has so many ranks`() throws {
@@ -100,16 +100,16 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
     }
 
     @Test func `of divided keys alone has so many context ranks`() throws {
-        let keys = try resolve([.ownership: 4])
-        #expect((keys.context, keys.tensor, keys.ownership) == (4, 1, PageOwnership(ranks: 4)))
-        #expect(try resolve([.ranks: 8, .context: 2, .ownership: 4]).ownership.ranks == 4)
-        let found = problems(request([.ranks: 8, .context: 4, .data: 2, .ownership: 8]), deepSeek)
+        let keys = try resolve([.kvSharding: 4])
+        #expect((keys.context, keys.tensor, keys.kvSharding) == (4, 1, KVSharding(ranks: 4)))
+        #expect(try resolve([.ranks: 8, .context: 2, .kvSharding: 4]).kvSharding.ranks == 4)
+        let found = problems(request([.ranks: 8, .context: 4, .data: 2, .kvSharding: 8]), deepSeek)
         #expect(found.map(\.parameter) == ["dcp_size"] && found[0].legal == [1, 2, 4])
-        var wish = request([.ownership: 2])
+        var wish = request([.kvSharding: 2])
         (wish.dcpInterleave, wish.dcpMinKeys) = (0, -1)
         #expect(problems(wish, deepSeek).map(\.parameter) == ["dcp_interleave", "dcp_min_keys"])
         (wish.dcpInterleave, wish.dcpMinKeys) = (2, 7)
-        #expect(try wish.resolve(for: deepSeek).ownership == PageOwnership(ranks: 2, unit: 2, leastKeys: 7))
+        #expect(try wish.resolve(for: deepSeek).kvSharding == KVSharding(ranks: 2, unit: 2, minKeys: 7))
     }
 
     @Test func `fills the ranks with context when asked`() throws {
@@ -124,7 +124,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         let many = try resolve([.ranks: 16, .context: 4], shapes[2])
         #expect((many.tensor, many.expert, many.expertTensor) == (4, 8, 2))
         let odd = try resolve([.ranks: 6, .context: 3, .expert: 2], shapes[1])
-        #expect((odd.expert, odd.expertTensor, odd.keepsBits(for: shapes[1])) == (2, 3, false))
+        #expect((odd.expert, odd.expertTensor, odd.isBitwiseEqual(for: shapes[1])) == (2, 3, false))
     }
 
     @Test func `divides the experts by default so that the bits are kept, even if fewer ways`() throws {
@@ -140,7 +140,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(try resolve([.context: 32], narrow).replicatesExperts)
         // The sum over 10 experts has two slices.
         let ten = try resolve([.context: 10], shapes[3])
-        #expect(ten.replicatesExperts && ten.keepsBits(for: shapes[3]))
+        #expect(ten.replicatesExperts && ten.isBitwiseEqual(for: shapes[3]))
         #expect(try resolve([.context: 2], shapes[3]).expert == 2)
         // Six ranks could share the width, but not between its slices.
         let six = try resolve([.data: 6], shapes[1])
@@ -156,7 +156,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             for data in [1, 2, 4, 8, 16, 32, 64] {
                 for context in [1, 2, 4, 8, 16, 32, 64] where data * context <= 64 {
                     let configuration = try resolve([.data: data, .context: context], shape)
-                    #expect(configuration.keepsBits(for: shape), "\(configuration)")
+                    #expect(configuration.isBitwiseEqual(for: shape), "\(configuration)")
                 }
             }
         }
@@ -176,7 +176,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             let configuration = try resolve(sizes)
             #expect(configuration.replicatesExperts)
             #expect((configuration.expert, configuration.expertTensor) == (1, 1))
-            #expect(configuration.keepsBits(for: deepSeek))
+            #expect(configuration.isBitwiseEqual(for: deepSeek))
         }
         #expect(try resolve([.context: 4]).replicatesExperts == false)
         // Ranks that share heads have rows of their own between attentions.
@@ -231,7 +231,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         func keeps(_ configuration: ParallelConfiguration, _ change: (inout ModelShape) -> Void = { _ in }) -> Bool {
             var shape = deepSeek
             change(&shape)
-            return configuration.keepsBits(for: shape)
+            return configuration.isBitwiseEqual(for: shape)
         }
         #expect(keeps(ParallelConfiguration(data: 5, context: 7, pipeline: 3)))
         #expect(keeps(ParallelConfiguration(tensor: 8, expert: 8, expertTensor: 8, denseTensor: 8)))
@@ -278,10 +278,10 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             if configuration.stageLayers != nil { partitioned += 1 }
             expectEquations(configuration, shape)
             #expect(configuration.stageLayers == request.ppLayerPartition)
-            if request.epSize == nil && configuration.ownership.classes != nil
+            if request.epSize == nil && configuration.kvSharding.classes != nil
                 && slices(of: shape.heads * shape.valueWidth) % configuration.tensor == 0
             {
-                #expect(configuration.keepsBits(for: shape), "\(configuration)")
+                #expect(configuration.isBitwiseEqual(for: shape), "\(configuration)")
             }
             for size in ParallelRequest.Size.allCases where request[size] != nil {
                 #expect(value(size, configuration) == request[size], "\(size) of \(request)")
@@ -298,7 +298,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         case .expert: configuration.expert
         case .dense: configuration.denseTensor
         case .pipeline: configuration.pipeline
-        case .ownership: configuration.ownership.ranks
+        case .kvSharding: configuration.kvSharding.ranks
         }
     }
 
@@ -310,7 +310,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         let shared = configuration.expert * configuration.expertTensor
         #expect(shared == (configuration.replicatesExperts ? 1 : ranks), "\(configuration)")
         #expect(shape.heads % configuration.tensor == 0)
-        #expect(configuration.context * configuration.tensor % configuration.ownership.ranks == 0)
+        #expect(configuration.context * configuration.tensor % configuration.kvSharding.ranks == 0)
         #expect(shape.experts % configuration.expert == 0)
         for (width, degree) in [
             (shape.expertWidth, configuration.expertTensor), (shape.denseWidth, configuration.denseTensor),
@@ -328,7 +328,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             (shape.sharedWidth, configuration.denseTensor),
         ]
         let keepsSums = sums.allSatisfy { slices(of: $0) % $1 == 0 }
-        #expect(configuration.keepsBits(for: shape) == (keepsSums && 8 % configuration.ownership.ranks == 0))
+        #expect(configuration.isBitwiseEqual(for: shape) == (keepsSums && 8 % configuration.kvSharding.ranks == 0))
     }
 
     /// An independent count: every way to give all four sizes of a stage, judged by the rules as they are written.

@@ -7,11 +7,11 @@ import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct `Processes of a job` {
     /// As many as asked for, which know each other's names and give each other half a second.
-    private static func processes(_ couriers: [MemoryCourier], pids: [Int32?]? = nil) -> [Processes] {
-        let names = couriers.indices.map { "process \($0) on host \($0)" }
-        return couriers.map { courier in
-            let processes = Processes(courier, patience: 0.5)
-            processes.know(names: names, pids: pids ?? couriers.map { _ in nil })
+    private static func processes(_ transports: [InMemoryTransport], pids: [Int32?]? = nil) -> [Processes] {
+        let names = transports.indices.map { "process \($0) on host \($0)" }
+        return transports.map { transport in
+            let processes = Processes(transport, patience: 0.5)
+            processes.know(names: names, pids: pids ?? transports.map { _ in nil })
             return processes
         }
     }
@@ -34,10 +34,10 @@ import Testing
     }
 
     @Test func `that are silent are lost, and whoever waits hears which it was`() throws {
-        let couriers = MemoryCourier.network(3)
-        defer { for courier in couriers { courier.leave() } }
-        let processes = Self.processes(couriers)
-        couriers[1].cut()
+        let transports = InMemoryTransport.network(3)
+        defer { for transport in transports { transport.leave() } }
+        let processes = Self.processes(transports)
+        transports[1].cut()
         let found = try Self.meet(processes, without: 1)
         for rank in [0, 2] {
             #expect(
@@ -49,10 +49,10 @@ import Testing
     }
 
     @Test func `that are silent when the job is being ended are the reason`() throws {
-        let couriers = MemoryCourier.network(2)
-        defer { for courier in couriers { courier.leave() } }
-        let processes = couriers.map { Processes($0) }
-        couriers[1].cut()
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        let processes = transports.map { Processes($0) }
+        transports[1].cut()
         processes[0].suspect()
         let found = try Self.meet(processes, without: 1)
         #expect(found[0].0 == "rank 1 failed: process 1 has not been heard from for 0.8 s while the job is being ended")
@@ -60,45 +60,68 @@ import Testing
     }
 
     @Test func `that are silent while the job is being ended, but live on this host, are not lost`() throws {
-        let couriers = MemoryCourier.network(2)
-        defer { for courier in couriers { courier.leave() } }
-        let processes = couriers.map { Processes($0) }
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        let processes = transports.map { Processes($0) }
         processes[0].know(names: ["process 0", "process 1"], pids: [nil, ProcessInfo.processInfo.processIdentifier])
-        couriers[1].cut()
+        transports[1].cut()
         processes[0].suspect()
         Thread.sleep(forTimeInterval: 1.2)
         #expect(processes[0].failure == nil)
     }
 
     @Test func `leave together, with everything said before and nothing after`() throws {
-        let couriers = MemoryCourier.network(3)
-        let processes = Self.processes(couriers)
+        let transports = InMemoryTransport.network(3)
+        let processes = Self.processes(transports)
         let heard = Mutex<[UInt8]>([])
         processes[0].read(.order) { message, _ in heard.withLock { $0 += message.bodyCopy } }
         let left = Mutex<[Int]>([])
-        let leaving = DispatchGroup()
+        let pendingDispatch = DispatchGroup()
         for process in [0, 1] {
-            leaving.enter()
+            pendingDispatch.enter()
             Thread.detachNewThread {
                 processes[process].leave()
                 left.withLock { $0.append(process) }
-                leaving.leave()
+                pendingDispatch.leave()
             }
         }
         // Longer than a silent process is waited for.
-        #expect(leaving.wait(timeout: .now() + 1) == .timedOut)
+        #expect(pendingDispatch.wait(timeout: .now() + 1) == .timedOut)
         #expect(left.withLock { $0 } == [] && processes.allSatisfy { $0.failure == nil })
         processes[2].sendToAll(Message(.order, body: [7]))
         processes[1].sendToAll(Message(.order, body: [8]))
         processes[2].leave()
-        #expect(leaving.wait(timeout: .now() + 5) == .success)
+        #expect(pendingDispatch.wait(timeout: .now() + 5) == .success)
         #expect(heard.withLock { $0 } == [7])
     }
 
+    /// What comes before somebody wants to read it is handed over where the reader may ask anything and send anything.
+    @Test func `let a reader ask about them and answer`() throws {
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        let processes = Self.processes(transports)
+        let read = DispatchSemaphore(value: 0)
+        for number in 0..<20 { processes[1].send(Message(.order, body: [UInt8(number)]), to: 0) }
+        Thread.sleep(forTimeInterval: 0.1)
+        let numbers = Mutex<[UInt8]>([])
+        Thread.detachNewThread {
+            processes[0].read(.order) { message, process in
+                let isFine = processes[0].failure == nil && processes[0].heartbeat(of: process) == []
+                processes[0].send(Message(.report, body: []), to: process)
+                numbers.withLock { $0 += isFine ? message.bodyCopy : [] }
+            }
+            read.signal()
+        }
+        #expect(read.wait(timeout: .now() + 5) == .success)
+        processes[1].send(Message(.order, body: [20]), to: 0)
+        Thread.sleep(forTimeInterval: 0.1)
+        #expect(numbers.withLock { $0 } == Array(0...20))
+    }
+
     @Test func `that only compute are not lost`() throws {
-        let couriers = MemoryCourier.network(2)
-        defer { for courier in couriers { courier.leave() } }
-        let processes = Self.processes(couriers)
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        let processes = Self.processes(transports)
         Thread.sleep(forTimeInterval: 1.2)
         #expect(processes.allSatisfy { $0.failure == nil })
     }
@@ -108,9 +131,9 @@ import Testing
         gone.executableURL = URL(fileURLWithPath: "/bin/true")
         try gone.run()
         gone.waitUntilExit()
-        let couriers = MemoryCourier.network(2)
-        defer { for courier in couriers { courier.leave() } }
-        let processes = Self.processes(couriers, pids: [nil, gone.processIdentifier])
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        let processes = Self.processes(transports, pids: [nil, gone.processIdentifier])
         let found = try Self.meet(processes, without: 1)
         #expect(found[0].0 == "rank 1 failed: process 1 on host 1 has ended (it was pid \(gone.processIdentifier))")
         #expect(found[0].1 < 0.4)

@@ -85,9 +85,9 @@ import Testing
             let found = try trial.onEveryRank { seat in
                 let value = Self.fill(trial.value(edge.from.rows, seat.rank), trial.columns, seat.scratch)
                 // In two steps, with scratch taken in between.
-                let crossing = try seat.start(edge, value)
+                let pending = try seat.start(edge, value)
                 seat.scratch.rows(3, trial.columns).fill(.nan)
-                return try seat.finish(crossing).elements
+                return try seat.finish(pending).elements
             }
             for (rank, elements) in found.enumerated() {
                 let members = trial.configuration.ranks(around: rank, along: edge.axes)
@@ -158,7 +158,7 @@ import Testing
             #expect(value[0, 0] == crossed[0, 0], "\(edge.name): the same memory")
         }
         #expect(value[0, 0] == Float(1 + Self.gathers.count + Self.sums.count))
-        #expect(seat.meter.accounts.isEmpty)
+        #expect(seat.meter.collectives.isEmpty)
     }
 
     @Test(arguments: seeds) func `has parts that cover everything exactly once`(seed: UInt64) throws {
@@ -200,14 +200,14 @@ import Testing
 @Suite(.timeLimit(.minutes(1))) struct `A seat's meter` {
     typealias Trial = `A seat`.Trial
 
-    private struct Account: Sendable {
+    private struct CollectiveStatistics: Sendable {
         let name: String
         let calls: Int
         let bytes: Int
     }
 
-    private static func accounts(_ seat: Seat) -> [Account] {
-        seat.meter.accounts.map { Account(name: "\($0.name)", calls: $0.calls, bytes: $0.bytes) }
+    private static func collectives(_ seat: Seat) -> [CollectiveStatistics] {
+        seat.meter.collectives.map { CollectiveStatistics(name: "\($0.name)", calls: $0.calls, bytes: $0.bytes) }
     }
 
     @Test(arguments: `A seat`.seeds) func `counts the calls and the bytes of every edge`(seed: UInt64) throws {
@@ -219,16 +219,16 @@ import Testing
                 value.fill(1)
                 _ = try seat.cross(edge, value)
             }
-            return Self.accounts(seat)
+            return Self.collectives(seat)
         }
         for edge in edges {
             let degree = trial.configuration.degree(edge.axes)
-            for (rank, accounts) in found.enumerated() {
+            for (rank, collectives) in found.enumerated() {
                 let (from, to) = (trial.rowCount(edge.from.rows, rank), trial.rowCount(edge.to.rows, rank))
                 let arriving = edge.from.owes == nil ? to - from : (degree - 1) * to
-                let account = accounts.first { $0.name == "\(edge.name)" }
-                #expect(account?.calls == (degree == 1 ? nil : repeats), "\(edge.name), rank \(rank) of \(trial)")
-                #expect(account?.bytes ?? 0 == repeats * arriving * trial.columns * 4, "\(edge.name) of \(trial)")
+                let collective = collectives.first { $0.name == "\(edge.name)" }
+                #expect(collective?.calls == (degree == 1 ? nil : repeats), "\(edge.name), rank \(rank) of \(trial)")
+                #expect(collective?.bytes ?? 0 == repeats * arriving * trial.columns * 4, "\(edge.name) of \(trial)")
             }
             // Over all ranks: every row of an all-gather goes to all members but one, every row of an addend to one.
             let sum = found.joined().filter { $0.name == "\(edge.name)" }.reduce(0) { $0 + $1.bytes }
@@ -253,9 +253,12 @@ import Testing
             counts.copy(own.map { Int32($0) })
             let parts = scratch.rows(own.reduce(0, +), 5)
             parts.fill(Float(seat.rank))
-            let crossing = try seat.startExchange("exchange", along: .stage, parts, counts: counts, most: 6 * ranks)
-            let rows = try seat.finish(crossing)
-            #expect(crossing.counts.elements == matrix.map { Int32($0[seat.rank]) })
+            let expected = scratch.indices(ranks)
+            expected.copy(matrix.map { Int32($0[seat.rank]) })
+            let pending = try seat.startExchange(
+                "exchange", along: .stage, parts, counts: counts, expecting: expected)
+            let rows = try seat.finish(pending)
+            #expect(pending.counts.elements == matrix.map { Int32($0[seat.rank]) })
             #expect(rows.rows == matrix.reduce(0) { $0 + $1[seat.rank] })
             counts.copy(matrix.map { Int32($0[0]) })
             let part = scratch.rows(own[0], 7)
@@ -265,9 +268,9 @@ import Testing
             #expect(whole.columns(0..<1).elements == senders)
             _ = try seat.finish(
                 try seat.startSharing(keys, bytesPerRow: 11) { (.none, { _ in false }) })
-            return Self.accounts(seat)
+            return Self.collectives(seat)
         }
-        for (rank, accounts) in found.enumerated() {
+        for (rank, collectives) in found.enumerated() {
             var wanted: [String: Int] = [:]
             if ranks > 1 {
                 wanted["exchange"] = 20 * (matrix.reduce(0) { $0 + $1[rank] } - matrix[rank][rank])
@@ -276,8 +279,8 @@ import Testing
             if trial.configuration.degree(keys.axes) > 1 {
                 wanted["to data"] = 11 * (trial.rowCount(.data, rank) - trial.rows[rank])
             }
-            #expect(Dictionary(uniqueKeysWithValues: accounts.map { ($0.name, $0.bytes) }) == wanted, "\(trial)")
-            #expect(accounts.allSatisfy { $0.calls == 1 })
+            #expect(Dictionary(uniqueKeysWithValues: collectives.map { ($0.name, $0.bytes) }) == wanted, "\(trial)")
+            #expect(collectives.allSatisfy { $0.calls == 1 })
         }
     }
 }

@@ -76,7 +76,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
 
     @Test(arguments: World.inMemory, [2, 3, 8])
     func `let a sender wait that is too far ahead`(world: World, size: Int) throws {
-        let problems = try world.run(size, TransportLaws.blocks(SentCounts(), parcels: 200))
+        let problems = try world.run(size, TransportLaws.blocks(SentCounts(), sendBuffers: 200))
         #expect(problems == [])
     }
 }

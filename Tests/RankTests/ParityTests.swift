@@ -1,8 +1,11 @@
+import DeepSeekV32
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport
 import Testing
+import Verification
 
 /// Golden checkpoints on many ranks, compared with one rank as `braid verify` does it.
 @Suite(.timeLimit(.minutes(5))) struct `Every layout gives one rank's bits` {
@@ -30,9 +33,9 @@ import Testing
         throws
     {
         let golden = try Golden(name)
-        let model = try golden.directory.load(guesses: Golden.guessingCases.contains(name))
-        let measure = BatchMix.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+        let model = try golden.directory.load(drafts: Golden.draftingCases.contains(name))
+        let measure = Workload.Measure(
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
         var settings = Verification.Settings()
         settings.seed = seed
@@ -58,19 +61,19 @@ import Testing
         try Self.check(
             {
                 VerificationPlan(
-                    LayoutMatrix($0, maxRanks: 8, leastKeys: [1, $1 / 2]).layouts,
+                    LayoutMatrix($0, maxRanks: 8, minKeys: [1, $1 / 2]).layouts,
                     ServingConditions.all(longestPrompt: $1), limit: 100, seed: seed)
             }, name, seed: seed)
     }
 
-    @Test(arguments: Golden.guessingCases) func `while tokens are guessed`(name: String) throws {
+    @Test(arguments: Golden.draftingCases) func `while tokens are guessed`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
         try Self.check(
             {
                 VerificationPlan(
-                    LayoutMatrix($0, maxRanks: 8, leastKeys: [1, $1 / 2]).layouts,
-                    ServingConditions.all(longestPrompt: $1, canGuess: true).filter { $0.guesses > 0 }, limit: 100,
+                    LayoutMatrix($0, maxRanks: 8, minKeys: [1, $1 / 2]).layouts,
+                    ServingConditions.all(longestPrompt: $1, canDraft: true).filter { $0.drafts > 0 }, limit: 100,
                     seed: seed)
             }, name, seed: seed)
     }
@@ -85,7 +88,7 @@ import Testing
             try Self.check(
                 { shape, longestPrompt in
                     let layout = try request.resolve(for: shape)
-                    #expect(layout.context == degree && layout.keepsBits(for: shape))
+                    #expect(layout.context == degree && layout.isBitwiseEqual(for: shape))
                     return VerificationPlan(
                         [layout], ServingConditions.all(longestPrompt: longestPrompt), limit: 12, seed: 1)
                 }, "v32", seed: 1)

@@ -1,7 +1,10 @@
+import DeepSeekV32
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
+import Planning
 import Tensors
 import TestSupport
 import Testing
@@ -27,24 +30,24 @@ import Testing
     /// Layouts whose queries go to the keys: owners that are all ranks of a data group or a part of them, that share heads
     /// or do not, and runs that are whole classes of positions or parts of one.
     static let owned: [ParallelConfiguration] = [
-        .init(context: 2, expert: 2, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
-        .init(context: 4, expert: 4, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
-        .init(context: 8, ownership: PageOwnership(ranks: 8, leastKeys: 1)),
-        .init(context: 4, ownership: PageOwnership(ranks: 2, unit: 4, leastKeys: 1)),
-        .init(context: 4, ownership: PageOwnership(ranks: 4, unit: 16, leastKeys: 1)),
-        .init(context: 3, ownership: PageOwnership(ranks: 3, leastKeys: 1)),
-        .init(context: 2, tensor: 2, expert: 4, denseTensor: 2, ownership: PageOwnership(ranks: 4, leastKeys: 1)),
-        .init(context: 2, tensor: 2, expert: 4, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
-        .init(tensor: 4, expertTensor: 4, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
-        .init(data: 2, context: 2, expert: 2, pipeline: 2, ownership: PageOwnership(ranks: 2, leastKeys: 1)),
-        .init(data: 2, context: 4, tensor: 2, expert: 16, ownership: PageOwnership(ranks: 4, unit: 2, leastKeys: 1)),
+        .init(context: 2, expert: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
+        .init(context: 4, expert: 4, kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 1)),
+        .init(context: 8, kvSharding: KVSharding(ranks: 8, minKeys: 1)),
+        .init(context: 4, kvSharding: KVSharding(ranks: 2, unit: 4, minKeys: 1)),
+        .init(context: 4, kvSharding: KVSharding(ranks: 4, unit: 16, minKeys: 1)),
+        .init(context: 3, kvSharding: KVSharding(ranks: 3, minKeys: 1)),
+        .init(context: 2, tensor: 2, expert: 4, denseTensor: 2, kvSharding: KVSharding(ranks: 4, minKeys: 1)),
+        .init(context: 2, tensor: 2, expert: 4, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
+        .init(tensor: 4, expertTensor: 4, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
+        .init(data: 2, context: 2, expert: 2, pipeline: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
+        .init(data: 2, context: 4, tensor: 2, expert: 16, kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 1)),
     ]
 
     @Test(arguments: Golden.cases, layouts + owned)
     func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let cost = LayoutCost(model.configuration, parallel, cacheType: .float32)
+        let cost = LayoutCost(model.description, parallel, format: model.cacheFormat(.float32, pageSize: 1))
         let pool = RankPool(
             model, EngineConfiguration(smallCache: parallel, tokens: 4096), recording: Set(Stage.allCases))
         defer { pool.stop() }
@@ -56,17 +59,17 @@ import Testing
             let plan = number < 4 ? batches.next(number) : batches.decode(number)
             let records = try pool.run(plan).records
             for rank in 0..<parallel.world {
-                for (name, bytes) in bytes(ofRank: rank, Deal(plan, parallel), cost, records) {
+                for (name, bytes) in bytes(ofRank: rank, RowAssignment(plan, parallel), cost, records) {
                     predicted[rank][name, default: 0] += bytes
                 }
             }
         }
         expect(predicted, of: pool, "\(parallel), seed \(seed)")
         #expect(predicted.joined().contains { $0.value > 0 })
-        if parallel.ownership.ranks > 1 {
-            let ofIndexer = model.configuration.indexer == nil ? [] : ["index queries", "candidates"]
-            for journey in ofIndexer + ["queries", "partial attention"] {
-                #expect(predicted.contains { $0[journey] ?? 0 > 0 }, "\(journey), \(parallel)")
+        if parallel.kvSharding.ranks > 1 {
+            let ofIndexer = model.description.selection == nil ? [] : ["index queries", "candidates"]
+            for exchange in ofIndexer + ["queries", "partial attention"] {
+                #expect(predicted.contains { $0[exchange] ?? 0 > 0 }, "\(exchange), \(parallel)")
             }
         }
     }
@@ -74,18 +77,18 @@ import Testing
     /// Where processes divide the keys, those that visit rows are among what is predicted.
     @Test(
         arguments: [
-            ParallelConfiguration(context: 4, expert: 4, ownership: PageOwnership(ranks: 4)),
-            .init(context: 4, ownership: PageOwnership(ranks: 2, unit: 2)),
-            .init(data: 2, context: 2, expert: 2, pipeline: 2, ownership: PageOwnership(ranks: 2)),
+            ParallelConfiguration(context: 4, expert: 4, kvSharding: KVSharding(ranks: 4)),
+            .init(context: 4, kvSharding: KVSharding(ranks: 2, unit: 2)),
+            .init(data: 2, context: 2, expert: 2, pipeline: 2, kvSharding: KVSharding(ranks: 2)),
         ], CacheType.allCases)
     func `are the measured ones where processes divide the keys`(
         parallel: ParallelConfiguration, cacheType: CacheType
     ) throws {
         let model = try Golden("v32").directory.load()
-        let couriers = MemoryCourier.network(parallel.world)
-        defer { for courier in couriers { courier.leave() } }
+        let transports = InMemoryTransport.network(parallel.world)
+        defer { for transport in transports { transport.leave() } }
         _ = try onEveryRank(of: parallel.world, limit: 100) { process in
-            let processes = Processes(couriers[process])
+            let processes = Processes(transports[process])
             guard process == 0 else { return try RankFollower(model, processes).run() }
             defer { RankFollower.dismiss(processes) }
             var configuration = EngineConfiguration(smallCache: parallel, tokens: 4096)
@@ -93,7 +96,8 @@ import Testing
             configuration.processes = processes.count
             let pool = RankPool(model, configuration, processes: processes, recording: Set(Stage.allCases))
             defer { pool.stop() }
-            let cost = LayoutCost(model.configuration, parallel, cacheType: cacheType, isDivided: true)
+            let cost = LayoutCost(
+                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: 1), isDivided: true)
             let seed = UInt64.random(in: 0...UInt64.max)
             var batches = RandomBatches(
                 seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
@@ -101,9 +105,9 @@ import Testing
             for number in 0..<6 {
                 let plan = batches.next(number)
                 let records = try pool.run(plan).records
-                let deal = Deal(plan, parallel, division: pool.division!)
+                let assignment = RowAssignment(plan, parallel, processSharding: pool.processSharding!)
                 for rank in 0..<parallel.world {
-                    for (name, bytes) in bytes(ofRank: rank, deal, cost, records) {
+                    for (name, bytes) in bytes(ofRank: rank, assignment, cost, records) {
                         predicted[rank][name, default: 0] += bytes
                     }
                 }
@@ -126,15 +130,17 @@ import Testing
     /// As `LayoutCost` adds it up where nothing depends on the router; layer by layer with the router's choices where
     /// something does.
     private func bytes(
-        ofRank rank: Int, _ deal: Deal, _ cost: LayoutCost, _ records: StageRecords
+        ofRank rank: Int, _ assignment: RowAssignment, _ cost: LayoutCost, _ records: StageRecords
     ) -> [(String, Double)] {
-        let rows = StepRows(deal)
+        let rows = StepRows(assignment)
         var all = cost.bytes(ofRank: rank, rows).filter { !$0.transfer.isExpected }.map { ($0.transfer.name, $0.bytes) }
         let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: cost.parallel.stageRanks)
-        for layer in cost.layers(.experts, ofStage: stage) {
-            for transfer in cost.transfers(of: .experts) where transfer.isExpected {
+        let here = cost.parallel.layers(ofStage: stage, total: cost.model.layers.count)
+        guard let kind = cost.layerKinds.first(where: { $0.name == "experts" }) else { return all }
+        for layer in kind.layers where here.contains(layer) {
+            for transfer in cost.transfers(of: kind) where transfer.isExpected {
                 let bytes = cost.bytes(transfer, stageRank: stageRank, rows) { source, place in
-                    visits(of: deal.rows[source], deal.plan, layer: layer, at: place, cost, records)
+                    isDispatched(of: assignment.rows[source], assignment.plan, layer: layer, at: place, cost, records)
                 }
                 all.append((transfer.name, bytes))
             }
@@ -142,11 +148,12 @@ import Testing
         return all
     }
 
-    private func visits(
-        of rows: [Deal.Row], _ plan: StepPlan, layer: Int, at place: Int, _ cost: LayoutCost, _ records: StageRecords
+    private func isDispatched(
+        of rows: [RowAssignment.Row], _ plan: StepPlan, layer: Int, at place: Int, _ cost: LayoutCost,
+        _ records: StageRecords
     ) -> Int {
         let chosen = records.values.first { $0.key.layer == layer && $0.key.stage == .gateExperts }?.value ?? [:]
-        let perPlace = cost.model.experts.gate.experts / cost.parallel.expert
+        let perPlace = cost.model.parallelShape.experts / cost.parallel.expert
         return rows.count { row in
             let chunk = plan.chunks[row.chunk]
             let experts = chosen.first {
@@ -158,27 +165,30 @@ import Testing
 
     @Test(arguments: [(1, 8), (2, 4), (4, 4), (8, 2)])
     func `of rows that choose experts are expected from a gate without preferences`(groups: Int, places: Int) throws {
-        var model = try Golden("v3").directory.configuration
+        var model = try #require(try Golden("v3").directory.configuration as? DeepSeekConfiguration)
         model.experts.gate = GateRule(
             experts: 16, expertsPerToken: 3, groups: groups, topGroups: (groups + 1) / 2, normalize: true, scaling: 1)
         let parallel = ParallelConfiguration(context: places, expert: places, exchange: .allToAll)
-        let cost = LayoutCost(model, parallel, cacheType: .float32)
+        let cost = LayoutCost(
+            model.description, parallel, format: model.cacheFormat(.float32, pageSize: 1))
         let rows = StepRows(
             owned: (0..<places).map { $0 == 0 ? 1 : 0 }, outputs: Array(repeating: 0, count: places),
-            furthest: Array(repeating: -1, count: places))
-        let dispatch = try #require(cost.transfers(of: .experts).first { $0.name == "dispatch" })
+            maxPosition: Array(repeating: -1, count: places))
+        let dispatch = try #require(cost.transfers(of: cost.layerKinds[1]).first { $0.name == "dispatch" })
         let gate = model.experts.gate
         // Counted over everything the gate can choose.
-        var (choices, visits) = (0, Array(repeating: 0, count: places))
+        var (choices, isDispatched) = (0, Array(repeating: 0, count: places))
         for kept in Self.subsets(of: groups, gate.topGroups) {
             let pool = (0..<gate.experts).filter { kept.contains($0 / (gate.experts / groups)) }
             for places in Self.subsets(of: pool.count, gate.expertsPerToken) {
                 choices += 1
-                for place in Set(places.map { pool[$0] / (gate.experts / visits.count) }) { visits[place] += 1 }
+                for place in Set(places.map { pool[$0] / (gate.experts / isDispatched.count) }) {
+                    isDispatched[place] += 1
+                }
             }
         }
         for rank in 1..<places {
-            let expected = Double(visits[rank]) / Double(choices) * Double(dispatch.bytesPerRow)
+            let expected = Double(isDispatched[rank]) / Double(choices) * Double(dispatch.bytesPerRow)
             #expect(abs(cost.bytes(dispatch, stageRank: rank, rows) - expected) < 1e-9 * expected)
         }
     }
@@ -196,7 +206,7 @@ private struct RandomBatches {
     private let vocabularySize: Int
     /// Positions of each request so far; what the first steps do not compute counts as cached.
     private var lengths: [Int]
-    private static let mostPositions = 256
+    private static let maxPositions = 256
 
     init(seed: UInt64, groups: Int, vocabularySize: Int) {
         draw = SplitMix64(seed: seed)
@@ -213,7 +223,7 @@ private struct RandomBatches {
             let start = lengths[request]
             let tokens = (0..<rows).map { _ in Int32(draw.below(vocabularySize)) }
             let outputs = draw.below(3)
-            let first = request * Self.mostPositions / 4
+            let first = request * Self.maxPositions / 4
             chunks.append(
                 StepPlan.Chunk(
                     request: UInt64(request), group: request % groups, tokens: tokens, start: start,
@@ -230,7 +240,7 @@ private struct RandomBatches {
         let chunks = (0..<groups).map { request in
             lengths[request] = max(lengths[request], 40)
             defer { lengths[request] += 1 }
-            let (start, first) = (lengths[request], request * Self.mostPositions / 4)
+            let (start, first) = (lengths[request], request * Self.maxPositions / 4)
             return StepPlan.Chunk(
                 request: UInt64(request), group: request, tokens: [1], start: start,
                 pages: (first..<first + start / 4 + 1).map { Int32($0) },

@@ -1,6 +1,8 @@
+import DeepSeekV32
 import Dispatch
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -126,7 +128,7 @@ import Testing
                         wish.epSize = expert
                         wish.ppSize = stage
                         (wish.exchange, wish.strategy) = (exchange, strategy)
-                        if let parallel = try? wish.resolve(for: shape), parallel.keepsBits(for: shape) {
+                        if let parallel = try? wish.resolve(for: shape), parallel.isBitwiseEqual(for: shape) {
                             found.insert(parallel)
                         }
                     }

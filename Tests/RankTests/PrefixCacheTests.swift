@@ -1,4 +1,5 @@
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport

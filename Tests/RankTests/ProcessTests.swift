@@ -1,24 +1,27 @@
+import DeepSeekV32
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport
 import Testing
+import Verification
 
 /// Ranks in processes that are none: each has a cache of its own, and they exchange messages.
 @Suite(.timeLimit(.minutes(3))) struct `Ranks in several processes` {
     /// The verdicts of some cases, whose ranks are divided among so many processes, and what they came across.
     private static func verdicts(
         _ notations: [String], of name: String = "v32", processes count: Int
-    ) throws -> ([Verification.Verdict], Exercise) {
+    ) throws -> ([Verification.Verdict], RunCoverage) {
         let golden = try Golden(name)
-        let model = try golden.directory.load(guesses: name == "v32-guesses")
-        let couriers = MemoryCourier.network(count)
-        defer { for courier in couriers { courier.leave() } }
-        let measure = BatchMix.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+        let model = try golden.directory.load(drafts: name == "v32-guesses")
+        let transports = InMemoryTransport.network(count)
+        defer { for transport in transports { transport.leave() } }
+        let measure = Workload.Measure(
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
-        return try onEveryRank(of: count, limit: 150) { process -> ([Verification.Verdict], Exercise)? in
-            let processes = Processes(couriers[process])
+        return try onEveryRank(of: count, limit: 150) { process -> ([Verification.Verdict], RunCoverage)? in
+            let processes = Processes(transports[process])
             guard process == 0 else {
                 try RankFollower(model, processes).run()
                 return nil
@@ -28,15 +31,15 @@ import Testing
             let verdicts = try notations.map {
                 try verification.check(VerificationCase(notation: $0, for: model.parallelShape))
             }
-            return (verdicts, verification.exercise)
+            return (verdicts, verification.coverage)
         }[0]!
     }
 
     @Test(arguments: [2, 3, 4]) func `give one rank's bits`(processes: Int) throws {
         let notations = [
             "cp2 ep2 interleave gathered chunk-1 long", "cp4 ep4 zigzag alltoall chunk5 mixed",
-            "cp2 tp2 ep4 dense2 interleave gathered chunk7 crowded", "dp2 cp2 ep4 alltoall chunk5 crowded",
-            "dp4 ep4 gathered chunk-1 crowded", "pp2 cp2 ep2 zigzag gathered chunk7 mixed",
+            "cp2 tp2 ep4 dense2 interleave gathered chunk7 preemption", "dp2 cp2 ep4 alltoall chunk5 preemption",
+            "dp4 ep4 gathered chunk-1 preemption", "pp2 cp2 ep2 zigzag gathered chunk7 mixed",
             "cp4 ep4 dcp4 interleave gathered chunk7 mixed", "cp16 ep8 etp2 interleave gathered chunk7 mixed",
         ]
         let (found, _) = try Self.verdicts(notations, processes: processes)
@@ -52,20 +55,20 @@ import Testing
             "cp8 ep8 dcp2:4 interleave gathered",
         ]
         let conditions = [
-            "chunk-1 long", "chunk5 warm mixed", "chunk7 shared guess3 crowded", "chunk7 fp8_e4m3 warm guess1 mixed",
-            "chunk-1 bfloat16 page64 crowded",
+            "chunk-1 long", "chunk5 warm mixed", "chunk7 shared draft3 preemption", "chunk7 fp8_e4m3 warm draft1 mixed",
+            "chunk-1 bfloat16 page64 preemption",
         ]
         let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }
-        let (found, exercise) = try Self.verdicts(notations, of: "v32-guesses", processes: processes)
+        let (found, coverage) = try Self.verdicts(notations, of: "v32-guesses", processes: processes)
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
-        #expect(exercise.travels > 0 && exercise.cachedTokens > 0 && exercise.speculation.right > 0)
+        #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0 && coverage.speculation.right > 0)
     }
 
     @Test func `say how little memory is too little for a page`() throws {
         let model = try Golden("v32").directory.load()
         var configuration = EngineConfiguration()
         configuration.parallel = ParallelConfiguration(context: 4)
-        configuration.parallel.ownership = PageOwnership(ranks: 4)
+        configuration.parallel.kvSharding = KVSharding(ranks: 4)
         for processes in [1, 2, 4] {
             configuration.processes = processes
             configuration.cacheBytesPerRank = 1
@@ -86,7 +89,7 @@ import Testing
         {
             var configuration = EngineConfiguration()
             configuration.parallel = ParallelConfiguration(context: ranks)
-            configuration.parallel.ownership = PageOwnership(ranks: owners)
+            configuration.parallel.kvSharding = KVSharding(ranks: owners)
             configuration.processes = processes
             configuration.cacheBytesPerRank = 10_000_000
             change(&configuration)

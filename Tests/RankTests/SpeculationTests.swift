@@ -1,5 +1,7 @@
+import DeepSeekV32
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import TestSupport
@@ -17,15 +19,15 @@ import Testing
 
     @inline(never)
     private static func engine(
-        _ name: String, guesses: Int, _ change: (inout EngineConfiguration) -> Void = { _ in }
+        _ name: String, drafts: Int, _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws -> Engine {
         var configuration = EngineConfiguration()
         configuration.pageSize = 4
         configuration.chunkedPrefillSize = 16
         configuration.maxTotalTokens = 600
-        configuration.guesses = guesses
+        configuration.drafts = drafts
         change(&configuration)
-        return Engine(try Golden(name).directory.load(guesses: guesses > 0), configuration)
+        return Engine(try Golden(name).directory.load(drafts: drafts > 0), configuration)
     }
 
     /// Greedy and sampled, free and not, with penalties, stop tokens and least numbers of tokens.
@@ -76,61 +78,61 @@ import Testing
         "cp4 dcp4", "cp2 tp2 dcp2:4",
     ]
 
-    @Test(arguments: Golden.guessingCases, layouts)
+    @Test(arguments: Golden.draftingCases, layouts)
     func `does not change a bit of the text, in any layout`(name: String, notation: String) async throws {
-        for guesses in [1, 3] { try await Self.compare(name, notation, guesses: guesses) }
+        for drafts in [1, 3] { try await Self.compare(name, notation, drafts: drafts) }
     }
 
     @inline(never)
-    private static func compare(_ name: String, _ notation: String, guesses: Int) async throws {
+    private static func compare(_ name: String, _ notation: String, drafts: Int) async throws {
         let golden = try Golden(name)
-        let plain = try Self.engine(name, guesses: 0) { $0.prefixCache = false }
-        let layout = try ParallelConfiguration(notation: notation, for: golden.directory.configuration.parallelShape)
-        let guessing = try Self.engine(name, guesses: guesses) { $0.parallel = layout }
+        let plain = try Self.engine(name, drafts: 0) { $0.prefixCache = false }
+        let layout = try ParallelConfiguration(notation: notation, for: golden.directory.description.parallelShape)
+        let drafting = try Self.engine(name, drafts: drafts) { $0.parallel = layout }
         defer {
             plain.stop()
-            guessing.stop()
+            drafting.stop()
         }
         let requests = Self.requests(golden)
         let expected = try await Self.answers(plain, requests)
         for round in 0..<2 {
-            let found = try await Self.answers(guessing, requests)
+            let found = try await Self.answers(drafting, requests)
             for index in requests.indices {
                 #expect(found[index].tokens == expected[index].tokens, "request \(index), round \(round)")
                 #expect(found[index].reason == expected[index].reason, "request \(index), round \(round)")
             }
         }
-        let count = guessing.status().speculation
-        #expect(count.right > 10 && count.right < count.guessed, "\(count)")
-        #expect(guessing.checkInvariants() == [])
-        #expect(guessing.status().usedPages == 0)
+        let count = drafting.status().speculation
+        #expect(count.right > 10 && count.right < count.drafted, "\(count)")
+        #expect(drafting.checkInvariants() == [])
+        #expect(drafting.status().usedPages == 0)
     }
 
     @Test(arguments: CacheType.allCases) func `does not change it with any cache, nor when pages are short`(
         type: CacheType
     ) async throws {
         let golden = try Golden("v32-guesses")
-        let plain = try Self.engine("v32-guesses", guesses: 0) { $0.cacheType = type }
-        let crowded = try Self.engine("v32-guesses", guesses: 2) {
+        let plain = try Self.engine("v32-guesses", drafts: 0) { $0.cacheType = type }
+        let preemption = try Self.engine("v32-guesses", drafts: 2) {
             $0.cacheType = type
             $0.maxTotalTokens = 164
             $0.prefixCache = false
         }
         defer {
             plain.stop()
-            crowded.stop()
+            preemption.stop()
         }
         var requests = Self.requests(golden, count: 8)
         for index in requests.indices { requests[index].sampling.maxNewTokens! += 20 }
         let expected = try await Self.answers(plain, requests)
-        let found = try await Self.answers(crowded, requests)
+        let found = try await Self.answers(preemption, requests)
         #expect(found.map(\.tokens) == expected.map(\.tokens))
-        #expect(crowded.status().preemptions > 0)
-        #expect(crowded.status().speculation.right > 0)
-        #expect(crowded.checkInvariants() == [])
+        #expect(preemption.status().preemptions > 0)
+        #expect(preemption.status().speculation.right > 0)
+        #expect(preemption.checkInvariants() == [])
     }
 
-    @Test(arguments: Golden.guessingCases)
+    @Test(arguments: Golden.draftingCases)
     func `guesses the same in every layout, and behind a prefix found in the cache`(name: String) async throws {
         let golden = try Golden(name)
         // Alone, so that nobody else has the pages a guess would need. The later ones begin like the first.
@@ -138,8 +140,8 @@ import Testing
         var expected: [SpeculationCount] = []
         for (round, notation) in (["one"] + Self.layouts).enumerated() {
             let layout = try ParallelConfiguration(
-                notation: notation, for: golden.directory.configuration.parallelShape)
-            let engine = try Self.engine(name, guesses: 3) {
+                notation: notation, for: golden.directory.description.parallelShape)
+            let engine = try Self.engine(name, drafts: 3) {
                 $0.parallel = layout
                 $0.prefixCache = round > 0
             }
@@ -156,14 +158,14 @@ import Testing
     @Test func `needs a model that can guess`() throws {
         let model = try Golden("v3").directory.load()
         var configuration = EngineConfiguration()
-        configuration.guesses = 1
+        configuration.drafts = 1
         let problems = configuration.validate(for: model)
         #expect(problems.count == 1 && problems[0].contains("--speculative-num-steps"))
     }
 }
 
 @Suite struct `A chunk that ends in guesses` {
-    private static func chunk(_ guesses: [Int32], _ change: (inout SamplingParameters) -> Void = { _ in })
+    private static func chunk(_ drafts: [Int32], _ change: (inout SamplingParameters) -> Void = { _ in })
         -> StepPlan.Chunk
     {
         var parameters = SamplingParameters()
@@ -171,24 +173,24 @@ import Testing
         parameters.stopTokens = [1]
         change(&parameters)
         return StepPlan.Chunk(
-            request: 0, tokens: [5] + guesses, start: 10, pages: [0],
-            sample: StepPlan.Sample(parameters: parameters, position: 11, generated: [4], unstoppable: 2),
-            speculation: .init(guessed: guesses.count))
+            request: 0, tokens: [5] + drafts, start: 10, pages: [0],
+            sample: StepPlan.Sample(parameters: parameters, position: 11, generated: [4], minTokensRemaining: 2),
+            speculation: .init(drafted: drafts.count))
     }
 
     @Test func `chooses at its last known token and at every guess`() {
-        #expect(Self.chunk([6, 7]).choosingRows == 0..<3)
-        #expect(Self.chunk([]).choosingRows == 0..<1)
+        #expect(Self.chunk([6, 7]).sampledRows == 0..<3)
+        #expect(Self.chunk([]).sampledRows == 0..<1)
         #expect(Self.chunk([6, 7]).outputRows == [0, 1, 2])
     }
 
     @Test func `believes its choices up to the first that differs from the guess`() {
         let chunk = Self.chunk([6, 7])
-        #expect(chunk.countOfRight([6, 7, 8]) == 3)
-        #expect(chunk.countOfRight([6, 9, 8]) == 2)
-        #expect(chunk.countOfRight([5, 7, 8]) == 1)
-        #expect(chunk.countOfRight([6, nil, 8]) == 2)
-        #expect(chunk.countOfRight([nil, 7, 8]) == 1)
+        #expect(chunk.acceptedCount([6, 7, 8]) == 3)
+        #expect(chunk.acceptedCount([6, 9, 8]) == 2)
+        #expect(chunk.acceptedCount([5, 7, 8]) == 1)
+        #expect(chunk.acceptedCount([6, nil, 8]) == 2)
+        #expect(chunk.acceptedCount([nil, 7, 8]) == 1)
     }
 
     @Test func `chooses behind a guess as if the guess had been chosen`() {

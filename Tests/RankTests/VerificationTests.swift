@@ -1,12 +1,15 @@
+import DeepSeekV32
 import Inference
+import Modeling
 import Models
 import Parallelism
 import TestSupport
 import Testing
+import Verification
 
 /// That a comparison of layouts with one rank finds what is wrong, and where: parity tests rely on it.
 @Suite(.timeLimit(.minutes(2))) struct `A verification` {
-    private static let measure = BatchMix.Measure(longestPrompt: 20, contextLength: 256, vocabularySize: 32)
+    private static let measure = Workload.Measure(longestPrompt: 20, contextLength: 256, vocabularySize: 32)
 
     private static func verification(_ fault: FaultyModel.Fault? = nil) -> Verification {
         Verification(FaultyModel(fault), measure)
@@ -16,8 +19,8 @@ import Testing
     private static func damaged(_ name: String, _ damage: DamagedCache.Damage?) throws -> (Verification, ModelShape) {
         let golden = try Golden(name)
         let model = DamagedCache(try golden.directory.load(), damage)
-        let measure = BatchMix.Measure(
-            selecting: golden.directory.configuration.indexer?.topK, contextLength: model.contextLength,
+        let measure = Workload.Measure(
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
         return (Verification(model, measure), model.parallelShape)
     }
@@ -44,8 +47,8 @@ import Testing
         return value
     }
 
-    @Test(arguments: ["cp4", "tp2", "tp4 dp2", "pp3 cp2", "pp2:1,2 tp2 dp2", "one"], BatchMix.Kind.allCases)
-    func `finds a faultless model equal`(layout: String, mix: BatchMix.Kind) throws {
+    @Test(arguments: ["cp4", "tp2", "tp4 dp2", "pp3 cp2", "pp2:1,2 tp2 dp2", "one"], Workload.Kind.allCases)
+    func `finds a faultless model equal`(layout: String, mix: Workload.Kind) throws {
         #expect(try Self.verification().check(Self.candidate("\(layout) chunk7 \(mix)")) == .equal)
     }
 
@@ -155,7 +158,7 @@ import Testing
 
     @Test(arguments: ["cp2 dcp2", "cp4 dcp4", "tp2 dcp2"])
     func `finds a rank that is wrong by one in the keys it owns`(layout: String) throws {
-        let notation = "\(layout) chunk-1 page16 float32 cold guess0 long"
+        let notation = "\(layout) chunk-1 page16 float32 cold draft0 long"
         #expect(try Self.finding("v3", nil, notation) == .equal)
         let verdict = try Self.finding("v3", .ownerOffByOne(rank: 1), notation)
         guard case .different(.value(let value)) = verdict else {
@@ -167,20 +170,20 @@ import Testing
 
     @Test func `counts what it has exercised`() throws {
         let (verification, shape) = try Self.damaged("v32", nil)
-        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold crowded", for: shape))
-        #expect(verification.exercise.preemptions > 0 && verification.exercise.cachedTokens == 0)
-        #expect(verification.exercise.travels == 0)
+        _ = try verification.check(VerificationCase(notation: "cp2 page1 cold preemption", for: shape))
+        #expect(verification.coverage.preemptions > 0 && verification.coverage.cachedTokens == 0)
+        #expect(verification.coverage.dcpChunks == 0)
         for prefix in ["warm", "shared"] {
-            let before = verification.exercise.cachedTokens
+            let before = verification.coverage.cachedTokens
             _ = try verification.check(VerificationCase(notation: "cp2 page4 \(prefix) long", for: shape))
-            #expect(verification.exercise.cachedTokens > before, "\(prefix)")
+            #expect(verification.coverage.cachedTokens > before, "\(prefix)")
         }
         _ = try verification.check(VerificationCase(notation: "cp2 dcp2 long", for: shape))
-        #expect(verification.exercise.travels > 0)
+        #expect(verification.coverage.dcpChunks > 0)
     }
 
     @Test func `has mixes with a single token, and with more than a chunk`() throws {
-        let mixes = BatchMix.Kind.allCases.map { BatchMix($0, Self.measure, seed: 1) }
+        let mixes = Workload.Kind.allCases.map { Workload($0, Self.measure, seed: 1) }
         #expect(mixes.flatMap(\.requests).contains { $0.prompt.count == 1 })
         #expect(mixes.flatMap(\.requests).contains { $0.prompt.count == 20 })
     }

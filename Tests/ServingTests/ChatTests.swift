@@ -1,3 +1,4 @@
+import Grammar
 import Inference
 import JSON
 import TestSupport
@@ -241,10 +242,25 @@ import Tokenization
         (body(#""top_logprobs":2"#), "top_logprobs"),
         (body(#""logprobs":true,"top_logprobs":21"#), "top_logprobs"),
         (body(#""logprobs":3"#), "logprobs"),
-        (body(#""response_format":{"type":"json_object"}"#), "response_format"),
+        (body(#""response_format":{"type":"xml"}"#), "response_format"),
+        (body(#""response_format":{}"#), "response_format"),
         (body(#""response_format":{"type":"json_schema","json_schema":{}}"#), "response_format"),
         (body(#""response_format":"json""#), "response_format"),
         (body(#""tool_choice":"required""#), "tool_choice"),
+        (body(#""tool_choice":"sometimes",\#(tools)"#), "tool_choice"),
+        (body(#""tool_choice":{"type":"function","function":{"name":"jump"}},\#(tools)"#), "tool_choice"),
+        (body(#""tool_choice":{"type":"function"},\#(tools)"#), "tool_choice"),
+        (
+            body(#""response_format":{"type":"json_schema","json_schema":{"schema":{"contains":{}}}}"#),
+            "response_format"
+        ),
+        (body(#""response_format":{"type":"json_object"},"regex":"a""#), "regex"),
+        (body(#""guided_choice":[]"#), "guided_choice"), (body(#""guided_json":5"#), "guided_json"),
+        (body(#""guided_regex":"(?=a)""#), "guided_regex"), (body(#""guided_grammar":"root ::= x""#), "guided_grammar"),
+        (body(#""ebnf":"x""#), "ebnf"), (body(#""json_schema":"{""#), "json_schema"),
+        (body(#""structured_outputs":{"regex":"("}"#), "structured_outputs.regex"),
+        (body(#""structured_outputs":{"structural_tag":"x"}"#), "structured_outputs.structural_tag"),
+        (body(#""structural_tag":"x""#), "structural_tag"), (body(#""stop_regex":"x""#), "stop_regex"),
         (body(#""tool_choice":{"type":"function","function":{"name":"look"}}"#), "tool_choice"),
         (body(#""tools":{}"#), "tools"),
         (body(#""tools":[{"type":"web_search"}]"#), "tools[0].type"),
@@ -268,6 +284,58 @@ import Tokenization
         #expect(reply.status == 400)
         #expect(reply.parameter == parameter)
         #expect(server.engine.received.isEmpty)
+    }
+
+    @Test(
+        arguments: [
+            (#""response_format":{"type":"json_object"}"#, GrammarSource.jsonObject),
+            (
+                #""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"null"}}}"#,
+                .jsonSchema(#"{"type": "null"}"#)
+            ),
+            (#""guided_json":"true""#, .jsonSchema("true")), (#""guided_choice":["a","b"]"#, .choice(["a", "b"])),
+            (#""guided_regex":"a+""#, .pattern("a+")), (#""guided_grammar":"root ::= \"a\"""#, .ebnf("root ::= \"a\"")),
+            (#""regex":"a+""#, .pattern("a+")), (#""structured_outputs":{"json_object":true}"#, .jsonObject),
+            (#""structured_outputs":{"choice":["a"]},\#(thinking)"#, .afterReasoning(.choice(["a"]))),
+            (#""tool_choice":"required",\#(tools)"#, .toolCalls(calls(isRequired: true))),
+            (
+                #""tool_choice":"required","parallel_tool_calls":false,\#(tools)"#,
+                .toolCalls(calls(isRequired: true, allowsSeveral: false))
+            ),
+            (
+                #""tool_choice":{"type":"function","function":{"name":"look"}},\#(tools)"#,
+                .toolCalls(calls(isRequired: true, allowsSeveral: false))
+            ),
+            (
+                #""response_format":{"type":"json_object"},\#(tools)"#,
+                .toolCalls(calls(isRequired: false, answer: #"{"type": "object"}"#))
+            ),
+        ] as [(String, GrammarSource)])
+    func `an answer is held to the form that is asked for`(_ more: String, _ source: GrammarSource) async throws {
+        let server = ToyServer("x")
+        #expect(try await server.post(Self.path, Self.body(more)).status == 200)
+        #expect(server.engine.received[0].grammar == source)
+        #expect(!server.engine.received[0].sampling.stopTokens.isEmpty)
+    }
+
+    private static func calls(
+        isRequired: Bool, allowsSeveral: Bool = true, answer: String? = nil
+    ) -> ToolCallSource {
+        ToolCallSource(
+            tools: [ToolCallSource.Tool(name: "look", parameters: "{}", isStrict: false)], isRequired: isRequired,
+            allowsSeveral: allowsSeveral, answerSchema: answer)
+    }
+
+    @Test func `tools alone leave the answer free, strict ones do not, and an end is always possible`() async throws {
+        let server = ToyServer("x")
+        _ = try await server.post(Self.path, Self.body(Self.tools))
+        let strict = #""ignore_eos":true,"tools":[{"type":"function","function":{"name":"look","strict":true}}]"#
+        _ = try await server.post(Self.path, Self.body(strict))
+        #expect(server.engine.received[0].grammar == nil)
+        let tool = ToolCallSource.Tool(name: "look", parameters: nil, isStrict: true)
+        let expected = ToolCallSource(tools: [tool], isRequired: false, allowsSeveral: true)
+        #expect(server.engine.received[1].grammar == .toolCalls(expected))
+        #expect(!server.engine.received[1].sampling.stopTokens.isEmpty)
     }
 
     @Test(arguments: [#""response_format":{"type":"text"}"#, #""tool_choice":"auto""#, #""reasoning_effort":null"#])

@@ -33,10 +33,8 @@ private struct Body {
 
 @Suite struct `Members of a request` {
     @Test(arguments: [
-        ("chat", #""guided_json":{}"#), ("chat", #""guided_choice":["a"]"#), ("chat", #""guided_regex":"a""#),
-        ("chat", #""regex":"a""#), ("chat", #""ebnf":"a""#), ("chat", #""structured_outputs":{"json":{}}"#),
-        ("chat", #""structural_tag":"a""#), ("chat", #""json_schema":"{}""#), ("chat", #""stop_regex":"a""#),
-        ("chat", #""response_format":{"type":"json_object"}"#), ("chat", #""reasoning_effort":"low""#),
+        ("chat", #""structural_tag":"a""#), ("chat", #""stop_regex":"a""#),
+        ("chat", #""reasoning_effort":"low""#),
         ("chat", #""functions":[{"name":"f"}]"#), ("chat", #""modalities":["text","audio"]"#),
         ("chat", #""allowed_token_ids":[1]"#), ("chat", #""bad_words":["a"]"#), ("chat", #""max_new_tokens":1"#),
         ("chat", #""prompt":"x""#), ("chat", #""prompt_logprobs":1"#), ("chat", #""bootstrap_room":7"#),
@@ -45,12 +43,11 @@ private struct Body {
         ("chat", #""use_beam_search":true"#), ("chat", #""length_penalty":1.5"#), ("chat", #""priority":3"#),
         ("chat", #""add_generation_prompt":false"#), ("chat", #""stop_sequences":["a"]"#),
         ("completion", #""best_of":4"#), ("completion", #""suffix":"x""#), ("completion", #""messages":[]"#),
-        ("completion", #""guided_grammar":"x""#), ("completion", #""response_format":{"type":"json_schema"}"#),
         ("completion", #""min_new_tokens":1"#), ("completion", #""prompt_embeds":"x""#),
-        ("generate", #""max_new_tokens":1"#), ("generate", #""temperature":0"#), ("generate", #""lora_path":"x""#),
+        ("generate", #""max_new_tokens":1"#), ("generate", #""temperature":0"#), ("generate", #""lora_path":"x""#), ("generate", #""regex":"a""#),
         ("generate", #""bootstrap_host":"h""#), ("generate", #""return_hidden_states":true"#),
         ("generate", #""image_data":"x""#), ("generate", #""token_ids_logprob":[1]"#), ("generate", #""prompt":"x""#),
-        ("sampling", #""regex":"a""#), ("sampling", #""json_schema":"{}""#), ("sampling", #""max_tokens":3"#),
+        ("sampling", #""max_tokens":3"#),
         ("sampling", #""custom_params":{"a":1}"#), ("sampling", #""temprature":1"#), ("sampling", #""stop_regex":"a""#),
         ("tokenize", #""return_token_strs":true"#), ("tokenize", #""messages":[{"role":"user","content":"x"}]"#),
     ])

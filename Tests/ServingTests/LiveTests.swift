@@ -167,8 +167,11 @@ import Testing
     // MARK: - Shutting down
 
     /// A server run the way the command runs it, with stops instead of signals.
+    ///
+    /// - Parameter end: how it must end.
     private static func serving(
-        _ server: ToyServer, _ body: @Sendable (Int, AsyncStream<Void>.Continuation) async throws -> Void
+        _ server: ToyServer, end: ServerEnd = .drained,
+        _ body: @Sendable (Int, AsyncStream<Void>.Continuation) async throws -> Void
     ) async throws {
         var configuration = server.configuration
         configuration.port = 0
@@ -176,7 +179,10 @@ import Testing
         let (ports, port) = AsyncStream.makeStream(of: Int.self)
         let application = buildApplication(configuration: configuration, slot: server.slot) { port.yield($0) }
         try await withThrowingTaskGroup(of: Void.self) { [configuration] group in
-            group.addTask { try await serve(application, configuration, server.slot, stops: stops) }
+            group.addTask {
+                let found = try await serve(application, configuration, server.slot, stops: stops)
+                #expect(found == end)
+            }
             var iterator = ports.makeAsyncIterator()
             try await body(try #require(await iterator.next()), stop)
             // The server must now end by itself.
@@ -208,17 +214,16 @@ import Testing
     @Test func `a second stop ends everything at once, and clients are told`() async throws {
         let server = ToyServer("abc")
         server.engine.isHolding = true
-        await #expect(throws: DrainCut.self) {
-            try await Self.serving(server) { port, stop in
-                try await RawConnection.open(port: port) { running in
-                    try await running.post("/generate", #"{"text":"a"}"#)
-                    #expect(await eventually { server.engine.runningCount == 1 })
-                    stop.yield()
-                    #expect(await eventually { server.engine.status().isDraining })
-                    stop.yield()
-                    #expect(await eventually { server.engine.abortedCount == 1 })
-                    #expect(await running.receive(until: "shutting_down").hasPrefix("HTTP/1.1 503"))
-                }
+        let reason = "the server was told to stop a second time"
+        try await Self.serving(server, end: .cutShort(reason)) { port, stop in
+            try await RawConnection.open(port: port) { running in
+                try await running.post("/generate", #"{"text":"a","stream":true}"#)
+                #expect(await eventually { server.engine.runningCount == 1 })
+                stop.yield()
+                #expect(await eventually { server.engine.status().isDraining })
+                stop.yield()
+                #expect(await eventually { server.engine.abortedCount == 1 })
+                #expect(await running.receive().contains(reason), "the stream ends with an error event")
             }
         }
     }
@@ -227,16 +232,14 @@ import Testing
         var server = ToyServer("abc")
         server.configuration.drainTimeout = .milliseconds(100)
         server.engine.isHolding = true
-        await #expect(throws: DrainCut.self) {
-            try await Self.serving(server) { [server] port, stop in
-                try await RawConnection.open(port: port) { running in
-                    try await running.post("/v1/chat/completions", Self.chat + #""stream":true}"#)
-                    #expect(await eventually { server.engine.runningCount == 1 })
-                    stop.yield()
-                    #expect(await eventually { server.engine.abortedCount == 1 })
-                    let text = await running.receive(until: "shutting_down")
-                    #expect(text.contains("data: {\"error\"") && !text.contains("[DONE]"))
-                }
+        let reason = "the server stops, and its time to drain is over (--drain-timeout)"
+        try await Self.serving(server, end: .cutShort(reason)) { [server] port, stop in
+            try await RawConnection.open(port: port) { running in
+                try await running.post("/v1/chat/completions", Self.chat + #""stream":true}"#)
+                #expect(await eventually { server.engine.runningCount == 1 })
+                stop.yield()
+                #expect(await eventually { server.engine.abortedCount == 1 })
+                #expect(await running.receive().contains(reason), "the stream ends with an error event")
             }
         }
     }

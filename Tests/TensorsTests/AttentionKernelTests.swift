@@ -20,7 +20,7 @@ struct AttentionKernelTests {
         var q: [Float]
         let scale: Float
         /// 0: as the level does it.
-        let storedHeads: Int
+        let directKeyMaxHeads: Int
 
         /// The widths that tiles of stored keys take, and keys enough for several blocks of a class.
         init(whole dice: inout Dice, keys: AttendedKeys) {
@@ -67,7 +67,7 @@ struct AttentionKernelTests {
             outStride = heads * latent + dice.int(0...3)
             q = dice.rows(m, width: heads * (latent + rope), stride: qStride)
             scale = 1 / Float(latent + rope).squareRoot()
-            storedHeads = dice.flag() ? 0 : dice.int(1...40)
+            directKeyMaxHeads = dice.flag() ? 0 : dice.int(1...40)
         }
 
         func run(_ level: KernelLevel, stride: Int = 1, offset: Int = 0) -> (out: [Float], lse: [Float]) {
@@ -87,7 +87,7 @@ struct AttentionKernelTests {
                 selected: selected == nil ? nil : UnsafePointer(list.pointer), selected_stride: Int64(width),
                 selected_count: selected == nil ? nil : UnsafePointer(counts.pointer), class_stride: Int32(stride),
                 class_offset: Int32(offset), out: out.pointer, out_stride: Int64(outStride), lse: lse.pointer,
-                stored_heads: Int64(storedHeads), scratch: room.pointer)
+                direct_key_max_heads: Int64(directKeyMaxHeads), scratch: room.pointer)
             unsafe call(
                 level.table.attention, parameters, keeping: [queries, list, counts, last, out, lse, room, cache])
             return (out.values, lse.values)

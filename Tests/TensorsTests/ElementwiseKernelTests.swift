@@ -8,6 +8,39 @@ import Testing
 #endif
 
 struct ElementwiseKernelTests {
+    @Test
+    func `every level copies pieces of rows bit by bit and touches nothing else`() {
+        var dice = Dice(seed: 57)
+        for _ in 0..<200 {
+            let (m, pieces, n) = (dice.int(0...9), dice.int(1...5), dice.width())
+            let (step, outStep) = (n + dice.int(0...9), n + dice.int(0...9))
+            let (stride, outStride) = (pieces * step, pieces * outStep)
+            let x = (0..<(m + 1) * stride).map { _ in Float(bitPattern: UInt32.random(in: 0...UInt32.max, using: &dice))
+            }
+            let from = dice.flag() ? (0..<m).map { _ in Int32(dice.int(0...m)) } : nil
+            let to = dice.flag() ? (0..<Int32(m)).shuffled(using: &dice) : nil
+            var expected = [Float](repeating: untouched, count: (m + 1) * outStride)
+            for row in 0..<m {
+                for piece in 0..<pieces {
+                    for column in 0..<n {
+                        expected[Int(to?[row] ?? Int32(row)) * outStride + piece * outStep + column] =
+                            x[Int(from?[row] ?? Int32(row)) * stride + piece * step + column]
+                    }
+                }
+            }
+            for level in KernelLevel.all {
+                let (input, out) = (Guarded(x), Guarded(repeating: untouched, count: (m + 1) * outStride))
+                let (read, written) = (Guarded(from ?? []), Guarded(to ?? []))
+                let parameters = unsafe braid_copy_rows(
+                    m: Int64(m), pieces: Int64(pieces), n: Int64(n), x: input.pointer, x_stride: Int64(stride),
+                    x_step: Int64(step), x_rows: from == nil ? nil : read.pointer, out: out.pointer,
+                    out_stride: Int64(outStride), out_step: Int64(outStep), out_rows: to == nil ? nil : written.pointer)
+                unsafe call(level.table.copy_rows, parameters, keeping: [input, out, read, written])
+                #expect(out.values.map(\.bitPattern) == expected.map(\.bitPattern), "\(level.name)")
+            }
+        }
+    }
+
     private struct Case {
         let m: Int, n: Int, stride: Int, otherStride: Int, outStride: Int
         let x: [Float], other: [Float], rowWeight: [Float]

@@ -139,51 +139,74 @@ struct ExpertsKernelTests {
         }
     }
 
+    // MARK: - Which rows go to which experts
+
+    @Test
+    func `rows are sorted by the experts that are here, whatever numbers come`() {
+        var dice = Dice(seed: 43)
+        for _ in 0..<200 {
+            let (m, k, first, experts) = (dice.int(0...20), dice.int(1...5), dice.int(0...4), dice.int(0...9))
+            let strange: [Int32] = [-1, .min, .max, 1 << 30]
+            let chosen = (0..<m * k).map { _ in
+                dice.int(0...9) == 0 ? strange.randomElement(using: &dice)! : Int32(dice.int(0...16))
+            }
+            let weights = (0..<m * k).map { _ in dice.float() }
+            let here = chosen.indices.filter { Int(chosen[$0]) >= first && Int(chosen[$0]) < first + experts }
+            let sorted = here.sorted { (chosen[$0], $0) < (chosen[$1], $1) }
+            for level in KernelLevel.all {
+                let (numbers, factors) = (Guarded(chosen), Guarded(weights))
+                let start = Guarded(repeating: Int32(-7), count: experts + 1)
+                let (rows, slots) = (
+                    Guarded(repeating: Int32(-7), count: m * k), Guarded(repeating: Int32(-7), count: m * k)
+                )
+                let slotWeights = Guarded(repeating: untouched, count: m * k)
+                let parameters = unsafe braid_group_by_expert(
+                    m: Int64(m), k: Int64(k), chosen: numbers.pointer, weights: factors.pointer, first: Int64(first),
+                    experts: Int64(experts), start: start.pointer, rows: rows.pointer,
+                    slot_weights: slotWeights.pointer, slots: slots.pointer)
+                unsafe call(
+                    level.table.group_by_expert, parameters,
+                    keeping: [numbers, factors, start, rows, slots, slotWeights])
+                #expect(
+                    start.values == (0...experts).map { e in Int32(here.count { Int(chosen[$0]) < first + e }) })
+                #expect(rows.values.prefix(here.count).elementsEqual(sorted.map { Int32($0 / k) }))
+                #expect(slotWeights.values.prefix(here.count).elementsEqual(sorted.map { weights[$0] }))
+                let expected = chosen.indices.map { pair in Int32(sorted.firstIndex(of: pair) ?? -1) }
+                #expect(slots.values == expected, "\(level.name)")
+            }
+        }
+    }
+
+    // MARK: - Sums of ranks
+
     private struct Combination {
-        var m: Int, n: Int, k: Int, stride: Int, slots: Int, slices: Int
-        var y: [Float], chosen: [Int32], slot: [Int32]
-        var expertsPerGroup: Int, firstGroup: Int, groups: Int, outStride: Int
+        var m: Int, n: Int, parts: Int, stride: Int
+        var y: [Float], slots: [Int32], outStride: Int
 
         func run(_ level: KernelLevel) -> [Float] {
-            let parts = Guarded(y)
-            let experts = Guarded(chosen)
-            let places = Guarded(slot)
+            let (partial, places) = (Guarded(y), Guarded(slots))
             let out = output(m, width: n, stride: outStride)
             let parameters = unsafe braid_combine(
-                m: Int64(m), n: Int64(n), k: Int64(k), y: parts.pointer, y_stride: Int64(stride),
-                slots: Int64(slots), slices: Int64(slices), chosen: experts.pointer, slot: places.pointer,
-                experts_per_group: Int64(expertsPerGroup), first_group: Int64(firstGroup), groups: Int64(groups),
-                out: out.pointer, out_stride: Int64(outStride))
-            unsafe call(level.table.combine_experts, parameters, keeping: [parts, experts, places, out])
+                m: Int64(m), n: Int64(n), parts: Int64(parts), y: partial.pointer, y_stride: Int64(stride),
+                slots: places.pointer, out: out.pointer, out_stride: Int64(outStride))
+            unsafe call(level.table.combine_experts, parameters, keeping: [partial, places, out])
             return out.values
         }
     }
 
-    private func combination(_ dice: inout Dice, wild: Bool = false, absent: Bool = true) -> Combination {
-        let m = dice.int(0...7)
+    private func combination(_ dice: inout Dice, wild: Bool = false) -> Combination {
+        let (m, parts) = (dice.int(0...7), dice.int(1...20))
         let n = dice.flag() ? dice.int(1...40) : dice.int(1...300)
-        let k = dice.int(1...6)
-        let expertsPerGroup = dice.int(1...4)
-        let experts = 16 * expertsPerGroup
-        let groups = 1 << dice.int(0...4)
-        let firstGroup = dice.int(0...16 / groups - 1) * groups
-        let slices = 1 << dice.int(0...3)
         let stride = n + dice.int(0...9)
-        let slots = m * k
-        let chosen = (0..<m).flatMap { _ in
-            (0..<experts).shuffled(using: &dice).prefix(k).sorted().map(Int32.init)
-        }
-        let order = (0..<slots).shuffled(using: &dice)
         return Combination(
-            m: m, n: n, k: k, stride: stride, slots: slots, slices: slices,
-            y: dice.rows(slices * slots, width: n, stride: stride, wild: wild), chosen: chosen,
-            slot: order.map { absent && dice.int(0...3) == 0 ? -1 : Int32($0) }, expertsPerGroup: expertsPerGroup,
-            firstGroup: firstGroup, groups: groups, outStride: n + dice.int(0...9))
+            m: m, n: n, parts: parts, stride: stride, y: dice.rows(m * parts, width: n, stride: stride, wild: wild),
+            slots: (0..<m * parts).shuffled(using: &dice).map { dice.int(0...3) == 0 ? -1 : Int32($0) },
+            outStride: n + dice.int(0...9))
     }
 
     @Test
-    func `every level sums experts with the bits of the reference`() {
-        var dice = Dice(seed: 43)
+    func `every level sums parts with the bits of the reference`() {
+        var dice = Dice(seed: 44)
         for i in 0..<300 {
             let example = combination(&dice, wild: i % 3 == 0)
             let expected = example.run(.reference)
@@ -195,55 +218,27 @@ struct ExpertsKernelTests {
     }
 
     @Test
-    func `the experts' sum is what its formula says`() {
-        var dice = Dice(seed: 44)
+    func `parts are summed as a balanced tree`() {
+        var dice = Dice(seed: 45)
+        func tree(_ leaves: ArraySlice<Float>) -> Float {
+            if leaves.count == 1 { return 0 + leaves.first! }
+            let middle = leaves.startIndex + leaves.count / 2
+            let (left, right) = (tree(leaves[..<middle]), tree(leaves[middle...]))
+            return left + right
+        }
         for _ in 0..<100 {
             let example = combination(&dice)
             let found = example.run(.reference)
-            let held = example.firstGroup..<example.firstGroup + example.groups
+            var leaves = 1
+            while leaves < example.parts { leaves *= 2 }
             for r in 0..<example.m {
                 for column in 0..<example.n {
-                    var expected = 0.0
-                    var magnitude = 0.0
-                    for j in r * example.k..<(r + 1) * example.k where example.slot[j] >= 0 {
-                        guard held.contains(Int(example.chosen[j]) / example.expertsPerGroup) else { continue }
-                        for slice in 0..<example.slices {
-                            let row = slice * example.slots + Int(example.slot[j])
-                            expected += Double(example.y[row * example.stride + column])
-                            magnitude += abs(Double(example.y[row * example.stride + column]))
-                        }
+                    let parts = (0..<leaves).map { part -> Float in
+                        let slot = part < example.parts ? Int(example.slots[r * example.parts + part]) : -1
+                        return slot < 0 ? 0 : example.y[slot * example.stride + column]
                     }
-                    let difference = abs(Double(found[r * example.outStride + column]) - expected)
-                    #expect(difference <= 16 * rounding * magnitude)
+                    #expect(found[r * example.outStride + column].bitPattern == tree(parts[...]).bitPattern)
                 }
-            }
-        }
-    }
-
-    @Test(arguments: [2, 4, 8])
-    func `ranks that hold a part of the groups each add up to the bits of one`(ranks: Int) {
-        var dice = Dice(seed: 45)
-        for level in KernelLevel.all {
-            for _ in 0..<40 {
-                var example = combination(&dice, absent: false)
-                (example.firstGroup, example.groups) = (0, 8)
-                example.expertsPerGroup *= 2
-                let whole = example.run(level)
-                var parts = (0..<ranks).map { rank in
-                    var part = example
-                    (part.firstGroup, part.groups) = (rank * 8 / ranks, 8 / ranks)
-                    // What another rank holds is absent here, whichever way it is said.
-                    for j in part.slot.indices where Int(part.chosen[j]) / part.expertsPerGroup * ranks / 8 != rank {
-                        part.slot[j] = dice.flag() ? -1 : part.slot[j]
-                    }
-                    return part.run(level)
-                }
-                while parts.count > 1 {
-                    parts = stride(from: 0, to: parts.count, by: 2).map { i in
-                        zip(parts[i], parts[i + 1]).map { $0 == untouched ? untouched : $0 + $1 }
-                    }
-                }
-                #expect(firstDifference(parts[0], whole) == nil, "\(level.name)")
             }
         }
     }
@@ -252,10 +247,10 @@ struct ExpertsKernelTests {
     func `nothing and negative zeros sum to plus zero`() {
         for level in KernelLevel.all {
             var example = Combination(
-                m: 1, n: 19, k: 2, stride: 19, slots: 2, slices: 2, y: [Float](repeating: -0.0, count: 76),
-                chosen: [0, 3], slot: [0, 1], expertsPerGroup: 1, firstGroup: 0, groups: 4, outStride: 19)
+                m: 1, n: 19, parts: 3, stride: 19, y: [Float](repeating: -0.0, count: 57), slots: [0, 1, 2],
+                outStride: 19)
             #expect(example.run(level).allSatisfy { $0.bitPattern == 0 })
-            example.slot = [-1, -1]
+            example.slots = [-1, -1, -1]
             #expect(example.run(level).allSatisfy { $0.bitPattern == 0 })
         }
     }

@@ -48,9 +48,9 @@ struct IndexerKernelTests {
             let parameters = unsafe braid_index_scores(
                 m: Int64(m), heads: Int64(heads), q: queries.pointer, weights: factors.pointer, keys: keys.lane(0),
                 pages: keys.pages.pointer, page_shift: Int32(keys.pageShift),
-                owned: braid_ownership(ranks: 1, unit: 1, rank: 0), first: Int64(first + skipped),
+                owned: braid_kv_sharding(ranks: 1, unit: 1, rank: 0), first: Int64(first + skipped),
                 count: Int64(count - skipped), scores: out.pointer, scores_stride: Int64(stride),
-                key_panels: Int64(panels), scratch: room.pointer)
+                index_key_tiles: Int64(panels), scratch: room.pointer)
             unsafe call(level.table.index_scores, parameters, keeping: [queries, factors, keys, out, room])
             return out.values
         }

@@ -9,7 +9,7 @@ struct MatMulKernelTests {
         let x: [Float], xStride: Int, xRows: [Int32]?
         let out: [Float], outStride: Int, outRows: [Int32]?
         /// 0: as the level does it.
-        let fewRows: Int
+        let gemvMaxRows: Int
 
         init(_ dice: inout Dice, dtype: braid_dtype, transposed: Bool, rows: ClosedRange<Int>, wild: Bool = false) {
             let (m, n) = (dice.int(rows), dice.flag() ? dice.int(1...5) * 16 : dice.int(1...80))
@@ -27,7 +27,7 @@ struct MatMulKernelTests {
             xRows = dice.flag() ? (0..<m).map { _ in Int32(dice.int(0...all - 1)) } : nil
             outRows = dice.flag() ? (0..<Int32(all)).shuffled(using: &dice) : nil
             out = (0..<all * outStride).map { $0 % outStride < n ? dice.float() : untouched }
-            fewRows = dice.flag() ? 0 : dice.int(1...40)
+            gemvMaxRows = dice.flag() ? 0 : dice.int(1...40)
         }
 
         /// The product's output, or that of some of its rows begun from `out`.
@@ -46,7 +46,7 @@ struct MatMulKernelTests {
                 w: weights.weight, transposed: transposed, accumulate: accumulate, m: Int64(range.count), n: Int64(n),
                 k: Int64(k), x: input.pointer, x_stride: Int64(xStride), x_rows: gathers ? from.pointer : nil,
                 out: result.pointer, out_stride: Int64(outStride), out_rows: scatters ? to.pointer : nil,
-                few_rows: Int64(fewRows), scratch: room.pointer)
+                gemv_max_rows: Int64(gemvMaxRows), scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, input, result, from, to, room])
             return result.values
         }
@@ -81,11 +81,86 @@ struct MatMulKernelTests {
             let parameters = unsafe braid_matmul(
                 w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
                 x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer, out_stride: Int64(n),
-                out_rows: nil, few_rows: 0, scratch: room.pointer)
+                out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, input, out, room])
             return out.values
         }
         #expect(firstDifference(product(level), product(.reference)) == nil)
+    }
+
+    @Test(arguments: braid_dtype.all, [false, true])
+    func `products of one shape in one call have the bits of one call each`(dtype: braid_dtype, transposed: Bool) {
+        var dice = Dice(seed: 15 + UInt64(dtype.rawValue))
+        for i in 0..<30 {
+            let (m, n, k, count) = (dice.int(0...30), dice.int(1...70), dice.int(0...90), dice.int(0...5))
+            let rows = transposed ? k : n
+            let (xStep, wStep, outStep) = (k + dice.int(0...5), rows + dice.int(0...140), n + dice.int(0...5))
+            let weights = StoredMatrix(
+                &dice, rows: max(count - 1, 0) * wStep + rows, columns: transposed ? n : k, dtype: dtype,
+                wild: i % 5 == 0)
+            let (xStride, outStride) = (max(count * xStep, 1), max(count * outStep, 1))
+            let x = Guarded(dice.rows(m, width: xStride, stride: xStride, wild: i % 5 == 0))
+            let room = scratch(Int(BRAID_MATMUL_SCRATCH))
+            func run(_ body: (braid_matmul) -> Void) -> [Float] {
+                let out = output(m, width: outStride, stride: outStride)
+                let product = unsafe braid_matmul(
+                    w: weights.weight, transposed: transposed, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
+                    x: x.pointer, x_stride: Int64(xStride), x_rows: nil, out: out.pointer,
+                    out_stride: Int64(outStride), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
+                unsafe body(product)
+                return withExtendedLifetime((weights, x, room)) { out.values }
+            }
+            let expected = unsafe run { product in
+                for b in 0..<count {
+                    var one = unsafe product
+                    unsafe one.w.data += b * wStep * weights.stride * dtype.bytes
+                    unsafe one.w.row += Int64(b * wStep)
+                    unsafe one.x += b * xStep
+                    unsafe one.out += b * outStep
+                    unsafe call(KernelLevel.reference.table.matmul, one, keeping: [])
+                }
+            }
+            for level in KernelLevel.all {
+                let found = unsafe run { product in
+                    let parameters = unsafe braid_batched_matmul(
+                        product: product, count: Int64(count), x_step: Int64(xStep), w_step: Int64(wStep),
+                        out_step: Int64(outStep))
+                    unsafe call(level.table.batched_matmul, parameters, keeping: [])
+                }
+                #expect(firstDifference(found, expected) == nil, "\(level.name), \(count) of \(m), \(n), \(k)")
+            }
+        }
+    }
+
+    @Test(arguments: braid_dtype.all)
+    func `every level adds K-slices with the bits of the reference`(dtype: braid_dtype) {
+        var dice = Dice(seed: 18 + UInt64(dtype.rawValue))
+        for i in 0..<40 {
+            let m = i % 10 == 0 ? dice.int(600...1100) : i % 3 == 0 ? dice.int(0...60) : dice.int(0...9)
+            let (n, slices) = (dice.flag() ? dice.int(1...300) : 64 * dice.int(1...4), 1 << dice.int(0...3))
+            let k = slices * dice.int(m > 100 ? 1...4 : 1...70)
+            let weights = StoredMatrix(&dice, rows: n, columns: k, dtype: dtype, wild: i % 5 == 0)
+            let (xStride, outStride) = (k + dice.int(0...4), n + dice.int(0...4))
+            let x = Guarded(dice.rows(m, width: k, stride: xStride, wild: i % 5 == 0))
+            func run(_ level: KernelLevel) -> [Float] {
+                let out = output(m, width: n, stride: outStride)
+                let room = scratch(Int(BRAID_MATMUL_SCRATCH))
+                let partial = scratch(Int(braid_sliced_scratch(Int64(m), Int64(slices))))
+                let product = unsafe braid_matmul(
+                    w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
+                    x: x.pointer, x_stride: Int64(xStride), x_rows: nil, out: out.pointer,
+                    out_stride: Int64(outStride), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
+                let parameters = unsafe braid_sliced_matmul(
+                    product: product, slices: Int64(slices), partial: partial.pointer)
+                unsafe call(level.table.sliced_matmul, parameters, keeping: [weights, x, out, room, partial])
+                return out.values
+            }
+            let expected = run(.reference)
+            #expect(isUntouchedBetweenRows(expected, width: n, stride: outStride))
+            for level in KernelLevel.fast {
+                #expect(firstDifference(run(level), expected) == nil, "\(level.name), \(m), \(n), \(k) in \(slices)")
+            }
+        }
     }
 
     @Test(arguments: [BRAID_FP8, BRAID_INT8], [false, true])
@@ -153,7 +228,7 @@ struct MatMulKernelTests {
             let room = scratch(Int(BRAID_MATMUL_SCRATCH))
             let parameters = unsafe braid_matmul(
                 w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: 40, k: 0, x: room.pointer,
-                x_stride: 0, x_rows: nil, out: out.pointer, out_stride: 40, out_rows: nil, few_rows: 0,
+                x_stride: 0, x_rows: nil, out: out.pointer, out_stride: 40, out_rows: nil, gemv_max_rows: 0,
                 scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, out, room])
             #expect(out.values.allSatisfy { $0.bitPattern == 0 })
@@ -178,7 +253,7 @@ struct MatMulKernelTests {
             data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0)
         let product = unsafe braid_matmul(
             w: tall, transposed: false, accumulate: false, m: 1, n: 256, k: 1, x: unit.pointer, x_stride: 1,
-            x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, few_rows: 0, scratch: room.pointer)
+            x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
         unsafe call(level.table.matmul, product, keeping: [bytes, ones, unit, column, room])
         let expected = (0...255).map { e4m3(UInt8($0)) }
         #expect(firstDifference(row.values, expected) == nil)

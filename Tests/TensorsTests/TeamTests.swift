@@ -6,7 +6,8 @@ import Testing
 
 /// Operations with operands of random shapes, and all that they write.
 enum Sharable: CaseIterable {
-    case matmul, slicedMatmul, embedding, rmsNorm, layerNorm, rope, add, swiglu, store, hadamard, gate, combineExperts
+    case matmul, slicedMatmul, batchedMatmul, embedding, rmsNorm, layerNorm, rope, add, copyRows, swiglu, store
+    case hadamard, gate, experts, combineExperts
     case indexScores, topK, attention, attentionOfFewRows, mergeAttention
 
     /// What the operation writes, in bits; the operands are the same for the same seed.
@@ -15,10 +16,13 @@ enum Sharable: CaseIterable {
         switch self {
         case .matmul: return bench.matmul()
         case .slicedMatmul: return bench.slicedMatmul()
+        case .batchedMatmul: return bench.batchedMatmul()
         case .embedding: return bench.embedding()
         case .rmsNorm, .layerNorm, .add, .swiglu, .hadamard, .rope: return bench.rowOperation(self)
         case .store: return bench.store()
         case .gate: return bench.gate()
+        case .copyRows: return bench.copyRows()
+        case .experts: return bench.experts()
         case .combineExperts: return bench.combineExperts()
         case .indexScores: return bench.indexScores()
         case .topK: return bench.topK()
@@ -50,7 +54,7 @@ enum Sharable: CaseIterable {
     }
 
     /// Counts how often each unit was done, and by how many threads.
-    private struct Tally: SharedWork {
+    private struct VisitedUnits: ParallelWork {
         let counts: Indices
         let threads: Threads
 
@@ -73,7 +77,7 @@ enum Sharable: CaseIterable {
     @Test(arguments: [false, true])
     func `does every unit once, however it is cut, and everybody helps`(spins: Bool) {
         var dice = Dice(seed: 5)
-        let (scratch, threads) = (Scratch(bytes: 1 << 24), Tally.Threads())
+        let (scratch, threads) = (Scratch(bytes: 1 << 24), VisitedUnits.Threads())
         let team = HelpedTeam(threads: 3, spins: spins)
         var round = 0
         // A helper may get its first moment of a busy processor late.
@@ -86,8 +90,8 @@ enum Sharable: CaseIterable {
             let units = dice.int(1...300)
             let counts = scratch.indices(units)
             counts.fill(0)
-            let cut = Cut(units: units, step: dice.int(1...70), least: dice.int(1...200))
-            if !team.kernels.share(Tally(counts: counts, threads: threads), cut, cost: units) { continue }
+            let cut = WorkSplit(units: units, step: dice.int(1...70), least: dice.int(1...200))
+            if !team.kernels.share(VisitedUnits(counts: counts, threads: threads), cut, cost: units) { continue }
             #expect(counts.elements.allSatisfy { $0 == 1 }, "round \(round)")
         }
     }
@@ -165,6 +169,33 @@ private struct Bench {
         return bits(out.elements)
     }
 
+    mutating func batchedMatmul() -> [UInt32] {
+        let (m, count, transposed) = (dice.int(1...60), dice.int(1...9), dice.flag())
+        let (wide, before, inner) = (dice.int(1...70), dice.int(0...9), dice.int(1...50))
+        let (k, n) = transposed ? (inner, wide) : (wide, inner)
+        let w = weight(count * (before + inner + dice.int(0...9)), wide)
+        let x = view(m, count * (k + dice.int(0...5)))
+        let out = room(m, count * (n + dice.int(0...5)))
+        withExtendedLifetime(w) {
+            kernels.batchedMatmul(
+                x, w.weight, rows: before..<before + inner, transposed: transposed, count: count, into: out, scratch)
+        }
+        return bits(out.elements)
+    }
+
+    mutating func copyRows() -> [UInt32] {
+        let (rows, pieces, width) = (dice.int(1...40), dice.int(1...5), dice.int(1...300))
+        let (before, behind) = (dice.int(0...5), dice.int(0...5))
+        let x = view(rows, pieces * (before + width + behind))
+        let out = room(rows, pieces * (behind + width + before))
+        let gathered = dice.flag() ? indices((0..<rows).map { _ in dice.int(0...rows - 1) }) : nil
+        let scattered = dice.flag() ? indices((0..<rows).shuffled(using: &dice)) : nil
+        kernels.copyRows(
+            x, pieces: pieces, columns: before..<before + width, xRows: gathered, into: out, at: behind,
+            outRows: scattered)
+        return bits(out.elements)
+    }
+
     mutating func embedding() -> [UInt32] {
         let (w, ids) = (weight(50, 70), indices((0..<dice.int(1...40)).map { _ in dice.int(0...49) }))
         let out = room(ids.count, 70)
@@ -205,15 +236,33 @@ private struct Bench {
         return chosen.elements.map { UInt32(bitPattern: $0) } + bits(weights.elements)
     }
 
+    mutating func experts() -> [UInt32] {
+        let (rows, perRow, hidden) = (dice.int(1...20), dice.int(1...4), dice.int(600...900))
+        let (width, slices) = (dice.flag() ? 128 : 32, 1 << dice.int(0...3))
+        let owned = (0..<8).map { _ in (weight(width, hidden), weight(width, hidden), weight(hidden, width)) }
+        let experts = ExpertWeights(owned.map { ($0.weight, $1.weight, $2.weight) })
+        let chosen = indices(
+            (0..<rows).flatMap { _ in (0..<8).shuffled(using: &dice).prefix(perRow).sorted() })
+        let x = view(rows, hidden)
+        let here = dice.flag() ? 0..<8 : 2..<7
+        let trees = 1 << dice.int(0...2)
+        let (values, sums) = (room(rows * perRow, width), room(trees * rows, hidden))
+        withExtendedLifetime(owned) {
+            let slots = kernels.groupByExpert(
+                chosen, view(rows, perRow, packed: true), experts: here, scratch)
+            kernels.expertHidden(x, experts, slots, columns: 0..<width, into: values, scratch)
+            kernels.expertSums(
+                values, experts, slots, columns: 0..<width, slices: slices, ExpertGroups(of: 2, 0..<4, trees: trees),
+                into: sums, scratch)
+        }
+        return bits(values.elements + sums.elements)
+    }
+
     mutating func combineExperts() -> [UInt32] {
-        let (rows, perRow, slices, columns) = (dice.int(1...20), dice.int(1...4), 1 << dice.int(0...3), 700)
-        let slots = rows * perRow
-        let chosen = (0..<rows).flatMap { _ in (0..<16).shuffled(using: &dice).prefix(perRow).sorted() }
-        let slot = (0..<slots).shuffled(using: &dice).map { dice.int(0...5) == 0 ? -1 : $0 }
+        let (rows, parts, columns) = (dice.int(1...20), dice.int(1...9), 700)
+        let slots = (0..<rows * parts).shuffled(using: &dice).map { dice.int(0...5) == 0 ? -1 : $0 }
         let out = room(rows, columns)
-        kernels.combineExperts(
-            view(slices * slots, columns), slots: slots, slices: slices, chosen: indices(chosen), slot: indices(slot),
-            expertsPerGroup: 2, groups: 0..<8, into: out)
+        kernels.combineExperts(view(rows * parts, columns), slots: indices(slots), into: out)
         return bits(out.elements)
     }
 
@@ -246,7 +295,7 @@ private struct Bench {
         let (rows, heads, width, positions) = (dice.int(1...9), dice.int(1...4), 16 * dice.int(1...3), 2000)
         let map = pages(for: positions)
         let (lane, memory) = lane(width, positions: positions, map)
-        let owned = dice.flag() ? OwnedPositions.all : OwnedPositions(ranks: 2, unit: dice.int(1...3), rank: 1)
+        let owned = dice.flag() ? ShardPositions.all : ShardPositions(ranks: 2, unit: dice.int(1...3), rank: 1)
         let out = room(rows, dice.int(1...positions / owned.ranks - 4))
         withExtendedLifetime(memory) {
             kernels.indexScores(

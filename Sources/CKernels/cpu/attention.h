@@ -33,7 +33,7 @@ BRAID_INLINE const char *rope_of(const braid_attention_row *w, int64_t key) {
 /// Whether keys are better widened by the tiles that read them.
 BRAID_INLINE bool reads_as_stored(const braid_attention *p) {
     const braid_lane *lane = &p->latent;
-    const int64_t most = p->stored_heads > 0 ? p->stored_heads : BRAID_STORED_HEADS;
+    const int64_t most = p->direct_key_max_heads > 0 ? p->direct_key_max_heads : BRAID_STORED_HEADS;
     if (p->heads > most || p->rope.dtype == BRAID_FP8) return false;
     // Tiles are whole, and none has elements of two groups.
     bool one_group = lane->dtype != BRAID_FP8 || lane->group % BRAID_STORED_WIDTH == 0 || lane->group >= lane->width;

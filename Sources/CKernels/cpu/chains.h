@@ -14,7 +14,7 @@
 
 /// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which lie transposed in `v`.
 /// All but `count` and `k` are constants, and so is `count` but at the end.
-BRAID_INLINE void few_chains(
+BRAID_INLINE void dot_chains(
     braid_dtype dtype, int m, int groups, const u16 v[BRAID_FEW_GROUPS][16], int64_t count, const f16 *scale,
     const float *const *x, int64_t k, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {

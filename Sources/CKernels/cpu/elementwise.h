@@ -16,6 +16,32 @@ static void add(const braid_add *p) {
     }
 }
 
+static void copy_rows(const braid_copy_rows *p) {
+    const int64_t line = 16;
+    for (int64_t i = 0; i < p->m; i++) {
+        const float *x = p->x + (p->x_rows ? p->x_rows[i] : i) * p->x_stride;
+        float *out = p->out + (p->out_rows ? p->out_rows[i] : i) * p->out_stride;
+        for (int64_t b = 0; b < p->pieces; b++, x += p->x_step, out += p->out_step) {
+            if (p->n > 16 * line) {
+                memcpy(out, x, (size_t)p->n * sizeof(float));
+                continue;
+            }
+            int64_t j = 0;
+            for (; j + line <= p->n; j += line) store16(out + j, load16(x + j));
+            if (j < p->n) store_some(out + j, load_some(x + j, p->n - j), p->n - j);
+        }
+    }
+}
+
+static void scale(const braid_scale *p) {
+    for (int64_t r = 0; r < p->m; r++) {
+        float *x = p->x + r * p->x_stride;
+        int64_t j = 0;
+        for (; j + 16 <= p->n; j += 16) store16(x + j, load16(x + j) * splat(p->factor));
+        store_some(x + j, load_some(x + j, p->n - j) * splat(p->factor), p->n - j);
+    }
+}
+
 BRAID_INLINE f16 gated(f16 gate, f16 up) { return gate / (splat(1) + exp16(-gate)) * up; }
 
 BRAID_INLINE void swiglu_row(const float *gate, const float *up, float *out, int64_t n, bool weighted, float weight) {

@@ -18,7 +18,7 @@ BRAID_INLINE int64_t few_pairs_at_most(braid_dtype dtype) {
 
 /// Where the key of score `i` is stored.
 BRAID_INLINE int64_t key_entry(const braid_index_scores *p, int64_t i) {
-    return entry_of(p->pages, p->page_shift, braid_owned(p->owned, p->first + i));
+    return entry_of(p->pages, p->page_shift, braid_sharded(p->owned, p->first + i));
 }
 
 /// Of the panel of keys at `i`, what share number `share` of `shares` is to fetch.
@@ -106,12 +106,12 @@ BRAID_INLINE void few_dots(
             for (; i + step <= end; i += step) {
                 BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(ahead[l] + i * bytes_of(dtype), 0, 3);
                 load_columns(keys, i * bytes_of(dtype), v[0]);
-                few_chains(dtype, pairs, 1, v, step, scale, x, i, a);
+                dot_chains(dtype, pairs, 1, v, step, scale, x, i, a);
             }
         for (; i < end; i += step) {
             int64_t count = at_most(end - i, step);
             load_some_columns(keys, lanes, i * bytes_of(dtype), count * bytes_of(dtype), v[0]);
-            few_chains(dtype, pairs, 1, v, count, scale, x, i, a);
+            dot_chains(dtype, pairs, 1, v, count, scale, x, i, a);
         }
     }
     BRAID_UNROLL for (int r = 0; r < pairs; r++)
@@ -148,7 +148,7 @@ static void index_few(const braid_index_scores *p) {
 static void index_panels(const braid_index_scores *p) {
     int64_t width = p->keys.width, pairs = p->m * p->heads, panel_size = width * BRAID_PANEL_WIDTH;
     int64_t tile_size = width * BRAID_TILE_ROWS + 16;
-    int64_t most = p->key_panels > 0 ? p->key_panels : BRAID_KEY_PANELS;
+    int64_t most = p->index_key_tiles > 0 ? p->index_key_tiles : BRAID_KEY_PANELS;
     int64_t panels = at_most(most, (BRAID_INDEX_SCRATCH - tile_size) / (panel_size > 0 ? panel_size : 1));
     int64_t block = panels * BRAID_PANEL_WIDTH, shares = at_most(pairs, BRAID_PANEL_WIDTH);
     float *keys = p->scratch, *x = keys + panels * panel_size;

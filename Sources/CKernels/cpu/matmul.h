@@ -4,6 +4,7 @@
 
 #include "../include/matmul.h"
 #include "chains.h"
+#include "elementwise.h"
 
 #define BRAID_AHEAD 512  // bytes of each weight row that are fetched ahead where there is no panel
 
@@ -17,9 +18,9 @@ BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
 /// More rows than this are as a rule cheaper with a panel. Rows that do not fit side by side read the same weights
 /// again, out of the second level of cache, and must widen them again: two times pay as long as a panel's rows would be
 /// fewer still.
-BRAID_INLINE int64_t few_rows_at_most(const braid_matmul *p) {
+BRAID_INLINE int64_t gemv_rows_at_most(const braid_matmul *p) {
     const braid_dtype dtype = p->w.dtype;
-    if (p->few_rows > 0) return p->few_rows;
+    if (p->gemv_max_rows > 0) return p->gemv_max_rows;
     if (BRAID_FEW_GROUPS == 1 || dtype == BRAID_F32) return BRAID_FEW_ROWS;
     return dtype == BRAID_BF16 ? 2 * BRAID_FEW_ROWS : BRAID_FEW_ROWS + BRAID_FEW_ROWS / 2;
 }
@@ -208,14 +209,14 @@ BRAID_INLINE void few_outputs(
                     }
                     load_columns(rows + 16 * g, offset, v[g]);
                 }
-                few_chains(dtype, m, groups, v, step, scale, x, i, a);
+                dot_chains(dtype, m, groups, v, step, scale, x, i, a);
             }
         for (; i < end; i += step) {
             int64_t count = at_most(end - i, step);
             for (int g = 0; g < groups; g++)
                 load_some_columns(
                     rows + 16 * g, lanes_left(lanes - 16 * g), i * bytes_of(dtype), count * bytes_of(dtype), v[g]);
-            few_chains(dtype, m, groups, v, count, scale, x, i, a);
+            dot_chains(dtype, m, groups, v, count, scale, x, i, a);
         }
     }
 }
@@ -249,7 +250,7 @@ BRAID_INLINE int64_t few_side_by_side(const braid_matmul *p, braid_dtype dtype, 
     return n + 16;
 }
 
-BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
+BRAID_INLINE void gemv_rows(const braid_matmul *p, braid_dtype dtype) {
     int64_t times = (p->m + BRAID_FEW_ROWS - 1) / BRAID_FEW_ROWS, most = (p->m + times - 1) / times;
     for (int64_t n = 0, next; n < p->n; n = next) {
         next = p->n;
@@ -272,17 +273,58 @@ BRAID_INLINE void few_rows(const braid_matmul *p, braid_dtype dtype) {
 
 static void matmul_few(const braid_matmul *p) {
     switch (p->w.dtype) {
-    case BRAID_F32: return few_rows(p, BRAID_F32);
-    case BRAID_BF16: return few_rows(p, BRAID_BF16);
-    case BRAID_FP8: return few_rows(p, BRAID_FP8);
-    case BRAID_INT8: return few_rows(p, BRAID_INT8);
+    case BRAID_F32: return gemv_rows(p, BRAID_F32);
+    case BRAID_BF16: return gemv_rows(p, BRAID_BF16);
+    case BRAID_FP8: return gemv_rows(p, BRAID_FP8);
+    case BRAID_INT8: return gemv_rows(p, BRAID_INT8);
     }
 }
 
 static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
-    if (p->transposed || p->m > few_rows_at_most(p)) matmul_panels(p);
+    if (p->transposed || p->m > gemv_rows_at_most(p)) matmul_panels(p);
     else matmul_few(p);
+}
+
+static void batched_matmul(const braid_batched_matmul *p) {
+    for (int64_t b = 0; b < p->count; b++) {
+        braid_matmul product = p->product;
+        product.w = weight_part(product.w, b * p->w_step, 0);
+        product.x += b * p->x_step;
+        product.out += b * p->out_step;
+        matmul(&product);
+    }
+}
+
+/// The subtree of `slices` K-slices of one block of outputs; `spare` has room for the levels below.
+static void slice_tree(const braid_matmul *p, int64_t slices, float *spare) {
+    if (slices == 1) {
+        matmul(p);
+        return;
+    }
+    braid_matmul left = *p, right = *p;
+    left.k = right.k = p->k / 2;
+    right.w = weight_part(p->w, 0, right.k);
+    right.x += right.k;
+    right.out = spare;
+    right.out_stride = p->n;
+    slice_tree(&left, slices / 2, spare + p->m * p->n);
+    slice_tree(&right, slices / 2, spare + p->m * p->n);
+    const braid_add sum = {
+        .m = p->m, .n = p->n, .a = left.out, .a_stride = left.out_stride, .b = right.out, .b_stride = right.out_stride,
+        .out = p->out, .out_stride = p->out_stride};
+    add(&sum);
+}
+
+static void sliced_matmul(const braid_sliced_matmul *p) {
+    const int64_t columns = braid_sliced_columns(p->product.m);
+    for (int64_t n = 0; n < p->product.n; n += columns) {
+        braid_matmul block = p->product;
+        block.w = weight_part(block.w, n, 0);
+        block.n = at_most(columns, block.n - n);
+        block.out += n;
+        slice_tree(&block, p->slices, p->partial);
+    }
 }
 
 static void embedding(const braid_embedding *p) {

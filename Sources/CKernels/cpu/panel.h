@@ -22,8 +22,6 @@
 BRAID_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 BRAID_INLINE int64_t lanes_left(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : n; }
 
-BRAID_INLINE int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
-
 /// Asks for an entry of the cache that will be read soon.
 BRAID_INLINE void fetch_entry(const braid_lane *lane, const char *from) {
     int64_t bytes = braid_entry_bytes(lane->dtype, lane->width, lane->group);

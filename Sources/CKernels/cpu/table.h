@@ -7,29 +7,48 @@
 #include "indexer.h"
 #include "matmul.h"
 #include "norm.h"
+#include "sharded.h"
 #include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
 #include "topk.h"
 
+// Bytes that are moved as they are need no instruction set.
+void reference_load_entries(const braid_copy_entries *);
+void reference_store_entries(const braid_copy_entries *);
+
 const braid_kernels BRAID_TABLE = {
     .name = BRAID_TABLE_NAME,
     .embedding = embedding,
     .matmul = matmul,
+    .batched_matmul = batched_matmul,
+    .sliced_matmul = sliced_matmul,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .rope = rope,
     .add = add,
+    .copy_rows = copy_rows,
+    .scale = scale,
     .swiglu = swiglu,
     .softmax = softmax,
     .log_softmax = log_softmax,
     .index_scores = index_scores,
     .top_k = top_k,
+    .pack_candidates = pack_candidates,
+    .merge_candidates = merge_candidates,
+    .sharded_keys = sharded_keys,
+    .check_selected = check_selected,
     .attention = attention,
     .merge_attention = merge_attention,
     .gate = gate,
+    .group_by_expert = group_by_expert,
+    .dispatch = dispatch,
+    .expert_hidden = expert_hidden,
+    .expert_sums = expert_sums,
     .combine_experts = combine_experts,
     .store_rows = store_rows,
+    .load_entries = reference_load_entries,
+    .store_entries = reference_store_entries,
     .hadamard = hadamard,
     .quantize_groups = quantize_groups,
     .dequantize_groups = dequantize_groups,

@@ -33,7 +33,7 @@ typedef struct {
     float *out;             // [m, heads, latent.width], row stride out_stride
     int64_t out_stride;
     float *lse;             // [m, heads]
-    int64_t stored_heads;   // this many heads or fewer widen the keys they read themselves; 0: as the level does it
+    int64_t direct_key_max_heads;   // this many heads or fewer widen the keys they read themselves; 0: as the level does it
     float *scratch;         // braid_attention_scratch(...) floats, 64-byte aligned
 } braid_attention;
 

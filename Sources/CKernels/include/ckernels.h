@@ -15,6 +15,7 @@
 #include "indexer.h"
 #include "matmul.h"
 #include "norm.h"
+#include "sharded.h"
 #include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
@@ -26,20 +27,34 @@ typedef struct {
     const char *name;
     void (*embedding)(const braid_embedding *);
     void (*matmul)(const braid_matmul *);
+    void (*batched_matmul)(const braid_batched_matmul *);
+    void (*sliced_matmul)(const braid_sliced_matmul *);
     void (*rms_norm)(const braid_norm *);
     void (*layer_norm)(const braid_norm *);
     void (*rope)(const braid_rope *);
     void (*add)(const braid_add *);
+    void (*copy_rows)(const braid_copy_rows *);
+    void (*scale)(const braid_scale *);
     void (*swiglu)(const braid_swiglu *);
     void (*softmax)(const braid_softmax *);
     void (*log_softmax)(const braid_softmax *);
     void (*index_scores)(const braid_index_scores *);
     void (*top_k)(const braid_top_k *);
+    void (*pack_candidates)(const braid_pack_candidates *);
+    void (*merge_candidates)(const braid_merge_candidates *);
+    void (*sharded_keys)(const braid_sharded_keys *);
+    void (*check_selected)(const braid_check_selected *);
     void (*attention)(const braid_attention *);
     void (*merge_attention)(const braid_merge *);
     void (*gate)(const braid_gate *);
+    void (*group_by_expert)(const braid_group_by_expert *);
+    void (*dispatch)(const braid_dispatch *);
+    void (*expert_hidden)(const braid_expert_hidden *);
+    void (*expert_sums)(const braid_expert_sums *);
     void (*combine_experts)(const braid_combine *);
     void (*store_rows)(const braid_store_rows *);
+    void (*load_entries)(const braid_copy_entries *);
+    void (*store_entries)(const braid_copy_entries *);
     void (*hadamard)(const braid_hadamard *);
     void (*quantize_groups)(const braid_quantize_groups *);
     void (*dequantize_groups)(const braid_quantize_groups *);

@@ -14,6 +14,26 @@ typedef struct {
     int64_t out_stride;
 } braid_add;
 
+/// Copies `pieces` runs of `n` elements of each row, bit by bit: piece b of row i begins at `b * x_step` and goes to
+/// `b * out_step`. The elements may be integers. Rows written must not repeat, and no element read is written.
+typedef struct {
+    int64_t m, pieces, n;
+    const float *x;         // row i is row x_rows[i] (or i when x_rows is NULL) of x [*, x_stride]
+    int64_t x_stride, x_step;
+    const int32_t *x_rows;
+    float *out;             // row i writes row out_rows[i] (or i) of out [*, out_stride]
+    int64_t out_stride, out_step;
+    const int32_t *out_rows;
+} braid_copy_rows;
+
+/// In place: `x = x * factor`.
+typedef struct {
+    int64_t m, n;
+    float factor;
+    float *x;
+    int64_t x_stride;
+} braid_scale;
+
 /// `out = (silu(gate) * up) * row_weight`, silu(x) = x / (1 + exp(-x)); without weights the last factor is left out.
 /// exp is the kernels' own (reference/math.h): the same bits on every level. `out` may be `gate` or `up`.
 typedef struct {

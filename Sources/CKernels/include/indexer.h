@@ -16,11 +16,11 @@ typedef struct {
     braid_lane keys;
     const int32_t *pages;
     int32_t page_shift;
-    braid_ownership owned;
+    braid_kv_sharding owned;
     int64_t first, count;
     float *scores;          // [m, scores_stride]
     int64_t scores_stride;
-    int64_t key_panels;     // panels of keys that a tile of queries runs over, at most; 0: as the level does it
+    int64_t index_key_tiles;     // panels of keys that a tile of queries runs over, at most; 0: as the level does it
     float *scratch;         // BRAID_INDEX_SCRATCH floats, 64-byte aligned
 } braid_index_scores;
 

@@ -6,7 +6,7 @@
 /// `out[r, n] = sum over k of x[r, k] * w[n, k]` (or `w[k, n]` when `transposed`).
 ///
 /// Order: one chain per output. `a = accumulate ? out[r, n] : +0`, then for k ascending `a = fma(x, w, a)`.
-/// A sum that may be split over ranks is made of several calls (one per K-slice) added as a balanced tree by the caller.
+/// A sum that may be split over ranks is a `braid_sliced_matmul`.
 typedef struct {
     braid_weight w;
     bool transposed;
@@ -18,12 +18,46 @@ typedef struct {
     float *out;             // row i writes row out_rows[i] (or i) of out [*, out_stride]; rows must not repeat
     int64_t out_stride;
     const int32_t *out_rows;
-    int64_t few_rows;       // this many rows or fewer make no panel of the weights; 0: as the level does it
+    int64_t gemv_max_rows;       // this many rows or fewer make no panel of the weights; 0: as the level does it
     float *scratch;         // BRAID_MATMUL_SCRATCH floats, 64-byte aligned
 } braid_matmul;
 
 /// Enough for a panel of weights widened to F32, whatever the shape.
 #define BRAID_MATMUL_SCRATCH (64 * 1024)
+
+/// `count` products of one shape, as for all heads of attention: product b takes x from column `b * x_step` on and
+/// weights from row `b * w_step` on, and writes out from column `b * out_step` on. Each is in the order of braid_matmul.
+typedef struct {
+    braid_matmul product;   // the first
+    int64_t count;
+    int64_t x_step, w_step, out_step;
+} braid_batched_matmul;
+
+/// A product in the canonical form of a sum that ranks may share: k is cut into `slices` equal K-slices (a power of two
+/// that divides k), each one chain from +0, added as a balanced binary tree in index order. A rank that holds a subtree
+/// of the slices multiplies its columns, and the tree goes on over ranks with the same bits.
+typedef struct {
+    braid_matmul product;   // neither transposed nor accumulating, without row lists
+    int64_t slices;
+    float *partial;         // braid_sliced_scratch(m, slices) floats, 64-byte aligned
+} braid_sliced_matmul;
+
+/// A sliced product is made of blocks of at most so many outputs, whose partial sums stay in the caches.
+#define BRAID_SLICED_ELEMENTS (64 * 1024)
+#define BRAID_SLICED_COLUMNS 64  // of a block, at least
+
+/// Outputs of a block of a sliced product of `m` rows.
+static inline int64_t braid_sliced_columns(int64_t m) {
+    int64_t columns = BRAID_SLICED_ELEMENTS / (m < 1 ? 1 : m) / BRAID_SLICED_COLUMNS * BRAID_SLICED_COLUMNS;
+    return columns < BRAID_SLICED_COLUMNS ? BRAID_SLICED_COLUMNS : columns;
+}
+
+/// Room for one block at each level of the tree but the first, which is the output.
+static inline int64_t braid_sliced_scratch(int64_t m, int64_t slices) {
+    int64_t levels = 0;
+    while (slices >> levels > 1) levels++;
+    return levels * m * braid_sliced_columns(m);
+}
 
 /// `out[i, :] = w[ids[i], :]` widened. Ids are checked by the caller.
 typedef struct {

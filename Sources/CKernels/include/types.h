@@ -50,9 +50,12 @@ static inline int64_t braid_entry_bytes(braid_dtype dtype, int64_t width, int64_
 /// Which positions of a request somebody owns: runs of `unit`, dealt in turn over `ranks`. All of them: (1, 1, 0).
 typedef struct {
     int64_t ranks, unit, rank;
-} braid_ownership;
+} braid_kv_sharding;
 
 /// The position of the owned number `i`.
-static inline int64_t braid_owned(braid_ownership o, int64_t i) {
+static inline int64_t braid_sharded(braid_kv_sharding o, int64_t i) {
     return o.ranks == 1 ? i : (i / o.unit * o.ranks + o.rank) * o.unit + i % o.unit;
 }
+
+/// Whether position `p`, not below zero, is owned.
+static inline bool braid_in_shard(braid_kv_sharding o, int64_t p) { return p / o.unit % o.ranks == o.rank; }

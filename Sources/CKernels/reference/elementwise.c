@@ -1,6 +1,8 @@
 // Element by element, and softmax over rows; orders and special values are in include/elementwise.h.
 #include "../include/elementwise.h"
 
+#include <string.h>
+
 #include "math.h"
 #include "order.h"
 
@@ -10,6 +12,20 @@ void reference_add(const braid_add *p) {
             p->out[r * p->out_stride + j] = p->a[r * p->a_stride + j] + p->b[r * p->b_stride + j];
         }
     }
+}
+
+void reference_copy_rows(const braid_copy_rows *p) {
+    for (int64_t i = 0; i < p->m; i++) {
+        const float *x = p->x + (p->x_rows ? p->x_rows[i] : i) * p->x_stride;
+        float *out = p->out + (p->out_rows ? p->out_rows[i] : i) * p->out_stride;
+        for (int64_t b = 0; b < p->pieces; b++)
+            memcpy(out + b * p->out_step, x + b * p->x_step, (size_t)p->n * sizeof(float));
+    }
+}
+
+void reference_scale(const braid_scale *p) {
+    for (int64_t r = 0; r < p->m; r++)
+        for (int64_t j = 0; j < p->n; j++) p->x[r * p->x_stride + j] = p->x[r * p->x_stride + j] * p->factor;
 }
 
 void reference_swiglu(const braid_swiglu *p) {

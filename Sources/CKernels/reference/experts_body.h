@@ -1,5 +1,8 @@
-// The router of a mixture of experts. It is the same code on every level: one row is a few hundred numbers.
+// The router of a mixture of experts, and which rows go to which expert. It is the same code on every level: one row is a
+// few hundred numbers.
 #pragma once
+
+#include <string.h>
 
 #include "../include/experts.h"
 #include "math.h"
@@ -75,5 +78,51 @@ static inline void gate_row(const braid_gate *p, const float *logits, int32_t *c
 static inline void gate_rows(const braid_gate *p) {
     for (int64_t r = 0; r < p->m; r++) {
         gate_row(p, p->logits + r * p->logits_stride, p->chosen + r * p->k, p->weights + r * p->k);
+    }
+}
+
+static inline void group_by_expert_rows(const braid_group_by_expert *p) {
+    int32_t next[BRAID_MAX_EXPERTS];
+    for (int64_t e = 0; e <= p->experts; e++) p->start[e] = 0;
+    for (int64_t pair = 0; pair < p->m * p->k; pair++) {
+        int64_t e = p->chosen[pair] - p->first;
+        if (e >= 0 && e < p->experts) p->start[e + 1]++;
+    }
+    for (int64_t e = 0; e < p->experts; e++) {
+        next[e] = p->start[e];
+        p->start[e + 1] += p->start[e];
+    }
+    for (int64_t pair = 0; pair < p->m * p->k; pair++) {
+        int64_t e = p->chosen[pair] - p->first;
+        p->slots[pair] = -1;
+        if (e < 0 || e >= p->experts) continue;
+        int32_t slot = next[e]++;
+        p->rows[slot] = (int32_t)(pair / p->k);
+        p->slot_weights[slot] = p->weights[pair];
+        p->slots[pair] = slot;
+    }
+}
+
+static inline bool visits(const braid_dispatch *p, int64_t row, int64_t place) {
+    for (int64_t j = 0; j < p->k; j++) {
+        int32_t expert = p->chosen[row * p->k + j];
+        if (expert >= p->bounds[place] && expert < p->bounds[place + 1]) return true;
+    }
+    return false;
+}
+
+static inline void dispatch_rows(const braid_dispatch *p) {
+    int32_t next = 0, *rows = p->rows;
+    for (int64_t place = 0; place < p->places; place++) {
+        const int32_t before = next;
+        for (int64_t r = 0; r < p->m; r++) {
+            const bool goes = visits(p, r, place);
+            p->slots[r * p->places + place] = goes ? next : -1;
+            if (goes) rows[next++ - before] = (int32_t)r;
+        }
+        const int64_t count = p->counts[place] = next - before;
+        for (int64_t copy = 1; copy < p->copies; copy++)
+            memcpy(rows + copy * count, rows, (size_t)count * sizeof *rows);
+        rows += p->copies * count;
     }
 }

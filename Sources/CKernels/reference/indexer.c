@@ -8,7 +8,7 @@
 void reference_index_scores(const braid_index_scores *p) {
     for (int64_t r = 0; r < p->m; r++) {
         for (int64_t i = 0; i < p->count; i++) {
-            int64_t entry = entry_of(p->pages, p->page_shift, braid_owned(p->owned, p->first + i));
+            int64_t entry = entry_of(p->pages, p->page_shift, braid_sharded(p->owned, p->first + i));
             float s = 0;
             for (int64_t h = 0; h < p->heads; h++) {
                 const float *q = p->q + (r * p->heads + h) * p->keys.width;

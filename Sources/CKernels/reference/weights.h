@@ -43,6 +43,17 @@ static inline float weight_at(const braid_weight *w, int64_t row, int64_t column
     return NAN;
 }
 
+/// Bytes of an element.
+static inline int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
+
+/// The part of `w` that begins at (row, column).
+static inline braid_weight weight_part(braid_weight w, int64_t row, int64_t column) {
+    w.data = (const char *)w.data + (row * w.stride + column) * bytes_of(w.dtype);
+    w.row += row;
+    w.column += column;
+    return w;
+}
+
 /// Where position `p` is stored, in entries.
 static inline int64_t entry_of(const int32_t *pages, int32_t page_shift, int64_t p) {
     return ((int64_t)pages[p >> page_shift] << page_shift) + (p & (((int64_t)1 << page_shift) - 1));

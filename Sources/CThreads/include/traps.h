@@ -1,4 +1,4 @@
-// Traps of threads that asked for it: told to the process before it ends, instead of ending it at once.
+// Traps of threads that asked for it, or of all: told to the process before it ends, instead of ending it at once.
 //
 // A failed precondition, an index out of bounds, a wild pointer: the processor stops the thread with a signal, and by
 // default the process dies on the spot, clients and all. Memory may be damaged and locks held by the thread that
@@ -30,6 +30,10 @@ int braid_traps_install(void);
 // From now on, traps of the calling thread are told with this token, which is not 0.
 void braid_traps_enter(uint64_t token);
 void braid_traps_leave(void);
+
+// From now on, traps of all other threads are told with this token. Those have no stack of their own for the handler:
+// one whose stack is used up still ends the process at once.
+void braid_traps_enter_others(uint64_t token);
 
 // When the time after a trap is over, the process shall run its own executable anew with these arguments, as with
 // execv, instead of ending. They must stay valid. NULL: it shall end after all.

@@ -132,8 +132,8 @@ private final class Board: Sendable {
     }
 }
 
-extension ProcessCard: Wired {
-    package static var blank: ProcessCard { ProcessCard(properties: [], levels: [], host: "", system: "", pid: 0) }
+extension ProcessCard: WireCodable {
+    package static var empty: ProcessCard { ProcessCard(properties: [], levels: [], host: "", system: "", pid: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&properties)
@@ -144,8 +144,8 @@ extension ProcessCard: Wired {
     }
 }
 
-extension ProcessCard.Property: Wired {
-    package static var blank: ProcessCard.Property { ProcessCard.Property("", "") }
+extension ProcessCard.Property: WireCodable {
+    package static var empty: ProcessCard.Property { ProcessCard.Property("", "") }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&name)

@@ -1,6 +1,7 @@
 import Foundation
+package import Grammar
 import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 import Synchronization
 
@@ -9,6 +10,7 @@ import Synchronization
 package final class RankFollower {
     private let model: any Model
     private let processes: Processes
+    private let grammars: GrammarCache?
     private let orders = Orders()
     private var team: Team?
     private var lastEpoch: UInt64 = 0
@@ -19,12 +21,17 @@ package final class RankFollower {
         let settings: RankSettings
         let world: ProcessWorld
         let threads: RankThreads
+        /// The pages of the requests, as the plans so far have told them.
+        var pages = PageLists()
+        let grammars: RequestGrammars
     }
 
-    package init(_ model: any Model, _ processes: Processes) {
+    /// - Parameter grammars: of the same vocabulary as the first process's.
+    package init(_ model: any Model, _ processes: Processes, grammars: GrammarCache? = nil) {
         precondition(processes.process > 0, "the first process follows nobody")
         self.model = model
         self.processes = processes
+        self.grammars = grammars
         processes.read(.order) { [orders] message, process in
             if process == 0 { orders.put(.order(message)) }
         }
@@ -57,23 +64,27 @@ package final class RankFollower {
             guard epoch > lastEpoch else { throw Wire.Failure(description: "ranks of an epoch that is over") }
             lastEpoch = epoch
             endTeam()
-            let isDivisible = CacheDivision.isPossible(
+            let isDivisible = ProcessKVSharding.isPossible(
                 settings.parallel, processes: processes.count, pageSize: settings.pageSize)
-            guard isDivisible == (settings.division != nil) else {
+            guard isDivisible == (settings.processSharding != nil) else {
                 throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
             }
             begin(settings, epoch: epoch)
-        case .step(let plan):
-            guard let team, team.epoch == epoch else { throw Wire.Failure(description: "a step for nobody") }
+        case .step(let update):
+            guard let team, team.epoch == epoch else {
+                throw Wire.Failure(description: "a step for ranks of epoch \(epoch), which do not run")
+            }
+            let plan = try self.team!.pages.plan(for: update)
             let problem = plan.problem(
                 pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
                 groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
-            if let most = team.settings.division?.rows, rows > most {
-                throw Wire.Failure(description: "\(rows) rows where \(most) find room")
-            }
-            team.threads.put(Deal(plan, team.settings.parallel, division: team.settings.division))
+            let most = team.settings.processSharding?.rows ?? max(team.settings.maxRows, EngineConfiguration.maxRows)
+            if rows > most { throw Wire.Failure(description: "a step of \(rows) rows where the most is \(most)") }
+            team.grammars.prepare(for: plan)
+            team.threads.put(
+                RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))
         case .stop:
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }
@@ -90,17 +101,18 @@ package final class RankFollower {
         let placement = Placement(ranks: settings.parallel.world, processes: processes.count)
         let world = ProcessWorld(processes, placement, epoch: epoch)
         let threads = RankThreads(placement.ranks(of: processes.process), alarm: world.alarm)
-        processes.setVitals { Wire.bytes(of: Vitals(epoch, threads.pulses)) }
+        processes.setHeartbeat { Wire.bytes(of: HeartbeatPayload(epoch, threads.progresses)) }
         let cache = CacheStore(settings, for: model, ranks: threads.ranks)
-        threads.start(model, cache, settings, in: world) { [processes] report in
+        let grammars = RequestGrammars(grammars)
+        threads.start(model, cache, settings, grammars: grammars, in: world) { [processes] report in
             let sent = SentReport(report: report, at: Meter.now())
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }
-        team = Team(epoch: epoch, settings: settings, world: world, threads: threads)
+        team = Team(epoch: epoch, settings: settings, world: world, threads: threads, grammars: grammars)
     }
 
     private func endTeam() {
-        processes.setVitals(nil)
+        processes.setHeartbeat(nil)
         team?.threads.stop {}
         team = nil
     }
@@ -134,15 +146,16 @@ extension RankFollower {
     }
 }
 
-extension Vitals {
-    fileprivate init(_ epoch: UInt64, _ pulses: [Pulse]) {
+extension HeartbeatPayload {
+    fileprivate init(_ epoch: UInt64, _ progresses: [RankProgress]) {
         let now = Meter.now()
         self.init(
             epoch: epoch,
-            ranks: pulses.map { pulse in
-                let moment = pulse.moment
-                return Vital(
-                    age: now - min(moment.since, now), isWaiting: moment.isWaiting, description: moment.description)
+            ranks: progresses.map { progress in
+                let snapshot = progress.snapshot
+                return RankHeartbeat(
+                    age: now - min(snapshot.since, now), isWaiting: snapshot.isWaiting,
+                    description: snapshot.description)
             })
     }
 }

@@ -1,5 +1,5 @@
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
 package import Tensors
 
@@ -11,7 +11,9 @@ package struct RankSettings: Sendable, Equatable {
     /// Of the cache; decided by the first process, whatever memory the others have.
     package var pages = 0
     /// Set where processes divide the keys among them.
-    package var division: CacheDivision?
+    package var processSharding: ProcessKVSharding?
+    /// Rows of a step, at most, all ranks together.
+    package var maxRows = 1
     /// Instruction-set level; `nil` for the best there is.
     package var kernels: Kernels.Level?
     /// Threads that share the work inside each rank.
@@ -28,8 +30,10 @@ package struct RankSettings: Sendable, Equatable {
         parallel = configuration.parallel
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
-        pages = configuration.scheduler(for: model).totalPages
-        division = configuration.division(for: model)
+        let scheduler = configuration.scheduler(for: model)
+        pages = scheduler.totalPages
+        maxRows = scheduler.maxRowsPerStep
+        processSharding = configuration.processSharding(for: model)
         kernels = configuration.kernels
         threadsPerRank = configuration.threadsPerRank
         tuning = configuration.tuning
@@ -38,21 +42,22 @@ package struct RankSettings: Sendable, Equatable {
     }
 }
 
-extension RankSettings: Wired {
-    package static var blank: RankSettings { RankSettings() }
+extension RankSettings: WireCodable {
+    package static var empty: RankSettings { RankSettings() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&parallel)
         try wire.pass(&cacheType)
         try wire.pass(&pageSize)
         try wire.pass(&pages)
-        var (isDivided, division) = (self.division != nil, self.division ?? CacheDivision())
+        var (isDivided, processSharding) = (self.processSharding != nil, self.processSharding ?? ProcessKVSharding())
         try wire.pass(&isDivided)
-        try wire.pass(&division.keysPerRow)
-        try wire.pass(&division.pageSize)
-        try wire.pass(&division.visitingPages)
-        try wire.pass(&division.rows)
-        self.division = isDivided ? division : nil
+        try wire.pass(&processSharding.keysPerRow)
+        try wire.pass(&processSharding.pageSize)
+        try wire.pass(&processSharding.gatheredPages)
+        try wire.pass(&processSharding.rows)
+        self.processSharding = isDivided ? processSharding : nil
+        try wire.pass(&maxRows)
         var (level, names) = (kernels?.rawValue ?? "", stages.map(\.rawValue).sorted())
         try wire.pass(&level)
         try wire.pass(&threadsPerRank)
@@ -75,17 +80,18 @@ extension RankSettings: Wired {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }
         let legal = 1...Int(Int32.max)
-        guard [division.keysPerRow, division.rows].allSatisfy(legal.contains),
-            (1...Int(Int32.max) / pageSize).contains(division.visitingPages),
-            !isDivided || division.pageSize == pageSize
+        guard [processSharding.keysPerRow, processSharding.rows, maxRows].allSatisfy(legal.contains),
+            (1...Int(Int32.max) / pageSize).contains(processSharding.gatheredPages),
+            !isDivided || processSharding.pageSize == pageSize
         else {
-            throw Wire.Failure(description: "room for \(division.visitingPages) pages and \(division.rows) rows")
+            throw Wire.Failure(
+                description: "room for \(processSharding.gatheredPages) pages and \(processSharding.rows) rows")
         }
     }
 }
 
-extension ParallelConfiguration: Wired {
-    package static var blank: ParallelConfiguration { ParallelConfiguration() }
+extension ParallelConfiguration: WireCodable {
+    package static var empty: ParallelConfiguration { ParallelConfiguration() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&data)
@@ -101,27 +107,27 @@ extension ParallelConfiguration: Wired {
         try wire.pass(&denseTensor)
         try wire.pass(&strategy)
         try wire.pass(&exchange)
-        var (ranks, unit, leastKeys) = (ownership.ranks, ownership.unit, ownership.leastKeys)
+        var (ranks, unit, minKeys) = (kvSharding.ranks, kvSharding.unit, kvSharding.minKeys)
         try wire.pass(&ranks)
         try wire.pass(&unit)
-        try wire.pass(&leastKeys)
+        try wire.pass(&minKeys)
         let degrees = [data, context, tensor, expert, expertTensor, pipeline, denseTensor, ranks]
-        guard (degrees + [unit]).allSatisfy({ (1...65_536).contains($0) }), leastKeys >= 0 else {
+        guard (degrees + [unit]).allSatisfy({ (1...65_536).contains($0) }), minKeys >= 0 else {
             throw Wire.Failure(description: "degrees of \(degrees)")
         }
-        ownership = PageOwnership(ranks: ranks, unit: unit, leastKeys: leastKeys)
+        kvSharding = KVSharding(ranks: ranks, unit: unit, minKeys: minKeys)
     }
 }
 
 extension CacheStore {
     /// A process's cache: with the same pages as any other's, of which it keeps what its ranks own.
     convenience init(_ settings: RankSettings, for model: any Model, ranks: Range<Int>) {
-        let ownership = settings.parallel.ownership
+        let kvSharding = settings.parallel.kvSharding
         // Owners are consecutive ranks.
-        let share = settings.division.map { division in
-            CacheShare(
-                pageSize: division.pageSize, run: ownership.unit, owners: ownership.ranks,
-                kept: Set(ranks.map { $0 % ownership.ranks }))
+        let share = settings.processSharding.map { processSharding in
+            KVShard(
+                pageSize: processSharding.pageSize, run: kvSharding.unit, owners: kvSharding.ranks,
+                kept: Set(ranks.map { $0 % kvSharding.ranks }))
         }
         self.init(
             format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages,

@@ -15,14 +15,16 @@ final class RemoteRanks: Sendable {
     /// By process, how much this one's clock is ahead, in nanoseconds; with the shortest time a report took.
     private let clocks: Mutex<[Int64]>
     private let vocabularySize: Int
-    private let books = Mutex(Books())
+    private let entries = Mutex(Books())
 
     /// What reports are compared with.
     private struct Books {
         /// Steps on their way, by their number.
-        var plans: [Int: StepPlan] = [:]
+        var steps: [Int: RowAssignment] = [:]
+        /// What the other processes know of the requests' pages.
+        var pages = PageLists()
         /// By rank, what those elsewhere reported last.
-        var last: [Int: (step: Int, operations: [Meter.Account])] = [:]
+        var last: [Int: (step: Int, operations: [Meter.CollectiveStatistics])] = [:]
     }
 
     init(_ settings: RankSettings, vocabularySize: Int, _ processes: Processes) {
@@ -54,9 +56,13 @@ final class RemoteRanks: Sendable {
         order(.start(settings))
     }
 
-    func put(_ plan: StepPlan) {
-        books.withLock { $0.plans[plan.number] = plan }
-        order(.step(plan))
+    /// Hands a step to the other processes. Called by one thread, so that updates leave in order.
+    func put(_ assignment: RowAssignment) {
+        let update = entries.withLock { entries in
+            entries.steps[assignment.plan.number] = assignment
+            return entries.pages.update(for: assignment.plan)
+        }
+        order(.step(update))
     }
 
     func stop() { order(.stop) }
@@ -79,34 +85,36 @@ final class RemoteRanks: Sendable {
 
     /// Whether a report can be the next one of its rank.
     private func enter(_ report: StepReport) -> Bool {
-        books.withLock { books in
-            let before = books.last[report.rank]
-            guard let plan = books.plans[report.step], report.step > before?.step ?? .min,
-                report.fits(plan, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
+        entries.withLock { entries in
+            let before = entries.last[report.rank]
+            guard let step = entries.steps[report.step], report.step > before?.step ?? .min,
+                report.fits(step, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
             else { return false }
-            books.last[report.rank] = (report.step, report.operations)
+            entries.last[report.rank] = (report.step, report.operations)
             // Forgotten when all ranks elsewhere have done it, each in its order.
             let others = settings.parallel.world - ranksHere.count
-            if books.last.count == others, let done = books.last.values.map(\.step).min() {
-                books.plans = books.plans.filter { $0.key > done }
+            if entries.last.count == others, let done = entries.last.values.map(\.step).min() {
+                entries.steps = entries.steps.filter { $0.key > done }
             }
             return true
         }
     }
 
     /// What a rank did when its process last said so.
-    func moment(of rank: Int) -> Pulse.Moment {
+    func snapshot(of rank: Int) -> RankProgress.Snapshot {
         let process = placement.process(of: rank)
-        let unknown = Pulse.Moment(since: 0, isWaiting: false, description: "in process \(process)")
-        guard let vitals = try? Wire.value(Vitals.self, in: processes.vitals(of: process)), vitals.epoch == epoch else {
+        let unknown = RankProgress.Snapshot(since: 0, isWaiting: false, description: "in process \(process)")
+        guard let heartbeat = try? Wire.value(HeartbeatPayload.self, in: processes.heartbeat(of: process)),
+            heartbeat.epoch == epoch
+        else {
             return unknown
         }
         let index = rank - placement.ranks(of: process).lowerBound
-        guard vitals.ranks.indices.contains(index) else { return unknown }
-        let (vital, now) = (vitals.ranks[index], Meter.now())
-        return Pulse.Moment(
-            since: now - min(vital.age, now), isWaiting: vital.isWaiting,
-            description: "\(vital.description) (process \(process))")
+        guard heartbeat.ranks.indices.contains(index) else { return unknown }
+        let (rankHeartbeat, now) = (heartbeat.ranks[index], Meter.now())
+        return RankProgress.Snapshot(
+            since: now - min(rankHeartbeat.age, now), isWaiting: rankHeartbeat.isWaiting,
+            description: "\(rankHeartbeat.description) (process \(process))")
     }
 }
 

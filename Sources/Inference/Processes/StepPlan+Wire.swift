@@ -1,9 +1,13 @@
-extension StepPlan: Wired {
-    package static var blank: StepPlan { StepPlan(number: 0, chunks: []) }
+import Grammar
+
+extension StepPlan: WireCodable {
+    package static var empty: StepPlan { StepPlan(number: 0, chunks: []) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&number)
         try wire.pass(&chunks)
+        try wire.pass(&grammars)
+        try wire.pass(&endedGrammars)
     }
 
     /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
@@ -33,24 +37,42 @@ extension StepPlan: Wired {
                 return "request \(chunk.request) has tokens that are not in the vocabulary"
             }
             if let speculation = chunk.speculation,
-                !(0..<chunk.tokens.count).contains(speculation.guessed) || speculation.ahead < 0
+                !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
+                    || speculation.ahead > 0 && sample == nil
             {
-                return "request \(chunk.request) has \(speculation.guessed) guesses and wants \(speculation.ahead)"
+                return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
             }
             let rows = chunk.score.map(\.row)
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
                 return "request \(chunk.request) scores rows that it has not"
             }
-            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) || sample?.position ?? 0 < 0 {
+            if !(0...vocabularySize).contains(chunk.topLogProbs ?? 0) {
                 return "request \(chunk.request) wants \(chunk.topLogProbs ?? 0) alternatives"
             }
+            if let problem = sample?.problem { return "request \(chunk.request) has \(problem)" }
         }
         return nil
     }
 }
 
-extension StepPlan.Chunk: Wired {
-    package static var blank: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
+extension StepPlan.Sample {
+    /// What is wrong with how a token is to be sampled, where that came from elsewhere.
+    fileprivate var problem: String? {
+        let legal = 0...Int(Int32.max)
+        if !legal.contains(position) || !legal.contains(minTokensRemaining) {
+            return "a token to sample at position \(position), \(minTokensRemaining) before a stop token"
+        }
+        do throws(EngineError) {
+            try parameters.check()
+            return nil
+        } catch {
+            return "sampling parameters that no request may have: \(error)"
+        }
+    }
+}
+
+extension StepPlan.Chunk: WireCodable {
+    package static var empty: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&request)
@@ -65,18 +87,18 @@ extension StepPlan.Chunk: Wired {
     }
 }
 
-extension StepPlan.Chunk.Speculation: Wired {
-    package static var blank: Self { Self() }
+extension StepPlan.Chunk.Speculation: WireCodable {
+    package static var empty: Self { Self() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
-        try wire.pass(&guessed)
+        try wire.pass(&drafted)
         try wire.pass(&next)
         try wire.pass(&ahead)
     }
 }
 
-extension StepPlan.ScoreRow: Wired {
-    package static var blank: StepPlan.ScoreRow { StepPlan.ScoreRow(row: 0, target: 0) }
+extension StepPlan.ScoreRow: WireCodable {
+    package static var empty: StepPlan.ScoreRow { StepPlan.ScoreRow(row: 0, target: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&row)
@@ -84,20 +106,21 @@ extension StepPlan.ScoreRow: Wired {
     }
 }
 
-extension StepPlan.Sample: Wired {
-    package static var blank: StepPlan.Sample { StepPlan.Sample(parameters: SamplingParameters(), position: 0) }
+extension StepPlan.Sample: WireCodable {
+    package static var empty: StepPlan.Sample { StepPlan.Sample(parameters: SamplingParameters(), position: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&parameters)
         try wire.pass(&position)
         try wire.pass(&generated)
         try wire.pass(&prompt)
-        try wire.pass(&unstoppable)
+        try wire.pass(&minTokensRemaining)
+        try wire.pass(&isConstrained)
     }
 }
 
-extension SamplingParameters: Wired {
-    package static var blank: SamplingParameters { SamplingParameters() }
+extension SamplingParameters: WireCodable {
+    package static var empty: SamplingParameters { SamplingParameters() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&temperature)

@@ -1,21 +1,22 @@
-package import Models
+package import Modeling
 package import Parallelism
 
-extension StepReport: Wired {
-    package static var blank: StepReport { StepReport(rank: 0, step: 0) }
+extension StepReport: WireCodable {
+    package static var empty: StepReport { StepReport(rank: 0, step: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&rank)
         try wire.pass(&step)
         try wire.pass(&findings)
-        var (guessing, guessed) = (guesses.keys.sorted(), [Guesses]())
-        guessed = guessing.map { Guesses(tokens: guesses[$0]!) }
-        try wire.pass(&guessing)
-        try wire.pass(&guessed)
-        guard guessing.count == guessed.count else { throw Wire.Failure(description: "guesses for each chunk") }
-        guesses = Dictionary(zip(guessing, guessed.map(\.tokens))) { $1 }
+        var (drafting, drafted) = (drafts.keys.sorted(), [Guesses]())
+        drafted = drafting.map { Guesses(tokens: drafts[$0]!) }
+        try wire.pass(&drafting)
+        try wire.pass(&drafted)
+        guard drafting.count == drafted.count else { throw Wire.Failure(description: "guesses for each chunk") }
+        drafts = Dictionary(zip(drafting, drafted.map(\.tokens))) { $1 }
         try wire.pass(&rows)
         try wire.pass(&seconds)
+        try wire.pass(&work.indexed)
         try wire.pass(&work.scored)
         try wire.pass(&work.attended)
         try wire.pass(&operations)
@@ -25,16 +26,16 @@ extension StepReport: Wired {
 }
 
 /// What was guessed to follow one chunk.
-private struct Guesses: Wired {
+private struct Guesses: WireCodable {
     var tokens: [Int32]
 
-    static var blank: Guesses { Guesses(tokens: []) }
+    static var empty: Guesses { Guesses(tokens: []) }
 
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&tokens) }
 }
 
-extension StepReport.Finding: Wired {
-    static var blank: StepReport.Finding { StepReport.Finding(chunk: 0, offset: 0) }
+extension StepReport.Finding: WireCodable {
+    static var empty: StepReport.Finding { StepReport.Finding(chunk: 0, offset: 0) }
 
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&chunk)
@@ -45,8 +46,8 @@ extension StepReport.Finding: Wired {
     }
 }
 
-extension TokenLogProbs: Wired {
-    package static var blank: TokenLogProbs { TokenLogProbs(token: 0) }
+extension TokenLogProbs: WireCodable {
+    package static var empty: TokenLogProbs { TokenLogProbs(token: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&token)
@@ -55,8 +56,8 @@ extension TokenLogProbs: Wired {
     }
 }
 
-extension ScoredToken: Wired {
-    package static var blank: ScoredToken { ScoredToken(token: 0, logProb: 0) }
+extension ScoredToken: WireCodable {
+    package static var empty: ScoredToken { ScoredToken(token: 0, logProb: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&token)
@@ -64,8 +65,8 @@ extension ScoredToken: Wired {
     }
 }
 
-extension Meter.Account: Wired {
-    package static var blank: Meter.Account { Meter.Account(name: "") }
+extension Meter.CollectiveStatistics: WireCodable {
+    package static var empty: Meter.CollectiveStatistics { Meter.CollectiveStatistics(name: "") }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&name)
@@ -75,8 +76,8 @@ extension Meter.Account: Wired {
     }
 }
 
-extension TraceSpan: Wired {
-    package static var blank: TraceSpan { TraceSpan("", begin: 0, end: 0) }
+extension TraceSpan: WireCodable {
+    package static var empty: TraceSpan { TraceSpan("", begin: 0, end: 0) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&name)
@@ -86,8 +87,8 @@ extension TraceSpan: Wired {
     }
 }
 
-extension StageRecords: Wired {
-    package static var blank: StageRecords { StageRecords() }
+extension StageRecords: WireCodable {
+    package static var empty: StageRecords { StageRecords() }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         var rows = values.flatMap { key, rows in rows.map { RecordedRow(key: key, place: $0, values: $1) } }
@@ -98,12 +99,12 @@ extension StageRecords: Wired {
 }
 
 /// One row of the records.
-private struct RecordedRow: Wired {
+private struct RecordedRow: WireCodable {
     var key: StageRecords.Key
     var place: StageRecords.Place
     var values: [Float]
 
-    static var blank: RecordedRow {
+    static var empty: RecordedRow {
         RecordedRow(
             key: StageRecords.Key(layer: 0, stage: .logits), place: StageRecords.Place(request: 0, position: 0),
             values: [])
@@ -122,22 +123,53 @@ private struct RecordedRow: Wired {
 }
 
 extension StepReport {
-    /// Whether a report that came from elsewhere can be one of a plan.
+    /// Whether a report that came from elsewhere can be one of a step: it says something of the rows that this rank reads
+    /// the logits of, in their order, and nothing of others.
     ///
     /// - Parameter operationsBefore: of the rank's report before; accounts only grow.
-    func fits(_ plan: StepPlan, vocabularySize: Int, operationsBefore: [Meter.Account] = []) -> Bool {
-        let areFound = findings.allSatisfy { finding in
-            plan.chunks.indices.contains(finding.chunk)
-                && plan.chunks[finding.chunk].outputRows.contains(finding.offset)
-        }
-        let tokens = findings.compactMap(\.sampled?.token) + guesses.values.joined()
+    func fits(
+        _ assignment: RowAssignment, vocabularySize: Int, operationsBefore: [Meter.CollectiveStatistics] = []
+    ) -> Bool {
+        let plan = assignment.plan
         let continuesAccounts =
             operations.count >= operationsBefore.count
             && zip(operations, operationsBefore).allSatisfy {
                 $0.name == $1.name && $0.calls >= $1.calls && $0.bytes >= $1.bytes
             }
-        return areFound && guesses.keys.allSatisfy(plan.chunks.indices.contains)
-            && tokens.allSatisfy { (0..<vocabularySize).contains(Int($0)) } && continuesAccounts
-            && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows)
+        return continuesAccounts && fitsFindings(assignment, vocabularySize) && fitsDrafts(assignment, vocabularySize)
+            && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows) && seconds >= 0 && seconds.isFinite
+            && [work.indexed, work.scored, work.attended].allSatisfy { $0 >= 0 }
+    }
+
+    private func fitsFindings(_ assignment: RowAssignment, _ vocabularySize: Int) -> Bool {
+        let ranks = assignment.configuration.stageRanks
+        let isLastStage = rank / ranks == assignment.configuration.pipeline - 1
+        // The ranks of the last stage take turns, row by row: see `RankWorker.readLogits`.
+        let outputs = isLastStage ? Array(assignment.outputs.joined()) : []
+        let own = stride(from: rank % ranks, to: outputs.count, by: ranks).map { outputs[$0] }
+        func isKnown(_ token: Int32) -> Bool { (0..<vocabularySize).contains(Int(token)) }
+        func isKnown(_ found: TokenLogProbs?) -> Bool {
+            guard let found else { return true }
+            return isKnown(found.token) && found.top.allSatisfy { isKnown($0.token) }
+        }
+        return findings.count == own.count
+            && zip(findings, own).allSatisfy { finding, output in
+                let chunk = assignment.plan.chunks[output.chunk]
+                let samples = chunk.sampledRows.contains(output.offset)
+                let isWhole =
+                    finding.failure != nil
+                    || finding.scored?.token == output.target && (finding.sampled != nil) == samples
+                return finding.chunk == output.chunk && finding.offset == output.offset && isWhole
+                    && (finding.sampled == nil || samples) && (finding.scored == nil || output.target != nil)
+                    && isKnown(finding.scored) && isKnown(finding.sampled)
+            }
+    }
+
+    private func fitsDrafts(_ assignment: RowAssignment, _ vocabularySize: Int) -> Bool {
+        drafts.allSatisfy { chunk, tokens in
+            assignment.plan.chunks.indices.contains(chunk)
+                && tokens.count <= assignment.plan.chunks[chunk].speculation?.ahead ?? 0
+                && tokens.allSatisfy { (0..<vocabularySize).contains(Int($0)) }
+        }
     }
 }

@@ -19,9 +19,9 @@ package struct Wire {
     }
 
     /// Changes with every type that passes.
-    private static let version: UInt8 = 3
+    private static let version: UInt8 = 4
 
-    package static func bytes(of value: some Wired) -> [UInt8] {
+    package static func bytes(of value: some WireCodable) -> [UInt8] {
         var wire = Wire(bytes: [version], isReading: false)
         var value = value
         do {
@@ -33,12 +33,13 @@ package struct Wire {
     }
 
     /// - Throws: where the bytes are not those of one value, all of them.
-    package static func value<Value: Wired>(_ type: Value.Type = Value.self, in bytes: [UInt8]) throws(Failure) -> Value
+    package static func value<Value: WireCodable>(_ type: Value.Type = Value.self, in bytes: [UInt8]) throws(Failure)
+        -> Value
     {
         guard bytes.first == version else { throw Failure(description: "the form of another version") }
         var wire = Wire(bytes: bytes, isReading: true)
         wire.next = 1
-        var value = Value.blank
+        var value = Value.empty
         try value.pass(&wire)
         guard wire.next == bytes.count else { throw Failure(description: "\(bytes.count - wire.next) bytes too many") }
         return value
@@ -104,21 +105,21 @@ package struct Wire {
         values = try words().map { Float(bitPattern: UInt32(bitPattern: $0)) }
     }
 
-    package mutating func pass<Value: Wired>(_ value: inout Value) throws(Failure) { try value.pass(&self) }
+    package mutating func pass<Value: WireCodable>(_ value: inout Value) throws(Failure) { try value.pass(&self) }
 
-    package mutating func pass<Value: Wired>(_ value: inout Value?) throws(Failure) {
+    package mutating func pass<Value: WireCodable>(_ value: inout Value?) throws(Failure) {
         var isThere = value != nil
         try pass(&isThere)
         guard isThere else {
             value = nil
             return
         }
-        var some = value ?? .blank
+        var some = value ?? .empty
         try some.pass(&self)
         value = some
     }
 
-    package mutating func pass<Value: Wired>(_ values: inout [Value]) throws(Failure) {
+    package mutating func pass<Value: WireCodable>(_ values: inout [Value]) throws(Failure) {
         guard isReading else {
             append(UInt32(values.count))
             for index in values.indices { try values[index].pass(&self) }
@@ -128,7 +129,7 @@ package struct Wire {
         let count = try count(bytesEach: 1)
         values = []
         for _ in 0..<count {
-            var value = Value.blank
+            var value = Value.empty
             try value.pass(&self)
             values.append(value)
         }
@@ -173,29 +174,34 @@ package struct Wire {
 }
 
 /// A value that can go to another process.
-package protocol Wired {
+package protocol WireCodable {
     /// What reading begins with.
-    static var blank: Self { get }
+    static var empty: Self { get }
     /// Passes every field, always in the same order.
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure)
 }
 
-extension Int32: Wired {
-    package static var blank: Int32 { 0 }
+extension Int32: WireCodable {
+    package static var empty: Int32 { 0 }
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
 }
 
-extension Int: Wired {
-    package static var blank: Int { 0 }
+extension UInt64: WireCodable {
+    package static var empty: UInt64 { 0 }
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
 }
 
-extension Float: Wired {
-    package static var blank: Float { 0 }
+extension Int: WireCodable {
+    package static var empty: Int { 0 }
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
 }
 
-extension String: Wired {
-    package static var blank: String { "" }
+extension Float: WireCodable {
+    package static var empty: Float { 0 }
+    package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
+}
+
+extension String: WireCodable {
+    package static var empty: String { "" }
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&self) }
 }

@@ -8,7 +8,7 @@ import Synchronization
 package final class Processes: Sendable {
     package let process: Int
     package let count: Int
-    private let courier: any Courier
+    private let transport: any MessageTransport
     private let cores: Int
     private let state: Mutex<State>
     /// Whether this process has said farewell, after which it says nothing.
@@ -17,7 +17,7 @@ package final class Processes: Sendable {
     private let farewells = DispatchSemaphore(value: 0)
 
     private struct State {
-        var exchanges: [UInt64: Exchange] = [:]
+        var registries: [UInt64: MailboxRegistry] = [:]
         /// Epochs before are over; what still comes for them is dropped.
         var firstEpoch: UInt64 = 0
         var lastEpoch: UInt64 = 0
@@ -32,7 +32,7 @@ package final class Processes: Sendable {
         var suspicionEnds: UInt64 = 0
         var onFailure: (@Sendable (GroupFailure) -> Void)?
         /// What this process says of itself with each heartbeat.
-        var vitals: (@Sendable () -> [UInt8])?
+        var heartbeat: (@Sendable () -> [UInt8])?
         /// Nanoseconds after which a silent process is lost.
         let patience: UInt64
         var lastBeat: UInt64 = 0
@@ -42,7 +42,7 @@ package final class Processes: Sendable {
     private struct Peer {
         var name: String
         var heard = Meter.now()
-        var vitals: [UInt8] = []
+        var heartbeat: [UInt8] = []
         /// Its number for the system, where it runs on this host.
         var pid: Int32?
         /// Whether it has said farewell.
@@ -53,16 +53,17 @@ package final class Processes: Sendable {
     ///   - patience: seconds after which a silent process is lost.
     ///   - cores: where ranks outnumber them, waiting ones sleep at once.
     package init(
-        _ courier: any Courier, patience: Double = 30, cores: Int = ProcessInfo.processInfo.activeProcessorCount
+        _ transport: any MessageTransport, patience: Double = 30,
+        cores: Int = ProcessInfo.processInfo.activeProcessorCount
     ) {
-        self.courier = courier
-        process = courier.process
-        count = courier.processes
+        self.transport = transport
+        process = transport.process
+        count = transport.processes
         self.cores = cores
         state = Mutex(
             State(
-                peers: (0..<courier.processes).map { Peer(name: "process \($0)") }, patience: UInt64(patience * 1e9)))
-        courier.start(
+                peers: (0..<transport.processes).map { Peer(name: "process \($0)") }, patience: UInt64(patience * 1e9)))
+        transport.start(
             receive: { [weak self] in self?.receive($0, from: $1) }, look: { [weak self] in self?.look() },
             lose: { [weak self] reason in
                 guard let self else { return }
@@ -77,7 +78,7 @@ package final class Processes: Sendable {
     /// Sends a message of a kind that has a reader.
     package func send(_ message: Message, to process: Int) {
         // Nobody waits for what comes after a farewell, and MPI could not end with it on its way.
-        hasLeft.withLock { if !$0 { courier.send(message, to: process) } }
+        hasLeft.withLock { if !$0 { transport.send(message, to: process) } }
     }
 
     package func sendToAll(_ message: Message) { for other in others { send(message, to: other) } }
@@ -85,33 +86,40 @@ package final class Processes: Sendable {
     /// From now on `reader` gets the messages of a kind, those that came already first. It is called on the thread that
     /// carries messages, and must not wait.
     package func read(_ kind: Message.Kind, _ reader: @escaping @Sendable (Message, Int) -> Void) {
-        state.withLock { state in
-            for (message, process) in state.unread where message.kind == kind { reader(message, process) }
-            state.unread.removeAll { $0.message.kind == kind }
-            state.readers[kind] = reader
+        while true {
+            // The reader may send, and so take other locks: it is called under none. Until it has seen what came first,
+            // what comes joins the unread.
+            let unread = state.withLock { state in
+                let unread = state.unread.filter { $0.message.kind == kind }
+                state.unread.removeAll { $0.message.kind == kind }
+                if unread.isEmpty { state.readers[kind] = reader }
+                return unread
+            }
+            if unread.isEmpty { return }
+            for (message, process) in unread { reader(message, process) }
         }
     }
 
-    func beginWait() { courier.beginWait() }
-    func endWait() { courier.endWait() }
+    func beginWait() { transport.beginWait() }
+    func endWait() { transport.endWait() }
 
     /// Where the messages for the ranks of an epoch arrive; those of earlier ones are over.
-    func open(_ epoch: UInt64, _ placement: Placement) -> Exchange {
-        let (exchange, failure) = state.withLock { state -> (Exchange, GroupFailure?) in
+    func open(_ epoch: UInt64, _ placement: Placement) -> MailboxRegistry {
+        let (mailboxes, failure) = state.withLock { state -> (MailboxRegistry, GroupFailure?) in
             precondition(epoch >= state.firstEpoch, "epoch \(epoch) is over")
             state.firstEpoch = epoch
             state.placement = placement
-            state.exchanges = state.exchanges.filter { $0.key >= epoch }
+            state.registries = state.registries.filter { $0.key >= epoch }
             return (takeExchange(epoch, &state), state.failure)
         }
-        if let failure { exchange.alarm.raise(failure) }
-        courier.setPolls(hasSpareCores(placement, threads: 1))
-        return exchange
+        if let failure { mailboxes.alarm.raise(failure) }
+        transport.setPolls(hasSpareCores(placement, threads: 1))
+        return mailboxes
     }
 
     /// Whether this host's processes with all their ranks, and so many threads more in each, have a core each.
     func hasSpareCores(_ placement: Placement, threads: Int = 0) -> Bool {
-        courier.processesHere * (placement.ranks(of: process).count + threads) <= cores
+        transport.processesHere * (placement.ranks(of: process).count + threads) <= cores
     }
 
     /// An epoch that was not given before. For the process that tells the others.
@@ -122,20 +130,20 @@ package final class Processes: Sendable {
         }
     }
 
-    private func takeExchange(_ epoch: UInt64, _ state: inout State) -> Exchange {
-        if let exchange = state.exchanges[epoch] { return exchange }
-        let exchange = Exchange(epoch: epoch) { [weak self] failure in
+    private func takeExchange(_ epoch: UInt64, _ state: inout State) -> MailboxRegistry {
+        if let mailboxes = state.registries[epoch] { return mailboxes }
+        let mailboxes = MailboxRegistry(epoch: epoch) { [weak self] failure in
             self?.sendToAll(Self.alarm(failure, epoch: epoch))
         }
-        state.exchanges[epoch] = exchange
-        return exchange
+        state.registries[epoch] = mailboxes
+        return mailboxes
     }
 
     private func receive(_ message: Message, from process: Int) {
         let reader = state.withLock { state -> (@Sendable (Message, Int) -> Void)? in
             state.peers[process].heard = Meter.now()
             switch message.kind {
-            case .heartbeat: state.peers[process].vitals = message.bodyCopy
+            case .heartbeat: state.peers[process].heartbeat = message.bodyCopy
             case .farewell where !state.peers[process].hasLeft:
                 state.peers[process].hasLeft = true
                 farewells.signal()
@@ -148,14 +156,14 @@ package final class Processes: Sendable {
         }
         reader?(message, process)
         guard message.kind == .rows || message.kind == .alarm else { return }
-        let exchange = state.withLock { state -> Exchange? in
+        let mailboxes = state.withLock { state -> MailboxRegistry? in
             message.epoch < state.firstEpoch ? nil : takeExchange(message.epoch, &state)
         }
-        guard let exchange else { return }
+        guard let mailboxes else { return }
         if message.kind == .alarm {
-            exchange.alarm.raise(Self.failure(of: message), isNews: false)
-        } else if !exchange.mailbox(message.channel, from: process).put(message) {
-            exchange.alarm.raise(
+            mailboxes.alarm.raise(Self.failure(of: message), isNews: false)
+        } else if !mailboxes.mailbox(message.channel, from: process).put(message) {
+            mailboxes.alarm.raise(
                 GroupFailure(rank: firstRank(of: process), reason: "process \(process) sent rows out of order"))
         }
     }
@@ -200,10 +208,10 @@ package final class Processes: Sendable {
     private static let patienceAtTheEnd: UInt64 = 800_000_000
 
     /// What a heartbeat says beyond that this process lives. Called often, on the thread that carries messages.
-    package func setVitals(_ vitals: (@Sendable () -> [UInt8])?) { state.withLock { $0.vitals = vitals } }
+    package func setHeartbeat(_ heartbeat: (@Sendable () -> [UInt8])?) { state.withLock { $0.heartbeat = heartbeat } }
 
     /// What a process said with its last heartbeat.
-    package func vitals(of process: Int) -> [UInt8] { state.withLock { $0.peers[process].vitals } }
+    package func heartbeat(of process: Int) -> [UInt8] { state.withLock { $0.peers[process].heartbeat } }
 
     /// The loss of a process, or of the way to it, that ended the job.
     package var failure: GroupFailure? { state.withLock { $0.failure } }
@@ -227,7 +235,7 @@ package final class Processes: Sendable {
 
     private func look() {
         let now = Meter.now()
-        let (isDue, vitals, lost) = state.withLock { state -> (Bool, (@Sendable () -> [UInt8])?, (Int, String)?) in
+        let (isDue, heartbeat, lost) = state.withLock { state -> (Bool, (@Sendable () -> [UInt8])?, (Int, String)?) in
             guard now >= state.lastLook + 50_000_000 else { return (false, nil, nil) }
             // If this process itself was stopped meanwhile, it says nothing about the others.
             let pause = state.lastLook == 0 ? 0 : now - state.lastLook
@@ -235,20 +243,20 @@ package final class Processes: Sendable {
             state.lastLook = now
             let isDue = now >= state.lastBeat + min(Self.beat, state.patience / 5)
             if isDue { state.lastBeat = now }
-            return (isDue, state.vitals, state.failure == nil ? silent(at: now, state) : nil)
+            return (isDue, state.heartbeat, state.failure == nil ? silent(at: now, state) : nil)
         }
-        if isDue { beat(vitals?() ?? []) }
+        if isDue { beat(heartbeat?() ?? []) }
         guard let (peer, reason) = lost else { return }
         if peer == 0 { state.withLock { $0.hasLostFirst = true } }
         lose(GroupFailure(rank: firstRank(of: peer), reason: reason))
     }
 
     /// Between two processes until both have said farewell: then either may be gone.
-    private func beat(_ vitals: [UInt8]) {
-        let message = Message(.heartbeat, body: vitals)
+    private func beat(_ heartbeat: [UInt8]) {
+        let message = Message(.heartbeat, body: heartbeat)
         let isLeaving = hasLeft.withLock { $0 }
         let listening = state.withLock { state in others.filter { !isLeaving || !state.peers[$0].hasLeft } }
-        for other in listening { courier.send(message, to: other) }
+        for other in listening { transport.send(message, to: other) }
     }
 
     /// A process that is gone or has not been heard from for too long, and what to say of it.
@@ -270,12 +278,12 @@ package final class Processes: Sendable {
     }
 
     private func lose(_ failure: GroupFailure) {
-        let (exchanges, onFailure) = state.withLock { state in
+        let (registries, onFailure) = state.withLock { state in
             let isFirst = state.failure == nil
             state.failure = state.failure ?? failure
-            return (Array(state.exchanges.values), isFirst ? state.onFailure : nil)
+            return (Array(state.registries.values), isFirst ? state.onFailure : nil)
         }
-        for exchange in exchanges { exchange.alarm.raise(failure) }
+        for mailboxes in registries { mailboxes.alarm.raise(failure) }
         onFailure?(failure)
     }
 
@@ -286,12 +294,12 @@ package final class Processes: Sendable {
     package func leave() {
         hasLeft.withLock { hasLeft in
             hasLeft = true
-            for other in others { courier.send(Message(.farewell, body: []), to: other) }
+            for other in others { transport.send(Message(.farewell, body: []), to: other) }
         }
         for _ in others { farewells.wait() }
-        courier.leave()
+        transport.leave()
     }
 
     /// Ends all processes of the job.
-    package func endJob(status: Int32) { courier.endJob(status: status) }
+    package func endJob(status: Int32) { transport.endJob(status: status) }
 }

@@ -9,8 +9,15 @@ package final class Alarm: Sendable {
 
     private struct State {
         var failure: GroupFailure?
-        var tallies: [Tally] = []
+        /// Those who may be waited for. Counters keep their alarm, so the alarm does not keep them.
+        var counters: [WeakCounter] = []
+        /// How many of those there may be before the ones that are gone are looked for.
+        var pruneCount = 32
         var observers: [@Sendable () -> Void] = []
+    }
+
+    private struct WeakCounter {
+        weak var counter: AbortableCounter?
     }
 
     /// Tells the other processes.
@@ -28,15 +35,15 @@ package final class Alarm: Sendable {
     ///
     /// - Parameter isNews: whether other processes do not know of it yet.
     package func raise(_ failure: GroupFailure, isNews: Bool = true) {
-        let (isFirst, tallies, observers) = state.withLock { state in
+        let (isFirst, counters, observers) = state.withLock { state in
             let isFirst = state.failure == nil
             if isFirst { state.failure = failure }
-            // Under the lock: who adds a tally from now on, and so is not woken below, sees it before falling asleep.
+            // Under the lock: who adds a counter from now on, and so is not woken below, sees it before falling asleep.
             isRaised.store(true, ordering: .sequentiallyConsistent)
-            return (isFirst, state.tallies, isFirst ? state.observers : [])
+            return (isFirst, state.counters, isFirst ? state.observers : [])
         }
         if isFirst, isNews { announce(failure) }
-        for tally in tallies { tally.wake() }
+        for counter in counters { counter.counter?.wake() }
         for observer in observers { observer() }
     }
 
@@ -54,19 +61,27 @@ package final class Alarm: Sendable {
         if isRaised.load(ordering: .sequentiallyConsistent) { throw state.withLock { $0.failure! } }
     }
 
-    fileprivate func add(_ tally: Tally) { state.withLock { $0.tallies.append(tally) } }
+    fileprivate func add(_ counter: AbortableCounter) {
+        state.withLock { state in
+            if state.counters.count >= state.pruneCount {
+                state.counters.removeAll { $0.counter == nil }
+                state.pruneCount = 2 * state.counters.count + 32
+            }
+            state.counters.append(WeakCounter(counter: counter))
+        }
+    }
 }
 
 /// A counter of a group's members, who throw instead of waiting once the alarm has been raised.
-final class Tally: Sendable {
-    private let counter: Counter
+final class AbortableCounter: Sendable {
+    private let counter: EventCounter
     private let alarm: Alarm
 
     /// - Parameters:
     ///   - period: those who sleep are woken when the number becomes a multiple of this.
     ///   - spins: how often to look before going to sleep; few where ranks outnumber cores.
     init(period: Int, spins: Int, alarm: Alarm) {
-        counter = Counter(period: period, spins: spins)
+        counter = EventCounter(period: period, spins: spins)
         self.alarm = alarm
         alarm.add(self)
     }

@@ -2,7 +2,7 @@
 package final class ProcessWorld: RankWorld {
     private let processes: Processes
     private let placement: Placement
-    private let exchange: Exchange
+    private let mailboxes: MailboxRegistry
     /// The groups whose ranks are all here.
     private let threads: ThreadWorld
     private let hubs = HubRegistry<SpanningHub>()
@@ -12,11 +12,11 @@ package final class ProcessWorld: RankWorld {
         precondition(placement.processes == processes.count, "\(placement.processes) of \(processes.count) processes")
         self.processes = processes
         self.placement = placement
-        exchange = processes.open(epoch, placement)
-        threads = ThreadWorld(spins: processes.hasSpareCores(placement), alarm: exchange.alarm)
+        mailboxes = processes.open(epoch, placement)
+        threads = ThreadWorld(spins: processes.hasSpareCores(placement), alarm: mailboxes.alarm)
     }
 
-    package var alarm: Alarm { exchange.alarm }
+    package var alarm: Alarm { mailboxes.alarm }
 
     package func group(of rank: Int, among ranks: [Int], purpose: Int) -> any ProcessGroup {
         let owners = ranks.map { placement.process(of: $0) }
@@ -25,7 +25,7 @@ package final class ProcessWorld: RankWorld {
         }
         if Set(owners).count == 1 { return threads.group(of: rank, among: ranks, purpose: purpose) }
         let hub = hubs.hub(purpose, ranks) {
-            SpanningHub(ranks, owners: owners, Channel(purpose, ranks), processes, exchange, spins: threads.spins)
+            SpanningHub(ranks, owners: owners, Channel(purpose, ranks), processes, mailboxes, spins: threads.spins)
         }
         return SpanningGroup(hub, place: place)
     }
@@ -40,7 +40,7 @@ struct Channel {
     }
 
     /// The way between one place and the next, and back.
-    func link(from place: Int, isBack: Bool) -> UInt64 {
+    func pointToPoint(from place: Int, isBack: Bool) -> UInt64 {
         var channel = self
         channel.mix(isBack ? -2 - place : 1 + place)
         return channel.number

@@ -2,9 +2,9 @@ package import Tensors
 
 /// What the members of a group that live in this process share, where others live elsewhere.
 ///
-/// Members here put their rows into parcels as threads do. The last of them to come sends one message to each other
+/// Members here put their rows into send buffers as threads do. The last of them to come sends one message to each other
 /// process: all rows from here that somebody there wants, once. Everybody waits for one message from each other process
-/// and takes rows out of parcels and messages. Between any two processes a collective is one message each way.
+/// and takes rows out of send buffers and messages. Between any two processes a collective is one message each way.
 final class SpanningHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
@@ -15,16 +15,16 @@ final class SpanningHub: @unchecked Sendable {
     /// Places of the members of this process.
     let here: [Int]
     let peers: [Peer]
-    let parcels: [[Parcel]]
+    let sendBuffers: [[SendBuffer]]
     /// Arrivals of the members here at all collectives so far, and at the end of those that store what came.
-    let arrivals: Tally
-    let stored: Tally
+    let arrivals: AbortableCounter
+    let stored: AbortableCounter
     /// By place, to the next one; `nil` where both live elsewhere.
-    let links: [(any Street)?]
+    let channels: [(any PointToPoint)?]
     let processes: Processes
     let spins: Int
-    private let channel: Channel
-    private let epoch: UInt64
+    /// To each peer. Used by the last member here that comes to a collective.
+    private var messages: [MessageRing]
 
     enum Source {
         case here
@@ -42,94 +42,109 @@ final class SpanningHub: @unchecked Sendable {
 
     /// - Parameter owners: by place the process a member lives in.
     init(
-        _ ranks: [Int], owners: [Int], _ channel: Channel, _ processes: Processes, _ exchange: Exchange, spins: Int
+        _ ranks: [Int], owners: [Int], _ channel: Channel, _ processes: Processes, _ mailboxes: MailboxRegistry,
+        spins: Int
     ) {
         size = owners.count
         self.ranks = ranks
-        alarm = exchange.alarm
+        alarm = mailboxes.alarm
         self.processes = processes
         self.spins = spins
-        self.channel = channel
-        epoch = exchange.epoch
         let own = processes.process
         here = owners.indices.filter { owners[$0] == own }
         let peers = Set(owners).subtracting([own]).sorted().map { process in
             Peer(
                 process: process, places: owners.indices.filter { owners[$0] == process },
-                mailbox: exchange.mailbox(channel.number, from: process))
+                mailbox: mailboxes.mailbox(channel.number, from: process))
         }
         self.peers = peers
+        messages = peers.map { _ in MessageRing(.rows, epoch: mailboxes.epoch, channel: channel.number) }
         sources = owners.enumerated().map { place, process in
             guard let peer = peers.firstIndex(where: { $0.process == process }) else { return .here }
             return .peer(peer, peers[peer].places.firstIndex(of: place)!)
         }
-        parcels = owners.map { process in
-            process == own ? [Parcel(destinations: owners.count), Parcel(destinations: owners.count)] : []
+        sendBuffers = zip(owners, ranks).map { process, rank in
+            process == own ? (0..<2).map { _ in SendBuffer(of: rank, destinations: owners.count) } : []
         }
-        arrivals = Tally(period: here.count, spins: spins, alarm: exchange.alarm)
-        stored = Tally(period: here.count, spins: spins, alarm: exchange.alarm)
-        links = owners.indices.dropLast().map { place in
+        arrivals = AbortableCounter(period: here.count, spins: spins, alarm: mailboxes.alarm)
+        stored = AbortableCounter(period: here.count, spins: spins, alarm: mailboxes.alarm)
+        channels = owners.indices.dropLast().map { place in
             let (from, to) = (owners[place], owners[place + 1])
-            if from == own, to == own { return Link(spins: spins, alarm: exchange.alarm) }
+            if from == own, to == own { return ThreadChannel(from: ranks[place], spins: spins, alarm: mailboxes.alarm) }
             guard from == own || to == own else { return nil }
             return ProcessLink(
                 to: from == own ? to : from, rank: ranks[from == own ? place + 1 : place],
-                channel.link(from: place, isBack: false), back: channel.link(from: place, isBack: true), processes,
-                exchange, spins: spins)
+                channel.pointToPoint(from: place, isBack: false), back: channel.pointToPoint(from: place, isBack: true),
+                processes,
+                mailboxes, spins: spins)
         }
     }
 
     /// Sends what the members here have brought to a collective. Called by the last of them, before it goes on.
-    func dispatch(_ collective: Collective, round: Int) {
-        for peer in peers {
+    ///
+    /// - Throws: `GroupFailure` where there is no memory for a message.
+    func dispatch(_ collective: Collective, round: Int) throws(GroupFailure) {
+        for (index, peer) in peers.enumerated() {
             // Whoever has come here is done with the round before.
             if round > 0 { peer.mailbox.drop(round - 1) }
-            let bundle: Bundle
-            switch collective {
-            case .barrier: bundle = Bundle([], columns: 0)
-            case .allGather, .share:
-                bundle = Bundle(here.map { parcels[$0][round & 1].rows }, columns: columns(round))
-            case .allToAll:
-                let blocks = here.flatMap { member in
-                    peer.places.map { parcels[member][round & 1].block(for: $0) }
-                }
-                bundle = Bundle(blocks, columns: columns(round))
-            }
-            processes.send(
-                bundle.message(epoch: epoch, channel: channel.number, number: round), to: peer.process)
+            let (blocks, columns) = (blockCount(collective, for: peer), columns(round))
+            let message = try Bundle.message(
+                blocks, columns: columns, number: round, from: ranks[here[0]], &messages[index]
+            ) { block(collective, $0, for: peer, round: round) }
+            processes.send(message, to: peer.process)
         }
+    }
+
+    /// How many blocks of rows a process gets from here, and which these are: one for each member here, or for each of
+    /// them and each of its members.
+    private func blockCount(_ collective: Collective, for peer: Peer) -> Int {
+        switch collective {
+        case .barrier: 0
+        case .allGather, .share: here.count
+        case .allToAll: here.count * peer.places.count
+        }
+    }
+
+    private func block(_ collective: Collective, _ index: Int, for peer: Peer, round: Int) -> View {
+        guard case .allToAll = collective else { return sendBuffers[here[index]][round & 1].rows }
+        let (member, place) = (here[index / peer.places.count], peer.places[index % peer.places.count])
+        return sendBuffers[member][round & 1].block(for: place)
     }
 
     /// Members that bring no rows may not know how wide the others' are.
     private func columns(_ round: Int) -> Int {
-        here.map { parcels[$0][round & 1].rows }.first { $0.rows > 0 }?.columns ?? 0
+        for member in here where sendBuffers[member][round & 1].rows.rows > 0 {
+            return sendBuffers[member][round & 1].rows.columns
+        }
+        return 0
     }
 }
 
 /// Blocks of equally wide rows, as a message carries them: their counts, then the rows, one after the other.
-struct Bundle {
-    private let blocks: [View]
-    private let columns: Int
-
-    init(_ blocks: [View], columns: Int) {
-        self.blocks = blocks
-        self.columns = columns
-    }
-
-    func message(epoch: UInt64, channel: UInt64, number: Int) -> Message {
-        let rows = blocks.reduce(0) { $0 + $1.rows }
-        let words = 2 + blocks.count + rows * columns
-        let message = Message(.rows, epoch: epoch, channel: channel, number: number, bodyBytes: 4 * words)
-        let head = unsafe Indices(message.body.assumingMemoryBound(to: Int32.self), count: 2 + blocks.count)
-        head[0] = Int32(blocks.count)
+enum Bundle {
+    /// - Parameters:
+    ///   - blocks: how many there are.
+    ///   - rank: who sends them.
+    ///   - ring: where the message's memory comes from.
+    ///   - block: the rows of each block.
+    static func message(
+        _ blocks: Int, columns: Int, number: Int, from rank: Int, _ ring: inout MessageRing, block: (Int) -> View
+    ) throws(GroupFailure) -> Message {
+        var rows = 0
+        for index in 0..<blocks { rows += block(index).rows }
+        let words = 2 + blocks + rows * columns
+        let message = try ring.message(number, bodyBytes: 4 * words, from: rank)
+        let head = unsafe Indices(message.body.assumingMemoryBound(to: Int32.self), count: 2 + blocks)
+        head[0] = Int32(blocks)
         head[1] = Int32(columns)
-        for (index, block) in blocks.enumerated() { head[2 + index] = Int32(block.rows) }
-        let start = unsafe (message.body + 4 * (2 + blocks.count)).assumingMemoryBound(to: Float.self)
+        let start = unsafe (message.body + 4 * (2 + blocks)).assumingMemoryBound(to: Float.self)
         let packed = unsafe View(start, rows: rows, columns: columns)
         var next = 0
-        for block in blocks where block.rows > 0 {
-            packed.rows(next..<next + block.rows).copy(block)
-            next += block.rows
+        for index in 0..<blocks {
+            let rows = block(index)
+            head[2 + index] = Int32(rows.rows)
+            if rows.rows > 0 { packed.rows(next..<next + rows.rows).copy(rows) }
+            next += rows.rows
         }
         return message
     }
@@ -188,16 +203,17 @@ package final class SpanningGroup: ProcessGroup {
 
     package var size: Int { hub.size }
     package var spansProcesses: Bool { true }
+    package var sendBufferBytes: Int { hub.sendBuffers[place].reduce(0) { $0 + $1.bytes } }
 
-    private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
+    private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
 
     package func start(_ collective: Collective) throws(GroupFailure) {
         try hub.alarm.check()
         precondition(pending == nil, "a collective of this group is in flight")
         collective.check(place: place, size: size)
-        parcel(of: place).pack(collective)
+        try sendBuffer(of: place).pack(collective)
         pending = collective
-        if hub.arrivals.advance() % hub.here.count == 0 { hub.dispatch(collective, round: round) }
+        if hub.arrivals.advance() % hub.here.count == 0 { try hub.dispatch(collective, round: round) }
     }
 
     package func finish() throws(GroupFailure) {
@@ -244,7 +260,7 @@ package final class SpanningGroup: ProcessGroup {
         for (member, source) in hub.sources.enumerated() {
             let (part, peer): (View, SpanningHub.Peer?) =
                 switch source {
-                case .here: (parcel(of: member).rows, nil)
+                case .here: (sendBuffer(of: member).rows, nil)
                 case .peer(let peer, let index): (bundles[peer].block(index), hub.peers[peer])
                 }
             let isRight = part.rows == counts[member] && (part.rows == 0 || part.columns == whole.columns)
@@ -263,7 +279,7 @@ package final class SpanningGroup: ProcessGroup {
             let (block, peer): (View, SpanningHub.Peer) =
                 switch source {
                 // Where these have no room, others sent too much.
-                case .here: (parcel(of: member).block(for: place), hub.peers[0])
+                case .here: (sendBuffer(of: member).block(for: place), hub.peers[0])
                 case .peer(let peer, let index):
                     (bundles[peer].block(index * hub.here.count + own), hub.peers[peer])
                 }
@@ -280,7 +296,7 @@ package final class SpanningGroup: ProcessGroup {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
         func part(of rows: View) -> View { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
         for member in hub.here {
-            let rows = part(of: parcel(of: member).rows)
+            let rows = part(of: sendBuffer(of: member).rows)
             precondition(rows.rows == 0 || store(rows), "rows of this process that it cannot store")
         }
         for (peer, bundle) in zip(hub.peers, bundles) {
@@ -294,53 +310,53 @@ package final class SpanningGroup: ProcessGroup {
     }
 
     package func send(_ rows: View) throws(GroupFailure) {
-        try hub.links[place]!.send(rows, number: sent)
+        try hub.channels[place]!.send(rows, number: sent)
         sent += 1
     }
 
     package func receive(into rows: View) throws(GroupFailure) {
-        try hub.links[place - 1]!.receive(into: rows, number: received)
+        try hub.channels[place - 1]!.receive(into: rows, number: received)
         received += 1
     }
 }
 
-/// A link between two members in different processes. The receiver tells the sender of each parcel it has emptied.
-final class ProcessLink: Street {
+/// A connection between two members in different processes. The receiver acknowledges each message it has read.
+final class ProcessLink: PointToPoint {
     private static let depth = Mailbox.depth
     private let other: Int
     /// The member at the other end, by its number in the whole job.
     private let rank: Int
-    private let channel: UInt64
-    private let back: UInt64
+    private var sent: MessageRing
+    private var acknowledgements: MessageRing
     private let processes: Processes
-    private let exchange: Exchange
+    private let mailboxes: MailboxRegistry
     private let filled: Mailbox
     private let emptied: Mailbox
     private let spins: Int
 
     init(
-        to other: Int, rank: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ exchange: Exchange,
+        to other: Int, rank: Int, _ channel: UInt64, back: UInt64, _ processes: Processes, _ mailboxes: MailboxRegistry,
         spins: Int
     ) {
         self.other = other
         self.rank = rank
-        self.channel = channel
-        self.back = back
+        sent = MessageRing(.rows, epoch: mailboxes.epoch, channel: channel)
+        acknowledgements = MessageRing(.rows, epoch: mailboxes.epoch, channel: back)
         self.processes = processes
-        self.exchange = exchange
+        self.mailboxes = mailboxes
         self.spins = spins
-        filled = exchange.mailbox(channel, from: other)
-        emptied = exchange.mailbox(back, from: other)
+        filled = mailboxes.mailbox(channel, from: other)
+        emptied = mailboxes.mailbox(back, from: other)
     }
 
     func send(_ rows: View, number: Int) throws(GroupFailure) {
-        try exchange.alarm.check()
+        try mailboxes.alarm.check()
         if number >= Self.depth {
             _ = try message(number - Self.depth, of: emptied)
             emptied.drop(number - Self.depth)
         }
-        let bundle = Bundle([rows], columns: rows.columns)
-        processes.send(bundle.message(epoch: exchange.epoch, channel: channel, number: number), to: other)
+        let message = try Bundle.message(1, columns: rows.columns, number: number, from: rank, &sent) { _ in rows }
+        processes.send(message, to: other)
     }
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
@@ -351,7 +367,7 @@ final class ProcessLink: Street {
         }
         rows.copy(bundle.all)
         filled.drop(number)
-        processes.send(Message(.rows, epoch: exchange.epoch, channel: back, number: number, bodyBytes: 0), to: other)
+        processes.send(try acknowledgements.message(number, bodyBytes: 0, from: rank), to: other)
     }
 
     private func message(_ number: Int, of mailbox: Mailbox) throws(GroupFailure) -> Message {

@@ -25,7 +25,7 @@ package final class ThreadWorld: RankWorld {
 
     package func group(of rank: Int, among ranks: [Int], purpose: Int) -> any ProcessGroup {
         guard let place = ranks.firstIndex(of: rank) else { preconditionFailure("rank \(rank) is not in \(ranks)") }
-        let hub = hubs.hub(purpose, ranks) { ThreadHub(size: ranks.count, spins: spins, alarm: alarm) }
+        let hub = hubs.hub(purpose, ranks) { ThreadHub(ranks, spins: spins, alarm: alarm) }
         return ThreadGroup(hub, place: place)
     }
 }
@@ -57,38 +57,61 @@ final class ThreadHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
     /// Arrivals of all members at all collectives so far.
-    let arrivals: Tally
-    let parcels: [[Parcel]]
+    let arrivals: AbortableCounter
+    let sendBuffers: [[SendBuffer]]
     /// From each member to the next.
-    let links: [Link]
+    let channels: [ThreadChannel]
 
-    init(size: Int, spins: Int, alarm: Alarm) {
+    /// - Parameter ranks: the members, by their numbers in the whole job.
+    init(_ ranks: [Int], spins: Int, alarm: Alarm) {
+        let size = ranks.count
         self.size = size
         self.alarm = alarm
-        arrivals = Tally(period: size, spins: spins, alarm: alarm)
-        parcels = (0..<size).map { _ in [Parcel(destinations: size), Parcel(destinations: size)] }
-        links = (1..<max(size, 1)).map { _ in Link(spins: spins, alarm: alarm) }
+        arrivals = AbortableCounter(period: size, spins: spins, alarm: alarm)
+        sendBuffers = ranks.map { rank in (0..<2).map { _ in SendBuffer(of: rank, destinations: size) } }
+        channels = ranks.dropLast().map { ThreadChannel(from: $0, spins: spins, alarm: alarm) }
     }
 }
 
-/// Rows on their way, in memory that grows to the largest ever sent.
-final class Parcel {
+/// Rows on their way, in memory that grows to the largest that was sent and shrinks when that was long ago.
+final class SendBuffer {
+    /// Of the whole job, for errors.
+    private let rank: Int
     private var memory = Buffer(bytes: 0)
+    /// How many times in a row a quarter of the memory would have been enough.
+    private var timesTooLarge = 0
     private(set) var rows = View.none
     /// How many of the rows are for each member; only for all-to-all.
     var counts: [Int]
 
-    init(destinations: Int) { counts = Array(repeating: 0, count: destinations) }
+    /// Memory is given back only when it has been too large for so many collectives: a layer's differ in size, and steps
+    /// of the same kind follow each other.
+    private static let patience = 256
+    /// Less is not worth giving back.
+    private static let smallBytes = 1 << 20
+
+    /// - Parameters:
+    ///   - rank: who sends.
+    ///   - destinations: members of an all-to-all.
+    init(of rank: Int, destinations: Int) {
+        self.rank = rank
+        counts = Array(repeating: 0, count: destinations)
+    }
+
+    /// Bytes reserved.
+    var bytes: Int { memory.bytes }
 
     /// Takes what a member brings to a collective.
-    func pack(_ collective: Collective) {
+    ///
+    /// - Throws: `GroupFailure` where there is no memory for it.
+    func pack(_ collective: Collective) throws(GroupFailure) {
         switch collective {
         case .barrier: break
-        case .allGather(let part, _, _): pack(part)
+        case .allGather(let part, _, _): try pack(part)
         case .allToAll(let parts, let counts, _, _):
             for member in 0..<counts.count { self.counts[member] = Int(counts[member]) }
-            pack(parts)
-        case .share(let part, _, _): pack(part)
+            try pack(parts)
+        case .share(let part, _, _): try pack(part)
         }
     }
 
@@ -98,43 +121,66 @@ final class Parcel {
         return rows.rows(first..<first + counts[member])
     }
 
-    func pack(_ source: View) {
-        let bytes = source.rows * source.columns * MemoryLayout<Float>.stride
-        if bytes > memory.bytes { memory = Buffer(bytes: max(bytes, 2 * memory.bytes)) }
+    func pack(_ source: View) throws(GroupFailure) {
+        try reserve(source.rows * source.columns * MemoryLayout<Float>.stride)
         rows = unsafe View(
             memory.pointer.assumingMemoryBound(to: Float.self), rows: source.rows, columns: source.columns)
         rows.copy(source)
     }
+
+    private func reserve(_ bytes: Int) throws(GroupFailure) {
+        var wanted: Int?
+        if bytes > memory.bytes {
+            wanted = max(bytes + bytes / 4, min(2 * memory.bytes, Self.smallBytes))
+        } else if memory.bytes > Self.smallBytes, bytes < memory.bytes / 4 {
+            timesTooLarge += 1
+            if timesTooLarge == Self.patience { wanted = max(bytes, Self.smallBytes) }
+        } else {
+            timesTooLarge = 0
+        }
+        guard let wanted else { return }
+        timesTooLarge = 0
+        // The old memory goes first: there is never both.
+        rows = .none
+        memory = Buffer(bytes: 0)
+        do throws(MemoryError) {
+            memory = try Buffer(reserving: wanted)
+        } catch {
+            throw GroupFailure(rank: rank, reason: "no memory for rows to send: \(error); lower --chunked-prefill-size")
+        }
+    }
 }
 
-/// A one-way street between two members.
-protocol Street: AnyObject {
+/// A one-way connection between two members.
+protocol PointToPoint: AnyObject {
     /// - Parameter number: of the rows that go this way, from 0.
     func send(_ rows: View, number: Int) throws(GroupFailure)
     func receive(into rows: View, number: Int) throws(GroupFailure)
 }
 
-/// A street in memory: a few parcels, filled and emptied in turn.
-final class Link: Street {
+/// A connection in memory: a few buffers, filled and emptied in turn.
+final class ThreadChannel: PointToPoint {
     private static let depth = 4
-    private let parcels = (0..<depth).map { _ in Parcel(destinations: 0) }
-    private let filled: Tally
-    private let emptied: Tally
+    private let sendBuffers: [SendBuffer]
+    private let filled: AbortableCounter
+    private let emptied: AbortableCounter
 
-    init(spins: Int, alarm: Alarm) {
-        filled = Tally(period: 1, spins: spins, alarm: alarm)
-        emptied = Tally(period: 1, spins: spins, alarm: alarm)
+    /// - Parameter rank: who sends, by its number in the whole job.
+    init(from rank: Int, spins: Int, alarm: Alarm) {
+        sendBuffers = (0..<Self.depth).map { _ in SendBuffer(of: rank, destinations: 0) }
+        filled = AbortableCounter(period: 1, spins: spins, alarm: alarm)
+        emptied = AbortableCounter(period: 1, spins: spins, alarm: alarm)
     }
 
     func send(_ rows: View, number: Int) throws(GroupFailure) {
         try emptied.wait(for: number + 1 - Self.depth)
-        parcels[number % Self.depth].pack(rows)
+        try sendBuffers[number % Self.depth].pack(rows)
         filled.advance()
     }
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
         try filled.wait(for: number + 1)
-        rows.copy(parcels[number % Self.depth].rows)
+        rows.copy(sendBuffers[number % Self.depth].rows)
         emptied.advance()
     }
 }
@@ -156,8 +202,9 @@ package final class ThreadGroup: ProcessGroup {
 
     package var size: Int { hub.size }
     package var spansProcesses: Bool { false }
+    package var sendBufferBytes: Int { hub.sendBuffers[place].reduce(0) { $0 + $1.bytes } }
 
-    private func parcel(of member: Int) -> Parcel { hub.parcels[member][round & 1] }
+    private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
 
     package func start(_ collective: Collective) throws(GroupFailure) {
         // First: a collective that failed stays in flight.
@@ -165,7 +212,7 @@ package final class ThreadGroup: ProcessGroup {
         precondition(pending == nil, "a collective of this group is in flight")
         collective.check(place: place, size: size)
         // What was written to shared memory is there for all already.
-        if case .share = collective {} else { parcel(of: place).pack(collective) }
+        if case .share = collective {} else { try sendBuffer(of: place).pack(collective) }
         pending = collective
         hub.arrivals.advance()
     }
@@ -185,7 +232,7 @@ package final class ThreadGroup: ProcessGroup {
     private func gather(_ counts: Indices, into whole: View) {
         var next = 0
         for member in 0..<size {
-            let part = parcel(of: member).rows
+            let part = sendBuffer(of: member).rows
             precondition(part.rows == counts[member], "member \(member) has \(part.rows) rows, not \(counts[member])")
             whole.rows(next..<next + part.rows).copy(part)
             next += part.rows
@@ -196,7 +243,7 @@ package final class ThreadGroup: ProcessGroup {
     private func collect(into rows: View, _ counts: Indices) {
         var next = 0
         for member in 0..<size {
-            let block = parcel(of: member).block(for: place)
+            let block = sendBuffer(of: member).block(for: place)
             rows.rows(next..<next + block.rows).copy(block)
             counts[member] = Int32(block.rows)
             next += block.rows
@@ -204,12 +251,12 @@ package final class ThreadGroup: ProcessGroup {
     }
 
     package func send(_ rows: View) throws(GroupFailure) {
-        try hub.links[place].send(rows, number: sent)
+        try hub.channels[place].send(rows, number: sent)
         sent += 1
     }
 
     package func receive(into rows: View) throws(GroupFailure) {
-        try hub.links[place - 1].receive(into: rows, number: received)
+        try hub.channels[place - 1].receive(into: rows, number: received)
         received += 1
     }
 }

@@ -54,6 +54,8 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var isWhole = true
     /// Set once nothing more is read from this connection.
     private var isEnding = false
+    /// Set once all that will be written to it has been handed to the system.
+    private var isOut = false
     private var drained = 0
     private var timer: Scheduled<Void>?
 
@@ -121,7 +123,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         case .body(let bytes):
             drained += bytes.readableBytes
             if drained > Self.drainBytes { context.close(promise: nil) }
-        case .end: if isEnding { context.close(promise: nil) }
+        case .end: isWhole = true
         }
     }
 
@@ -184,25 +186,30 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         if exchanges.isEmpty { table.set(isWhole ? .idle : .receiving, of: context.channel) }
         if exchange.closes {
             isEnding = true
-            let channel = context.channel
-            written.whenComplete { _ in channel.close(mode: .output, promise: nil) }
         } else if isWhole || !exchanges.isEmpty {
             return
         }
         drained = 0
-        endLater(context)
+        let channel = context.channel
+        // Not before the answer is out, however slowly its reader takes it.
+        written.assumeIsolated().whenComplete { [self] _ in
+            if exchange.closes {
+                isOut = true
+                channel.close(mode: .output, promise: nil)
+            }
+            if exchange.closes || !isWhole { endLater(channel) }
+        }
         context.read()
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if isEnding, case .inputClosed = event as? ChannelEvent { context.close(promise: nil) }
+        if isOut, case .inputClosed = event as? ChannelEvent { context.close(promise: nil) }
         context.fireUserInboundEventTriggered(event)
     }
 
-    private func endLater(_ context: ChannelHandlerContext) {
-        let channel = context.channel
+    private func endLater(_ channel: any Channel) {
         timer?.cancel()
-        timer = context.eventLoop.scheduleTask(in: Self.drainTime) { channel.close(promise: nil) }
+        timer = channel.eventLoop.scheduleTask(in: Self.drainTime) { channel.close(promise: nil) }
     }
 }
 

@@ -50,15 +50,16 @@ struct ChatChoice: Sendable {
         case .finished(let end):
             finish = end.reason
             parts = parser.feed(end.text) + parser.finish()
-        case .promptScores, .failed, .cut: break
+        case .promptScores, .failed: break
         }
         for case .toolCallEnd in parts { hasCalled = true }
         guard !allowsParallelCalls else { return parts }
-        return parts.filter { part in
+        return parts.compactMap { part in
             switch part {
             case .toolCallStart(let place, _), .toolCallArguments(let place, _), .toolCallEnd(let place):
-                place == 0
-            case .reasoning, .content, .toolCallBroken: true
+                place == 0 ? part : nil
+            case .toolCallBroken(let place, let text): place == 0 ? part : .content(text)
+            case .reasoning, .content: part
             }
         }
     }

@@ -1,3 +1,4 @@
+import Grammar
 import Inference
 import JSON
 import Tokenization
@@ -34,8 +35,8 @@ struct ChatRequest: Sendable {
         guard wantsLogProbs || topCount ?? 0 == 0 else {
             throw .invalid("top_logprobs", "top_logprobs is only allowed with \"logprobs\": true")
         }
-        let sampling = try SamplingFields(
-            fields, names: .openAI, leastMaxTokens: 1, defaultMaxTokens: nil, service: service,
+        var sampling = try SamplingFields(
+            fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
             limits: configuration.requests)
         var options = ChatOptions(thinking: try Self.thinking(fields))
         let hasPrefix = try ChatMessageFields.continuesLast(fields)
@@ -52,6 +53,14 @@ struct ChatRequest: Sendable {
             throw RequestError(error)
         }
         startsInReasoning = prompt.startsInReasoning
+        sampling.form = try fields.answerForm(
+            with: options.tools, besides: sampling.form, allowsParallelCalls: allowsParallelCalls)
+        if let form = sampling.form {
+            if options.continuesFinalMessage {
+                throw .invalid(form.field, "\(form.field) is not supported with continue_final_message")
+            }
+            if prompt.startsInReasoning { sampling.form?.source = .afterReasoning(form.source) }
+        }
         let scores = wantsLogProbs ? LogProbOptions(topCount: topCount ?? 0) : nil
         let kept = format.keptTokens(service.tokenizer)
         let salt = try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes)
@@ -94,9 +103,8 @@ struct ChatRequest: Sendable {
 
     private static func tools(_ fields: RequestFields) throws(RequestError) -> [ChatTool] {
         let choice = fields.value("tool_choice")
-        guard choice == nil || choice?.string == "none" || choice?.string == "auto" else {
-            throw .invalid(
-                "tool_choice", "tool_choice must be \"none\" or \"auto\": the model cannot be forced to call a tool")
+        guard choice == nil || choice?.object != nil || ["none", "auto", "required"].contains(choice?.string) else {
+            throw .invalid("tool_choice", "tool_choice must be \"none\", \"auto\", \"required\" or name a function")
         }
         var tools: [ChatTool] = []
         for (index, value) in (try fields.array("tools") ?? []).enumerated() {

@@ -23,7 +23,7 @@ struct CompletionRequest: Sendable {
         let most = min(limits.maxTopLogProbs, service.engine.limits.maxTopLogProbs)
         topLogProbs = try fields.integer("logprobs", in: 0...most)
         let sampling = try SamplingFields(
-            fields, names: .openAI, leastMaxTokens: 0, defaultMaxTokens: 16, service: service, limits: limits)
+            fields, names: .openAI, minMaxTokens: 0, defaultMaxTokens: 16, service: service, limits: limits)
         choicesPerPrompt = sampling.choices
         try fields.checkPrompts("prompt", choices: sampling.choices, most: limits.maxSequences)
         let prompts = try Self.prompts(fields, service: service)

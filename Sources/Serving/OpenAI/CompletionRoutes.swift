@@ -84,7 +84,7 @@ struct CompletionChoice: Sendable {
         case .finished(let end):
             text += end.text
             finish = end.reason
-        case .failed, .cut: break
+        case .failed: break
         }
     }
 

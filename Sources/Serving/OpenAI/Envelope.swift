@@ -125,7 +125,6 @@ extension ClientConnection {
             switch event {
             case .failed(let message):
                 throw RequestError(.failed, "the generation failed: \(message)", code: "generation_failed")
-            case .cut(let error): throw error
             case .finished(let finish):
                 if finish.reason == .abort {
                     // What a client does that goes away is no fault of the engine's.

@@ -21,7 +21,7 @@ package struct Selection {
 }
 
 /// Positions of a request that somebody owns: runs of `unit`, dealt in turn over `ranks`.
-package struct OwnedPositions: Sendable, Equatable {
+package struct ShardPositions: Sendable, Equatable {
     package let ranks: Int
     package let unit: Int
     package let rank: Int
@@ -33,14 +33,15 @@ package struct OwnedPositions: Sendable, Equatable {
         self.rank = rank
     }
 
-    package static let all = OwnedPositions(ranks: 1, unit: 1, rank: 0)
+    package static let all = ShardPositions(ranks: 1, unit: 1, rank: 0)
 
     /// The position of the owned number `index`.
-    package func position(_ index: Int) -> Int { Int(braid_owned(kernelValue, Int64(index))) }
+    package func position(_ index: Int) -> Int { Int(braid_sharded(kernelValue, Int64(index))) }
 
-    package func contains(_ position: Int) -> Bool { position / unit % ranks == rank }
+    /// Whether a position, which may be any number, is one of them.
+    package func contains(_ position: Int) -> Bool { position >= 0 && position / unit % ranks == rank }
 
-    var kernelValue: braid_ownership { braid_ownership(ranks: Int64(ranks), unit: Int64(unit), rank: Int64(rank)) }
+    var kernelValue: braid_kv_sharding { braid_kv_sharding(ranks: Int64(ranks), unit: Int64(unit), rank: Int64(rank)) }
 }
 
 extension Kernels {
@@ -52,7 +53,7 @@ extension Kernels {
     ///   - first: the number of the first of those positions.
     ///   - scores: `[rows, positions]`.
     package func indexScores(
-        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, owned: OwnedPositions = .all, first: Int = 0,
+        _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, owned: ShardPositions = .all, first: Int = 0,
         into scores: View, _ scratch: Scratch
     ) {
         precondition(q.stride == q.columns && q.columns == weights.columns * keys.width, "index queries \(q.shape)")
@@ -64,16 +65,16 @@ extension Kernels {
             q: q, weights: weights, keys: keys, pages: pages, owned: owned, first: first, scores: scores)
         // Keys are widened once for all the rows.
         let cost = scores.columns * (keys.width + scores.rows * q.columns / 16)
-        if share(work, Cut(units: scores.columns, step: 64, least: 512), cost: cost) { return }
+        if share(work, WorkSplit(units: scores.columns, step: 64, least: 512), cost: cost) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_index_scores(
             m: Int64(q.rows), heads: Int64(weights.columns), q: q.base, weights: weights.base, keys: keys.kernelValue,
             pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: Int64(first),
             count: Int64(scores.columns),
-            scores: scores.base, scores_stride: Int64(scores.stride), key_panels: Int64(tuning.keyPanels),
+            scores: scores.base, scores_stride: Int64(scores.stride), index_key_tiles: Int64(tuning.indexKeyTiles),
             scratch: scratch.take(Float.self, Int(BRAID_INDEX_SCRATCH)))
-        unsafe table.index_scores(&p)
+        run { unsafe table.index_scores(&p) }
     }
 
     /// The exact best `selection.stride` positions among the first `visible[r]` of each row, ascending;
@@ -89,7 +90,7 @@ extension Kernels {
             scores_stride: Int64(scores.stride), visible: visible.base, selected: selection.positions.base,
             selected_stride: Int64(selection.stride), counts: selection.counts.base,
             scratch: scratch.take(UInt32.self, Int(BRAID_TOP_K_SCRATCH)))
-        unsafe table.top_k(&p)
+        run { unsafe table.top_k(&p) }
     }
 
     /// Absorbed latent attention of rows of one request over its pages.
@@ -113,9 +114,9 @@ extension Kernels {
         precondition(out.rows == q.rows && out.columns == heads * latent.width, "attention into \(out.shape)")
         precondition(logSumExp.rows == q.rows && logSumExp.columns == heads && logSumExp.isPacked)
         if q.rows == 0 { return }
-        let furthest = (0..<positions.count).reduce(0) { max($0, Int(positions[$1])) } + 1
-        precondition(furthest <= pages.capacity, "position \(furthest - 1) has no page")
-        let keys = selection.map { min($0.stride, furthest) } ?? furthest
+        let maxPosition = (0..<positions.count).reduce(0) { max($0, Int(positions[$1])) } + 1
+        precondition(maxPosition <= pages.capacity, "position \(maxPosition - 1) has no page")
+        let keys = selection.map { min($0.stride, maxPosition) } ?? maxPosition
         let work = Attention(
             q: q, heads: heads, scale: scale, latent: latent, rope: rope, pages: pages, positions: positions,
             selection: selection, classes: classes, out: out, logSumExp: logSumExp)
@@ -129,9 +130,10 @@ extension Kernels {
             positions: positions.base, selected: selection?.positions.base,
             selected_stride: Int64(selection?.stride ?? 0), selected_count: selection?.counts.base,
             class_stride: Int32(classes.count), class_offset: Int32(classes.index), out: out.base,
-            out_stride: Int64(out.stride), lse: logSumExp.base, stored_heads: Int64(tuning.storedHeads[latent.dtype]),
+            out_stride: Int64(out.stride), lse: logSumExp.base,
+            direct_key_max_heads: Int64(tuning.directKeyMaxHeads[latent.dtype]),
             scratch: scratch.take(Float.self, Int(floats)))
-        unsafe table.attention(&p)
+        run { unsafe table.attention(&p) }
     }
 
     /// Merges results of the same rows over two sets of keys: `a` becomes the result over both. All packed.
@@ -148,6 +150,6 @@ extension Kernels {
         var p = unsafe braid_merge(
             m: Int64(a.rows), heads: Int64(heads), width: Int64(a.columns / heads), a: a.base, a_lse: aLogSumExp.base,
             b: b.base, b_lse: bLogSumExp.base)
-        unsafe table.merge_attention(&p)
+        run { unsafe table.merge_attention(&p) }
     }
 }

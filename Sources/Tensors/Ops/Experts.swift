@@ -37,32 +37,155 @@ extension Kernels {
             groups: Int64(rule.groups), top_groups: Int64(rule.topGroups), logits: logits.base,
             logits_stride: Int64(logits.stride), bias: bias?.base, normalize: rule.normalize, scaling: rule.scaling,
             chosen: chosen.base, weights: weights.base)
-        unsafe table.gate(&p)
+        run { unsafe table.gate(&p) }
     }
 
-    /// Adds up each row's expert outputs in the canonical trees of `experts.h`.
+    /// Sorts rows by the experts they chose, as far as those are among `experts`. The result is scratch.
     ///
     /// - Parameters:
-    ///   - y: `[slices * slots, columns]`: for each K-slice the partial output of every slot.
-    ///   - chosen: the rows' experts, ascending, `rows * k`; `slot` says where each one's output is, negative: not here.
-    ///   - groups: the groups of `expertsPerGroup` experts to add, a power of two of them.
-    package func combineExperts(
-        _ y: View, slots: Int, slices: Int, chosen: Indices, slot: Indices, expertsPerGroup: Int, groups: Range<Int>,
-        into out: View
+    ///   - chosen: `rows * perRow`; numbers outside `experts`, whatever they are, are somebody else's.
+    ///   - weights: `[rows, perRow]`, packed.
+    package func groupByExpert(
+        _ chosen: Indices, _ weights: View, experts: Range<Int>, _ scratch: Scratch
+    ) -> ExpertSlots {
+        precondition(chosen.count == weights.rows * weights.columns && weights.isPacked, "weights of all choices")
+        precondition(experts.count <= Int(BRAID_MAX_EXPERTS), "\(experts.count) experts")
+        let slots = ExpertSlots(
+            experts: experts, start: scratch.indices(experts.count + 1), rows: scratch.indices(chosen.count),
+            weights: scratch.rows(1, chosen.count), slots: scratch.indices(chosen.count))
+        var p = unsafe braid_group_by_expert(
+            m: Int64(weights.rows), k: Int64(weights.columns), chosen: chosen.base, weights: weights.base,
+            first: Int64(experts.lowerBound), experts: Int64(experts.count), start: slots.start.base,
+            rows: slots.rows.base, slot_weights: slots.weights.base, slots: slots.slots.base)
+        run { unsafe table.group_by_expert(&p) }
+        return slots
+    }
+
+    /// The hidden values of all slots, `(silu(gate x) * up x) * weight`, in some columns of the experts' width.
+    ///
+    /// - Parameters:
+    ///   - x: the rows that chose, `[rows, hidden]`.
+    ///   - out: `[slots, columns]`.
+    package func expertHidden(
+        _ x: View, _ weights: ExpertWeights, _ slots: ExpertSlots, columns: Range<Int>, into out: View,
+        _ scratch: Scratch
     ) {
-        precondition(y.rows == slices * slots && y.columns == out.columns, "expert outputs \(y.shape)")
-        precondition(chosen.count == slot.count && (out.rows == 0 || chosen.count % out.rows == 0))
+        precondition(x.columns == weights.hidden && columns.upperBound <= weights.width, "\(x.shape), \(columns)")
+        precondition(slots.experts.upperBound <= weights.count, "experts \(slots.experts) of \(weights.count)")
+        precondition(out.rows >= slots.capacity && out.columns == columns.count, "into \(out.shape)")
+        if slots.capacity == 0 { return }
+        if share(ExpertHidden(x: x, weights: weights, slots: slots, columns: columns, out: out)) { return }
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let floats = Int(BRAID_MATMUL_SCRATCH) + slots.capacity * columns.count
+        var p = unsafe braid_expert_hidden(
+            experts: weights.table + slots.experts.lowerBound, count: Int64(slots.experts.count),
+            first_column: Int64(columns.lowerBound), n: Int64(columns.count), k: Int64(x.columns), x: x.base,
+            x_stride: Int64(x.stride), start: slots.start.base, rows: slots.rows.base, slot_weights: slots.weights.base,
+            out: out.base, out_stride: Int64(out.stride), gemv_max_rows: tuning.gemvMaxRows.byType,
+            scratch: scratch.take(Float.self, floats))
+        run { unsafe table.expert_hidden(&p) }
+    }
+
+    /// The sums of each row's experts, down projections included, in the canonical trees of `experts.h`.
+    ///
+    /// - Parameters:
+    ///   - hidden: `[slots, columns]`, of `expertHidden`.
+    ///   - slices: the K-slices that `columns` are cut into, a power of two.
+    ///   - outputs: of the down projections; `nil` for all.
+    ///   - out: `[trees * rows, outputs]`.
+    package func expertSums(
+        _ hidden: View, _ weights: ExpertWeights, _ slots: ExpertSlots, columns: Range<Int>, slices: Int,
+        _ groups: ExpertGroups, outputs: Range<Int>? = nil, into out: View, _ scratch: Scratch
+    ) {
+        let outputs = outputs ?? 0..<weights.hidden
+        precondition(hidden.columns == columns.count && columns.upperBound <= weights.width, "\(hidden.shape)")
+        precondition(columns.count % slices == 0, "\(columns.count) columns in \(slices) slices")
+        precondition(slots.experts.upperBound <= weights.count, "experts \(slots.experts) of \(weights.count)")
+        precondition(hidden.rows >= slots.capacity && out.columns == outputs.count, "into \(out.shape)")
+        precondition(out.rows % groups.trees == 0, "\(groups.trees) trees into \(out.shape)")
+        let rows = out.rows / groups.trees
+        if rows == 0 { return }
+        let perRow = slots.capacity / rows
+        precondition(perRow * rows == slots.capacity && perRow <= Int(BRAID_MAX_EXPERTS), "\(perRow) experts a row")
+        let work = ExpertSums(
+            hidden: hidden, weights: weights, slots: slots, columns: columns, slices: slices, groups: groups,
+            outputs: outputs, out: out)
+        let cost = min(slots.capacity, slots.experts.count) * columns.count * outputs.count
+        if share(work, WorkSplit(units: outputs.count, step: 64, least: 256), cost: cost) { return }
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let floats = Int(braid_expert_scratch(Int64(rows), Int64(perRow), Int64(slices)))
+        var p = unsafe braid_expert_sums(
+            experts: weights.table + slots.experts.lowerBound, count: Int64(slots.experts.count),
+            first_expert: Int64(slots.experts.lowerBound), experts_per_group: Int64(groups.expertsPerGroup),
+            first_group: Int64(groups.range.lowerBound), groups: Int64(groups.range.count),
+            trees: Int64(groups.trees), first_output: Int64(outputs.lowerBound), n: Int64(outputs.count),
+            first_column: Int64(columns.lowerBound), width: Int64(columns.count), slices: Int64(slices),
+            m: Int64(rows), k: Int64(perRow), hidden: hidden.base, hidden_stride: Int64(hidden.stride),
+            start: slots.start.base, slots: slots.slots.base, out: out.base, out_stride: Int64(out.stride),
+            gemv_max_rows: tuning.gemvMaxRows.byType, scratch: scratch.take(Float.self, floats))
+        run { unsafe table.expert_sums(&p) }
+    }
+
+    /// Adds what ranks have computed of each row's experts, as a balanced tree over the parts.
+    ///
+    /// - Parameters:
+    ///   - y: `[*, columns]`.
+    ///   - slots: `rows * parts`, the row of `y` that is each part; negative: nobody has computed it.
+    package func combineExperts(_ y: View, slots: Indices, into out: View) {
+        precondition(y.columns == out.columns, "\(y.shape) into \(out.shape)")
         if out.rows == 0 { return }
-        let work = Combination(
-            y: y, slots: slots, slices: slices, chosen: chosen, slot: slot, expertsPerGroup: expertsPerGroup,
-            groups: groups, out: out)
-        let cost = chosen.count * slices * out.columns
-        if share(work, Cut(units: out.columns, step: 64, least: 256), cost: cost) { return }
+        let parts = slots.count / out.rows
+        precondition(parts * out.rows == slots.count, "\(slots.count) parts of \(out.rows) rows")
+        let work = Combination(y: y, slots: slots, out: out)
+        if share(work, WorkSplit(units: out.columns, step: 64, least: 256), cost: slots.count * out.columns) { return }
         var p = unsafe braid_combine(
-            m: Int64(out.rows), n: Int64(out.columns), k: Int64(chosen.count / out.rows), y: y.base,
-            y_stride: Int64(y.stride), slots: Int64(slots), slices: Int64(slices), chosen: chosen.base, slot: slot.base,
-            experts_per_group: Int64(expertsPerGroup), first_group: Int64(groups.lowerBound),
-            groups: Int64(groups.count), out: out.base, out_stride: Int64(out.stride))
-        unsafe table.combine_experts(&p)
+            m: Int64(out.rows), n: Int64(out.columns), parts: Int64(parts), y: y.base, y_stride: Int64(y.stride),
+            slots: slots.base, out: out.base, out_stride: Int64(out.stride))
+        run { unsafe table.combine_experts(&p) }
+    }
+}
+
+/// Which rows go to which experts, as slots sorted by expert. Made and read by kernels only.
+package struct ExpertSlots {
+    /// The experts that have slots, in the numbers of the router.
+    package let experts: Range<Int>
+    /// Expert `experts.lowerBound + e` has slots `start[e] ..< start[e + 1]`.
+    fileprivate let start: Indices
+    /// The row of each slot.
+    fileprivate let rows: Indices
+    /// The router's weight of each slot.
+    fileprivate let weights: View
+    /// The slot of each choice, in the router's order; negative where the expert is not among `experts`.
+    fileprivate let slots: Indices
+
+    /// How many slots there can be: one for each choice.
+    package var capacity: Int { slots.count }
+
+    /// The same for some of the experts, counted from the first of these.
+    func experts(_ range: Range<Int>) -> ExpertSlots {
+        let first = experts.lowerBound
+        return ExpertSlots(
+            experts: first + range.lowerBound..<first + range.upperBound,
+            start: start[range.lowerBound..<range.upperBound + 1], rows: rows, weights: weights, slots: slots)
+    }
+}
+
+/// The groups of consecutive experts that sums of experts are made of.
+package struct ExpertGroups {
+    package let expertsPerGroup: Int
+    /// The groups that are summed, a power of two of them.
+    package let range: Range<Int>
+    /// The balanced trees they are summed in, each over an equal part of the groups.
+    package let trees: Int
+
+    package init(of expertsPerGroup: Int, _ range: Range<Int>, trees: Int = 1) {
+        precondition(trees > 0 && range.count % trees == 0, "\(range.count) groups in \(trees) trees")
+        let each = range.count / trees
+        precondition(each > 0 && each & (each - 1) == 0, "a tree over \(each) groups is not balanced")
+        self.expertsPerGroup = expertsPerGroup
+        self.range = range
+        self.trees = trees
     }
 }

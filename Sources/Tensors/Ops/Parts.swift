@@ -4,8 +4,8 @@ extension Kernels {
     /// Shares work that is cut by rows.
     ///
     /// - Parameter each: the cost of a row; see `Team.share`.
-    func share(_ work: some SharedWork, rows: Int, each: Int) -> Bool {
-        share(work, Cut(units: rows), cost: rows * each)
+    func share(_ work: some ParallelWork, rows: Int, each: Int) -> Bool {
+        share(work, WorkSplit(units: rows), cost: rows * each)
     }
 
     /// Shares a product of `rows` rows: by outputs, so that each weight is read and widened by one thread; by rows where
@@ -15,9 +15,43 @@ extension Kernels {
         let (outputs, contracted) = (product.out.columns, product.x.columns)
         let cost = outputs * contracted + rows * outputs * contracted / 16
         // Many rows are packed anew for each part.
-        let byOutputs = Cut(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        let byOutputs = WorkSplit(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
         if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
-        return share(ProductByRows(product: product, rows: rows), Cut(units: rows, step: 12, least: 48), cost: cost)
+        return share(
+            ProductByRows(product: product, rows: rows), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
+    }
+
+    /// Shares products of one shape: each is made by one thread; where they are few, by rows.
+    func share(_ batch: BatchedProduct) -> Bool {
+        guard let team else { return false }
+        let cost = batch.count * batch.outputs * batch.contracted * (16 + batch.x.rows) / 16
+        let byRows = WorkSplit(units: batch.x.rows, step: 12, least: 48)
+        if batch.count >= team.threads || byRows.parts(threads: team.threads) < batch.count {
+            return share(batch, WorkSplit(units: batch.count), cost: cost)
+        }
+        return share(BatchedProductByRows(batch: batch), byRows, cost: cost)
+    }
+
+    /// Shares a sliced product as any other: by outputs, or by rows where outputs are few.
+    func share(_ product: SlicedProduct) -> Bool {
+        guard let team else { return false }
+        let (rows, outputs, contracted) = (product.x.rows, product.out.columns, product.x.columns)
+        let cost = outputs * contracted + rows * outputs * contracted / 16
+        let byOutputs = WorkSplit(units: outputs, step: 64, least: rows > 16 ? 512 : 64)
+        if byOutputs.parts(threads: team.threads) >= team.threads { return share(product, byOutputs, cost: cost) }
+        return share(SlicedProductByRows(product: product), WorkSplit(units: rows, step: 12, least: 48), cost: cost)
+    }
+
+    /// Shares the hidden values of experts: by columns of their width, so that it does not matter which experts are
+    /// chosen; by experts where columns are few.
+    func share(_ hidden: ExpertHidden) -> Bool {
+        guard let team else { return false }
+        let (pairs, columns) = (hidden.slots.capacity, hidden.columns.count)
+        let cost = min(pairs, hidden.slots.experts.count) * columns * hidden.x.columns * 2
+        let byColumns = WorkSplit(units: columns, step: 64, least: hidden.x.rows > 16 ? 512 : 64)
+        if byColumns.parts(threads: team.threads) >= team.threads { return share(hidden, byColumns, cost: cost) }
+        return share(
+            ExpertHiddenByExperts(hidden: hidden), WorkSplit(units: hidden.slots.experts.count), cost: cost)
     }
 
     /// Shares attention by rows; few rows one after the other, each by heads.
@@ -25,10 +59,10 @@ extension Kernels {
         guard let team else { return false }
         let (rows, heads) = (attention.q.rows, attention.heads)
         let each = heads * keys * (2 * attention.latent.width + attention.rope.width) / 16
-        if rows >= 2 * team.threads { return share(attention, Cut(units: rows), cost: rows * each) }
+        if rows >= 2 * team.threads { return share(attention, WorkSplit(units: rows), cost: rows * each) }
         for row in 0..<rows {
             let one = attention.rows(row..<row + 1)
-            if share(AttentionByHeads(row: one), Cut(units: heads, least: 4), cost: each) { continue }
+            if share(AttentionByHeads(row: one), WorkSplit(units: heads, least: 4), cost: each) { continue }
             // The first is as much work as any other.
             precondition(row == 0, "all rows of an attention are shared, or none")
             return false
@@ -39,7 +73,7 @@ extension Kernels {
 
 // MARK: - By rows
 
-struct Embedding: SharedWork {
+struct Embedding: ParallelWork {
     let w: Weight
     let ids: Indices
     let out: View
@@ -49,7 +83,7 @@ struct Embedding: SharedWork {
     }
 }
 
-struct RMSNorm: SharedWork {
+struct RMSNorm: ParallelWork {
     let x: View
     let weight: View
     let epsilon: Float
@@ -60,7 +94,7 @@ struct RMSNorm: SharedWork {
     }
 }
 
-struct LayerNorm: SharedWork {
+struct LayerNorm: ParallelWork {
     let x: View
     let weight: View
     let bias: View
@@ -72,7 +106,7 @@ struct LayerNorm: SharedWork {
     }
 }
 
-struct Rope: SharedWork {
+struct Rope: ParallelWork {
     let x: View
     let heads: Int
     let headStride: Int
@@ -86,7 +120,7 @@ struct Rope: SharedWork {
     }
 }
 
-struct Sum: SharedWork {
+struct Sum: ParallelWork {
     let a: View
     let b: View
     let out: View
@@ -96,7 +130,23 @@ struct Sum: SharedWork {
     }
 }
 
-struct SwiGLU: SharedWork {
+struct Copy: ParallelWork {
+    let x: View
+    let pieces: Int
+    let columns: Range<Int>
+    let xRows: Indices?
+    let out: View
+    let column: Int
+    let outRows: Indices?
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.copyRows(
+            xRows == nil ? x.rows(rows) : x, pieces: pieces, columns: columns, xRows: xRows?[rows],
+            into: outRows == nil ? out.rows(rows) : out, at: column, outRows: outRows?[rows])
+    }
+}
+
+struct SwiGLU: ParallelWork {
     let gate: View
     let up: View
     let rowWeights: View?
@@ -107,7 +157,7 @@ struct SwiGLU: SharedWork {
     }
 }
 
-struct Store: SharedWork {
+struct Store: ParallelWork {
     let x: View
     let slots: Indices
     let lane: CacheLane
@@ -117,7 +167,7 @@ struct Store: SharedWork {
     }
 }
 
-struct Hadamard: SharedWork {
+struct Hadamard: ParallelWork {
     let x: View
     let heads: Int
 
@@ -126,7 +176,7 @@ struct Hadamard: SharedWork {
     }
 }
 
-struct Gate: SharedWork {
+struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
@@ -141,7 +191,7 @@ struct Gate: SharedWork {
     }
 }
 
-struct TopK: SharedWork {
+struct TopK: ParallelWork {
     let scores: View
     let visible: Indices
     let selection: Selection
@@ -151,7 +201,7 @@ struct TopK: SharedWork {
     }
 }
 
-struct Merge: SharedWork {
+struct Merge: ParallelWork {
     let a: View
     let aLogSumExp: View
     let b: View
@@ -162,7 +212,7 @@ struct Merge: SharedWork {
     }
 }
 
-struct Attention: SharedWork {
+struct Attention: ParallelWork {
     let q: View
     let heads: Int
     let scale: Float
@@ -201,7 +251,7 @@ struct Attention: SharedWork {
     }
 }
 
-struct ProductByRows: SharedWork {
+struct ProductByRows: ParallelWork {
     let product: Product
     let rows: Int
 
@@ -216,7 +266,7 @@ struct ProductByRows: SharedWork {
 
 // MARK: - By columns, keys and heads
 
-struct Product: SharedWork {
+struct Product: ParallelWork {
     let x: View
     let w: Weight
     let transposed: Bool
@@ -232,29 +282,115 @@ struct Product: SharedWork {
     }
 }
 
-struct Combination: SharedWork {
-    let y: View
-    let slots: Int
-    let slices: Int
-    let chosen: Indices
-    let slot: Indices
-    let expertsPerGroup: Int
-    let groups: Range<Int>
+struct BatchedProduct: ParallelWork {
+    let x: View
+    let w: Weight
+    let rows: Range<Int>
+    let transposed: Bool
+    let count: Int
     let out: View
 
-    func compute(_ columns: Range<Int>, _ kernels: Kernels, _: Scratch) {
-        kernels.combineExperts(
-            y.columns(columns), slots: slots, slices: slices, chosen: chosen, slot: slot,
-            expertsPerGroup: expertsPerGroup, groups: groups, into: out.columns(columns))
+    var contracted: Int { transposed ? rows.count : w.columns }
+    var outputs: Int { transposed ? w.columns : rows.count }
+
+    func compute(_ products: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        func stripes(_ all: Int) -> Range<Int> {
+            all / count * products.lowerBound..<all / count * products.upperBound
+        }
+        kernels.batchedMatmul(
+            x.columns(stripes(x.columns)), w.rows(stripes(w.rows)), rows: rows, transposed: transposed,
+            count: products.count, into: out.columns(stripes(out.columns)), scratch)
     }
 }
 
-struct IndexScores: SharedWork {
+struct BatchedProductByRows: ParallelWork {
+    let batch: BatchedProduct
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.batchedMatmul(
+            batch.x.rows(rows), batch.w, rows: batch.rows, transposed: batch.transposed, count: batch.count,
+            into: batch.out.rows(rows), scratch)
+    }
+}
+
+struct SlicedProduct: ParallelWork {
+    let x: View
+    let w: Weight
+    let slices: Int
+    let out: View
+
+    func compute(_ outputs: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.slicedMatmul(x, w.rows(outputs), slices: slices, into: out.columns(outputs), scratch)
+    }
+}
+
+struct SlicedProductByRows: ParallelWork {
+    let product: SlicedProduct
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.slicedMatmul(
+            product.x.rows(rows), product.w, slices: product.slices, into: product.out.rows(rows), scratch)
+    }
+}
+
+struct ExpertHidden: ParallelWork {
+    let x: View
+    let weights: ExpertWeights
+    let slots: ExpertSlots
+    let columns: Range<Int>
+    let out: View
+
+    func compute(_ columns: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        let first = self.columns.lowerBound
+        kernels.expertHidden(
+            x, weights, slots, columns: first + columns.lowerBound..<first + columns.upperBound,
+            into: out.columns(columns), scratch)
+    }
+}
+
+struct ExpertHiddenByExperts: ParallelWork {
+    let hidden: ExpertHidden
+
+    func compute(_ experts: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        kernels.expertHidden(
+            hidden.x, hidden.weights, hidden.slots.experts(experts), columns: hidden.columns, into: hidden.out, scratch)
+    }
+}
+
+struct ExpertSums: ParallelWork {
+    let hidden: View
+    let weights: ExpertWeights
+    let slots: ExpertSlots
+    let columns: Range<Int>
+    let slices: Int
+    let groups: ExpertGroups
+    let outputs: Range<Int>
+    let out: View
+
+    func compute(_ outputs: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
+        let first = self.outputs.lowerBound
+        kernels.expertSums(
+            hidden, weights, slots, columns: columns, slices: slices, groups,
+            outputs: first + outputs.lowerBound..<first + outputs.upperBound, into: out.columns(outputs), scratch)
+    }
+}
+
+struct Combination: ParallelWork {
+    let y: View
+    let slots: Indices
+    let out: View
+
+    func compute(_ columns: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.combineExperts(y.columns(columns), slots: slots, into: out.columns(columns))
+    }
+}
+
+struct IndexScores: ParallelWork {
     let q: View
     let weights: View
     let keys: CacheLane
     let pages: PageMap
-    let owned: OwnedPositions
+    let owned: ShardPositions
     let first: Int
     let scores: View
 
@@ -265,7 +401,7 @@ struct IndexScores: SharedWork {
     }
 }
 
-struct AttentionByHeads: SharedWork {
+struct AttentionByHeads: ParallelWork {
     let row: Attention
 
     func compute(_ heads: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {

@@ -9,7 +9,7 @@ extension Kernels {
         var p = unsafe braid_embedding(
             w: w.kernelValue, ids: ids.base, m: Int64(ids.count), n: Int64(w.columns), out: out.base,
             out_stride: Int64(out.stride))
-        unsafe table.embedding(&p)
+        run { unsafe table.embedding(&p) }
     }
 
     /// `out = x · wᵀ` for `w: [n, k]`, or `x · w` for `w: [k, n]` when `transposed`. One chain per output over k.
@@ -36,9 +36,42 @@ extension Kernels {
         var p = unsafe braid_matmul(
             w: w.kernelValue, transposed: transposed, accumulate: accumulate, m: Int64(m), n: Int64(n), k: Int64(k),
             x: x.base, x_stride: Int64(x.stride), x_rows: xRows?.base, out: out.base, out_stride: Int64(out.stride),
-            out_rows: outRows?.base, few_rows: Int64(tuning.fewRows[w.dtype]),
+            out_rows: outRows?.base, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
-        unsafe table.matmul(&p)
+        run { unsafe table.matmul(&p) }
+    }
+
+    /// `count` products of one shape in one call, as for all heads of attention. The columns of `x` and `out` and the rows
+    /// of `w` are `count` equal stripes: each product takes the first columns of its stripe of `x` and `rows` of its stripe
+    /// of `w`, and fills the first columns of its stripe of `out`.
+    ///
+    /// - Parameters:
+    ///   - transposed: `out = x · w`, contracting `rows`; otherwise `out = x · wᵀ`, contracting the columns of `w`.
+    package func batchedMatmul(
+        _ x: View, _ w: Weight, rows: Range<Int>, transposed: Bool = false, count: Int, into out: View,
+        _ scratch: Scratch
+    ) {
+        precondition(x.rows == out.rows, "\(x.shape) into \(out.shape)")
+        precondition(
+            count > 0 && x.columns % count == 0 && w.rows % count == 0 && out.columns % count == 0,
+            "\(x.shape), \(w.rows) rows of weights and \(out.shape) in \(count) stripes")
+        let batch = BatchedProduct(x: x, w: w, rows: rows, transposed: transposed, count: count, out: out)
+        precondition(
+            batch.contracted <= x.columns / count && rows.upperBound <= w.rows / count
+                && batch.outputs <= out.columns / count, "\(rows) of \(count) stripes do not fit")
+        if share(batch) { return }
+        let mark = scratch.mark()
+        defer { scratch.reset(to: mark) }
+        let product = unsafe braid_matmul(
+            w: w.rows(rows).kernelValue, transposed: transposed, accumulate: false, m: Int64(x.rows),
+            n: Int64(batch.outputs), k: Int64(batch.contracted), x: x.base, x_stride: Int64(x.stride), x_rows: nil,
+            out: out.base, out_stride: Int64(out.stride), out_rows: nil,
+            gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
+            scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
+        var p = unsafe braid_batched_matmul(
+            product: product, count: Int64(count), x_step: Int64(x.columns / count), w_step: Int64(w.rows / count),
+            out_step: Int64(out.columns / count))
+        run { unsafe table.batched_matmul(&p) }
     }
 
     /// `out = x · wᵀ` in the canonical form of a sum that ranks may share: the columns are cut into `slices` equal
@@ -47,16 +80,22 @@ extension Kernels {
     /// A rank that holds a subtree of the slices calls this with its columns and its share of `slices`, and the tree
     /// goes on over ranks with the same bits.
     package func slicedMatmul(_ x: View, _ w: Weight, slices: Int, into out: View, _ scratch: Scratch) {
-        precondition(slices > 0 && w.columns % slices == 0, "\(w.columns) columns in \(slices) slices")
-        if slices == 1 { return matmul(x, w, into: out, scratch) }
-        let half = w.columns / 2
+        precondition(slices > 0 && slices & (slices - 1) == 0, "\(slices) slices are no power of two")
+        precondition(w.columns % slices == 0, "\(w.columns) columns in \(slices) slices")
+        precondition(x.columns == w.columns, "contracting \(x.columns) columns with \(w.columns)")
+        precondition(out.columns == w.rows && out.rows == x.rows, "\(w.rows) outputs into \(out.shape)")
+        if share(SlicedProduct(x: x, w: w, slices: slices, out: out)) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
-        let right = scratch.rows(out.rows, out.columns)
-        slicedMatmul(x.columns(0..<half), w.columns(0..<half), slices: slices / 2, into: out, scratch)
-        slicedMatmul(
-            x.columns(half..<w.columns), w.columns(half..<w.columns), slices: slices / 2, into: right, scratch)
-        add(out, right, into: out)
+        let product = unsafe braid_matmul(
+            w: w.kernelValue, transposed: false, accumulate: false, m: Int64(x.rows), n: Int64(w.rows),
+            k: Int64(w.columns), x: x.base, x_stride: Int64(x.stride), x_rows: nil, out: out.base,
+            out_stride: Int64(out.stride), out_rows: nil, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
+            scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
+        let partial = Int(braid_sliced_scratch(Int64(x.rows), Int64(slices)))
+        var p = unsafe braid_sliced_matmul(
+            product: product, slices: Int64(slices), partial: scratch.take(Float.self, partial))
+        run { unsafe table.sliced_matmul(&p) }
     }
 
     /// The number of K-slices of a sum over `width` columns: 8, or the largest power of two below it that divides

@@ -10,7 +10,7 @@ extension Kernels {
         var p = unsafe braid_norm(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base, bias: nil,
             eps: epsilon, out: out.base, out_stride: Int64(out.stride))
-        unsafe table.rms_norm(&p)
+        run { unsafe table.rms_norm(&p) }
     }
 
     /// `weight * (x - mean) / sqrt(variance + epsilon) + bias` row by row. `out` may be `x`.
@@ -22,7 +22,7 @@ extension Kernels {
         var p = unsafe braid_norm(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), weight: weight.base,
             bias: bias.base, eps: epsilon, out: out.base, out_stride: Int64(out.stride))
-        unsafe table.layer_norm(&p)
+        run { unsafe table.layer_norm(&p) }
     }
 
     /// Rotates, in place, the first `angles.width` elements of every head.
@@ -40,7 +40,7 @@ extension Kernels {
             m: Int64(x.rows), heads: Int64(heads), width: Int64(width), interleaved: interleaved, x: x.base,
             x_stride: Int64(x.stride), head_stride: Int64(headStride), cosine: angles.cosine.base,
             sine: angles.sine.base)
-        unsafe table.rope(&p)
+        run { unsafe table.rope(&p) }
     }
 
     /// `out = a + b`. `out` may be either.
@@ -51,7 +51,34 @@ extension Kernels {
         var p = unsafe braid_add(
             m: Int64(a.rows), n: Int64(a.columns), a: a.base, a_stride: Int64(a.stride), b: b.base,
             b_stride: Int64(b.stride), out: out.base, out_stride: Int64(out.stride))
-        unsafe table.add(&p)
+        run { unsafe table.add(&p) }
+    }
+
+    /// Copies bits, which may be integers: of each of `pieces` equal stripes of `x`'s columns, `columns` go to the columns
+    /// from `column` on of that stripe of `out`.
+    ///
+    /// - Parameters:
+    ///   - columns: of a stripe; `nil` takes all of them.
+    ///   - xRows: row i that is copied is this row of `x`; `nil` takes row i.
+    ///   - outRows: row i that is copied goes to this row of `out`; `nil` writes row i.
+    package func copyRows(
+        _ x: View, pieces: Int = 1, columns: Range<Int>? = nil, xRows: Indices? = nil, into out: View,
+        at column: Int = 0, outRows: Indices? = nil
+    ) {
+        precondition(x.columns % pieces == 0 && out.columns % pieces == 0, "\(x.shape), \(out.shape) in \(pieces)")
+        let (xStep, outStep, m) = (x.columns / pieces, out.columns / pieces, xRows?.count ?? outRows?.count ?? x.rows)
+        let columns = columns ?? 0..<xStep
+        precondition(columns.upperBound <= xStep && column + columns.count <= outStep, "\(columns) at \(column)")
+        precondition(xRows != nil || x.rows >= m, "rows of x")
+        precondition(outRows.map { $0.count == m } ?? (out.rows >= m), "rows of out")
+        let work = Copy(
+            x: x, pieces: pieces, columns: columns, xRows: xRows, out: out, column: column, outRows: outRows)
+        if share(work, rows: m, each: 2 * pieces * columns.count) { return }
+        var p = unsafe braid_copy_rows(
+            m: Int64(m), pieces: Int64(pieces), n: Int64(columns.count), x: x.base + columns.lowerBound,
+            x_stride: Int64(x.stride), x_step: Int64(xStep), x_rows: xRows?.base, out: out.base + column,
+            out_stride: Int64(out.stride), out_step: Int64(outStep), out_rows: outRows?.base)
+        run { unsafe table.copy_rows(&p) }
     }
 
     /// `silu(gate) * up`, times the row's weight where there are weights (`[1, rows]`). `out` may be `gate` or `up`.
@@ -63,7 +90,7 @@ extension Kernels {
         var p = unsafe braid_swiglu(
             m: Int64(gate.rows), n: Int64(gate.columns), gate: gate.base, gate_stride: Int64(gate.stride), up: up.base,
             up_stride: Int64(up.stride), row_weight: rowWeights?.base, out: out.base, out_stride: Int64(out.stride))
-        unsafe table.swiglu(&p)
+        run { unsafe table.swiglu(&p) }
     }
 
     /// Stores rows in a cache lane, converted to its element type. Row i goes to entry `slots[i]`; negative: nowhere.
@@ -74,7 +101,7 @@ extension Kernels {
         var p = unsafe braid_store_rows(
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
             lane: lane.base, dtype: lane.dtype.kernelValue, group: Int64(lane.group))
-        unsafe table.store_rows(&p)
+        run { unsafe table.store_rows(&p) }
     }
 
     /// In place, every head of every row becomes `H x / sqrt(width)`, H the Hadamard matrix: an orthogonal transform, so
@@ -85,7 +112,7 @@ extension Kernels {
         if share(Hadamard(x: x, heads: heads), rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_hadamard(
             m: Int64(x.rows), heads: Int64(heads), width: Int64(width), x: x.base, x_stride: Int64(x.stride))
-        unsafe table.hadamard(&p)
+        run { unsafe table.hadamard(&p) }
     }
 
     /// Whether there is a Hadamard transform of this width.

@@ -11,14 +11,14 @@ extension TransportLaws {
     /// One parcel goes from the first member to the last; each one checks it and sends one of its own.
     package static func pass(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> [String]
     {
-        let (exchange, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
+        let (mailboxes, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
         var problems: [String] = []
         if group.place > 0 {
             let arrived = scratch.rows(count, columns)
             try group.receive(into: arrived)
-            if let found = difference(arrived, exchange, group.place - 1) { problems.append("receive: \(found)") }
+            if let found = difference(arrived, mailboxes, group.place - 1) { problems.append("receive: \(found)") }
         }
-        if group.place + 1 < group.size { try group.send(rows(exchange, group.place, count, columns, in: scratch)) }
+        if group.place + 1 < group.size { try group.send(rows(mailboxes, group.place, count, columns, in: scratch)) }
         return problems
     }
 
@@ -28,12 +28,13 @@ extension TransportLaws {
         { member in
             let (group, meeting) = (member.everybody(0), member.everybody(1))
             return try repeated(rounds, seed, member) { draw in
-                let (exchange, columns) = (draw.next(), 1 + draw.below(40))
+                let (mailboxes, columns) = (draw.next(), 1 + draw.below(40))
                 let sizes = (0..<ahead).map { _ in counts(1, &draw)[0] }
                 for (number, size) in sizes.enumerated() where group.place + 1 < group.size {
-                    let leaving = rows(exchange &+ UInt64(number), group.place, size, columns, in: member.scratch)
-                    try group.send(leaving)
-                    leaving.fill(.nan)
+                    let pendingDispatch = rows(
+                        mailboxes &+ UInt64(number), group.place, size, columns, in: member.scratch)
+                    try group.send(pendingDispatch)
+                    pendingDispatch.fill(.nan)
                 }
                 // Nobody would come here if a send waited for its receiver.
                 try meeting.run(.barrier)
@@ -41,7 +42,7 @@ extension TransportLaws {
                 for (number, size) in sizes.enumerated() where group.place > 0 {
                     let arrived = member.scratch.rows(size, columns)
                     try group.receive(into: arrived)
-                    if let found = difference(arrived, exchange &+ UInt64(number), group.place - 1) {
+                    if let found = difference(arrived, mailboxes &+ UInt64(number), group.place - 1) {
                         problems.append("parcel \(number): \(found)")
                     }
                 }
@@ -52,7 +53,7 @@ extension TransportLaws {
 
     /// A member whose receivers are slow comes to wait, and what it sent still arrives in order. What the
     /// last rank was sent is counted in `sent`.
-    package static func blocks(_ sent: SentCounts, parcels: Int) -> Law {
+    package static func blocks(_ sent: SentCounts, sendBuffers: Int) -> Law {
         { member in
             let group = member.everybody()
             var problems: [String] = []
@@ -63,9 +64,11 @@ extension TransportLaws {
                     before = sent.total
                     Thread.sleep(forTimeInterval: 0.1)
                 }
-                if before >= parcels { problems.append("all of \(parcels) parcels were sent to one that took none") }
+                if before >= sendBuffers {
+                    problems.append("all of \(sendBuffers) parcels were sent to one that took none")
+                }
             }
-            for number in 0..<parcels {
+            for number in 0..<sendBuffers {
                 let mark = member.scratch.mark()
                 defer { member.scratch.reset(to: mark) }
                 if group.place > 0 {

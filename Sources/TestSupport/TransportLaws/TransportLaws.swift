@@ -34,8 +34,8 @@ package struct Member {
 extension TransportLaws {
     /// The bits that a member's row has at a column in some exchange. One in eight is a value that only a copy of the bits
     /// leaves alone.
-    package static func bits(_ exchange: UInt64, member: Int, row: Int, _ column: Int) -> UInt32 {
-        var draw = SplitMix64(seed: exchange &+ UInt64(member) << 40 ^ UInt64(row) << 16 ^ UInt64(column))
+    package static func bits(_ mailboxes: UInt64, member: Int, row: Int, _ column: Int) -> UInt32 {
+        var draw = SplitMix64(seed: mailboxes &+ UInt64(member) << 40 ^ UInt64(row) << 16 ^ UInt64(column))
         return draw.below(8) == 0 ? delicate[draw.below(delicate.count)] : UInt32(truncatingIfNeeded: draw.next())
     }
 
@@ -46,25 +46,25 @@ extension TransportLaws {
     ]
 
     /// Rows of a member, from `first` on, in a view whose rows do not lie close together.
-    package static func rows(_ exchange: UInt64, _ member: Int, _ count: Int, _ columns: Int, in scratch: Scratch)
+    package static func rows(_ mailboxes: UInt64, _ member: Int, _ count: Int, _ columns: Int, in scratch: Scratch)
         -> View
     {
         let view = scratch.rows(count, columns + 3).columns(1..<columns + 1)
         for row in 0..<count {
             let integers = view.rows(row..<row + 1).integers
             for column in 0..<columns {
-                integers[column] = Int32(bitPattern: bits(exchange, member: member, row: row, column))
+                integers[column] = Int32(bitPattern: bits(mailboxes, member: member, row: row, column))
             }
         }
         return view
     }
 
     /// The first place where rows are not those of a member, from its row `first` on.
-    package static func difference(_ view: View, _ exchange: UInt64, _ member: Int, from first: Int = 0) -> String? {
+    package static func difference(_ view: View, _ mailboxes: UInt64, _ member: Int, from first: Int = 0) -> String? {
         for row in 0..<view.rows {
             let integers = view.rows(row..<row + 1).integers
             for column in 0..<view.columns {
-                let wanted = bits(exchange, member: member, row: first + row, column)
+                let wanted = bits(mailboxes, member: member, row: first + row, column)
                 let found = UInt32(bitPattern: integers[column])
                 if found != wanted {
                     return "row \(first + row) of member \(member), column \(column): "

@@ -30,10 +30,10 @@ package struct World: Sendable {
     package static func processes(_ count: Int) -> World {
         World("\(count) processes", processes: count) { ranks, law in
             let placement = Placement(ranks: ranks, processes: count)
-            let couriers = MemoryCourier.network(count)
-            defer { for courier in couriers { courier.leave() } }
+            let transports = InMemoryTransport.network(count)
+            defer { for transport in transports { transport.leave() } }
             return try onEveryRank(of: count) { process in
-                let processes = Processes(couriers[process])
+                let processes = Processes(transports[process])
                 let world = ProcessWorld(processes, placement, epoch: 1)
                 return try TransportLaws.run(law, on: placement.ranks(of: process), of: ranks, world)
             }.flatMap { $0 }

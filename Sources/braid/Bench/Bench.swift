@@ -5,9 +5,9 @@ import JSON
 /// Measurements: of the model by itself, of a running server, and of kernels.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures prefill, decoding, an engine under load, a running server, or kernels.",
+        abstract: "Measures prefill, decoding, an engine under load, a running server, kernels, or grammars.",
         subcommands: [
-            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self,
+            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self, BenchGrammar.self,
         ])
 }
 

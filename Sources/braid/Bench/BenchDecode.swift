@@ -1,9 +1,10 @@
+import Planning
 import ArgumentParser
 import Foundation
 import Inference
 import JSON
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 
@@ -31,17 +32,17 @@ struct BenchDecode: AsyncParsableCommand {
         help: "Values of --dcp-size to compare, separated by commas, such as 1,2,4,8.", transform: ascendingCounts)
     var dcpSizes: [Int] = []
 
-    @Option(help: "Steps measured at each point.")
+    @Option(help: "Steps measured at each point.", transform: Parsing.count(1...Parsing.maxCount))
     var steps = 32
 
-    @Option(help: "Steps at each point that are not counted.")
+    @Option(help: "Steps at each point that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 2
 
     @Option(
         help: """
             Prompt tokens that are really computed, a multiple of the page size; longer contexts get copies of their \
             keys, which cost no time and are read in the same way. Default: all.
-            """)
+            """, transform: Parsing.count(1...Parsing.maxTokens))
     var computedTokens: Int?
 
     func validate() throws {
@@ -174,13 +175,13 @@ private struct DecodePoint: Sendable {
     private var rate: Double { Double(batch) / seconds.median! }
 
     private var cost: LayoutCost {
-        LayoutCost(setup.model.configuration, parallel, cacheType: setup.configuration.cacheType)
+        LayoutCost(setup.model.description, parallel, format: setup.format)
     }
 
     /// Tokens for which a GiB of every rank's memory is enough.
-    private var tokensPerGibibyte: Int { cost.capacity(bytesPerRank: 1 << 30, owners: parallel.ownership.ranks) }
+    private var tokensPerGibibyte: Int { cost.capacity(bytesPerRank: 1 << 30, owners: parallel.kvSharding.ranks) }
 
-    private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.ownership.ranks) }
+    private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.kvSharding.ranks) }
 
     var row: String {
         columns(String(length), String(batch), spread(seconds.scaled(by: 1000)), String(format: "%.1f", rate))
@@ -190,7 +191,7 @@ private struct DecodePoint: Sendable {
     /// A row of a table of several layouts.
     var comparison: String {
         columns(
-            String(length), String(batch), String(parallel.ownership.ranks), String(parallel.world),
+            String(length), String(batch), String(parallel.kvSharding.ranks), String(parallel.world),
             spread(seconds.scaled(by: 1000)), String(format: "%.2f", ratios!.seconds),
             spread(processorSeconds.scaled(by: 1000)), String(format: "%.2f", ratios!.processorSeconds),
             String(Int(keyBytes.rounded())), String(tokensPerGibibyte))
@@ -205,7 +206,7 @@ private struct DecodePoint: Sendable {
             "processor_seconds": .measured(processorSeconds.median),
             "kernels": .string(setup.kernels.rawValue), "threads": .integer(setup.configuration.threads),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
-            "page_size": .integer(setup.configuration.pageSize), "dcp_size": .integer(parallel.ownership.ranks),
+            "page_size": .integer(setup.configuration.pageSize), "dcp_size": .integer(parallel.kvSharding.ranks),
             "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .integer(tokensPerGibibyte),
         ])
         if let ratios {
@@ -214,7 +215,7 @@ private struct DecodePoint: Sendable {
             ])
         }
         let work = StepWork(
-            setup.model.configuration, cacheType: setup.configuration.cacheType,
+            setup.model.description, format: setup.format,
             requests: Array(repeating: length..<length + 1, count: batch), outputs: batch)
         return .object(members + [work.member] + traffic.members(parallel))
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 package import Inference
+import Modeling
 import Models
 
 /// The requests of `bench serving` without a server.

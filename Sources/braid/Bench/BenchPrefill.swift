@@ -1,9 +1,10 @@
+import Planning
 import ArgumentParser
 import Foundation
 import Inference
 import JSON
 import KVCache
-import Models
+import Modeling
 import Parallelism
 import Tensors
 
@@ -23,10 +24,12 @@ struct BenchPrefill: AsyncParsableCommand {
     @Option(help: "Prompt lengths to report at, separated by commas.", transform: ascendingCounts)
     var lengths = [1024, 2048, 4096, 8192]
 
-    @Option(name: [.customLong("repeat")], help: "How often everything is measured.")
+    @Option(
+        name: [.customLong("repeat")], help: "How often everything is measured.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 3
 
-    @Option(help: "Whole passes that are not counted.")
+    @Option(help: "Whole passes that are not counted.", transform: Parsing.count(0...Parsing.maxCount))
     var warmup = 1
 
     func validate() throws {
@@ -76,7 +79,7 @@ struct BenchPrefill: AsyncParsableCommand {
     /// - Parameter passes: each part, for each counted pass.
     private func report(_ passes: [[Part]], _ setup: RankBench.Setup) throws {
         if !output.json { print(heading(setup)) }
-        let operations = FloatingPointOperations(setup.model.configuration)
+        let operations = FloatingPointOperations(setup.model.description)
         var start = 0
         var whole = RankTraffic(ranks: setup.configuration.parallel.world)
         for (index, length) in lengths.enumerated() {
@@ -132,7 +135,7 @@ private struct PrefillFrontier {
         let steps = starts.map { start in
             let end = min(start + setup.chunk, tokens)
             return StepWork(
-                setup.model.configuration, cacheType: setup.configuration.cacheType, requests: [start..<end],
+                setup.model.description, format: setup.format, requests: [start..<end],
                 outputs: end == tokens ? 1 : 0)
         }
         var work = steps[0]

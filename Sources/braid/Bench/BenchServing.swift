@@ -19,7 +19,9 @@ struct BenchServing: AsyncParsableCommand {
 
     @OptionGroup(title: "Requests") var bench: ServingBenchOptions
 
-    @Option(help: "Token ids of the vocabulary; default: what /server_info says.")
+    @Option(
+        help: "Token ids of the vocabulary; default: what /server_info says.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var vocabSize: Int?
 
     @Flag(help: "Ask for whole answers; then only their latency can be measured.")

@@ -1,6 +1,8 @@
+import Planning
 import Foundation
 import Inference
 import KVCache
+import Modeling
 import Models
 import Parallelism
 import Tensors
@@ -36,8 +38,7 @@ final class RankBench {
         trace = setup.trace
         let parallel = setup.configuration.parallel
         cost = LayoutCost(
-            setup.model.configuration, parallel, cacheType: setup.configuration.cacheType,
-            isDivided: pool.division != nil)
+            setup.model.description, parallel, format: setup.format, isDivided: pool.processSharding != nil)
         predicted = RankTraffic(ranks: parallel.world)
         pageSize = setup.configuration.pageSize
         pagesPerRequest = (positions + pageSize - 1) / pageSize
@@ -147,7 +148,9 @@ final class RankBench {
     ) {
         step += 1
         let plan = StepPlan(number: step, chunks: chunks)
-        predicted.add(RankTraffic(predicted: cost, StepRows(Deal(plan, cost.parallel, division: pool.division))))
+        predicted.add(
+            RankTraffic(
+                predicted: cost, StepRows(RowAssignment(plan, cost.parallel, processSharding: pool.processSharding))))
         let (start, processor) = (clock.now, processSeconds())
         let result = try pool.run(plan).result
         let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), processSeconds() - processor)
@@ -162,13 +165,16 @@ extension RankBench {
     /// A model and how it is run, for a benchmark.
     struct Setup: Sendable {
         let name: String
-        let model: DeepSeekModel
+        let model: any Model
         let configuration: EngineConfiguration
         /// Prompt tokens of a step, at most.
         let chunk: Int
         let kernels: Kernels.Level
         let trace: TraceWriter?
         let job: Job
+
+        /// The format of the cache, with pages of one token.
+        var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: 1) }
 
         /// How the ranks share the work, in words.
         var layout: String {

@@ -1,6 +1,7 @@
+package import Planning
 package import Inference
 package import JSON
-package import Models
+package import Modeling
 package import Parallelism
 
 /// What ranks exchanged in some steps beside what was predicted, and how long they worked.
@@ -34,10 +35,10 @@ package struct RankTraffic: Sendable {
         for (rank, status) in status.enumerated() {
             busySeconds[rank] = status.busySeconds
             collectiveSeconds[rank] = status.collectiveSeconds
-            for account in status.operations {
-                change("\(account.name)") {
-                    $0.measured += account.bytes
-                    $0.seconds += account.seconds
+            for collective in status.operations {
+                change("\(collective.name)") {
+                    $0.measured += collective.bytes
+                    $0.seconds += collective.seconds
                 }
             }
         }

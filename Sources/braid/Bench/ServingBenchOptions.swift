@@ -9,25 +9,33 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
     @Option(help: "Which prompts to send: random token ids.")
     var datasetName = Dataset.random
 
-    @Option(help: "Requests to send.")
+    @Option(help: "Requests to send.", transform: Parsing.count(1...Parsing.maxCount))
     var numPrompts = 1000
 
-    @Option(name: [.customLong("random-input-len"), .customLong("random-input")], help: "Tokens of a prompt, at most.")
+    @Option(
+        name: [.customLong("random-input-len"), .customLong("random-input")], help: "Tokens of a prompt, at most.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var randomInputLen = 1024
 
-    @Option(name: [.customLong("random-output-len"), .customLong("random-output")], help: "New tokens, at most.")
+    @Option(
+        name: [.customLong("random-output-len"), .customLong("random-output")], help: "New tokens, at most.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var randomOutputLen = 1024
 
-    @Option(help: "Lengths lie between this part of the most and the most; 1 makes all equal.")
+    @Option(
+        help: "Lengths lie between this part of the most and the most; 1 makes all equal.",
+        transform: Parsing.number(0...1))
     var randomRangeRatio = 0.0
 
     @Option(help: "Requests a second, as a Poisson process; inf sends all at once.")
     var requestRate = Double.infinity
 
-    @Option(help: "Requests that run at the same time, at most.")
+    @Option(help: "Requests that run at the same time, at most.", transform: Parsing.count(1...Parsing.maxRanks))
     var maxConcurrency: Int?
 
-    @Option(help: "Requests sent before, one after the other, that are not counted.")
+    @Option(
+        help: "Requests sent before, one after the other, that are not counted.",
+        transform: Parsing.count(0...Parsing.maxCount))
     var warmupRequests = 1
 
     @Option(help: "The seed of lengths, prompts and arrival times.")

@@ -17,7 +17,7 @@ struct Eval: AsyncParsableCommand {
 struct EvalOptions: ParsableArguments, Sendable {
     @OptionGroup(title: "Server") var server: ServerOptions
 
-    @Option(help: "Requests that run at the same time, at most.")
+    @Option(help: "Requests that run at the same time, at most.", transform: Parsing.count(1...Parsing.maxRanks))
     var parallel = 64
 
     @Flag(help: "Print a line of JSON instead of text.")

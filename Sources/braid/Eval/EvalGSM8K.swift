@@ -20,13 +20,13 @@ struct EvalGSM8K: AsyncParsableCommand {
     @Option(help: "A JSONL file with the examples; default: the first lines of --data-path.")
     var shotsPath: String?
 
-    @Option(help: "Examples before each question.")
+    @Option(help: "Examples before each question.", transform: Parsing.count(0...1000))
     var numShots = 5
 
-    @Option(help: "Questions to ask, at most.")
+    @Option(help: "Questions to ask, at most.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions = 200
 
-    @Option(help: "New tokens of an answer, at most.")
+    @Option(help: "New tokens of an answer, at most.", transform: Parsing.count(1...Parsing.maxTokens))
     var maxNewTokens = 512
 
     func validate() throws {

@@ -17,10 +17,10 @@ struct EvalMMLU: AsyncParsableCommand {
     @Option(help: "The directory with dev/ and test/.")
     var dataPath: String
 
-    @Option(help: "Examples before each question.")
+    @Option(help: "Examples before each question.", transform: Parsing.count(0...1000))
     var numShots = 5
 
-    @Option(help: "Questions of each subject, at most; default: all.")
+    @Option(help: "Questions of each subject, at most; default: all.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions: Int?
 
     @Option(help: "Subjects, separated by commas; default: all that test/ has.")

@@ -20,7 +20,7 @@ struct EvalPasskey: AsyncParsableCommand {
     @Option(help: "Where the fact lies, in percent, separated by commas.", transform: percentages)
     var depths = [0, 25, 50, 75, 100]
 
-    @Option(help: "Questions for each length and depth.")
+    @Option(help: "Questions for each length and depth.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions = 4
 
     @Option(help: "The seed of the documents.")

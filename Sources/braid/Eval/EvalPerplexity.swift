@@ -17,10 +17,12 @@ struct EvalPerplexity: AsyncParsableCommand {
     @Option(help: "The text file.")
     var dataPath: String
 
-    @Option(help: "Tokens of a window.")
+    @Option(help: "Tokens of a window.", transform: Parsing.count(1...Parsing.maxTokens))
     var context = 2048
 
-    @Option(help: "Tokens by which windows move on; default: the whole window. Less gives tokens more to go by.")
+    @Option(
+        help: "Tokens by which windows move on; default: the whole window. Less gives tokens more to go by.",
+        transform: Parsing.count(1...Parsing.maxTokens))
     var stride: Int?
 
     func validate() throws {

@@ -3,8 +3,10 @@ import Checkpoints
 import Foundation
 import JSON
 import KVCache
+import Modeling
 import Models
 import Parallelism
+import Planning
 import Tensors
 
 /// What a checkpoint is, and what a layout of ranks makes of it.
@@ -24,13 +26,16 @@ struct Inspect: ParsableCommand {
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
 
-    @Option(help: "Tokens of the example prompt, one for each data group.")
+    @Option(
+        help: "Tokens of the example prompt, one for each data group.", transform: Parsing.count(1...Parsing.maxTokens))
     var tokens = 4096
 
-    @Option(parsing: .unconditional, help: "Its tokens computed in one step; default: all.")
+    @Option(
+        parsing: .unconditional, help: "Its tokens computed in one step; default: all.",
+        transform: Parsing.count(-1...Parsing.maxTokens))
     var chunkedPrefillSize: Int?
 
-    @Option(help: "Memory of the process in GiB; default: this machine's.")
+    @Option(help: "Memory of the process in GiB; default: this machine's.", transform: Parsing.number(0...1e9))
     var memory: Double?
 
     @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3.")
@@ -51,7 +56,7 @@ struct Inspect: ParsableCommand {
         } else {
             let checkpoint = CheckpointSummary(directory.configuration)
             print((checkpoint.lines + (try index.map(CheckpointSummary.weights) ?? [])).joined(separator: "\n"))
-            let tuned = try ChosenTuning(nil, directory.configuration, Kernels.best.level)
+            let tuned = try ChosenTuning(nil, directory.description, Kernels.best.level)
             print(titled("tuning", tuned.summary))
             print(report.text)
         }
@@ -65,7 +70,7 @@ struct Inspect: ParsableCommand {
     }
 
     private func report(_ directory: ModelDirectory, _ index: WeightIndex?) throws -> LayoutReport {
-        let model = directory.configuration
+        let model = directory.description
         var problems: [String] = []
         var configuration = ParallelConfiguration()
         do throws(ParallelRequest.Refusal) {
@@ -77,19 +82,20 @@ struct Inspect: ParsableCommand {
             if !(1...most).contains(value) { problems.append("\(option): \(value) is not between 1 and \(most)") }
         }
         check("--threads-per-rank", parallel.threads, 64)
-        check("--tokens", tokens, LayoutReport.mostTokens)
-        check("--chunked-prefill-size", chunkedPrefillSize ?? 1, LayoutReport.mostTokens)
+        check("--tokens", tokens, LayoutReport.maxTokens)
+        check("--chunked-prefill-size", chunkedPrefillSize ?? 1, LayoutReport.maxTokens)
         if let memory, !(0...1_048_576).contains(memory) {
             problems.append("--memory: \(memory) GiB is not between 0 and 1048576")
         }
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return try LayoutReport(
             directory.name, model, configuration, threadsPerRank: parallel.threads, cacheType: kvCacheDtype,
+            format: directory.configuration.cacheFormat(kvCacheDtype, pageSize: 1, drafts: false),
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
-        ) { group in
-            guard let index else { return group.elements * model.storedType.bytes }
-            return try group.names.reduce(0) { try $0 + index.bytes(ofWeight: $1) }
+        ) { weights in
+            guard let index else { return weights.elements * model.weightType.bytes }
+            return try weights.names.reduce(0) { try $0 + index.bytes(ofWeight: $1) }
         }
     }
 }
@@ -106,27 +112,38 @@ extension WeightIndex {
 struct CheckpointSummary {
     private(set) var lines: [String] = []
 
-    init(_ model: DeepSeekConfiguration) {
+    init(_ configuration: any ModelConfiguration) {
+        let model = configuration.description
         show("model", "\(model.modelType), \(model.contextLength) positions, vocabulary \(model.vocabularySize)")
-        let nextToken = model.nextTokenLayers > 0 ? ", \(model.nextTokenLayers) next-token block" : ""
-        show("layers", "\(model.layers), \(model.denseLayers) dense, hidden \(model.hiddenSize)\(nextToken)")
-        let keys = model.indexer.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"
-        show("attention", "\(model.heads) heads, latent \(model.latentWidth) + rotary \(model.ropeWidth)\(keys)")
-        let gate = model.experts.gate
+        let blocks = model.draftLayers.count
+        let kinds = model.layerKinds.map { kind in "\(model.layers.count { $0.kind == kind.kind }) \(kind.kind)" }
         show(
-            "experts",
-            "\(gate.experts) of width \(model.experts.width), \(gate.expertsPerToken) per token, "
-                + "\(model.experts.shared) shared, groups \(gate.groups)/\(gate.topGroups)")
+            "layers",
+            "\(model.layers.count), \(kinds.joined(separator: ", ")), hidden \(model.hiddenSize)"
+                + (blocks > 0 ? ", \(blocks) next-token block" : ""))
+        if let attention = model.attention {
+            let keys = model.selection.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"
+            show(
+                "attention",
+                "\(attention.heads) heads, latent \(attention.latentWidth) + rotary \(attention.ropeWidth)\(keys)")
+        }
+        if let experts = model.experts {
+            let (gate, shared) = (experts.gate, model.parallelShape.sharedWidth / experts.width)
+            show(
+                "experts",
+                "\(gate.experts) of width \(experts.width), \(gate.expertsPerToken) per token, "
+                    + "\(shared) shared, groups \(gate.groups)/\(gate.topGroups)")
+        }
         let parameters = model.parameters
         show("parameters", "\(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
         for type in CacheType.allCases {
-            let bytes = model.cacheFormat(type, pageSize: 1).bytesPerToken
+            let bytes = configuration.cacheFormat(type, pageSize: 1, drafts: false).bytesPerToken
             let full = Int(bytes * Double(model.contextLength)) >> 20
-            let guessing = model.cacheFormat(type, pageSize: 1, guesses: true).bytesPerToken - bytes
+            let drafting = configuration.cacheFormat(type, pageSize: 1, drafts: true).bytesPerToken - bytes
             show(
                 "KV cache",
                 "\(type.rawValue): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context"
-                    + (model.nextTokenLayers > 0 ? "; \(grouped(Int(guessing))) more where tokens are guessed" : ""))
+                    + (blocks > 0 ? "; \(grouped(Int(drafting))) more with draft tokens" : ""))
         }
     }
 

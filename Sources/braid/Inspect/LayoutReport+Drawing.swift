@@ -1,5 +1,6 @@
-import Models
+import Modeling
 import Parallelism
+import Planning
 
 extension LayoutReport {
     /// The layout as SVG: who has which tokens, where the ranks sit, and one layer's path with its collectives.
@@ -87,7 +88,7 @@ extension LayoutReport {
                 Self.margin + Double(column) * (width + gap), drawing.y + Double(line) * (height + gap)
             )
             drawing.box(x, y, width, height, fill: Drawing.grey, radius: 6)
-            let layers = parallel.layers(ofStage: stage, total: model.layers)
+            let layers = parallel.layers(ofStage: stage, total: model.layers.count)
             drawing.words(
                 "stage \(stage): \(ranged("layer", layers))", x + 10, y + 19, bold: true)
             for rank in ranks where rank.share.stage == stage {
@@ -138,9 +139,9 @@ extension LayoutReport {
         let width = (Self.inner - gap) / 2
         let top = drawing.y
         var bottom = top
-        for (column, kind) in layerKinds.enumerated() {
+        for (column, kind) in cost.layerKinds.enumerated() {
             drawing.y = top
-            let title = ranged("layer", Range(layers(kind)!)) + (kind == .dense ? ", dense" : ", with experts")
+            let title = ranged("layer", kind.layers.first!..<kind.layers.last! + 1) + ", \(kind.name)"
             let x = Self.margin + Double(column) * (width + gap)
             drawing.words(title, x, drawing.y + 4, bold: true)
             drawing.y += 14
@@ -185,8 +186,8 @@ extension LayoutReport {
             switch transfer.unit {
             case .token: ""
             case .output: " / output row"
-            case .traveller: " / travelling row"
-            case .visitor: " / visiting key"
+            case .dcpRow: " / travelling row"
+            case .gatheredKey: " / visiting key"
             }
         drawing.words(
             (transfer.isExpected ? "~" : "") + bytesText(bytesPerUnit(transfer)) + unit, x + width - 12,
@@ -217,37 +218,9 @@ struct LayerPath {
     private(set) var stations: [Station] = []
 
     init(_ report: LayoutReport, _ kind: LayoutCost.LayerKind) {
-        var transfers = report.cost.transfers(of: kind)
-        func cross(_ names: String...) {
-            while let first = transfers.first, names.contains(first.name) {
-                stations.append(.transfer(transfers.removeFirst()))
-            }
+        for (operation, transfers) in report.cost.steps(of: kind) {
+            if let title = operation.title { stations.append(.work(title)) }
+            stations += transfers.map { .transfer($0) }
         }
-        stations.append(.work("norm, compressed query, keys"))
-        cross("keys", "query")
-        if report.model.indexer != nil {
-            stations.append(.work("index scores, top keys"))
-            cross("index queries", "candidates", "selection")
-        }
-        cross("queries")
-        stations.append(.work("attention"))
-        cross("partial attention")
-        stations.append(.work("output projection"))
-        cross("attention output")
-        switch kind {
-        case .dense:
-            stations.append(.work("norm"))
-            cross("feed-forward input")
-            stations.append(.work("feed-forward"))
-            cross("feed-forward output")
-        case .experts:
-            stations.append(.work("norm, router"))
-            cross("dispatch", "feed-forward input")
-            if report.model.experts.shared > 0 { stations.append(.work("shared experts")) }
-            cross("feed-forward output")
-            stations.append(.work("routed experts"))
-            cross("expert widths", "combine")
-        }
-        precondition(transfers.isEmpty, "\(transfers.map(\.name)) are not on a layer's path")
     }
 }

@@ -1,7 +1,8 @@
 package import JSON
 import KVCache
-import Models
+import Modeling
 import Parallelism
+import Planning
 
 extension LayoutReport {
     /// For machines; bytes as numbers.
@@ -10,16 +11,16 @@ extension LayoutReport {
             "kind": .string("layout"), "model": .string(name), "layout": .string("\(parallel)"),
             "threads_per_rank": .integer(threadsPerRank), "degrees": degrees,
             "strategy": .string(parallel.strategy.rawValue), "exchange": .string("\(parallel.exchange)"),
-            "keeps_bits": .bool(keepsBits),
+            "bitwise_equal": .bool(isBitwiseEqual),
             "tokens": .integer(example.tokens), "chunk": .integer(example.chunk), "weight_bytes": .integer(weightBytes),
             "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .integer(cacheBytesPerToken),
             "memory_bytes": .integer(memory), "capacity_tokens": .integer(capacity),
-            "ownership": ownership, "ranks": .array(ranks.map(json)),
+            "kv_sharding": kvSharding, "ranks": .array(ranks.map(json)),
             "layers": .array(
-                layerKinds.map { kind in
+                cost.layerKinds.map { kind in
                     .fields([
-                        "kind": .string(kind.rawValue), "first": .integer(layers(kind)!.lowerBound),
-                        "last": .integer(layers(kind)!.upperBound),
+                        "kind": .string(kind.name), "first": .integer(kind.layers.first!),
+                        "last": .integer(kind.layers.last!),
                         "collectives": .array(cost.transfers(of: kind).map(json)),
                     ])
                 }),
@@ -29,10 +30,9 @@ extension LayoutReport {
 
     private var degrees: JSONValue {
         .fields([
-            "pipeline": .integer(parallel.pipeline), "data": .integer(parallel.data),
-            "context": .integer(parallel.context),
+            "pipeline": .integer(parallel.pipeline), "data": .integer(parallel.data), "context": .integer(parallel.context),
             "tensor": .integer(parallel.tensor), "expert": .integer(parallel.degree(.expert)),
-            "expert_width": .integer(parallel.degree(.expertWidth)), "dense": .integer(parallel.denseTensor),
+            "expert_tensor": .integer(parallel.degree(.expertTensor)), "dense": .integer(parallel.denseTensor),
         ])
     }
 
@@ -62,17 +62,17 @@ extension LayoutReport {
             "prediction": .string(transfer.isExpected ? "expected" : "exact"),
         ])
         switch transfer.condition {
-        case .positionsFrom(let position), .travellingFrom(let position):
+        case .positionsFrom(let position), .dcpRowsFrom(let position):
             members.append(JSONMember("from_position", .integer(position)))
-        case .always, .travelling, .visiting, .chosenExperts, .outputs: break
+        case .always, .dcpRows, .gatheredKeys, .chosenExperts, .outputs: break
         }
         return .object(members)
     }
 
-    private var ownership: JSONValue {
+    private var kvSharding: JSONValue {
         .fields([
-            "ranks": .integer(parallel.ownership.ranks), "unit": .integer(parallel.ownership.unit),
-            "least_keys": .integer(parallel.ownership.leastKeys), "bytes_per_rank": .integer(keyMemory),
+            "ranks": .integer(parallel.kvSharding.ranks), "unit": .integer(parallel.kvSharding.unit),
+            "least_keys": .integer(parallel.kvSharding.minKeys), "bytes_per_rank": .integer(keyMemory),
             "capacities": .array(
                 capacities.map {
                     .fields([
@@ -84,7 +84,7 @@ extension LayoutReport {
                 ways.map {
                     .fields([
                         "step": .string($0.step), "rows": .integer($0.rows),
-                        "queries_go_to_keys": .bool($0.queriesTravel),
+                        "queries_go_to_keys": .bool($0.usesDCP),
                     ])
                 }),
         ])
@@ -96,8 +96,8 @@ extension Transfer.Unit {
         switch self {
         case .token: "bytes_per_token"
         case .output: "bytes_per_output"
-        case .traveller: "bytes_per_travelling_row"
-        case .visitor: "bytes_per_visiting_key"
+        case .dcpRow: "bytes_per_dcp_row"
+        case .gatheredKey: "bytes_per_gathered_key"
         }
     }
 }

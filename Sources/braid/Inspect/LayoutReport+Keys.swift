@@ -1,6 +1,7 @@
 import Inference
-import Models
+import Modeling
 import Parallelism
+import Planning
 
 /// Whose keys are whose, how many there is room for, and when queries go to them.
 extension LayoutReport {
@@ -17,7 +18,7 @@ extension LayoutReport {
 
     /// For the usual numbers of owners, and that of this layout.
     package var capacities: [Capacity] {
-        Set([1, 2, 4, 8, parallel.ownership.ranks]).sorted().map {
+        Set([1, 2, 4, 8, parallel.kvSharding.ranks]).sorted().map {
             Capacity(
                 owners: $0, bytesPerToken: cost.keyBytesPerToken(owners: $0),
                 tokens: cost.capacity(bytesPerRank: keyMemory, owners: $0))
@@ -28,12 +29,12 @@ extension LayoutReport {
     package struct Way: Sendable, Equatable {
         package let step: String
         package let rows: Int
-        package let queriesTravel: Bool
+        package let usesDCP: Bool
     }
 
-    /// Steps of requests with as many tokens as the example has, as `Deal` decides.
+    /// Steps of requests with as many tokens as the example has, as `RowAssignment` decides.
     package var ways: [Way] {
-        let owners = parallel.ownership.ranks
+        let owners = parallel.kvSharding.ranks
         if owners == 1 { return [] }
         func way(_ step: String, requests: Int = 1, rows: Int = 1, start: Int? = nil) -> Way {
             let chunks = (0..<requests).map {
@@ -41,8 +42,8 @@ extension LayoutReport {
                     request: UInt64($0), tokens: Array(repeating: 0, count: rows), start: start ?? example.tokens,
                     pages: [])
             }
-            let deal = Deal(StepPlan(number: 0, chunks: chunks), parallel)
-            return Way(step: step, rows: requests * rows, queriesTravel: !deal.travelling.isEmpty)
+            let assignment = RowAssignment(StepPlan(number: 0, chunks: chunks), parallel)
+            return Way(step: step, rows: requests * rows, usesDCP: !assignment.dcpRows.isEmpty)
         }
         return [
             way("a request decodes"), way("\(owners / 2 + 1) requests decode", requests: owners / 2 + 1),
@@ -55,8 +56,8 @@ extension LayoutReport {
 
     // MARK: - For a terminal
 
-    var ownershipRule: String {
-        let (owners, unit) = (parallel.ownership.ranks, parallel.ownership.unit)
+    var kvShardingRule: String {
+        let (owners, unit) = (parallel.kvSharding.ranks, parallel.kvSharding.unit)
         let run = unit > 1 ? "⌊t / \(unit)⌋" : "t"
         return "token t belongs to rank \(run) mod \(owners) of each \(owners) consecutive ranks of a data group"
     }
@@ -65,7 +66,7 @@ extension LayoutReport {
         if keyMemory == 0 { return [] }
         var table = TextTable(["keys owned by", "KV/token and rank", "tokens"], left: 0)
         for capacity in capacities {
-            let isThis = capacity.owners == parallel.ownership.ranks
+            let isThis = capacity.owners == parallel.kvSharding.ranks
             table.add([
                 "\(isThis ? "this: " : "")\(capacity.owners)", number(capacity.bytesPerToken), grouped(capacity.tokens),
             ])
@@ -78,11 +79,11 @@ extension LayoutReport {
         var table = TextTable(["step", "way", "rows"], left: 2)
         for way in ways {
             table.add([
-                way.step, way.queriesTravel ? "queries go to the keys" : "owners of rows read all keys", "\(way.rows)",
+                way.step, way.usesDCP ? "queries go to the keys" : "owners of rows read all keys", "\(way.rows)",
             ])
         }
         return ["attention behind \(grouped(example.tokens)) tokens"] + table.lines + [
-            "queries go to at least \(grouped(parallel.ownership.leastKeys)) keys, where that takes a fifth off what the "
+            "queries go to at least \(grouped(parallel.kvSharding.minKeys)) keys, where that takes a fifth off what the "
                 + "busiest rank reads"
         ]
     }

@@ -1,28 +1,29 @@
 import Foundation
 import KVCache
-import Models
+import Modeling
 import Parallelism
+import Planning
 
 extension LayoutReport {
     /// For a terminal.
     package var text: String {
         let sections =
             [summary, rankTable, sequence]
-            + (parallel.world > 1 ? [capacityTable, wayTable] + layerKinds.map(table) + [keyTable, stageTable] : [])
+            + (parallel.world > 1 ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
         return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
     }
 
     private var summary: [String] {
         var lines = [titled("layout", "\(parallel)")]
         if threadsPerRank > 1 { lines.append(titled("threads", "\(threadsPerRank) a rank")) }
-        let bits = keepsBits ? "those of one rank" : "not those of one rank: equal to about 1e-5"
+        let bits = isBitwiseEqual ? "those of one rank" : "not those of one rank: equal to about 1e-5"
         if parallel.world > 1 { lines.append(titled("bits", bits)) }
         lines.append(
             titled(
                 "cache",
-                "\(cacheType.rawValue): \(grouped(cost.cacheBytes)) bytes per token and layer"
+                "\(cacheType.rawValue): \(grouped(cost.cacheBytes(ofLayer: 0))) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
-        if parallel.ownership.ranks > 1 { lines.append(titled("keys", ownershipRule)) }
+        if parallel.kvSharding.ranks > 1 { lines.append(titled("keys", kvShardingRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
         let tokens =
@@ -63,7 +64,7 @@ extension LayoutReport {
     }
 
     /// Whether what ranks get depends on the router.
-    private var receivesExpected: Bool { cost.transfers(of: .experts).contains { $0.isExpected } }
+    private var receivesExpected: Bool { cost.layerKinds.flatMap(cost.transfers).contains { $0.isExpected } }
 
     private var sequence: [String] {
         guard parallel.context > 1 else { return [] }
@@ -78,18 +79,16 @@ extension LayoutReport {
     }
 
     private func table(_ kind: LayoutCost.LayerKind) -> [String] {
-        let layers = layers(kind)!
-        let name = kind == .dense ? "dense" : "with experts"
+        let layers = kind.layers
         let number =
-            layers.count == 1
-            ? "layer \(layers.lowerBound)" : "each of layers \(layers.lowerBound)–\(layers.upperBound)"
+            layers.count == 1 ? "layer \(layers[0])" : "each of layers \(layers.first!)–\(layers.last!)"
         return table(
-            "\(number), \(name)", cost.transfers(of: kind).filter { $0.unit == .token }, per: "token")
+            "\(number), \(kind.name)", cost.transfers(of: kind).filter { $0.unit == .token }, per: "token")
     }
 
     /// What makes queries go to the keys, the same in every layer.
     private var keyTable: [String] {
-        let transfers = cost.transfers(of: layerKinds[0]).filter { $0.unit == .traveller }
+        let transfers = cost.transfers(of: cost.layerKinds[0]).filter { $0.unit == .dcpRow }
         return table("every layer, for rows whose queries go to the keys", transfers, per: "row")
     }
 
@@ -119,15 +118,15 @@ extension LayoutReport {
     /// The axes of a group that have more than one place here.
     func group(_ transfer: Transfer) -> String {
         let axes = Axis.allCases.filter { transfer.axes.contains($0) && parallel.degree(Axes($0)) > 1 }
-        return axes.map { $0 == .expertWidth ? "expert width" : "\($0)" }.joined(separator: " × ")
+        return axes.map { $0 == .expertTensor ? "expert tensor" : "\($0)" }.joined(separator: " × ")
     }
 
     private func notes(_ transfers: [Transfer]) -> [String] {
         transfers.compactMap { transfer in
             switch transfer.condition {
-            case .positionsFrom(let position), .travellingFrom(let position):
+            case .positionsFrom(let position), .dcpRowsFrom(let position):
                 "\(transfer.name): only for groups with a row at position \(grouped(position)) or later"
-            case .always, .travelling, .visiting, .chosenExperts, .outputs: nil
+            case .always, .dcpRows, .gatheredKeys, .chosenExperts, .outputs: nil
             }
         } + (transfers.contains { $0.isExpected } ? ["~ expected, if the router prefers no expert"] : [])
     }

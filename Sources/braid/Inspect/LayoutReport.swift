@@ -1,7 +1,8 @@
 import Inference
 package import KVCache
-package import Models
+package import Modeling
 package import Parallelism
+package import Planning
 import Tensors
 
 /// What the ranks of a layout hold, compute and exchange: numbers, which `text`, `json` and `drawing` show.
@@ -33,10 +34,10 @@ package struct LayoutReport: Sendable {
         package fileprivate(set) var weightBytes = 0.0
     }
 
-    package static let mostTokens = 262_144
+    package static let maxTokens = 262_144
 
     package let name: String
-    package let model: DeepSeekConfiguration
+    package let model: ModelDescription
     package let parallel: ParallelConfiguration
     /// That share the work inside each rank.
     package let threadsPerRank: Int
@@ -54,9 +55,9 @@ package struct LayoutReport: Sendable {
 
     /// - Parameter weightBytes: how many bytes such weights take as stored.
     package init(
-        _ name: String, _ model: DeepSeekConfiguration, _ parallel: ParallelConfiguration,
+        _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
         threadsPerRank: Int = 1, cacheType: CacheType = .float32,
-        example: Example, memory: Int, weightBytes: (WeightGroup) throws -> Int
+        format: CacheFormat,         example: Example, memory: Int, weightBytes: (LayerDescription.Weights) throws -> Int
     ) rethrows {
         self.name = name
         self.model = model
@@ -65,7 +66,7 @@ package struct LayoutReport: Sendable {
         self.cacheType = cacheType
         self.example = example
         self.memory = memory
-        cost = LayoutCost(model, parallel, cacheType: cacheType)
+        cost = LayoutCost(model, parallel, format: format)
         let deals = Self.deals(example, parallel)
         steps = deals.map { StepRows($0) }
         owners = Self.owners(example, deals, parallel)
@@ -76,16 +77,16 @@ package struct LayoutReport: Sendable {
                 coordinates: [.pipeline, .data, .context, .tensor].map { ($0, mesh.coordinate(of: rank, on: $0)) })
         }
         addWork(deals)
-        for group in model.weightGroups {
-            let bytes = try weightBytes(group)
+        for placed in model.weights {
+            let bytes = try weightBytes(placed.weights)
             self.weightBytes += bytes
             for rank in ranks.indices {
-                ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: group)
+                ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: placed)
             }
         }
     }
 
-    private static func deals(_ example: Example, _ parallel: ParallelConfiguration) -> [Deal] {
+    private static func deals(_ example: Example, _ parallel: ParallelConfiguration) -> [RowAssignment] {
         stride(from: 0, to: example.tokens, by: example.chunk).map { start in
             let rows = min(example.chunk, example.tokens - start)
             let isLast = start + rows == example.tokens
@@ -95,32 +96,34 @@ package struct LayoutReport: Sendable {
                     request: UInt64(group), group: group, tokens: Array(repeating: 0, count: rows), start: start,
                     pages: [], sample: isLast ? sample : nil)
             }
-            return Deal(StepPlan(number: start / example.chunk, chunks: chunks), parallel)
+            return RowAssignment(StepPlan(number: start / example.chunk, chunks: chunks), parallel)
         }
     }
 
-    private static func owners(_ example: Example, _ deals: [Deal], _ parallel: ParallelConfiguration) -> [Int] {
+    private static func owners(_ example: Example, _ deals: [RowAssignment], _ parallel: ParallelConfiguration) -> [Int]
+    {
         var owners = Array(repeating: 0, count: example.tokens)
-        for deal in deals {
+        for assignment in deals {
             for rank in 0..<parallel.context * parallel.tensor {
-                for row in deal.rows[rank] {
-                    owners[deal.plan.chunks[row.chunk].start + row.offset] = rank / parallel.tensor
+                for row in assignment.rows[rank] {
+                    owners[assignment.plan.chunks[row.chunk].start + row.offset] = rank / parallel.tensor
                 }
             }
         }
         return owners
     }
 
-    private mutating func addWork(_ deals: [Deal]) {
+    private mutating func addWork(_ deals: [RowAssignment]) {
         let pairs = Double(example.tokens) * Double(example.tokens + 1) / 2
         for rank in ranks.indices {
             let stageRank = rank % parallel.stageRanks
             let together = parallel.ranks(around: stageRank, along: .tensor)
-            let heads = Double(ranks[rank].share.heads.count) / Double(model.heads)
-            for (deal, rows) in zip(deals, steps) {
-                ranks[rank].rows += deal.rows[stageRank].count
-                for row in together.flatMap({ deal.rows[$0] }) {
-                    ranks[rank].causalWork += Double(deal.plan.chunks[row.chunk].start + row.offset + 1) * heads / pairs
+            let heads = Double(ranks[rank].share.heads.count) / Double(model.parallelShape.heads)
+            for (assignment, rows) in zip(deals, steps) {
+                ranks[rank].rows += assignment.rows[stageRank].count
+                for row in together.flatMap({ assignment.rows[$0] }) {
+                    ranks[rank].causalWork +=
+                        Double(assignment.plan.chunks[row.chunk].start + row.offset + 1) * heads / pairs
                 }
                 ranks[rank].received += cost.bytes(ofRank: rank, rows).reduce(0) { $0 + $1.bytes }
             }
@@ -135,54 +138,42 @@ package struct LayoutReport: Sendable {
         switch transfer.unit {
         case .token: bytes(transfer, steps) / Double(example.tokens * parallel.data)
         case .output: bytes(transfer, steps) / Double(parallel.data)
-        case .traveller: bytes(transfer, [traveller])
-        case .visitor: Double((transfer.ranks - 1) * transfer.bytesPerRow)
+        case .dcpRow: bytes(transfer, [dcpRow])
+        case .gatheredKey: Double((transfer.ranks - 1) * transfer.bytesPerRow)
         }
     }
 
     private func bytes(_ transfer: Transfer, _ steps: [StepRows]) -> Double {
         steps.reduce(0.0) { sum, rows in
             var rows = rows
-            rows.furthest = rows.furthest.map { _ in .max }
+            rows.maxPosition = rows.maxPosition.map { _ in .max }
             return sum + (0..<parallel.stageRanks).reduce(0) { $0 + cost.bytes(transfer, stageRank: $1, rows) }
         }
     }
 
     /// A step of one row, far behind many keys, whose query goes to them.
-    private var traveller: StepRows {
+    private var dcpRow: StepRows {
         let nobody = Array(repeating: 0, count: parallel.stageRanks)
-        var rows = StepRows(owned: nobody, outputs: nobody, furthest: nobody)
+        var rows = StepRows(owned: nobody, outputs: nobody, maxPosition: nobody)
         rows.owned[0] = 1
-        rows.travelling[0] = 1
-        rows.furthestTravelling[0] = .max
+        rows.dcpRows[0] = 1
+        rows.maxDCPPosition[0] = .max
         return rows
-    }
-
-    /// The kinds of layers this model has.
-    package var layerKinds: [LayoutCost.LayerKind] {
-        LayoutCost.LayerKind.allCases.filter { layers($0) != nil }
-    }
-
-    /// Which layers are of a kind.
-    package func layers(_ kind: LayoutCost.LayerKind) -> ClosedRange<Int>? {
-        let dense = min(model.denseLayers, model.layers)
-        let layers = kind == .dense ? 0..<dense : dense..<model.layers
-        return layers.isEmpty ? nil : layers.lowerBound...layers.upperBound - 1
     }
 
     // MARK: - Memory
 
     /// Of a token in all layers.
-    package var cacheBytesPerToken: Int { cost.cacheBytes * model.layers }
+    package var cacheBytesPerToken: Int { cost.cacheBytes(ofLayers: 0..<model.layers.count) }
 
     /// What a rank writes of it, on average over the example's tokens: those of its rows, in its layers.
     package func cacheBytesPerToken(of rank: Rank) -> Double {
-        Double(cost.cacheBytes * rank.share.layers.count * rank.rows) / Double(example.tokens * parallel.data)
+        Double(cost.cacheBytes(ofLayers: rank.share.layers) * rank.rows) / Double(example.tokens * parallel.data)
     }
 
     /// Tokens for which there is memory beside the weights, which a process maps once for all its ranks.
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
 
     /// Whether the layout gives the bits of one rank.
-    package var keepsBits: Bool { parallel.keepsBits(for: model.parallelShape) }
+    package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }
 }

@@ -1,11 +1,14 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import Grammar
 import Inference
+import Modeling
 import Models
 import Parallelism
 import Synchronization
 import Tensors
+import Verification
 
 /// The processes that run this command together: one, or those that `mpirun` started. The first of them does what the
 /// command says; the others run ranks for it.
@@ -18,7 +21,12 @@ struct Job: Sendable {
     /// Joins the others, and makes sure that all are alike.
     ///
     /// - Throws: `CommandError` where they are not, or there is no MPI.
-    static func join(_ options: ProcessOptions, _ checkpoint: Checkpoint) throws -> Job {
+    ///
+    /// - Parameter agreed: options that must be the same everywhere, with their values. No secrets: they go to all
+    ///   processes and into error messages.
+    static func join(
+        _ options: ProcessOptions, _ checkpoint: Checkpoint, agreed: [ProcessCard.Property]
+    ) throws -> Job {
         if let line = options.mpirunLine(Array(CommandLine.arguments.dropFirst())) {
             throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)")
         }
@@ -30,7 +38,7 @@ struct Job: Sendable {
             let joining = Deadline(
                 seconds: max(checkpoint.patience, secondsToJoin),
                 "not all of the \(started) processes came to join the job")
-            processes = Processes(try MPICourier.join(), patience: checkpoint.patience)
+            processes = Processes(try MPITransport.join(), patience: checkpoint.patience)
             joining.meet()
         } catch {
             throw CommandError("mpirun started \(started) processes, but \(error)")
@@ -40,7 +48,7 @@ struct Job: Sendable {
             for number in [SIGTERM, SIGINT] { _ = signal(number, SIG_IGN) }
         }
         do {
-            let handshake = try Handshake(try card(checkpoint), among: processes)
+            let handshake = try Handshake(try card(checkpoint, agreed), among: processes)
             processes.know(names: handshake.names, pids: handshake.pids(seenBy: processes.process))
             let differences = handshake.differences(allowsMixedLevels: options.allowMixedIsa)
             guard differences.isEmpty else {
@@ -70,7 +78,9 @@ struct Job: Sendable {
     /// How many processes there are.
     var count: Int { processes?.count ?? 1 }
 
-    private static func card(_ checkpoint: Checkpoint) throws(CheckpointError) -> ProcessCard {
+    private static func card(
+        _ checkpoint: Checkpoint, _ agreed: [ProcessCard.Property]
+    ) throws(CheckpointError) -> ProcessCard {
         var build = ContentDigest()
         try build.add("/proc/self/exe", as: "braid")
         var model = ContentDigest()
@@ -81,26 +91,10 @@ struct Job: Sendable {
         }
         return ProcessCard(
             properties: [
-                .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("arguments", arguments),
-                .init("model", "\(model)"),
-            ],
+                .init("protocol", "\(Message.version)"), .init("build", "\(build)"), .init("model", "\(model)"),
+            ] + agreed,
             levels: Kernels.available.map(\.level.rawValue), host: ProcessInfo.processInfo.hostName, system: system,
             pid: Int(ProcessInfo.processInfo.processIdentifier))
-    }
-
-    /// Without the model's path, which may differ from host to host.
-    private static var arguments: String {
-        var kept: [String] = []
-        var rest = CommandLine.arguments.dropFirst()
-        while let argument = rest.popFirst() {
-            if argument.hasPrefix("--model=") || argument.hasPrefix("--model-path=") { continue }
-            if argument == "--model" || argument == "--model-path" {
-                rest = rest.dropFirst()
-            } else {
-                kept.append(argument)
-            }
-        }
-        return kept.joined(separator: " ")
     }
 
     /// This boot of this host, and whose pids can be seen.
@@ -118,18 +112,24 @@ struct Job: Sendable {
         let isLevel = differences.contains { $0.name == "instruction set" } && handshake.commonLevel != nil
         return CommandError(
             "the processes differ, so the job does not start:\n" + table.lines.joined(separator: "\n")
-                + "\nstart the same build with the same arguments and the same model everywhere"
+                + "\nstart the same build with the same values of these options and the same model everywhere"
                 + (isLevel ? "; --allow-mixed-isa lets all run at \(handshake.commonLevel!.rawValue)" : ""))
     }
 
     // MARK: - Running
 
     /// Runs a command: `lead` in the first process; in the others ranks of the model, until the first is done.
-    func run(_ load: () throws -> any Model, lead: () async throws -> Void) async throws {
+    ///
+    /// - Parameter grammars: of the model's vocabulary, where requests may follow grammars.
+    func run(
+        _ load: () throws -> any Model, grammars: (any Model) throws -> GrammarCache? = { _ in nil },
+        lead: () async throws -> Void
+    ) async throws {
         guard let processes else { return try await lead() }
         do {
             if processes.process > 0 {
-                try RankFollower(try load(), processes).run()
+                let model = try load()
+                try RankFollower(model, processes, grammars: try grammars(model)).run()
             } else {
                 processes.onFailure { failure in
                     // Whoever waits is told first.
@@ -160,10 +160,10 @@ struct Job: Sendable {
     }
 
     private func leave(_ processes: Processes) {
-        let leaving = Deadline(seconds: Self.secondsToLeave, "a process does not leave the job")
+        let pendingDispatch = Deadline(seconds: Self.secondsToLeave, "a process does not leave the job")
         if processes.process == 0 { RankFollower.dismiss(processes) }
         processes.leave()
-        leaving.meet()
+        pendingDispatch.meet()
     }
 
     /// Says why, and ends all processes.

@@ -3,7 +3,9 @@ import Foundation
 
 /// How ranks are divided among the processes that `mpirun` starts.
 package struct ProcessOptions: ParsableArguments, Sendable {
-    @Option(help: "Ranks of each process, to be sure; they are always the layout's ranks divided by the processes.")
+    @Option(
+        help: "Ranks of each process, to be sure; they are always the layout's ranks divided by the processes.",
+        transform: Parsing.count(1...Parsing.maxRanks))
     var ranksPerProcess: Int?
 
     @Flag(
@@ -12,10 +14,11 @@ package struct ProcessOptions: ParsableArguments, Sendable {
             """)
     var allowMixedIsa = false
 
-    @Option(help: "Accepted for users of other engines: prints the mpirun line to use.")
+    @Option(
+        help: "Accepted for users of other engines: prints the mpirun line to use.", transform: Parsing.count(1...4096))
     var nnodes: Int?
 
-    @Option(help: "See --nnodes.")
+    @Option(help: "See --nnodes.", transform: Parsing.count(0...4095))
     var nodeRank: Int?
 
     @Option(name: [.customLong("dist-init-addr"), .customLong("nccl-init-addr")], help: "See --nnodes.")
@@ -37,6 +40,10 @@ package struct ProcessOptions: ParsableArguments, Sendable {
             let name = argument.split(separator: "=").first.map(String.init) ?? ""
             if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr"].contains(name) {
                 if !argument.contains("=") { rest = rest.dropFirst() }
+            } else if name == "--api-key" {
+                // Lines that are printed end in logs.
+                if !argument.contains("=") { rest = rest.dropFirst() }
+                kept += ["--api-key", "\"$BRAID_API_KEY\""]
             } else {
                 kept.append(argument.contains(" ") ? "'\(argument)'" : argument)
             }

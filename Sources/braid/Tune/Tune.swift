@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Modeling
 import Models
 import Tensors
 
@@ -16,7 +17,9 @@ struct Tune: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Option(name: .customLong("repeat"), help: "Measurements of each way; medians count.")
+    @Option(
+        name: .customLong("repeat"), help: "Measurements of each way; medians count.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 9
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
@@ -37,7 +40,7 @@ struct Tune: ParsableCommand {
         guard let path = output ?? TuningFile.standardPath() else {
             throw CommandError("there is neither a HOME nor an XDG_CACHE_HOME; say where to write with --output")
         }
-        let model = try ModelDirectory(modelPath).configuration
+        let model = try ModelDirectory(modelPath).description
         _ = try former(path)
         let progress = ProgressBar("measuring sizes of blocks")
         let findings = TuningBench(try KernelShapes(model, ranks: 1), kernels, rounds: repetitions).run {

@@ -1,5 +1,5 @@
 import Foundation
-import Models
+import Modeling
 import Tensors
 
 /// Finds the fastest sizes of blocks for a model's operations on this processor.
@@ -26,8 +26,8 @@ package struct TuningBench {
     /// Measures everything.
     func run(progress: (Double) -> Void) -> [Finding] {
         let searches: [() -> Finding?] =
-            DType.allCases.map { type in { fewRows(type) } }
-            + [DType.f32, .bf16, .fp8].map { type in { storedHeads(type) } } + [keyPanels, scoredRows]
+            DType.allCases.map { type in { gemvMaxRows(type) } }
+            + [DType.f32, .bf16, .fp8].map { type in { directKeyMaxHeads(type) } } + [indexKeyTiles, indexRowTile]
         return searches.enumerated().compactMap { index, search in
             defer { progress(Double(index + 1) / Double(searches.count)) }
             return search()
@@ -70,10 +70,10 @@ package struct TuningBench {
     // MARK: - What is measured
 
     /// Rows that read weights as they are stored, against a panel of them, over all the model's products.
-    private func fewRows(_ type: DType) -> Finding {
+    private func gemvMaxRows(_ type: DType) -> Finding {
         let found = Self.boundary([2, 4, 6, 8, 10, 12, 16, 20, 24, 32]) { rows in
             let ways = [rows, 1, 0].map { few in
-                let kernels = kernels { $0.fewRows[type] = few }
+                let kernels = kernels { $0.gemvMaxRows[type] = few }
                 return shapes.products.map { product in
                     // Of wide products a part: other outputs are as fast.
                     let outputs = min(product.outputs, max((16 << 20) / product.inputs, 1))
@@ -87,41 +87,42 @@ package struct TuningBench {
             return Race(rounds: rounds, ways.map { products in { for product in products { product() } } }).seconds
         }
         return Finding(
-            setting: "few_rows_\(type)", chosen: found.size, detail: "against panels, by rows: \(found.detail)")
+            setting: "gemv_max_rows_\(type)", chosen: found.size, detail: "against panels, by rows: \(found.detail)")
     }
 
     /// Heads that widen keys themselves, against keys widened for all of them.
-    private func storedHeads(_ type: DType) -> Finding {
-        let (model, positions) = (shapes.model, 32 * 1024)
-        let keys = min(model.indexer?.topK ?? 2048, positions)
-        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 < model.heads } + [model.heads]
+    private func directKeyMaxHeads(_ type: DType) -> Finding {
+        let (heads, positions) = (shapes.attention.heads, 32 * 1024)
+        let keys = min(shapes.selection?.topK ?? 2048, positions)
+        let sizes = [2, 4, 8, 12, 16, 24, 32, 48, 64, 128].filter { $0 < heads } + [heads]
         let found = Self.boundary(sizes) { heads in
             let ways = [heads, 1, 0].map { most in
                 shapes.attention(
-                    heads: heads, rows: 8, to: keys, of: positions, type, kernels { $0.storedHeads[type] = most }, bed)
+                    heads: heads, rows: 8, to: keys, of: positions, type, kernels { $0.directKeyMaxHeads[type] = most },
+                    bed)
             }
             return Race(rounds: rounds, ways).seconds
         }
         return Finding(
-            setting: "stored_heads_\(type)", chosen: found.size,
+            setting: "direct_key_max_heads_\(type)", chosen: found.size,
             detail: "against widened keys, by heads: \(found.detail)")
     }
 
-    private func keyPanels() -> Finding? {
-        guard let indexer = shapes.model.indexer else { return nil }
+    private func indexKeyTiles() -> Finding? {
+        guard let indexer = shapes.selection else { return nil }
         let sizes = [8, 1, 2, 4]
         let ways = sizes.map { panels in
-            shapes.indexScores(indexer, rows: 8, of: 16_384, .f32, kernels { $0.keyPanels = panels }, bed)
+            shapes.indexScores(indexer, rows: 8, of: 16_384, .f32, kernels { $0.indexKeyTiles = panels }, bed)
         }
-        return fastest("key_panels", of: sizes, Race(rounds: rounds, ways).seconds)
+        return fastest("index_key_tiles", of: sizes, Race(rounds: rounds, ways).seconds)
     }
 
-    private func scoredRows() -> Finding? {
-        guard let indexer = shapes.model.indexer else { return nil }
+    private func indexRowTile() -> Finding? {
+        guard let indexer = shapes.selection else { return nil }
         let sizes = [64, 16, 32, 128]
         let ways = sizes.map { shapes.indexScores(indexer, rows: $0, of: 16_384, .f32, bed.kernels, bed) }
         let each = zip(Race(rounds: rounds, ways).seconds, sizes).map { $0 / Double($1) }
-        return fastest("scored_rows", of: sizes, each)
+        return fastest("index_row_tile", of: sizes, each)
     }
 
     /// The first size is the usual one.

@@ -1,6 +1,8 @@
 import Foundation
 import JSON
-package import Models
+package import Modeling
+import Parallelism
+import Planning
 package import Tensors
 
 /// What `braid tune` found for a processor, kept for whoever runs a model there.
@@ -58,7 +60,7 @@ package struct TuningFile: Equatable {
 
     package static let format = 1
     /// Of a file that is read.
-    private static let mostBytes = 1 << 20
+    private static let maxBytes = 1 << 20
 
     package init(processor: String) { self.processor = processor }
 
@@ -80,7 +82,7 @@ package struct TuningFile: Equatable {
     ///   - processor: whose it has to be.
     /// - Throws: `CommandError` where it is no such file.
     package init(path: String, option: String = "--tuning", for processor: String = Processor.name) throws {
-        let bytes = try DataFile(path: path, option: option, limit: Self.mostBytes).bytes
+        let bytes = try DataFile(path: path, option: option, limit: Self.maxBytes).bytes
         guard let value = try? JSONValue(parsing: bytes, limits: .strict), let file = TuningFile(value) else {
             throw CommandError("\(path) is not a file that braid tune wrote")
         }
@@ -142,11 +144,14 @@ package struct TuningFile: Equatable {
 
 extension TuningFile {
     /// What a model is called there: its sizes, whatever its weights are.
-    package static func key(_ model: DeepSeekConfiguration, _ level: Kernels.Level) -> String {
-        let indexer = model.indexer.map { ", indexer \($0.heads) × \($0.width)" } ?? ""
-        return "\(level.rawValue): hidden \(model.hiddenSize), heads \(model.heads) × (\(model.latentWidth) + "
-            + "\(model.ropeWidth)), queries \(model.queryRank), values \(model.valueWidth), experts \(model.experts.width)"
-            + indexer
+    package static func key(_ model: ModelDescription, _ level: Kernels.Level) -> String {
+        var parts = ["hidden \(model.hiddenSize)"]
+        if let attention = model.attention {
+            parts.append("heads \(attention.heads) × (\(attention.latentWidth) + \(attention.ropeWidth))")
+        }
+        parts += ["values \(model.parallelShape.valueWidth)", "experts \(model.parallelShape.expertWidth)"]
+        if let selection = model.selection { parts.append("indexer \(selection.heads) × \(selection.width)") }
+        return "\(level.rawValue): " + parts.joined(separator: ", ")
     }
 }
 
@@ -163,7 +168,7 @@ package struct ChosenTuning {
     ///   - standard: that file.
     /// - Throws: `CommandError` when a file that was asked for cannot be used.
     package init(
-        _ option: String?, _ model: DeepSeekConfiguration, _ level: Kernels.Level,
+        _ option: String?, _ model: ModelDescription, _ level: Kernels.Level,
         standard: String? = TuningFile.standardPath()
     ) throws {
         source = option == "off" ? "off" : "none; braid tune measures it"

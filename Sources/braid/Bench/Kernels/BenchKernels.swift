@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Modeling
 import Models
 import Tensors
 
@@ -19,13 +20,17 @@ struct BenchKernels: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Option(name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.")
+    @Option(
+        name: [.customLong("tp-size"), .customLong("tp")], help: "Ranks that share heads and experts.",
+        transform: Parsing.count(1...Parsing.maxRanks))
     var ranks = 1
 
     @Option(help: "Measure only operations whose name begins so, for example matmul.")
     var only = ""
 
-    @Option(name: .customLong("repeat"), help: "Measurements of each operation; medians are shown.")
+    @Option(
+        name: .customLong("repeat"), help: "Measurements of each operation; medians are shown.",
+        transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 9
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
@@ -43,7 +48,7 @@ struct BenchKernels: ParsableCommand {
 
     func run() throws {
         let kernels = try Kernels.asked(kernels)
-        let shapes = try KernelShapes(try ModelDirectory(modelPath).configuration, ranks: ranks)
+        let shapes = try KernelShapes(try ModelDirectory(modelPath).description, ranks: ranks)
         let report = KernelReport(
             name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,
             peaks: [1, 2].map { MachinePeaks(kernels, threads: $0, repetitions: repetitions) },

@@ -1,76 +1,61 @@
-import Models
+import Modeling
 import Tensors
 
-/// The routed experts of one rank over some rows, as `MoE` computes them: each visited expert's gate, up and down
-/// projections over its own rows, then the sums of each row.
+/// The routed experts of one rank over some rows, as `MoE` computes them.
 struct ExpertLayer {
     private let shapes: KernelShapes
     private let type: DType
     private let bed: KernelBed
     private let rows: Int
-    /// Rows of each expert that has any.
-    private let visits: [Range<Int>]
+    /// How many experts have rows.
+    private let visited: Int
     private let chosen: Indices
-    private let slots: Indices
-    private let x: View, gate: View, up: View, partial: View, sums: View
-    private let visitors: Indices
+    private let x: View, weights: View, sums: View
 
     private var hidden: Int { shapes.model.hiddenSize }
-    private var width: Int { shapes.model.experts.width }
-    private var slices: Int { Kernels.slices(of: width) }
+    private var width: Int { shapes.routed.width }
 
     /// - Parameter rows: of all ranks together; this one gets its share of their choices.
     init(_ shapes: KernelShapes, rows: Int, _ type: DType, _ bed: KernelBed) {
         (self.shapes, self.type, self.bed, self.rows) = (shapes, type, bed, rows)
         let perRow = max(
-            shapes.model.experts.gate.expertsPerToken * shapes.experts / shapes.model.experts.gate.experts, 1)
+            shapes.routed.gate.expertsPerToken * shapes.experts / shapes.routed.gate.experts, 1)
         let count = rows * perRow
-        let visited = min(shapes.experts, count)
-        visits = (0..<visited).map { count * $0 / visited..<count * ($0 + 1) / visited }
-        let visitors = bed.scratch.indices(count)
-        (chosen, slots) = (bed.scratch.indices(count), bed.scratch.indices(count))
-        for slot in 0..<count {
-            visitors[slot] = Int32(slot % rows)
-            // Slot s is choice s / rows of row s mod rows: choices ascend with slots, as experts do.
-            let expert = visits.firstIndex { $0.contains(slot) }!
-            chosen[slot % rows * perRow + slot / rows] = Int32(expert)
-            slots[slot % rows * perRow + slot / rows] = Int32(slot)
+        visited = min(shapes.experts, count)
+        chosen = bed.scratch.indices(count)
+        weights = bed.activations(rows, perRow)
+        // Choice c of row r is number c * rows + r of all, which go to the experts in equal runs: ascending for each row.
+        for number in 0..<count {
+            chosen[number % rows * perRow + number / rows] = Int32(number * visited / count)
         }
-        self.visitors = visitors
         x = bed.activations(rows, shapes.model.hiddenSize)
-        let width = shapes.model.experts.width
-        (gate, up) = (bed.scratch.rows(count, width), bed.scratch.rows(count, width))
-        partial = bed.scratch.rows(Kernels.slices(of: width) * count, shapes.model.hiddenSize)
         sums = bed.scratch.rows(rows, shapes.model.hiddenSize)
     }
 
     var measured: KernelCase {
         let elements = 3 * width * hidden
         return KernelCase(
-            operation: "experts", shape: "\(visits.count) × \(width) × \(hidden)", type: type, rows: rows,
-            operations: 2 * Double(visitors.count * elements),
-            bytes: Double(visits.count * elements * type.bytes), run: run)
+            operation: "experts", shape: "\(visited) × \(width) × \(hidden)", type: type, rows: rows,
+            operations: 2 * Double(chosen.count * elements),
+            bytes: Double(visited * elements * type.bytes), run: run)
     }
 
     private func run() {
-        let kernels = bed.kernels
-        for slots in visits {
-            let down = bed.cold.weight(type, hidden, width)
-            let (gate, up) = (gate.rows(slots), up.rows(slots))
-            kernels.matmul(
-                x, bed.cold.weight(type, width, hidden), xRows: visitors[slots], into: gate, bed.scratch)
-            kernels.matmul(x, bed.cold.weight(type, width, hidden), xRows: visitors[slots], into: up, bed.scratch)
-            kernels.swiglu(gate, up, into: gate)
-            for slice in 0..<slices {
-                let inner = width / slices * slice..<width / slices * (slice + 1)
-                let offset = slice * visitors.count
-                kernels.matmul(
-                    gate.columns(inner), down.columns(inner),
-                    into: partial.rows(offset + slots.lowerBound..<offset + slots.upperBound), bed.scratch)
-            }
-        }
-        kernels.combineExperts(
-            partial, slots: visitors.count, slices: slices, chosen: chosen, slot: slots,
-            expertsPerGroup: (shapes.experts + 7) / 8, groups: 0..<8, into: sums)
+        let mark = bed.scratch.mark()
+        defer { bed.scratch.reset(to: mark) }
+        let experts = ExpertWeights(
+            (0..<visited).map { _ in
+                (
+                    bed.cold.weight(type, width, hidden), bed.cold.weight(type, width, hidden),
+                    bed.cold.weight(type, hidden, width)
+                )
+            })
+        let slots = bed.kernels.groupByExpert(chosen, weights, experts: 0..<visited, bed.scratch)
+        let inner = bed.scratch.rows(slots.capacity, width)
+        bed.kernels.expertHidden(x, experts, slots, columns: 0..<width, into: inner, bed.scratch)
+        let groups = ExpertGroups(of: (shapes.experts + 7) / 8, 0..<8)
+        bed.kernels.expertSums(
+            inner, experts, slots, columns: 0..<width, slices: Kernels.slices(of: width), groups, into: sums,
+            bed.scratch)
     }
 }

@@ -1,4 +1,5 @@
-import Models
+import Planning
+import Modeling
 import Tensors
 
 /// The operations of a layer at a model's sizes.
@@ -35,7 +36,7 @@ extension KernelShapes {
     }
 
     private func indexing(_ bed: KernelBed) -> [KernelCase] {
-        guard let indexer = model.indexer else { return [] }
+        guard let indexer = selection else { return [] }
         let positions = 64 * 1024
         let scored = [DType.f32, .bf16, .fp8].flatMap { type in
             [1, 8, 64].map { rows in
@@ -52,7 +53,7 @@ extension KernelShapes {
 
     /// Scores of rows for keys in main memory.
     func indexScores(
-        _ indexer: DeepSeekConfiguration.IndexerConfiguration, rows: Int, of positions: Int, _ type: DType,
+        _ indexer: LayerDescription.Selection, rows: Int, of positions: Int, _ type: DType,
         _ kernels: Kernels,
         _ bed: KernelBed
     ) -> () -> Void {
@@ -79,8 +80,8 @@ extension KernelShapes {
     }
 
     private func attention(_ bed: KernelBed) -> [KernelCase] {
-        let (latent, rope, keys, positions, rows) = (model.latentWidth, model.ropeWidth, 2048, 32 * 1024, 8)
-        return [heads, model.heads].uniqued.flatMap { heads in
+        let (latent, rope, keys, positions, rows) = (attention.latentWidth, attention.ropeWidth, 2048, 32 * 1024, 8)
+        return [heads, attention.heads].uniqued.flatMap { heads in
             [DType.f32, .bf16, .fp8].map { type in
                 let entries =
                     CacheLane.entryBytes(type, width: latent, group: 128)
@@ -101,7 +102,7 @@ extension KernelShapes {
     func attention(
         heads: Int, rows: Int, to keys: Int, of positions: Int, _ type: DType, _ kernels: Kernels, _ bed: KernelBed
     ) -> () -> Void {
-        let (latent, rope) = (model.latentWidth, model.ropeWidth)
+        let (latent, rope) = (attention.latentWidth, attention.ropeWidth)
         let queries = bed.activations(rows, heads * (latent + rope))
         let (out, logSumExp) = (bed.scratch.rows(rows, heads * latent), bed.scratch.rows(rows, heads))
         let (pages, selection) = (
@@ -119,20 +120,20 @@ extension KernelShapes {
 
     /// What a row needs between the products: little arithmetic on what is in a cache already.
     private func rowByRow(_ bed: KernelBed) -> [KernelCase] {
-        let (rows, hidden, rule) = (64, model.hiddenSize, model.experts.gate)
+        let (rows, hidden, rule) = (64, model.hiddenSize, routed.gate)
         let x = bed.activations(rows, hidden)
         let (out, weight) = (bed.scratch.rows(rows, hidden), bed.activations(1, hidden))
         let logits = bed.activations(rows, rule.experts)
         let (chosen, weights) = (
             bed.scratch.indices(rows * rule.expertsPerToken), bed.scratch.rows(rows, rule.expertsPerToken)
         )
-        let queries = bed.activations(rows, heads * (model.nopeWidth + model.ropeWidth))
-        let rotated = queries.columns(model.nopeWidth..<queries.columns)
+        let queries = bed.activations(rows, heads * (nopeWidth + attention.ropeWidth))
+        let rotated = queries.columns(nopeWidth..<queries.columns)
         let angles = RotaryAngles(
-            cosine: bed.activations(rows, model.ropeWidth / 2), sine: bed.activations(rows, model.ropeWidth / 2))
-        let latents = bed.activations(rows, model.latentWidth)
+            cosine: bed.activations(rows, attention.ropeWidth / 2), sine: bed.activations(rows, attention.ropeWidth / 2))
+        let latents = bed.activations(rows, attention.latentWidth)
         let slots = bed.numbers(rows, step: 64)
-        let (gate, up) = (bed.activations(rows, model.experts.width), bed.activations(rows, model.experts.width))
+        let (gate, up) = (bed.activations(rows, routed.width), bed.activations(rows, routed.width))
         func moved(_ operation: String, _ shape: String, _ floats: Int, _ run: @escaping () -> Void) -> KernelCase {
             KernelCase(
                 operation: operation, shape: shape, type: .f32, rows: rows, bytes: Double(4 * rows * floats), run: run)
@@ -147,22 +148,22 @@ extension KernelShapes {
             moved("gate", "\(rule.expertsPerToken) of \(rule.experts) experts", rule.experts) {
                 bed.kernels.gate(logits, bias: nil, rule, chosen: chosen, weights: weights)
             },
-            moved("rope", "\(heads) heads × \(model.ropeWidth)", 2 * heads * model.ropeWidth) {
+            moved("rope", "\(heads) heads × \(attention.ropeWidth)", 2 * heads * attention.ropeWidth) {
                 bed.kernels.rope(
-                    rotated, heads: heads, headStride: model.nopeWidth + model.ropeWidth, interleaved: true, angles)
+                    rotated, heads: heads, headStride: nopeWidth + attention.ropeWidth, interleaved: true, angles)
             },
-            moved("swiglu", "\(model.experts.width)", 3 * model.experts.width) {
+            moved("swiglu", "\(routed.width)", 3 * routed.width) {
                 bed.kernels.swiglu(gate, up, into: up)
             },
             moved("add", "\(hidden)", 3 * hidden) { bed.kernels.add(x, out, into: out) },
         ]
         for type in [DType.bf16, .fp8] {
-            let entry = CacheLane.entryBytes(type, width: model.latentWidth, group: 128)
-            let lane = bed.cold.lane(type, width: model.latentWidth, group: 128, entries: 64 * rows)
+            let entry = CacheLane.entryBytes(type, width: attention.latentWidth, group: 128)
+            let lane = bed.cold.lane(type, width: attention.latentWidth, group: 128, entries: 64 * rows)
             cases.append(
                 KernelCase(
-                    operation: "quantize", shape: "latent \(model.latentWidth)", type: type, rows: rows,
-                    bytes: Double(rows * (4 * model.latentWidth + entry))
+                    operation: "quantize", shape: "latent \(attention.latentWidth)", type: type, rows: rows,
+                    bytes: Double(rows * (4 * attention.latentWidth + entry))
                 ) { bed.kernels.store(latents, slots: slots, in: lane) })
         }
         return cases

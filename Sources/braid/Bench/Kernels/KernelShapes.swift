@@ -1,28 +1,37 @@
-package import Models
+import Planning
+package import Modeling
 import Tensors
 
 /// The sizes of a model's operations on one of the ranks that share its heads, its experts and its output matrix.
 package struct KernelShapes {
-    let model: DeepSeekConfiguration
-    /// Heads of latent attention, and experts, of one rank. The indexer's heads are never shared.
+    let model: ModelDescription
+    let attention: LayerDescription.Attention
+    let selection: LayerDescription.Selection?
+    let routed: LayerDescription.Experts
+    /// Attention heads of one rank. The indexer's heads are never shared.
     package let heads: Int
+    /// Experts of one rank.
     package let experts: Int
+    private let ranks: Int
 
     /// - Parameter ranks: 1 for the whole model.
-    package init(_ model: DeepSeekConfiguration, ranks: Int) throws {
-        let experts = model.experts.gate.experts
-        guard ranks > 0, model.heads % ranks == 0, experts % ranks == 0 else {
+    package init(_ model: ModelDescription, ranks: Int) throws {
+        guard let attention = model.attention, let routed = model.experts else {
+            throw CommandError("\(model.modelType) has no attention or no experts to measure")
+        }
+        let (heads, experts) = (attention.heads, routed.gate.experts)
+        guard ranks > 0, heads % ranks == 0, experts % ranks == 0 else {
+            let nearest = (1...max(ranks, 1)).last { heads % $0 == 0 && experts % $0 == 0 } ?? 1
             throw CommandError(
-                "--tp-size: \(ranks) ranks cannot share \(model.heads) heads and \(experts) experts evenly; try "
-                    + "\(Self.largestShare(model, below: ranks))")
+                "--tp-size: \(ranks) ranks cannot share \(heads) heads and \(experts) experts evenly; try \(nearest)")
         }
         self.model = model
-        heads = model.heads / ranks
+        self.attention = attention
+        self.routed = routed
+        self.ranks = ranks
+        selection = model.selection
+        self.heads = heads / ranks
         self.experts = experts / ranks
-    }
-
-    private static func largestShare(_ model: DeepSeekConfiguration, below ranks: Int) -> Int {
-        (1...max(ranks, 1)).last { model.heads % $0 == 0 && model.experts.gate.experts % $0 == 0 } ?? 1
     }
 
     /// A matrix product of a layer: `outputs` chains of `inputs` products for each row.
@@ -32,18 +41,21 @@ package struct KernelShapes {
         let inputs: Int
     }
 
-    /// Those where most of the time goes, and a narrow one.
+    /// The products of one rank in a layer that has experts, those that cost least left out, and an expert's.
     var products: [Product] {
-        var products = [
-            Product(name: "query up", outputs: heads * (model.nopeWidth + model.ropeWidth), inputs: model.queryRank),
-            Product(name: "key down", outputs: model.latentWidth + model.ropeWidth, inputs: model.hiddenSize),
-            Product(name: "output", outputs: model.hiddenSize, inputs: heads * model.valueWidth),
-            Product(name: "expert gate", outputs: model.experts.width, inputs: model.hiddenSize),
-        ]
-        if let indexer = model.indexer {
-            let outputs = indexer.heads * indexer.width
-            products.append(Product(name: "index query", outputs: outputs, inputs: model.queryRank))
-        }
-        return products
+        let measured: Set = ["query up", "key down", "output", "index query"]
+        let layer = model.layers.first { $0.experts != nil }!
+        return layer.products.filter { measured.contains($0.name) }.map { product in
+            let share = product.weights.split == .heads ? ranks : 1
+            return product.name == "output"
+                ? Product(name: product.name, outputs: product.outputs, inputs: product.inputs / share)
+                : Product(name: product.name, outputs: product.outputs / share, inputs: product.inputs)
+        } + [Product(name: "expert gate", outputs: routed.width, inputs: routed.hidden)]
+    }
+
+    /// Elements of a head's query before its rotary part.
+    var nopeWidth: Int {
+        let queries = model.layers.lazy.flatMap(\.products).first { $0.name == "query up" }
+        return (queries?.outputs ?? 0) / attention.heads - attention.ropeWidth
     }
 }

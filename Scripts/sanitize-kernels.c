@@ -1,0 +1,593 @@
+// Calls every kernel of every level that this processor has with random odd shapes, and compares what it writes with
+// what the reference writes, bit for bit. Built with sanitizers by Scripts/sanitize-kernels: every array is exactly as
+// long as its kernel may know, so that reading or writing beside it is reported.
+//
+// sanitize-kernels SECONDS [SEED]
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../Sources/CKernels/include/ckernels.h"
+
+// A kernel that is new in the table needs a trial below.
+_Static_assert(sizeof(braid_kernels) == 22 * sizeof(void *), "every kernel of the table has a trial");
+
+// ------------------------------------------------------------------------------------------------------- random numbers
+
+static uint64_t state;
+
+static uint64_t draw(void) {
+    uint64_t z = state += 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
+    z = (z ^ z >> 27) * 0x94D049BB133111EB;
+    return z ^ z >> 31;
+}
+
+static int64_t from_to(int64_t least, int64_t most) { return least + (int64_t)(draw() % (uint64_t)(most - least + 1)); }
+static bool flag(void) { return draw() >> 63; }
+
+/// A width: often near a multiple of sixteen, rarely large.
+static int64_t width(void) {
+    if (from_to(0, 15) == 0) return from_to(1, 700);
+    return flag() ? from_to(1, 8) * 16 : from_to(1, 140);
+}
+
+static float number(void) { return (float)(int32_t)draw() * 0x1p-30f; }
+
+/// Also what is not finite, and what is subnormal.
+static float wild(void) {
+    static const float special[] = {0, -0.0f, 1e-40f, -1e-40f, 3e38f, -3e38f};
+    int64_t which = from_to(0, 40);
+    if (which < 6) return special[which];
+    if (which < 9) return which == 6 ? __builtin_inff() : which == 7 ? -__builtin_inff() : __builtin_nanf("");
+    return number() * 8;
+}
+
+// --------------------------------------------------------------------------------------------------------------- memory
+
+/// What a trial has allocated.
+static void *blocks[64];
+static int block_count;
+
+static void *block(int64_t bytes) {
+    if (block_count == 64) abort();
+    void *memory = malloc((size_t)bytes);
+    if (!memory) abort();
+    return blocks[block_count++] = memory;
+}
+
+/// Elements from the first of `rows` rows to behind the last; none where there are no rows.
+static int64_t extent(int64_t rows, int64_t stride, int64_t columns) {
+    return rows == 0 ? 0 : (rows - 1) * stride + columns;
+}
+
+static float *floats(int64_t count, float (*make)(void)) {
+    float *values = block(count * 4);
+    for (int64_t i = 0; i < count; i++) values[i] = make();
+    return values;
+}
+
+static float *aligned(int64_t count) {
+    void *memory;
+    if (block_count == 64 || posix_memalign(&memory, 64, (size_t)count * 4)) abort();
+    blocks[block_count++] = memory;
+    return memset(memory, 0xA5, (size_t)count * 4);
+}
+
+/// Different numbers of `0 ..< bound` in random order.
+static int32_t *shuffled(int64_t count, int64_t bound) {
+    int32_t *all = block(bound * 4), *some = block(count * 4);
+    for (int64_t i = 0; i < bound; i++) all[i] = (int32_t)i;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t other = from_to(i, bound - 1);
+        some[i] = all[other];
+        all[other] = all[i];
+    }
+    return some;
+}
+
+/// What a kernel writes: the same bytes twice, once for the reference. Which of them a call gets, `turn` says.
+typedef struct {
+    char *memory[2];
+    int64_t bytes;
+    bool is_float;
+} twin;
+
+static twin outputs[4];
+static int output_count;
+static int turn;
+
+/// - from: what is in it before, or NULL for a pattern.
+static int output(int64_t bytes, bool is_float, const void *from) {
+    twin *t = &outputs[output_count];
+    *t = (twin){.bytes = bytes, .is_float = is_float};
+    for (int i = 0; i < 2; i++) {
+        t->memory[i] = block(bytes);
+        if (from) memcpy(t->memory[i], from, (size_t)bytes);
+        else memset(t->memory[i], 0x5A, (size_t)bytes);
+    }
+    return output_count++;
+}
+
+static void *of(int number) { return outputs[number].memory[turn]; }
+
+/// Bit for bit, but for what a NaN carries.
+static bool are_equal(const twin *t) {
+    if (!t->is_float) return memcmp(t->memory[0], t->memory[1], (size_t)t->bytes) == 0;
+    const float *a = (const float *)t->memory[0], *b = (const float *)t->memory[1];
+    for (int64_t i = 0; i < t->bytes / 4; i++) {
+        if (memcmp(a + i, b + i, 4) && !(a[i] != a[i] && b[i] != b[i])) return false;
+    }
+    return true;
+}
+
+/// Calls both levels with the parameters `p`, which get their outputs before each call.
+#define BOTH(operation, ...)                               \
+    for (turn = 0; turn < 2; turn++) {                     \
+        __VA_ARGS__;                                       \
+        (turn ? fast : reference)->operation(&p);          \
+    }
+
+/// FNV-1a over what both wrote, NaNs being all the same one.
+static uint64_t digest(const twin *t, uint64_t value) {
+    for (int64_t i = 0; i < t->bytes; i++) {
+        unsigned char byte = (unsigned char)t->memory[1][i];
+        float number = 0;
+        if (t->is_float) memcpy(&number, t->memory[1] + i / 4 * 4, 4);
+        value = (value ^ (number != number ? 0x7F : byte)) * 0x100000001B3;
+    }
+    return value;
+}
+
+typedef void (*trial)(const braid_kernels *reference, const braid_kernels *fast);
+
+// --------------------------------------------------------------------------------------------------- stored numbers
+
+static int64_t bytes_of(braid_dtype type) { return type == BRAID_F32 ? 4 : type == BRAID_BF16 ? 2 : 1; }
+
+/// Finite numbers of a type.
+static void *stored(int64_t count, braid_dtype type) {
+    char *data = block(count * bytes_of(type));
+    for (int64_t i = 0; i < count; i++) {
+        float value = number();
+        uint8_t byte = (uint8_t)draw();
+        if (type == BRAID_FP8 && (byte & 0x7F) == 0x7F) byte = 0x70;
+        if (type == BRAID_F32) memcpy(data + 4 * i, &value, 4);
+        else if (type == BRAID_BF16) memcpy(data + 2 * i, (char *)&value + 2, 2);
+        else data[i] = (char)byte;
+    }
+    return data;
+}
+
+/// A part of a matrix of weights.
+static braid_weight weight(int64_t rows, int64_t columns) {
+    braid_weight w = {.dtype = (braid_dtype)from_to(0, 3), .stride = columns + from_to(0, 9)};
+    w.row = flag() ? from_to(0, 200) : 0;
+    w.column = flag() ? from_to(0, 200) : 0;
+    w.data = stored(extent(rows, w.stride, columns), w.dtype);
+    w.scale_stride = (w.column + columns + 127) / 128;
+    if (w.dtype == BRAID_FP8) w.scale = floats((w.row + rows + 127) / 128 * w.scale_stride, number);
+    if (w.dtype == BRAID_INT8) w.scale = floats(w.row + rows, number);
+    return w;
+}
+
+/// Pages for so many positions, in no order.
+typedef struct {
+    int32_t shift;
+    int64_t entries;
+    const int32_t *pages;
+} paging;
+
+static paging page_map(int64_t positions) {
+    paging map = {.shift = (int32_t)from_to(0, 6)};
+    int64_t pages = (positions + (1 << map.shift) - 1) >> map.shift, all = pages + from_to(0, 2);
+    map.entries = all << map.shift;
+    map.pages = shuffled(pages, all);
+    return map;
+}
+
+static braid_lane lane(paging map, int64_t columns) {
+    braid_lane lane = {.dtype = (braid_dtype)from_to(0, 2), .width = columns};
+    lane.group = flag() ? 16 * from_to(1, 10) : columns + from_to(0, 3);
+    if (lane.group == 0) lane.group = 16;
+    int64_t bytes = braid_entry_bytes(lane.dtype, columns, lane.group);
+    if (lane.dtype != BRAID_FP8) {
+        lane.data = stored(map.entries * columns, lane.dtype);
+        return lane;
+    }
+    char *data = block(map.entries * bytes);
+    for (int64_t entry = 0; entry < map.entries; entry++) {
+        char *values = data + entry * bytes;
+        memset(values, 0, (size_t)braid_scales_offset(columns));
+        for (int64_t i = 0; i < columns; i++) values[i] = (char)from_to(0, 0x7E);
+        for (int64_t i = braid_scales_offset(columns); i < bytes; i += 4) {
+            float scale = number() / 100;
+            memcpy(values + i, &scale, 4);
+        }
+    }
+    lane.data = data;
+    return lane;
+}
+
+// --------------------------------------------------------------------------------------------------------------- trials
+
+static void try_embedding(const braid_kernels *reference, const braid_kernels *fast) {
+    int64_t rows = from_to(1, 40), n = width();
+    braid_embedding p = {.w = weight(rows, n), .m = from_to(0, 7), .n = n, .out_stride = n + from_to(0, 5)};
+    int32_t *ids = block(p.m * 4);
+    for (int64_t i = 0; i < p.m; i++) ids[i] = (int32_t)from_to(0, rows - 1);
+    p.ids = ids;
+    int out = output(extent(p.m, p.out_stride, n) * 4, true, NULL);
+    BOTH(embedding, p.out = of(out));
+}
+
+static void try_matmul(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_matmul p = {.transposed = flag(), .accumulate = flag(), .m = from_to(0, flag() ? 4 : 30), .n = width()};
+    p.k = from_to(0, 20) == 0 ? 0 : width();
+    p.w = p.transposed ? weight(p.k, p.n) : weight(p.n, p.k);
+    int64_t rows = p.m + from_to(0, 3), out_rows = p.m + from_to(0, 3);
+    p.x_stride = p.k + from_to(0, 5);
+    p.out_stride = p.n + from_to(0, 5);
+    if (flag()) p.x_rows = shuffled(p.m, rows);
+    if (flag()) p.out_rows = shuffled(p.m, out_rows);
+    p.x = floats(extent(p.x_rows ? rows : p.m, p.x_stride, p.k), number);
+    p.few_rows = flag() ? 0 : from_to(1, 20);
+    p.scratch = aligned(BRAID_MATMUL_SCRATCH);
+    int64_t count = extent(p.out_rows ? out_rows : p.m, p.out_stride, p.n);
+    int out = output(count * 4, true, floats(count, number));
+    BOTH(matmul, p.out = of(out));
+}
+
+static braid_norm norm(void) {
+    braid_norm p = {.m = from_to(0, 9), .n = width(), .eps = 1e-6f};
+    p.x_stride = p.out_stride = p.n + from_to(0, 5);
+    p.weight = floats(p.n, number);
+    p.bias = floats(p.n, number);
+    p.x = floats(extent(p.m, p.x_stride, p.n), flag() ? number : wild);
+    return p;
+}
+
+/// In place, or not.
+#define TRY_ROWS(name, type, make)                                                                 \
+    static void try_##name(const braid_kernels *reference, const braid_kernels *fast) {            \
+        type p = make;                                                                             \
+        bool in_place = flag();                                                                    \
+        const float *x = p.x;                                                                      \
+        if (!in_place) p.out_stride = p.n + from_to(0, 5);                                         \
+        int64_t count = extent(p.m, p.out_stride, p.n);                                            \
+        int out = output(count * 4, true, in_place ? x : NULL);                                    \
+        BOTH(name, p.out = of(out), p.x = in_place ? p.out : x);                              \
+    }
+
+TRY_ROWS(rms_norm, braid_norm, norm())
+TRY_ROWS(layer_norm, braid_norm, norm())
+
+static braid_softmax softmax(void) {
+    braid_softmax p = {.m = from_to(0, 9), .n = width()};
+    p.x_stride = p.out_stride = p.n + from_to(0, 5);
+    p.x = floats(extent(p.m, p.x_stride, p.n), from_to(0, 3) ? number : wild);
+    return p;
+}
+
+TRY_ROWS(softmax, braid_softmax, softmax())
+TRY_ROWS(log_softmax, braid_softmax, softmax())
+
+static void try_rope(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_rope p = {.m = from_to(0, 7), .heads = from_to(1, 9), .width = 2 * from_to(1, 40), .interleaved = flag()};
+    p.head_stride = p.width + from_to(0, 30);
+    p.x_stride = extent(p.heads, p.head_stride, p.width) + from_to(0, 5);
+    p.cosine = floats(p.m * (p.width / 2), number);
+    p.sine = floats(p.m * (p.width / 2), number);
+    int64_t count = extent(p.m, p.x_stride, extent(p.heads, p.head_stride, p.width));
+    int x = output(count * 4, true, floats(count, number));
+    BOTH(rope, p.x = of(x));
+}
+
+static void try_add(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_add p = {.m = from_to(0, 9), .n = width()};
+    p.a_stride = p.out_stride = p.n + from_to(0, 5);
+    p.b_stride = p.n + from_to(0, 5);
+    const float *a = floats(extent(p.m, p.a_stride, p.n), wild);
+    p.b = floats(extent(p.m, p.b_stride, p.n), wild);
+    bool in_place = flag();
+    int out = output(extent(p.m, p.out_stride, p.n) * 4, true, in_place ? a : NULL);
+    BOTH(add, p.out = of(out), p.a = in_place ? p.out : a);
+}
+
+static void try_swiglu(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_swiglu p = {.m = from_to(0, 9), .n = width()};
+    p.gate_stride = p.out_stride = p.n + from_to(0, 5);
+    p.up_stride = p.n + from_to(0, 5);
+    const float *gate = floats(extent(p.m, p.gate_stride, p.n), flag() ? number : wild);
+    p.up = floats(extent(p.m, p.up_stride, p.n), number);
+    if (flag()) p.row_weight = floats(p.m, number);
+    bool in_place = flag();
+    int out = output(extent(p.m, p.out_stride, p.n) * 4, true, in_place ? gate : NULL);
+    BOTH(swiglu, p.out = of(out), p.gate = in_place ? p.out : gate);
+}
+
+static void try_index_scores(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_index_scores p = {.m = from_to(0, 9), .heads = from_to(1, flag() ? 5 : 33), .first = from_to(0, 40)};
+    p.count = from_to(0, 150);
+    p.owned = flag() ? (braid_ownership){1, 1, 0} : (braid_ownership){from_to(2, 5), from_to(1, 3), 0};
+    p.owned.rank = from_to(0, p.owned.ranks - 1);
+    paging map = page_map(braid_owned(p.owned, p.first + p.count) + 1);
+    p.pages = map.pages;
+    p.page_shift = map.shift;
+    p.keys = lane(map, from_to(0, 15) ? from_to(1, 140) : BRAID_MAX_INDEX_WIDTH);
+    p.q = floats(p.m * p.heads * p.keys.width, number);
+    p.weights = floats(p.m * p.heads, number);
+    p.scores_stride = p.count + from_to(0, 4);
+    p.key_panels = flag() ? 0 : from_to(1, 12);
+    p.scratch = aligned(BRAID_INDEX_SCRATCH);
+    int scores = output(extent(p.m, p.scores_stride, p.count) * 4, true, NULL);
+    BOTH(index_scores, p.scores = of(scores));
+}
+
+static float rounded_wild(void) { return flag() ? wild() : (float)from_to(-3, 3); }
+
+static void try_top_k(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_top_k p = {.m = from_to(0, 5), .k = from_to(1, 90)};
+    int64_t most = flag() ? 60 : 900;
+    int32_t *visible = block(p.m * 4);
+    for (int64_t r = 0; r < p.m; r++) visible[r] = (int32_t)from_to(0, most);
+    p.visible = visible;
+    p.scores_stride = most + from_to(0, 4);
+    p.scores = floats(p.m == 0 ? 0 : (p.m - 1) * p.scores_stride + visible[p.m - 1], rounded_wild);
+    p.selected_stride = p.k + from_to(0, 4);
+    p.scratch = (uint32_t *)aligned(BRAID_TOP_K_SCRATCH);
+    int selected = output(extent(p.m, p.selected_stride, p.k) * 4, false, NULL);
+    int counts = output(p.m * 4, false, NULL);
+    BOTH(top_k, p.selected = of(selected), p.counts = of(counts));
+    // What is behind a row's count is nobody's.
+    for (turn = 0; turn < 2; turn++) {
+        for (int64_t r = 0; r < p.m; r++) {
+            for (int64_t i = ((int32_t *)of(counts))[r]; i < p.k; i++) {
+                ((int32_t *)of(selected))[r * p.selected_stride + i] = -1;
+            }
+        }
+    }
+}
+
+/// Gives every row some of the keys it sees; how many the row with most has.
+static int64_t select_keys(braid_attention *p) {
+    int64_t most = 1, residue = flag() ? from_to(0, 7) : -1;
+    int32_t *count = block(p->m * 4);
+    for (int64_t r = 0; r < p->m; r++) most = p->positions[r] + 1 > most ? p->positions[r] + 1 : most;
+    int32_t *selected = block(p->m * most * 4);
+    for (int64_t r = 0; r < p->m; r++) {
+        count[r] = 0;
+        for (int32_t i = 0; i <= p->positions[r]; i++) {
+            if (residue < 0 ? flag() : i % 8 == residue) selected[r * most + count[r]++] = i;
+        }
+    }
+    p->selected = selected;
+    p->selected_stride = most;
+    p->selected_count = count;
+    return most;
+}
+
+static void try_attention(const braid_kernels *reference, const braid_kernels *fast) {
+    static const int64_t tiled[] = {32, 64, 128, 160, 512};
+    braid_attention p = {.m = from_to(0, 3), .heads = from_to(1, flag() ? 9 : 30), .scale = 0.2f};
+    int64_t longest = from_to(0, 7) ? 60 : 700, most = 1;
+    int32_t *positions = block(p.m * 4);
+    for (int64_t r = 0; r < p.m; r++) {
+        positions[r] = (int32_t)from_to(0, longest);
+        most = positions[r] + 1 > most ? positions[r] + 1 : most;
+    }
+    p.positions = positions;
+    paging map = page_map(longest + 1);
+    p.pages = map.pages;
+    p.page_shift = map.shift;
+    p.latent = lane(map, flag() ? tiled[from_to(0, 4)] : from_to(1, 150));
+    p.rope = lane(map, flag() ? 16 * from_to(0, 4) : from_to(0, 64));
+    int64_t per_head = p.latent.width + p.rope.width;
+    p.q_stride = p.heads * per_head + from_to(0, 3);
+    p.q = floats(extent(p.m, p.q_stride, p.heads * per_head), number);
+    if (flag()) most = select_keys(&p);
+    p.class_stride = 1 << from_to(0, 3);
+    p.class_offset = (int32_t)from_to(0, p.class_stride - 1);
+    p.out_stride = p.heads * p.latent.width + from_to(0, 3);
+    p.stored_heads = flag() ? 0 : from_to(1, 40);
+    p.scratch = aligned(braid_attention_scratch(p.heads, p.latent.width, most));
+    int out = output(extent(p.m, p.out_stride, p.heads * p.latent.width) * 4, true, NULL);
+    int lse = output(p.m * p.heads * 4, true, NULL);
+    BOTH(attention, p.out = of(out), p.lse = of(lse));
+}
+
+static float maybe_empty(void) { return from_to(0, 3) ? number() : -__builtin_inff(); }
+
+static void try_merge_attention(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_merge p = {.m = from_to(0, 5), .heads = from_to(1, 9), .width = width()};
+    int64_t rows = p.m * p.heads;
+    p.b = floats(rows * p.width, number);
+    p.b_lse = floats(rows, maybe_empty);
+    int a = output(rows * p.width * 4, true, floats(rows * p.width, number));
+    int a_lse = output(rows * 4, true, floats(rows, maybe_empty));
+    BOTH(merge_attention, p.a = of(a), p.a_lse = of(a_lse));
+}
+
+static void try_gate(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_gate p = {.m = from_to(0, 7), .groups = 1 << from_to(0, 3), .normalize = flag(), .scaling = 2.5f};
+    int64_t size = from_to(1, from_to(0, 9) ? 9 : BRAID_MAX_EXPERTS / 8);
+    p.experts = p.groups * size;
+    p.top_groups = from_to(1, p.groups);
+    p.k = from_to(1, p.top_groups * size);
+    p.logits_stride = p.experts + from_to(0, 5);
+    p.logits = floats(extent(p.m, p.logits_stride, p.experts), flag() ? number : wild);
+    if (flag()) p.bias = floats(p.experts, number);
+    int chosen = output(p.m * p.k * 4, false, NULL), weights = output(p.m * p.k * 4, true, NULL);
+    BOTH(gate, p.chosen = of(chosen), p.weights = of(weights));
+}
+
+static void try_combine_experts(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_combine p = {.m = from_to(0, 7), .n = width(), .k = from_to(1, 6), .slices = 1 << from_to(0, 3)};
+    p.experts_per_group = from_to(1, 4);
+    p.groups = 1 << from_to(0, 4);
+    p.first_group = from_to(0, 16 / p.groups - 1) * p.groups;
+    p.slots = p.m * p.k;
+    p.y_stride = p.n + from_to(0, 9);
+    p.out_stride = p.n + from_to(0, 9);
+    p.y = floats(extent(p.slices * p.slots, p.y_stride, p.n), flag() ? number : wild);
+    int32_t *slot = shuffled(p.slots, p.slots), *chosen = block(p.slots * 4);
+    for (int64_t i = 0; i < p.slots; i++) {
+        if (from_to(0, 3) == 0) slot[i] = -1;
+        // Ascending in each row: so many before it, and so many behind it, have to fit.
+        int64_t at = i % p.k, least = at ? chosen[i - 1] + 1 : 0, all = 16 * p.experts_per_group;
+        chosen[i] = (int32_t)from_to(least, least + (all - (p.k - at) - least) / 2);
+    }
+    p.slot = slot;
+    p.chosen = chosen;
+    int out = output(extent(p.m, p.out_stride, p.n) * 4, true, NULL);
+    BOTH(combine_experts, p.out = of(out));
+}
+
+static void try_store_rows(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_store_rows p = {.m = from_to(0, 7), .n = width(), .dtype = (braid_dtype)from_to(0, 2)};
+    p.group = flag() ? 128 : from_to(1, 140);
+    p.x_stride = p.n + from_to(0, 20);
+    p.x = floats(extent(p.m, p.x_stride, p.n), wild);
+    int32_t *slots = shuffled(p.m, 12);
+    for (int64_t r = 0; r < p.m; r++) slots[r] = from_to(0, 3) ? slots[r] : -1;
+    p.slots = slots;
+    int out = output(12 * braid_entry_bytes(p.dtype, p.n, p.group), p.dtype == BRAID_F32, NULL);
+    BOTH(store_rows, p.lane = of(out));
+}
+
+static void try_hadamard(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_hadamard p = {.m = from_to(0, 5), .heads = from_to(1, 5), .width = 1 << from_to(0, 10)};
+    p.x_stride = p.heads * p.width + from_to(0, 5);
+    int64_t count = extent(p.m, p.x_stride, p.heads * p.width);
+    int x = output(count * 4, true, floats(count, number));
+    BOTH(hadamard, p.x = of(x));
+}
+
+static braid_quantize_groups groups(void) {
+    braid_quantize_groups p = {.m = from_to(0, 7), .n = width(), .power_of_two = flag()};
+    p.group = flag() ? 128 : from_to(1, 140);
+    p.x_stride = p.n + from_to(0, 5);
+    p.values_stride = p.n + from_to(0, 5);
+    p.scales_stride = (p.n + p.group - 1) / p.group + from_to(0, 3);
+    return p;
+}
+
+static int64_t scale_count(braid_quantize_groups p) {
+    return extent(p.m, p.scales_stride, (p.n + p.group - 1) / p.group);
+}
+
+static void try_quantize_groups(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_quantize_groups p = groups();
+    p.x = floats(extent(p.m, p.x_stride, p.n), wild);
+    int values = output(extent(p.m, p.values_stride, p.n), false, NULL);
+    int scales = output(scale_count(p) * 4, true, NULL);
+    BOTH(quantize_groups, p.values = of(values), p.scales = of(scales));
+}
+
+static void try_dequantize_groups(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_quantize_groups p = groups();
+    p.values = stored(extent(p.m, p.values_stride, p.n), BRAID_INT8);
+    p.scales = floats(scale_count(p), number);
+    int x = output(extent(p.m, p.x_stride, p.n) * 4, true, NULL);
+    BOTH(dequantize_groups, p.x = of(x));
+}
+
+/// What only measures writes nothing.
+static void try_peaks(const braid_kernels *reference, const braid_kernels *fast) {
+    (void)reference;
+    int64_t bytes = 256 * from_to(0, 9), turns = from_to(0, 3);
+    fast->read_bytes(block(bytes), bytes);
+    if (fast->multiply_adds(turns) < 0 || braid_bf16_dots(turns) < 0 || braid_int8_dots(turns) < 0) abort();
+}
+
+// ---------------------------------------------------------------------------------------------------------------- runs
+
+/// How much of the time a trial gets: more where there are more paths and each call takes longer.
+static const struct {
+    const char *name;
+    trial run;
+    int weight;
+} trials[] = {
+    {"embedding", try_embedding, 1},
+    {"matmul", try_matmul, 12},
+    {"rms_norm", try_rms_norm, 1},
+    {"layer_norm", try_layer_norm, 1},
+    {"rope", try_rope, 1},
+    {"add", try_add, 1},
+    {"swiglu", try_swiglu, 1},
+    {"softmax", try_softmax, 1},
+    {"log_softmax", try_log_softmax, 1},
+    {"index_scores", try_index_scores, 12},
+    {"top_k", try_top_k, 1},
+    {"attention", try_attention, 12},
+    {"merge_attention", try_merge_attention, 1},
+    {"gate", try_gate, 1},
+    {"combine_experts", try_combine_experts, 3},
+    {"store_rows", try_store_rows, 1},
+    {"hadamard", try_hadamard, 1},
+    {"quantize_groups", try_quantize_groups, 1},
+    {"dequantize_groups", try_dequantize_groups, 1},
+    {"multiply_adds and read_bytes", try_peaks, 1},
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/// Shapes that are tried however slow the machine is; their results are in the digest.
+#define LEAST_SHAPES 50
+
+/// Tries shapes for some seconds; the number of the first whose results differ, or -1. `shapes` is how many there were.
+static int64_t first_difference(
+    trial run, const braid_kernels *fast, double seconds, uint64_t seed, int64_t *shapes, uint64_t *results
+) {
+    double end = now() + seconds;
+    for (*shapes = 0; *shapes < LEAST_SHAPES || now() < end; ++*shapes) {
+        state = seed + (uint64_t)*shapes * 0x51ED2701;
+        output_count = 0;
+        run(braid_kernels_at(BRAID_REFERENCE), fast);
+        bool equal = true;
+        for (int i = 0; i < output_count; i++) {
+            equal = equal && are_equal(&outputs[i]);
+            if (*shapes < LEAST_SHAPES) *results = digest(&outputs[i], *results);
+        }
+        while (block_count > 0) free(blocks[--block_count]);
+        if (!equal) return *shapes;
+    }
+    return -1;
+}
+
+int main(int count, char **arguments) {
+    double seconds = count > 1 ? atof(arguments[1]) : 20;
+    uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : (uint64_t)time(NULL);
+    int passed = 0, failed = 0, levels = 0;
+    for (int level = BRAID_NEON; level <= BRAID_AVX512; level++) levels += braid_kernels_at((braid_level)level) != NULL;
+    int kernels = (int)(sizeof trials / sizeof *trials), weights = 0;
+    for (int i = 0; i < kernels; i++) weights += trials[i].weight;
+    printf("seed %llu\n", (unsigned long long)seed);
+    for (int level = BRAID_NEON; level <= BRAID_AVX512; level++) {
+        const braid_kernels *fast = braid_kernels_at((braid_level)level);
+        uint64_t results = 0xCBF29CE484222325;
+        for (int i = 0; fast && i < kernels; i++) {
+            // Said before, so that a report is known to be of this kernel.
+            printf("%s, %s: ", fast->name, trials[i].name);
+            fflush(stdout);
+            double time = seconds * trials[i].weight / (levels * weights);
+            int64_t shapes, where = first_difference(trials[i].run, fast, time, seed, &shapes, &results);
+            if (where < 0) {
+                passed++;
+                printf("%lld shapes, equal to the reference\n", (long long)shapes);
+            } else {
+                failed++;
+                printf("DIFFERENT from the reference in shape %lld\n", (long long)where);
+            }
+        }
+        // The same for a seed, on all processors.
+        if (fast) printf("%s, all: results %016llx\n", fast->name, (unsigned long long)results);
+    }
+    printf("%d passed, %d failed\n", passed, failed + (levels == 0));
+    return failed || levels == 0;
+}

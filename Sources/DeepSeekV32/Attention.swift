@@ -1,0 +1,152 @@
+import Checkpoints
+import KVCache
+package import Modeling
+import Parallelism
+import Tensors
+
+/// Multi-head latent attention, absorbed: queries are brought into the latent space, so that the cache holds one latent
+/// and one rotary key per token for all heads.
+struct Attention {
+    private let queryDown: Weight
+    private let queryNorm: Vector
+    private let queryUp: Weight
+    private let keyDown: Weight
+    private let keyNorm: Vector
+    /// `[heads * (nope + value), latent]`: for each head, what brings its query in and what brings its value out.
+    private let keyValueUp: Weight
+    private let output: Weight
+    private let indexer: Indexer?
+    private let configuration: DeepSeekConfiguration
+
+    init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
+        configuration = model
+        let (heads, latent, rope) = (model.heads, model.latentWidth, model.ropeWidth)
+        func name(_ name: String) -> String { WeightNames.attention(layer, name) }
+        queryDown = try source.matrix(name("q_a_proj.weight"), model.queryRank, model.hiddenSize)
+        queryNorm = try source.vector(name("q_a_layernorm.weight"), model.queryRank, dummy: 1)
+        queryUp = try source.matrix(name("q_b_proj.weight"), heads * (model.nopeWidth + rope), model.queryRank)
+        keyDown = try source.matrix(name("kv_a_proj_with_mqa.weight"), latent + rope, model.hiddenSize)
+        keyNorm = try source.vector(name("kv_a_layernorm.weight"), latent, dummy: 1)
+        keyValueUp = try source.matrix(name("kv_b_proj.weight"), heads * (model.nopeWidth + model.valueWidth), latent)
+        output = try source.matrix(name("o_proj.weight"), model.hiddenSize, heads * model.valueWidth)
+        indexer = model.indexer == nil ? nil : try Indexer(model, source, layer: layer)
+    }
+
+    /// - Parameter x: own rows, normed.
+    /// - Returns: own rows of the output projection.
+    func forward(
+        _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> View {
+        let compressed = compress(x, seat)
+        store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
+        let stored = try share(layer: layer, step, seat)
+        let index = indexQuery(x, compressed: compressed, angles.own, layer: layer, step, seat)
+        let heads = seat.part(of: configuration.heads, along: .tensor)
+        let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
+        _ = try seat.finish(stored)
+        try step.gatheredKeys?.come(from: step.cache, layer: layer, seat)
+        var selection: Selection?
+        if let indexer {
+            selection = try ContextAttention.select(index, topK: indexer.topK, layer: layer, step, seat)
+        }
+        let attended = try ContextAttention.attend(
+            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: indexer?.topK,
+            layer: layer, step, seat)
+        return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
+    }
+
+    /// The compressed query of own rows, normed.
+    private func compress(_ x: View, _ seat: Seat) -> View {
+        let compressed = seat.scratch.rows(x.rows, queryDown.rows)
+        seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
+        seat.kernels.rmsNorm(compressed, queryNorm.view, epsilon: configuration.normEpsilon, into: compressed)
+        return compressed
+    }
+
+    /// The index queries of own rows; `nil` where nobody reads them, which saves reading their weights.
+    private func indexQuery(
+        _ x: View, compressed: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat
+    ) -> IndexQuery? {
+        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, step) else { return nil }
+        let kept = step.cache.lane(.indexKey, layer: layer).dtype
+        return indexer.query(x, compressed: compressed, angles, keysKeptAs: kept, seat)
+    }
+
+    /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
+    private func absorbedQuery(
+        _ compressed: View, _ heads: Range<Int>, _ angles: RotaryAngles, _ seat: Seat
+    ) -> View {
+        let (nope, rope, latent) = (configuration.nopeWidth, configuration.ropeWidth, configuration.latentWidth)
+        let query = seat.scratch.rows(compressed.rows, heads.count * (latent + rope))
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let ofHeads = queryUp.rows(heads.lowerBound * (nope + rope)..<heads.upperBound * (nope + rope))
+        let plain = seat.scratch.rows(compressed.rows, ofHeads.rows)
+        seat.kernels.matmul(compressed, ofHeads, into: plain, seat.scratch)
+        seat.kernels.rope(
+            plain.columns(nope..<plain.columns), heads: heads.count, headStride: nope + rope, interleaved: true, angles)
+        seat.kernels.batchedMatmul(
+            plain, keyValueUp(heads), rows: 0..<nope, transposed: true, count: heads.count, into: query, seat.scratch)
+        seat.kernels.copyRows(plain, pieces: heads.count, columns: nope..<nope + rope, into: query, at: latent)
+        return query
+    }
+
+    /// What the cache stores of each row: normed latent, rotary key (not normed), index key.
+    private func keys(_ x: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat) -> View {
+        let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
+        let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))
+        let latents = keys.columns(0..<latent)
+        seat.kernels.matmul(x, keyDown, into: keys.columns(0..<latent + rope), seat.scratch)
+        seat.kernels.rmsNorm(latents, keyNorm.view, epsilon: configuration.normEpsilon, into: latents)
+        seat.kernels.rope(
+            keys.columns(latent..<latent + rope), heads: 1, headStride: rope, interleaved: true, angles)
+        if let indexer {
+            let kept = step.cache.lane(.indexKey, layer: layer).dtype
+            indexer.keys(x, angles, keptAs: kept, seat, into: keys.columns(latent + rope..<keys.columns))
+        }
+        return keys
+    }
+
+    private func store(_ keys: View, layer: Int, _ step: Step, _ seat: Seat) {
+        var column = 0
+        for lane in step.written.lanes(of: layer) {
+            seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
+            column += lane.width
+        }
+    }
+
+    /// Begins to let all ranks of the data group see the keys that were stored.
+    private func share(layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Seat.PendingCollective {
+        let written = step.written
+        return try seat.startSharing(Sharding.keys, bytesPerRow: written.format.bytesPerToken(layer: layer)) {
+            let copies = seat.scratch.rows(step.slots.count, written.copyColumns(layer: layer))
+            written.copy(step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies)
+            return (copies, { step.take($0, layer: layer) })
+        }
+    }
+
+    /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
+    private func values(_ attended: View, _ heads: Range<Int>, _ seat: Seat) -> View {
+        let (nope, value) = (configuration.nopeWidth, configuration.valueWidth)
+        let values = seat.scratch.rows(attended.rows, heads.count * value)
+        seat.kernels.batchedMatmul(
+            attended, keyValueUp(heads), rows: nope..<nope + value, count: heads.count, into: values, seat.scratch)
+        return values
+    }
+
+    /// The output projection's addend of these heads.
+    private func project(_ values: View, _ heads: Range<Int>, _ seat: Seat) -> View {
+        let columns = heads.lowerBound * configuration.valueWidth..<heads.upperBound * configuration.valueWidth
+        let out = seat.scratch.rows(values.rows, output.rows)
+        seat.kernels.slicedMatmul(
+            values, output.columns(columns), slices: seat.slices(of: output.columns, along: .tensor), into: out,
+            seat.scratch)
+        return out
+    }
+
+    /// `W_UK` and `W_UV` of some heads: for each `[nope, latent]`, then `[value, latent]`.
+    private func keyValueUp(_ heads: Range<Int>) -> Weight {
+        let rows = configuration.nopeWidth + configuration.valueWidth
+        return keyValueUp.rows(heads.lowerBound * rows..<heads.upperBound * rows)
+    }
+}

@@ -1,0 +1,61 @@
+import Checkpoints
+package import Modeling
+import Parallelism
+import Tensors
+
+/// One layer: attention, then a feed-forward or experts, each reading the normed stream and adding to it.
+struct DecoderLayer {
+    private enum Second {
+        case dense(FeedForward)
+        case experts(MoE)
+    }
+
+    private let number: Int
+    private let epsilon: Float
+    private let attentionNorm: Vector
+    private let attention: Attention
+    private let feedForwardNorm: Vector
+    private let second: Second
+
+    init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
+        number = layer
+        epsilon = model.normEpsilon
+        let prefix = WeightNames.layer(layer)
+        attentionNorm = try source.vector(prefix + "input_layernorm.weight", model.hiddenSize, dummy: 1)
+        attention = try Attention(model, source, layer: layer)
+        feedForwardNorm = try source.vector(prefix + "post_attention_layernorm.weight", model.hiddenSize, dummy: 1)
+        second =
+            layer < model.denseLayers
+            ? .dense(
+                try FeedForward(
+                    source, WeightNames.feedForward(layer, ""), hidden: model.hiddenSize, width: model.denseWidth))
+            : .experts(try MoE(model, source, layer: layer))
+    }
+
+    /// Own rows, in place.
+    func forward(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+        try attend(residual, angles, step, seat)
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let normed = residual.read(feedForwardNorm, epsilon: epsilon, seat)
+        step.recorder?.record(.feedForwardNorm, layer: number, normed, of: step.own)
+        let output =
+            switch second {
+            case .dense(let feedForward): try feedForward.forward(normed, seat)
+            case .experts(let experts): try experts.forward(normed, layer: number, step, seat)
+            }
+        step.recorder?.record(.feedForward, layer: number, output, of: step.own)
+        residual.write(output, seat)
+        step.recorder?.record(.output, layer: number, residual.stream, of: step.own)
+    }
+
+    private func attend(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let normed = residual.read(attentionNorm, epsilon: epsilon, seat)
+        step.recorder?.record(.attentionNorm, layer: number, normed, of: step.own)
+        let output = try attention.forward(normed, angles, layer: number, step, seat)
+        step.recorder?.record(.attention, layer: number, output, of: step.own)
+        residual.write(output, seat)
+    }
+}

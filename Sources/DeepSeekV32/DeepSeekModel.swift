@@ -1,0 +1,95 @@
+package import Checkpoints
+package import KVCache
+package import Modeling
+package import Parallelism
+package import Tensors
+
+/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head, and a next-token block where it is wanted.
+package final class DeepSeekModel: Model {
+    package let configuration: DeepSeekConfiguration
+    package let description: ModelDescription
+    /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
+    private let owners: [any Sendable]
+    private let embedding: Weight
+    private let layers: [DecoderLayer]
+    private let finalNorm: Vector
+    private let head: Weight
+    private let nextToken: NextTokenBlock?
+    private let frequencies: [Float]
+
+    /// - Parameters:
+    ///   - guesses: whether to load the next-token block; the configuration must have one.
+    ///   - progress: called with each layer's number when its weights are in place.
+    /// - Throws: `CheckpointError` naming the tensor that is missing or does not fit the configuration.
+    package init(
+        _ configuration: DeepSeekConfiguration, _ source: WeightSource, drafts: Bool = false,
+        progress: (Int) -> Void = { _ in }
+    ) throws(CheckpointError) {
+        self.configuration = configuration
+        description = configuration.description
+        let (vocabulary, hidden) = (configuration.vocabularySize, configuration.hiddenSize)
+        embedding = try source.matrix(WeightNames.embedding, vocabulary, hidden)
+        var layers: [DecoderLayer] = []
+        for layer in 0..<configuration.layers {
+            layers.append(try DecoderLayer(configuration, source, layer: layer))
+            progress(layer)
+        }
+        self.layers = layers
+        finalNorm = try source.vector(WeightNames.finalNorm, hidden, dummy: 1)
+        head = try source.matrix(WeightNames.head, vocabulary, hidden)
+        precondition(!drafts || configuration.nextTokenLayers > 0, "a model without a next-token block")
+        nextToken = drafts ? try NextTokenBlock(configuration, source, layer: configuration.layers) : nil
+        frequencies = configuration.rotary.frequencies
+        switch source {
+        case .checkpoint(let index): owners = [index]
+        case .dummy(let dummy): owners = dummy.owners
+        }
+    }
+
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
+        configuration.cacheFormat(type, pageSize: pageSize, drafts: canDraft)
+    }
+
+    package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
+        try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
+        let angles = angles(of: step, seat)
+        for number in seat.layers(of: layers.count) {
+            try seat.span("layer", number) { () throws(GroupFailure) in
+                try layers[number].forward(residual, angles, step, seat)
+            }
+        }
+        if try seat.leave(residual.stream) { return }
+        for row in 0..<step.outputs.count {
+            let source = Int(step.outputs[row])
+            hidden.rows(row..<row + 1).copy(residual.stream.rows(source..<source + 1))
+        }
+        seat.kernels.rmsNorm(hidden, finalNorm.view, epsilon: configuration.normEpsilon, into: hidden)
+        guard let recorder = step.recorder else { return }
+        for row in 0..<step.outputs.count {
+            let values = hidden.rows(row..<row + 1).elements
+            recorder.record(.finalNorm, layer: layers.count, values, of: step.own, row: Int(step.outputs[row]))
+        }
+    }
+
+    package var canDraft: Bool { nextToken != nil }
+
+    package func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
+        guard let nextToken else { preconditionFailure("the next-token block was not loaded") }
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        try seat.span("guess", layers.count) { () throws(GroupFailure) in
+            try nextToken.forward(states, embedding: embedding, angles(of: step, seat), step, seat)
+        }
+    }
+
+    private func angles(of step: Step, _ seat: Seat) -> StepAngles {
+        StepAngles(of: step) { configuration.rotary.angles(of: $0, frequencies, seat.scratch) }
+    }
+
+    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        seat.kernels.matmul(hidden, head.rows(vocabulary), into: logits, seat.scratch)
+    }
+}

@@ -1,0 +1,66 @@
+import Checkpoints
+package import Modeling
+import Parallelism
+import Tensors
+
+/// DeepSeek's lightning indexer: a light attention whose scores choose which keys the real one sees.
+struct Indexer {
+    private let queryUp: Weight
+    private let key: Weight
+    private let keyNorm: Vector
+    private let keyBias: Vector
+    private let headWeights: Weight
+    private let configuration: DeepSeekConfiguration.IndexerConfiguration
+
+    init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
+        configuration = model.indexer!
+        let (heads, width) = (configuration.heads, configuration.width)
+        func name(_ name: String) -> String { WeightNames.attention(layer, "indexer." + name) }
+        queryUp = try source.matrix(name("wq_b.weight"), heads * width, model.queryRank)
+        key = try source.matrix(name("wk.weight"), width, model.hiddenSize)
+        keyNorm = try source.vector(name("k_norm.weight"), width, dummy: 1)
+        keyBias = try source.vector(name("k_norm.bias"), width, dummy: 0)
+        headWeights = try source.matrix(name("weights_proj.weight"), heads, model.hiddenSize)
+    }
+
+    var width: Int { configuration.width }
+    /// Keys that a row may select.
+    var topK: Int { configuration.topK }
+
+    /// The key of each row, `[rows, width]`: LayerNorm, then RoPE on its first elements.
+    ///
+    /// - Parameter dtype: how the cache keeps index keys.
+    func keys(_ x: View, _ angles: RotaryAngles, keptAs dtype: DType, _ seat: Seat, into out: View) {
+        seat.kernels.matmul(x, key, into: out, seat.scratch)
+        seat.kernels.layerNorm(out, keyNorm.view, keyBias.view, epsilon: 1e-6, into: out)
+        seat.kernels.rope(
+            out, heads: 1, headStride: width, interleaved: configuration.interleaved, angles)
+        rotate(out, heads: 1, dtype, seat)
+    }
+
+    /// Queries from the compressed query, head weights from the layer's input.
+    ///
+    /// - Parameter dtype: how the cache keeps index keys.
+    func query(
+        _ x: View, compressed: View, _ angles: RotaryAngles, keysKeptAs dtype: DType, _ seat: Seat
+    ) -> IndexQuery {
+        let heads = configuration.heads
+        seat.work.indexed += x.rows
+        let queries = seat.scratch.rows(x.rows, heads * width)
+        let weights = seat.scratch.rows(x.rows, heads)
+        seat.kernels.matmul(compressed, queryUp, into: queries, seat.scratch)
+        seat.kernels.rope(
+            queries, heads: heads, headStride: width, interleaved: configuration.interleaved, angles)
+        rotate(queries, heads: heads, dtype, seat)
+        seat.kernels.matmul(x, headWeights, into: weights, seat.scratch)
+        weights.scale(by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
+        return IndexQuery(queries: queries, weights: weights, topK: configuration.topK)
+    }
+
+    /// Before keys are rounded to FP8 with one scale, a Hadamard transform spreads what is large in a few elements over
+    /// all of them. Queries are transformed too, so scores stay what they are. Widths that are no power of two have no
+    /// such transform and are rounded as they are.
+    private func rotate(_ x: View, heads: Int, _ dtype: DType, _ seat: Seat) {
+        if dtype == .fp8 && Kernels.canRotate(width: width) { seat.kernels.hadamard(x, heads: heads) }
+    }
+}

@@ -1,0 +1,47 @@
+import Checkpoints
+package import Modeling
+import Parallelism
+import Tensors
+
+/// The checkpoint's next-token (MTP) block: from a row's final state and the token that follows it, a state whose
+/// logits say which token follows that one. DeepSeek-V3, arXiv:2412.19437, section 2.2.
+///
+/// Fed with its own states and the tokens guessed from them, it guesses further. Embedding and head are the model's.
+struct NextTokenBlock {
+    private let embeddingNorm: Vector
+    private let stateNorm: Vector
+    /// `[hidden, 2 * hidden]`, for the embedding first and the state second.
+    private let projection: Weight
+    private let layer: DecoderLayer
+    private let finalNorm: Vector
+    private let epsilon: Float
+
+    /// - Parameter number: of the layer it is stored as, and whose lanes of the cache are its own.
+    init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer number: Int) throws(CheckpointError) {
+        let (prefix, hidden) = (WeightNames.layer(number), model.hiddenSize)
+        epsilon = model.normEpsilon
+        embeddingNorm = try source.vector(prefix + "enorm.weight", hidden, dummy: 1)
+        stateNorm = try source.vector(prefix + "hnorm.weight", hidden, dummy: 1)
+        projection = try source.matrix(prefix + "eh_proj.weight", hidden, 2 * hidden)
+        layer = try DecoderLayer(model, source, layer: number)
+        finalNorm = try source.vector(prefix + "shared_head.norm.weight", hidden, dummy: 1)
+    }
+
+    /// - Parameter states: `[rows, hidden]`, own rows, normed; in place.
+    func forward(
+        _ states: View, embedding: Weight, _ angles: StepAngles, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let both = seat.scratch.rows(states.rows, 2 * states.columns)
+        let embedded = both.columns(0..<states.columns)
+        seat.kernels.embedding(embedding, step.tokens, into: embedded)
+        seat.kernels.rmsNorm(embedded, embeddingNorm.view, epsilon: epsilon, into: embedded)
+        seat.kernels.rmsNorm(
+            states, stateNorm.view, epsilon: epsilon, into: both.columns(states.columns..<both.columns))
+        let residual = Residual(stream: seat.scratch.rows(states.rows, states.columns))
+        seat.kernels.matmul(both, projection, into: residual.stream, seat.scratch)
+        try layer.forward(residual, angles, step, seat)
+        seat.kernels.rmsNorm(residual.stream, finalNorm.view, epsilon: epsilon, into: states)
+    }
+}

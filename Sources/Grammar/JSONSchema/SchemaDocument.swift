@@ -1,0 +1,111 @@
+import JSON
+import Tokenization
+
+/// A schema with its parts numbered, so that sets of parts can be compared.
+struct SchemaDocument {
+    struct Node {
+        let value: JSONValue
+        /// Where it stands, as a JSON pointer in a fragment.
+        let path: String
+    }
+
+    private(set) var nodes: [Node] = []
+    private var numbers: [String: Int] = [:]
+    private let root: JSONValue
+    private let rootID: String?
+    /// Parts by their `$anchor`.
+    private var anchors: [String: (value: JSONValue, path: String)] = [:]
+    private var hasEmbeddedResources = false
+
+    static let maxNodes = 50_000
+
+    init(_ root: JSONValue) throws(GrammarError) {
+        self.root = root
+        rootID = root["$id"]?.string.map { String($0.split(separator: "#").first ?? "") }
+        findAnchors(root, "#")
+        _ = try number(root, "#")
+    }
+
+    /// The number of a part; equal paths have equal numbers.
+    mutating func number(_ value: JSONValue, _ path: String) throws(GrammarError) -> Int {
+        if let known = numbers[path] { return known }
+        guard nodes.count < Self.maxNodes else {
+            throw GrammarError(.tooLarge, at: path, "the schema has more than \(Self.maxNodes) parts")
+        }
+        switch value {
+        case .object, .bool: break
+        default: throw GrammarError(.invalid, at: path, "a schema must be an object or a boolean")
+        }
+        nodes.append(Node(value: value, path: path))
+        numbers[path] = nodes.count - 1
+        return nodes.count - 1
+    }
+
+    static func path(_ path: String, _ key: String) -> String {
+        path + "/" + key.replacing("~", with: "~0").replacing("/", with: "~1")
+    }
+
+    private mutating func findAnchors(_ value: JSONValue, _ path: String) {
+        switch value {
+        case .object(let members):
+            if let anchor = value["$anchor"]?.string { anchors[anchor] = (value, path) }
+            if path != "#", let id = value["$id"]?.string, !id.hasPrefix("#") { hasEmbeddedResources = true }
+            for member in members where member.key != "enum" && member.key != "const" {
+                findAnchors(member.value, Self.path(path, member.key))
+            }
+        case .array(let elements):
+            for (index, element) in elements.enumerated() { findAnchors(element, "\(path)/\(index)") }
+        default: break
+        }
+    }
+
+    /// The part that `reference`, which stands at `path`, speaks of.
+    mutating func resolve(_ reference: String, at path: String) throws(GrammarError) -> Int {
+        guard !hasEmbeddedResources else {
+            throw GrammarError(.unsupported, at: path, "$ref beside an $id within the schema is not supported")
+        }
+        var text = reference[...]
+        if let rootID, !rootID.isEmpty, text.hasPrefix(rootID) { text = text.dropFirst(rootID.count) }
+        guard text.isEmpty || text.hasPrefix("#") else {
+            throw GrammarError(
+                .unsupported, at: path, "$ref to another document ('\(reference.prefix(100))') is not supported")
+        }
+        let fragment = Self.percentDecoded(text.dropFirst())
+        if fragment.isEmpty { return try number(root, "#") }
+        guard fragment.hasPrefix("/") else {
+            guard let anchor = anchors[fragment] else { throw missing(reference, path) }
+            return try number(anchor.value, anchor.path)
+        }
+        var (value, place) = (root, "#")
+        for part in fragment.dropFirst().split(separator: "/", omittingEmptySubsequences: false) {
+            let key = part.replacing("~1", with: "/").replacing("~0", with: "~")
+            let next: JSONValue? =
+                if let elements = value.array {
+                    Int(key).flatMap { elements.indices.contains($0) ? elements[$0] : nil }
+                } else { value[String(key)] }
+            guard let next else { throw missing(reference, path) }
+            (value, place) = (next, Self.path(place, String(key)))
+        }
+        return try number(value, place)
+    }
+
+    private func missing(_ reference: String, _ path: String) -> GrammarError {
+        GrammarError(.invalid, at: path, "$ref '\(reference.prefix(100))' leads nowhere in this schema")
+    }
+
+    private static func percentDecoded(_ text: Substring) -> String {
+        var bytes: [UInt8] = []
+        var rest = Array(text.utf8)[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "%"), rest.count >= 2,
+                let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+            {
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,253 @@
+import JSON
+import Tokenization
+
+/// Reads the keywords of schema parts.
+struct SchemaReader {
+    var document: SchemaDocument
+    /// Parts read so far; bounds the time of schemas whose combinations multiply.
+    private var reads = 0
+
+    private static let maxReads = 100_000
+
+    init(_ root: JSONValue) throws(GrammarError) { document = try SchemaDocument(root) }
+
+    /// Everything that the parts, and those that they include by `$ref` and `allOf`, ask of a value.
+    mutating func constraints(of parts: [Int]) throws(GrammarError) -> SchemaConstraints {
+        var constraints = SchemaConstraints()
+        var (seen, pending) = (Set(parts), Array(parts.reversed()))
+        while let part = pending.popLast() {
+            reads += 1
+            guard reads <= Self.maxReads else {
+                throw GrammarError(.tooLarge, "the schema's alternatives have too many combinations")
+            }
+            let node = document.nodes[part]
+            guard case .object(let members) = node.value else {
+                if node.value.bool == false { constraints.kinds = [] }
+                continue
+            }
+            var included: [Int] = []
+            var shape = SchemaConstraints.ObjectShape()
+            var tuple = SchemaConstraints.ArrayShape()
+            for member in members {
+                let path = SchemaDocument.path(node.path, member.key)
+                switch member.key {
+                case "$ref":
+                    included.append(try document.resolve(try string(member.value, path), at: path))
+                case "allOf": included += try subschemas(member.value, path)
+                case "properties":
+                    for property in try object(member.value, path) {
+                        let place = SchemaDocument.path(path, property.key)
+                        shape.properties.append((property.key, try document.number(property.value, place)))
+                    }
+                case "patternProperties":
+                    for property in try object(member.value, path) {
+                        let place = SchemaDocument.path(path, property.key)
+                        shape.patterns.append((property.key, place, try document.number(property.value, place)))
+                    }
+                case "additionalProperties": shape.additional = try document.number(member.value, path)
+                case "prefixItems": tuple.prefix = try subschemas(member.value, path)
+                case "items":
+                    // Up to draft 7 a list meant what is `prefixItems` now.
+                    if member.value.array != nil {
+                        tuple.prefix = try subschemas(member.value, path)
+                    } else {
+                        tuple.items = try document.number(member.value, path)
+                    }
+                case "additionalItems" where node.value["items"]?.array != nil:
+                    tuple.items = try document.number(member.value, path)
+                default: try read(member, of: node, path, into: &constraints)
+                }
+            }
+            if !shape.properties.isEmpty || !shape.patterns.isEmpty || shape.additional != nil {
+                constraints.shapes.append(shape)
+            }
+            if !tuple.prefix.isEmpty || tuple.items != nil { constraints.tuples.append(tuple) }
+            for next in included.reversed() where seen.insert(next).inserted { pending.append(next) }
+        }
+        return constraints
+    }
+
+    private mutating func read(
+        _ member: JSONMember, of node: SchemaDocument.Node, _ path: String, into constraints: inout SchemaConstraints
+    ) throws(GrammarError) {
+        let value = member.value
+        switch member.key {
+        case "type": try readType(value, path, into: &constraints)
+        case "enum":
+            guard let values = value.array else { throw invalid(path, "must be a list") }
+            constraints.values = Self.common(constraints.values, values)
+        case "const": constraints.values = Self.common(constraints.values, [value])
+        case "minimum":
+            constraints.raise(try bound(value, path, isExclusive: node.value["exclusiveMinimum"]?.bool ?? false))
+        case "maximum":
+            constraints.lower(try bound(value, path, isExclusive: node.value["exclusiveMaximum"]?.bool ?? false))
+        case "exclusiveMinimum" where value.bool == nil: constraints.raise(try bound(value, path, isExclusive: true))
+        case "exclusiveMaximum" where value.bool == nil: constraints.lower(try bound(value, path, isExclusive: true))
+        case "multipleOf":
+            let step = try bound(value, path, isExclusive: false).value
+            guard step > .zero else { throw invalid(path, "must be above 0") }
+            constraints.multiples.append(step)
+        case "minLength": constraints.minLength = max(constraints.minLength, try count(value, path))
+        case "maxLength": constraints.maxLength = min(constraints.maxLength ?? .max, try count(value, path))
+        case "minItems": constraints.minItems = max(constraints.minItems, try count(value, path))
+        case "maxItems": constraints.maxItems = min(constraints.maxItems ?? .max, try count(value, path))
+        case "minProperties": constraints.minProperties = max(constraints.minProperties, try count(value, path))
+        case "maxProperties": constraints.maxProperties = min(constraints.maxProperties ?? .max, try count(value, path))
+        case "pattern": constraints.patterns.append((try string(value, path), path))
+        case "format":
+            let name = try string(value, path)
+            if !StringFormats.annotations.contains(name) { constraints.formats.append((name, path)) }
+        case "required":
+            for (index, key) in try array(value, path).enumerated() {
+                let key = try string(key, "\(path)/\(index)")
+                if !constraints.required.contains(where: { $0.utf8.elementsEqual(key.utf8) }) {
+                    constraints.required.append(key)
+                }
+            }
+        case "propertyNames": constraints.propertyNames.append(try document.number(value, path))
+        case "anyOf", "oneOf":
+            constraints.groups.append(
+                SchemaConstraints.Group(
+                    path: path, options: try subschemas(value, path), isExclusive: member.key == "oneOf"))
+        case "not": constraints.negated.append(try document.number(value, path))
+        case "dependentRequired", "dependentSchemas", "dependencies":
+            try readDependencies(value, path, into: &constraints)
+        default: try refuse(member, of: node, path, into: &constraints)
+        }
+    }
+
+    /// A dependency holds where the property is missing, or what depends on it is there.
+    private mutating func readDependencies(
+        _ value: JSONValue, _ path: String, into constraints: inout SchemaConstraints
+    ) throws(GrammarError) {
+        for member in try object(value, path) {
+            let place = SchemaDocument.path(path, member.key)
+            let absent = JSONValue.object([
+                JSONMember("properties", .object([JSONMember(member.key, .bool(false))]))
+            ])
+            let isThere = JSONValue.object([JSONMember("required", .array([.string(member.key)]))])
+            let dependent = member.value.array.map { JSONValue.object([JSONMember("required", .array($0))]) }
+            // No pointer of the schema can have these paths.
+            let both = JSONValue.object([JSONMember("allOf", .array([isThere, dependent ?? member.value]))])
+            let options = [
+                try document.number(absent, place + " (absent)"), try document.number(both, place + " (present)"),
+            ]
+            constraints.groups.append(SchemaConstraints.Group(path: place, options: options, isExclusive: false))
+        }
+    }
+
+    /// Keywords that no automaton can hold to matter only for values of their kind.
+    private func refuse(
+        _ member: JSONMember, of node: SchemaDocument.Node, _ path: String, into constraints: inout SchemaConstraints
+    ) throws(GrammarError) {
+        func refuse(_ kind: SchemaConstraints.Kind, _ reason: String) {
+            constraints.refusals.append(
+                (kind, GrammarError(.unsupported, at: path, "\(member.key) is not supported: \(reason)")))
+        }
+        switch member.key {
+        case "uniqueItems":
+            if member.value.bool == true {
+                refuse(.array, "a grammar cannot compare items; use maxItems 1 or check it afterwards")
+            }
+        case "contains": refuse(.array, "a grammar cannot count matching items; use prefixItems or items")
+        case "unevaluatedItems": refuse(.array, "use items")
+        case "unevaluatedProperties": refuse(.object, "use additionalProperties")
+        case "if":
+            if node.value["then"] != nil || node.value["else"] != nil {
+                throw GrammarError(
+                    .unsupported, at: path, "if is not supported; use anyOf with a constant in each option")
+            }
+        case "$dynamicRef", "$recursiveRef":
+            throw GrammarError(.unsupported, at: path, "\(member.key) is not supported; use $ref")
+        default: break
+        }
+    }
+
+    private func readType(
+        _ value: JSONValue, _ path: String, into constraints: inout SchemaConstraints
+    ) throws(GrammarError) {
+        var kinds: Set<SchemaConstraints.Kind> = []
+        var (hasInteger, hasNumber) = (false, false)
+        for name in value.array ?? [value] {
+            switch name.string {
+            case "integer": hasInteger = true
+            case "number": hasNumber = true
+            case .some(let name):
+                guard let kind = SchemaConstraints.Kind(rawValue: name) else {
+                    throw invalid(path, "'\(name)' is no type")
+                }
+                kinds.insert(kind)
+            case nil: throw invalid(path, "must be a string or a list of strings")
+            }
+        }
+        if hasInteger || hasNumber { kinds.insert(.number) }
+        constraints.kinds.formIntersection(kinds)
+        if hasInteger, !hasNumber { constraints.integersOnly = true }
+    }
+
+    private static func common(_ old: [JSONValue]?, _ new: [JSONValue]) -> [JSONValue] {
+        guard let old else { return new }
+        return old.filter { value in new.contains { $0.equals(value) } }
+    }
+
+    // MARK: - Values of keywords
+
+    private mutating func subschemas(_ value: JSONValue, _ path: String) throws(GrammarError) -> [Int] {
+        var numbers: [Int] = []
+        for (index, element) in try array(value, path).enumerated() {
+            numbers.append(try document.number(element, "\(path)/\(index)"))
+        }
+        return numbers
+    }
+
+    private func invalid(_ path: String, _ problem: String) -> GrammarError {
+        GrammarError(.invalid, at: path, problem)
+    }
+
+    private func string(_ value: JSONValue, _ path: String) throws(GrammarError) -> String {
+        guard let text = value.string else { throw invalid(path, "must be a string") }
+        return text
+    }
+
+    private func array(_ value: JSONValue, _ path: String) throws(GrammarError) -> [JSONValue] {
+        guard let elements = value.array else { throw invalid(path, "must be a list") }
+        return elements
+    }
+
+    private func object(_ value: JSONValue, _ path: String) throws(GrammarError) -> [JSONMember] {
+        guard let members = value.object else { throw invalid(path, "must be an object") }
+        return members
+    }
+
+    private func count(_ value: JSONValue, _ path: String) throws(GrammarError) -> Int {
+        guard case .number(let number) = value, let count = number.integer ?? Int(exactly: number.double), count >= 0
+        else { throw invalid(path, "must be an integer of 0 or more that fits 64 bits") }
+        return count
+    }
+
+    private func bound(
+        _ value: JSONValue, _ path: String, isExclusive: Bool
+    ) throws(GrammarError) -> NumberAutomata.Bound {
+        guard case .number(let number) = value else { throw invalid(path, "must be a number") }
+        guard let decimal = DecimalNumber(number) else {
+            throw GrammarError(.tooLarge, at: path, "the number has too many digits")
+        }
+        return NumberAutomata.Bound(value: decimal, isExclusive: isExclusive)
+    }
+}
+
+extension JSONValue {
+    /// Equality as JSON Schema has it: numbers by value, objects without order.
+    func equals(_ other: JSONValue) -> Bool {
+        switch (self, other) {
+        case (.number(let a), .number(let b)):
+            if let a = DecimalNumber(a), let b = DecimalNumber(b) { return a == b }
+            return a == b
+        case (.array(let a), .array(let b)):
+            return a.count == b.count && zip(a, b).allSatisfy { $0.equals($1) }
+        case (.object(let a), .object(let b)):
+            return a.count == b.count && a.allSatisfy { other[$0.key]?.equals($0.value) ?? false }
+        default: return self == other
+        }
+    }
+}

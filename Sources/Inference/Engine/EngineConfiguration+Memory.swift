@@ -1,0 +1,109 @@
+import Foundation
+import KVCache
+import Modeling
+import Parallelism
+import Planning
+import Tensors
+
+/// How many tokens the cache holds, and which process keeps what of them.
+extension EngineConfiguration {
+    /// How the processes divide the keys among them; `nil` where each keeps all.
+    func processSharding(for model: any Model) -> ProcessKVSharding? {
+        guard isDivided else { return nil }
+        let scheduler = scheduler(for: model)
+        var processSharding = ProcessKVSharding()
+        processSharding.keysPerRow = LayoutCost(
+            model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
+        ).dcpBreakEvenKeys
+        processSharding.pageSize = pageSize
+        // The longest request there can be, with what is guessed behind it.
+        processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize
+        processSharding.rows = max(scheduler.maxRowsPerStep, Self.maxRows)
+        return processSharding
+    }
+
+    /// Pages of the cache.
+    func totalPages(for model: any Model, context: Int) -> Int {
+        let format = model.cacheFormat(cacheType, pageSize: pageSize)
+        let pages =
+            if let maxTotalTokens {
+                (maxTotalTokens + pageSize - 1) / pageSize
+            } else if let cacheBytesPerRank {
+                pages(of: format, bytesPerRank: cacheBytesPerRank)
+            } else {
+                min(8 * context / pageSize, maxPages(of: format, bytes: Self.physicalMemory / 2))
+            }
+        return min(max(pages, 1), Self.maxTokens / pageSize)
+    }
+
+    /// Pages that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
+    /// they divide the keys.
+    private func pages(of format: CacheFormat, bytesPerRank bytes: Int) -> Int {
+        let (all, overflow) = bytes.multipliedReportingOverflow(by: ranksHere)
+        return maxPages(of: format, bytes: overflow ? .max : all)
+    }
+
+    /// Pages of which a process keeps its part in so many bytes.
+    private func maxPages(of format: CacheFormat, bytes: Int) -> Int {
+        bytes / max(keptBytes(of: format), 1)
+    }
+
+    /// What a process keeps of a page.
+    private func keptBytes(of format: CacheFormat) -> Int {
+        let kept = isDivided ? pageSize * ranksHere / parallel.kvSharding.ranks : pageSize
+        return format.bytesPerPage / pageSize * kept
+    }
+
+    private var isDivided: Bool {
+        ProcessKVSharding.isPossible(parallel, processes: processes, pageSize: pageSize)
+    }
+
+    /// Says that this process cannot reserve what its cache and its ranks need, as under `ulimit -v`: before the ranks are
+    /// started, as they would fail one after the other.
+    private func reservationProblems(for model: any Model, _ format: CacheFormat) -> [String] {
+        let cache = totalPages(for: model, context: contextLength ?? model.contextLength) * keptBytes(of: format)
+        let settings = RankSettings(self, for: model, recording: [], isTraced: false)
+        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranksHere, limited: true)
+        let scratch = memory.total(settings, ranks: ranksHere)
+        guard let error = Buffer.problem(reserving: cache + scratch) else { return [] }
+        return [
+            "\(error.bytes) bytes of address space are needed, \(cache) for the KV cache and \(scratch) for the steps of "
+                + "\(ranksHere) ranks, but the system does not reserve them (\(error.reason)); lower "
+                + "--max-total-tokens, --chunked-prefill-size or --max-running-requests, start fewer ranks or threads "
+                + "in a process, or raise its limit (ulimit -v)"
+        ]
+    }
+
+    private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
+
+    /// What is wrong with the size of the cache.
+    func memoryProblems(for model: any Model) -> [String] {
+        let format = model.cacheFormat(cacheType, pageSize: pageSize)
+        if let cacheBytesPerRank {
+            if maxTotalTokens != nil {
+                return [
+                    "--max-total-tokens and --kv-cache-memory-bytes both say how large the cache is; give one of them"
+                ]
+            }
+            let ranks = ranksHere
+            if pages(of: format, bytesPerRank: cacheBytesPerRank) == 0 {
+                return [
+                    "--kv-cache-memory-bytes: \(cacheBytesPerRank) hold no page of \(pageSize) tokens; the nearest legal "
+                        + "value is \((keptBytes(of: format) + ranks - 1) / ranks)"
+                ]
+            }
+            if cacheBytesPerRank > Self.physicalMemory / ranks {
+                return [
+                    "--kv-cache-memory-bytes: \(cacheBytesPerRank) for each of \(ranks) ranks are more than this "
+                        + "machine's memory; the nearest legal value is \(Self.physicalMemory / ranks)"
+                ]
+            }
+        }
+        let most = maxPages(of: format, bytes: Self.physicalMemory) * pageSize
+        guard let maxTotalTokens, maxTotalTokens > most else { return reservationProblems(for: model, format) }
+        return [
+            "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(format.bytesPerToken)) bytes are more than this "
+                + "machine's memory; the nearest legal value is \(most)"
+        ]
+    }
+}

@@ -1,0 +1,101 @@
+import Parallelism
+
+/// The books of all ranks: each report as it comes, and the steps they make up.
+struct RankStatistics {
+    private let stageRanks: Int
+    private let coordinates: [[RankStatus.Coordinate]]
+    private let keyOwners: Int
+    private var entries: [Entry]
+    /// Of all ranks. One that has had no rows yet, or is in another stage, has not met all of them.
+    private var operations: [String] = []
+
+    /// One rank's.
+    private struct Entry {
+        var steps = 0
+        var rows = 0
+        var work = Work()
+        var busySeconds = 0.0
+        var collectives: [Meter.CollectiveStatistics] = []
+        /// For each account its index among the operations.
+        var operations: [Int] = []
+        /// By operation.
+        var skewSeconds: [Int: Double] = [:]
+    }
+
+    init(_ configuration: ParallelConfiguration) {
+        let mesh = configuration.mesh
+        stageRanks = configuration.stageRanks
+        keyOwners = configuration.kvSharding.ranks
+        entries = Array(repeating: Entry(), count: configuration.world)
+        coordinates = (0..<configuration.world).map { rank in
+            [Axis.pipeline, .data, .context, .tensor].map {
+                RankStatus.Coordinate(axis: "\($0)", place: mesh.coordinate(of: rank, on: $0))
+            }
+        }
+    }
+
+    /// What a rank spent in a step, by operation.
+    typealias Spent = [Int: Double]
+
+    /// Enters what a rank did in its next step.
+    mutating func enter(_ report: StepReport) -> Spent {
+        let before = entries[report.rank].collectives
+        for collective in report.operations[before.count...] {
+            entries[report.rank].operations.append(index(of: collective.name))
+        }
+        var spent: Spent = [:]
+        for (index, collective) in report.operations.enumerated() {
+            let (calls, seconds) = index < before.count ? (before[index].calls, before[index].seconds) : (0, 0)
+            if collective.calls > calls { spent[entries[report.rank].operations[index]] = collective.seconds - seconds }
+        }
+        entries[report.rank].steps += 1
+        entries[report.rank].rows += report.rows
+        entries[report.rank].work = report.work
+        entries[report.rank].busySeconds += report.seconds - spent.values.reduce(0, +)
+        entries[report.rank].collectives = report.operations
+        return spent
+    }
+
+    /// Enters what the ranks of a stage waited for each other in a step that all have done.
+    ///
+    /// - Parameter spent: for each rank what `enter` returned.
+    mutating func close(_ spent: [Spent]) {
+        for first in stride(from: 0, to: entries.count, by: stageRanks) {
+            let ranks = first..<first + stageRanks
+            let least = ranks.reduce(into: Spent()) { $0.merge(spent[$1], uniquingKeysWith: min) }
+            for rank in ranks {
+                for (operation, seconds) in spent[rank] {
+                    entries[rank].skewSeconds[operation, default: 0] += seconds - least[operation]!
+                }
+            }
+        }
+    }
+
+    private mutating func index(of name: String) -> Int {
+        for index in operations.indices where operations[index] == name { return index }
+        operations.append(name)
+        return operations.count - 1
+    }
+
+    var status: [RankStatus] {
+        entries.enumerated().map { rank, book in
+            var status = RankStatus(rank: rank, coordinates: coordinates[rank])
+            // Those that own keys together have consecutive numbers.
+            status.keyOwner = rank % keyOwners
+            status.steps = book.steps
+            status.rows = book.rows
+            status.keysScored = book.work.scored
+            status.keysAttended = book.work.attended
+            status.busySeconds = book.busySeconds
+            status.operations = book.collectives.enumerated().map { index, collective in
+                var operation = RankStatus.Operation(name: collective.name)
+                operation.calls = collective.calls
+                operation.bytes = collective.bytes
+                operation.seconds = collective.seconds
+                operation.skewSeconds = book.skewSeconds[book.operations[index]] ?? 0
+                return operation
+            }
+            return status
+        }
+    }
+}

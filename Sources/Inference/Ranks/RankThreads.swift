@@ -1,0 +1,143 @@
+import Foundation
+import KVCache
+import Modeling
+import Parallelism
+import Synchronization
+import Tensors
+
+/// The ranks of this process: a thread each, which runs the steps it is given, in order, and the threads that help it.
+///
+/// They share the weights and one cache: each rank writes the entries of its own rows, so the memory does not grow with
+/// the number of ranks.
+final class RankThreads: Sendable {
+    let ranks: Range<Int>
+    /// What each rank does right now, in their order.
+    let progresses: [RankProgress]
+    private let alarm: Alarm
+    private let inboxes: [Inbox]
+    private let threads = DispatchGroup()
+    private let isTrapped = Atomic(false)
+
+    init(_ ranks: Range<Int>, alarm: Alarm) {
+        self.ranks = ranks
+        self.alarm = alarm
+        progresses = ranks.map { _ in RankProgress() }
+        inboxes = ranks.map { _ in Inbox() }
+    }
+
+    /// Starts the ranks.
+    ///
+    /// - Parameters:
+    ///   - cache: what this process keeps.
+    ///   - grammars: what requests follow; it must be told of every plan before the plan is put.
+    ///   - world: where they meet the others; its alarm is raised when one of them fails.
+    ///   - deliver: called by a rank's thread with what it found in a step.
+    func start(
+        _ model: any Model, _ cache: CacheStore, _ settings: RankSettings, grammars: RequestGrammars,
+        in world: any RankWorld,
+        deliver: @escaping @Sendable (StepReport) -> Void
+    ) {
+        let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
+        let rooms = settings.processSharding?.rooms(cache.format, for: ranks, settings.parallel)
+        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranks.count)
+        for (index, rank) in ranks.enumerated() {
+            let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings, memory)
+            for helper in 1..<settings.threadsPerRank {
+                startThread("braid rank \(rank).\(helper)", of: rank) { team?.help() }
+            }
+            startThread("braid rank \(rank)", of: rank) { [self] in
+                defer { team?.dismiss() }
+                let scratch: Scratch
+                do throws(MemoryError) {
+                    scratch = try Scratch(reserving: memory.rankBytes)
+                } catch {
+                    return alarm.raise(GroupFailure(rank: rank, reason: memory.problem(error)))
+                }
+                let seat = Seat(
+                    settings.parallel, rank: rank, world: world, kernels: team.map(kernels.shared) ?? kernels,
+                    progress: progresses[index], scratch: scratch)
+                let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
+                let trace = settings.isTraced ? TraceBuffer() : nil
+                let worker = RankWorker(
+                    model, cache, rooms?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
+                run(worker, inboxes[index], deliver)
+            }
+        }
+    }
+
+    private func team(_ kernels: Kernels, _ settings: RankSettings, _ memory: StepMemory) -> Team {
+        let cores = ProcessInfo.processInfo.activeProcessorCount
+        return Team(
+            kernels, threads: settings.threadsPerRank, spins: ranks.count * settings.threadsPerRank <= cores,
+            scratchBytes: memory.helperBytes)
+    }
+
+    /// Starts one of a rank's threads. If it traps, the rank has failed.
+    private func startThread(_ name: String, of rank: Int, _ body: @escaping @Sendable () -> Void) {
+        threads.enter()
+        let thread = Thread { [self] in
+            ThreadName.current = name
+            Traps.shared.watch(onTrap: { self.giveUp(rank, trap: $0) }, while: body)
+            threads.leave()
+        }
+        thread.stackSize = 16 << 20
+        thread.start()
+    }
+
+    /// Hands a step to the ranks.
+    func put(_ assignment: RowAssignment) {
+        for inbox in inboxes { inbox.put(assignment) }
+    }
+
+    /// Whether a rank's thread trapped: memory may be damaged, so that only a new process will do.
+    var hasTrapped: Bool { isTrapped.load(ordering: .acquiring) }
+
+    /// Lets the ranks finish what they were given, and returns when their threads have ended.
+    ///
+    /// After a failure that is soon, but the rank at fault may never come back: it is waited for a moment only. A thread
+    /// that is left behind touches nothing but its cache, and ends if it ever meets the others again.
+    ///
+    /// - Parameter watch: called several times a second.
+    func stop(_ watch: () -> Void) {
+        for inbox in inboxes { inbox.put(nil) }
+        while alarm.failure == nil, threads.wait(timeout: .now() + 0.1) == .timedOut { watch() }
+        _ = threads.wait(timeout: .now() + Self.secondsToStop)
+    }
+
+    private static let secondsToStop = 2.0
+
+    /// Called when a rank's thread has trapped, and with it whatever it held.
+    private func giveUp(_ rank: Int, trap signal: String) {
+        isTrapped.store(true, ordering: .releasing)
+        let snapshot = progresses[rank - ranks.lowerBound].snapshot
+        alarm.raise(GroupFailure(rank: rank, reason: "its thread trapped (\(signal)) \(snapshot.description)"))
+    }
+
+    /// A rank's loop.
+    private func run(_ worker: RankWorker, _ inbox: Inbox, _ deliver: (StepReport) -> Void) {
+        while let assignment = inbox.take() {
+            do {
+                deliver(try worker.run(assignment))
+            } catch {
+                return alarm.raise(error)
+            }
+        }
+    }
+}
+
+/// Steps on their way to a rank.
+private final class Inbox: Sendable {
+    private let queue = Mutex<[RowAssignment?]>([])
+    private let filled = DispatchSemaphore(value: 0)
+
+    /// `nil` ends the rank.
+    func put(_ assignment: RowAssignment?) {
+        queue.withLock { $0.append(assignment) }
+        filled.signal()
+    }
+
+    func take() -> RowAssignment? {
+        filled.wait()
+        return queue.withLock { $0.removeFirst() }
+    }
+}

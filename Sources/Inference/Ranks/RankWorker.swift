@@ -1,0 +1,317 @@
+import KVCache
+import Modeling
+import Parallelism
+import Tensors
+
+/// One rank's part of a step: takes its rows, runs its layers once, chooses tokens. One thread.
+final class RankWorker {
+    let model: any Model
+    private let cache: CacheStore
+    /// Set where processes divide the keys.
+    private let room: ProcessKVSharding.Room?
+    let seat: Seat
+    var sampler: Sampler
+    let grammars: RequestGrammars
+    private let recorder: StageRecorder?
+    private let trace: TraceBuffer?
+    let pageShift: Int
+    /// Rows of logits held at once; bounds memory when a whole prompt is scored.
+    private static let logitRows = 32
+
+    init(
+        _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
+        grammars: RequestGrammars,
+        recorder: StageRecorder?, trace: TraceBuffer? = nil
+    ) {
+        self.model = model
+        self.cache = cache
+        self.room = room
+        self.seat = seat
+        self.grammars = grammars
+        self.recorder = recorder
+        self.trace = trace
+        if let trace { seat.meter.tracer = { trace.add($0) } }
+        sampler = Sampler(vocabularySize: model.vocabularySize)
+        pageShift = cache.format.pageSize.trailingZeroBitCount
+    }
+
+    /// Runs a step and reports what this rank found.
+    func run(_ assignment: RowAssignment) throws(GroupFailure) -> StepReport {
+        let mark = seat.scratch.mark()
+        defer { seat.scratch.reset(to: mark) }
+        let began = Meter.now()
+        seat.begin(rows: assignment.rows.map(\.count))
+        let step = step(for: assignment)
+        let states = seat.scratch.rows(step.outputs.count, model.hiddenSize)
+        var report = StepReport(rank: seat.rank, step: assignment.plan.number)
+        try seat.span("step", assignment.plan.number) { () throws(GroupFailure) in
+            try model.forward(step, seat, into: states)
+            guard seat.isLastStage else { return }
+            var chosen: [Int32?] = []
+            try seat.span("choose", assignment.plan.number) { () throws(GroupFailure) in
+                (report.findings, chosen) = try choose(assignment, states)
+            }
+            if assignment.drafts { report.drafts = try draft(behind: assignment, step, states, chosen: chosen) }
+        }
+        report.rows = step.own.count
+        report.seconds = Double(Meter.now() - began) * 1e-9
+        report.work = seat.work
+        report.operations = seat.meter.collectives.map { $0 }
+        report.records = recorder?.take()
+        report.spans = trace?.take() ?? []
+        return report
+    }
+
+    func step(for assignment: RowAssignment) -> Step {
+        let own = assignment.rows[seat.stageRank]
+        let scratch = seat.scratch
+        let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
+        for (at, row) in own.enumerated() {
+            let chunk = assignment.plan.chunks[row.chunk]
+            let (page, place) = (chunk.start + row.offset).quotientAndRemainder(dividingBy: cache.format.pageSize)
+            tokens[at] = chunk.tokens[row.offset]
+            slots[at] = chunk.pages[page] * Int32(cache.format.pageSize) + Int32(place)
+        }
+        let gatheredKeys = gatheredKeys(assignment, slots)
+        let maps = assignment.plan.chunks.enumerated().map { index, chunk in
+            if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: pageShift) }
+            if let gatheredKeys, !assignment.dcpRows.contains(index) { return gatheredKeys.map(chunk.pages, scratch) }
+            return cache.share.map(chunk.pages, scratch)
+        }
+        let first = seat.stageRank - seat.place(along: .tensor)
+        let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
+        return Step(
+            own: rows(own, assignment, maps), tokens: tokens,
+            slots: gatheredKeys == nil ? slots : ascending(own.count), attended: rows(attended, assignment, maps),
+            dcpRows: dcpRows(assignment, maps), outputs: outputs(of: assignment), cache: cache,
+            gatheredKeys: gatheredKeys,
+            recorder: recorder?.wantsLayers == true ? recorder : nil)
+    }
+
+    private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
+
+    /// Where processes divide the keys: those of the data group's requests that come to the queries.
+    ///
+    /// - Parameter slots: where each own row's keys are to be kept.
+    private func gatheredKeys(_ assignment: RowAssignment, _ slots: Indices) -> GatheredKeys? {
+        room.map {
+            GatheredKeys(
+                assignment.gatheredPages(ofGroup: dataGroup), store: $0.dispatched, outbox: $0.outbox, slots: slots)
+        }
+    }
+
+    private func ascending(_ count: Int) -> Indices {
+        let numbers = seat.scratch.indices(count)
+        for number in 0..<count { numbers[number] = Int32(number) }
+        return numbers
+    }
+
+    /// The own rows whose states leave the last layer: all of them where the next-token block needs them.
+    private func outputs(of assignment: RowAssignment) -> Indices {
+        let wanted =
+            assignment.drafts
+            ? Array(assignment.rows[seat.stageRank].indices) : assignment.outputs[seat.stageRank].map(\.row)
+        let outputs = seat.scratch.indices(seat.isLastStage ? wanted.count : 0)
+        if seat.isLastStage { outputs.copy(wanted.map { Int32($0) }) }
+        return outputs
+    }
+
+    /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
+    private func dcpRows(_ assignment: RowAssignment, _ maps: [PageMap]) -> Step.DCPRows? {
+        if assignment.dcpRows.isEmpty { return nil }
+        let members = seat.members(along: .kvSharding)
+        let own = members.map { member in assignment.rows[member].filter { assignment.dcpRows.contains($0.chunk) } }
+        let attended = members.map { member in
+            let first = member - member % seat.degree(.tensor)
+            return assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
+                .filter { assignment.dcpRows.contains($0.chunk) }
+        }
+        let (ownCounts, attendedCounts) = (seat.scratch.indices(members.count), seat.scratch.indices(members.count))
+        ownCounts.copy(own.map { Int32($0.count) })
+        attendedCounts.copy(attended.map { Int32($0.count) })
+        let first = seat.stageRank - seat.place(along: .tensor)
+        return Step.DCPRows(
+            own: rows(own.flatMap { $0 }, assignment, maps), attended: rows(attended.flatMap { $0 }, assignment, maps),
+            ownCounts: ownCounts, attendedCounts: attendedCounts,
+            ownRows: dcpIndices(of: assignment.rows[seat.stageRank..<seat.stageRank + 1], assignment),
+            attendedRows: dcpIndices(of: assignment.rows[first..<first + seat.degree(.tensor)], assignment))
+    }
+
+    /// Which of some ranks' rows, counted one rank after the other, let their queries go to the keys.
+    private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
+        let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
+        let indices = seat.scratch.indices(found.count)
+        indices.copy(found.map { Int32($0.offset) })
+        return indices
+    }
+
+    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
+        let plan = assignment.plan
+        let positions = seat.scratch.indices(rows.count)
+        var requests: [Step.RequestRows] = []
+        var first = 0
+        for (at, row) in rows.enumerated() {
+            positions[at] = Int32(plan.chunks[row.chunk].start + row.offset)
+            guard at + 1 == rows.count || rows[at + 1].chunk != row.chunk else { continue }
+            requests.append(
+                Step.RequestRows(
+                    request: plan.chunks[row.chunk].request, rows: first..<at + 1, pages: maps[row.chunk],
+                    usesDCP: assignment.dcpRows.contains(row.chunk)))
+            first = at + 1
+        }
+        return Step.Rows(positions: positions, requests: requests)
+    }
+
+    // MARK: - Logits
+
+    /// Scores and samples from the states of the step's rows.
+    ///
+    /// - Returns: what this rank found, and the token that each of `deal.outputs` chose, where it chose one; those are
+    ///   known to all ranks of the stage where the next-token block needs them.
+    private func choose(_ assignment: RowAssignment, _ states: View) throws(GroupFailure) -> (
+        [StepReport.Finding], [Int32?]
+    ) {
+        let wanted = Array(assignment.outputs.joined())
+        let own = assignment.drafts ? pick(assignment.outputs[seat.stageRank].map(\.row), of: states) : states
+        var findings: [StepReport.Finding] = []
+        let chosen = try readLogits(of: own, counts: assignment.outputs.map(\.count), sharing: assignment.drafts) {
+            logits, index in
+            findings.append(read(logits, wanted[index], assignment.plan))
+            return findings.last!.sampled?.token
+        }
+        return (findings, chosen)
+    }
+
+    func pick(_ rows: [Int], of states: View) -> View {
+        let picked = seat.scratch.rows(rows.count, states.columns)
+        for (at, row) in rows.enumerated() { picked.rows(at..<at + 1).copy(states.rows(row..<row + 1)) }
+        return picked
+    }
+
+    /// Has the logits of all ranks' rows read, a few rows at a time: the head is read once for all requests of a tile.
+    /// Every rank computes its part of the vocabulary for all rows; each row's parts then come together on one of them.
+    ///
+    /// - Parameters:
+    ///   - states: of this rank's rows.
+    ///   - counts: how many rows each rank of the stage has.
+    ///   - sharing: whether what was chosen is to be known to all ranks.
+    ///   - read: called with the logits of some of the rows, counted over all ranks; says what they choose.
+    /// - Returns: what each row chose.
+    func readLogits(
+        of states: View, counts: [Int], sharing: Bool, _ read: (Span<Float>, Int) -> Int32?
+    ) throws(GroupFailure) -> [Int32?] {
+        let rowCounts = seat.scratch.indices(counts.count)
+        rowCounts.copy(counts.map { Int32($0) })
+        let all = try seat.gather("outputs", along: .stage, states, counts: rowCounts)
+        var chosen = [Int32?](repeating: nil, count: all.rows)
+        var first = 0
+        while first < all.rows {
+            let mark = seat.scratch.mark()
+            defer { seat.scratch.reset(to: mark) }
+            let tile = first..<min(first + Self.logitRows * seat.degree(.stage), all.rows)
+            let (logits, mine) = try logits(all.rows(tile))
+            for (row, place) in mine.enumerated() {
+                let values = unsafe Span(_unsafeElements: logits.row(row))
+                chosen[tile.lowerBound + place] = read(values, tile.lowerBound + place)
+            }
+            first = tile.upperBound
+        }
+        return sharing ? try share(chosen) : chosen
+    }
+
+    /// Lets all ranks know what each of them chose; they take turns row by row, see `logits`.
+    private func share(_ chosen: [Int32?]) throws(GroupFailure) -> [Int32?] {
+        let ranks = seat.degree(.stage)
+        let turns = (0..<ranks).map { stride(from: $0, to: chosen.count, by: ranks) }
+        let counts = seat.scratch.indices(ranks)
+        counts.copy(turns.map { Int32($0.underestimatedCount) })
+        let own = turns[seat.place(along: .stage)].map { chosen[$0] ?? -1 }
+        let part = seat.scratch.indices(own.count)
+        part.copy(own)
+        let all = try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers
+        var shared = chosen
+        var place = 0
+        for (rank, rows) in turns.enumerated() {
+            for row in rows {
+                // The next-token block reads this token's embedding.
+                guard (-1..<Int32(model.vocabularySize)).contains(all[place]) else {
+                    throw seat.failure(
+                        of: rank, along: .stage,
+                        "it sampled token \(all[place]) of a vocabulary of \(model.vocabularySize)")
+                }
+                shared[row] = all[place] < 0 ? nil : all[place]
+                place += 1
+            }
+        }
+        return shared
+    }
+
+    /// - Returns: whole rows of logits, and which of the tile's rows they are.
+    private func logits(_ hidden: View) throws(GroupFailure) -> (View, mine: StrideTo<Int>) {
+        let (ranks, vocabulary) = (seat.degree(.stage), model.vocabularySize)
+        let mine = stride(from: seat.place(along: .stage), to: hidden.rows, by: ranks)
+        let whole = seat.scratch.rows(mine.underestimatedCount, vocabulary)
+        if ranks == 1 {
+            model.logits(hidden, vocabulary: 0..<vocabulary, seat, into: whole)
+            return (whole, mine)
+        }
+        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
+        let counts = seat.scratch.indices(ranks)
+        var next = 0
+        for rank in 0..<ranks {
+            let before = next
+            for row in stride(from: rank, to: hidden.rows, by: ranks) {
+                sorted.rows(next..<next + 1).copy(hidden.rows(row..<row + 1))
+                next += 1
+            }
+            counts[rank] = Int32(next - before)
+        }
+        let part = seat.part(of: vocabulary, along: .stage)
+        let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
+        model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
+        let pending = try seat.startExchange(
+            "logits", along: .stage, parts, counts: counts, expecting: seat.counts(whole.rows, along: .stage))
+        let received = try seat.finish(pending)
+        for rank in 0..<ranks {
+            let part = seat.part(of: vocabulary, along: .stage, at: rank)
+            let rows = received.rows(rank * whole.rows..<(rank + 1) * whole.rows)
+            whole.columns(part).copy(rows.columns(0..<part.count))
+        }
+        return (whole, mine)
+    }
+
+    /// Chooses a token of a chunk, among those that its request's grammar allows.
+    func sampleToken(
+        _ logits: Span<Float>, as sample: StepPlan.Sample, of chunk: StepPlan.Chunk, topLogProbs: Int? = nil
+    ) throws(SamplingFailure) -> TokenLogProbs {
+        var sample = sample
+        let known = chunk.sample?.generated.count ?? 0
+        let choices = try grammars.choices(for: chunk.request, sample, known: known)
+        // A whole answer ends, however few tokens it has.
+        if choices?.mustEnd ?? false { sample.minTokensRemaining = 0 }
+        return try sampler.choose(logits, as: sample, allowed: choices?.allowed, topLogProbs: topLogProbs)
+    }
+
+    /// What one row of logits is for: the score of a known token, or the choice of the next.
+    private func read(_ logits: Span<Float>, _ output: RowAssignment.Output, _ plan: StepPlan) -> StepReport.Finding {
+        let chunk = plan.chunks[output.chunk]
+        var finding = StepReport.Finding(chunk: output.chunk, offset: output.offset)
+        if let recorder {
+            recorder.record(
+                .logits, layer: .max, logits.indices.map { logits[$0] }, request: chunk.request,
+                position: chunk.start + output.offset)
+        }
+        do {
+            if let target = output.target {
+                finding.scored = try sampler.score(logits, target: target, topLogProbs: chunk.topLogProbs ?? 0)
+            }
+            if chunk.sampledRows.contains(output.offset) {
+                let sample = chunk.sample(at: output.offset - chunk.sampledRows.lowerBound)
+                finding.sampled = try sampleToken(logits, as: sample, of: chunk, topLogProbs: chunk.topLogProbs)
+            }
+        } catch {
+            finding.failure = error.description
+        }
+        return finding
+    }
+}

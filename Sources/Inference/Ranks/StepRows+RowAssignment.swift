@@ -1,0 +1,22 @@
+package import Modeling
+import Parallelism
+
+extension StepRows {
+    /// The rows of a step as they were dealt.
+    package init(_ assignment: RowAssignment) {
+        func maxPosition(_ rows: some Sequence<RowAssignment.Row>) -> Int {
+            rows.reduce(-1) { max($0, assignment.plan.chunks[$1.chunk].start + $1.offset) }
+        }
+        self.init(
+            owned: assignment.rows.map(\.count), outputs: assignment.outputs.map(\.count),
+            maxPosition: assignment.rows.map(maxPosition))
+        let dcpRows = assignment.rows.map { $0.filter { assignment.dcpRows.contains($0.chunk) } }
+        self.dcpRows = dcpRows.map(\.count)
+        maxDCPPosition = dcpRows.map(maxPosition)
+        guard assignment.processSharding != nil else { return }
+        let ranks = assignment.configuration.context * assignment.configuration.tensor
+        gatheredKeys = (0..<assignment.configuration.data).flatMap {
+            GatheredKeys.sent(assignment.gatheredPages(ofGroup: $0), by: ranks, assignment.configuration.kvSharding)
+        }
+    }
+}

@@ -1,0 +1,90 @@
+import KVCache
+
+extension Scheduler {
+    /// What is wrong with the books, in words; empty when all is well. For tests, and for a debug route.
+    ///
+    /// Every page is free, known and unused, or used by live requests or by those that died in a step in flight, by
+    /// more than one only where it is known; every request is where its phase says; among equal priorities nobody in
+    /// the queue came before one that runs.
+    package func checkInvariants() -> [String] {
+        pool.checkInvariants() + cache.checkInvariants(pool) + pageProblems + placeProblems + orderProblems
+    }
+
+    private var pageProblems: [String] {
+        var problems: [String] = []
+        var users: [Int32: [UInt64]] = [:]
+        for state in sequences.values {
+            for page in state.pages { users[page, default: []].append(state.id) }
+            if state.sharedPages * pool.pageSize > state.computed {
+                problems.append("\(state.id) writes a page that it found in the cache")
+            }
+            if state.pages.count * pool.pageSize < state.planned {
+                problems.append("\(state.id) planned \(state.planned) tokens in \(state.pages.count) pages")
+            }
+        }
+        for (page, ids) in users {
+            if pool.owners(of: page) != ids.count + (cache.holds(page) ? 1 : 0) {
+                problems.append("page \(page) of \(ids) has \(pool.owners(of: page)) owners")
+            }
+            if ids.count > 1 && !cache.holds(page) { problems.append("page \(page) belongs to \(ids)") }
+            if Set(ids.map { salt(of: sequences[$0]!) }).count > 1 { problems.append("\(ids) differ in their salts") }
+        }
+        if pool.freePages + cache.evictablePages + users.count != pool.totalPages {
+            problems.append(
+                "\(pool.freePages) pages are free, \(cache.evictablePages) cached and \(users.count) in use, of "
+                    + "\(pool.totalPages)")
+        }
+        return problems
+    }
+
+    private var placeProblems: [String] {
+        var problems: [String] = []
+        for (phase, order) in [(SequenceState.Phase.queued, queue), (.running, running)] {
+            if order.count != sequences.values.count(where: { $0.phase == phase }) {
+                problems.append("\(order.count) requests are listed as \(phase)")
+            }
+            for entry in order.entries
+            where sequences[entry.request]?.phase != phase || sequences[entry.request]?.precedence != entry.precedence {
+                problems.append("\(entry.request) is listed as \(phase), but is not")
+            }
+        }
+        for state in sequences.values {
+            let steps = inFlight.count { $0.chunks.contains { $0.request == state.id } }
+            let isInFlight = steps > 0
+            if steps != state.stepsInFlight {
+                problems.append("\(state.id) is in \(steps) steps, not \(state.stepsInFlight)")
+            }
+            if state.planned < state.computed
+                || isInFlight != (state.planned > state.computed) && state.phase != .draining
+            {
+                problems.append("\(state.id) computed \(state.computed), planned \(state.planned) in \(steps) steps")
+            }
+            if state.phase == .draining && !isInFlight { problems.append("\(state.id) is dying in no step") }
+            if state.phase == .queued && (isInFlight || !state.pages.isEmpty || state.computed != 0) {
+                problems.append("\(state.id) is queued with pages or in a step")
+            }
+            if state.tokens.count > configuration.contextLength || state.computed >= state.tokens.count {
+                problems.append("\(state.id) has \(state.tokens.count) tokens, \(state.computed) computed")
+            }
+        }
+        if running.count > configuration.maxRunningRequests { problems.append("\(running.count) requests run") }
+        return problems
+    }
+
+    private var orderProblems: [String] {
+        var problems: [String] = []
+        for order in [queue, running] {
+            for (sooner, later) in zip(order.entries, order.entries.dropFirst())
+            where !(sooner.precedence < later.precedence) {
+                problems.append("\(sooner.request) and \(later.request) are out of order")
+            }
+        }
+        for waiting in queue.entries {
+            for served in running.entries
+            where waiting.precedence.priority == served.precedence.priority && waiting.precedence < served.precedence {
+                problems.append("\(served.request) runs before \(waiting.request), which came first")
+            }
+        }
+        return problems
+    }
+}

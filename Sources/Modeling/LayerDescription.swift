@@ -1,0 +1,194 @@
+package import Parallelism
+package import Tensors
+
+/// One layer as numbers: its operations in the order of the forward pass, with their shapes, their weights, and the edges
+/// that rows cross between them.
+///
+/// Costs, weight shares, floating-point counts, drawings and kernel benchmarks are derived from it, so that nothing
+/// describes a layer a second time.
+package struct LayerDescription: Sendable {
+    /// A word for layers that have the same operations and shapes, such as "dense" or "experts".
+    package let kind: String
+    package let operations: [Operation]
+
+    package init(kind: String, operations: [Operation]) {
+        self.kind = kind
+        self.operations = operations
+    }
+
+    /// One operation of a layer, or one edge between two.
+    package enum Operation: Sendable {
+        /// Norms, biases and other vectors, which every rank reads for its own rows.
+        case vectors(Weights)
+        /// A product of rows with a matrix.
+        case product(Product)
+        /// Stores a row's keys, which makes them visible to the ranks along the edge.
+        case publish(Edge, columns: Int)
+        /// Rows move between ranks.
+        case cross(Edge, columns: Int)
+        case select(Selection)
+        case attend(Attention)
+        case feedForward(FeedForward)
+        /// Rows start for the ranks of the experts they chose.
+        case dispatch(Experts)
+        /// Routed experts compute, and their sums return to the rows' owners.
+        case experts(Experts)
+    }
+
+    /// The way in which the ranks of a stage divide weights.
+    package enum Split: Sendable, Equatable {
+        /// Every rank reads all of them, for its own rows.
+        case whole
+        /// Attention heads, over the tensor ranks.
+        case heads
+        /// Columns of a plain feed-forward, over the ranks along `.dense`.
+        case dense
+        /// One routed expert, whose columns may be divided along `.expertTensor`.
+        case expert(Int)
+        /// Rows of the output head, over all ranks of the last stage.
+        case vocabulary
+    }
+
+    /// Tensors that ranks divide alike.
+    package struct Weights: Sendable {
+        /// The checkpoint's names, without those of scales.
+        package let names: [String]
+        /// The number of elements in all of them.
+        package let elements: Int
+        package let split: Split
+
+        package init(_ names: [String], elements: Int, split: Split = .whole) {
+            self.names = names
+            self.elements = elements
+            self.split = split
+        }
+    }
+
+    /// `[rows, inputs] · [outputs, inputs]ᵀ`.
+    package struct Product: Sendable {
+        /// The name that reports and benchmarks show, such as "query up".
+        package let name: String
+        package let inputs: Int
+        package let outputs: Int
+        package let weights: Weights
+
+        package init(_ name: String, _ tensor: String, inputs: Int, outputs: Int, split: Split = .whole) {
+            self.name = name
+            self.inputs = inputs
+            self.outputs = outputs
+            weights = Weights([tensor], elements: inputs * outputs, split: split)
+        }
+    }
+
+    /// An indexer that selects the keys a row attends to.
+    package struct Selection: Sendable, Equatable {
+        package let heads: Int
+        /// Elements of an index query and of an index key.
+        package let width: Int
+        /// The number of keys a row attends to, at most.
+        package let topK: Int
+
+        package init(heads: Int, width: Int, topK: Int) {
+            (self.heads, self.width, self.topK) = (heads, width, topK)
+        }
+    }
+
+    /// Attention of `heads` queries over keys that all heads share.
+    package struct Attention: Sendable, Equatable {
+        package let heads: Int
+        /// Elements of a key that are also its value.
+        package let latentWidth: Int
+        /// Rotary elements of a key, which are no part of its value.
+        package let ropeWidth: Int
+        /// The number of keys a row attends to, at most; `nil` for all that it sees.
+        package let topK: Int?
+
+        package init(heads: Int, latentWidth: Int, ropeWidth: Int, topK: Int?) {
+            (self.heads, self.latentWidth, self.ropeWidth, self.topK) = (heads, latentWidth, ropeWidth, topK)
+        }
+    }
+
+    /// `down(silu(gate x) * up x)`, of a dense layer or of the shared experts.
+    package struct FeedForward: Sendable {
+        /// "feed-forward" or "shared experts", for drawings.
+        package let name: String
+        package let hidden: Int
+        package let width: Int
+        package let weights: Weights
+
+        /// - Parameter prefix: the part of the tensors' names before `gate_proj.weight`, `up_proj.weight`, `down_proj.weight`.
+        package init(_ name: String, prefix: String, hidden: Int, width: Int, split: Split = .dense) {
+            self.name = name
+            self.hidden = hidden
+            self.width = width
+            weights = Weights(
+                ["gate_proj", "up_proj", "down_proj"].map { "\(prefix)\($0).weight" }, elements: 3 * hidden * width,
+                split: split)
+        }
+    }
+
+    /// Routed experts: a router chooses some for each row.
+    package struct Experts: Sendable {
+        package let gate: GateRule
+        package let hidden: Int
+        /// Inner columns of one expert.
+        package let width: Int
+        private let prefix: String
+
+        /// - Parameter prefix: the part of the tensors' names before the expert's number.
+        package init(gate: GateRule, hidden: Int, width: Int, prefix: String) {
+            (self.gate, self.hidden, self.width, self.prefix) = (gate, hidden, width, prefix)
+        }
+
+        /// One expert's weights.
+        package func expert(_ number: Int) -> FeedForward {
+            FeedForward("expert", prefix: "\(prefix)\(number).", hidden: hidden, width: width, split: .expert(number))
+        }
+    }
+}
+
+extension LayerDescription {
+    package var attention: Attention? {
+        operations.lazy.compactMap { if case .attend(let attention) = $0 { attention } else { nil } }.first
+    }
+
+    package var selection: Selection? {
+        operations.lazy.compactMap { if case .select(let selection) = $0 { selection } else { nil } }.first
+    }
+
+    package var experts: Experts? {
+        operations.lazy.compactMap { if case .experts(let experts) = $0 { experts } else { nil } }.first
+    }
+
+    package var products: [Product] {
+        operations.compactMap { if case .product(let product) = $0 { product } else { nil } }
+    }
+
+    /// All weights of the layer, operation by operation.
+    package var weights: [Weights] { operations.flatMap(\.weights) }
+}
+
+extension LayerDescription.Operation {
+    /// The weights that the operation reads.
+    package var weights: [LayerDescription.Weights] {
+        switch self {
+        case .vectors(let weights): [weights]
+        case .product(let product): [product.weights]
+        case .feedForward(let feedForward): [feedForward.weights]
+        case .experts(let experts): (0..<experts.gate.experts).map { experts.expert($0).weights }
+        case .publish, .cross, .select, .attend, .dispatch: []
+        }
+    }
+
+    /// What a drawing of the layer writes for it; `nil` for edges and vectors.
+    package var title: String? {
+        switch self {
+        case .product(let product): product.name
+        case .select: "index scores, top keys"
+        case .attend: "attention"
+        case .feedForward(let feedForward): feedForward.name
+        case .experts: "routed experts"
+        case .vectors, .publish, .cross, .dispatch: nil
+        }
+    }
+}

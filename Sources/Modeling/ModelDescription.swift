@@ -1,0 +1,62 @@
+package import Parallelism
+package import Tensors
+
+/// A model as numbers: everything that planning, memory budgets, inspection and benchmarks need to know of it, without
+/// its weights.
+///
+/// A model's target makes it from `config.json`, and it is the only description of the layers beside the forward pass
+/// itself. Tests compare the two: predicted bytes of collectives with those a run measures, named weights with those of
+/// released checkpoints.
+package struct ModelDescription: Sendable {
+    /// The checkpoint's `model_type`.
+    package var modelType: String
+    package var vocabularySize: Int
+    package var hiddenSize: Int
+    /// F32 elements of one row between two layers: the hidden size times the number of residual streams.
+    package var stateWidth: Int
+    /// The number of positions the model was made for.
+    package var contextLength: Int
+    /// The layers of the forward pass, in order.
+    package var layers: [LayerDescription]
+    /// The layers of the next-token (MTP) blocks, which follow the others; empty where the checkpoint has none.
+    package var draftLayers: [LayerDescription]
+    package var embedding: LayerDescription.Weights
+    package var finalNorm: LayerDescription.Weights
+    package var head: LayerDescription.Weights
+    /// The degrees of parallelism that are legal, and those that are bitwise equal to one rank.
+    package var parallelShape: ModelShape
+    /// The element type the checkpoint was made in, which dummy weights have.
+    package var weightType: DType
+
+    package init(
+        modelType: String, vocabularySize: Int, hiddenSize: Int, stateWidth: Int, contextLength: Int,
+        layers: [LayerDescription], draftLayers: [LayerDescription], embedding: LayerDescription.Weights,
+        finalNorm: LayerDescription.Weights, head: LayerDescription.Weights, parallelShape: ModelShape,
+        weightType: DType
+    ) {
+        self.modelType = modelType
+        self.vocabularySize = vocabularySize
+        self.hiddenSize = hiddenSize
+        self.stateWidth = stateWidth
+        self.contextLength = contextLength
+        self.layers = layers
+        self.draftLayers = draftLayers
+        self.embedding = embedding
+        self.finalNorm = finalNorm
+        self.head = head
+        self.parallelShape = parallelShape
+        self.weightType = weightType
+    }
+
+    /// The kinds of layers in the order in which they first occur, each with its first layer's description.
+    package var layerKinds: [LayerDescription] {
+        layers.enumerated().filter { index, layer in !layers[..<index].contains { $0.kind == layer.kind } }.map(\.element)
+    }
+
+    /// The attention of the first layer that has any.
+    package var attention: LayerDescription.Attention? { layers.lazy.compactMap(\.attention).first }
+    /// The key selection of the first layer that has any.
+    package var selection: LayerDescription.Selection? { layers.lazy.compactMap(\.selection).first }
+    /// The routed experts of the first layer that has any.
+    package var experts: LayerDescription.Experts? { layers.lazy.compactMap(\.experts).first }
+}

@@ -1,0 +1,116 @@
+package import Checkpoints
+import Foundation
+package import Tensors
+
+/// Rotary position embedding: plain or YaRN, as `config.json` spells it, old and new.
+package struct RotaryConfiguration: Sendable, Equatable {
+    /// Elements of a head that are rotated.
+    package var width: Int
+    package var theta: Double
+    package var yarn: YaRN?
+
+    /// YaRN's numbers; the formulas are those of the paper (arXiv 2309.00071) as DeepSeek uses them.
+    package struct YaRN: Sendable, Equatable {
+        package var factor: Double
+        package var originalLength: Double
+        package var betaFast: Double
+        package var betaSlow: Double
+        package var mscale: Double
+        package var mscaleAllDimensions: Double
+    }
+
+    /// Reads `rope_theta` + `rope_scaling`, or the newer `rope_parameters` that holds both.
+    package init(_ file: ConfigurationValue, width: Int) throws(CheckpointError) {
+        self.width = width
+        let newer = try file.objectIfPresent("rope_parameters")
+        let thetaHolder = newer.map { $0.contains("rope_theta") } ?? false ? newer! : file
+        theta = try thetaHolder.double("rope_theta", in: 1.001...1e12, default: 10_000)
+        let older = try file.objectIfPresent("rope_scaling")
+        guard let scaling = newer ?? older else { return }
+        let spelling = scaling.contains("rope_type") ? "rope_type" : "type"
+        let kind = try scaling.string(spelling, oneOf: ["default", "yarn"], default: "default")
+        if kind == "yarn" { yarn = try YaRN(scaling) }
+    }
+
+    /// The angle a head's pair i turns per position, in radians.
+    package var frequencies: [Float] {
+        (0..<width / 2).map { pair in
+            let plain = 1 / pow(Float(theta), Float(2 * pair) / Float(width))
+            guard let yarn else { return plain }
+            let (low, high) = yarn.rampBounds(width: width, theta: theta)
+            let ramp = Float(min(max((Double(pair) - low) / (high - low), 0), 1))
+            return plain / Float(yarn.factor) * ramp + plain * (1 - ramp)
+        }
+    }
+
+    /// What cosines and sines are multiplied by.
+    package var amplitude: Float {
+        yarn.map { Float($0.scale($0.mscale) / $0.scale($0.mscaleAllDimensions)) } ?? 1
+    }
+
+    /// What the softmax scale is multiplied by.
+    package var softmaxFactor: Float {
+        guard let yarn, yarn.mscaleAllDimensions != 0 else { return 1 }
+        let factor = Float(yarn.scale(yarn.mscaleAllDimensions))
+        return factor * factor
+    }
+
+    /// Cosines and sines of each position's angles. The angle is formed in F32, as the reference does.
+    package func angles(of positions: Indices, _ frequencies: [Float], _ scratch: Scratch) -> RotaryAngles {
+        let angles = RotaryAngles(
+            cosine: scratch.rows(positions.count, frequencies.count),
+            sine: scratch.rows(positions.count, frequencies.count))
+        let amplitude = amplitude
+        for row in 0..<positions.count {
+            for pair in frequencies.indices {
+                let angle = Double(Float(positions[row]) * frequencies[pair])
+                angles.cosine[row, pair] = Float(cos(angle)) * amplitude
+                angles.sine[row, pair] = Float(sin(angle)) * amplitude
+            }
+        }
+        return angles
+    }
+}
+
+extension RotaryConfiguration.YaRN {
+    package init(_ scaling: ConfigurationValue) throws(CheckpointError) {
+        factor = try scaling.double("factor", in: 1e-3...1e6)
+        originalLength = try scaling.double("original_max_position_embeddings", in: 1...1e9)
+        betaFast = try scaling.double("beta_fast", in: 1e-6...1e6, default: 32)
+        betaSlow = try scaling.double("beta_slow", in: 1e-6...1e6, default: 1)
+        guard betaFast >= betaSlow else {
+            throw scaling.refusal(
+                "beta_fast", "is \(betaFast), less than beta_slow \(betaSlow)", advice: "released models have 32 and 1")
+        }
+        for key in ["attention_factor", "truncate"] where scaling.contains(key) && !scaling.isNull(key) {
+            throw scaling.refusal(key, "is given", advice: "released models do not have it; it is not supported")
+        }
+        mscale = try scaling.double("mscale", in: 0...1e6, default: 1)
+        mscaleAllDimensions = try scaling.double("mscale_all_dim", in: 0...1e6, default: 0)
+    }
+
+    /// `0.1 · m · ln(factor) + 1`, and 1 for factors up to 1.
+    package func scale(_ m: Double) -> Double { factor <= 1 ? 1 : 0.1 * m * log(factor) + 1 }
+
+    /// Between which pairs the frequencies go over from kept to interpolated.
+    package func rampBounds(width: Int, theta: Double) -> (low: Double, high: Double) {
+        func correction(_ rotations: Double) -> Double {
+            Double(width) * log(originalLength / (rotations * 2 * .pi)) / (2 * log(theta))
+        }
+        let low = max(correction(betaFast).rounded(.down), 0)
+        let high = min(correction(betaSlow).rounded(.up), Double(width - 1))
+        return (low, low == high ? high + 0.001 : high)
+    }
+}
+
+/// The rotary angles of a step's rows: those a rank owns, and those whose heads it has a part of.
+package struct StepAngles {
+    package let own: RotaryAngles
+    package let attended: RotaryAngles
+
+    package init(of step: Step, _ angles: (Indices) -> RotaryAngles) {
+        own = angles(step.own.positions)
+        // The own rows are among the attended ones: equally many are the same.
+        attended = step.attended.count == step.own.count ? own : angles(step.attended.positions)
+    }
+}

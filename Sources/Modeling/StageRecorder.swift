@@ -1,0 +1,95 @@
+package import Tensors
+
+/// A point of a layer whose value can be compared with another implementation or another layout, in order of
+/// computation.
+package enum Stage: String, Sendable, CaseIterable {
+    case attentionNorm, indexScores, selected, attention, feedForwardNorm, gateExperts, gateWeights, feedForward
+    case output, finalNorm, logits
+}
+
+/// Keeps copies of what a rank computed, by stage, layer, request and position. For parity tests: it allocates.
+package struct StageRecords: Sendable {
+    package struct Key: Hashable, Sendable {
+        package let layer: Int
+        package let stage: Stage
+
+        package init(layer: Int, stage: Stage) {
+            self.layer = layer
+            self.stage = stage
+        }
+    }
+
+    /// A row, whatever rank computed it.
+    package struct Place: Hashable, Sendable, Comparable {
+        package let request: UInt64
+        package let position: Int
+
+        package init(request: UInt64, position: Int) {
+            self.request = request
+            self.position = position
+        }
+
+        package static func < (a: Place, b: Place) -> Bool { (a.request, a.position) < (b.request, b.position) }
+    }
+
+    package var values: [Key: [Place: [Float]]] = [:]
+
+    package init() {}
+
+    /// The rows of a stage by request and position; rows of one stage need not have equal lengths.
+    package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] {
+        let rows = values[Key(layer: layer, stage: stage)] ?? [:]
+        return rows.keys.sorted().map { rows[$0]! }
+    }
+
+    /// Adds what another rank, or a later step, recorded.
+    package mutating func merge(_ other: StageRecords) {
+        for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
+    }
+
+    /// Forgets rows of a request that turned out to be no part of it.
+    package mutating func remove(_ positions: Range<Int>, of request: UInt64) {
+        for key in values.keys {
+            for position in positions { values[key]![Place(request: request, position: position)] = nil }
+        }
+    }
+}
+
+/// One rank's recorder. One thread.
+package final class StageRecorder {
+    package private(set) var records = StageRecords()
+    private let stages: Set<Stage>
+
+    /// - Parameter stages: what to keep; the rest costs nothing but a look.
+    package init(only stages: Set<Stage> = Set(Stage.allCases)) { self.stages = stages }
+
+    /// Whether a model's layers have anything to record: all but the logits is theirs.
+    package var wantsLayers: Bool { stages != [.logits] }
+
+    package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] { records.rows(stage, layer: layer) }
+
+    /// Hands over what was recorded since the last time.
+    package func take() -> StageRecords {
+        defer { records = StageRecords() }
+        return records
+    }
+
+    /// Records rows `first ..< first + value.rows` of `rows`.
+    package func record(_ stage: Stage, layer: Int, _ value: View, of rows: Step.Rows, from first: Int = 0) {
+        guard stages.contains(stage) else { return }
+        for row in 0..<value.rows {
+            record(stage, layer: layer, value.rows(row..<row + 1).elements, of: rows, row: first + row)
+        }
+    }
+
+    package func record(_ stage: Stage, layer: Int, _ value: [Float], of rows: Step.Rows, row: Int) {
+        guard let request = rows.requests.first(where: { $0.rows.contains(row) }) else { return }
+        record(stage, layer: layer, value, request: request.request, position: Int(rows.positions[row]))
+    }
+
+    package func record(_ stage: Stage, layer: Int, _ value: [Float], request: UInt64, position: Int) {
+        guard stages.contains(stage) else { return }
+        let place = StageRecords.Place(request: request, position: position)
+        records.values[StageRecords.Key(layer: layer, stage: stage), default: [:]][place] = value
+    }
+}

@@ -1,0 +1,138 @@
+package import Checkpoints
+package import Tensors
+
+/// Where a model's weights come from: a checkpoint, used as stored, or random numbers for benchmarks.
+package enum WeightSource {
+    case checkpoint(WeightIndex)
+    case dummy(DummyWeights)
+
+    /// A matrix `[rows, columns]` as stored, with its scales if it has any.
+    package func matrix(_ name: String, _ rows: Int, _ columns: Int) throws(CheckpointError) -> Weight {
+        switch self {
+        case .dummy(let dummy): return dummy.matrix(name, rows, columns)
+        case .checkpoint(let index):
+            let tensor = try index.tensor(named: name)
+            try tensor.require(shape: [rows, columns])
+            switch tensor.type {
+            case .f32: return unsafe Weight(tensor.bytes.baseAddress!, dtype: .f32, rows: rows, columns: columns)
+            case .bf16: return unsafe Weight(tensor.bytes.baseAddress!, dtype: .bf16, rows: rows, columns: columns)
+            case .f8e4m3, .i8:
+                let quantized = try index.quantizedTensor(named: name)
+                return unsafe Weight(
+                    quantized.values.bytes.baseAddress!, dtype: tensor.type == .i8 ? .int8 : .fp8, rows: rows,
+                    columns: columns,
+                    scale: quantized.scales.bytes.baseAddress!.assumingMemoryBound(to: Float.self))
+            default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: Self.legalTypes)
+            }
+        }
+    }
+
+    /// A row of `count` numbers, widened to F32. `dummy` is what dummy weights hold: 0 for a bias, 1
+    /// for a norm.
+    package func vector(_ name: String, _ count: Int, dummy value: Float) throws(CheckpointError) -> Vector {
+        switch self {
+        case .dummy: return Vector(Array(repeating: value, count: count))
+        case .checkpoint(let index):
+            let tensor = try index.tensor(named: name)
+            try tensor.require(shape: [count])
+            let bytes = unsafe tensor.bytes
+            switch tensor.type {
+            case .f32:
+                return Vector((0..<count).map { unsafe bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) })
+            case .bf16:
+                return Vector(
+                    (0..<count).map {
+                        let high = unsafe bytes.loadUnaligned(fromByteOffset: $0 * 2, as: UInt16.self)
+                        return Float(bitPattern: UInt32(high) << 16)
+                    })
+            default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use F32 or BF16 here")
+            }
+        }
+    }
+
+    private static let legalTypes =
+        "convert it to F32, BF16, F8_E4M3 with weight_scale_inv blocks, or I8 with weight_scale rows"
+}
+
+extension StoredTensor {
+    func require(shape wanted: [Int]) throws(CheckpointError) {
+        if shape != wanted {
+            throw refusal(
+                "has shape \(shape), but config.json asks for \(wanted)",
+                advice: "config.json and the weights belong to different models, or one of them is damaged")
+        }
+    }
+}
+
+/// Random weights of the right shapes, from a seed: equal seeds and shapes in equal order give equal models.
+package final class DummyWeights {
+    private let dtype: DType
+    private var state: UInt64
+    private var memory: [DummyMatrix] = []
+    private let distinctExperts: Int?
+    /// The matrices of routed experts by name, where experts share them.
+    private var experts: [String: Weight] = [:]
+
+    /// - Parameters:
+    ///   - dtype: F32 or BF16.
+    ///   - distinctExperts: how many routed experts of a layer have weights of their own, at least 1; the others share
+    ///     theirs, so that a model of hundreds of experts fits into a few gigabytes. `nil`: all.
+    package init(dtype: DType, seed: UInt64 = 0, distinctExperts: Int? = nil) {
+        precondition(dtype == .f32 || dtype == .bf16, "dummy weights are F32 or BF16")
+        precondition(distinctExperts ?? 1 > 0, "experts without weights")
+        self.dtype = dtype
+        self.distinctExperts = distinctExperts
+        // SplitMix64, so that no seed is a fixed point of the generator below.
+        var mixed = seed &+ 0x9E37_79B9_7F4A_7C15
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        state = max(mixed ^ (mixed >> 31), 1)
+    }
+
+    /// The memory behind the matrices made so far; whoever uses them holds it.
+    package var owners: [DummyMatrix] { memory }
+
+    func matrix(_ name: String, _ rows: Int, _ columns: Int) -> Weight {
+        guard let owner = distinctOwner(of: name) else { return matrix(rows, columns) }
+        if let known = experts[owner], known.rows == rows, known.columns == columns { return known }
+        let made = matrix(rows, columns)
+        experts[owner] = made
+        return made
+    }
+
+    /// The name of the matrix that a routed expert's matrix shares its memory with; `nil` where matrices are not shared.
+    private func distinctOwner(of name: String) -> String? {
+        var parts = name.split(separator: ".").map(String.init)
+        guard let distinctExperts, let place = parts.firstIndex(of: "experts"), place + 1 < parts.count,
+            let expert = Int(parts[place + 1])
+        else { return nil }
+        parts[place + 1] = "\(expert % distinctExperts)"
+        return parts.joined(separator: ".")
+    }
+
+    private func matrix(_ rows: Int, _ columns: Int) -> Weight {
+        let matrix = DummyMatrix(bytes: rows * columns * dtype.bytes)
+        memory.append(matrix)
+        // Uniform with variance 1 / columns, as trained projections roughly have.
+        let range = (3 / Float(columns)).squareRoot()
+        let target = unsafe matrix.buffer.pointer
+        for element in 0..<rows * columns {
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+            let value = (Float(state >> 40) / Float(1 << 23) - 1) * range
+            if dtype == .f32 {
+                unsafe target.storeBytes(of: value, toByteOffset: element * 4, as: Float.self)
+            } else {
+                unsafe target.storeBytes(of: UInt16(value.bitPattern >> 16), toByteOffset: element * 2, as: UInt16.self)
+            }
+        }
+        return unsafe Weight(target, dtype: dtype, rows: rows, columns: columns)
+    }
+}
+
+/// The memory of one dummy matrix.
+package final class DummyMatrix: Sendable {
+    let buffer: Buffer
+    init(bytes: Int) { buffer = Buffer(bytes: bytes) }
+}

@@ -1,0 +1,24 @@
+package import Checkpoints
+import DeepSeekV32
+package import Modeling
+
+/// The models that Braid can serve: one line each.
+package enum ModelRegistry {
+    package static let families: [any ModelConfiguration.Type] = [
+        DeepSeekConfiguration.self
+    ]
+
+    /// Every legal `model_type`.
+    package static var modelTypes: [String] { families.flatMap { $0.modelTypes } }
+
+    /// Reads a configuration file with the target that knows its `model_type`.
+    ///
+    /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
+    package static func configuration(
+        _ file: ConfigurationValue
+    ) throws(CheckpointError) -> any ModelConfiguration {
+        let type = try file.string("model_type", oneOf: modelTypes)
+        let family = families.first { $0.modelTypes.contains(type) }!
+        return try family.init(file)
+    }
+}

@@ -1,0 +1,168 @@
+package import Modeling
+import Parallelism
+import Tensors
+
+// MARK: - Bytes
+
+extension LayoutCost {
+    /// How many rows of a rank of the stage go to a place along the experts.
+    package typealias DispatchCount = (_ source: Int, _ place: Int) -> Int
+
+    /// What one rank gets from others in a step, all its layers together, by operation in the order of first use.
+    ///
+    /// - Parameter rank: its number in the whole job.
+    package func bytes(ofRank rank: Int, _ rows: StepRows) -> [(transfer: Transfer, bytes: Double)] {
+        let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: parallel.stageRanks)
+        var totals: [(transfer: Transfer, bytes: Double)] = []
+        func add(_ transfer: Transfer, times: Int) {
+            let bytes = Double(times) * bytes(transfer, stageRank: stageRank, rows)
+            if let index = totals.firstIndex(where: { $0.transfer.name == transfer.name }) {
+                totals[index].bytes += bytes
+            } else {
+                totals.append((transfer, bytes))
+            }
+        }
+        for transfer in transfersOfStages where takesPart(transfer, stage: stage) && transfer.name == "stage" {
+            add(transfer, times: 1)
+        }
+        let here = parallel.layers(ofStage: stage, total: model.layers.count)
+        for kind in layerKinds {
+            let count = kind.layers.count(where: here.contains)
+            if count > 0 { for transfer in transfers(of: kind) { add(transfer, times: count) } }
+        }
+        for transfer in transfersOfStages where takesPart(transfer, stage: stage) && transfer.name != "stage" {
+            add(transfer, times: 1)
+        }
+        return totals
+    }
+
+    private func takesPart(_ transfer: Transfer, stage: Int) -> Bool {
+        transfer.kind == .send ? stage > 0 : stage == parallel.pipeline - 1
+    }
+
+    /// What a rank of a stage gets from others in one such collective.
+    ///
+    /// - Parameter visits: which rows travel to their experts, where that is known; otherwise what is expected.
+    package func bytes(
+        _ transfer: Transfer, stageRank rank: Int, _ rows: StepRows, isDispatched: DispatchCount? = nil
+    ) -> Double {
+        switch transfer.condition {
+        case .positionsFrom(let position):
+            let together = parallel.ranks(around: rank, along: .tensor)
+            if !together.contains(where: { rows.maxPosition[$0] >= position }) { return 0 }
+        case .dcpRowsFrom(let position):
+            let owners = parallel.ranks(around: rank, along: .kvSharding)
+            if !owners.contains(where: { rows.maxDCPPosition[$0] >= position }) { return 0 }
+        case .always, .dcpRows, .gatheredKeys, .chosenExperts, .outputs: break
+        }
+        let dispatched = DispatchedRows(cost: self, owned: rows.owned, known: isDispatched)
+        let foreign: Double
+        switch transfer.flow {
+        case .edge(let edge): foreign = Double(foreignRows(edge, rank, rows.owned))
+        case .dispatch: foreign = dispatched.arriving(at: rank)
+        case .expertTensorSums:
+            let blocks = ExpertExchange.blocks(of: model.parallelShape.experts, parallel)
+            foreign = Double((transfer.ranks - 1) * blocks) * dispatched.completed(by: rank)
+        case .combine: foreign = dispatched.returning(to: rank)
+        case .stageInput: foreign = Double(rows.owned[rank])
+        case .outputs: foreign = Double(rows.outputs.reduce(0, +) - rows.outputs[rank])
+        case .logits:
+            let wanted = rows.outputs.reduce(0, +)
+            foreign = Double(
+                (transfer.ranks - 1) * stride(from: rank, to: wanted, by: transfer.ranks).underestimatedCount)
+        case .gatheredKeys:
+            let together = parallel.ranks(around: rank, along: transfer.axes)
+            foreign = Double(together.reduce(0) { $0 + rows.gatheredKeys[$1] } - rows.gatheredKeys[rank])
+        case .dcpRows(let exchange):
+            return Double(bytes(exchange, DCPRows(parallel, rows, rank), perRow: transfer.bytesPerRow))
+        }
+        return foreign * Double(transfer.bytesPerRow)
+    }
+
+    /// Bytes of `DecodeContextParallel`' exchanges: there go the rows of the other ranks, back come those of this one, from each.
+    private func bytes(_ exchange: Transfer.DCPExchange, _ dcpRowIndices: DCPRows, perRow bytes: Int) -> Int {
+        let others = dcpRowIndices.owners.count - 1
+        switch exchange {
+        case .indexQueries: return (dcpRowIndices.own.sum - dcpRowIndices.own.here) * bytes
+        case .candidates: return others * dcpRowIndices.own.here * bytes
+        case .partialAttention: return others * dcpRowIndices.attended.here * bytes
+        case .queries(let topK):
+            // Selected positions go with the queries where some row selects.
+            let selects = topK.map { dcpRowIndices.maxAttendedPosition >= $0 } ?? false
+            let selected = selects ? topK! * MemoryLayout<Int32>.size : 0
+            return (dcpRowIndices.attended.sum - dcpRowIndices.attended.here) * (bytes + selected)
+        }
+    }
+
+    /// The rows whose queries go to the keys, among the ranks that own keys together with one of them.
+    private struct DCPRows {
+        /// Their numbers in the stage.
+        let owners: [Int]
+        /// Rows that a rank owns: here, and all of them.
+        let own: (here: Int, sum: Int)
+        /// Rows that it attends to: of the ranks with which it shares heads.
+        let attended: (here: Int, sum: Int)
+        /// The largest position of those.
+        let maxAttendedPosition: Int
+
+        init(_ parallel: ParallelConfiguration, _ rows: StepRows, _ rank: Int) {
+            func sharing(_ member: Int) -> [Int] { parallel.ranks(around: member, along: .tensor) }
+            func attended(_ member: Int) -> Int { sharing(member).reduce(0) { $0 + rows.dcpRows[$1] } }
+            owners = parallel.ranks(around: rank, along: .kvSharding)
+            own = (rows.dcpRows[rank], owners.reduce(0) { $0 + rows.dcpRows[$1] })
+            self.attended = (attended(rank), owners.reduce(0) { $0 + attended($1) })
+            maxAttendedPosition = owners.flatMap(sharing).reduce(-1) { max($0, rows.maxDCPPosition[$1]) }
+        }
+    }
+
+    private func foreignRows(_ edge: Edge, _ rank: Int, _ owned: [Int]) -> Int {
+        func held(_ layout: Layout) -> Int {
+            parallel.ranks(around: rank, along: Axes.stage.subtracting(parallel.onMesh(layout.rows)))
+                .reduce(0) { $0 + owned[$1] }
+        }
+        return switch edge.move {
+        case .nothing: 0
+        case .allGather: held(edge.to) - held(edge.from)
+        case .reduceScatter: (parallel.degree(edge.axes) - 1) * held(edge.to)
+        }
+    }
+
+    /// Rows at the ranks of their experts.
+    private struct DispatchedRows {
+        let cost: LayoutCost
+        let owned: [Int]
+        let known: DispatchCount?
+
+        private var parallel: ParallelConfiguration { cost.parallel }
+        private var widths: Int { parallel.degree(.expertTensor) }
+
+        private func place(_ rank: Int) -> Int { parallel.place(of: rank, along: .expert) }
+        private func widthPlace(_ rank: Int) -> Int { parallel.place(of: rank, along: .expertTensor) }
+
+        private func rows(of source: Int, at place: Int) -> Double {
+            if let known { return Double(known(source, place)) }
+            return Double(owned[source]) * (parallel.exchange == .gathered ? 1 : cost.dispatchProbabilities[place])
+        }
+
+        /// What one of the ranks that share widths completes of so many rows: whole ones where the number is known.
+        private func share(_ rows: Double, at place: Int) -> Double {
+            guard known != nil || parallel.exchange == .gathered else { return rows / Double(widths) }
+            let rows = Int(rows)
+            return Double(rows * (place + 1) / widths - rows * place / widths)
+        }
+
+        func arriving(at rank: Int) -> Double {
+            owned.indices.reduce(0) { $1 == rank ? $0 : $0 + rows(of: $1, at: place(rank)) }
+        }
+
+        func completed(by rank: Int) -> Double {
+            owned.indices.reduce(0) { $0 + share(rows(of: $1, at: place(rank)), at: widthPlace(rank)) }
+        }
+
+        func returning(to rank: Int) -> Double {
+            owned.indices.reduce(0) {
+                $1 == rank ? $0 : $0 + share(rows(of: rank, at: place($1)), at: widthPlace($1))
+            }
+        }
+    }
+}

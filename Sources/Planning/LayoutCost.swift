@@ -1,0 +1,242 @@
+package import KVCache
+package import Modeling
+package import Parallelism
+import Tensors
+
+/// What a layout costs: every collective of a layer in the order in which it begins, and the bytes each rank gets from
+/// others, as `Seat` counts them. Pure arithmetic on the edges that the layers cross; no tensors.
+///
+/// Bytes are exact for a known deal of rows, also where queries go to the keys: candidates have room for as many keys as a
+/// row may select, whatever their scores. Only for rows that travel to their experts one by one they are what is expected
+/// when the router prefers no expert.
+package struct LayoutCost: Sendable {
+    package let model: ModelDescription
+    package let parallel: ParallelConfiguration
+    private let format: CacheFormat
+    /// Whether each process keeps only the keys that its ranks own.
+    private let isDivided: Bool
+    /// For each place along the expert axis the probability that a row chooses one of its experts.
+    let dispatchProbabilities: [Double]
+
+    /// - Parameter format: the cache's, of any page size.
+    package init(
+        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false
+    ) {
+        self.model = model
+        self.parallel = parallel
+        self.format = format
+        self.isDivided = isDivided
+        let places = parallel.degree(.expert)
+        dispatchProbabilities =
+            model.experts.map { experts in
+                let perPlace = experts.gate.experts / places
+                return (0..<places).map { experts.gate.chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
+            } ?? []
+    }
+
+    /// Layers that have the same operations and shapes.
+    package struct LayerKind: Sendable {
+        /// The word of `LayerDescription.kind`.
+        package let name: String
+        /// The layers' numbers, ascending.
+        package let layers: [Int]
+    }
+
+    /// The kinds of layers in the order in which they first occur.
+    package var layerKinds: [LayerKind] {
+        model.layerKinds.map { first in
+            LayerKind(name: first.kind, layers: model.layers.indices.filter { model.layers[$0].kind == first.kind })
+        }
+    }
+
+    /// The collectives of a kind of layer, in the order in which they begin; none where ranks are alone.
+    package func transfers(of kind: LayerKind) -> [Transfer] { steps(of: kind).flatMap(\.transfers) }
+
+    /// The operations of a kind of layer in order, each with the collectives that it needs on these ranks.
+    package func steps(
+        of kind: LayerKind
+    ) -> [(operation: LayerDescription.Operation, transfers: [Transfer])] {
+        let layer = kind.layers[0]
+        return model.layers[layer].operations.map { operation in
+            (operation, transfers(of: operation, layer: layer).filter { $0.ranks > 1 })
+        }
+    }
+
+    private func transfers(of operation: LayerDescription.Operation, layer: Int) -> [Transfer] {
+        switch operation {
+        case .publish(let edge, let columns):
+            let keys = Transfer(
+                edge, .sharedMemory, columns: columns, bytesPerRow: cacheBytes(ofLayer: layer),
+                ranks: parallel.degree(edge.axes))
+            return [keys] + (isDivided ? [gatheredKeys(edge, columns: columns, layer: layer)] : [])
+        case .cross(let edge, let columns): return [transfer(edge, columns: columns)]
+        case .select(let selection):
+            return dcpTransfers(of: selection) + [
+                transfer(
+                    Sharding.selection, columns: selection.topK, condition: .positionsFrom(selection.topK))
+            ]
+        case .attend(let attention): return dcpTransfers(of: attention)
+        case .dispatch(let experts): return dispatch(experts)
+        case .experts(let experts): return combine(experts)
+        case .vectors, .product, .feedForward: return []
+        }
+    }
+
+    /// Bytes of one token's keys in a layer, as the cache keeps them.
+    package func cacheBytes(ofLayer layer: Int) -> Int { format.bytesPerToken(layer: layer) }
+
+    /// Bytes of one token's keys in some layers.
+    package func cacheBytes(ofLayers layers: Range<Int>) -> Int {
+        layers.reduce(0) { $0 + cacheBytes(ofLayer: $1) }
+    }
+
+    /// What makes the owners of keys find the best of them for rows whose queries go there.
+    private func dcpTransfers(of selection: LayerDescription.Selection) -> [Transfer] {
+        let condition = Transfer.Condition.dcpRowsFrom(selection.topK)
+        return [
+            transfer(
+                "index queries", .allGather, .indexQueries, columns: selection.heads * (selection.width + 1), condition),
+            transfer(
+                "candidates", .allToAll, .candidates, columns: DecodeContextParallel.candidateColumns(selection.topK),
+                condition),
+        ]
+    }
+
+    /// The collective that brings the keys of earlier steps to rows that read all of them (gather-KV).
+    private func gatheredKeys(_ edge: Edge, columns: Int, layer: Int) -> Transfer {
+        Transfer(
+            "gathered keys", .allGather, .gatheredKeys, along: edge.axes, columns: columns,
+            bytesPerRow: format.bytesPerCopy(layer: layer), ranks: parallel.degree(edge.axes),
+            condition: .gatheredKeys)
+    }
+
+    /// The number of tokens whose keys are as many bytes as what one row sends and receives when its queries go to the
+    /// keys (gather-Q), all ranks that take part together: the row's queries go to the other owners of keys, those of
+    /// its heads from each rank that has some, and keys would go to all ranks of the data group.
+    package var dcpBreakEvenKeys: Int {
+        func bytes(_ transfers: [Transfer]) -> Int { transfers.reduce(0) { $0 + $1.bytesPerRow } }
+        guard let layer = model.layers.firstIndex(where: { $0.attention != nil }) else { return 1 }
+        let description = model.layers[layer]
+        let once =
+            bytes(description.selection.map(dcpTransfers) ?? [])
+            + parallel.tensor * bytes(dcpTransfers(of: description.attention!))
+        let receivers = max(parallel.degree(Sharding.keys.axes) - 1, 1)
+        return max((parallel.kvSharding.ranks - 1) * once / (receivers * format.bytesPerCopy(layer: layer)), 1)
+    }
+
+    private func dcpTransfers(of attention: LayerDescription.Attention) -> [Transfer] {
+        let heads = attention.heads / parallel.tensor
+        return [
+            transfer(
+                "queries", .allGather, .queries(topK: attention.topK),
+                columns: heads * (attention.latentWidth + attention.ropeWidth), .dcpRows),
+            transfer(
+                "partial attention", .allToAll, .partialAttention,
+                columns: DecodeContextParallel.partialColumns(
+                    heads: heads, latent: attention.latentWidth, parallel.kvSharding),
+                .dcpRows),
+        ]
+    }
+
+    private func transfer(
+        _ name: String, _ kind: Transfer.Kind, _ exchange: Transfer.DCPExchange, columns: Int,
+        _ condition: Transfer.Condition
+    ) -> Transfer {
+        Transfer(
+            name, kind, .dcpRows(exchange), along: .kvSharding, columns: columns, ranks: parallel.kvSharding.ranks,
+            condition: condition)
+    }
+
+    /// What a step costs beside its layers: rows from the stage before, and in the last stage what logits need.
+    package var transfersOfStages: [Transfer] {
+        let (ranks, hidden) = (parallel.stageRanks, model.hiddenSize)
+        return [
+            Transfer("stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
+            Transfer(
+                "outputs", .allGather, .outputs, along: .stage, columns: hidden, ranks: ranks, condition: .outputs),
+            Transfer(
+                "logits", .allToAll, .logits, along: .stage, columns: (model.vocabularySize + ranks - 1) / ranks,
+                ranks: ranks, condition: .outputs),
+        ].filter { $0.ranks > 1 }
+    }
+
+    private func dispatch(_ experts: LayerDescription.Experts) -> [Transfer] {
+        let columns = ExpertExchange.packedColumns(hidden: experts.hidden, perRow: experts.gate.expertsPerToken)
+        guard movesToExperts else { return [] }
+        return switch parallel.exchange {
+        case .gathered: [transfer(Sharding.dispatch, columns: columns)]
+        case .allToAll:
+            [
+                Transfer(
+                    "dispatch", .allToAll, .dispatch, along: .stage, columns: columns, ranks: parallel.stageRanks,
+                    condition: .chosenExperts)
+            ]
+        }
+    }
+
+    private func combine(_ experts: LayerDescription.Experts) -> [Transfer] {
+        let condition: Transfer.Condition = parallel.exchange == .allToAll ? .chosenExperts : .always
+        guard movesToExperts else { return [] }
+        return [
+            Transfer(
+                "expert tensor", .allToAll, .expertTensorSums, along: .expertTensor, columns: experts.hidden,
+                ranks: parallel.degree(.expertTensor), condition: condition),
+            Transfer(
+                "combine", .allToAll, .combine, along: .stage, columns: experts.hidden, ranks: parallel.stageRanks,
+                condition: condition),
+        ]
+    }
+
+    private var movesToExperts: Bool { parallel.degree([.expert, .expertTensor]) > 1 }
+
+    private func transfer(_ edge: Edge, columns: Int, condition: Transfer.Condition = .always) -> Transfer {
+        let kind: Transfer.Kind
+        if case .reduceScatter = edge.move { kind = .reduceScatter } else { kind = .allGather }
+        return Transfer(edge, kind, columns: columns, ranks: parallel.degree(edge.axes), condition: condition)
+    }
+}
+
+// MARK: - Memory
+
+extension LayoutCost {
+    /// Bytes of one token that a rank keeps where each token is kept by one of `owners` ranks: the average over its
+    /// tokens, in the stage that keeps most.
+    package func keyBytesPerToken(owners: Int) -> Double {
+        let stages = (0..<parallel.pipeline).map {
+            cacheBytes(ofLayers: parallel.layers(ofStage: $0, total: model.layers.count))
+        }
+        return Double(stages.max()!) / Double(owners)
+    }
+
+    /// The number of tokens for which `bytes` of every rank's memory are enough then.
+    package func capacity(bytesPerRank bytes: Int, owners: Int) -> Int {
+        bytes / Int(keyBytesPerToken(owners: 1)) * owners
+    }
+}
+
+extension GateRule {
+    /// The chance that a row chooses one of these experts when the gate prefers none: first `topGroups` of the groups,
+    /// then `expertsPerToken` of the experts in those.
+    func chance(ofAny some: Range<Int>) -> Double {
+        let size = experts / groups
+        // For each number of groups looked at and each number of `some` in them, in how many ways they are kept.
+        var ways = [[0: 1.0]] + Array(repeating: [:], count: topGroups)
+        for group in 0..<groups {
+            let inside = some.clamped(to: group * size..<(group + 1) * size).count
+            for kept in stride(from: topGroups, to: 0, by: -1) {
+                for (count, number) in ways[kept - 1] { ways[kept][count + inside, default: 0] += number }
+            }
+        }
+        let pool = topGroups * size
+        var (missed, all) = (0.0, 0.0)
+        for (count, number) in ways[topGroups] {
+            // None of `count` among the experts chosen from the pool, one after the other.
+            let miss = (0..<expertsPerToken).reduce(1.0) {
+                $0 * Double(max(pool - count - $1, 0)) / Double(pool - $1)
+            }
+            missed += number * miss
+            all += number
+        }
+        return 1 - missed / all
+    }
+}

@@ -1,0 +1,87 @@
+import JSON
+package import KVCache
+package import Modeling
+import Tensors
+
+/// What a step has to compute, and which bytes it has to read at least once, in parts that come one after the other.
+/// Divided by what a processor can do, it is the time no engine can be faster than: the roofline.
+///
+/// Read are the weights a step's rows use, in the type `config.json` names, and the keys they see, as the cache keeps
+/// them. Activations are left out: they fit in caches.
+package struct StepWork: Sendable, Equatable {
+    package struct Part: Sendable, Equatable {
+        package let name: String
+        /// A multiplication and an addition are two.
+        package var operations: Double
+        package var bytes: Double
+    }
+
+    package private(set) var parts: [Part]
+
+    /// Of one step.
+    ///
+    /// - Parameters:
+    ///   - requests: for each request the positions of its rows.
+    ///   - outputs: rows that get logits.
+    package init(
+        _ model: ModelDescription, format: CacheFormat, requests: [Range<Int>], outputs: Int
+    ) {
+        let counts = FloatingPointOperations(model)
+        let rows = requests.reduce(0) { $0 + $1.count }
+        var scores = Part(name: "index scores", operations: 0, bytes: 0)
+        var attention = Part(name: "attention", operations: 0, bytes: 0)
+        let bytes = Self.keyBytes(model, format)
+        for positions in requests where !positions.isEmpty {
+            let (first, last) = (positions.lowerBound + 1, positions.upperBound)
+            scores.operations += counts.indexing(first, last)
+            attention.operations += counts.attention(first, last)
+            // Rows of a chunk may select the same keys: no more than all are read.
+            var selected = last
+            if let topK = model.selection?.topK {
+                selected = min(last, topK * positions.count)
+                if last > topK { scores.bytes += Double(last) * bytes.index }
+            }
+            attention.bytes += Double(selected) * bytes.attention
+        }
+        parts = [
+            Part(
+                name: "matrices", operations: counts.matrices(rows: rows, outputs: outputs),
+                bytes: Self.weights(model, rows: rows) * Double(model.weightType.bytes)),
+            scores, attention,
+        ]
+    }
+
+    /// Bytes of one token's keys in all layers: those that index scores read, and those that attention reads.
+    private static func keyBytes(
+        _ model: ModelDescription, _ format: CacheFormat
+    ) -> (index: Double, attention: Double) {
+        var (index, all) = (0, 0)
+        for (number, layer) in model.layers.enumerated() {
+            all += format.bytesPerToken(layer: number)
+            // The index key is the last lane of a layer that selects.
+            if layer.selection != nil { index += format.layers[number].last!.bytes(forTokens: 1) }
+        }
+        return (Double(index), Double(all - index))
+    }
+
+    /// Weights that so many rows use, each expert as likely as the others; of the embedding only a row each.
+    private static func weights(_ model: ModelDescription, rows: Int) -> Double {
+        let (total, active) = model.parameters
+        var others = 0.0
+        if let gate = model.experts?.gate, gate.experts > gate.expertsPerToken {
+            let (experts, chosen) = (Double(gate.experts), Double(gate.expertsPerToken))
+            var missed = 1.0
+            for _ in 0..<rows where missed > 1e-9 { missed *= 1 - chosen / experts }
+            others = (experts * (1 - missed) - chosen) / (experts - chosen)
+        }
+        return Double(active - model.embedding.elements) + Double(total - active) * others
+    }
+
+    /// Adds the work of another step.
+    package mutating func add(_ other: StepWork) {
+        for index in parts.indices {
+            parts[index].operations += other.parts[index].operations
+            parts[index].bytes += other.parts[index].bytes
+        }
+    }
+}

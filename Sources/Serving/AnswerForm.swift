@@ -1,0 +1,171 @@
+import Grammar
+import JSON
+import Tokenization
+
+/// What a request holds its answer to, and the field that says so.
+struct AnswerForm: Sendable {
+    var source: GrammarSource
+    var field: String
+}
+
+extension RequestFields {
+    /// The form that the fields of OpenAI (`response_format`), SGLang (`regex`, `json_schema`, `ebnf`) and vLLM
+    /// (`structured_outputs`, `guided_…`) ask for; `nil` for none.
+    /// - Throws: for more than one, and for what is malformed. Whether a grammar can be made of it, the engine says.
+    func answerForm() throws(RequestError) -> AnswerForm? {
+        var found = try responseFormat().map { [$0] } ?? []
+        found += try forms([
+            ("regex", { (value, path) throws(RequestError) in .pattern(try Self.text(value, path)) }),
+            ("json_schema", Self.schema),
+            ("ebnf", { (value, path) throws(RequestError) in .ebnf(try Self.text(value, path)) }),
+            ("guided_json", Self.schema),
+            ("guided_regex", { (value, path) throws(RequestError) in .pattern(try Self.text(value, path)) }),
+            ("guided_choice", Self.choice),
+            ("guided_grammar", { (value, path) throws(RequestError) in .ebnf(try Self.text(value, path)) }),
+        ])
+        if let options = try object("structured_outputs") {
+            let own = try options.forms([
+                ("json", Self.schema),
+                ("regex", { (value, path) throws(RequestError) in .pattern(try Self.text(value, path)) }),
+                ("choice", Self.choice),
+                ("grammar", { (value, path) throws(RequestError) in .ebnf(try Self.text(value, path)) }),
+            ])
+            found += own
+            if try options.bool("json_object") ?? false {
+                found.append(AnswerForm(source: .jsonObject, field: options.path(of: "json_object")))
+            }
+            try options.refuseOptions(["structural_tag", "whitespace_pattern"])
+            try options.refuseOptions(["disable_any_whitespace", "disable_additional_properties"], unless: false)
+        }
+        guard found.count <= 1 else {
+            throw .invalid(
+                found[1].field, "\(found[0].field) and \(found[1].field) are both given; an answer has one form")
+        }
+        return found.first
+    }
+
+    private typealias Reader = (JSONValue, String) throws(RequestError) -> GrammarSource
+
+    private func forms(_ readers: [(name: String, read: Reader)]) throws(RequestError) -> [AnswerForm] {
+        var found: [AnswerForm] = []
+        for (name, read) in readers {
+            guard let value = value(name) else { continue }
+            found.append(AnswerForm(source: try read(value, path(of: name)), field: path(of: name)))
+        }
+        return found
+    }
+
+    private func refuseOptions(_ names: [String], unless harmless: Bool? = nil) throws(RequestError) {
+        for name in names {
+            guard let value = value(name), value.bool != harmless || harmless == nil else { continue }
+            throw .invalid(
+                path(of: name), "\(path(of: name)) is not supported; use a JSON Schema, a regular expression or EBNF")
+        }
+    }
+
+    /// `response_format`: `text`, `json_object`, perhaps with a `schema`, or `json_schema`.
+    private func responseFormat() throws(RequestError) -> AnswerForm? {
+        guard let format = try object("response_format") else { return nil }
+        let field = path(of: "response_format")
+        guard let type = try format.string("type") else {
+            throw .invalid(field, "\(format.path(of: "type")) is missing; it is 'text', 'json_object' or 'json_schema'")
+        }
+        switch type {
+        case "text": return nil
+        case "json_object":
+            guard let schema = format.value("schema") else { return AnswerForm(source: .jsonObject, field: field) }
+            return AnswerForm(source: try Self.schema(schema, format.path(of: "schema")), field: field)
+        case "json_schema":
+            // Some clients leave the inner object out.
+            let inner = try format.object("json_schema") ?? format
+            guard let schema = inner.value("schema") else {
+                throw .invalid(field, "\(inner.path(of: "schema")) is missing; it is the schema of the answer")
+            }
+            return AnswerForm(source: try Self.schema(schema, inner.path(of: "schema")), field: field)
+        default:
+            throw .invalid(field, "\(field) '\(type.prefix(40))' is not supported; use 'json_schema' or 'json_object'")
+        }
+    }
+
+    private static func text(_ value: JSONValue, _ path: String) throws(RequestError) -> String {
+        guard let text = value.string else { throw .invalid(path, "\(path) must be a string, not \(value.kindName)") }
+        return text
+    }
+
+    /// A schema, or the text of one.
+    private static func schema(_ value: JSONValue, _ path: String) throws(RequestError) -> GrammarSource {
+        switch value {
+        case .string(let text): .jsonSchema(text)
+        case .object, .bool: .jsonSchema(value.pythonText)
+        default: throw .invalid(path, "\(path) must be a JSON Schema, not \(value.kindName)")
+        }
+    }
+
+    private static func choice(_ value: JSONValue, _ path: String) throws(RequestError) -> GrammarSource {
+        guard let elements = value.array, !elements.isEmpty, elements.allSatisfy({ $0.string != nil }) else {
+            throw .invalid(path, "\(path) must be a list of strings, at least one")
+        }
+        return .choice(elements.compactMap(\.string))
+    }
+}
+
+// MARK: - Tools
+
+extension RequestFields {
+    /// What `tool_choice`, and tools that are `strict`, ask of an answer.
+    ///
+    /// - Parameters:
+    ///   - tools: those that the prompt offers.
+    ///   - form: what the content of the answer is held to otherwise.
+    /// - Returns: the form of the whole answer, without reasoning.
+    func answerForm(
+        with tools: [ChatTool], besides form: AnswerForm?, allowsParallelCalls: Bool
+    ) throws(RequestError) -> AnswerForm? {
+        var offered = try tools.map { (tool: ChatTool) throws(RequestError) in try callable(tool) }
+        var source = ToolCallSource(tools: [], isRequired: false, allowsSeveral: allowsParallelCalls)
+        switch value("tool_choice") {
+        case .string("required"): source.isRequired = true
+        case .some(let choice) where choice.object != nil:
+            let name = try toolChoiceName(choice)
+            offered = offered.filter { $0.name == name }
+            guard !offered.isEmpty else {
+                throw .invalid("tool_choice", "tool_choice: there is no tool '\(name.prefix(100))' among tools")
+            }
+            (source.isRequired, source.allowsSeveral) = (true, false)
+        default:
+            guard offered.contains(where: \.isStrict) || (form != nil && !offered.isEmpty) else { return form }
+        }
+        guard !offered.isEmpty else {
+            throw .invalid("tool_choice", "tool_choice is 'required', and there are no tools")
+        }
+        source.tools = offered
+        if !source.isRequired, let form {
+            switch form.source {
+            case .jsonObject: source.answerSchema = #"{"type": "object"}"#
+            case .jsonSchema(let text): source.answerSchema = text
+            default: throw .invalid(form.field, "\(form.field) is not supported together with tools")
+            }
+        }
+        let field = value("tool_choice") == nil || !source.isRequired ? "tools" : "tool_choice"
+        return AnswerForm(source: .toolCalls(source), field: source.answerSchema == nil ? field : form?.field ?? field)
+    }
+
+    private func callable(_ tool: ChatTool) throws(RequestError) -> ToolCallSource.Tool {
+        let parameters = tool.function["parameters"].flatMap { $0.isNull ? nil : $0.pythonText }
+        return ToolCallSource.Tool(
+            name: tool.name, parameters: parameters, isStrict: tool.function["strict"]?.bool ?? false)
+    }
+
+    /// The name in `{"type": "function", "function": {"name": …}}`.
+    private func toolChoiceName(_ choice: JSONValue) throws(RequestError) -> String {
+        guard choice["type"]?.string ?? "function" == "function",
+            let name = choice["function"]?["name"]?.string ?? choice["name"]?.string
+        else {
+            throw .invalid(
+                "tool_choice",
+                "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", "
+                    + "\"function\": {\"name\": …}}")
+        }
+        return name
+    }
+}

@@ -1,0 +1,35 @@
+import CAllocations
+package import KVCache
+package import Modeling
+package import Parallelism
+import Synchronization
+package import Tensors
+
+/// The model it wraps, with the heap allocations of its layers counted, step by step, on every rank's thread.
+package final class CountingModel: Model {
+    private let model: any Model
+    private let counts = Mutex<[Int: [UInt64]]>([:])
+
+    package init(_ model: any Model) { self.model = model }
+
+    /// By rank, those of each of its steps.
+    package var allocations: [Int: [UInt64]] { counts.withLock { $0 } }
+
+    package var vocabularySize: Int { model.vocabularySize }
+    package var description: ModelDescription { model.description }
+
+    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
+        model.cacheFormat(type, pageSize: pageSize)
+    }
+
+    package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
+        let before = braid_allocations()
+        try model.forward(step, seat, into: hidden)
+        let allocated = braid_allocations() - before
+        counts.withLock { $0[seat.rank, default: []].append(allocated) }
+    }
+
+    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
+    }
+}

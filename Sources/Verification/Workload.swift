@@ -1,0 +1,123 @@
+package import Inference
+
+/// Some requests served together, to be served by one rank and by many: a function of its numbers alone.
+package struct Workload: Sendable {
+    /// What is hard about a mix.
+    package enum Kind: String, Sendable, CaseIterable {
+        /// One long prompt, all of it scored.
+        case long
+        /// Many requests of a few tokens, fewer rows than ranks in most steps.
+        case short
+        /// Short and long, greedy and sampled, scored and not.
+        case mixed
+        /// More than the cache holds, with priorities: requests wait, are preempted and computed again.
+        case preemption
+    }
+
+    package let kind: Kind
+    /// By the number they are submitted under, from 1.
+    package let requests: [GenerationRequest]
+    /// For each of them one with the same beginning that goes on otherwise.
+    package let warmupRequests: [GenerationRequest]
+
+    /// What a model asks of a mix.
+    package struct Measure: Sendable {
+        /// Tokens of the longest prompts: more than a row selects, where the model selects keys.
+        package var longestPrompt: Int
+        package var contextLength: Int
+        package var vocabularySize: Int
+
+        package init(longestPrompt: Int, contextLength: Int, vocabularySize: Int) {
+            precondition(longestPrompt > 0 && vocabularySize > 0, "prompts of no tokens")
+            self.longestPrompt = longestPrompt
+            self.contextLength = contextLength
+            self.vocabularySize = vocabularySize
+        }
+
+        /// For a model whose rows select at most so many keys; `nil` where they attend to all.
+        package init(selecting keys: Int?, contextLength: Int, vocabularySize: Int) {
+            let wanted = keys.map { $0 + $0 / 4 + 8 } ?? 68
+            self.init(
+                longestPrompt: max(1, min(wanted, contextLength - Workload.maxNewTokensOfMix)),
+                contextLength: contextLength, vocabularySize: vocabularySize)
+        }
+    }
+
+    /// New tokens of a request, at most.
+    package static let maxNewTokensOfMix = 12
+    /// Elements of all rows of logits that are kept of a mix, about.
+    private static let logitBudget = 1 << 22
+
+    /// - Parameter reuse: whether prompts are scored from their second third on only: what is scored is computed, also
+    ///   where it could be found in the prefix cache.
+    package init(_ kind: Kind, _ measure: Measure, seed: UInt64, reuse: Bool = false) {
+        self.kind = kind
+        var random = SeededGenerator(seed: seed, stream: UInt64(Kind.allCases.firstIndex(of: kind)! + 1))
+        let lengths = Self.lengths(kind, longest: measure.longestPrompt, &random)
+        let scored = max(1, Self.logitBudget / measure.vocabularySize / lengths.count)
+        requests = lengths.enumerated().map { number, length in
+            var request = Self.request(number, of: kind, length: length, scored: scored, measure, &random)
+            if reuse, let start = request.logProbs?.promptStart {
+                request.logProbs?.promptStart = max(start, length * 2 / 3)
+            }
+            return request
+        }
+        warmupRequests = requests.enumerated().map { number, request in
+            let count = request.prompt.count
+            let own = random.tokens(max(1, count / 4), vocabularySize: measure.vocabularySize)
+            var warmupRequest = GenerationRequest(prompt: request.prompt.prefix(count - own.count) + own)
+            warmupRequest.sampling.temperature = 0
+            warmupRequest.sampling.maxNewTokens = min(3 + number % 3, measure.contextLength - count)
+            return warmupRequest
+        }
+    }
+
+    /// Tokens of a cache with such pages for the mix, and where it begins behind warmupRequests for these too.
+    package func totalTokens(pageSize: Int, _ prefix: PrefixUse = .cold) -> Int {
+        let all = prefix == .shared ? requests + warmupRequests : requests
+        let needs = all.map { request in
+            (request.prompt.count + request.sampling.maxNewTokens! + pageSize - 1) / pageSize * pageSize
+        }
+        // Crowded: the largest, half of it more, and a page of growth.
+        return kind == .preemption ? needs.max()! * 3 / 2 + pageSize : needs.reduce(0, +) + pageSize
+    }
+
+    private static func lengths(_ kind: Kind, longest: Int, _ random: inout SeededGenerator) -> [Int] {
+        func upTo(_ most: Int) -> Int { Int.random(in: 1...max(most, 1), using: &random) }
+        switch kind {
+        case .long: return [longest]
+        case .short: return [1, min(2, longest)] + (0..<5).map { _ in upTo(min(6, longest)) }
+        case .mixed: return [upTo(longest), 1, longest, upTo(min(8, longest)), longest - upTo((longest + 3) / 4) + 1]
+        case .preemption: return (0..<4).map { _ in upTo(longest) } + [longest]
+        }
+    }
+
+    private static func request(
+        _ number: Int, of kind: Kind, length: Int, scored: Int, _ measure: Measure, _ random: inout SeededGenerator
+    ) -> GenerationRequest {
+        var sampling = SamplingParameters()
+        sampling.seed = random.next()
+        if number % 2 == 0 {
+            sampling.temperature = 0
+        } else {
+            sampling.temperature = 0.8
+            sampling.topP = 0.9
+            sampling.repetitionPenalty = number % 4 == 1 ? 1.1 : 1
+            sampling.frequencyPenalty = number % 4 == 3 ? 0.5 : 0
+            // Among a few tokens only, guesses are right often, whatever the weights are.
+            if number % 4 == 3 {
+                for token in random.tokens(3, vocabularySize: measure.vocabularySize) { sampling.logitBias[token] = 50 }
+            }
+        }
+        let wanted = kind == .preemption ? maxNewTokensOfMix - number % 3 : 3 + number % 3
+        sampling.maxNewTokens = max(0, min(wanted, measure.contextLength - length))
+        // Some score the whole prompt, some its end, some nothing.
+        let isScored = kind == .long || number % 3 != 1
+        let start = max(0, length - scored, number % 3 == 2 ? length / 2 : 0)
+        let top = min(2, measure.vocabularySize)
+        return GenerationRequest(
+            prompt: random.tokens(length, vocabularySize: measure.vocabularySize), sampling: sampling,
+            logProbs: LogProbOptions(topCount: top, promptStart: isScored ? start : nil),
+            priority: kind == .preemption ? number / 2 % 2 : 0)
+    }
+}

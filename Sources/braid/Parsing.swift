@@ -1,0 +1,66 @@
+import ArgumentParser
+
+/// The one way in which the command line's numbers and durations are read: each has a range, and what lies outside is
+/// refused with the range and the nearest legal value. So no arithmetic on an option can overflow.
+package enum Parsing {
+    /// The longest that anything may take, in seconds: a week.
+    static let maxSeconds = 604_800
+    /// More of anything that is done again and again is a mistake.
+    static let maxCount = 1_000_000
+    /// More tokens than any cache has slots for.
+    static let maxTokens = Int(Int32.max)
+    static let maxRanks = 65_536
+
+    /// Reads a whole number.
+    package static func count(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
+        { text in
+            guard let number = Int(text) ?? beyond(text) else { throw refusal(text, "a whole number", legal) }
+            guard legal.contains(number) else { throw refusal(text, "a whole number", legal, nearest: number) }
+            return number
+        }
+    }
+
+    /// Reads a duration in whole seconds: a number of them, or one with `s`, `m` or `h` behind it.
+    package static func seconds(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
+        { text in
+            let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600]
+            let unit = text.last.flatMap { units[$0] }
+            let digits = unit == nil ? text : String(text.dropLast())
+            guard let number = Int(digits) ?? beyond(digits) else {
+                throw refusal(text, "a duration in seconds", legal)
+            }
+            let (seconds, overflow) = number.multipliedReportingOverflow(by: unit ?? 1)
+            guard !overflow, legal.contains(seconds) else {
+                throw refusal(text, "a duration in seconds", legal, nearest: number)
+            }
+            return seconds
+        }
+    }
+
+    /// Reads a number that need not be whole.
+    package static func number(_ legal: ClosedRange<Double>) -> @Sendable (String) throws -> Double {
+        { text in
+            guard let number = Double(text), legal.contains(number) else {
+                throw ValidationError("it is not a number between \(legal.lowerBound) and \(legal.upperBound)")
+            }
+            return number
+        }
+    }
+
+    /// A number that has too many digits for an integer; `nil` where there is anything else than digits.
+    private static func beyond(_ text: String) -> Int? {
+        let digits = text.drop { $0 == "-" || $0 == "+" }
+        guard !digits.isEmpty, digits.allSatisfy(\.isASCII), digits.allSatisfy(\.isNumber) else { return nil }
+        return text.first == "-" ? .min : .max
+    }
+
+    private static func refusal(
+        _ text: String, _ kind: String, _ legal: ClosedRange<Int>, nearest number: Int? = nil
+    ) -> ValidationError {
+        let nearest = number.map {
+            "; the nearest legal value is \(min(max($0, legal.lowerBound), legal.upperBound))"
+        }
+        return ValidationError(
+            "it is not \(kind) between \(legal.lowerBound) and \(legal.upperBound)\(nearest ?? "")")
+    }
+}

@@ -1,0 +1,69 @@
+import ArgumentParser
+import Foundation
+import TestSupport
+import Testing
+import braid
+
+/// Every option of every subcommand is in `Tests/Golden/options.txt`: adding, renaming or removing one is a decision that
+/// shows in a review. `BRAID_RECORD_OPTIONS=1` makes this test write the file anew, and fail.
+@Suite struct `The command line` {
+    @Test func `has the options that are written down, and no others`() throws {
+        let found = try Self.options()
+        let file = URL(fileURLWithPath: Golden.root + "/Tests/Golden/options.txt")
+        if ProcessInfo.processInfo.environment["BRAID_RECORD_OPTIONS"] == "1" {
+            try Data((found.joined(separator: "\n") + "\n").utf8).write(to: file)
+            Issue.record("recorded \(found.count) options anew")
+            return
+        }
+        let written = try String(contentsOf: file, encoding: .utf8).split(separator: "\n").map(String.init)
+        #expect(Set(found).subtracting(written).sorted() == [], "options that are not written down")
+        #expect(Set(written).subtracting(found).sorted() == [], "options that are gone")
+        #expect(found.count > 100 && Set(found).count == found.count)
+    }
+
+    /// A line for each option: the command, all spellings of the option, its values where they are few, its default.
+    private static func options() throws -> [String] {
+        let error = try #require(throws: (any Error).self) {
+            _ = try Braid.parseAsRoot(["--experimental-dump-help"])
+        }
+        let text = Braid.fullMessage(for: error)
+        let dump = try JSONDecoder().decode(Dump.self, from: Data(text.utf8))
+        return lines(of: dump.command, behind: []).sorted()
+    }
+
+    private static func lines(of command: Dump.Command, behind path: [String]) -> [String] {
+        let path = path + [command.commandName]
+        let own = (command.arguments ?? []).map { argument in
+            let names = (argument.names ?? []).map { ($0.kind == "short" ? "-" : "--") + $0.name }
+            let value = argument.kind == "flag" ? [] : ["<\(argument.valueName ?? "")>"]
+            let values = argument.allValues.map { ["{\($0.joined(separator: ","))}"] } ?? []
+            let fallback = argument.defaultValue.map { ["= \($0)"] } ?? []
+            return (path + names + value + values + fallback).joined(separator: " ")
+        }
+        return own + (command.subcommands ?? []).flatMap { lines(of: $0, behind: path) }
+    }
+
+    /// What ArgumentParser says of a command.
+    private struct Dump: Decodable {
+        let command: Command
+
+        struct Command: Decodable {
+            let commandName: String
+            let subcommands: [Command]?
+            let arguments: [Argument]?
+        }
+
+        struct Argument: Decodable {
+            let kind: String
+            let names: [Name]?
+            let valueName: String?
+            let allValues: [String]?
+            let defaultValue: String?
+        }
+
+        struct Name: Decodable {
+            let kind: String
+            let name: String
+        }
+    }
+}

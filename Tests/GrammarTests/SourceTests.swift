@@ -1,0 +1,141 @@
+import Grammar
+import Testing
+
+/// Patterns, grammars and schemas: what they accept, and how they are refused.
+@Suite struct SourceTests {
+    @Test(arguments: [
+        ("a|bc", ["a", "bc"], ["", "b", "abc"]),
+        ("^(ab)*$", ["", "abab"], ["aba"]),
+        ("[a-c]{2,3}", ["ab", "cab"], ["a", "abca", "d"]),
+        ("[^a-c\\d]+", ["xyz", "é中😀"], ["x1", "a", ""]),
+        ("\\d+\\.\\d{2}", ["3.14"], ["3.1", "३.14"]),
+        ("\\p{Lu}\\p{Ll}+", ["Émile", "Ёлка"], ["émile", "A1"]),
+        ("(?<year>[0-9]{4})(?:-x)?", ["2026", "2026-x"], ["2026-"]),
+        ("a.c", ["abc", "a😀c"], ["a\nc"]),
+        ("\\u{1F600}\\x41\\u00e9", ["😀Aé"], ["😀A"]),
+        ("a{,2}b{1", ["aab{1", "b{1"], ["aaab{1"]),
+        ("(^a|b)c$|d", ["ac", "bc", "d"], ["abc", "dc"]),
+        ("x*?y+?", ["xxyy"], ["xx"]),
+    ])
+    func `a pattern matches the whole text`(pattern: String, accepted: [String], rejected: [String]) throws {
+        let grammar = try grammar(.pattern(pattern))
+        for text in accepted { #expect(try grammar.accepts(text), "\(text)") }
+        for text in rejected { #expect(try !grammar.accepts(text), "\(text)") }
+    }
+
+    @Test(arguments: [
+        ("(?=a)b", "look-ahead"), ("(?<!a)b", "look-behind"), ("(a)\\1", "back-references"), ("\\bword", "boundaries"),
+        ("(?i)a", "flags"), ("\\p{Script=Han}", "\\p{Script=Han}"), ("a++", "possessive"), ("[[:alpha:]]", "POSIX"),
+        ("a)", "')'"), ("(a", "'('"), ("[a", "'['"), ("*a", "nothing to repeat"), ("a{3,2}", "out of order"),
+        ("[b-a]", "out of order"), ("a\\", "ends in"), ("\\u12", "hexadecimal"),
+    ])
+    func `a pattern that is not understood is refused by name`(pattern: String, word: String) throws {
+        let error = try #require(refusal(.pattern(pattern)))
+        #expect(error.description.contains(word), "\(error)")
+    }
+
+    @Test(arguments: [
+        "a{1,1000000000}", "a{1000000000}", "((a{100}){100}){100}", "(a|b)*a(a|b){30}",
+        String(repeating: "(", count: 5000) + String(repeating: ")", count: 5000),
+        "(\\p{L}|\\p{N}){9000}", String(repeating: "x", count: 30_000),
+    ])
+    func `a pattern that grows without bounds is refused, not tried`(pattern: String) throws {
+        // As a pattern of its own, and inside a schema.
+        #expect(try #require(refusal(.pattern(pattern))).kind == .tooLarge)
+        let text = pattern.replacing("\\", with: "\\\\")
+        #expect(try #require(refusal(.jsonSchema(#"{"type":"string","pattern":"\#(text)"}"#))).kind == .tooLarge)
+    }
+
+    @Test func `classic catastrophes of backtracking cost nothing`() throws {
+        for pattern in ["(a+)+b", "(a|aa)+b", "(a*)*b", "(.*)*x.*y", "(x+x+)+y"] {
+            let grammar = try grammar(.pattern(pattern))
+            #expect(try !grammar.accepts(String(repeating: "a", count: 5000)))
+        }
+    }
+
+    @Test func `a grammar is read as XGrammar and llama.cpp write it`() throws {
+        let grammar = try grammar(
+            .ebnf(
+                #"""
+                # An expression.
+                root  ::= sum
+                sum   ::= sum ("+" | "-") term   # calls itself first
+                        | term
+                term  ::= [0-9]{1,3} | "(" ws sum ws ")" | "\u00e9\x41\n"
+                ws    ::= [ \t]*
+                """#))
+        for text in ["1", "1+22-333", "( (1) )+2", "éA\n"] { #expect(try grammar.accepts(text), "\(text)") }
+        for text in ["", "1+", "1234", "(1", "+1"] { #expect(try !grammar.accepts(text), "\(text)") }
+    }
+
+    @Test(arguments: [
+        ("a ::= \"x\"", "'root' is not defined"), ("root ::= x", "'x' is not defined"),
+        ("root ::= \"a\" root ::= \"b\"", "twice"), ("root ::= \"a", "does not end"), ("root ::= (\"a\"", "'('"),
+        ("root = \"a\"", "'::='"), ("root ::= \"a\"{2,1}", "{m,n}"), ("root ::= (=\"a\") \"b\"", "look-ahead"),
+        ("root ::= TagDispatch((\"a\", root))", "TagDispatch"), ("root ::= root", "nothing can match"),
+        ("root ::= \"a\" root", "nothing can match"), ("root ::= \"\\q\"", "escape"),
+        ("root ::= [b-a]", "out of order"),
+        ("root ::= \"a\"{1000000000}", "repetition"),
+        ("root ::= \"a\"{90000} [a-c]{90000} .{90000} root{99999} [b]{90000}", "states"),
+    ])
+    func `a grammar that is not understood is refused with the reason`(text: String, word: String) throws {
+        let error = try #require(refusal(.ebnf(text)))
+        #expect(error.description.contains(word), "\(error)")
+    }
+
+    @Test(arguments: [
+        (#"{"type":"object","properties":{"a":{"contains":{}}}}"#, "#/properties/a/contains"),
+        (#"{"oneOf":[{"minimum":1},{"maximum":3}]}"#, "#/oneOf"),
+        (#"{"$ref":"http://example.com/x"}"#, "#/$ref"),
+        (##"{"$ref":"#/$defs/none"}"##, "#/$ref"),
+        (#"{"items":{"uniqueItems":true}}"#, "#/items/uniqueItems"),
+        (#"{"properties":{"a/b":{"pattern":"(?=x)"}}}"#, "#/properties/a~1b/pattern"),
+        (#"{"type":"strnig"}"#, "#/type"), (#"{"format":"postcode"}"#, "#/format"),
+        (#"{"minLength":-1}"#, "#/minLength"),
+        (#"{"items":[1]}"#, "#/items/0"), (#"{"type":"string","maxLength":500000}"#, "repetition"), ("[]", "#"),
+        ("{", "JSON"),
+        (#"{"minProperties":3}"#, "minProperties"), (##"{"$defs":{"a":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"}"##, ""),
+    ])
+    func `a schema that cannot be held to is refused with the path`(text: String, place: String) {
+        let error = refusal(.jsonSchema(text))
+        // A schema that is only a reference to itself says nothing.
+        #expect(
+            place.isEmpty ? error == nil : error?.description.contains(place) ?? false, "\(String(describing: error))")
+    }
+
+    @Test func `schemas that multiply are refused in little time`() throws {
+        let options = (0..<20).map { #"{"anyOf":[{"minLength":\#($0)},{"maxLength":\#($0 + 9)}]}"# }.joined(
+            separator: ",")
+        #expect(try #require(refusal(.jsonSchema("{\"allOf\":[\(options)]}"))).kind == .tooLarge)
+        let deep = String(repeating: #"{"items":"#, count: 100) + "true" + String(repeating: "}", count: 100)
+        #expect(refusal(.jsonSchema(deep)) == nil)
+        let chain = (0..<3000).map { ##""d\##($0)":{"items":{"$ref":"#/$defs/d\##($0 + 1)"}}"## }.joined(separator: ",")
+        #expect(refusal(.jsonSchema(##"{"$ref":"#/$defs/d0","$defs":{\##(chain),"d3000":{}}}"##)) == nil)
+        let bounds =
+            #"{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":19999}}}"#
+        #expect(refusal(.jsonSchema(bounds)) == nil)
+        #expect(try #require(refusal(.jsonSchema(#"{"maxItems":1000000000}"#))).kind == .tooLarge)
+    }
+
+    @Test func `an ambiguous grammar fails with an error when its sets grow too large`() throws {
+        let grammar = try grammar(
+            .ebnf("root ::= (\"a\" | \"a\" root \"b\"?){0,4000} tail\ntail ::= \"a\"{0,3000} \"c\""))
+        var state: GrammarState? = try grammar.start
+        var failure: GrammarError?
+        for _ in 0..<500 where failure == nil {
+            do { state = try state?.advanced(by: Array("aaaa".utf8)) } catch { failure = error }
+        }
+        #expect(failure.map { $0.kind == .tooLarge } ?? (state != nil))
+    }
+
+    @Test func `nesting beyond the bound is not allowed, and what is open can be closed`() throws {
+        let grammar = try grammar(.jsonObject)
+        var state = try #require(try grammar.state(after: "{\"a\":"))
+        var depth = 0
+        while let next = try state.advanced(by: Array("[".utf8)), depth < 10_000 { (state, depth) = (next, depth + 1) }
+        #expect((100..<10_000).contains(depth))
+        #expect(try !state.mask().isEmpty)
+        let closed = try state.advanced(by: Array((String(repeating: "]", count: depth) + "}").utf8))
+        #expect(closed?.mayEnd == true && closed?.isFinal == true)
+    }
+}

@@ -1,0 +1,119 @@
+import Grammar
+import Testing
+import Tokenization
+
+/// Calls in DeepSeek-V3.2's markup.
+@Suite struct ToolCallTests {
+    private static let weather = ToolCallSource.Tool(
+        name: "get_weather",
+        parameters: #"""
+            {"type":"object","properties":{"city":{"type":"string","minLength":2},"days":{"type":"integer","minimum":1},
+            "unit":{"enum":["c","f",null]},"at":{"type":["string","null"],"format":"date"}},"required":["city"]}
+            """#,
+        isStrict: true)
+    private static let ping = ToolCallSource.Tool(name: "ping", parameters: nil, isStrict: false)
+
+    private static func block(_ invokes: String...) -> String {
+        "<｜DSML｜function_calls>\n" + invokes.joined(separator: "\n") + "\n</｜DSML｜function_calls>"
+    }
+
+    private static func invoke(_ name: String, _ parameters: String...) -> String {
+        "<｜DSML｜invoke name=\"\(name)\">\n" + parameters.joined(separator: "\n") + "\n</｜DSML｜invoke>"
+    }
+
+    private static func parameter(_ name: String, _ value: String, string: Bool) -> String {
+        "<｜DSML｜parameter name=\"\(name)\" string=\"\(string)\">\(value)</｜DSML｜parameter>"
+    }
+
+    private static let city = parameter("city", "Paris <3", string: true)
+
+    private func compiled(isRequired: Bool = true, allowsSeveral: Bool = true) throws -> CompiledGrammar {
+        try grammar(
+            .toolCalls(
+                ToolCallSource(
+                    tools: [Self.weather, Self.ping], isRequired: isRequired, allowsSeveral: allowsSeveral)))
+    }
+
+    @Test func `calls follow the markup and the schemas of their tools`() throws {
+        let grammar = try compiled()
+        let calls = [
+            Self.block(Self.invoke("get_weather", Self.city)),
+            "\n\n" + Self.block(Self.invoke("get_weather", Self.city, Self.parameter("days", "3", string: false))),
+            Self.block(
+                Self.invoke("ping", ""), Self.invoke("ping", Self.parameter("x", "{\"a\": [1]}", string: false))),
+            Self.block(
+                Self.invoke(
+                    "get_weather", Self.city, Self.parameter("unit", "c", string: true),
+                    Self.parameter("at", "2024-02-29", string: true))),
+            Self.block(
+                Self.invoke(
+                    "get_weather", Self.city, Self.parameter("unit", "null", string: false),
+                    Self.parameter("at", "null", string: false))),
+        ]
+        for call in calls { #expect(try grammar.accepts(call), "\(call)") }
+        let others = [
+            "", "hello", Self.block(Self.invoke("get_weather", "")), Self.block(Self.invoke("other", "")),
+            Self.block(Self.invoke("get_weather", Self.parameter("city", "P", string: true))),
+            Self.block(Self.invoke("get_weather", Self.city, Self.parameter("days", "0", string: false))),
+            Self.block(Self.invoke("get_weather", Self.city, Self.parameter("days", "3", string: true))),
+            Self.block(Self.invoke("get_weather", Self.city, Self.parameter("unit", "\"c\"", string: false))),
+            Self.block(Self.invoke("get_weather", Self.city, Self.city)),
+            Self.block(Self.invoke("ping", "")) + " and text",
+        ]
+        for text in others { #expect(try !grammar.accepts(text), "\(text)") }
+    }
+
+    @Test func `without a duty to call, any text may come, and one block behind it`() throws {
+        let grammar = try compiled(isRequired: false)
+        for text in ["", "Hello <b>", "Let me see.\n\n" + Self.block(Self.invoke("get_weather", Self.city))] {
+            #expect(try grammar.accepts(text), "\(text)")
+        }
+        #expect(try !grammar.accepts("Hm\n\n" + Self.block(Self.invoke("get_weather", ""))))
+        #expect(try !grammar.accepts(Self.block(Self.invoke("ping", "")) + Self.block(Self.invoke("ping", ""))))
+    }
+
+    @Test func `one call at a time, where that is asked`() throws {
+        let grammar = try compiled(allowsSeveral: false)
+        #expect(try grammar.accepts(Self.block(Self.invoke("ping", ""))))
+        #expect(try !grammar.accepts(Self.block(Self.invoke("ping", ""), Self.invoke("ping", ""))))
+    }
+
+    @Test func `reasoning comes first, and ends in its mark or in the mark's text`() throws {
+        let mark: Int32 = 300
+        let vocabulary = GrammarVocabulary(
+            bytes: (0...255).map { [$0] }, controlTokens: ["</think>": mark, "<end>": 301], size: 320)
+        let grammar = try CompiledGrammar(.afterReasoning(.jsonObject), vocabulary)
+        let thought = try #require(try grammar.state(after: "{\"not yet\": <think> </thin"))
+        #expect(try !thought.mayEnd && !thought.mask().contains(301))
+        let after = try #require(try thought.advanced(by: mark))
+        #expect(try after.advanced(by: Array("{}".utf8))?.mayEnd == true)
+        #expect(try grammar.accepts("ab</think>\n\n{\"a\":1}"))
+        #expect(try !grammar.accepts("{}"))
+        // A grammar whose rules call the root.
+        let nested = try CompiledGrammar(.afterReasoning(.ebnf("root ::= \"(\" root? \")\"")), vocabulary)
+        #expect(try nested.accepts("x</think>(())") && !nested.accepts("x</think>(y</think>())"))
+    }
+
+    @Test func `a strict tool whose schema cannot be held to is refused, another one is called with any arguments`()
+        throws
+    {
+        let schema = #"{"type":"object","properties":{"a":{"type":"array","contains":{"const":1}}}}"#
+        func source(strict: Bool) -> GrammarSource {
+            let tool = ToolCallSource.Tool(name: "f", parameters: schema, isStrict: strict)
+            return .toolCalls(ToolCallSource(tools: [tool], isRequired: true, allowsSeveral: true))
+        }
+        let error = try #require(refusal(source(strict: true)))
+        #expect(error.description.contains("tools[0]") && error.description.contains("#/properties/a/contains"))
+        let call = Self.block(Self.invoke("f", Self.parameter("a", "[2]", string: false)))
+        #expect(try grammar(source(strict: false)).accepts(call))
+    }
+
+    @Test func `calls are made of the released vocabulary's mark`() throws {
+        let vocabulary = try Fixtures.deepSeekV32()
+        let grammar = try CompiledGrammar(
+            .toolCalls(ToolCallSource(tools: [Self.ping], isRequired: true, allowsSeveral: true)), vocabulary)
+        let state = try #require(try grammar.state(after: "\n\n<"))
+        #expect(try state.mask().count == 1)
+        #expect(try state.advanced(by: Array("｜".utf8)) == nil)
+    }
+}

@@ -1,0 +1,112 @@
+import Inference
+import Modeling
+import Models
+import Parallelism
+import Synchronization
+import TestSupport
+import Testing
+
+/// Rows whose frames are right and whose contents are not: what a process with damaged memory would send, or an attacker.
+@Suite(.timeLimit(.minutes(5))) struct `Rows from another process` {
+    private static let layouts = [
+        ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
+        ParallelConfiguration(tensor: 2, expert: 2, exchange: .allToAll),
+        ParallelConfiguration(context: 2, expert: 2),
+        ParallelConfiguration(
+            context: 2, tensor: 2, expert: 4, exchange: .allToAll, kvSharding: KVSharding(ranks: 4, minKeys: 1)),
+        ParallelConfiguration(context: 2, expert: 1, expertTensor: 2, pipeline: 2),
+    ]
+
+    /// Bits that are wrong as an index in one way or another, as an integer or as a number.
+    private static let bits: [UInt32] = [
+        0xffff_ffff, 0x8000_0000, 0x7fff_ffff, 0x0000_ffff, 0xffff_fff0, Float.nan.bitPattern,
+        Float.infinity.bitPattern,
+        Float(-1).bitPattern, Float(1e9).bitPattern, Float(0.5).bitPattern,
+    ]
+
+    /// Damages, in some messages, words that look like integers: small ones, or numbers that are whole and small.
+    private static func damager(_ seed: UInt64) -> @Sendable (Message) -> Message {
+        let draws = Mutex(SplitMix64(seed: seed))
+        return { message in
+            guard message.kind == .rows, message.bodyBytes >= 8 else { return message }
+            return draws.withLock { draw in
+                if draw.below(4) > 0 { return message }
+                var body = message.bodyCopy
+                for word in 0..<body.count / 4 {
+                    let bytes = 4 * word..<4 * word + 4
+                    let value = body[bytes].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+                    let number = Float(bitPattern: value)
+                    let looksWhole = number.rounded() == number && abs(number) < 256 && number != 0
+                    guard value < 4096 || looksWhole, draw.below(8) == 0 else { continue }
+                    let wrong = bits[draw.below(bits.count)]
+                    for (place, index) in bytes.enumerated() { body[index] = UInt8(wrong >> (8 * place) & 0xff) }
+                }
+                return message.copy(body: body)
+            }
+        }
+    }
+
+    /// What came of a prompt in chunks and of some steps with guesses behind it: `nil`, or why the job ended.
+    private static func failure(
+        of model: any Model, _ golden: Golden, _ layout: ParallelConfiguration, seed: UInt64?
+    ) throws -> GroupFailure? {
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        var configuration = EngineConfiguration(smallCache: layout)
+        configuration.processes = 2
+        configuration.drafts = 2
+        if let seed { transports[1].damage(damager(seed)) }
+        return try onEveryRank(of: 2) { [configuration] process -> GroupFailure? in
+            let processes = Processes(transports[process])
+            guard process == 0 else {
+                try RankFollower(model, processes).run()
+                return nil
+            }
+            defer { RankFollower.dismiss(processes) }
+            let pool = RankPool(model, configuration, processes: processes)
+            defer { pool.stop() }
+            do throws(GroupFailure) {
+                for (step, range) in [0..<20, 20..<40, 40..<41, 41..<42, 42..<43].enumerated() {
+                    let sample = StepPlan.Sample(parameters: SamplingParameters(), position: range.upperBound)
+                    let chunk = StepPlan.Chunk(
+                        request: 1, tokens: Array(golden.prompt[range]), start: range.lowerBound,
+                        pages: (0..<Int32((range.upperBound + 7) / 4)).map { 200 - $0 }, sample: sample,
+                        speculation: .init(ahead: 2))
+                    _ = try pool.run(StepPlan(number: step, chunks: [chunk]))
+                }
+                return nil
+            } catch {
+                return error
+            }
+        }[0]
+    }
+
+    @Test func `whose contents cannot be right end the job in its name, and reach no memory`() throws {
+        let golden = try Golden("v32-guesses")
+        let model = try golden.directory.load(drafts: true)
+        #expect(golden.prompt.count >= 43 && model.description.selection!.topK < 40)
+        var reasons: [String] = []
+        for layout in Self.layouts {
+            for seed in 0..<12 as Range<UInt64> {
+                guard let failure = try Self.failure(of: model, golden, layout, seed: seed) else { continue }
+                reasons.append(failure.reason)
+                #expect(failure.rank >= layout.world / 2, "\(layout), seed \(seed): \(failure)")
+                #expect(
+                    failure.reason.hasPrefix("it s") || failure.reason.hasPrefix("process 1 sent"),
+                    "\(layout), seed \(seed): \(failure)")
+            }
+        }
+        for kind in ["candidates", "selection", "experts", "token", "rows of another number or shape"] {
+            #expect(reasons.contains { $0.contains(kind) }, "nothing was tried that has to do with \(kind)")
+        }
+    }
+
+    @Test func `are the usual ones where nothing is damaged`() throws {
+        let golden = try Golden("v32-guesses")
+        let model = try golden.directory.load(drafts: true)
+        for layout in Self.layouts {
+            let failure = try Self.failure(of: model, golden, layout, seed: nil)
+            #expect(failure == nil, "\(layout)")
+        }
+    }
+}

@@ -1,0 +1,43 @@
+import DeepSeekV32
+import Inference
+import Modeling
+import Models
+import Parallelism
+import Tensors
+import TestSupport
+import Testing
+import Verification
+
+/// V3.2 as released in every width and count but those of layers, tokens and keys selected: one plain layer, one of
+/// experts, of which four have weights of their own, and few keys selected, so that a short prompt has more.
+@Suite(.timeLimit(.minutes(5))) struct `V3.2's real shape` {
+    private static func model() throws -> DeepSeekModel {
+        var configuration = try #require(
+            try ModelDirectory(Golden.root + "/Benchmarks/models/v3.2").configuration as? DeepSeekConfiguration)
+        configuration.layers = 2
+        configuration.denseLayers = 1
+        configuration.vocabularySize = 1024
+        configuration.contextLength = 4096
+        configuration.indexer!.topK = 8
+        #expect(configuration.heads == 128 && configuration.hiddenSize == 7168)
+        #expect(configuration.experts.gate.experts == 256 && configuration.experts.gate.groups == 8)
+        return try DeepSeekModel(configuration, .dummy(DummyWeights(dtype: .bf16, distinctExperts: 4)))
+    }
+
+    @Test func `gives one rank's bits on many ranks`() throws {
+        let model = try Self.model()
+        let measure = Workload.Measure(
+            selecting: 8, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+        let verification = Verification(model, measure)
+        for notation in [
+            "cp2 tp4 ep8 dense4 zigzag alltoall chunk11 page4 long",
+            "cp2 tp8 ep8 etp2 dense8 dcp8 interleave gathered chunk-1 page16 long",
+            "pp2 cp2 ep2 contiguous gathered chunk7 threads2 long",
+        ] {
+            let candidate = try VerificationCase(notation: notation, for: model.parallelShape)
+            #expect(try verification.check(candidate) == .equal, "\(notation)")
+            #expect(verification.mustBeEqual(candidate))
+        }
+        #expect(verification.coverage.dcpChunks > 0)
+    }
+}

@@ -1,0 +1,225 @@
+import DeepSeekV32
+import Dispatch
+import Grammar
+import Inference
+import Modeling
+import Models
+import Parallelism
+import Synchronization
+import TestSupport
+import Testing
+
+/// Requests that follow grammars, beside others that do not: the same bits whatever the layout, and texts of the form
+/// that was asked for.
+@Suite(.timeLimit(.minutes(5))) struct `Structured output` {
+    private static let endOfText: Int32 = 1
+
+    /// A vocabulary for a model without one: one or two printable characters a token.
+    private static func vocabulary(_ size: Int) -> GrammarVocabulary {
+        let bytes = (0..<size).map { id -> [UInt8] in
+            if id <= 1 { return [] }
+            let first = UInt8(32 + id % 95)
+            return id < 120 ? [first] : [first, UInt8(32 + id * 7 % 95)]
+        }
+        return GrammarVocabulary(bytes: bytes, controlTokens: ["<end>": endOfText], size: size)
+    }
+
+    private static let sources: [GrammarSource?] = [
+        .pattern("([a-f]{2}[0-9]+ ?)+"),
+        nil,
+        .jsonSchema(
+            #"{"type":"object","properties":{"a":{"type":"integer","minimum":-5,"maximum":1200},"b":{"enum":["x",true]}},"required":["a","b"],"additionalProperties":false}"#
+        ),
+        .ebnf("root ::= item{3,9}\nitem ::= [A-Z] | \"(\" root \")\" | item \"*\""),
+        .jsonObject,
+        .choice(["yes", "no", "maybe"]),
+        .afterReasoning(.pattern("[0-9]{4}")),
+    ]
+
+    private static func requests(_ golden: Golden) -> [GenerationRequest] {
+        sources.enumerated().map { index, source in
+            var sampling = SamplingParameters()
+            sampling.temperature = index % 2 == 0 ? 1.3 : 0
+            sampling.seed = UInt64(index)
+            sampling.maxNewTokens = 24
+            sampling.stopTokens = [endOfText]
+            if index % 3 == 1 { sampling.repetitionPenalty = 1.2 }
+            if index == 5 { sampling.minNewTokens = 20 }
+            let own = (0..<index * 3).map { Int32(($0 * 31 + index * 17) % 200) }
+            return GenerationRequest(
+                prompt: golden.prompt + own, sampling: sampling, logProbs: LogProbOptions(topCount: 2), grammar: source)
+        }
+    }
+
+    private struct Answer: Equatable {
+        var tokens: [TokenLogProbs] = []
+        var reason: FinishReason?
+        var failure: String?
+    }
+
+    private static func answers(_ engine: Engine, _ requests: [GenerationRequest]) async throws -> [Answer] {
+        let generations = try requests.map { try engine.submit($0) }
+        var answers: [Answer] = []
+        for generation in generations {
+            var answer = Answer()
+            for await event in generation.events {
+                switch event {
+                case .token(let token): answer.tokens.append(token)
+                case .finished(let reason, _): answer.reason = reason
+                case .failed(let failure): answer.failure = failure
+                case .promptLogProbs: break
+                }
+            }
+            answers.append(answer)
+        }
+        return answers
+    }
+
+    private static func configuration(
+        drafts: Int, _ change: (inout EngineConfiguration) -> Void = { _ in }
+    ) -> EngineConfiguration {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 4
+        configuration.chunkedPrefillSize = 16
+        configuration.maxTotalTokens = 600
+        configuration.drafts = drafts
+        change(&configuration)
+        return configuration
+    }
+
+    /// The answers of one rank without drafts, with everything about their form checked.
+    private static func reference(_ golden: Golden) async throws -> [Answer] {
+        let model = try golden.directory.load()
+        let cache = GrammarCache(vocabulary(model.vocabularySize))
+        let engine = Engine(model, configuration(drafts: 0) { $0.prefixCache = false }, grammars: cache)
+        defer { engine.stop() }
+        let requests = requests(golden)
+        let found = try await answers(engine, requests)
+        for (request, answer) in zip(requests, found) {
+            #expect(answer.failure == nil)
+            guard let source = request.grammar else { continue }
+            var state = try cache.grammar(for: source).start
+            for token in answer.tokens.map(\.token) where token != endOfText {
+                state = try #require(try state.advanced(by: token), "token \(token) of \(source)")
+            }
+            #expect((answer.reason == .stop(token: endOfText)) == (answer.tokens.last?.token == endOfText))
+            if answer.reason == .stop(token: endOfText) { #expect(state.mayEnd, "\(source)") }
+            if case .choice = source {
+                // The form wins over a least number of tokens.
+                #expect(answer.reason == .stop(token: endOfText))
+            }
+        }
+        return found
+    }
+
+    private static let layouts = [
+        "one", "cp4 interleave", "cp4 ep4 zigzag alltoall", "tp2 dense2", "dp2", "pp2", "pp2 cp2 tp2 ep4 dense2",
+        "cp4 dcp4",
+    ]
+
+    @Test(arguments: layouts)
+    func `is the same in any layout, with drafts, chunks and preemption`(notation: String) async throws {
+        let golden = try Golden(Golden.draftingCases[0])
+        let expected = try await Self.reference(golden)
+        let requests = Self.requests(golden)
+        for drafts in [0, 3] {
+            let model = try golden.directory.load(drafts: drafts > 0)
+            let layout = try ParallelConfiguration(
+                notation: notation, for: golden.directory.description.parallelShape)
+            let longest = requests.map { $0.prompt.count + 24 }.max()!
+            let engine = Engine(
+                model,
+                Self.configuration(drafts: drafts) {
+                    $0.parallel = layout
+                    $0.chunkedPrefillSize = drafts == 0 ? 5 : 16
+                    // Room for little more than one: the others are preempted.
+                    $0.maxTotalTokens = (longest + 40) / 4 * 4
+                }, grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
+            defer { engine.stop() }
+            let found = try await Self.answers(engine, requests)
+            for index in requests.indices {
+                #expect(found[index] == expected[index], "request \(index), \(drafts) drafts")
+            }
+            #expect(engine.status().preemptions > 0)
+            if drafts > 0 {
+                let count = engine.status().speculation
+                #expect(count.right > 0 && count.right < count.drafted, "\(count)")
+            }
+            #expect(engine.checkInvariants() == [])
+        }
+    }
+
+    @Test(arguments: [2, 3]) func `is the same where ranks live in several processes`(count: Int) async throws {
+        let golden = try Golden(Golden.draftingCases[0])
+        let expected = try await Self.reference(golden)
+        let requests = Self.requests(golden)
+        let transports = InMemoryTransport.network(count)
+        defer { for transport in transports { transport.leave() } }
+        let layout = try ParallelConfiguration(
+            notation: "pp2 cp2 tp2 ep4 dense2", for: golden.directory.description.parallelShape)
+        let model = try golden.directory.load(drafts: true)
+        let found = try onEveryRank(of: count, limit: 100) { process -> [Answer]? in
+            let processes = Processes(transports[process])
+            // Each process compiles for itself.
+            let cache = GrammarCache(Self.vocabulary(model.vocabularySize))
+            guard process == 0 else {
+                try RankFollower(model, processes, grammars: cache).run()
+                return nil
+            }
+            defer { RankFollower.dismiss(processes) }
+            let engine = Engine(
+                model, Self.configuration(drafts: 2) { $0.parallel = layout }, processes: processes, grammars: cache)
+            defer { engine.stop() }
+            return try waitFor { try await Self.answers(engine, requests) }
+        }[0]!
+        for index in requests.indices { #expect(found[index] == expected[index], "request \(index)") }
+    }
+
+    @Test func `a grammar that cannot be compiled, or has no end, is refused before it is queued`() throws {
+        let golden = try Golden(Golden.draftingCases[0])
+        let model = try golden.directory.load()
+        let engine = Engine(
+            model, Self.configuration(drafts: 0), grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
+        let without = Engine(model, Self.configuration(drafts: 0))
+        defer {
+            engine.stop()
+            without.stop()
+        }
+        var request = Self.requests(golden)[0]
+        #expect(throws: EngineError.self) { try without.submit(request) }
+        request.grammar = .pattern("(((a")
+        #expect(throws: EngineError.self) { try engine.submit(request) }
+        request.grammar = .jsonObject
+        request.sampling.stopTokens = []
+        #expect(throws: EngineError.self) { try engine.submit(request) }
+        #expect(engine.status().queued == 0 && engine.status().running == 0)
+    }
+
+    @Test func `a grammar that becomes too ambiguous fails its own request only`() async throws {
+        let golden = try Golden(Golden.draftingCases[0])
+        let model = try golden.directory.load()
+        let engine = Engine(
+            model, Self.configuration(drafts: 0), grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
+        defer { engine.stop() }
+        var requests = Self.requests(golden)
+        // Thousands of states are possible after every letter, and other ones after every number of letters.
+        requests[0].grammar = .ebnf("root ::= ([a-z]? [a-z]{0,40000}){0,3}")
+        let found = try await Self.answers(engine, requests)
+        #expect(found[0].failure?.contains("too ambiguous") == true, "\(found[0])")
+        for answer in found.dropFirst() { #expect(answer.failure == nil) }
+    }
+}
+
+/// Runs something asynchronous on a thread that may wait.
+private func waitFor<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
+    let done = DispatchSemaphore(value: 0)
+    let box = Mutex<Result<Value, any Error>?>(nil)
+    Task.detached {
+        let result: Result<Value, any Error>
+        do { result = .success(try await body()) } catch { result = .failure(error) }
+        box.withLock { $0 = result }
+        done.signal()
+    }
+    done.wait()
+    return try box.withLock { $0! }.get()
+}
