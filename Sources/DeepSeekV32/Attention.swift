@@ -1,6 +1,6 @@
 import Checkpoints
 import KVCache
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -120,7 +120,8 @@ struct Attention {
         let written = step.written
         return try seat.startSharing(Sharding.keys, bytesPerRow: written.format.bytesPerToken(layer: layer)) {
             let copies = seat.scratch.rows(step.slots.count, written.copyColumns(layer: layer))
-            written.copy(step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies)
+            written.copy(
+                step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies, seat.kernels, seat.scratch)
             return (copies, { step.take($0, layer: layer) })
         }
     }

@@ -1,5 +1,5 @@
 import Checkpoints
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -38,24 +38,24 @@ struct DecoderLayer {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let normed = residual.read(feedForwardNorm, epsilon: epsilon, seat)
-        step.recorder?.record(.feedForwardNorm, layer: number, normed, of: step.own)
+        step.recorder?.record(.feedForwardNorm, layer: number, normed, of: step.own, seat)
         let output =
             switch second {
             case .dense(let feedForward): try feedForward.forward(normed, seat)
             case .experts(let experts): try experts.forward(normed, layer: number, step, seat)
             }
-        step.recorder?.record(.feedForward, layer: number, output, of: step.own)
+        step.recorder?.record(.feedForward, layer: number, output, of: step.own, seat)
         residual.write(output, seat)
-        step.recorder?.record(.output, layer: number, residual.stream, of: step.own)
+        step.recorder?.record(.output, layer: number, residual.stream, of: step.own, seat)
     }
 
     private func attend(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let normed = residual.read(attentionNorm, epsilon: epsilon, seat)
-        step.recorder?.record(.attentionNorm, layer: number, normed, of: step.own)
+        step.recorder?.record(.attentionNorm, layer: number, normed, of: step.own, seat)
         let output = try attention.forward(normed, angles, layer: number, step, seat)
-        step.recorder?.record(.attention, layer: number, output, of: step.own)
+        step.recorder?.record(.attention, layer: number, output, of: step.own, seat)
         residual.write(output, seat)
     }
 }

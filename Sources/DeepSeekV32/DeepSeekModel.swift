@@ -62,14 +62,11 @@ package final class DeepSeekModel: Model {
             }
         }
         if try seat.leave(residual.stream) { return }
-        for row in 0..<step.outputs.count {
-            let source = Int(step.outputs[row])
-            hidden.rows(row..<row + 1).copy(residual.stream.rows(source..<source + 1))
-        }
+        seat.kernels.copyRows(residual.stream, xRows: ComputedIndices(step.outputs), into: hidden)
         seat.kernels.rmsNorm(hidden, finalNorm.view, epsilon: configuration.normEpsilon, into: hidden)
         guard let recorder = step.recorder else { return }
         for row in 0..<step.outputs.count {
-            let values = hidden.rows(row..<row + 1).elements
+            let values = seat.kernels.synchronize(hidden.rows(row..<row + 1)).elements
             recorder.record(.finalNorm, layer: layers.count, values, of: step.own, row: Int(step.outputs[row]))
         }
     }

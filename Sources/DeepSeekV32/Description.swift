@@ -96,7 +96,8 @@ extension DeepSeekConfiguration: ModelConfiguration {
 
     private func expertOperations(_ layer: Int) -> [LayerDescription.Operation] {
         let routed = LayerDescription.Experts(
-            gate: experts.gate, hidden: hiddenSize, width: experts.width, prefix: WeightNames.feedForward(layer, "experts."))
+            gate: experts.gate, hidden: hiddenSize, width: experts.width,
+            prefix: WeightNames.feedForward(layer, "experts."))
         let shared = experts.shared * experts.width
         return [
             .product(

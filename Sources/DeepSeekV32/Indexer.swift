@@ -1,5 +1,5 @@
 import Checkpoints
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -53,7 +53,7 @@ struct Indexer {
             queries, heads: heads, headStride: width, interleaved: configuration.interleaved, angles)
         rotate(queries, heads: heads, dtype, seat)
         seat.kernels.matmul(x, headWeights, into: weights, seat.scratch)
-        weights.scale(by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
+        seat.kernels.scale(weights, by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
         return IndexQuery(queries: queries, weights: weights, topK: configuration.topK)
     }
 

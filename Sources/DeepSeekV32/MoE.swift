@@ -1,5 +1,5 @@
 import Checkpoints
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 
@@ -37,7 +37,7 @@ struct MoE {
     /// - Returns: own rows.
     func forward(_ x: View, layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> View {
         let (chosen, weights) = route(x, seat)
-        record(chosen, weights, layer: layer, step)
+        record(chosen, weights, layer: layer, step, seat)
         let exchange = ExpertExchange(experts: rule.experts, perRow: rule.expertsPerToken, seat)
         let pendingDispatch = try exchange.send(x, chosen: chosen, weights: weights)
         // The shared experts do not wait for anybody's rows.
@@ -48,18 +48,19 @@ struct MoE {
         return out
     }
 
-    private func record(_ chosen: Indices, _ weights: View, layer: Int, _ step: Step) {
+    private func record(_ chosen: ComputedIndices, _ weights: View, layer: Int, _ step: Step, _ seat: Seat) {
         guard let recorder = step.recorder else { return }
-        recorder.record(.gateWeights, layer: layer, weights, of: step.own)
+        recorder.record(.gateWeights, layer: layer, weights, of: step.own, seat)
+        let numbers = seat.kernels.synchronize(chosen)
         for row in 0..<weights.rows {
-            let experts = chosen[row * rule.expertsPerToken..<(row + 1) * rule.expertsPerToken].elements
+            let experts = numbers[row * rule.expertsPerToken..<(row + 1) * rule.expertsPerToken].elements
             recorder.record(.gateExperts, layer: layer, experts.map { Float($0) }, of: step.own, row: row)
         }
     }
 
     /// Each row's experts, ascending, and their weights.
-    private func route(_ x: View, _ seat: Seat) -> (chosen: Indices, weights: View) {
-        let chosen = seat.scratch.indices(x.rows * rule.expertsPerToken)
+    private func route(_ x: View, _ seat: Seat) -> (chosen: ComputedIndices, weights: View) {
+        let chosen = seat.scratch.computed(x.rows * rule.expertsPerToken)
         let weights = seat.scratch.rows(x.rows, rule.expertsPerToken)
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }

@@ -1,5 +1,5 @@
 import Checkpoints
-package import Modeling
+import Modeling
 import Parallelism
 import Tensors
 

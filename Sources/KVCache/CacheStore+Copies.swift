@@ -12,17 +12,20 @@ extension CacheStore {
     ///   - slots: kept here.
     ///   - names: the slots they are to be stored in; `slots` when `nil`.
     ///   - rows: `[slots, copyColumns]`.
-    package func copy(_ slots: Indices, as names: Indices? = nil, layer: Int, into rows: View) {
-        let entries = (0..<slots.count).map { index in
+    package func copy(
+        _ slots: Indices, as names: Indices? = nil, layer: Int, into rows: View, _ kernels: Kernels, _ scratch: Scratch
+    ) {
+        let entries = scratch.indices(slots.count)
+        for index in 0..<slots.count {
             guard let entry = share.entry(of: Int(slots[index])) else {
                 preconditionFailure("slot \(slots[index]) is not kept here")
             }
-            rows.rows(index..<index + 1).integers[0] = (names ?? slots)[index]
-            return entry
+            entries[index] = Int32(entry)
         }
+        kernels.copyRows((names ?? slots).bits(columns: 1), into: rows.columns(0..<1))
         var column = 1
         for lane in lanes(of: layer) {
-            lane.copyEntries(entries, into: rows, column: column)
+            kernels.loadEntries(entries, of: lane, into: rows, column: column)
             column += lane.entryColumns
         }
     }
@@ -31,7 +34,7 @@ extension CacheStore {
     ///
     /// - Parameter pages: by a page's number where it is here, for a cache of pages that visit; rows of others are left.
     /// - Returns: whether they were rows of this layer and slots of this cache; nothing is written where not.
-    package func store(_ rows: View, layer: Int, pages places: [Int32: Int32]? = nil) -> Bool {
+    package func store(_ rows: HostRows, layer: Int, pages places: [Int32: Int32]? = nil) -> Bool {
         guard rows.columns == copyColumns(layer: layer) else { return false }
         let slots = 0..<(places == nil ? pages * format.pageSize : .max)
         var entries: [Int] = []
@@ -39,7 +42,7 @@ extension CacheStore {
         // Rows of a page come together.
         var (page, place) = (-1, Int32?.none)
         for row in 0..<rows.rows {
-            let slot = Int(rows.rows(row..<row + 1).integers[0])
+            let slot = Int(rows.integer(row, 0))
             guard slots.contains(slot) else { return false }
             if let places {
                 if slot / format.pageSize != page {

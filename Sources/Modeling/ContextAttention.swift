@@ -37,7 +37,7 @@ package enum ContextAttention {
     package static func select(
         _ index: IndexQuery?, topK: Int, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
-        let best = seat.scratch.indices(step.own.count * topK)
+        let best = seat.scratch.computed(step.own.count * topK)
         if let index {
             for request in step.own.requests where !request.usesDCP {
                 let selecting = firstSelecting(request, step.own, topK)..<request.rows.upperBound
@@ -58,7 +58,7 @@ package enum ContextAttention {
         }
         let counts = seat.scratch.indices(step.attended.count)
         counts.fill(Int32(topK))
-        return Selection(positions: selected.integers, stride: topK, counts: counts)
+        return Selection(positions: selected.integers, stride: topK, counts: ComputedIndices(counts))
     }
 
     /// Attention of every attended row over its own request's keys: `[rows, heads * latent]`.
@@ -115,7 +115,7 @@ package enum ContextAttention {
 
     private static func select(
         _ index: IndexQuery, rows: Range<Int>, _ pages: PageMap, layer: Int, _ step: Step, _ seat: Seat,
-        into positions: Indices
+        into positions: ComputedIndices
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -125,16 +125,16 @@ package enum ContextAttention {
         seat.kernels.indexScores(
             index.queries.rows(rows), weights: index.weights.rows(rows),
             keys: step.home.lane(.indexKey, layer: layer), pages, into: scores, seat.scratch)
-        for row in 0..<rows.count { seat.work.scored += Int(visible[row]) }
+        seat.work.scored += visible.sum
         let selection = Selection(
-            positions: positions, stride: index.topK, counts: seat.scratch.indices(rows.count))
+            positions: positions, stride: index.topK, counts: seat.scratch.computed(rows.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
         guard let recorder = step.recorder else { return }
         for (at, row) in rows.enumerated() {
-            let seen = scores.rows(at..<at + 1).columns(0..<Int(visible[at]))
+            let seen = seat.kernels.synchronize(scores.rows(at..<at + 1).columns(0..<Int(visible[at])))
             recorder.record(.indexScores, layer: layer, seen.elements, of: step.own, row: row)
-            let selected = positions[at * index.topK..<(at + 1) * index.topK].elements.map { Float($0) }
-            recorder.record(.selected, layer: layer, selected, of: step.own, row: row)
+            let selected = seat.kernels.synchronize(positions[at * index.topK..<(at + 1) * index.topK])
+            recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
     }
 }

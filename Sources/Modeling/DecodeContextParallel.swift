@@ -8,9 +8,6 @@ package import Tensors
 /// The bits are those of one rank that looks at all keys: top-k is exact, and where whole classes of positions belong to
 /// one rank (`KVSharding.classes`) partial attention is merged in the tree in which it is always merged.
 package enum DecodeContextParallel {
-    /// Columns of what a rank says of a row's best keys: their count as an integer's bits, then room for scores and positions, also as bits.
-    package static func candidateColumns(_ topK: Int) -> Int { 1 + 2 * topK }
-
     /// Columns of what a rank contributes to a row's attention: for each class of positions it has, values and log-sum-exp.
     package static func partialColumns(heads: Int, latent: Int, _ kvSharding: KVSharding) -> Int {
         classesHere(kvSharding) * heads * (latent + 1)
@@ -26,7 +23,7 @@ package enum DecodeContextParallel {
     ///
     /// Each rank sends a row's owner its own best with their scores; the best of those are the best of all.
     package static func select(
-        _ index: IndexQuery, _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into best: Indices
+        _ index: IndexQuery, _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into best: ComputedIndices
     ) throws(GroupFailure) {
         // The same on all of these ranks: they know each other's rows.
         if dcpRows.own.maxPosition < index.topK { return }
@@ -39,15 +36,21 @@ package enum DecodeContextParallel {
             "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts,
             expecting: seat.counts(own.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        for place in 0..<own.count {
+        let selecting = (0..<own.count).filter { step.own.positions[Int(own[$0])] >= index.topK }
+        let (rows, outRows) = (seat.scratch.indices(selecting.count), seat.scratch.indices(selecting.count))
+        let last = seat.scratch.indices(selecting.count)
+        for (at, place) in selecting.enumerated() {
+            (rows[at], outRows[at], last[at]) = (Int32(place), own[place], step.own.positions[Int(own[place])])
+            try check(received, row: place, of: own.count, position: Int(last[at]), topK: index.topK, seat)
+        }
+        seat.kernels.mergeCandidates(
+            received, ranks: seat.degree(.kvSharding), rows: rows, last: last, into: best, outRows: outRows,
+            topK: index.topK, seat.scratch)
+        guard let recorder = step.recorder else { return }
+        for place in selecting {
             let row = Int(own[place])
-            if step.own.positions[row] < index.topK { continue }
-            let lists = try CandidateLists(
-                received, row: place, of: own.count, position: Int(step.own.positions[row]), topK: index.topK, seat)
-            let selected = best[row * index.topK..<(row + 1) * index.topK]
-            choose(lists, topK: index.topK, seat, into: selected)
-            step.recorder?.record(
-                .selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
+            let selected = seat.kernels.synchronize(best[row * index.topK..<(row + 1) * index.topK])
+            recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
     }
 
@@ -58,26 +61,22 @@ package enum DecodeContextParallel {
         let (width, heads) = (index.queries.columns, index.weights.columns)
         let own = dcpRows.ownRows
         let packed = seat.scratch.rows(own.count, width + heads)
-        for place in 0..<own.count {
-            let row = Int(own[place])
-            let packedRow = packed.rows(place..<place + 1)
-            packedRow.columns(0..<width).copy(index.queries.rows(row..<row + 1))
-            packedRow.columns(width..<width + heads).copy(index.weights.rows(row..<row + 1))
-        }
+        let numbers = ComputedIndices(own)
+        seat.kernels.copyRows(index.queries, xRows: numbers, into: packed.columns(0..<width))
+        seat.kernels.copyRows(index.weights, xRows: numbers, into: packed.columns(width..<width + heads))
         let all = try seat.gather("index queries", along: .kvSharding, packed, counts: dcpRows.ownCounts)
         let queries = seat.scratch.rows(all.rows, width)
         let weights = seat.scratch.rows(all.rows, heads)
-        queries.copy(all.columns(0..<width))
-        weights.copy(all.columns(width..<width + heads))
+        seat.kernels.copyRows(all.columns(0..<width), into: queries)
+        seat.kernels.copyRows(all.columns(width..<width + heads), into: weights)
         return IndexQuery(queries: queries, weights: weights, topK: index.topK)
     }
 
-    /// Each row's best among the keys owned here: `[rows, 1 + 2 · topK]`, their count, their scores, their positions,
-    /// the last two ascending by position.
+    /// Each row's best among the keys owned here: see `Kernels.packCandidates`.
     private static func candidates(
         _ index: IndexQuery, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
     ) -> View {
-        let candidates = seat.scratch.rows(rows.count, candidateColumns(index.topK))
+        let candidates = seat.scratch.rows(rows.count, Kernels.candidateColumns(index.topK))
         for request in rows.requests {
             ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
                 find(index, tile, rows.positions, request.pages, layer: layer, step, seat, into: candidates)
@@ -99,128 +98,46 @@ package enum DecodeContextParallel {
         for (at, row) in tile.enumerated() {
             let position = Int(positions[row])
             visible[at] = position < topK ? 0 : Int32(kvSharding.count(of: position + 1, for: owned.rank))
-            seat.work.scored += Int(visible[at])
             most = max(most, Int(visible[at]))
         }
+        seat.work.scored += visible.sum
         let scores = seat.scratch.rows(tile.count, most)
         seat.kernels.indexScores(
             index.queries.rows(tile), weights: index.weights.rows(tile), keys: step.cache.lane(.indexKey, layer: layer),
             pages, owned: owned, into: scores, seat.scratch)
         let selection = Selection(
-            positions: seat.scratch.indices(tile.count * topK), stride: topK, counts: seat.scratch.indices(tile.count))
+            positions: seat.scratch.computed(tile.count * topK), stride: topK,
+            counts: seat.scratch.computed(tile.count))
         seat.kernels.topK(scores, visible: visible, into: selection, seat.scratch)
-        for (at, row) in tile.enumerated() {
-            let (count, packedRow) = (Int(selection.counts[at]), candidates.rows(row..<row + 1))
-            let best = selection.rows(at..<at + 1).positions
-            packedRow.columns(0..<1).integers[0] = Int32(count)
-            let positions = packedRow.columns(1 + topK..<1 + 2 * topK).integers
-            for place in 0..<count {
-                packedRow[0, 1 + place] = scores[at, Int(best[place])]
-                positions[place] = Int32(owned.position(Int(best[place])))
+        seat.kernels.packCandidates(scores, selection, owned: owned, into: candidates.rows(tile))
+    }
+
+    /// Checks what each rank sent of its best keys for one row, before any of it becomes an index.
+    ///
+    /// - Parameters:
+    ///   - received: `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
+    ///   - row: which of the rows of a rank.
+    ///   - position: of the row.
+    /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
+    private static func check(
+        _ received: View, row: Int, of rows: Int, position: Int, topK: Int, _ seat: Seat
+    ) throws(GroupFailure) {
+        let kvSharding = seat.configuration.kvSharding
+        for rank in 0..<kvSharding.ranks {
+            let words = seat.kernels.synchronize(received.rows(rank * rows + row..<rank * rows + row + 1).integers)
+            let expected = min(topK, kvSharding.count(of: position + 1, for: rank))
+            guard words[0] == expected else {
+                throw seat.failure(
+                    of: rank, along: .kvSharding,
+                    "it sent \(words[0]) candidates of a row at position \(position), where it has \(expected)")
             }
-        }
-    }
-
-    /// The best of several ranks' candidates for one row; ties to the smaller position, so they are put in its order.
-    private static func choose(_ lists: CandidateLists, topK: Int, _ seat: Seat, into selected: Indices) {
-        let mark = seat.scratch.mark()
-        defer { seat.scratch.reset(to: mark) }
-        let all = lists.merged(0..<seat.degree(.kvSharding), seat.scratch)
-        let visible = seat.scratch.indices(1)
-        visible[0] = Int32(all.count)
-        let selection = Selection(positions: seat.scratch.indices(topK), stride: topK, counts: seat.scratch.indices(1))
-        seat.kernels.topK(all.scores, visible: visible, into: selection, seat.scratch)
-        precondition(selection.counts[0] == topK, "a row that selects sees more keys than it may select")
-        for place in 0..<topK { selected[place] = all.positions[Int(selection.positions[place])] }
-    }
-
-    /// What each rank sent of its best keys for one row, checked.
-    private struct CandidateLists {
-        /// `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
-        private let received: View
-        private let row: Int
-        private let rows: Int
-        private let topK: Int
-
-        /// - Parameters:
-        ///   - row: which of the rows of a rank.
-        ///   - position: of the row.
-        /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
-        init(
-            _ received: View, row: Int, of rows: Int, position: Int, topK: Int, _ seat: Seat
-        ) throws(GroupFailure) {
-            (self.received, self.row, self.rows, self.topK) = (received, row, rows, topK)
-            let kvSharding = seat.configuration.kvSharding
-            for rank in 0..<kvSharding.ranks {
-                let sent = count(of: rank)
-                let expected = min(topK, kvSharding.count(of: position + 1, for: rank))
-                guard sent == expected else {
-                    throw seat.failure(
-                        of: rank, along: .kvSharding,
-                        "it sent \(sent) candidates of a row at position \(position), where it has \(expected)")
-                }
-                let areRight = list(of: rank).positions.areAscendingPositions(
-                    upTo: position, ownedBy: kvSharding.positions(of: rank))
-                guard areRight else {
-                    throw seat.failure(
-                        of: rank, along: .kvSharding,
-                        "it sent candidates of a row at position \(position) that are not ascending positions of "
-                            + "0...\(position) that it owns")
-                }
-            }
-        }
-
-        private func packedRow(of rank: Int) -> View {
-            received.rows(rank * rows + row..<rank * rows + row + 1)
-        }
-
-        private func count(of rank: Int) -> Int { Int(packedRow(of: rank).columns(0..<1).integers[0]) }
-
-        private func list(of rank: Int) -> Candidates {
-            let (packedRow, count) = (packedRow(of: rank), count(of: rank))
-            return Candidates(
-                scores: packedRow.columns(1..<1 + count),
-                positions: packedRow.columns(1 + topK..<1 + topK + count).integers)
-        }
-
-        /// The candidates of some ranks, ascending by position.
-        func merged(_ ranks: Range<Int>, _ scratch: Scratch) -> Candidates {
-            if ranks.count == 1 { return list(of: ranks.lowerBound) }
-            let half = ranks.lowerBound + ranks.count / 2
-            return Candidates(
-                merging: merged(ranks.lowerBound..<half, scratch), merged(half..<ranks.upperBound, scratch), scratch)
-        }
-    }
-
-    /// Some of a row's keys, ascending by position.
-    private struct Candidates {
-        /// `[1, count]`.
-        let scores: View
-        let positions: Indices
-        var count: Int { scores.columns }
-
-        init(scores: View, positions: Indices) {
-            self.scores = scores
-            self.positions = positions
-        }
-
-        init(merging left: Candidates, _ right: Candidates, _ scratch: Scratch) {
-            scores = scratch.rows(1, left.count + right.count)
-            positions = scratch.indices(left.count + right.count)
-            var (first, second) = (0, 0)
-            for place in 0..<count {
-                let isLeft =
-                    second == right.count
-                    || first < left.count && left.positions[first] < right.positions[second]
-                if isLeft {
-                    scores[0, place] = left.scores[0, first]
-                    positions[place] = left.positions[first]
-                    first += 1
-                } else {
-                    scores[0, place] = right.scores[0, second]
-                    positions[place] = right.positions[second]
-                    second += 1
-                }
+            let areRight = words[1 + topK..<1 + topK + expected].areAscendingPositions(
+                upTo: position, ownedBy: kvSharding.positions(of: rank))
+            guard areRight else {
+                throw seat.failure(
+                    of: rank, along: .kvSharding,
+                    "it sent candidates of a row at position \(position) that are not ascending positions of "
+                        + "0...\(position) that it owns")
             }
         }
     }
@@ -238,14 +155,12 @@ package enum DecodeContextParallel {
         // The same on all of these ranks, also on one whose own rows do not select.
         let topK = most.map { dcpRows.attended.maxPosition < $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
-        for place in 0..<rows.count {
-            let row = Int(rows[place])
-            let packedRow = packed.rows(place..<place + 1)
-            packedRow.columns(0..<query.columns).copy(query.rows(row..<row + 1))
-            if topK > 0, let selection {
-                packedRow.columns(query.columns..<packedRow.columns).copy(
-                    selection.positions[row * topK..<(row + 1) * topK].bits(columns: topK))
-            }
+        let numbers = ComputedIndices(rows)
+        seat.kernels.copyRows(query, xRows: numbers, into: packed.columns(0..<query.columns))
+        if topK > 0, let selection {
+            seat.kernels.copyRows(
+                selection.positions.bits(columns: topK), xRows: numbers,
+                into: packed.columns(query.columns..<packed.columns))
         }
         let all = try seat.gather("queries", along: .kvSharding, packed, counts: dcpRows.attendedCounts)
         if topK > 0 {
@@ -260,10 +175,7 @@ package enum DecodeContextParallel {
             expecting: seat.counts(rows.count, along: .kvSharding))
         let received = try seat.finish(pending)
         let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
-        for place in 0..<rows.count {
-            let row = Int(rows[place])
-            out.rows(row..<row + 1).copy(merged.rows(place..<place + 1))
-        }
+        seat.kernels.copyRows(merged, into: out, outRows: numbers)
     }
 
     /// Of each row what the keys owned here contribute, class by class: `[rows, classes here · (heads · latent + heads)]`.
@@ -297,7 +209,6 @@ package enum DecodeContextParallel {
         let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
         let (kvSharding, owned) = (seat.configuration.kvSharding, seat.owned)
         let width = heads * latent.width
-        seat.work.attended += keys.counts.sum
         for number in 0..<classesHere(kvSharding) {
             let first = number * (width + heads)
             let logSumExp = seat.scratch.rows(queries.rows, heads)
@@ -305,7 +216,7 @@ package enum DecodeContextParallel {
                 queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
                 selection: keys, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
                 into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
-            partials.columns(first + width..<first + width + heads).copy(logSumExp)
+            seat.kernels.copyRows(logSumExp, into: partials.columns(first + width..<first + width + heads))
         }
     }
 
@@ -320,23 +231,8 @@ package enum DecodeContextParallel {
                 ? topK : seat.configuration.kvSharding.count(of: Int(positions[row]) + 1, for: owned.rank)
         }
         let stride = (0..<positions.count).reduce(1) { max($0, most($1)) }
-        let (keys, counts) = (seat.scratch.indices(positions.count * stride), seat.scratch.indices(positions.count))
-        for row in 0..<positions.count {
-            let own = keys[row * stride..<(row + 1) * stride]
-            var count = 0
-            if selects(row) {
-                let best = selected.rows(row..<row + 1).integers
-                for place in 0..<topK where owned.contains(Int(best[place])) {
-                    own[count] = best[place]
-                    count += 1
-                }
-            } else {
-                count = most(row)
-                for number in 0..<count { own[number] = Int32(owned.position(number)) }
-            }
-            counts[row] = Int32(count)
-        }
-        return Selection(positions: keys, stride: stride, counts: counts)
+        return seat.kernels.shardedKeys(
+            of: positions, selected: selected, owned: owned, most: stride, total: seat.foundKeys, seat.scratch)
     }
 
     /// Puts the ranks' contributions together.
@@ -381,8 +277,8 @@ package enum DecodeContextParallel {
             let block = received.rows(number / perRank * rows..<(number / perRank + 1) * rows)
             let first = number % perRank * (width + heads)
             let (values, logSumExp) = (seat.scratch.rows(rows, width), seat.scratch.rows(rows, heads))
-            values.copy(block.columns(first..<first + width))
-            logSumExp.copy(block.columns(first + width..<first + width + heads))
+            seat.kernels.copyRows(block.columns(first..<first + width), into: values)
+            seat.kernels.copyRows(block.columns(first + width..<first + width + heads), into: logSumExp)
             return (values, logSumExp)
         }
     }

@@ -16,7 +16,7 @@ package struct ExpertExchange {
         /// `[rows, hidden]`.
         package let rows: View
         /// The experts each row chose, ascending, `rows * perRow`; also those that are elsewhere.
-        package let chosen: Indices
+        package let chosen: ComputedIndices
         /// `[rows, perRow]`.
         package let weights: View
         /// How many rows came from each rank of the stage, in their order here; `nil` where they are this rank's own.
@@ -27,8 +27,11 @@ package struct ExpertExchange {
     package struct PendingDispatch {
         fileprivate let pending: Seat.PendingCollective?
         fileprivate let own: DispatchedRows
-        /// How many rows went to each rank of the stage.
-        fileprivate let counts: Indices
+        /// `[own rows, places]`: which of the sums that come back is a row's from each place of the expert axis; negative:
+        /// the row does not go there.
+        fileprivate let slots: ComputedIndices?
+        /// How many rows went to each rank of each place.
+        fileprivate let rows: Indices
     }
 
     package init(experts: Int, perRow: Int, _ seat: Seat) {
@@ -63,34 +66,49 @@ package struct ExpertExchange {
     // MARK: - There
 
     /// Sends this rank's rows off.
-    package func send(_ x: View, chosen: Indices, weights: View) throws(GroupFailure) -> PendingDispatch {
+    package func send(_ x: View, chosen: ComputedIndices, weights: View) throws(GroupFailure) -> PendingDispatch {
         let own = DispatchedRows(rows: x, chosen: chosen, weights: weights, sources: nil)
-        let counts = seat.scratch.indices(seat.degree(.stage))
-        if isAlone { return PendingDispatch(pending: nil, own: own, counts: counts) }
+        if isAlone { return PendingDispatch(pending: nil, own: own, slots: nil, rows: seat.scratch.indices(0)) }
         switch seat.configuration.exchange {
         case .gathered:
-            let packed = seat.scratch.rows(x.rows, Self.packedColumns(hidden: x.columns, perRow: perRow))
-            for row in 0..<x.rows { pack(own, row, into: packed.rows(row..<row + 1)) }
-            counts.fill(Int32(x.rows))
-            return PendingDispatch(pending: try seat.start(Sharding.dispatch, packed), own: own, counts: counts)
+            let pending = try seat.start(Sharding.dispatch, pack(own))
+            return PendingDispatch(
+                pending: pending, own: own, slots: slotsOfGathered(x.rows), rows: seat.counts(x.rows, along: .expert))
         case .allToAll:
+            let dispatch = seat.kernels.dispatch(
+                chosen, perRow: perRow, bounds: expertBounds, copies: widths, seat.scratch)
+            // Which rows go where only kernels know; how many, a transport must be told.
+            let rows = seat.kernels.synchronize(dispatch.counts)
+            let (counts, most) = (seat.scratch.indices(seat.degree(.stage)), seat.scratch.indices(seat.degree(.stage)))
             for rank in 0..<counts.count {
-                counts[rank] = Int32((0..<x.rows).count { isDispatched(own, $0, expertPlace: rank / widths) })
+                (counts[rank], most[rank]) = (rows[rank / widths], Int32(seat.ownRows(of: rank)))
             }
-            let packed = seat.scratch.rows(counts.sum, Self.packedColumns(hidden: x.columns, perRow: perRow))
-            var next = 0
-            for rank in 0..<counts.count {
-                for row in 0..<x.rows where isDispatched(own, row, expertPlace: rank / widths) {
-                    pack(own, row, into: packed.rows(next..<next + 1))
-                    next += 1
-                }
-            }
-            let most = seat.scratch.indices(counts.count)
-            for rank in 0..<counts.count { most[rank] = Int32(seat.ownRows(of: rank)) }
             let pending = try seat.startExchange(
-                "dispatch", along: .stage, packed, counts: counts, expecting: most, expectsAll: false)
-            return PendingDispatch(pending: pending, own: own, counts: counts)
+                "dispatch", along: .stage, pack(own, rows: dispatch.rows[0..<counts.sum]), counts: counts,
+                expecting: most, expectsAll: false)
+            return PendingDispatch(pending: pending, own: own, slots: dispatch.slots, rows: rows)
         }
+    }
+
+    /// The first expert of each place of the expert axis, and the end.
+    private var expertBounds: Indices {
+        let places = seat.degree(.expert)
+        let bounds = seat.scratch.indices(places + 1)
+        for place in 0..<places {
+            bounds[place] = Int32(seat.part(of: experts, along: .expert, at: place).lowerBound)
+        }
+        bounds[places] = Int32(experts)
+        return bounds
+    }
+
+    /// Where all rows go everywhere, every place sends a sum of each.
+    private func slotsOfGathered(_ rows: Int) -> ComputedIndices {
+        let places = seat.degree(.expert)
+        let slots = seat.scratch.indices(rows * places)
+        for row in 0..<rows {
+            for place in 0..<places { slots[row * places + place] = Int32(place * rows + row) }
+        }
+        return ComputedIndices(slots)
     }
 
     /// Waits for the rows that come to this rank's experts.
@@ -102,48 +120,50 @@ package struct ExpertExchange {
 
     private var widths: Int { seat.degree(.expertTensor) }
 
-    /// Whether a row goes to the ranks with the experts of this place.
-    private func isDispatched(_ own: DispatchedRows, _ row: Int, expertPlace: Int) -> Bool {
-        if seat.configuration.exchange == .gathered { return true }
-        let there = seat.part(of: experts, along: .expert, at: expertPlace)
-        return (row * perRow..<(row + 1) * perRow).contains { there.contains(Int(own.chosen[$0])) }
-    }
-
     /// A row, its experts' numbers, their weights, and what makes a cache line full.
     package static func packedColumns(hidden: Int, perRow: Int) -> Int { (hidden + 2 * perRow + 15) & ~15 }
 
-    private func pack(_ own: DispatchedRows, _ row: Int, into packedRow: View) {
+    /// - Parameter rows: which of the own rows, in which order; `nil` packs all.
+    private func pack(_ own: DispatchedRows, rows: ComputedIndices? = nil) -> View {
         let hidden = own.rows.columns
-        packedRow.columns(0..<hidden).copy(own.rows.rows(row..<row + 1))
-        for choice in 0..<perRow {
-            packedRow[0, hidden + choice] = Float(own.chosen[row * perRow + choice])
-            packedRow[0, hidden + perRow + choice] = own.weights[row, choice]
-        }
+        let packed = seat.scratch.rows(
+            rows?.count ?? own.rows.rows, Self.packedColumns(hidden: hidden, perRow: perRow))
+        seat.kernels.copyRows(own.rows, xRows: rows, into: packed.columns(0..<hidden))
+        seat.kernels.copyRows(
+            own.chosen.bits(columns: perRow), xRows: rows, into: packed.columns(hidden..<hidden + perRow))
+        seat.kernels.copyRows(
+            own.weights, xRows: rows, into: packed.columns(hidden + perRow..<hidden + 2 * perRow))
+        return packed
     }
 
     /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
     private func unpack(_ packed: View, hidden: Int, sources: Indices) throws(GroupFailure) -> DispatchedRows {
-        let chosen = seat.scratch.indices(packed.rows * perRow)
+        let chosen = seat.scratch.computed(packed.rows * perRow)
         let weights = seat.scratch.rows(packed.rows, perRow)
+        seat.kernels.copyRows(packed.columns(hidden..<hidden + perRow), into: chosen.bits(columns: perRow))
+        seat.kernels.copyRows(packed.columns(hidden + perRow..<hidden + 2 * perRow), into: weights)
+        try check(seat.kernels.synchronize(chosen), sources)
+        return DispatchedRows(rows: packed.columns(0..<hidden), chosen: chosen, weights: weights, sources: sources)
+    }
+
+    /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
+    private func check(_ chosen: Indices, _ sources: Indices) throws(GroupFailure) {
         var (source, sourceEnd) = (0, sources.count == 0 ? 0 : Int(sources[0]))
-        for row in 0..<packed.rows {
+        for row in 0..<chosen.count / perRow {
             while row >= sourceEnd {
                 source += 1
                 sourceEnd += Int(sources[source])
             }
-            for choice in 0..<perRow {
-                guard let expert = Int32(exactly: packed[row, hidden + choice]), (0..<Int32(experts)).contains(expert),
-                    choice == 0 || expert > chosen[row * perRow + choice - 1]
-                else {
-                    throw seat.failure(
-                        of: source, along: .stage,
-                        "it sent a row whose experts are not \(perRow) ascending numbers of 0..<\(experts)")
-                }
-                chosen[row * perRow + choice] = expert
-                weights[row, choice] = packed[row, hidden + perRow + choice]
+            let experts = chosen[row * perRow..<(row + 1) * perRow]
+            let areChosen = (0..<perRow).allSatisfy { choice in
+                (0..<Int32(self.experts)).contains(experts[choice])
+                    && (choice == 0 || experts[choice] > experts[choice - 1])
             }
+            if areChosen { continue }
+            throw seat.failure(
+                of: source, along: .stage,
+                "it sent a row whose experts are not \(perRow) ascending numbers of 0..<\(self.experts)")
         }
-        return DispatchedRows(rows: packed.columns(0..<hidden), chosen: chosen, weights: weights, sources: sources)
     }
 
     // MARK: - And back
@@ -155,16 +175,19 @@ package struct ExpertExchange {
     package func combine(_ sums: View, of dispatched: DispatchedRows, _ pendingDispatch: PendingDispatch)
         throws(GroupFailure) -> View
     {
-        guard let sources = dispatched.sources else { return sums }
+        guard let sources = dispatched.sources, let slots = pendingDispatch.slots else { return sums }
         let (home, counts) = try complete(sums, sources)
         // Each rank that got rows sends a sum for each; ranks that share widths send those of their part of the rows.
         let expected = seat.scratch.indices(seat.degree(.stage))
         for rank in 0..<expected.count {
-            let sent = Int(pendingDispatch.counts[rank / widths * widths])
+            let sent = Int(pendingDispatch.rows[rank / widths])
             expected[rank] = Int32(seat.part(of: sent, along: .expertTensor, at: rank % widths).count)
         }
         let pending = try seat.startExchange("combine", along: .stage, home, counts: counts, expecting: expected)
-        return add(try seat.finish(pending), pendingDispatch)
+        let partials = try seat.finish(pending)
+        let out = seat.scratch.rows(pendingDispatch.own.rows.rows, partials.columns)
+        seat.kernels.combineExperts(partials, slots: slots, into: out)
+        return out
     }
 
     /// Makes each visitor's sum one row: on this rank, or on one of those that share its experts' widths, which take
@@ -174,7 +197,7 @@ package struct ExpertExchange {
     private func complete(_ sums: View, _ sources: Indices) throws(GroupFailure) -> (rows: View, counts: Indices) {
         guard sharesWidths else { return (sums, sources) }
         let dispatched = sources.sum
-        let (counts, parts) = (seat.scratch.indices(widths), seat.scratch.rows(sums.rows, sums.columns))
+        let (counts, order) = (seat.scratch.indices(widths), seat.scratch.indices(sums.rows))
         var next = 0
         for place in 0..<widths {
             let before = next
@@ -182,14 +205,17 @@ package struct ExpertExchange {
                 var first = block * dispatched
                 for source in 0..<sources.count {
                     let share = seat.part(of: Int(sources[source]), along: .expertTensor, at: place)
-                    parts.rows(next..<next + share.count).copy(
-                        sums.rows(first + share.lowerBound..<first + share.upperBound))
-                    next += share.count
+                    for row in share {
+                        order[next] = Int32(first + row)
+                        next += 1
+                    }
                     first += Int(sources[source])
                 }
             }
             counts[place] = Int32(next - before)
         }
+        let parts = seat.scratch.rows(sums.rows, sums.columns)
+        seat.kernels.copyRows(sums, xRows: ComputedIndices(order), into: parts)
         let rows = Int(counts[seat.place(along: .expertTensor)])
         let pending = try seat.startExchange(
             "expert tensor", along: .expertTensor, parts, counts: counts,
@@ -204,30 +230,5 @@ package struct ExpertExchange {
             shares[source] = Int32(seat.part(of: Int(sources[source]), along: .expertTensor).count)
         }
         return (home, shares)
-    }
-
-    /// Adds what came back for each own row, one partial sum from each place of the expert axis it visited.
-    private func add(_ partials: View, _ pendingDispatch: PendingDispatch) -> View {
-        let (own, places) = (pendingDispatch.own, seat.degree(.expert))
-        let (rows, out) = (own.rows.rows, seat.scratch.rows(own.rows.rows, own.rows.columns))
-        let slots = seat.scratch.indices(rows * places)
-        var first = 0
-        for place in 0..<places {
-            let isDispatched = Int(pendingDispatch.counts[place * widths])
-            var visit = 0
-            for row in 0..<rows {
-                guard self.isDispatched(own, row, expertPlace: place) else {
-                    slots[row * places + place] = -1
-                    continue
-                }
-                // The ranks that share widths answer one after the other, each for its share of the visits: in order.
-                slots[row * places + place] = Int32(first + visit)
-                visit += 1
-            }
-            precondition(visit == isDispatched, "\(visit) rows visited, \(isDispatched) were sent")
-            first += isDispatched
-        }
-        seat.kernels.combineExperts(partials, slots: slots, into: out)
-        return out
     }
 }

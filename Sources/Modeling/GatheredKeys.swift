@@ -75,7 +75,7 @@ package struct GatheredKeys {
     /// Stores copies of keys that belong to pages that visit.
     ///
     /// - Returns: whether they can be stored; see `CacheStore.store`.
-    package func take(_ rows: View, layer: Int) -> Bool { store.store(rows, layer: layer, pages: places) }
+    package func take(_ rows: HostRows, layer: Int) -> Bool { store.store(rows, layer: layer, pages: places) }
 
     /// Brings the keys that earlier steps have stored. Each is sent by one rank that owns it, a few pages at a time.
     package func come(from cache: CacheStore, layer: Int, _ seat: Seat) throws(GroupFailure) {
@@ -88,8 +88,8 @@ package struct GatheredKeys {
             if counts.sum == 0 { continue }
             let slots = slots(some, ofMember: seat.place(along: Sharding.keys.axes), seat)
             let copies = seat.scratch.rows(slots.count, cache.copyColumns(layer: layer))
-            cache.copy(slots, layer: layer, into: copies)
-            try seat.exchangeCopies("visiting keys", along: Sharding.keys.axes, copies, counts: counts) {
+            cache.copy(slots, layer: layer, into: copies, seat.kernels, seat.scratch)
+            try seat.exchangeCopies("gathered keys", along: Sharding.keys.axes, copies, counts: counts) {
                 take($0, layer: layer)
             }
         }

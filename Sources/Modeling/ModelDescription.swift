@@ -50,7 +50,8 @@ package struct ModelDescription: Sendable {
 
     /// The kinds of layers in the order in which they first occur, each with its first layer's description.
     package var layerKinds: [LayerDescription] {
-        layers.enumerated().filter { index, layer in !layers[..<index].contains { $0.kind == layer.kind } }.map(\.element)
+        layers.enumerated().filter { index, layer in !layers[..<index].contains { $0.kind == layer.kind } }.map(
+            \.element)
     }
 
     /// The attention of the first layer that has any.

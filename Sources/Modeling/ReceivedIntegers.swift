@@ -34,7 +34,8 @@ extension Seat {
             if member == place(along: axes) { continue }
             for row in row..<end where rows.positions[row] >= topK {
                 let position = Int(rows.positions[row])
-                if selected.rows(row..<row + 1).integers.areAscendingPositions(upTo: position) { continue }
+                let keys = kernels.synchronize(selected.rows(row..<row + 1).integers)
+                if keys.areAscendingPositions(upTo: position) { continue }
                 throw failure(
                     of: member, along: axes,
                     "it sent the selection of a row at position \(position) that is not \(topK) ascending positions of "

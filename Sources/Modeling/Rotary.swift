@@ -57,18 +57,17 @@ package struct RotaryConfiguration: Sendable, Equatable {
 
     /// Cosines and sines of each position's angles. The angle is formed in F32, as the reference does.
     package func angles(of positions: Indices, _ frequencies: [Float], _ scratch: Scratch) -> RotaryAngles {
-        let angles = RotaryAngles(
-            cosine: scratch.rows(positions.count, frequencies.count),
-            sine: scratch.rows(positions.count, frequencies.count))
+        let cosine = scratch.hostRows(positions.count, frequencies.count)
+        let sine = scratch.hostRows(positions.count, frequencies.count)
         let amplitude = amplitude
         for row in 0..<positions.count {
             for pair in frequencies.indices {
                 let angle = Double(Float(positions[row]) * frequencies[pair])
-                angles.cosine[row, pair] = Float(cos(angle)) * amplitude
-                angles.sine[row, pair] = Float(sin(angle)) * amplitude
+                cosine[row, pair] = Float(cos(angle)) * amplitude
+                sine[row, pair] = Float(sin(angle)) * amplitude
             }
         }
-        return angles
+        return RotaryAngles(cosine: cosine.view, sine: sine.view)
     }
 }
 

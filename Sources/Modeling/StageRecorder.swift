@@ -1,3 +1,4 @@
+package import Parallelism
 package import Tensors
 
 /// A point of a layer whose value can be compared with another implementation or another layout, in order of
@@ -75,10 +76,13 @@ package final class StageRecorder {
     }
 
     /// Records rows `first ..< first + value.rows` of `rows`.
-    package func record(_ stage: Stage, layer: Int, _ value: View, of rows: Step.Rows, from first: Int = 0) {
+    package func record(
+        _ stage: Stage, layer: Int, _ value: View, of rows: Step.Rows, from first: Int = 0, _ seat: Seat
+    ) {
         guard stages.contains(stage) else { return }
+        let values = seat.kernels.synchronize(value)
         for row in 0..<value.rows {
-            record(stage, layer: layer, value.rows(row..<row + 1).elements, of: rows, row: first + row)
+            record(stage, layer: layer, values.rows(row..<row + 1).elements, of: rows, row: first + row)
         }
     }
 

@@ -115,7 +115,7 @@ package struct Step {
     /// Stores rows of keys that this or another process has computed.
     ///
     /// - Returns: whether they can be stored; see `CacheStore.store`.
-    package func take(_ rows: View, layer: Int) -> Bool {
+    package func take(_ rows: HostRows, layer: Int) -> Bool {
         cache.store(rows, layer: layer) && gatheredKeys?.take(rows, layer: layer) ?? true
     }
 }

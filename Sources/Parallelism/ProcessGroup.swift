@@ -46,7 +46,7 @@ package enum Collective {
     /// A barrier at which every process stores rows of all members, its own among them, in its own memory: `counts` says
     /// how many each brings. One member of a process calls `store` with a row, which returns whether it can be stored, and
     /// nobody goes on before all are. Where all members share memory, nobody has to.
-    case share(part: View, counts: Indices, store: (View) -> Bool)
+    case share(part: View, counts: Indices, store: (HostRows) -> Bool)
 
     /// Traps where a member contradicts itself.
     func check(place: Int, size: Int) {

@@ -15,6 +15,8 @@ package final class Seat {
     private let kernelCounter = KernelCounter()
     private let progress: RankProgress
     package var work = Work()
+    /// Keys that rows attend to here, where kernels alone know how many.
+    private let keysFound: ComputedIndices
     private let stage: Int
     /// By the axes' raw value.
     private let groups: [AxisGroup?]
@@ -56,6 +58,7 @@ package final class Seat {
         self.rank = rank
         self.kernels = kernels.counted(by: kernelCounter)
         self.scratch = scratch
+        keysFound = self.kernels.zeros(2, scratch)
         let mesh = configuration.mesh
         stage = mesh.coordinate(of: rank, on: .pipeline)
         let first = stage * configuration.stageRanks
@@ -79,6 +82,17 @@ package final class Seat {
 
     /// Kernel calls of this rank so far.
     package var kernelCalls: Int { kernelCounter.calls }
+
+    /// A number that kernels add to: see `Kernels.shardedKeys`.
+    package var foundKeys: ComputedIndices { keysFound }
+
+    /// How many keys this rank has looked at so far. Waits for what was asked of kernels: for the end of a step.
+    package func finishedWork() -> Work {
+        let found = kernels.synchronize(keysFound)
+        var work = work
+        work.attended += Int(UInt32(bitPattern: found[0])) | Int(found[1]) << 32
+        return work
+    }
 
     /// Says how many rows each rank of the stage owns in the step that begins.
     package func begin(rows: [Int]) {
@@ -251,7 +265,7 @@ package final class Seat {
 
     /// Adds `count` blocks of rows that lie one after the other, as a balanced binary tree.
     package func add(_ blocks: View, _ count: Int, into sum: View) {
-        if count == 1 { return sum.copy(blocks) }
+        if count == 1 { return kernels.copyRows(blocks, into: sum) }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let half = count / 2
@@ -270,7 +284,7 @@ package final class Seat {
     ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
     ///     rows to the memory of this one; false where they cannot be right.
     package func startSharing(
-        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (View) -> Bool)
+        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
     ) throws(GroupFailure) -> PendingCollective {
         let axisGroup = axisGroup(edge.axes)
         let counts = rows(edge.from, of: axisGroup.members)
@@ -293,7 +307,7 @@ package final class Seat {
     ///   - counts: the rows of each member.
     ///   - store: writes rows to the memory of this process; false where they cannot be right.
     package func exchangeCopies(
-        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (View) -> Bool
+        _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (HostRows) -> Bool
     ) throws(GroupFailure) {
         guard let group = axisGroup(axes).group, group.spansProcesses else {
             preconditionFailure("\(name) go to several processes")

@@ -97,7 +97,7 @@ package struct LayoutCost: Sendable {
             transfer(
                 "index queries", .allGather, .indexQueries, columns: selection.heads * (selection.width + 1), condition),
             transfer(
-                "candidates", .allToAll, .candidates, columns: DecodeContextParallel.candidateColumns(selection.topK),
+                "candidates", .allToAll, .candidates, columns: Kernels.candidateColumns(selection.topK),
                 condition),
         ]
     }
@@ -151,7 +151,8 @@ package struct LayoutCost: Sendable {
     package var transfersOfStages: [Transfer] {
         let (ranks, hidden) = (parallel.stageRanks, model.hiddenSize)
         return [
-            Transfer("stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
+            Transfer(
+                "stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
             Transfer(
                 "outputs", .allGather, .outputs, along: .stage, columns: hidden, ranks: ranks, condition: .outputs),
             Transfer(

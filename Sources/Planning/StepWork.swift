@@ -1,4 +1,3 @@
-import JSON
 package import KVCache
 package import Modeling
 import Tensors

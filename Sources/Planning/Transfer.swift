@@ -1,4 +1,4 @@
-package import Modeling
+import Modeling
 package import Parallelism
 import Tensors
 

@@ -45,31 +45,16 @@ import CKernels
     /// Bytes of an entry, scales included.
     package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group) }
 
-    /// Copies entries' bytes into the columns of rows from `column` on, one a row. What is left of the last is zero.
-    package func copyEntries(_ entries: [Int], into rows: View, column: Int) {
-        let bytes = entryBytes
-        let target = check(entries, rows, column)
-        precondition(entries.allSatisfy { $0 >= 0 }, "entries below zero")
-        for (row, entry) in entries.enumerated() {
-            target[row, entryColumns - 1] = 0
-            unsafe UnsafeMutableRawPointer(target.base + row * target.stride)
-                .copyMemory(from: base + entry * bytes, byteCount: bytes)
-        }
-    }
-
-    /// The reverse of `copyEntries`; rows whose entry is below zero are left out.
-    package func setEntries(_ entries: [Int], from rows: View, column: Int) {
-        let bytes = entryBytes
-        let source = check(entries, rows, column)
-        for (row, entry) in entries.enumerated() where entry >= 0 {
-            unsafe (base + entry * bytes).copyMemory(from: source.base + row * source.stride, byteCount: bytes)
-        }
-    }
-
-    private func check(_ entries: [Int], _ rows: View, _ column: Int) -> View {
+    /// Stores entries that a transport has received, from the columns of rows from `column` on, one a row. Rows whose entry
+    /// is below zero are left out.
+    package func setEntries(_ entries: [Int], from rows: HostRows, column: Int) {
         precondition(rows.rows == entries.count, "\(entries.count) entries for \(rows.rows) rows")
         precondition(entries.allSatisfy { $0 < self.entries }, "entries beyond the \(self.entries) there are")
-        return rows.columns(column..<column + entryColumns)
+        precondition(column + entryColumns <= rows.columns, "entries from column \(column) of \(rows.columns)")
+        for (row, entry) in entries.enumerated() where entry >= 0 {
+            unsafe (base + entry * entryBytes).copyMemory(
+                from: rows.row(row).baseAddress! + column, byteCount: entryBytes)
+        }
     }
 
     /// Columns of a row that hold an entry.

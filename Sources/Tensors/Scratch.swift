@@ -27,12 +27,22 @@ package final class Scratch {
         used = mark.used
     }
 
-    /// Rows of F32 with unspecified contents.
+    /// Rows of F32 with unspecified contents, for kernels.
     package func rows(_ rows: Int, _ columns: Int) -> View {
-        unsafe View(take(Float.self, rows * columns), rows: rows, columns: columns)
+        unsafe View(GuardedAddress.close(take(Float.self, rows * columns)), rows: rows, columns: columns)
     }
 
-    /// Integers with unspecified contents.
+    /// Integers with unspecified contents, for kernels.
+    package func computed(_ count: Int) -> ComputedIndices {
+        unsafe ComputedIndices(GuardedAddress.close(take(Int32.self, count)), count: count)
+    }
+
+    /// Rows of F32 with unspecified contents, for the host to fill.
+    package func hostRows(_ rows: Int, _ columns: Int) -> HostRows {
+        unsafe HostRows(take(Float.self, rows * columns), rows: rows, columns: columns)
+    }
+
+    /// Integers with unspecified contents, for the host to fill.
     package func indices(_ count: Int) -> Indices {
         unsafe Indices(take(Int32.self, count), count: count)
     }

@@ -32,7 +32,6 @@ package final class DamagedCache: Model {
         model.cacheFormat(type, pageSize: pageSize)
     }
 
-
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }

@@ -76,7 +76,6 @@ package final class FailingModel: Model {
         try goWrong(on: seat.rank, at: .layers, seat.kernels)
     }
 
-
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         // Logits cannot throw.
         do { try goWrong(on: seat.rank, at: .logits, seat.kernels) } catch { preconditionFailure("\(error)") }

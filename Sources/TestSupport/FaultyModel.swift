@@ -61,7 +61,7 @@ package final class FaultyModel: Model {
         if try seat.leave(stream) { return }
         for row in 0..<step.outputs.count {
             let source = Int(step.outputs[row])
-            hidden.rows(row..<row + 1).copy(stream.rows(source..<source + 1))
+            hidden.rows(row..<row + 1).transfer(from: stream.rows(source..<source + 1))
         }
     }
 
@@ -82,7 +82,6 @@ package final class FaultyModel: Model {
         seat.kernels.add(stream, sum, into: stream)
         pass(.output, stream, layer: layer, step, seat)
     }
-
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         for row in 0..<hidden.rows {

@@ -1,9 +1,9 @@
 import Checkpoints
-package import DeepSeekV32
+import DeepSeekV32
 import Foundation
 import JSON
 package import KVCache
-package import Modeling
+import Modeling
 package import Models
 
 /// A case of `Tests/Golden`: a tiny checkpoint, and what another implementation computed with it, stage by stage.

@@ -1,4 +1,4 @@
-package import Inference
+import Inference
 import Modeling
 
 /// What two transcripts of a mix have in common.

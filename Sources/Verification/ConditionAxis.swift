@@ -1,4 +1,4 @@
-package import Inference
+import Inference
 import Parallelism
 
 /// One of the conditions under which cases serve: its name in reports, and its word in a case's name.

@@ -1,4 +1,4 @@
-package import Inference
+import Inference
 package import Modeling
 
 /// The first thing in which a layout differs from one rank.

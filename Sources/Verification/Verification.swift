@@ -1,4 +1,4 @@
-package import Inference
+import Inference
 package import KVCache
 package import Modeling
 package import Parallelism

@@ -1,4 +1,4 @@
-package import Inference
+import Inference
 package import Parallelism
 
 /// Which cases a verification runs: all there are, or a sample that has every mesh before it has one twice, every

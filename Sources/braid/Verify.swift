@@ -1,4 +1,3 @@
-import Planning
 import ArgumentParser
 import Checkpoints
 import Foundation
@@ -7,6 +6,7 @@ import KVCache
 import Modeling
 import Models
 package import Parallelism
+import Planning
 import Tensors
 import Verification
 

@@ -4,12 +4,12 @@ import TestSupport
 import Testing
 import braid
 
-/// Every option of every subcommand is in `Tests/Golden/options.txt`: adding, renaming or removing one is a decision that
+/// Every option of every subcommand is in `Tests/Frozen/options.txt`: adding, renaming or removing one is a decision that
 /// shows in a review. `BRAID_RECORD_OPTIONS=1` makes this test write the file anew, and fail.
 @Suite struct `The command line` {
     @Test func `has the options that are written down, and no others`() throws {
         let found = try Self.options()
-        let file = URL(fileURLWithPath: Golden.root + "/Tests/Golden/options.txt")
+        let file = URL(fileURLWithPath: Golden.root + "/Tests/Frozen/options.txt")
         if ProcessInfo.processInfo.environment["BRAID_RECORD_OPTIONS"] == "1" {
             try Data((found.joined(separator: "\n") + "\n").utf8).write(to: file)
             Issue.record("recorded \(found.count) options anew")

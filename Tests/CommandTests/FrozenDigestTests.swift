@@ -14,7 +14,7 @@ import braid
 /// Answers recorded once, from the embedded model and six random ones, and given bit for bit ever since, whatever the
 /// parallel configuration and the conditions.
 ///
-/// `Tests/Golden/frozen` has a file for each model. Where a bit has to move, `BRAID_RECORD_FROZEN=1` makes `swift test
+/// `Tests/Frozen/answers` has a file for each model. Where a bit has to move, `BRAID_RECORD_FROZEN=1` makes `swift test
 /// --filter Frozen` write the files anew, provided that all configurations agree, and fail.
 @Suite(.timeLimit(.minutes(5))) struct `Frozen answers` {
     @Test(arguments: FrozenModel.all) func `are given by every configuration, bit for bit`(model: FrozenModel)
@@ -113,7 +113,7 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
         }
     }
 
-    private var file: URL { URL(fileURLWithPath: Golden.root + "/Tests/Golden/frozen/\(name).txt") }
+    private var file: URL { URL(fileURLWithPath: Golden.root + "/Tests/Frozen/answers/\(name).txt") }
 
     /// The recorded answers, by cache type and number of the request.
     func recorded() throws -> [String: String] {

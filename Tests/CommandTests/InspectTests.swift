@@ -111,7 +111,7 @@ import braid
             feed-forward output  reduce-scatter  dense                 2    [32] f32          128        32
             selection: only for groups with a row at position 5 or later
 
-            each of layers 1–2, with experts
+            each of layers 1–2, experts
             collective           kind            group             ranks         row  bytes/token  per rank
             keys                 shared memory   context × tensor      4  [20] cache          240        60
             query                all-gather      tensor                2    [16] f32           64        16
@@ -120,17 +120,17 @@ import braid
             dispatch             all-to-all      context × tensor      4    [48] f32         ~480      ~120
             feed-forward input   all-gather      dense                 2    [32] f32          128        32
             feed-forward output  reduce-scatter  dense                 2    [32] f32          128        32
-            expert widths        all-to-all      expert width          2    [32] f32       ~426.7    ~106.7
+            expert tensor        all-to-all      expert tensor         2    [32] f32       ~426.7    ~106.7
             combine              all-to-all      context × tensor      4    [32] f32         ~160       ~40
             selection: only for groups with a row at position 5 or later
             ~ expected, if the router prefers no expert
 
             every layer, for rows whose queries go to the keys
             collective         kind        group      ranks                 row  bytes/row  per rank
-            index queries      all-gather  ownership      4            [18] f32        216        54
-            candidates         all-to-all  ownership      4            [11] f32        132        33
-            queries            all-gather  ownership      4  [24] f32 + [5] i32        696       174
-            partial attention  all-to-all  ownership      4            [36] f32        864       216
+            index queries      all-gather  KV owners      4            [18] f32        216        54
+            candidates         all-to-all  KV owners      4            [11] f32        132        33
+            queries            all-gather  KV owners      4  [24] f32 + [5] i32        696       174
+            partial attention  all-to-all  KV owners      4            [36] f32        864       216
             index queries: only for groups with a row at position 5 or later
             candidates: only for groups with a row at position 5 or later
 

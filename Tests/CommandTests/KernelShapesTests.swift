@@ -3,6 +3,7 @@ import DeepSeekV32
 import Modeling
 import Planning
 import Tensors
+import TestSupport
 import Testing
 import braid
 
@@ -48,7 +49,9 @@ import braid
     func `a rank's experts get its share of the choices`() throws {
         let bed = KernelBed(kernels: .best, cold: ColdMemory(bytes: 64 << 20), scratch: Scratch())
         // A row chooses 2 of 8 experts: of a half of them, 1 on average. An expert is three matrices of 96 × 16.
-        let cases = try KernelShapes(configuration().description, ranks: 2).cases(bed).filter { $0.operation == "experts" }
+        let cases = try KernelShapes(configuration().description, ranks: 2).cases(bed).filter {
+            $0.operation == "experts"
+        }
         #expect(cases.filter { $0.type == .bf16 }.map(\.rows) == [1, 8, 64, 512])
         for measured in cases {
             #expect(measured.operations == Double(measured.rows * 2 * 3 * 96 * 16))

@@ -23,7 +23,8 @@ import braid
 
     private func bytes(_ requests: [Range<Int>], cacheType: CacheType = .float32) throws -> [String: Double] {
         let work = StepWork(
-            try configuration().description, format: try configuration().cacheFormat(cacheType, pageSize: 1), requests: requests, outputs: requests.count)
+            try configuration().description, format: try configuration().cacheFormat(cacheType, pageSize: 1),
+            requests: requests, outputs: requests.count)
         return Dictionary(uniqueKeysWithValues: work.parts.map { ($0.name, $0.bytes) })
     }
 

@@ -43,24 +43,28 @@ import Testing
     private static func endByTrapBeside(isEngine: Bool) async throws {
         var configuration = EngineConfiguration()
         configuration.pageSize = 4
-        configuration.checksInvariants = isEngine
+        configuration.checksInvariants = true
+        let stepped = DispatchSemaphore(value: 0)
         let engine = Engine(
             try Golden("v32").directory.load(), configuration,
             audit: { scheduler in
+                guard scheduler.status.steps == 2 else { return [] }
                 // Under the engine's lock.
-                precondition(scheduler.status.steps < 2, "made to fail")
+                precondition(!isEngine, "made to fail")
+                stepped.signal()
+                Thread.sleep(forTimeInterval: 0.5)
                 return []
             })
         if !isEngine {
             engine.answerForAllThreads()
             Thread.detachNewThread {
-                Thread.sleep(forTimeInterval: 0.2)
+                stepped.wait()
                 preconditionFailure("made to fail")
             }
         }
         let start = ContinuousClock.now
         var requests = someRequests
-        for index in requests.indices { requests[index].sampling.maxNewTokens = 4000 }
+        for index in requests.indices { requests[index].sampling.maxNewTokens = 50 }
         for outcome in await outcomes(engine, requests) {
             guard outcome.failure?.contains("trapped (SIG") ?? false else { exit(1) }
         }

@@ -1,5 +1,6 @@
 import KVCache
 import Tensors
+import TestSupport
 import Testing
 
 #if canImport(Glibc)
@@ -172,7 +173,7 @@ import Testing
     private static func contents(_ store: CacheStore, _ scratch: Scratch) -> [Int32] {
         let (slots, rows) = (scratch.indices(12), scratch.rows(12, store.copyColumns(layer: 0)))
         slots.copy((0..<12).map { Int32($0) })
-        store.copy(slots, layer: 0, into: rows)
+        store.copy(slots, layer: 0, into: rows, .best, scratch)
         return rows.integers.elements
     }
 
@@ -184,8 +185,8 @@ import Testing
         slots.copy([7, 0, 11] as [Int32])
         let columns = one.copyColumns(layer: 0)
         let rows = scratch.rows(3, columns)
-        one.copy(slots, layer: 0, into: rows)
-        #expect(other.store(rows, layer: 0))
+        one.copy(slots, layer: 0, into: rows, .best, scratch)
+        #expect(other.store(Kernels.best.synchronize(rows), layer: 0))
         let after = Self.contents(other, scratch)
         for slot in 0..<12 {
             let part = slot * columns..<(slot + 1) * columns
@@ -203,11 +204,11 @@ import Testing
         slots.copy([1, 2] as [Int32])
         let rows = scratch.rows(2, store.copyColumns(layer: 0))
         for wrong in [12, -1, Int32.max, .min] {
-            other.copy(slots, layer: 0, into: rows)
+            other.copy(slots, layer: 0, into: rows, .best, scratch)
             rows.rows(1..<2).integers[0] = wrong
-            #expect(!store.store(rows, layer: 0))
+            #expect(!store.store(Kernels.best.synchronize(rows), layer: 0))
         }
-        #expect(!store.store(rows.columns(0..<rows.columns - 1), layer: 0))
+        #expect(!store.store(Kernels.best.synchronize(rows.columns(0..<rows.columns - 1)), layer: 0))
         #expect(Self.contents(store, scratch) == before)
     }
 }

@@ -56,14 +56,14 @@ import Testing
         for slot in 0..<12 { for column in 0..<3 { keys[slot, column] = Float(slot * 3 + column) } }
         Kernels.best.store(keys, slots: slots, in: whole.lane(.latent, layer: 0))
         let copies = scratch.rows(12, whole.copyColumns(layer: 0))
-        whole.copy(slots, layer: 0, into: copies)
-        #expect(half.store(copies, layer: 0))
+        whole.copy(slots, layer: 0, into: copies, .best, scratch)
+        #expect(half.store(Kernels.best.synchronize(copies), layer: 0))
         let (all, kept) = (whole.lane(.latent, layer: 0), half.lane(.latent, layer: 0))
         #expect(kept.entries == 6)
         for entry in 0..<6 { #expect(kept.bytes(ofEntry: entry) == all.bytes(ofEntry: 2 * entry + 1)) }
         copies.rows(7..<8).integers[0] = 12
-        #expect(!half.store(copies, layer: 0), "there is no slot 12")
+        #expect(!half.store(Kernels.best.synchronize(copies), layer: 0), "there is no slot 12")
         copies.rows(7..<8).integers[0] = -1
-        #expect(!half.store(copies, layer: 0))
+        #expect(!half.store(Kernels.best.synchronize(copies), layer: 0))
     }
 }

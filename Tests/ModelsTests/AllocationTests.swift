@@ -1,4 +1,5 @@
 import CAllocations
+import DeepSeekV32
 import Modeling
 import Models
 import Parallelism

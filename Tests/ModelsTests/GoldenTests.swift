@@ -42,7 +42,8 @@ import Testing
         // A dense V3 layer has five stages, others more.
         #expect(compared >= 5 * model.description.layers.count * golden.prompt.count)
         for (stage, actual) in [
-            ("final_norm", forward.recorder.rows(.finalNorm, layer: model.description.layers.count)), ("logits", logits),
+            ("final_norm", forward.recorder.rows(.finalNorm, layer: model.description.layers.count)),
+            ("logits", logits),
         ] {
             let expected = try #require(golden.rows(stage))
             for row in expected.indices {

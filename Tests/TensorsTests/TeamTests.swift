@@ -141,6 +141,8 @@ private struct Bench {
         return indices
     }
 
+    private func computed(_ values: [Int]) -> ComputedIndices { ComputedIndices(indices(values)) }
+
     private mutating func weight(_ rows: Int, _ columns: Int) -> OwnedWeight {
         OwnedWeight(&dice, rows: rows, columns: columns, dtype: DType.allCases.randomElement(using: &dice)!, scratch)
     }
@@ -188,8 +190,8 @@ private struct Bench {
         let (before, behind) = (dice.int(0...5), dice.int(0...5))
         let x = view(rows, pieces * (before + width + behind))
         let out = room(rows, pieces * (behind + width + before))
-        let gathered = dice.flag() ? indices((0..<rows).map { _ in dice.int(0...rows - 1) }) : nil
-        let scattered = dice.flag() ? indices((0..<rows).shuffled(using: &dice)) : nil
+        let gathered = dice.flag() ? computed((0..<rows).map { _ in dice.int(0...rows - 1) }) : nil
+        let scattered = dice.flag() ? computed((0..<rows).shuffled(using: &dice)) : nil
         kernels.copyRows(
             x, pieces: pieces, columns: before..<before + width, xRows: gathered, into: out, at: behind,
             outRows: scattered)
@@ -228,7 +230,7 @@ private struct Bench {
         let rule = GateRule(
             experts: groups * size, expertsPerToken: dice.int(1...size), groups: groups, topGroups: 1 + groups / 2,
             normalize: dice.flag(), scaling: 2.5)
-        let chosen = indices(Array(repeating: -1, count: rows * rule.expertsPerToken))
+        let chosen = computed(Array(repeating: -1, count: rows * rule.expertsPerToken))
         let weights = room(rows, rule.expertsPerToken)
         kernels.gate(
             view(rows, rule.experts), bias: dice.flag() ? view(1, rule.experts, packed: true) : nil, rule,
@@ -241,7 +243,7 @@ private struct Bench {
         let (width, slices) = (dice.flag() ? 128 : 32, 1 << dice.int(0...3))
         let owned = (0..<8).map { _ in (weight(width, hidden), weight(width, hidden), weight(hidden, width)) }
         let experts = ExpertWeights(owned.map { ($0.weight, $1.weight, $2.weight) })
-        let chosen = indices(
+        let chosen = computed(
             (0..<rows).flatMap { _ in (0..<8).shuffled(using: &dice).prefix(perRow).sorted() })
         let x = view(rows, hidden)
         let here = dice.flag() ? 0..<8 : 2..<7
@@ -262,7 +264,7 @@ private struct Bench {
         let (rows, parts, columns) = (dice.int(1...20), dice.int(1...9), 700)
         let slots = (0..<rows * parts).shuffled(using: &dice).map { dice.int(0...5) == 0 ? -1 : $0 }
         let out = room(rows, columns)
-        kernels.combineExperts(view(rows * parts, columns), slots: indices(slots), into: out)
+        kernels.combineExperts(view(rows * parts, columns), slots: computed(slots), into: out)
         return bits(out.elements)
     }
 
@@ -309,8 +311,8 @@ private struct Bench {
         let (rows, columns, k) = (dice.int(1...20), dice.int(50...200), dice.int(1...40))
         let scores = view(rows, columns)
         let visible = indices((0..<rows).map { _ in dice.int(1...columns) })
-        let positions = indices(Array(repeating: -1, count: rows * k))
-        let selection = Selection(positions: positions, stride: k, counts: indices(Array(repeating: -1, count: rows)))
+        let positions = computed(Array(repeating: -1, count: rows * k))
+        let selection = Selection(positions: positions, stride: k, counts: computed(Array(repeating: -1, count: rows)))
         kernels.topK(scores, visible: visible, into: selection, scratch)
         return (positions.elements + selection.counts.elements).map { UInt32(bitPattern: $0) }
     }
@@ -328,7 +330,7 @@ private struct Bench {
             let chosen = zip(seen, counts).flatMap { last, count in
                 (0...last).shuffled(using: &dice).prefix(count).sorted() + Array(repeating: 0, count: 30 - count)
             }
-            selection = Selection(positions: indices(chosen), stride: 30, counts: indices(counts))
+            selection = Selection(positions: computed(chosen), stride: 30, counts: computed(counts))
         }
         let classes = 1 << dice.int(0...3)
         let (out, logSumExp) = (room(rows, heads * latentWidth), room(rows, heads))

@@ -18,4 +18,3 @@ static void merge_candidates(const braid_merge_candidates *p) {
 }
 
 static void sharded_keys(const braid_sharded_keys *p) { sharded_key_rows(p); }
-static void check_selected(const braid_check_selected *p) { check_selected_rows(p); }

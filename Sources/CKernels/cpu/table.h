@@ -14,8 +14,7 @@
 #include "topk.h"
 
 // Bytes that are moved as they are need no instruction set.
-void reference_load_entries(const braid_copy_entries *);
-void reference_store_entries(const braid_copy_entries *);
+void reference_load_entries(const braid_load_entries *);
 
 const braid_kernels BRAID_TABLE = {
     .name = BRAID_TABLE_NAME,
@@ -37,7 +36,6 @@ const braid_kernels BRAID_TABLE = {
     .pack_candidates = pack_candidates,
     .merge_candidates = merge_candidates,
     .sharded_keys = sharded_keys,
-    .check_selected = check_selected,
     .attention = attention,
     .merge_attention = merge_attention,
     .gate = gate,
@@ -48,7 +46,6 @@ const braid_kernels BRAID_TABLE = {
     .combine_experts = combine_experts,
     .store_rows = store_rows,
     .load_entries = reference_load_entries,
-    .store_entries = reference_store_entries,
     .hadamard = hadamard,
     .quantize_groups = quantize_groups,
     .dequantize_groups = dequantize_groups,

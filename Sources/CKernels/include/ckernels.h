@@ -43,7 +43,6 @@ typedef struct {
     void (*pack_candidates)(const braid_pack_candidates *);
     void (*merge_candidates)(const braid_merge_candidates *);
     void (*sharded_keys)(const braid_sharded_keys *);
-    void (*check_selected)(const braid_check_selected *);
     void (*attention)(const braid_attention *);
     void (*merge_attention)(const braid_merge *);
     void (*gate)(const braid_gate *);
@@ -53,8 +52,7 @@ typedef struct {
     void (*expert_sums)(const braid_expert_sums *);
     void (*combine_experts)(const braid_combine *);
     void (*store_rows)(const braid_store_rows *);
-    void (*load_entries)(const braid_copy_entries *);
-    void (*store_entries)(const braid_copy_entries *);
+    void (*load_entries)(const braid_load_entries *);
     void (*hadamard)(const braid_hadamard *);
     void (*quantize_groups)(const braid_quantize_groups *);
     void (*dequantize_groups)(const braid_quantize_groups *);

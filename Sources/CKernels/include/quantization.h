@@ -15,15 +15,15 @@ typedef struct {
     int64_t group;          // FP8: columns of a scale
 } braid_store_rows;
 
-/// Entries of a cache lane as they are stored, to rows and back: entry `entries[i]` fills the words of row i, what is left
-/// of the last one with zeros; or the words of row i become entry `entries[i]`. A negative entry is left out.
+/// Entries of a cache lane as they are stored: entry `entries[i]` fills the words of row i, what is left of the last one
+/// with zeros. A negative entry is left out.
 typedef struct {
     int64_t m, bytes;       // of an entry
     const int32_t *entries; // [m]
-    void *lane;
+    const void *lane;
     float *rows;            // [m, (bytes + 3) / 4], row stride stride
     int64_t stride;
-} braid_copy_entries;
+} braid_load_entries;
 
 /// In place: every head of every row becomes H x / sqrt(width), H the Sylvester Hadamard matrix; butterflies 1, 2, 4, …
 /// width / 2 apart in that order, then one product with 1 / sqrt(width) rounded to F32.

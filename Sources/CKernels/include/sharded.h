@@ -20,8 +20,9 @@ typedef struct {
 /// The `k` best of several ranks' candidates: those with the largest scores, written ascending by position. Ties at the
 /// cut go to the smaller position; -0 equals +0; NaN is below -infinity.
 ///
-/// Candidates come from other ranks: counts are cut to 0 ... k, positions that are not within 0 ... last[i] do not count.
-/// Where fewer than `k` remain, or two are the same or out of order, zeros are written and `*refused` grows by one.
+/// Candidates come from other ranks, and callers check them. Here no number leads out of bounds: counts are cut to 0 ... k,
+/// positions that are not within 0 ... last[i] do not count, and where fewer than `k` remain, or two are the same or out of
+/// order, zeros are written.
 typedef struct {
     int64_t m, k, ranks;
     const float *candidates; // rank s's of row i are row s * rank_rows + rows[i]
@@ -30,7 +31,6 @@ typedef struct {
     const int32_t *last;     // [m]
     int32_t *selected;       // row i writes row out_rows[i] of [*, k]
     const int32_t *out_rows; // [m]
-    int32_t *refused;
     uint32_t *scratch;       // braid_merge_scratch(ranks, k) words, 64-byte aligned
 } braid_merge_candidates;
 
@@ -52,13 +52,3 @@ typedef struct {
     int32_t *counts;         // [m]
     int64_t *total;          // grows by all counts
 } braid_sharded_keys;
-
-/// Checks keys that were selected elsewhere before they become indices: of a row whose position is `k` or more, they must
-/// ascend within 0 ... positions[r]. A row that breaks this becomes zeros, and `*refused` grows by one.
-typedef struct {
-    int64_t m, k;
-    const int32_t *positions; // [m]
-    int32_t *selected;        // [m, k], row stride stride
-    int64_t stride;
-    int32_t *refused;
-} braid_check_selected;

@@ -93,19 +93,12 @@ void reference_store_rows(const braid_store_rows *p) {
     }
 }
 
-void reference_load_entries(const braid_copy_entries *p) {
+void reference_load_entries(const braid_load_entries *p) {
     for (int64_t i = 0; i < p->m; i++) {
         if (p->entries[i] < 0) continue;
         char *row = (char *)(p->rows + i * p->stride);
         memcpy(row, (const char *)p->lane + p->entries[i] * p->bytes, (size_t)p->bytes);
         memset(row + p->bytes, 0, (size_t)((p->bytes + 3) / 4 * 4 - p->bytes));
-    }
-}
-
-void reference_store_entries(const braid_copy_entries *p) {
-    for (int64_t i = 0; i < p->m; i++) {
-        if (p->entries[i] < 0) continue;
-        memcpy((char *)p->lane + p->entries[i] * p->bytes, p->rows + i * p->stride, (size_t)p->bytes);
     }
 }
 

@@ -22,4 +22,3 @@ void reference_merge_candidates(const braid_merge_candidates *p) {
 }
 
 void reference_sharded_keys(const braid_sharded_keys *p) { sharded_key_rows(p); }
-void reference_check_selected(const braid_check_selected *p) { check_selected_rows(p); }

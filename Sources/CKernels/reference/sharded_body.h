@@ -87,7 +87,6 @@ static inline void finish_selection(
     for (int64_t j = 0; j < p->k && is_whole; j++) selected[j] = positions[selected[j]];
     if (is_whole && is_ascending(selected, p->k, p->last[i])) return;
     memset(selected, 0, (size_t)p->k * sizeof *selected);
-    ++*p->refused;
 }
 
 static inline void sharded_key_rows(const braid_sharded_keys *p) {
@@ -104,14 +103,5 @@ static inline void sharded_key_rows(const braid_sharded_keys *p) {
         }
         p->counts[r] = (int32_t)count;
         *p->total += count;
-    }
-}
-
-static inline void check_selected_rows(const braid_check_selected *p) {
-    for (int64_t r = 0; r < p->m; r++) {
-        int32_t *selected = p->selected + r * p->stride;
-        if (p->positions[r] < p->k || is_ascending(selected, p->k, p->positions[r])) continue;
-        memset(selected, 0, (size_t)p->k * sizeof *selected);
-        ++*p->refused;
     }
 }

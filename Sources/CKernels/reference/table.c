@@ -19,7 +19,6 @@ void reference_top_k(const braid_top_k *);
 void reference_pack_candidates(const braid_pack_candidates *);
 void reference_merge_candidates(const braid_merge_candidates *);
 void reference_sharded_keys(const braid_sharded_keys *);
-void reference_check_selected(const braid_check_selected *);
 void reference_attention(const braid_attention *);
 void reference_merge_attention(const braid_merge *);
 void reference_gate(const braid_gate *);
@@ -29,8 +28,7 @@ void reference_expert_hidden(const braid_expert_hidden *);
 void reference_expert_sums(const braid_expert_sums *);
 void reference_combine_experts(const braid_combine *);
 void reference_store_rows(const braid_store_rows *);
-void reference_load_entries(const braid_copy_entries *);
-void reference_store_entries(const braid_copy_entries *);
+void reference_load_entries(const braid_load_entries *);
 void reference_hadamard(const braid_hadamard *);
 void reference_quantize_groups(const braid_quantize_groups *);
 void reference_dequantize_groups(const braid_quantize_groups *);
@@ -58,7 +56,6 @@ const braid_kernels braid_reference = {
     .pack_candidates = reference_pack_candidates,
     .merge_candidates = reference_merge_candidates,
     .sharded_keys = reference_sharded_keys,
-    .check_selected = reference_check_selected,
     .attention = reference_attention,
     .merge_attention = reference_merge_attention,
     .gate = reference_gate,
@@ -69,7 +66,6 @@ const braid_kernels braid_reference = {
     .combine_experts = reference_combine_experts,
     .store_rows = reference_store_rows,
     .load_entries = reference_load_entries,
-    .store_entries = reference_store_entries,
     .hadamard = reference_hadamard,
     .quantize_groups = reference_quantize_groups,
     .dequantize_groups = reference_dequantize_groups,

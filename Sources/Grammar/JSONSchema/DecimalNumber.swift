@@ -34,7 +34,8 @@ struct DecimalNumber: Sendable, Comparable {
         }
         digits += repeatElement(0, count: max(0, point - digits.count))
         self.init(
-            isNegative: number.literal.hasPrefix("-"), integer: Array(digits[..<point]), fraction: Array(digits[point...]))
+            isNegative: number.literal.hasPrefix("-"), integer: Array(digits[..<point]),
+            fraction: Array(digits[point...]))
     }
 
     var isInteger: Bool { fraction.isEmpty }

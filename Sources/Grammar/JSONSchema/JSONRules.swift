@@ -102,7 +102,8 @@ struct JSONRules: Sendable {
             let sign = decimal.isNegative ? "-" : ""
             let digits = sign + decimal.integer.map(String.init).joined()
             let spellings = [digits, digits + ".0"]
-            return .choice((spellings.contains(number.literal) ? spellings : spellings + [number.literal]).map { .text($0) })
+            return .choice(
+                (spellings.contains(number.literal) ? spellings : spellings + [number.literal]).map { .text($0) })
         case .array(let elements): return list(elements.map { literal($0) }, between: (0x5B, 0x5D))
         case .object(let members):
             return list(

@@ -170,7 +170,11 @@ package final class Engine: EngineClient {
 
     package func abort(_ id: UInt64) {
         if hasTrapped.load(ordering: .acquiring) { return }
-        let deliveries = update { take($0.scheduler.abort(id)) }
+        let deliveries = state.withLock { state in
+            // No step may follow that would say which tokens ranks still own.
+            defer { published.publish(state.pool, state.scheduler) }
+            return take(state.scheduler.abort(id))
+        }
         deliver(deliveries)
         wake.signal()
     }
@@ -186,7 +190,9 @@ package final class Engine: EngineClient {
                         // A stopped scheduler has forgotten its steps.
                         guard state.scheduler.isStepInFlight else { return [Delivery]() }
                         let events = state.scheduler.finish(outcome.result, seconds: outcome.seconds)
-                        defer { published.publish(pool, state.scheduler) }
+                        published.publish(pool, state.scheduler)
+                        // An audit that finds something ends service, which others are to know at once.
+                        defer { published.publish(state.scheduler) }
                         return take(events) + audited(&state)
                     }
                     deliver(deliveries)

@@ -12,9 +12,10 @@ extension EngineConfiguration {
         guard isDivided else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()
-        processSharding.keysPerRow = LayoutCost(
-            model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
-        ).dcpBreakEvenKeys
+        processSharding.keysPerRow =
+            LayoutCost(
+                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
+            ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
         // The longest request there can be, with what is guessed behind it.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize

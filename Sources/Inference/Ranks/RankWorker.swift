@@ -55,7 +55,7 @@ final class RankWorker {
         }
         report.rows = step.own.count
         report.seconds = Double(Meter.now() - began) * 1e-9
-        report.work = seat.work
+        report.work = seat.finishedWork()
         report.operations = seat.meter.collectives.map { $0 }
         report.records = recorder?.take()
         report.spans = trace?.take() ?? []
@@ -184,7 +184,9 @@ final class RankWorker {
 
     func pick(_ rows: [Int], of states: View) -> View {
         let picked = seat.scratch.rows(rows.count, states.columns)
-        for (at, row) in rows.enumerated() { picked.rows(at..<at + 1).copy(states.rows(row..<row + 1)) }
+        let numbers = seat.scratch.indices(rows.count)
+        numbers.copy(rows.map { Int32($0) })
+        seat.kernels.copyRows(states, xRows: ComputedIndices(numbers), into: picked)
         return picked
     }
 
@@ -210,8 +212,9 @@ final class RankWorker {
             defer { seat.scratch.reset(to: mark) }
             let tile = first..<min(first + Self.logitRows * seat.degree(.stage), all.rows)
             let (logits, mine) = try logits(all.rows(tile))
+            let rows = seat.kernels.synchronize(logits)
             for (row, place) in mine.enumerated() {
-                let values = unsafe Span(_unsafeElements: logits.row(row))
+                let values = unsafe Span(_unsafeElements: rows.row(row))
                 chosen[tile.lowerBound + place] = read(values, tile.lowerBound + place)
             }
             first = tile.upperBound
@@ -228,7 +231,8 @@ final class RankWorker {
         let own = turns[seat.place(along: .stage)].map { chosen[$0] ?? -1 }
         let part = seat.scratch.indices(own.count)
         part.copy(own)
-        let all = try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers
+        let all = seat.kernels.synchronize(
+            try seat.gather("choices", along: .stage, part.bits(columns: 1), counts: counts).integers)
         var shared = chosen
         var place = 0
         for (rank, rows) in turns.enumerated() {
@@ -255,17 +259,18 @@ final class RankWorker {
             model.logits(hidden, vocabulary: 0..<vocabulary, seat, into: whole)
             return (whole, mine)
         }
-        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
-        let counts = seat.scratch.indices(ranks)
+        let (order, counts) = (seat.scratch.indices(hidden.rows), seat.scratch.indices(ranks))
         var next = 0
         for rank in 0..<ranks {
             let before = next
             for row in stride(from: rank, to: hidden.rows, by: ranks) {
-                sorted.rows(next..<next + 1).copy(hidden.rows(row..<row + 1))
+                order[next] = Int32(row)
                 next += 1
             }
             counts[rank] = Int32(next - before)
         }
+        let sorted = seat.scratch.rows(hidden.rows, hidden.columns)
+        seat.kernels.copyRows(hidden, xRows: ComputedIndices(order), into: sorted)
         let part = seat.part(of: vocabulary, along: .stage)
         let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
         model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
@@ -275,7 +280,7 @@ final class RankWorker {
         for rank in 0..<ranks {
             let part = seat.part(of: vocabulary, along: .stage, at: rank)
             let rows = received.rows(rank * whole.rows..<(rank + 1) * whole.rows)
-            whole.columns(part).copy(rows.columns(0..<part.count))
+            seat.kernels.copyRows(rows.columns(0..<part.count), into: whole.columns(part))
         }
         return (whole, mine)
     }

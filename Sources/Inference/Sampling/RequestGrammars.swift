@@ -44,7 +44,7 @@ final class RequestGrammars: Sendable {
 
     /// - Parameters:
     ///   - known: how many of the sample's generated tokens are settled; those behind them are drafts.
-    /// - Returns: `nil` where the request follows no grammar.
+    /// - Returns: `nil` where the request follows no grammar, or a draft has ended the text.
     /// - Throws: where drafts have left the grammar, or it cannot be followed any further.
     func choices(
         for request: UInt64, _ sample: StepPlan.Sample, known: Int
@@ -53,6 +53,8 @@ final class RequestGrammars: Sendable {
         do {
             var state = try settledState(of: request, sample.generated[..<min(known, sample.generated.count)])
             for token in sample.generated.dropFirst(known) {
+                // Nobody asks what comes behind the end of the text.
+                if sample.parameters.stopTokens.contains(token) { return nil }
                 guard let next = try state.advanced(by: token) else {
                     throw GrammarError(.invalid, "a draft leaves the grammar")
                 }

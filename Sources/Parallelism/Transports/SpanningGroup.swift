@@ -143,7 +143,7 @@ enum Bundle {
         for index in 0..<blocks {
             let rows = block(index)
             head[2 + index] = Int32(rows.rows)
-            if rows.rows > 0 { packed.rows(next..<next + rows.rows).copy(rows) }
+            if rows.rows > 0 { packed.rows(next..<next + rows.rows).transfer(from: rows) }
             next += rows.rows
         }
         return message
@@ -154,7 +154,7 @@ enum Bundle {
 struct ArrivedBundle {
     let counts: Indices
     let columns: Int
-    private let rows: View
+    private let rows: HostRows
     private let message: Message
 
     /// - Returns: `nil` where the message does not hold what it claims, or not so many blocks.
@@ -172,14 +172,17 @@ struct ArrivedBundle {
         self.counts = counts
         self.message = message
         let start = unsafe (message.body + 4 * (2 + blocks)).assumingMemoryBound(to: Float.self)
-        rows = unsafe View(start, rows: total, columns: columns)
+        rows = unsafe HostRows(start, rows: total, columns: columns)
     }
 
-    var all: View { rows }
+    var all: View { rows.view }
+
+    /// The same for the host.
+    var allHostRows: HostRows { rows }
 
     func block(_ index: Int) -> View {
         let first = (0..<index).reduce(0) { $0 + Int(counts[$1]) }
-        return rows.rows(first..<first + Int(counts[index]))
+        return all.rows(first..<first + Int(counts[index]))
     }
 }
 
@@ -266,7 +269,7 @@ package final class SpanningGroup: ProcessGroup {
             let isRight = part.rows == counts[member] && (part.rows == 0 || part.columns == whole.columns)
             if let peer, !isRight { throw unexpected(peer) }
             precondition(isRight, "member \(member) has \(part.rows) rows, not \(counts[member])")
-            if part.rows > 0 { whole.rows(next..<next + part.rows).copy(part) }
+            if part.rows > 0 { whole.rows(next..<next + part.rows).transfer(from: part) }
             next += part.rows
         }
         precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
@@ -285,22 +288,22 @@ package final class SpanningGroup: ProcessGroup {
                 }
             let isRight = next + block.rows <= rows.rows && (block.rows == 0 || block.columns == rows.columns)
             if !isRight { throw unexpected(peer) }
-            if block.rows > 0 { rows.rows(next..<next + block.rows).copy(block) }
+            if block.rows > 0 { rows.rows(next..<next + block.rows).transfer(from: block) }
             counts[member] = Int32(block.rows)
             next += block.rows
         }
     }
 
     /// The members here divide all rows, and nobody goes on before all of them are stored.
-    private func share(_ counts: Indices, _ store: (View) -> Bool) throws(GroupFailure) {
+    private func share(_ counts: Indices, _ store: (HostRows) -> Bool) throws(GroupFailure) {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
-        func part(of rows: View) -> View { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
+        func part(of rows: HostRows) -> HostRows { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
         for member in hub.here {
-            let rows = part(of: sendBuffer(of: member).rows)
+            let rows = part(of: sendBuffer(of: member).hostRows)
             precondition(rows.rows == 0 || store(rows), "rows of this process that it cannot store")
         }
         for (peer, bundle) in zip(hub.peers, bundles) {
-            let rows = part(of: bundle.all)
+            let rows = part(of: bundle.allHostRows)
             let isWhole = peer.places.indices.allSatisfy { bundle.counts[$0] == counts[peer.places[$0]] }
             guard isWhole, rows.rows == 0 || store(rows) else { throw unexpected(peer) }
         }
@@ -365,7 +368,7 @@ final class ProcessLink: PointToPoint {
         else {
             throw GroupFailure(rank: rank, reason: "process \(other) sent a stage rows of another number or shape")
         }
-        rows.copy(bundle.all)
+        rows.transfer(from: bundle.all)
         filled.drop(number)
         processes.send(try acknowledgements.message(number, bodyBytes: 0, from: rank), to: other)
     }

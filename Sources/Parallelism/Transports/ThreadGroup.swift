@@ -77,10 +77,13 @@ final class ThreadHub: @unchecked Sendable {
 final class SendBuffer {
     /// Of the whole job, for errors.
     private let rank: Int
+    private static var none: HostRows { unsafe HostRows(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0) }
     private var memory = Buffer(bytes: 0)
     /// How many times in a row a quarter of the memory would have been enough.
     private var timesTooLarge = 0
-    private(set) var rows = View.none
+    /// The rows, which may be read by the host: this is a transport's own memory.
+    private(set) var hostRows = SendBuffer.none
+    var rows: View { hostRows.view }
     /// How many of the rows are for each member; only for all-to-all.
     var counts: [Int]
 
@@ -123,9 +126,9 @@ final class SendBuffer {
 
     func pack(_ source: View) throws(GroupFailure) {
         try reserve(source.rows * source.columns * MemoryLayout<Float>.stride)
-        rows = unsafe View(
+        hostRows = unsafe HostRows(
             memory.pointer.assumingMemoryBound(to: Float.self), rows: source.rows, columns: source.columns)
-        rows.copy(source)
+        rows.transfer(from: source)
     }
 
     private func reserve(_ bytes: Int) throws(GroupFailure) {
@@ -141,7 +144,7 @@ final class SendBuffer {
         guard let wanted else { return }
         timesTooLarge = 0
         // The old memory goes first: there is never both.
-        rows = .none
+        hostRows = Self.none
         memory = Buffer(bytes: 0)
         do throws(MemoryError) {
             memory = try Buffer(reserving: wanted)
@@ -180,7 +183,7 @@ final class ThreadChannel: PointToPoint {
 
     func receive(into rows: View, number: Int) throws(GroupFailure) {
         try filled.wait(for: number + 1)
-        rows.copy(sendBuffers[number % Self.depth].rows)
+        rows.transfer(from: sendBuffers[number % Self.depth].rows)
         emptied.advance()
     }
 }
@@ -234,7 +237,7 @@ package final class ThreadGroup: ProcessGroup {
         for member in 0..<size {
             let part = sendBuffer(of: member).rows
             precondition(part.rows == counts[member], "member \(member) has \(part.rows) rows, not \(counts[member])")
-            whole.rows(next..<next + part.rows).copy(part)
+            whole.rows(next..<next + part.rows).transfer(from: part)
             next += part.rows
         }
         precondition(next == whole.rows, "\(next) rows came for \(whole.rows)")
@@ -244,7 +247,7 @@ package final class ThreadGroup: ProcessGroup {
         var next = 0
         for member in 0..<size {
             let block = sendBuffer(of: member).block(for: place)
-            rows.rows(next..<next + block.rows).copy(block)
+            rows.rows(next..<next + block.rows).transfer(from: block)
             counts[member] = Int32(block.rows)
             next += block.rows
         }

@@ -2,10 +2,10 @@ import CKernels
 
 /// The keys each row attends to: `[rows, k]` positions, ascending, and how many of them.
 package struct Selection {
-    package let positions: Indices
+    package let positions: ComputedIndices
     package let stride: Int
-    package let counts: Indices
-    package init(positions: Indices, stride: Int, counts: Indices) {
+    package let counts: ComputedIndices
+    package init(positions: ComputedIndices, stride: Int, counts: ComputedIndices) {
         precondition(positions.count == stride * counts.count, "a selection is rows × \(stride)")
         self.positions = positions
         self.stride = stride

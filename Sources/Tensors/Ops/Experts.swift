@@ -26,7 +26,7 @@ extension Kernels {
     ///   - bias: `[1, experts]`, used to choose and never to weigh.
     ///   - chosen: `rows * expertsPerToken`.
     ///   - weights: `[rows, expertsPerToken]`, packed.
-    package func gate(_ logits: View, bias: View?, _ rule: GateRule, chosen: Indices, weights: View) {
+    package func gate(_ logits: View, bias: View?, _ rule: GateRule, chosen: ComputedIndices, weights: View) {
         precondition(logits.columns == rule.experts && bias.map { $0.columns == rule.experts } ?? true)
         precondition(chosen.count == logits.rows * rule.expertsPerToken, "room for the chosen experts")
         precondition(weights.rows == logits.rows && weights.columns == rule.expertsPerToken)
@@ -46,19 +46,40 @@ extension Kernels {
     ///   - chosen: `rows * perRow`; numbers outside `experts`, whatever they are, are somebody else's.
     ///   - weights: `[rows, perRow]`, packed.
     package func groupByExpert(
-        _ chosen: Indices, _ weights: View, experts: Range<Int>, _ scratch: Scratch
+        _ chosen: ComputedIndices, _ weights: View, experts: Range<Int>, _ scratch: Scratch
     ) -> ExpertSlots {
         precondition(chosen.count == weights.rows * weights.columns && weights.isPacked, "weights of all choices")
         precondition(experts.count <= Int(BRAID_MAX_EXPERTS), "\(experts.count) experts")
         let slots = ExpertSlots(
-            experts: experts, start: scratch.indices(experts.count + 1), rows: scratch.indices(chosen.count),
-            weights: scratch.rows(1, chosen.count), slots: scratch.indices(chosen.count))
+            experts: experts, start: scratch.computed(experts.count + 1), rows: scratch.computed(chosen.count),
+            weights: scratch.rows(1, chosen.count), slots: scratch.computed(chosen.count))
         var p = unsafe braid_group_by_expert(
             m: Int64(weights.rows), k: Int64(weights.columns), chosen: chosen.base, weights: weights.base,
             first: Int64(experts.lowerBound), experts: Int64(experts.count), start: slots.start.base,
             rows: slots.rows.base, slot_weights: slots.weights.base, slots: slots.slots.base)
         run { unsafe table.group_by_expert(&p) }
         return slots
+    }
+
+    /// Which rows go to the ranks that have their experts. The result is scratch.
+    ///
+    /// - Parameters:
+    ///   - chosen: `rows * perRow`.
+    ///   - bounds: place p has experts `bounds[p] ..< bounds[p + 1]`.
+    ///   - copies: the ranks of each place, each of which gets every row of that place.
+    package func dispatch(
+        _ chosen: ComputedIndices, perRow: Int, bounds: Indices, copies: Int, _ scratch: Scratch
+    ) -> Dispatch {
+        precondition(chosen.count % perRow == 0 && bounds.count > 0, "\(chosen.count) choices, \(bounds.count) bounds")
+        let (rows, places) = (chosen.count / perRow, bounds.count - 1)
+        let dispatch = Dispatch(
+            counts: scratch.computed(places), rows: scratch.computed(places * copies * rows),
+            slots: scratch.computed(rows * places))
+        var p = unsafe braid_dispatch(
+            m: Int64(rows), k: Int64(perRow), places: Int64(places), copies: Int64(copies), chosen: chosen.base,
+            bounds: bounds.base, counts: dispatch.counts.base, rows: dispatch.rows.base, slots: dispatch.slots.base)
+        run { unsafe table.dispatch(&p) }
+        return dispatch
     }
 
     /// The hidden values of all slots, `(silu(gate x) * up x) * weight`, in some columns of the experts' width.
@@ -133,7 +154,7 @@ extension Kernels {
     /// - Parameters:
     ///   - y: `[*, columns]`.
     ///   - slots: `rows * parts`, the row of `y` that is each part; negative: nobody has computed it.
-    package func combineExperts(_ y: View, slots: Indices, into out: View) {
+    package func combineExperts(_ y: View, slots: ComputedIndices, into out: View) {
         precondition(y.columns == out.columns, "\(y.shape) into \(out.shape)")
         if out.rows == 0 { return }
         let parts = slots.count / out.rows
@@ -147,18 +168,28 @@ extension Kernels {
     }
 }
 
+/// Which rows go to the ranks that have their experts.
+package struct Dispatch {
+    /// By place: the rows that go to each of its ranks.
+    package let counts: ComputedIndices
+    /// Rank by rank, the rows that go there.
+    package let rows: ComputedIndices
+    /// `[rows, places]`: a row's number among all that go to some place, place by place; negative: it does not go there.
+    package let slots: ComputedIndices
+}
+
 /// Which rows go to which experts, as slots sorted by expert. Made and read by kernels only.
 package struct ExpertSlots {
     /// The experts that have slots, in the numbers of the router.
     package let experts: Range<Int>
     /// Expert `experts.lowerBound + e` has slots `start[e] ..< start[e + 1]`.
-    fileprivate let start: Indices
+    fileprivate let start: ComputedIndices
     /// The row of each slot.
-    fileprivate let rows: Indices
+    fileprivate let rows: ComputedIndices
     /// The router's weight of each slot.
     fileprivate let weights: View
     /// The slot of each choice, in the router's order; negative where the expert is not among `experts`.
-    fileprivate let slots: Indices
+    fileprivate let slots: ComputedIndices
 
     /// How many slots there can be: one for each choice.
     package var capacity: Int { slots.count }

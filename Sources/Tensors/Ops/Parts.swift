@@ -130,14 +130,23 @@ struct Sum: ParallelWork {
     }
 }
 
+struct Scaling: ParallelWork {
+    let x: View
+    let factor: Float
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.scale(x.rows(rows), by: factor)
+    }
+}
+
 struct Copy: ParallelWork {
     let x: View
     let pieces: Int
     let columns: Range<Int>
-    let xRows: Indices?
+    let xRows: ComputedIndices?
     let out: View
     let column: Int
-    let outRows: Indices?
+    let outRows: ComputedIndices?
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
         kernels.copyRows(
@@ -180,7 +189,7 @@ struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
-    let chosen: Indices
+    let chosen: ComputedIndices
     let weights: View
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
@@ -377,7 +386,7 @@ struct ExpertSums: ParallelWork {
 
 struct Combination: ParallelWork {
     let y: View
-    let slots: Indices
+    let slots: ComputedIndices
     let out: View
 
     func compute(_ columns: Range<Int>, _ kernels: Kernels, _: Scratch) {

@@ -54,6 +54,14 @@ extension Kernels {
         run { unsafe table.add(&p) }
     }
 
+    /// In place, every element times `factor`.
+    package func scale(_ x: View, by factor: Float) {
+        if share(Scaling(x: x, factor: factor), rows: x.rows, each: 2 * x.columns) { return }
+        var p = unsafe braid_scale(
+            m: Int64(x.rows), n: Int64(x.columns), factor: factor, x: x.base, x_stride: Int64(x.stride))
+        run { unsafe table.scale(&p) }
+    }
+
     /// Copies bits, which may be integers: of each of `pieces` equal stripes of `x`'s columns, `columns` go to the columns
     /// from `column` on of that stripe of `out`.
     ///
@@ -62,8 +70,8 @@ extension Kernels {
     ///   - xRows: row i that is copied is this row of `x`; `nil` takes row i.
     ///   - outRows: row i that is copied goes to this row of `out`; `nil` writes row i.
     package func copyRows(
-        _ x: View, pieces: Int = 1, columns: Range<Int>? = nil, xRows: Indices? = nil, into out: View,
-        at column: Int = 0, outRows: Indices? = nil
+        _ x: View, pieces: Int = 1, columns: Range<Int>? = nil, xRows: ComputedIndices? = nil, into out: View,
+        at column: Int = 0, outRows: ComputedIndices? = nil
     ) {
         precondition(x.columns % pieces == 0 && out.columns % pieces == 0, "\(x.shape), \(out.shape) in \(pieces)")
         let (xStep, outStep, m) = (x.columns / pieces, out.columns / pieces, xRows?.count ?? outRows?.count ?? x.rows)
@@ -102,6 +110,20 @@ extension Kernels {
             m: Int64(x.rows), n: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), slots: slots.base,
             lane: lane.base, dtype: lane.dtype.kernelValue, group: Int64(lane.group))
         run { unsafe table.store_rows(&p) }
+    }
+
+    /// Copies entries of a lane as they are stored, scales included, into the columns of rows from `column` on, one a row.
+    /// What is left of the last column is zero.
+    package func loadEntries(_ entries: Indices, of lane: CacheLane, into rows: View, column: Int) {
+        precondition(rows.rows == entries.count, "\(entries.count) entries for \(rows.rows) rows")
+        for row in 0..<entries.count {
+            precondition((0..<lane.entries).contains(Int(entries[row])), "entry \(entries[row]) of \(lane.entries)")
+        }
+        let target = rows.columns(column..<column + lane.entryColumns)
+        var p = unsafe braid_load_entries(
+            m: Int64(entries.count), bytes: Int64(lane.entryBytes), entries: entries.base, lane: lane.base,
+            rows: target.base, stride: Int64(target.stride))
+        run { unsafe table.load_entries(&p) }
     }
 
     /// In place, every head of every row becomes `H x / sqrt(width)`, H the Hadamard matrix: an orthogonal transform, so

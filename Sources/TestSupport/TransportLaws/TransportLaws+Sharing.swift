@@ -33,9 +33,9 @@ extension TransportLaws {
         var names: [Int32] = []
         var problems: [String] = []
 
-        func add(_ rows: View, _ mailboxes: UInt64) -> Bool {
+        func add(_ rows: HostRows, _ mailboxes: UInt64) -> Bool {
             for row in 0..<rows.rows {
-                let integers = rows.rows(row..<row + 1).integers
+                let integers = (0..<rows.columns).map { rows.integer(row, $0) }
                 let (place, number) = (Int(integers[0]) % 1000, Int(integers[0]) / 1000)
                 names.append(integers[0])
                 for column in 1..<rows.columns

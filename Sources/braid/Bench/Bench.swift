@@ -7,7 +7,8 @@ struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures prefill, decoding, an engine under load, a running server, kernels, or grammars.",
         subcommands: [
-            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self, BenchGrammar.self,
+            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self,
+            BenchGrammar.self,
         ])
 }
 

@@ -1,4 +1,3 @@
-import Planning
 import ArgumentParser
 import Foundation
 import Inference
@@ -6,6 +5,7 @@ import JSON
 import KVCache
 import Modeling
 import Parallelism
+import Planning
 import Tensors
 
 /// How long one more token takes, by context length and batch, and by how many ranks own the keys.

@@ -22,10 +22,18 @@ struct BenchGrammar: ParsableCommand {
     @OptionGroup var output: BenchOutputOptions
 
     private static let sources: [(name: String, source: GrammarSource)] = [
-        ("object of five properties", .jsonSchema(
-            #"{"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},"mail":{"type":"string","format":"email"},"tags":{"type":"array","items":{"type":"string","maxLength":12}},"kind":{"enum":["a","b","c"]}},"required":["name","age"]}"#)),
-        ("recursive schema", .jsonSchema(
-            ##"{"type":"object","properties":{"text":{"type":"string"},"children":{"type":"array","items":{"$ref":"#"}}},"required":["text","children"]}"##)),
+        (
+            "object of five properties",
+            .jsonSchema(
+                #"{"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},"mail":{"type":"string","format":"email"},"tags":{"type":"array","items":{"type":"string","maxLength":12}},"kind":{"enum":["a","b","c"]}},"required":["name","age"]}"#
+            )
+        ),
+        (
+            "recursive schema",
+            .jsonSchema(
+                ##"{"type":"object","properties":{"text":{"type":"string"},"children":{"type":"array","items":{"$ref":"#"}}},"required":["text","children"]}"##
+            )
+        ),
         ("any object", .jsonObject),
         ("string of up to 5000 characters", .jsonSchema(#"{"type":"string","maxLength":5000}"#)),
         ("string with a pattern", .jsonSchema(#"{"type":"string","pattern":"^[A-Za-z0-9 ,.;]{10,400}$"}"#)),
@@ -46,7 +54,8 @@ struct BenchGrammar: ParsableCommand {
             ]
             try output.write(
                 .fields([
-                    "grammar": .string(name), "vocabulary": .integer(vocabulary.size), "compile_ms": .measured(values[0]),
+                    "grammar": .string(name), "vocabulary": .integer(vocabulary.size),
+                    "compile_ms": .measured(values[0]),
                     "masks": .integer(masks.count), "first_ms": .measured(values[2]), "mean_ms": .measured(values[3]),
                     "p99_ms": .measured(values[4]), "max_ms": .measured(values[5]), "mib": .measured(values[6]),
                 ]),

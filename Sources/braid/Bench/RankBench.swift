@@ -1,10 +1,10 @@
-import Planning
 import Foundation
 import Inference
 import KVCache
 import Modeling
 import Models
 import Parallelism
+import Planning
 import Tensors
 
 /// Ranks fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.

@@ -1,8 +1,8 @@
-package import Planning
 package import Inference
 package import JSON
 package import Modeling
 package import Parallelism
+package import Planning
 
 /// What ranks exchanged in some steps beside what was predicted, and how long they worked.
 package struct RankTraffic: Sendable {

@@ -30,7 +30,8 @@ extension LayoutReport {
 
     private var degrees: JSONValue {
         .fields([
-            "pipeline": .integer(parallel.pipeline), "data": .integer(parallel.data), "context": .integer(parallel.context),
+            "pipeline": .integer(parallel.pipeline), "data": .integer(parallel.data),
+            "context": .integer(parallel.context),
             "tensor": .integer(parallel.tensor), "expert": .integer(parallel.degree(.expert)),
             "expert_tensor": .integer(parallel.degree(.expertTensor)), "dense": .integer(parallel.denseTensor),
         ])

@@ -9,7 +9,8 @@ extension LayoutReport {
     package var text: String {
         let sections =
             [summary, rankTable, sequence]
-            + (parallel.world > 1 ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
+            + (parallel.world > 1
+                ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
         return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
     }
 
@@ -118,7 +119,15 @@ extension LayoutReport {
     /// The axes of a group that have more than one place here.
     func group(_ transfer: Transfer) -> String {
         let axes = Axis.allCases.filter { transfer.axes.contains($0) && parallel.degree(Axes($0)) > 1 }
-        return axes.map { $0 == .expertTensor ? "expert tensor" : "\($0)" }.joined(separator: " × ")
+        return axes.map(Self.name).joined(separator: " × ")
+    }
+
+    private static func name(_ axis: Axis) -> String {
+        switch axis {
+        case .expertTensor: "expert tensor"
+        case .kvSharding: "KV owners"
+        default: "\(axis)"
+        }
     }
 
     private func notes(_ transfers: [Transfer]) -> [String] {

@@ -57,7 +57,7 @@ package struct LayoutReport: Sendable {
     package init(
         _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
         threadsPerRank: Int = 1, cacheType: CacheType = .float32,
-        format: CacheFormat,         example: Example, memory: Int, weightBytes: (LayerDescription.Weights) throws -> Int
+        format: CacheFormat, example: Example, memory: Int, weightBytes: (LayerDescription.Weights) throws -> Int
     ) rethrows {
         self.name = name
         self.model = model

@@ -50,7 +50,7 @@ struct ExpertLayer {
                     bed.cold.weight(type, hidden, width)
                 )
             })
-        let slots = bed.kernels.groupByExpert(chosen, weights, experts: 0..<visited, bed.scratch)
+        let slots = bed.kernels.groupByExpert(ComputedIndices(chosen), weights, experts: 0..<visited, bed.scratch)
         let inner = bed.scratch.rows(slots.capacity, width)
         bed.kernels.expertHidden(x, experts, slots, columns: 0..<width, into: inner, bed.scratch)
         let groups = ExpertGroups(of: (shapes.experts + 7) / 8, 0..<8)

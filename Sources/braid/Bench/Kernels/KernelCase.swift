@@ -31,15 +31,15 @@ package struct KernelBed {
 
     /// Rows of small numbers of both signs.
     func activations(_ rows: Int, _ columns: Int) -> View {
-        let view = scratch.rows(rows, columns)
+        let numbers = scratch.hostRows(rows, columns)
         var state: UInt32 = 1
         for row in 0..<rows {
             for column in 0..<columns {
                 state = state &* 1_664_525 &+ 1_013_904_223
-                view[row, column] = Float(Int32(bitPattern: state)) / 0x1p31
+                numbers[row, column] = Float(Int32(bitPattern: state)) / 0x1p31
             }
         }
-        return view
+        return numbers.view
     }
 
     /// The numbers `first`, `first + step`, ….
@@ -62,7 +62,7 @@ package struct KernelBed {
         }
         let counts = scratch.indices(rows)
         counts.fill(Int32(keys))
-        return Selection(positions: selected, stride: keys, counts: counts)
+        return Selection(positions: ComputedIndices(selected), stride: keys, counts: ComputedIndices(counts))
     }
 
     /// Pages of 64 in an order that is no order.

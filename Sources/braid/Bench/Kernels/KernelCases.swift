@@ -1,5 +1,5 @@
-import Planning
 import Modeling
+import Planning
 import Tensors
 
 /// The operations of a layer at a model's sizes.
@@ -73,7 +73,7 @@ extension KernelShapes {
         let visible = bed.scratch.indices(rows)
         visible.fill(Int32(positions))
         let selection = Selection(
-            positions: bed.scratch.indices(rows * k), stride: k, counts: bed.scratch.indices(rows))
+            positions: bed.scratch.computed(rows * k), stride: k, counts: bed.scratch.computed(rows))
         return KernelCase(
             operation: "top-k", shape: "\(k) of 64K", type: .f32, rows: rows, bytes: Double(rows * positions * 4)
         ) { bed.kernels.topK(scores, visible: visible, into: selection, bed.scratch) }
@@ -125,12 +125,13 @@ extension KernelShapes {
         let (out, weight) = (bed.scratch.rows(rows, hidden), bed.activations(1, hidden))
         let logits = bed.activations(rows, rule.experts)
         let (chosen, weights) = (
-            bed.scratch.indices(rows * rule.expertsPerToken), bed.scratch.rows(rows, rule.expertsPerToken)
+            bed.scratch.computed(rows * rule.expertsPerToken), bed.scratch.rows(rows, rule.expertsPerToken)
         )
         let queries = bed.activations(rows, heads * (nopeWidth + attention.ropeWidth))
         let rotated = queries.columns(nopeWidth..<queries.columns)
         let angles = RotaryAngles(
-            cosine: bed.activations(rows, attention.ropeWidth / 2), sine: bed.activations(rows, attention.ropeWidth / 2))
+            cosine: bed.activations(rows, attention.ropeWidth / 2), sine: bed.activations(rows, attention.ropeWidth / 2)
+        )
         let latents = bed.activations(rows, attention.latentWidth)
         let slots = bed.numbers(rows, step: 64)
         let (gate, up) = (bed.activations(rows, routed.width), bed.activations(rows, routed.width))

@@ -1,5 +1,5 @@
-import Planning
 package import Modeling
+import Planning
 import Tensors
 
 /// The sizes of a model's operations on one of the ranks that share its heads, its experts and its output matrix.
