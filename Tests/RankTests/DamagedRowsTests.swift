@@ -100,7 +100,7 @@ import Testing
                     "\(layout), message \(number): \(failure)")
             }
         }
-        for kind in ["candidates", "selection", "experts", "token", "rows of another number or shape"] {
+        for kind in ["candidates", "selection", "experts", "rows of another number or shape"] {
             #expect(reasons.contains { $0.contains(kind) }, "nothing was tried that has to do with \(kind)")
         }
     }
