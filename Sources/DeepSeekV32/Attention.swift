@@ -38,21 +38,20 @@ struct Attention {
         _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> View {
         let compressed = compress(x, seat)
-        store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
-        let stored = try share(layer: layer, step, seat)
-        let index = indexQuery(x, compressed: compressed, angles.own, layer: layer, step, seat)
+        let keySet = KeySetID(layer: layer)
+        let published = try step.publish(keys(x, angles.own, keySet, step, seat), into: keySet, seat)
+        let index = indexQuery(x, compressed: compressed, angles.own, keySet, step, seat)
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
-        _ = try seat.finish(stored)
-        try step.gatheredKeys?.come(from: step.cache, layer: layer, seat)
+        try step.finish(published, seat)
         var selection: Selection?
         if let indexer {
-            selection = try ContextAttention.select(index, topK: indexer.topK, layer: layer, step, seat)
+            selection = try ContextAttention.select(index, topK: indexer.topK, of: keySet, step, seat)
         }
         let attended = try ContextAttention.attend(
-            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: indexer?.topK,
-            layer: layer, step, seat)
-        return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
+            query, to: AttentionKeys(keySet, latent: KeyLanes.latent, rotary: KeyLanes.rotary), heads: heads.count,
+            scale: configuration.softmaxScale, selection, topK: indexer?.topK, step, seat)
+        return try seat.cross(Sharding.attentionOutput, project(values(attended.values, heads, seat), heads, seat))
     }
 
     /// The compressed query of own rows, normed.
@@ -65,11 +64,10 @@ struct Attention {
 
     /// The index queries of own rows; `nil` where nobody reads them, which saves reading their weights.
     private func indexQuery(
-        _ x: View, compressed: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat
+        _ x: View, compressed: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat
     ) -> IndexQuery? {
-        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, step) else { return nil }
-        let kept = step.cache.lane(.indexKey, layer: layer).dtype
-        return indexer.query(x, compressed: compressed, angles, keysKeptAs: kept, seat)
+        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, of: keySet, step) else { return nil }
+        return indexer.query(x, compressed: compressed, angles, keySet, step, seat)
     }
 
     /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
@@ -92,7 +90,7 @@ struct Attention {
     }
 
     /// What the cache stores of each row: normed latent, rotary key (not normed), index key.
-    private func keys(_ x: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat) -> View {
+    private func keys(_ x: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat) -> View {
         let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
         let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))
         let latents = keys.columns(0..<latent)
@@ -101,29 +99,10 @@ struct Attention {
         seat.kernels.rope(
             keys.columns(latent..<latent + rope), heads: 1, headStride: rope, interleaved: true, angles)
         if let indexer {
-            let kept = step.cache.lane(.indexKey, layer: layer).dtype
-            indexer.keys(x, angles, keptAs: kept, seat, into: keys.columns(latent + rope..<keys.columns))
+            let columns = keys.columns(latent + rope..<keys.columns)
+            indexer.keys(x, angles, keptAs: step.cache.format[keySet].lanes[KeyLanes.index].dtype, seat, into: columns)
         }
         return keys
-    }
-
-    private func store(_ keys: View, layer: Int, _ step: Step, _ seat: Seat) {
-        var column = 0
-        for lane in step.written.lanes(of: layer) {
-            seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
-            column += lane.width
-        }
-    }
-
-    /// Begins to let all ranks of the data group see the keys that were stored.
-    private func share(layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Seat.PendingCollective {
-        let written = step.written
-        return try seat.startSharing(Sharding.keys, bytesPerRow: written.format.bytesPerToken(layer: layer)) {
-            let copies = seat.scratch.rows(step.slots.count, written.copyColumns(layer: layer))
-            written.copy(
-                step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies, seat.kernels, seat.scratch)
-            return (copies, { step.take($0, layer: layer) })
-        }
     }
 
     /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.

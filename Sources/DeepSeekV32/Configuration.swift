@@ -51,17 +51,29 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         1 / Float(nopeWidth + ropeWidth).squareRoot() * rotary.softmaxFactor
     }
 
-    /// What the cache keeps of a token.
+    /// What the cache keeps of a token: one key set in each layer (`KeyLanes`).
     ///
-    /// - Parameter guesses: whether the next-token block has lanes too, after those of the layers.
+    /// - Parameter drafts: whether the next-token block has a key set too, after those of the layers.
     package func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool = false) -> CacheFormat {
         var lanes = [
-            CacheFormat.Lane(.latent, as: type, width: latentWidth),
-            CacheFormat.Lane(.ropeKey, as: type, width: ropeWidth),
+            KeySet.Lane(as: type, width: latentWidth, fp8: .grouped(128)),
+            KeySet.Lane(as: type, width: ropeWidth, fp8: .keepsBF16),
         ]
-        if let indexer { lanes.append(.init(.indexKey, as: type, width: indexer.width)) }
-        return CacheFormat(layers: Array(repeating: lanes, count: layers + (drafts ? 1 : 0)), pageSize: pageSize)
+        // A rotation has made an index key's elements alike.
+        if let indexer { lanes.append(KeySet.Lane(as: type, width: indexer.width, fp8: .perEntry)) }
+        return CacheFormat(
+            layers: Array(repeating: [KeySet("keys", lanes)], count: layers + (drafts ? 1 : 0)), pageSize: pageSize)
     }
+}
+
+/// The lanes of a layer's key set.
+package enum KeyLanes {
+    /// Multi-head latent attention's compressed keys and values.
+    package static let latent = 0
+    /// The rotary part that all heads share.
+    package static let rotary = 1
+    /// The lightning indexer's key, where the model has an indexer.
+    package static let index = 2
 }
 
 extension DeepSeekConfiguration {

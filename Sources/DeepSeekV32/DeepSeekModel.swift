@@ -53,7 +53,7 @@ package final class DeepSeekModel: Model {
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
+        let residual = Residual(stream: seat.scratch.rows(step.own.count, stateWidth))
         try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
         let angles = angles(of: step, seat)
         for number in seat.layers(of: layers.count) {

@@ -1,4 +1,5 @@
 import Checkpoints
+import KVCache
 import Modeling
 import Parallelism
 import Tensors
@@ -40,10 +41,11 @@ struct Indexer {
 
     /// Queries from the compressed query, head weights from the layer's input.
     ///
-    /// - Parameter dtype: how the cache keeps index keys.
+    /// - Parameter keySet: the set that has the index keys.
     func query(
-        _ x: View, compressed: View, _ angles: RotaryAngles, keysKeptAs dtype: DType, _ seat: Seat
+        _ x: View, compressed: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat
     ) -> IndexQuery {
+        let dtype = step.cache.format[keySet].lanes[KeyLanes.index].dtype
         let heads = configuration.heads
         seat.work.indexed += x.rows
         let queries = seat.scratch.rows(x.rows, heads * width)
@@ -54,7 +56,8 @@ struct Indexer {
         rotate(queries, heads: heads, dtype, seat)
         seat.kernels.matmul(x, headWeights, into: weights, seat.scratch)
         seat.kernels.scale(weights, by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
-        return IndexQuery(queries: queries, weights: weights, topK: configuration.topK)
+        return IndexQuery(
+            queries: queries, weights: weights, topK: configuration.topK, set: keySet, lane: KeyLanes.index)
     }
 
     /// Before keys are rounded to FP8 with one scale, a Hadamard transform spreads what is large in a few elements over

@@ -26,7 +26,8 @@ package struct PrefixCache: Sendable {
     /// The nodes without children that nobody uses.
     private var leaves = LeafOrder()
     /// Lookups and insertions so far.
-    private var clock: UInt64 = 0
+    private(set) var clock: UInt64 = 0
+    var windows: PrefixWindows
 
     /// All pages of a node were added together, are used together, and were last used together.
     private struct Node: Sendable {
@@ -43,8 +44,11 @@ package struct PrefixCache: Sendable {
         var salt: String?
     }
 
-    /// - Parameter pool: the pages there are.
-    package init(of pool: PagePool) {
+    /// - Parameters:
+    ///   - pool: the pages there are.
+    ///   - window: tokens that a row sees of the key sets that have a window, its own among them; 0 for none.
+    package init(of pool: PagePool, window: Int = 0) {
+        windows = PrefixWindows(of: pool, window: window)
         pageSize = pool.pageSize
         nodeOfPage = [Int](repeating: -1, count: pool.totalPages)
     }
@@ -52,17 +56,29 @@ package struct PrefixCache: Sendable {
     /// Whether a page's tokens are known.
     package func holds(_ page: Int32) -> Bool { nodeOfPage[Int(page)] >= 0 }
 
-    /// The pages that hold the longest known prefix of `tokens`, whole pages only. Nothing changes.
+    /// The pages that hold the longest known prefix of `tokens`, whole pages only, as far as its windows are known. Nothing
+    /// changes.
     package func find(_ tokens: ArraySlice<Int32>, salt: String? = nil) -> [Int32] {
+        let pages = knownPages(of: tokens, salt)
+        return Array(pages.prefix(windows.usable(pages)))
+    }
+
+    /// The pages that hold the longest known prefix of `tokens`, whole pages only, whether its windows are known or not.
+    func knownPages(of tokens: ArraySlice<Int32>, _ salt: String?) -> [Int32] {
         let path = path(of: tokens, salt)
         let all = path.nodes.flatMap { nodes[$0].pages }
         return Array(all.prefix(path.pages))
     }
 
-    /// The pages that hold the longest known prefix of `tokens`, whole pages only. The caller becomes an owner of each
+    /// When the tokens of a page in the tree were last used.
+    func lastUse(of page: Int32) -> UInt64 { nodes[nodeOfPage[Int(page)]].lastUse }
+
+    /// The pages that hold the longest known prefix of `tokens`, as `find` finds it. The caller becomes an owner of each
     /// and gives them back by `release`; until then it must not write them.
     package mutating func match(_ tokens: ArraySlice<Int32>, salt: String? = nil, in pool: inout PagePool) -> [Int32] {
-        let path = use(path(of: tokens, salt))
+        // A prefix that ends earlier has a path of its own.
+        let usable = windows.span == 0 ? tokens : tokens.prefix(find(tokens, salt: salt).count * pageSize)
+        let path = use(path(of: usable, salt))
         var found: [Int32] = []
         for node in path.nodes {
             if nodes[node].users == 0 {
@@ -113,16 +129,19 @@ package struct PrefixCache: Sendable {
     }
 
     /// Forgets up to `count` pages nobody else owns, so that they are free: the least recently used leaf from its end,
-    /// then the next.
+    /// then the next. Their window pages are given back, too.
     ///
     /// - Returns: how many pages that were.
-    @discardableResult package mutating func evict(_ count: Int, from pool: inout PagePool) -> Int {
+    @discardableResult package mutating func evict(
+        _ count: Int, from pool: inout PagePool, windows windowPool: inout PagePool
+    ) -> Int {
         var left = count
         while left > 0, let leaf = leaves.first {
             let taken = min(left, nodes[leaf].pages.count)
             for page in nodes[leaf].pages.suffix(taken) {
                 nodeOfPage[Int(page)] = -1
                 pool.release(page)
+                if let windowPage = windows.forget(page) { windowPool.release(windowPage) }
             }
             pages -= taken
             evictablePages -= taken
@@ -138,9 +157,18 @@ package struct PrefixCache: Sendable {
     }
 
     /// Forgets every page nobody else owns. Returns how many that were.
-    @discardableResult package mutating func flush(_ pool: inout PagePool) -> Int {
-        evict(evictablePages, from: &pool)
+    @discardableResult package mutating func flush(_ pool: inout PagePool, windows windowPool: inout PagePool) -> Int {
+        evict(evictablePages, from: &pool, windows: &windowPool)
     }
+
+    /// The same where there are no windows.
+    @discardableResult package mutating func evict(_ count: Int, from pool: inout PagePool) -> Int {
+        var none = PagePool(totalPages: 0, pageSize: pageSize)
+        return evict(count, from: &pool, windows: &none)
+    }
+
+    /// The same where there are no windows.
+    @discardableResult package mutating func flush(_ pool: inout PagePool) -> Int { evict(evictablePages, from: &pool) }
 }
 
 // MARK: - The tree

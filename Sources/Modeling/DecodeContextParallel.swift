@@ -23,35 +23,52 @@ package enum DecodeContextParallel {
     ///
     /// Each rank sends a row's owner its own best with their scores; the best of those are the best of all.
     package static func select(
-        _ index: IndexQuery, _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into best: ComputedIndices
+        _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into best: ComputedIndices
     ) throws(GroupFailure) {
+        let group = step.group(of: index.set).group
         // The same on all of these ranks: they know each other's rows.
-        if dcpRows.own.maxPosition < index.topK { return }
+        if group.visibleEntries(at: dcpRows.own.maxPosition) <= index.topK { return }
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let queries = try gather(index, dcpRows, step, seat)
-        let candidates = candidates(queries, dcpRows.own, layer: layer, step, seat)
+        let candidates = candidates(queries, dcpRows.own, step, seat)
         let own = dcpRows.ownRows
         let pending = try seat.startExchange(
             "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts,
             expecting: seat.counts(own.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        let selecting = (0..<own.count).filter { step.own.positions[Int(own[$0])] >= index.topK }
-        let (rows, outRows) = (seat.scratch.indices(selecting.count), seat.scratch.indices(selecting.count))
-        let last = seat.scratch.indices(selecting.count)
-        for (at, place) in selecting.enumerated() {
-            (rows[at], outRows[at], last[at]) = (Int32(place), own[place], step.own.positions[Int(own[place])])
-            try check(received, row: place, of: own.count, position: Int(last[at]), topK: index.topK, seat)
-        }
+        let selecting = try selecting(received, own, topK: index.topK, group, step, seat)
         seat.kernels.mergeCandidates(
-            received, ranks: seat.degree(.kvSharding), rows: rows, last: last, into: best, outRows: outRows,
-            topK: index.topK, seat.scratch)
+            received, ranks: seat.degree(.kvSharding), rows: selecting.places, last: selecting.last, into: best,
+            outRows: selecting.rows, topK: index.topK, seat.scratch)
         guard let recorder = step.recorder else { return }
-        for place in selecting {
-            let row = Int(own[place])
+        for row in selecting.rows.elements {
+            let row = Int(row)
             let selected = seat.kernels.synchronize(best[row * index.topK..<(row + 1) * index.topK])
-            recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
+            recorder.record(
+                .selected, layer: index.set.layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
+    }
+
+    /// The own rows that select, with what the ranks sent of them checked: their places among the rows whose queries
+    /// went to the keys, their numbers among the own rows, and the last entry that each sees.
+    ///
+    /// - Parameter own: of each row whose query went to the keys, its number among the own rows.
+    private static func selecting(
+        _ received: View, _ own: Indices, topK: Int, _ group: PageGroup, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> (places: Indices, rows: Indices, last: Indices) {
+        let places = seat.scratch.indices(own.count)
+        let (rows, last) = (seat.scratch.indices(own.count), seat.scratch.indices(own.count))
+        var count = 0
+        for place in 0..<own.count {
+            let position = Int(step.own.positions[Int(own[place])])
+            let visible = group.visibleEntries(at: position)
+            if visible <= topK { continue }
+            (places[count], rows[count], last[count]) = (Int32(place), own[place], Int32(visible - 1))
+            try check(received, row: place, of: own.count, visible: visible, topK: topK, seat)
+            count += 1
+        }
+        return (places[0..<count], rows[0..<count], last[0..<count])
     }
 
     /// The index queries of all travelling rows.
@@ -69,25 +86,25 @@ package enum DecodeContextParallel {
         let weights = seat.scratch.rows(all.rows, heads)
         seat.kernels.copyRows(all.columns(0..<width), into: queries)
         seat.kernels.copyRows(all.columns(width..<width + heads), into: weights)
-        return IndexQuery(queries: queries, weights: weights, topK: index.topK)
+        return IndexQuery(
+            queries: queries, weights: weights, topK: index.topK, set: index.set, lane: index.lane)
     }
 
     /// Each row's best among the keys owned here: see `Kernels.packCandidates`.
-    private static func candidates(
-        _ index: IndexQuery, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
-    ) -> View {
+    private static func candidates(_ index: IndexQuery, _ rows: Step.Rows, _ step: Step, _ seat: Seat) -> View {
         let candidates = seat.scratch.rows(rows.count, Kernels.candidateColumns(index.topK))
+        let (number, group) = step.group(of: index.set)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
-                find(index, tile, rows.positions, request.pages, layer: layer, step, seat, into: candidates)
+            ContextAttention.forTiles(of: request.rows, rows, group, seat) { tile in
+                find(index, tile, rows.positions, request.pages[number], group, step, seat, into: candidates)
             }
         }
         return candidates
     }
 
     private static func find(
-        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, layer: Int, _ step: Step,
-        _ seat: Seat, into candidates: View
+        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, _ group: PageGroup,
+        _ step: Step, _ seat: Seat, into candidates: View
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -96,15 +113,15 @@ package enum DecodeContextParallel {
         // Rows of several ranks, each of which has its own in order.
         var most = 0
         for (at, row) in tile.enumerated() {
-            let position = Int(positions[row])
-            visible[at] = position < topK ? 0 : Int32(kvSharding.count(of: position + 1, for: owned.rank))
+            let all = group.visibleEntries(at: Int(positions[row]))
+            visible[at] = all <= topK ? 0 : Int32(kvSharding.count(of: all, for: owned.rank))
             most = max(most, Int(visible[at]))
         }
         seat.work.scored += visible.sum
         let scores = seat.scratch.rows(tile.count, most)
         seat.kernels.indexScores(
-            index.queries.rows(tile), weights: index.weights.rows(tile), keys: step.cache.lane(.indexKey, layer: layer),
-            pages, owned: owned, into: scores, seat.scratch)
+            index.queries.rows(tile), weights: index.weights.rows(tile),
+            keys: step.cache.lane(index.lane, of: index.set), pages, owned: owned, into: scores, seat.scratch)
         let selection = Selection(
             positions: seat.scratch.computed(tile.count * topK), stride: topK,
             counts: seat.scratch.computed(tile.count))
@@ -117,27 +134,26 @@ package enum DecodeContextParallel {
     /// - Parameters:
     ///   - received: `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
     ///   - row: which of the rows of a rank.
-    ///   - position: of the row.
+    ///   - visible: how many entries the row sees.
     /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
     private static func check(
-        _ received: View, row: Int, of rows: Int, position: Int, topK: Int, _ seat: Seat
+        _ received: View, row: Int, of rows: Int, visible: Int, topK: Int, _ seat: Seat
     ) throws(GroupFailure) {
         let kvSharding = seat.configuration.kvSharding
         for rank in 0..<kvSharding.ranks {
             let words = seat.kernels.synchronize(received.rows(rank * rows + row..<rank * rows + row + 1).integers)
-            let expected = min(topK, kvSharding.count(of: position + 1, for: rank))
+            let expected = min(topK, kvSharding.count(of: visible, for: rank))
             guard words[0] == expected else {
                 throw seat.failure(
                     of: rank, along: .kvSharding,
-                    "it sent \(words[0]) candidates of a row at position \(position), where it has \(expected)")
+                    "it sent \(words[0]) candidates of a row that sees \(visible) entries, where it has \(expected)")
             }
-            let areRight = words[1 + topK..<1 + topK + expected].areAscendingPositions(
-                upTo: position, ownedBy: kvSharding.positions(of: rank))
-            guard areRight else {
+            let entries = words[1 + topK..<1 + topK + expected]
+            guard entries.areAscending(below: visible, ownedBy: kvSharding.positions(of: rank)) else {
                 throw seat.failure(
                     of: rank, along: .kvSharding,
-                    "it sent candidates of a row at position \(position) that are not ascending positions of "
-                        + "0...\(position) that it owns")
+                    "it sent candidates of a row that sees \(visible) entries that are not ascending entries of "
+                        + "0..<\(visible) that it owns")
             }
         }
     }
@@ -146,14 +162,15 @@ package enum DecodeContextParallel {
 
     /// Attention of the travelling attended rows, into their rows of `out`.
     package static func attend(
-        _ query: View, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
-        _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into out: View
+        _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
+        _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into out: AttendedValues
     ) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let rows = dcpRows.attendedRows
         // The same on all of these ranks, also on one whose own rows do not select.
-        let topK = most.map { dcpRows.attended.maxPosition < $0 ? 0 : $0 } ?? 0
+        let visible = step.group(of: keys.set).group.visibleEntries(at: dcpRows.attended.maxPosition)
+        let topK = most.map { visible <= $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
         let numbers = ComputedIndices(rows)
         seat.kernels.copyRows(query, xRows: numbers, into: packed.columns(0..<query.columns))
@@ -165,36 +182,39 @@ package enum DecodeContextParallel {
         let all = try seat.gather("queries", along: .kvSharding, packed, counts: dcpRows.attendedCounts)
         if topK > 0 {
             try seat.check(
-                selected: all.columns(query.columns..<all.columns), of: dcpRows.attended, topK: topK, along: .kvSharding
+                selected: all.columns(query.columns..<all.columns), of: dcpRows.attended, topK: topK,
+                step.group(of: keys.set).group, along: .kvSharding
             ) { Int(dcpRows.attendedCounts[$0]) }
         }
-        let partials = partials(
-            all, heads: heads, scale: scale, topK: topK, dcpRows.attended, layer: layer, step, seat)
+        let partials = partials(all, to: keys, heads: heads, scale: scale, topK: topK, dcpRows.attended, step, seat)
         let pending = try seat.startExchange(
             "partial attention", along: .kvSharding, partials, counts: dcpRows.attendedCounts,
             expecting: seat.counts(rows.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
-        seat.kernels.copyRows(merged, into: out, outRows: numbers)
+        let merged = Merge(received, rows: rows.count, heads: heads, columns: out.values.columns, seat).result()
+        seat.kernels.copyRows(merged.values, into: out.values, outRows: numbers)
+        seat.kernels.copyRows(merged.logSumExp, into: out.logSumExp, outRows: numbers)
     }
 
     /// Of each row what the keys owned here contribute, class by class: `[rows, classes here · (heads · latent + heads)]`.
     private static func partials(
-        _ packed: View, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
+        _ packed: View, to keys: AttentionKeys, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, _ step: Step,
+        _ seat: Seat
     ) -> View {
-        let latent = step.cache.lane(.latent, layer: layer).width
+        let latent = step.cache.lane(keys.latent, of: keys.set).width
+        let (number, group) = step.group(of: keys.set)
         let partials = seat.scratch.rows(
             packed.rows, partialColumns(heads: heads, latent: latent, seat.configuration.kvSharding))
         let queries = packed.columns(0..<packed.columns - topK)
         let selected = packed.columns(packed.columns - topK..<packed.columns)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
+            ContextAttention.forTiles(of: request.rows, rows, group, seat) { tile in
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                let positions = rows.positions[tile]
-                let keys = keys(of: positions, selected: selected.rows(tile), seat)
+                let last = ContextAttention.lastVisible(rows.positions[tile], group, seat)
+                let owned = ownedKeys(upTo: last, selected: selected.rows(tile), seat)
                 attend(
-                    queries.rows(tile), heads: heads, scale: scale, request.pages, positions, keys, layer: layer, step,
+                    queries.rows(tile), to: keys, heads: heads, scale: scale, request.pages[number], last, owned, step,
                     seat, into: partials.rows(tile))
             }
         }
@@ -203,18 +223,18 @@ package enum DecodeContextParallel {
 
     /// Class by class, over the keys owned here.
     private static func attend(
-        _ queries: View, heads: Int, scale: Float, _ pages: PageMap, _ positions: Indices, _ keys: Selection,
-        layer: Int, _ step: Step, _ seat: Seat, into partials: View
+        _ queries: View, to keys: AttentionKeys, heads: Int, scale: Float, _ pages: PageMap, _ last: Indices,
+        _ selection: Selection, _ step: Step, _ seat: Seat, into partials: View
     ) {
-        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
+        let (latent, rope) = (step.cache.lane(keys.latent, of: keys.set), step.cache.lane(keys.rotary, of: keys.set))
         let (kvSharding, owned) = (seat.configuration.kvSharding, seat.owned)
         let width = heads * latent.width
         for number in 0..<classesHere(kvSharding) {
             let first = number * (width + heads)
             let logSumExp = seat.scratch.rows(queries.rows, heads)
             seat.kernels.attention(
-                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
-                selection: keys, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
+                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: last,
+                selection: selection, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
                 into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
             seat.kernels.copyRows(logSumExp, into: partials.columns(first + width..<first + width + heads))
         }
@@ -222,17 +242,18 @@ package enum DecodeContextParallel {
 
     /// The keys owned here that rows of a request attend to: of those selected, or of all they see.
     ///
-    /// - Parameter selected: `[rows, topK]`; no columns where no row selects.
-    private static func keys(of positions: Indices, selected: View, _ seat: Seat) -> Selection {
+    /// - Parameters:
+    ///   - last: the last entry that each row sees.
+    ///   - selected: `[rows, topK]`; no columns where no row selects.
+    private static func ownedKeys(upTo last: Indices, selected: View, _ seat: Seat) -> Selection {
         let (owned, topK) = (seat.owned, selected.columns)
-        func selects(_ row: Int) -> Bool { topK > 0 && positions[row] >= topK }
+        func selects(_ row: Int) -> Bool { topK > 0 && last[row] >= topK }
         func most(_ row: Int) -> Int {
-            selects(row)
-                ? topK : seat.configuration.kvSharding.count(of: Int(positions[row]) + 1, for: owned.rank)
+            selects(row) ? topK : seat.configuration.kvSharding.count(of: Int(last[row]) + 1, for: owned.rank)
         }
-        let stride = (0..<positions.count).reduce(1) { max($0, most($1)) }
+        let stride = (0..<last.count).reduce(1) { max($0, most($1)) }
         return seat.kernels.shardedKeys(
-            of: positions, selected: selected, owned: owned, most: stride, total: seat.foundKeys, seat.scratch)
+            of: last, selected: selected, owned: owned, most: stride, total: seat.foundKeys, seat.scratch)
     }
 
     /// Puts the ranks' contributions together.
@@ -252,15 +273,15 @@ package enum DecodeContextParallel {
             self.seat = seat
         }
 
-        /// `[rows, heads · latent]`.
-        func result() -> View {
-            if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes).values }
+        /// `[rows, heads · latent]` and `[rows, heads]`.
+        func result() -> (values: View, logSumExp: View) {
+            if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes) }
             let (values, logSumExp) = leaf(0, perRank: 1)
             for rank in 1..<seat.degree(.kvSharding) {
                 let other = leaf(rank, perRank: 1)
                 seat.kernels.mergeAttention(values, logSumExp, with: other.values, other.logSumExp)
             }
-            return values
+            return (values, logSumExp)
         }
 
         /// The classes `first`, `first + step`, … of `classes`, in the tree of attention.h: the left half takes every

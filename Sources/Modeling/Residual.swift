@@ -1,8 +1,9 @@
 package import Parallelism
 package import Tensors
 
-/// The stream that layers read from and add to.
+/// The stream that layers read from and add to: only here is said how a sublayer's input comes of a row's state.
 package struct Residual {
+    /// `[own rows, stateWidth]`.
     package let stream: View
 
     package init(stream: View) { self.stream = stream }

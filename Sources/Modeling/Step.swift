@@ -7,8 +7,8 @@ package struct Step {
     package let own: Rows
     /// Input tokens of the own rows.
     package let tokens: Indices
-    /// The entry of `written` that stores each own row's keys.
-    package let slots: Indices
+    /// Where own rows store their entries, for each of the cache format's groups.
+    package let entries: [EntryRows]
     /// The rows whose heads this rank has a part of: its own, and those of the ranks it shares heads with.
     package let attended: Rows
     /// The rows whose queries go to the keys, of all ranks among which the keys are divided; `nil` where there are none.
@@ -68,15 +68,33 @@ package struct Step {
         }
     }
 
+    /// The own rows that store an entry of the key sets of one group, and where.
+    package struct EntryRows {
+        /// Which own rows those are, ascending: all of them where each token has an entry of its own.
+        package let rows: Indices
+        /// The slot of the pages in which each entry is kept.
+        package let slots: Indices
+        /// How many such rows each rank of the stage has.
+        package let counts: [Int]
+
+        package init(rows: Indices, slots: Indices, counts: [Int]) {
+            precondition(rows.count == slots.count, "\(rows.count) rows for \(slots.count) slots")
+            self.rows = rows
+            self.slots = slots
+            self.counts = counts
+        }
+    }
+
     /// Consecutive rows of one request, with the pages of all its positions so far.
     package struct RequestRows {
         /// The request's number, for reports.
         package let request: UInt64
         package let rows: Range<Int>
-        package let pages: PageMap
+        /// Where the request's entries are, for each of the cache format's groups.
+        package let pages: [PageMap]
         /// Whether these rows' queries go to the keys; otherwise this rank reads all the keys itself.
         package let usesDCP: Bool
-        package init(request: UInt64, rows: Range<Int>, pages: PageMap, usesDCP: Bool = false) {
+        package init(request: UInt64, rows: Range<Int>, pages: [PageMap], usesDCP: Bool = false) {
             self.request = request
             self.rows = rows
             self.pages = pages
@@ -85,13 +103,14 @@ package struct Step {
     }
 
     package init(
-        own: Rows, tokens: Indices, slots: Indices, attended: Rows, dcpRows: DCPRows? = nil, outputs: Indices,
+        own: Rows, tokens: Indices, entries: [EntryRows], attended: Rows, dcpRows: DCPRows? = nil, outputs: Indices,
         cache: CacheStore, gatheredKeys: GatheredKeys? = nil, recorder: StageRecorder? = nil
     ) {
-        precondition(tokens.count == own.count && slots.count == own.count, "a row has a token and a slot")
+        precondition(tokens.count == own.count, "\(tokens.count) tokens for \(own.count) rows")
+        precondition(entries.count == cache.format.groups.count, "slots for each group of key sets")
         self.own = own
         self.tokens = tokens
-        self.slots = slots
+        self.entries = entries
         self.attended = attended
         self.dcpRows = dcpRows
         self.outputs = outputs
@@ -103,19 +122,19 @@ package struct Step {
     /// The same rows with other tokens, and nothing recorded.
     package func with(tokens: Indices) -> Step {
         Step(
-            own: own, tokens: tokens, slots: slots, attended: attended, dcpRows: dcpRows, outputs: outputs,
+            own: own, tokens: tokens, entries: entries, attended: attended, dcpRows: dcpRows, outputs: outputs,
             cache: cache, gatheredKeys: gatheredKeys)
     }
 
-    /// Where the keys are of requests whose queries stay at home.
-    package var home: CacheStore { gatheredKeys?.store ?? cache }
-    /// Where the keys of own rows are written first.
-    package var written: CacheStore { gatheredKeys?.outbox ?? cache }
+    /// Where rows that do not use decode context parallelism read the keys of a set.
+    package func readableKeys(_ set: KeySetID) -> CacheStore {
+        guard let gatheredKeys, cache.format[set].window == nil else { return cache }
+        return gatheredKeys.store
+    }
 
-    /// Stores rows of keys that this or another process has computed.
-    ///
-    /// - Returns: whether they can be stored; see `CacheStore.store`.
-    package func take(_ rows: HostRows, layer: Int) -> Bool {
-        cache.store(rows, layer: layer) && gatheredKeys?.take(rows, layer: layer) ?? true
+    /// What a key set is, and the index of its group.
+    package func group(of set: KeySetID) -> (index: Int, group: PageGroup) {
+        let index = cache.format.group(of: set)
+        return (index, cache.format.groups[index])
     }
 }

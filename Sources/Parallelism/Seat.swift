@@ -280,14 +280,16 @@ package final class Seat {
     /// Makes what this rank wrote to the memory of its process visible to those an edge leads to.
     ///
     /// - Parameters:
-    ///   - bytesPerRow: written for each of this rank's rows.
+    ///   - shared: how many rows each rank of the stage has written; at most one for each row that it owns.
+    ///   - bytesPerRow: written for each of them.
     ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
     ///     rows to the memory of this one; false where they cannot be right.
     package func startSharing(
-        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
+        _ edge: Edge, counts shared: [Int], bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
     ) throws(GroupFailure) -> PendingCollective {
         let axisGroup = axisGroup(edge.axes)
-        let counts = rows(edge.from, of: axisGroup.members)
+        let counts = scratch.indices(axisGroup.members.count)
+        for (place, member) in axisGroup.members.enumerated() { counts[place] = Int32(shared[member]) }
         guard let group = axisGroup.group else { return completed(.none, counts) }
         let began = Meter.now()
         if group.spansProcesses {

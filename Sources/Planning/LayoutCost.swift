@@ -115,7 +115,11 @@ package struct LayoutCost: Sendable {
     /// its heads from each rank that has some, and keys would go to all ranks of the data group.
     package var dcpBreakEvenKeys: Int {
         func bytes(_ transfers: [Transfer]) -> Int { transfers.reduce(0) { $0 + $1.bytesPerRow } }
-        guard let layer = model.layers.firstIndex(where: { $0.attention != nil }) else { return 1 }
+        // Keys of windows are with every process, so that nothing is sent of them.
+        let sends = model.layers.indices.first {
+            model.layers[$0].attention != nil && format.bytesPerCopy(layer: $0) > 0
+        }
+        guard let layer = sends else { return 1 }
         let description = model.layers[layer]
         let once =
             bytes(description.selection.map(dcpTransfers) ?? [])

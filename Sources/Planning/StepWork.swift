@@ -57,8 +57,10 @@ package struct StepWork: Sendable, Equatable {
         var (index, all) = (0, 0)
         for (number, layer) in model.layers.enumerated() {
             all += format.bytesPerToken(layer: number)
-            // The index key is the last lane of a layer that selects.
-            if layer.selection != nil { index += format.layers[number].last!.bytes(forTokens: 1) }
+            // The index key is the last lane of the last key set of a layer that selects.
+            if layer.selection != nil, let set = format.layers[number].last {
+                index += set.lanes.last!.bytesPerEntry / set.tokensPerEntry
+            }
         }
         return (Double(index), Double(all - index))
     }

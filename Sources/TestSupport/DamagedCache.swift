@@ -11,7 +11,7 @@ package final class DamagedCache: Model {
         /// The first key of what a request finds in the cache is another's, in this layer. Prompts must not be cut into
         /// chunks: then rows that come together and not first stand behind what was found.
         case stalePage(layer: Int)
-        /// The last scale of a latent is doubled once it is stored.
+        /// The last scale of the first lane is doubled once it is stored.
         case wrongScale(layer: Int, request: UInt64, position: Int)
         /// This rank takes the last key of rows whose queries come to it for one that does not exist.
         case ownerOffByOne(rank: Int)
@@ -46,7 +46,7 @@ package final class DamagedCache: Model {
             guard seat.configuration.world > 1 else { return }
             for rows in step.own.requests where rows.request == request {
                 for row in rows.rows where step.own.positions[row] == position {
-                    doubleScale(in: step.written.lane(.latent, layer: layer), Int(step.slots[row]))
+                    doubleScale(in: step.cache.lane(0, of: KeySetID(layer: layer)), Int(step.entries[0].slots[row]))
                 }
             }
         case .ownerOffByOne(seat.rank): try model.forward(shifted(step, seat), seat, into: hidden)
@@ -57,11 +57,12 @@ package final class DamagedCache: Model {
     /// By the rank that computes the first row behind it, before others read what is stored in this step.
     private func overwriteWhatWasFound(_ step: Step, _ seat: Seat, layer: Int) {
         guard seat.layers(of: parallelShape.layers).contains(layer), seat.place(along: .tensor) == 0 else { return }
-        let lane = step.cache.lane(.latent, layer: layer)
+        let lane = step.cache.lane(0, of: KeySetID(layer: layer))
         for request in step.own.requests where request.rows.count > 1 {
             let first = Int(step.own.positions[request.rows.lowerBound])
             guard first > 1, first % step.cache.format.pageSize == 0 else { continue }
-            lane.overwrite(Int(request.pages.slot(of: 0)), with: lane.bytes(ofEntry: Int(request.pages.slot(of: 1))))
+            let pages = request.pages[0]
+            lane.overwrite(Int(pages.slot(of: 0)), with: lane.bytes(ofEntry: Int(pages.slot(of: 1))))
         }
     }
 
@@ -82,7 +83,7 @@ package final class DamagedCache: Model {
         let positions = seat.scratch.indices(rows.count)
         for row in 0..<rows.count { positions[row] = max(rows.positions[row] - 1, 0) }
         return Step(
-            own: step.own, tokens: step.tokens, slots: step.slots, attended: step.attended,
+            own: step.own, tokens: step.tokens, entries: step.entries, attended: step.attended,
             dcpRows: Step.DCPRows(
                 own: dcpRows.own, attended: Step.Rows(positions: positions, requests: rows.requests),
                 ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts, ownRows: dcpRows.ownRows,

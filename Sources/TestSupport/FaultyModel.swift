@@ -42,17 +42,17 @@ package final class FaultyModel: Model {
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         CacheFormat(
-            layers: Array(repeating: [CacheFormat.Lane(.latent, as: type, width: 8)], count: layers),
+            layers: Array(repeating: [KeySet("keys", [KeySet.Lane(as: type, width: 8, fp8: .perEntry)])], count: layers),
             pageSize: pageSize)
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let stream = seat.scratch.rows(step.own.count, hiddenSize)
+        let stream = seat.scratch.rows(step.own.count, stateWidth)
         try seat.enter(stream) {
             for row in 0..<stream.rows {
-                for column in 0..<hiddenSize {
+                for column in 0..<stateWidth {
                     stream[row, column] = Self.number(Int(step.tokens[row]), Int(step.own.positions[row]), column)
                 }
             }
@@ -69,10 +69,10 @@ package final class FaultyModel: Model {
         if case .fails(seat.rank, layer) = fault { throw GroupFailure(rank: seat.rank, reason: "a fault of the test") }
         pass(.attentionNorm, stream, layer: layer, step, seat)
         let rows = try seat.cross(Sharding.query, stream)
-        let addend = seat.scratch.rows(rows.rows, hiddenSize)
-        let part = seat.part(of: hiddenSize, along: .tensor)
+        let addend = seat.scratch.rows(rows.rows, stateWidth)
+        let part = seat.part(of: stateWidth, along: .tensor)
         for row in 0..<rows.rows {
-            for column in 0..<hiddenSize {
+            for column in 0..<stateWidth {
                 let products = part.map { rows[row, $0] * Self.number(layer, $0, column) }
                 addend[row, column] = isSequential(layer, seat) ? products.reduce(0, +) : Self.treeSum(products[...])
             }
@@ -86,7 +86,7 @@ package final class FaultyModel: Model {
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         for row in 0..<hidden.rows {
             for (column, token) in vocabulary.enumerated() {
-                logits[row, column] = (0..<hiddenSize).reduce(0) { $0 + hidden[row, $1] * Self.number(token, $1, 9) }
+                logits[row, column] = (0..<stateWidth).reduce(0) { $0 + hidden[row, $1] * Self.number(token, $1, 9) }
             }
         }
     }

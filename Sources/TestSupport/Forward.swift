@@ -28,8 +28,9 @@ package final class Forward {
         self.pageSize = pageSize
         self.isRecording = isRecording
         seat = Seat(kernels: kernels)
+        let pages = (capacity + pageSize - 1) / pageSize
         cache = CacheStore(
-            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: (capacity + pageSize - 1) / pageSize)
+            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: pages, windowPages: pages)
     }
 
     /// Logits of every token, computed in chunks; the last chunk size repeats.
@@ -77,21 +78,28 @@ package final class Forward {
         let pages = scratch.indices(cache.pages)
         // Backwards, so that a kernel that ignores the page table reads the wrong keys.
         for page in 0..<cache.pages { pages[page] = Int32(cache.pages - 1 - page) }
-        let map = PageMap(pages: pages, shift: pageSize.trailingZeroBitCount)
+        let groups = cache.format.groups
+        let maps = groups.map { PageMap(pages: pages, shift: $0.shift) }
         let (ids, positions) = (scratch.indices(count), scratch.indices(count))
-        let (slots, outputs) = (scratch.indices(count), scratch.indices(count))
+        let outputs = scratch.indices(count)
         for row in 0..<count {
             ids[row] = tokens[row]
             positions[row] = Int32(start + row)
-            slots[row] = map.slot(of: start + row)
             outputs[row] = Int32(row)
         }
         let rows = Step.Rows(
-            positions: positions, requests: [Step.RequestRows(request: 0, rows: 0..<count, pages: map)])
+            positions: positions, requests: [Step.RequestRows(request: 0, rows: 0..<count, pages: maps)])
+        let entries = zip(groups, maps).map { group, map in
+            let storing = (0..<count).filter { group.closesEntry(at: start + $0) }
+            let (storingRows, slots) = (scratch.indices(storing.count), scratch.indices(storing.count))
+            storingRows.copy(storing.map { Int32($0) })
+            slots.copy(storing.map { map.slot(of: (start + $0) / group.tokensPerEntry) })
+            return Step.EntryRows(rows: storingRows, slots: slots, counts: [storing.count])
+        }
         let step = Step(
-            own: rows, tokens: ids, slots: slots, attended: rows, outputs: outputs, cache: cache,
+            own: rows, tokens: ids, entries: entries, attended: rows, outputs: outputs, cache: cache,
             recorder: isRecording ? recorder : nil)
-        let hidden = scratch.rows(count, model.hiddenSize)
+        let hidden = scratch.rows(count, model.stateWidth)
         let logits = scratch.rows(count, model.vocabularySize)
         seat.begin(rows: [count])
         let (before, callsBefore) = (braid_allocations(), seat.kernelCalls)

@@ -140,6 +140,7 @@ package final class Verification {
     private func alone(_ reference: Reference, recording stages: Set<Stage>) throws(GroupFailure) -> Transcript {
         var conditions = ServingConditions()
         conditions.cacheType = reference.cacheType
+        conditions.pageSize = max(conditions.pageSize, model.positionAlignment)
         let mix = Workload(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
         return try MixRun(
             model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, processes: processes,

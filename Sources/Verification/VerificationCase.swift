@@ -71,20 +71,27 @@ package struct ServingConditions: Sendable, Hashable {
 
     /// All combinations worth trying with prompts of so many tokens.
     ///
-    /// - Parameter canDraft: whether the model can.
+    /// - Parameters:
+    ///   - canDraft: whether the model can.
+    ///   - alignment: what the model's pages are multiples of.
     package static func all(
         longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases, canDraft: Bool = false,
-        threads: [Int] = [1, 2]
+        alignment: Int = 1, threads: [Int] = [1, 2]
     ) -> [ServingConditions] {
         [ServingConditions()]
             .with(\.chunk, chunks(longestPrompt: longestPrompt))
-            .with(\.pageSize, [1, 4, 16, 64])
+            .with(\.pageSize, pageSizes(alignment: alignment))
             .with(\.cacheType, cacheTypes)
             .with(\.prefix, PrefixUse.allCases)
             .with(\.drafts, canDraft ? [0, 1, 3] : [0])
             .with(\.mix, Workload.Kind.allCases)
             .with(\.threads, threads)
             .with(\.blocks, BlockSizes.allCases)
+    }
+
+    private static func pageSizes(alignment: Int) -> [Int] {
+        let sizes = [1, 4, 16, 64].filter { $0 % alignment == 0 }
+        return sizes.count > 1 ? sizes : [alignment, 2 * alignment, 8 * alignment]
     }
 
     /// Whole prompts, thirds and tenths, none of them round numbers.

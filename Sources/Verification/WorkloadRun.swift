@@ -111,8 +111,7 @@ struct MixRun {
 
     private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
         while let plan = scheduler.nextStep() {
-            coverage.dcpChunks += UInt64(
-                RowAssignment(plan, pool.configuration, processSharding: pool.processSharding).dcpRows.count)
+            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpRows.count)
             pool.submit(plan)
         }
         let plan = scheduler.inFlight[0]

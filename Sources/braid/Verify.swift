@@ -165,13 +165,14 @@ struct Verify: AsyncParsableCommand {
         }
         var conditions = ServingConditions.all(
             longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
-            canDraft: model.canDraft, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
+            canDraft: model.canDraft, alignment: model.positionAlignment,
+            threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)
                 if candidate.conditions.drafts > 0 && !model.canDraft {
                     throw NotationError(
-                        "'guess\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
+                        "'draft\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
                 }
                 (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {

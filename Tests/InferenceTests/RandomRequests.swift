@@ -19,6 +19,9 @@ extension SplitMix64 {
         configuration.maxRowsPerStep = configuration.maxRunningRequests * (1 + configuration.drafts) + below(24)
         configuration.maxStepsInFlight = 1 + below(4)
         configuration.dataGroups = 1 + below(4)
+        // Now and then with just enough window pages.
+        configuration.window = [0, 0, 1, 4, 11][below(5)]
+        configuration.windowPages = configuration.minWindowPages + (configuration.window == 0 ? 0 : below(6))
         return configuration
     }
 

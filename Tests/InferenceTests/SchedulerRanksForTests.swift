@@ -14,12 +14,18 @@ struct HashingRanks {
     private var memory: [Int32]
     /// The token that followed it.
     private var following: [Int32]
+    /// Tokens that a row sees in window pages; 0 where the model has no windows.
+    private let window: Int
+    /// For each slot of the window pages a hash of all tokens up to its position.
+    private var windows: [Int32]
 
     init(_ configuration: SchedulerConfiguration) {
         pageSize = configuration.pageSize
         vocabularySize = configuration.vocabularySize
         memory = [Int32](repeating: -1, count: configuration.totalPages * configuration.pageSize)
         following = memory
+        window = configuration.window
+        windows = [Int32](repeating: -1, count: configuration.windowPages * configuration.pageSize)
     }
 
     mutating func run(_ plan: StepPlan) -> StepResult {
@@ -31,6 +37,7 @@ struct HashingRanks {
         expectExactPages(chunk, end)
         for (row, token) in chunk.tokens.enumerated() { memory[slot(chunk.start + row, chunk)] = token }
         let prefix = (0..<end).map { memory[slot($0, chunk)] }
+        writeWindow(of: chunk, prefix)
         let model = HashModel(vocabularySize: vocabularySize)
         let chosen = chunk.sampledRows.enumerated().map { index, row in
             let sample = chunk.sample(at: index)
@@ -48,6 +55,23 @@ struct HashingRanks {
             result.drafts = drafts(behind: chunk, speculation, prefix, sampled.map(\.token))
         }
         return result
+    }
+
+    /// What rows see of window pages must still be there, and right.
+    private mutating func writeWindow(of chunk: StepPlan.Chunk, _ prefix: [Int32]) {
+        guard window > 0 else { return #expect(chunk.windowPages.isEmpty && chunk.firstWindowPage == 0) }
+        var hash: Int32 = 0
+        let hashes = prefix.map { token in
+            hash = hash &* 31 &+ token &+ 1
+            return hash
+        }
+        func slot(_ position: Int) -> Int {
+            Int(chunk.windowPages[position / pageSize - chunk.firstWindowPage]) * pageSize + position % pageSize
+        }
+        for position in chunk.start..<prefix.count { windows[slot(position)] = hashes[position] }
+        for position in max(0, chunk.start - window + 1)..<chunk.start {
+            #expect(windows[slot(position)] == hashes[position], "the window entry of \(position) is another's")
+        }
     }
 
     private func expectExactPages(_ chunk: StepPlan.Chunk, _ end: Int) {
@@ -88,6 +112,7 @@ struct HashingRanks {
             drafts.append(text.reduce(Int(right), { $0 + Int($1) }) % 3 == 0 ? right ^ 1 : right)
             text.append(drafts.last!)
         } while drafts.count < speculation.ahead && text.count - 2 < chunk.pages.count * pageSize
+            && (window == 0 || text.count - 2 < (chunk.firstWindowPage + chunk.windowPages.count) * pageSize)
         return drafts
     }
 

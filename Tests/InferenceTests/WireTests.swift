@@ -38,7 +38,7 @@ extension PageLists {
                 minTokensRemaining: draw.below(4), isConstrained: draw.below(2) == 0)
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
-                pages: tokens(9), sample: draw.below(2) == 0 ? nil : sample,
+                pages: tokens(9), windowPages: tokens(4), firstWindowPage: draw.below(5), sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
                     ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
                 score: tokens(4).map { .init(row: Int($0), target: $0) },
@@ -80,7 +80,10 @@ extension PageLists {
         #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks", "grammars", "endedGrammars"])
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
-                == ["request", "group", "tokens", "start", "pages", "sample", "speculation", "score", "topLogProbs"])
+                == [
+                    "request", "group", "tokens", "start", "pages", "windowPages", "firstWindowPage", "sample",
+                    "speculation", "score", "topLogProbs",
+                ])
         #expect(
             fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining", "isConstrained"])
         #expect(
@@ -95,8 +98,8 @@ extension PageLists {
             ])
         #expect(
             fields(RankSettings()) == [
-                "parallel", "cacheType", "pageSize", "pages", "processSharding", "maxRows", "kernels", "threadsPerRank",
-                "tuning", "stages", "isTraced",
+                "parallel", "cacheType", "pageSize", "pages", "windowPages", "processSharding", "maxRows", "kernels",
+                "threadsPerRank", "tuning", "stages", "isTraced",
             ])
         #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
         #expect(
@@ -193,6 +196,7 @@ extension PageLists {
         settings.cacheType = .fp8
         settings.pageSize = 16
         settings.pages = 77
+        settings.windowPages = 5
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
         var processSharding = ProcessKVSharding()
         (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (

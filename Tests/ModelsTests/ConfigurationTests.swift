@@ -190,9 +190,11 @@ private func expectRefused(
             let format = released.cacheFormat(type, pageSize: 64)
             #expect(format.bytesPerToken(layer: 60) == bytes && format.bytesPerToken == Double(61 * bytes))
         }
-        let fp8 = released.cacheFormat(.fp8, pageSize: 64).layers[0]
-        #expect(fp8.map(\.kind) == [.latent, .ropeKey, .indexKey] && fp8.map(\.dtype) == [.fp8, .bf16, .fp8])
-        #expect(fp8.map { $0.bytes(forTokens: 1) } == [512 + 4 * 4, 64 * 2, 128 + 4])
+        let fp8 = released.cacheFormat(.fp8, pageSize: 64).layers[0][0].lanes
+        #expect(fp8.map(\.dtype) == [.fp8, .bf16, .fp8])
+        #expect(
+            [KeyLanes.latent, KeyLanes.rotary, KeyLanes.index].map { fp8[$0].bytesPerEntry }
+                == [512 + 4 * 4, 64 * 2, 128 + 4])
     }
 
     @Test func `counts the numbers of the largest legal model without overflow`() throws {

@@ -267,7 +267,7 @@ import Testing
             let senders = matrix.indices.flatMap { Array(repeating: Float($0), count: matrix[$0][0]) }
             #expect(whole.columns(0..<1).elements == senders)
             _ = try seat.finish(
-                try seat.startSharing(keys, bytesPerRow: 11) { (.none, { _ in false }) })
+                try seat.startSharing(keys, counts: trial.rows, bytesPerRow: 11) { (.none, { _ in false }) })
             return Self.collectives(seat)
         }
         for (rank, collectives) in found.enumerated() {

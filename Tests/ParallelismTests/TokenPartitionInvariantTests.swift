@@ -73,6 +73,36 @@ import Testing
         #expect(problems == [], "seed \(Self.seed)")
     }
 
+    /// Chunks may begin and end inside a unit.
+    @Test(arguments: PartitionStrategy.allCases, [2, 3, 8])
+    func `leaves the positions of a unit to one rank`(strategy: PartitionStrategy, ranks: Int) {
+        var draw = SplitMix64(seed: Self.seed)
+        for _ in 0..<300 {
+            let unit = 1 << draw.below(6)
+            let requests = (0..<1 + draw.below(4)).map { _ in
+                let start = draw.below(3 * unit)
+                return start..<start + draw.below(5 * ranks * unit)
+            }
+            let partition = TokenPartition(strategy, requests, ranks: ranks, unit: unit)
+            let total = requests.reduce(0) { $0 + $1.count }
+            #expect(partition.rows.flatMap { $0 }.sorted() == Array(0..<total), "seed \(Self.seed)")
+            #expect(partition.rows.allSatisfy { $0 == $0.sorted() }, "seed \(Self.seed)")
+            var owners: [[Int]: Set<Int>] = [:]
+            for (rank, rows) in partition.rows.enumerated() {
+                for row in rows {
+                    var (first, request) = (0, 0)
+                    while row >= first + requests[request].count {
+                        first += requests[request].count
+                        request += 1
+                    }
+                    let position = requests[request].lowerBound + row - first
+                    owners[[request, position / unit], default: []].insert(rank)
+                }
+            }
+            #expect(owners.values.allSatisfy { $0.count == 1 }, "seed \(Self.seed), units of \(unit): \(requests)")
+        }
+    }
+
     /// A row sees itself and those before it, so that is its work; a block of rows is what zigzag deals.
     @Test(arguments: 1...8) func `evens out causal work by zigzag to within a block`(ranks: Int) {
         for length in 2 * ranks...max(4 * ranks * ranks, 2 * ranks + 1) {

@@ -52,6 +52,11 @@ import Testing
         // Ten rows over 2 ranks in blocks of 3, 3, 2, 2.
         #expect(TokenPartition(.zigzag, lengths: [10], ranks: 2).rows == [[0, 1, 2, 8, 9], [3, 4, 5, 6, 7]])
         #expect(TokenPartition(.contiguous, lengths: [3, 2], ranks: 2).rows == [[0, 1, 3], [2, 4]])
+        // Positions 3, 4..<8, 8..<12 and 12.
+        #expect(
+            TokenPartition(.interleaved, [3..<13], ranks: 2, unit: 4).units == [[0..<1, 5..<9], [1..<5, 9..<10]])
+        #expect(
+            TokenPartition(.zigzag, [3..<13], ranks: 2, unit: 4).rows == [[0, 9], [1, 2, 3, 4, 5, 6, 7, 8]])
     }
 }
 

@@ -90,8 +90,8 @@ import Testing
                 outcome.scores[chunk.request, default: []] += chunk.scored + chunk.sampled
             }
         }
-        outcome.cache = pool.cache.format.layers.indices.map { layer in
-            pool.cache.lanes(of: layer).map { lane in (0..<lane.entries).map { lane.bytes(ofEntry: $0) } }
+        outcome.cache = pool.cache.format.sets.map { set in
+            pool.cache.lanes(of: set).map { lane in (0..<lane.entries).map { lane.bytes(ofEntry: $0) } }
         }
         return outcome
     }

@@ -49,8 +49,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     package func scheduler(for model: any Model) -> SchedulerConfiguration {
         let context = contextLength ?? model.contextLength
         var scheduler = SchedulerConfiguration(
-            totalPages: totalPages(for: model, context: context), contextLength: context,
-            vocabularySize: model.vocabularySize)
+            totalPages: 1, contextLength: context, vocabularySize: model.vocabularySize)
         scheduler.pageSize = pageSize
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
@@ -64,6 +63,9 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.drafts = drafts
         scheduler.maxRowsPerStep = prefill + maxRunningRequests * (1 + drafts)
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
+        scheduler.window = model.cacheFormat(cacheType, pageSize: pageSize).window
+        scheduler.windowPages = windowPages(for: scheduler)
+        scheduler.totalPages = totalPages(for: model, scheduler)
         return scheduler
     }
 
@@ -80,6 +82,12 @@ package struct EngineConfiguration: Sendable, Equatable {
         var problems = rangeProblems(for: model)
         if pageSize > 0, pageSize & (pageSize - 1) != 0 {
             problems.append("--page-size: \(pageSize) is not a power of two; try 64")
+        }
+        let alignment = model.positionAlignment
+        if problems.isEmpty, pageSize % alignment != 0 {
+            problems.append(
+                "--page-size: \(pageSize) tokens are no multiple of \(alignment), the tokens of this model's longest "
+                    + "cache entry; the nearest legal value is \(alignment)")
         }
         if drafts > 0 && !model.canDraft {
             problems.append(
@@ -117,7 +125,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     private func rangeProblems(for model: any Model) -> [String] {
         let chunk = chunkedPrefillSize == -1 ? 1 : chunkedPrefillSize
         let ranges: [(String, Int, ClosedRange<Int>)] = [
-            ("--page-size", pageSize, 1...65_536),
+            ("--page-size", pageSize, 1...CacheFormat.maxPageSize),
             ("--max-total-tokens", maxTotalTokens ?? 1, 1...Self.maxTokens),
             ("--kv-cache-memory-bytes", cacheBytesPerRank ?? 1, 1...(1 << 60)),
             ("--context-length", contextLength ?? 1, 1...model.contextLength),

@@ -19,6 +19,7 @@ package final class RankFollower {
     private struct Team {
         let epoch: UInt64
         let settings: RankSettings
+        let format: CacheFormat
         let world: ProcessWorld
         let threads: RankThreads
         /// The pages of the requests, as the plans so far have told them.
@@ -64,8 +65,13 @@ package final class RankFollower {
             guard epoch > lastEpoch else { throw Wire.Failure(description: "ranks of an epoch that is over") }
             lastEpoch = epoch
             endTeam()
+            guard settings.pageSize % model.positionAlignment == 0 else {
+                throw Wire.Failure(
+                    description: "pages of \(settings.pageSize) tokens, and entries of \(model.positionAlignment)")
+            }
             let isDivisible = ProcessKVSharding.isPossible(
-                settings.parallel, processes: processes.count, pageSize: settings.pageSize)
+                settings.parallel, processes: processes.count,
+                entriesPerPage: settings.pageSize / model.positionAlignment)
             guard isDivisible == (settings.processSharding != nil) else {
                 throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
             }
@@ -76,15 +82,17 @@ package final class RankFollower {
             }
             let plan = try self.team!.pages.plan(for: update)
             let problem = plan.problem(
-                pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
-                groups: team.settings.parallel.data)
+                team.format, pages: team.settings.pages, windowPages: team.settings.windowPages,
+                vocabularySize: model.vocabularySize, groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
             let most = team.settings.processSharding?.rows ?? max(team.settings.maxRows, EngineConfiguration.maxRows)
             if rows > most { throw Wire.Failure(description: "a step of \(rows) rows where the most is \(most)") }
             team.grammars.prepare(for: plan)
             team.threads.put(
-                RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))
+                RowAssignment(
+                    plan, team.settings.parallel, processSharding: team.settings.processSharding,
+                    alignment: model.positionAlignment))
         case .stop:
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }
@@ -108,7 +116,8 @@ package final class RankFollower {
             let sent = SentReport(report: report, at: Meter.now())
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }
-        team = Team(epoch: epoch, settings: settings, world: world, threads: threads, grammars: grammars)
+        team = Team(
+            epoch: epoch, settings: settings, format: cache.format, world: world, threads: threads, grammars: grammars)
     }
 
     private func endTeam() {

@@ -10,6 +10,8 @@ package struct RankSettings: Sendable, Equatable {
     package var pageSize = 1
     /// Of the cache; decided by the first process, whatever memory the others have.
     package var pages = 0
+    /// Of the key sets that have a window.
+    package var windowPages = 0
     /// Set where processes divide the keys among them.
     package var processSharding: ProcessKVSharding?
     /// Rows of a step, at most, all ranks together.
@@ -31,7 +33,7 @@ package struct RankSettings: Sendable, Equatable {
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
         let scheduler = configuration.scheduler(for: model)
-        pages = scheduler.totalPages
+        (pages, windowPages) = (scheduler.totalPages, scheduler.windowPages)
         maxRows = scheduler.maxRowsPerStep
         processSharding = configuration.processSharding(for: model)
         kernels = configuration.kernels
@@ -50,6 +52,7 @@ extension RankSettings: WireCodable {
         try wire.pass(&cacheType)
         try wire.pass(&pageSize)
         try wire.pass(&pages)
+        try wire.pass(&windowPages)
         var (isDivided, processSharding) = (self.processSharding != nil, self.processSharding ?? ProcessKVSharding())
         try wire.pass(&isDivided)
         try wire.pass(&processSharding.keysPerRow)
@@ -75,7 +78,7 @@ extension RankSettings: WireCodable {
             throw Wire.Failure(description: "\(threadsPerRank) threads in a rank")
         }
         guard (1...65_536).contains(pageSize), pageSize & (pageSize - 1) == 0,
-            (1...Int(Int32.max) / pageSize).contains(pages)
+            (1...Int(Int32.max) / pageSize).contains(pages), (0...Int(Int32.max) / pageSize).contains(windowPages)
         else {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }
@@ -124,13 +127,12 @@ extension CacheStore {
     convenience init(_ settings: RankSettings, for model: any Model, ranks: Range<Int>) {
         let kvSharding = settings.parallel.kvSharding
         // Owners are consecutive ranks.
-        let share = settings.processSharding.map { processSharding in
-            KVShard(
-                pageSize: processSharding.pageSize, run: kvSharding.unit, owners: kvSharding.ranks,
-                kept: Set(ranks.map { $0 % kvSharding.ranks }))
+        let owners = settings.processSharding.map { _ in
+            KVShard.Owners(
+                run: kvSharding.unit, count: kvSharding.ranks, kept: Set(ranks.map { $0 % kvSharding.ranks }))
         }
         self.init(
             format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages,
-            share: share)
+            windowPages: settings.windowPages, owners: owners)
     }
 }

@@ -19,11 +19,13 @@ package struct ProcessKVSharding: Sendable, Equatable {
     package init() {}
 
     /// Whether each process keeps less than all: ranks divide evenly among the processes, a process has fewer of them
-    /// than there are owners, and a page's tokens divide evenly among the owners. Otherwise each keeps all keys.
-    static func isPossible(_ parallel: ParallelConfiguration, processes: Int, pageSize: Int) -> Bool {
+    /// than there are owners, and a page's entries divide evenly among the owners. Otherwise each keeps all keys.
+    ///
+    /// - Parameter entriesPerPage: of the key set that has fewest.
+    static func isPossible(_ parallel: ParallelConfiguration, processes: Int, entriesPerPage: Int) -> Bool {
         parallel.world % processes == 0 && parallel.world / processes < parallel.kvSharding.ranks
             && KVShard.isPossible(
-                pageSize: pageSize, run: parallel.kvSharding.unit, owners: parallel.kvSharding.ranks)
+                pageSize: entriesPerPage, run: parallel.kvSharding.unit, owners: parallel.kvSharding.ranks)
     }
 
     /// Which of some chunks of a data group let their keys visit, in their order, as long as there is room.
@@ -41,24 +43,25 @@ package struct ProcessKVSharding: Sendable, Equatable {
 
 extension ProcessKVSharding {
     /// Memory of this process, beside the cache, for what a rank's rows need of keys.
-    struct Room {
+    struct Buffers {
         /// Shared by the ranks of a data group and stage.
-        let dispatched: CacheStore
-        /// The rank's own.
-        let outbox: CacheStore
+        let gathered: CacheStore
+        /// The rank's own: an entry for each of its rows.
+        let staging: CacheStore
     }
 
-    /// Room for each of some ranks.
-    func rooms(_ format: CacheFormat, for ranks: Range<Int>, _ parallel: ParallelConfiguration) -> [Room] {
-        var dispatched: [Int: CacheStore] = [:]
-        let outboxPages = (rows + pageSize - 1) / pageSize
+    /// Buffers for each of some ranks.
+    func buffers(_ format: CacheFormat, for ranks: Range<Int>, _ parallel: ParallelConfiguration) -> [Buffers] {
+        var gathered: [Int: CacheStore] = [:]
+        let stagingPages = (rows + pageSize - 1) / pageSize
         return ranks.map { rank in
             // Ranks of a data group and stage have consecutive numbers.
             let group = rank / (parallel.context * parallel.tensor)
-            let store = dispatched[group] ?? CacheStore(format: format, pages: gatheredPages, keepsOneLayer: true)
-            dispatched[group] = store
-            return Room(
-                dispatched: store, outbox: CacheStore(format: format, pages: outboxPages, keepsOneLayer: true))
+            let store = gathered[group] ?? CacheStore(format: format, pages: gatheredPages, keepsOneLayer: true)
+            gathered[group] = store
+            return Buffers(
+                gathered: store,
+                staging: CacheStore(format: format.withOneTokenPerEntry, pages: stagingPages, keepsOneLayer: true))
         }
     }
 }

@@ -10,6 +10,8 @@ import Synchronization
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
+    /// Positions that stay with one rank.
+    package let positionAlignment: Int
     package let world: any RankWorld
     /// What the ranks of this process have stored of their rows.
     package let cache: CacheStore
@@ -68,6 +70,7 @@ package final class RankPool: Sendable {
         let world: any RankWorld = elsewhere?.world ?? ThreadWorld(threads: parallel.world * settings.threadsPerRank)
         self.configuration = parallel
         threadsPerRank = settings.threadsPerRank
+        positionAlignment = model.positionAlignment
         self.world = world
         self.elsewhere = elsewhere
         here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)
@@ -88,13 +91,18 @@ package final class RankPool: Sendable {
 
     /// Hands a step to all ranks. Results come in the same order.
     package func submit(_ plan: StepPlan) {
-        let assignment = RowAssignment(plan, configuration, processSharding: processSharding)
+        let assignment = rowAssignment(of: plan)
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
         grammars.prepare(for: plan)
         elsewhere?.put(assignment)
         here.put(assignment)
+    }
+
+    /// Which rank computes which row of a step.
+    package func rowAssignment(of plan: StepPlan) -> RowAssignment {
+        RowAssignment(plan, configuration, processSharding: processSharding, alignment: positionAlignment)
     }
 
     /// What came of a step.

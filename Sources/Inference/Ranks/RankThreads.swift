@@ -38,8 +38,8 @@ final class RankThreads: Sendable {
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
         let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
-        let rooms = settings.processSharding?.rooms(cache.format, for: ranks, settings.parallel)
-        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranks.count)
+        let buffers = settings.processSharding?.buffers(cache.format, for: ranks, settings.parallel)
+        let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranks.count)
         for (index, rank) in ranks.enumerated() {
             let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings, memory)
             for helper in 1..<settings.threadsPerRank {
@@ -59,7 +59,7 @@ final class RankThreads: Sendable {
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                 let trace = settings.isTraced ? TraceBuffer() : nil
                 let worker = RankWorker(
-                    model, cache, rooms?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
+                    model, cache, buffers?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
                 run(worker, inboxes[index], deliver)
             }
         }

@@ -106,6 +106,7 @@ extension RankWorker {
     private func canExtend(_ chain: DraftChain, _ plan: StepPlan) -> Bool {
         let chunk = plan.chunks[chain.chunk]
         return chain.drafts.count < chunk.speculation!.ahead && chain.position < chunk.pages.count << pageShift
+            && (!hasWindows || chain.position < (chunk.firstWindowPage + chunk.windowPages.count) << pageShift)
     }
 
     /// Feeds the block with its own states and guesses.
@@ -118,7 +119,7 @@ extension RankWorker {
                 let chunk = assignment.plan.chunks[chain.chunk]
                 return StepPlan.Chunk(
                     request: chunk.request, group: chunk.group, tokens: [chain.drafts.last!], start: chain.position,
-                    pages: chunk.pages)
+                    pages: chunk.pages, windowPages: chunk.windowPages, firstWindowPage: chunk.firstWindowPage)
             })
         let rows = assignment.rows.indices.map { rank in
             chains.indices.filter { chains[$0].owner == rank }.map { RowAssignment.Row(chunk: $0, offset: 0) }

@@ -8,24 +8,25 @@ final class RankWorker {
     let model: any Model
     private let cache: CacheStore
     /// Set where processes divide the keys.
-    private let room: ProcessKVSharding.Room?
+    private let buffers: ProcessKVSharding.Buffers?
     let seat: Seat
     var sampler: Sampler
     let grammars: RequestGrammars
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
     let pageShift: Int
+    let hasWindows: Bool
     /// Rows of logits held at once; bounds memory when a whole prompt is scored.
     private static let logitRows = 32
 
     init(
-        _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
+        _ model: any Model, _ cache: CacheStore, _ buffers: ProcessKVSharding.Buffers?, _ seat: Seat,
         grammars: RequestGrammars,
         recorder: StageRecorder?, trace: TraceBuffer? = nil
     ) {
         self.model = model
         self.cache = cache
-        self.room = room
+        self.buffers = buffers
         self.seat = seat
         self.grammars = grammars
         self.recorder = recorder
@@ -33,6 +34,7 @@ final class RankWorker {
         if let trace { seat.meter.tracer = { trace.add($0) } }
         sampler = Sampler(vocabularySize: model.vocabularySize)
         pageShift = cache.format.pageSize.trailingZeroBitCount
+        hasWindows = cache.format.window > 0
     }
 
     /// Runs a step and reports what this rank found.
@@ -42,7 +44,7 @@ final class RankWorker {
         let began = Meter.now()
         seat.begin(rows: assignment.rows.map(\.count))
         let step = step(for: assignment)
-        let states = seat.scratch.rows(step.outputs.count, model.hiddenSize)
+        let states = seat.scratch.rows(step.outputs.count, model.stateWidth)
         var report = StepReport(rank: seat.rank, step: assignment.plan.number)
         try seat.span("step", assignment.plan.number) { () throws(GroupFailure) in
             try model.forward(step, seat, into: states)
@@ -65,38 +67,64 @@ final class RankWorker {
     func step(for assignment: RowAssignment) -> Step {
         let own = assignment.rows[seat.stageRank]
         let scratch = seat.scratch
-        let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
-        for (at, row) in own.enumerated() {
-            let chunk = assignment.plan.chunks[row.chunk]
-            let (page, place) = (chunk.start + row.offset).quotientAndRemainder(dividingBy: cache.format.pageSize)
-            tokens[at] = chunk.tokens[row.offset]
-            slots[at] = chunk.pages[page] * Int32(cache.format.pageSize) + Int32(place)
-        }
-        let gatheredKeys = gatheredKeys(assignment, slots)
+        let tokens = scratch.indices(own.count)
+        tokens.copy(own.map { assignment.plan.chunks[$0.chunk].tokens[$0.offset] })
+        let entries = cache.format.groups.map { self.entries($0, own, assignment) }
+        let gatheredKeys = gatheredKeys(assignment, entries)
         let maps = assignment.plan.chunks.enumerated().map { index, chunk in
-            if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: pageShift) }
-            if let gatheredKeys, !assignment.dcpRows.contains(index) { return gatheredKeys.map(chunk.pages, scratch) }
-            return cache.share.map(chunk.pages, scratch)
+            cache.format.groups.indices.map { group in
+                if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: 0) }
+                if cache.format.groups[group].isWindow { return windowMap(of: chunk) }
+                if let gatheredKeys, !assignment.dcpRows.contains(index) {
+                    return gatheredKeys.map(chunk.pages, group: group, scratch)
+                }
+                return cache.shard(ofGroup: group).map(chunk.pages, scratch)
+            }
         }
         let first = seat.stageRank - seat.place(along: .tensor)
         let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
-            own: rows(own, assignment, maps), tokens: tokens,
-            slots: gatheredKeys == nil ? slots : ascending(own.count), attended: rows(attended, assignment, maps),
-            dcpRows: dcpRows(assignment, maps), outputs: outputs(of: assignment), cache: cache,
+            own: rows(own, assignment, maps), tokens: tokens, entries: entries,
+            attended: rows(attended, assignment, maps), dcpRows: dcpRows(assignment, maps),
+            outputs: outputs(of: assignment), cache: cache,
             gatheredKeys: gatheredKeys,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
 
     private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
 
-    /// Where processes divide the keys: those of the data group's requests that come to the queries.
-    ///
-    /// - Parameter slots: where each own row's keys are to be kept.
-    private func gatheredKeys(_ assignment: RowAssignment, _ slots: Indices) -> GatheredKeys? {
-        room.map {
+    /// The entries of a group of key sets that own rows store.
+    private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows
+    {
+        func position(_ row: RowAssignment.Row) -> Int { assignment.plan.chunks[row.chunk].start + row.offset }
+        let storing = own.indices.filter { group.closesEntry(at: position(own[$0])) }
+        let (rows, slots) = (seat.scratch.indices(storing.count), seat.scratch.indices(storing.count))
+        rows.copy(storing.map { Int32($0) })
+        for (at, row) in storing.enumerated() {
+            let entry = position(own[row]) / group.tokensPerEntry
+            let (page, place) = entry.quotientAndRemainder(dividingBy: group.entriesPerPage)
+            let chunk = assignment.plan.chunks[own[row].chunk]
+            let number = group.isWindow ? chunk.windowPages[page - chunk.firstWindowPage] : chunk.pages[page]
+            slots[at] = number * Int32(group.entriesPerPage) + Int32(place)
+        }
+        let counts = assignment.rows.map { $0.count { group.closesEntry(at: position($0)) } }
+        return Step.EntryRows(rows: rows, slots: slots, counts: counts)
+    }
+
+    /// Where a request's window entries are; pages that no row sees any more are -1.
+    private func windowMap(of chunk: StepPlan.Chunk) -> PageMap {
+        let pages = seat.scratch.indices(chunk.firstWindowPage + chunk.windowPages.count)
+        pages[0..<chunk.firstWindowPage].fill(-1)
+        pages[chunk.firstWindowPage..<pages.count].copy(chunk.windowPages)
+        return PageMap(pages: pages, shift: pageShift)
+    }
+
+    /// Where processes divide the keys: those of the data group's requests that are gathered.
+    private func gatheredKeys(_ assignment: RowAssignment, _ entries: [Step.EntryRows]) -> GatheredKeys? {
+        buffers.map { buffers in
             GatheredKeys(
-                assignment.gatheredPages(ofGroup: dataGroup), store: $0.dispatched, outbox: $0.outbox, slots: slots)
+                assignment.gatheredPages(ofGroup: dataGroup), store: buffers.gathered, staging: buffers.staging,
+                stagingSlots: entries.map { ascending($0.slots.count) })
         }
     }
 
@@ -117,7 +145,7 @@ final class RankWorker {
     }
 
     /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
-    private func dcpRows(_ assignment: RowAssignment, _ maps: [PageMap]) -> Step.DCPRows? {
+    private func dcpRows(_ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.DCPRows? {
         if assignment.dcpRows.isEmpty { return nil }
         let members = seat.members(along: .kvSharding)
         let own = members.map { member in assignment.rows[member].filter { assignment.dcpRows.contains($0.chunk) } }
@@ -145,7 +173,7 @@ final class RankWorker {
         return indices
     }
 
-    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
+    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.Rows {
         let plan = assignment.plan
         let positions = seat.scratch.indices(rows.count)
         var requests: [Step.RequestRows] = []

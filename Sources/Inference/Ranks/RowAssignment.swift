@@ -35,7 +35,11 @@ package struct RowAssignment: Sendable {
         package let target: Int32?
     }
 
-    package init(_ plan: StepPlan, _ configuration: ParallelConfiguration, processSharding: ProcessKVSharding? = nil) {
+    /// - Parameter alignment: positions that stay with one rank; see `Model.positionAlignment`.
+    package init(
+        _ plan: StepPlan, _ configuration: ParallelConfiguration, processSharding: ProcessKVSharding? = nil,
+        alignment: Int = 1
+    ) {
         var rows: [[Row]] = []
         for group in 0..<configuration.data {
             let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
@@ -43,12 +47,14 @@ package struct RowAssignment: Sendable {
                 plan.chunks[chunk].tokens.indices.map { Row(chunk: chunk, offset: $0) }
             }
             let partition = TokenPartition(
-                configuration.strategy, lengths: chunks.map { plan.chunks[$0].tokens.count },
-                ranks: configuration.context)
-            for own in partition.rows {
+                configuration.strategy,
+                chunks.map { plan.chunks[$0].start..<plan.chunks[$0].start + plan.chunks[$0].tokens.count },
+                ranks: configuration.context, unit: alignment)
+            for own in partition.units {
                 // Ranks that share heads own consecutive parts, so that gathering them restores the order.
                 for place in 0..<configuration.tensor {
-                    rows.append(own[Range(part: place, of: configuration.tensor, among: own.count)].map { all[$0] })
+                    let part = own[Range(part: place, of: configuration.tensor, among: own.count)]
+                    rows.append(part.joined().map { all[$0] })
                 }
             }
         }

@@ -11,11 +11,11 @@ struct StepMemory: Equatable {
     /// - Parameters:
     ///   - ranks: of this process.
     ///   - limited: whether to reserve no more than is needed; `nil` to find out whether more is possible.
-    init(_ settings: RankSettings, hiddenSize: Int, ranks: Int, limited: Bool? = nil) {
+    init(_ settings: RankSettings, stateWidth: Int, ranks: Int, limited: Bool? = nil) {
         let plenty = ranks * (Scratch.rankBytes + Self.teamThreads(settings) * Scratch.helperBytes)
         // A quarter more for everything else.
         if limited ?? (Buffer.problem(reserving: plenty + plenty / 4) != nil) {
-            rankBytes = Self.rowBytes(hiddenSize) * settings.maxRows + Self.tileBytes
+            rankBytes = Self.rowBytes(stateWidth) * settings.maxRows + Self.tileBytes
             helperBytes = Self.tileBytes
         } else {
             (rankBytes, helperBytes) = (Scratch.rankBytes, Scratch.helperBytes)
@@ -38,7 +38,7 @@ struct StepMemory: Equatable {
     }
 
     /// What a row of a step needs, at most: in the largest models two megabytes, which is 72 states.
-    private static func rowBytes(_ hiddenSize: Int) -> Int { 72 * hiddenSize * MemoryLayout<Float>.stride }
+    private static func rowBytes(_ stateWidth: Int) -> Int { 72 * stateWidth * MemoryLayout<Float>.stride }
     /// What is worked on at once whatever the rows: scores, logits, partial outputs of experts.
     private static let tileBytes = 128 << 20
 }

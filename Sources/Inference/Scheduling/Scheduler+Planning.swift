@@ -138,15 +138,44 @@ extension Scheduler {
     /// after it. Returns how many rows have their pages now.
     private mutating func takePages(for id: UInt64, rows: Int) -> Int {
         let state = sequences[id]!
+        let rows = windowReach(of: id, until: state.planned + rows) - state.planned
         let missing = max(0, pool.pages(holding: state.planned + rows) - state.pages.count)
         while pool.freePages < missing {
-            if cache.evict(missing - pool.freePages, from: &pool) > 0 { continue }
+            if cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) > 0 { continue }
             guard let last = running.last, state.precedence < last.precedence, preemptLast() else { break }
         }
         if let pages = pool.allocate(min(missing, pool.freePages)) {
             sequences[id]!.pages += pages
         }
-        return min(rows, sequences[id]!.pages.count * pool.pageSize - state.planned)
+        let end = min(state.planned + rows, sequences[id]!.pages.count * pool.pageSize)
+        takeWindowPages(for: id, until: end)
+        return end - state.planned
+    }
+
+    /// Up to which position, `end` at most, there are window pages for a running request: those that the cache keeps give
+    /// way, no other request does (`SchedulerConfiguration.minWindowPages`).
+    private mutating func windowReach(of id: UInt64, until end: Int) -> Int {
+        guard configuration.window > 0 else { return end }
+        let missing = missingWindowPages(of: sequences[id]!, until: end)
+        if windowPool.freePages < missing {
+            cache.evictWindows(missing - windowPool.freePages, from: &windowPool)
+        }
+        let state = sequences[id]!
+        let pages = state.firstWindowPage + state.windowPages.count + windowPool.freePages
+        return min(end, pages * pool.pageSize)
+    }
+
+    /// Gives a running request the window pages of its positions before `end`; there must be as many.
+    private mutating func takeWindowPages(for id: UInt64, until end: Int) {
+        guard configuration.window > 0 else { return }
+        guard let pages = windowPool.allocate(missingWindowPages(of: sequences[id]!, until: end)) else {
+            preconditionFailure("\(windowPool.freePages) window pages are free, too few for request \(id)")
+        }
+        sequences[id]!.windowPages += pages
+    }
+
+    private func missingWindowPages(of state: SequenceState, until end: Int) -> Int {
+        max(0, pool.pages(holding: end) - state.firstWindowPage - state.windowPages.count)
     }
 
     /// How the next-token block takes part in a request's next `rows` rows. Guesses are computed, and made, as far as
@@ -160,9 +189,11 @@ extension Scheduler {
         let ahead = min(configuration.drafts, max(state.acceptedDrafts - 1, 0))
         let last = min(end + drafted + max(ahead - 1, 0), state.finalLength)
         let missing = pool.pages(holding: last) - state.pages.count
-        if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool) }
+        if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) }
         if let pages = pool.allocate(min(max(missing, 0), pool.freePages)) { sequences[id]!.pages += pages }
-        let room = sequences[id]!.pages.count * pool.pageSize - end
+        let reach = windowReach(of: id, until: min(last, sequences[id]!.pages.count * pool.pageSize))
+        takeWindowPages(for: id, until: reach)
+        let room = reach - end
         return StepPlan.Chunk.Speculation(drafted: min(drafted, room), ahead: ahead)
     }
 
@@ -180,6 +211,8 @@ extension Scheduler {
         queue.insert(last.request, at: last.precedence)
         releasePages(of: state)
         sequences[last.request]!.pages = []
+        sequences[last.request]!.windowPages = []
+        sequences[last.request]!.firstWindowPage = 0
         sequences[last.request]!.sharedPages = 0
         sequences[last.request]!.drafts = []
         sequences[last.request]!.computed = 0

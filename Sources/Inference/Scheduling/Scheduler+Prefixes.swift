@@ -6,7 +6,7 @@ import KVCache
 /// positions behind what it found, which are in pages of its own.
 extension Scheduler {
     /// Forgets all pages that no request uses; those in use stay. Returns how many that were.
-    package mutating func flushCache() -> Int { cache.flush(&pool) }
+    package mutating func flushCache() -> Int { cache.flush(&pool, windows: &windowPool) }
 
     /// Lets a request that is admitted begin behind the longest prefix that is in the cache.
     mutating func takePrefix(_ id: UInt64) {
@@ -16,6 +16,10 @@ extension Scheduler {
         let pages = cache.match(known.tokens, salt: known.salt, in: &pool)
         let count = pages.count * pool.pageSize
         sequences[id]!.pages = pages
+        if configuration.window > 0 {
+            sequences[id]!.windowPages = cache.matchWindows(of: pages, in: &windowPool)
+            sequences[id]!.firstWindowPage = pages.count - sequences[id]!.windowPages.count
+        }
         sequences[id]!.sharedPages = pages.count
         sequences[id]!.computed = count
         sequences[id]!.planned = count
@@ -45,6 +49,12 @@ extension Scheduler {
         let state = sequences[id]!
         let known = identity(of: state, positions: state.computed)
         cache.insert(known.tokens, pages: state.pages[...], salt: known.salt, in: &pool)
+        keepWindows(of: state, known)
+    }
+
+    private mutating func keepWindows(of state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
+        cache.keepWindows(
+            state.windowPages, from: state.firstWindowPage, holding: known.tokens, salt: known.salt, in: &windowPool)
     }
 
     /// Takes all pages from a request that no step in flight writes; what it computed stays known while nobody needs
@@ -53,6 +63,8 @@ extension Scheduler {
         let isKept = configuration.prefixCache && !state.hasInvalidKV
         let known = identity(of: state, positions: isKept ? state.computed : 0)
         cache.release(state.pages, holding: known.tokens, salt: known.salt, in: &pool)
+        keepWindows(of: state, known)
+        windowPool.release(state.windowPages)
     }
 
     /// What the keys of a request's first positions depend on, and the name under which they are known: as many tokens

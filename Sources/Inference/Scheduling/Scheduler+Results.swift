@@ -27,11 +27,23 @@ extension Scheduler {
             events += happened.map { Event(request: chunk.request, event: $0) }
             if isOver {
                 end(chunk.request)
-            } else if sequences[chunk.request]!.filledPrompt(by: chunk, pageSize: pool.pageSize) {
-                share(chunk.request)
+            } else {
+                if sequences[chunk.request]!.filledPrompt(by: chunk, pageSize: pool.pageSize) { share(chunk.request) }
+                releaseWindowPages(behind: chunk.request)
             }
         }
         return events
+    }
+
+    /// Takes from a request the window pages that none of its rows to come sees.
+    private mutating func releaseWindowPages(behind id: UInt64) {
+        guard configuration.window > 0 else { return }
+        let state = sequences[id]!
+        let first = max(0, state.computed - configuration.window + 1) / pool.pageSize
+        let count = min(max(first - state.firstWindowPage, 0), state.windowPages.count)
+        windowPool.release(Array(state.windowPages.prefix(count)))
+        sequences[id]!.windowPages.removeFirst(count)
+        sequences[id]!.firstWindowPage += count
     }
 
     /// Writes one chunk's result into the state of its request.

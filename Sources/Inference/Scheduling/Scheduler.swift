@@ -29,6 +29,8 @@ package struct Scheduler: Sendable {
     package private(set) var failure: String?
 
     var pool: PagePool
+    /// Pages of the key sets that have a window.
+    var windowPool: PagePool
     var cache: PrefixCache
     var sequences: [UInt64: SequenceState] = [:]
     var queue = ServiceOrder()
@@ -71,7 +73,8 @@ package struct Scheduler: Sendable {
         self.configuration = configuration
         limits = configuration.limits
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
-        cache = PrefixCache(of: pool)
+        windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
+        cache = PrefixCache(of: pool, window: configuration.window)
         chunkSizer = ChunkSizer(base: configuration.prefillChunk, unit: configuration.pageSize)
     }
 
@@ -116,7 +119,8 @@ package struct Scheduler: Sendable {
         let ended = sequences.values.filter { $0.phase != .draining }.sorted { $0.precedence < $1.precedence }
         // Begun anew and not given back page by page, which books that are wrong would not survive.
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
-        cache = PrefixCache(of: pool)
+        windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
+        cache = PrefixCache(of: pool, window: configuration.window)
         sequences.removeAll()
         // New ranks know of none.
         endedGrammars = []

@@ -4,6 +4,10 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var totalPages: Int
     /// Tokens in a page; a power of two.
     package var pageSize = 64
+    /// Tokens that a row sees of the key sets that have a window, its own among them; 0 where the model has none.
+    package var window = 0
+    /// Pages of those key sets; see `minWindowPages`.
+    package var windowPages = 0
     /// Prompt and new tokens of one request together, at most.
     package var contextLength: Int
     package var vocabularySize: Int
@@ -63,6 +67,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
             problem("max_running_requests", maxRunningRequests, 1...number),
             problem("max_queued_requests", maxQueuedRequests, 1...number),
             problem("max_steps_in_flight", maxStepsInFlight, 1...number),
+            problem("window", window, 0...number),
+            problem("window_pages", windowPages, min(minWindowPages, number)...number),
             problem("data_groups", dataGroups, 1...number),
             problem("guesses", drafts, 0...number),
             problem("max_top_logprobs", maxTopLogProbs, 0...max(0, min(vocabularySize, number))),
@@ -87,6 +93,14 @@ package struct SchedulerConfiguration: Sendable, Equatable {
                     nearestLegal: min(max(maxRowsPerStep, least), number)))
         }
         return problems
+    }
+
+    /// So many window pages that every running request can have those of its window, of a row, and of the tokens that are
+    /// drafted: whatever the others hold, the first in order then goes on.
+    package var minWindowPages: Int {
+        guard window > 0, pageSize > 0 else { return 0 }
+        let tokens = window + 2 * max(drafts, 0)
+        return max(maxRunningRequests, 1) * ((tokens + pageSize - 1) / pageSize + 1)
     }
 
     /// Prompt tokens of one request computed in one step, at most.

@@ -43,6 +43,10 @@ struct SequenceState: Sendable {
     var countedPrompt = 0
     /// In order of position; together they hold at least `computed` tokens.
     var pages: [Int32] = []
+    /// The window pages of the positions that rows to come see, and behind those of positions that are planned.
+    var windowPages: [Int32] = []
+    /// Which of `pages` the first of `windowPages` stands beside.
+    var firstWindowPage = 0
     /// How many of `pages`, from the first on, were found in the cache; this request must not write them.
     var sharedPages = 0
     /// Prompt tokens whose keys were found in the cache when the request was first admitted; `nil` before that.
@@ -101,7 +105,8 @@ struct SequenceState: Sendable {
         if end < tokens.count { speculation?.next = tokens[end] }
         return StepPlan.Chunk(
             request: id, group: group, tokens: Array(tokens[planned..<end]) + drafts[..<(speculation?.drafted ?? 0)],
-            start: planned, pages: pages, sample: wantsToken ? sample : nil, speculation: speculation,
+            start: planned, pages: pages, windowPages: windowPages, firstWindowPage: firstWindowPage,
+            sample: wantsToken ? sample : nil, speculation: speculation,
             score: scoreRows(until: end), topLogProbs: logProbs?.topCount)
     }
 

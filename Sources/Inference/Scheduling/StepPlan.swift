@@ -38,6 +38,11 @@ package struct StepPlan: Sendable, Equatable {
         package var start: Int
         /// Pages of positions `0 ..< start + tokens.count`, in order, and of those where guesses are made.
         package var pages: [Int32]
+        /// Window pages of the positions that the rows see and of the rows' own, in order; empty where the model has no
+        /// windows.
+        package var windowPages: [Int32]
+        /// Which of `pages` the first of them stands beside.
+        package var firstWindowPage: Int
         /// Set when the last row's logits choose a token; where its last tokens are guesses, so do the rows before.
         package var sample: Sample?
         /// Set when the next-token block runs too.
@@ -48,7 +53,8 @@ package struct StepPlan: Sendable, Equatable {
         package var topLogProbs: Int?
 
         package init(
-            request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32], sample: Sample? = nil,
+            request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32],
+            windowPages: [Int32] = [], firstWindowPage: Int = 0, sample: Sample? = nil,
             speculation: Speculation? = nil, score: [ScoreRow] = [], topLogProbs: Int? = nil
         ) {
             self.request = request
@@ -56,6 +62,8 @@ package struct StepPlan: Sendable, Equatable {
             self.tokens = tokens
             self.start = start
             self.pages = pages
+            self.windowPages = windowPages
+            self.firstWindowPage = firstWindowPage
             self.sample = sample
             self.speculation = speculation
             self.score = score

@@ -80,6 +80,7 @@ extension Kernels {
     /// Integers that are zero, for kernels to add to. The result is scratch.
     package func zeros(_ count: Int, _ scratch: Scratch) -> ComputedIndices {
         let (zeros, computed) = (scratch.indices(count), scratch.computed(count))
+        if count == 0 { return computed }
         zeros.fill(0)
         copyRows(zeros.bits(columns: count), into: computed.bits(columns: count))
         return computed

@@ -150,7 +150,7 @@ final class RankBench {
         let plan = StepPlan(number: step, chunks: chunks)
         predicted.add(
             RankTraffic(
-                predicted: cost, StepRows(RowAssignment(plan, cost.parallel, processSharding: pool.processSharding))))
+                predicted: cost, StepRows(pool.rowAssignment(of: plan))))
         let (start, processor) = (clock.now, processSeconds())
         let result = try pool.run(plan).result
         let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), processSeconds() - processor)
