@@ -130,7 +130,8 @@ package enum ContextAttention {
         let (number, group) = step.group(of: keys.set)
         let rows = step.attended
         let out = AttendedValues(
-            values: seat.scratch.rows(query.rows, heads * latent.width), logSumExp: seat.scratch.rows(query.rows, heads))
+            values: seat.scratch.rows(query.rows, heads * latent.width), logSumExp: seat.scratch.rows(query.rows, heads)
+        )
         // The keys of a window are with every rank, whoever has the others.
         for request in rows.requests where !request.usesDCP || window != nil {
             let mark = seat.scratch.mark()

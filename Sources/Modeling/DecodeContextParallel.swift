@@ -234,7 +234,8 @@ package enum DecodeContextParallel {
             let logSumExp = seat.scratch.rows(queries.rows, heads)
             seat.kernels.attention(
                 queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: last,
-                selection: selection, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
+                selection: selection,
+                classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
                 into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
             seat.kernels.copyRows(logSumExp, into: partials.columns(first + width..<first + width + heads))
         }

@@ -42,7 +42,8 @@ package final class FaultyModel: Model {
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         CacheFormat(
-            layers: Array(repeating: [KeySet("keys", [KeySet.Lane(as: type, width: 8, fp8: .perEntry)])], count: layers),
+            layers: Array(
+                repeating: [KeySet("keys", [KeySet.Lane(as: type, width: 8, fp8: .perEntry)])], count: layers),
             pageSize: pageSize)
     }
 

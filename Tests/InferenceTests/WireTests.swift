@@ -38,7 +38,8 @@ extension PageLists {
                 minTokensRemaining: draw.below(4), isConstrained: draw.below(2) == 0)
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
-                pages: tokens(9), windowPages: tokens(4), firstWindowPage: draw.below(5), sample: draw.below(2) == 0 ? nil : sample,
+                pages: tokens(9), windowPages: tokens(4), firstWindowPage: draw.below(5),
+                sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
                     ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
                 score: tokens(4).map { .init(row: Int($0), target: $0) },

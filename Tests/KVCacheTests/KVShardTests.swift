@@ -44,7 +44,9 @@ import Testing
 
     @Test func `is taken of the entries of every key set, however many tokens an entry stands for`() {
         let format = CacheFormat(
-            layers: [[KeySet("keys", [.init(.f32, width: 2)]), KeySet("closed", [.init(.f32, width: 2)], tokensPerEntry: 4)]],
+            layers: [
+                [KeySet("keys", [.init(.f32, width: 2)]), KeySet("closed", [.init(.f32, width: 2)], tokensPerEntry: 4)]
+            ],
             pageSize: 16)
         let owned = KVShard.Owners(run: 2, count: 2, kept: [1])
         let half = CacheStore(format: format, pages: 3, owners: owned)

@@ -71,18 +71,24 @@ import Testing
             defer { pool.stop() }
             do throws(GroupFailure) {
                 for (step, range) in [0..<20, 20..<40, 40..<41, 41..<42, 42..<43].enumerated() {
-                    let sample = StepPlan.Sample(parameters: SamplingParameters(), position: range.upperBound)
-                    let chunk = StepPlan.Chunk(
-                        request: 1, tokens: Array(golden.prompt[range]), start: range.lowerBound,
-                        pages: (0..<Int32((range.upperBound + 7) / 4)).map { 200 - $0 }, sample: sample,
-                        speculation: .init(ahead: 2))
-                    _ = try pool.run(StepPlan(number: step, chunks: [chunk]))
+                    // Short requests beside the long one, so that ranks of either process sample a token.
+                    let others = (2...4).map { Self.chunk(request: $0, golden.prompt[0..<4], lastPage: 60 * $0 % 200) }
+                    let chunks = [Self.chunk(request: 1, golden.prompt[range], lastPage: 200)]
+                    _ = try pool.run(StepPlan(number: step, chunks: chunks + (step == 0 ? others : [])))
                 }
                 return nil
             } catch {
                 return error
             }
         }[0]
+    }
+
+    private static func chunk(request: Int, _ tokens: ArraySlice<Int32>, lastPage: Int) -> StepPlan.Chunk {
+        StepPlan.Chunk(
+            request: UInt64(request), tokens: Array(tokens), start: tokens.startIndex,
+            pages: (0..<(tokens.endIndex + 7) / 4).map { Int32(lastPage - $0) },
+            sample: StepPlan.Sample(parameters: SamplingParameters(), position: tokens.endIndex),
+            speculation: .init(ahead: 2))
     }
 
     @Test func `whose contents cannot be right end the job in its name, and reach no memory`() throws {
@@ -100,7 +106,7 @@ import Testing
                     "\(layout), message \(number): \(failure)")
             }
         }
-        for kind in ["candidates", "selection", "experts", "rows of another number or shape"] {
+        for kind in ["candidates", "selection", "experts", "sampled token", "rows of another number or shape"] {
             #expect(reasons.contains { $0.contains(kind) }, "nothing was tried that has to do with \(kind)")
         }
     }

@@ -28,7 +28,8 @@ import Verification
 
     /// The scheduler gives window pages back and finds prefixes; that must not change a row.
     @Test(arguments: [16, 128], [false, true])
-    func `has the same logits when it is served, with pages that are used again`(longEntry: Int, isScarce: Bool) throws {
+    func `has the same logits when it is served, with pages that are used again`(longEntry: Int, isScarce: Bool) throws
+    {
         let model = ToyModel(longEntry: longEntry)
         var configuration = EngineConfiguration()
         configuration.pageSize = longEntry
@@ -114,10 +115,12 @@ import Verification
     @Test(arguments: [2, 4]) func `gives one rank's bits in several processes`(count: Int) throws {
         let model = ToyModel(longEntry: 16)
         let layouts = [
-            "cp4 dcp4 interleave", "cp2 tp2 dcp4 zigzag", "pp2 cp4 dcp4", "cp8 dcp2:4 contiguous", "dp2 cp2", "cp4 dcp2:2",
+            "cp4 dcp4 interleave", "cp2 tp2 dcp4 zigzag", "pp2 cp4 dcp4", "cp8 dcp2:4 contiguous", "dp2 cp2",
+            "cp4 dcp2:2",
         ]
         let conditions = [
-            "chunk-1 page64 long", "chunk37 page64 warm draft1 mixed", "chunk15 page64 fp8_e4m3 shared draft3 preemption",
+            "chunk-1 page64 long", "chunk37 page64 warm draft1 mixed",
+            "chunk15 page64 fp8_e4m3 shared draft3 preemption",
             "chunk51 page16 bfloat16 mixed",
         ]
         let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }

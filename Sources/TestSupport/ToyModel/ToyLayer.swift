@@ -78,7 +78,9 @@ struct ToyLayer: Sendable {
     }
 
     /// The entries that the attended rows select, now or in an earlier layer.
-    private func selection(_ x: View, _ state: LayerState, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Selection? {
+    private func selection(_ x: View, _ state: LayerState, _ step: Step, _ seat: Seat) throws(GroupFailure)
+        -> Selection?
+    {
         switch weights.kind {
         case .window, .long: return nil
         case .selecting:
