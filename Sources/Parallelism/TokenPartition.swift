@@ -1,13 +1,13 @@
-/// How rows are dealt over context ranks. All three give the same bits; they differ in who does how much.
+/// Says how rows are assigned to context ranks. All three are bitwise equal; they differ in how even the work is.
 package enum PartitionStrategy: String, Sendable, CaseIterable {
-    /// Row g of the batch goes to rank g mod N: even work for any mix of lengths.
+    /// Row g of the batch is assigned to rank g mod N, which divides the work evenly for any mix of lengths.
     case interleaved = "interleave"
     /// Each request is cut into 2N blocks; rank r takes blocks r and 2N − 1 − r.
     case zigzag
     /// Rank r takes the r-th part of each request.
     case contiguous
 
-    /// Into how many blocks a request is cut; `nil` where its rows are dealt one by one.
+    /// Returns the number of blocks into which a request is cut; `nil` if its rows are assigned one by one.
     fileprivate func blocks(of ranks: Int) -> Int? {
         switch self {
         case .interleaved: nil
@@ -17,15 +17,15 @@ package enum PartitionStrategy: String, Sendable, CaseIterable {
     }
 }
 
-/// Which rows of a step each rank of a context group computes. Every row has exactly one rank.
+/// Says which rows of a step each rank of a context group computes. Every row has exactly one rank.
 package struct TokenPartition: Sendable, Equatable {
-    /// For each rank the numbers of its rows in the batch, ascending.
+    /// Lists, for each rank, the indices of its rows in the batch, ascending.
     package let rows: [[Int]]
 
-    /// Deals the rows of a batch whose requests have these lengths, one after the other.
+    /// Assigns the rows of a batch whose requests have these lengths, one after the other.
     ///
-    /// Requests with fewer rows than there are blocks, decoding ones above all, are dealt row by row in turn whatever
-    /// the strategy. Ranks may get unequal numbers of rows, or none.
+    /// Whatever the strategy, the rows of a request with fewer rows than there are blocks, such as one in decode, are
+    /// assigned round-robin. Ranks may get unequal numbers of rows, or none.
     package init(_ strategy: PartitionStrategy, lengths: [Int], ranks: Int) {
         precondition(ranks > 0 && lengths.allSatisfy { $0 >= 0 }, "\(lengths) rows for \(ranks) ranks")
         var rows = [[Int]](repeating: [], count: ranks)
@@ -34,7 +34,7 @@ package struct TokenPartition: Sendable, Equatable {
         for length in lengths {
             defer { first += length }
             guard let blocks = strategy.blocks(of: ranks), length >= blocks else {
-                // Over the whole batch and not within a request: short requests fill up where the last one ended.
+                // Round-robin continues over the whole batch: short requests begin at the rank after the last one's.
                 for row in first..<first + length {
                     rows[turn].append(row)
                     turn = (turn + 1) % ranks
@@ -48,7 +48,7 @@ package struct TokenPartition: Sendable, Equatable {
         self.rows = rows
     }
 
-    /// Cuts `count` into consecutive parts, the first ones one longer where it does not divide.
+    /// Cuts `count` into consecutive parts; the first ones are one longer if it does not divide.
     private static func cut(_ count: Int, into parts: Int) -> [Range<Int>] {
         let (size, longer) = count.quotientAndRemainder(dividingBy: parts)
         return (0..<parts).map { part in
