@@ -8,7 +8,7 @@ package struct JSONKey: Hashable, Sendable {
 
     package func hash(into hasher: inout Hasher) {
         var text = text
-        // Seeded per process, so that nobody can choose keys that collide.
+        // Seeded per process, so that keys cannot be chosen to collide.
         unsafe text.withUTF8 { unsafe hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
     }
 }

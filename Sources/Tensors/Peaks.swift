@@ -18,7 +18,7 @@ extension Kernels {
     package static func int8Dots(turns: Int) -> Int { Int(braid_int8_dots(Int64(turns))) }
 }
 
-/// Holds memory larger than the caches, filled with numbers that are ordinary in every element type, and hands out
+/// Holds memory larger than the caches, filled with numbers that are ordinary in every element type, and provides
 /// weights and cache lanes in it. Each request takes the memory after the last one, so a benchmark that goes round
 /// reads what is no longer in a cache, as a step reads the weights of one layer after the other.
 package final class ColdMemory: @unchecked Sendable {

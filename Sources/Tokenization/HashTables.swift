@@ -1,4 +1,4 @@
-/// Is mixed into every hash of this process, so that nobody can prepare texts or files whose entries collide.
+/// Is mixed into every hash of this process, so that texts or files cannot be prepared to make entries collide.
 private let hashSeed = UInt64.random(in: .min ... .max) | 1
 
 /// Multiplies to 128 bits and folds the halves: one step that spreads every input bit.

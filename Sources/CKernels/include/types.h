@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/// How an element is stored. The values equal those of the Swift enum `DType`.
+/// Says how an element is stored. The values equal those of the Swift enum `DType`.
 typedef enum {
     BRAID_F32 = 0,
     BRAID_BF16 = 1,

@@ -1,5 +1,5 @@
-// The few functions of MPI that Braid uses, without MPI's macros. A message is sent or received at a time, and only
-// start and finish wait.
+// The few functions of MPI that Braid uses, without MPI's macros. Messages are sent and received one at a time, and
+// only start and finish wait.
 //
 // Without mpi.h at build time all of these still exist, but `braid_mpi_is_built` returns false and nothing else may be
 // called. A single thread makes all calls. Sizes are in bytes and multiples of BRAID_MPI_UNIT.
