@@ -63,7 +63,7 @@
         count = indices.count
     }
 
-    /// The address that kernels use.
+    /// Is the address that kernels use.
     var base: UnsafeMutablePointer<Int32> { unsafe GuardedAddress.open(address) }
 
     package subscript(range: Range<Int>) -> ComputedIndices {

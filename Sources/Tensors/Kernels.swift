@@ -19,9 +19,9 @@ import CKernels
 
     package let level: Level
     let table: braid_kernels
-    /// The team that shares the larger operations; `nil` if one thread does everything.
+    /// Is the team that shares the larger operations; `nil` if one thread does everything.
     package private(set) var team: Team?
-    /// The block sizes in use.
+    /// Holds the block sizes in use.
     package private(set) var tuning = Tuning()
     /// Counts the operations, if set.
     private var counter: KernelCounter?
@@ -69,10 +69,10 @@ import CKernels
     package static let maximumRopeWidth = Int(BRAID_MAX_ROPE)
     package static let maximumIndexWidth = Int(BRAID_MAX_INDEX_WIDTH)
 
-    /// The best level of this processor.
+    /// Is the best level of this processor.
     package static let best = available.last!
 
-    /// Every level that this processor has, worst first.
+    /// Lists every level that this processor has, worst first.
     package static let available = Level.allCases.compactMap { Kernels($0) }
 
     /// Hints to the processor that this thread is waiting for another thread's write.

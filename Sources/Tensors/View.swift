@@ -19,13 +19,13 @@
         precondition(rows >= 0 && columns >= 0 && self.stride >= columns, "a view's stride must hold its columns")
     }
 
-    /// The address of the rows for kernels and transports.
+    /// Is the address of the rows for kernels and transports.
     var base: UnsafeMutablePointer<Float> { unsafe GuardedAddress.open(address) }
 
-    /// The address of the rows as the host sees it; in scratch the host cannot follow it.
+    /// Is the address of the rows as the host sees it; in scratch the host cannot follow it.
     @unsafe package var hostAddress: UnsafeMutablePointer<Float> { unsafe address }
 
-    /// A view without rows.
+    /// Is a view without rows.
     package static var none: View { unsafe View(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0) }
 
     /// Returns some of the rows, in the same memory.
@@ -52,10 +52,10 @@
     /// True if rows follow each other without gaps.
     package var isPacked: Bool { stride == columns || rows <= 1 }
 
-    /// The size of one row's elements in bytes.
+    /// Is the size of one row's elements in bytes.
     package var rowBytes: Int { columns * MemoryLayout<Float>.stride }
 
-    /// The same memory as integers, for packed rows whose bits are integers: see `ComputedIndices.bits`.
+    /// Is the same memory as integers, for packed rows whose bits are integers: see `ComputedIndices.bits`.
     package var integers: ComputedIndices {
         precondition(isPacked, "rows that are not packed")
         return unsafe address.withMemoryRebound(to: Int32.self, capacity: rows * columns) {
@@ -82,7 +82,7 @@
         precondition(rows >= 0 && columns >= 0 && self.stride >= columns, "rows' stride must hold their columns")
     }
 
-    /// The same memory, for kernels and transports.
+    /// Is the same memory, for kernels and transports.
     package var view: View { unsafe View(base, rows: rows, columns: columns, stride: stride) }
 
     /// Returns some of the rows, in the same memory.

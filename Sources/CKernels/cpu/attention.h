@@ -5,7 +5,7 @@
 
 #define BRAID_SUM_BLOCK 128  // keys summed together
 
-/// The work of one row, and the places of its parts in the scratch.
+/// Holds the work of one row, and the places of its parts in the scratch.
 typedef struct {
     const braid_attention *p;
     int64_t heads;

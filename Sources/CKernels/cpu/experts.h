@@ -32,7 +32,7 @@ static void expert_hidden(const braid_expert_hidden *p) {
     }
 }
 
-/// The number of 16-column vectors that are summed together.
+/// Is the number of 16-column vectors that are summed together.
 #define BRAID_COMBINE_VECTORS 4
 
 /// Adds a leaf to a tree whose leaves come in index order: a finished subtree stays on the stack until its sibling is
@@ -56,7 +56,7 @@ BRAID_INLINE void store_columns(float *out, int vectors, int64_t last, const f16
     store_some(out + 16 * (vectors - 1), sum[vectors - 1], last);
 }
 
-/// The partial outputs of one group of experts, and the destination of its sums.
+/// Holds the partial outputs of one group of experts, and the destination of its sums.
 typedef struct {
     const float *y;         // [slices, slots, columns]
     int64_t first, slots, columns, slices;

@@ -46,11 +46,11 @@ static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
     return (heads < 8 ? 8 : heads) * per_class;
 }
 
-/// The widest latent and rotary parts that scratch is made for; callers check.
+/// These are the widest latent and rotary parts that scratch is made for; callers check.
 #define BRAID_MAX_LATENT 2048
 #define BRAID_MAX_ROPE 128
 
-/// The number of floats for keys widened to F32: 8 entries of at most 4096 elements.
+/// Is the number of floats for keys widened to F32: 8 entries of at most 4096 elements.
 #define BRAID_ATTENTION_KEYS (32 * 1024)
 
 /// Returns the floats of scratch for one attention call. `max_keys` is the largest number of keys of a row.

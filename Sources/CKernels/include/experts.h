@@ -50,7 +50,7 @@ typedef struct {
     int32_t *slots;         // [m, places]: the row's index among all rows sent, place by place; -1: not sent there
 } braid_dispatch;
 
-/// The three weight matrices of one expert.
+/// Holds the three weight matrices of one expert.
 typedef struct {
     braid_weight gate, up;  // [width, hidden]
     braid_weight down;      // [hidden, width]

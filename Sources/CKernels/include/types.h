@@ -12,9 +12,9 @@ typedef enum {
     BRAID_INT8 = 3,  // weights: scaled per row
 } braid_dtype;
 
-/// A matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger matrix.
-/// An element's value is the stored value widened exactly to F32, times its scale, rounded once to F32:
-/// an FP8 or INT8 matrix gives the same bits as its dequantized F32 twin.
+/// Describes a matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger
+/// matrix. An element's value is the stored value widened exactly to F32, times its scale, rounded once to F32: an FP8
+/// or INT8 matrix gives the same bits as its dequantized F32 twin.
 typedef struct {
     const void *data;       // element (0, 0) of this part
     braid_dtype dtype;
@@ -25,8 +25,8 @@ typedef struct {
     int64_t column;
 } braid_weight;
 
-/// One lane of one layer's paged KV cache, with entries of `width` elements and `1 << page_shift` entries per page.
-/// Position `p` is stored at entry `(pages[p >> page_shift] << page_shift) + (p & mask)`.
+/// Describes one lane of one layer's paged KV cache, with entries of `width` elements and `1 << page_shift` entries per
+/// page. Position `p` is stored at entry `(pages[p >> page_shift] << page_shift) + (p & mask)`.
 ///
 /// An FP8 entry consists of its E4M3 values, zero bytes up to a multiple of four, then one F32 scale for each `group`
 /// columns; the last group may be shorter. Element i is value i widened exactly to F32, times scale i / group, rounded
@@ -47,7 +47,7 @@ static inline int64_t braid_entry_bytes(braid_dtype dtype, int64_t width, int64_
     return width * (dtype == BRAID_F32 ? 4 : 2);
 }
 
-/// A rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.
+/// Is a rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.
 /// (1, 1, 0) owns all positions.
 typedef struct {
     int64_t ranks, unit, rank;
