@@ -1,4 +1,4 @@
-/// A key of an object, equal to the same bytes only, where `String` would also equal canonical equivalents.
+/// Is a key of an object. It equals only the same bytes, whereas `String` also equals canonical equivalents.
 package struct JSONKey: Hashable, Sendable {
     package let text: String
 
@@ -8,19 +8,19 @@ package struct JSONKey: Hashable, Sendable {
 
     package func hash(into hasher: inout Hasher) {
         var text = text
-        // Seeded by the process, so that keys cannot be made to collide.
+        // Seeded per process, so that keys cannot be chosen to collide.
         unsafe text.withUTF8 { unsafe hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
     }
 }
 
-/// The members of an object while it is read: finds an earlier equal key without searching through large objects.
+/// Collects the members of an object while it is read, and finds an earlier equal key fast even in large objects.
 struct JSONMemberList {
     private(set) var members: [JSONMember] = []
-    /// Made when there are more members than are looked through one by one.
+    /// Is filled once there are more members than are searched one by one.
     private var places: [JSONKey: Int] = [:]
     private static let searched = 8
 
-    /// The place of an equal key, if there is one.
+    /// Returns the index of an equal key, if there is one.
     mutating func place(of key: String) -> Int? {
         guard members.count > Self.searched else {
             return members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) }

@@ -1,13 +1,13 @@
-/// How rows are assigned to context ranks. All three give the same bits; they differ in who does how much.
+/// Says how rows are assigned to context ranks. All three are bitwise equal; they differ in how even the work is.
 package enum PartitionStrategy: String, Sendable, CaseIterable {
-    /// Unit g of the batch goes to rank g mod N: even work for any mix of lengths.
+    /// Unit g of the batch is assigned to rank g mod N, which divides the work evenly for any mix of lengths.
     case interleaved = "interleave"
     /// Each request is cut into 2N blocks; rank r takes blocks r and 2N − 1 − r.
     case zigzag
     /// Rank r takes the r-th part of each request.
     case contiguous
 
-    /// Into how many blocks a request is cut; `nil` where its units are assigned one by one.
+    /// Returns the number of blocks into which a request is cut; `nil` if its units are assigned one by one.
     fileprivate func blocks(of ranks: Int) -> Int? {
         switch self {
         case .interleaved: nil
@@ -17,23 +17,23 @@ package enum PartitionStrategy: String, Sendable, CaseIterable {
     }
 }
 
-/// Which rows of a step each rank of a context group computes. Every row has exactly one rank.
+/// Says which rows of a step each rank of a context group computes. Every row has exactly one rank.
 ///
 /// Positions may have to stay together in *units*, from a multiple of some number to the next: the tokens that one entry
 /// of a key set stands for. Then all rows of a unit have one owner. A chunk may begin and end inside a unit.
 package struct TokenPartition: Sendable, Equatable {
-    /// For each rank its units, ascending: the numbers of their rows in the batch.
+    /// Lists, for each rank, its units, ascending, each as the indices of its rows in the batch.
     package let units: [[Range<Int>]]
 
-    /// For each rank the numbers of its rows in the batch, ascending.
+    /// Lists, for each rank, the indices of its rows in the batch, ascending.
     package var rows: [[Int]] { units.map { $0.flatMap { Array($0) } } }
 
     /// Assigns the rows of a batch whose requests have these positions, one after the other.
     ///
-    /// Requests with fewer units than there are blocks, decoding ones above all, are assigned unit by unit in turn
-    /// whatever the strategy. Ranks may get unequal numbers of rows, or none.
+    /// Whatever the strategy, the units of a request with fewer units than there are blocks, such as one in decode, are
+    /// assigned round-robin. Ranks may get unequal numbers of rows, or none.
     ///
-    /// - Parameter unit: positions that stay together.
+    /// - Parameter unit: the number of consecutive positions that one rank owns together.
     package init(_ strategy: PartitionStrategy, _ requests: [Range<Int>], ranks: Int, unit: Int = 1) {
         precondition(
             ranks > 0 && unit > 0 && requests.allSatisfy { $0.lowerBound >= 0 },
@@ -47,7 +47,7 @@ package struct TokenPartition: Sendable, Equatable {
                 $0.lowerBound - positions.lowerBound + first..<$0.upperBound - positions.lowerBound + first
             }
             guard let blocks = strategy.blocks(of: ranks), units.count >= blocks else {
-                // Over the whole batch and not within a request: short requests fill up where the last one ended.
+                // Round-robin continues over the whole batch: short requests begin at the rank after the last one's.
                 for unit in units {
                     assigned[turn].append(unit)
                     turn = (turn + 1) % ranks
@@ -79,7 +79,7 @@ package struct TokenPartition: Sendable, Equatable {
         return units
     }
 
-    /// Cuts `count` into consecutive parts, the first ones one longer where it does not divide.
+    /// Cuts `count` into consecutive parts; the first ones are one longer if it does not divide.
     private static func cut(_ count: Int, into parts: Int) -> [Range<Int>] {
         let (size, longer) = count.quotientAndRemainder(dividingBy: parts)
         return (0..<parts).map { part in

@@ -1,9 +1,10 @@
 import JSON
 
-/// DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` writes them.
+/// Renders DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` does.
 ///
-/// What differs on purpose: results of tools go to the calls their ids name, where they have ids; and a conversation
-/// with too few results for its calls is refused, since it would render without the place where the model goes on.
+/// Two differences are deliberate. Results of tools go to the calls that their ids name, if they have ids. And a
+/// conversation with fewer results than calls is refused, because its rendering would lack the point where the model
+/// continues.
 enum DeepSeekV32Chat {
     static func render(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         var turns = messages.enumerated().map { Turn(index: $0.offset, message: $0.element) }
@@ -20,18 +21,18 @@ enum DeepSeekV32Chat {
         return try renderer.render()
     }
 
-    /// The place of the last message that a person wrote, or -1.
+    /// Returns the index of the last message that a person wrote, or -1.
     private static func lastUser(in turns: [Turn]) -> Int {
         turns.lastIndex { $0.message.role == .user || $0.message.role == .developer } ?? -1
     }
 
-    /// A message and its place in the request, for errors.
+    /// Is a message with its index in the request, for errors.
     fileprivate struct Turn {
         let index: Int
         var message: ChatMessage
 
-        /// What stays of a message in thinking mode: before the last user message neither the assistant's reasoning nor
-        /// what a developer said.
+        /// Returns the rest of a message in thinking mode: before the last user message, an assistant's reasoning and a
+        /// developer's whole message are dropped.
         func withoutReasoning(unlessAt place: Int, orAfter lastUser: Int) -> Turn? {
             if place >= lastUser { return self }
             if message.role == .developer { return nil }
@@ -90,7 +91,7 @@ private struct Renderer {
         isCurrent && options.thinking ? Mark.think : Mark.thinkEnd
     }
 
-    /// Tools and response format, after the first system message.
+    /// Appends tools and response format, after the first system message.
     private mutating func appendRequirements() {
         if !options.tools.isEmpty {
             prompt.template("\n\n" + DeepSeekV32Chat.toolsBefore)
@@ -155,7 +156,8 @@ private struct Renderer {
     }
 
     /// Renders the tool messages that follow an assistant's calls.
-    /// - Returns: how many there are; none is right too, after calls whose results never came.
+    ///
+    /// - Returns: their number; it may be 0, for calls whose results were never sent.
     private mutating func appendResults(after place: Int) throws(ChatError) -> Int {
         let calls = turns[place].message.toolCalls
         let results = Array(turns[(place + 1)...].prefix { $0.message.role == .tool })
@@ -176,7 +178,7 @@ private struct Renderer {
         return results.count
     }
 
-    /// Results in the order of the calls: by id if all have one that is different from the others', else as they are.
+    /// Returns results in the order of the calls: by id if all have distinct ids, else unchanged.
     private func inOrder(
         _ results: [DeepSeekV32Chat.Turn], of calls: [ChatToolCall]
     ) throws(ChatError) -> [DeepSeekV32Chat.Turn] {
@@ -197,7 +199,7 @@ private struct Renderer {
 }
 
 extension DeepSeekV32Chat {
-    /// How tools are described to the model, up to the list of functions.
+    /// Describes tools to the model, up to the list of functions.
     fileprivate static let toolsBefore = """
         ## Tools
         You have access to a set of tools you can use to answer the user's question.

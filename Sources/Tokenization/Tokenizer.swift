@@ -1,41 +1,41 @@
 import Synchronization
 
-/// A piece of a prompt, by who wrote it.
+/// Is a piece of a prompt, by its author.
 package enum PromptSegment: Sendable, Equatable {
-    /// Written by the chat format: control tokens in it are recognised.
+    /// The chat format wrote it: control tokens in it are recognised.
     case template(String)
-    /// Written by anybody else: what looks like a control token in it is ordinary text.
+    /// A user or client wrote it: the spelling of a control token in it is ordinary text.
     case text(String)
 }
 
-/// Text to tokens and back: byte-level byte-pair encoding as DeepSeek's and GLM's `tokenizer.json` describe it.
+/// Converts text to tokens and back: byte-level byte-pair encoding as DeepSeek's and GLM's `tokenizer.json` describe
+/// it.
 ///
-/// A text is first cut at control tokens ("added tokens" in the file). What lies between is cut into words by the
-/// pre-tokenizer, and every word is encoded by itself. `encode` adds nothing: the chat format writes the
-/// beginning-of-sentence token where it belongs, and `encodePrompt` where the model's files ask for it. Safe to use
-/// from many tasks at once.
+/// A text is first cut at control tokens ("added tokens" in the file). The pre-tokenizer splits the text between them
+/// into words, and every word is encoded alone. `encode` adds nothing: the chat format writes the beginning-of-sentence
+/// token, and `encodePrompt` adds it if the model's files require it. Many tasks may use one tokenizer at once.
 package final class Tokenizer: Sendable {
-    /// Beginning and end of sentence and padding, where `tokenizer_config.json` names them.
+    /// These tokens are the beginning and end of sentence and the padding, if `tokenizer_config.json` names them.
     package let bosToken: Int32?
     package let eosToken: Int32?
     package let padToken: Int32?
-    /// Whether the model's files ask for the beginning-of-sentence token before a raw prompt.
+    /// Is true if the model's files require the beginning-of-sentence token before a raw prompt.
     package let addsBeginning: Bool
-    /// The Jinja template of `tokenizer_config.json`. Never executed; it tells some models apart.
+    /// Is the Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
     let chatTemplate: String?
 
     private let vocabulary: Vocabulary
     private let preTokenizer: PreTokenizer
     private let encoding: BytePairEncoding
-    /// A word that is a token is taken whole, without merging.
+    /// Is true if a word that is a token is encoded as that token, without merging.
     private let ignoresMerges: Bool
-    /// Control tokens in the order they are looked for: those found before normalization, then the others. Without a
-    /// normalizer, which is all we accept, this decides only between tokens that overlap.
+    /// Finds control tokens in the order of the search: those found before normalization, then the others. Only an
+    /// empty normalizer is accepted, so the order decides only between tokens that overlap.
     private let controlTokens: [ControlTokenMatcher]
     private let specialTokens: Set<Int32>
     private let cache = Mutex(WordCache())
 
-    /// Everything `init(directory:)` reads; see there.
+    /// Holds everything that `init(directory:)` reads; see there.
     struct Parts {
         var vocabulary: Vocabulary
         var preTokenizer: PreTokenizer
@@ -64,48 +64,49 @@ package final class Tokenizer: Sendable {
         chatTemplate = parts.chatTemplate
     }
 
-    /// The largest token id plus one. A model may have more rows than that.
+    /// Is the largest token id plus one. A model may have more embedding rows.
     package var vocabularySize: Int { vocabulary.idBound }
 
-    /// The token spelled `text` in the file: a control token as it reads, others in the byte alphabet (`Ġthe`).
+    /// Returns the token spelled `text` in the file: control tokens literally, others in the byte alphabet (`Ġthe`).
     package func id(of text: String) -> Int32? { vocabulary.id(ofSpelling: text) }
 
-    /// The control token that reads `text`.
+    /// Returns the control token that is spelled `text`.
     package func controlToken(_ text: String) -> Int32? { vocabulary.id(ofLiteral: text) }
 
-    /// How a token is spelled in the file; `nil` for ids that no token has.
+    /// Returns a token's spelling in the file; `nil` for ids without a token.
     package func token(_ id: Int32) -> String? { vocabulary.spelling(of: id) }
 
-    /// What a token adds to a text: not always whole characters. Empty for ids that no token has.
+    /// Returns the bytes that a token adds to a text, not always whole characters. It is empty for ids without a token.
     package func bytes(of id: Int32) -> [UInt8] { vocabulary.bytes(of: id) ?? [] }
 
-    /// Whether the token stands for itself and is never made from text by merging, as all control tokens do.
+    /// Returns true if the token is literal, like all control tokens: merging never creates it from text.
     package func isControl(_ id: Int32) -> Bool { vocabulary.isLiteral(id) }
 
-    /// Whether the file marks the token as special, which decoders may leave out.
+    /// Returns true if the file marks the token as special; decoders may leave it out.
     package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
 
-    /// The tokens of a text, with nothing added before or after.
-    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say
-    ///   `false` for what users write.
+    /// Returns the tokens of a text, with nothing added before or after.
+    ///
+    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. It must be
+    ///   `false` for text of users.
     package func encode(_ text: String, allowingControlTokens: Bool) -> [Int32] {
         encode(segments: [allowingControlTokens ? .template(text) : .text(text)])
     }
 
-    /// The tokens of a raw prompt that somebody wrote whole: its control tokens are meant as such, and the
-    /// beginning-of-sentence token comes first where the model's files ask for it and the prompt does not have it.
+    /// Returns the tokens of a raw prompt that a client wrote whole. Control tokens in it count as such, and the
+    /// beginning-of-sentence token is added if the model's files require it and the prompt does not begin with it.
     package func encodePrompt(_ text: String) -> [Int32] {
         let tokens = encode(text, allowingControlTokens: true)
         guard addsBeginning, let bosToken, tokens.first != bosToken else { return tokens }
         return [bosToken] + tokens
     }
 
-    /// The tokens of a prompt. Control tokens come from template segments only, and from within one segment; between
-    /// control tokens neighbouring segments are encoded as one text. So the result is that of the whole prompt as one
-    /// string, unless a `text` segment holds the spelling of a control token.
+    /// Returns the tokens of a prompt. Control tokens are recognised only in template segments, and only within one
+    /// segment; between control tokens, neighbouring segments are encoded as one text. So the result is that of the
+    /// whole prompt as one string, unless a `text` segment contains the spelling of a control token.
     package func encode(segments: [PromptSegment]) -> [Int32] {
         var cache = WordCache()
-        // Taken out rather than locked: whoever comes meanwhile starts with an empty one.
+        // The cache is taken out rather than locked: a concurrent call starts with an empty one.
         self.cache.withLock { swap(&$0, &cache) }
         var encoder = TextEncoder(tokenizer: self, cache: cache)
         for segment in segments {
@@ -131,7 +132,7 @@ package final class Tokenizer: Sendable {
         cut(Array(bytes[start...]), at: matchers.dropFirst(), into: &encoder)
     }
 
-    /// Encodes text piece by piece; `pending` collects what lies between two control tokens.
+    /// Encodes text piece by piece; `pending` collects the text between two control tokens.
     private struct TextEncoder {
         let tokenizer: Tokenizer
         var cache: WordCache

@@ -9,9 +9,9 @@ import JSON
 ///     </｜DSML｜function_calls>
 ///
 /// Well-formed calls are read as DeepSeek's own parser reads them: the two line breaks before a block belong to it,
-/// strings are kept to the last blank, other values as the JSON they are. Models also err, and then it is lenient: an
-/// invoke may stand without a block, close itself or hold one JSON object; text may follow a block, and more blocks; a
-/// value that should be JSON and is not counts as a string; of equal parameters the last counts. An invoke without a
+/// strings are kept up to the last blank, other values are JSON. Models also make mistakes, which the parser tolerates:
+/// an invoke may occur without a block, close itself or hold one JSON object; text and more blocks may follow a block;
+/// a value that should be JSON and is not counts as a string; the last of equal parameters counts. An invoke without a
 /// name or an end, or with an open parameter at its end, is dropped.
 struct ToolCallParser: Sendable {
     private enum Place {
@@ -19,12 +19,12 @@ struct ToolCallParser: Sendable {
     }
 
     private var place = Place.content
-    /// The invoke being read.
+    /// Is the invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// After a call blanks are left out until other text comes.
+    /// Is true after a call, when blanks are left out until other text follows.
     private var skipsBlanks = false
-    /// Text not yet settled begins at `start`; before `scanned` there is no tag.
+    /// Holds undecided text, which begins at `start`; before `scanned` there is no tag.
     private var held: [UInt8] = []
     private var start = 0
     private var scanned = 0
@@ -50,8 +50,9 @@ struct ToolCallParser: Sendable {
         return events
     }
 
-    /// Deals with the text up to the next tag and with the tag.
-    /// - Returns: whether there was one.
+    /// Handles the text up to the next tag, and the tag.
+    ///
+    /// - Returns: whether there was a tag.
     private mutating func step(_ events: inout [OutputParser.Event]) -> Bool {
         if place == .content, skipsBlanks {
             while start < held.count, isBlank(held[start]) { start += 1 }
@@ -73,7 +74,7 @@ struct ToolCallParser: Sendable {
         }
     }
 
-    /// There is no tag before `end`.
+    /// Handles the text before `end`, which contains no tag.
     private mutating func settleText(upTo end: Int, _ events: inout [OutputParser.Event]) {
         switch place {
         case .content: emit(upTo: end - lineBreaks(before: end), &events)
@@ -85,14 +86,14 @@ struct ToolCallParser: Sendable {
         }
     }
 
-    /// How many line breaks, of at most two, end the unsettled text before `end`.
+    /// Returns the number of line breaks, at most two, at the end of the undecided text before `end`.
     private func lineBreaks(before end: Int) -> Int {
         var count = 0
         while count < 2, end - count > start, held[end - count - 1] == UInt8(ascii: "\n") { count += 1 }
         return count
     }
 
-    /// Where the content before a tag at `place` ends: two line breaks belong to the tag.
+    /// Returns the end of the content before a tag at `place`: two line breaks belong to the tag.
     private func contentEnd(before place: Int) -> Int {
         lineBreaks(before: place) == 2 ? place - 2 : place
     }
@@ -102,7 +103,7 @@ struct ToolCallParser: Sendable {
         start = end
     }
 
-    /// Goes on after `tag`.
+    /// Continues after `tag`.
     private mutating func pass(_ tag: DSMLTag, to place: Place) {
         start = tag.range.upperBound
         scanned = start
@@ -136,7 +137,7 @@ struct ToolCallParser: Sendable {
                 pass(tag, to: .invoke)
             case .closeInvoke: pass(tag, to: invoke.isInBlock ? .block : .content)
             case .closeBlock: pass(tag, to: .content)
-            // Within a value only ends count.
+            // Within a value only closing tags count.
             default: scanned = tag.range.lowerBound + 1
             }
             return
@@ -173,21 +174,21 @@ struct ToolCallParser: Sendable {
     }
 }
 
-/// One invoke: a function's name and what it is called with.
+/// Is one invoke: a function's name and its arguments.
 private struct ToolInvoke {
     struct Parameter {
         var name: String?
         var isString: Bool
     }
 
-    /// `nil` if the tag had none: the invoke will be dropped.
+    /// Is `nil` if the tag had no name; then the invoke will be dropped.
     let name: String?
     let isInBlock: Bool
-    /// What stands outside parameters.
+    /// Holds the text outside parameters.
     var body: [UInt8] = []
-    /// The parameter whose value is being read.
+    /// Is the parameter whose value is being read.
     var open: Parameter?
-    /// Names and values, the values as JSON text.
+    /// Holds names and values, the values as JSON text.
     private var parameters: [(name: String, json: String)] = []
 
     init(name: String?, isInBlock: Bool) {
@@ -195,7 +196,7 @@ private struct ToolInvoke {
         self.isInBlock = isInBlock
     }
 
-    /// Ends the open parameter.
+    /// Closes the open parameter with its value.
     mutating func set(_ parameter: Parameter, value: ArraySlice<UInt8>) {
         open = nil
         guard let name = parameter.name else { return }
@@ -209,7 +210,7 @@ private struct ToolInvoke {
         }
     }
 
-    /// The JSON object of all parameters, or the one that stands in their place; `nil` if there is something else.
+    /// Is the JSON object of all parameters, or the one in their place; `nil` if there is other text.
     var arguments: String? {
         guard parameters.isEmpty, body.contains(where: { $0 > 0x20 }) else {
             let members = parameters.map { JSONValue.string($0.name).pythonText + ": " + $0.json }

@@ -2,7 +2,7 @@ import JSON
 import Testing
 import Tokenization
 
-/// What a parser made of an output, in one piece.
+/// Collects a parser's events for an output, joined.
 private struct Parsed: Equatable {
     var reasoning = ""
     var content = ""

@@ -130,7 +130,7 @@ import Tokenization
     @Test func `words beyond the cache's bounds are encoded alike`() throws {
         let tokenizer = try TinyTokenizer().load()
         let letters = Array("abcdefgh")
-        // More different words than the cache holds.
+        // There are more different words than the cache holds.
         let text = (0..<40_000).map { number in
             " " + String(String(number, radix: 8).map { letters[$0.wholeNumberValue ?? 0] })
         }.joined()
