@@ -5,9 +5,9 @@ import Parallelism
 import Planning
 import Tensors
 
-/// How many tokens the cache holds, and which process keeps what of them.
+/// This extension computes how many pages the KV cache has, and which part of them each process keeps.
 extension EngineConfiguration {
-    /// How the processes divide the keys among them; `nil` where each keeps all.
+    /// Returns how the processes divide the KV cache; `nil` where each process keeps all keys.
     func processSharding(for model: any Model) -> ProcessKVSharding? {
         guard isDivided else { return nil }
         let scheduler = scheduler(for: model)
@@ -17,13 +17,14 @@ extension EngineConfiguration {
                 model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
             ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
-        // The longest request there can be, with what is guessed behind it.
+        // The longest possible request, with its draft tokens.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize
         processSharding.rows = max(scheduler.maxRowsPerStep, Self.maxRows)
         return processSharding
     }
 
-    /// Pages of the cache.
+    /// Returns the number of pages of the KV cache: what the options ask for or, without options, enough for eight
+    /// requests of full context in at most half of the machine's memory.
     func totalPages(for model: any Model, context: Int) -> Int {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
         let pages =
@@ -37,19 +38,19 @@ extension EngineConfiguration {
         return min(max(pages, 1), Self.maxTokens / pageSize)
     }
 
-    /// Pages that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
-    /// they divide the keys.
+    /// Returns the number of pages that fit into `bytes` per rank. The ranks of a process share one cache; where
+    /// processes divide the keys, their memory adds up.
     private func pages(of format: CacheFormat, bytesPerRank bytes: Int) -> Int {
         let (all, overflow) = bytes.multipliedReportingOverflow(by: ranksHere)
         return maxPages(of: format, bytes: overflow ? .max : all)
     }
 
-    /// Pages of which a process keeps its part in so many bytes.
+    /// Returns the number of pages whose part in this process fits into `bytes`.
     private func maxPages(of format: CacheFormat, bytes: Int) -> Int {
         bytes / max(keptBytes(of: format), 1)
     }
 
-    /// What a process keeps of a page.
+    /// Returns the bytes that a process keeps of each page.
     private func keptBytes(of format: CacheFormat) -> Int {
         let kept = isDivided ? pageSize * ranksHere / parallel.kvSharding.ranks : pageSize
         return format.bytesPerPage / pageSize * kept
@@ -59,8 +60,8 @@ extension EngineConfiguration {
         ProcessKVSharding.isPossible(parallel, processes: processes, pageSize: pageSize)
     }
 
-    /// Says that this process cannot reserve what its cache and its ranks need, as under `ulimit -v`: before the ranks are
-    /// started, as they would fail one after the other.
+    /// Returns a problem if this process cannot reserve the address space of its cache and its ranks, for example under
+    /// `ulimit -v`. Checking before the ranks start replaces their failing one after the other.
     private func reservationProblems(for model: any Model, _ format: CacheFormat) -> [String] {
         let cache = totalPages(for: model, context: contextLength ?? model.contextLength) * keptBytes(of: format)
         let settings = RankSettings(self, for: model, recording: [], isTraced: false)
@@ -77,7 +78,7 @@ extension EngineConfiguration {
 
     private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
 
-    /// What is wrong with the size of the cache.
+    /// Returns the problems with the size of the cache, each as a sentence; empty when it fits the machine.
     func memoryProblems(for model: any Model) -> [String] {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
         if let cacheBytesPerRank {

@@ -10,11 +10,11 @@ extension StepPlan: WireCodable {
         try wire.pass(&endedGrammars)
     }
 
-    /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
+    /// Returns what is wrong with a plan that another process sent; `nil` if ranks can run it.
     ///
     /// - Parameters:
-    ///   - pages: of the cache.
-    ///   - groups: data groups.
+    ///   - pages: The number of pages in the cache.
+    ///   - groups: The number of data groups.
     func problem(pages: Int, pageSize: Int, vocabularySize: Int, groups: Int) -> String? {
         for chunk in chunks {
             let (end, isOver) = chunk.start.addingReportingOverflow(chunk.tokens.count)
@@ -56,7 +56,7 @@ extension StepPlan: WireCodable {
 }
 
 extension StepPlan.Sample {
-    /// What is wrong with how a token is to be sampled, where that came from elsewhere.
+    /// Returns what is wrong with a sample that another process sent; `nil` if it is valid.
     fileprivate var problem: String? {
         let legal = 0...Int(Int32.max)
         if !legal.contains(position) || !legal.contains(minTokensRemaining) {
