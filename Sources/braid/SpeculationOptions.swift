@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// The options of speculative decoding, by the names that users of other engines know.
+/// These options control speculative decoding, with the names that users of other engines know.
 struct SpeculationOptions: ParsableArguments, Sendable {
     enum Algorithm: String, CaseIterable, ExpressibleByArgument {
         case nextToken = "NEXTN"
@@ -32,10 +32,10 @@ struct SpeculationOptions: ParsableArguments, Sendable {
         transform: Parsing.count(0...1024))
     var rows: Int?
 
-    /// Whether to load the next-token block.
+    /// Tells whether to load the next-token block.
     var isOn: Bool { algorithm != nil }
 
-    /// How many tokens to guess.
+    /// The number of tokens to draft in each step.
     var drafts: Int { isOn ? steps ?? Self.usualSteps : 0 }
 
     private static let usualSteps = 2

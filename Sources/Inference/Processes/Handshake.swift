@@ -61,6 +61,7 @@ package struct Handshake: Sendable, Equatable {
     }
 
     /// Returns the properties that differ.
+    ///
     /// - Parameter allowsMixedLevels: Whether processors may differ in their best instruction-set level.
     package func differences(allowsMixedLevels: Bool) -> [Difference] {
         var names: [String] = []

@@ -58,6 +58,7 @@ package final class RankFollower {
     }
 
     /// Executes one order.
+    ///
     /// - Returns: `false` after the order to leave.
     private func obey(_ order: Order, epoch: UInt64) throws(Wire.Failure) -> Bool {
         switch order {

@@ -33,6 +33,7 @@ package struct Wire {
     }
 
     /// Returns the value that `bytes` contain.
+    ///
     /// - Throws: `Wire.Failure` if the bytes are not exactly one value.
     package static func value<Value: WireCodable>(_ type: Value.Type = Value.self, in bytes: [UInt8]) throws(Failure)
         -> Value
