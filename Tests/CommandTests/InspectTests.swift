@@ -32,7 +32,7 @@ import braid
         return try DeepSeekConfiguration(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"))
     }
 
-    /// A weight takes a byte, so that bytes are numbers.
+    /// Each weight takes one byte, so that bytes are counts.
     private func report(
         _ parallel: ParallelConfiguration, name: String = "tiny", type: String = "deepseek_v32", tokens: Int = 64,
         chunk: Int = 64, memory: Int = 1 << 20
@@ -200,7 +200,7 @@ import braid
         let small = try report(.init(), memory: weights - 1)
         #expect(small.capacity == 0)
         #expect(small.text.contains("the weights alone need more"))
-        // Ranks of a process share one cache.
+        // The ranks of a process share one cache.
         #expect(try report(.init(context: 4, expert: 4), memory: weights + 10 * perToken).capacity == 10)
     }
 
@@ -281,8 +281,8 @@ import braid
             model.description, .init(context: 2, expert: 2, exchange: .allToAll),
             format: model.cacheFormat(.float32, pageSize: 1))
         let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], maxPosition: [4, 3]))
-        // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
-        // vocabulary of 96.
+        // The bytes are, in three layers, 80 bytes of keys for each of the other rank's rows; a state of 32 numbers,
+        // and half of the vocabulary of 96.
         #expect(step.operations.first { $0.name == "keys" }?.predicted == 1200.0)
         #expect(step.operations.first { $0.name == "outputs" }?.predicted == 128.0)
         #expect(step.operations.first { $0.name == "logits" }?.predicted == 192.0)
@@ -311,7 +311,8 @@ import braid
     func `have three digits and a unit`(bytes: Double, text: String) { #expect(bytesText(bytes) == text) }
 }
 
-/// Whether a text is one well-formed XML element: tags nest, attributes are quoted, nothing is bare.
+/// Tells whether a text is one well-formed XML element: tags nest, attributes are quoted, and special characters are
+/// escaped.
 private enum XMLScanner {
     static func fault(in text: String) -> String? {
         var rest = Substring(text)

@@ -48,7 +48,7 @@ import braid
     @Test
     func `a rank's experts get its share of the choices`() throws {
         let bed = KernelBed(kernels: .best, cold: ColdMemory(bytes: 64 << 20), scratch: Scratch())
-        // A row chooses 2 of 8 experts: of a half of them, 1 on average. An expert is three matrices of 96 × 16.
+        // A row chooses 2 of 8 experts, so on average 1 of half of them. An expert is three matrices of 96 × 16.
         let cases = try KernelShapes(configuration().description, ranks: 2).cases(bed).filter {
             $0.operation == "experts"
         }

@@ -47,7 +47,7 @@ import braid
         } catch { #expect("\(error)".hasPrefix("x.csv:2: the text is not UTF-8")) }
     }
 
-    /// Every text of up to six characters of those that mean something: either records or a refusal.
+    /// Every text of up to six significant characters gives either records or a refusal.
     @Test func `no arrangement of quotes, commas and line ends is too much`() {
         let alphabet: [UInt8] = Array("a,\"\n\r".utf8)
         var refused = 0

@@ -1,9 +1,9 @@
 import Inference
 import Testing
 
-/// Several steps on their way at once, and several groups of ranks.
+/// These tests have several steps in flight at once, and several data groups.
 struct SchedulerFlightTests {
-    /// As many plans as may be in flight.
+    /// Returns as many plans as may be in flight.
     private func fill(_ rig: inout Rig) -> [StepPlan] {
         var plans: [StepPlan] = []
         while let plan = rig.scheduler.nextStep() { plans.append(plan) }
@@ -20,7 +20,7 @@ struct SchedulerFlightTests {
         let plans = fill(&rig)
         #expect(plans.map { $0.chunks[0].start } == [0, 4, 8])
         #expect(plans.map { $0.chunks[0].sample != nil } == [false, false, true])
-        // Scored tokens are those at 2...4, 5...8 and 9.
+        // The chunks score the tokens at 2...4, 5...8 and 9.
         #expect(plans.map { $0.chunks[0].score.count } == [3, 4, 1].map { $0 })
         for plan in plans { rig.finish(plan) }
         rig.runToEnd()
@@ -41,7 +41,7 @@ struct SchedulerFlightTests {
         for id in 1...7 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(3, new: 12, salt: id))) }
     }
 
-    /// Ranks that are done before the next step is planned must not let the first requests have every turn.
+    /// Even if ranks finish before the next step is planned, the first requests must not get all decode rows.
     @Test(arguments: 1...4, [false, true])
     func `decoding requests take turns`(depth: Int, isFilled: Bool) throws {
         var rig = Rig(pages: 64) { $0.maxStepsInFlight = depth }
@@ -65,7 +65,7 @@ struct SchedulerFlightTests {
     }
 
     @Test func `a request that waits for pages does not keep its turn from those that have them`() throws {
-        // Each fills one page with its prompt; there is one page more, for one of them.
+        // Each request fills one page with its prompt; one page is left, for one of them.
         var rig = Rig(pages: 3) { $0.maxStepsInFlight = 2 }
         let requests = [makeRequest(4, new: 3, salt: 1), makeRequest(4, new: 3, salt: 2)]
         for (id, request) in requests.enumerated() { try rig.submit(UInt64(id), request) }
@@ -87,7 +87,7 @@ struct SchedulerFlightTests {
         try rig.submit(2, urgent)
         #expect(rig.scheduler.nextStep() == nil)
         rig.finish(plans[0])
-        // The other step still writes its pages.
+        // The other step in flight still writes the request's pages.
         #expect(rig.scheduler.nextStep() == nil)
         #expect(rig.scheduler.status.preemptions == 0)
         rig.finish(plans[1])

@@ -33,7 +33,7 @@ import Testing
         return (Array(scores.joined()).map { [$0] }, records, pool.status)
     }
 
-    /// What each rank looked at for the last token of a golden prompt.
+    /// Returns the keys that each rank read for the last token of a golden prompt.
     private static func work(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration) throws
         -> (scored: [Int], attended: [Int])
     {
@@ -67,11 +67,11 @@ import Testing
         let many = try Self.work(golden, model, parallel)
         #expect(many.scored.reduce(0, +) == one.scored[0])
         #expect(many.attended.reduce(0, +) == one.attended[0])
-        // Runs of one token: a rank has one key more than another at most, in each layer.
+        // With runs of one token, ranks differ by at most one key in each layer.
         #expect(many.scored.max()! - many.scored.min()! <= layers)
-        // Which of the keys are selected is the model's choice; where all are, it is as even.
+        // The model decides which keys are selected; if all are, the division is as even.
         if name == "v3" { #expect(many.attended.max()! - many.attended.min()! <= layers) }
-        // Without owners one rank does it all.
+        // Without key owners one rank reads all keys.
         let undivided = try Self.work(golden, model, ParallelConfiguration(context: ranks))
         #expect(undivided.attended.filter { $0 > 0 } == one.attended)
     }

@@ -7,8 +7,8 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// Random weights guess badly, so most requests may choose among three tokens only: then guesses are right often, and
-/// wrong often.
+/// Random weights draft badly, so most requests may sample from only three tokens: then drafts are often accepted, and
+/// often rejected.
 @Suite(.timeLimit(.minutes(5))) struct `Guessing tokens` {
     private struct Answer: Equatable {
         var tokens: [TokenLogProbs] = []
@@ -30,7 +30,8 @@ import Testing
         return Engine(try Golden(name).directory.load(drafts: drafts > 0), configuration)
     }
 
-    /// Greedy and sampled, free and not, with penalties, stop tokens and least numbers of tokens.
+    /// Returns requests that are greedy and sampled, restricted and not, with penalties, stop tokens and minimum
+    /// numbers of tokens.
     private static func requests(_ golden: Golden, count: Int = 6) -> [GenerationRequest] {
         (0..<count).map { index in
             var sampling = SamplingParameters()
@@ -64,7 +65,7 @@ import Testing
         return answer
     }
 
-    /// All of them together.
+    /// Counts the drafts of all requests together.
     @inline(never)
     private static func answers(_ engine: Engine, _ requests: [GenerationRequest]) async throws -> [Answer] {
         let generations = try requests.map { try engine.submit($0) }
@@ -135,7 +136,8 @@ import Testing
     @Test(arguments: Golden.draftingCases)
     func `guesses the same in every layout, and behind a prefix found in the cache`(name: String) async throws {
         let golden = try Golden(name)
-        // Alone, so that nobody else has the pages a guess would need. The later ones begin like the first.
+        // Each request runs alone, so that no other request has the pages that a draft needs. The later ones begin like
+        // the first.
         let requests = Self.requests(golden) + Self.requests(golden)
         var expected: [SpeculationCount] = []
         for (round, notation) in (["one"] + Self.layouts).enumerated() {
