@@ -33,7 +33,7 @@ package enum Difference: Sendable, Equatable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .failure(let reason): return reason
-        case .entries(let problem): return "books: \(problem)"
+        case .entries(let problem): return "invariant: \(problem)"
         case .rows(let key, let place, let isMissing):
             return "\(key), \(place): the row was \(isMissing ? "never computed" : "computed by many ranks only")"
         case .value(let value):

@@ -49,7 +49,7 @@ struct Generate: AsyncParsableCommand {
 
     @Flag(
         help:
-            "Generates once more on one rank, guessing nothing, and compares every token and log-probability, bit for bit; exit status 1 if any differs."
+            "Generates once more on one rank, without drafts, and compares every token and log-probability, bit for bit; exit status 1 if any differs."
     )
     var compareOneRank = false
 
@@ -213,7 +213,7 @@ private struct Outcome {
             line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
         }
         if let length = speculation.acceptLength {
-            line += "; \(speculation.right) of \(speculation.drafted) guesses right, accept length \(rounded(length))"
+            line += "; \(speculation.right) of \(speculation.drafted) drafts accepted, accept length \(rounded(length))"
         }
         note(line)
     }

@@ -58,8 +58,8 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     @Option(
         name: [.customLong("dcp-size"), .customLong("dcp"), .customLong("decode-context-parallel-size")],
         help: """
-            Ranks among which each request's keys are divided when its queries go to the keys: where a step has few rows \
-            of long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
+            Ranks among which each request's keys are divided for query-gather attention: where a step has few rows of \
+            long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
             """, transform: Parsing.count(0...Parsing.maxRanks))
     var dcpSize: [Int] = []
 
@@ -69,7 +69,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     var dcpInterleave: Int?
 
     @Option(
-        help: "Keys a request has, at least, before its queries go to them. Default: 1024.",
+        help: "Keys a request has, at least, before it uses query-gather attention. Default: 1024.",
         transform: Parsing.count(0...Parsing.maxTokens))
     var dcpMinKeys: Int?
 
@@ -82,7 +82,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
 
     @Option(
         name: [.customLong("cp-strategy"), .customLong("nsa-prefill-cp-mode")],
-        help: "How rows are dealt to context ranks: interleave (the default), zigzag or contiguous.")
+        help: "How rows are assigned to context ranks: interleave (the default), zigzag or contiguous.")
     var cpStrategy: [PartitionStrategy] = []
 
     @Flag(

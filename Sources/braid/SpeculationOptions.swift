@@ -10,19 +10,19 @@ struct SpeculationOptions: ParsableArguments, Sendable {
     @Option(
         name: .customLong("speculative-algorithm"),
         help: """
-            NEXTN, or EAGLE, which means the same: the checkpoint's next-token block guesses tokens, and the model \
+            NEXTN, or EAGLE, which means the same: the checkpoint's next-token block drafts tokens, and the model \
             computes them together with the next one. The text does not change.
             """)
     var algorithm: Algorithm?
 
     @Option(
-        name: .customLong("speculative-num-steps"), help: "How many tokens to guess each time; default: 2.",
+        name: .customLong("speculative-num-steps"), help: "How many tokens to draft each time; default: 2.",
         transform: Parsing.count(0...1024))
     var steps: Int?
 
     @Option(
         name: .customLong("speculative-eagle-topk"),
-        help: ArgumentHelp("Guesses beside each other: only 1 is legal.", visibility: .hidden),
+        help: ArgumentHelp("Drafts beside each other: only 1 is legal.", visibility: .hidden),
         transform: Parsing.count(0...1024))
     var branches: Int?
 
@@ -47,17 +47,17 @@ struct SpeculationOptions: ParsableArguments, Sendable {
         }
         if let steps, steps < 1 {
             throw ValidationError(
-                "--speculative-num-steps: \(steps) is less than 1; leave out --speculative-algorithm to guess nothing")
+                "--speculative-num-steps: \(steps) is less than 1; leave out --speculative-algorithm to draft nothing")
         }
         if let branches, branches != 1 {
             throw ValidationError(
-                "--speculative-eagle-topk: \(branches) is not 1; guesses follow one another here, none are side by side"
+                "--speculative-eagle-topk: \(branches) is not 1; drafts follow one another here, none are side by side"
             )
         }
         if let rows, rows != drafts + 1 {
             throw ValidationError(
                 "--speculative-num-draft-tokens: \(rows) is not \(drafts + 1), which is --speculative-num-steps "
-                    + "(\(drafts)) guesses and the token before them")
+                    + "(\(drafts)) drafts and the token before them")
         }
     }
 }

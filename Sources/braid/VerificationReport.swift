@@ -80,7 +80,7 @@ struct VerificationReport {
         line(
             "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
                 + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
-                + "\(grouped(coverage.speculation.drafted)) guesses right, and queries sent to the keys "
+                + "\(grouped(coverage.speculation.drafted)) drafts accepted, and query-gather attention used "
                 + "\(grouped(Int(coverage.dcpChunks))) times")
         line("")
         line(

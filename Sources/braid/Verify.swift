@@ -41,7 +41,7 @@ struct Verify: AsyncParsableCommand {
     var maxRanks = 8
 
     @Option(
-        help: "How rows are dealt to context ranks, separated by commas: interleave, zigzag, contiguous.",
+        help: "How rows are assigned to context ranks, separated by commas: interleave, zigzag, contiguous.",
         transform: partitionStrategies)
     var strategies = PartitionStrategy.allCases
 
@@ -171,7 +171,7 @@ struct Verify: AsyncParsableCommand {
                 let candidate = try VerificationCase(notation: only, for: shape)
                 if candidate.conditions.drafts > 0 && !model.canDraft {
                     throw NotationError(
-                        "'guess\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
+                        "'draft\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
                 }
                 (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {

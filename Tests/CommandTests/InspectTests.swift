@@ -90,16 +90,16 @@ import braid
                   this: 4                 60  17 216
                         8                 30  34 432
 
-            attention behind 64 tokens
+            attention after 64 tokens
             step                        way                           rows
-            a request decodes           queries go to the keys           1
-            3 requests decode           queries go to the keys           3
+            a request decodes           query-gather attention           1
+            3 requests decode           query-gather attention           3
             4 requests decode           owners of rows read all keys     4
-            5 requests decode           queries go to the keys           5
+            5 requests decode           query-gather attention           5
             a question of 5 tokens      owners of rows read all keys     5
             a question of 64 tokens     owners of rows read all keys    64
             a prompt's first 64 tokens  owners of rows read all keys    64
-            queries go to at least 32 keys, where that takes a fifth off what the busiest rank reads
+            query-gather attention reads at least 32 keys, and takes a fifth off what the busiest rank reads
 
             layer 0, dense
             collective           kind            group             ranks         row  bytes/token  per rank
@@ -125,7 +125,7 @@ import braid
             selection: only for groups with a row at position 5 or later
             ~ expected, if the router prefers no expert
 
-            every layer, for rows whose queries go to the keys
+            every layer, for rows of query-gather attention
             collective         kind        group      ranks                 row  bytes/row  per rank
             index queries      all-gather  KV owners      4            [18] f32        216        54
             candidates         all-to-all  KV owners      4            [11] f32        132        33
@@ -221,7 +221,7 @@ import braid
         #expect(try report(three).capacities.map(\.owners) == [1, 2, 3, 4, 8])
     }
 
-    @Test func `says which steps let queries go to the keys`() throws {
+    @Test func `says which steps use query-gather attention`() throws {
         func rows(_ kvSharding: KVSharding, tokens: Int = 64) throws -> [Int] {
             try report(.init(context: kvSharding.ranks, kvSharding: kvSharding), tokens: tokens, chunk: tokens).ways
                 .filter(\.usesDCP).map(\.rows)
@@ -253,7 +253,7 @@ import braid
         return owners
     }
 
-    @Test func `shows blocks in whole and turns in part`() {
+    @Test func `shows blocks as a whole and interleaving in part`() {
         let zigzag = SequenceStrip(owners(.zigzag, 64, 2), width: 16)
         #expect(zigzag.text == "0000111111110000")
         #expect(zigzag.caption == "one character is 4 tokens")
@@ -275,7 +275,7 @@ import braid
 }
 
 @Suite struct `What ranks exchanged` {
-    @Test func `adds up over steps, and is told apart from what came before`() throws {
+    @Test func `adds up over steps, and excludes earlier ones`() throws {
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
             model.description, .init(context: 2, expert: 2, exchange: .allToAll),

@@ -22,7 +22,7 @@ import braid
     }
 
     @Test
-    func `ranks that cannot share heads and experts evenly are told how many can`() throws {
+    func `ranks that cannot share heads and experts evenly are refused with a number that can`() throws {
         let model = try configuration(heads: 4, experts: 8)
         #expect(try KernelShapes(model.description, ranks: 2).experts == 4)
         let refusal = #expect(throws: (any Error).self) { try KernelShapes(model.description, ranks: 7) }
@@ -61,7 +61,7 @@ import braid
     }
 
     @Test
-    func `memory that is gone round gives weights of every type, one behind the other`() {
+    func `memory that is read in a circle gives weights of every type, one after the other`() {
         let cold = ColdMemory(bytes: 1 << 16)
         let kernels = Kernels.best
         let scratch = Scratch()

@@ -121,7 +121,7 @@ import braid
         ] as [(String, String?)])
     func `an answer is its first letter`(text: String, letter: String?) { #expect(MMLU.letter(in: text) == letter) }
 
-    @Test func `subjects are told from file names`() {
+    @Test func `subjects are read from file names`() {
         #expect(MMLU.subject(ofFile: "astronomy_test.csv") == "astronomy")
         for name in ["_test.csv", "astronomy_dev.csv", "astronomy.csv", "README", ""] {
             #expect(MMLU.subject(ofFile: name) == nil)

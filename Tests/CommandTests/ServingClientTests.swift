@@ -90,7 +90,7 @@ private struct CannedServer: Sendable {
         #expect(outcome.error?.contains("not complete after") == true)
     }
 
-    @Test func `a refusal is told with the server's words`() async throws {
+    @Test func `a refusal is reported in the server's words`() async throws {
         let body = #"{"error": {"message": "too many requests wait"}}"#
         let outcome = try await send(
             to: "HTTP/1.1 429 Too Many Requests\r\ncontent-length: \(body.utf8.count)\r\n\r\n" + body)
@@ -126,7 +126,7 @@ private struct CannedServer: Sendable {
         #expect(outcome.gaps.count == 1)
     }
 
-    @Test func `nobody at the address is an outcome with a reason`() async throws {
+    @Test func `no server at the address is an outcome with a reason`() async throws {
         let server = try await CannedServer("")
         let address = server.address
         try await server.stop()

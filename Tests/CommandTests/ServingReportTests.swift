@@ -39,7 +39,7 @@ import braid
         #expect(abs(try #require(number("mean_itl_ms")) - 150) < 1e-9)
     }
 
-    @Test func `tokens that come together share the time since the last`() {
+    @Test func `tokens that arrive together share the time since the last`() {
         var outcome = ServingOutcome(inputTokens: 1)
         outcome.receive(total: 2, at: 1)
         outcome.receive(total: 5, at: 4)

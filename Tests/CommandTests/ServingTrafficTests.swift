@@ -44,7 +44,7 @@ import braid
         #expect(lengths.max() == 100)
     }
 
-    @Test func `every problem is told at once`() {
+    @Test func `all problems are reported at once`() {
         let problems = traffic {
             $0.requests = 0
             $0.inputLength = 0

@@ -36,7 +36,7 @@ private func seconds(_ start: Int, _ rows: Int) -> Double {
         }
     }
 
-    @Test func `come to take equal time once some have been measured`() throws {
+    @Test func `take equal time once some have been measured`() throws {
         var rig = Self.rig(isDynamic: true)
         let first = try Self.prefill(&rig, 1, 32_768)
         #expect(first.prefix(8).allSatisfy { $0.tokens.count == 1024 }, "nothing is known yet")

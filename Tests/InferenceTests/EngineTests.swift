@@ -98,7 +98,7 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
         #expect(engine.status().freePages + engine.status().cachedPages == engine.status().totalPages)
     }
 
-    @Test func `frees the pages of a request whose reader goes away`() async throws {
+    @Test func `frees the pages of a request whose reader disconnects`() async throws {
         let engine = try Self.engine()
         defer { engine.stop() }
         var sampling = SamplingParameters()
@@ -160,6 +160,6 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
             #expect(problem.hasSuffix("the nearest legal value is \(nearest)"))
         }
         #expect(configuration(1).warning == nil)
-        #expect(configuration(cores + 1).warning?.contains("take turns on \(cores) cores") == true)
+        #expect(configuration(cores + 1).warning?.contains("share \(cores) cores") == true)
     }
 }

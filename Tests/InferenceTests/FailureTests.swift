@@ -38,7 +38,7 @@ import Testing
         #expect(failures.allSatisfy { !$0.isTrap })
     }
 
-    @Test func `is noticed also while requests come and go all the time`() async throws {
+    @Test func `is noticed under a constant stream of requests`() async throws {
         let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2)) {
             FailingModel($0, rank: 1, .decode, .hang)
         }
@@ -77,7 +77,7 @@ import Testing
         engine.stop()
     }
 
-    @Test func `is not replaced for ever`() async throws {
+    @Test func `is not replaced endlessly`() async throws {
         let engine = try faultyEngine(
             ParallelConfiguration(context: 2, expert: 2), { FailingModel($0, rank: 1, .layers, .failure, times: 100) },
             restarts: true)

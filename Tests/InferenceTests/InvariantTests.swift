@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// These tests use engines that check their invariants after every step.
-@Suite(.timeLimit(.minutes(2))) struct `The books of pages` {
+@Suite(.timeLimit(.minutes(2))) struct `The scheduler's invariants` {
     static let layouts = [
         ParallelConfiguration(), ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
         ParallelConfiguration(pipeline: 2), ParallelConfiguration(data: 2, context: 2, expert: 4),
@@ -40,7 +40,7 @@ import Testing
 
     @Test(arguments: layouts)
     @inline(never)
-    func `add up after every step under preemption, aborts and eviction`(parallel: ParallelConfiguration) async throws {
+    func `hold after every step under preemption, aborts and eviction`(parallel: ParallelConfiguration) async throws {
         let audits = Mutex(0)
         let engine = try Self.engine(parallel) { scheduler in
             audits.withLock { $0 += 1 }
@@ -76,7 +76,7 @@ import Testing
     }
 
     @Test @inline(never)
-    func `end service with an error that names what is wrong`() async throws {
+    func `end service with an error that names the violation`() async throws {
         let engine = try Self.engine(ParallelConfiguration()) { scheduler in
             scheduler.status.steps < 3 ? [] : ["page 5 of [1] has 2 owners"]
         }

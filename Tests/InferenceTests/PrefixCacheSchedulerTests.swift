@@ -19,7 +19,7 @@ struct PrefixCacheSchedulerTests {
 
     /// A long request keeps the first group busy, so that an equal prompt is computed in the second.
     @Test(arguments: [true, false])
-    func `a group uses another one's pages only where it can read them`(groupsShareKeys: Bool) throws {
+    func `a group uses another group's pages only if it can read them`(groupsShareKeys: Bool) throws {
         var rig = Rig(pages: 32) {
             $0.dataGroups = 2
             $0.groupsShareKeys = groupsShareKeys
@@ -39,7 +39,7 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.step()?.chunks.map(\.start) == [12])
     }
 
-    @Test func `an equal prompt begins behind the pages of the first, and gets the same text`() throws {
+    @Test func `an equal prompt begins after the pages of the first, and gets the same text`() throws {
         var rig = Rig()
         let request = Self.request(14)
         try rig.submit(1, request)
@@ -107,7 +107,7 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.transcripts[2]?.withoutHits == rig.soloRun(Self.request(22, tail: 5, from: 17)))
     }
 
-    @Test func `a conversation goes on behind its last answer`() throws {
+    @Test func `a conversation continues after its last answer`() throws {
         var rig = Rig()
         var request = Self.request(6, new: 7)
         for turn in 0..<3 {
@@ -121,7 +121,7 @@ struct PrefixCacheSchedulerTests {
         }
     }
 
-    @Test func `the room of unused pages is taken before anybody is preempted`() throws {
+    @Test func `unused pages are taken before any request is preempted`() throws {
         var rig = Rig(pages: 5)
         try rig.submit(1, makeRequest(12, new: 1, salt: 1))
         rig.runToEnd()
@@ -133,7 +133,7 @@ struct PrefixCacheSchedulerTests {
         for id in 2...3 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(4, new: 5, salt: id))) }
     }
 
-    @Test func `a preempted request finds again what nobody needed`() throws {
+    @Test func `a preempted request finds its pages again if no other request needed them`() throws {
         var rig = Rig(pages: 8) { $0.maxRunningRequests = 1 }
         let request = makeRequest(9, new: 6, salt: 1)
         try rig.submit(1, request)
@@ -159,7 +159,7 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.scheduler.status.preemptions == 0)
     }
 
-    @Test func `a flush frees what nobody uses`() throws {
+    @Test func `a flush frees pages that no request uses`() throws {
         var rig = Rig()
         try rig.submit(1, makeRequest(8, new: 1, salt: 1))
         rig.runToEnd()

@@ -297,7 +297,7 @@ struct SamplerTests {
         #expect(failure.description.contains("with bias, penalties"))
     }
 
-    @Test func `after a failure the sampler goes on`() throws {
+    @Test func `after a failure the sampler works again`() throws {
         var sampler = Sampler(vocabularySize: 3)
         var sample = makeSample { $0.presencePenalty = 1 }
         sample.generated = [1]

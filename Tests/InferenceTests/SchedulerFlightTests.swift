@@ -43,7 +43,7 @@ struct SchedulerFlightTests {
 
     /// Even if ranks finish before the next step is planned, the first requests must not get all decode rows.
     @Test(arguments: 1...4, [false, true])
-    func `decoding requests take turns`(depth: Int, isFilled: Bool) throws {
+    func `decode rows are shared fairly among requests`(depth: Int, isFilled: Bool) throws {
         var rig = Rig(pages: 64) { $0.maxStepsInFlight = depth }
         for id in 1...6 { try rig.submit(UInt64(id), makeRequest(3, new: 25, salt: id)) }
         while rig.transcripts.values.contains(where: { $0.tokens.isEmpty }) { rig.step() }
@@ -64,7 +64,7 @@ struct SchedulerFlightTests {
         for id in 1...6 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(3, new: 25, salt: id))) }
     }
 
-    @Test func `a request that waits for pages does not keep its turn from those that have them`() throws {
+    @Test func `a request that waits for pages does not block those that have them`() throws {
         // Each request fills one page with its prompt; one page is left, for one of them.
         var rig = Rig(pages: 3) { $0.maxStepsInFlight = 2 }
         let requests = [makeRequest(4, new: 3, salt: 1), makeRequest(4, new: 3, salt: 2)]
@@ -74,7 +74,7 @@ struct SchedulerFlightTests {
         #expect(rig.scheduler.status.usedPages == 0)
     }
 
-    @Test func `a request in flight gives way only when its steps have come back`() throws {
+    @Test func `a request in flight is preempted only when its steps have ended`() throws {
         var rig = Rig(pages: 4) {
             $0.maxStepsInFlight = 2
             $0.chunkedPrefillSize = 4
@@ -100,7 +100,7 @@ struct SchedulerFlightTests {
         #expect(rig.transcripts[2] == rig.soloRun(urgent))
     }
 
-    @Test func `pages of a request that ends are freed when its last step has come back`() throws {
+    @Test func `pages of a request that ends are freed when its last step has ended`() throws {
         var rig = Rig {
             $0.maxStepsInFlight = 2
             $0.chunkedPrefillSize = 4

@@ -32,7 +32,7 @@ struct SchedulerPropertyTests {
         #expect(preemptions > 50)
         let unusual: Set = [
             "abort in flight", "abort", "failure", "overload", "refusal", "waiting", "several steps in flight",
-            "two chunks of a prompt in flight", "late result", "end in flight", "a right guess", "a wrong guess",
+            "two chunks of a prompt in flight", "late result", "end in flight", "an accepted draft", "a rejected draft",
         ]
         #expect(seen == unusual)
     }
@@ -174,7 +174,7 @@ private struct RandomRun {
         let isServed = (flights.map(\.plan) + [plan]).contains { $0.chunks.contains { $0.request == now } }
         waited = now == first && !isServed ? waited + 1 : 0
         first = now
-        #expect(waited <= 3 * rig.scheduler.configuration.maxStepsInFlight, "seed \(seed): \(now!) waits for ever")
+        #expect(waited <= 3 * rig.scheduler.configuration.maxStepsInFlight, "seed \(seed): \(now!) waits forever")
     }
 
     /// Computes the next step, if there is one; ranks compute steps in order, but at any time.
@@ -196,7 +196,7 @@ private struct RandomRun {
         }
         rig.record(rig.scheduler.finish(result))
         let speculation = rig.scheduler.status.speculation
-        if speculation.right > 0 { seen.insert("a right guess") }
-        if speculation.right < speculation.drafted { seen.insert("a wrong guess") }
+        if speculation.right > 0 { seen.insert("an accepted draft") }
+        if speculation.right < speculation.drafted { seen.insert("a rejected draft") }
     }
 }

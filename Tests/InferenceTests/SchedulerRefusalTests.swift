@@ -164,7 +164,7 @@ struct SchedulerRefusalTests {
         #expect(rig.transcripts[1]?.end == .finished(.length, Usage(promptTokens: 10, completionTokens: 3)))
     }
 
-    @Test func `a full queue asks to come back later`() throws {
+    @Test func `a full queue tells clients to retry later`() throws {
         var rig = Rig {
             $0.maxQueuedRequests = 4
             $0.maxRunningRequests = 2

@@ -155,8 +155,7 @@ import Verification
         }
     }
 
-    @Test func `has warmupRequests that begin like the mix and go on otherwise, and prompts that need not be computed`()
-    {
+    @Test func `has warm-up requests that begin like the mix, and prompts that need not be computed`() {
         let measure = Workload.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
         for kind in Workload.Kind.allCases {
             let mix = Workload(kind, measure, seed: 7, reuse: true)

@@ -29,14 +29,14 @@ import Testing
         #expect(clock.resumed == resumed, "a rank that hangs is noticed after all")
     }
 
-    @Test func `does not take a late look for a pause`() {
+    @Test func `does not take a late check for a pause`() {
         var clock = WatchClock(interval: Self.second)
         clock.look(at: 10 * Self.second)
         clock.look(at: 12 * Self.second)
         #expect(clock.resumed == 0)
     }
 
-    @Test func `knows that nobody looks where there is nothing to watch`() {
+    @Test func `does not count the time in which there is nothing to watch`() {
         var clock = WatchClock(interval: Self.second)
         clock.look(at: 10 * Self.second)
         clock.rest()

@@ -15,7 +15,7 @@ extension PageLists {
     }
 }
 
-@Suite struct `Plans on their way to other processes` {
+@Suite struct `Plans sent to other processes` {
     /// Returns a random plan, valid or not.
     private static func plan(_ draw: inout SplitMix64) -> StepPlan {
         func tokens(_ most: Int) -> [Int32] { (0..<draw.below(most + 1)).map { _ in Int32(draw.below(1000)) } }

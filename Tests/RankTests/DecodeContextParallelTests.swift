@@ -6,7 +6,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct `Queries that go to the keys` {
+@Suite(.timeLimit(.minutes(5))) struct `Query-gather attention` {
     /// Prefills most of a golden prompt, then computes the rest in steps of a few rows; every row is scored.
     private static func run(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration, rows: Int) throws
         -> (scores: [[TokenLogProbs]], records: StageRecords, work: [RankStatus])
@@ -56,7 +56,7 @@ import Testing
     }
 
     @Test(arguments: ["v3", "v32"], [2, 4, 8])
-    func `share each row's keys evenly`(name: String, ranks: Int) throws {
+    func `divides each row's keys evenly`(name: String, ranks: Int) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
         let layers = model.description.layers.count
@@ -77,7 +77,7 @@ import Testing
     }
 
     @Test(arguments: Golden.cases, [1, 2, 3])
-    func `give one rank's bits`(name: String, rows: Int) throws {
+    func `gives one rank's bits`(name: String, rows: Int) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
         let one = try Self.run(golden, model, ParallelConfiguration(), rows: rows)

@@ -55,7 +55,7 @@ import Verification
             }, name, seed: 1)
     }
 
-    @Test(arguments: Golden.cases) func `in a sample that is another each time`(name: String) throws {
+    @Test(arguments: Golden.cases) func `in a sample that differs each time`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
         try Self.check(
@@ -66,7 +66,7 @@ import Verification
             }, name, seed: seed)
     }
 
-    @Test(arguments: Golden.draftingCases) func `while tokens are guessed`(name: String) throws {
+    @Test(arguments: Golden.draftingCases) func `while tokens are drafted`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
         try Self.check(

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// These tests check which rank owns which row of a step.
-@Suite(.timeLimit(.minutes(1))) struct `A deal` {
+@Suite(.timeLimit(.minutes(1))) struct `A row assignment` {
     /// Some seeds are fixed and one differs from run to run; a failure prints the seed.
     static let seeds = Array(1...300) + [UInt64.random(in: 0 ... .max)]
 
@@ -109,7 +109,7 @@ import Testing
             "seed \(seed)")
     }
 
-    @Test func `deals decode rows over context ranks in turn`() {
+    @Test func `assigns decode rows to context ranks alternately`() {
         let chunks = (0..<7).map {
             StepPlan.Chunk(
                 request: $0, tokens: [1], start: 20, pages: [],
@@ -124,7 +124,7 @@ import Testing
     }
 
     /// If processes divide the keys, the cheaper of query-gather and key-gather attention is chosen for each chunk.
-    @Test func `lets queries travel behind more keys than they are worth, and otherwise the keys visit`() {
+    @Test func `uses query-gather attention after many keys, and key-gather attention otherwise`() {
         var processSharding = ProcessKVSharding()
         (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (
             100, 16, 64, 1000

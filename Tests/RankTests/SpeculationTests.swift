@@ -9,7 +9,7 @@ import Testing
 
 /// Random weights draft badly, so most requests may sample from only three tokens: then drafts are often accepted, and
 /// often rejected.
-@Suite(.timeLimit(.minutes(5))) struct `Guessing tokens` {
+@Suite(.timeLimit(.minutes(5))) struct `Speculative decoding` {
     private struct Answer: Equatable {
         var tokens: [TokenLogProbs] = []
         var reason: FinishReason?
@@ -134,7 +134,7 @@ import Testing
     }
 
     @Test(arguments: Golden.draftingCases)
-    func `guesses the same in every layout, and behind a prefix found in the cache`(name: String) async throws {
+    func `drafts the same tokens in every layout, and after a prefix found in the cache`(name: String) async throws {
         let golden = try Golden(name)
         // Each request runs alone, so that no other request has the pages that a draft needs. The later ones begin like
         // the first.
@@ -157,7 +157,7 @@ import Testing
         #expect(expected.contains { $0.right > 0 })
     }
 
-    @Test func `needs a model that can guess`() throws {
+    @Test func `needs a model that can draft`() throws {
         let model = try Golden("v3").directory.load()
         var configuration = EngineConfiguration()
         configuration.drafts = 1
@@ -166,7 +166,7 @@ import Testing
     }
 }
 
-@Suite struct `A chunk that ends in guesses` {
+@Suite struct `A chunk that ends in draft tokens` {
     private static func chunk(_ drafts: [Int32], _ change: (inout SamplingParameters) -> Void = { _ in })
         -> StepPlan.Chunk
     {
@@ -180,13 +180,13 @@ import Testing
             speculation: .init(drafted: drafts.count))
     }
 
-    @Test func `chooses at its last known token and at every guess`() {
+    @Test func `samples at its last known token and at every draft`() {
         #expect(Self.chunk([6, 7]).sampledRows == 0..<3)
         #expect(Self.chunk([]).sampledRows == 0..<1)
         #expect(Self.chunk([6, 7]).outputRows == [0, 1, 2])
     }
 
-    @Test func `believes its choices up to the first that differs from the guess`() {
+    @Test func `accepts drafts up to the first that differs from the sampled token`() {
         let chunk = Self.chunk([6, 7])
         #expect(chunk.acceptedCount([6, 7, 8]) == 3)
         #expect(chunk.acceptedCount([6, 9, 8]) == 2)
@@ -195,7 +195,7 @@ import Testing
         #expect(chunk.acceptedCount([nil, 7, 8]) == 1)
     }
 
-    @Test func `chooses behind a guess as if the guess had been chosen`() {
+    @Test func `samples after a draft as if the draft had been sampled`() {
         let chunk = Self.chunk([6, 7]) { $0.presencePenalty = 1 }
         #expect((0..<3).map { chunk.sample(at: $0).position } == [11, 12, 13])
         #expect((0..<3).map { chunk.sample(at: $0).generated } == [[4], [4, 6], [4, 6, 7]])

@@ -95,7 +95,7 @@ import Verification
         }
     }
 
-    @Test func `says when a difference does not come back`() throws {
+    @Test func `says when a difference does not recur`() throws {
         let fault = FaultyModel.Fault.flipsBitOnce(layer: 1, stage: .output, request: 1, position: 5)
         let found = try Self.value(fault, "cp2 chunk-1 long")
         #expect(!found.isRepeatable)
@@ -144,7 +144,7 @@ import Verification
     }
 
     @Test(arguments: ["cp2", "tp2", "dp2", "cp4 dcp2"])
-    func `finds one wrong scale of an FP8 cache, in the rows behind it`(layout: String) throws {
+    func `finds one wrong scale of an FP8 cache, in the rows after it`(layout: String) throws {
         let notation = "\(layout) chunk9 page4 fp8_e4m3 cold mixed"
         #expect(try Self.finding("v3", nil, notation) == .equal)
         let verdict = try Self.finding("v3", .wrongScale(layer: 0, request: 3, position: 4), notation)

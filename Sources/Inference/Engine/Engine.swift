@@ -228,7 +228,7 @@ package final class Engine: EngineClient {
         let problems = audit(state.scheduler)
         guard !problems.isEmpty else { return [] }
         let reason =
-            "the books are wrong after step \(state.scheduler.status.steps) (--check-invariants): "
+            "invariants are violated after step \(state.scheduler.status.steps) (--check-invariants): "
             + problems.prefix(Self.maxProblems).joined(separator: "; ")
         failed.yield(EngineFailure(reason: reason, isTrap: false))
         return take(state.scheduler.fail(reason))

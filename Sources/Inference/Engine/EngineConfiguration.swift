@@ -87,7 +87,7 @@ package struct EngineConfiguration: Sendable, Equatable {
         }
         if drafts > 0 && !model.canDraft {
             problems.append(
-                "--speculative-num-steps: \(drafts) tokens cannot be guessed without a next-token block; the nearest "
+                "--speculative-num-steps: \(drafts) tokens cannot be drafted without a next-token block; the nearest "
                     + "legal value is 0")
         }
         if !(1...maxThreadsPerRank).contains(threadsPerRank) {
@@ -112,7 +112,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// A warning for the operator where the threads of all ranks outnumber the processor's cores; `nil` otherwise.
     package var warning: String? {
         guard threadsPerRank > 1, ranksHere * threadsPerRank > cores else { return nil }
-        return "--threads-per-rank: \(ranksHere * threadsPerRank) threads will take turns on \(cores) cores; "
+        return "--threads-per-rank: \(ranksHere * threadsPerRank) threads will share \(cores) cores; "
             + "\(max(1, cores / ranksHere)) a rank would be faster"
     }
 

@@ -40,7 +40,7 @@ extension StepPlan: WireCodable {
                 !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
                     || speculation.ahead > 0 && sample == nil
             {
-                return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
+                return "request \(chunk.request) has \(speculation.drafted) drafts and wants \(speculation.ahead)"
             }
             let rows = chunk.score.map(\.row)
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {

@@ -12,7 +12,7 @@ extension StepReport: WireCodable {
         drafted = drafting.map { Guesses(tokens: drafts[$0]!) }
         try wire.pass(&drafting)
         try wire.pass(&drafted)
-        guard drafting.count == drafted.count else { throw Wire.Failure(description: "guesses for each chunk") }
+        guard drafting.count == drafted.count else { throw Wire.Failure(description: "drafts for each chunk") }
         drafts = Dictionary(zip(drafting, drafted.map(\.tokens))) { $1 }
         try wire.pass(&rows)
         try wire.pass(&seconds)

@@ -64,7 +64,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
             problem("max_queued_requests", maxQueuedRequests, 1...number),
             problem("max_steps_in_flight", maxStepsInFlight, 1...number),
             problem("data_groups", dataGroups, 1...number),
-            problem("guesses", drafts, 0...number),
+            problem("drafts", drafts, 0...number),
             problem("max_top_logprobs", maxTopLogProbs, 0...max(0, min(vocabularySize, number))),
         ].compactMap { $0 }
         if let problem = pageSizeProblem { problems.append(problem) }
@@ -83,7 +83,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
                 Problem(
                     parameter: "max_rows_per_step",
                     message:
-                        "\(maxRowsPerStep) is not between max_running_requests × (1 + guesses), \(least), and \(number)",
+                        "\(maxRowsPerStep) is not between max_running_requests × (1 + drafts), \(least), and \(number)",
                     nearestLegal: min(max(maxRowsPerStep, least), number)))
         }
         return problems

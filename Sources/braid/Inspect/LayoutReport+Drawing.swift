@@ -187,8 +187,8 @@ extension LayoutReport {
             switch transfer.unit {
             case .token: ""
             case .output: " / output row"
-            case .dcpRow: " / travelling row"
-            case .gatheredKey: " / visiting key"
+            case .dcpRow: " / DCP row"
+            case .gatheredKey: " / gathered key"
             }
         drawing.words(
             (transfer.isExpected ? "~" : "") + bytesText(bytesPerUnit(transfer)) + unit, x + width - 12,

@@ -80,12 +80,12 @@ extension LayoutReport {
         var table = TextTable(["step", "way", "rows"], left: 2)
         for way in ways {
             table.add([
-                way.step, way.usesDCP ? "queries go to the keys" : "owners of rows read all keys", "\(way.rows)",
+                way.step, way.usesDCP ? "query-gather attention" : "owners of rows read all keys", "\(way.rows)",
             ])
         }
-        return ["attention behind \(grouped(example.tokens)) tokens"] + table.lines + [
-            "queries go to at least \(grouped(parallel.kvSharding.minKeys)) keys, where that takes a fifth off what the "
-                + "busiest rank reads"
+        return ["attention after \(grouped(example.tokens)) tokens"] + table.lines + [
+            "query-gather attention reads at least \(grouped(parallel.kvSharding.minKeys)) keys, and takes a fifth off what "
+                + "the busiest rank reads"
         ]
     }
 }

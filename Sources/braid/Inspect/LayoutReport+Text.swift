@@ -90,7 +90,7 @@ extension LayoutReport {
     /// A table of the collectives of query-gather attention, which are the same in every layer.
     private var keyTable: [String] {
         let transfers = cost.transfers(of: cost.layerKinds[0]).filter { $0.unit == .dcpRow }
-        return table("every layer, for rows whose queries go to the keys", transfers, per: "row")
+        return table("every layer, for rows of query-gather attention", transfers, per: "row")
     }
 
     private var stageTable: [String] {
