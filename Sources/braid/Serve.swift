@@ -7,7 +7,7 @@ import Models
 import Serving
 import Tokenization
 
-/// The HTTP server.
+/// The command runs the HTTP server.
 struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Serves a model over HTTP: OpenAI's routes, /generate, /metrics.",
@@ -62,7 +62,7 @@ struct Serve: AsyncParsableCommand {
         let problems = server.validate()
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
 
-        // Listen first: /health answers while the weights are mapped, /ready when they are in place.
+        // The server listens first: /health answers while the weights are mapped, /ready when the model is loaded.
         let slot = ModelSlot()
         let (configuration, options, restarts) = (server, engineOptions, restartOnFailure)
         Traps.setRestartsProcess(restarts)
@@ -83,12 +83,12 @@ struct Serve: AsyncParsableCommand {
                 if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
             }
             tasks.addTask {
-                // A model that cannot be loaded ends the command, and so do ranks that fail for good.
+                // The command ends if the model cannot be loaded, or ranks fail for good.
                 let (engine, trace) = try await loading.value
                 defer { trace?.close() }
                 engine.answerForAllThreads()
                 for await failure in engine.failures { try await Self.end(after: failure) }
-                // The engine was stopped by the server, which then ends too.
+                // The server has stopped the engine and ends soon.
                 try await Task.sleep(for: .seconds(Self.secondsToEnd))
             }
             defer { tasks.cancelAll() }
@@ -97,11 +97,11 @@ struct Serve: AsyncParsableCommand {
         if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
-    /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
+    /// Ends the command after a failure. Every client has its error by then; the answers get a second to be sent.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
         note("the engine has failed: \(failure.reason)")
-        // Whatever the failure left behind may hold up an orderly end.
+        // The failure may prevent an orderly end, so a thread enforces it.
         Thread.detachNewThread {
             Thread.sleep(forTimeInterval: secondsToEnd)
             Traps.endProcess()
@@ -132,7 +132,7 @@ struct Serve: AsyncParsableCommand {
         return (service, engine, trace)
     }
 
-    /// The tokenizer of a model, and what grammars need to know of it.
+    /// Returns the tokenizer of a model, and its vocabulary in the form that grammars need.
     private static func vocabulary(
         _ options: EngineOptions, for model: any Model
     ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {

@@ -8,15 +8,15 @@ import TestSupport
 import Testing
 
 extension PageLists {
-    /// What somebody who knows no pages makes of an update.
+    /// Returns the plan that a receiver without known pages makes of an update.
     fileprivate static func plan(of update: PlanUpdate) throws -> StepPlan {
         var lists = PageLists()
         return try lists.plan(for: update)
     }
 }
 
-@Suite struct `Plans on their way to other processes` {
-    /// Any plan, sensible or not.
+@Suite struct `Plans sent to other processes` {
+    /// Returns a random plan, valid or not.
     private static func plan(_ draw: inout SplitMix64) -> StepPlan {
         func tokens(_ most: Int) -> [Int32] { (0..<draw.below(most + 1)).map { _ in Int32(draw.below(1000)) } }
         let chunks = (0..<draw.below(4)).map { _ in
@@ -74,7 +74,8 @@ extension PageLists {
         }
     }
 
-    /// A field that does not pass would get its default elsewhere, without an error: who adds one comes here.
+    /// A field that is not coded would get its default in other processes, without an error. Whoever adds a field must
+    /// extend this test.
     @Test func `have the fields that Wire passes`() {
         func fields(_ value: Any) -> [String] { Mirror(reflecting: value).children.compactMap(\.label) }
         let sample = StepPlan.Sample(parameters: SamplingParameters(), position: 0)
@@ -109,7 +110,7 @@ extension PageLists {
             ])
     }
 
-    /// Requests that grow, are preempted, share prefixes, rest for a while and end, a few in each plan.
+    /// Returns plans with requests that grow, are preempted, share prefixes, pause and end, a few in each plan.
     private static func plans(_ count: Int, _ draw: inout SplitMix64) -> [StepPlan] {
         var pages: [UInt64: [Int32]] = [:]
         return (0..<count).map { number in
@@ -120,7 +121,7 @@ extension PageLists {
                 pages[request, default: []] += (0..<draw.below(3)).map { _ in Int32(draw.below(50)) }
                 return StepPlan.Chunk(request: request, tokens: [1], start: 0, pages: pages[request]!)
             }
-            // Long pauses, after which both sides have forgotten the requests.
+            // Some pauses are so long that both sides have forgotten the request.
             return StepPlan(number: number, chunks: number / 100 % 2 == 0 ? chunks : [])
         }
     }
@@ -181,7 +182,7 @@ extension PageLists {
         for _ in 0..<3000 {
             var bytes = Wire.bytes(of: Self.plan(&draw))
             for _ in 0...draw.below(4) { bytes[draw.below(bytes.count)] = UInt8(draw.below(256)) }
-            // Whether it can be read is a matter of luck; that it ends, and with so many values at most, is not.
+            // Damaged bytes may or may not be readable; reading must end, with a bounded number of values.
             if let plan = try? Wire.value(StepPlan.self, in: bytes) {
                 #expect(plan.chunks.reduce(0) { $0 + $1.tokens.count + $1.pages.count } <= bytes.count)
             }

@@ -7,9 +7,9 @@ import TestSupport
 import Testing
 import Verification
 
-/// Ranks in processes that are none: each has a cache of its own, and they exchange messages.
+/// These tests simulate processes in one process: each has a cache of its own, and they exchange messages.
 @Suite(.timeLimit(.minutes(3))) struct `Ranks in several processes` {
-    /// The verdicts of some cases, whose ranks are divided among so many processes, and what they came across.
+    /// Returns the verdicts on some cases whose ranks are divided among `processes` processes, and their coverage.
     private static func verdicts(
         _ notations: [String], of name: String = "v32", processes count: Int
     ) throws -> ([Verification.Verdict], RunCoverage) {
@@ -81,7 +81,7 @@ import Verification
         }
     }
 
-    /// Two ranks in two processes hold twice the tokens of one, in the same memory each.
+    /// Two ranks in two processes hold twice the tokens of one rank, with the same memory each.
     @Test func `hold as many times the tokens as there are owners`() throws {
         let model = try Golden("v32").directory.load()
         func tokens(owners: Int, processes: Int, ranks: Int, _ change: (inout EngineConfiguration) -> Void = { _ in })

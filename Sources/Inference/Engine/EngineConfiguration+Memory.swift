@@ -5,9 +5,9 @@ import Parallelism
 import Planning
 import Tensors
 
-/// How many tokens the cache holds, and which process keeps what of them.
+/// This extension computes how many pages the KV cache has, and which part of them each process keeps.
 extension EngineConfiguration {
-    /// How the processes divide the keys among them; `nil` where each keeps all.
+    /// Returns how the processes divide the KV cache; `nil` where each process keeps all keys.
     func processSharding(for model: any Model) -> ProcessKVSharding? {
         guard isDivided(model.positionAlignment) else { return nil }
         let scheduler = scheduler(for: model)
@@ -17,21 +17,22 @@ extension EngineConfiguration {
                 model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
             ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
-        // The longest request there can be, with what is guessed behind it.
+        // The longest possible request, with its draft tokens.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize
         processSharding.rows = max(scheduler.maxRowsPerStep, Self.maxRows)
         return processSharding
     }
 
-    /// Window pages: those that running requests need at least, as many again for prefixes that later requests find, and
-    /// those of all rows in flight, so that nobody waits for another's.
+    /// Returns the number of window pages: the minimum that running requests need, as many again for prefixes that later
+    /// requests find, and those of all rows in flight, so that no request waits for another's.
     func windowPages(for scheduler: SchedulerConfiguration) -> Int {
         guard scheduler.window > 0 else { return 0 }
         let rows = scheduler.maxStepsInFlight * scheduler.maxRowsPerStep
         return min(2 * scheduler.minWindowPages + (rows + pageSize - 1) / pageSize, Self.maxTokens / pageSize)
     }
 
-    /// Pages of the cache.
+    /// Returns the number of pages of the KV cache: what the options ask for or, without options, enough for eight
+    /// requests of full context in at most half of the machine's memory.
     func totalPages(for model: any Model, _ scheduler: SchedulerConfiguration) -> Int {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
         let (context, windows) = (scheduler.contextLength, format.bytesPerWindowPage * scheduler.windowPages)
@@ -46,21 +47,21 @@ extension EngineConfiguration {
         return min(max(pages, 1), Self.maxTokens / pageSize)
     }
 
-    /// Pages that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
-    /// they divide the keys.
+    /// Returns the number of pages that fit into `bytes` per rank. The ranks of a process share one cache; where
+    /// processes divide the keys, their memory adds up.
     ///
-    /// - Parameter windows: bytes of the window pages, of which every process has all.
+    /// - Parameter windows: the bytes of the window pages, which every process has all of.
     private func pages(of format: CacheFormat, bytesPerRank bytes: Int, windows: Int) -> Int {
         let (all, overflow) = bytes.multipliedReportingOverflow(by: ranksHere)
         return maxPages(of: format, bytes: max((overflow ? .max : all) - windows, 0))
     }
 
-    /// Pages of which a process keeps its part in so many bytes.
+    /// Returns the number of pages whose part in this process fits into `bytes`.
     private func maxPages(of format: CacheFormat, bytes: Int) -> Int {
         bytes / max(keptBytes(of: format), 1)
     }
 
-    /// What a process keeps of a page.
+    /// Returns the bytes that a process keeps of each page.
     private func keptBytes(of format: CacheFormat) -> Int {
         guard isDivided(format.positionAlignment) else { return format.bytesPerPage }
         return format.bytesPerPage * ranksHere / parallel.kvSharding.ranks
@@ -71,8 +72,8 @@ extension EngineConfiguration {
             parallel, processes: processes, entriesPerPage: pageSize / positionAlignment)
     }
 
-    /// Says that this process cannot reserve what its cache and its ranks need, as under `ulimit -v`: before the ranks are
-    /// started, as they would fail one after the other.
+    /// Returns a problem if this process cannot reserve the address space of its cache and its ranks, for example under
+    /// `ulimit -v`. Checking before the ranks start replaces their failing one after the other.
     private func reservationProblems(for model: any Model, _ format: CacheFormat) -> [String] {
         let scheduler = scheduler(for: model)
         let cache =
@@ -91,7 +92,7 @@ extension EngineConfiguration {
 
     private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
 
-    /// What is wrong with the size of the cache.
+    /// Returns the problems with the size of the cache, each as a sentence; empty when it fits the machine.
     func memoryProblems(for model: any Model) -> [String] {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
         let windows = format.bytesPerWindowPage * scheduler(for: model).windowPages

@@ -5,8 +5,8 @@ package import Modeling
 package import Parallelism
 import Synchronization
 
-/// A process whose ranks do what the first process of the job decides: it deals the plans itself, runs its ranks, and
-/// sends back what they find.
+/// A rank follower runs the ranks of every process but the first: it receives the first process's plans, assigns their
+/// rows itself, runs its ranks, and sends back their reports.
 package final class RankFollower {
     private let model: any Model
     private let processes: Processes
@@ -15,19 +15,19 @@ package final class RankFollower {
     private var team: Team?
     private var lastEpoch: UInt64 = 0
 
-    /// The ranks of an epoch.
+    /// The ranks of one epoch.
     private struct Team {
         let epoch: UInt64
         let settings: RankSettings
         let format: CacheFormat
         let world: ProcessWorld
         let threads: RankThreads
-        /// The pages of the requests, as the plans so far have told them.
+        /// The pages of the requests, as earlier plans named them.
         var pages = PageLists()
         let grammars: RequestGrammars
     }
 
-    /// - Parameter grammars: of the same vocabulary as the first process's.
+    /// - Parameter grammars: A grammar cache of the same vocabulary as the first process's.
     package init(_ model: any Model, _ processes: Processes, grammars: GrammarCache? = nil) {
         precondition(processes.process > 0, "the first process follows nobody")
         self.model = model
@@ -39,9 +39,9 @@ package final class RankFollower {
         processes.onFailure { [orders] in orders.put(.failure($0)) }
     }
 
-    /// Does what it is told until it is told to leave.
+    /// Executes the first process's orders until the order to leave.
     ///
-    /// - Throws: `GroupFailure` where a process is lost, or the first one says what cannot be understood.
+    /// - Throws: `GroupFailure` if a process is lost, or an order cannot be understood.
     package func run() throws(GroupFailure) {
         while true {
             switch orders.take() {
@@ -58,7 +58,9 @@ package final class RankFollower {
         }
     }
 
-    /// - Returns: whether to go on.
+    /// Executes one order.
+    ///
+    /// - Returns: `false` after the order to leave.
     private func obey(_ order: Order, epoch: UInt64) throws(Wire.Failure) -> Bool {
         switch order {
         case .start(let settings):
@@ -94,10 +96,11 @@ package final class RankFollower {
                     plan, team.settings.parallel, processSharding: team.settings.processSharding,
                     alignment: model.positionAlignment))
         case .stop:
-            // The next ranks may have been started already.
+            // The ranks of a later epoch may already run.
             if team?.epoch == epoch { endTeam() }
         case .leave:
-            // A step may be on its way of which the first process sends no more: its clients did not wait for it.
+            // A step in flight may never end, because the first process takes no more part in it; no client waits for
+            // it.
             team?.world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
             endTeam()
             return false
@@ -126,7 +129,7 @@ package final class RankFollower {
         team = nil
     }
 
-    /// What there is to do, from whichever thread.
+    /// A queue of orders and failures, which any thread may fill.
     private final class Orders: Sendable {
         enum Entry {
             case order(Message)
@@ -149,7 +152,7 @@ package final class RankFollower {
 }
 
 extension RankFollower {
-    /// Ends the other processes' following, for the first one.
+    /// Tells all other processes to leave the job; the first process calls this.
     package static func dismiss(_ processes: Processes) {
         processes.sendToAll(Message(.order, body: Order.leave.bytes))
     }

@@ -3,27 +3,27 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// What every process has to know to run its ranks.
+/// Rank settings are what every process has to know to run its ranks.
 package struct RankSettings: Sendable, Equatable {
     package var parallel = ParallelConfiguration()
     package var cacheType = CacheType.float32
     package var pageSize = 1
-    /// Of the cache; decided by the first process, whatever memory the others have.
+    /// The number of pages in the cache, which the first process decides, whatever memory the others have.
     package var pages = 0
-    /// Of the key sets that have a window.
+    /// The number of pages of the key sets that have a window.
     package var windowPages = 0
-    /// Set where processes divide the keys among them.
+    /// Describes how processes divide the KV cache; `nil` where each keeps all keys.
     package var processSharding: ProcessKVSharding?
-    /// Rows of a step, at most, all ranks together.
+    /// Limits the rows of a step, counted over all ranks.
     package var maxRows = 1
-    /// Instruction-set level; `nil` for the best there is.
+    /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
-    /// Threads that share the work inside each rank.
+    /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
     package var tuning = Tuning()
-    /// What ranks record.
+    /// The stages whose values ranks record; none in service.
     package var stages: Set<Stage> = []
-    /// Whether they write down what they do when.
+    /// Tells whether ranks collect spans for a trace.
     package var isTraced = false
 
     package init() {}
@@ -103,7 +103,7 @@ extension ParallelConfiguration: WireCodable {
         try wire.pass(&expert)
         try wire.pass(&expertTensor)
         try wire.pass(&pipeline)
-        // No stages are given as none.
+        // An empty list stands for `nil`.
         var layers = stageLayers ?? []
         try wire.pass(&layers)
         stageLayers = layers.isEmpty ? nil : layers
@@ -123,10 +123,11 @@ extension ParallelConfiguration: WireCodable {
 }
 
 extension CacheStore {
-    /// A process's cache: with the same pages as any other's, of which it keeps what its ranks own.
+    /// Creates the cache of a process: it has the same pages as that of any other process, and stores the part of them
+    /// that its ranks own.
     convenience init(_ settings: RankSettings, for model: any Model, ranks: Range<Int>) {
         let kvSharding = settings.parallel.kvSharding
-        // Owners are consecutive ranks.
+        // The owners of a request's keys are consecutive ranks.
         let owners = settings.processSharding.map { _ in
             KVShard.Owners(
                 run: kvSharding.unit, count: kvSharding.ranks, kept: Set(ranks.map { $0 % kvSharding.ranks }))

@@ -11,12 +11,13 @@ extension StepPlan: WireCodable {
         try wire.pass(&endedGrammars)
     }
 
-    /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
+    /// Returns what is wrong with a plan that another process sent; `nil` if ranks can run it.
     ///
     /// - Parameters:
-    ///   - format: of the cache.
-    ///   - pages: of the cache; and window pages.
-    ///   - groups: data groups.
+    ///   - format: The format of the cache.
+    ///   - pages: The number of pages in the cache.
+    ///   - windowPages: The number of window pages in the cache.
+    ///   - groups: The number of data groups.
     func problem(
         _ format: CacheFormat, pages: Int, windowPages: Int, vocabularySize: Int, groups: Int
     ) -> String? {
@@ -48,7 +49,7 @@ extension StepPlan: WireCodable {
                 !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
                     || speculation.ahead > 0 && sample == nil
             {
-                return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
+                return "request \(chunk.request) has \(speculation.drafted) drafts and wants \(speculation.ahead)"
             }
             let rows = chunk.score.map(\.row)
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
@@ -64,7 +65,7 @@ extension StepPlan: WireCodable {
 }
 
 extension StepPlan.Sample {
-    /// What is wrong with how a token is to be sampled, where that came from elsewhere.
+    /// Returns what is wrong with a sample that another process sent; `nil` if it is valid.
     fileprivate var problem: String? {
         let legal = 0...Int(Int32.max)
         if !legal.contains(position) || !legal.contains(minTokensRemaining) {

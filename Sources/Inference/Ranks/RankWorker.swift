@@ -3,11 +3,12 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// One rank's part of a step: takes its rows, runs its layers once, chooses tokens. One thread.
+/// A rank worker runs one rank's part of each step: its rows, one pass over its layers, and sampling. Only the rank's
+/// thread uses it.
 final class RankWorker {
     let model: any Model
     private let cache: CacheStore
-    /// Set where processes divide the keys.
+    /// The memory for keys of other processes, where processes divide the KV cache.
     private let buffers: ProcessKVSharding.Buffers?
     let seat: Seat
     var sampler: Sampler
@@ -16,7 +17,7 @@ final class RankWorker {
     private let trace: TraceBuffer?
     let pageShift: Int
     let hasWindows: Bool
-    /// Rows of logits held at once; bounds memory when a whole prompt is scored.
+    /// Limits the rows of logits held at once, and thereby the memory where a whole prompt is scored.
     private static let logitRows = 32
 
     init(
@@ -37,7 +38,7 @@ final class RankWorker {
         hasWindows = cache.format.window > 0
     }
 
-    /// Runs a step and reports what this rank found.
+    /// Runs this rank's part of a step and reports the result.
     func run(_ assignment: RowAssignment) throws(GroupFailure) -> StepReport {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -93,7 +94,7 @@ final class RankWorker {
 
     private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
 
-    /// The entries of a group of key sets that own rows store.
+    /// Returns the entries of a group of key sets that own rows store.
     private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows
     {
         func position(_ row: RowAssignment.Row) -> Int { assignment.plan.chunks[row.chunk].start + row.offset }
@@ -111,7 +112,7 @@ final class RankWorker {
         return Step.EntryRows(rows: rows, slots: slots, counts: counts)
     }
 
-    /// Where a request's window entries are; pages that no row sees any more are -1.
+    /// Returns the page map of a request's window entries; pages that no row sees any more are -1.
     private func windowMap(of chunk: StepPlan.Chunk) -> PageMap {
         let pages = seat.scratch.indices(chunk.firstWindowPage + chunk.windowPages.count)
         pages[0..<chunk.firstWindowPage].fill(-1)
@@ -119,7 +120,9 @@ final class RankWorker {
         return PageMap(pages: pages, shift: pageShift)
     }
 
-    /// Where processes divide the keys: those of the data group's requests that are gathered.
+    /// Returns the gathered keys of the data group's requests where processes divide the KV cache; `nil` elsewhere.
+    ///
+    /// - Parameter entries: The entries that own rows store, for each group of key sets.
     private func gatheredKeys(_ assignment: RowAssignment, _ entries: [Step.EntryRows]) -> GatheredKeys? {
         buffers.map { buffers in
             GatheredKeys(
@@ -134,7 +137,8 @@ final class RankWorker {
         return numbers
     }
 
-    /// The own rows whose states leave the last layer: all of them where the next-token block needs them.
+    /// Returns the own rows whose states leave the last layer: those with an output, or all of them where the
+    /// next-token block needs them.
     private func outputs(of assignment: RowAssignment) -> Indices {
         let wanted =
             assignment.drafts
@@ -144,7 +148,8 @@ final class RankWorker {
         return outputs
     }
 
-    /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
+    /// Returns the DCP rows of all ranks among which this rank's data group divides its keys; `nil` where the step has
+    /// none.
     private func dcpRows(_ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.DCPRows? {
         if assignment.dcpRows.isEmpty { return nil }
         let members = seat.members(along: .kvSharding)
@@ -165,7 +170,7 @@ final class RankWorker {
             attendedRows: dcpIndices(of: assignment.rows[first..<first + seat.degree(.tensor)], assignment))
     }
 
-    /// Which of some ranks' rows, counted one rank after the other, let their queries go to the keys.
+    /// Returns the indices of the DCP rows among the rows of some ranks, counted one rank after the other.
     private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
         let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
         let indices = seat.scratch.indices(found.count)
@@ -192,10 +197,10 @@ final class RankWorker {
 
     // MARK: - Logits
 
-    /// Scores and samples from the states of the step's rows.
+    /// Computes logits from the states of the output rows, and scores or samples from them.
     ///
-    /// - Returns: what this rank found, and the token that each of `deal.outputs` chose, where it chose one; those are
-    ///   known to all ranks of the stage where the next-token block needs them.
+    /// - Returns: This rank's findings, and the token sampled from each of `assignment.outputs`; `nil` where none was.
+    ///   All ranks of the stage know all tokens where the next-token block needs them.
     private func choose(_ assignment: RowAssignment, _ states: View) throws(GroupFailure) -> (
         [StepReport.Finding], [Int32?]
     ) {
@@ -218,15 +223,17 @@ final class RankWorker {
         return picked
     }
 
-    /// Has the logits of all ranks' rows read, a few rows at a time: the head is read once for all requests of a tile.
-    /// Every rank computes its part of the vocabulary for all rows; each row's parts then come together on one of them.
+    /// Computes the logits of all ranks' rows, and calls `read` for each row on one of the ranks. A few rows are
+    /// computed at a time, so that the output head is read once for all requests of a tile. Every rank computes its
+    /// part of the vocabulary for all rows; an all-to-all exchange then brings each row's parts together.
     ///
     /// - Parameters:
-    ///   - states: of this rank's rows.
-    ///   - counts: how many rows each rank of the stage has.
-    ///   - sharing: whether what was chosen is to be known to all ranks.
-    ///   - read: called with the logits of some of the rows, counted over all ranks; says what they choose.
-    /// - Returns: what each row chose.
+    ///   - states: The states of this rank's rows, `[rows, hidden]`.
+    ///   - counts: The number of rows of each rank of the stage.
+    ///   - sharing: Whether all ranks are to know all sampled tokens.
+    ///   - read: Receives one row of logits `[vocabulary]` and the row's index over all ranks; returns the sampled
+    ///     token, if any.
+    /// - Returns: The token sampled from each row.
     func readLogits(
         of states: View, counts: [Int], sharing: Bool, _ read: (Span<Float>, Int) -> Int32?
     ) throws(GroupFailure) -> [Int32?] {
@@ -250,7 +257,7 @@ final class RankWorker {
         return sharing ? try share(chosen) : chosen
     }
 
-    /// Lets all ranks know what each of them chose; they take turns row by row, see `logits`.
+    /// Gathers the sampled tokens of all ranks. Row `i` was read by rank `i mod ranks`; see `logits`.
     private func share(_ chosen: [Int32?]) throws(GroupFailure) -> [Int32?] {
         let ranks = seat.degree(.stage)
         let turns = (0..<ranks).map { stride(from: $0, to: chosen.count, by: ranks) }
@@ -278,7 +285,8 @@ final class RankWorker {
         return shared
     }
 
-    /// - Returns: whole rows of logits, and which of the tile's rows they are.
+    /// - Returns: The whole rows of logits that this rank reads, `[rows, vocabulary]`, and the indices of those rows in
+    ///   the tile.
     private func logits(_ hidden: View) throws(GroupFailure) -> (View, mine: StrideTo<Int>) {
         let (ranks, vocabulary) = (seat.degree(.stage), model.vocabularySize)
         let mine = stride(from: seat.place(along: .stage), to: hidden.rows, by: ranks)
@@ -313,19 +321,19 @@ final class RankWorker {
         return (whole, mine)
     }
 
-    /// Chooses a token of a chunk, among those that its request's grammar allows.
+    /// Samples a token of a chunk among those that the request's grammar allows.
     func sampleToken(
         _ logits: Span<Float>, as sample: StepPlan.Sample, of chunk: StepPlan.Chunk, topLogProbs: Int? = nil
     ) throws(SamplingFailure) -> TokenLogProbs {
         var sample = sample
         let known = chunk.sample?.generated.count ?? 0
         let choices = try grammars.choices(for: chunk.request, sample, known: known)
-        // A whole answer ends, however few tokens it has.
+        // A complete answer ends even where `minNewTokens` asks for more.
         if choices?.mustEnd ?? false { sample.minTokensRemaining = 0 }
         return try sampler.choose(logits, as: sample, allowed: choices?.allowed, topLogProbs: topLogProbs)
     }
 
-    /// What one row of logits is for: the score of a known token, or the choice of the next.
+    /// Reads one row of logits: scores a known token, samples the next one, or both.
     private func read(_ logits: Span<Float>, _ output: RowAssignment.Output, _ plan: StepPlan) -> StepReport.Finding {
         let chunk = plan.chunks[output.chunk]
         var finding = StepReport.Finding(chunk: output.chunk, offset: output.offset)

@@ -1,11 +1,11 @@
 import KVCache
 
 extension Scheduler {
-    /// What is wrong with the books, in words; empty when all is well. For tests, and for a debug route.
+    /// Returns the violated invariants in words; empty when there are none. It is for tests and `--check-invariants`.
     ///
-    /// Every page is free, known and unused, or used by live requests or by those that died in a step in flight, by
-    /// more than one only where it is known; every request is where its phase says; among equal priorities nobody in
-    /// the queue came before one that runs.
+    /// The invariants: every page is free, cached and unused, or used by live requests or by requests that ended during
+    /// a step in flight; only a cached page has several users. Every request is listed where its phase says. Among
+    /// equal priorities no queued request arrived before a running one.
     package func checkInvariants() -> [String] {
         pool.checkInvariants() + cache.checkInvariants(pool) + pageProblems + windowProblems + placeProblems
             + orderProblems
