@@ -3,7 +3,8 @@ import Modeling
 
 /// A comparison finds the differences between two transcripts of a workload.
 ///
-/// Rows after the first token in which a request's answers differ have other inputs, and are not compared.
+/// Rows after the first token in which a request's answers differ have other inputs, and are not compared. Nor are those
+/// from the first row on whose selection differs by a near tie (`NearTie`), where that is allowed.
 struct Comparison {
     /// The largest difference allowed, relative to a row's largest value; `nil` requires bitwise equality.
     let tolerance: Float?
@@ -13,6 +14,8 @@ struct Comparison {
     private let found: Transcript
     /// For each request whose tokens differ, the last position that both computed from the same tokens.
     private let lastCommon: [UInt64: Int]
+    /// For each request with a near tie, the first position that selected other entries.
+    private var firstTie: [UInt64: Int] = [:]
 
     init(_ expected: Transcript, _ found: Transcript, tolerance: Float?, incomplete: Set<Stage>) {
         self.expected = expected
@@ -35,6 +38,22 @@ struct Comparison {
     private func isComparable(_ place: StageRecords.Place) -> Bool {
         // Answers to `warmupRequests` are not expected.
         expected.answers[place.request] != nil && place.position <= lastCommon[place.request] ?? .max
+            && place.position < firstTie[place.request] ?? .max
+    }
+
+    /// Stops comparing a request's rows from the one on in which the comparison found a near tie.
+    ///
+    /// - Returns: False, and nothing changes, where the difference is no near tie or bitwise equality is required.
+    mutating func excuse(_ difference: Difference) -> Bool {
+        guard let tolerance, let value = difference.value, value.key.stage == .selected else { return false }
+        let scores = StageRecords.Key(layer: value.key.layer, stage: .indexScores)
+        guard let old = expected.records.values[value.key]?[value.place],
+            let new = found.records.values[value.key]?[value.place],
+            let scores = expected.records.values[scores]?[value.place],
+            NearTie.explains(old, new, scores: scores, tolerance: tolerance)
+        else { return false }
+        firstTie[value.place.request] = min(value.place.position, firstTie[value.place.request] ?? .max)
+        return true
     }
 
     /// The first row, in the order of computation, in which the records differ; `nil` where none does.
@@ -44,7 +63,7 @@ struct Comparison {
             let (old, new) = (left[key] ?? [:], right[key] ?? [:])
             let places = Set(old.keys).union(new.keys).filter(isComparable).sorted()
             let wrong = places.filter {
-                !agree(old[$0], new[$0]) && !(new[$0] == nil && incomplete.contains(key.stage))
+                !agree(old[$0], new[$0], key.stage) && !(new[$0] == nil && incomplete.contains(key.stage))
             }
             guard let place = wrong.first else { continue }
             guard let before = old[place], let after = new[place], before.count == after.count else {
@@ -59,8 +78,10 @@ struct Comparison {
         return nil
     }
 
-    private func agree(_ old: [Float]?, _ new: [Float]?) -> Bool {
+    private func agree(_ old: [Float]?, _ new: [Float]?, _ stage: Stage) -> Bool {
         guard let old, let new else { return false }
+        // Selected entries are numbers of entries, of which none is nearly another.
+        if stage == .selected { return old.hasSameBits(as: new) }
         return tolerance.map { old.distance(to: new) <= $0 } ?? old.hasSameBits(as: new)
     }
 

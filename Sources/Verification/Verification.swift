@@ -84,7 +84,7 @@ package final class Verification {
         if let problem = found.problems.first { return .different(.entries(problem)) }
         let comparisons = compare(found, with: expected, candidate)
         if let difference = Self.first(comparisons, \.firstDifference) {
-            return .different(locate(candidate, otherwise: difference))
+            return locate(candidate, otherwise: difference)
         }
         if let difference = Self.first(comparisons, \.answerDifference) { return .different(difference) }
         let largest = comparisons.map(\.largest).max()!
@@ -111,21 +111,30 @@ package final class Verification {
         return nil
     }
 
-    /// Runs one rank and the case again with all stages recorded, and returns the first difference.
-    private func locate(_ candidate: VerificationCase, otherwise difference: Difference) -> Difference {
+    /// Runs one rank and the case again with all stages recorded, and finds the first difference that no near tie
+    /// explains.
+    private func locate(_ candidate: VerificationCase, otherwise difference: Difference) -> Verdict {
         let reference = Reference(candidate.conditions)
         do {
             if detailed?.of != reference {
                 detailed = (reference, try alone(reference, recording: Set(Stage.allCases)))
             }
             let found = try run(candidate, recording: Set(Stage.allCases))
-            if let first = Self.first(compare(found, with: detailed!.transcript, candidate), \.firstDifference) {
-                return first
+            var comparisons = compare(found, with: detailed!.transcript, candidate)
+            var isExplained = false
+            for index in comparisons.indices {
+                while let first = comparisons[index].firstDifference {
+                    guard comparisons[index].excuse(first) else {
+                        return .different(index == 0 ? first : .again(first))
+                    }
+                    isExplained = true
+                }
             }
+            if isExplained { return .close(comparisons.map(\.largest).max()!) }
         } catch {
-            return .failure(error.description)
+            return .different(.failure(error.description))
         }
-        return difference.notRepeated
+        return .different(difference.notRepeated)
     }
 
     private func reference(_ reference: Reference) throws(GroupFailure) -> Transcript {
