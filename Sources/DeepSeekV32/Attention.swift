@@ -4,15 +4,15 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// Multi-head latent attention, absorbed: queries are brought into the latent space, so that the cache holds one latent
-/// and one rotary key per token for all heads.
+/// Multi-head latent attention in absorbed form: queries are projected into the latent space, so that the cache stores
+/// one latent and one rotary key per token for all heads.
 struct Attention {
     private let queryDown: Weight
     private let queryNorm: Vector
     private let queryUp: Weight
     private let keyDown: Weight
     private let keyNorm: Vector
-    /// `[heads * (nope + value), latent]`: for each head, what brings its query in and what brings its value out.
+    /// The up projections of keys and values for each head, `[heads * (nope + value), latent]`.
     private let keyValueUp: Weight
     private let output: Weight
     private let indexer: Indexer?
@@ -32,8 +32,10 @@ struct Attention {
         indexer = model.indexer == nil ? nil : try Indexer(model, source, layer: layer)
     }
 
+    /// Computes attention of own rows and publishes their keys.
+    ///
     /// - Parameter x: own rows, normed.
-    /// - Returns: own rows of the output projection.
+    /// - Returns: the output projection of own rows, `[own rows, hidden]`.
     func forward(
         _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> View {
@@ -54,7 +56,7 @@ struct Attention {
         return try seat.cross(Sharding.attentionOutput, project(values(attended.values, heads, seat), heads, seat))
     }
 
-    /// The compressed query of own rows, normed.
+    /// Returns the compressed query of own rows, normed.
     private func compress(_ x: View, _ seat: Seat) -> View {
         let compressed = seat.scratch.rows(x.rows, queryDown.rows)
         seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
@@ -62,7 +64,7 @@ struct Attention {
         return compressed
     }
 
-    /// The index queries of own rows; `nil` where nobody reads them, which saves reading their weights.
+    /// Returns the index queries of own rows; `nil` if no rank reads them, which saves reading their weights.
     private func indexQuery(
         _ x: View, compressed: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat
     ) -> IndexQuery? {
@@ -70,7 +72,8 @@ struct Attention {
         return indexer.query(x, compressed: compressed, angles, keySet, step, seat)
     }
 
-    /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
+    /// Returns each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part:
+    /// `[rows, heads * (latent + rope)]`.
     private func absorbedQuery(
         _ compressed: View, _ heads: Range<Int>, _ angles: RotaryAngles, _ seat: Seat
     ) -> View {
@@ -89,7 +92,7 @@ struct Attention {
         return query
     }
 
-    /// What the cache stores of each row: normed latent, rotary key (not normed), index key.
+    /// Returns the entry of each row: normed latent, rotary key (not normed), index key.
     private func keys(_ x: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat) -> View {
         let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
         let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))
@@ -105,7 +108,7 @@ struct Attention {
         return keys
     }
 
-    /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
+    /// Returns each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
     private func values(_ attended: View, _ heads: Range<Int>, _ seat: Seat) -> View {
         let (nope, value) = (configuration.nopeWidth, configuration.valueWidth)
         let values = seat.scratch.rows(attended.rows, heads.count * value)
@@ -114,7 +117,7 @@ struct Attention {
         return values
     }
 
-    /// The output projection's addend of these heads.
+    /// Returns the addend of these heads in the output projection.
     private func project(_ values: View, _ heads: Range<Int>, _ seat: Seat) -> View {
         let columns = heads.lowerBound * configuration.valueWidth..<heads.upperBound * configuration.valueWidth
         let out = seat.scratch.rows(values.rows, output.rows)
@@ -124,7 +127,7 @@ struct Attention {
         return out
     }
 
-    /// `W_UK` and `W_UV` of some heads: for each `[nope, latent]`, then `[value, latent]`.
+    /// Returns the weights `W_UK` and `W_UV` of some heads: for each head `[nope, latent]`, then `[value, latent]`.
     private func keyValueUp(_ heads: Range<Int>) -> Weight {
         let rows = configuration.nopeWidth + configuration.valueWidth
         return keyValueUp.rows(heads.lowerBound * rows..<heads.upperBound * rows)

@@ -1,20 +1,21 @@
-/// What the cache keeps of a request's tokens: the key sets of each layer, in pages of `pageSize` tokens.
+/// The format of a KV cache: the key sets of each layer, stored in pages of `pageSize` tokens.
 ///
-/// Sets that are kept as long as their request share the numbers of pages: a page is `pageSize` tokens of all of them, and
-/// holds `pageSize / tokensPerEntry` entries of each. Sets of windows share *window pages* of the same size, with numbers
-/// of their own. Layers need not be alike; one may own no set and read an earlier one's.
+/// All key sets that live as long as their request use the same page numbers: a page covers `pageSize` tokens and holds
+/// `pageSize / tokensPerEntry` entries of each such set. Key sets with a window use *window pages*, which cover as many
+/// tokens and have numbers of their own. Layers may differ; a layer may own no key set and read those of an earlier
+/// layer.
 package struct CacheFormat: Sendable, Equatable {
-    /// The key sets that each layer owns.
+    /// The key sets that each layer owns, by layer.
     package let layers: [[KeySet]]
-    /// Tokens of a page, a power of two.
+    /// The number of tokens in a page, a power of two.
     package let pageSize: Int
-    /// The different groups of key sets, in the order of their first sets.
+    /// The distinct page groups of the key sets, in the order in which they first occur.
     package let groups: [PageGroup]
 
-    /// Tokens of the largest pages there can be.
+    /// The largest number of tokens that a page may have.
     package static let maxPageSize = 1 << 16
 
-    /// Traps when a page does not hold whole entries of every set; see `positionAlignment`.
+    /// Creates a format. It traps if a page does not hold whole entries of every key set; see `positionAlignment`.
     package init(layers: [[KeySet]], pageSize: Int) {
         precondition(pageSize > 0 && pageSize & (pageSize - 1) == 0, "a page holds a power of two of tokens")
         self.layers = layers
@@ -27,24 +28,25 @@ package struct CacheFormat: Sendable, Equatable {
 
     package subscript(set: KeySetID) -> KeySet { layers[set.layer][set.index] }
 
-    /// The index of a set's group among `groups`.
+    /// Returns the index in `groups` of a key set's page group.
     package func group(of set: KeySetID) -> Int {
         groups.firstIndex { $0.holds(self[set]) }!
     }
 
-    /// All key sets, layer by layer.
+    /// The identifiers of all key sets, layer by layer.
     package var sets: [KeySetID] {
         layers.indices.flatMap { layer in layers[layer].indices.map { KeySetID(layer: layer, $0) } }
     }
 
-    /// The tokens of the longest entry: pages are multiples of it, and positions are best divided among ranks in
-    /// multiples of it.
+    /// The number of tokens of the longest entry. Page sizes are multiples of it, and partitions assign positions to
+    /// ranks in aligned runs of it, so that one rank has all tokens of an entry.
     package var positionAlignment: Int { groups.map(\.tokensPerEntry).max() ?? 1 }
 
-    /// The longest window of a set; 0 where there is none.
+    /// The number of tokens in the longest window of a key set; 0 if no set has a window.
     package var window: Int { layers.joined().reduce(0) { max($0, $1.window ?? 0) } }
 
-    /// The same sets with an entry for every token, for memory that holds entries on their way.
+    /// The same key sets with an entry for every token. Staging buffers use this format, because a rank may have as
+    /// many entries of any set as it has rows.
     package var withOneTokenPerEntry: CacheFormat {
         CacheFormat(
             layers: layers.map { sets in
@@ -55,13 +57,13 @@ package struct CacheFormat: Sendable, Equatable {
     }
 }
 
-/// Key sets whose entries stand for the same number of tokens and are in the same kind of pages: a row's entries have the
-/// same slots in all of them.
+/// A group of key sets whose entries cover the same number of tokens and are in the same kind of pages. A row's entries
+/// have the same slots in all sets of a group.
 package struct PageGroup: Sendable, Equatable {
     package let tokensPerEntry: Int
-    /// Whether the entries are in window pages.
+    /// True if the entries are in window pages.
     package let isWindow: Bool
-    /// Entries of a page, a power of two.
+    /// The number of entries in a page, a power of two.
     package let entriesPerPage: Int
 
     fileprivate init(of set: KeySet, pageSize: Int) {
@@ -78,11 +80,11 @@ package struct PageGroup: Sendable, Equatable {
         tokensPerEntry == set.tokensPerEntry && isWindow == (set.window != nil)
     }
 
-    /// The number of entries that are complete at a row's position, with that of its own token: where there is no window,
-    /// the row sees all of them.
+    /// Returns the number of entries that are complete at a position, including the one that the position's own token
+    /// completes. The row at that position sees all of them, unless the sets have a window.
     package func visibleEntries(at position: Int) -> Int { (position + 1) / tokensPerEntry }
 
-    /// Whether the row at this position stores an entry: it has the entry's last token.
+    /// Returns true if the token at this position is the last one of an entry. Its row then stores the entry.
     package func closesEntry(at position: Int) -> Bool { (position + 1) % tokensPerEntry == 0 }
 
     /// The base-2 logarithm of `entriesPerPage`.
@@ -94,28 +96,31 @@ package struct PageGroup: Sendable, Equatable {
 extension CacheFormat {
     package var bytesPerPage: Int { layers.indices.reduce(0) { $0 + bytesPerPage(layer: $1) } }
 
-    /// Bytes of a page in one layer.
+    /// Returns the number of bytes of a page in one layer. Key sets with a window are not counted.
     package func bytesPerPage(layer: Int) -> Int {
         layers[layer].reduce(0) { $1.window == nil ? $0 + $1.bytesPerEntry * (pageSize / $1.tokensPerEntry) : $0 }
     }
 
-    /// Bytes of a window page in all layers.
+    /// The number of bytes of a window page in all layers.
     package var bytesPerWindowPage: Int {
         layers.joined().reduce(0) { $1.window == nil ? $0 : $0 + $1.bytesPerEntry * pageSize }
     }
 
-    /// Bytes of one token in one layer, windows left out, rounded up where entries stand for several tokens.
+    /// Returns the number of bytes of one token in one layer, without key sets that have a window. It is rounded up
+    /// where an entry covers several tokens.
     package func bytesPerToken(layer: Int) -> Int { (bytesPerPage(layer: layer) + pageSize - 1) / pageSize }
 
-    /// Bytes of one token in all layers, windows left out.
+    /// The number of bytes of one token in all layers, without key sets that have a window.
     package var bytesPerToken: Double { Double(bytesPerPage) / Double(pageSize) }
 
-    /// Bytes of a copy of an entry on its way to another process: its slot, and whole words of every lane.
+    /// Returns the number of bytes of an entry that is sent to another process: its slot, and whole 32-bit words of
+    /// every lane.
     package func bytesPerCopy(_ set: KeySetID) -> Int {
         MemoryLayout<Int32>.size * self[set].lanes.reduce(1) { $0 + $1.wordsPerEntry }
     }
 
-    /// Bytes of the copies of one token in one layer, windows left out, rounded up where entries stand for several tokens.
+    /// Returns the number of bytes that are sent of one token in one layer, without key sets that have a window. It is
+    /// rounded up where an entry covers several tokens.
     package func bytesPerCopy(layer: Int) -> Int {
         layers[layer].indices.filter { layers[layer][$0].window == nil }.reduce(0) { bytes, index in
             let tokens = layers[layer][index].tokensPerEntry

@@ -1,17 +1,18 @@
 package import Tensors
 
-/// What a process tells another that has a cache of its own: entries as they are stored, so that nothing is rounded
-/// twice. A row is a slot, then what the entry in that slot has in each lane of a key set.
+/// Processes with caches of their own send each other entries in the form in which they are stored, so that nothing is
+/// rounded twice. A copy is a row: the entry's slot, then its words in each lane of a key set.
 extension CacheStore {
-    /// Columns of such a row; see also `CacheFormat.bytesPerCopy`.
+    /// Returns the number of columns of a row that holds a copy of an entry. `CacheFormat.bytesPerCopy` is the same in
+    /// bytes.
     package func copyColumns(_ set: KeySetID) -> Int { lanes(of: set).reduce(1) { $0 + $1.entryColumns } }
 
-    /// Copies entries of a key set.
+    /// Copies entries of a key set into rows that can be sent to other processes.
     ///
     /// - Parameters:
-    ///   - slots: kept here.
-    ///   - names: the slots they are to be stored in; `slots` when `nil`.
-    ///   - rows: `[slots, copyColumns]`.
+    ///   - slots: the slots to copy; this store must keep them.
+    ///   - names: the slots in which receivers store the entries; `slots` when `nil`.
+    ///   - rows: `[slots, copyColumns]`; receives the copies.
     package func copy(
         _ slots: Indices, as names: Indices? = nil, _ set: KeySetID, into rows: View, _ kernels: Kernels,
         _ scratch: Scratch
@@ -32,10 +33,12 @@ extension CacheStore {
         }
     }
 
-    /// Stores copies made elsewhere, those in slots that are kept here.
+    /// Stores those of the received copies whose slots this store keeps, and skips the others.
     ///
-    /// - Parameter places: by a page's number where it is here, for a cache of gathered pages; rows of others are left.
-    /// - Returns: whether they were rows of this key set and slots of this cache; nothing is written where not.
+    /// - Parameter places: for a store of gathered pages, maps the number of each page that it holds to the page's
+    ///   index in the store; copies of other pages are skipped. `nil` for a cache, which keeps pages under their own
+    ///   numbers.
+    /// - Returns: false, with nothing written, if the rows are not copies of this key set or if a slot does not exist.
     package func store(_ rows: HostRows, _ set: KeySetID, pages places: [Int32: Int32]? = nil) -> Bool {
         guard rows.columns == copyColumns(set) else { return false }
         let group = format.group(of: set)
@@ -44,7 +47,7 @@ extension CacheStore {
         let slots = 0..<(places == nil ? (isWindow ? windowPages : pages) * pageSize : .max)
         var entries: [Int] = []
         entries.reserveCapacity(rows.rows)
-        // Rows of a page come together.
+        // Consecutive rows are mostly of one page, so the dictionary is read once for all of them.
         var (page, place) = (-1, Int32?.none)
         for row in 0..<rows.rows {
             let slot = Int(rows.integer(row, 0))

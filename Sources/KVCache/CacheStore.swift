@@ -1,25 +1,28 @@
 package import Tensors
 
-/// The memory behind the pages: for every lane of every key set, `pages × pageSize / tokensPerEntry` entries.
+/// The memory of a KV cache. Each lane of each key set has `pages × pageSize / tokensPerEntry` entries, or
+/// `windowPages × pageSize` if the set has a window.
 ///
-/// It says nothing about who uses which page; that is `PagePool`'s business. Ranks of a process share it: each writes
-/// the entries of its own rows. Where processes divide the keys, each keeps its shard of every page.
+/// The store does not know which request uses which page; `PagePool` does. The ranks of a process share a store, and
+/// each writes the entries of its own rows. Where processes shard the keys, each process stores its KV shard of every
+/// page.
 package final class CacheStore: @unchecked Sendable {
     package let format: CacheFormat
     package let pages: Int
     package let windowPages: Int
-    /// What is kept of every page, for each of the format's groups.
+    /// The part of every page that is kept, for each of the format's page groups.
     private let shards: [KVShard]
     private let memory: Buffer
     private let lanes: [[[CacheLane]]]
 
-    /// Reserves the memory; pages become resident when they are first written.
+    /// Reserves the memory; its pages become resident when they are first written.
     ///
     /// - Parameters:
-    ///   - windowPages: pages of the key sets that have a window.
-    ///   - owners: whose entries are kept of every page; all entries when `nil`. Of window pages all entries are kept.
-    ///   - keepsOneLayer: layers lie over each other, for what is read before the next one is written. Sets that later
-    ///     layers read have memory of their own.
+    ///   - windowPages: the number of window pages.
+    ///   - owners: the owners whose entries are kept of every page; all entries are kept when `nil`. Window pages
+    ///     always keep all entries.
+    ///   - keepsOneLayer: true to place all layers at the same addresses, for keys that are read before the next layer
+    ///     is written. Key sets that later layers read have memory of their own.
     package init(
         format: CacheFormat, pages: Int, windowPages: Int = 0, owners: KVShard.Owners? = nil,
         keepsOneLayer: Bool = false
@@ -65,22 +68,24 @@ package final class CacheStore: @unchecked Sendable {
         }
     }
 
-    /// Bytes of so many entries, up to where the next lane begins.
+    /// Returns the number of bytes that `entries` entries occupy, rounded up to a multiple of 64, where the next lane
+    /// begins.
     private static func bytes(_ lane: KeySet.Lane, _ entries: Int) -> Int { (lane.bytesPerEntry * entries + 63) & ~63 }
 
-    /// Bytes reserved.
+    /// The number of bytes reserved.
     package var bytes: Int { memory.bytes }
 
-    /// What is kept of every page of a group of key sets.
+    /// Returns the part of every page that is kept, for the page group at an index of `CacheFormat.groups`.
     package func shard(ofGroup group: Int) -> KVShard { shards[group] }
 
-    /// A key set's lanes, in the order of its format.
+    /// Returns a key set's lanes, in the order of its format.
     package func lanes(of set: KeySetID) -> [CacheLane] { lanes[set.layer][set.index] }
 
-    /// One lane of a key set.
+    /// Returns one lane of a key set.
     package func lane(_ lane: Int, of set: KeySetID) -> CacheLane { lanes[set.layer][set.index][lane] }
 
-    /// Writes what one page holds to another: for benchmarks, whose contexts must hold something, whatever it is.
+    /// Copies all entries of one page to another, except those of window pages. Benchmarks use it to fill long
+    /// contexts, whose keys may have any values.
     package func copyPage(_ page: Int, to target: Int) {
         for set in format.sets where format[set].window == nil {
             let entries = shards[format.group(of: set)].entriesPerPage

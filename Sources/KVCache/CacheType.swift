@@ -1,8 +1,8 @@
-/// How the cache keeps keys, by the name users give it.
+/// The element type in which a cache keeps keys, by the name of `--kv-cache-dtype`.
 package enum CacheType: String, Sendable, CaseIterable {
-    /// As computed.
+    /// Keeps keys in F32, as they are computed.
     case float32
     case bfloat16
-    /// E4M3 with F32 scales, as far as the model's lanes stand it (`KeySet.FP8Rounding`).
+    /// Keeps keys in E4M3 with F32 scales, except in lanes that stay BF16 (`KeySet.FP8Rounding`).
     case fp8 = "fp8_e4m3"
 }

@@ -1,27 +1,29 @@
 package import Tensors
 
-/// Keys of one kind that a layer stores: an entry for every `tokensPerEntry` consecutive tokens, each with its part in
-/// every lane.
+/// A kind of keys that a layer stores: one entry for every `tokensPerEntry` consecutive tokens, with a part in each of
+/// several lanes.
 ///
-/// An entry is complete when the last of its tokens is, so the row of that token stores it, and rows before that do not
-/// see it. A set of one token per entry is the plain case: every row stores an entry and sees it.
+/// An entry is complete with the last of its tokens: that token's row stores it, and earlier rows do not see it. With
+/// one token per entry, every row stores an entry and sees it.
 package struct KeySet: Sendable, Equatable {
-    /// What messages call it.
+    /// The name of the set in messages.
     package let name: String
     package let lanes: [Lane]
-    /// Consecutive tokens that an entry stands for, a power of two.
+    /// The number of consecutive tokens that an entry covers, a power of two.
     package let tokensPerEntry: Int
     package let lifetime: Lifetime
-    /// Whether layers behind the one that owns the set read it, too.
+    /// True if layers after the one that owns the set also read it.
     package let isReadByLaterLayers: Bool
 
-    /// How long entries are kept, and so which of them rows see.
+    /// The time for which entries are kept, which also determines the entries that a row sees.
     package enum Lifetime: Sendable, Hashable {
-        /// As long as their request, and then while the prefix cache knows them. A row sees all that are complete.
+        /// Entries are kept as long as their request, and then as long as the prefix cache keeps their pages. A row
+        /// sees all complete entries.
         case request
-        /// While a row to come may see them: a row sees the entries of the last `tokens` tokens, its own among them. Such
-        /// entries are few, so every process has all of them, also where processes divide the others. Besides keys it is
-        /// what a sequence's state is kept in: what a compressor has of the tokens of an open entry, for one.
+        /// Entries are kept while a later row may see them: a row sees the entries of the last `tokens` tokens, its own
+        /// included. Every process keeps all of these few entries, even where processes shard the other sets. Such a
+        /// set can also hold the state of a sequence, for example a compressor's input for each token of an incomplete
+        /// entry.
         case window(tokens: Int)
     }
 
@@ -43,37 +45,40 @@ package struct KeySet: Sendable, Equatable {
         self.isReadByLaterLayers = isReadByLaterLayers
     }
 
-    /// Tokens whose entries a row sees, where it does not see all of them.
+    /// The number of tokens whose entries a row sees; `nil` if it sees all complete entries.
     package var window: Int? { if case .window(let tokens) = lifetime { tokens } else { nil } }
 
-    /// Bytes of an entry in all lanes, scales included.
+    /// The number of bytes of an entry in all lanes, scales included.
     package var bytesPerEntry: Int { lanes.reduce(0) { $0 + $1.bytesPerEntry } }
 
-    /// Elements of an entry in all lanes.
+    /// The number of elements of an entry in all lanes.
     package var width: Int { lanes.reduce(0) { $0 + $1.width } }
 }
 
 extension KeySet {
-    /// A part of every entry that is stored as one array: an element type, a width, and how many elements share a scale.
+    /// An array with one part of every entry of a key set: its element type, its width, and the number of elements that
+    /// share a scale.
     ///
-    /// A lane is named by its index in its set; the model that made the set knows what it means.
+    /// A lane is identified by its index in its set; the model that declares the set gives the indices names.
     package struct Lane: Sendable, Equatable {
         package let dtype: DType
-        /// Elements of an entry.
+        /// The number of elements of an entry.
         package let width: Int
-        /// Elements that share a scale; only FP8 has scales.
+        /// The number of elements that share a scale; only FP8 has scales.
         package let group: Int
 
-        /// - Parameter group: elements that share a scale, for FP8; all of an entry when `nil`.
+        /// Creates a lane.
+        ///
+        /// - Parameter group: the number of elements that share a scale, for FP8; all elements of an entry when `nil`.
         package init(_ dtype: DType, width: Int, group: Int? = nil) {
             self.dtype = dtype
             self.width = width
             self.group = group ?? width
         }
 
-        /// A lane in a cache of a type that users name.
+        /// Creates a lane for a cache of the type that users choose.
         ///
-        /// - Parameter rounding: what becomes of it in an FP8 cache; the others round all lanes alike.
+        /// - Parameter rounding: how an FP8 cache keeps the lane; caches of other types keep all lanes alike.
         package init(as type: CacheType, width: Int, fp8 rounding: FP8Rounding) {
             switch (type, rounding) {
             case (.float32, _): self.init(.f32, width: width)
@@ -83,27 +88,27 @@ extension KeySet {
             }
         }
 
-        /// Bytes of an entry, scales included.
+        /// The number of bytes of an entry, scales included.
         package var bytesPerEntry: Int { CacheLane.entryBytes(dtype, width: width, group: group) }
 
-        /// 32-bit words that hold an entry.
+        /// The number of 32-bit words that hold an entry.
         package var wordsPerEntry: Int {
             (bytesPerEntry + MemoryLayout<Int32>.size - 1) / MemoryLayout<Int32>.size
         }
     }
 
-    /// How an FP8 cache keeps a lane.
+    /// The ways in which an FP8 cache keeps a lane.
     package enum FP8Rounding: Sendable, Equatable {
-        /// So many consecutive elements share a scale.
+        /// Each group of this many consecutive elements shares a scale.
         case grouped(Int)
         /// All elements of an entry share a scale.
         case perEntry
-        /// The lane is small, or its values are too different in size: it stays BF16.
+        /// The lane stays BF16, because it is small or its values differ too much in magnitude.
         case keepsBF16
     }
 }
 
-/// Names a key set: the layer that owns it, and its index among that layer's sets.
+/// The identifier of a key set: the layer that owns it, and its index among that layer's sets.
 package struct KeySetID: Sendable, Hashable {
     package let layer: Int
     package let index: Int

@@ -1,18 +1,18 @@
-/// The window pages that a prefix cache keeps: for some of its pages, the window page that holds the same tokens.
+/// The window pages that a prefix cache keeps: for some of its pages, the window page that covers the same tokens.
 ///
-/// A request that goes on behind a known prefix sees the window before that border. So a prefix can be used up to a border
-/// whose window is known, and such windows are what makes a prefix worth more than its pages: they are kept while there is
-/// room for them, apart from the pages themselves.
+/// A request that continues after a cached prefix sees the window before that page border, so a prefix can be used only
+/// up to a border whose window pages are known. Window pages are kept while there is space for them, independently of
+/// the pages themselves.
 struct PrefixWindows: Sendable {
-    /// How many window pages before a border a row behind it sees; 0 where the model has no windows.
+    /// The number of window pages before a border that a row after the border sees; 0 if the model has no windows.
     let span: Int
-    /// How many are kept.
+    /// The number of window pages that are kept.
     private(set) var count = 0
-    /// The window page beside each page; -1 for none.
+    /// The window page that is kept for each page; -1 if there is none.
     private var windowPages: [Int32]
-    /// When it was last known to be of use, by the cache's clock.
+    /// The value of the cache's clock when each page's window page was last known to be used.
     private var stamps: [UInt64]
-    /// Pages with a window page, those of no use for longest first; may have entries that no longer hold.
+    /// The pages that have a window page, least recently used first. Entries whose stamp is outdated are ignored.
     private var order: [Entry] = []
     private var next = 0
 
@@ -21,20 +21,24 @@ struct PrefixWindows: Sendable {
         let stamp: UInt64
     }
 
-    /// - Parameter window: tokens that a row sees of the sets that have a window, its own among them; 0 for none.
+    /// Creates an empty collection.
+    ///
+    /// - Parameter window: the number of tokens that a row sees of the key sets with a window, its own included; 0 if
+    ///   there are none.
     init(of pool: PagePool, window: Int) {
         span = window == 0 ? 0 : pool.pages(holding: window - 1)
         windowPages = [Int32](repeating: -1, count: span == 0 ? 0 : pool.totalPages)
         stamps = [UInt64](repeating: 0, count: windowPages.count)
     }
 
-    /// The window page beside a page.
+    /// Returns the window page that is kept for a page, if any.
     func windowPage(of page: Int32) -> Int32? {
         guard span > 0, windowPages[Int(page)] >= 0 else { return nil }
         return windowPages[Int(page)]
     }
 
-    /// How many of some pages, the first of a request, it can use: up to the last border whose window is known.
+    /// Returns how many of a request's first pages it can use: those up to the last border whose window pages are
+    /// known.
     func usable(_ pages: [Int32]) -> Int {
         if span == 0 { return pages.count }
         var (usable, known) = (0, 0)
@@ -45,7 +49,7 @@ struct PrefixWindows: Sendable {
         return usable
     }
 
-    /// Keeps a window page, which the tree owns from now on, beside a page that has none.
+    /// Keeps a window page for a page that has none. The tree is an owner of the window page from now on.
     mutating func keep(_ windowPage: Int32, beside page: Int32, at clock: UInt64) {
         precondition(windowPages[Int(page)] < 0, "page \(page) has a window page already")
         windowPages[Int(page)] = windowPage
@@ -53,7 +57,7 @@ struct PrefixWindows: Sendable {
         note(page, at: clock)
     }
 
-    /// Forgets the window page beside a page, for the caller to give back.
+    /// Removes and returns the window page of a page; the caller releases it.
     mutating func forget(_ page: Int32) -> Int32? {
         guard let windowPage = windowPage(of: page) else { return nil }
         windowPages[Int(page)] = -1
@@ -61,7 +65,8 @@ struct PrefixWindows: Sendable {
         return windowPage
     }
 
-    /// The pages whose window pages have been of no use for longest, as far as is known, and when they last were.
+    /// Removes the first page from the order of use and returns it with its stamp. Its window page stays until
+    /// `forget`.
     mutating func takeOldest() -> (page: Int32, stamp: UInt64)? {
         while next < order.count {
             let entry = order[next]
@@ -77,9 +82,9 @@ struct PrefixWindows: Sendable {
         return nil
     }
 
-    /// Puts a page behind all others.
+    /// Moves a page to the end of the order of use.
     mutating func note(_ page: Int32, at clock: UInt64) {
-        // No two notes of a page are alike, so that one of them holds.
+        // Stamps of a page must differ, because only the entry with the latest one is valid.
         stamps[Int(page)] = max(clock, stamps[Int(page)] + 1)
         order.append(Entry(page: page, stamp: stamps[Int(page)]))
         if order.count - next > 2 * windowPages.count + 64 {
@@ -92,11 +97,11 @@ struct PrefixWindows: Sendable {
     var pages: [Int32] { windowPages.indices.filter { windowPages[$0] >= 0 }.map { Int32($0) } }
 }
 
-/// How requests find, leave and lose window pages.
+/// The prefix cache gives window pages to requests, takes them from requests, and evicts them.
 extension PrefixCache {
-    /// The window pages before the end of what was matched. The caller becomes an owner of each.
+    /// Returns the window pages before the end of a matched prefix, and makes the caller an owner of each.
     ///
-    /// - Parameter pages: what `match` has returned.
+    /// - Parameter pages: the pages that `match` returned.
     package func matchWindows(of pages: [Int32], in windowPool: inout PagePool) -> [Int32] {
         pages.suffix(windows.span).map { page in
             guard let windowPage = windows.windowPage(of: page) else {
@@ -107,11 +112,12 @@ extension PrefixCache {
         }
     }
 
-    /// Makes window pages known that a request holds, where its tokens are known and have none.
+    /// Keeps a request's window pages for those cached pages that have the same tokens and no window page yet.
     ///
     /// - Parameters:
-    ///   - tokens: what the request's first pages hold, in order.
-    ///   - first: which of those pages the first window page stands beside.
+    ///   - windowPages: consecutive window pages of the request.
+    ///   - first: the index among the request's pages of the one that covers the same tokens as the first window page.
+    ///   - tokens: the tokens of the request's first pages, in order.
     package mutating func keepWindows(
         _ windowPages: [Int32], from first: Int, holding tokens: ArraySlice<Int32>, salt: String? = nil,
         in windowPool: inout PagePool
@@ -126,13 +132,13 @@ extension PrefixCache {
         }
     }
 
-    /// Gives back up to `count` window pages that no request uses, roughly those of the pages used longest ago. The pages
-    /// stay known, but prefixes that end behind them can no longer be used.
+    /// Evicts up to `count` window pages that no request uses, approximately in the order in which their pages were
+    /// last used. The pages stay cached, but prefixes that end after them can no longer be used.
     ///
-    /// - Returns: how many window pages that were.
+    /// - Returns: the number of window pages evicted.
     @discardableResult package mutating func evictWindows(_ count: Int, from windowPool: inout PagePool) -> Int {
         var freed = 0
-        // Those used since they were noted get a second turn; what is in use stays in any case.
+        // Pages that were used since they were noted are moved to the end once; window pages in use always stay.
         for _ in 0..<2 {
             for _ in 0..<windows.count where freed < count {
                 guard let (page, stamp) = windows.takeOldest(), let windowPage = windows.windowPage(of: page) else {
@@ -151,10 +157,11 @@ extension PrefixCache {
         return freed
     }
 
-    /// Whether the cache is an owner of a window page. Looks at all pages: for tests and audits.
+    /// Returns all window pages of which the cache is an owner. It looks at all pages, so it is for tests and invariant
+    /// checks.
     package func windowPages() -> Set<Int32> { Set(windows.pages.compactMap { windows.windowPage(of: $0) }) }
 
-    /// What is wrong with the window pages, in words.
+    /// Returns the violated invariants of the window pages in words.
     package func checkWindows(_ windowPool: PagePool) -> [String] {
         let kept = windows.pages
         var problems = kept.filter { !holds($0) }.map { "page \($0) has a window page, but is not in the tree" }

@@ -2,15 +2,15 @@ package import KVCache
 package import Parallelism
 package import Tensors
 
-/// What a row brings to the indexer: its queries and head weights.
+/// The index queries of some rows, and the key set whose index keys they are scored against.
 package struct IndexQuery {
-    /// `[rows, heads * width]`.
+    /// The queries, `[rows, heads * width]`.
     package let queries: View
-    /// `[rows, heads]`, scale factors included.
+    /// The weight of each head's score, `[rows, heads]`, scale factors included.
     package let weights: View
-    /// How many keys a row may select.
+    /// The largest number of entries that a row selects.
     package let topK: Int
-    /// The index keys: a lane of a key set.
+    /// The key set of the index keys, and their lane in it.
     package let set: KeySetID
     package let lane: Int
 
@@ -23,10 +23,10 @@ package struct IndexQuery {
     }
 }
 
-/// What rows attend to: a key set, and which of its lanes are what.
+/// The keys that rows attend to: a key set, and the roles of its lanes.
 package struct AttentionKeys {
     package let set: KeySetID
-    /// The lane of compressed keys, which are the values, too.
+    /// The lane of compressed keys, which are also the values.
     package let latent: Int
     /// The lane of rotary keys.
     package let rotary: Int
@@ -38,21 +38,24 @@ package struct AttentionKeys {
     }
 }
 
-/// What rows make of the keys they attend to. Results over other keys can be merged with it (`Kernels.mergeAttention`).
+/// The result of attention over some keys. Results over disjoint keys can be merged (`Kernels.mergeAttention`).
 package struct AttendedValues {
-    /// `[rows, heads * latent]`.
+    /// The attended latents of each head, `[rows, heads * latent]`.
     package let values: View
-    /// `[rows, heads]`: the logarithm of the sum of exponentials; -infinity where a row sees no key.
+    /// The natural logarithm of the sum of exponentials, `[rows, heads]`; -infinity if a row sees no key.
     package let logSumExp: View
 }
 
-/// Selects keys and attends to them, wherever the keys live.
+/// Selects keys and attends to them, wherever they are stored: in this process's cache, in gathered copies, or with
+/// other ranks.
 package enum ContextAttention {
-    /// Scores kept at once, in elements: bounds the memory of long contexts without a bearing on the result.
+    /// The largest number of index scores that are kept at once. It bounds the memory of long contexts and does not
+    /// change any result.
     private static let scoreBudget = 1 << 21
 
-    /// Whether index queries of this rank's rows are read in this step: by itself, or by the owners of keys that one of
-    /// the rows of its key owners' group selects from. Rows that see no more keys than they may select need none.
+    /// Returns true if this rank must compute index queries in this step: a row of its own selects, or a row of a rank
+    /// among which the same keys are sharded does and may read this rank's queries. Rows that see at most `topK`
+    /// entries do not select.
     ///
     /// - Parameter set: the key set that has the index keys.
     package static func needsIndexQueries(topK: Int, of set: KeySetID, _ step: Step) -> Bool {
@@ -60,9 +63,9 @@ package enum ContextAttention {
         return step.group(of: set).group.visibleEntries(at: last) > topK
     }
 
-    /// The exact best keys of each attended row that sees more of them than it may select; `nil` when no row does.
+    /// Returns the exact top-k entries of each attended row that sees more than `topK` of them; `nil` if no row does.
     ///
-    /// - Parameter index: `nil` where this rank needs none; see `needsIndexQueries`.
+    /// - Parameter index: the index queries of own rows; `nil` if this rank needs none (`needsIndexQueries`).
     package static func select(
         _ index: IndexQuery?, topK: Int, of set: KeySetID, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
@@ -71,11 +74,13 @@ package enum ContextAttention {
         return try selection(best, topK: topK, of: set, step, seat)
     }
 
-    /// The exact best keys of each own row that sees more of them than it may select.
+    /// Selects the exact top-k entries of each own row that sees more than `topK` of them.
     ///
-    /// A row's owner scores its keys, once for all heads, or the keys' owners do (`DecodeContextParallel`).
+    /// The owner of a row scores the row's keys once for all heads; in query-gather attention the owners of the keys do
+    /// (`DecodeContextParallel`).
     ///
-    /// - Parameter best: `[own rows, topK]` entries; those of rows that see fewer are left as they are.
+    /// - Parameter best: `[own rows, topK]`; receives the entries in ascending order. Rows that see at most `topK`
+    ///   entries are not written.
     package static func select(
         _ index: IndexQuery, _ step: Step, _ seat: Seat, into best: ComputedIndices
     ) throws(GroupFailure) {
@@ -94,11 +99,13 @@ package enum ContextAttention {
         }
     }
 
-    /// What own rows have selected, in this layer or an earlier one, as the attended rows need it.
+    /// Gathers the selections of own rows, made in this layer or an earlier one, for the attended rows.
     ///
     /// - Parameters:
-    ///   - best: `[own rows, topK]` entries.
-    ///   - set: the set whose entries they are, or one with as many tokens for each entry.
+    ///   - best: the entries that own rows selected, `[own rows, topK]`.
+    ///   - set: the key set of those entries, or one with the same number of tokens per entry.
+    /// - Returns: the selections of the attended rows; `nil` if no attended row sees more than `topK` entries.
+    /// - Throws: `GroupFailure` if a rank fails or sends a selection that no row can have.
     package static func selection(
         _ best: ComputedIndices, topK: Int, of set: KeySetID, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> Selection? {
@@ -114,12 +121,12 @@ package enum ContextAttention {
         return Selection(positions: selected.integers, stride: topK, counts: ComputedIndices(counts))
     }
 
-    /// Attention of every attended row over its own request's keys.
+    /// Computes attention of every attended row over the keys of its own request.
     ///
     /// - Parameters:
-    ///   - query: `[rows, heads * (latent + rope)]`, absorbed, of this rank's heads.
-    ///   - selection: of the rows that see more keys than they may select; `nil` where there are none.
-    ///   - topK: how many keys a row may select; `nil` where it attends to all it sees.
+    ///   - query: the absorbed queries of this rank's heads, `[rows, heads * (latent + rope)]`.
+    ///   - selection: the entries of the rows that see more than `topK`; `nil` if no row does.
+    ///   - topK: the largest number of entries that a row selects; `nil` if rows attend to all entries they see.
     package static func attend(
         _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK: Int?,
         _ step: Step, _ seat: Seat
@@ -132,7 +139,7 @@ package enum ContextAttention {
         let out = AttendedValues(
             values: seat.scratch.rows(query.rows, heads * latent.width), logSumExp: seat.scratch.rows(query.rows, heads)
         )
-        // The keys of a window are with every rank, whoever has the others.
+        // Every process keeps all entries of a window, so query-gather attention is not needed for them.
         for request in rows.requests where !request.usesDCP || window != nil {
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }
@@ -151,7 +158,7 @@ package enum ContextAttention {
                 attend(request.rows, seen)
                 continue
             }
-            // Rows before the first entry is complete see none.
+            // Rows before the end of the first entry see none.
             let seeing = request.rows.first { group.visibleEntries(at: Int(rows.positions[$0])) > 0 }
             let first = seeing ?? request.rows.upperBound
             attend(request.rows.lowerBound..<first, noKeys(first - request.rows.lowerBound, seat))
@@ -169,7 +176,7 @@ package enum ContextAttention {
         return out
     }
 
-    /// For each of some rows the last entry that it sees; -1 for none.
+    /// Returns the index of the last entry that each row sees; -1 if it sees none.
     static func lastVisible(_ positions: Indices, _ group: PageGroup, _ seat: Seat) -> Indices {
         if group.tokensPerEntry == 1 { return positions }
         let last = seat.scratch.indices(positions.count)
@@ -177,7 +184,7 @@ package enum ContextAttention {
         return last
     }
 
-    /// For each of some rows the positions of its window, and how many keys those are for all rows together.
+    /// Returns the positions in each row's window, and the number of keys of all rows together.
     private static func windows(of positions: Indices, _ window: Int, _ seat: Seat) -> (Selection, keys: Int) {
         let stride = (0..<positions.count).reduce(1) { max($0, min(window, Int(positions[$1]) + 1)) }
         let (seen, counts) = (seat.scratch.indices(positions.count * stride), seat.scratch.indices(positions.count))
@@ -192,7 +199,7 @@ package enum ContextAttention {
         return (selection, counts.sum)
     }
 
-    /// A selection of no keys for so many rows; `nil` for no rows.
+    /// Returns a selection without keys for a number of rows; `nil` for no rows.
     private static func noKeys(_ rows: Int, _ seat: Seat) -> Selection? {
         if rows == 0 { return nil }
         let (positions, counts) = (seat.scratch.indices(rows), seat.scratch.indices(rows))
@@ -201,7 +208,8 @@ package enum ContextAttention {
         return Selection(positions: ComputedIndices(positions), stride: 1, counts: ComputedIndices(counts))
     }
 
-    /// Takes rows of a request a few at a time: keys are read once for all of them, and what is kept for each is bounded.
+    /// Calls `body` for a few rows of a request at a time. The keys are then read once for all rows of a tile, and the
+    /// scores of a tile stay within a bound.
     package static func forTiles(
         of range: Range<Int>, _ rows: Step.Rows, _ group: PageGroup, _ seat: Seat, _ body: (Range<Int>) -> Void
     ) {
@@ -216,7 +224,8 @@ package enum ContextAttention {
         }
     }
 
-    /// The first row of a request that sees more than `topK` keys; rows before it attend to all they see.
+    /// Returns the first row of a request that sees more than `topK` entries; earlier rows attend to all entries they
+    /// see.
     private static func firstSelecting(
         _ request: Step.RequestRows, _ rows: Step.Rows, _ topK: Int, _ group: PageGroup
     ) -> Int {

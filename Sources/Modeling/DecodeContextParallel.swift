@@ -2,13 +2,14 @@ import KVCache
 package import Parallelism
 package import Tensors
 
-/// Decode context parallelism: queries go to the keys. Each rank scores and attends to the keys it owns, for the rows of
-/// all ranks among which the keys are divided, and what it finds goes back to the rows.
+/// Decode context parallelism with query-gather attention: each rank scores and attends to the keys it owns, for the
+/// rows of all ranks among which the keys are sharded, and sends its partial results to the rows' owners.
 ///
-/// The bits are those of one rank that looks at all keys: top-k is exact, and where whole classes of positions belong to
-/// one rank (`KVSharding.classes`) partial attention is merged in the tree in which it is always merged.
+/// Results are bitwise equal to those of one rank that reads all keys: top-k is exact, and where each rank owns whole
+/// residue classes of entries (`KVSharding.classes`), partial results are merged in the canonical tree.
 package enum DecodeContextParallel {
-    /// Columns of what a rank contributes to a row's attention: for each class of positions it has, values and log-sum-exp.
+    /// Returns the number of columns of a rank's partial results for a row: values and log-sum-exp for each residue
+    /// class the rank owns.
     package static func partialColumns(heads: Int, latent: Int, _ kvSharding: KVSharding) -> Int {
         classesHere(kvSharding) * heads * (latent + 1)
     }
@@ -19,14 +20,14 @@ package enum DecodeContextParallel {
 
     // MARK: - Selection
 
-    /// The exact best keys of the travelling own rows, into their rows of `best` (`[own rows, topK]`).
+    /// Selects the exact top-k entries of the own DCP rows, in their rows of `best` (`[own rows, topK]`).
     ///
-    /// Each rank sends a row's owner its own best with their scores; the best of those are the best of all.
+    /// Each rank sends a row's owner its own top-k with their scores; the top-k of those are the top-k of all entries.
     package static func select(
         _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into best: ComputedIndices
     ) throws(GroupFailure) {
         let group = step.group(of: index.set).group
-        // The same on all of these ranks: they know each other's rows.
+        // All ranks of the group return here or none does, because they know each other's rows.
         if group.visibleEntries(at: dcpRows.own.maxPosition) <= index.topK { return }
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -50,10 +51,11 @@ package enum DecodeContextParallel {
         }
     }
 
-    /// The own rows that select, with what the ranks sent of them checked: their places among the rows whose queries
-    /// went to the keys, their numbers among the own rows, and the last entry that each sees.
+    /// Lists the own rows that select, after checking the candidates that ranks sent for them.
     ///
-    /// - Parameter own: of each row whose query went to the keys, its number among the own rows.
+    /// - Parameter own: for each own DCP row, its index among the own rows.
+    /// - Returns: for each selecting row, its index among the own DCP rows, its index among the own rows, and the last
+    ///   entry that it sees.
     private static func selecting(
         _ received: View, _ own: Indices, topK: Int, _ group: PageGroup, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> (places: Indices, rows: Indices, last: Indices) {
@@ -71,7 +73,7 @@ package enum DecodeContextParallel {
         return (places[0..<count], rows[0..<count], last[0..<count])
     }
 
-    /// The index queries of all travelling rows.
+    /// Gathers the index queries of the DCP rows of all ranks.
     private static func gather(
         _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> IndexQuery {
@@ -90,7 +92,7 @@ package enum DecodeContextParallel {
             queries: queries, weights: weights, topK: index.topK, set: index.set, lane: index.lane)
     }
 
-    /// Each row's best among the keys owned here: see `Kernels.packCandidates`.
+    /// Returns each row's top-k among the entries that this rank owns, in the form of `Kernels.packCandidates`.
     private static func candidates(_ index: IndexQuery, _ rows: Step.Rows, _ step: Step, _ seat: Seat) -> View {
         let candidates = seat.scratch.rows(rows.count, Kernels.candidateColumns(index.topK))
         let (number, group) = step.group(of: index.set)
@@ -110,7 +112,7 @@ package enum DecodeContextParallel {
         defer { seat.scratch.reset(to: mark) }
         let (topK, owned, kvSharding) = (index.topK, seat.owned, seat.configuration.kvSharding)
         let visible = seat.scratch.indices(tile.count)
-        // Rows of several ranks, each of which has its own in order.
+        // The tile has rows of several ranks, so the last row need not see the most entries.
         var most = 0
         for (at, row) in tile.enumerated() {
             let all = group.visibleEntries(at: Int(positions[row]))
@@ -129,13 +131,14 @@ package enum DecodeContextParallel {
         seat.kernels.packCandidates(scores, selection, owned: owned, into: candidates.rows(tile))
     }
 
-    /// Checks what each rank sent of its best keys for one row, before any of it becomes an index.
+    /// Checks the candidates that each rank sent for one row, before any of them is used as an index.
     ///
     /// - Parameters:
-    ///   - received: `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
-    ///   - row: which of the rows of a rank.
-    ///   - visible: how many entries the row sees.
-    /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
+    ///   - received: `[ranks · rows, candidateColumns]`, rank by rank.
+    ///   - row: the row's index among the rows of a rank.
+    ///   - visible: the number of entries that the row sees.
+    /// - Throws: `GroupFailure` that names a rank whose candidates are not ascending entries that it owns and the row
+    ///   sees.
     private static func check(
         _ received: View, row: Int, of rows: Int, visible: Int, topK: Int, _ seat: Seat
     ) throws(GroupFailure) {
@@ -160,7 +163,7 @@ package enum DecodeContextParallel {
 
     // MARK: - Attention
 
-    /// Attention of the travelling attended rows, into their rows of `out`.
+    /// Computes attention of the attended DCP rows, in their rows of `out`.
     package static func attend(
         _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
         _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into out: AttendedValues
@@ -168,7 +171,7 @@ package enum DecodeContextParallel {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let rows = dcpRows.attendedRows
-        // The same on all of these ranks, also on one whose own rows do not select.
+        // All ranks of the group must use the same `topK`, even one whose own rows do not select.
         let visible = step.group(of: keys.set).group.visibleEntries(at: dcpRows.attended.maxPosition)
         let topK = most.map { visible <= $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
@@ -196,7 +199,8 @@ package enum DecodeContextParallel {
         seat.kernels.copyRows(merged.logSumExp, into: out.logSumExp, outRows: numbers)
     }
 
-    /// Of each row what the keys owned here contribute, class by class: `[rows, classes here · (heads · latent + heads)]`.
+    /// Returns the partial results of all rows over the keys that this rank owns, residue class by residue class:
+    /// `[rows, classes of a rank · (heads · latent + heads)]`.
     private static func partials(
         _ packed: View, to keys: AttentionKeys, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, _ step: Step,
         _ seat: Seat
@@ -221,7 +225,7 @@ package enum DecodeContextParallel {
         return partials
     }
 
-    /// Class by class, over the keys owned here.
+    /// Computes attention over the keys that this rank owns, residue class by residue class.
     private static func attend(
         _ queries: View, to keys: AttentionKeys, heads: Int, scale: Float, _ pages: PageMap, _ last: Indices,
         _ selection: Selection, _ step: Step, _ seat: Seat, into partials: View
@@ -241,11 +245,12 @@ package enum DecodeContextParallel {
         }
     }
 
-    /// The keys owned here that rows of a request attend to: of those selected, or of all they see.
+    /// Lists the keys owned by this rank that rows of a request attend to: the owned ones among the selected entries,
+    /// or among all that a row sees.
     ///
     /// - Parameters:
     ///   - last: the last entry that each row sees.
-    ///   - selected: `[rows, topK]`; no columns where no row selects.
+    ///   - selected: `[rows, topK]`; it has no columns if no row selects.
     private static func ownedKeys(upTo last: Indices, selected: View, _ seat: Seat) -> Selection {
         let (owned, topK) = (seat.owned, selected.columns)
         func selects(_ row: Int) -> Bool { topK > 0 && last[row] >= topK }
@@ -257,9 +262,9 @@ package enum DecodeContextParallel {
             of: last, selected: selected, owned: owned, most: stride, total: seat.foundKeys, seat.scratch)
     }
 
-    /// Puts the ranks' contributions together.
+    /// Merges the partial results of all ranks.
     private struct Merge {
-        /// `[ranks · rows, classes of a rank · (width + heads)]`.
+        /// The partial results, `[ranks · rows, classes of a rank · (width + heads)]`.
         private let received: View
         private let rows: Int
         private let heads: Int
@@ -274,7 +279,7 @@ package enum DecodeContextParallel {
             self.seat = seat
         }
 
-        /// `[rows, heads · latent]` and `[rows, heads]`.
+        /// Returns the merged values, `[rows, heads · latent]`, and their log-sum-exp, `[rows, heads]`.
         func result() -> (values: View, logSumExp: View) {
             if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes) }
             let (values, logSumExp) = leaf(0, perRank: 1)
@@ -285,8 +290,8 @@ package enum DecodeContextParallel {
             return (values, logSumExp)
         }
 
-        /// The classes `first`, `first + step`, … of `classes`, in the tree of attention.h: the left half takes every
-        /// other one from `first`, the right half every other one from `first + step`.
+        /// Merges the classes `first`, `first + step`, … of `classes` in the tree of attention.h: the left half is
+        /// every other class from `first` on, the right half every other class from `first + step` on.
         private func subtree(_ first: Int, _ step: Int, of classes: Int) -> (values: View, logSumExp: View) {
             if step == classes { return leaf(first, perRank: seat.configuration.kvSharding.unit) }
             let left = subtree(first, step * 2, of: classes)

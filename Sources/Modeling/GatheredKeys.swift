@@ -2,24 +2,24 @@ package import KVCache
 package import Parallelism
 package import Tensors
 
-/// The keys that are gathered for a step, where processes divide the cache: copies of all entries of some requests' pages,
-/// wherever they are kept, one layer at a time.
+/// The keys that key-gather attention reads where processes shard the cache: copies of all entries of some requests'
+/// pages from all processes, one layer at a time.
 package struct GatheredKeys {
-    /// Where the copies are: one for the ranks of a data group and stage in this process.
+    /// The memory of the copies. The ranks of a data group and stage in one process share it.
     package let store: CacheStore
-    /// The rank's own, for the entries of its own rows before they go where they are kept; an entry for each row.
+    /// This rank's staging buffer. It has space for an entry of each own row until the entry's owners have stored it.
     package let staging: CacheStore
-    /// The slot of `staging` for each entry that own rows store, for each group of key sets.
+    /// The slots of `staging` for the entries that own rows store, for each page group.
     package let stagingSlots: [Indices]
-    /// The pages that are gathered, each once.
+    /// The pages to gather, each once.
     private let pages: [Page]
-    /// Where in `store` a page is.
+    /// The index in `store` of each gathered page, by its number.
     private let places: [Int32: Int32]
 
-    /// A page of a request whose rows read all keys where they are computed.
+    /// A page of a request that uses key-gather attention.
     package struct Page {
         package let number: Int32
-        /// How many of its tokens earlier steps have stored.
+        /// The number of its tokens whose keys earlier steps have stored.
         package let known: Int
 
         package init(number: Int32, known: Int) {
@@ -28,10 +28,14 @@ package struct GatheredKeys {
         }
     }
 
-    /// Entries sent at once, but at least a page: bounds what is on its way.
+    /// The number of entries that are gathered at once, but at least a page's. It bounds the size of messages and of
+    /// scratch.
     private static let entriesAtOnce = 4096
 
-    /// - Parameter pages: may name a page more than once, as requests share them; `store` must have room for all.
+    /// Creates the gathered keys of one step.
+    ///
+    /// - Parameter pages: the pages to gather; a page that several requests share may occur more than once. `store`
+    ///   must have space for all of them.
     package init(_ pages: [Page], store: CacheStore, staging: CacheStore, stagingSlots: [Indices]) {
         self.pages = Self.once(pages)
         places = Dictionary(uniqueKeysWithValues: self.pages.enumerated().map { ($1.number, Int32($0)) })
@@ -39,12 +43,12 @@ package struct GatheredKeys {
         (self.store, self.staging, self.stagingSlots) = (store, staging, stagingSlots)
     }
 
-    /// Each page once, in the order in which it was first named.
+    /// Returns each page once, in the order in which it first occurs.
     private static func once(_ pages: [Page]) -> [Page] {
         var (once, places) = ([Page](), [Int32: Int]())
         for page in pages {
             if let place = places[page.number] {
-                // Requests share what is known of a page; only the one that writes it may know less.
+                // Only the request that writes a page may know less of it than the others.
                 once[place] = Page(number: page.number, known: max(once[place].known, page.known))
             } else {
                 places[page.number] = once.count
@@ -54,13 +58,14 @@ package struct GatheredKeys {
         return once
     }
 
-    /// How many keys the ranks of a data group send when pages are gathered; see `LayoutCost`.
+    /// Returns the number of keys that each rank of a data group sends when pages are gathered; `LayoutCost` predicts
+    /// bytes from it.
     package static func sent(_ pages: [Page], by ranks: Int, _ kvSharding: KVSharding) -> [Int] {
         (0..<ranks).map { member in entries(once(pages)[...], ofMember: member, kvSharding, tokensPerEntry: 1) }
     }
 
-    /// The known entries of some pages that a rank of the data group sends: where several groups of ranks own all keys,
-    /// the first does it.
+    /// Returns the number of known entries of some pages that one rank of the data group sends. If several groups of
+    /// ranks own all keys, the first group sends them.
     private static func entries(
         _ pages: ArraySlice<Page>, ofMember member: Int, _ kvSharding: KVSharding, tokensPerEntry: Int
     ) -> Int {
@@ -68,20 +73,22 @@ package struct GatheredKeys {
         return pages.reduce(0) { $0 + kvSharding.count(of: $1.known / tokensPerEntry, for: member) }
     }
 
-    /// Where a request's entries are while they are gathered.
+    /// Returns the page map of a request's entries in `store`.
+    ///
+    /// - Parameter group: the index of a page group.
     package func map(_ pages: [Int32], group: Int, _ scratch: Scratch) -> PageMap {
         let numbers = scratch.indices(pages.count)
         numbers.copy(pages.map { places[$0]! })
         return PageMap(pages: numbers, shift: store.format.groups[group].shift)
     }
 
-    /// Stores copies of entries of gathered pages.
+    /// Stores received copies of entries, if their pages are gathered.
     ///
-    /// - Returns: whether they can be stored; see `CacheStore.store`.
+    /// - Returns: false if the copies are invalid; see `CacheStore.store`.
     func store(_ rows: HostRows, _ set: KeySetID) -> Bool { store.store(rows, set, pages: places) }
 
-    /// Brings the entries of a key set that earlier steps have stored. Each is sent by one rank that owns it, a few pages
-    /// at a time.
+    /// Gathers the entries of a key set that earlier steps have stored. Each entry is sent by one rank that owns it, a
+    /// few pages at a time.
     func gather(_ set: KeySetID, from cache: CacheStore, _ seat: Seat) throws(GroupFailure) {
         let group = cache.format.groups[cache.format.group(of: set)]
         let atOnce = max(Self.entriesAtOnce / group.entriesPerPage, 1)

@@ -2,27 +2,28 @@ package import KVCache
 package import Parallelism
 package import Tensors
 
-/// Entries of a key set on their way to the ranks that read them.
+/// A publication of keys that was started and is not finished: other ranks may not read the entries yet.
 package struct PendingKeys {
     package let set: KeySetID
     fileprivate let pending: Seat.PendingCollective
 }
 
-/// How rows' keys come into the cache: stored by the rank that computed them, in its process; then copied to the other
-/// processes of the data group that keep them, or that gather them for this step.
+/// Publishing makes rows' keys readable: the rank that computes entries stores them in its own process, and copies are
+/// sent to the other processes of the data group that keep them or gather them in this step.
 extension Step {
-    /// Stores entries of a key set, and begins to let all ranks of the data group see them. What needs none of them can
-    /// be computed before `finish`.
+    /// Stores entries of a key set, and starts to make them readable for all ranks of the data group. A rank may
+    /// compute what does not read them before it calls `finish`.
     ///
-    /// - Parameter keys: `[entries of the set's group, widths of all lanes]`: a row for each own row that stores an
-    ///   entry (`EntryRows.rows`), with its parts in the order of the set's lanes.
+    /// - Parameter keys: a row for each own row that stores an entry (`EntryRows.rows`),
+    ///   `[entries, widths of all lanes]`, with the parts of the entry in the order of the set's lanes.
     package func publish(
         _ keys: View, into set: KeySetID, _ seat: Seat
     ) throws(GroupFailure) -> PendingKeys {
         let (group, format) = (cache.format.group(of: set), cache.format[set])
         let entries = entries[group]
         precondition(keys.columns == format.width, "\(keys.columns) columns for the key set \(format.name)")
-        // Windows are kept whole by every process; of other sets this one may keep others' entries.
+        // Every process keeps all entries of windows. Of other sets, this process may not keep the entries of its own
+        // rows.
         let staged = format.window == nil ? gatheredKeys : nil
         let (store, slots) = staged.map { ($0.staging, $0.stagingSlots[group]) } ?? (cache, entries.slots)
         var column = 0
@@ -40,16 +41,16 @@ extension Step {
         return PendingKeys(set: set, pending: pending)
     }
 
-    /// Waits until every rank of the data group can read what was published, and gathers the keys of earlier steps where
-    /// they are needed.
+    /// Waits until every rank of the data group can read the published entries. Where key-gather attention needs them,
+    /// it also gathers the entries of earlier steps.
     package func finish(_ keys: PendingKeys, _ seat: Seat) throws(GroupFailure) {
         _ = try seat.finish(keys.pending)
         if cache.format[keys.set].window == nil { try gatheredKeys?.gather(keys.set, from: cache, seat) }
     }
 
-    /// Stores entries that a rank of this or another process has computed.
+    /// Stores entries that a rank of this or another process computed, in the cache and among the gathered keys.
     ///
-    /// - Returns: whether they can be stored; see `CacheStore.store`.
+    /// - Returns: false if the entries are invalid; see `CacheStore.store`.
     private func storeRemote(_ rows: HostRows, _ set: KeySetID) -> Bool {
         guard cache.store(rows, set) else { return false }
         guard let gatheredKeys, cache.format[set].window == nil else { return true }
@@ -57,14 +58,14 @@ extension Step {
     }
 }
 
-/// How what is computed of several tokens reads what was published of each: a compressor its inputs, for one.
+/// A compressor reads what was published for each of the last tokens, and computes one entry from it.
 extension Step {
-    /// Copies the last entries that own rows see of an F32 lane, each row's own the last of them.
+    /// Copies the last `count` entries that own rows see of an F32 lane; the last one is the row's own.
     ///
     /// - Parameters:
-    ///   - set: has a window of at least `count` tokens.
+    ///   - set: a key set with a window of at least `count` tokens.
     ///   - rows: own rows, ascending.
-    ///   - out: `[rows * count, width]`, packed; zeros stand for what would be before a request's first token.
+    ///   - out: `[rows * count, width]`, packed. Entries before a request's first token are zeros.
     package func copyWindow(of set: KeySetID, lane: Int, rows: Indices, count: Int, into out: View, _ seat: Seat) {
         let source = cache.lane(lane, of: set)
         let (number, group) = group(of: set)

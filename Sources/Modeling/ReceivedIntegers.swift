@@ -2,10 +2,10 @@ import KVCache
 import Parallelism
 import Tensors
 
-/// Checks of integers that other ranks have computed, before anything uses them as an index: another process may send
-/// any bits. What fails ends the job in the name of the rank that sent it.
+/// Integers that other ranks computed are checked before anything uses them as an index, because another process may
+/// send any bits. A failed check ends the job with an error that names the sender.
 extension Indices {
-    /// Whether these are ascending entries below `visible`, all of them in a shard.
+    /// Returns true if these are ascending entries below `visible`, all of which `owned` contains.
     func areAscending(below visible: Int, ownedBy owned: ShardPositions = .all) -> Bool {
         var before = -1
         for index in 0..<count {
@@ -18,13 +18,13 @@ extension Indices {
 }
 
 extension Seat {
-    /// Checks the selections of rows that came from the members of a group, one member's after the other's.
+    /// Checks the selections of rows that the members of a group sent, member by member.
     ///
     /// - Parameters:
-    ///   - selected: `[rows, topK]`, entries as bits; of rows that see no more than `topK` entries nothing is read.
-    ///   - group: of the key set that has the entries.
-    ///   - counts: how many of the rows each member sent.
-    /// - Throws: `GroupFailure` in the name of the member whose selection no row can have.
+    ///   - selected: `[rows, topK]`, entries as bits; rows that see at most `topK` entries are not read.
+    ///   - group: the page group of the key set that has the entries.
+    ///   - counts: returns the number of rows that a member sent.
+    /// - Throws: `GroupFailure` that names the member whose selection no row can have.
     func check(
         selected: View, of rows: Step.Rows, topK: Int, _ group: PageGroup, along axes: Axes, counts: (Int) -> Int
     ) throws(GroupFailure) {
@@ -32,7 +32,7 @@ extension Seat {
         for member in 0..<degree(axes) {
             let end = row + counts(member)
             defer { row = end }
-            // What this rank selected itself is right.
+            // This rank's own selections need no check.
             if member == place(along: axes) { continue }
             for row in row..<end {
                 let visible = group.visibleEntries(at: Int(rows.positions[row]))

@@ -4,22 +4,23 @@ package import Parallelism
 import Synchronization
 package import Tensors
 
-/// A model whose rows depend on their token and position alone, and which can be given a fault.
+/// A model whose rows depend on their token and position alone, and which can have a fault.
 ///
-/// It crosses the edges of attention, so that it runs in every layout; without a fault it has one rank's bits in those
-/// of power-of-two degrees. For tests that a comparison of layouts finds what is wrong with one.
+/// It crosses the edges of attention, so it runs in every parallel configuration; without a fault, it is bitwise equal
+/// to one rank where degrees are powers of two. Tests use it to check that a comparison of parallel configurations
+/// finds and names a difference.
 package final class FaultyModel: Model {
-    /// What goes wrong; never on one rank alone.
+    /// The faults that the model can have. Faults of values occur only in runs with several ranks.
     package enum Fault: Sendable {
-        /// One bit of a row's third value, after this stage of this layer, on whatever rank has the row.
+        /// Flips one bit of a row's third value after this stage of this layer, on the rank that owns the row.
         case flipsBit(layer: Int, stage: Stage, request: UInt64, position: Int)
-        /// The same, the first time only.
+        /// Flips that bit the first time only.
         case flipsBitOnce(layer: Int, stage: Stage, request: UInt64, position: Int)
-        /// The same on this rank alone.
+        /// Flips that bit on this rank only.
         case flipsBitOnRank(Int, layer: Int, stage: Stage, request: UInt64, position: Int)
-        /// Addends of the sum that tensor ranks share are added from the first to the last.
+        /// Adds the addends of the sum that tensor ranks share from the first to the last instead of as a tree.
         case addsInSequence(layer: Int)
-        /// The rank throws when it comes to this layer.
+        /// Throws on this rank at the beginning of this layer.
         case fails(rank: Int, layer: Int)
     }
 
@@ -92,7 +93,7 @@ package final class FaultyModel: Model {
         }
     }
 
-    /// From -0.5 to 0.5, of all lengths in binary.
+    /// Returns a number from -0.5 to 0.5, whose binary representations have many lengths.
     private static func number(_ a: Int, _ b: Int, _ c: Int) -> Float {
         Float((a * 31 + b * 17 + c * 57 + a * b * 7) % 97) / 97 - 0.5
     }
@@ -108,7 +109,7 @@ package final class FaultyModel: Model {
         return seat.configuration.world > 1
     }
 
-    /// Applies the fault, then records.
+    /// Applies the fault to a stage's value, then records the value.
     private func pass(_ stage: Stage, _ value: View, layer: Int, _ step: Step, _ seat: Seat) {
         for request in step.own.requests {
             for row in request.rows {

@@ -12,14 +12,16 @@ package final class Forward {
     private let pageSize: Int
     package let recorder = StageRecorder()
     private let isRecording: Bool
-    /// What the steps so far cost.
+    /// The work of the steps so far.
     package var work: Work { seat.work }
-    /// Heap allocations inside the model, one number a step.
+    /// The number of heap allocations inside the model in each step.
     package private(set) var allocations: [UInt64] = []
-    /// Kernel calls inside the layers, one number a step.
+    /// The number of kernel calls inside the layers in each step.
     package private(set) var kernelCalls: [Int] = []
 
-    /// - Parameter capacity: positions of the cache.
+    /// Creates a cache and a single rank for a model.
+    ///
+    /// - Parameter capacity: the number of positions in the cache.
     package init(
         _ model: any Model, cacheType: CacheType = .float32, kernels: Kernels = .best, capacity: Int = 1024,
         pageSize: Int = 4, isRecording: Bool = true
@@ -33,7 +35,7 @@ package final class Forward {
             format: model.cacheFormat(cacheType, pageSize: pageSize), pages: pages, windowPages: pages)
     }
 
-    /// Logits of every token, computed in chunks; the last chunk size repeats.
+    /// Returns the logits of every token, computed in chunks; the last chunk size repeats.
     package func logits(_ tokens: [Int32], chunks: [Int] = [.max]) -> [[Float]] {
         var logits: [[Float]] = []
         var sizes = chunks[...]
@@ -45,8 +47,9 @@ package final class Forward {
         return logits
     }
 
-    /// The next-token block's logits of the token after next, for every token that has a next one, computed in chunks of
-    /// `chunk`; then of further rows, fed with their own states and best tokens, `count` guesses in all behind the last.
+    /// Returns the next-token block's logits. For every token that has a next one, they score the token after next, and
+    /// are computed in chunks of `chunk`. Further rows are computed from the block's own states and most likely tokens,
+    /// so that `count` drafts follow the last token in all.
     package func drafts(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
         var logits: [[Float]] = []
         var state: [[Float]] = []
@@ -67,7 +70,7 @@ package final class Forward {
         return logits
     }
 
-    /// Runs the layers; or, behind given states, the next-token block.
+    /// Runs the layers or, if `states` are given, the next-token block on these states.
     private func run(
         _ tokens: [Int32], at start: Int, behind states: [[Float]]? = nil
     ) -> (logits: [[Float]], states: [[Float]]) {
@@ -76,7 +79,7 @@ package final class Forward {
         defer { scratch.reset(to: mark) }
         let count = tokens.count
         let pages = scratch.indices(cache.pages)
-        // Backwards, so that a kernel that ignores the page table reads the wrong keys.
+        // The order is reversed, so that a kernel that ignores the page table reads wrong keys.
         for page in 0..<cache.pages { pages[page] = Int32(cache.pages - 1 - page) }
         let groups = cache.format.groups
         let maps = groups.map { PageMap(pages: pages, shift: $0.shift) }

@@ -10,7 +10,7 @@ import Testing
 #endif
 
 @Suite struct `A cache store` {
-    /// Layers that are not alike: other widths, other types, no key set or two, an entry for two tokens.
+    /// Layers that differ in widths and types and have none, one or two key sets; one set has an entry for two tokens.
     static let format = CacheFormat(
         layers: [
             [KeySet("keys", [.init(.f32, width: 5), .init(.bf16, width: 3)])],
@@ -33,7 +33,7 @@ import Testing
             Self.write(values, to: lane, scratch)
             written.append(values)
         }
-        // All are written before the first is read: an overlap would show in one of the two.
+        // All lanes are written before the first is read, so an overlap would show in one of the two.
         let read = Self.lanes(of: store).map { Self.read($0, scratch) }
         withExtendedLifetime(store) {}
         #expect(Set(written.joined()).count == written.joined().count, "the numbers are distinct")
@@ -64,7 +64,7 @@ import Testing
         #expect(read == written)
     }
 
-    @Test func `copies pages whole and nothing else`() {
+    @Test func `copies whole pages and nothing else`() {
         let store = CacheStore(format: Self.format, pages: 4)
         let scratch = Scratch()
         let lanes = Self.lanes(of: store)
@@ -82,7 +82,7 @@ import Testing
         withExtendedLifetime(store) {}
     }
 
-    @Test func `has zeros before it is written`() {
+    @Test func `contains zeros before it is written`() {
         let store = CacheStore(format: Self.format, pages: 2)
         let scratch = Scratch()
         let read = Self.lanes(of: store).map { Self.read($0, scratch) }
@@ -90,7 +90,7 @@ import Testing
         #expect(read.joined().allSatisfy { $0 == 0 } && read.joined().count == 8 * (5 + 3 + 33 + 1 + 2 + 16) + 4 * 7)
     }
 
-    @Test func `has the lanes of every key set, with an entry for as many tokens as the set says`() {
+    @Test func `has the lanes of every key set, with the set's number of tokens per entry`() {
         let store = CacheStore(format: Self.format, pages: 3)
         #expect(Self.format.sets.count == 4 && Self.format.groups.map(\.tokensPerEntry) == [1, 2])
         #expect(Self.format.positionAlignment == 2)
@@ -102,7 +102,7 @@ import Testing
         }
     }
 
-    @Test func `keeps one layer at a time where asked to, and apart what later layers read`() {
+    @Test func `keeps one layer at a time if asked to, and key sets for later layers apart`() {
         let store = CacheStore(format: Self.format, pages: 3, keepsOneLayer: true)
         let scratch = Scratch()
         let pairs = store.lane(0, of: KeySetID(layer: 2, 1))
@@ -127,8 +127,8 @@ import Testing
         #expect((0..<3).map { Self.format.groups[0].visibleEntries(at: $0) } == [1, 2, 3])
     }
 
-    @Test func `takes the bytes its format says`() {
-        // F32 has 4 bytes, BF16 2; the indexer's lane has one entry for two tokens.
+    @Test func `has the number of bytes that its format says`() {
+        // F32 has 4 bytes, BF16 2; the set "pairs" has one entry for two tokens.
         let token = 5 * 4 + 3 * 2 + 33 * 2 + 7 * 4 / 2 + 1 * 4 + 2 * 2 + 16 * 4
         #expect(Self.format.bytesPerPage == 4 * token)
         #expect(Self.format.bytesPerToken == Double(token))
@@ -138,7 +138,7 @@ import Testing
         store.format.sets.flatMap { store.lanes(of: $0) }
     }
 
-    /// Positive numbers that BF16 holds exactly, each but once.
+    /// Returns distinct positive numbers that BF16 represents exactly.
     private static func number(_ index: Int) -> Float { Float(bitPattern: UInt32(0x3000 + index) << 16) }
 
     private static func write(_ values: [Float], to lane: CacheLane, _ scratch: Scratch) {
@@ -151,7 +151,7 @@ import Testing
         Kernels.best.store(rows, slots: slots, in: lane)
     }
 
-    /// Every entry of a lane whose numbers are not negative: index scores of queries that are 1 in one dimension.
+    /// Reads every entry of a lane of non-negative numbers, as index scores of queries that are 1 in one dimension.
     private static func read(_ lane: CacheLane, _ scratch: Scratch) -> [Float] {
         let (queries, weights) = (scratch.rows(lane.width, lane.width), scratch.rows(lane.width, 1))
         queries.fill(0)
@@ -167,7 +167,7 @@ import Testing
 }
 
 @Suite struct `Copies of cache entries` {
-    /// One of each type, with scales.
+    /// A key set with a lane of each type; the FP8 lane has scales.
     static let format = CacheFormat(
         layers: [
             [
@@ -177,7 +177,7 @@ import Testing
         ], pageSize: 4)
     private static let set = KeySetID(layer: 0)
 
-    /// A cache with random numbers in every entry.
+    /// Returns a cache with numbers in every entry.
     private static func store(_ scratch: Scratch, seed: Float) -> CacheStore {
         let store = CacheStore(format: format, pages: 3)
         for lane in store.lanes(of: set) {
@@ -191,7 +191,7 @@ import Testing
         return store
     }
 
-    /// Everything in a cache, scales too.
+    /// Returns copies of all entries of a cache, scales included.
     private static func contents(_ store: CacheStore, _ scratch: Scratch) -> [Int32] {
         let (slots, rows) = (scratch.indices(12), scratch.rows(12, store.copyColumns(Self.set)))
         slots.copy((0..<12).map { Int32($0) })
@@ -218,7 +218,7 @@ import Testing
         #expect(before != wanted)
     }
 
-    @Test func `that cannot be right are refused, all of them`() {
+    @Test func `are all refused if one of them is invalid`() {
         let scratch = Scratch(bytes: 1 << 24)
         let (store, other) = (Self.store(scratch, seed: 1), Self.store(scratch, seed: 2))
         let before = Self.contents(store, scratch)

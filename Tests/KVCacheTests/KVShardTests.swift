@@ -3,14 +3,14 @@ import Tensors
 import TestSupport
 import Testing
 
-/// Who keeps which token of a page.
-@Suite struct `A share of a cache` {
-    /// Page sizes, runs and numbers of owners that go together.
+/// KV shards determine which process keeps which entry of a page.
+@Suite struct `A KV shard` {
+    /// All combinations of page size, run and number of owners that are possible.
     static let processShardings = [1, 2, 16, 64].flatMap { pageSize in
         [1, 2, 4, 8].flatMap { run in [1, 2, 4, 8].map { (pageSize, run, $0) } }
     }.filter { KVShard.isPossible(pageSize: $0, run: $1, owners: $2) }
 
-    @Test func `is the whole page, or with the others' shares makes it up`() {
+    @Test func `is the whole page, or makes it up together with the other shards`() {
         #expect(Self.processShardings.count == 33)
         for (pageSize, run, owners) in Self.processShardings {
             let shares = (0..<owners).map { KVShard(pageSize: pageSize, .init(run: run, count: owners, kept: [$0])) }
@@ -26,7 +26,7 @@ import Testing
         }
     }
 
-    @Test func `maps the positions it keeps to where their slots are`() {
+    @Test func `maps the positions it keeps to the entries of their slots`() {
         var draw = SplitMix64(seed: .random(in: 0 ... .max))
         let scratch = Scratch()
         for (pageSize, run, owners) in Self.processShardings {
@@ -42,7 +42,7 @@ import Testing
         }
     }
 
-    @Test func `is taken of the entries of every key set, however many tokens an entry stands for`() {
+    @Test func `divides the entries of every key set, whatever number of tokens an entry covers`() {
         let format = CacheFormat(
             layers: [
                 [KeySet("keys", [.init(.f32, width: 2)]), KeySet("closed", [.init(.f32, width: 2)], tokensPerEntry: 4)]
@@ -59,7 +59,7 @@ import Testing
         }
     }
 
-    @Test func `stores what it keeps, leaves the rest, and refuses what no cache has`() {
+    @Test func `stores the entries it keeps, skips others, and refuses slots that do not exist`() {
         let format = CacheFormat(
             layers: [[KeySet("keys", [.init(.f32, width: 3), .init(.f32, width: 1)])]], pageSize: 4)
         let set = KeySetID(layer: 0)

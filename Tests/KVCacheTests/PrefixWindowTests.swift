@@ -1,7 +1,7 @@
 import KVCache
 import Testing
 
-/// A prefix cache of pages of two tokens whose rows see windows.
+/// Tests of a prefix cache with pages of two tokens, for models with windows.
 struct PrefixWindowTests {
     private struct Rig {
         var pool = PagePool(totalPages: 16, pageSize: 2)
@@ -10,7 +10,8 @@ struct PrefixWindowTests {
 
         init(window: Int) { cache = PrefixCache(of: pool, window: window) }
 
-        /// Computes `tokens` anew and leaves them to the tree, with window pages from page `first` on.
+        /// Computes `tokens` as a request would, and releases their pages to the cache, with window pages from page
+        /// `first` on.
         mutating func leave(_ tokens: [Int32], windowsFrom first: Int) -> [Int32] {
             let pages = pool.allocate(pool.pages(holding: tokens.count))!
             cache.release(pages, holding: tokens[...], in: &pool)
@@ -27,7 +28,7 @@ struct PrefixWindowTests {
     }
 
     @Test func `a prefix is used up to the last border whose window is known`() {
-        // Behind a border a row sees three tokens before its own: two pages.
+        // A row after a border sees the three tokens before its own, which are in two pages.
         var rig = Rig(window: 4)
         let pages = rig.leave([1, 2, 3, 4, 5, 6, 7, 8], windowsFrom: 1)
         #expect(rig.windowPool.usedPages == 3)
@@ -51,7 +52,7 @@ struct PrefixWindowTests {
         #expect(rig.cache.matchWindows(of: pages, in: &rig.windowPool) == [])
     }
 
-    @Test func `what is matched comes with its window, which stays until it is given back`() {
+    @Test func `a matched prefix has its window, which stays until it is released`() {
         var rig = Rig(window: 4)
         let pages = rig.leave([1, 2, 3, 4, 5, 6, 7, 8], windowsFrom: 0)
         let mine = rig.cache.match([1, 2, 3, 4, 5, 6], in: &rig.pool)
@@ -67,11 +68,11 @@ struct PrefixWindowTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `window pages that are needed are taken from what was used longest ago`() {
+    @Test func `window pages of the least recently used pages are evicted first`() {
         var rig = Rig(window: 2)
         let old = rig.leave([1, 2, 3, 4], windowsFrom: 0)
         let new = rig.leave([5, 6, 7, 8], windowsFrom: 0)
-        // Used again.
+        // This makes the older prefix the most recently used one.
         let mine = rig.cache.match([1, 2, 3, 4], in: &rig.pool)
         rig.cache.release(mine, in: &rig.pool)
         #expect(rig.cache.evictWindows(2, from: &rig.windowPool) == 2)
@@ -80,7 +81,7 @@ struct PrefixWindowTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `a page that is forgotten gives its window page back`() {
+    @Test func `an evicted page frees its window page`() {
         var rig = Rig(window: 4)
         _ = rig.leave([1, 2, 3, 4, 5, 6], windowsFrom: 0)
         #expect(rig.cache.evict(1, from: &rig.pool, windows: &rig.windowPool) == 1)
@@ -90,7 +91,7 @@ struct PrefixWindowTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `who computes known tokens again makes their window known`() {
+    @Test func `computing known tokens again makes their window known`() {
         var rig = Rig(window: 4)
         let pages = rig.leave([1, 2, 3, 4], windowsFrom: 2)
         #expect(rig.cache.find([1, 2, 3, 4]) == [])

@@ -6,14 +6,15 @@ import TestSupport
 import Testing
 import Verification
 
-/// A model with all that models with compressed keys need, over the whole matrix; see `ToyModel`.
+/// Tests of a model that uses everything a model with compressed keys needs, over the whole verification matrix; see
+/// `ToyModel`.
 @Suite(.timeLimit(.minutes(5))) struct `A model with windows, compressed keys and several streams` {
     private static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
         var draw = SplitMix64(seed: seed)
         return (0..<count).map { _ in Int32(draw.below(40)) }
     }
 
-    /// One rank alone could be wrong as well as all others.
+    /// Compares one rank with plain code, because other tests compare only with one rank.
     @Test(arguments: [16, 128]) func `has the logits of its mathematics in plain code`(longEntry: Int) {
         let model = ToyModel(longEntry: longEntry)
         let tokens = Self.tokens(300, seed: 3)
@@ -26,10 +27,9 @@ import Verification
         }
     }
 
-    /// The scheduler gives window pages back and finds prefixes; that must not change a row.
+    /// Checks that rows do not change when the scheduler reuses window pages and finds prefixes.
     @Test(arguments: [16, 128], [false, true])
-    func `has the same logits when it is served, with pages that are used again`(longEntry: Int, isScarce: Bool) throws
-    {
+    func `has the same logits when it is served, with pages that are reused`(longEntry: Int, isScarce: Bool) throws {
         let model = ToyModel(longEntry: longEntry)
         var configuration = EngineConfiguration()
         configuration.pageSize = longEntry
@@ -85,8 +85,9 @@ import Verification
         #expect(verification.coverage.preemptions > 0 && verification.coverage.speculation.drafted > 0)
     }
 
-    /// With entries of 16 tokens pages are small, and windows longer than pages; with 128 as they are in V4.
-    @Test(arguments: [16, 128]) func `gives one rank's bits in every layout`(longEntry: Int) throws {
+    /// With entries of 16 tokens, pages are small and windows longer than pages; entries of 128 tokens are those of V4.
+    @Test(arguments: [16, 128])
+    func `is bitwise equal to one rank in every parallel configuration`(longEntry: Int) throws {
         let model = ToyModel(longEntry: longEntry)
         let longestPrompt = longEntry == 16 ? 150 : 290
         let conditions = ServingConditions.all(
@@ -111,8 +112,8 @@ import Verification
         }
     }
 
-    /// Each process keeps only what its ranks own of the entries, and all of the windows.
-    @Test(arguments: [2, 4]) func `gives one rank's bits in several processes`(count: Int) throws {
+    /// Each process keeps the entries that its ranks own, and all entries of windows.
+    @Test(arguments: [2, 4]) func `is bitwise equal to one rank in several processes`(count: Int) throws {
         let model = ToyModel(longEntry: 16)
         let layouts = [
             "cp4 dcp4 interleave", "cp2 tp2 dcp4 zigzag", "pp2 cp4 dcp4", "cp8 dcp2:4 contiguous", "dp2 cp2",

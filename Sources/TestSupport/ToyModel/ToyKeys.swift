@@ -3,18 +3,19 @@ import Tensors
 
 /// The key sets of the toy model's layers.
 enum ToyKeys {
-    /// The keys of a row's window, by their indices in a layer.
+    /// The index of the key set with the window's keys, in every layer.
     static let window = 0
-    /// What the compressor keeps of each token of an entry that is not complete: F32, whatever the cache's type.
+    /// The index of the key set with the compressor's input for each token, in layers that own entries. It is F32 in
+    /// every type of cache.
     static let inputs = 1
     static let entries = 2
 
-    /// The lanes of `window` and `entries`; only entries that are selected have an index lane.
+    /// The lanes of `window` and `entries`. Only layers that select entries have an index lane.
     static let latent = 0
     static let rotary = 1
     static let index = 2
 
-    /// Tokens of an entry; 0 in layers that own none.
+    /// Returns the number of tokens that an entry of the layer covers; 0 if the layer owns no entries.
     static func tokensPerEntry(_ kind: ToyLayerKind, longEntry: Int) -> Int {
         switch kind {
         case .window, .reading: 0
@@ -23,7 +24,8 @@ enum ToyKeys {
         }
     }
 
-    /// Tokens that an entry is made of: its own, and where entries overlap those of the entry before.
+    /// Returns the number of tokens from which an entry is computed: its own, and those of the previous entry where
+    /// entries overlap.
     static func slots(_ kind: ToyLayerKind, longEntry: Int) -> Int {
         let tokens = tokensPerEntry(kind, longEntry: longEntry)
         return kind == .long ? tokens : 2 * tokens

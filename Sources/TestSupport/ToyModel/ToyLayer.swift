@@ -3,11 +3,11 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// One layer: attention to a row's window and, together with it, to entries.
+/// One layer: attention over a row's window together with, in most layers, compressed entries.
 struct ToyLayer: Sendable {
     private let weights: ToyLayerWeights
     private let number: Int
-    /// Tokens that an entry is made of.
+    /// The number of tokens from which an entry is computed; 0 if the layer owns no entries.
     private let slots: Int
 
     init(_ weights: ToyLayerWeights, number: Int, slots: Int) {
@@ -18,7 +18,7 @@ struct ToyLayer: Sendable {
 
     private func set(_ index: Int) -> KeySetID { KeySetID(layer: number, index) }
 
-    /// Own rows, in place.
+    /// Runs the layer for own rows and updates `state` in place.
     func forward(_ state: LayerState, _ step: Step, _ seat: Seat) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
@@ -48,7 +48,7 @@ struct ToyLayer: Sendable {
         step.recorder?.record(.output, layer: number, state.residual.stream, of: step.own, seat)
     }
 
-    /// The entries that the layer attends to: its own, or those of the layer before.
+    /// The key set of the entries that the layer attends to: its own, or that of the previous layer.
     private var entries: KeySetID? {
         switch weights.kind {
         case .window: nil
@@ -67,7 +67,7 @@ struct ToyLayer: Sendable {
         try step.finish(try step.publish(keys, into: set, seat), seat)
     }
 
-    /// Publishes what the compressor keeps of each token, then the entries that are complete.
+    /// Publishes the compressor's input for each token, then the entries that are complete.
     private func publishEntries(_ x: View, _ step: Step, _ seat: Seat) throws(GroupFailure) {
         try publish(product(x, weights.input, seat), into: set(ToyKeys.inputs), step, seat)
         let complete = step.entries[step.group(of: set(ToyKeys.entries)).index].rows
@@ -77,7 +77,8 @@ struct ToyLayer: Sendable {
         try publish(product(inputs, weights.compressor, seat), into: set(ToyKeys.entries), step, seat)
     }
 
-    /// The entries that the attended rows select, now or in an earlier layer.
+    /// Returns the selection of the attended rows, made in this layer or an earlier one; `nil` in layers that do not
+    /// select.
     private func selection(_ x: View, _ state: LayerState, _ step: Step, _ seat: Seat) throws(GroupFailure)
         -> Selection?
     {

@@ -3,20 +3,21 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// A model with toy mathematics and all of the machinery that models with compressed keys need: windows, entries of several
-/// tokens, a compressor's state, a selection that later layers reuse, four residual streams, a next-token block.
+/// A small model with simple mathematics that uses everything a model with compressed keys needs: windows, entries of
+/// several tokens, a compressor's state, a selection that later layers reuse, four residual streams, and a next-token
+/// block.
 ///
-/// It is also the example of how a model is added: a type that conforms to `Model`, the key sets of its layers
-/// (`ToyKeys`), and a forward for one rank that publishes keys, selects, attends and crosses edges (`ToyLayer`).
+/// It is also the example of how to add a model: a type that conforms to `Model`, the key sets of its layers
+/// (`ToyKeys`), and a forward pass for one rank that publishes keys, selects, attends and crosses edges (`ToyLayer`).
 package final class ToyModel: Model {
     package let weights: ToyWeights
-    /// Tokens of the longest entries.
+    /// The number of tokens of the longest entries.
     package let longEntry: Int
     private let layers: [ToyLayer]
 
-    /// What pipeline stages are made of: a layer that reads another's key sets is in the same stage.
+    /// The units that pipeline stages consist of: a layer that reads another layer's key set must be in the same stage.
     static let units: [[ToyLayerKind]] = [[.window], [.selecting, .reading], [.reusing], [.long]]
-    /// The next-token block is one more layer.
+    /// The kinds of all layers, with the next-token block as the last.
     static let kinds = units.flatMap { $0 } + [.window]
 
     package init(longEntry: Int = 128) {
@@ -30,7 +31,7 @@ package final class ToyModel: Model {
 
     package var canDraft: Bool { true }
 
-    /// Of the layers only what is planned with: which keys are attended to, and which are selected from.
+    /// The description has only what planning needs: the keys that layers attend to and select from.
     package var description: ModelDescription {
         let shape = ModelShape(
             layers: Self.units.count, heads: ToySizes.heads, valueWidth: ToySizes.latent, experts: 8, expertWidth: 8,
@@ -93,7 +94,7 @@ package final class ToyModel: Model {
 }
 
 extension Residual {
-    /// What a sublayer works on: a mix of the streams, normalised.
+    /// Returns a sublayer's input: a mix of the streams, normed.
     func read(_ mix: ToyMatrix, _ seat: Seat) -> View {
         let input = seat.scratch.rows(stream.rows, mix.rows)
         seat.kernels.matmul(stream, mix.weight, into: input, seat.scratch)
@@ -101,7 +102,7 @@ extension Residual {
         return input
     }
 
-    /// Adds a sublayer's output to all streams, to each otherwise.
+    /// Adds a sublayer's output to the streams, mixed differently for each.
     func write(_ output: View, _ mix: ToyMatrix, _ seat: Seat) {
         let mixed = seat.scratch.rows(output.rows, mix.rows)
         seat.kernels.matmul(output, mix.weight, into: mixed, seat.scratch)

@@ -1,6 +1,7 @@
 import Foundation
 
-/// The toy model's mathematics in plain code: the whole prompt at once, no cache, no kernels, sums in double precision.
+/// The toy model's mathematics in plain code: it computes the whole prompt at once, without a cache or kernels, and
+/// adds in double precision.
 package struct ToyReference {
     private let weights: ToyWeights
     private let longEntry: Int
@@ -12,7 +13,7 @@ package struct ToyReference {
 
     private typealias Row = [Double]
 
-    /// Logits of every token.
+    /// Returns the logits of every token.
     package func logits(_ tokens: [Int32]) -> [[Float]] {
         var streams = tokens.map { row($0, of: weights.embedding) }
         var selected: [[Int]] = []
@@ -21,15 +22,17 @@ package struct ToyReference {
         return streams.map { stream in product(read(stream, weights.finalRead), weights.head).map { Float($0) } }
     }
 
+    /// Applies one layer to the streams of all tokens.
+    ///
     /// - Parameters:
-    ///   - selected: the entries that each row selects, from the layer that selects to those that reuse them.
+    ///   - selected: the entries that each row selected, which later layers reuse.
     ///   - keys: the entries of the last layer that has some.
     private func forward(
         _ layer: ToyLayerWeights, _ streams: inout [Row], _ selected: inout [[Int]], _ keys: inout [Row]
     ) {
         let inputs = streams.map { read($0, layer.read) }
         let window = inputs.map { product($0, layer.windowKey) }
-        // A layer that reads another's entries has that one's tokens for each.
+        // The entries that a `reading` layer reads are those of a `selecting` layer.
         let tokens = layer.kind == .reading ? 4 : ToyKeys.tokensPerEntry(layer.kind, longEntry: longEntry)
         if layer.kind != .reading, tokens > 0 { keys = entries(layer, inputs, tokens) }
         if layer.kind == .selecting {
@@ -49,7 +52,8 @@ package struct ToyReference {
         }
     }
 
-    /// The complete entries, from the tokens of each and, where they overlap, of the one before.
+    /// Returns the complete entries, each computed from its tokens and, where entries overlap, those of the previous
+    /// entry.
     private func entries(_ layer: ToyLayerWeights, _ inputs: [Row], _ tokens: Int) -> [Row] {
         let kept = inputs.map { product($0, layer.input) }
         let slots = ToyKeys.slots(layer.kind, longEntry: longEntry)
@@ -75,7 +79,7 @@ package struct ToyReference {
         return order.prefix(ToySizes.topK).sorted()
     }
 
-    /// `[heads * latent]`.
+    /// Returns the attended latents of all heads, `[heads * latent]`.
     private func attend(_ query: Row, to keys: [Row]) -> Row {
         (0..<ToySizes.heads).flatMap { head in
             let scores = keys.map { key in

@@ -1,13 +1,13 @@
 import Tensors
 
-/// A matrix of random numbers that are the same every time, for kernels and for plain code.
+/// A matrix of reproducible random numbers, readable by kernels and by plain code.
 package final class ToyMatrix: @unchecked Sendable {
     package let rows: Int
     package let columns: Int
     package let values: [Float]
     private let memory: Buffer
 
-    /// Uniform with variance `1 / columns`, as trained projections roughly have.
+    /// Draws numbers of variance `1 / columns`, as trained projections roughly have.
     init(_ rows: Int, _ columns: Int, _ draw: inout SplitMix64) {
         self.rows = rows
         self.columns = columns
@@ -18,7 +18,7 @@ package final class ToyMatrix: @unchecked Sendable {
         for (index, value) in values.enumerated() { unsafe target[index] = value }
     }
 
-    /// Valid as long as this matrix lives.
+    /// The matrix as kernels read it; valid as long as this object lives.
     var weight: Weight { unsafe Weight(memory.pointer, dtype: .f32, rows: rows, columns: columns) }
 }
 
@@ -27,18 +27,18 @@ package enum ToySizes {
     static let vocabulary = 40
     static let context = 1024
     static let hidden = 16
-    /// Residual streams of a row.
+    /// The number of residual streams.
     static let streams = 4
     static let heads = 8
     static let latent = 16
     static let rotary = 4
-    /// Numbers that a compressor keeps of a token.
+    /// The number of elements of a compressor's input for one token.
     static let inputs = 8
     static let indexHeads = 2
     static let indexWidth = 8
-    /// Entries that a row selects.
+    /// The number of entries that a row selects.
     static let topK = 6
-    /// Tokens that a row sees one by one.
+    /// The number of tokens whose own keys a row sees.
     static let window = 24
     static let epsilon: Float = 1e-6
 
@@ -47,37 +47,38 @@ package enum ToySizes {
     static var scale: Float { 1 / Float(key).squareRoot() }
 }
 
-/// What one layer of the toy model does besides attending to its window.
+/// The kinds of layers, by what they do besides attention over the window.
 package enum ToyLayerKind: Sendable, Equatable {
     case window
-    /// Compresses tokens into entries, overlapping with the entry before, and selects among them.
+    /// Compresses tokens into entries that overlap with the previous entry, and selects among them.
     case selecting
-    /// Owns no entries: attends to those that the layer before has selected, and reads that layer's.
+    /// Owns no entries: it attends to those that the previous layer has selected, and reads that layer's key set.
     case reading
-    /// Compresses its own entries, and attends to those that an earlier layer has selected.
+    /// Compresses tokens into its own entries, and attends to those that an earlier layer has selected.
     case reusing
     /// Compresses many tokens into each entry, and attends to all entries.
     case long
 }
 
-/// One layer's weights.
+/// The weights of one layer.
 package struct ToyLayerWeights: Sendable {
     let kind: ToyLayerKind
-    /// `[hidden, state]`: what a sublayer reads of the streams.
+    /// The mix of the streams that a sublayer reads, `[hidden, state]`.
     let read: ToyMatrix
-    /// `[state, hidden]`: what becomes of its output.
+    /// The mix with which a sublayer writes to the streams, `[state, hidden]`.
     let write: ToyMatrix
-    /// `[heads * key, hidden]`.
+    /// The query projection, `[heads * key, hidden]`.
     let query: ToyMatrix
-    /// `[key, hidden]`.
+    /// The projection to the window's keys, `[key, hidden]`.
     let windowKey: ToyMatrix
-    /// `[hidden, heads * latent]`.
+    /// The output projection, `[hidden, heads * latent]`.
     let output: ToyMatrix
-    /// `[inputs, hidden]`: what a compressor keeps of each token.
+    /// The projection to a compressor's input for one token, `[inputs, hidden]`.
     let input: ToyMatrix
-    /// `[entry, slots * inputs]`: what it makes an entry of.
+    /// The projection of the inputs of several tokens to an entry, `[entry, slots * inputs]`.
     let compressor: ToyMatrix
-    /// `[indexHeads * indexWidth, hidden]` and `[indexHeads, hidden]`.
+    /// The indexer's query projection, `[indexHeads * indexWidth, hidden]`, and that to head weights,
+    /// `[indexHeads, hidden]`.
     let indexQuery: ToyMatrix
     let indexWeights: ToyMatrix
 
@@ -97,14 +98,14 @@ package struct ToyLayerWeights: Sendable {
     }
 }
 
-/// All weights of the toy model.
+/// The weights of the toy model.
 package struct ToyWeights: Sendable {
-    /// `[vocabulary, state]`.
+    /// The embedding, `[vocabulary, state]`.
     let embedding: ToyMatrix
     let layers: [ToyLayerWeights]
-    /// `[state, 2 * state]`, for the embedding first and the state second.
+    /// The projection of the embedding, followed by the state, in the next-token block: `[state, 2 * state]`.
     let draftProjection: ToyMatrix
-    /// `[hidden, state]` and `[vocabulary, hidden]`.
+    /// The mix of the final state, `[hidden, state]`, and the output head, `[vocabulary, hidden]`.
     let finalRead: ToyMatrix
     let head: ToyMatrix
 
