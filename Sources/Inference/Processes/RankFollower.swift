@@ -24,6 +24,12 @@ package final class RankFollower {
         /// The pages of the requests, as the plans so far have told them.
         var pages = PageLists()
         let grammars: RequestGrammars
+
+        /// Ends the step the ranks are in. A first process that leaves sends no more of it, and its clients do not wait
+        /// for it.
+        func breakOff() {
+            world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
+        }
     }
 
     /// - Parameter grammars: of the same vocabulary as the first process's.
@@ -89,8 +95,7 @@ package final class RankFollower {
             // The next ranks may have been started already.
             if team?.epoch == epoch { endTeam() }
         case .leave:
-            // A step may be on its way of which the first process sends no more: its clients did not wait for it.
-            team?.world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
+            team?.breakOff()
             endTeam()
             return false
         }
@@ -111,9 +116,12 @@ package final class RankFollower {
         team = Team(epoch: epoch, settings: settings, world: world, threads: threads, grammars: grammars)
     }
 
+    /// Waits for the ranks to do what they were given, unless the first process leaves meanwhile.
     private func endTeam() {
         processes.setHeartbeat(nil)
-        team?.threads.stop {}
+        if let team {
+            team.threads.stop { if orders.haveLeave { team.breakOff() } }
+        }
         team = nil
     }
 
@@ -135,6 +143,19 @@ package final class RankFollower {
         func take() -> Entry {
             filled.wait()
             return queue.withLock { $0.removeFirst() }
+        }
+
+        /// Whether the order to leave waits to be taken.
+        var haveLeave: Bool {
+            queue.withLock { entries in
+                entries.contains { entry in
+                    guard case .order(let message) = entry, let order = try? Order(message.bodyCopy) else {
+                        return false
+                    }
+                    if case .leave = order { return true }
+                    return false
+                }
+            }
         }
     }
 }
