@@ -1,4 +1,4 @@
-package import JSON
+import JSON
 
 /// One object of a configuration file, read by key.
 ///
