@@ -25,6 +25,12 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
 
+    /// What a model writes to end its reasoning: the mark, or the beginning of a tool call.
+    package static let reasoningEnds = [ReasoningParser.end] + DSMLTag.openings
+
+    /// Whether models of this format may reason before they answer.
+    package var canThink: Bool { self != .deepSeekV3 }
+
     /// Renders a conversation up to the place where the model goes on.
     /// - Throws: `ChatError` if the messages do not make a conversation of this format.
     package func render(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) throws(ChatError)
@@ -55,7 +61,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 // MARK: - V3, R1 and V3.1
 
 extension ChatFormat {
-    /// System messages first; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
+    /// System messages first, developers' among them; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
     /// same; tools, whose description the templates leave to the caller, are refused.
     private func plainPrompt(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
@@ -63,12 +69,12 @@ extension ChatFormat {
         guard !options.thinking || self != .deepSeekV3 else { throw .unsupported("thinking", by: rawValue) }
         var prompt = ChatPrompt()
         prompt.template(Mark.begin)
-        let system = messages.filter { $0.role == .system }.map(\.content)
+        let system = messages.filter { $0.role == .system || $0.role == .developer }.map(\.content)
         prompt.text(system.joined(separator: "\n\n"))
         var isAfterUser = false
         for (index, message) in messages.enumerated() {
             switch message.role {
-            case .system: continue
+            case .system, .developer: continue
             case .user:
                 prompt.template(Mark.user)
                 prompt.text(message.content)
@@ -81,7 +87,6 @@ extension ChatFormat {
                 if !isContinued { prompt.template(Mark.end) }
                 isAfterUser = false
             case .assistant, .tool: throw .unsupported("tool calls", by: rawValue)
-            case .developer: throw .unsupported("developer messages", by: rawValue)
             }
         }
         if !options.continuesFinalMessage { prompt.template(opening(isAfterUser: isAfterUser, options)) }

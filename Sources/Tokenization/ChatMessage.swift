@@ -92,6 +92,14 @@ package struct ChatPrompt: Sendable, Equatable {
         }
     }
 
+    package var byteCount: Int {
+        segments.reduce(0) { count, segment in
+            switch segment {
+            case .template(let part), .text(let part): count + part.utf8.count
+            }
+        }
+    }
+
     /// Whether the model's output begins inside its reasoning.
     package var startsInReasoning: Bool {
         var end = ""

@@ -14,10 +14,8 @@ struct DSMLTag: Equatable {
     /// The tag's text between its name and `>`.
     let attributes: String
 
-    /// Whether `bytes` begins with an opening bracket and the mark, which only a tag does.
-    static func isMarked(_ bytes: ArraySlice<UInt8>) -> Bool {
-        bytes.starts(with: "<\(mark)".utf8) || bytes.starts(with: "</\(mark)".utf8)
-    }
+    /// How tool calls begin.
+    static let openings = ["<\(mark)function_calls", "<\(mark)invoke"]
 
     private static let names: [(text: [UInt8], kind: Kind)] = [
         (Array("<\(mark)function_calls".utf8), .openBlock), (Array("</\(mark)function_calls".utf8), .closeBlock),

@@ -168,7 +168,7 @@ package final class Engine: EngineClient {
     /// What is wrong with the bookkeeping right now; empty when every page is accounted for.
     package func checkInvariants() -> [String] { state.withLock { $0.scheduler.checkInvariants() } }
 
-    private func abort(_ id: UInt64) {
+    package func abort(_ id: UInt64) {
         if hasTrapped.load(ordering: .acquiring) { return }
         let deliveries = state.withLock { state in
             // No step may follow that would say which tokens ranks still own.

@@ -10,6 +10,8 @@ package protocol EngineClient: Sendable {
     var refusal: EngineError? { get }
     /// The load after the last step. It costs a copy and waits for no lock of the engine.
     func status() -> EngineStatus
+    /// Ends a request whose events are still being read: the last of them, with its usage, comes at once.
+    func abort(_ id: UInt64)
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
     /// Ends the engine; requests still running fail with this reason.
