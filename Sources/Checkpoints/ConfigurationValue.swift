@@ -1,4 +1,4 @@
-package import JSON
+import JSON
 
 /// Reads one object of a configuration file by key.
 ///

@@ -7,9 +7,10 @@ package struct JSONKey: Hashable, Sendable {
     package static func == (left: JSONKey, right: JSONKey) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
 
     package func hash(into hasher: inout Hasher) {
-        var text = text
-        // Seeded per process, so that keys cannot be chosen to collide.
-        unsafe text.withUTF8 { unsafe hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        // Seeded by the process, so that keys cannot be made to collide; by bytes, so that canonical equivalents do not.
+        for byte in text.utf8 { hasher.combine(byte) }
+        // As the standard library's strings do: no key continues into what is hashed after it.
+        hasher.combine(0xFF as UInt8)
     }
 }
 

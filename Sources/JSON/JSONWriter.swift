@@ -125,18 +125,16 @@ package struct JSONWriter: Sendable {
 
     /// Escapes quotes, backslashes and control characters, and nothing else.
     fileprivate static func escape(_ text: String, into bytes: inout [UInt8]) {
-        var text = text
-        unsafe text.withUTF8 { text in
-            var start = 0
-            for place in unsafe text.indices {
-                let byte = unsafe text[place]
-                guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
-                unsafe bytes += text[start..<place]
-                bytes += escapes[Int(byte)]
-                start = place + 1
-            }
-            unsafe bytes += text[start...]
+        let text = text.utf8
+        var start = text.startIndex
+        for place in text.indices {
+            let byte = text[place]
+            guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
+            bytes += text[start..<place]
+            bytes += escapes[Int(byte)]
+            start = text.index(after: place)
         }
+        bytes += text[start...]
     }
 
     /// Lists the escapes by byte; it is empty for bytes that need none.

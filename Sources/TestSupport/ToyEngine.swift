@@ -182,6 +182,18 @@ package final class ToyEngine: EngineClient {
         return Generation(id: id, events: events)
     }
 
+    package func abort(_ id: UInt64) {
+        let (stream, usage) = state.withLock { state in
+            if state.running.remove(id) != nil { state.aborted.insert(id) }
+            return (
+                state.streams.removeValue(forKey: id),
+                Usage(promptTokens: 0, completionTokens: 0, cachedTokens: state.cachedTokens)
+            )
+        }
+        stream?.yield(.finished(.abort, usage))
+        stream?.finish()
+    }
+
     private func accept(_ request: GenerationRequest) throws(EngineError) -> UInt64 {
         try state.withLock { (state) throws(EngineError) in
             if let failure = state.status.failure { throw .failed(failure) }

@@ -12,8 +12,11 @@ struct BytePairEncoding: Sendable {
         self.merges = merges
     }
 
-    /// Holds a word while it is merged: a list of symbols linked by index. It is kept between words so that encoding a
-    /// word allocates nothing.
+    /// Merges between two questions whether to go on: about a millisecond's.
+    private static let slice = 4096
+
+    /// What is left of a word while it is merged: a list of symbols linked by index. Kept between words so that
+    /// encoding a word allocates nothing.
     struct Workspace {
         fileprivate var tokens: [Int32] = []
         fileprivate var next: [Int32] = []
@@ -21,8 +24,13 @@ struct BytePairEncoding: Sendable {
         fileprivate var candidates = MergeHeap()
     }
 
-    /// Appends the tokens of `buffer[range]`. It takes O(n log n) steps for n bytes, whatever the bytes.
-    func encode(_ buffer: [UInt8], _ range: Range<Int>, using space: inout Workspace, into result: inout [Int32]) {
+    /// Appends the tokens of `buffer[range]`. Takes n·log n steps for n bytes, whatever the bytes.
+    ///
+    /// - Parameter mayContinue: asked now and then within a long word; the word is left unfinished when it says `false`.
+    func encode(
+        _ buffer: [UInt8], _ range: Range<Int>, using space: inout Workspace, into result: inout [Int32],
+        _ mayContinue: () -> Bool = { true }
+    ) {
         let count = range.count
         if count == 1 { return result.append(byteTokens[Int(buffer[range.lowerBound])]) }
         space.tokens.removeAll(keepingCapacity: true)
@@ -34,7 +42,13 @@ struct BytePairEncoding: Sendable {
             space.next.append(index + 1 < count ? Int32(index) + 1 : -1)
         }
         for index in 0..<count - 1 { offer(index, &space) }
-        while let candidate = space.candidates.popFirst() { merge(candidate, &space) }
+        var steps = 0
+        while let candidate = space.candidates.popFirst() {
+            merge(candidate, &space)
+            steps += 1
+            if steps.isMultiple(of: Self.slice), !mayContinue() { break }
+        }
+        space.candidates.removeAll()
         var at: Int32 = 0
         while at >= 0 {
             result.append(space.tokens[Int(at)])
@@ -91,6 +105,8 @@ private struct MergeHeap {
         }
         items[at] = item
     }
+
+    mutating func removeAll() { items.removeAll(keepingCapacity: true) }
 
     mutating func popFirst() -> MergeCandidate? {
         guard let first = items.first else { return nil }

@@ -26,9 +26,14 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
 
-    /// Renders a conversation up to the point where the model continues.
-    ///
-    /// - Throws: `ChatError` if the messages do not form a conversation of this format.
+    /// What a model writes to end its reasoning: the mark, or the beginning of a tool call.
+    package static let reasoningEnds = [ReasoningParser.end] + DSMLTag.openings
+
+    /// Whether models of this format may reason before they answer.
+    package var canThink: Bool { self != .deepSeekV3 }
+
+    /// Renders a conversation up to the place where the model goes on.
+    /// - Throws: `ChatError` if the messages do not make a conversation of this format.
     package func render(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) throws(ChatError)
         -> ChatPrompt
     {
@@ -57,20 +62,20 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 // MARK: - V3, R1 and V3.1
 
 extension ChatFormat {
-    /// Renders system messages first, then `<｜User｜>…` and `<｜Assistant｜>…` alternately, as the Jinja templates of
-    /// these models do. It refuses tools, because the templates leave their description to the caller.
+    /// System messages first, developers' among them; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
+    /// same; tools, whose description the templates leave to the caller, are refused.
     private func plainPrompt(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
         guard options.responseFormat == nil else { throw .unsupported("response format", by: rawValue) }
         guard !options.thinking || self != .deepSeekV3 else { throw .unsupported("thinking", by: rawValue) }
         var prompt = ChatPrompt()
         prompt.template(Mark.begin)
-        let system = messages.filter { $0.role == .system }.map(\.content)
+        let system = messages.filter { $0.role == .system || $0.role == .developer }.map(\.content)
         prompt.text(system.joined(separator: "\n\n"))
         var isAfterUser = false
         for (index, message) in messages.enumerated() {
             switch message.role {
-            case .system: continue
+            case .system, .developer: continue
             case .user:
                 prompt.template(Mark.user)
                 prompt.text(message.content)
@@ -83,7 +88,6 @@ extension ChatFormat {
                 if !isContinued { prompt.template(Mark.end) }
                 isAfterUser = false
             case .assistant, .tool: throw .unsupported("tool calls", by: rawValue)
-            case .developer: throw .unsupported("developer messages", by: rawValue)
             }
         }
         if !options.continuesFinalMessage { prompt.template(opening(isAfterUser: isAfterUser, options)) }

@@ -94,7 +94,15 @@ package struct ChatPrompt: Sendable, Equatable {
         }
     }
 
-    /// Is true if the model's output begins inside its reasoning.
+    package var byteCount: Int {
+        segments.reduce(0) { count, segment in
+            switch segment {
+            case .template(let part), .text(let part): count + part.utf8.count
+            }
+        }
+    }
+
+    /// Whether the model's output begins inside its reasoning.
     package var startsInReasoning: Bool {
         var end = ""
         for case .template(let part) in segments.suffix(1) { end = part }

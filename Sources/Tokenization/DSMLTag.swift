@@ -14,10 +14,8 @@ struct DSMLTag: Equatable {
     /// Is the tag's text between its name and `>`.
     let attributes: String
 
-    /// Returns true if `bytes` begins with an opening bracket and the mark, as only tags do.
-    static func isMarked(_ bytes: ArraySlice<UInt8>) -> Bool {
-        bytes.starts(with: "<\(mark)".utf8) || bytes.starts(with: "</\(mark)".utf8)
-    }
+    /// How tool calls begin.
+    static let openings = ["<\(mark)function_calls", "<\(mark)invoke"]
 
     private static let names: [(text: [UInt8], kind: Kind)] = [
         (Array("<\(mark)function_calls".utf8), .openBlock), (Array("</\(mark)function_calls".utf8), .closeBlock),

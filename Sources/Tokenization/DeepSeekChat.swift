@@ -2,17 +2,17 @@ import JSON
 
 /// Renders DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` does.
 ///
-/// Two differences are deliberate. Results of tools go to the calls that their ids name, if they have ids. And a
-/// conversation with fewer results than calls is refused, because its rendering would lack the point where the model
-/// continues.
+/// What differs on purpose: results of tools go to the calls their ids name, where they have ids; a conversation with
+/// too few results for its calls is refused, since it would render without the place where the model goes on; and what
+/// systems and developers say stands in the prompt wherever it was said. The reference puts a system message that
+/// follows a user's turn behind the assistant's mark, where the model takes it for its own words, and drops developers'
+/// words in thinking mode.
 enum DeepSeekV32Chat {
     static func render(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
-        var turns = messages.enumerated().map { Turn(index: $0.offset, message: $0.element) }
+        var turns = inOrder(messages.enumerated().map { Turn(index: $0.offset, message: $0.element) })
         if options.thinking {
             let lastUser = lastUser(in: turns)
-            turns = turns.enumerated().compactMap {
-                $0.element.withoutReasoning(unlessAt: $0.offset, orAfter: lastUser)
-            }
+            for place in turns.indices where place < lastUser { turns[place].message.reasoning = nil }
         }
         if !options.tools.isEmpty || options.responseFormat != nil, turns.first?.message.role != .system {
             turns.insert(Turn(index: 0, message: ChatMessage(.system, "")), at: 0)
@@ -21,7 +21,37 @@ enum DeepSeekV32Chat {
         return try renderer.render()
     }
 
-    /// Returns the index of the last message that a person wrote, or -1.
+    /// The turns with instructions where they belong: a developer's message is the turn to answer where nothing else is,
+    /// and else counts as a system's; a system's at the end, behind an answer, is a turn to answer, too; and those between
+    /// the results of tools come behind them.
+    private static func inOrder(_ messages: [Turn]) -> [Turn] {
+        var turns = messages
+        for (place, turn) in messages.enumerated() where turn.message.role == .developer {
+            let before = messages[..<place].last { $0.message.role != .system && $0.message.role != .developer }
+            let next = place + 1 < messages.count ? messages[place + 1].message.role : nil
+            let isPending = before?.message.role == .user || before?.message.role == .tool
+            let isOpening = before == nil && messages[place...].contains { $0.message.role == .user }
+            if isPending || isOpening || next != nil && next != .assistant { turns[place].message.role = .system }
+        }
+        if let last = turns.last, last.message.role == .system,
+            let before = turns.last(where: { $0.message.role != .system }), before.message.role == .assistant,
+            before.message.toolCalls.isEmpty
+        {
+            turns[turns.count - 1].message.role = .user
+        }
+        for call in turns.indices where !turns[call].message.toolCalls.isEmpty {
+            let end =
+                turns[(call + 1)...].firstIndex { $0.message.role != .tool && $0.message.role != .system }
+                ?? turns.count
+            let run = turns[(call + 1)..<end]
+            turns.replaceSubrange(
+                (call + 1)..<end,
+                with: run.filter { $0.message.role == .tool } + run.filter { $0.message.role == .system })
+        }
+        return turns
+    }
+
+    /// The place of the last message that a person wrote, or -1.
     private static func lastUser(in turns: [Turn]) -> Int {
         turns.lastIndex { $0.message.role == .user || $0.message.role == .developer } ?? -1
     }
@@ -30,16 +60,6 @@ enum DeepSeekV32Chat {
     fileprivate struct Turn {
         let index: Int
         var message: ChatMessage
-
-        /// Returns the rest of a message in thinking mode: before the last user message, an assistant's reasoning and a
-        /// developer's whole message are dropped.
-        func withoutReasoning(unlessAt place: Int, orAfter lastUser: Int) -> Turn? {
-            if place >= lastUser { return self }
-            if message.role == .developer { return nil }
-            var turn = self
-            turn.message.reasoning = nil
-            return turn
-        }
 
         func invalid(_ problem: String) -> ChatError { .invalidMessage(index: index, problem: problem) }
     }
@@ -69,14 +89,18 @@ private struct Renderer {
                 prompt.text(message.content)
                 if place == 0 { appendRequirements() }
             case .user:
+                let isLast = place == lastUser
                 prompt.template(Mark.user)
                 prompt.text(message.content)
-                prompt.template(Mark.assistant + thinkMark(place == lastUser))
+                place += appendReminders(after: place, before: "\n\n", after: "")
+                prompt.template(Mark.assistant + thinkMark(isLast))
             case .developer:
                 guard !message.content.isEmpty else { throw turns[place].invalid("a developer message needs content") }
+                let isLast = place == lastUser
                 prompt.template(Mark.user + "\n\n# The user's message is: ")
                 prompt.text(message.content)
-                prompt.template(Mark.assistant + thinkMark(place == lastUser))
+                place += appendReminders(after: place, before: "\n\n", after: "")
+                prompt.template(Mark.assistant + thinkMark(isLast))
             case .assistant:
                 try appendAssistant(at: place)
                 place += try appendResults(after: place)
@@ -85,6 +109,18 @@ private struct Renderer {
             place += 1
         }
         return prompt
+    }
+
+    /// Renders the system messages that follow a turn which the assistant has yet to answer.
+    /// - Returns: how many there are.
+    private mutating func appendReminders(after place: Int, before opening: String, after closing: String) -> Int {
+        let reminders = turns[(place + 1)...].prefix { $0.message.role == .system }
+        for reminder in reminders where !reminder.message.content.isEmpty {
+            prompt.template(opening)
+            prompt.text(reminder.message.content)
+            prompt.template(closing)
+        }
+        return reminders.count
     }
 
     private func thinkMark(_ isCurrent: Bool) -> String {
@@ -144,6 +180,8 @@ private struct Renderer {
     private func arguments(
         of call: ChatToolCall, at index: Int, in turn: DeepSeekV32Chat.Turn
     ) throws(ChatError) -> [JSONMember] {
+        // Clients write nothing where a function takes nothing.
+        if call.arguments.utf8.allSatisfy({ $0 <= 0x20 }) { return [] }
         let problem = "the arguments of tool call \(index) are no JSON object"
         let value: JSONValue
         do {
@@ -156,8 +194,8 @@ private struct Renderer {
     }
 
     /// Renders the tool messages that follow an assistant's calls.
-    ///
-    /// - Returns: their number; it may be 0, for calls whose results were never sent.
+    /// - Returns: how many there are, with the system messages behind them; none is right too, after calls whose results
+    ///   never came.
     private mutating func appendResults(after place: Int) throws(ChatError) -> Int {
         let calls = turns[place].message.toolCalls
         let results = Array(turns[(place + 1)...].prefix { $0.message.role == .tool })
@@ -174,8 +212,10 @@ private struct Renderer {
             prompt.text(result.message.content)
             prompt.template("</result>")
         }
-        prompt.template("\n</function_results>\n\n" + thinkMark(place + results.count >= lastUser))
-        return results.count
+        prompt.template("\n</function_results>\n\n")
+        let reminders = appendReminders(after: place + results.count, before: "", after: "\n\n")
+        prompt.template(thinkMark(place + results.count >= lastUser))
+        return results.count + reminders
     }
 
     /// Returns results in the order of the calls: by id if all have distinct ids, else unchanged.

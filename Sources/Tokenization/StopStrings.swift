@@ -11,6 +11,12 @@ package struct StopStrings: Sendable {
         package var match: String?
         /// Is the rest of the piece after the match.
         package var rest: String
+
+        package init(text: String, match: String?, rest: String) {
+            self.text = text
+            self.match = match
+            self.rest = rest
+        }
     }
 
     private var searches: [Search]
@@ -26,7 +32,8 @@ package struct StopStrings: Sendable {
         searches = strings.map { Search(Array($0.utf8)) }
     }
 
-    package mutating func feed(_ piece: String) -> Result {
+    /// - Parameter mayStop: whether a stop string that ends in this piece counts.
+    package mutating func feed(_ piece: String, mayStop: Bool = true) -> Result {
         guard !hasStopped else { return Result(text: "", match: nil, rest: piece) }
         var bytes = piece.utf8.makeIterator()
         while let byte = bytes.next() {
@@ -35,7 +42,7 @@ package struct StopStrings: Sendable {
             for index in searches.indices where searches[index].advance(byte) {
                 if searches[index].pattern.count > found.count { found = searches[index].pattern }
             }
-            guard found.isEmpty else {
+            guard found.isEmpty || !mayStop else {
                 defer { held = [] }
                 hasStopped = true
                 return Result(
@@ -44,7 +51,7 @@ package struct StopStrings: Sendable {
                     rest: String(decoding: Array(IteratorSequence(bytes)), as: UTF8.self))
             }
         }
-        let undecided = searches.map(\.matched).max() ?? 0
+        let undecided = searches.map(\.undecided).max() ?? 0
         let settled = held.count - undecided
         defer { held.removeFirst(settled) }
         return Result(text: String(decoding: held[..<settled], as: UTF8.self), match: nil, rest: "")
@@ -75,8 +82,12 @@ package struct StopStrings: Sendable {
             self.fallback = fallback
         }
 
-        /// Continues with a byte, and returns true if it completes the pattern.
+        /// How much of the text's end may begin the pattern.
+        var undecided: Int { matched == pattern.count ? fallback[matched] : matched }
+
+        /// Whether the pattern ends with this byte.
         mutating func advance(_ byte: UInt8) -> Bool {
+            matched = undecided
             while matched > 0, pattern[matched] != byte { matched = fallback[matched] }
             if pattern[matched] == byte { matched += 1 }
             return matched == pattern.count

@@ -14,7 +14,11 @@ extension Tokenizer {
         if FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path) {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
-        if let opening, parts.vocabulary.id(ofLiteral: opening) == parts.bosToken { parts.addsBeginning = true }
+        if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
+            // Without the other file, or where it names none, the template says which token begins a sentence.
+            parts.bosToken = parts.bosToken ?? token
+            if token == parts.bosToken { parts.addsBeginning = true }
+        }
         self.init(parts)
     }
 }

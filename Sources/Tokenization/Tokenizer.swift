@@ -85,26 +85,29 @@ package final class Tokenizer: Sendable {
     /// Returns true if the file marks the token as special; decoders may leave it out.
     package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
 
-    /// Returns the tokens of a text, with nothing added before or after.
-    ///
-    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. It must be
-    ///   `false` for text of users.
-    package func encode(_ text: String, allowingControlTokens: Bool) -> [Int32] {
-        encode(segments: [allowingControlTokens ? .template(text) : .text(text)])
+    /// The tokens of a text, with nothing added before or after.
+    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say
+    ///   `false` for what users write.
+    package func encode(
+        _ text: String, allowingControlTokens: Bool, mayContinue: () -> Bool = { true }
+    ) -> [Int32] {
+        encode(segments: [allowingControlTokens ? .template(text) : .text(text)], mayContinue: mayContinue)
     }
 
-    /// Returns the tokens of a raw prompt that a client wrote whole. Control tokens in it count as such, and the
-    /// beginning-of-sentence token is added if the model's files require it and the prompt does not begin with it.
-    package func encodePrompt(_ text: String) -> [Int32] {
-        let tokens = encode(text, allowingControlTokens: true)
+    /// The tokens of a raw prompt that somebody wrote whole: its control tokens are meant as such, and the
+    /// beginning-of-sentence token comes first where the model's files ask for it and the prompt does not have it.
+    package func encodePrompt(_ text: String, mayContinue: () -> Bool = { true }) -> [Int32] {
+        let tokens = encode(text, allowingControlTokens: true, mayContinue: mayContinue)
         guard addsBeginning, let bosToken, tokens.first != bosToken else { return tokens }
         return [bosToken] + tokens
     }
 
-    /// Returns the tokens of a prompt. Control tokens are recognised only in template segments, and only within one
-    /// segment; between control tokens, neighbouring segments are encoded as one text. So the result is that of the
-    /// whole prompt as one string, unless a `text` segment contains the spelling of a control token.
-    package func encode(segments: [PromptSegment]) -> [Int32] {
+    /// The tokens of a prompt. Control tokens come from template segments only, and from within one segment; between
+    /// control tokens neighbouring segments are encoded as one text. So the result is that of the whole prompt as one
+    /// string, unless a `text` segment holds the spelling of a control token.
+    /// - Parameter mayContinue: asked again and again while much is encoded; what has been encoded so far is returned when
+    ///   it says `false`.
+    package func encode(segments: [PromptSegment], mayContinue: () -> Bool = { true }) -> [Int32] {
         var cache = WordCache()
         // The cache is taken out rather than locked: a concurrent call starts with an empty one.
         self.cache.withLock { swap(&$0, &cache) }
@@ -112,24 +115,27 @@ package final class Tokenizer: Sendable {
         for segment in segments {
             switch segment {
             case .text(let text): encoder.pending.append(contentsOf: text.utf8)
-            case .template(let text): cut(Array(text.utf8), at: controlTokens[...], into: &encoder)
+            case .template(let text): cut(Array(text.utf8), at: controlTokens[...], into: &encoder, mayContinue)
             }
         }
-        encoder.flush()
+        encoder.flush(mayContinue)
         self.cache.withLock { if $0.count < encoder.cache.count { swap(&$0, &encoder.cache) } }
         return encoder.result
     }
 
-    private func cut(_ bytes: [UInt8], at matchers: ArraySlice<ControlTokenMatcher>, into encoder: inout TextEncoder) {
+    private func cut(
+        _ bytes: [UInt8], at matchers: ArraySlice<ControlTokenMatcher>, into encoder: inout TextEncoder,
+        _ mayContinue: () -> Bool
+    ) {
         guard let matcher = matchers.first else { return encoder.pending.append(contentsOf: bytes) }
         var start = 0
         while let match = matcher.firstMatch(in: bytes, from: start, to: bytes.count) {
-            cut(Array(bytes[start..<match.range.lowerBound]), at: matchers.dropFirst(), into: &encoder)
-            encoder.flush()
+            cut(Array(bytes[start..<match.range.lowerBound]), at: matchers.dropFirst(), into: &encoder, mayContinue)
+            encoder.flush(mayContinue)
             encoder.result.append(match.id)
             start = match.range.upperBound
         }
-        cut(Array(bytes[start...]), at: matchers.dropFirst(), into: &encoder)
+        cut(Array(bytes[start...]), at: matchers.dropFirst(), into: &encoder, mayContinue)
     }
 
     /// Encodes text piece by piece; `pending` collects the text between two control tokens.
@@ -139,20 +145,27 @@ package final class Tokenizer: Sendable {
         var pending: [UInt8] = []
         var result: [Int32] = []
         private var workspace = BytePairEncoding.Workspace()
+        /// Words between two questions whether to go on.
+        private static let slice = 4096
+        private var words = 0
+        private var isGivenUp = false
 
         init(tokenizer: Tokenizer, cache: consuming WordCache) {
             self.tokenizer = tokenizer
             self.cache = cache
         }
 
-        mutating func flush() {
-            guard !pending.isEmpty else { return }
+        mutating func flush(_ mayContinue: () -> Bool) {
+            guard !pending.isEmpty, !isGivenUp else { return pending.removeAll() }
             precondition(pending.count < Int32.max, "texts of 2 GiB and more must be refused before")
             let text = ClassifiedText(pending)
             pending.removeAll(keepingCapacity: true)
             tokenizer.preTokenizer.forEachWord(of: text) { range in
+                words += 1
+                if words.isMultiple(of: Self.slice), !mayContinue() { isGivenUp = true }
+                guard !isGivenUp else { return }
                 cache.append(text.bytes, range, to: &result) { result in
-                    tokenizer.encodeWord(text.bytes, range, using: &workspace, into: &result)
+                    tokenizer.encodeWord(text.bytes, range, using: &workspace, into: &result, mayContinue)
                 }
             }
         }
@@ -160,13 +173,13 @@ package final class Tokenizer: Sendable {
 
     private func encodeWord(
         _ bytes: [UInt8], _ range: Range<Int>, using workspace: inout BytePairEncoding.Workspace,
-        into result: inout [Int32]
+        into result: inout [Int32], _ mayContinue: () -> Bool
     ) {
         // A control token is no word, even if the file lists it among the words too.
         if ignoresMerges, let id = vocabulary.id(of: bytes, range), !vocabulary.isLiteral(id) {
             result.append(id)
         } else {
-            encoding.encode(bytes, range, using: &workspace, into: &result)
+            encoding.encode(bytes, range, using: &workspace, into: &result, mayContinue)
         }
     }
 }

@@ -4,6 +4,8 @@ import Grammar
 import Inference
 import Modeling
 import Models
+import NIOCore
+import NIOPosix
 import Serving
 import Tokenization
 
@@ -39,6 +41,9 @@ struct Serve: AsyncParsableCommand {
             """)
     var restartOnFailure = false
 
+    @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
+    var allowedHost: [String] = []
+
     func run() async throws {
         let job = try engineOptions.join()
         if job.count > 1, restartOnFailure {
@@ -58,11 +63,16 @@ struct Serve: AsyncParsableCommand {
         server.host = host
         server.port = port
         server.apiKey = apiKey ?? ProcessInfo.processInfo.environment["BRAID_API_KEY"]
+        server.allowedHosts = allowedHost
         server.drainTimeout = .seconds(drainTimeout)
         let problems = server.validate()
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
 
-        // The server listens first: /health answers while the weights are mapped, /ready when the model is loaded.
+        // What cannot work is said before anything is said to work.
+        try Self.check(directory: engineOptions.modelPath)
+        try Self.check(host: server.host, port: server.port)
+
+        // Listen first: /health answers while the weights are mapped, /ready when they are in place.
         let slot = ModelSlot()
         let (configuration, options, restarts) = (server, engineOptions, restartOnFailure)
         Traps.setRestartsProcess(restarts)
@@ -97,7 +107,43 @@ struct Serve: AsyncParsableCommand {
         if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
-    /// Ends the command after a failure. Every client has its error by then; the answers get a second to be sent.
+    /// - Throws: one line about a path that leads to no checkpoint.
+    private static func check(directory path: String) throws {
+        var isDirectory: ObjCBool = false
+        if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) {
+            if isDirectory.boolValue { return }
+            throw CommandError(
+                path.lowercased().hasSuffix(".gguf")
+                    ? "--model-path: \(path) is a GGUF file, which is not read; give the directory of the released checkpoint"
+                    : "--model-path: \(path) is a file; give the directory with config.json and the weights")
+        }
+        let words = path.split(separator: "/", omittingEmptySubsequences: false)
+        if words.count == 2, words.allSatisfy({ !$0.isEmpty && !$0.hasPrefix(".") }) {
+            throw CommandError(
+                "--model-path: there is no directory \(path); if it is a name on Hugging Face, download it first: "
+                    + "hf download \(path) --local-dir DIRECTORY, and give DIRECTORY")
+        }
+        throw CommandError("--model-path: there is no directory \(path)")
+    }
+
+    /// - Throws: one line about an address that cannot be listened on.
+    private static func check(host: String, port: Int) throws {
+        guard port != 0 else { return }
+        do {
+            let channel = try ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+                .bind(host: host, port: port).wait()
+            try channel.close().wait()
+        } catch let error as IOError where error.errnoCode == EADDRINUSE {
+            throw CommandError("--port: \(host):\(port) is taken by another program; choose another port")
+        } catch let error as IOError where error.errnoCode == EACCES {
+            throw CommandError("--port: \(host):\(port) may not be used by this user; choose a port from 1024 on")
+        } catch {
+            throw CommandError("--host: cannot listen on \(host):\(port): \(error)")
+        }
+    }
+
+    /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
         note("the engine has failed: \(failure.reason)")

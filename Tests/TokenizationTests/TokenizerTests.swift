@@ -71,6 +71,23 @@ import Tokenization
         #expect(released.encodePrompt("<think>") == [128_798])
     }
 
+    @Test func `without tokenizer_config_json the post-processor says how a prompt begins`() throws {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: directory) }
+        var members = try #require(Fixtures.demoFile.object).filter { $0.key != "post_processor" }
+        for (opening, expected) in [("<｜begin▁of▁sentence｜>", Int32?.some(0)), ("none", nil)] {
+            let processor =
+                #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"\#(opening)","type_id":0}}]}"#
+            members.append(JSONMember("post_processor", try JSONValue(parsing: processor)))
+            let file = directory.appendingPathComponent("tokenizer.json")
+            try Data(JSONValue.object(members).pythonBytes).write(to: file)
+            let tokenizer = try Tokenizer(directory: directory)
+            #expect(tokenizer.bosToken == expected && tokenizer.addsBeginning == (expected != nil))
+            members.removeLast()
+        }
+    }
+
     @Test func `an empty text has no tokens`() {
         #expect(Fixtures.demo.encode("", allowingControlTokens: true) == [])
         #expect(Fixtures.demo.encode(segments: []) == [])

@@ -177,7 +177,7 @@ package final class Engine: EngineClient {
     /// Returns the invariants that are violated right now, in words; empty when every page is accounted for.
     package func checkInvariants() -> [String] { state.withLock { $0.scheduler.checkInvariants() } }
 
-    private func abort(_ id: UInt64) {
+    package func abort(_ id: UInt64) {
         if hasTrapped.load(ordering: .acquiring) { return }
         let deliveries = state.withLock { state in
             // Publishes the ranks' part too: no later step may come to update how many tokens each rank owns.

@@ -10,7 +10,9 @@ package protocol EngineClient: Sendable {
     var refusal: EngineError? { get }
     /// Returns the load after the last step. It copies the status and waits for no lock of the engine.
     func status() -> EngineStatus
-    /// Refuses new requests, and returns when all accepted ones have ended.
+    /// Ends a request whose events are still being read: the last of them, with its usage, comes at once.
+    func abort(_ id: UInt64)
+    /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
     /// Stops the engine; requests that have not ended fail with this reason.
     func stop(_ reason: String)

@@ -25,6 +25,12 @@ package final class RankFollower {
         /// The pages of the requests, as earlier plans named them.
         var pages = PageLists()
         let grammars: RequestGrammars
+
+        /// Ends the step the ranks are in. A first process that leaves sends no more of it, and its clients do not wait
+        /// for it.
+        func breakOff() {
+            world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
+        }
     }
 
     /// - Parameter grammars: A grammar cache of the same vocabulary as the first process's.
@@ -99,9 +105,7 @@ package final class RankFollower {
             // The ranks of a later epoch may already run.
             if team?.epoch == epoch { endTeam() }
         case .leave:
-            // A step in flight may never end, because the first process takes no more part in it; no client waits for
-            // it.
-            team?.world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
+            team?.breakOff()
             endTeam()
             return false
         }
@@ -123,9 +127,12 @@ package final class RankFollower {
             epoch: epoch, settings: settings, format: cache.format, world: world, threads: threads, grammars: grammars)
     }
 
+    /// Waits for the ranks to do what they were given, unless the first process leaves meanwhile.
     private func endTeam() {
         processes.setHeartbeat(nil)
-        team?.threads.stop {}
+        if let team {
+            team.threads.stop { if orders.haveLeave { team.breakOff() } }
+        }
         team = nil
     }
 
@@ -147,6 +154,19 @@ package final class RankFollower {
         func take() -> Entry {
             filled.wait()
             return queue.withLock { $0.removeFirst() }
+        }
+
+        /// Whether the order to leave waits to be taken.
+        var haveLeave: Bool {
+            queue.withLock { entries in
+                entries.contains { entry in
+                    guard case .order(let message) = entry, let order = try? Order(message.bodyCopy) else {
+                        return false
+                    }
+                    if case .leave = order { return true }
+                    return false
+                }
+            }
         }
     }
 }
