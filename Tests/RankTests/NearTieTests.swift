@@ -1,5 +1,5 @@
-import Models
 import Modeling
+import Models
 import Parallelism
 import TestSupport
 import Testing
@@ -14,9 +14,10 @@ import Verification
         #expect(!NearTie.explains([0, 2, 4], [0, 3, 4], scores: Self.scores, tolerance: 1e-6))
     }
 
-    @Test(arguments: [
-        [0, 1, 4], [0, 3], [0, 0, 4], [0, 4, 9], [0, -1, 4], [2, 3, 4], [1, 2, 3], [0, 2, 4],
-    ] as [[Float]])
+    @Test(
+        arguments: [
+            [0, 1, 4], [0, 3], [0, 0, 4], [0, 4, 9], [0, -1, 4], [2, 3, 4], [1, 2, 3], [0, 2, 4],
+        ] as [[Float]])
     func `explains no selection that is wrong`(selected: [Float]) {
         #expect(!NearTie.explains([0, 2, 4], selected, scores: Self.scores, tolerance: 1e-3))
     }
