@@ -32,6 +32,9 @@ package final class ThreadWorld: RankWorld {
         let hub = hubs.hub(purpose, ranks) { ThreadHub(ranks, spins: spins, alarm: alarm) }
         return ThreadGroup(hub, place: place)
     }
+
+    /// The bytes that all ranks together have reserved for rows they send. Read it while no step runs.
+    package var sendBytes: Int { hubs.all.reduce(0) { $0 + $1.sendBytes } }
 }
 
 /// Finds groups by name: all ranks that give the same ranks and the same purpose are in the same group.
@@ -42,6 +45,9 @@ final class HubRegistry<Hub: AnyObject & Sendable>: Sendable {
         let purpose: Int
         let ranks: [Int]
     }
+
+    /// Returns the groups that exist.
+    var all: [Hub] { hubs.withLock { Array($0.values) } }
 
     func hub(_ purpose: Int, _ ranks: [Int], make: () -> Hub) -> Hub {
         hubs.withLock { hubs in
@@ -77,6 +83,12 @@ final class ThreadHub: @unchecked Sendable {
         arrivals = AbortableCounter(period: size, spins: spins, alarm: alarm)
         sendBuffers = ranks.map { rank in (0..<2).map { _ in SendBuffer(of: rank, destinations: size) } }
         channels = ranks.dropLast().map { ThreadChannel(from: $0, spins: spins, alarm: alarm) }
+    }
+}
+
+extension ThreadHub {
+    fileprivate var sendBytes: Int {
+        sendBuffers.joined().reduce(0) { $0 + $1.bytes } + channels.reduce(0) { $0 + $1.sendBytes }
     }
 }
 
@@ -187,6 +199,8 @@ final class ThreadChannel: PointToPoint {
         filled = AbortableCounter(period: 1, spins: spins, alarm: alarm)
         emptied = AbortableCounter(period: 1, spins: spins, alarm: alarm)
     }
+
+    fileprivate var sendBytes: Int { sendBuffers.reduce(0) { $0 + $1.bytes } }
 
     func send(_ rows: View, number: Int) throws(GroupFailure) {
         try emptied.wait(for: number + 1 - Self.depth)
