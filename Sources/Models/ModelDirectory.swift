@@ -5,7 +5,7 @@ package import Modeling
 package struct ModelDirectory: Sendable {
     package let path: String
     package let configuration: any ModelConfiguration
-    /// Describes the model's layers, shapes and weights as data.
+    /// The model's layers, shapes and weights as data.
     package let description: ModelDescription
     package let generation: GenerationDefaults
 

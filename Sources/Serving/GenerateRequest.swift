@@ -7,7 +7,7 @@ struct GenerateRequest: Sendable {
     let requests: [TextRequest]
     /// The `rid` of each of `requests`.
     let ids: [String]
-    /// True when the answer is a list: for a list of prompts, or more than one choice.
+    /// Whether the answer is a list: for a list of prompts, or more than one choice.
     let isBatch: Bool
     let returnsLogProbs: Bool
     /// Whether log-probabilities come with the text of their tokens.

@@ -1,7 +1,7 @@
 /// Encodes one word by byte pairs: it starts with a token per byte and repeatedly merges the neighbours that come first
 /// in the merge list (the leftmost of equal ones), until no merge is possible.
 struct BytePairEncoding: Sendable {
-    /// Holds the token of every single byte.
+    /// The token of every single byte.
     private let byteTokens: [Int32]
     /// Maps two tokens to their rank in the merge list (upper half) and the merged token (lower half).
     private let merges: PairTable
@@ -84,15 +84,15 @@ struct BytePairEncoding: Sendable {
     }
 }
 
-/// Is a merge that was possible when it was added.
+/// A merge that was possible when it was added.
 private struct MergeCandidate {
-    /// Holds the rank in the merge list in the upper half and the index in the word in the lower: the smallest goes
+    /// The rank in the merge list in the upper half and the index in the word in the lower: the smallest goes
     /// first.
     let order: UInt64
     let token: Int32
 }
 
-/// Is a binary heap, smallest first.
+/// A binary heap, smallest first.
 private struct MergeHeap {
     private var items: [MergeCandidate] = []
 

@@ -26,7 +26,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
 
-    /// What a model writes to end its reasoning: the mark, or the beginning of a tool call.
+    /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.
     package static let reasoningEnds = [ReasoningParser.end] + DSMLTag.openings
 
     /// Whether models of this format may reason before they answer.

@@ -56,7 +56,7 @@ enum DeepSeekV32Chat {
         turns.lastIndex { $0.message.role == .user || $0.message.role == .developer } ?? -1
     }
 
-    /// Is a message with its index in the request, for errors.
+    /// A message with its index in the request, for errors.
     fileprivate struct Turn {
         let index: Int
         var message: ChatMessage

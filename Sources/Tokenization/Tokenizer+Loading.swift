@@ -23,7 +23,7 @@ extension Tokenizer {
     }
 }
 
-/// Is a JSON file of a model directory that creates the errors about it.
+/// A JSON file of a model directory that creates the errors about it.
 private struct ModelFile {
     let name: String
     let root: JSONValue
@@ -54,7 +54,7 @@ private struct ModelFile {
         guard root.object != nil else { throw invalid("the top", "an object is expected") }
     }
 
-    /// Is the control token that the post-processor's template puts before a text, if any.
+    /// The control token that the post-processor's template puts before a text, if any.
     var openingToken: String? {
         guard let processor = root["post_processor"] else { return nil }
         let steps = processor["processors"]?.array ?? [processor]

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// Is a piece of a prompt, by its author.
+/// A piece of a prompt, by its author.
 package enum PromptSegment: Sendable, Equatable {
     /// The chat format wrote it: control tokens in it are recognised.
     case template(String)
@@ -19,15 +19,15 @@ package final class Tokenizer: Sendable {
     package let bosToken: Int32?
     package let eosToken: Int32?
     package let padToken: Int32?
-    /// Is true if the model's files require the beginning-of-sentence token before a raw prompt.
+    /// Whether the model's files require the beginning-of-sentence token before a raw prompt.
     package let addsBeginning: Bool
-    /// Is the Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
+    /// The Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
     let chatTemplate: String?
 
     private let vocabulary: Vocabulary
     private let preTokenizer: PreTokenizer
     private let encoding: BytePairEncoding
-    /// Is true if a word that is a token is encoded as that token, without merging.
+    /// Whether a word that is a token is encoded as that token, without merging.
     private let ignoresMerges: Bool
     /// Finds control tokens in the order of the search: those found before normalization, then the others. Only an
     /// empty normalizer is accepted, so the order decides only between tokens that overlap.
@@ -64,7 +64,7 @@ package final class Tokenizer: Sendable {
         chatTemplate = parts.chatTemplate
     }
 
-    /// Is the largest token id plus one. A model may have more embedding rows.
+    /// The largest token id plus one. A model may have more embedding rows.
     package var vocabularySize: Int { vocabulary.idBound }
 
     /// Returns the token spelled `text` in the file: control tokens literally, others in the byte alphabet (`Ġthe`).

@@ -23,12 +23,12 @@ struct ToolCallParser: Sendable {
     static let streamedBytes = 128
 
     private var place = Place.content
-    /// Is the invoke being read.
+    /// The invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// Is true after a call, when blanks are left out until other text follows.
+    /// Whether blanks are left out until other text follows, as they are after a call.
     private var skipsBlanks = false
-    /// Holds undecided text, which begins at `start`; before `scanned` there is no tag.
+    /// Undecided text, which begins at `start`; before `scanned` there is no tag.
     private var held: [UInt8] = []
     private var start = 0
     private var scanned = 0

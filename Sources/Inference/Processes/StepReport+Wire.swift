@@ -123,7 +123,7 @@ private struct RecordedRow: WireCodable {
 }
 
 extension StepReport {
-    /// Tells whether a report that another process sent can belong to a step: it has a finding for each row whose
+    /// Returns whether a report that another process sent can belong to a step: it has a finding for each row whose
     /// logits this rank reads, in order, and for no other row.
     ///
     /// - Parameter operationsBefore: The collectives of the rank's previous report; their counts never decrease.

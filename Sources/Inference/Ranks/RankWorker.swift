@@ -17,7 +17,7 @@ final class RankWorker {
     private let trace: TraceBuffer?
     let pageShift: Int
     let hasWindows: Bool
-    /// Limits the rows of logits held at once, and thereby the memory where a whole prompt is scored.
+    /// The maximum number of rows of logits held at once, and thereby the memory where a whole prompt is scored.
     private static let logitRows = 32
 
     init(

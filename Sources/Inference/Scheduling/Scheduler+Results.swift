@@ -85,7 +85,7 @@ extension Scheduler {
 }
 
 extension SequenceState {
-    /// Tells whether a chunk that was just computed contains prompt tokens and fills a page.
+    /// Returns whether a chunk that was just computed contains prompt tokens and fills a page.
     fileprivate func filledPrompt(by chunk: StepPlan.Chunk, pageSize: Int) -> Bool {
         chunk.start < promptCount && computed / pageSize > chunk.start / pageSize
     }

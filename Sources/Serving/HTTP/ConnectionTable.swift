@@ -17,7 +17,7 @@ final class ConnectionTable: Sendable {
         let channel: any Channel
         let address: String
         var state = State.idle
-        /// Counts changes of all connections: the smallest has waited longest.
+        /// The number of changes of all connections: the smallest has waited longest.
         var since: UInt64
     }
 
