@@ -11,8 +11,7 @@ package struct GrammarError: Error, Equatable, CustomStringConvertible {
 
     package let kind: Kind
     /// The location of the error in the source: a JSON pointer into a schema (`#/properties/a`), `character 12` of a
-    /// pattern,
-    /// or empty.
+    /// pattern, or empty.
     package let place: String
     package let problem: String
 

@@ -1,12 +1,12 @@
 import Inference
 import Synchronization
 
-/// What `/metrics` tells, in the text format of Prometheus: times measured here, load reported by the engine.
+/// The metrics of the server for `/metrics`: times and responses are measured here, the engine reports its load.
 package final class ServerMetrics: Sendable {
-    /// Counts of observed times at or below each bound, with their sum.
+    /// A histogram of times: the number of observations in each bucket, and their sum in seconds.
     struct Histogram {
         let bounds: [Double]
-        /// One more than `bounds`: the last counts what is above all of them.
+        /// The number of observations in each bucket. The last bucket holds those above all bounds.
         private(set) var counts: [UInt64]
         private(set) var sum = 0.0
 
@@ -52,12 +52,17 @@ package final class ServerMetrics: Sendable {
     func countAborted() { state.withLock { $0.aborted += 1 } }
     func countFailed() { state.withLock { $0.failed += 1 } }
 
-    /// - Parameter route: a route's pattern, never a path a client made up, so that the number of series is bounded.
+    /// Counts a response.
+    ///
+    /// - Parameter route: the pattern of a route rather than the request's path, so that the number of series is
+    ///   bounded.
     func countResponse(route: String, status: Int) {
         state.withLock { $0.outcomes[Outcome(route: route, status: status), default: 0] += 1 }
     }
 
-    /// - Parameter status: `nil` while no engine is loaded: its figures are then left out.
+    /// Returns the page of `/metrics`.
+    ///
+    /// - Parameter status: the engine's status; `nil` if no engine is loaded, so that its metrics are left out.
     func text(model: String, status: EngineStatus?) -> String {
         let state = self.state.withLock { $0 }
         var page = MetricsPage(model: model)

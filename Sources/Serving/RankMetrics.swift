@@ -1,8 +1,8 @@
 import Inference
 
 extension MetricsPage {
-    /// What each rank did, labelled with its number and its place on every axis. The series begin anew when the ranks
-    /// are started again, as counters may.
+    /// Writes the metrics of each rank, labelled with its number and its coordinate on every axis. The series restart
+    /// at zero when the ranks are started again, as counters of Prometheus may.
     mutating func write(_ ranks: [RankStatus]) {
         guard !ranks.isEmpty else { return }
         let totals: [(String, String, (RankStatus) -> Double)] = [

@@ -10,7 +10,7 @@ import Synchronization
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
-    /// The number of consecutive positions that stay with one rank.
+    /// The number of consecutive positions that stay together on one rank; see `Model.positionAlignment`.
     package let positionAlignment: Int
     package let world: any RankWorld
     /// The KV cache of this process, which its ranks share.
