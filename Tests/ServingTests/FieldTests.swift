@@ -52,8 +52,7 @@ private struct Body {
         ("sampling", #""custom_params":{"a":1}"#), ("sampling", #""temprature":1"#), ("sampling", #""stop_regex":"a""#),
         ("tokenize", #""return_token_strs":true"#), ("tokenize", #""messages":[{"role":"user","content":"x"}]"#),
     ])
-    func `that are unsupported and change the answer are refused by name`(place: String, member: String) async throws
-    {
+    func `that are unsupported and change the answer are refused by name`(place: String, member: String) async throws {
         let body = try #require(Body.all[place])
         let reply = try await ToyServer("x").post(body.path, body.with(member))
         let name = try #require(member.split(separator: "\"").first.map(String.init))
