@@ -12,10 +12,10 @@ struct BytePairEncoding: Sendable {
         self.merges = merges
     }
 
-    /// Merges between two questions whether to go on: about a millisecond's.
+    /// The number of merges between two calls of `mayContinue`, which take about a millisecond.
     private static let slice = 4096
 
-    /// What is left of a word while it is merged: a list of symbols linked by index. Kept between words so that
+    /// The state of a word while it is merged: a list of symbols linked by index. It is kept between words, so that
     /// encoding a word allocates nothing.
     struct Workspace {
         fileprivate var tokens: [Int32] = []
@@ -24,9 +24,10 @@ struct BytePairEncoding: Sendable {
         fileprivate var candidates = MergeHeap()
     }
 
-    /// Appends the tokens of `buffer[range]`. Takes n·log n steps for n bytes, whatever the bytes.
+    /// Appends the tokens of `buffer[range]` in n·log n steps for any n bytes.
     ///
-    /// - Parameter mayContinue: asked now and then within a long word; the word is left unfinished when it says `false`.
+    /// - Parameter mayContinue: is called after every `slice` merges of a long word. If it returns `false`, the word is
+    ///   not merged further.
     func encode(
         _ buffer: [UInt8], _ range: Range<Int>, using space: inout Workspace, into result: inout [Int32],
         _ mayContinue: () -> Bool = { true }
@@ -86,8 +87,8 @@ struct BytePairEncoding: Sendable {
 
 /// A merge that was possible when it was added.
 private struct MergeCandidate {
-    /// The rank in the merge list in the upper half and the index in the word in the lower: the smallest goes
-    /// first.
+    /// The rank in the merge list in the upper half and the index in the word in the lower half. The candidate with the
+    /// smallest value is merged first.
     let order: UInt64
     let token: Int32
 }

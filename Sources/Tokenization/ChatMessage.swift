@@ -61,7 +61,7 @@ package struct ChatTool: Sendable, Equatable {
 
 /// Holds a request's options for a chat format, beside its messages.
 package struct ChatOptions: Sendable, Equatable {
-    /// Asks the model to think before it answers. Models that always or never think ignore it.
+    /// Whether the model is to reason before it answers. Models that always or never reason ignore it.
     package var thinking: Bool
     package var tools: [ChatTool]
     /// The schema that the answer must follow, as it is written into the prompt.

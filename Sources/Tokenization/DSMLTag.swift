@@ -14,7 +14,7 @@ struct DSMLTag: Equatable {
     /// The tag's text between its name and `>`.
     let attributes: String
 
-    /// How tool calls begin.
+    /// The strings with which tool calls begin.
     static let openings = ["<\(mark)function_calls", "<\(mark)invoke"]
 
     private static let names: [(text: [UInt8], kind: Kind)] = [

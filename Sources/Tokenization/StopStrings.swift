@@ -32,6 +32,8 @@ package struct StopStrings: Sendable {
         searches = strings.map { Search(Array($0.utf8)) }
     }
 
+    /// Adds a piece of the text, and returns the text that is decided.
+    ///
     /// - Parameter mayStop: whether a stop string that ends in this piece counts.
     package mutating func feed(_ piece: String, mayStop: Bool = true) -> Result {
         guard !hasStopped else { return Result(text: "", match: nil, rest: piece) }
@@ -82,10 +84,10 @@ package struct StopStrings: Sendable {
             self.fallback = fallback
         }
 
-        /// How much of the text's end may begin the pattern.
+        /// The number of bytes at the end of the text that may begin the pattern.
         var undecided: Int { matched == pattern.count ? fallback[matched] : matched }
 
-        /// Whether the pattern ends with this byte.
+        /// Adds a byte, and returns whether the pattern ends with it.
         mutating func advance(_ byte: UInt8) -> Bool {
             matched = undecided
             while matched > 0, pattern[matched] != byte { matched = fallback[matched] }

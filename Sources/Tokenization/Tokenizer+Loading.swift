@@ -15,7 +15,7 @@ extension Tokenizer {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
         if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
-            // Without the other file, or where it names none, the template says which token begins a sentence.
+            // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token
             if token == parts.bosToken { parts.addsBeginning = true }
         }

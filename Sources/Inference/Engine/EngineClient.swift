@@ -10,7 +10,7 @@ package protocol EngineClient: Sendable {
     var refusal: EngineError? { get }
     /// Returns the load after the last step. It copies the status and waits for no lock of the engine.
     func status() -> EngineStatus
-    /// Ends a request whose events are still being read: the last of them, with its usage, comes at once.
+    /// Aborts a request. Its last event, with the usage, follows at once, for readers that still read the stream.
     func abort(_ id: UInt64)
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
