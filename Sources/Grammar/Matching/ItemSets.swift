@@ -247,9 +247,9 @@ struct ItemSets {
         var path = [Int32](repeating: 0, count: trie.maxDepth + 1)
         path[0] = set
         var node = 0
-        var visited = 0
+        var searched = 0
         while node < trie.nodeCount {
-            visited += 1
+            searched += 1
             let depth = Int(trie.depths[node])
             let found = try next(path[depth], classes[Int(trie.bytes[node])])
             if found == 0 {
@@ -260,7 +260,7 @@ struct ItemSets {
             if trie.tokens[node] >= 0 { mask.insert(trie.tokens[node]) }
             node += 1
         }
-        searchedNodes += visited
+        searchedNodes += searched
     }
 
     /// Returns true if every plain text of up to `PlainText.maxLength` characters may follow.
