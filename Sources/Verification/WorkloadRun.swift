@@ -113,7 +113,7 @@ struct MixRun {
 
     private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
         while let plan = scheduler.nextStep() {
-            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpRows.count)
+            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpChunks.count)
             pool.submit(plan)
         }
         let plan = scheduler.inFlight[0]
