@@ -180,7 +180,7 @@ package struct GenerateAnswer: Sendable {
             members += [
                 JSONMember("spec_verify_ct", .integer(speculation.steps)),
                 JSONMember("spec_draft_tokens", .integer(speculation.drafted)),
-                JSONMember("spec_accepted_tokens", .integer(speculation.right)),
+                JSONMember("spec_accepted_tokens", .integer(speculation.accepted)),
                 JSONMember("spec_accept_length", .number(length)),
             ]
         }

@@ -146,28 +146,29 @@ package struct Usage: Sendable, Equatable {
     }
 }
 
-/// A speculation count tells how many draft tokens were accepted.
+/// The counts of speculative decoding: steps with drafts, draft tokens, and accepted draft tokens.
 package struct SpeculationCount: Sendable, Equatable {
     /// The number of steps of requests that verified draft tokens.
     package var steps = 0
-    /// `drafted` counts the draft tokens that were verified, `right` those that were accepted.
+    /// The number of draft tokens that were verified.
     package var drafted = 0
-    package var right = 0
+    /// The number of verified draft tokens that were accepted.
+    package var accepted = 0
 
-    package init(steps: Int = 0, drafted: Int = 0, right: Int = 0) {
+    package init(steps: Int = 0, drafted: Int = 0, accepted: Int = 0) {
         self.steps = steps
         self.drafted = drafted
-        self.right = right
+        self.accepted = accepted
     }
 
     /// The average number of tokens per step, counting the token after the last accepted draft; `nil` before the first
     /// step with drafts.
-    package var acceptLength: Double? { steps == 0 ? nil : Double(steps + right) / Double(steps) }
+    package var acceptLength: Double? { steps == 0 ? nil : Double(steps + accepted) / Double(steps) }
 
     package static func += (sum: inout Self, other: Self) {
         sum.steps += other.steps
         sum.drafted += other.drafted
-        sum.right += other.right
+        sum.accepted += other.accepted
     }
 }
 

@@ -66,7 +66,7 @@ extension Scheduler {
         if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
         var reason: FinishReason?
         if !chunk.drafts.isEmpty {
-            let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, right: found.sampled.count - 1)
+            let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, accepted: found.sampled.count - 1)
             state.speculation += speculated
             counters.speculation += speculated
         }
