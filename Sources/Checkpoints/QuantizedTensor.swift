@@ -12,9 +12,9 @@ package struct QuantizedTensor: Sendable {
     }
 
     package let scheme: Scheme
-    /// Is [rows, columns] in F8_E4M3 or I8.
+    /// The values, [rows, columns] in F8_E4M3 or I8.
     package let values: StoredTensor
-    /// Is F32, all finite and greater than 0: [⌈rows / 128⌉, ⌈columns / 128⌉], or [rows] or [rows, 1].
+    /// The scales in F32, all finite and greater than 0: [⌈rows / 128⌉, ⌈columns / 128⌉], or [rows] or [rows, 1].
     package let scales: StoredTensor
 
     package var rows: Int { values.shape[0] }

@@ -2,21 +2,21 @@
 package struct StoredTensor: Sendable {
     package let name: String
     package let type: StoredType
-    /// Lists the extents from the slowest to the fastest, as stored: row-major. It is empty for a single number.
+    /// The extents from the slowest to the fastest, as stored: row-major. It is empty for a single number.
     package let shape: [Int]
-    /// Is the file that holds the tensor.
+    /// The file that holds the tensor.
     package let file: SafeTensorsFile
-    /// Is the byte range of the values in the file.
+    /// The byte range of the values in the file.
     package let range: Range<Int>
 
-    /// Gives the values, little-endian, aligned for their type, `byteCount` long.
+    /// The values, little-endian, aligned for their type, `byteCount` long.
     ///
     /// It points into read-only memory that is valid as long as `file` is referenced; keep this value or its file alive
     /// while the pointer is in use. Writing through it ends the process.
     package var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: file.mapping.bytes[range]) }
 
     package var byteCount: Int { range.count }
-    /// Is the product of the extents.
+    /// The product of the extents.
     package var elementCount: Int { range.count / type.bytes }
 
     /// Returns an error about this tensor.

@@ -12,11 +12,11 @@ package final class WeightIndex: Sendable {
     static let maximumIndexBytes = 128 << 20
 
     package let directory: String
-    /// Lists the files, sorted by name.
+    /// The files, sorted by name.
     package let files: [SafeTensorsFile]
-    /// Lists all tensors' names, sorted.
+    /// All tensors' names, sorted.
     package let names: [String]
-    /// Is the size of all tensors' values in bytes.
+    /// The size of all tensors' values in bytes.
     package let totalBytes: Int
     private let places: [String: Int]
 

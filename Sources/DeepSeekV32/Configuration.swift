@@ -36,7 +36,7 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         package var heads: Int
         package var width: Int
         package var topK: Int
-        /// True if rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
+        /// Whether rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
         package var interleaved: Bool
     }
 

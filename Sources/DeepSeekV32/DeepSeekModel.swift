@@ -8,7 +8,7 @@ package import Tensors
 package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
     package let description: ModelDescription
-    /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
+    /// The owners of the weights' memory: the mapped files, or the dummy matrices.
     private let owners: [any Sendable]
     private let embedding: Weight
     private let layers: [DecoderLayer]

@@ -3,7 +3,7 @@
 /// A dimension that makes no difference in a configuration is not varied: with one context rank there is one partition
 /// strategy, and without expert parallelism there is one kind of exchange.
 package struct LayoutMatrix: Sendable {
-    /// Lists distinct configurations by number of ranks, one rank first.
+    /// Distinct configurations by number of ranks, one rank first.
     package let layouts: [ParallelConfiguration]
 
     /// Creates the matrix.
@@ -85,7 +85,7 @@ package struct LayoutMatrix: Sendable {
 }
 
 extension ParallelConfiguration {
-    /// Is true if rows are sent to the ranks of their experts.
+    /// Whether rows are sent to the ranks of their experts.
     fileprivate var exchangesRows: Bool { stageRanks > 1 && !replicatesExperts }
 
     fileprivate func with<Value>(_ path: WritableKeyPath<ParallelConfiguration, Value>, _ value: Value) -> Self {

@@ -1,10 +1,10 @@
 extension ParallelConfiguration {
-    /// Is the grid of ranks for the routed experts, if the experts are divided.
+    /// The grid of ranks for the routed experts, if the experts are divided.
     package var expertMesh: Mesh {
         replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertTensor: expertTensor])
     }
 
-    /// Is the grid of ranks for KV sharding: consecutive ranks of a data group share the keys.
+    /// The grid of ranks for KV sharding: consecutive ranks of a data group share the keys.
     private var kvShardingMesh: Mesh {
         Mesh([
             .pipeline: pipeline, .data: data, .context: context * tensor / kvSharding.ranks,

@@ -126,10 +126,10 @@ extension LayoutCost {
     private struct DCPRows {
         /// The owners' numbers in the stage.
         let owners: [Int]
-        /// Counts own DCP rows: those of this rank, and those of all owners.
+        /// The numbers of own DCP rows: of this rank, and of all owners together.
         let own: (here: Int, sum: Int)
-        /// Counts attended DCP rows, which are those of the ranks a rank shares heads with: for this rank, and summed
-        /// over all owners.
+        /// The numbers of attended DCP rows, which are those of the ranks a rank shares heads with: for this rank, and
+        /// summed over all owners.
         let attended: (here: Int, sum: Int)
         /// The largest position of an attended row.
         let maxAttendedPosition: Int

@@ -14,7 +14,7 @@ package struct LayoutCost: Sendable {
     package let model: ModelDescription
     package let parallel: ParallelConfiguration
     private let format: CacheFormat
-    /// Tells whether each process stores only the keys that its ranks own.
+    /// Whether each process stores only the keys that its ranks own.
     private let isDivided: Bool
     /// The probability, for each place along the expert axis, that a row chooses one of the experts there.
     let dispatchProbabilities: [Double]

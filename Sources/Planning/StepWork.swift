@@ -10,7 +10,7 @@ import Tensors
 package struct StepWork: Sendable, Equatable {
     package struct Part: Sendable, Equatable {
         package let name: String
-        /// Counts floating-point operations; a multiplication and an addition are two.
+        /// The number of floating-point operations; a multiplication and an addition are two.
         package var operations: Double
         package var bytes: Double
     }

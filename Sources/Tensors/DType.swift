@@ -9,7 +9,7 @@ package enum DType: Sendable, Equatable, CaseIterable {
     /// Integers have one F32 scale per row.
     case int8
 
-    /// Is the size of one element in bytes, without scales.
+    /// The size of one element in bytes, without scales.
     package var bytes: Int {
         switch self {
         case .f32: 4

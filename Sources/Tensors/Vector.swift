@@ -10,7 +10,7 @@ package final class Vector: @unchecked Sendable {
         for (index, value) in values.enumerated() { unsafe target[index] = value }
     }
 
-    /// Gives the values as one row, which is valid as long as this vector lives and must not be written to.
+    /// The values as one row, which is valid as long as this vector lives and must not be written to.
     package var view: View {
         unsafe View(memory.pointer.assumingMemoryBound(to: Float.self), rows: 1, columns: count)
     }

@@ -26,13 +26,14 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
 
-    /// What a model writes to end its reasoning: the mark, or the beginning of a tool call.
+    /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.
     package static let reasoningEnds = [ReasoningParser.end] + DSMLTag.openings
 
     /// Whether models of this format may reason before they answer.
     package var canThink: Bool { self != .deepSeekV3 }
 
-    /// Renders a conversation up to the place where the model goes on.
+    /// Renders a conversation up to the place where the model continues.
+    ///
     /// - Throws: `ChatError` if the messages do not make a conversation of this format.
     package func render(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) throws(ChatError)
         -> ChatPrompt
@@ -62,8 +63,9 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 // MARK: - V3, R1 and V3.1
 
 extension ChatFormat {
-    /// System messages first, developers' among them; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
-    /// same; tools, whose description the templates leave to the caller, are refused.
+    /// Renders all system and developer messages, then the messages of user and assistant with their marks, as the
+    /// Jinja templates of these models do. Tools are refused, because the templates leave their description to the
+    /// caller.
     private func plainPrompt(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
         guard options.responseFormat == nil else { throw .unsupported("response format", by: rawValue) }

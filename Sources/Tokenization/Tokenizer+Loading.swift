@@ -15,7 +15,7 @@ extension Tokenizer {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
         if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
-            // Without the other file, or where it names none, the template says which token begins a sentence.
+            // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token
             if token == parts.bosToken { parts.addsBeginning = true }
         }
@@ -23,7 +23,7 @@ extension Tokenizer {
     }
 }
 
-/// Is a JSON file of a model directory that creates the errors about it.
+/// A JSON file of a model directory that creates the errors about it.
 private struct ModelFile {
     let name: String
     let root: JSONValue
@@ -54,7 +54,7 @@ private struct ModelFile {
         guard root.object != nil else { throw invalid("the top", "an object is expected") }
     }
 
-    /// Is the control token that the post-processor's template puts before a text, if any.
+    /// The control token that the post-processor's template puts before a text, if any.
     var openingToken: String? {
         guard let processor = root["post_processor"] else { return nil }
         let steps = processor["processors"]?.array ?? [processor]

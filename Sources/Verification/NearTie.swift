@@ -1,7 +1,7 @@
 /// A near tie makes two runs that are equal to rounding select other keys: scores that differ by less than the tolerance may
 /// change places, and from there on the rows attend to other keys.
 package enum NearTie {
-    /// Tells whether two selections differ only in entries whose scores are nearly the same.
+    /// Returns whether two selections differ only in entries whose scores are nearly the same.
     ///
     /// - Parameters:
     ///   - old: The numbers of the entries that were selected in the one run.

@@ -68,7 +68,7 @@ struct Serve: AsyncParsableCommand {
         let problems = server.validate()
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
 
-        // What cannot work is said before anything is said to work.
+        // Problems of the options are reported before anything is started.
         try Self.check(directory: engineOptions.modelPath)
         try Self.check(host: server.host, port: server.port)
 
@@ -107,7 +107,9 @@ struct Serve: AsyncParsableCommand {
         if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
-    /// - Throws: one line about a path that leads to no checkpoint.
+    /// Checks that `path` is a directory.
+    ///
+    /// - Throws: an error of one line if it is not.
     private static func check(directory path: String) throws {
         var isDirectory: ObjCBool = false
         if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) {
@@ -126,7 +128,9 @@ struct Serve: AsyncParsableCommand {
         throw CommandError("--model-path: there is no directory \(path)")
     }
 
-    /// - Throws: one line about an address that cannot be listened on.
+    /// Checks that the server can listen on an address.
+    ///
+    /// - Throws: an error of one line if it cannot.
     private static func check(host: String, port: Int) throws {
         guard port != 0 else { return }
         do {
@@ -143,7 +147,7 @@ struct Serve: AsyncParsableCommand {
         }
     }
 
-    /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
+    /// Ends the command after a moment in which the error responses, which are already written, reach the clients.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
         note("the engine has failed: \(failure.reason)")

@@ -47,7 +47,7 @@ static inline int64_t braid_entry_bytes(braid_dtype dtype, int64_t width, int64_
     return width * (dtype == BRAID_F32 ? 4 : 2);
 }
 
-/// Is a rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.
+/// A rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.
 /// (1, 1, 0) owns all positions.
 typedef struct {
     int64_t ranks, unit, rank;

@@ -65,7 +65,7 @@ extension StepPlan: WireCodable {
 }
 
 extension StepPlan.Sample {
-    /// Returns what is wrong with a sample that another process sent; `nil` if it is valid.
+    /// The problem of a sample that another process sent; `nil` if it is valid.
     fileprivate var problem: String? {
         let legal = 0...Int(Int32.max)
         if !legal.contains(position) || !legal.contains(minTokensRemaining) {

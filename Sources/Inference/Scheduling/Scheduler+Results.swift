@@ -66,7 +66,7 @@ extension Scheduler {
         if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
         var reason: FinishReason?
         if !chunk.drafts.isEmpty {
-            let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, right: found.sampled.count - 1)
+            let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, accepted: found.sampled.count - 1)
             state.speculation += speculated
             counters.speculation += speculated
         }
@@ -85,7 +85,7 @@ extension Scheduler {
 }
 
 extension SequenceState {
-    /// Tells whether a chunk that was just computed contains prompt tokens and fills a page.
+    /// Returns whether a chunk that was just computed contains prompt tokens and fills a page.
     fileprivate func filledPrompt(by chunk: StepPlan.Chunk, pageSize: Int) -> Bool {
         chunk.start < promptCount && computed / pageSize > chunk.start / pageSize
     }

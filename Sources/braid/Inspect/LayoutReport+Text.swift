@@ -64,7 +64,7 @@ extension LayoutReport {
         ]
     }
 
-    /// Tells whether the bytes that ranks receive depend on the router.
+    /// Whether the bytes that ranks receive depend on the router.
     private var receivesExpected: Bool { cost.layerKinds.flatMap(cost.transfers).contains { $0.isExpected } }
 
     private var sequence: [String] {

@@ -25,7 +25,7 @@ package struct LayoutReport: Sendable {
     package struct Rank: Sendable {
         package let share: RankShare
         package let coordinates: [(axis: Axis, place: Int)]
-        /// Counts the rank's own rows of the example.
+        /// The number of rows of the example that the rank owns.
         package fileprivate(set) var rows = 0
         /// The rank's part of the attention of its data group's prompt: the fraction of pairs of a row and a key it
         /// sees, times the fraction of heads.
@@ -176,6 +176,6 @@ package struct LayoutReport: Sendable {
     /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks.
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
 
-    /// Tells whether the configuration is bitwise equal to one rank.
+    /// Whether the configuration is bitwise equal to one rank.
     package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }
 }
