@@ -1,3 +1,4 @@
+package import KVCache
 package import Parallelism
 package import Tensors
 
@@ -35,10 +36,14 @@ package struct LayerState {
     }
 
     /// Returns the entries that an earlier layer has selected, `[own rows, selectedCount]`.
-    package func selected(_ seat: Seat) -> ComputedIndices {
+    ///
+    /// - Parameter set: the set whose entries they are, or one with as many tokens for each entry.
+    /// - Throws: `GroupFailure` that names the previous stage's rank if it sent a selection that no row can have.
+    package func selected(of set: KeySetID, _ step: Step, _ seat: Seat) throws(GroupFailure) -> ComputedIndices {
         let selected = seat.scratch.computed(carried.rows * selectedCount)
         seat.kernels.copyRows(
             carried.columns(stateWidth..<carried.columns), into: selected.bits(columns: selectedCount))
+        try seat.check(carried: selected, of: step.own, topK: selectedCount, step.group(of: set).group)
         return selected
     }
 }

@@ -293,7 +293,9 @@ package final class Seat {
         let axisGroup = axisGroup(edge.axes)
         let counts = scratch.indices(axisGroup.members.count)
         for (place, member) in axisGroup.members.enumerated() { counts[place] = Int32(shared[member]) }
-        guard let group = axisGroup.group else { return completed(.none, counts) }
+        // All members know all counts, so they agree that there is nothing to wait for: most decode steps complete no
+        // entry of many tokens.
+        guard let group = axisGroup.group, counts.sum > 0 else { return completed(.none, counts) }
         let began = Meter.now()
         if group.spansProcesses {
             let (rows, store) = copies()
@@ -388,6 +390,9 @@ package final class Seat {
         try wait(in: "stage") { () throws(GroupFailure) in try group.send(stream) }
         return true
     }
+
+    /// The rank of the whole job that sends rows to this one; `nil` in the first stage.
+    package var previousStageRank: Int? { stage == 0 ? nil : rank - configuration.stageRanks }
 
     /// Whether this rank computes the last layer.
     package var isLastStage: Bool { stage == configuration.pipeline - 1 }

@@ -55,7 +55,11 @@ extension LayoutCost {
 
     /// Returns how many times a rank's contribution to a collective has the rows that it owns, at most.
     private func copies(of transfer: Transfer) -> Int {
-        switch transfer.kind {
+        // Ranks that share widths have addends of all rows that were sent to their experts, block by block.
+        if case .expertTensorSums = transfer.flow {
+            return parallel.stageRanks * ExpertExchange.blocks(of: model.parallelShape.experts, parallel)
+        }
+        return switch transfer.kind {
         case .reduceScatter: transfer.ranks
         case .allToAll: min(transfer.ranks, transfer.isExpected ? model.experts?.gate.expertsPerToken ?? 1 : .max)
         case .allGather, .sharedMemory, .send: 1

@@ -156,12 +156,13 @@ package struct LayoutCost: Sendable {
     /// The collectives of a step outside its layers: rows from the previous stage, and in the last stage those for
     /// logits.
     package var transfersOfStages: [Transfer] {
-        let (ranks, hidden) = (parallel.stageRanks, model.hiddenSize)
+        let ranks = parallel.stageRanks
         return [
             Transfer(
                 "stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
             Transfer(
-                "outputs", .allGather, .outputs, along: .stage, columns: hidden, ranks: ranks, condition: .outputs),
+                "outputs", .allGather, .outputs, along: .stage, columns: model.stateWidth, ranks: ranks,
+                condition: .outputs),
             Transfer(
                 "logits", .allToAll, .logits, along: .stage, columns: (model.vocabularySize + ranks - 1) / ranks,
                 ranks: ranks, condition: .outputs),

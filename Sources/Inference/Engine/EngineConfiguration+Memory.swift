@@ -100,7 +100,15 @@ extension EngineConfiguration {
     /// Returns the problems with the size of the cache, each as a sentence; empty when it fits the machine.
     func memoryProblems(for model: any Model) -> [String] {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
-        let windows = format.bytesPerWindowPage * scheduler(for: model).windowPages
+        let scheduler = scheduler(for: model)
+        let windows = format.bytesPerWindowPage * scheduler.windowPages
+        if windows > Self.physicalMemory / 2 || scheduler.windowPages < scheduler.minWindowPages {
+            return [
+                "--max-running-requests: the windows of \(maxRunningRequests) requests in pages of \(pageSize) tokens need "
+                    + "\(scheduler.minWindowPages) pages of \(format.bytesPerWindowPage) bytes, which is more than half of "
+                    + "this machine's memory; lower it or --page-size"
+            ]
+        }
         if let cacheBytesPerRank {
             if maxTotalTokens != nil {
                 return [

@@ -108,7 +108,9 @@ final class RankWorker {
             let number = group.isWindow ? chunk.windowPages[page - chunk.firstWindowPage] : chunk.pages[page]
             slots[at] = number * Int32(group.entriesPerPage) + Int32(place)
         }
-        let counts = assignment.rows.map { $0.count { group.closesEntry(at: position($0)) } }
+        let counts = assignment.rows.map { rows in
+            group.tokensPerEntry == 1 ? rows.count : rows.count { group.closesEntry(at: position($0)) }
+        }
         return Step.EntryRows(rows: rows, slots: slots, counts: counts)
     }
 

@@ -36,11 +36,13 @@ extension Scheduler {
         return events
     }
 
-    /// Frees those window pages of a request that none of its later rows sees.
+    /// Frees those window pages of a request that none of its later rows sees, nor a request that continues from its last
+    /// page border.
     private mutating func releaseWindowPages(behind id: UInt64) {
         guard configuration.window > 0 else { return }
         let state = sequences[id]!
-        let first = max(0, state.computed - configuration.window + 1) / pool.pageSize
+        let next = configuration.prefixCache ? state.computed / pool.pageSize * pool.pageSize : state.computed
+        let first = max(0, next - configuration.window + 1) / pool.pageSize
         let count = min(max(first - state.firstWindowPage, 0), state.windowPages.count)
         windowPool.release(Array(state.windowPages.prefix(count)))
         sequences[id]!.windowPages.removeFirst(count)

@@ -96,12 +96,14 @@ package struct SchedulerConfiguration: Sendable, Equatable {
         return problems
     }
 
-    /// The least number of window pages. Every running request can then have those of its window, of one row, and of its
-    /// drafts, so that the first in order makes progress whatever the others hold.
+    /// The least number of window pages. Every running request can then have those of its last page border's window, of
+    /// one row, and of its drafts, so that the first in order makes progress whatever the others hold.
     package var minWindowPages: Int {
         guard window > 0, pageSize > 0 else { return 0 }
-        let tokens = window + 2 * max(drafts, 0)
-        return max(maxRunningRequests, 1) * ((tokens + pageSize - 1) / pageSize + 1)
+        // Values beyond these are refused elsewhere.
+        func bounded(_ value: Int) -> Int { min(max(value, 0), 1 << 24) }
+        let tokens = bounded(window) + 2 * bounded(drafts)
+        return max(bounded(maxRunningRequests), 1) * ((tokens + pageSize - 1) / pageSize + 2)
     }
 
     /// The maximum number of prompt tokens of one request that a step computes.

@@ -176,8 +176,8 @@ extension RankBench {
         let trace: TraceWriter?
         let job: Job
 
-        /// The format of the cache, with pages of one token.
-        var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: 1) }
+        /// The format of the cache.
+        var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize) }
 
         /// The parallel configuration in words.
         var layout: String {
