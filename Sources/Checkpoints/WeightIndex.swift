@@ -62,6 +62,13 @@ package final class WeightIndex: Sendable {
         totalBytes = files.reduce(0) { $1.tensors.reduce($0) { $0 + $1.byteCount } }
     }
 
+    /// Whether a directory has any file of weights; people plan before they download them. An index without files is
+    /// none.
+    package static func hasWeights(in directory: String) -> Bool {
+        let entries = try? FileManager.default.contentsOfDirectory(atPath: directory)
+        return entries?.contains { $0.hasSuffix(".safetensors") } ?? false
+    }
+
     /// Whether some file holds a tensor of this name.
     package func contains(_ name: String) -> Bool { places[name] != nil }
 
