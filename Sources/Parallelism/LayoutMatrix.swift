@@ -7,16 +7,19 @@ package struct LayoutMatrix: Sendable {
     package let layouts: [ParallelConfiguration]
 
     /// - Parameters:
-    ///   - maxRanks: of all stages together, at least 1.
+    ///   - minRanks: of all stages together, at least 1.
+    ///   - maxRanks: no less.
     ///   - strategies: how rows may be dealt, at least one.
     ///   - exchanges: how rows may reach their experts, at least one.
     ///   - minKeys: from how many keys on queries may go to them, at least one.
     package init(
-        _ shape: ModelShape, maxRanks: Int, strategies: [PartitionStrategy] = PartitionStrategy.allCases,
+        _ shape: ModelShape, minRanks: Int = 1, maxRanks: Int,
+        strategies: [PartitionStrategy] = PartitionStrategy.allCases,
         exchanges: [ExpertExchangeKind] = ExpertExchangeKind.allCases, minKeys: [Int] = [1]
     ) {
-        precondition(maxRanks > 0 && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
-        layouts = (1...maxRanks).flatMap { Self.degrees(world: $0, shape) }
+        precondition(
+            minRanks > 0 && minRanks <= maxRanks && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
+        layouts = (minRanks...maxRanks).flatMap { Self.degrees(world: $0, shape) }
             .flatMap { Self.withExperts($0, shape) }
             .flatMap { Self.withDense($0, shape) }
             .flatMap { Self.withStages($0, shape) }

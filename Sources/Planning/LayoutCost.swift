@@ -15,23 +15,25 @@ package struct LayoutCost: Sendable {
     private let format: CacheFormat
     /// Whether each process keeps only the keys that its ranks own.
     private let isDivided: Bool
-    /// For each place along the expert axis the probability that a row chooses one of its experts.
+    /// For each place along the expert axis the probability that a row chooses one of its experts; empty where rows do
+    /// not travel to those they chose.
     let dispatchProbabilities: [Double]
 
-    /// - Parameter format: the cache's, of any page size.
+    /// - Parameters:
+    ///   - format: the cache's, of any page size.
+    ///   - known: the probabilities where they were computed before.
     package init(
-        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false
+        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false,
+        dispatchProbabilities known: [Double]? = nil
     ) {
         self.model = model
         self.parallel = parallel
         self.format = format
         self.isDivided = isDivided
-        let places = parallel.degree(.expert)
         dispatchProbabilities =
-            model.experts.map { experts in
-                let perPlace = experts.gate.experts / places
-                return (0..<places).map { experts.gate.chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
-            } ?? []
+            known
+            ?? (parallel.exchange == .allToAll
+                ? model.experts?.gate.dispatchProbabilities(places: parallel.degree(.expert)) ?? [] : [])
     }
 
     /// Layers that have the same operations and shapes.
@@ -216,6 +218,12 @@ extension LayoutCost {
 }
 
 extension GateRule {
+    /// For each of so many places with equal shares of the experts the probability that a row chooses one of its.
+    func dispatchProbabilities(places: Int) -> [Double] {
+        let perPlace = experts / places
+        return (0..<places).map { chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
+    }
+
     /// The chance that a row chooses one of these experts when the gate prefers none: first `topGroups` of the groups,
     /// then `expertsPerToken` of the experts in those.
     func chance(ofAny some: Range<Int>) -> Double {
