@@ -106,6 +106,9 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     /// That share the work inside each rank.
     package var threads: Int { threadsPerRank ?? 1 }
 
+    /// Whether none of them was given.
+    var isDefault: Bool { agreed.allSatisfy { $0.value == "default" } }
+
     /// The options as other processes must have been given them, by any of their names.
     var agreed: [ProcessCard.Property] {
         let sizes: [(String, [Int])] = [
