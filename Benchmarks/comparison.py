@@ -12,7 +12,7 @@ from server import Server
 
 SCORED = 1024
 CHUNK = "4096"  # prompt tokens of one of Braid's steps
-COMPUTED = "4096"  # of a context that is decoded behind: the others' keys are copies
+COMPUTED = "4096"  # positions of a context before decoding: the others' keys are copies
 
 
 PEERS = ("transformers", "llama")
@@ -73,7 +73,7 @@ def compare_decode(section, model, options, peaks, ranks):
 
 
 def agreement(section, model, options):
-    """Whether the three compute the same: log-probabilities and best tokens of one random prompt, in F32."""
+    """Tells whether the three compute the same: log-probabilities and best tokens of one random prompt, in F32."""
     scores = {}
     for name in PEERS:
         results, reason = peer(name, "scores", "small", [SCORED], options)
@@ -107,7 +107,7 @@ def agreement(section, model, options):
 
 
 def measured_peaks(threads):
-    """What the processor can do at most, measured now: operations and bytes a second."""
+    """The processor's limits, measured now: operations and bytes a second."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "peaks.json"
         run(BRAID, "bench", "kernels", "--model-path", "Benchmarks/models/small", "--only", "no operation", "--json",

@@ -1,4 +1,4 @@
-"""What it costs that ranks live in several processes: the same layouts as threads of one process, as processes, and on
+"""Measures the cost of ranks in several processes: the same layouts as threads of one process, as processes, and on
 hosts made of network namespaces."""
 
 import os
@@ -14,7 +14,7 @@ STEPS = 32
 
 
 def places(ranks):
-    """Where ranks can live, and how a command is started there."""
+    """The places where ranks can run, and how a command is started there."""
     start = ["mpirun", "--oversubscribe", "--bind-to", "none"]
     if os.geteuid() == 0:
         start.append("--allow-run-as-root")
@@ -26,7 +26,7 @@ def places(ranks):
 
 
 def reason_not_to_run(start):
-    """Why nothing can be started so, or None."""
+    """The reason why nothing can be started there, or None."""
     if not start:
         return None
     if not shutil.which("mpirun"):
@@ -38,7 +38,7 @@ def reason_not_to_run(start):
 
 
 def measure(model, start, ranks):
-    """Seconds of a prompt, seconds of a step behind it, and for both what ranks exchanged."""
+    """Seconds of a prompt, seconds of a step after it, and for both what ranks exchanged."""
     flags = ["--model-path", model, "--load-format", "dummy", "--attn-cp-size", str(ranks), "--lengths", str(CONTEXT),
              "--json"]
     prefill, = command_lines(*start, BRAID, "bench", "prefill", *flags, "--warmup", "0", "--repeat", "1")
@@ -57,7 +57,7 @@ def crossing(options):
                 section.add(ranks=ranks, place=place, not_run=reason)
             else:
                 found[place] = (start, [])
-        # In turn, so that all meet what else the machine does.
+        # Alternately, so that other load of the machine affects all alike.
         for _ in range(TURNS):
             for start, seen in found.values():
                 seen.append(measure(options.model, start, ranks))

@@ -91,7 +91,7 @@ def processor():
 
 
 class Section:
-    """What one section found, with the facts needed to read it later."""
+    """The results of one section, with the facts needed to read them later."""
 
     def __init__(self, name):
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True).stdout

@@ -17,7 +17,7 @@ import time
 import torch
 
 TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-COLD_BYTES = 512 << 20  # of weights gone through before any is read again: more than the caches hold
+COLD_BYTES = 512 << 20  # weights read before any is read again: more than the caches hold
 MOST_COPIES = 1024
 
 

@@ -93,12 +93,12 @@ def keys(options):
 
 
 def guesses(options):
-    """Text the embedded model writes by itself, behind 17,000 tokens of prose."""
+    """Text that the embedded model generates after 17,000 tokens of prose."""
     section, rows, alone = Section("guesses"), [], None
     command = [BRAID, "generate", "--model-path", DEMO, "--prompt-file", f"{DEMO}/prompts/passkey-17k-prose.txt",
                "--max-new-tokens", "300", "--ignore-eos"]
     found = {count: [] for count in range(4)}
-    # In turn, so that all meet what else the machine does.
+    # Alternately, so that other load of the machine affects all alike.
     for _ in range(3):
         for count, seen in found.items():
             flags = ["--speculative-algorithm", "NEXTN", "--speculative-num-steps", str(count)] if count else []

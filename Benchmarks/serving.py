@@ -1,4 +1,4 @@
-"""What serving costs: 32 clients of a server against the same requests in the engine itself."""
+"""Measures the cost of serving: 32 clients of a server against the same requests in the engine itself."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from server import Server
 MODEL = "Models/demo"
 TRAFFIC = ("--num-prompts", "128", "--max-concurrency", "32", "--random-input-len", "1024", "--random-output-len",
            "128", "--random-range-ratio", "1")
-ROUNDS = 3  # of each, in turn
+ROUNDS = 3  # of each, alternately
 
 
 def serving(options):

@@ -414,7 +414,7 @@ static void try_top_k(const braid_kernels *reference, const braid_kernels *fast)
     int selected = output(extent(p.m, p.selected_stride, p.k) * 4, false, NULL);
     int counts = output(p.m * 4, false, NULL);
     BOTH(top_k, p.selected = of(selected), p.counts = of(counts));
-    // What is behind a row's count is nobody's.
+    // Elements after a row's count are unspecified.
     for (turn = 0; turn < 2; turn++) {
         for (int64_t r = 0; r < p.m; r++) {
             for (int64_t i = ((int32_t *)of(counts))[r]; i < p.k; i++) {
@@ -842,7 +842,7 @@ int main(int count, char **arguments) {
         const braid_kernels *fast = braid_kernels_at((braid_level)level);
         uint64_t results = 0xCBF29CE484222325;
         for (int i = 0; fast && i < kernels; i++) {
-            // Said before, so that a report is known to be of this kernel.
+            // Printed first, so that a report is known to be about this kernel.
             printf("%s, %s: ", fast->name, trials[i].name);
             fflush(stdout);
             double time = seconds * trials[i].weight / (levels * weights);

@@ -1,5 +1,5 @@
-// Tells the thread sanitizer what Swift's libraries do: they are not compiled with it, so it sees neither that a Mutex
-// somebody waited for orders two threads, nor that a dispatch semaphore or group does. Linked into the tests, these take
+// Tells the thread sanitizer what Swift's libraries do: they are not compiled with it, so it sees neither that a
+// contended Mutex orders two threads, nor that a dispatch semaphore or group does. Linked into the tests, these take
 // the place of the libraries' functions, and call them.
 #define _GNU_SOURCE
 #include <dlfcn.h>

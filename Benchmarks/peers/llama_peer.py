@@ -21,7 +21,7 @@ import numpy as np
 import measuring
 
 FILES = ("bf16", "f16")
-ROOM = 256  # positions behind a context, for what is decoded
+ROOM = 256  # positions after a context, for decoding
 
 
 def quiet(_level, _text, _data):

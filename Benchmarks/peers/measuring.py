@@ -1,4 +1,4 @@
-"""What the peers' programs share: the prompts of `braid bench`, one command line, results as lines of JSON."""
+"""Shared parts of the peers' programs: the prompts of `braid bench`, one command line, results as lines of JSON."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ def prefill_points(lengths, vocabulary, forward):
 
 
 def decode_point(steps, forward, length):
-    """Median seconds of a step of one token behind `length` positions, after one that is not counted: of `steps`, or
+    """Median seconds of a step of one token after `length` positions, after one that is not counted: of `steps`, or
     of as many as take twenty seconds."""
     seconds, processor, all_steps = [], [], Stopwatch()
     while len(seconds) <= steps and (len(seconds) < 2 or all_steps.read()["processor_seconds"] < 20):

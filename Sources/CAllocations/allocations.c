@@ -9,7 +9,7 @@
 #endif
 
 #if defined(__GLIBC__) && !defined(BRAID_SANITIZED)
-// The program's own definitions come before the C library's, for every library it loads.
+// Definitions in the program take precedence over the C library's, for every library it loads.
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
 extern void *__libc_realloc(void *, size_t);

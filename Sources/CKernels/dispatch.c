@@ -1,4 +1,4 @@
-// Which table a processor gets.
+// Chooses the table of kernels for the processor.
 #include "include/ckernels.h"
 
 extern const braid_kernels braid_reference;
@@ -10,7 +10,7 @@ extern const braid_kernels braid_neon;
 #endif
 
 #if defined(__x86_64__)
-// Everything the target attribute of level_avx2.c lets the compiler use.
+// Checks everything that the target attribute of level_avx2.c lets the compiler use.
 static bool has_avx2(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")

@@ -1,4 +1,4 @@
-// Instructions no kernel uses, measured to know what others can reach with them.
+// Instructions that no kernel uses are measured here, to know what other software can reach with them.
 #include "include/peaks.h"
 
 #define BRAID_CHAINS 12
@@ -14,7 +14,7 @@ __attribute__((target("avx512f,avx512bf16"))) static int64_t bf16_dots(int64_t t
 #pragma clang loop unroll(full)
         for (int i = 0; i < BRAID_CHAINS; i++) {
             a[i] = _mm512_dpbf16_ps(a[i], x, y);
-            __asm__ volatile("" : "+v"(a[i]));  // every one of them is to be done
+            __asm__ volatile("" : "+v"(a[i]));  // keeps every instruction from being optimized away
         }
     }
     return turns * BRAID_CHAINS * 64;

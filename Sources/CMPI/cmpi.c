@@ -13,7 +13,7 @@ struct braid_mpi_request {
     MPI_Request request;
 };
 
-// Messages of ours alone, whatever else speaks MPI in this process.
+// A duplicate of the world communicator keeps these messages apart from any other use of MPI in the process.
 static MPI_Comm communicator;
 static MPI_Datatype unit;
 
@@ -52,7 +52,7 @@ void braid_mpi_finish(void) { MPI_Finalize(); }
 
 void braid_mpi_abort(int32_t status) { MPI_Abort(MPI_COMM_WORLD, status); }
 
-// The request of a call that gave it, or NULL where the call failed.
+// Returns the request on the heap, or NULL if the MPI call failed.
 static struct braid_mpi_request *kept(MPI_Request request, int error) {
     if (error) return NULL;
     struct braid_mpi_request *kept = malloc(sizeof *kept);

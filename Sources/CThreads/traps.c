@@ -17,7 +17,7 @@
 #include <mach-o/dyld.h>
 #endif
 
-// What Swift's traps, wild pointers, divisions and the C library's abort() come as.
+// These are the signals of Swift's traps, wild pointers, divisions by zero and the C library's abort().
 static const int signals[] = {SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT};
 enum { COUNT = sizeof signals / sizeof *signals, STACK = 64 << 10 };
 
@@ -27,21 +27,21 @@ static char *const *restart_arguments;
 static char executable[4096];
 
 static _Thread_local uint64_t own_token;
-// Of threads that did not enter; 0 while their traps are nobody's business.
+// The token for threads that did not enter. While it is 0, their traps end the process as usual.
 static _Atomic uint64_t others_token;
-// A thread may trap because its stack is used up: the handler gets another one.
+// A thread may trap because its stack is exhausted, so the handler runs on a separate stack.
 static _Thread_local void *own_stack;
 
-// Of a thread that did not enter: as if this handler had never been here.
+// Restores the previous handler, for the trap of a thread that did not enter.
 static void give_back(int number, const siginfo_t *info) {
     for (int i = 0; i < COUNT; i++) {
         if (signals[i] == number) sigaction(number, &previous[i], NULL);
     }
-    // A fault happens again when the handler returns. What somebody sent, and a breakpoint, does not.
+    // A fault happens again when the handler returns. A signal sent by a process, or a breakpoint, does not.
     if (info->si_code <= 0 || number == SIGTRAP) raise(number);
 }
 
-// Everything from here on is safe in a signal handler: system calls and memory that is there already.
+// Everything below is safe in a signal handler: system calls and memory that is already allocated.
 static void handle(int number, siginfo_t *info, void *context) {
     (void)context;
     uint64_t token = own_token ? own_token : atomic_load(&others_token);
@@ -52,8 +52,8 @@ static void handle(int number, siginfo_t *info, void *context) {
     struct braid_trap trap = {.token = token, .signal = number};
     while (write(writing, &trap, sizeof trap) < 0 && errno == EINTR) {
     }
-    // The thread stays here: it may hold locks, and what it would go on with is unknown. It has one thing left to do,
-    // which needs nobody else: to see that the process ends even if those locks keep all others from it.
+    // The thread never continues: it may hold locks, and its state is unknown. It only makes sure that the process ends
+    // even if those locks block every other thread; that needs no other thread.
     struct timespec rest = {.tv_sec = BRAID_TRAP_GRACE_SECONDS};
     while (nanosleep(&rest, &rest) < 0 && errno == EINTR) {
     }
@@ -71,7 +71,7 @@ int braid_traps_install(void) {
     memset(&action, 0, sizeof action);
     action.sa_sigaction = handle;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    // The handler does not come back: no other one may run on top of it.
+    // The handler does not return, so no other handler may interrupt it.
     sigfillset(&action.sa_mask);
     for (int i = 0; i < COUNT; i++) {
         if (sigaction(signals[i], &action, &previous[i]) < 0) return -1;
@@ -103,13 +103,13 @@ void braid_traps_restart_with(char *const *arguments) {
     uint32_t size = sizeof executable;
     if (_NSGetExecutablePath(executable, &size) != 0) return;
 #else
-    // Leads to the file that runs, even if another one has taken its name meanwhile.
+    // The link leads to the running file, even if another file now has its name.
     memcpy(executable, "/proc/self/exe", sizeof "/proc/self/exe");
 #endif
     restart_arguments = arguments;
 }
 
-// Sockets, and above all the one that listens, must not live on in the new process.
+// Closes all files on exec. Sockets, above all the listening one, must not stay open in the new process.
 static void close_on_exec(void) {
 #if defined(SYS_close_range)
     if (syscall(SYS_close_range, 3U, ~0U, 4U /* CLOSE_RANGE_CLOEXEC */) == 0) return;
@@ -123,7 +123,7 @@ static void close_on_exec(void) {
 _Noreturn void braid_traps_end(void) {
     if (restart_arguments) {
         close_on_exec();
-        // Blocked and ignored signals would stay so.
+        // Blocked and ignored signals are inherited by the new program.
         signal(SIGTERM, SIG_DFL);
         signal(SIGINT, SIG_DFL);
         sigset_t none;

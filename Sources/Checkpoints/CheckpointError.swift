@@ -1,24 +1,24 @@
 import JSON
 
-/// Why a checkpoint or one of its configuration files was refused.
+/// Says why a checkpoint or one of its configuration files was refused.
 ///
 /// Files are hostile until checked, so every refusal says which file, which tensor or key in it, what is wrong and
 /// what to try. Names that come from the file are quoted and cut, so that a message is always one readable line.
 package struct CheckpointError: Error, Equatable, Sendable, CustomStringConvertible {
-    /// The part of the file at fault.
+    /// Names the part of the file at fault.
     package enum Subject: Equatable, Sendable {
         case file
         case tensor(String)
-        /// A dotted path of keys, such as `rope_scaling.factor`.
+        /// The fault is at a dotted path of keys, such as `rope_scaling.factor`.
         case key(String)
     }
 
-    /// The path of the file as it was given or found.
+    /// Is the path of the file as it was given or found.
     package let file: String
     package let subject: Subject
-    /// What was found and what was expected.
+    /// Says what was found and what was expected.
     package let problem: String
-    /// What to try.
+    /// Says what to try.
     package let advice: String
 
     package init(file: String, subject: Subject = .file, problem: String, advice: String) {

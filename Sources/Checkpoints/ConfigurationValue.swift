@@ -1,19 +1,21 @@
-package import JSON
+import JSON
 
-/// One object of a configuration file, read by key.
+/// Reads one object of a configuration file by key.
 ///
 /// Every accessor throws an error that names the file and the key's path from the top, what was found and what is
-/// expected. Without a `default:` a key must be there; with one, a missing key and `null` both give the default, since
-/// released files use both. A value of the wrong kind is never converted, with one exception: a number such as `1e6` is
-/// taken as a whole number when it is exactly one.
+/// expected. Without a `default:` a key is required. With one, a missing key and `null` both give the default, since
+/// released files use both. A value of the wrong kind is never converted, with one exception: a number such as `1e6`
+/// counts as a whole number if it is exactly one.
 package struct ConfigurationValue: Sendable {
-    /// The file the object came from.
+    /// Names the file that the object came from.
     package let file: String
-    /// Where the object lies: keys joined by dots, empty at the top.
+    /// Locates the object: keys joined by dots, empty at the top.
     package let path: String
     private let members: [JSONKey: JSONValue]
 
-    /// - Parameter members: of which no two have the same key.
+    /// Creates an object from its members.
+    ///
+    /// - Parameter members: members with distinct keys.
     init(file: String, path: String, members: [JSONMember]) {
         self.file = file
         self.path = path
@@ -22,16 +24,16 @@ package struct ConfigurationValue: Sendable {
 
     private subscript(key: String) -> JSONValue? { members[JSONKey(key)] }
 
-    /// The keys, sorted.
+    /// Lists the keys, sorted.
     package var keys: [String] { members.keys.map(\.text).sorted() }
 
-    /// Whether the key is there, be it with `null`.
+    /// Returns true if the key exists, even if its value is `null`.
     package func contains(_ key: String) -> Bool { self[key] != nil }
 
-    /// Whether the key is there and its value is `null`.
+    /// Returns true if the key exists and its value is `null`.
     package func isNull(_ key: String) -> Bool { self[key]?.isNull == true }
 
-    /// An error about a key of this object; for rules that concern more than one key.
+    /// Returns an error about a key of this object, for rules that concern more than one key.
     package func refusal(_ key: String, _ problem: String, advice: String) -> CheckpointError {
         CheckpointError(file: file, subject: .key(keyPath(key)), problem: problem, advice: advice)
     }
@@ -58,23 +60,23 @@ package struct ConfigurationValue: Sendable {
 // MARK: - Numbers
 
 extension ConfigurationValue {
-    /// A whole number in `range`.
+    /// Reads a whole number in `range`.
     package func int(_ key: String, in range: ClosedRange<Int>) throws(CheckpointError) -> Int {
         try int(required(key, Self.expected(range)), key, range)
     }
 
-    /// A whole number in `range`; `default` if the key is missing or null.
+    /// Reads a whole number in `range`; `default` if the key is missing or null.
     package func int(_ key: String, in range: ClosedRange<Int>, default: Int) throws(CheckpointError) -> Int {
         guard let node = present(key) else { return `default` }
         return try int(node, key, range)
     }
 
-    /// A finite number in `range`.
+    /// Reads a finite number in `range`.
     package func double(_ key: String, in range: ClosedRange<Double>) throws(CheckpointError) -> Double {
         try double(required(key, Self.expected(range)), key, range)
     }
 
-    /// A finite number in `range`; `default` if the key is missing or null.
+    /// Reads a finite number in `range`; `default` if the key is missing or null.
     package func double(
         _ key: String, in range: ClosedRange<Double>, default: Double
     ) throws(CheckpointError) -> Double {
@@ -82,9 +84,9 @@ extension ConfigurationValue {
         return try double(node, key, range)
     }
 
-    /// An array of whole numbers in `range`, of a length in `count`.
+    /// Reads an array of whole numbers in `range`, with a length in `count`.
     ///
-    /// - Parameter acceptingSingle: whether one bare number stands for an array of it, as in `eos_token_id`.
+    /// - Parameter acceptingSingle: whether a single number stands for an array of it, as in `eos_token_id`.
     package func intArray(
         _ key: String, in range: ClosedRange<Int>, count: ClosedRange<Int> = 0...1_000_000,
         acceptingSingle: Bool = false
@@ -132,23 +134,23 @@ extension ConfigurationValue {
 // MARK: - Other kinds
 
 extension ConfigurationValue {
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     package func bool(_ key: String) throws(CheckpointError) -> Bool {
         try bool(required(key, "true or false"), key)
     }
 
-    /// `true` or `false`; `default` if the key is missing or null.
+    /// Reads `true` or `false`; `default` if the key is missing or null.
     package func bool(_ key: String, default: Bool) throws(CheckpointError) -> Bool {
         guard let node = present(key) else { return `default` }
         return try bool(node, key)
     }
 
-    /// A string; one of `allowed`, if given.
+    /// Reads a string; one of `allowed`, if given.
     package func string(_ key: String, oneOf allowed: [String]? = nil) throws(CheckpointError) -> String {
         try string(required(key, Self.expected(allowed)), key, allowed)
     }
 
-    /// A string; `default` if the key is missing or null.
+    /// Reads a string; `default` if the key is missing or null.
     package func string(
         _ key: String, oneOf allowed: [String]? = nil, default: String
     ) throws(CheckpointError) -> String {
@@ -156,12 +158,12 @@ extension ConfigurationValue {
         return try string(node, key, allowed)
     }
 
-    /// An object within this one.
+    /// Reads an object within this one.
     package func object(_ key: String) throws(CheckpointError) -> ConfigurationValue {
         try object(required(key, "an object {…}"), key)
     }
 
-    /// An object within this one, or nil if the key is missing or null.
+    /// Reads an object within this one; nil if the key is missing or null.
     package func objectIfPresent(_ key: String) throws(CheckpointError) -> ConfigurationValue? {
         guard let node = present(key) else { return nil }
         return try object(node, key)

@@ -2,14 +2,14 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// A number that tells one set of files from another by their names, their sizes and what is in them.
+/// Identifies a set of files by their names, sizes and contents.
 ///
-/// SHA-256 over the digests of the files' blocks, so that blocks can be read side by side.
+/// It is SHA-256 over the digests of the files' blocks, so that blocks can be read in parallel.
 package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
-    /// How much of a file is read.
+    /// Says how much of a file is read.
     package enum Coverage: Sendable {
-        /// 16 pieces of 4 KB, spread evenly: enough to notice another download or another build at every start, and
-        /// blind for most damage in between.
+        /// Reads 16 pieces of 4 KB, spread evenly. That notices another download or another build at every start, but
+        /// misses most damage in between.
         case samples
         case everyByte
     }
@@ -23,9 +23,9 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
 
     package init(_ coverage: Coverage = .samples) { self.coverage = coverage }
 
-    /// The files of a model directory that decide what it computes.
+    /// Digests the files of a model directory that decide what the model computes.
     ///
-    /// - Parameter isWhole: whether the weights count too.
+    /// - Parameter isWhole: whether the weights are included.
     package init(
         model directory: String, weights isWhole: Bool, _ coverage: Coverage = .samples
     ) throws(CheckpointError) {
@@ -56,7 +56,7 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
         sum.update((0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) })
     }
 
-    /// The byte ranges that are read, each with a digest of its own.
+    /// Returns the byte ranges to read, each of which has its own digest.
     private static func parts(of size: Int, _ coverage: Coverage) -> [Range<Int>] {
         switch coverage {
         case .everyByte:
@@ -68,7 +68,7 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
         }
     }
 
-    /// The digests of parts of a file, read by as many threads as there are processors.
+    /// Returns the digests of parts of a file, read by as many threads as there are processors.
     private static func digests(
         of parts: [Range<Int>], in file: borrowing RegularFile
     ) throws(CheckpointError) -> [[UInt8]] {
@@ -100,7 +100,7 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
         return sum.finish()
     }
 
-    /// 32 hexadecimal digits: half of SHA-256's.
+    /// Shows 32 hexadecimal digits, which are half of SHA-256's.
     package var description: String {
         sum.finish().prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }

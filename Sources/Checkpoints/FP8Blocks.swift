@@ -1,8 +1,8 @@
-/// DeepSeek's FP8 weights: F8_E4M3 values with one F32 scale per block of 128 × 128.
+/// Describes DeepSeek's FP8 weights: F8_E4M3 values with one F32 scale per block of 128 × 128.
 ///
-/// The scales of `X.weight` are called `X.weight_scale_inv`; despite the name they multiply.
+/// The scales of `X.weight` are called `X.weight_scale_inv`; despite the name, values are multiplied by them.
 package enum FP8Blocks {
-    /// Rows and columns of a block.
+    /// A block has this many rows and as many columns.
     package static let size = 128
 
     /// Requires that a `quantization_config` of config.json describes this format.
@@ -25,6 +25,6 @@ package enum FP8Blocks {
         return QuantizedTensor(scheme: .fp8Blocks, values: values, scales: scales)
     }
 
-    /// How many blocks cover an extent; the last may be partial.
+    /// Returns the number of blocks that cover an extent; the last may be partial.
     package static func blocks(_ extent: Int) -> Int { extent / size + (extent % size == 0 ? 0 : 1) }
 }

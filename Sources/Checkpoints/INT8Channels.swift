@@ -1,4 +1,4 @@
-/// Eight-bit integer weights with one F32 scale per output channel, that is, per row.
+/// Describes eight-bit integer weights with one F32 scale per output channel, that is, per row.
 ///
 /// The scales of `X.weight` are called `X.weight_scale` and have the shape [rows] or [rows, 1].
 enum INT8Channels {

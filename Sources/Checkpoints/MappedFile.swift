@@ -1,16 +1,16 @@
 import Foundation
 
-/// A file mapped read-only into memory; unmapped when the last reference goes.
+/// Maps a file read-only into memory, until the last reference is released.
 ///
 /// All tensors of a checkpoint are read through mappings, so several ranks of a process share one copy of the weights
 /// and the kernel may drop and reload pages. The price: if another program makes the file shorter while it is mapped,
-/// touching a lost page ends the process with SIGBUS. No check at open time can prevent that, hence the rule for
-/// users: replace a model directory by renaming a new one into its place, never by writing into its files.
+/// reading a lost page ends the process with SIGBUS. No check at open time can prevent that, so users must replace a
+/// model directory by renaming a new one into its place, never by writing into its files.
 @safe final class MappedFile: @unchecked Sendable {
-    /// The whole file. Never written, so it may be read from any thread while this object lives.
+    /// Holds the whole file. It is never written, so any thread may read it while this object lives.
     let bytes: UnsafeRawBufferPointer
 
-    /// Takes over a mapping made by `mmap`.
+    /// Takes ownership of a mapping made by `mmap`.
     init(_ bytes: UnsafeRawBufferPointer) {
         unsafe self.bytes = unsafe bytes
     }
@@ -21,13 +21,15 @@ import Foundation
 
     var count: Int { unsafe bytes.count }
 
-    /// Asks the system to begin reading a range, and returns at once. A hint: its failure is no error.
+    /// Asks the system to begin reading a range, and returns at once. A failure is ignored, because this is only a
+    /// hint.
     func fetch(_ range: Range<Int>) { _ = advise(MADV_WILLNEED, range) }
 
-    /// Brings a range into memory and into this process's page tables, and waits for it. Where the system has no call for
-    /// that (before Linux 5.14), asks it to begin.
+    /// Reads a range into memory and into this process's page tables, and waits for it. If the system has no call for
+    /// that (before Linux 5.14), it only asks the system to begin.
     ///
-    /// - Throws: when the file has become shorter than the range, or its disk fails. Nothing has touched the page then.
+    /// - Throws: when the file has become shorter than the range, or its disk fails; the process has then not touched
+    ///   the lost page.
     func load(_ range: Range<Int>, path: String) throws(CheckpointError) {
         #if os(Linux)
             let failure = advise(MADV_POPULATE_READ, range)
@@ -42,7 +44,7 @@ import Foundation
         fetch(range)
     }
 
-    /// Zero, or the error number of `madvise` on the pages that hold a range.
+    /// Returns zero, or the error number of `madvise` on the pages that hold a range.
     private func advise(_ advice: some BinaryInteger, _ range: Range<Int>) -> Int32 {
         precondition(range.lowerBound >= 0 && range.upperBound <= count, "bytes \(range) of \(count)")
         if range.isEmpty { return 0 }

@@ -2,10 +2,10 @@ import JSON
 
 /// Reads `config.json` and `generation_config.json` as data: nothing in them is executed or downloaded.
 package enum ModelConfigurationFile {
-    /// The released models' files have a few kilobytes.
+    /// A configuration file may have this many bytes; the released models' files have a few kilobytes.
     package static let maximumBytes = 4 << 20
 
-    /// The file's top-level object.
+    /// Reads the file's top-level object.
     ///
     /// - Throws: when the file is missing, too large, too deeply nested, not strict JSON (RFC 8259, UTF-8), has a key
     ///   twice in one object, or is not an object.
@@ -14,12 +14,12 @@ package enum ModelConfigurationFile {
         return try parse(file.contents(limit: maximumBytes), file: path)
     }
 
-    /// The file's top-level object, or nil if there is no file of that name.
+    /// Reads the file's top-level object, or returns nil if no file has that name.
     package static func readIfPresent(_ path: String) throws(CheckpointError) -> ConfigurationValue? {
         RegularFile.exists(path) ? try read(path) : nil
     }
 
-    /// The same for a text already in memory; `file` names it in errors.
+    /// Parses a text that is already in memory; `file` names it in errors.
     package static func parse(_ bytes: [UInt8], file: String) throws(CheckpointError) -> ConfigurationValue {
         try object(in: bytes, file: file, maximumBytes: maximumBytes)
     }

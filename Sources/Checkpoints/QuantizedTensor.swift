@@ -1,20 +1,20 @@
 import JSON
 
-/// A weight matrix stored in eight bits, with the factors that restore its values. Both are used as stored.
+/// Pairs a weight matrix stored in eight bits with the scales that restore its values. Both are used as stored.
 package struct QuantizedTensor: Sendable {
-    /// What a scale belongs to.
+    /// Says what a scale belongs to.
     package enum Scheme: Sendable, Equatable {
-        /// `value[r, c] · scales[r / 128, c / 128]`, values in F8_E4M3.
+        /// An element is `value[r, c] · scales[r / 128, c / 128]`, with values in F8_E4M3.
         /// The last block of a row or column may be partial.
         case fp8Blocks
-        /// `value[r, c] · scales[r]`, values in I8.
+        /// An element is `value[r, c] · scales[r]`, with values in I8.
         case int8Channels
     }
 
     package let scheme: Scheme
-    /// [rows, columns] in F8_E4M3 or I8.
+    /// Is [rows, columns] in F8_E4M3 or I8.
     package let values: StoredTensor
-    /// F32, all finite and greater than 0: [⌈rows / 128⌉, ⌈columns / 128⌉], or [rows] or [rows, 1].
+    /// Is F32, all finite and greater than 0: [⌈rows / 128⌉, ⌈columns / 128⌉], or [rows] or [rows, 1].
     package let scales: StoredTensor
 
     package var rows: Int { values.shape[0] }
@@ -22,9 +22,9 @@ package struct QuantizedTensor: Sendable {
 }
 
 extension WeightIndex {
-    /// The weight of this name with its scales, by the type it is stored in.
+    /// Returns the weight of this name with its scales, in the scheme of its stored type.
     ///
-    /// - Throws: also when the weight is stored in a type that needs no scales; look at `tensor(named:).type` first.
+    /// - Throws: also when the weight is stored in a type that needs no scales; check `tensor(named:).type` first.
     package func quantizedTensor(named name: String) throws(CheckpointError) -> QuantizedTensor {
         let values = try tensor(named: name)
         switch values.type {
@@ -37,7 +37,7 @@ extension WeightIndex {
         }
     }
 
-    /// The scales of a quantized matrix, checked: name, type, shape, and that every one is finite and above 0.
+    /// Returns the scales of a quantized matrix after checking name, type, shape, and that all are finite and above 0.
     func scales(
         of values: StoredTensor, suffix: String, shapes: (_ rows: Int, _ columns: Int) -> [[Int]]
     ) throws(CheckpointError) -> StoredTensor {

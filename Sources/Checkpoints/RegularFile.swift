@@ -1,12 +1,12 @@
 import Foundation
 import JSON
 
-/// A regular file, open for reading, whose size was taken from the open descriptor.
+/// Opens a regular file for reading; its size is that of the open descriptor.
 ///
-/// Directories, devices and pipes are refused, also behind a symbolic link; opening a pipe does not wait for a writer.
+/// Directories, devices and pipes are refused, even behind a symbolic link; opening a pipe does not wait for a writer.
 struct RegularFile: ~Copyable {
     let path: String
-    /// Bytes, when the file was opened.
+    /// Is the file's size in bytes when it was opened.
     let size: Int
     private let descriptor: Int32
 
@@ -35,13 +35,13 @@ struct RegularFile: ~Copyable {
 
     deinit { close(descriptor) }
 
-    /// Whether something has this name, were it only a symbolic link that leads nowhere.
+    /// Returns true if the name exists, even as a symbolic link without a target.
     static func exists(_ path: String) -> Bool {
         var facts = stat()
         return unsafe lstat(path, &facts) == 0
     }
 
-    /// The whole file.
+    /// Reads the whole file.
     ///
     /// - Throws: when it is larger than `limit` bytes, or cannot be read to the size it had when it was opened.
     func contents(limit: Int) throws(CheckpointError) -> [UInt8] {
@@ -53,12 +53,12 @@ struct RegularFile: ~Copyable {
         return try Self.read(0..<size, descriptor: descriptor, path: path)
     }
 
-    /// For threads that read parts of the file while it is open.
+    /// Gives the descriptor to threads that read parts of the file while it is open.
     var sharedDescriptor: Int32 { descriptor }
 
-    /// Bytes of an open file.
+    /// Reads a range of bytes of an open file.
     ///
-    /// - Throws: when it ends before them, or cannot be read.
+    /// - Throws: when the file ends before the range does, or cannot be read.
     static func read(_ range: Range<Int>, descriptor: Int32, path: String) throws(CheckpointError) -> [UInt8] {
         var filled = 0
         var failure: Int32 = 0
@@ -83,7 +83,7 @@ struct RegularFile: ~Copyable {
         return bytes
     }
 
-    /// The whole file as read-only memory, which outlives the descriptor. The file must not be empty.
+    /// Maps the whole file as read-only memory, which outlives the descriptor. The file must not be empty.
     func mapped() throws(CheckpointError) -> MappedFile {
         precondition(size > 0, "an empty file cannot be mapped")
         let address = unsafe mmap(nil, size, PROT_READ, MAP_SHARED, descriptor, 0)

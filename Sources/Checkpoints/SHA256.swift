@@ -1,9 +1,9 @@
-/// SHA-256 (FIPS 180-4) of bytes that come in pieces.
+/// Computes SHA-256 (FIPS 180-4) of bytes that arrive in pieces.
 struct SHA256 {
     private var state: [UInt32] = [
         0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
     ]
-    /// Fewer than a block: bytes that wait for the rest of one.
+    /// Holds the bytes of an incomplete block.
     private var pending: [UInt8] = []
     private var byteCount: UInt64 = 0
     private static let blockBytes = 64
@@ -27,7 +27,7 @@ struct SHA256 {
         unsafe pending += bytes[(start + whole)...]
     }
 
-    /// The digest of everything so far: 32 bytes.
+    /// Returns the digest of everything so far: 32 bytes.
     consuming func finish() -> [UInt8] {
         let bits = byteCount &* 8
         let zeros = (Self.blockBytes + 55 - pending.count) % Self.blockBytes
@@ -37,7 +37,7 @@ struct SHA256 {
         return state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) } }
     }
 
-    /// Takes in whole blocks.
+    /// Adds whole blocks to the state.
     private static func compress(_ bytes: UnsafeRawBufferPointer, _ state: inout [UInt32]) {
         unsafe withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 64) { schedule in
             unsafe rounds.withUnsafeBufferPointer { rounds in
@@ -72,7 +72,7 @@ struct SHA256 {
     @inline(__always)
     private static func rotated(_ word: UInt32, _ count: UInt32) -> UInt32 { word >> count | word << (32 - count) }
 
-    /// The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
+    /// Holds the first 32 bits of the fractional parts of the cube roots of the first 64 primes.
     private static let rounds: [UInt32] = [
         0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5,
         0xd807_aa98, 0x1283_5b01, 0x2431_85be, 0x550c_7dc3, 0x72be_5d74, 0x80de_b1fe, 0x9bdc_06a7, 0xc19b_f174,

@@ -1,18 +1,18 @@
-/// One safetensors file, mapped into memory and checked from end to end.
+/// Maps one safetensors file into memory, after checking it completely.
 ///
-/// Opening reads the header only. What is said about damaged files is complete at that point: a lookup afterwards fails
-/// for a name that is not there and for nothing else. Weights themselves are any bytes.
+/// Opening reads only the header. It reports every kind of damage, so that a later lookup fails only for a name that
+/// does not exist. Weights may be any bytes.
 ///
 /// If another program shortens the file while it is open, reading a lost page ends the process (SIGBUS), as with every
 /// mapped file. Replace models by renaming, not by writing in place.
 package final class SafeTensorsFile: Sendable {
-    /// As it was given to `init`.
+    /// Is the path that was given to `init`.
     package let path: String
-    /// The `__metadata__` strings; empty if there are none.
+    /// Holds the `__metadata__` strings; it is empty if there are none.
     package let metadata: [String: String]
     let mapping: MappedFile
     private let header: SafeTensorsHeader
-    /// Where the tensors' data begins in the file.
+    /// Is the offset of the tensors' data in the file.
     private let dataStart: Int
 
     /// Maps and checks a file.
@@ -45,13 +45,13 @@ package final class SafeTensorsFile: Sendable {
         self.dataStart = dataStart
     }
 
-    /// How many tensors the file holds.
+    /// Is the number of tensors in the file.
     package var tensorCount: Int { header.entries.count }
 
-    /// All tensors in the order of the header.
+    /// Lists all tensors in the order of the header.
     package var tensors: some Sequence<StoredTensor> { header.entries.lazy.map(self.tensor(at:)) }
 
-    /// The tensor with this name, or nil.
+    /// Returns the tensor with this name, or nil.
     package subscript(_ name: String) -> StoredTensor? {
         header.places[name].map { tensor(at: header.entries[$0]) }
     }

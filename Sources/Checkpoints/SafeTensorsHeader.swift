@@ -1,29 +1,29 @@
 import JSON
 
-/// The header of a safetensors file, read and checked: after that every tensor lies inside the file, aligned for its
-/// type and apart from all others, and together they cover the data without a gap.
+/// Is the checked header of a safetensors file: every tensor lies inside the file, is aligned for its type, overlaps no
+/// other, and all tensors together cover the data without a gap.
 ///
-/// Format: <https://github.com/huggingface/safetensors>. An unsigned 64-bit little-endian length, a JSON object of that
-/// length (spaces may follow it), then the data, whose offsets count from its own start. Stricter than the format in
-/// that unknown fields, control characters in names and unaligned tensors are refused.
+/// The format is <https://github.com/huggingface/safetensors>: an unsigned 64-bit little-endian length, a JSON object
+/// of that length (spaces may follow it), then the data, whose offsets count from its own start. This reader is
+/// stricter than the format: it refuses unknown fields, control characters in names and unaligned tensors.
 struct SafeTensorsHeader {
     struct Entry {
         let name: String
         let type: StoredType
         let shape: [Int]
-        /// Where the tensor lies, counted from the start of the data.
+        /// Locates the tensor, counted from the start of the data.
         let range: Range<Int>
     }
 
-    /// The same limit as the reference reader's.
+    /// Is the limit of the reference reader.
     static let maximumBytes = 100_000_000
     static let maximumTensors = 500_000
     static let maximumNameBytes = 1024
     static let maximumRank = 16
 
-    /// In the order of the header.
+    /// Lists the tensors in the order of the header.
     let entries: [Entry]
-    /// The place in `entries` of each name.
+    /// Maps each name to its index in `entries`.
     let places: [String: Int]
     let metadata: [String: String]
 
@@ -31,9 +31,9 @@ struct SafeTensorsHeader {
     ///
     /// - Parameters:
     ///   - bytes: the JSON text and the spaces after it.
-    ///   - dataStart: where the data begins in the file.
-    ///   - dataBytes: how many bytes of data follow.
-    ///   - file: named in errors.
+    ///   - dataStart: the offset of the data in the file.
+    ///   - dataBytes: the number of bytes of data.
+    ///   - file: the name of the file in errors.
     init(_ bytes: [UInt8], dataStart: Int, dataBytes: Int, file: String) throws(CheckpointError) {
         guard bytes.first == UInt8(ascii: "{") else {
             throw CheckpointError(
@@ -54,7 +54,7 @@ struct SafeTensorsHeader {
         try Self.checkCoverage(entries, dataBytes: dataBytes, file: file)
     }
 
-    /// Requires that the tensors, in the order of their offsets, follow each other from the first to the last byte.
+    /// Requires that the tensors, in the order of their offsets, cover the data from the first to the last byte.
     private static func checkCoverage(
         _ entries: [Entry], dataBytes: Int, file: String
     ) throws(CheckpointError) {
@@ -215,7 +215,8 @@ extension SafeTensorsHeader {
             init(_ problem: String) { self.problem = problem }
         }
 
-        /// Where the tensor lies in the data: inside it, aligned, and as long as type and shape ask for.
+        /// Returns the tensor's range in the data after checking that it is inside, aligned, and as long as type and
+        /// shape require.
         private func dataRange(_ offsets: [Int], _ type: StoredType, _ shape: [Int]) throws(Flaw) -> Range<Int> {
             guard offsets.count == 2 else {
                 throw Flaw("data_offsets has \(offsets.count) numbers instead of 2")
@@ -238,7 +239,7 @@ extension SafeTensorsHeader {
                         + "but data_offsets [\(begin), \(end)] hold \(end - begin)"
                 )
             }
-            // Pages are aligned, so the place in the file tells the alignment in memory.
+            // Mappings begin at a page, so the offset in the file determines the alignment in memory.
             guard size == 0 || (dataStart + begin) % type.bytes == 0 else {
                 throw Flaw(
                     "begins at byte \(dataStart + begin) of the file, "

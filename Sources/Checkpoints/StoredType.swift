@@ -1,13 +1,13 @@
-/// The element types of a safetensors file, named as its header names them.
+/// Lists the element types of a safetensors file by their names in its header.
 package enum StoredType: String, Sendable, CaseIterable {
     case f64 = "F64"
     case f32 = "F32"
     case f16 = "F16"
     case bf16 = "BF16"
-    /// Bias 7, largest value 448, no infinities; NaN is 0x7F or 0xFF.
+    /// The exponent has bias 7, the largest value is 448, there are no infinities; NaN is 0x7F or 0xFF.
     case f8e4m3 = "F8_E4M3"
     case f8e5m2 = "F8_E5M2"
-    /// A power of two, 2^(byte − 127); NaN is 0xFF.
+    /// A value is a power of two, 2^(byte − 127); NaN is 0xFF.
     case f8e8m0 = "F8_E8M0"
     case i64 = "I64"
     case i32 = "I32"
@@ -19,7 +19,7 @@ package enum StoredType: String, Sendable, CaseIterable {
     case u8 = "U8"
     case bool = "BOOL"
 
-    /// The size of one element.
+    /// Is the size of one element in bytes.
     package var bytes: Int {
         switch self {
         case .f64, .i64, .u64: 8

@@ -1,22 +1,22 @@
 import Foundation
 import JSON
 
-/// All tensors of a model directory, whichever of its files they lie in.
+/// Finds all tensors of a model directory, in any of its files.
 ///
 /// The files are those that `model.safetensors.index.json` names; without an index, `model.safetensors`; without that,
 /// every `*.safetensors`. All of them are opened and checked at once: 163 files and 92,425 tensors take about half a
 /// second, as only headers are read.
 package final class WeightIndex: Sendable {
     package static let indexName = "model.safetensors.index.json"
-    /// The index of the largest released model has 9 MB.
+    /// An index may have this many bytes; that of the largest released model has 9 MB.
     static let maximumIndexBytes = 128 << 20
 
     package let directory: String
-    /// Sorted by name.
+    /// Lists the files, sorted by name.
     package let files: [SafeTensorsFile]
-    /// All tensors' names, sorted.
+    /// Lists all tensors' names, sorted.
     package let names: [String]
-    /// The size of all tensors' values.
+    /// Is the size of all tensors' values in bytes.
     package let totalBytes: Int
     private let places: [String: Int]
 
@@ -62,17 +62,17 @@ package final class WeightIndex: Sendable {
         totalBytes = files.reduce(0) { $1.tensors.reduce($0) { $0 + $1.byteCount } }
     }
 
-    /// Whether a directory has any file of weights; people plan before they download them. An index without files is
-    /// none.
+    /// Returns true if a directory has any file of weights, which people plan without before they download them. An index
+    /// without files does not count.
     package static func hasWeights(in directory: String) -> Bool {
         let entries = try? FileManager.default.contentsOfDirectory(atPath: directory)
         return entries?.contains { $0.hasSuffix(".safetensors") } ?? false
     }
 
-    /// Whether some file holds a tensor of this name.
+    /// Returns true if one of the files holds a tensor of this name.
     package func contains(_ name: String) -> Bool { places[name] != nil }
 
-    /// The tensor of this name.
+    /// Returns the tensor of this name.
     package func tensor(named name: String) throws(CheckpointError) -> StoredTensor {
         guard let place = places[name], let tensor = files[place][name] else {
             throw CheckpointError(
@@ -108,7 +108,7 @@ extension WeightIndex {
         return pairs
     }
 
-    /// Whether a name from the index stays in its directory.
+    /// Returns true if a file name from the index cannot leave its directory.
     private static func isPlainName(_ name: String) -> Bool {
         name.hasSuffix(".safetensors") && !name.contains("/") && !name.contains("\\") && !name.contains("..")
             && !name.hasControlCharacters && name.utf8.count <= 255

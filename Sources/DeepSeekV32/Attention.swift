@@ -4,15 +4,15 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// Multi-head latent attention, absorbed: queries are brought into the latent space, so that the cache holds one latent
-/// and one rotary key per token for all heads.
+/// Multi-head latent attention in absorbed form: queries are projected into the latent space, so that the cache stores
+/// one latent and one rotary key per token for all heads.
 struct Attention {
     private let queryDown: Weight
     private let queryNorm: Vector
     private let queryUp: Weight
     private let keyDown: Weight
     private let keyNorm: Vector
-    /// `[heads * (nope + value), latent]`: for each head, what brings its query in and what brings its value out.
+    /// The up projections of keys and values for each head, `[heads * (nope + value), latent]`.
     private let keyValueUp: Weight
     private let output: Weight
     private let indexer: Indexer?
@@ -32,30 +32,31 @@ struct Attention {
         indexer = model.indexer == nil ? nil : try Indexer(model, source, layer: layer)
     }
 
+    /// Computes attention of own rows and publishes their keys.
+    ///
     /// - Parameter x: own rows, normed.
-    /// - Returns: own rows of the output projection.
+    /// - Returns: the output projection of own rows, `[own rows, hidden]`.
     func forward(
         _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> View {
         let compressed = compress(x, seat)
-        store(keys(x, angles.own, layer: layer, step, seat), layer: layer, step, seat)
-        let stored = try share(layer: layer, step, seat)
-        let index = indexQuery(x, compressed: compressed, angles.own, layer: layer, step, seat)
+        let keySet = KeySetID(layer: layer)
+        let published = try step.publish(keys(x, angles.own, keySet, step, seat), into: keySet, seat)
+        let index = indexQuery(x, compressed: compressed, angles.own, keySet, step, seat)
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
-        _ = try seat.finish(stored)
-        try step.gatheredKeys?.come(from: step.cache, layer: layer, seat)
+        try step.finish(published, seat)
         var selection: Selection?
         if let indexer {
-            selection = try ContextAttention.select(index, topK: indexer.topK, layer: layer, step, seat)
+            selection = try ContextAttention.select(index, topK: indexer.topK, of: keySet, step, seat)
         }
         let attended = try ContextAttention.attend(
-            query, heads: heads.count, scale: configuration.softmaxScale, selection, topK: indexer?.topK,
-            layer: layer, step, seat)
-        return try seat.cross(Sharding.attentionOutput, project(values(attended, heads, seat), heads, seat))
+            query, to: AttentionKeys(keySet, latent: KeyLanes.latent, rotary: KeyLanes.rotary), heads: heads.count,
+            scale: configuration.softmaxScale, selection, topK: indexer?.topK, step, seat)
+        return try seat.cross(Sharding.attentionOutput, project(values(attended.values, heads, seat), heads, seat))
     }
 
-    /// The compressed query of own rows, normed.
+    /// Returns the compressed query of own rows, normed.
     private func compress(_ x: View, _ seat: Seat) -> View {
         let compressed = seat.scratch.rows(x.rows, queryDown.rows)
         seat.kernels.matmul(x, queryDown, into: compressed, seat.scratch)
@@ -63,16 +64,16 @@ struct Attention {
         return compressed
     }
 
-    /// The index queries of own rows; `nil` where nobody reads them, which saves reading their weights.
+    /// Returns the index queries of own rows; `nil` if no rank reads them, which saves reading their weights.
     private func indexQuery(
-        _ x: View, compressed: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat
+        _ x: View, compressed: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat
     ) -> IndexQuery? {
-        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, step) else { return nil }
-        let kept = step.cache.lane(.indexKey, layer: layer).dtype
-        return indexer.query(x, compressed: compressed, angles, keysKeptAs: kept, seat)
+        guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, of: keySet, step) else { return nil }
+        return indexer.query(x, compressed: compressed, angles, keySet, step, seat)
     }
 
-    /// Each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part.
+    /// Returns each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part:
+    /// `[rows, heads * (latent + rope)]`.
     private func absorbedQuery(
         _ compressed: View, _ heads: Range<Int>, _ angles: RotaryAngles, _ seat: Seat
     ) -> View {
@@ -91,8 +92,8 @@ struct Attention {
         return query
     }
 
-    /// What the cache stores of each row: normed latent, rotary key (not normed), index key.
-    private func keys(_ x: View, _ angles: RotaryAngles, layer: Int, _ step: Step, _ seat: Seat) -> View {
+    /// Returns the entry of each row: normed latent, rotary key (not normed), index key.
+    private func keys(_ x: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat) -> View {
         let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
         let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))
         let latents = keys.columns(0..<latent)
@@ -101,32 +102,13 @@ struct Attention {
         seat.kernels.rope(
             keys.columns(latent..<latent + rope), heads: 1, headStride: rope, interleaved: true, angles)
         if let indexer {
-            let kept = step.cache.lane(.indexKey, layer: layer).dtype
-            indexer.keys(x, angles, keptAs: kept, seat, into: keys.columns(latent + rope..<keys.columns))
+            let columns = keys.columns(latent + rope..<keys.columns)
+            indexer.keys(x, angles, keptAs: step.cache.format[keySet].lanes[KeyLanes.index].dtype, seat, into: columns)
         }
         return keys
     }
 
-    private func store(_ keys: View, layer: Int, _ step: Step, _ seat: Seat) {
-        var column = 0
-        for lane in step.written.lanes(of: layer) {
-            seat.kernels.store(keys.columns(column..<column + lane.width), slots: step.slots, in: lane)
-            column += lane.width
-        }
-    }
-
-    /// Begins to let all ranks of the data group see the keys that were stored.
-    private func share(layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> Seat.PendingCollective {
-        let written = step.written
-        return try seat.startSharing(Sharding.keys, bytesPerRow: written.format.bytesPerToken(layer: layer)) {
-            let copies = seat.scratch.rows(step.slots.count, written.copyColumns(layer: layer))
-            written.copy(
-                step.slots, as: step.gatheredKeys?.slots, layer: layer, into: copies, seat.kernels, seat.scratch)
-            return (copies, { step.take($0, layer: layer) })
-        }
-    }
-
-    /// Each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
+    /// Returns each head's value, `W_UV · attended latent`: `[rows, heads * value]`.
     private func values(_ attended: View, _ heads: Range<Int>, _ seat: Seat) -> View {
         let (nope, value) = (configuration.nopeWidth, configuration.valueWidth)
         let values = seat.scratch.rows(attended.rows, heads.count * value)
@@ -135,7 +117,7 @@ struct Attention {
         return values
     }
 
-    /// The output projection's addend of these heads.
+    /// Returns the addend of these heads in the output projection.
     private func project(_ values: View, _ heads: Range<Int>, _ seat: Seat) -> View {
         let columns = heads.lowerBound * configuration.valueWidth..<heads.upperBound * configuration.valueWidth
         let out = seat.scratch.rows(values.rows, output.rows)
@@ -145,7 +127,7 @@ struct Attention {
         return out
     }
 
-    /// `W_UK` and `W_UV` of some heads: for each `[nope, latent]`, then `[value, latent]`.
+    /// Returns the weights `W_UK` and `W_UV` of some heads: for each head `[nope, latent]`, then `[value, latent]`.
     private func keyValueUp(_ heads: Range<Int>) -> Weight {
         let rows = configuration.nopeWidth + configuration.valueWidth
         return keyValueUp.rows(heads.lowerBound * rows..<heads.upperBound * rows)

@@ -3,7 +3,7 @@ package import KVCache
 package import Modeling
 package import Tensors
 
-/// What `config.json` says of a DeepSeek-V3 or V3.2 model, checked. V3 is V3.2 without an indexer.
+/// The checked `config.json` of a DeepSeek-V3 or V3.2 model. V3 is V3.2 without an indexer.
 package struct DeepSeekConfiguration: Sendable, Equatable {
     package static let modelTypes = ["deepseek_v3", "deepseek_v32"]
 
@@ -11,10 +11,10 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     package var vocabularySize: Int
     package var hiddenSize: Int
     package var layers: Int
-    /// Leading layers with a plain feed-forward instead of experts.
+    /// The number of leading layers that have a plain feed-forward instead of experts.
     package var denseLayers: Int
     package var denseWidth: Int
-    /// Next-token (MTP) blocks stored after the last layer.
+    /// The number of next-token (MTP) blocks stored after the last layer.
     package var nextTokenLayers: Int
     package var contextLength: Int
     package var normEpsilon: Float
@@ -26,17 +26,17 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     package var ropeWidth: Int
     package var valueWidth: Int
     package var rotary: RotaryConfiguration
-    /// `nil` for V3, whose attention sees every key.
+    /// The indexer; `nil` for V3, whose rows attend to all keys.
     package var indexer: IndexerConfiguration?
     package var experts: ExpertConfiguration
-    /// The element type the checkpoint was made in (`torch_dtype`), for dummy weights.
+    /// The element type in which the checkpoint was made (`torch_dtype`), for dummy weights.
     package var storedType: DType
 
     package struct IndexerConfiguration: Sendable, Equatable {
         package var heads: Int
         package var width: Int
         package var topK: Int
-        /// V3.2 rotates half-split, GLM interleaved.
+        /// True if rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
         package var interleaved: Bool
     }
 
@@ -46,22 +46,35 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         package var shared: Int
     }
 
-    /// softmax scale: `(nope + rope)^-1/2`, times YaRN's mscale squared (models of the V3 family only).
+    /// The scale of attention scores: `(nope + rope)^-1/2`, times the square of YaRN's mscale.
     package var softmaxScale: Float {
         1 / Float(nopeWidth + ropeWidth).squareRoot() * rotary.softmaxFactor
     }
 
-    /// What the cache keeps of a token.
+    /// Returns the cache format: one key set in each layer (`KeyLanes`).
     ///
-    /// - Parameter guesses: whether the next-token block has lanes too, after those of the layers.
+    /// - Parameter drafts: true to include a key set for the next-token block, after those of the layers.
     package func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool = false) -> CacheFormat {
         var lanes = [
-            CacheFormat.Lane(.latent, as: type, width: latentWidth),
-            CacheFormat.Lane(.ropeKey, as: type, width: ropeWidth),
+            KeySet.Lane(as: type, width: latentWidth, fp8: .grouped(128)),
+            KeySet.Lane(as: type, width: ropeWidth, fp8: .keepsBF16),
         ]
-        if let indexer { lanes.append(.init(.indexKey, as: type, width: indexer.width)) }
-        return CacheFormat(layers: Array(repeating: lanes, count: layers + (drafts ? 1 : 0)), pageSize: pageSize)
+        // An FP8 cache rotates index keys (`Indexer`), so the elements of an entry have similar magnitudes and share a
+        // scale.
+        if let indexer { lanes.append(KeySet.Lane(as: type, width: indexer.width, fp8: .perEntry)) }
+        return CacheFormat(
+            layers: Array(repeating: [KeySet("keys", lanes)], count: layers + (drafts ? 1 : 0)), pageSize: pageSize)
     }
+}
+
+/// The indices of the lanes in a layer's key set.
+package enum KeyLanes {
+    /// The compressed keys and values of multi-head latent attention.
+    package static let latent = 0
+    /// The rotary part of the key, which all heads share.
+    package static let rotary = 1
+    /// The key of the lightning indexer, if the model has an indexer.
+    package static let index = 2
 }
 
 extension DeepSeekConfiguration {
@@ -93,7 +106,9 @@ extension DeepSeekConfiguration {
         try refuseWhatIsNotImplemented(file)
     }
 
-    /// Keys that would change the mathematics in ways these models do not use.
+    /// Refuses values of `config.json` that change the mathematics in ways that are not implemented.
+    ///
+    /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
     private func refuseWhatIsNotImplemented(_ file: ConfigurationValue) throws(CheckpointError) {
         _ = try file.string("hidden_act", oneOf: ["silu"], default: "silu")
         _ = try file.string("topk_method", oneOf: ["noaux_tc"], default: "noaux_tc")
@@ -151,13 +166,13 @@ extension DeepSeekConfiguration.ExpertConfiguration {
 }
 
 extension ConfigurationValue {
-    /// A number of expert groups; the key must be there, since its absence would change the mathematics, but an
+    /// Reads a number of expert groups. The key must be present, since its absence would change the mathematics, but an
     /// explicit null means one group.
     fileprivate func groups(_ key: String) throws(CheckpointError) -> Int {
         isNull(key) ? 1 : try int(key, in: 1...1024)
     }
 
-    /// Shared experts; an explicit null means none.
+    /// Reads the number of shared experts; an explicit null means none.
     fileprivate func sharedExperts() throws(CheckpointError) -> Int {
         isNull("n_shared_experts") ? 0 : try int("n_shared_experts", in: 0...1024)
     }

@@ -3,7 +3,7 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// One layer: attention, then a feed-forward or experts, each reading the normed stream and adding to it.
+/// One layer: attention, then a feed-forward or experts; each reads the normed residual stream and adds to it.
 struct DecoderLayer {
     private enum Second {
         case dense(FeedForward)
@@ -32,7 +32,7 @@ struct DecoderLayer {
             : .experts(try MoE(model, source, layer: layer))
     }
 
-    /// Own rows, in place.
+    /// Runs the layer for own rows and updates `residual` in place.
     func forward(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
         try attend(residual, angles, step, seat)
         let mark = seat.scratch.mark()

@@ -4,7 +4,7 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head, and a next-token block where it is wanted.
+/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head, and optionally a next-token block.
 package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
     package let description: ModelDescription
@@ -17,8 +17,10 @@ package final class DeepSeekModel: Model {
     private let nextToken: NextTokenBlock?
     private let frequencies: [Float]
 
+    /// Builds a model whose weights stay where `source` has them.
+    ///
     /// - Parameters:
-    ///   - guesses: whether to load the next-token block; the configuration must have one.
+    ///   - drafts: true to load the next-token block, which the configuration must have.
     ///   - progress: called with each layer's number when its weights are in place.
     /// - Throws: `CheckpointError` naming the tensor that is missing or does not fit the configuration.
     package init(
@@ -53,7 +55,7 @@ package final class DeepSeekModel: Model {
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let residual = Residual(stream: seat.scratch.rows(step.own.count, hiddenSize))
+        let residual = Residual(stream: seat.scratch.rows(step.own.count, stateWidth))
         try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
         let angles = angles(of: step, seat)
         for number in seat.layers(of: layers.count) {
@@ -77,7 +79,7 @@ package final class DeepSeekModel: Model {
         guard let nextToken else { preconditionFailure("the next-token block was not loaded") }
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        try seat.span("guess", layers.count) { () throws(GroupFailure) in
+        try seat.span("draft", layers.count) { () throws(GroupFailure) in
             try nextToken.forward(states, embedding: embedding, angles(of: step, seat), step, seat)
         }
     }

@@ -10,7 +10,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
         try DeepSeekModel(self, source, drafts: drafts, progress: progress)
     }
 
-    /// The model as numbers.
+    /// The model as numbers: its layers, shapes, weights and legal degrees of parallelism.
     package var description: ModelDescription {
         let head = vocabularySize * hiddenSize
         return ModelDescription(

@@ -3,7 +3,8 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// `down(silu(gate x) * up x)`: the feed-forward of dense layers, of shared experts, and one routed expert's weights.
+/// A feed-forward `down(silu(gate x) * up x)`, of dense layers and of the shared experts. It also holds the weights of
+/// one routed expert.
 struct FeedForward {
     let gate: Weight
     let up: Weight
@@ -15,8 +16,10 @@ struct FeedForward {
         down = try source.matrix(prefix + "down_proj.weight", hidden, width)
     }
 
-    /// - Parameter x: own rows, normed.
-    /// - Returns: own rows.
+    /// Computes the feed-forward of own rows.
+    ///
+    /// - Parameter x: own rows, normed, `[own rows, hidden]`.
+    /// - Returns: `[own rows, hidden]`.
     func forward(_ x: View, _ seat: Seat) throws(GroupFailure) -> View {
         let input = try seat.cross(Sharding.feedForwardInput, x)
         let columns = seat.part(of: down.columns, along: .dense)
@@ -31,7 +34,7 @@ struct FeedForward {
         return try seat.cross(Sharding.feedForwardOutput, addend)
     }
 
-    /// `silu(gate x) * up x` in these columns.
+    /// Computes `silu(gate x) * up x` in some columns.
     private func activate(_ x: View, columns: Range<Int>, _ seat: Seat, into hidden: View) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }

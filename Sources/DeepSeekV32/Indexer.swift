@@ -1,9 +1,10 @@
 import Checkpoints
+import KVCache
 import Modeling
 import Parallelism
 import Tensors
 
-/// DeepSeek's lightning indexer: a light attention whose scores choose which keys the real one sees.
+/// DeepSeek's lightning indexer: a cheap attention whose scores select the keys that the main attention reads.
 struct Indexer {
     private let queryUp: Weight
     private let key: Weight
@@ -24,12 +25,12 @@ struct Indexer {
     }
 
     var width: Int { configuration.width }
-    /// Keys that a row may select.
+    /// The largest number of keys that a row selects.
     var topK: Int { configuration.topK }
 
-    /// The key of each row, `[rows, width]`: LayerNorm, then RoPE on its first elements.
+    /// Computes the index key of each row, `[rows, width]`: LayerNorm, then RoPE on its first elements.
     ///
-    /// - Parameter dtype: how the cache keeps index keys.
+    /// - Parameter dtype: the element type in which the cache keeps index keys.
     func keys(_ x: View, _ angles: RotaryAngles, keptAs dtype: DType, _ seat: Seat, into out: View) {
         seat.kernels.matmul(x, key, into: out, seat.scratch)
         seat.kernels.layerNorm(out, keyNorm.view, keyBias.view, epsilon: 1e-6, into: out)
@@ -38,12 +39,13 @@ struct Indexer {
         rotate(out, heads: 1, dtype, seat)
     }
 
-    /// Queries from the compressed query, head weights from the layer's input.
+    /// Computes index queries from the compressed query, and head weights from the layer's input.
     ///
-    /// - Parameter dtype: how the cache keeps index keys.
+    /// - Parameter keySet: the key set that has the index keys.
     func query(
-        _ x: View, compressed: View, _ angles: RotaryAngles, keysKeptAs dtype: DType, _ seat: Seat
+        _ x: View, compressed: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat
     ) -> IndexQuery {
+        let dtype = step.cache.format[keySet].lanes[KeyLanes.index].dtype
         let heads = configuration.heads
         seat.work.indexed += x.rows
         let queries = seat.scratch.rows(x.rows, heads * width)
@@ -54,12 +56,13 @@ struct Indexer {
         rotate(queries, heads: heads, dtype, seat)
         seat.kernels.matmul(x, headWeights, into: weights, seat.scratch)
         seat.kernels.scale(weights, by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
-        return IndexQuery(queries: queries, weights: weights, topK: configuration.topK)
+        return IndexQuery(
+            queries: queries, weights: weights, topK: configuration.topK, set: keySet, lane: KeyLanes.index)
     }
 
-    /// Before keys are rounded to FP8 with one scale, a Hadamard transform spreads what is large in a few elements over
-    /// all of them. Queries are transformed too, so scores stay what they are. Widths that are no power of two have no
-    /// such transform and are rounded as they are.
+    /// Applies a Hadamard transform if the cache keeps index keys in FP8 with one scale per entry: it spreads large
+    /// values in a few elements over all elements. Queries are transformed too, so scores do not change. Widths that
+    /// are not a power of two have no such transform and are rounded as they are.
     private func rotate(_ x: View, heads: Int, _ dtype: DType, _ seat: Seat) {
         if dtype == .fp8 && Kernels.canRotate(width: width) { seat.kernels.hadamard(x, heads: heads) }
     }

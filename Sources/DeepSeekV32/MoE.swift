@@ -3,7 +3,7 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// A mixture of experts: a router, routed experts, and shared experts that every row visits.
+/// A mixture of experts: a router, routed experts, and shared experts that compute every row.
 struct MoE {
     private let router: Weight
     private let bias: Vector
@@ -33,14 +33,16 @@ struct MoE {
                 source, WeightNames.feedForward(layer, "shared_experts."), hidden: hidden, width: sharedWidth)
     }
 
-    /// - Parameter x: own rows, normed.
-    /// - Returns: own rows.
+    /// Computes the experts of own rows.
+    ///
+    /// - Parameter x: own rows, normed, `[own rows, hidden]`.
+    /// - Returns: `[own rows, hidden]`.
     func forward(_ x: View, layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> View {
         let (chosen, weights) = route(x, seat)
         record(chosen, weights, layer: layer, step, seat)
         let exchange = ExpertExchange(experts: rule.experts, perRow: rule.expertsPerToken, seat)
         let pendingDispatch = try exchange.send(x, chosen: chosen, weights: weights)
-        // The shared experts do not wait for anybody's rows.
+        // The shared experts need no rows of other ranks, so they compute while rows are dispatched.
         let sharedOutput = try shared.map { (shared) throws(GroupFailure) in try shared.forward(x, seat) }
         let dispatched = try exchange.receive(pendingDispatch)
         let out = try exchange.combine(sums(of: dispatched, exchange, seat), of: dispatched, pendingDispatch)
@@ -58,7 +60,7 @@ struct MoE {
         }
     }
 
-    /// Each row's experts, ascending, and their weights.
+    /// Routes own rows: returns each row's experts, ascending, and their weights.
     private func route(_ x: View, _ seat: Seat) -> (chosen: ComputedIndices, weights: View) {
         let chosen = seat.scratch.computed(x.rows * rule.expertsPerToken)
         let weights = seat.scratch.rows(x.rows, rule.expertsPerToken)
@@ -70,7 +72,8 @@ struct MoE {
         return (chosen, weights)
     }
 
-    /// What the experts here add to each visitor: `[visitors, hidden]`, or such a block of rows for each of `exchange.blocks`.
+    /// Returns the sums of this rank's experts for the dispatched rows: `[dispatched rows, hidden]`, one such block
+    /// after the other for each of `exchange.blocks`.
     private func sums(of dispatched: ExpertExchange.DispatchedRows, _ exchange: ExpertExchange, _ seat: Seat) -> View {
         let sums = seat.scratch.rows(exchange.blocks * dispatched.rows.rows, dispatched.rows.columns)
         let mark = seat.scratch.mark()

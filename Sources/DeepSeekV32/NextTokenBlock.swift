@@ -3,20 +3,23 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// The checkpoint's next-token (MTP) block: from a row's final state and the token that follows it, a state whose
-/// logits say which token follows that one. DeepSeek-V3, arXiv:2412.19437, section 2.2.
+/// The checkpoint's next-token (MTP) block: from a row's final state and the token that follows the row, it computes a
+/// state whose logits score the token after that (DeepSeek-V3, arXiv:2412.19437, section 2.2).
 ///
-/// Fed with its own states and the tokens guessed from them, it guesses further. Embedding and head are the model's.
+/// Given its own states and the tokens drafted from them, it drafts further tokens. It uses the model's embedding and
+/// head.
 struct NextTokenBlock {
     private let embeddingNorm: Vector
     private let stateNorm: Vector
-    /// `[hidden, 2 * hidden]`, for the embedding first and the state second.
+    /// The projection of the embedding, followed by the state, to a residual stream: `[hidden, 2 * hidden]`.
     private let projection: Weight
     private let layer: DecoderLayer
     private let finalNorm: Vector
     private let epsilon: Float
 
-    /// - Parameter number: of the layer it is stored as, and whose lanes of the cache are its own.
+    /// Loads the block.
+    ///
+    /// - Parameter number: the number of the layer under which the block is stored, which also owns its key set.
     init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer number: Int) throws(CheckpointError) {
         let (prefix, hidden) = (WeightNames.layer(number), model.hiddenSize)
         epsilon = model.normEpsilon
@@ -27,7 +30,9 @@ struct NextTokenBlock {
         finalNorm = try source.vector(prefix + "shared_head.norm.weight", hidden, dummy: 1)
     }
 
-    /// - Parameter states: `[rows, hidden]`, own rows, normed; in place.
+    /// Runs the block for own rows and publishes their keys.
+    ///
+    /// - Parameter states: final states of own rows, normed, `[own rows, hidden]`; they become the block's states.
     func forward(
         _ states: View, embedding: Weight, _ angles: StepAngles, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) {

@@ -1,4 +1,4 @@
-/// The names of the released checkpoints.
+/// The names of tensors in the released checkpoints.
 enum WeightNames {
     static let embedding = "model.embed_tokens.weight"
     static let finalNorm = "model.norm.weight"

@@ -1,7 +1,7 @@
 import Synchronization
 
-/// Compiled grammars of one vocabulary by their sources: requests with the same source share one. Safe to use from many
-/// threads at once.
+/// Caches the compiled grammars of one vocabulary by their sources, so that requests with the same source share one.
+/// Many threads may use it at once.
 package final class GrammarCache: Sendable {
     package let vocabulary: GrammarVocabulary
     private let entries = Mutex<[Entry]>([])
@@ -11,18 +11,19 @@ package final class GrammarCache: Sendable {
         let grammar: CompiledGrammar
     }
 
-    /// Beyond so many grammars, or so many bytes of all, those that were used last longest ago are forgotten; requests
-    /// that use them keep them.
+    /// Beyond this many grammars, or this many bytes of all, the least recently used ones are dropped; requests that
+    /// use them keep them.
     private static let maxEntries = 64
     private static let maxBytes = 512 << 20
 
     package init(_ vocabulary: GrammarVocabulary) { self.vocabulary = vocabulary }
 
-    /// The grammar of a source, compiled unless it is known.
+    /// Returns the grammar of a source, which is compiled unless it is cached.
+    ///
     /// - Throws: for sources that cannot be compiled.
     package func grammar(for source: GrammarSource) throws(GrammarError) -> CompiledGrammar {
         if let known = find(source) { return known }
-        // Not under the lock: others need not wait for it.
+        // Compiled outside the lock, so that other requests need not wait for it.
         let grammar = try CompiledGrammar(source, vocabulary)
         entries.withLock { entries in
             entries.insert(Entry(source: source, grammar: grammar), at: 0)

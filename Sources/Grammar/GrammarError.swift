@@ -1,16 +1,17 @@
-/// The reason why a grammar is refused, or cannot be followed any further.
+/// Says why a grammar is refused, or cannot be followed any further.
 package struct GrammarError: Error, Equatable, CustomStringConvertible {
     package enum Kind: Sendable {
-        /// The text does not follow its own syntax, or nothing could ever match it.
+        /// The text breaks its own syntax, or nothing could ever match it.
         case invalid
-        /// The text asks for something that this module does not do; the message names it.
+        /// The text uses something that this module does not support; the message names it.
         case unsupported
-        /// A bound on depth, states or work was reached.
+        /// A bound on depth, states or work was exceeded.
         case tooLarge
     }
 
     package let kind: Kind
-    /// The place in the source: a JSON pointer into a schema (`#/properties/a`), `character 12` of a pattern, or empty.
+    /// Locates the error in the source: a JSON pointer into a schema (`#/properties/a`), `character 12` of a pattern,
+    /// or empty.
     package let place: String
     package let problem: String
 
@@ -22,7 +23,7 @@ package struct GrammarError: Error, Equatable, CustomStringConvertible {
 
     package var description: String { place.isEmpty ? problem : "\(place): \(problem)" }
 
-    /// The same error inside something larger.
+    /// Returns the same error, located inside something larger.
     func within(_ outer: String) -> GrammarError {
         GrammarError(kind, at: place.isEmpty ? outer : "\(outer), \(place)", problem)
     }

@@ -1,29 +1,32 @@
 import JSON
 import Tokenization
 
-/// What a text is to follow, as a request says it. It is small, and every process compiles it to the same grammar.
+/// Describes the form that a request requires of a text. It is small, and every process compiles it to the same
+/// grammar.
 package indirect enum GrammarSource: Sendable, Hashable {
-    /// Any JSON object.
+    /// The text is any JSON object.
     case jsonObject
-    /// The JSON text of a schema (draft 2020-12).
+    /// The text follows a schema (draft 2020-12), given as JSON text.
     case jsonSchema(String)
-    /// A regular expression that matches the whole text.
+    /// The whole text matches a regular expression.
     case pattern(String)
-    /// One of several texts.
+    /// The text is one of several texts.
     case choice([String])
-    /// A grammar in the notation of XGrammar and llama.cpp.
+    /// The text follows a grammar in the notation of XGrammar and llama.cpp.
     case ebnf(String)
-    /// Calls of tools.
+    /// The text contains calls of tools.
     case toolCalls(ToolCallSource)
-    /// Any text up to `</think>`, and then what another source says.
+    /// The text is any text up to `</think>`, followed by a text of another source.
     case afterReasoning(GrammarSource)
 
-    /// Longer sources are refused.
+    /// A source may have this many bytes; longer ones are refused.
     package static let maxBytes = 1 << 20
 }
 
 extension CompiledGrammar {
-    /// - Throws: for sources that are malformed, that ask for something unsupported, or that are too large.
+    /// Compiles a source.
+    ///
+    /// - Throws: for sources that are malformed, that use something unsupported, or that are too large.
     package convenience init(_ source: GrammarSource, _ vocabulary: GrammarVocabulary) throws(GrammarError) {
         try self.init(try source.rules(), vocabulary)
     }
@@ -53,7 +56,7 @@ extension GrammarSource {
         case .afterReasoning(let source):
             rules = try source.rules()
             let answer = try rules.add(rules.expressions[RuleSet.root])
-            // Rules that call the root mean the answer.
+            // Rules that call the root refer to the answer alone.
             rules.redirectRoot(to: answer)
             let end = "</think>"
             rules.define(

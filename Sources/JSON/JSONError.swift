@@ -1,16 +1,16 @@
-/// Why a text is not accepted as JSON, and where.
+/// Says why a text is not accepted as JSON, and where.
 package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     package var problem: String
-    /// Bytes before the place where reading stopped.
+    /// Counts the bytes before the place where reading stopped.
     package let offset: Int
-    /// Counts from 1.
+    /// Is the line of the error, counting from 1.
     package let line: Int
-    /// The code point within the line, counting from 1.
+    /// Is the code point within the line, counting from 1.
     package let column: Int
-    /// The value being read, such as `messages[2].content`; empty at the top.
+    /// Names the value being read, such as `messages[2].content`; it is empty at the top.
     package private(set) var path = ""
 
-    /// An error about `bytes`, found at `offset`.
+    /// Creates an error about `bytes`, found at `offset`.
     init(_ problem: String, in bytes: [UInt8], at offset: Int) {
         self.problem = problem
         self.offset = offset
@@ -20,13 +20,13 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
         column = before[lineStart...].count { $0 & 0xC0 != 0x80 } + 1
     }
 
-    /// The same error in the terms of the object one of whose members was being read.
+    /// Returns the same error with the path extended by the object's member that was being read.
     func inside(member key: String) -> JSONError {
         let isPlain = !key.isEmpty && key.utf8.count <= 64 && key.utf8.allSatisfy(\.isNameByte)
         return inside((isPlain ? key : "[\(key.quotedForMessage)]"), separator: path.first == "[" ? "" : ".")
     }
 
-    /// The same error in the terms of the array one of whose elements was being read.
+    /// Returns the same error with the path extended by the array's element that was being read.
     func inside(element index: Int) -> JSONError {
         inside("[\(index)]", separator: path.first == "[" ? "" : ".")
     }

@@ -1,4 +1,4 @@
-/// A key of an object, equal to the same bytes only, where `String` would also equal canonical equivalents.
+/// Is a key of an object. It equals only the same bytes, whereas `String` also equals canonical equivalents.
 package struct JSONKey: Hashable, Sendable {
     package let text: String
 
@@ -7,20 +7,21 @@ package struct JSONKey: Hashable, Sendable {
     package static func == (left: JSONKey, right: JSONKey) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
 
     package func hash(into hasher: inout Hasher) {
-        var text = text
-        // Seeded by the process, so that keys cannot be made to collide.
-        unsafe text.withUTF8 { unsafe hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        // Seeded by the process, so that keys cannot be made to collide; by bytes, so that canonical equivalents do not.
+        for byte in text.utf8 { hasher.combine(byte) }
+        // As the standard library's strings do: no key continues into what is hashed after it.
+        hasher.combine(0xFF as UInt8)
     }
 }
 
-/// The members of an object while it is read: finds an earlier equal key without searching through large objects.
+/// Collects the members of an object while it is read, and finds an earlier equal key fast even in large objects.
 struct JSONMemberList {
     private(set) var members: [JSONMember] = []
-    /// Made when there are more members than are looked through one by one.
+    /// Is filled once there are more members than are searched one by one.
     private var places: [JSONKey: Int] = [:]
     private static let searched = 8
 
-    /// The place of an equal key, if there is one.
+    /// Returns the index of an equal key, if there is one.
     mutating func place(of key: String) -> Int? {
         guard members.count > Self.searched else {
             return members.firstIndex { $0.key.utf8.elementsEqual(key.utf8) }

@@ -1,23 +1,23 @@
-/// What a reader of JSON puts up with. Every bound is checked before memory is taken for what would exceed it.
+/// Limits what a reader of JSON accepts. Every bound is checked before memory is taken for what would exceed it.
 package struct JSONLimits: Sendable {
-    /// What happens to an object that has one key more than once. Keys are compared byte by byte.
+    /// Says what happens to an object that has a key more than once. Keys are compared byte by byte.
     package enum DuplicateKeys: Sendable {
-        /// The last value counts and the first place is kept, as in Python.
+        /// The last value counts and the first position is kept, as in Python.
         case lastWins
         case refused
     }
 
     package var duplicateKeys = DuplicateKeys.lastWins
-    /// Objects and arrays open at once.
+    /// At most this many objects and arrays may be open at once.
     package var maxDepth = 128
-    /// Values in the whole text, each key counted as one more. A value takes about 24 bytes of memory beside its text.
+    /// The text may have this many values; each key counts as one more. A value takes about 24 bytes beside its text.
     package var maxValues = Int.max
-    /// Characters of one number: by default as many as Python accepts for an integer.
+    /// A number may have this many characters: by default as many as Python accepts for an integer.
     package var maxNumberBytes = 4300
 
     package init() {}
 
-    /// For files that decide where memory is read.
+    /// Suits files whose content decides where memory is read.
     package static let strict: JSONLimits = {
         var limits = JSONLimits()
         limits.duplicateKeys = .refused

@@ -1,9 +1,10 @@
-/// A JSON number, kept exactly: integers of any length digit by digit, fractions and exponents as they were written.
+/// Is a JSON number, kept exactly: integers of any length digit by digit, fractions and exponents as they were written.
 package struct JSONNumber: Sendable {
     private enum Storage: Sendable {
         case integer(Int)
         case real(Double)
-        /// What is no `Int` or was written with a point or an exponent. Follows JSON's grammar.
+        /// Holds the text of a number that is no `Int`, or was written with a point or an exponent. It follows JSON's
+        /// grammar.
         case literal(String)
     }
 
@@ -11,14 +12,15 @@ package struct JSONNumber: Sendable {
 
     package init(_ value: Int) { storage = .integer(value) }
 
-    /// `nil` for infinities and NaN, which JSON cannot carry.
+    /// Creates a number; `nil` for infinities and NaN, which JSON cannot represent.
     package init?(_ value: Double) {
         guard value.isFinite else { return nil }
         storage = .real(value)
     }
 
-    /// A number as it was written.
-    /// - Parameter literal: known to follow JSON's grammar and to lie within the range of doubles.
+    /// Creates a number as it was written.
+    ///
+    /// - Parameter literal: a text that is known to follow JSON's grammar and to be within the range of doubles.
     init(literal: String, isInteger: Bool) {
         // −0 would lose its sign.
         if isInteger, literal != "-0", let value = Int(literal) {
@@ -28,7 +30,7 @@ package struct JSONNumber: Sendable {
         }
     }
 
-    /// The number as it was written, or as Python would write it where it was computed.
+    /// Is the number as it was written or, if it was computed, as Python would write it.
     package var literal: String {
         switch storage {
         case .integer(let value): String(value)
@@ -37,15 +39,15 @@ package struct JSONNumber: Sendable {
         }
     }
 
-    /// Python's `repr` of what `json.loads` gives: integers digit by digit, everything with a point or an exponent as
-    /// the shortest text that reads back as the same double.
+    /// Is Python's `repr` of the result of `json.loads`: integers digit by digit, any number with a point or an
+    /// exponent as the shortest text that reads back as the same double.
     package var pythonText: String {
         guard case .literal(let text) = storage else { return literal }
         if Self.isInteger(text) { return text == "-0" ? "0" : text }
         return Self.pythonText(of: double)
     }
 
-    /// The number as an `Int`; `nil` for integers that do not fit and for whatever was written with a point or an
+    /// Is the number as an `Int`; `nil` for integers that do not fit and for numbers written with a point or an
     /// exponent.
     package var integer: Int? {
         switch storage {
@@ -55,7 +57,7 @@ package struct JSONNumber: Sendable {
         }
     }
 
-    /// The number as an `Int` if it is exactly one, however it was written: `5`, `5.0`, `0.5e1`.
+    /// Is the number as an `Int` if it is exactly a whole number, however it was written: `5`, `5.0`, `0.5e1`.
     package var wholeNumber: Int? {
         switch storage {
         case .integer(let value): value
@@ -76,7 +78,7 @@ package struct JSONNumber: Sendable {
         !literal.utf8.contains { $0 == UInt8(ascii: ".") || $0 | 0x20 == UInt8(ascii: "e") }
     }
 
-    /// Exact, where a way through a double would round.
+    /// Converts without going through a double, which would round.
     private static func wholeNumber(of literal: String) -> Int? {
         let parts = literal.utf8.split(maxSplits: 1) { $0 | 0x20 == UInt8(ascii: "e") }
         let isNegative = parts[0].first == UInt8(ascii: "-")
@@ -94,10 +96,10 @@ package struct JSONNumber: Sendable {
         return Int((isNegative ? "-" : "") + String(decoding: digits, as: UTF8.self) + zeros)
     }
 
-    /// Python's `repr`: positional from 1e-4 to below 1e16, else `1e+16`, `1.5e-07`.
+    /// Returns Python's `repr`: positional from 1e-4 to below 1e16, else `1e+16`, `1.5e-07`.
     private static func pythonText(of value: Double) -> String {
         if value == 0 { return value.sign == .minus ? "-0.0" : "0.0" }
-        // Swift finds the same shortest digits; only where it puts the point differs.
+        // Swift finds the same shortest digits; only the position of the point differs.
         let parts = value.magnitude.description.split(separator: "e")
         let mantissa = parts[0].split(separator: ".")
         var digits = mantissa.joined()
@@ -109,7 +111,7 @@ package struct JSONNumber: Sendable {
         return (value < 0 ? "-" : "") + place(pointAt: pointAt, in: digits)
     }
 
-    /// `digits` (no zeros at either end) with the point after the first `pointAt` of them.
+    /// Returns `digits` (without zeros at either end) with the point after the first `pointAt` of them.
     private static func place(pointAt: Int, in digits: String) -> String {
         if pointAt > 16 || pointAt < -3 {
             let exponent = pointAt - 1
@@ -123,7 +125,7 @@ package struct JSONNumber: Sendable {
     }
 }
 
-/// Numbers are equal when Python would write them alike: `1.50` equals `1.5`, and not `1`.
+/// Numbers are equal if Python would write them identically: `1.50` equals `1.5`, but not `1`.
 extension JSONNumber: Equatable {
     package static func == (left: JSONNumber, right: JSONNumber) -> Bool {
         if case (.integer(let a), .integer(let b)) = (left.storage, right.storage) { return a == b }

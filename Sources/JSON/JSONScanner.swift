@@ -1,13 +1,16 @@
-/// A strict reader of the tokens of one JSON text (RFC 8259), which never looks outside its bytes.
+/// Reads the tokens of one JSON text strictly (RFC 8259), and never reads outside its bytes.
 ///
 /// Foundation's reader accepts duplicate keys and hides how a number was written, and both matter in files that decide
-/// where memory is read. Objects and arrays are walked by their reader: `enter`, then members until `next` is false.
+/// where memory is read. Callers read objects and arrays step by step: `enter`, then members until `next` returns
+/// false.
 package struct JSONScanner {
     private let bytes: [UInt8]
     private let limits: JSONLimits
-    /// The offset of the first byte not yet read.
+    /// Is the offset of the first byte that was not read.
     package private(set) var position = 0
 
+    /// Creates a scanner of the bytes.
+    ///
     /// - Throws: when the bytes are not UTF-8.
     package init(_ bytes: [UInt8], limits: JSONLimits = .strict) throws(JSONError) {
         do throws(UTF8.ValidationError) {
@@ -19,7 +22,7 @@ package struct JSONScanner {
         self.limits = limits
     }
 
-    /// The next byte that is not white space, or nil at the end.
+    /// Returns the next byte that is not white space, or nil at the end.
     package mutating func peek() -> UInt8? {
         while position < bytes.count {
             switch bytes[position] {
@@ -30,12 +33,12 @@ package struct JSONScanner {
         return nil
     }
 
-    /// An error about what stands at `offset`, or where the scanner is.
+    /// Returns an error at `offset`, or at the scanner's position.
     package func failure(_ problem: String, at offset: Int? = nil) -> JSONError {
         JSONError(problem, in: bytes, at: offset ?? position)
     }
 
-    /// An error that says what stands here instead of `expected`.
+    /// Returns an error that says what was found instead of `expected`.
     package mutating func unexpected(_ expected: String) -> JSONError {
         guard let byte = peek() else { return failure("expected \(expected), found the end of the text") }
         let end = bytes[position...].prefix(24).firstIndex { $0 <= 0x20 || $0 == UInt8(ascii: ",") } ?? position + 24
@@ -49,13 +52,13 @@ package struct JSONScanner {
         return true
     }
 
-    /// Reads `{`. False when the object is empty, and then it has been read whole.
+    /// Reads `{`. Returns false if the object is empty; then its end was read too.
     package mutating func enterObject() throws(JSONError) -> Bool {
         guard take(UInt8(ascii: "{")) else { throw unexpected("an object") }
         return !take(UInt8(ascii: "}"))
     }
 
-    /// Reads `[`. False when the array is empty, and then it has been read whole.
+    /// Reads `[`. Returns false if the array is empty; then its end was read too.
     package mutating func enterArray() throws(JSONError) -> Bool {
         guard take(UInt8(ascii: "[")) else { throw unexpected("an array") }
         return !take(UInt8(ascii: "]"))
@@ -69,21 +72,21 @@ package struct JSONScanner {
         return key
     }
 
-    /// Whether another member follows; otherwise the object has been read whole.
+    /// Reads a comma, or the end of the object. Returns true if another member follows.
     package mutating func nextMember() throws(JSONError) -> Bool {
         if take(UInt8(ascii: ",")) { return true }
         guard take(UInt8(ascii: "}")) else { throw unexpected("a comma or the end of the object") }
         return false
     }
 
-    /// Whether another element follows; otherwise the array has been read whole.
+    /// Reads a comma, or the end of the array. Returns true if another element follows.
     package mutating func nextElement() throws(JSONError) -> Bool {
         if take(UInt8(ascii: ",")) { return true }
         guard take(UInt8(ascii: "]")) else { throw unexpected("a comma or the end of the array") }
         return false
     }
 
-    /// Reads `word` (`true`, `false` or `null`) if it stands here.
+    /// Reads `word` (`true`, `false` or `null`) if it is next, and returns whether it was.
     package mutating func takeWord(_ word: StaticString) -> Bool {
         guard peek() != nil, bytes.count - position >= word.utf8CodeUnitCount else { return false }
         let matches = unsafe bytes[position...].starts(
@@ -92,7 +95,7 @@ package struct JSONScanner {
         return matches
     }
 
-    /// Requires that nothing follows but bytes of `allowed`.
+    /// Requires that only bytes of `allowed` follow.
     package mutating func end(allowing allowed: [UInt8]) throws(JSONError) {
         while position < bytes.count {
             guard allowed.contains(bytes[position]) else { throw failure("something follows the end of the JSON text") }
@@ -123,7 +126,7 @@ extension JSONScanner {
         throw failure("a string does not end", at: start - 1)
     }
 
-    /// The slow way, from the first backslash on.
+    /// Reads the rest of a string from its first backslash on.
     private mutating func escapedString(from start: Int) throws(JSONError) -> String {
         var content = Array(bytes[start..<position])
         while position < bytes.count {
@@ -193,7 +196,7 @@ extension JSONScanner {
 // MARK: - Numbers
 
 extension JSONScanner {
-    /// Reads a number, which must lie within the range of doubles.
+    /// Reads a number, which must be within the range of doubles.
     package mutating func number() throws(JSONError) -> JSONNumber {
         _ = peek()
         let start = position
@@ -213,14 +216,14 @@ extension JSONScanner {
             throw failure("a number of more than \(limits.maxNumberBytes) characters", at: start)
         }
         let text = String(decoding: bytes[start..<position], as: UTF8.self)
-        // Integers of any length are kept, as in Python; other numbers of this size have no value there.
+        // Integers of any length are kept, as in Python; other numbers of this size would become infinite.
         guard isInteger || Double(text)?.isFinite == true else {
             throw failure("the number \(text.quotedForMessage) is too large for a double", at: start)
         }
         return JSONNumber(literal: text, isInteger: isInteger)
     }
 
-    /// Reads a whole number from zero on that fits `Int`; what lengths and offsets must be.
+    /// Reads a whole number from 0 to `Int.max`, as lengths and offsets must be.
     package mutating func count() throws(JSONError) -> Int {
         guard let first = peek() else { throw unexpected("a whole number") }
         guard first == UInt8(ascii: "-") || isDigit(first) else { throw unexpected("a whole number") }

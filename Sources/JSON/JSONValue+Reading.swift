@@ -1,13 +1,13 @@
 extension JSONValue {
-    /// Reads one JSON value and nothing after it, by the strict grammar (RFC 8259): no comments, no trailing commas, no
-    /// `NaN`, no unescaped control characters, no half surrogates. Takes time and memory in proportion to the text,
-    /// whatever stands in it.
+    /// Reads exactly one JSON value by the strict grammar (RFC 8259): no comments, no trailing commas, no `NaN`, no
+    /// unescaped control characters, no half surrogates. Time and memory are proportional to the length of the text,
+    /// whatever it contains.
     ///
     /// - Parameters:
-    ///   - mayContinue: called again and again while a large text is read; reading ends with an error when it says
+    ///   - mayContinue: is called repeatedly while a large text is read; reading ends with an error once it returns
     ///     `false`.
-    /// - Throws: `JSONError` for anything else, for bytes that are not UTF-8, for what exceeds `limits`, and for numbers
-    ///   that do not fit a double.
+    /// - Throws: `JSONError` for anything else, for bytes that are not UTF-8, for a text that exceeds `limits`, and for
+    ///   numbers that do not fit a double.
     package init(
         parsing bytes: some Sequence<UInt8>, limits: JSONLimits = JSONLimits(), mayContinue: () -> Bool = { true }
     ) throws(JSONError) {
@@ -20,12 +20,12 @@ extension JSONValue {
     }
 }
 
-/// Makes a tree of what a scanner reads. Recursion is bounded by `limits.maxDepth`.
+/// Builds a tree of the tokens that a scanner reads. `limits.maxDepth` bounds the recursion.
 private struct JSONReader {
     var scanner: JSONScanner
     let limits: JSONLimits
     private var values = 0
-    /// Values between two questions whether to go on: less than a millisecond's.
+    /// `mayContinue` is called after this many values, which take less than a millisecond.
     private static let slice = 4096
 
     init(scanner: JSONScanner, limits: JSONLimits) {

@@ -1,5 +1,5 @@
-/// A JSON value: objects keep the order of their keys and numbers the way they were written, so that a value read from
-/// a request is written into a prompt exactly as the reference encoder (Python's `json`) would write it.
+/// Is a JSON value. Objects keep the order of their keys and numbers the way they were written, so that a value from a
+/// request is written into a prompt exactly as the reference encoder (Python's `json`) would write it.
 package enum JSONValue: Sendable {
     case null
     case bool(Bool)
@@ -9,7 +9,7 @@ package enum JSONValue: Sendable {
     case object([JSONMember])
 }
 
-/// One key of an object and its value.
+/// Is one key of an object with its value.
 package struct JSONMember: Sendable, Equatable {
     package var key: String
     package var value: JSONValue
@@ -24,7 +24,8 @@ package struct JSONMember: Sendable, Equatable {
     }
 }
 
-/// Values are equal when they would be written alike; strings compare by code points, never by canonical equivalence.
+/// Values are equal if they would be written identically; strings compare by code points, never by canonical
+/// equivalence.
 extension JSONValue: Equatable {
     package static func == (left: JSONValue, right: JSONValue) -> Bool {
         switch (left, right) {
@@ -44,8 +45,8 @@ extension JSONValue: Equatable {
 // MARK: - Looking into a value
 
 extension JSONValue {
-    /// The value of `key` in an object; `nil` if this is no object or has no such key. Looks through the members one by
-    /// one: whoever asks a large object for many keys makes a dictionary of `JSONKey`s first.
+    /// Returns the value of `key` in an object; `nil` if this is no object or lacks the key. It searches the members
+    /// one by one, so code that reads many keys of a large object builds a dictionary of `JSONKey`s first.
     package subscript(key: String) -> JSONValue? {
         guard case .object(let members) = self else { return nil }
         return members.first { $0.key.utf8.elementsEqual(key.utf8) }?.value
@@ -59,12 +60,13 @@ extension JSONValue {
         if case .bool(let flag) = self { flag } else { nil }
     }
 
-    /// The value as an integer; `nil` for fractions, other kinds and integers that do not fit.
+    /// Is the value as an integer; `nil` for fractions, other kinds and integers that do not fit.
     package var integer: Int? {
         if case .number(let number) = self { number.integer } else { nil }
     }
 
-    /// An integer, also when written with a point or an exponent; `nil` if it does not fit or is no number.
+    /// Is the value as an integer, even if it is written with a point or an exponent; `nil` if it does not fit or is no
+    /// number.
     package var wholeNumber: Int? {
         if case .number(let number) = self { number.wholeNumber } else { nil }
     }
@@ -89,7 +91,7 @@ extension JSONValue {
 // MARK: - Making a value
 
 extension JSONValue {
-    /// An object with these members, in this order.
+    /// Returns an object with these members, in this order.
     package static func fields(_ members: KeyValuePairs<String, JSONValue>) -> JSONValue {
         .object(JSONMember.list(members))
     }
@@ -102,7 +104,7 @@ extension JSONValue {
 // MARK: - Naming a value in messages
 
 extension JSONValue {
-    /// What kind of value this is, without what it holds, for messages to whoever sent it.
+    /// Names the kind of this value without its content, for messages to the client that sent it.
     package var kindName: String {
         switch self {
         case .null: "null"
@@ -114,7 +116,7 @@ extension JSONValue {
         }
     }
 
-    /// The value in a few words that are safe to log.
+    /// Describes the value in a few words that are safe to log.
     package var summary: String {
         switch self {
         case .null: "null"

@@ -1,27 +1,27 @@
-/// Writes JSON as bytes, piece by piece: whole values, or objects and arrays whose parts come one after the other.
+/// Writes JSON as bytes, piece by piece: whole values, or objects and arrays whose parts follow one after the other.
 ///
-/// `takeBytes` hands out what has been written so far, so that an answer may be sent while it is being written. Whoever
-/// opens an object or array closes it; that keys and values alternate is the caller's business.
+/// `takeBytes` returns what was written so far, so that an answer may be sent while it is being written. The caller
+/// must close each object or array that it opens, and alternate keys and values.
 package struct JSONWriter: Sendable {
-    /// What stands between the parts.
+    /// Says what separates the parts.
     package enum Style: Sendable {
-        /// As Python's `json.dumps(value, ensure_ascii=False)`: `", "` and `": "`.
+        /// Separates with `", "` and `": "`, as Python's `json.dumps(value, ensure_ascii=False)` does.
         case python
-        /// One member or element a line, by two blanks a level.
+        /// Writes one member or element per line, indented by two blanks per level.
         case indented
     }
 
     private let style: Style
-    /// What has been written and not been taken.
+    /// Holds the bytes that were written and not taken.
     package private(set) var bytes: [UInt8] = []
-    /// Whether something stands before the next key or element of the innermost object or array.
+    /// Is true if the innermost object or array already has a key or element.
     private var needsComma = false
     private var isAfterKey = false
     private var depth = 0
 
     package init(_ style: Style = .python) { self.style = style }
 
-    /// What was written since the last call.
+    /// Returns the bytes that were written since the last call.
     package mutating func takeBytes() -> [UInt8] {
         defer { bytes.removeAll(keepingCapacity: true) }
         return bytes
@@ -41,7 +41,7 @@ package struct JSONWriter: Sendable {
         isAfterKey = true
     }
 
-    /// An element, or the value of the key before it.
+    /// Writes an element, or the value of the preceding key.
     package mutating func value(_ value: JSONValue) {
         switch value {
         case .null: word("null")
@@ -66,7 +66,7 @@ package struct JSONWriter: Sendable {
         self.value(value)
     }
 
-    /// A value that was written before, by a writer of the same style.
+    /// Writes a value that a writer of the same style has encoded before.
     package mutating func written(_ value: [UInt8]) {
         separate()
         bytes += value
@@ -79,10 +79,10 @@ package struct JSONWriter: Sendable {
         bytes.append(value.closing)
     }
 
-    /// Takes the memory for so many bytes at once.
+    /// Reserves memory for this many bytes at once.
     package mutating func reserve(_ count: Int) { bytes.reserveCapacity(count) }
 
-    /// What stands between the part before and the next one, which needs a comma after it.
+    /// Writes the separator between the previous part and the next one.
     private mutating func separate() {
         defer { (needsComma, isAfterKey) = (true, false) }
         guard !isAfterKey else { return }
@@ -125,21 +125,19 @@ package struct JSONWriter: Sendable {
 
     /// Escapes quotes, backslashes and control characters, and nothing else.
     fileprivate static func escape(_ text: String, into bytes: inout [UInt8]) {
-        var text = text
-        unsafe text.withUTF8 { text in
-            var start = 0
-            for place in unsafe text.indices {
-                let byte = unsafe text[place]
-                guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
-                unsafe bytes += text[start..<place]
-                bytes += escapes[Int(byte)]
-                start = place + 1
-            }
-            unsafe bytes += text[start...]
+        let text = text.utf8
+        var start = text.startIndex
+        for place in text.indices {
+            let byte = text[place]
+            guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
+            bytes += text[start..<place]
+            bytes += escapes[Int(byte)]
+            start = text.index(after: place)
         }
+        bytes += text[start...]
     }
 
-    /// By byte, for those that need one.
+    /// Lists the escapes by byte; it is empty for bytes that need none.
     private static let escapes: [[UInt8]] = (0..<0x80).map { byte in
         switch byte {
         case 0x22: Array("\\\"".utf8)
@@ -155,8 +153,8 @@ package struct JSONWriter: Sendable {
     }
 }
 
-/// A string or an array that grows and is written again and again, as in streams whose every event repeats what came
-/// before: each part is encoded once, and only copied later.
+/// Is a string or an array that grows and is written repeatedly, as in streams whose every event repeats the earlier
+/// parts: each part is encoded once and later only copied.
 package struct GrowingJSON: Sendable {
     fileprivate private(set) var bytes: [UInt8]
     fileprivate let closing: UInt8
@@ -166,22 +164,22 @@ package struct GrowingJSON: Sendable {
         self.closing = closing
     }
 
-    /// An empty string.
+    /// Is an empty string.
     package static var string: GrowingJSON { GrowingJSON(UInt8(ascii: "\""), UInt8(ascii: "\"")) }
 
-    /// An empty array.
+    /// Is an empty array.
     package static var array: GrowingJSON { GrowingJSON(UInt8(ascii: "["), UInt8(ascii: "]")) }
 
-    /// Bytes as they will be written.
+    /// Is the number of bytes that will be written.
     package var count: Int { bytes.count + 1 }
 
-    /// Lengthens a string.
+    /// Appends text to a string.
     package mutating func append(_ text: String) {
         precondition(closing == UInt8(ascii: "\""), "only a string grows by text")
         JSONWriter.escape(text, into: &bytes)
     }
 
-    /// Adds an element to an array.
+    /// Appends an element to an array.
     package mutating func append(_ element: JSONValue) {
         precondition(closing == UInt8(ascii: "]"), "only an array has elements")
         if bytes.count > 1 { bytes += ", ".utf8 }
@@ -192,11 +190,11 @@ package struct GrowingJSON: Sendable {
 }
 
 extension JSONValue {
-    /// The text Python's `json.dumps(value, ensure_ascii=False)` gives: `", "` and `": "` between parts, nothing but
-    /// quotes, backslashes and control characters escaped.
+    /// Is the text that Python's `json.dumps(value, ensure_ascii=False)` gives: `", "` and `": "` separate parts, and
+    /// only quotes, backslashes and control characters are escaped.
     package var pythonText: String { String(decoding: pythonBytes, as: UTF8.self) }
 
-    /// The same as UTF-8.
+    /// Is `pythonText` as UTF-8.
     package var pythonBytes: [UInt8] {
         var writer = JSONWriter()
         writer.value(self)

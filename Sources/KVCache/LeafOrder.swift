@@ -1,6 +1,7 @@
-/// Nodes by when they were last used, the longest ago first: a binary heap that knows where each node is.
+/// A priority queue of nodes with the least recently used one first: a binary heap that knows the position of each
+/// node.
 ///
-/// Inserting and removing cost O(log n).
+/// Inserting and removing a node take time O(log n).
 struct LeafOrder: Sendable {
     private struct Entry: Sendable {
         let node: Int
@@ -8,17 +9,17 @@ struct LeafOrder: Sendable {
     }
 
     private var heap: [Entry] = []
-    /// Where each node is in the heap; -1 for one that is not.
+    /// The position of each node in the heap; -1 if the node is not in it.
     private var places: [Int] = []
 
     var count: Int { heap.count }
 
-    /// The node last used longest ago.
+    /// The least recently used node.
     var first: Int? { heap.first?.node }
 
     func contains(_ node: Int) -> Bool { places.indices.contains(node) && places[node] >= 0 }
 
-    /// Adds a node that is not there.
+    /// Adds a node, which must not be in the queue.
     mutating func insert(_ node: Int, lastUse: UInt64) {
         while places.count <= node { places.append(-1) }
         precondition(places[node] < 0, "node \(node) is there already")
@@ -27,7 +28,7 @@ struct LeafOrder: Sendable {
         rise(from: heap.count - 1)
     }
 
-    /// Takes a node out, if it is there.
+    /// Removes a node if it is in the queue.
     mutating func remove(_ node: Int) {
         guard contains(node) else { return }
         let place = places[node]

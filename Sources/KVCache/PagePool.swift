@@ -1,20 +1,20 @@
-/// Which pages of the KV cache are in use, and by how many owners.
+/// The accounting of a KV cache's pages: it knows which pages are in use, and how many owners each has.
 ///
-/// A page is a fixed run of `pageSize` tokens, named by its number in `0 ..< totalPages`. The pool hands out
-/// numbers only; the bytes live on the ranks, at the same numbers on each. A value type, so that a scheduler
-/// holding one stays a pure state machine.
+/// A page covers `pageSize` consecutive tokens and is identified by a number in `0 ..< totalPages`. The pool allocates
+/// numbers only; every process stores the pages' contents under the same numbers. The pool is a value type, so a
+/// scheduler that contains one stays a pure state machine.
 package struct PagePool: Sendable {
     package let totalPages: Int
-    /// Tokens in a page; a power of two.
+    /// The number of tokens in a page, a power of two.
     package let pageSize: Int
-    /// Pages nobody owns.
+    /// The number of pages that have no owner.
     package private(set) var freePages: Int
 
-    /// Owners of each page; 0 while it is free.
+    /// The number of owners of each page; 0 while the page is free.
     private var owners: [Int32]
-    /// One bit for each page, set while it is free.
+    /// One bit for each page, which is set while the page is free.
     private var freeBits: [UInt64]
-    /// No word before this one has a free page.
+    /// The index of a word of `freeBits` before which no page is free.
     private var firstFreeWord = 0
 
     package init(totalPages: Int, pageSize: Int) {
@@ -31,15 +31,16 @@ package struct PagePool: Sendable {
         }
     }
 
-    /// Pages that at least one owner holds.
+    /// The number of pages that have at least one owner.
     package var usedPages: Int { totalPages - freePages }
 
-    /// How many pages hold `tokens` tokens, the last one perhaps in part.
+    /// Returns the number of pages that hold `tokens` tokens; the last page may be partly filled.
     package func pages(holding tokens: Int) -> Int {
         (tokens >> pageSize.trailingZeroBitCount) + (tokens & (pageSize - 1) == 0 ? 0 : 1)
     }
 
-    /// Takes `count` pages for one owner, lowest numbers first; all of them or, where too few are free, none.
+    /// Allocates `count` pages for one owner, lowest numbers first. If fewer are free, it allocates none and returns
+    /// `nil`.
     package mutating func allocate(_ count: Int) -> [Int32]? {
         precondition(count >= 0, "cannot allocate \(count) pages")
         guard count <= freePages else { return nil }
@@ -63,7 +64,7 @@ package struct PagePool: Sendable {
         owners[index] += 1
     }
 
-    /// Takes one owner away; the page is free again when that was the last.
+    /// Removes one owner of a page. The page is free if that was the last owner.
     package mutating func release(_ page: Int32) {
         let index = usedIndex(page, "released")
         owners[index] -= 1
@@ -73,15 +74,15 @@ package struct PagePool: Sendable {
         freePages += 1
     }
 
-    /// Takes one owner away from each of `pages`.
+    /// Removes one owner of each of `pages`.
     package mutating func release(_ pages: [Int32]) {
         for page in pages { release(page) }
     }
 
-    /// How many owners a page has; 0 for a free page.
+    /// Returns the number of owners of a page; 0 for a free page.
     package func owners(of page: Int32) -> Int { Int(owners[Int(page)]) }
 
-    /// What is wrong with the books, in words; empty when free and used pages add up to all of them.
+    /// Returns the violated invariants in words: the list is empty if free and used pages add up to all pages.
     package func checkInvariants() -> [String] {
         var problems: [String] = []
         var free = 0

@@ -1,68 +1,89 @@
-/// Pages whose tokens are known, so that a request whose prompt begins with the same tokens need not compute them again.
+/// The prefix cache: pages whose tokens are known, so that a request whose prompt begins with the same tokens does not
+/// compute them again.
 ///
-/// A radix tree for each salt: a node is a run of whole pages with their tokens, and a path from the root is a prefix.
-/// Tokens are compared, never hashes alone; hashes only choose among a node's children. The tree is one owner of every
-/// page it holds (see `PagePool`), and each request that uses a page is another, so a page in use is never given away.
-/// A value type without threads, clock or model; recency is a counter.
+/// It has a radix tree for each salt: a node is a run of whole pages with their tokens, and a path from the root is a
+/// prefix. Tokens are always compared; hashes only choose among a node's children. The tree is one owner of every page
+/// that it holds (see `PagePool`), and each request that uses a page is another, so a page in use is never freed. The
+/// cache is a value type without threads or a model; its clock is a counter.
 ///
-/// A request that holds a page of the tree holds all pages before it on the path too. So the pages nobody else owns are
-/// always whole branches, and all of them can be given back, leaf by leaf, least recently used first.
+/// A request that holds a page of the tree also holds all earlier pages on the path. The pages without a user are
+/// therefore always whole branches, and all of them can be evicted, leaf by leaf, least recently used first.
 ///
-/// With n tokens looked up, all operations cost O(n) comparisons and at most one split of a node, which copies that
-/// node; giving back k pages costs O(k + l · log L) for l leaves that go out of L. Nothing looks at all nodes.
+/// For a lookup of n tokens, every operation makes O(n) comparisons and splits at most one node, which copies that
+/// node. Evicting k pages takes time O(k + l · log L) if l of L leaves are removed. No operation iterates over all
+/// nodes.
 package struct PrefixCache: Sendable {
-    /// Pages the tree holds.
+    /// The number of pages that the tree holds.
     package private(set) var pages = 0
-    /// Those of them nobody else owns: what `evict` can give back.
+    /// The number of pages in the tree that no request uses; `evict` can free these.
     package private(set) var evictablePages = 0
 
     private let pageSize: Int
     private var nodes: [Node] = []
-    /// Indices of `nodes` that are not in use.
+    /// The indices of `nodes` that are not in use.
     private var spare: [Int] = []
     private var roots: [String?: Int] = [:]
-    /// The node that holds a page; -1 for none.
+    /// The index of the node that holds each page; -1 if no node holds it.
     private var nodeOfPage: [Int]
-    /// The nodes without children that nobody uses.
+    /// The nodes that have no children and no users.
     private var leaves = LeafOrder()
-    /// Lookups and insertions so far.
-    private var clock: UInt64 = 0
+    /// The number of lookups and insertions so far.
+    private(set) var clock: UInt64 = 0
+    var windows: PrefixWindows
 
-    /// All pages of a node were added together, are used together, and were last used together.
+    /// A run of pages that were added together, are used together, and were last used together.
     private struct Node: Sendable {
-        /// -1 for a root, which has neither tokens nor pages.
+        /// The index of the parent; -1 for a root, which has neither tokens nor pages.
         var parent: Int
         var tokens: [Int32] = []
         var pages: [Int32] = []
-        /// By the tokens of the child's first page.
+        /// The index of each child, by the tokens of the child's first page.
         var children: [ArraySlice<Int32>: Int] = [:]
-        /// Requests that hold its pages.
+        /// The number of requests that hold the node's pages.
         var users = 0
         var lastUse: UInt64 = 0
-        /// Of a root: where to find it among the roots.
+        /// The salt, for a root.
         var salt: String?
     }
 
-    /// - Parameter pool: the pages there are.
-    package init(of pool: PagePool) {
+    /// Creates an empty cache.
+    ///
+    /// - Parameters:
+    ///   - pool: the pool of the pages that the cache may hold.
+    ///   - window: the number of tokens that a row sees of the key sets with a window, its own included; 0 if there are
+    ///     none.
+    package init(of pool: PagePool, window: Int = 0) {
+        windows = PrefixWindows(of: pool, window: window)
         pageSize = pool.pageSize
         nodeOfPage = [Int](repeating: -1, count: pool.totalPages)
     }
 
-    /// Whether a page's tokens are known.
+    /// Returns true if the tree holds a page.
     package func holds(_ page: Int32) -> Bool { nodeOfPage[Int(page)] >= 0 }
 
-    /// The pages that hold the longest known prefix of `tokens`, whole pages only. Nothing changes.
+    /// Returns the pages of the longest known prefix of `tokens`: whole pages only, up to the last page border whose
+    /// window is known. It changes nothing, not even the order of eviction.
     package func find(_ tokens: ArraySlice<Int32>, salt: String? = nil) -> [Int32] {
+        let pages = knownPages(of: tokens, salt)
+        return Array(pages.prefix(windows.usable(pages)))
+    }
+
+    /// Returns the pages of the longest known prefix of `tokens`, whole pages only, whether its window is known or not.
+    func knownPages(of tokens: ArraySlice<Int32>, _ salt: String?) -> [Int32] {
         let path = path(of: tokens, salt)
         let all = path.nodes.flatMap { nodes[$0].pages }
         return Array(all.prefix(path.pages))
     }
 
-    /// The pages that hold the longest known prefix of `tokens`, whole pages only. The caller becomes an owner of each
-    /// and gives them back by `release`; until then it must not write them.
+    /// Returns the value of `clock` when a page of the tree was last used.
+    func lastUse(of page: Int32) -> UInt64 { nodes[nodeOfPage[Int(page)]].lastUse }
+
+    /// Returns the pages of the longest known prefix of `tokens`, as `find` does, and makes the caller an owner of
+    /// each. The caller must not write them, and gives them back with `release`.
     package mutating func match(_ tokens: ArraySlice<Int32>, salt: String? = nil, in pool: inout PagePool) -> [Int32] {
-        let path = use(path(of: tokens, salt))
+        // A prefix that ends at an earlier border has another path.
+        let usable = windows.span == 0 ? tokens : tokens.prefix(find(tokens, salt: salt).count * pageSize)
+        let path = use(path(of: usable, salt))
         var found: [Int32] = []
         for node in path.nodes {
             if nodes[node].users == 0 {
@@ -76,11 +97,11 @@ package struct PrefixCache: Sendable {
         return found
     }
 
-    /// Makes the pages of a request known that goes on using them. Its pages hold `tokens`, in order, and are written
-    /// no more; a last page that is not full is left out.
+    /// Adds the pages of a request that keeps using them. They hold `tokens`, in order, and the request no longer
+    /// writes them. A last page that is not full is left out.
     ///
-    /// Where other pages are known for the same tokens, those stay and nothing is added: the request does not own them,
-    /// and what it added behind them would be in use where they are not.
+    /// If the tree already has other pages for the same tokens, those stay and nothing is added: the request does not
+    /// own them, and pages that it added after them would be in use while they are not.
     package mutating func insert(
         _ tokens: ArraySlice<Int32>, pages: ArraySlice<Int32>, salt: String? = nil, in pool: inout PagePool
     ) {
@@ -93,10 +114,11 @@ package struct PrefixCache: Sendable {
         add(tokens, pages, after: path, salt, in: &pool)
     }
 
-    /// Takes the caller's ownership away from each of `pages`, which are all that it holds. What `tokens` they hold is
-    /// known from now on; where other pages are known for the same tokens, those stay.
+    /// Removes the caller's ownership of each of `pages`, which are all pages it holds, and adds those pages whose
+    /// tokens are given to the tree. If the tree already has other pages for the same tokens, those stay.
     ///
-    /// - Parameter tokens: what the first of the pages hold, in order; empty where that is not to be known.
+    /// - Parameter tokens: the tokens that the first of the pages hold, in order; empty if the pages must not be
+    ///   reused.
     package mutating func release(
         _ pages: [Int32], holding tokens: ArraySlice<Int32> = [], salt: String? = nil, in pool: inout PagePool
     ) {
@@ -112,17 +134,20 @@ package struct PrefixCache: Sendable {
         }
     }
 
-    /// Forgets up to `count` pages nobody else owns, so that they are free: the least recently used leaf from its end,
-    /// then the next.
+    /// Evicts up to `count` pages that no request uses, which frees them: the least recently used leaf from its end,
+    /// then the next leaf. Their window pages are freed as well.
     ///
-    /// - Returns: how many pages that were.
-    @discardableResult package mutating func evict(_ count: Int, from pool: inout PagePool) -> Int {
+    /// - Returns: the number of pages evicted.
+    @discardableResult package mutating func evict(
+        _ count: Int, from pool: inout PagePool, windows windowPool: inout PagePool
+    ) -> Int {
         var left = count
         while left > 0, let leaf = leaves.first {
             let taken = min(left, nodes[leaf].pages.count)
             for page in nodes[leaf].pages.suffix(taken) {
                 nodeOfPage[Int(page)] = -1
                 pool.release(page)
+                if let windowPage = windows.forget(page) { windowPool.release(windowPage) }
             }
             pages -= taken
             evictablePages -= taken
@@ -137,22 +162,32 @@ package struct PrefixCache: Sendable {
         return count - left
     }
 
-    /// Forgets every page nobody else owns. Returns how many that were.
-    @discardableResult package mutating func flush(_ pool: inout PagePool) -> Int {
-        evict(evictablePages, from: &pool)
+    /// Evicts every page that no request uses, and returns the number of pages evicted.
+    @discardableResult package mutating func flush(_ pool: inout PagePool, windows windowPool: inout PagePool) -> Int {
+        evict(evictablePages, from: &pool, windows: &windowPool)
     }
+
+    /// Evicts up to `count` pages that no request uses, for a model without windows. It returns the number of pages
+    /// evicted.
+    @discardableResult package mutating func evict(_ count: Int, from pool: inout PagePool) -> Int {
+        var none = PagePool(totalPages: 0, pageSize: pageSize)
+        return evict(count, from: &pool, windows: &none)
+    }
+
+    /// Evicts every page that no request uses, for a model without windows. It returns the number of pages evicted.
+    @discardableResult package mutating func flush(_ pool: inout PagePool) -> Int { evict(evictablePages, from: &pool) }
 }
 
 // MARK: - The tree
 
 extension PrefixCache {
-    /// Where a prefix is found.
+    /// The path on which the tree holds a prefix.
     private struct Path {
-        /// From the root's child on; the last one's pages perhaps only in part.
+        /// The indices of the nodes from the root's child on; the prefix may end inside the last one.
         var nodes: [Int] = []
-        /// Pages found, all nodes together.
+        /// The number of pages of the prefix in all nodes.
         var pages = 0
-        /// Those of the last node.
+        /// The number of pages of the prefix in the last node.
         var pagesOfLast = 0
     }
 
@@ -172,7 +207,7 @@ extension PrefixCache {
         return path
     }
 
-    /// How many pages two runs of tokens begin with alike.
+    /// Returns the number of whole pages in which two runs of tokens begin alike.
     private func samePages(_ run: [Int32], _ tokens: ArraySlice<Int32>) -> Int {
         let most = min(run.count, tokens.count)
         var count = 0
@@ -184,7 +219,7 @@ extension PrefixCache {
         tokens.prefix(tokens.count & ~(pageSize - 1))
     }
 
-    /// Splits the path's last node where the path ends, and notes the use of all its nodes.
+    /// Splits the path's last node at the end of the path, and records that all nodes of the path are used now.
     private mutating func use(_ path: Path) -> Path {
         guard let last = path.nodes.last else { return path }
         var path = path
@@ -200,9 +235,9 @@ extension PrefixCache {
         return path
     }
 
-    /// Divides a node in two. Its number goes with the pages behind the cut, so that no child has to be told.
+    /// Splits a node in two. The pages after the cut keep the node's index, so that its children need no change.
     ///
-    /// - Returns: the node of the first `count` pages.
+    /// - Returns: the index of the new node, which has the first `count` pages.
     private mutating func split(_ node: Int, after count: Int) -> Int {
         var upper = Node(parent: nodes[node].parent)
         upper.tokens = Array(nodes[node].tokens.prefix(count * pageSize))
@@ -219,7 +254,7 @@ extension PrefixCache {
         return index
     }
 
-    /// Adds what `tokens` have behind the end of their path as a node, whose pages the caller holds.
+    /// Adds a node with those of `tokens` that follow the end of their path, in pages that the caller owns.
     private mutating func add(
         _ tokens: ArraySlice<Int32>, _ owned: ArraySlice<Int32>, after path: Path, _ salt: String?,
         in pool: inout PagePool
@@ -246,7 +281,7 @@ extension PrefixCache {
         }
     }
 
-    /// Takes out a node without children that nobody uses.
+    /// Removes a node that has no children and no users.
     private mutating func remove(_ leaf: Int) {
         leaves.remove(leaf)
         let parent = nodes[leaf].parent
@@ -270,7 +305,8 @@ extension PrefixCache {
         return root
     }
 
-    /// What a node is found by among its parent's children: a copy, so that the node's tokens are not shared.
+    /// Returns the key by which a node is found among its parent's children. It is a copy, so that the key does not
+    /// keep the node's tokens alive.
     private func key(of node: Node) -> ArraySlice<Int32> { Array(node.tokens.prefix(pageSize))[...] }
 
     private mutating func place(_ node: Node) -> Int {
@@ -289,7 +325,8 @@ extension PrefixCache {
 }
 
 extension PrefixCache {
-    /// What is wrong with the tree, in words; empty when every page is where the books say it is. For tests.
+    /// Returns the violated invariants of the tree in words; the list is empty if every page is where the accounting
+    /// says it is. It iterates over all nodes, so it is for tests and `--check-invariants`.
     package func checkInvariants(_ pool: PagePool) -> [String] {
         var problems: [String] = []
         var reached: [Int] = []

@@ -2,13 +2,14 @@ import KVCache
 package import Parallelism
 package import Tensors
 
-/// Decode context parallelism: queries go to the keys. Each rank scores and attends to the keys it owns, for the rows of
-/// all ranks among which the keys are divided, and what it finds goes back to the rows.
+/// Decode context parallelism with query-gather attention: each rank scores and attends to the keys it owns, for the
+/// rows of all ranks among which the keys are sharded, and sends its partial results to the rows' owners.
 ///
-/// The bits are those of one rank that looks at all keys: top-k is exact, and where whole classes of positions belong to
-/// one rank (`KVSharding.classes`) partial attention is merged in the tree in which it is always merged.
+/// Results are bitwise equal to those of one rank that reads all keys: top-k is exact, and where each rank owns whole
+/// residue classes of entries (`KVSharding.classes`), partial results are merged in the canonical tree.
 package enum DecodeContextParallel {
-    /// Columns of what a rank contributes to a row's attention: for each class of positions it has, values and log-sum-exp.
+    /// Returns the number of columns of a rank's partial results for a row: values and log-sum-exp for each residue
+    /// class the rank owns.
     package static func partialColumns(heads: Int, latent: Int, _ kvSharding: KVSharding) -> Int {
         classesHere(kvSharding) * heads * (latent + 1)
     }
@@ -19,42 +20,60 @@ package enum DecodeContextParallel {
 
     // MARK: - Selection
 
-    /// The exact best keys of the travelling own rows, into their rows of `best` (`[own rows, topK]`).
+    /// Selects the exact top-k entries of the own DCP rows, in their rows of `best` (`[own rows, topK]`).
     ///
-    /// Each rank sends a row's owner its own best with their scores; the best of those are the best of all.
+    /// Each rank sends a row's owner its own top-k with their scores; the top-k of those are the top-k of all entries.
     package static func select(
-        _ index: IndexQuery, _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into best: ComputedIndices
+        _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into best: ComputedIndices
     ) throws(GroupFailure) {
-        // The same on all of these ranks: they know each other's rows.
-        if dcpRows.own.maxPosition < index.topK { return }
+        let group = step.group(of: index.set).group
+        // All ranks of the group return here or none does, because they know each other's rows.
+        if group.visibleEntries(at: dcpRows.own.maxPosition) <= index.topK { return }
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let queries = try gather(index, dcpRows, step, seat)
-        let candidates = candidates(queries, dcpRows.own, layer: layer, step, seat)
+        let candidates = candidates(queries, dcpRows.own, step, seat)
         let own = dcpRows.ownRows
         let pending = try seat.startExchange(
             "candidates", along: .kvSharding, candidates, counts: dcpRows.ownCounts,
             expecting: seat.counts(own.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        let selecting = (0..<own.count).filter { step.own.positions[Int(own[$0])] >= index.topK }
-        let (rows, outRows) = (seat.scratch.indices(selecting.count), seat.scratch.indices(selecting.count))
-        let last = seat.scratch.indices(selecting.count)
-        for (at, place) in selecting.enumerated() {
-            (rows[at], outRows[at], last[at]) = (Int32(place), own[place], step.own.positions[Int(own[place])])
-            try check(received, row: place, of: own.count, position: Int(last[at]), topK: index.topK, seat)
-        }
+        let selecting = try selecting(received, own, topK: index.topK, group, step, seat)
         seat.kernels.mergeCandidates(
-            received, ranks: seat.degree(.kvSharding), rows: rows, last: last, into: best, outRows: outRows,
-            topK: index.topK, seat.scratch)
+            received, ranks: seat.degree(.kvSharding), rows: selecting.places, last: selecting.last, into: best,
+            outRows: selecting.rows, topK: index.topK, seat.scratch)
         guard let recorder = step.recorder else { return }
-        for place in selecting {
-            let row = Int(own[place])
+        for row in selecting.rows.elements {
+            let row = Int(row)
             let selected = seat.kernels.synchronize(best[row * index.topK..<(row + 1) * index.topK])
-            recorder.record(.selected, layer: layer, selected.elements.map { Float($0) }, of: step.own, row: row)
+            recorder.record(
+                .selected, layer: index.set.layer, selected.elements.map { Float($0) }, of: step.own, row: row)
         }
     }
 
-    /// The index queries of all travelling rows.
+    /// Lists the own rows that select, after checking the candidates that ranks sent for them.
+    ///
+    /// - Parameter own: for each own DCP row, its index among the own rows.
+    /// - Returns: for each selecting row, its index among the own DCP rows, its index among the own rows, and the last
+    ///   entry that it sees.
+    private static func selecting(
+        _ received: View, _ own: Indices, topK: Int, _ group: PageGroup, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> (places: Indices, rows: Indices, last: Indices) {
+        let places = seat.scratch.indices(own.count)
+        let (rows, last) = (seat.scratch.indices(own.count), seat.scratch.indices(own.count))
+        var count = 0
+        for place in 0..<own.count {
+            let position = Int(step.own.positions[Int(own[place])])
+            let visible = group.visibleEntries(at: position)
+            if visible <= topK { continue }
+            (places[count], rows[count], last[count]) = (Int32(place), own[place], Int32(visible - 1))
+            try check(received, row: place, of: own.count, visible: visible, topK: topK, seat)
+            count += 1
+        }
+        return (places[0..<count], rows[0..<count], last[0..<count])
+    }
+
+    /// Gathers the index queries of the DCP rows of all ranks.
     private static func gather(
         _ index: IndexQuery, _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> IndexQuery {
@@ -69,42 +88,42 @@ package enum DecodeContextParallel {
         let weights = seat.scratch.rows(all.rows, heads)
         seat.kernels.copyRows(all.columns(0..<width), into: queries)
         seat.kernels.copyRows(all.columns(width..<width + heads), into: weights)
-        return IndexQuery(queries: queries, weights: weights, topK: index.topK)
+        return IndexQuery(
+            queries: queries, weights: weights, topK: index.topK, set: index.set, lane: index.lane)
     }
 
-    /// Each row's best among the keys owned here: see `Kernels.packCandidates`.
-    private static func candidates(
-        _ index: IndexQuery, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
-    ) -> View {
+    /// Returns each row's top-k among the entries that this rank owns, in the form of `Kernels.packCandidates`.
+    private static func candidates(_ index: IndexQuery, _ rows: Step.Rows, _ step: Step, _ seat: Seat) -> View {
         let candidates = seat.scratch.rows(rows.count, Kernels.candidateColumns(index.topK))
+        let (number, group) = step.group(of: index.set)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
-                find(index, tile, rows.positions, request.pages, layer: layer, step, seat, into: candidates)
+            ContextAttention.forTiles(of: request.rows, rows, group, seat) { tile in
+                find(index, tile, rows.positions, request.pages[number], group, step, seat, into: candidates)
             }
         }
         return candidates
     }
 
     private static func find(
-        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, layer: Int, _ step: Step,
-        _ seat: Seat, into candidates: View
+        _ index: IndexQuery, _ tile: Range<Int>, _ positions: Indices, _ pages: PageMap, _ group: PageGroup,
+        _ step: Step, _ seat: Seat, into candidates: View
     ) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let (topK, owned, kvSharding) = (index.topK, seat.owned, seat.configuration.kvSharding)
         let visible = seat.scratch.indices(tile.count)
-        // Rows of several ranks, each of which has its own in order.
+        // The tile has rows of several ranks, so the last row need not see the most entries.
         var most = 0
         for (at, row) in tile.enumerated() {
-            let position = Int(positions[row])
-            visible[at] = position < topK ? 0 : Int32(kvSharding.count(of: position + 1, for: owned.rank))
+            let all = group.visibleEntries(at: Int(positions[row]))
+            visible[at] = all <= topK ? 0 : Int32(kvSharding.count(of: all, for: owned.rank))
             most = max(most, Int(visible[at]))
         }
         seat.work.scored += visible.sum
         let scores = seat.scratch.rows(tile.count, most)
         seat.kernels.indexScores(
-            index.queries.rows(tile), weights: index.weights.rows(tile), keys: step.cache.lane(.indexKey, layer: layer),
-            pages, owned: owned, into: scores, seat.scratch)
+            index.queries.rows(tile), weights: index.weights.rows(tile),
+            keys: step.cache.lane(index.lane, of: index.set), pages, owned: owned, into: scores, seat.scratch)
         let selection = Selection(
             positions: seat.scratch.computed(tile.count * topK), stride: topK,
             counts: seat.scratch.computed(tile.count))
@@ -112,48 +131,49 @@ package enum DecodeContextParallel {
         seat.kernels.packCandidates(scores, selection, owned: owned, into: candidates.rows(tile))
     }
 
-    /// Checks what each rank sent of its best keys for one row, before any of it becomes an index.
+    /// Checks the candidates that each rank sent for one row, before any of them is used as an index.
     ///
     /// - Parameters:
-    ///   - received: `[ranks · rows, candidateColumns]`, one rank's rows after the other's.
-    ///   - row: which of the rows of a rank.
-    ///   - position: of the row.
-    /// - Throws: `GroupFailure` in the name of the rank whose candidates are not its share of what the row sees.
+    ///   - received: `[ranks · rows, candidateColumns]`, rank by rank.
+    ///   - row: the row's index among the rows of a rank.
+    ///   - visible: the number of entries that the row sees.
+    /// - Throws: `GroupFailure` that names a rank whose candidates are not ascending entries that it owns and the row
+    ///   sees.
     private static func check(
-        _ received: View, row: Int, of rows: Int, position: Int, topK: Int, _ seat: Seat
+        _ received: View, row: Int, of rows: Int, visible: Int, topK: Int, _ seat: Seat
     ) throws(GroupFailure) {
         let kvSharding = seat.configuration.kvSharding
         for rank in 0..<kvSharding.ranks {
             let words = seat.kernels.synchronize(received.rows(rank * rows + row..<rank * rows + row + 1).integers)
-            let expected = min(topK, kvSharding.count(of: position + 1, for: rank))
+            let expected = min(topK, kvSharding.count(of: visible, for: rank))
             guard words[0] == expected else {
                 throw seat.failure(
                     of: rank, along: .kvSharding,
-                    "it sent \(words[0]) candidates of a row at position \(position), where it has \(expected)")
+                    "it sent \(words[0]) candidates of a row that sees \(visible) entries, where it has \(expected)")
             }
-            let areRight = words[1 + topK..<1 + topK + expected].areAscendingPositions(
-                upTo: position, ownedBy: kvSharding.positions(of: rank))
-            guard areRight else {
+            let entries = words[1 + topK..<1 + topK + expected]
+            guard entries.areAscending(below: visible, ownedBy: kvSharding.positions(of: rank)) else {
                 throw seat.failure(
                     of: rank, along: .kvSharding,
-                    "it sent candidates of a row at position \(position) that are not ascending positions of "
-                        + "0...\(position) that it owns")
+                    "it sent candidates of a row that sees \(visible) entries that are not ascending entries of "
+                        + "0..<\(visible) that it owns")
             }
         }
     }
 
     // MARK: - Attention
 
-    /// Attention of the travelling attended rows, into their rows of `out`.
+    /// Computes attention of the attended DCP rows, in their rows of `out`.
     package static func attend(
-        _ query: View, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
-        _ dcpRows: Step.DCPRows, layer: Int, _ step: Step, _ seat: Seat, into out: View
+        _ query: View, to keys: AttentionKeys, heads: Int, scale: Float, _ selection: Selection?, topK most: Int?,
+        _ dcpRows: Step.DCPRows, _ step: Step, _ seat: Seat, into out: AttendedValues
     ) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let rows = dcpRows.attendedRows
-        // The same on all of these ranks, also on one whose own rows do not select.
-        let topK = most.map { dcpRows.attended.maxPosition < $0 ? 0 : $0 } ?? 0
+        // All ranks of the group must use the same `topK`, even one whose own rows do not select.
+        let visible = step.group(of: keys.set).group.visibleEntries(at: dcpRows.attended.maxPosition)
+        let topK = most.map { visible <= $0 ? 0 : $0 } ?? 0
         let packed = seat.scratch.rows(rows.count, query.columns + topK)
         let numbers = ComputedIndices(rows)
         seat.kernels.copyRows(query, xRows: numbers, into: packed.columns(0..<query.columns))
@@ -165,79 +185,86 @@ package enum DecodeContextParallel {
         let all = try seat.gather("queries", along: .kvSharding, packed, counts: dcpRows.attendedCounts)
         if topK > 0 {
             try seat.check(
-                selected: all.columns(query.columns..<all.columns), of: dcpRows.attended, topK: topK, along: .kvSharding
+                selected: all.columns(query.columns..<all.columns), of: dcpRows.attended, topK: topK,
+                step.group(of: keys.set).group, along: .kvSharding
             ) { Int(dcpRows.attendedCounts[$0]) }
         }
-        let partials = partials(
-            all, heads: heads, scale: scale, topK: topK, dcpRows.attended, layer: layer, step, seat)
+        let partials = partials(all, to: keys, heads: heads, scale: scale, topK: topK, dcpRows.attended, step, seat)
         let pending = try seat.startExchange(
             "partial attention", along: .kvSharding, partials, counts: dcpRows.attendedCounts,
             expecting: seat.counts(rows.count, along: .kvSharding))
         let received = try seat.finish(pending)
-        let merged = Merge(received, rows: rows.count, heads: heads, columns: out.columns, seat).result()
-        seat.kernels.copyRows(merged, into: out, outRows: numbers)
+        let merged = Merge(received, rows: rows.count, heads: heads, columns: out.values.columns, seat).result()
+        seat.kernels.copyRows(merged.values, into: out.values, outRows: numbers)
+        seat.kernels.copyRows(merged.logSumExp, into: out.logSumExp, outRows: numbers)
     }
 
-    /// Of each row what the keys owned here contribute, class by class: `[rows, classes here · (heads · latent + heads)]`.
+    /// Returns the partial results of all rows over the keys that this rank owns, residue class by residue class:
+    /// `[rows, classes of a rank · (heads · latent + heads)]`.
     private static func partials(
-        _ packed: View, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, layer: Int, _ step: Step, _ seat: Seat
+        _ packed: View, to keys: AttentionKeys, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, _ step: Step,
+        _ seat: Seat
     ) -> View {
-        let latent = step.cache.lane(.latent, layer: layer).width
+        let latent = step.cache.lane(keys.latent, of: keys.set).width
+        let (number, group) = step.group(of: keys.set)
         let partials = seat.scratch.rows(
             packed.rows, partialColumns(heads: heads, latent: latent, seat.configuration.kvSharding))
         let queries = packed.columns(0..<packed.columns - topK)
         let selected = packed.columns(packed.columns - topK..<packed.columns)
         for request in rows.requests {
-            ContextAttention.forTiles(of: request.rows, rows, seat) { tile in
+            ContextAttention.forTiles(of: request.rows, rows, group, seat) { tile in
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
-                let positions = rows.positions[tile]
-                let keys = keys(of: positions, selected: selected.rows(tile), seat)
+                let last = ContextAttention.lastVisible(rows.positions[tile], group, seat)
+                let owned = ownedKeys(upTo: last, selected: selected.rows(tile), seat)
                 attend(
-                    queries.rows(tile), heads: heads, scale: scale, request.pages, positions, keys, layer: layer, step,
+                    queries.rows(tile), to: keys, heads: heads, scale: scale, request.pages[number], last, owned, step,
                     seat, into: partials.rows(tile))
             }
         }
         return partials
     }
 
-    /// Class by class, over the keys owned here.
+    /// Computes attention over the keys that this rank owns, residue class by residue class.
     private static func attend(
-        _ queries: View, heads: Int, scale: Float, _ pages: PageMap, _ positions: Indices, _ keys: Selection,
-        layer: Int, _ step: Step, _ seat: Seat, into partials: View
+        _ queries: View, to keys: AttentionKeys, heads: Int, scale: Float, _ pages: PageMap, _ last: Indices,
+        _ selection: Selection, _ step: Step, _ seat: Seat, into partials: View
     ) {
-        let (latent, rope) = (step.cache.lane(.latent, layer: layer), step.cache.lane(.ropeKey, layer: layer))
+        let (latent, rope) = (step.cache.lane(keys.latent, of: keys.set), step.cache.lane(keys.rotary, of: keys.set))
         let (kvSharding, owned) = (seat.configuration.kvSharding, seat.owned)
         let width = heads * latent.width
         for number in 0..<classesHere(kvSharding) {
             let first = number * (width + heads)
             let logSumExp = seat.scratch.rows(queries.rows, heads)
             seat.kernels.attention(
-                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
-                selection: keys, classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
+                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: last,
+                selection: selection,
+                classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
                 into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
             seat.kernels.copyRows(logSumExp, into: partials.columns(first + width..<first + width + heads))
         }
     }
 
-    /// The keys owned here that rows of a request attend to: of those selected, or of all they see.
+    /// Lists the keys owned by this rank that rows of a request attend to: the owned ones among the selected entries,
+    /// or among all that a row sees.
     ///
-    /// - Parameter selected: `[rows, topK]`; no columns where no row selects.
-    private static func keys(of positions: Indices, selected: View, _ seat: Seat) -> Selection {
+    /// - Parameters:
+    ///   - last: the last entry that each row sees.
+    ///   - selected: `[rows, topK]`; it has no columns if no row selects.
+    private static func ownedKeys(upTo last: Indices, selected: View, _ seat: Seat) -> Selection {
         let (owned, topK) = (seat.owned, selected.columns)
-        func selects(_ row: Int) -> Bool { topK > 0 && positions[row] >= topK }
+        func selects(_ row: Int) -> Bool { topK > 0 && last[row] >= topK }
         func most(_ row: Int) -> Int {
-            selects(row)
-                ? topK : seat.configuration.kvSharding.count(of: Int(positions[row]) + 1, for: owned.rank)
+            selects(row) ? topK : seat.configuration.kvSharding.count(of: Int(last[row]) + 1, for: owned.rank)
         }
-        let stride = (0..<positions.count).reduce(1) { max($0, most($1)) }
+        let stride = (0..<last.count).reduce(1) { max($0, most($1)) }
         return seat.kernels.shardedKeys(
-            of: positions, selected: selected, owned: owned, most: stride, total: seat.foundKeys, seat.scratch)
+            of: last, selected: selected, owned: owned, most: stride, total: seat.foundKeys, seat.scratch)
     }
 
-    /// Puts the ranks' contributions together.
+    /// Merges the partial results of all ranks.
     private struct Merge {
-        /// `[ranks · rows, classes of a rank · (width + heads)]`.
+        /// The partial results, `[ranks · rows, classes of a rank · (width + heads)]`.
         private let received: View
         private let rows: Int
         private let heads: Int
@@ -252,19 +279,19 @@ package enum DecodeContextParallel {
             self.seat = seat
         }
 
-        /// `[rows, heads · latent]`.
-        func result() -> View {
-            if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes).values }
+        /// Returns the merged values, `[rows, heads · latent]`, and their log-sum-exp, `[rows, heads]`.
+        func result() -> (values: View, logSumExp: View) {
+            if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes) }
             let (values, logSumExp) = leaf(0, perRank: 1)
             for rank in 1..<seat.degree(.kvSharding) {
                 let other = leaf(rank, perRank: 1)
                 seat.kernels.mergeAttention(values, logSumExp, with: other.values, other.logSumExp)
             }
-            return values
+            return (values, logSumExp)
         }
 
-        /// The classes `first`, `first + step`, … of `classes`, in the tree of attention.h: the left half takes every
-        /// other one from `first`, the right half every other one from `first + step`.
+        /// Merges the classes `first`, `first + step`, … of `classes` in the tree of attention.h: the left half is
+        /// every other class from `first` on, the right half every other class from `first + step` on.
         private func subtree(_ first: Int, _ step: Int, of classes: Int) -> (values: View, logSumExp: View) {
             if step == classes { return leaf(first, perRank: seat.configuration.kvSharding.unit) }
             let left = subtree(first, step * 2, of: classes)

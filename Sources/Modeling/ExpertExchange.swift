@@ -1,36 +1,37 @@
 package import Parallelism
 package import Tensors
 
-/// Brings rows to the ranks of the experts they chose, and the experts' sums back.
+/// Sends rows to the ranks of the experts they chose, and the experts' sums back to the rows' owners.
 ///
-/// Either all rows go to all ranks (*gathered*) or each row goes to the ranks that have one of its experts
-/// (*all-to-all*). Both bring back one partial sum per row and rank, and add those in the canonical tree, so that both
-/// give the same bits. Where a rank has all experts itself, nobody moves.
+/// Either all rows are gathered on all ranks (*gathered*), or each row is sent to the ranks that have one of its
+/// experts (*all-to-all*). Both return one partial sum per row and rank and add them in the canonical tree, so both are
+/// bitwise equal. If a rank has all experts itself, nothing is sent.
 package struct ExpertExchange {
     private let experts: Int
     private let perRow: Int
     private let seat: Seat
 
-    /// Rows at their experts' rank.
+    /// The rows for which a rank computes its experts.
     package struct DispatchedRows {
-        /// `[rows, hidden]`.
+        /// The inputs of the experts, `[rows, hidden]`.
         package let rows: View
-        /// The experts each row chose, ascending, `rows * perRow`; also those that are elsewhere.
+        /// The experts that each row chose, ascending, `rows * perRow`; some of them may be on other ranks.
         package let chosen: ComputedIndices
-        /// `[rows, perRow]`.
+        /// The weights of the chosen experts, `[rows, perRow]`.
         package let weights: View
-        /// How many rows came from each rank of the stage, in their order here; `nil` where they are this rank's own.
+        /// The number of rows from each rank of the stage, in the order of the rows; `nil` if all rows are this rank's
+        /// own.
         let sources: Indices?
     }
 
-    /// Rows on their way.
+    /// A dispatch that was started, with what is needed to combine its results.
     package struct PendingDispatch {
         fileprivate let pending: Seat.PendingCollective?
         fileprivate let own: DispatchedRows
-        /// `[own rows, places]`: which of the sums that come back is a row's from each place of the expert axis; negative:
-        /// the row does not go there.
+        /// For each own row and each place along the expert axis, the index of its partial sum among those received;
+        /// negative if the row is not sent there. `[own rows, places]`.
         fileprivate let slots: ComputedIndices?
-        /// How many rows went to each rank of each place.
+        /// The number of rows sent to each rank of each place.
         fileprivate let rows: Indices
     }
 
@@ -40,17 +41,18 @@ package struct ExpertExchange {
         self.seat = seat
     }
 
-    /// The experts this rank computes.
+    /// The experts that this rank computes.
     package var localExperts: Range<Int> { seat.part(of: experts, along: .expert) }
 
-    /// The canonical groups those experts are in: whole ones, unless there are more ranks than groups.
+    /// The expert groups that contain this rank's experts. They are whole groups, unless there are more ranks than
+    /// groups.
     package var groups: Range<Int> {
         let all = Kernels.slices(of: experts)
         return all % seat.degree(.expert) == 0 ? seat.part(of: all, along: .expert) : 0..<all
     }
 
-    /// How many sums a visitor gets here: one, or one for each group where a group's sum is complete only when the ranks
-    /// that share its experts' width have added theirs.
+    /// The number of sums that this rank computes for each dispatched row: one; or one for each expert group, if a
+    /// group's sum is complete only after the ranks that share its experts' width have added their parts.
     package var blocks: Int { Self.blocks(of: experts, seat.configuration) }
 
     package static func blocks(of experts: Int, _ configuration: ParallelConfiguration) -> Int {
@@ -63,9 +65,14 @@ package struct ExpertExchange {
 
     private var isAlone: Bool { seat.degree(.expert) == 1 && !sharesWidths }
 
-    // MARK: - There
+    // MARK: - Dispatch
 
-    /// Sends this rank's rows off.
+    /// Starts to send this rank's rows to the ranks of their experts.
+    ///
+    /// - Parameters:
+    ///   - x: own rows, `[rows, hidden]`.
+    ///   - chosen: the experts that each row chose, ascending, `rows * perRow`.
+    ///   - weights: the weights of those experts, `[rows, perRow]`.
     package func send(_ x: View, chosen: ComputedIndices, weights: View) throws(GroupFailure) -> PendingDispatch {
         let own = DispatchedRows(rows: x, chosen: chosen, weights: weights, sources: nil)
         if isAlone { return PendingDispatch(pending: nil, own: own, slots: nil, rows: seat.scratch.indices(0)) }
@@ -77,7 +84,7 @@ package struct ExpertExchange {
         case .allToAll:
             let dispatch = seat.kernels.dispatch(
                 chosen, perRow: perRow, bounds: expertBounds, copies: widths, seat.scratch)
-            // Which rows go where only kernels know; how many, a transport must be told.
+            // The transport needs the number of rows for each rank, which only kernels know so far.
             let rows = seat.kernels.synchronize(dispatch.counts)
             let (counts, most) = (seat.scratch.indices(seat.degree(.stage)), seat.scratch.indices(seat.degree(.stage)))
             for rank in 0..<counts.count {
@@ -90,7 +97,7 @@ package struct ExpertExchange {
         }
     }
 
-    /// The first expert of each place of the expert axis, and the end.
+    /// The first expert of each place along the expert axis, followed by the number of experts.
     private var expertBounds: Indices {
         let places = seat.degree(.expert)
         let bounds = seat.scratch.indices(places + 1)
@@ -101,7 +108,7 @@ package struct ExpertExchange {
         return bounds
     }
 
-    /// Where all rows go everywhere, every place sends a sum of each.
+    /// Returns the `slots` of a gathered dispatch, in which every place returns a partial sum of every row.
     private func slotsOfGathered(_ rows: Int) -> ComputedIndices {
         let places = seat.degree(.expert)
         let slots = seat.scratch.indices(rows * places)
@@ -111,7 +118,7 @@ package struct ExpertExchange {
         return ComputedIndices(slots)
     }
 
-    /// Waits for the rows that come to this rank's experts.
+    /// Waits for the rows that other ranks send to this rank's experts.
     package func receive(_ pendingDispatch: PendingDispatch) throws(GroupFailure) -> DispatchedRows {
         guard let pending = pendingDispatch.pending else { return pendingDispatch.own }
         let packed = try seat.finish(pending)
@@ -120,10 +127,13 @@ package struct ExpertExchange {
 
     private var widths: Int { seat.degree(.expertTensor) }
 
-    /// A row, its experts' numbers, their weights, and what makes a cache line full.
+    /// Returns the number of columns of a dispatched row: its elements, its experts' numbers and their weights, padded
+    /// to a multiple of 16 (a cache line).
     package static func packedColumns(hidden: Int, perRow: Int) -> Int { (hidden + 2 * perRow + 15) & ~15 }
 
-    /// - Parameter rows: which of the own rows, in which order; `nil` packs all.
+    /// Packs own rows for the dispatch.
+    ///
+    /// - Parameter rows: the own rows to pack, in this order; all of them when `nil`.
     private func pack(_ own: DispatchedRows, rows: ComputedIndices? = nil) -> View {
         let hidden = own.rows.columns
         let packed = seat.scratch.rows(
@@ -136,7 +146,9 @@ package struct ExpertExchange {
         return packed
     }
 
-    /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
+    /// Unpacks received rows.
+    ///
+    /// - Throws: `GroupFailure` that names the rank that sent a row with invalid experts.
     private func unpack(_ packed: View, hidden: Int, sources: Indices) throws(GroupFailure) -> DispatchedRows {
         let chosen = seat.scratch.computed(packed.rows * perRow)
         let weights = seat.scratch.rows(packed.rows, perRow)
@@ -146,7 +158,9 @@ package struct ExpertExchange {
         return DispatchedRows(rows: packed.columns(0..<hidden), chosen: chosen, weights: weights, sources: sources)
     }
 
-    /// - Throws: `GroupFailure` in the name of the rank that sent a row with experts that no router chooses.
+    /// Checks that the experts of received rows are ascending numbers of experts.
+    ///
+    /// - Throws: `GroupFailure` that names the rank that sent other numbers.
     private func check(_ chosen: Indices, _ sources: Indices) throws(GroupFailure) {
         var (source, sourceEnd) = (0, sources.count == 0 ? 0 : Int(sources[0]))
         for row in 0..<chosen.count / perRow {
@@ -166,18 +180,20 @@ package struct ExpertExchange {
         }
     }
 
-    // MARK: - And back
+    // MARK: - Combine
 
-    /// Sends the visitors' sums home and completes this rank's own.
+    /// Sends the dispatched rows' sums to the rows' owners, and adds up the partial sums of this rank's own rows.
     ///
-    /// - Parameter sums: of the experts here, `[visitors, hidden]`, such a block of rows for each of `blocks`.
-    /// - Returns: `[own rows, hidden]`.
+    /// - Parameter sums: the sums of this rank's experts, `[dispatched rows, hidden]`, one such block after the other
+    ///   for each of `blocks`.
+    /// - Returns: the output of the routed experts, `[own rows, hidden]`.
     package func combine(_ sums: View, of dispatched: DispatchedRows, _ pendingDispatch: PendingDispatch)
         throws(GroupFailure) -> View
     {
         guard let sources = dispatched.sources, let slots = pendingDispatch.slots else { return sums }
         let (home, counts) = try complete(sums, sources)
-        // Each rank that got rows sends a sum for each; ranks that share widths send those of their part of the rows.
+        // Each rank returns a sum for each row it received; ranks that share their experts' width return those of their
+        // part of the rows.
         let expected = seat.scratch.indices(seat.degree(.stage))
         for rank in 0..<expected.count {
             let sent = Int(pendingDispatch.rows[rank / widths])
@@ -190,10 +206,10 @@ package struct ExpertExchange {
         return out
     }
 
-    /// Makes each visitor's sum one row: on this rank, or on one of those that share its experts' widths, which take
-    /// the visitors of each source in turn.
+    /// Reduces each dispatched row to one partial sum. If ranks share their experts' width, each of them adds the parts
+    /// of a share of the rows of each source.
     ///
-    /// - Returns: the rows this rank sends home, and how many to each rank of the stage.
+    /// - Returns: the partial sums that this rank sends, and the number for each rank of the stage.
     private func complete(_ sums: View, _ sources: Indices) throws(GroupFailure) -> (rows: View, counts: Indices) {
         guard sharesWidths else { return (sums, sources) }
         let dispatched = sources.sum

@@ -1,8 +1,8 @@
 package import Parallelism
 package import Tensors
 
-/// One layer as numbers: its operations in the order of the forward pass, with their shapes, their weights, and the edges
-/// that rows cross between them.
+/// One layer as numbers: its operations in the order of the forward pass, with their shapes, their weights, and the
+/// edges between them.
 ///
 /// Costs, weight shares, floating-point counts, drawings and kernel benchmarks are derived from it, so that nothing
 /// describes a layer a second time.
@@ -20,18 +20,18 @@ package struct LayerDescription: Sendable {
     package enum Operation: Sendable {
         /// Norms, biases and other vectors, which every rank reads for its own rows.
         case vectors(Weights)
-        /// A product of rows with a matrix.
+        /// A matrix product of rows.
         case product(Product)
-        /// Stores a row's keys, which makes them visible to the ranks along the edge.
+        /// Stores rows' keys and makes them readable for the ranks along the edge.
         case publish(Edge, columns: Int)
-        /// Rows move between ranks.
+        /// Sends rows from rank to rank over the edge.
         case cross(Edge, columns: Int)
         case select(Selection)
         case attend(Attention)
         case feedForward(FeedForward)
-        /// Rows start for the ranks of the experts they chose.
+        /// Sends rows to the ranks of the experts they chose.
         case dispatch(Experts)
-        /// Routed experts compute, and their sums return to the rows' owners.
+        /// Computes routed experts and sends their sums to the rows' owners.
         case experts(Experts)
     }
 
@@ -64,7 +64,7 @@ package struct LayerDescription: Sendable {
         }
     }
 
-    /// `[rows, inputs] · [outputs, inputs]ᵀ`.
+    /// A matrix product, `[rows, inputs] · [outputs, inputs]ᵀ`.
     package struct Product: Sendable {
         /// The name that reports and benchmarks show, such as "query up".
         package let name: String
@@ -108,15 +108,16 @@ package struct LayerDescription: Sendable {
         }
     }
 
-    /// `down(silu(gate x) * up x)`, of a dense layer or of the shared experts.
+    /// A feed-forward `down(silu(gate x) * up x)`, of a dense layer or of the shared experts.
     package struct FeedForward: Sendable {
-        /// "feed-forward" or "shared experts", for drawings.
+        /// The name that drawings show: "feed-forward" or "shared experts".
         package let name: String
         package let hidden: Int
         package let width: Int
         package let weights: Weights
 
-        /// - Parameter prefix: the part of the tensors' names before `gate_proj.weight`, `up_proj.weight`, `down_proj.weight`.
+        /// - Parameter prefix: the part of the tensors' names before `gate_proj.weight`, `up_proj.weight` and
+        ///   `down_proj.weight`.
         package init(_ name: String, prefix: String, hidden: Int, width: Int, split: Split = .dense) {
             self.name = name
             self.hidden = hidden
@@ -140,7 +141,7 @@ package struct LayerDescription: Sendable {
             (self.gate, self.hidden, self.width, self.prefix) = (gate, hidden, width, prefix)
         }
 
-        /// One expert's weights.
+        /// Returns the weights of one expert.
         package func expert(_ number: Int) -> FeedForward {
             FeedForward("expert", prefix: "\(prefix)\(number).", hidden: hidden, width: width, split: .expert(number))
         }
@@ -180,7 +181,7 @@ extension LayerDescription.Operation {
         }
     }
 
-    /// What a drawing of the layer writes for it; `nil` for edges and vectors.
+    /// The text by which a drawing of the layer shows the operation; `nil` for edges and vectors.
     package var title: String? {
         switch self {
         case .product(let product): product.name

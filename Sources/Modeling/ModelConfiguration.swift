@@ -1,9 +1,9 @@
 package import Checkpoints
 package import KVCache
 
-/// What a model's target makes of `config.json`, checked, before any weight is read.
+/// The checked contents of a model's `config.json`, which are read before any weight.
 ///
-/// A target conforms one type to it and is then one line in `ModelRegistry`.
+/// A model's target conforms one type to it, and `ModelRegistry` has one line for the target.
 package protocol ModelConfiguration: Sendable {
     /// The values of `model_type` that this target reads.
     static var modelTypes: [String] { get }
@@ -16,7 +16,7 @@ package protocol ModelConfiguration: Sendable {
     /// The model as numbers.
     var description: ModelDescription { get }
 
-    /// The key sets of every layer, as a cache of this type keeps them.
+    /// Returns the key sets of every layer, as a cache of this type keeps them.
     ///
     /// - Parameter drafts: true to include the layers of the next-token block, after the others.
     func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool) -> CacheFormat

@@ -2,14 +2,14 @@ package import Checkpoints
 import Foundation
 package import Tensors
 
-/// Rotary position embedding: plain or YaRN, as `config.json` spells it, old and new.
+/// Rotary position embedding, plain or YaRN, in the old and new spellings of `config.json`.
 package struct RotaryConfiguration: Sendable, Equatable {
-    /// Elements of a head that are rotated.
+    /// The number of elements of a head that are rotated.
     package var width: Int
     package var theta: Double
     package var yarn: YaRN?
 
-    /// YaRN's numbers; the formulas are those of the paper (arXiv 2309.00071) as DeepSeek uses them.
+    /// The parameters of YaRN; the formulas are those of the paper (arXiv:2309.00071) as DeepSeek uses them.
     package struct YaRN: Sendable, Equatable {
         package var factor: Double
         package var originalLength: Double
@@ -19,7 +19,9 @@ package struct RotaryConfiguration: Sendable, Equatable {
         package var mscaleAllDimensions: Double
     }
 
-    /// Reads `rope_theta` + `rope_scaling`, or the newer `rope_parameters` that holds both.
+    /// Reads `rope_theta` and `rope_scaling`, or the newer `rope_parameters`, which holds both.
+    ///
+    /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
     package init(_ file: ConfigurationValue, width: Int) throws(CheckpointError) {
         self.width = width
         let newer = try file.objectIfPresent("rope_parameters")
@@ -32,7 +34,7 @@ package struct RotaryConfiguration: Sendable, Equatable {
         if kind == "yarn" { yarn = try YaRN(scaling) }
     }
 
-    /// The angle a head's pair i turns per position, in radians.
+    /// The angle by which each pair of a head's elements rotates per position, in radians.
     package var frequencies: [Float] {
         (0..<width / 2).map { pair in
             let plain = 1 / pow(Float(theta), Float(2 * pair) / Float(width))
@@ -43,19 +45,20 @@ package struct RotaryConfiguration: Sendable, Equatable {
         }
     }
 
-    /// What cosines and sines are multiplied by.
+    /// The factor of cosines and sines.
     package var amplitude: Float {
         yarn.map { Float($0.scale($0.mscale) / $0.scale($0.mscaleAllDimensions)) } ?? 1
     }
 
-    /// What the softmax scale is multiplied by.
+    /// The factor of the softmax scale.
     package var softmaxFactor: Float {
         guard let yarn, yarn.mscaleAllDimensions != 0 else { return 1 }
         let factor = Float(yarn.scale(yarn.mscaleAllDimensions))
         return factor * factor
     }
 
-    /// Cosines and sines of each position's angles. The angle is formed in F32, as the reference does.
+    /// Returns the cosines and sines of each position's angles. Angles are computed in F32, as in the reference
+    /// implementation.
     package func angles(of positions: Indices, _ frequencies: [Float], _ scratch: Scratch) -> RotaryAngles {
         let cosine = scratch.hostRows(positions.count, frequencies.count)
         let sine = scratch.hostRows(positions.count, frequencies.count)
@@ -88,10 +91,11 @@ extension RotaryConfiguration.YaRN {
         mscaleAllDimensions = try scaling.double("mscale_all_dim", in: 0...1e6, default: 0)
     }
 
-    /// `0.1 · m · ln(factor) + 1`, and 1 for factors up to 1.
+    /// Returns `0.1 · m · ln(factor) + 1`, and 1 for factors up to 1.
     package func scale(_ m: Double) -> Double { factor <= 1 ? 1 : 0.1 * m * log(factor) + 1 }
 
-    /// Between which pairs the frequencies go over from kept to interpolated.
+    /// Returns the pairs of elements between which frequencies change from kept (below `low`) to interpolated (above
+    /// `high`).
     package func rampBounds(width: Int, theta: Double) -> (low: Double, high: Double) {
         func correction(_ rotations: Double) -> Double {
             Double(width) * log(originalLength / (rotations * 2 * .pi)) / (2 * log(theta))
@@ -102,14 +106,14 @@ extension RotaryConfiguration.YaRN {
     }
 }
 
-/// The rotary angles of a step's rows: those a rank owns, and those whose heads it has a part of.
+/// The rotary angles of a step's own rows and attended rows.
 package struct StepAngles {
     package let own: RotaryAngles
     package let attended: RotaryAngles
 
     package init(of step: Step, _ angles: (Indices) -> RotaryAngles) {
         own = angles(step.own.positions)
-        // The own rows are among the attended ones: equally many are the same.
+        // The attended rows contain the own rows, so equal counts mean equal rows.
         attended = step.attended.count == step.own.count ? own : angles(step.attended.positions)
     }
 }

@@ -1,14 +1,15 @@
 package import Parallelism
 package import Tensors
 
-/// A point of a layer whose value can be compared with another implementation or another layout, in order of
-/// computation.
+/// A point of a layer whose value can be compared with another implementation or another parallel configuration. The
+/// cases are in the order of computation.
 package enum Stage: String, Sendable, CaseIterable {
     case attentionNorm, indexScores, selected, attention, feedForwardNorm, gateExperts, gateWeights, feedForward
     case output, finalNorm, logits
 }
 
-/// Keeps copies of what a rank computed, by stage, layer, request and position. For parity tests: it allocates.
+/// Copies of computed values, by layer, stage, request and position. They are for parity tests, because recording
+/// allocates memory.
 package struct StageRecords: Sendable {
     package struct Key: Hashable, Sendable {
         package let layer: Int
@@ -20,7 +21,7 @@ package struct StageRecords: Sendable {
         }
     }
 
-    /// A row, whatever rank computed it.
+    /// A row of a request, independent of the rank that computed it.
     package struct Place: Hashable, Sendable, Comparable {
         package let request: UInt64
         package let position: Int
@@ -37,18 +38,19 @@ package struct StageRecords: Sendable {
 
     package init() {}
 
-    /// The rows of a stage by request and position; rows of one stage need not have equal lengths.
+    /// Returns the recorded rows of a stage, ordered by request and position. Rows of one stage may have different
+    /// lengths.
     package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] {
         let rows = values[Key(layer: layer, stage: stage)] ?? [:]
         return rows.keys.sorted().map { rows[$0]! }
     }
 
-    /// Adds what another rank, or a later step, recorded.
+    /// Adds what another rank or a later step recorded.
     package mutating func merge(_ other: StageRecords) {
         for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
     }
 
-    /// Forgets rows of a request that turned out to be no part of it.
+    /// Removes rows of a request, such as those of rejected draft tokens.
     package mutating func remove(_ positions: Range<Int>, of request: UInt64) {
         for key in values.keys {
             for position in positions { values[key]![Place(request: request, position: position)] = nil }
@@ -56,26 +58,28 @@ package struct StageRecords: Sendable {
     }
 }
 
-/// One rank's recorder. One thread.
+/// The recorder of one rank. Only the rank's thread may use it.
 package final class StageRecorder {
     package private(set) var records = StageRecords()
     private let stages: Set<Stage>
 
-    /// - Parameter stages: what to keep; the rest costs nothing but a look.
+    /// Creates a recorder.
+    ///
+    /// - Parameter stages: the stages to record; other stages are ignored.
     package init(only stages: Set<Stage> = Set(Stage.allCases)) { self.stages = stages }
 
-    /// Whether a model's layers have anything to record: all but the logits is theirs.
+    /// True if a stage other than the logits is recorded, which only a model's layers compute.
     package var wantsLayers: Bool { stages != [.logits] }
 
     package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] { records.rows(stage, layer: layer) }
 
-    /// Hands over what was recorded since the last time.
+    /// Returns and removes what was recorded since the last call.
     package func take() -> StageRecords {
         defer { records = StageRecords() }
         return records
     }
 
-    /// Records rows `first ..< first + value.rows` of `rows`.
+    /// Records the rows of `value` as rows `first ..< first + value.rows` of `rows`.
     package func record(
         _ stage: Stage, layer: Int, _ value: View, of rows: Step.Rows, from first: Int = 0, _ seat: Seat
     ) {

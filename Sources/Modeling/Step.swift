@@ -1,34 +1,37 @@
 package import KVCache
 package import Tensors
 
-/// One rank's view of a step: rows with positions, and where their keys are. Nothing here says how many ranks there are.
+/// One rank's view of a step: its rows with their positions, and where their keys are stored. It does not contain the
+/// number of ranks.
 package struct Step {
-    /// The rows this rank owns: it computes everything of them that is not per head.
+    /// The rows this rank owns, of which it computes everything that is not per head.
     package let own: Rows
-    /// Input tokens of the own rows.
+    /// The input token of each own row.
     package let tokens: Indices
-    /// The entry of `written` that stores each own row's keys.
-    package let slots: Indices
-    /// The rows whose heads this rank has a part of: its own, and those of the ranks it shares heads with.
+    /// The entries that own rows store, for each of the cache format's page groups.
+    package let entries: [EntryRows]
+    /// The attended rows: those for whose heads this rank computes attention, which are its own rows and those of the
+    /// ranks it shares heads with.
     package let attended: Rows
-    /// The rows whose queries go to the keys, of all ranks among which the keys are divided; `nil` where there are none.
+    /// The rows that use query-gather attention, of all ranks among which the keys are sharded; `nil` if there are
+    /// none.
     package let dcpRows: DCPRows?
-    /// Own rows whose hidden state leaves the last layer.
+    /// The indices of the own rows whose logits are needed.
     package let outputs: Indices
-    /// The keys this process keeps: all, or where processes divide them, those its ranks own.
+    /// The cache of this process. It has all keys or, where processes shard the keys, those that its ranks own.
     package let cache: CacheStore
-    /// Set where processes divide the keys.
+    /// The keys of key-gather attention; `nil` unless processes shard the keys.
     package let gatheredKeys: GatheredKeys?
-    /// Records values stage by stage when parity is in question; `nil` in service.
+    /// Records values stage by stage for parity tests; `nil` in service.
     package let recorder: StageRecorder?
 
-    /// Rows in the order of their requests.
+    /// Some rows of a step, ordered by request.
     package struct Rows {
-        /// Each row's position in its own prompt, ascending within a request.
+        /// The position of each row in its own request, ascending within a request.
         package let positions: Indices
-        /// Which rows belong to which request, in row order.
+        /// The rows of each request, in the order of the rows.
         package let requests: [RequestRows]
-        /// The largest position; -1 where there is no row.
+        /// The largest position; -1 if there is no row.
         package let maxPosition: Int
 
         package init(positions: Indices, requests: [RequestRows]) {
@@ -42,16 +45,16 @@ package struct Step {
         package var count: Int { positions.count }
     }
 
-    /// Rows whose queries go to the keys' owners.
+    /// The DCP rows: rows whose queries are sent to the owners of the keys.
     package struct DCPRows {
-        /// The own rows among them of each of those ranks, one rank after the other.
+        /// The own rows of all ranks among which the keys are sharded, rank by rank.
         package let own: Rows
-        /// The attended rows among them of each of those ranks, one rank after the other.
+        /// The attended rows of all those ranks, rank by rank.
         package let attended: Rows
-        /// How many each rank has.
+        /// The number of own rows and of attended rows of each of those ranks.
         package let ownCounts: Indices
         package let attendedCounts: Indices
-        /// This rank's among them, as rows of `Step.own` and of `Step.attended`.
+        /// The indices of this rank's DCP rows in `Step.own` and in `Step.attended`.
         package let ownRows: Indices
         package let attendedRows: Indices
 
@@ -68,15 +71,33 @@ package struct Step {
         }
     }
 
-    /// Consecutive rows of one request, with the pages of all its positions so far.
+    /// The own rows that store an entry of the key sets of one page group, and the slots of those entries.
+    package struct EntryRows {
+        /// The indices of those own rows, ascending. With one token per entry, they are all own rows.
+        package let rows: Indices
+        /// The slot of each entry in its page.
+        package let slots: Indices
+        /// The number of such rows of each rank of the stage.
+        package let counts: [Int]
+
+        package init(rows: Indices, slots: Indices, counts: [Int]) {
+            precondition(rows.count == slots.count, "\(rows.count) rows for \(slots.count) slots")
+            self.rows = rows
+            self.slots = slots
+            self.counts = counts
+        }
+    }
+
+    /// Consecutive rows of one request, with the pages of all positions of the request so far.
     package struct RequestRows {
-        /// The request's number, for reports.
+        /// The identifier of the request.
         package let request: UInt64
         package let rows: Range<Int>
-        package let pages: PageMap
-        /// Whether these rows' queries go to the keys; otherwise this rank reads all the keys itself.
+        /// The page map of the request's entries, for each of the cache format's page groups.
+        package let pages: [PageMap]
+        /// True if the rows use query-gather attention; otherwise this rank reads all of their keys itself.
         package let usesDCP: Bool
-        package init(request: UInt64, rows: Range<Int>, pages: PageMap, usesDCP: Bool = false) {
+        package init(request: UInt64, rows: Range<Int>, pages: [PageMap], usesDCP: Bool = false) {
             self.request = request
             self.rows = rows
             self.pages = pages
@@ -85,13 +106,14 @@ package struct Step {
     }
 
     package init(
-        own: Rows, tokens: Indices, slots: Indices, attended: Rows, dcpRows: DCPRows? = nil, outputs: Indices,
+        own: Rows, tokens: Indices, entries: [EntryRows], attended: Rows, dcpRows: DCPRows? = nil, outputs: Indices,
         cache: CacheStore, gatheredKeys: GatheredKeys? = nil, recorder: StageRecorder? = nil
     ) {
-        precondition(tokens.count == own.count && slots.count == own.count, "a row has a token and a slot")
+        precondition(tokens.count == own.count, "\(tokens.count) tokens for \(own.count) rows")
+        precondition(entries.count == cache.format.groups.count, "slots for each group of key sets")
         self.own = own
         self.tokens = tokens
-        self.slots = slots
+        self.entries = entries
         self.attended = attended
         self.dcpRows = dcpRows
         self.outputs = outputs
@@ -100,22 +122,22 @@ package struct Step {
         self.recorder = recorder
     }
 
-    /// The same rows with other tokens, and nothing recorded.
+    /// Returns a step with the same rows, other tokens and no recorder.
     package func with(tokens: Indices) -> Step {
         Step(
-            own: own, tokens: tokens, slots: slots, attended: attended, dcpRows: dcpRows, outputs: outputs,
+            own: own, tokens: tokens, entries: entries, attended: attended, dcpRows: dcpRows, outputs: outputs,
             cache: cache, gatheredKeys: gatheredKeys)
     }
 
-    /// Where the keys are of requests whose queries stay at home.
-    package var home: CacheStore { gatheredKeys?.store ?? cache }
-    /// Where the keys of own rows are written first.
-    package var written: CacheStore { gatheredKeys?.outbox ?? cache }
+    /// Returns the store in which rows that do not use query-gather attention read the keys of a set.
+    package func readableKeys(_ set: KeySetID) -> CacheStore {
+        guard let gatheredKeys, cache.format[set].window == nil else { return cache }
+        return gatheredKeys.store
+    }
 
-    /// Stores rows of keys that this or another process has computed.
-    ///
-    /// - Returns: whether they can be stored; see `CacheStore.store`.
-    package func take(_ rows: HostRows, layer: Int) -> Bool {
-        cache.store(rows, layer: layer) && gatheredKeys?.take(rows, layer: layer) ?? true
+    /// Returns the page group of a key set, and the group's index.
+    package func group(of set: KeySetID) -> (index: Int, group: PageGroup) {
+        let index = cache.format.group(of: set)
+        return (index, cache.format.groups[index])
     }
 }

@@ -1,18 +1,18 @@
-/// The rows of a step, as far as they decide what moves between ranks.
+/// The numbers of rows of a step that determine what ranks send to each other. `LayoutCost` predicts bytes from them.
 package struct StepRows: Sendable, Equatable {
-    /// For each rank of a stage how many rows it owns.
+    /// The number of rows that each rank of a stage owns.
     package var owned: [Int]
-    /// Those of them whose logits are needed.
+    /// The number of those rows whose logits are needed.
     package var outputs: [Int]
-    /// The largest position of its own rows; -1 where it has none.
+    /// The largest position of each rank's own rows; -1 if it has none.
     package var maxPosition: [Int]
-    /// How many of its own rows let their queries go to the keys, and the largest position of those.
+    /// The number of each rank's own rows that use query-gather attention, and the largest position of those.
     package var dcpRows: [Int]
     package var maxDCPPosition: [Int]
-    /// How many keys it sends for requests whose keys visit.
+    /// The number of keys that each rank sends for key-gather attention.
     package var gatheredKeys: [Int]
 
-    /// No row's query goes to the keys, and none visits.
+    /// Creates the numbers of a step in which no row uses query-gather attention and no key is gathered.
     package init(owned: [Int], outputs: [Int], maxPosition: [Int]) {
         precondition(owned.count == outputs.count && owned.count == maxPosition.count, "as many ranks everywhere")
         self.owned = owned

@@ -1,12 +1,14 @@
 package import Checkpoints
 package import Tensors
 
-/// Where a model's weights come from: a checkpoint, used as stored, or random numbers for benchmarks.
+/// The source of a model's weights: a checkpoint, used as stored, or random numbers for benchmarks.
 package enum WeightSource {
     case checkpoint(WeightIndex)
     case dummy(DummyWeights)
 
-    /// A matrix `[rows, columns]` as stored, with its scales if it has any.
+    /// Returns a matrix `[rows, columns]` as it is stored, with its scales if it has any.
+    ///
+    /// - Throws: `CheckpointError` naming the tensor if it is missing, has another shape or is stored in another type.
     package func matrix(_ name: String, _ rows: Int, _ columns: Int) throws(CheckpointError) -> Weight {
         switch self {
         case .dummy(let dummy): return dummy.matrix(name, rows, columns)
@@ -27,8 +29,10 @@ package enum WeightSource {
         }
     }
 
-    /// A row of `count` numbers, widened to F32. `dummy` is what dummy weights hold: 0 for a bias, 1
-    /// for a norm.
+    /// Returns a vector of `count` elements, widened to F32.
+    ///
+    /// - Parameter value: the elements of dummy weights: 0 for a bias, 1 for a norm.
+    /// - Throws: `CheckpointError` naming the tensor if it is missing, has another shape or is not F32 or BF16.
     package func vector(_ name: String, _ count: Int, dummy value: Float) throws(CheckpointError) -> Vector {
         switch self {
         case .dummy: return Vector(Array(repeating: value, count: count))
@@ -64,19 +68,23 @@ extension StoredTensor {
     }
 }
 
-/// Random weights of the right shapes, from a seed: equal seeds and shapes in equal order give equal models.
+/// Random weights of the right shapes, drawn from a seed: equal seeds and equal shapes in equal order give equal
+/// models.
 package final class DummyWeights {
     private let dtype: DType
     private var state: UInt64
     private var memory: [DummyMatrix] = []
     private let distinctExperts: Int?
-    /// The matrices of routed experts by name, where experts share them.
+    /// The matrices of routed experts by name, if experts share them.
     private var experts: [String: Weight] = [:]
 
+    /// Creates a generator of weights.
+    ///
     /// - Parameters:
     ///   - dtype: F32 or BF16.
-    ///   - distinctExperts: how many routed experts of a layer have weights of their own, at least 1; the others share
-    ///     theirs, so that a model of hundreds of experts fits into a few gigabytes. `nil`: all.
+    ///   - distinctExperts: the number of routed experts of a layer that have weights of their own, at least 1; the
+    ///     others share theirs, so that a model of hundreds of experts fits into a few gigabytes. All of them when
+    ///     `nil`.
     package init(dtype: DType, seed: UInt64 = 0, distinctExperts: Int? = nil) {
         precondition(dtype == .f32 || dtype == .bf16, "dummy weights are F32 or BF16")
         precondition(distinctExperts ?? 1 > 0, "experts without weights")
@@ -89,7 +97,7 @@ package final class DummyWeights {
         state = max(mixed ^ (mixed >> 31), 1)
     }
 
-    /// The memory behind the matrices made so far; whoever uses them holds it.
+    /// The memory of the matrices made so far, which must outlive the model.
     package var owners: [DummyMatrix] { memory }
 
     func matrix(_ name: String, _ rows: Int, _ columns: Int) -> Weight {
@@ -100,7 +108,7 @@ package final class DummyWeights {
         return made
     }
 
-    /// The name of the matrix that a routed expert's matrix shares its memory with; `nil` where matrices are not shared.
+    /// Returns the name of the matrix whose memory a routed expert's matrix shares; `nil` if matrices are not shared.
     private func distinctOwner(of name: String) -> String? {
         var parts = name.split(separator: ".").map(String.init)
         guard let distinctExperts, let place = parts.firstIndex(of: "experts"), place + 1 < parts.count,

@@ -1,15 +1,15 @@
 package import Checkpoints
 package import Modeling
 
-/// A model directory as users have them: `config.json`, `generation_config.json`, safetensors files, a tokenizer.
+/// A model directory contains `config.json`, `generation_config.json`, safetensors files and a tokenizer.
 package struct ModelDirectory: Sendable {
     package let path: String
     package let configuration: any ModelConfiguration
-    /// The model as numbers.
+    /// Describes the model's layers, shapes and weights as data.
     package let description: ModelDescription
     package let generation: GenerationDefaults
 
-    /// Reads and checks the configuration files; weights are looked at by `load`.
+    /// Reads and checks the configuration files; `load` reads the weights.
     package init(_ path: String) throws(CheckpointError) {
         self.path = path
         let file = try ModelConfigurationFile.read(path + "/config.json")
@@ -19,21 +19,22 @@ package struct ModelDirectory: Sendable {
             config: file, generation: ModelConfigurationFile.readIfPresent(path + "/generation_config.json"))
     }
 
-    /// How the weights come to be.
+    /// The load format tells where the weights come from.
     package enum LoadFormat: String, Sendable, CaseIterable {
-        /// From the safetensors files.
+        /// The weights are mapped from the safetensors files.
         case auto
-        /// Random, from the configuration alone: for benchmarks.
+        /// The weights are random, made from the configuration alone, for benchmarks.
         case dummy
     }
 
-    /// Maps the weights and builds the model. Pages come in as they are used.
+    /// Maps the weights and builds the model. The operating system reads weights as they are used, unless `preloads` is
+    /// set.
     ///
     /// - Parameters:
-    ///   - guesses: whether to load the next-token block, for speculative decoding.
-    ///   - preloads: whether to read all weights first; dummy ones are in memory anyway.
-    ///   - progress: called with a fraction from 0 to 1.
-    /// - Throws: `CheckpointError`, also when there is no next-token block to load.
+    ///   - drafts: Whether to load the next-token block, for speculative decoding.
+    ///   - preloads: Whether to read all weights first; dummy ones are in memory anyway.
+    ///   - progress: Receives fractions from 0 to 1.
+    /// - Throws: `CheckpointError`, also if `drafts` is set and the checkpoint has no next-token block.
     package func load(
         _ format: LoadFormat = .auto, drafts: Bool = false, preloads: Bool = false,
         progress: (Double) -> Void = { _ in }
@@ -56,9 +57,9 @@ package struct ModelDirectory: Sendable {
     }
 }
 
-/// What the checkpoint recommends for generation; requests override it.
+/// Generation defaults are what the checkpoint recommends for generation; requests override them.
 package struct GenerationDefaults: Sendable, Equatable {
-    /// Tokens that end a generation.
+    /// The tokens that end a generation.
     package var endTokens: [Int32]
     package var temperature: Float?
     package var topP: Float?
@@ -84,6 +85,7 @@ package struct GenerationDefaults: Sendable, Equatable {
             temperature = Float(try generation.double("temperature", in: 0...100, default: 1))
         }
         if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 1e-6...1, default: 1)) }
-        if generation.contains("top_k") { topK = try generation.int("top_k", in: 0...10_000_000, default: 0) }
+        // Some files say −1 for all.
+        if generation.contains("top_k") { topK = max(try generation.int("top_k", in: -1...10_000_000, default: 0), 0) }
     }
 }

@@ -2,18 +2,18 @@ package import Checkpoints
 import DeepSeekV32
 package import Modeling
 
-/// The models that Braid can serve: one line each.
+/// The registry lists the models that Braid can serve, one line each.
 package enum ModelRegistry {
     package static let families: [any ModelConfiguration.Type] = [
         DeepSeekConfiguration.self
     ]
 
-    /// Every legal `model_type`.
+    /// Lists every legal `model_type`.
     package static var modelTypes: [String] { families.flatMap { $0.modelTypes } }
 
     /// Reads a configuration file with the target that knows its `model_type`.
     ///
-    /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
+    /// - Throws: `CheckpointError` that names the key, the value found and the legal values.
     package static func configuration(
         _ file: ConfigurationValue
     ) throws(CheckpointError) -> any ModelConfiguration {

@@ -1,28 +1,28 @@
-/// A direction along which ranks differ.
+/// Is a direction along which ranks differ.
 ///
 /// The ranks of a stage are divided twice: for attention by `data × context × tensor`, for the routed experts by
-/// `expert × expertTensor`. A plain feed-forward is shared by the `dense` ranks: those of `tensor`, or one alone. The keys
-/// of a data group are owned by `ownership` ranks of its `context × tensor`, once for each such set of ranks.
+/// `expert × expertTensor`. The `dense` ranks share a dense feed-forward: they are those of `tensor`, or one alone. The
+/// keys of a data group are sharded over `kvSharding` ranks of its `context × tensor`, once for each such set of ranks.
 package enum Axis: Int, Hashable, Sendable, CaseIterable {
-    /// Stages of consecutive layers.
+    /// Ranks differ in their stage, that is, in their consecutive layers.
     case pipeline
-    /// Groups of requests.
+    /// Ranks differ in their requests.
     case data
-    /// Rows of the prompts.
+    /// Ranks differ in their rows of prompts.
     case context
-    /// Heads.
+    /// Ranks differ in their attention heads.
     case tensor
-    /// Columns of a plain feed-forward.
+    /// Ranks differ in their columns of a dense feed-forward.
     case dense
-    /// Routed experts.
+    /// Ranks differ in their routed experts.
     case expert
-    /// Columns of a routed expert.
+    /// Ranks differ in their columns of a routed expert.
     case expertTensor
-    /// Keys of a request, where queries go to the keys.
+    /// Ranks differ in the keys of a request that they own, in query-gather attention.
     case kvSharding
 }
 
-/// A set of axes.
+/// Is a set of axes.
 package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
@@ -36,7 +36,7 @@ package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package static let expert = Axes(.expert)
     package static let expertTensor = Axes(.expertTensor)
     package static let kvSharding = Axes(.kvSharding)
-    /// All ranks of a pipeline stage.
+    /// Spans all ranks of a pipeline stage.
     package static let stage: Axes = [.data, .context, .tensor]
 
     package func contains(_ axis: Axis) -> Bool { contains(Axes(axis)) }

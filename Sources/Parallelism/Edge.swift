@@ -1,11 +1,11 @@
-/// What one rank holds of a rows × features value at a stage boundary.
+/// Describes the part of a rows × features value that one rank holds at an edge.
 package struct Layout: Equatable, Sendable {
-    /// Rows are split over these axes; a rank holds every row when empty.
+    /// The rows are split over these axes; if there are none, a rank holds every row.
     package let rows: Axes
-    /// The value is still one addend of a sum over this axis.
+    /// If set, the value is one addend of a sum over this axis that is still to be added.
     package let owes: Axis?
 
-    /// Traps when rows are split over the axis a sum is owed on: no collective could bring them together.
+    /// Creates a layout. Traps if rows are split over the axis of an owed sum: no collective could add them.
     package init(rows: Axes = [], owes: Axis? = nil) {
         precondition(owes.map { !rows.contains($0) } ?? true, "a layout cannot both split and owe \(owes!)")
         self.rows = rows
@@ -13,17 +13,17 @@ package struct Layout: Equatable, Sendable {
     }
 }
 
-/// A boundary between two stages: what the producer leaves and what the consumer needs.
+/// Is a boundary between two operations: it says what the producer leaves and what the consumer needs.
 ///
-/// An edge costs one collective at most, and none where its axes have degree 1.
+/// An edge costs at most one collective, and none if its axes have degree 1.
 package struct Edge: Sendable {
-    /// What traces and reports call it.
+    /// Names the edge in traces and reports.
     package let name: StaticString
     package let from: Layout
     package let to: Layout
     package let move: Move
 
-    /// Traps when no single collective leads from one layout to the other.
+    /// Creates an edge. Traps if no single collective leads from one layout to the other.
     package init(_ name: StaticString, from: Layout, to: Layout) {
         self.name = name
         self.from = from
@@ -38,7 +38,7 @@ package struct Edge: Sendable {
         }
     }
 
-    /// The ranks that take part: those that differ along these axes only.
+    /// The ranks that take part differ along these axes only.
     package var axes: Axes {
         switch move {
         case .nothing: []
@@ -48,11 +48,11 @@ package struct Edge: Sendable {
     }
 }
 
-/// The collective that leads from one layout to another.
+/// Is the collective that leads from one layout to another.
 package enum Move: Equatable, Sendable {
     case nothing
-    /// Rows split over these axes come together on all of them.
+    /// Gathers rows that are split over these axes on all of their ranks.
     case allGather(Axes)
-    /// Addends of a sum over an axis are added, and each rank keeps its rows.
+    /// Adds the addends of a sum over an axis, and keeps on each rank its own rows.
     case reduceScatter(Axis)
 }

@@ -1,13 +1,13 @@
 package import Tensors
 
-/// Which rank owns which keys (decode context parallelism): token t of a request belongs to rank `(t / unit) mod ranks`,
-/// with its latent, rotary key and index key. Where a step's queries go to the keys, it attends to them; where processes
-/// divide the memory for keys, its process keeps them.
+/// Assigns keys to ranks (decode context parallelism): token t of a request belongs to rank `(t / unit) mod ranks`,
+/// with its latent, rotary key and index key. In query-gather attention that rank attends to the token's keys; with KV
+/// shards, that rank's process stores them.
 package struct KVSharding: Sendable, Hashable {
     package let ranks: Int
-    /// Consecutive tokens dealt together.
+    /// Is the number of consecutive tokens in a run that one rank owns.
     package let unit: Int
-    /// Queries go to the keys only where there are so many: fewer are looked at faster than queries travel.
+    /// Query-gather attention needs at least this many keys: reading fewer keys costs less than moving queries.
     package let minKeys: Int
 
     package init(ranks: Int = 1, unit: Int = 1, minKeys: Int = 1024) {
@@ -17,20 +17,21 @@ package struct KVSharding: Sendable, Hashable {
         self.minKeys = minKeys
     }
 
+    /// Returns the rank that owns a position.
     package func owner(of position: Int) -> Int { position / unit % ranks }
 
-    /// How many of the first `count` positions a rank owns.
+    /// Returns how many of the first `count` positions a rank owns.
     package func count(of count: Int, for rank: Int) -> Int {
         let (cycles, rest) = count.quotientAndRemainder(dividingBy: ranks * unit)
         return cycles * unit + min(max(rest - rank * unit, 0), unit)
     }
 
-    /// How many positions each rank owns of several requests together. Takes time that grows with the requests plus the
-    /// ranks.
+    /// Returns how many positions of several requests together each rank owns. It takes time proportional to the number
+    /// of requests plus the number of ranks.
     ///
-    /// - Parameter lengths: of each request its first so many positions.
+    /// - Parameter lengths: the number of positions of each request.
     package func counts(of lengths: some Sequence<Int>) -> [Int] {
-        // How many more a rank has than the one before it, beyond what all have.
+        // Holds by how much a rank's count exceeds that of the previous rank, beyond what all ranks have.
         var (all, differences) = (0, [Int](repeating: 0, count: ranks + 1))
         for length in lengths {
             let (cycles, rest) = length.quotientAndRemainder(dividingBy: ranks * unit)
@@ -47,11 +48,11 @@ package struct KVSharding: Sendable, Hashable {
         }
     }
 
-    /// The positions of one rank, as kernels see them.
+    /// Returns the positions of one rank in the form that kernels take.
     package func positions(of rank: Int) -> ShardPositions { ShardPositions(ranks: ranks, unit: unit, rank: rank) }
 
-    /// Into how many classes of positions each softmax is cut so that every rank has whole ones: `ranks · unit` where
-    /// that divides the eight classes in which attention is always computed. Otherwise `nil`: ranks then have parts of
-    /// classes, and the result is equal to rounding only.
+    /// Is the number of position classes into which each softmax is split so that every rank has whole ones:
+    /// `ranks · unit`, if that divides the eight classes in which attention is always computed. Otherwise it is `nil`:
+    /// ranks then have parts of classes, and the result is only equal to rounding.
     package var classes: Int? { 8 % (ranks * unit) == 0 ? ranks * unit : nil }
 }

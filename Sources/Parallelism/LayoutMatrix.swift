@@ -1,17 +1,19 @@
-/// Every layout a model's shape allows, up to a number of ranks.
+/// Lists every parallel configuration that a model's shape allows, up to a number of ranks.
 ///
-/// A degree of freedom that makes no difference in a layout is not varied: rows are dealt one way where there is one
-/// context rank, nothing is exchanged where every rank has all experts.
+/// A dimension that makes no difference in a configuration is not varied: with one context rank there is one partition
+/// strategy, and without expert parallelism there is one kind of exchange.
 package struct LayoutMatrix: Sendable {
-    /// All different; by number of ranks, one rank first.
+    /// Lists distinct configurations by number of ranks, one rank first.
     package let layouts: [ParallelConfiguration]
 
+    /// Creates the matrix.
+    ///
     /// - Parameters:
-    ///   - minRanks: of all stages together, at least 1.
-    ///   - maxRanks: no less.
-    ///   - strategies: how rows may be dealt, at least one.
-    ///   - exchanges: how rows may reach their experts, at least one.
-    ///   - minKeys: from how many keys on queries may go to them, at least one.
+    ///   - minRanks: the fewest ranks of all stages together, at least 1.
+    ///   - maxRanks: the most ranks of all stages together, at least `minRanks`.
+    ///   - strategies: the partition strategies to vary, at least one.
+    ///   - exchanges: the kinds of expert exchange to vary, at least one.
+    ///   - minKeys: the values of `KVSharding.minKeys` to vary, at least one.
     package init(
         _ shape: ModelShape, minRanks: Int = 1, maxRanks: Int,
         strategies: [PartitionStrategy] = PartitionStrategy.allCases,
@@ -32,7 +34,7 @@ package struct LayoutMatrix: Sendable {
             }
     }
 
-    /// The factors `pipeline × data × context × tensor` of a number of ranks that divide heads and layers.
+    /// Returns the factors `pipeline × data × context × tensor` of a number of ranks that divide heads and layers.
     private static func degrees(world: Int, _ shape: ModelShape) -> [ParallelConfiguration] {
         divisors(of: world).filter { $0 <= shape.layers }.flatMap { stages in
             divisors(of: world / stages).flatMap { data in
@@ -45,7 +47,7 @@ package struct LayoutMatrix: Sendable {
         }
     }
 
-    /// Experts divided in every legal way, and whole on every rank.
+    /// Varies the division of experts: every legal one, and all experts on every rank.
     private static func withExperts(_ layout: ParallelConfiguration, _ shape: ModelShape) -> [ParallelConfiguration] {
         let ranks = layout.stageRanks
         var divided = shape.expertDegrees(ranks: ranks).map { expert in
@@ -60,7 +62,7 @@ package struct LayoutMatrix: Sendable {
             ? [layout, layout.with(\.denseTensor, layout.tensor)] : [layout]
     }
 
-    /// Keys divided among all sizes of sets of ranks, token by token and in short runs.
+    /// Varies KV sharding: every size of sets of ranks, with single tokens and short runs.
     private static func withKVSharding(
         _ layout: ParallelConfiguration, _ minKeys: [Int]
     ) -> [ParallelConfiguration] {
@@ -74,7 +76,7 @@ package struct LayoutMatrix: Sendable {
         }
     }
 
-    /// Stages of nearly equal length, and one long one behind short ones.
+    /// Varies the stages: nearly equal lengths, and one long stage after short ones.
     private static func withStages(_ layout: ParallelConfiguration, _ shape: ModelShape) -> [ParallelConfiguration] {
         let stages = layout.pipeline
         let even = (0..<stages).map { layout.layers(ofStage: $0, total: shape.layers).count }
@@ -86,7 +88,7 @@ package struct LayoutMatrix: Sendable {
 }
 
 extension ParallelConfiguration {
-    /// Whether rows travel to their experts.
+    /// Is true if rows are sent to the ranks of their experts.
     fileprivate var exchangesRows: Bool { stageRanks > 1 && !replicatesExperts }
 
     fileprivate func with<Value>(_ path: WritableKeyPath<ParallelConfiguration, Value>, _ value: Value) -> Self {

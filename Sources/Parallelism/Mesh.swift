@@ -1,8 +1,8 @@
-/// The grid of ranks: as many as the product of the degrees. Degree 1 is the normal case, not a special one.
+/// Is the grid of ranks, whose number is the product of the degrees. Degree 1 is the normal case, not a special one.
 package struct Mesh: Sendable, Hashable, CustomStringConvertible {
     private let degrees: [Int]
 
-    /// Axes not named have degree 1.
+    /// Creates a mesh. Axes that are not named have degree 1.
     package init(_ degrees: [Axis: Int] = [:]) {
         precondition(degrees.values.allSatisfy { $0 > 0 }, "a degree is at least 1")
         self.degrees = Axis.allCases.map { degrees[$0] ?? 1 }
@@ -10,18 +10,19 @@ package struct Mesh: Sendable, Hashable, CustomStringConvertible {
 
     package func degree(_ axis: Axis) -> Int { degrees[axis.rawValue] }
 
-    /// How many ranks differ along these axes only.
+    /// Returns the number of ranks that differ along these axes only.
     package func degree(_ axes: Axes) -> Int {
         Axis.allCases.reduce(1) { axes.contains($1) ? $0 * degree($1) : $0 }
     }
 
-    /// How many ranks there are.
+    /// Is the number of ranks.
     package var world: Int { degrees.reduce(1, *) }
 
-    /// Where a rank sits on an axis. The last axis varies fastest.
+    /// Returns a rank's coordinate on an axis. The last axis varies fastest.
     package func coordinate(of rank: Int, on axis: Axis) -> Int { rank / stride(of: axis) % degree(axis) }
 
-    /// The ranks that share every coordinate with `rank` except those on `axes`, ascending: `rank` is among them.
+    /// Returns the ranks that share every coordinate with `rank` except those on `axes`, ascending. They include
+    /// `rank`.
     package func group(of rank: Int, along axes: Axes) -> [Int] {
         (0..<world).filter { other in
             Axis.allCases.allSatisfy { axis in

@@ -1,33 +1,33 @@
 import Dispatch
 
-/// What a rank's collectives cost it, by operation. One thread writes it.
+/// Measures the cost of a rank's collectives, by operation. Only one thread may write it.
 package final class Meter {
-    /// One operation's account since the start.
+    /// Sums up one operation since the start.
     package struct CollectiveStatistics: Sendable {
         package var name: String
         package var calls = 0
-        /// Bytes this rank got from others.
+        /// Counts the bytes that this rank received from others.
         package var bytes = 0
-        /// Waiting for others and copying.
+        /// Sums up the time of waiting for others and of copying.
         package var seconds = 0.0
 
         package init(name: String) { self.name = name }
     }
 
     package private(set) var collectives: [CollectiveStatistics] = []
-    /// Of the accounts: to find one without making strings.
+    /// Holds the names of the statistics, to find one without creating strings.
     private var names: [StaticString] = []
-    /// Told of everything that is counted, and of the parts of a step.
+    /// Receives everything that is counted, and the parts of a step.
     package var tracer: ((TraceSpan) -> Void)?
 
     package init() {}
 
-    /// Time spent in collectives, all operations together.
+    /// Sums up the time of all collectives.
     package var seconds: Double { collectives.reduce(0) { $0 + $1.seconds } }
 
-    /// Enters one call, from `begin` until now.
+    /// Adds one call, from `begin` until now.
     ///
-    /// - Parameter before: nanoseconds that were spent on it at another time.
+    /// - Parameter before: nanoseconds that were spent on it earlier.
     func add(_ name: StaticString, bytes: Int, since begin: UInt64, before: UInt64 = 0) {
         let end = Self.now()
         let index = index(of: name)
@@ -37,7 +37,7 @@ package final class Meter {
         tracer?(TraceSpan(name, begin: begin, end: end))
     }
 
-    /// Nanoseconds of a clock that never goes back.
+    /// Returns the nanoseconds of a monotonic clock.
     package static func now() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
 
     private func index(of name: StaticString) -> Int {
@@ -49,7 +49,7 @@ package final class Meter {
 }
 
 extension StaticString {
-    /// Without making strings: this runs inside steps.
+    /// Compares without creating strings, because it runs inside steps.
     package func hasSameText(as other: StaticString) -> Bool {
         guard utf8CodeUnitCount == other.utf8CodeUnitCount else { return false }
         return (0..<utf8CodeUnitCount).allSatisfy { unsafe utf8Start[$0] == other.utf8Start[$0] }

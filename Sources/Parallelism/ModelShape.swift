@@ -1,20 +1,20 @@
 import Tensors
 
-/// What of a model decides which degrees are legal, and which of those give the bits of one rank.
+/// Holds the sizes of a model that decide which degrees are legal and which of them are bitwise equal to one rank.
 package struct ModelShape: Sendable, Equatable {
-    /// Layers, all together.
+    /// Is the number of all layers.
     package var layers: Int
-    /// Attention heads.
+    /// Is the number of attention heads.
     package var heads: Int
-    /// Columns of what one head gives the output projection.
+    /// Is the number of columns that one head contributes to the output projection's input.
     package var valueWidth: Int
-    /// Routed experts of a layer.
+    /// Is the number of routed experts in a layer.
     package var experts: Int
-    /// Inner columns of one routed expert.
+    /// Is the number of inner columns of one routed expert.
     package var expertWidth: Int
-    /// Inner columns of a plain feed-forward.
+    /// Is the number of inner columns of a dense feed-forward.
     package var denseWidth: Int
-    /// Inner columns of a layer's shared experts together; 0 without any.
+    /// Is the number of inner columns of a layer's shared experts together; 0 if there are none.
     package var sharedWidth: Int
 
     package init(
@@ -32,18 +32,19 @@ package struct ModelShape: Sendable, Equatable {
         self.sharedWidth = sharedWidth
     }
 
-    /// The widths that `denseTensor` ranks share.
+    /// Lists the widths that `denseTensor` ranks share.
     var feedForwardWidths: [Int] { sharedWidth == 0 ? [denseWidth] : [denseWidth, sharedWidth] }
 
-    /// Whether so many ranks can share a sum over `width` columns: evenly, and where the degree is a power of two, in
-    /// whole K-slices.
+    /// Returns true if this many ranks can share a sum over `width` columns evenly and, if their number is a power of
+    /// two, in whole K-slices.
     static func shares(_ width: Int, over ranks: Int) -> Bool {
         width % ranks == 0 && (ranks.nonzeroBitCount > 1 || Kernels.slices(of: width) % ranks == 0)
     }
 
-    /// The expert degrees that `ranks` ranks can have, ascending; the rest of the ranks share each expert's width.
+    /// Returns the legal expert degrees of `ranks` ranks, ascending; the other factor of `ranks` shares each expert's
+    /// width.
     ///
-    /// 1 is always among them: each rank has rows of its own and can keep all experts for those.
+    /// 1 is always among them, because each rank has its own rows and can keep all experts for those.
     package func expertDegrees(ranks: Int) -> [Int] {
         (1...ranks).filter { degree in
             ranks % degree == 0 && experts % degree == 0
@@ -51,8 +52,8 @@ package struct ModelShape: Sendable, Equatable {
         }
     }
 
-    /// The ranks that share each expert's width, of `ranks` with this legal expert degree: 1 where the width cannot be
-    /// shared and every rank keeps the experts whole.
+    /// Returns the number of ranks that share each expert's width, for a legal expert degree of `ranks` ranks. It is 1
+    /// if the width cannot be shared; then every rank keeps its experts whole.
     package func expertTensor(expert: Int, ranks: Int) -> Int {
         Self.shares(expertWidth, over: ranks / expert) ? ranks / expert : 1
     }

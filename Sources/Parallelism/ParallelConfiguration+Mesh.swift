@@ -1,10 +1,10 @@
 extension ParallelConfiguration {
-    /// The ranks as the routed experts divide them, where they do.
+    /// Is the grid of ranks for the routed experts, if the experts are divided.
     package var expertMesh: Mesh {
         replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertTensor: expertTensor])
     }
 
-    /// The ranks as they own keys: consecutive ones of a data group.
+    /// Is the grid of ranks for KV sharding: consecutive ranks of a data group share the keys.
     private var kvShardingMesh: Mesh {
         Mesh([
             .pipeline: pipeline, .data: data, .context: context * tensor / kvSharding.ranks,
@@ -12,16 +12,16 @@ extension ParallelConfiguration {
         ])
     }
 
-    /// How many ranks differ along these axes only.
+    /// Returns the number of ranks that differ along these axes only.
     package func degree(_ axes: Axes) -> Int {
         if axes == .kvSharding { return kvSharding.ranks }
         return dividesExperts(axes) ? expertMesh.degree(axes) : mesh.degree(onMesh(axes))
     }
 
-    /// The ranks that differ from `rank` along these axes only, ascending: `rank` is among them.
+    /// Returns the ranks that differ from `rank` along these axes only, ascending. They include `rank`.
     ///
-    /// - Parameter axes: of attention and plain feed-forwards, or of the experts; the two divide the same ranks
-    ///   differently, so not of both.
+    /// - Parameter axes: axes of attention and dense feed-forwards, or axes of the experts, but not of both, because
+    ///   the two divide the same ranks differently.
     package func ranks(around rank: Int, along axes: Axes) -> [Int] {
         if axes == .kvSharding { return kvShardingMesh.group(of: rank, along: axes) }
         return dividesExperts(axes)
@@ -35,10 +35,10 @@ extension ParallelConfiguration {
         return !axes.isDisjoint(with: ofExperts)
     }
 
-    /// The place of a rank among those, from 0.
+    /// Returns the index of a rank among those, from 0.
     package func place(of rank: Int, along axes: Axes) -> Int { ranks(around: rank, along: axes).firstIndex(of: rank)! }
 
-    /// The same axes with `dense` as what it is here: `tensor`, or nothing.
+    /// Returns the axes with `dense` replaced by its value here: `tensor`, or nothing.
     package func onMesh(_ axes: Axes) -> Axes {
         guard axes.contains(.dense) else { return axes }
         return denseTensor > 1 ? axes.subtracting(.dense).union(.tensor) : axes.subtracting(.dense)

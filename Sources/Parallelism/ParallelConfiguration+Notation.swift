@@ -1,8 +1,8 @@
 extension ParallelConfiguration {
-    /// A short name from which `init(notation:for:)` makes the same layout again, such as
-    /// `pp2:1,3 dp2 cp4 tp2 ep8 etp2 dense2 dcp4:2,64 zigzag alltoall`. Degrees of 1 and what makes no difference are left
-    /// out; without `ep` and `etp` every rank has all experts of its layers. `dcp4:2,64`: keys are owned in runs of 2, and
-    /// queries go to them where there are 64 or more.
+    /// Is a short name from which `init(notation:for:)` restores the configuration, such as `pp2:1,3 dp2 cp4 tp2 ep8
+    /// etp2 dense2 dcp4:2,64 zigzag alltoall`. Degrees of 1 and options without effect are left out; without `ep` and
+    /// `etp` every rank has all experts of its layers. `dcp4:2,64` shards keys in runs of 2 and uses query-gather
+    /// attention from 64 keys on.
     package var notation: String {
         var words: [String] = []
         if pipeline > 1 { words.append("pp\(pipeline)" + (stageLayers.map { ":" + $0.commaList } ?? "")) }
@@ -20,9 +20,9 @@ extension ParallelConfiguration {
         return words.isEmpty ? "one" : words.joined(separator: " ")
     }
 
-    /// The layout with this name.
+    /// Creates the configuration with this name.
     ///
-    /// - Throws: `NotationError` when the words make no layout, or none that this shape allows.
+    /// - Throws: `NotationError` if the words form no configuration, or one that this shape does not allow.
     package init(notation: String, for shape: ModelShape) throws(NotationError) {
         self.init()
         for word in notation.split(separator: " ") { try read(String(word)) }
@@ -66,7 +66,7 @@ extension ParallelConfiguration {
         }
         let parts = word.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
         let name = parts[0].prefix { !$0.isNumber }
-        // Nobody has more ranks than this, and products of six such numbers do not overflow.
+        // No job has more ranks than this, and products of six such numbers do not overflow.
         guard let value = Int(parts[0].dropFirst(name.count)), (1...1024).contains(value) else {
             throw NotationError("'\(word)' is no part of a layout; write for example cp4 tp2 ep8 zigzag alltoall")
         }
@@ -78,7 +78,7 @@ extension ParallelConfiguration {
         case "dcp":
             let numbers = try parts.count > 1 ? Self.numbers(String(parts[1]), "of tokens") : []
             guard numbers.count <= 2 else { throw NotationError("'\(word)' has more than a run and a least number") }
-            // Queries travel in short contexts too, for what has a name is to be verified.
+            // The default of 1 uses query-gather attention in short contexts too, so that verification reaches it.
             kvSharding = KVSharding(
                 ranks: value, unit: numbers.first ?? 1, minKeys: numbers.count > 1 ? numbers[1] : 1)
         case "dp" where parts.count == 1: data = value
@@ -101,11 +101,11 @@ extension ParallelConfiguration {
 }
 
 extension ExpertExchangeKind {
-    /// In the name of a layout, where `none` would be read as no exchange.
+    /// Names the kind in a notation, where `none` would be read as no exchange.
     package var notation: String { self == .gathered ? "gathered" : rawValue }
 }
 
-/// What is wrong with the name of a layout.
+/// Says what is wrong with the notation of a configuration.
 package struct NotationError: Error, Equatable, CustomStringConvertible {
     package let description: String
     package init(_ description: String) { self.description = description }

@@ -1,34 +1,35 @@
 import Tensors
 
-/// How one stage's ranks share the work, every degree known.
+/// Says how the ranks of a job share the work, with every degree known.
 ///
 /// The same ranks are divided twice: for attention `data × context × tensor = stageRanks`, for the experts
 /// `expert × expertTensor = stageRanks`, or each rank keeps all of them (`replicatesExperts`). There are `pipeline`
-/// such stages. `ParallelRequest.resolve` makes legal ones out of what a user gave.
+/// such stages. `ParallelRequest.resolve` derives legal configurations from a user's options.
 package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStringConvertible {
-    /// Attention: groups of requests.
+    /// In attention, the requests are divided into this many groups.
     package var data: Int
-    /// Attention: ranks that share the rows of a group's prompts.
+    /// In attention, this many ranks share the rows of a group's prompts.
     package var context: Int
-    /// Attention: ranks that share the heads of a row.
+    /// In attention, this many ranks share the heads of a row.
     package var tensor: Int
-    /// Experts: ranks, or groups of `expertTensor` ranks, with different experts.
+    /// For experts, this many ranks, or groups of `expertTensor` ranks, have different experts.
     package var expert: Int
-    /// Experts: ranks that share the width of every expert they hold.
+    /// For experts, this many ranks share the width of every expert they hold.
     package var expertTensor: Int
-    /// Stages of consecutive layers.
+    /// The layers are divided into this many stages of consecutive layers.
     package var pipeline: Int
-    /// Layers of each stage; `nil` for an even split, the first stages one layer longer where it does not divide.
+    /// Lists the number of layers of each stage. `nil` divides evenly; the first stages have one more layer if
+    /// necessary.
     package var stageLayers: [Int]?
-    /// Ranks that share the width of a plain feed-forward and of the shared experts: 1, where each rank has all of it
-    /// for its own rows, or `tensor`.
+    /// This many ranks share the width of a dense feed-forward and of the shared experts: `tensor`, or 1 if each rank
+    /// has all of it for its own rows.
     package var denseTensor: Int
     package var strategy: PartitionStrategy
     package var exchange: ExpertExchangeKind
-    /// Whose keys are whose where queries go to the keys.
+    /// Assigns keys to ranks, for query-gather attention and KV shards.
     package var kvSharding: KVSharding
 
-    /// One rank, and whatever is given otherwise.
+    /// Creates a configuration: one rank, except for the given degrees.
     package init(
         data: Int = 1, context: Int = 1, tensor: Int = 1, expert: Int = 1, expertTensor: Int = 1, pipeline: Int = 1,
         stageLayers: [Int]? = nil, denseTensor: Int = 1, strategy: PartitionStrategy = .interleaved,
@@ -47,21 +48,21 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
         self.kvSharding = kvSharding
     }
 
-    /// The ranks of one stage: what `--tp-size` counts.
+    /// Is the number of ranks in one stage, which `--tp-size` counts.
     package var stageRanks: Int { data * context * tensor }
 
-    /// All ranks.
+    /// Is the number of all ranks.
     package var world: Int { stageRanks * pipeline }
 
-    /// The ranks as attention sees them.
+    /// Is the grid of ranks for attention.
     package var mesh: Mesh { Mesh([.pipeline: pipeline, .data: data, .context: context, .tensor: tensor]) }
 
-    /// Whether every rank computes all the experts of its own rows: nothing is exchanged then.
+    /// Is true if every rank computes all the experts of its own rows, so that no rows are exchanged.
     package var replicatesExperts: Bool { expert * expertTensor < stageRanks }
 
-    /// The layers of a stage.
+    /// Returns the layers of a stage.
     ///
-    /// - Parameter total: the layers of the model, at least one a stage; what `stageLayers` adds up to.
+    /// - Parameter total: the number of the model's layers, at least one per stage; `stageLayers` adds up to it.
     package func layers(ofStage stage: Int, total: Int) -> Range<Int> {
         precondition((0..<pipeline).contains(stage) && total >= pipeline, "stage \(stage) of \(pipeline)")
         guard let stageLayers else {
@@ -76,10 +77,10 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
         return start..<start + stageLayers[stage]
     }
 
-    /// Whether results have the bits one rank gives: where every degree that shares a sum cuts it between the slices
-    /// in which it is always added (`Kernels.slices`). A sum over experts has groups of experts for slices, one
-    /// over keys classes of positions. Data, context and stages share no sum, nor do ranks that keep all experts. Other
-    /// layouts agree to rounding.
+    /// Returns true if results are bitwise equal to those of one rank. That requires of every degree that shares a sum
+    /// to cut it between the slices in which it is always added (`Kernels.slices`). The slices of a sum over experts
+    /// are groups of experts, those of a sum over keys are classes of positions. Data, context and pipeline ranks share
+    /// no sum, nor do ranks that keep all experts. Other configurations are equal to rounding.
     package func isBitwiseEqual(for shape: ModelShape) -> Bool {
         let sums =
             [(shape.heads * shape.valueWidth, tensor), (shape.experts, expert), (shape.expertWidth, expertTensor)]
@@ -109,10 +110,10 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     }
 }
 
-/// How rows and the experts they chose come together. Both give the same bits. The raw value is the flag's.
+/// Says how rows reach the experts they chose. Both kinds are bitwise equal. The raw value is the flag's.
 package enum ExpertExchangeKind: String, Sendable, CaseIterable {
-    /// Every rank gets all rows and computes the experts it has; the partial sums are added.
+    /// Every rank receives all rows and computes its own experts; the partial sums are added.
     case gathered = "none"
-    /// Rows travel to the ranks of the experts they chose, and the outputs travel back.
+    /// Rows are sent only to the ranks of the experts they chose, and those return the outputs.
     case allToAll = "alltoall"
 }

@@ -1,27 +1,27 @@
 extension ParallelRequest {
-    /// A size that cannot be what it is.
+    /// Reports a size that is not legal.
     struct Violation {
         let size: Size
         let message: String
     }
 
-    /// A partition of layers that cannot be what it is.
+    /// Reports a partition of layers that is not legal.
     struct PartitionFault {
         let message: String
-        /// As even as can be, for the number of stages that was meant or the one next to it.
+        /// Is as even as possible, for the number of stages that was intended or the nearest legal one.
         let nearestLegal: [Int]
     }
 
-    /// What a request's sizes lead to: a configuration if there are no faults.
+    /// Derives a configuration from a request's sizes; it is valid if there are no faults.
     struct Derivation {
         private(set) var configuration = ParallelConfiguration()
         private(set) var violations: [Violation] = []
         private(set) var partitionFault: PartitionFault?
-        /// The request without the sizes that are wrong by themselves.
+        /// Is the request without the sizes that are wrong by themselves.
         private var request: ParallelRequest
         private let shape: ModelShape
         private let maxRanks: Int
-        /// The size that decides how many ranks there are: what is wrong with their number is wrong with it.
+        /// Is the size that decides the number of ranks; faults of that number are reported for it.
         private let origin: Size
 
         init(_ request: ParallelRequest, _ shape: ModelShape, maxRanks: Int) {
@@ -40,10 +40,10 @@ extension ParallelRequest {
             if arranged { divideKeys() }
         }
 
-        /// How much is wrong.
+        /// Counts the faults.
         var faults: Int { violations.count + (partitionFault == nil ? 0 : 1) }
 
-        /// Whether none of these sizes was found wrong.
+        /// Returns true if none of these sizes was found wrong.
         private func sound(_ sizes: Size...) -> Bool { !violations.contains { sizes.contains($0.size) } }
 
         private mutating func refuse(_ size: Size, _ message: String) {
@@ -57,7 +57,7 @@ extension ParallelRequest {
             for violation in violations { request[violation.size] = nil }
         }
 
-        /// What is wrong with a value whatever the other sizes are.
+        /// Returns the fault of a value that is wrong whatever the other sizes are.
         private func fault(of size: Size, _ value: Int) -> String? {
             guard (1...maxRanks).contains(value) else { return "\(value) is not between 1 and \(maxRanks)" }
             switch size {
@@ -73,12 +73,12 @@ extension ParallelRequest {
             }
         }
 
-        /// The ranks of a stage, or else the fewest that all given sizes divide; `nil` when a wrong size decides.
+        /// Returns the ranks of a stage, or else the fewest that all given sizes divide; `nil` if a wrong size decides.
         private mutating func countRanks() -> Int? {
             guard origin == .expert else { return request.tpSize }
             guard sound(.data, .context) else { return nil }
             let data = request.attnDPSize ?? 1
-            // Keys divided among so many ranks need so many: without other wishes they share the rows too.
+            // KV sharding over several ranks needs that many; unless the user says otherwise, they share the rows too.
             let contextOrigin = request.attnCPSize == nil && request.dcpSize != nil ? Size.kvSharding : .context
             if contextOrigin == .kvSharding { request.attnCPSize = request.dcpSize }
             let rows = data * (request.attnCPSize ?? 1)
@@ -98,7 +98,9 @@ extension ParallelRequest {
             return sound(.expert) ? ranks : nil
         }
 
-        /// - Parameter stageRanks: 1 while they are not known, so that the number of stages is judged without them.
+        /// Divides the layers into stages.
+        ///
+        /// - Parameter stageRanks: the ranks of a stage; 1 if unknown, so that the number of stages is judged alone.
         private mutating func divideLayers(stageRanks ranks: Int) {
             if let stages = request.ppSize, stages * ranks > maxRanks {
                 refuse(
@@ -129,7 +131,7 @@ extension ParallelRequest {
                 let given = partition.count == 1 ? "1 stage" : "\(partition.count) stages"
                 return "\(list) gives \(given), and pp_size is \(stages)"
             }
-            // Before they are added: after this the sum cannot overflow.
+            // Checked before they are added, so that the sum cannot overflow.
             if let layers = partition.first(where: { !(1...shape.layers).contains($0) }) {
                 return "\(list) has a stage of \(layers) layers, which is not between 1 and \(shape.layers)"
             }
@@ -144,11 +146,11 @@ extension ParallelRequest {
             return nil
         }
 
-        /// Returns whether the degrees of attention are known and legal.
+        /// Returns true if the degrees of attention are known and legal.
         private mutating func arrangeAttention(_ ranks: Int) -> Bool {
             let data = request.attnDPSize ?? 1
             if ranks % data != 0 { refuse(.data, "\(ranks) ranks do not divide evenly into \(data) groups") }
-            // Where the groups are wrong, context is judged as if there were one.
+            // If the groups are wrong, context is judged as if there were one.
             let left = sound(.data) ? ranks / data : ranks
             let context = request.attnCPSize ?? (request.contextFillsRanks ? left : 1)
             if left % context != 0 {
@@ -188,11 +190,11 @@ extension ParallelRequest {
                 return
             }
             let choices = degrees.reversed().map { divided($0, shape.expertTensor(expert: $0, ranks: ranks)) }
-            // The last resort keeps the experts whole also where several ranks could share their width.
+            // The last choice keeps experts whole even if several ranks could share their width.
             configuration = (choices + [divided(1, 1)]).first { $0.isBitwiseEqual(for: shape) } ?? choices[0]
         }
 
-        /// The configuration with these degrees for the experts.
+        /// Returns the configuration with these degrees for the experts.
         private func divided(_ expert: Int, _ expertTensor: Int) -> ParallelConfiguration {
             var configuration = configuration
             configuration.expert = expert

@@ -1,4 +1,4 @@
-/// The sizes a user gave, by the names users of SGLang know; `nil` follows from the others.
+/// Holds the sizes that a user gave, under SGLang's names; a size that is `nil` follows from the others.
 ///
 /// `tpSize` counts the ranks of one stage, not the attention's tensor degree:
 /// `tpSize = attnDPSize × attnCPSize × (attention's tensor degree) = epSize × (experts' tensor degree)`.
@@ -6,30 +6,30 @@ package struct ParallelRequest: Sendable, Equatable {
     package var tpSize: Int?
     package var attnCPSize: Int?
     package var attnDPSize: Int?
-    /// By default the largest that gives the bits of one rank, or else the largest. Where none gives them although
-    /// attention does, every rank keeps all experts.
+    /// By default it is the largest degree that is bitwise equal to one rank, or else the largest. If none is bitwise
+    /// equal although attention is, every rank keeps all experts.
     package var epSize: Int?
     package var ppSize: Int?
-    /// Ranks among which a request's keys are divided, of those that share a data group.
+    /// A request's keys are sharded over this many ranks of a data group.
     package var dcpSize: Int?
-    /// Consecutive tokens whose keys one of them owns.
+    /// One of those ranks owns this many consecutive tokens' keys at a time.
     package var dcpInterleave: Int?
-    /// Keys a request has, at least, before its queries go to them.
+    /// Query-gather attention needs a request to have at least this many keys.
     package var dcpMinKeys: Int?
-    /// 1, or the attention's tensor degree; by default the latter where the widths divide.
+    /// It is 1, or attention's tensor degree; by default the latter if it divides the widths.
     package var moeDenseTPSize: Int?
-    /// Layers of each stage, by default as even as can be; as many numbers as there are stages.
+    /// Lists the layers of each stage, by default as even as possible; there is one number per stage.
     package var ppLayerPartition: [Int]?
-    /// Whether context takes all the ranks that data leaves when `attnCPSize` is not given.
+    /// If true and `attnCPSize` is not given, context takes all the ranks that data leaves.
     package var contextFillsRanks = false
     package var strategy: PartitionStrategy?
     package var exchange: ExpertExchangeKind?
-    /// What was wrong already in how the sizes were written; `resolve` reports it with what it finds itself.
+    /// Lists problems of how the sizes were written; `resolve` reports them with those that it finds itself.
     package var problems: [Problem] = []
 
     package init() {}
 
-    /// A number a user can give. The raw value is its name in messages.
+    /// Names a number that a user can give. The raw value is its name in messages.
     package enum Size: String, Sendable, CaseIterable {
         case ranks = "tp_size"
         case data = "attn_dp_size"
@@ -57,16 +57,16 @@ package struct ParallelRequest: Sendable, Equatable {
         set { self[keyPath: size.path] = newValue }
     }
 
-    /// One thing that is wrong, and what to write instead.
+    /// Reports one fault, and what to write instead.
     package struct Problem: Sendable, Equatable, CustomStringConvertible {
-        /// What was given, such as `tp_size`.
+        /// Names the parameter, such as `tp_size`.
         package let parameter: String
         package let message: String
-        /// Legal values while everything else that is right stays as it is, ascending; empty where no number helps.
+        /// Lists the legal values if all other correct sizes stay unchanged, ascending; it is empty if no number helps.
         package let legal: [Int]
-        /// The legal value next to the one given, the smaller of two.
+        /// Is the legal value nearest to the given one, the smaller of two.
         package let nearestLegal: Int?
-        /// A legal partition to write instead, where one was given.
+        /// Is a legal partition to write instead, if one was given.
         package let nearestPartition: [Int]?
 
         package init(
@@ -92,23 +92,23 @@ package struct ParallelRequest: Sendable, Equatable {
         }
     }
 
-    /// Everything that is wrong with a request.
+    /// Reports everything that is wrong with a request.
     package struct Refusal: Error, Equatable, CustomStringConvertible {
         package let problems: [Problem]
         package var description: String { problems.map(\.description).joined(separator: "\n") }
     }
 
-    /// Every degree, for a model of this shape.
+    /// Derives every degree for a model of this shape.
     ///
-    /// A size that can only be judged by another that is itself wrong is judged once that one is right.
+    /// A size whose legality depends on another wrong size is judged once that one is corrected.
     ///
-    /// - Parameter maxRanks: how many ranks there may be, those of all stages together.
+    /// - Parameter maxRanks: the largest number of ranks of all stages together.
     /// - Throws: all problems at once.
     package func resolve(for shape: ModelShape, maxRanks: Int = 64) throws(Refusal) -> ParallelConfiguration {
         precondition(maxRanks > 0)
         let derivation = Derivation(self, shape, maxRanks: maxRanks)
         var found = problems + kvShardingProblems
-        // A size is repaired next to what is right: another wrong one says nothing about what was meant.
+        // Legal values are sought with the correct sizes only: another wrong size does not show what was intended.
         var right = self
         for violation in derivation.violations { right[violation.size] = nil }
         if derivation.partitionFault != nil { right.ppLayerPartition = nil }
@@ -137,7 +137,7 @@ package struct ParallelRequest: Sendable, Equatable {
         }
     }
 
-    /// The values that repair a size here, of those the ones that go best with what is right.
+    /// Returns the values that repair a size here, and of those the ones that fit the correct sizes best.
     private func legalValues(
         of size: Size, besides right: ParallelRequest, _ shape: ModelShape, maxRanks: Int
     ) -> [Int] {
@@ -155,17 +155,17 @@ package struct ParallelRequest: Sendable, Equatable {
 }
 
 extension Int {
-    /// How far apart two numbers are, also the extreme ones.
+    /// Returns the distance of two numbers, even of the extreme ones.
     fileprivate func distance(from other: Int) -> UInt {
         self < other ? UInt(bitPattern: other &- self) : UInt(bitPattern: self &- other)
     }
 }
 
 extension [Int] {
-    /// `31,30`, as a partition is written.
+    /// Writes a partition, such as `31,30`.
     var commaList: String { map(String.init).joined(separator: ",") }
 
-    /// `1, 2 and 4`.
+    /// Writes a list, such as `1, 2 and 4`.
     fileprivate var englishList: String {
         dropLast().map(String.init).joined(separator: ", ") + " and \(self[count - 1])"
     }

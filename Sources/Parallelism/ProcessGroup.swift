@@ -1,54 +1,55 @@
 package import Tensors
 
-/// Some ranks that exchange rows: how bytes travel, and nothing else.
+/// Exchanges rows between some ranks. It only moves bytes.
 ///
 /// All members take part in the same collectives in the same order. One collective is in flight at a time: between
 /// `start` and `finish` a rank may compute what does not need the result. Views given to `start` stay valid and
-/// unchanged until `finish` returns. Sums are not a transport's business: they are made of rows that travelled, by
-/// kernels, in a fixed order (`Seat.cross`).
+/// unchanged until `finish` returns. A transport never adds: kernels add the received rows, in a fixed order
+/// (`Seat.cross`).
 package protocol ProcessGroup: AnyObject {
-    /// This member's place, `0 ..< size`.
+    /// Is this member's index, `0 ..< size`.
     var place: Int { get }
     var size: Int { get }
-    /// Whether members have memory that others do not see.
+    /// Is true if members have memory that others cannot access.
     var spansProcesses: Bool { get }
-    /// Bytes that are reserved for what this member brings to collectives.
+    /// Counts the bytes that are reserved for the rows that this member contributes to collectives.
     var sendBufferBytes: Int { get }
 
-    /// Hands over this member's part and returns without waiting for the others.
+    /// Contributes this member's part and returns without waiting for the others.
     ///
-    /// - Throws: `GroupFailure` once any rank of the job has failed, and where there is no memory for the rows.
+    /// - Throws: `GroupFailure` once any rank of the job has failed, or if there is no memory for the rows.
     func start(_ collective: Collective) throws(GroupFailure)
 
     /// Waits until the collective in flight is complete.
     ///
-    /// - Throws: `GroupFailure` when a rank fails meanwhile.
+    /// - Throws: `GroupFailure` if a rank fails meanwhile.
     func finish() throws(GroupFailure)
 
-    /// Sends rows to the member after this one. Waits only when it is several sends ahead of the receiver.
+    /// Sends rows to the member after this one. It waits only if it is several sends ahead of the receiver.
     func send(_ rows: View) throws(GroupFailure)
 
-    /// Receives the rows that the member before this one sent next; their shapes must agree.
+    /// Receives the next rows from the member before this one; their shapes must agree.
     func receive(into rows: View) throws(GroupFailure)
 }
 
-/// What members do together. Rows of different members have equally many columns.
+/// Is an operation of all members together. Rows of different members have the same number of columns.
 package enum Collective {
-    /// Nobody goes on before all have come; what each wrote to shared memory before is visible to all after.
+    /// No member continues before all have arrived. All of them then see what each wrote to shared memory before.
     case barrier
-    /// `whole` becomes the members' parts, one after the other; `counts` are their rows.
+    /// `whole` becomes the members' parts, one after the other; `counts` are their numbers of rows.
     case allGather(part: View, counts: Indices, whole: View)
     /// `parts` holds `counts[0]` rows for the first member, then `counts[1]` for the second, ….
     ///
-    /// `received` becomes what the first member sent here, then what the second sent, …, and `receivedCounts` how many
-    /// rows each sent; rows of `received` behind them are left as they are.
+    /// `received` becomes the rows that the first member sent here, then those of the second, …, and `receivedCounts`
+    /// the number of rows from each. Further rows of `received` are unchanged.
     case allToAll(parts: View, counts: Indices, received: View, receivedCounts: Indices)
-    /// A barrier at which every process stores rows of all members, its own among them, in its own memory: `counts` says
-    /// how many each brings. One member of a process calls `store` with a row, which returns whether it can be stored, and
-    /// nobody goes on before all are. Where all members share memory, nobody has to.
+    /// Is a barrier at which every process stores the rows of all members, its own included, in its own memory;
+    /// `counts` are their numbers of rows. One member of a process calls `store` with rows; it returns false if they
+    /// cannot be stored. No member continues before all rows are stored. If all members share memory, nothing needs to
+    /// be stored.
     case share(part: View, counts: Indices, store: (HostRows) -> Bool)
 
-    /// Traps where a member contradicts itself.
+    /// Traps if a member contradicts itself.
     func check(place: Int, size: Int) {
         switch self {
         case .barrier: break
@@ -62,26 +63,26 @@ package enum Collective {
 }
 
 extension ProcessGroup {
-    /// `start` and `finish` with nothing in between.
+    /// Calls `start` and `finish` with nothing in between.
     package func run(_ collective: Collective) throws(GroupFailure) {
         try start(collective)
         try finish()
     }
 }
 
-/// The ranks of a job, and how they meet.
+/// Is the set of a job's ranks, from which groups are formed.
 package protocol RankWorld: AnyObject, Sendable {
-    /// Raised when a rank fails; ends every wait.
+    /// Is raised when a rank fails; that ends every wait.
     var alarm: Alarm { get }
 
-    /// A rank's membership in the group of those who give the same ranks and the same purpose. To be called, and used,
-    /// by the rank's own thread.
+    /// Returns a rank's membership in the group of all ranks that give the same `ranks` and the same `purpose`. Only
+    /// the rank's own thread may call and use it.
     func group(of rank: Int, among ranks: [Int], purpose: Int) -> any ProcessGroup
 }
 
-/// Why a collective did not complete: a rank has failed, and nobody waits for it.
+/// Says why a collective did not complete: a rank has failed, and no rank waits for it any more.
 package struct GroupFailure: Error, Sendable, Equatable, CustomStringConvertible {
-    /// The rank that failed, by its number in the whole job.
+    /// Is the number, within the whole job, of the rank that failed.
     package let rank: Int
     package let reason: String
 

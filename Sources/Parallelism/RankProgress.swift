@@ -1,24 +1,24 @@
 import Synchronization
 
-/// What a rank does and since when, for other threads to read while it does it: for the watchdog, and for the message
-/// when the rank does not come back. Costs a few stores; allocates nothing.
+/// Publishes what a rank is doing and since when, for the watchdog and for the error message when a rank hangs. Other
+/// threads read it while the rank works. An update costs a few stores and allocates nothing.
 package final class RankProgress: Sendable {
-    /// Nanoseconds of `Meter.now`.
+    /// Holds nanoseconds of `Meter.now`.
     private let since = Atomic<UInt64>(0)
-    /// Addresses of names, which end with a zero; 0 for none.
+    /// Holds addresses of names, which end with a zero; 0 means none.
     private let part = Atomic<UInt>(0)
     private let number = Atomic<Int>(0)
     private let awaited = Atomic<UInt>(0)
 
     package init() {}
 
-    /// What a rank does at a moment.
+    /// Describes what a rank is doing at a moment.
     package struct Snapshot: Sendable, CustomStringConvertible {
-        /// When it began, in nanoseconds of `Meter.now`; 0 before the rank did anything.
+        /// Is the time when it began, in nanoseconds of `Meter.now`; 0 before the rank did anything.
         package let since: UInt64
-        /// Whether it waits for other ranks; else they may wait for it.
+        /// Is true if the rank waits for other ranks; otherwise they may wait for it.
         package let isWaiting: Bool
-        /// Such as `in layer 3` or `in layer 3, waiting in 'keys'`.
+        /// Describes the activity, such as `in layer 3` or `in layer 3, waiting in 'keys'`.
         package let description: String
 
         package init(since: UInt64, isWaiting: Bool, description: String) {
@@ -38,7 +38,7 @@ package final class RankProgress: Sendable {
             description: place + (awaited.map { ", waiting in '\($0)'" } ?? ""))
     }
 
-    /// A named part of the work.
+    /// Is a named part of the work.
     struct Part {
         fileprivate let name: UInt
         fileprivate let number: Int
@@ -46,7 +46,7 @@ package final class RankProgress: Sendable {
 
     /// Begins a part of the work.
     ///
-    /// - Returns: the part it is a part of, to be given to `leave`.
+    /// - Returns: the enclosing part, for `leave`.
     func enter(_ name: StaticString, _ number: Int) -> Part {
         let outer = Part(name: part.load(ordering: .relaxed), number: self.number.load(ordering: .relaxed))
         resume(Part(name: Self.address(name), number: number))
@@ -67,7 +67,7 @@ package final class RankProgress: Sendable {
     }
 
     func endWait() {
-        // In this order: nobody may see a rank that is busy since it began to wait.
+        // In this order, because no reader may see a rank as busy since it began to wait.
         since.store(Meter.now(), ordering: .releasing)
         awaited.store(0, ordering: .releasing)
     }

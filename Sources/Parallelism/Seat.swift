@@ -1,12 +1,12 @@
 package import Tensors
 
-/// One rank's place: its part of every shared thing, the groups it belongs to, its kernels and its scratch.
+/// Is one rank's context: its part of everything shared, the groups it belongs to, its kernels and its scratch.
 ///
-/// A model is given a seat and never asks how many there are: it asks for its part of the heads, crosses edges, and on
-/// one rank every part is the whole and every edge the identity. One thread.
+/// A model receives a seat and never asks for the number of ranks: it asks for its part of the heads and crosses edges.
+/// On one rank every part is the whole and every edge the identity. Only one thread may use it.
 package final class Seat {
     package let configuration: ParallelConfiguration
-    /// This rank's number in the whole job, and within its stage.
+    /// These are this rank's number in the whole job, and its number within its stage.
     package let rank: Int
     package let stageRank: Int
     package let kernels: Kernels
@@ -15,40 +15,41 @@ package final class Seat {
     private let kernelCounter = KernelCounter()
     private let progress: RankProgress
     package var work = Work()
-    /// Keys that rows attend to here, where kernels alone know how many.
+    /// Counts the keys that rows attend to here, in cases where only kernels know the number.
     private let keysFound: ComputedIndices
     private let stage: Int
-    /// By the axes' raw value.
+    /// Is indexed by the raw value of the axes.
     private let groups: [AxisGroup?]
-    /// For each set of axes that rows may be split over, and each rank of the stage: the ranks whose rows it holds then.
+    /// Lists, for each set of axes that rows may be split over and each rank of the stage, the ranks whose rows it
+    /// holds.
     private let rowHolders: [[[Int]]]
-    /// How many rows each rank of the stage owns in this step.
+    /// Holds the number of rows that each rank of the stage owns in this step.
     private var ownRows: [Int]
 
-    /// The ranks that come together along some axes.
+    /// Is the group of ranks that differ along some axes.
     private struct AxisGroup {
-        /// `nil` where this rank is alone.
+        /// Is `nil` if this rank is the only member.
         let group: (any ProcessGroup)?
-        /// By their rank in the stage, in the group's order.
+        /// Lists the members' ranks within the stage, in the group's order.
         let members: [Int]
         let place: Int
     }
 
-    /// Along which axes ranks have to do with each other.
+    /// Lists the sets of axes along which ranks communicate or divide work.
     private static let axes: [Axes] = [
         .tensor, .dense, [.context, .tensor], .stage, .expert, .expertTensor, .kvSharding, .pipeline,
     ]
 
-    /// One rank alone.
+    /// Creates the seat of a single rank.
     package convenience init(kernels: Kernels = .best) {
         self.init(ParallelConfiguration(), rank: 0, world: ThreadWorld(threads: 1), kernels: kernels)
     }
 
-    /// A rank among others. To be called, and used, by the rank's own thread.
+    /// Creates the seat of a rank among others. Only the rank's own thread may call and use it.
     ///
     /// - Parameters:
-    ///   - progress: where others can read what this rank does.
-    ///   - scratch: this rank's own.
+    ///   - progress: where other threads can read what this rank is doing.
+    ///   - scratch: this rank's own scratch.
     package init(
         _ configuration: ParallelConfiguration, rank: Int, world: any RankWorld, kernels: Kernels,
         progress: RankProgress = RankProgress(), scratch: Scratch = Scratch()
@@ -80,13 +81,13 @@ package final class Seat {
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
     }
 
-    /// Kernel calls of this rank so far.
+    /// Counts the kernel calls of this rank so far.
     package var kernelCalls: Int { kernelCounter.calls }
 
-    /// A number that kernels add to: see `Kernels.shardedKeys`.
+    /// Is the count that `Kernels.shardedKeys` adds to.
     package var foundKeys: ComputedIndices { keysFound }
 
-    /// How many keys this rank has looked at so far. Waits for what was asked of kernels: for the end of a step.
+    /// Returns this rank's work so far. It waits until pending kernels are done, so it is meant for the end of a step.
     package func finishedWork() -> Work {
         let found = kernels.synchronize(keysFound)
         var work = work
@@ -94,13 +95,13 @@ package final class Seat {
         return work
     }
 
-    /// Says how many rows each rank of the stage owns in the step that begins.
+    /// Sets the number of rows that each rank of the stage owns in the step that begins.
     package func begin(rows: [Int]) {
         precondition(rows.count == configuration.stageRanks, "rows of \(configuration.stageRanks) ranks")
         ownRows = rows
     }
 
-    /// Runs a part of a step under a name: what traces show, and what is said of a rank that fails there.
+    /// Runs a part of a step under a name, which appears in traces and in the report of a rank that fails there.
     package func span(
         _ name: StaticString, _ number: Int, _ body: () throws(GroupFailure) -> Void
     ) throws(GroupFailure) {
@@ -110,7 +111,7 @@ package final class Seat {
         meter.tracer?(TraceSpan(name, number: number, begin: began, end: Meter.now()))
     }
 
-    /// Runs what may have to wait for other ranks.
+    /// Runs an operation that may have to wait for other ranks.
     private func wait(
         in name: StaticString, _ body: () throws(GroupFailure) -> Void
     ) throws(GroupFailure) {
@@ -126,63 +127,64 @@ package final class Seat {
 
     // MARK: - This rank's part
 
-    /// This rank's part of `count` things that are dealt along some axes in consecutive runs, evenly where it divides.
+    /// Returns this rank's part of `count` items that are divided along some axes in consecutive runs, as even as
+    /// possible.
     package func part(of count: Int, along axes: Axes) -> Range<Int> {
         part(of: count, along: axes, at: axisGroup(axes).place)
     }
 
-    /// The part of the rank at another place.
+    /// Returns the part of the rank at another place.
     package func part(of count: Int, along axes: Axes, at place: Int) -> Range<Int> {
         Range(part: place, of: degree(axes), among: count)
     }
 
-    /// How many K-slices of a sum over `width` columns this rank adds at home, where its part is a subtree of them.
+    /// Returns the number of K-slices of a sum over `width` columns that this rank adds locally; they form a subtree.
     package func slices(of width: Int, along axes: Axes) -> Int {
         let (all, ranks) = (Kernels.slices(of: width), degree(axes))
         return all % ranks == 0 ? all / ranks : Kernels.slices(of: width / ranks)
     }
 
-    /// The keys this rank owns where queries go to the keys.
+    /// Is the share of positions whose keys this rank owns.
     package var owned: ShardPositions { configuration.kvSharding.positions(of: place(along: .kvSharding)) }
 
-    /// This rank's place along some axes, and how many there are.
+    /// Return this rank's index along some axes, and the number of ranks along them.
     package func place(along axes: Axes) -> Int { axisGroup(axes).place }
     package func degree(_ axes: Axes) -> Int { axisGroup(axes).members.count }
 
-    /// The ranks that meet along some axes, by their numbers in the stage.
+    /// Returns the members of the group along some axes, by their ranks within the stage.
     package func members(along axes: Axes) -> [Int] { axisGroup(axes).members }
 
-    /// How many rows a rank of the stage owns in this step.
+    /// Returns the number of rows that a rank of the stage owns in this step.
     package func ownRows(of stageRank: Int) -> Int { ownRows[stageRank] }
 
     // MARK: - Edges
 
-    /// A value on its way over an edge.
+    /// Is a value that is being moved over an edge.
     package struct PendingCollective {
         fileprivate let name: StaticString
-        /// `nil` where nothing moves.
+        /// Is `nil` if nothing moves.
         fileprivate let group: (any ProcessGroup)?
         fileprivate let arriving: View
-        /// Where a sum goes once its addends have arrived.
+        /// Receives the sum once its addends have arrived.
         fileprivate var sum: View?
-        /// How many rows come from each member; of an exchange that is known when it is finished.
+        /// Holds the number of rows from each member; in an exchange it is known only after `finish`.
         package let counts: Indices
-        /// How many may come from each member of an exchange, and whether it must be so many.
+        /// Holds the largest number of rows from each member of an exchange; `expectsAll` makes it the exact number.
         fileprivate var expected: Indices?
         fileprivate var expectsAll = true
         fileprivate var axes: Axes = []
         fileprivate let bytesPerRow: Int
-        /// Nanoseconds spent so far.
+        /// Counts the nanoseconds spent so far.
         fileprivate let spent: UInt64
     }
 
-    /// Brings a value from the layout its producer leaves to the one its consumer needs. The result is scratch, or the
-    /// value itself where nothing has to move.
+    /// Moves a value from the layout that its producer leaves to the one that its consumer needs. The result is
+    /// scratch, or the value itself if nothing has to move.
     package func cross(_ edge: Edge, _ value: View) throws(GroupFailure) -> View {
         try finish(try start(edge, value))
     }
 
-    /// Begins a crossing; what does not need the value can be computed before `finish`.
+    /// Begins to cross an edge. A rank may compute what does not need the value before it calls `finish`.
     package func start(_ edge: Edge, _ value: View) throws(GroupFailure) -> PendingCollective {
         let axisGroup = axisGroup(edge.axes)
         let counts = rows(edge.from, of: axisGroup.members)
@@ -214,7 +216,7 @@ package final class Seat {
         }
     }
 
-    /// Waits for what comes of a crossing: the value, or of an exchange the rows that came, member by member.
+    /// Waits for the result: the crossed value or, in an exchange, the received rows, member by member.
     package func finish(_ pending: PendingCollective) throws(GroupFailure) -> View {
         guard let group = pending.group else { return pending.arriving }
         let began = Meter.now()
@@ -225,11 +227,12 @@ package final class Seat {
         meter.add(
             pending.name, bytes: (count - Int(pending.counts[group.place])) * pending.bytesPerRow, since: began,
             before: pending.spent)
-        // An exchange has room for more rows than come, and what is shared does not come here.
+        // An exchange has space for more rows than arrive, and rows that are shared arrive elsewhere.
         return pending.sum ?? pending.arriving.rows(0..<min(count, pending.arriving.rows))
     }
 
-    /// Members may be in other processes: what is made of their rows counts on their numbers.
+    /// Checks the counts of received rows, because members may be in other processes and later code relies on the
+    /// counts.
     private func checkCounts(of pending: PendingCollective) throws(GroupFailure) {
         guard let expected = pending.expected else { return }
         for place in 0..<expected.count {
@@ -242,7 +245,7 @@ package final class Seat {
         }
     }
 
-    /// What to throw where a member of a group sent what cannot be right.
+    /// Returns the error for a member of a group that sent something invalid.
     package func failure(of place: Int, along axes: Axes, _ reason: String) -> GroupFailure {
         GroupFailure(rank: rank - stageRank + members(along: axes)[place], reason: reason)
     }
@@ -251,19 +254,19 @@ package final class Seat {
         PendingCollective(name: "", group: nil, arriving: value, counts: counts, bytesPerRow: 0, spent: 0)
     }
 
-    /// Rows that each of some ranks of this stage holds of a value in some layout.
+    /// Returns the numbers of rows that some ranks of this stage hold of a value in some layout.
     private func rows(_ layout: Layout, of members: [Int]) -> Indices {
         let counts = scratch.indices(members.count)
         for (place, member) in members.enumerated() { counts[place] = Int32(rows(layout, of: member)) }
         return counts
     }
 
-    /// Rows a rank of this stage holds of a value in some layout.
+    /// Returns the number of rows that a rank of this stage holds of a value in some layout.
     private func rows(_ layout: Layout, of stageRank: Int) -> Int {
         rowHolders[configuration.onMesh(layout.rows).rawValue][stageRank].reduce(0) { $0 + ownRows[$1] }
     }
 
-    /// Adds `count` blocks of rows that lie one after the other, as a balanced binary tree.
+    /// Adds `count` consecutive blocks of rows as a balanced binary tree.
     package func add(_ blocks: View, _ count: Int, into sum: View) {
         if count == 1 { return kernels.copyRows(blocks, into: sum) }
         let mark = scratch.mark()
@@ -275,19 +278,21 @@ package final class Seat {
         kernels.add(sum, right, into: sum)
     }
 
-    // MARK: - What edges cannot say
+    // MARK: - Communication that edges do not describe
 
-    /// Makes what this rank wrote to the memory of its process visible to those an edge leads to.
+    /// Begins to make what this rank wrote to its process's memory visible to the ranks that an edge leads to.
     ///
     /// - Parameters:
-    ///   - bytesPerRow: written for each of this rank's rows.
-    ///   - copies: asked for only where ranks live in several processes: what was written, as rows, and what writes such
-    ///     rows to the memory of this one; false where they cannot be right.
+    ///   - shared: the number of rows that each rank of the stage has written, at most one for each row that it owns.
+    ///   - bytesPerRow: the number of bytes written for each of them.
+    ///   - copies: is called only if the ranks live in several processes. It returns what was written, as rows, and a
+    ///     function that writes received rows to this process's memory, or returns false if they are invalid.
     package func startSharing(
-        _ edge: Edge, bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
+        _ edge: Edge, counts shared: [Int], bytesPerRow: Int, copies: () -> (rows: View, store: (HostRows) -> Bool)
     ) throws(GroupFailure) -> PendingCollective {
         let axisGroup = axisGroup(edge.axes)
-        let counts = rows(edge.from, of: axisGroup.members)
+        let counts = scratch.indices(axisGroup.members.count)
+        for (place, member) in axisGroup.members.enumerated() { counts[place] = Int32(shared[member]) }
         guard let group = axisGroup.group else { return completed(.none, counts) }
         let began = Meter.now()
         if group.spansProcesses {
@@ -301,11 +306,11 @@ package final class Seat {
             spent: Meter.now() - began)
     }
 
-    /// Lets every process store rows that the members of a group have, where the group is spread over processes.
+    /// Lets every process store the rows that the members of a group have; the group spans processes.
     ///
     /// - Parameters:
-    ///   - counts: the rows of each member.
-    ///   - store: writes rows to the memory of this process; false where they cannot be right.
+    ///   - counts: the number of rows of each member.
+    ///   - store: writes rows to the memory of this process; it returns false if they are invalid.
     package func exchangeCopies(
         _ name: StaticString, along axes: Axes, _ part: View, counts: Indices, store: @escaping (HostRows) -> Bool
     ) throws(GroupFailure) {
@@ -319,13 +324,13 @@ package final class Seat {
         meter.add(name, bytes: (counts.sum - part.rows) * part.rowBytes, since: began)
     }
 
-    /// Rows to every member of a group, and theirs to this rank. `PendingCollective.counts` says how many of those came
-    /// from each.
+    /// Begins to send rows to every member of a group and to receive theirs. After `finish`, `PendingCollective.counts`
+    /// holds the number of rows from each.
     ///
     /// - Parameters:
     ///   - parts: `counts[0]` rows for the first member, then `counts[1]` for the second, ….
-    ///   - expected: how many rows come from each member; other numbers are its failure.
-    ///   - expectsAll: whether fewer may come too.
+    ///   - expected: the number of rows from each member; another number is reported as that member's failure.
+    ///   - expectsAll: whether `expected` is exact; otherwise a member may send fewer rows.
     package func startExchange(
         _ name: StaticString, along axes: Axes, _ parts: View, counts: Indices, expecting expected: Indices,
         expectsAll: Bool = true
@@ -339,14 +344,14 @@ package final class Seat {
             axes: axes, bytesPerRow: parts.rowBytes, spent: Meter.now() - began)
     }
 
-    /// The same number for each of the ranks along some axes.
+    /// Returns the same count for each of the ranks along some axes.
     package func counts(_ count: Int, along axes: Axes) -> Indices {
         let counts = scratch.indices(degree(axes))
         counts.fill(Int32(count))
         return counts
     }
 
-    /// Every member's rows, one member after the other; `counts` says how many each has.
+    /// Returns every member's rows, one member after the other; `counts` holds the number of rows of each.
     package func gather(
         _ name: StaticString, along axes: Axes, _ part: View, counts: Indices
     ) throws(GroupFailure) -> View {
@@ -362,10 +367,10 @@ package final class Seat {
 
     // MARK: - Stages
 
-    /// The layers this rank's stage computes.
+    /// Returns the layers that this rank's stage computes.
     package func layers(of total: Int) -> Range<Int> { configuration.layers(ofStage: stage, total: total) }
 
-    /// Fills the stream with what the stage before left of this rank's rows; in the first stage, with `first`.
+    /// Fills the stream with this rank's rows from the previous stage; in the first stage it calls `first` instead.
     package func enter(_ stream: View, first: () -> Void) throws(GroupFailure) {
         if stage == 0 { return first() }
         let began = Meter.now()
@@ -374,9 +379,9 @@ package final class Seat {
         meter.add("stage", bytes: stream.rows * stream.rowBytes, since: began)
     }
 
-    /// Hands this rank's rows to the next stage.
+    /// Sends this rank's rows to the next stage.
     ///
-    /// - Returns: false in the last stage, which has nobody to hand them to.
+    /// - Returns: false in the last stage, which sends nothing.
     package func leave(_ stream: View) throws(GroupFailure) -> Bool {
         if isLastStage { return false }
         let group = axisGroup(.pipeline).group!
@@ -384,6 +389,6 @@ package final class Seat {
         return true
     }
 
-    /// Whether this rank's rows come out of the last layer here.
+    /// Is true if this rank computes the last layer.
     package var isLastStage: Bool { stage == configuration.pipeline - 1 }
 }

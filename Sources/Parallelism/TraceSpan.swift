@@ -1,9 +1,9 @@
-/// Something a rank did, for traces.
+/// Is a piece of a rank's work, for traces.
 package struct TraceSpan: Sendable {
     package var name: String
-    /// Which of several, such as a layer's number.
+    /// Tells apart pieces with the same name, for instance by a layer's number.
     package var number: Int?
-    /// Nanoseconds of `Meter.now`.
+    /// Is in nanoseconds of `Meter.now`.
     package var begin: UInt64
     package var end: UInt64
 

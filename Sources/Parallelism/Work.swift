@@ -1,10 +1,10 @@
-/// What a rank did since the start, summed over rows and layers.
+/// Counts a rank's work since the start, summed over rows and layers.
 package struct Work: Sendable, Equatable {
-    /// Rows whose index queries were computed.
+    /// Counts rows whose index queries were computed.
     package var indexed = 0
-    /// Keys that the indexer scored.
+    /// Counts keys that the indexer scored.
     package var scored = 0
-    /// Keys that attention read, once for all of the rank's heads.
+    /// Counts keys that attention read; the rank's heads count once together.
     package var attended = 0
 
     package init() {}

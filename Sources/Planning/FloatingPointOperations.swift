@@ -1,40 +1,43 @@
 package import Modeling
 
-/// How many floating-point operations a forward needs, a multiplication and an addition counted as two.
+/// This type counts the floating-point operations of a forward pass; a multiplication and an addition count as two.
 ///
-/// Counted as computed here, with the key and value projections absorbed (DeepSeek-V2, arXiv 2405.04434, section 2.1;
-/// the indexer: DeepSeek-V3.2, section 2.1):
-/// - two for each parameter a row uses; the embedding is a look-up, and the head serves only rows with logits;
-/// - attention, per layer: a score costs 2·(latent + rope) per head and key, its value 2·latent;
-/// - the indexer, per layer: 2·(width + 1) per head and visible key, where more keys are visible than it selects.
-/// Softmax, norms, rotations and top-k are left out: they are far below a hundredth.
+/// The counts follow Braid's computation, in which the key and value projections are absorbed (DeepSeek-V2, arXiv
+/// 2405.04434, section 2.1; the indexer: DeepSeek-V3.2, section 2.1):
+/// - Each parameter that a row uses costs two operations; the embedding is a look-up, and the head serves only rows
+///   with logits.
+/// - Attention, per layer, head and visible key: a score costs 2·(latent + rope), its value 2·latent.
+/// - The indexer, per layer, head and visible key: 2·(width + 1), where more keys are visible than it selects.
+///
+/// Softmax, norms, rotations and top-k are left out: they cost well below 1 % of the whole.
 package struct FloatingPointOperations {
     private let model: ModelDescription
 
     package init(_ model: ModelDescription) { self.model = model }
 
-    /// Operations of rows at `positions`, each of which sees all positions up to its own; `outputs` of them get logits.
+    /// Returns the operations of rows at `positions`, each of which sees all positions up to its own; `outputs` of them
+    /// get logits.
     package func count(positions: Range<Int>, outputs: Int) -> Double {
         // A row at position p sees p + 1 keys.
         let (first, last) = (positions.lowerBound + 1, positions.upperBound)
         return matrices(rows: positions.count, outputs: outputs) + attention(first, last) + indexing(first, last)
     }
 
-    /// Operations of all products with weights, in all layers.
+    /// Returns the operations of all products with weights, in all layers.
     package func matrices(rows: Int, outputs: Int) -> Double {
         let head = Double(model.head.elements)
         let parameters = Double(model.parameters.active) - Double(model.embedding.elements) - head
         return 2 * (parameters * Double(rows) + head * Double(outputs))
     }
 
-    /// Operations of the attention of rows that see `first`, `first` + 1, … `last` keys, in all layers.
+    /// Returns the operations of the attention of rows that see `first`, `first` + 1, … `last` keys, in all layers.
     package func attention(_ first: Int, _ last: Int) -> Double {
         model.layers.compactMap(\.attention).reduce(0) { sum, attention in
             sum + Self.perKey(attention) * Self.attendedKeys(first, last, limit: attention.topK)
         }
     }
 
-    /// Operations of the index scores of the same rows, in all layers.
+    /// Returns the operations of the index scores of rows that see `first`, `first` + 1, … `last` keys, in all layers.
     package func indexing(_ first: Int, _ last: Int) -> Double {
         model.layers.compactMap(\.selection).reduce(0) { sum, selection in
             sum + Self.perKey(selection) * Self.scoredKeys(first, last, topK: selection.topK)
@@ -65,7 +68,7 @@ extension FloatingPointOperations {
     /// Keys that the same rows score: all they see, where those are more than are selected.
     static func scoredKeys(_ first: Int, _ last: Int, topK: Int) -> Double { sum(max(first, topK + 1), last) }
 
-    /// `first` + … + `last`; 0 when there are none.
+    /// Returns `first` + … + `last`; 0 when `first` is larger than `last`.
     private static func sum(_ first: Int, _ last: Int) -> Double {
         first > last ? 0 : Double(first + last) * Double(last - first + 1) / 2
     }

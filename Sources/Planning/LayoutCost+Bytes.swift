@@ -5,12 +5,14 @@ import Tensors
 // MARK: - Bytes
 
 extension LayoutCost {
-    /// How many rows of a rank of the stage go to a place along the experts.
+    /// A dispatch count returns how many rows of rank `source` of the stage are dispatched to the experts at coordinate
+    /// `place` of the expert axis.
     package typealias DispatchCount = (_ source: Int, _ place: Int) -> Int
 
-    /// What one rank gets from others in a step, all its layers together, by operation in the order of first use.
+    /// Returns the bytes that one rank receives from others in a step, in all its layers together, by collective in the
+    /// order of first use.
     ///
-    /// - Parameter rank: its number in the whole job.
+    /// - Parameter rank: The rank's number in the whole job.
     package func bytes(ofRank rank: Int, _ rows: StepRows) -> [(transfer: Transfer, bytes: Double)] {
         let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: parallel.stageRanks)
         var totals: [(transfer: Transfer, bytes: Double)] = []
@@ -40,9 +42,10 @@ extension LayoutCost {
         transfer.kind == .send ? stage > 0 : stage == parallel.pipeline - 1
     }
 
-    /// What a rank of a stage gets from others in one such collective.
+    /// Returns the bytes that a rank of a stage receives from others in one such collective.
     ///
-    /// - Parameter visits: which rows travel to their experts, where that is known; otherwise what is expected.
+    /// - Parameter isDispatched: The number of rows dispatched from each rank to each place, where that is known; `nil`
+    ///   takes the expected numbers.
     package func bytes(
         _ transfer: Transfer, stageRank rank: Int, _ rows: StepRows, isDispatched: DispatchCount? = nil
     ) -> Double {
@@ -79,7 +82,8 @@ extension LayoutCost {
         return foreign * Double(transfer.bytesPerRow)
     }
 
-    /// Bytes of `DecodeContextParallel`' exchanges: there go the rows of the other ranks, back come those of this one, from each.
+    /// Returns the bytes of one exchange of `DecodeContextParallel`: this rank receives queries of the other ranks'
+    /// rows, and for each of its own rows a partial result from every other owner.
     private func bytes(_ exchange: Transfer.DCPExchange, _ dcpRowIndices: DCPRows, perRow bytes: Int) -> Int {
         let others = dcpRowIndices.owners.count - 1
         switch exchange {
@@ -87,22 +91,23 @@ extension LayoutCost {
         case .candidates: return others * dcpRowIndices.own.here * bytes
         case .partialAttention: return others * dcpRowIndices.attended.here * bytes
         case .queries(let topK):
-            // Selected positions go with the queries where some row selects.
+            // The selected positions are sent with the queries if any row selects.
             let selects = topK.map { dcpRowIndices.maxAttendedPosition >= $0 } ?? false
             let selected = selects ? topK! * MemoryLayout<Int32>.size : 0
             return (dcpRowIndices.attended.sum - dcpRowIndices.attended.here) * (bytes + selected)
         }
     }
 
-    /// The rows whose queries go to the keys, among the ranks that own keys together with one of them.
+    /// Counts the DCP rows of the ranks that own keys together with one rank.
     private struct DCPRows {
-        /// Their numbers in the stage.
+        /// The owners' numbers in the stage.
         let owners: [Int]
-        /// Rows that a rank owns: here, and all of them.
+        /// Counts own DCP rows: those of this rank, and those of all owners.
         let own: (here: Int, sum: Int)
-        /// Rows that it attends to: of the ranks with which it shares heads.
+        /// Counts attended DCP rows, which are those of the ranks a rank shares heads with: for this rank, and summed
+        /// over all owners.
         let attended: (here: Int, sum: Int)
-        /// The largest position of those.
+        /// The largest position of an attended row.
         let maxAttendedPosition: Int
 
         init(_ parallel: ParallelConfiguration, _ rows: StepRows, _ rank: Int) {
@@ -127,7 +132,7 @@ extension LayoutCost {
         }
     }
 
-    /// Rows at the ranks of their experts.
+    /// Counts the rows dispatched to the ranks of their experts.
     private struct DispatchedRows {
         let cost: LayoutCost
         let owned: [Int]
@@ -144,7 +149,8 @@ extension LayoutCost {
             return Double(owned[source]) * (parallel.exchange == .gathered ? 1 : cost.dispatchProbabilities[place])
         }
 
-        /// What one of the ranks that share widths completes of so many rows: whole ones where the number is known.
+        /// Returns how many of `rows` the rank at `place` of the expert-tensor axis sums up: whole rows if their number
+        /// is known, and the average otherwise.
         private func share(_ rows: Double, at place: Int) -> Double {
             guard known != nil || parallel.exchange == .gathered else { return rows / Double(widths) }
             let rows = Int(rows)

@@ -3,25 +3,26 @@ package import Modeling
 package import Parallelism
 import Tensors
 
-/// What a layout costs: every collective of a layer in the order in which it begins, and the bytes each rank gets from
-/// others, as `Seat` counts them. Pure arithmetic on the edges that the layers cross; no tensors.
+/// The cost of a parallel configuration: every collective of a layer in the order in which it begins, and the bytes
+/// each rank receives from others, as `Seat` counts them. It is pure arithmetic on the edges of the layers, without
+/// tensors.
 ///
-/// Bytes are exact for a known deal of rows, also where queries go to the keys: candidates have room for as many keys as a
-/// row may select, whatever their scores. Only for rows that travel to their experts one by one they are what is expected
-/// when the router prefers no expert.
+/// Bytes are exact for a known assignment of rows, also for query-gather attention: candidates always have room for as
+/// many keys as a row may select. Only rows dispatched to their experts one by one are counted as an expectation over a
+/// router that prefers no expert.
 package struct LayoutCost: Sendable {
     package let model: ModelDescription
     package let parallel: ParallelConfiguration
     private let format: CacheFormat
-    /// Whether each process keeps only the keys that its ranks own.
+    /// Tells whether each process stores only the keys that its ranks own.
     private let isDivided: Bool
-    /// For each place along the expert axis the probability that a row chooses one of its experts; empty where rows do
-    /// not travel to those they chose.
+    /// The probability, for each place along the expert axis, that a row chooses one of the experts there. Empty where rows
+    /// do not travel to the experts they chose.
     let dispatchProbabilities: [Double]
 
     /// - Parameters:
-    ///   - format: the cache's, of any page size.
-    ///   - known: the probabilities where they were computed before.
+    ///   - format: The format of the KV cache, with any page size.
+    ///   - known: The probabilities, where they were computed before.
     package init(
         _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false,
         dispatchProbabilities known: [Double]? = nil
@@ -36,11 +37,11 @@ package struct LayoutCost: Sendable {
                 ? model.experts?.gate.dispatchProbabilities(places: parallel.degree(.expert)) ?? [] : [])
     }
 
-    /// Layers that have the same operations and shapes.
+    /// A layer kind groups layers that have the same operations and shapes.
     package struct LayerKind: Sendable {
-        /// The word of `LayerDescription.kind`.
+        /// The kind's name, from `LayerDescription.kind`.
         package let name: String
-        /// The layers' numbers, ascending.
+        /// The numbers of the layers, in ascending order.
         package let layers: [Int]
     }
 
@@ -51,10 +52,11 @@ package struct LayoutCost: Sendable {
         }
     }
 
-    /// The collectives of a kind of layer, in the order in which they begin; none where ranks are alone.
+    /// Returns the collectives of a kind of layer, in the order in which they begin; none if a rank is alone in its
+    /// group.
     package func transfers(of kind: LayerKind) -> [Transfer] { steps(of: kind).flatMap(\.transfers) }
 
-    /// The operations of a kind of layer in order, each with the collectives that it needs on these ranks.
+    /// Returns the operations of a kind of layer in order, each with the collectives that it needs on these ranks.
     package func steps(
         of kind: LayerKind
     ) -> [(operation: LayerDescription.Operation, transfers: [Transfer])] {
@@ -84,15 +86,15 @@ package struct LayoutCost: Sendable {
         }
     }
 
-    /// Bytes of one token's keys in a layer, as the cache keeps them.
+    /// Returns the bytes of one token's keys in a layer, as the cache stores them.
     package func cacheBytes(ofLayer layer: Int) -> Int { format.bytesPerToken(layer: layer) }
 
-    /// Bytes of one token's keys in some layers.
+    /// Returns the bytes of one token's keys in some layers.
     package func cacheBytes(ofLayers layers: Range<Int>) -> Int {
         layers.reduce(0) { $0 + cacheBytes(ofLayer: $1) }
     }
 
-    /// What makes the owners of keys find the best of them for rows whose queries go there.
+    /// Returns the collectives with which the owners of keys select the best keys for DCP rows.
     private func dcpTransfers(of selection: LayerDescription.Selection) -> [Transfer] {
         let condition = Transfer.Condition.dcpRowsFrom(selection.topK)
         return [
@@ -104,7 +106,7 @@ package struct LayoutCost: Sendable {
         ]
     }
 
-    /// The collective that brings the keys of earlier steps to rows that read all of them (gather-KV).
+    /// Returns the collective that gathers the keys of earlier steps for rows that read all of them (gather-KV).
     private func gatheredKeys(_ edge: Edge, columns: Int, layer: Int) -> Transfer {
         Transfer(
             "gathered keys", .allGather, .gatheredKeys, along: edge.axes, columns: columns,
@@ -112,12 +114,16 @@ package struct LayoutCost: Sendable {
             condition: .gatheredKeys)
     }
 
-    /// The number of tokens whose keys are as many bytes as what one row sends and receives when its queries go to the
-    /// keys (gather-Q), all ranks that take part together: the row's queries go to the other owners of keys, those of
-    /// its heads from each rank that has some, and keys would go to all ranks of the data group.
+    /// The number of tokens at which one row of query-gather attention (gather-Q) costs as many bytes as gathering the
+    /// keys (gather-KV), summed over all participating ranks: a row's queries are sent to the other owners of keys, by
+    /// each rank that has some of its heads, while keys are sent to all ranks of the data group.
     package var dcpBreakEvenKeys: Int {
         func bytes(_ transfers: [Transfer]) -> Int { transfers.reduce(0) { $0 + $1.bytesPerRow } }
-        guard let layer = model.layers.firstIndex(where: { $0.attention != nil }) else { return 1 }
+        // Keys of windows are with every process, so that nothing is sent of them.
+        let sends = model.layers.indices.first {
+            model.layers[$0].attention != nil && format.bytesPerCopy(layer: $0) > 0
+        }
+        guard let layer = sends else { return 1 }
         let description = model.layers[layer]
         let once =
             bytes(description.selection.map(dcpTransfers) ?? [])
@@ -149,7 +155,8 @@ package struct LayoutCost: Sendable {
             condition: condition)
     }
 
-    /// What a step costs beside its layers: rows from the stage before, and in the last stage what logits need.
+    /// The collectives of a step outside its layers: rows from the previous stage, and in the last stage those for
+    /// logits.
     package var transfersOfStages: [Transfer] {
         let (ranks, hidden) = (parallel.stageRanks, model.hiddenSize)
         return [
@@ -202,8 +209,8 @@ package struct LayoutCost: Sendable {
 // MARK: - Memory
 
 extension LayoutCost {
-    /// Bytes of one token that a rank keeps where each token is kept by one of `owners` ranks: the average over its
-    /// tokens, in the stage that keeps most.
+    /// Returns the bytes that a rank stores per token if each token is stored by one of `owners` ranks: the average
+    /// over tokens, in the pipeline stage that stores most.
     package func keyBytesPerToken(owners: Int) -> Double {
         let stages = (0..<parallel.pipeline).map {
             cacheBytes(ofLayers: parallel.layers(ofStage: $0, total: model.layers.count))
@@ -211,24 +218,25 @@ extension LayoutCost {
         return Double(stages.max()!) / Double(owners)
     }
 
-    /// The number of tokens for which `bytes` of every rank's memory are enough then.
+    /// Returns the number of tokens whose keys fit into `bytes` on each of `owners` ranks.
     package func capacity(bytesPerRank bytes: Int, owners: Int) -> Int {
         bytes / Int(keyBytesPerToken(owners: 1)) * owners
     }
 }
 
 extension GateRule {
-    /// For each of so many places with equal shares of the experts the probability that a row chooses one of its.
+    /// Returns the probability, for each of so many places with equal shares of the experts, that a row chooses one of the
+    /// experts there.
     func dispatchProbabilities(places: Int) -> [Double] {
         let perPlace = experts / places
         return (0..<places).map { chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
     }
 
-    /// The chance that a row chooses one of these experts when the gate prefers none: first `topGroups` of the groups,
-    /// then `expertsPerToken` of the experts in those.
+    /// Returns the probability that a row chooses one of these experts if the gate prefers none: it first chooses
+    /// `topGroups` of the groups, then `expertsPerToken` of the experts in those.
     func chance(ofAny some: Range<Int>) -> Double {
         let size = experts / groups
-        // For each number of groups looked at and each number of `some` in them, in how many ways they are kept.
+        // `ways[kept][count]` is the number of ways to keep `kept` groups that contain `count` of the experts `some`.
         var ways = [[0: 1.0]] + Array(repeating: [:], count: topGroups)
         for group in 0..<groups {
             let inside = some.clamped(to: group * size..<(group + 1) * size).count
@@ -239,7 +247,8 @@ extension GateRule {
         let pool = topGroups * size
         var (missed, all) = (0.0, 0.0)
         for (count, number) in ways[topGroups] {
-            // None of `count` among the experts chosen from the pool, one after the other.
+            // The probability that none of the `count` experts is among those chosen from the pool, one after the
+            // other.
             let miss = (0..<expertsPerToken).reduce(1.0) {
                 $0 * Double(max(pool - count - $1, 0)) / Double(pool - $1)
             }

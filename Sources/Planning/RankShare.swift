@@ -2,7 +2,8 @@ package import Modeling
 package import Parallelism
 import Tensors
 
-/// The weights of a model at one place, which the ranks of a stage divide alike.
+/// Placed weights are weights of a model with the place where they are used, which determines how the ranks of a stage
+/// divide them.
 package struct PlacedWeights: Sendable {
     package enum Place: Sendable, Equatable {
         case embedding
@@ -35,7 +36,7 @@ extension ModelDescription {
     }
 }
 
-/// The part of everything that ranks divide which one rank has.
+/// A rank share is one rank's part of everything that ranks divide: layers, heads, experts and vocabulary.
 package struct RankShare: Sendable, Equatable {
     package let rank: Int
     package let stage: Int
@@ -43,7 +44,7 @@ package struct RankShare: Sendable, Equatable {
     package let layers: Range<Int>
     package let heads: Range<Int>
     package let experts: Range<Int>
-    /// The inner columns of each of those experts.
+    /// The inner columns of each of those experts that the rank computes.
     package let expertColumns: Range<Int>
     package let expertWidth: Int
     package let vocabulary: Range<Int>
@@ -71,7 +72,8 @@ package struct RankShare: Sendable, Equatable {
         denseRanks = parallel.degree(.dense)
     }
 
-    /// The fraction of some weights that the rank reads: of the embedding at most all, depending on its tokens.
+    /// Returns the fraction of some weights that the rank reads. For the embedding this is an upper bound, as a step
+    /// reads only its tokens' rows.
     package func fraction(of placed: PlacedWeights) -> Double {
         let isHere =
             switch placed.place {

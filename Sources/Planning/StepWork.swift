@@ -2,26 +2,26 @@ package import KVCache
 package import Modeling
 import Tensors
 
-/// What a step has to compute, and which bytes it has to read at least once, in parts that come one after the other.
-/// Divided by what a processor can do, it is the time no engine can be faster than: the roofline.
+/// Step work counts the operations a step computes and the bytes it must read at least once, in consecutive parts.
+/// Divided by a processor's peak rates, it bounds the time of a step from below: the roofline.
 ///
-/// Read are the weights a step's rows use, in the type `config.json` names, and the keys they see, as the cache keeps
-/// them. Activations are left out: they fit in caches.
+/// The bytes are those of the weights that the rows use, in the type that `config.json` names, and of the keys they
+/// see, as the cache stores them. Activations are left out, because they fit in the processor's caches.
 package struct StepWork: Sendable, Equatable {
     package struct Part: Sendable, Equatable {
         package let name: String
-        /// A multiplication and an addition are two.
+        /// Counts floating-point operations; a multiplication and an addition are two.
         package var operations: Double
         package var bytes: Double
     }
 
     package private(set) var parts: [Part]
 
-    /// Of one step.
+    /// Counts the work of one step.
     ///
     /// - Parameters:
-    ///   - requests: for each request the positions of its rows.
-    ///   - outputs: rows that get logits.
+    ///   - requests: For each request the positions of its rows.
+    ///   - outputs: The number of rows that get logits.
     package init(
         _ model: ModelDescription, format: CacheFormat, requests: [Range<Int>], outputs: Int
     ) {
@@ -34,7 +34,7 @@ package struct StepWork: Sendable, Equatable {
             let (first, last) = (positions.lowerBound + 1, positions.upperBound)
             scores.operations += counts.indexing(first, last)
             attention.operations += counts.attention(first, last)
-            // Rows of a chunk may select the same keys: no more than all are read.
+            // Rows of a chunk may select the same keys, but never more than all.
             var selected = last
             if let topK = model.selection?.topK {
                 selected = min(last, topK * positions.count)
@@ -50,20 +50,22 @@ package struct StepWork: Sendable, Equatable {
         ]
     }
 
-    /// Bytes of one token's keys in all layers: those that index scores read, and those that attention reads.
+    /// Returns the bytes of one token's keys in all layers: those that index scores read, and those that attention
+    /// reads.
     private static func keyBytes(
         _ model: ModelDescription, _ format: CacheFormat
     ) -> (index: Double, attention: Double) {
-        var (index, all) = (0, 0)
-        for (number, layer) in model.layers.enumerated() {
-            all += format.bytesPerToken(layer: number)
-            // The index key is the last lane of a layer that selects.
-            if layer.selection != nil { index += format.layers[number].last!.bytes(forTokens: 1) }
+        var sum = (index: 0.0, attention: 0.0)
+        for (layer, sets) in zip(model.layers, format.layers) {
+            let bytes = layer.keyBytes(sets)
+            sum.index += bytes.index
+            sum.attention += bytes.attention
         }
-        return (Double(index), Double(all - index))
+        return sum
     }
 
-    /// Weights that so many rows use, each expert as likely as the others; of the embedding only a row each.
+    /// Returns the expected number of weights that `rows` rows use if all experts are equally likely. The embedding is
+    /// left out, as each row reads only one of its rows.
     private static func weights(_ model: ModelDescription, rows: Int) -> Double {
         let (total, active) = model.parameters
         var others = 0.0
@@ -82,5 +84,18 @@ package struct StepWork: Sendable, Equatable {
             parts[index].operations += other.parts[index].operations
             parts[index].bytes += other.parts[index].bytes
         }
+    }
+}
+
+extension LayerDescription {
+    /// Returns the bytes of one token's keys in the layer's key sets: those that index scores read, and those that
+    /// attention reads. Key sets with a window are not counted.
+    func keyBytes(_ sets: [KeySet]) -> (index: Double, attention: Double) {
+        func perToken(_ bytes: Int, _ set: KeySet) -> Double { Double(bytes) / Double(set.tokensPerEntry) }
+        let all = sets.reduce(0) { $1.window == nil ? $0 + perToken($1.bytesPerEntry, $1) : $0 }
+        // The index key is the last lane of the last key set of a layer that selects.
+        guard selection != nil, let set = sets.last else { return (0, all) }
+        let index = perToken(set.lanes.last!.bytesPerEntry, set)
+        return (index, all - index)
     }
 }

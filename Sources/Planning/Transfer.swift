@@ -2,36 +2,36 @@ import Modeling
 package import Parallelism
 import Tensors
 
-/// A collective of a layout: who takes part, and what a row of it is.
+/// A transfer describes one collective of a parallel configuration: who takes part, and the size of its rows.
 package struct Transfer: Sendable {
     package enum Kind: String, Sendable {
         case allGather = "all-gather"
-        /// Addends travel to the rows' owners, who add them.
+        /// Each rank sends its addends to the rows' owners, which add them.
         case reduceScatter = "reduce-scatter"
         case allToAll = "all-to-all"
-        /// Written by one rank and read by others; only a barrier travels.
+        /// One rank writes and others read; only a barrier is exchanged.
         case sharedMemory = "shared memory"
         case send = "send"
     }
 
-    /// What must be so for it to cost anything.
+    /// A transfer costs bytes only under this condition.
     package enum Condition: Sendable, Equatable {
         case always
-        /// Some row stands at this position or behind it.
+        /// Some row is at this position or a later one.
         case positionsFrom(Int)
-        /// Rows whose queries go to the keys.
+        /// The step has DCP rows.
         case dcpRows
-        /// The same, where one of them stands at this position or behind it.
+        /// Some DCP row is at this position or a later one.
         case dcpRowsFrom(Int)
-        /// Keys that visit.
+        /// The step gathers keys.
         case gatheredKeys
-        /// Rows travel only to the experts they chose.
+        /// Rows are sent only to the ranks of the experts they chose.
         case chosenExperts
-        /// Rows whose logits are needed.
+        /// The step has rows whose logits are needed.
         case outputs
     }
 
-    /// Which rows a rank gets.
+    /// The flow determines which rows a rank receives.
     enum Flow: Sendable {
         case edge(Edge)
         case dispatch, expertTensorSums, combine
@@ -40,21 +40,21 @@ package struct Transfer: Sendable {
         case gatheredKeys
     }
 
-    /// What goes between the rows and the owners of keys.
+    /// The exchanges of query-gather attention, between the owners of rows and the owners of keys.
     enum DCPExchange: Sendable {
         case indexQueries, candidates, partialAttention
-        /// And, of rows that select, so many positions.
+        /// The queries, followed by the `topK` selected positions of rows that select.
         case queries(topK: Int?)
     }
 
-    /// As meters, traces and reports call it.
+    /// The collective's name in metrics, traces and reports.
     package let name: String
     package let kind: Kind
-    /// The members of a group differ along these.
+    /// The members of a group differ along these axes.
     package let axes: Axes
-    /// The size of a group.
+    /// The number of ranks in a group.
     package let ranks: Int
-    /// Elements of a row.
+    /// The number of elements in a row.
     package let columns: Int
     package let bytesPerRow: Int
     package let condition: Condition
@@ -77,25 +77,25 @@ package struct Transfer: Sendable {
         self.flow = flow
         self.axes = axes
         self.columns = columns
-        // Activations travel as they are computed, in F32.
+        // Activations are sent as they are computed, in F32.
         self.bytesPerRow = bytesPerRow ?? columns * DType.f32.bytes
         self.ranks = ranks
         self.condition = condition
     }
 
-    /// Positions that travel with a row where it selects.
+    /// The number of selected positions that are sent with a row's query; `nil` for other exchanges.
     package var selectedColumns: Int? {
         if case .dcpRows(.queries(let topK)) = flow { topK } else { nil }
     }
 
-    /// What its bytes are counted for.
+    /// A transfer's bytes per row count for one of these units.
     package enum Unit: Sendable {
         case token
-        /// A row whose logits are needed.
+        /// A row whose logits are needed is the unit.
         case output
-        /// A row whose query goes to the keys.
+        /// A row of query-gather attention is the unit.
         case dcpRow
-        /// A key that earlier steps have stored.
+        /// A token whose keys earlier steps have stored is the unit.
         case gatheredKey
     }
 
@@ -108,6 +108,6 @@ package struct Transfer: Sendable {
         }
     }
 
-    /// Whether its bytes are what is expected, and not what must be.
+    /// Tells whether the bytes are an expectation rather than exact.
     package var isExpected: Bool { condition == .chosenExperts }
 }

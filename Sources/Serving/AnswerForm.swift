@@ -37,7 +37,6 @@ extension RequestFields {
             try options.refuseOptions(["structural_tag", "whitespace_pattern"])
             try options.refuseOptions(["disable_any_whitespace", "disable_additional_properties"], unless: false)
         }
-        try refuseOptions(["structural_tag", "stop_regex", "token_ids_logprob", "guided_whitespace_pattern"])
         guard found.count <= 1 else {
             throw .invalid(
                 found[1].field, "\(found[0].field) and \(found[1].field) are both given; an answer has one form")

@@ -10,15 +10,24 @@ package func buildApplication(
     onListening: @escaping @Sendable (Int) async -> Void = { _ in }
 ) -> some ApplicationProtocol {
     precondition(configuration.validate().isEmpty, "an invalid configuration")
-    let table = RouteTable(configuration: configuration, slot: slot)
+    let routes = RouteTable(configuration: configuration, slot: slot)
     let router = Router(context: ServingContext.self, options: .autoGenerateHeadEndpoints)
-    router.add(middleware: ErrorResponses(metrics: slot.metrics, routes: table))
-    if let key = configuration.apiKey { router.add(middleware: BearerAuthentication(key: key)) }
-    for route in table.routes {
+    router.add(middleware: ErrorResponses(metrics: slot.metrics, routes: routes))
+    if let key = configuration.apiKey {
+        router.add(middleware: BearerAuthentication(key: key))
+    } else {
+        router.add(middleware: OriginGuard(configuration))
+    }
+    for route in routes.routes {
         router.on(RouterPath(route.pattern), method: route.method, use: route.handler)
     }
+    let table = ConnectionTable(
+        most: configuration.maxConnections, perAddress: configuration.maxConnectionsPerAddress)
+    let maxBodyBytes = configuration.maxBodyBytes
     let channel = HTTP1Channel.Configuration(
-        additionalChannelHandlers: [HangUpHandler(), ContinueHandler()],
+        additionalChannelHandlers: [
+            ProtocolHandler.Installer(table), HangUpHandler(), ContinueHandler(maxBodyBytes: maxBodyBytes),
+        ],
         idleTimeout: .seconds(1) * Int64(max(1, (configuration.idleTimeout / .seconds(1)).rounded())),
         httpDecoderConfiguration: .init(
             maxHeaderFieldSize: configuration.maxHeaderBytes, maxHeaderListSize: configuration.maxHeaderBytes,
@@ -27,6 +36,7 @@ package func buildApplication(
         router: router, server: .http1(configuration: channel),
         configuration: ApplicationConfiguration(
             address: .hostname(configuration.host, port: configuration.port), serverName: "braid",
-            availableConnectionsDelegate: MaximumAvailableConnections(configuration.maxConnections)),
+            availableConnectionsDelegate: MaximumAvailableConnections(
+                configuration.maxConnections + 2 * ConnectionTable.reserve)),
         onServerRunning: { channel in await onListening(channel.localAddress?.port ?? configuration.port) })
 }

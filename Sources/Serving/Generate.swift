@@ -1,5 +1,5 @@
 import Hummingbird
-package import Inference
+import Inference
 import JSON
 
 /// `POST` and `PUT /generate`: SGLang's own interface, with tokens in and out.
@@ -8,15 +8,22 @@ struct GenerateRoutes: Sendable {
     let slot: ModelSlot
 
     func post(_ request: Request, _ context: ServingContext) async throws -> Response {
-        let service = try slot.service()
-        let fields = try await BodyReader(configuration).fields(of: request)
-        let asked = try GenerateRequest(fields, service: service, configuration: configuration)
-        let names = ["prompt": fields.value("text") == nil ? "input_ids" : "text"]
-        let generations = try service.start(asked.requests, names: names, metrics: slot.metrics)
+        let (service, configuration, slot) = (try slot.service(), configuration, slot)
+        let connection = context.connection
+        let (asked, share) = try await BodyReader(configuration, slot).read(request, on: connection) { fields, share in
+            let asked = try GenerateRequest(fields, service: service, configuration: configuration)
+            try share.resize(to: asked.memory)
+            return (asked, share)
+        }
+        let generations = try service.start(asked.requests, names: ["prompt": asked.promptName], slot: slot)
         let answers = asked.requests.indices.map { asked.answer(index: $0, service: service) }
-        let (connection, isBatch) = (context.connection, asked.isBatch)
+        let isBatch = asked.isBatch
         guard asked.streams else {
-            return .json(written: try await Self.whole(answers, isBatch: isBatch, of: generations, on: connection))
+            let body = try await Self.whole(
+                answers, isBatch: isBatch, of: generations, on: connection,
+                bytes: asked.returnsLogProbs ? asked.memory : 0)
+            withExtendedLifetime(share) {}
+            return .json(written: body)
         }
         return .events(on: connection, writeTimeout: configuration.writeTimeout) { events in
             var answers = answers
@@ -30,7 +37,8 @@ struct GenerateRoutes: Sendable {
     }
 
     private static func whole(
-        _ answers: [GenerateAnswer], isBatch: Bool, of generations: TextGenerations, on connection: ClientConnection
+        _ answers: [GenerateAnswer], isBatch: Bool, of generations: TextGenerations, on connection: ClientConnection,
+        bytes: Int
     ) async throws -> [UInt8] {
         var answers = answers
         var elapsed = Array(repeating: Duration.zero, count: answers.count)
@@ -38,12 +46,15 @@ struct GenerateRoutes: Sendable {
             _ = answers[index].take(event)
             elapsed[index] = generations.elapsed
         }
-        guard isBatch else { return answers[0].json(elapsed: elapsed[0], index: nil) }
-        var writer = JSONWriter()
-        writer.beginArray()
-        for (answer, elapsed) in zip(answers, elapsed) { writer.written(answer.json(elapsed: elapsed, index: nil)) }
-        writer.endArray()
-        return writer.takeBytes()
+        let all = Array(zip(answers, elapsed))
+        return try await WorkPool.shared.run(bytes: bytes) {
+            guard isBatch else { return all[0].0.json(elapsed: all[0].1, index: nil) }
+            var writer = JSONWriter()
+            writer.beginArray()
+            for (answer, elapsed) in all { writer.written(answer.json(elapsed: elapsed, index: nil)) }
+            writer.endArray()
+            return writer.takeBytes()
+        }
     }
 }
 

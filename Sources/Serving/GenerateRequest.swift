@@ -2,7 +2,7 @@ import Inference
 import JSON
 
 /// A checked request to `/generate`, in SGLang's shape.
-struct GenerateRequest {
+struct GenerateRequest: Sendable {
     /// `n` for each prompt in turn.
     let requests: [TextRequest]
     /// The `rid` of each of `requests`.
@@ -13,12 +13,16 @@ struct GenerateRequest {
     /// Whether log-probabilities come with the text of their tokens.
     let returnsTokenText: Bool
     let streams: Bool
+    /// What the request calls its prompt.
+    let promptName: String
+
+    /// See `TextRequest.memory`.
+    var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !streams) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
         let limits = configuration.requests
-        if let form = try fields.answerForm() {
-            throw .invalid(form.field, "\(form.field) belongs into sampling_params on this route")
-        }
+        try FieldTable.check(fields, at: .generate)
+        if let sampling = try fields.object("sampling_params") { try FieldTable.check(sampling, at: .sampling) }
         let sampling = try SamplingFields(
             fields.object("sampling_params") ?? .empty, names: .generate, minMaxTokens: 0, defaultMaxTokens: 128,
             service: service, limits: limits)
@@ -26,6 +30,7 @@ struct GenerateRequest {
             try fields.checkPrompts(name, choices: sampling.choices, most: limits.maxSequences)
         }
         let (prompts, isList) = try Self.prompts(fields, service: service)
+        promptName = fields.value("text") == nil ? "input_ids" : "text"
         isBatch = isList || sampling.choices > 1
         streams = try fields.bool("stream") ?? false
         returnsLogProbs = try fields.bool("return_logprob") ?? false

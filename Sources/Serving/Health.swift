@@ -23,7 +23,7 @@ struct HealthRoutes: Sendable {
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 
-    /// `POST` and, as SGLang has it, `GET /flush_cache`. Running requests go on, and keep their pages.
+    /// `POST /flush_cache`, and not `GET`, which any page can ask for. Running requests go on, and keep their pages.
     func flushCache(_ request: Request, _ context: ServingContext) async throws -> Response {
         let freed = try slot.service().engine.flushCache()
         return .json(

@@ -17,11 +17,16 @@ package final class ModelSlot: Sendable {
 
     private let state: Mutex<State>
     let metrics = ServerMetrics()
+    /// For requests being read and answers being collected.
+    let memory: MemoryBudget
     /// Seconds since 1970 when the server was set up.
     let created = Int(Date().timeIntervalSince1970)
 
-    /// - Parameter service: `nil` while the model is still being loaded.
-    package init(_ service: TextService? = nil) {
+    /// - Parameters:
+    ///   - service: `nil` while the model is still being loaded.
+    ///   - memory: bytes for requests being read and answers being collected, all together.
+    package init(_ service: TextService? = nil, memory: Int = 1 << 30) {
+        self.memory = MemoryBudget(total: memory)
         state = Mutex(State(content: service.map(Content.loaded) ?? .loading))
     }
 

@@ -11,6 +11,12 @@ package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible
         /// The body did not arrive in time.
         case timeout
         case tooLarge
+        /// A body that is no JSON, or says that it is something else.
+        case unsupportedMediaType
+        /// A page of another origin asks, or a name that is not this server's.
+        case forbidden
+        /// Nobody waits for the answer any more. Proxies have a number for this; it is counted and never sent.
+        case clientGone
         case overloaded(retryAfterSeconds: Int)
         /// Loading, draining, or failed for good.
         case unavailable
@@ -38,6 +44,17 @@ package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible
     }
 
     package var description: String { message }
+
+    static let clientGone = RequestError(.clientGone, "the client went away")
+
+    /// Clients know this by its words: OpenAI's, and Anthropic's within them.
+    static func contextExceeded(_ parameter: String, _ wanted: String, context: Int) -> RequestError {
+        .invalid(
+            parameter,
+            "\(parameter): This model's maximum context length is \(context) tokens, and the prompt is too long for it: "
+                + "\(wanted) were asked for; shorten the prompt or ask for fewer tokens",
+            code: "context_length_exceeded")
+    }
 }
 
 extension RequestError {

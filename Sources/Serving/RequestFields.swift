@@ -4,16 +4,20 @@ import JSON
 ///
 /// `null` counts as absent, unknown members are ignored, and every error names the member by its path.
 struct RequestFields {
-    private let members: JSONValue
+    /// In the request's order.
+    let members: [JSONMember]
+    /// The members by name, since a request may have millions.
+    private let values: [JSONKey: JSONValue]
     /// What stands before a member's name in messages: empty, or for example `messages[2].`.
     private let prefix: String
 
     /// - Throws: when `value` is not an object; `path` names it in the message.
     init(_ value: JSONValue, path: String? = nil) throws(RequestError) {
-        guard case .object = value else {
+        guard case .object(let members) = value else {
             throw .invalid(path, "\(path ?? "the request body") must be a JSON object, not \(value.kindName)")
         }
-        members = value
+        self.members = members
+        values = Dictionary(members.lazy.map { (JSONKey($0.key), $0.value) }) { $1 }
         prefix = path.map { $0 + "." } ?? ""
     }
 
@@ -21,17 +25,16 @@ struct RequestFields {
     static let empty = RequestFields()
 
     private init() {
-        members = .object([])
-        prefix = ""
+        (members, values, prefix) = ([], [:], "")
     }
 
     func path(of name: String) -> String { prefix + name }
 
     /// The names of all members, in their order.
-    var names: [String] { members.object?.map(\.key) ?? [] }
+    var names: [String] { members.map(\.key) }
 
     func value(_ name: String) -> JSONValue? {
-        guard let value = members[name], !value.isNull else { return nil }
+        guard let value = values[JSONKey(name)], !value.isNull else { return nil }
         return value
     }
 
@@ -134,7 +137,8 @@ extension JSONValue {
 }
 
 extension RequestFields {
-    /// `cache_salt`: only requests with the same one use each other's cached prefixes.
+    /// `cache_salt`: only requests with the same one, byte by byte, use each other's cached prefixes. Strings are equal
+    /// that have other bytes, so a salt that is not plain ASCII is spelled in it.
     func cacheSalt(atMost limit: Int) throws(RequestError) -> String? {
         guard let salt = try string("cache_salt") else { return nil }
         guard !salt.isEmpty else {
@@ -142,6 +146,10 @@ extension RequestFields {
         }
         guard salt.utf8.count <= limit else {
             throw .invalid("cache_salt", "cache_salt has \(salt.utf8.count) bytes; the most is \(limit)")
+        }
+        let spelling = "utf8:"
+        guard salt.utf8.allSatisfy({ $0 < 0x80 }), !salt.hasPrefix(spelling) else {
+            return spelling + salt.utf8.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
         }
         return salt
     }

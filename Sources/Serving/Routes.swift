@@ -33,7 +33,6 @@ struct RouteTable: Sendable {
             Route(method: .get, pattern: "/metrics", handler: health.metrics),
             Route(method: .get, pattern: "/server_info", handler: health.serverInfo),
             Route(method: .post, pattern: "/flush_cache", handler: health.flushCache),
-            Route(method: .get, pattern: "/flush_cache", handler: health.flushCache),
             Route(method: .get, pattern: Self.models, handler: models.list),
             Route(method: .get, pattern: Self.models + "/**", handler: models.one),
             Route(method: .post, pattern: "/v1/chat/completions", handler: chat.post),

@@ -9,6 +9,8 @@ struct SamplingFields {
     var stopStrings: [String]
     var ignoresEndOfText: Bool
     var skipsSpecialTokens: Bool
+    /// Whether the stop string that ended an answer is part of it.
+    var includesStopString: Bool
     var choices: Int
     /// What each answer is held to; `nil` for anything.
     var form: AnswerForm?
@@ -31,6 +33,8 @@ struct SamplingFields {
 
     /// Temperatures below this choose the best token: their logits would not fit a float.
     static let greedyBelow = 1e-5
+    /// Logits divided by less would leave the range of a float.
+    static let leastRepetitionPenalty = 0.01
 
     /// - Parameters:
     ///   - minMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
@@ -50,7 +54,8 @@ struct SamplingFields {
         sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? 0)
         sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
         sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
-        sampling.repetitionPenalty = Float(try fields.number("repetition_penalty", in: 0...2, excluding: 0) ?? 1)
+        sampling.repetitionPenalty = Float(
+            try fields.number("repetition_penalty", in: Self.leastRepetitionPenalty...2) ?? 1)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
         for name in names.maxTokens.reversed() {
             sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
@@ -73,6 +78,8 @@ struct SamplingFields {
         stopStrings = try Self.stopStrings(fields, limits: limits)
         ignoresEndOfText = try fields.bool("ignore_eos") ?? false
         skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
+        let includes = try fields.bool("include_stop_str_in_output")
+        includesStopString = try fields.bool("no_stop_trim") ?? includes ?? false
         choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
         form = try fields.answerForm()
     }
@@ -90,6 +97,7 @@ struct SamplingFields {
             request.stopStrings = stopStrings
             request.ignoresEndOfText = ignoresEndOfText
             request.skipsSpecialTokens = skipsSpecialTokens
+            request.includesStopString = includesStopString
             return request
         }
     }

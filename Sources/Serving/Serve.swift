@@ -6,7 +6,8 @@ import Synchronization
 import UnixSignals
 
 /// Serves until the process is asked to stop (SIGTERM or SIGINT), then drains: new work is refused with 503,
-/// what runs goes on for at most `configuration.drainTimeout`. A second signal ends everything at once.
+/// what runs goes on for at most `configuration.drainTimeout`. Then, or at a second signal, clients that still wait are
+/// told and everything ends.
 ///
 /// - Parameter onListening: called with the port once connections are taken.
 /// - Returns: whether requests that ran were ended before their time.

@@ -11,11 +11,17 @@ package struct ServerConfiguration: Sendable, Equatable {
     package var requests = RequestLimits()
     /// Larger bodies are refused with 413.
     package var maxBodyBytes = 32 << 20
+    /// Values in a body, member names among them. A prompt of token ids has one for each.
+    package var maxBodyValues = 4 << 20
     /// All header fields of a request together.
     package var maxHeaderBytes = 16 << 10
     package var maxHeaderCount = 100
-    /// Further connections wait until one of these closes.
+    /// Beyond so many connections, idle ones are closed to make room.
     package var maxConnections = 4096
+    /// The same for connections of one address.
+    package var maxConnectionsPerAddress = 3072
+    /// Names of this machine besides its own and `localhost`; `*` for any. Asked for where there is no key.
+    package var allowedHosts: [String] = []
     /// The whole body has to arrive within this time.
     package var bodyTimeout: Duration = .seconds(60)
     /// A connection on which no request is being answered is closed after this time; so is one whose header dawdles.
@@ -44,8 +50,10 @@ package struct ServerConfiguration: Sendable, Equatable {
             }
         }
         let sizes = [
-            ("--max-body-bytes", maxBodyBytes, 1024), ("--max-header-bytes", maxHeaderBytes, 1024),
+            ("--max-body-bytes", maxBodyBytes, 1024), ("--max-body-values", maxBodyValues, 1024),
+            ("--max-header-bytes", maxHeaderBytes, 1024),
             ("--max-header-count", maxHeaderCount, 16), ("--max-connections", maxConnections, 1),
+            ("--max-connections-per-address", maxConnectionsPerAddress, 1),
         ]
         for (name, value, least) in sizes where value < least {
             problems.append("\(name) is \(value); the least is \(least)")

@@ -7,6 +7,11 @@ struct TextAssembler {
     private let stopTokens: Set<Int32>
     private var decoder: StreamingDecoder
     private var stops: StopStrings
+    /// Looks for what stop strings have to come after; `nil` once it was found, or where there is nothing to wait for.
+    private var gate: StopStrings?
+    /// Text of so many tokens at the beginning holds no stop string.
+    private let minTokens: Int
+    private let includesStopString: Bool
     private var completionTokens = 0
     /// Set with the last event.
     private(set) var isFinished = false
@@ -17,6 +22,9 @@ struct TextAssembler {
         decoder = StreamingDecoder(
             tokenizer, skippingSpecialTokens: request.skipsSpecialTokens, keeping: request.keptTokens)
         stops = StopStrings(request.stopStrings)
+        gate = request.stopsAfter.isEmpty || request.stopStrings.isEmpty ? nil : StopStrings(request.stopsAfter)
+        minTokens = request.sampling.minNewTokens
+        includesStopString = request.includesStopString
     }
 
     mutating func feed(_ event: GenerationEvent) -> [TextEvent] {
@@ -32,22 +40,38 @@ struct TextAssembler {
 
     private mutating func feed(_ token: TokenLogProbs) -> [TextEvent] {
         completionTokens += 1
-        // A stop token is the last one; it is counted and scored, but it is no text.
-        if stopTokens.contains(token.token) { return [.token(token, text: "")] }
-        let found = stops.feed(decoder.feed(token.token))
+        // A stop token is the last one; it is counted and scored, but it is no text unless asked for.
+        if stopTokens.contains(token.token), !includesStopString { return [.token(token, text: "")] }
+        let found = search(decoder.feed(token.token))
         guard let match = found.match else { return [.token(token, text: found.text)] }
         isFinished = true
         let finish = TextFinish(
             reason: .stopString(match), promptTokens: promptTokens, completionTokens: completionTokens)
-        return [.token(token, text: found.text), .finished(finish)]
+        return [.token(token, text: found.text + (includesStopString ? match : "")), .finished(finish)]
+    }
+
+    /// Looks for a stop string where one counts: not in the tokens the request wants at least, and not before the end of
+    /// the model's reasoning.
+    private mutating func search(_ text: String) -> StopStrings.Result {
+        var (open, text) = ("", text)
+        if gate != nil {
+            let passed = gate!.feed(text)
+            guard let mark = passed.match else { return passed }
+            gate = nil
+            (open, text) = (passed.text + mark, passed.rest)
+        }
+        var found = stops.feed(text, mayStop: completionTokens > minTokens)
+        found.text = open + found.text
+        return found
     }
 
     private mutating func finish(_ reason: FinishReason, _ usage: Usage) -> TextFinish {
         isFinished = true
         // What was held back can still complete a stop string.
-        let found = stops.feed(decoder.finish())
+        let found = search(decoder.finish())
+        let rest = found.match.map { includesStopString ? $0 : "" } ?? (gate?.finish() ?? "") + stops.finish()
         var finish = TextFinish(
-            reason: .length, text: found.text + (found.match == nil ? stops.finish() : ""),
+            reason: .length, text: found.text + rest,
             promptTokens: usage.promptTokens, completionTokens: usage.completionTokens,
             cachedTokens: usage.cachedTokens, speculation: usage.speculation)
         switch (found.match, reason) {

@@ -10,18 +10,27 @@ struct TextGenerations: Sendable {
 
     let events: AsyncStream<Element>
     private let readers: [Task<Void, Never>]
+    private let cancellation: Cancellation
     private let started: ContinuousClock.Instant
 
-    init(_ submitted: [(TextRequest, Generation)], service: TextService, metrics: ServerMetrics) {
+    /// What ends a generation before its time.
+    private final class Cancellation: Sendable {
+        private let flag = Atomic(false)
+        var isSet: Bool { flag.load(ordering: .relaxed) }
+        func set() { flag.store(true, ordering: .relaxed) }
+    }
+
+    init(_ submitted: [(TextRequest, Generation)], service: TextService, slot: ModelSlot) {
         let (events, continuation) = AsyncStream.makeStream(of: Element.self)
         let start = ContinuousClock.now
+        let (metrics, engine) = (slot.metrics, service.engine)
         let unfinished = Countdown(submitted.count) { continuation.finish() }
         let readers = submitted.enumerated().map { index, submission in
             let (request, generation) = submission
             let stopTokens = request.sampling.stopTokens.union(request.ignoresEndOfText ? [] : service.endOfText)
             let assembler = TextAssembler(request, stopTokens: stopTokens, tokenizer: service.tokenizer)
             return Task {
-                await Self.read(generation, assembler, GenerationTimer(start: start, metrics: metrics)) {
+                await Self.read(generation, assembler, GenerationTimer(start: start, metrics: metrics), engine) {
                     continuation.yield((index, $0))
                 }
                 unfinished.countOne()
@@ -32,29 +41,55 @@ struct TextGenerations: Sendable {
         }
         self.events = events
         self.readers = readers
+        cancellation = Cancellation()
         started = start
     }
 
     /// Aborts whatever still runs and ends the sequence.
     func cancel() {
+        cancellation.set()
         for reader in readers { reader.cancel() }
     }
+
+    /// Whether `cancel` was called.
+    var isCancelled: Bool { cancellation.isSet }
 
     /// Since the requests were submitted.
     var elapsed: Duration { started.duration(to: .now) }
 
     /// Reads one generation to its end. Leaving early drops the generation, which aborts it in the engine.
     private static func read(
-        _ generation: Generation, _ assembler: TextAssembler, _ timer: GenerationTimer,
+        _ generation: Generation, _ assembler: TextAssembler, _ timer: GenerationTimer, _ engine: any EngineClient,
         yield: (TextEvent) -> Void
     ) async {
         var (assembler, timer) = (assembler, timer)
         for await event in generation.events {
             timer.observe(event)
-            for event in assembler.feed(event) { yield(event) }
+            for event in assembler.feed(event) {
+                if case .finished(var finish) = event, finish.cachedTokens == nil {
+                    // A stop string is found here; what the answer cost, the engine says when it is told to end it.
+                    let usage = await Self.end(generation, engine)
+                    finish.cachedTokens = usage?.cachedTokens
+                    finish.speculation = usage?.speculation
+                    yield(.finished(finish))
+                } else {
+                    yield(event)
+                }
+            }
             if assembler.isFinished { break }
         }
         timer.end(wasAborted: !assembler.isFinished)
+    }
+}
+
+extension TextGenerations {
+    /// Ends a generation whose answer is complete, and returns what it cost.
+    private static func end(_ generation: Generation, _ engine: any EngineClient) async -> Usage? {
+        engine.abort(generation.id)
+        for await event in generation.events {
+            if case .finished(_, let usage) = event { return usage }
+        }
+        return nil
     }
 }
 

@@ -28,16 +28,22 @@ package final class TextService: Sendable {
     /// - Returns: what becomes of them, as it happens; dropping or cancelling it aborts what still runs.
     /// - Throws: the first refusal; requests already taken are aborted.
     func start(
-        _ requests: [TextRequest], names: [String: String], metrics: ServerMetrics
+        _ requests: [TextRequest], names: [String: String], slot: ModelSlot
     ) throws(RequestError) -> TextGenerations {
         do {
-            return try start(requests, metrics: metrics)
+            return try start(requests, slot: slot)
         } catch {
             throw error.renamed(by: names)
         }
     }
 
-    private func start(_ requests: [TextRequest], metrics: ServerMetrics) throws(RequestError) -> TextGenerations {
+    private func start(_ requests: [TextRequest], slot: ModelSlot) throws(RequestError) -> TextGenerations {
+        guard requests.count <= engine.limits.maxQueuedRequests else {
+            throw .invalid(
+                "n",
+                "\(requests.count) answers can never be queued at once: this server queues "
+                    + "\(engine.limits.maxQueuedRequests); ask for fewer, or raise --max-queued-requests")
+        }
         for request in requests { try check(request) }
         var submitted: [(TextRequest, Generation)] = []
         for request in requests {
@@ -52,7 +58,7 @@ package final class TextService: Sendable {
                 throw RequestError(error).renamed(by: request.form.map { ["grammar": $0.field] } ?? [:])
             }
         }
-        return TextGenerations(submitted, service: self, metrics: metrics)
+        return TextGenerations(submitted, service: self, slot: slot)
     }
 
     /// Refuses what the engine could only refuse in its own words, so that the message can say what to do.
@@ -61,10 +67,7 @@ package final class TextService: Sendable {
         guard count > 0 else { throw .invalid("prompt", "prompt: there are no tokens; give at least one") }
         let wanted = request.sampling.maxNewTokens ?? 1
         guard count <= context, wanted <= context - count else {
-            throw .invalid(
-                "prompt",
-                "prompt: \(count) tokens and \(wanted) new ones are more than this model's context of "
-                    + "\(context); shorten the prompt or ask for fewer tokens", code: "context_length_exceeded")
+            throw .contextExceeded("prompt", "\(count) tokens and \(wanted) new ones", context: context)
         }
     }
 }
@@ -73,23 +76,39 @@ package final class TextService: Sendable {
 
 extension TextService {
     /// The tokens of a raw prompt. Control tokens in it are meant as such, since here the client writes the whole prompt.
-    func tokens(of text: String, addingBeginning: Bool) -> [Int32] {
-        addingBeginning ? tokenizer.encodePrompt(text) : tokenizer.encode(text, allowingControlTokens: true)
+    ///
+    /// - Throws: `clientGone` where nobody waits for them any more.
+    func tokens(of text: String, addingBeginning: Bool) throws(RequestError) -> [Int32] {
+        let tokens =
+            addingBeginning
+            ? tokenizer.encodePrompt(text, mayContinue: { WorkPool.mayContinue })
+            : tokenizer.encode(text, allowingControlTokens: true, mayContinue: { WorkPool.mayContinue })
+        try WorkPool.checkCancellation()
+        return tokens
     }
 
     /// The tokens of a prompt, which is refused unread when no tokens could make it fit the context.
-    func prompt(_ text: String, _ parameter: String) throws(RequestError) -> [Int32] {
-        let most = engine.limits.contextLength * Self.maxBytesOfToken
-        guard text.utf8.count <= most else {
-            throw .invalid(
-                parameter, "\(parameter): \(text.utf8.count) bytes are more than any text of this model's context",
-                code: "context_length_exceeded")
+    func prompt(_ text: String, _ parameter: String, addingBeginning: Bool = true) throws(RequestError) -> [Int32] {
+        let context = engine.limits.contextLength
+        guard text.utf8.count <= context * Self.maxBytesOfToken else {
+            throw .contextExceeded(parameter, "\(text.utf8.count) bytes of text", context: context)
         }
-        return tokens(of: text, addingBeginning: true)
+        return try tokens(of: text, addingBeginning: addingBeginning)
     }
 
     /// More than the longest token of the vocabularies we know.
     private static let maxBytesOfToken = 256
+
+    /// The tokens of a rendered conversation.
+    func tokens(of prompt: ChatPrompt) throws(RequestError) -> [Int32] {
+        let (bytes, context) = (prompt.byteCount, engine.limits.contextLength)
+        guard bytes <= context * Self.maxBytesOfToken else {
+            throw .contextExceeded("messages", "\(bytes) bytes of text", context: context)
+        }
+        let tokens = tokenizer.encode(segments: prompt.segments, mayContinue: { WorkPool.mayContinue })
+        try WorkPool.checkCancellation()
+        return tokens
+    }
 
     /// The text of a prompt as a client would have written it.
     func text(ofPrompt tokens: [Int32]) -> String {
@@ -112,12 +131,30 @@ struct TextRequest: Sendable {
     /// What the answer is held to; `nil` for anything.
     var form: AnswerForm?
     var stopStrings: [String] = []
+    /// If not empty, stop strings count only behind the first of these: behind the end of reasoning.
+    var stopsAfter: [String] = []
+    /// Whether the stop string that ends the answer is part of it.
+    var includesStopString = false
     var ignoresEndOfText = false
     var skipsSpecialTokens = true
     /// Special tokens that are text nevertheless, because something reads them.
     var keptTokens: Set<Int32> = []
     /// Only requests with the same salt use each other's cached prefixes.
     var cacheSalt: String?
+
+    /// Bytes the request takes until its answer is sent, roughly: its prompt, and scores, which are many times as large
+    /// as text. A stream hands most of them on as they come.
+    ///
+    /// - Parameter isCollected: whether the answer is sent whole.
+    func memory(isCollected: Bool) -> Int {
+        var bytes = 16 * prompt.count
+        guard let logProbs else { return bytes }
+        let scored = logProbs.promptStart.map { prompt.count - $0 } ?? 0
+        // A request that does not say how much it wants rarely gets all that would fit.
+        let new = isCollected ? min(sampling.maxNewTokens ?? 1024, 1 << 20) : 0
+        bytes += (scored + new) * (logProbs.topCount + 1) * 64
+        return bytes
+    }
 }
 
 /// What becomes of a `TextRequest`, in order; the last is `finished` or `failed`.

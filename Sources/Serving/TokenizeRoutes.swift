@@ -10,50 +10,83 @@ struct TokenizeRoutes: Sendable {
 
     func tokenize(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
-        let fields = try await BodyReader(configuration).fields(of: request)
-        let addsBeginning = try fields.bool("add_special_tokens") ?? true
-        guard let value = fields.value("prompt") else {
-            throw RequestError.invalid("prompt", "prompt is missing; give a string or a list of strings")
-        }
-        let texts = value.array ?? [value]
-        let lists = try texts.map { element in
-            guard let text = element.string else {
-                throw RequestError.invalid(
-                    "prompt", "prompt must be a string or a list of strings, not \(element.kindName)")
+        return try await answer(request, context) { fields, share in
+            try FieldTable.check(fields, at: .tokenize)
+            let addsBeginning = try fields.bool("add_special_tokens") ?? true
+            guard let value = fields.value("prompt") else {
+                throw RequestError.invalid("prompt", "prompt is missing; give a string or a list of strings")
             }
-            return service.tokens(of: text, addingBeginning: addsBeginning)
+            let isList = value.array != nil
+            var (tokens, counts) = (JSONWriter(), JSONWriter())
+            if isList {
+                tokens.beginArray()
+                counts.beginArray()
+            }
+            for element in value.array ?? [value] {
+                guard let text = element.string else {
+                    throw RequestError.invalid(
+                        "prompt", "prompt must be a string or a list of strings, not \(element.kindName)")
+                }
+                let list = try service.tokens(of: text, addingBeginning: addsBeginning)
+                counts.value(.integer(list.count))
+                tokens.beginArray()
+                for token in list { tokens.value(.integer(token)) }
+                tokens.endArray()
+                try share.grow(to: 2 * tokens.bytes.count)
+                guard WorkPool.mayContinue else { throw RequestError.clientGone }
+            }
+            if isList {
+                tokens.endArray()
+                counts.endArray()
+            }
+            var writer = JSONWriter()
+            writer.beginObject()
+            writer.key("tokens")
+            writer.written(tokens.takeBytes())
+            writer.key("count")
+            writer.written(counts.takeBytes())
+            writer.member("max_model_len", .integer(service.engine.limits.contextLength))
+            writer.endObject()
+            return writer.takeBytes()
         }
-        let isList = value.array != nil
-        let tokens = lists.map { JSONValue.array($0.map(JSONValue.integer)) }
-        let counts = lists.map { JSONValue.integer($0.count) }
-        return .json(
-            .fields([
-                "tokens": isList ? .array(tokens) : tokens[0], "count": isList ? .array(counts) : counts[0],
-                "max_model_len": .integer(service.engine.limits.contextLength),
-            ]))
     }
 
     func detokenize(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
-        let fields = try await BodyReader(configuration).fields(of: request)
-        let skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
-        guard let elements = try fields.array("tokens") else {
-            throw RequestError.invalid("tokens", "tokens is missing; give a list of token ids, or a list of such lists")
-        }
-        let vocabulary = service.engine.limits.vocabularySize
-        func text(_ ids: [JSONValue], _ path: String) throws(RequestError) -> JSONValue {
-            let tokens = try RequestFields.tokens(ids, path: path, vocabularySize: vocabulary)
-            return .string(service.tokenizer.decode(tokens, skippingSpecialTokens: skipsSpecialTokens))
-        }
-        guard case .array = elements.first else {
-            return .json(.fields(["text": try text(elements, "tokens")]))
-        }
-        let texts = try elements.enumerated().map { index, element in
-            guard let ids = element.array else {
-                throw RequestError.invalid("tokens", "tokens[\(index)] must be a list, not \(element.kindName)")
+        return try await answer(request, context) { fields, _ in
+            try FieldTable.check(fields, at: .detokenize)
+            let skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
+            guard let elements = try fields.array("tokens") else {
+                throw RequestError.invalid(
+                    "tokens", "tokens is missing; give a list of token ids, or a list of such lists")
             }
-            return try text(ids, "tokens[\(index)]")
+            let vocabulary = service.engine.limits.vocabularySize
+            func text(_ ids: [JSONValue], _ path: String) throws(RequestError) -> JSONValue {
+                let tokens = try RequestFields.tokens(ids, path: path, vocabularySize: vocabulary)
+                guard WorkPool.mayContinue else { throw .clientGone }
+                return .string(service.tokenizer.decode(tokens, skippingSpecialTokens: skipsSpecialTokens))
+            }
+            guard case .array = elements.first else {
+                return JSONValue.fields(["text": try text(elements, "tokens")]).pythonBytes
+            }
+            let texts = try elements.enumerated().map { index, element in
+                guard let ids = element.array else {
+                    throw RequestError.invalid("tokens", "tokens[\(index)] must be a list, not \(element.kindName)")
+                }
+                return try text(ids, "tokens[\(index)]")
+            }
+            return JSONValue.fields(["text": .array(texts)]).pythonBytes
         }
-        return .json(.fields(["text": .array(texts)]))
+    }
+
+    /// Makes an answer of a request, both as bytes, beside the threads that serve others.
+    private func answer(
+        _ request: Request, _ context: ServingContext,
+        _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> [UInt8]
+    ) async throws -> Response {
+        let (body, share) = try await BodyReader(configuration, slot).read(request, on: context.connection) {
+            (try make($0, $1), $1)
+        }
+        return withExtendedLifetime(share) { .json(written: body) }
     }
 }

@@ -4,16 +4,16 @@
     import Darwin
 #endif
 
-/// Memory that one owner holds and returns: moved, never copied.
+/// A `Buffer` owns memory from the system, can be moved but not copied, and returns the memory when it ends.
 ///
-/// It comes from the system page by page, zeroed, and only what is touched becomes resident, so a large reservation
-/// costs nothing until it is used.
+/// Its pages are zeroed, and only those that are touched become resident, so a large reservation costs nothing until it
+/// is used.
 @safe package struct Buffer: ~Copyable, @unchecked Sendable {
     package let bytes: Int
     private let base: UnsafeMutableRawPointer
 
-    /// Reserves `bytes` zero bytes, aligned to a memory page. Traps when the system refuses; where that depends on what
-    /// a user asked for, use `init(reserving:)`.
+    /// Reserves `bytes` zero bytes, aligned to a memory page. Traps when the system refuses; use `init(reserving:)` for
+    /// sizes that depend on a user's options.
     package init(bytes: Int) {
         precondition(bytes >= 0, "a buffer cannot have \(bytes) bytes")
         self.bytes = max(bytes, 1)
@@ -34,7 +34,7 @@
 
     deinit { unsafe munmap(base, bytes) }
 
-    /// Says why `bytes` bytes could not be reserved now; `nil` where they could. Nothing stays reserved.
+    /// Returns why `bytes` bytes cannot be reserved now, or `nil` if they can. The reservation is undone at once.
     package static func problem(reserving bytes: Int) -> MemoryError? {
         do throws(MemoryError) {
             _ = try Buffer(reserving: bytes)
@@ -53,14 +53,14 @@
         return unsafe memory
     }
 
-    /// The first byte. Valid as long as the buffer lives, which the caller must see to.
+    /// Points to the first byte. The caller must ensure that the buffer outlives every use.
     @unsafe package var pointer: UnsafeMutableRawPointer { unsafe base }
 }
 
-/// Says that the system refused to reserve memory, how much that was, and why.
+/// Reports that the system refused to reserve memory, with the number of bytes and the reason.
 package struct MemoryError: Error, Equatable, Sendable, CustomStringConvertible {
     package let bytes: Int
-    /// The system's words.
+    /// Holds the system's own message.
     package let reason: String
 
     package init(bytes: Int, reason: String) {

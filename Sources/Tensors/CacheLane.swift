@@ -1,17 +1,19 @@
 import CKernels
 
-/// One lane of the paged cache of one layer, as kernels see it: `[entries, width]` elements.
+/// Describes one lane of one layer's paged cache as kernels read it: `[entries, width]` elements.
 @safe package struct CacheLane: @unchecked Sendable {
     package let dtype: DType
     package let width: Int
-    /// Columns of an entry that share a scale; only FP8 has scales.
+    /// Is the number of columns of an entry that share a scale. Only FP8 has scales.
     package let group: Int
     package let entries: Int
     let base: UnsafeMutableRawPointer
 
+    /// Creates a lane over memory that outlives it.
+    ///
     /// - Parameters:
-    ///   - base: `entries` times `entryBytes`, 4-byte aligned.
-    ///   - group: for FP8; a multiple of 16, or no less than the width.
+    ///   - base: `entries` times `entryBytes` bytes, 4-byte aligned.
+    ///   - group: the columns that share a scale (FP8): a multiple of 16, or at least the width.
     @unsafe package init(_ base: UnsafeMutableRawPointer, dtype: DType, width: Int, group: Int, entries: Int) {
         precondition(dtype != .int8, "a cache has no INT8 lanes")
         precondition(group > 0 && (group % 16 == 0 || group >= width), "groups of \(group) in a lane of \(width)")
@@ -22,31 +24,31 @@ import CKernels
         self.entries = entries
     }
 
-    /// A copy of an entry, scales included. Allocates: for tests and reports.
+    /// Returns a copy of an entry, scales included. It allocates, so it is for tests and reports only.
     package func bytes(ofEntry entry: Int) -> [UInt8] {
         precondition((0..<entries).contains(entry), "entry \(entry) of \(entries)")
         return unsafe Array(UnsafeRawBufferPointer(start: base + entry * entryBytes, count: entryBytes))
     }
 
-    /// Overwrites an entry: for tests that damage is found.
+    /// Overwrites an entry. Tests use it to check that damage is found.
     package func overwrite(_ entry: Int, with bytes: [UInt8]) {
         precondition(
             (0..<entries).contains(entry) && bytes.count == entryBytes, "\(bytes.count) bytes for entry \(entry)")
         unsafe UnsafeMutableRawBufferPointer(start: base + entry * entryBytes, count: entryBytes).copyBytes(from: bytes)
     }
 
-    /// Writes what `count` entries from `first` on hold, scales included, to those from `target` on.
+    /// Copies `count` entries, scales included, from entry `first` on to entry `target` on.
     package func copyEntries(_ first: Int, count: Int, to target: Int) {
         precondition(first >= 0 && target >= 0 && max(first, target) + count <= entries, "\(count) of \(entries)")
         unsafe (base + target * entryBytes).copyMemory(
             from: base + first * entryBytes, byteCount: count * entryBytes)
     }
 
-    /// Bytes of an entry, scales included.
+    /// Is the size of an entry in bytes, scales included.
     package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group) }
 
-    /// Stores entries that a transport has received, from the columns of rows from `column` on, one a row. Rows whose entry
-    /// is below zero are left out.
+    /// Stores entries that a transport has received. Row i holds the entry for `entries[i]` from `column` on; rows with
+    /// a negative entry are skipped.
     package func setEntries(_ entries: [Int], from rows: HostRows, column: Int) {
         precondition(rows.rows == entries.count, "\(entries.count) entries for \(rows.rows) rows")
         precondition(entries.allSatisfy { $0 < self.entries }, "entries beyond the \(self.entries) there are")
@@ -57,20 +59,20 @@ import CKernels
         }
     }
 
-    /// Columns of a row that hold an entry.
+    /// Is the number of F32 columns that one entry occupies in a row.
     package var entryColumns: Int { (entryBytes + MemoryLayout<Float>.stride - 1) / MemoryLayout<Float>.stride }
 
     var kernelValue: braid_lane {
         unsafe braid_lane(data: base, dtype: dtype.kernelValue, width: Int64(width), group: Int64(group))
     }
 
-    /// Bytes of an entry, scales included.
+    /// Returns the size of an entry in bytes, scales included.
     package static func entryBytes(_ dtype: DType, width: Int, group: Int) -> Int {
         Int(braid_entry_bytes(dtype.kernelValue, Int64(width), Int64(group)))
     }
 }
 
-/// Where a request's positions are: `pages[p >> shift]` is the page of position `p`.
+/// Maps a request's positions to pages: `pages[p >> shift]` is the page of position `p`.
 package struct PageMap {
     package let pages: Indices
     package let shift: Int
@@ -80,12 +82,12 @@ package struct PageMap {
         self.shift = shift
     }
 
-    /// The entry of a lane that holds position `position`.
+    /// Returns the entry of a lane that stores position `position`.
     package func slot(of position: Int) -> Int32 {
         let entry = Int(pages[position >> shift]) << shift | position & ((1 << shift) - 1)
         return Int32(entry)
     }
 
-    /// How many positions the pages hold.
+    /// Is the number of positions that the pages have space for.
     package var capacity: Int { pages.count << shift }
 }

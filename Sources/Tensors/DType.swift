@@ -1,15 +1,15 @@
 import CKernels
 
-/// How an element is stored. Computation is always in F32.
+/// Says how an element is stored. Kernels compute in F32 whatever the type.
 package enum DType: Sendable, Equatable, CaseIterable {
     case f32
     case bf16
-    /// E4M3 with F32 scales: in a weight one per 128 × 128 block, in a cache lane one per group of columns.
+    /// E4M3 values have F32 scales: in a weight one per 128 × 128 block, in a cache lane one per group of columns.
     case fp8
-    /// With one F32 scale per row.
+    /// Integers have one F32 scale per row.
     case int8
 
-    /// Bytes of one element, scales not counted.
+    /// Is the size of one element in bytes, without scales.
     package var bytes: Int {
         switch self {
         case .f32: 4

@@ -1,16 +1,19 @@
 import CKernels
 
-/// The matrices of a layer's routed experts in the order of the router, as one table that kernels read. Immutable, so
-/// ranks share it. The matrices' memory is kept alive by whoever holds the model.
+/// Holds the matrices of a layer's routed experts, in the router's order, as one table that kernels read. It is
+/// immutable, so ranks share it. The owner of the model keeps the matrices' memory alive.
 @safe package final class ExpertWeights: @unchecked Sendable {
     package let count: Int
-    /// Outputs of an expert.
+    /// Is the number of outputs of an expert.
     package let hidden: Int
-    /// What an expert is wide inside.
+    /// Is the inner width of an expert.
     package let width: Int
     let table: UnsafeMutablePointer<braid_expert>
 
-    /// - Parameter experts: `gate` and `up` are `[width, hidden]`, `down` is `[hidden, width]`, alike for all.
+    /// Creates the table.
+    ///
+    /// - Parameter experts: `gate` and `up` are `[width, hidden]` and `down` is `[hidden, width]`, equal for all
+    ///   experts.
     package init(_ experts: [(gate: Weight, up: Weight, down: Weight)]) {
         guard let first = experts.first else { preconditionFailure("a layer of no experts") }
         (count, hidden, width) = (experts.count, first.down.rows, first.down.columns)

@@ -1,5 +1,5 @@
-/// Borrowed 32-bit integers that the host makes and reads: token ids, positions, slots, row numbers, counts. Valid as long
-/// as a `View`.
+/// Borrows 32-bit integers that the host writes and reads: token ids, positions, slots, row indices, counts. It is
+/// valid as long as a `View` would be.
 @safe package struct Indices {
     package let count: Int
     let base: UnsafeMutablePointer<Int32>
@@ -36,17 +36,18 @@
         }
     }
 
-    /// The same memory as rows of `columns` numbers, for what only moves bits and does not compute with them.
+    /// Returns the same memory as rows of `columns` words, for operations that only copy bits.
     package func bits(columns: Int) -> View { ComputedIndices(self).bits(columns: columns) }
 
     package var sum: Int { (0..<count).reduce(0) { $0 + Int(self[$1]) } }
 
-    /// A copy. Allocates: for tests and reports.
+    /// Returns a copy. It allocates, so it is for tests and reports only.
     package var elements: [Int32] { (0..<count).map { self[$0] } }
 }
 
-/// Borrowed 32-bit integers that kernels make and read: experts that rows chose, keys that were selected. The host cannot
-/// look into them: `Kernels.synchronize` is where it waits for those it must know. Valid as long as a `View`.
+/// Borrows 32-bit integers that kernels write and read: the experts that rows chose, the keys that were selected. The
+/// host cannot read them; `Kernels.synchronize` waits for those that it must know. It is valid as long as a `View`
+/// would be.
 @safe package struct ComputedIndices {
     package let count: Int
     private let address: UnsafeMutablePointer<Int32>
@@ -56,13 +57,13 @@
         self.count = count
     }
 
-    /// Integers that the host has made, where kernels take those of either kind.
+    /// Wraps integers that the host has written, for kernels that accept either kind.
     package init(_ indices: Indices) {
         unsafe address = indices.base
         count = indices.count
     }
 
-    /// Where kernels find the integers.
+    /// Is the address that kernels use.
     var base: UnsafeMutablePointer<Int32> { unsafe GuardedAddress.open(address) }
 
     package subscript(range: Range<Int>) -> ComputedIndices {
@@ -70,7 +71,7 @@
         return unsafe ComputedIndices(address + range.lowerBound, count: range.count)
     }
 
-    /// The same memory as rows of `columns` numbers, for what only moves bits and does not compute with them.
+    /// Returns the same memory as rows of `columns` words, for operations that only copy bits.
     package func bits(columns: Int) -> View {
         precondition(columns > 0 && count % columns == 0, "\(count) integers in rows of \(columns)")
         return unsafe address.withMemoryRebound(to: Float.self, capacity: count) {
@@ -80,8 +81,8 @@
 }
 
 extension Kernels {
-    /// Waits until the rows are computed, and lets the host read them. With `synchronize(_:)` of integers the only place
-    /// where the host learns what kernels have made.
+    /// Waits until the rows are computed, and lets the host read them. Only this and `synchronize(_:)` of integers show
+    /// the host what kernels have computed.
     package func synchronize(_ view: View) -> HostRows {
         unsafe HostRows(view.base, rows: view.rows, columns: view.columns, stride: view.stride)
     }
@@ -92,13 +93,13 @@ extension Kernels {
     }
 }
 
-/// Addresses of scratch that the host cannot follow.
+/// Guards addresses of scratch so that the host cannot use them.
 ///
-/// Scratch that kernels fill is handed out at addresses with a bit set that no address of a process has, so host code that
-/// follows one by mistake crashes at once, on every processor and in every test, instead of working until there is a
-/// device with a memory of its own. Kernels' and transports' entry points clear the bit.
+/// Scratch that kernels fill has addresses with a bit set that no address of a process has. Host code that follows one
+/// by mistake crashes at once, on every processor and in every test, instead of working until there is a device with
+/// its own memory. The entry points of kernels and transports clear the bit.
 enum GuardedAddress {
-    /// Beyond what x86-64 and 64-bit Arm give a process, within what they do not ignore.
+    /// This bit is above the addresses that x86-64 and 64-bit Arm give a process, and below the bits that they ignore.
     private static let mark: UInt = 1 << 50
 
     @unsafe static func close<Element>(_ pointer: UnsafeMutablePointer<Element>) -> UnsafeMutablePointer<Element> {

@@ -1,6 +1,6 @@
 import CKernels
 
-/// The table of operations of one instruction-set level.
+/// Offers the operations of one instruction-set level.
 @safe package struct Kernels: @unchecked Sendable {
     package enum Level: String, Sendable, CaseIterable, Comparable {
         case reference, neon, avx2, avx512
@@ -19,35 +19,36 @@ import CKernels
 
     package let level: Level
     let table: braid_kernels
-    /// Who shares the larger operations; `nil` where one thread does everything.
+    /// Is the team that shares the larger operations; `nil` if one thread does everything.
     package private(set) var team: Team?
-    /// Sizes of blocks.
+    /// Holds the block sizes in use.
     package private(set) var tuning = Tuning()
-    /// Counts what is called, where somebody wants to know.
+    /// Counts the operations, if set.
     private var counter: KernelCounter?
 
-    /// The kernels of a level, or `nil` where this processor or build does not have it.
+    /// Creates the kernels of a level; `nil` if this processor or build lacks it.
     package init?(_ level: Level) {
         guard let table = unsafe braid_kernels_at(level.kernelValue) else { return nil }
         self.level = level
         unsafe self.table = unsafe table.pointee
     }
 
-    /// The same kernels, whose larger operations the team shares. The bits are the same. To be used by the team's leader.
+    /// Returns the same kernels with a team that shares the larger operations; results are bitwise equal. Only the
+    /// team's leader may use them.
     package func shared(by team: Team) -> Kernels {
         var kernels = self
         kernels.team = team
         return kernels
     }
 
-    /// The same kernels with other sizes of blocks. The bits are the same.
+    /// Returns the same kernels with other block sizes; results are bitwise equal.
     package func tuned(_ tuning: Tuning) -> Kernels {
         var kernels = self
         kernels.tuning = tuning
         return kernels
     }
 
-    /// The same kernels, whose calls are counted. To be used by one thread.
+    /// Returns the same kernels with a counter of calls. Only one thread may use them.
     package func counted(by counter: KernelCounter) -> Kernels {
         var kernels = self
         kernels.counter = counter
@@ -60,25 +61,25 @@ import CKernels
         operation()
     }
 
-    /// Counts an operation that the team has done.
+    /// Counts an operation that the team has computed.
     func countShared() { counter?.calls += 1 }
 
-    /// The widest latent, rotary and index keys the attention and indexer kernels have room for.
+    /// The attention and indexer kernels have scratch for latent, rotary and index keys of at most these widths.
     package static let maximumLatentWidth = Int(BRAID_MAX_LATENT)
     package static let maximumRopeWidth = Int(BRAID_MAX_ROPE)
     package static let maximumIndexWidth = Int(BRAID_MAX_INDEX_WIDTH)
 
-    /// The best this processor has.
+    /// Is the best level of this processor.
     package static let best = available.last!
 
-    /// Every level this processor has, worst first.
+    /// Lists every level that this processor has, worst first.
     package static let available = Level.allCases.compactMap { Kernels($0) }
 
-    /// Tells the processor that this thread only waits for another one's write.
+    /// Hints to the processor that this thread is waiting for another thread's write.
     package static func pause() { braid_pause() }
 }
 
-/// Counts the operations that one rank's thread has asked for; one that a team shares counts once.
+/// Counts the operations that one rank's thread has called; one that a team shares counts once.
 package final class KernelCounter {
     package fileprivate(set) var calls = 0
     package init() {}

@@ -1,30 +1,35 @@
 import CKernels
 
-/// What the processor can do at most, for benchmarks to compare with. Each does its work and says how much it was.
+/// These functions reach the processor's limits, for benchmarks to compare with. Each returns how much it did.
 extension Kernels {
-    /// Multiply-adds of this level that stay in registers.
-    /// - Returns: floating-point operations, a multiplication and an addition counted as two.
+    /// Runs `turns` rounds of this level's multiply-adds in registers.
+    ///
+    /// - Returns: the floating-point operations done; a multiplication and an addition count as two.
     package func multiplyAdds(turns: Int) -> Int { unsafe Int(table.multiply_adds(Int64(turns))) }
 
-    /// Dots of BF16 pairs, which no kernel uses.
-    /// - Returns: operations; 0 where the processor has no such instruction.
+    /// Runs `turns` rounds of dot products of BF16 pairs, which no kernel uses.
+    ///
+    /// - Returns: the operations done; 0 where the processor has no such instruction.
     package static func bf16Dots(turns: Int) -> Int { Int(braid_bf16_dots(Int64(turns))) }
 
-    /// Dots of bytes, which no kernel uses.
-    /// - Returns: operations; 0 where the processor has no such instruction.
+    /// Runs `turns` rounds of dot products of bytes, which no kernel uses.
+    ///
+    /// - Returns: the operations done; 0 where the processor has no such instruction.
     package static func int8Dots(turns: Int) -> Int { Int(braid_int8_dots(Int64(turns))) }
 }
 
-/// Memory larger than the caches, full of numbers that are ordinary in every element type, and what a model would keep
-/// there: weights and cache lanes. What is asked for next lies behind what was asked for last, so that a benchmark
-/// which goes round reads what is no longer in a cache, as a step reads the weights of one layer after the other.
+/// Holds memory larger than the caches, filled with numbers that are ordinary in every element type, and provides
+/// weights and cache lanes in it. Each request takes the memory after the last one, so a benchmark that goes round
+/// reads what is no longer in a cache, as a step reads the weights of one layer after the other.
 package final class ColdMemory: @unchecked Sendable {
     package let bytes: Int
     private let memory: Buffer
     private let scales: Vector
     private var next = 0
 
-    /// - Parameter bytes: of all; whatever is asked for is no larger.
+    /// Fills the memory.
+    ///
+    /// - Parameter bytes: the size of the memory; no request may be larger.
     package init(bytes: Int) {
         self.bytes = bytes
         memory = Buffer(bytes: bytes)
@@ -40,7 +45,7 @@ package final class ColdMemory: @unchecked Sendable {
         }
     }
 
-    /// Reads the next `bytes`.
+    /// Reads the next `bytes` bytes.
     package func read(_ bytes: Int, _ kernels: Kernels) {
         unsafe kernels.table.read_bytes(take(bytes), Int64(bytes))
     }

@@ -1,21 +1,21 @@
 import Synchronization
 
-/// Work of which any units can be done alone: rows, columns or heads of what an operation computes.
+/// Describes work whose units are independent: rows, columns or heads of an operation's result.
 ///
-/// Each number of a result is computed wholly by whoever has its unit, in the documented order, so bits depend neither
-/// on where work is cut nor on how many threads do it.
+/// The thread that has a unit computes all of the unit's numbers in the documented order. So the bits depend neither on
+/// how the work is split nor on the number of threads.
 package protocol ParallelWork {
-    /// Does some units of the work.
+    /// Computes some units of the work.
     ///
     /// - Parameters:
-    ///   - kernels: of one thread.
-    ///   - scratch: of the thread that does it.
+    ///   - kernels: the kernels of a single thread.
+    ///   - scratch: the scratch of the thread that computes.
     func compute(_ units: Range<Int>, _ kernels: Kernels, _ scratch: Scratch)
 }
 
 extension ParallelWork {
-    /// The same with the operands behind a pointer: a type and an address are all that a thread needs to be told, and
-    /// telling it allocates nothing.
+    /// Computes as above, with the operands behind a pointer: a thread needs only a type and an address, and passing
+    /// them allocates nothing.
     fileprivate static func compute(
         _ units: Range<Int>, of operands: UnsafeRawPointer, _ kernels: Kernels, _ scratch: Scratch
     ) {
@@ -23,14 +23,14 @@ extension ParallelWork {
     }
 }
 
-/// How work may be cut.
+/// Says how work may be split into parts.
 package struct WorkSplit {
-    /// What there is to do.
+    /// Is the number of units in the work.
     package let units: Int
-    /// All parts but the last are multiples of this.
+    /// All parts but the last are multiples of this many units.
     package let step: Int
-    /// Units of a part, at least, where that leaves a part for every thread: what is done once for each part should
-    /// not show.
+    /// A part has at least this many units if there are still enough parts for every thread, so that the fixed cost of
+    /// a part is small.
     package let least: Int
 
     package init(units: Int, step: Int = 1, least: Int = 1) {
@@ -41,7 +41,8 @@ package struct WorkSplit {
 
     private var steps: Int { (units + step - 1) / step }
 
-    /// Several for each thread where parts can be so small: who begins late, or is held up, then takes fewer of them.
+    /// Returns the number of parts, several per thread if they need not be too small: a delayed thread then takes
+    /// fewer.
     func parts(threads: Int) -> Int { min(steps, max(threads, min(4 * threads, units / least))) }
 
     func units(ofPart part: Int, of parts: Int) -> Range<Int> {
@@ -49,44 +50,46 @@ package struct WorkSplit {
     }
 }
 
-/// The threads that work inside one rank: the rank's own, which leads, and helpers.
+/// Manages the threads that work inside one rank: the rank's own thread, which leads, and helpers.
 ///
-/// The leader goes through the model alone. An operation that is worth it is cut into parts, and whoever is free takes
-/// the next one. Between operations helpers look for the next one for a while, and then sleep.
+/// Only the leader runs the model. An operation that is large enough is split into parts, and every free thread takes
+/// the next part. Between operations helpers spin for a while and then sleep.
 package final class Team: @unchecked Sendable {
-    /// The leader and its helpers.
+    /// Is the number of threads, the leader included.
     package let threads: Int
-    /// Of one thread.
+    /// Holds the kernels of a single thread.
     private let kernels: Kernels
-    /// Of operations that were begun, for helpers to wait for.
+    /// Counts operations that were begun; helpers wait for it.
     private let begun: EventCounter
-    /// Of parts that were done, for the leader to wait for.
+    /// Counts parts that were done; the leader waits for it.
     private let done: EventCounter
-    /// Parts of the present operation that nobody has taken; none where it is not positive.
+    /// Is the number of parts of the present operation that no thread has taken; there are none if it is not positive.
     private let left = Atomic(0)
     private let isDismissed = Atomic(false)
     private let leadersScratch: Scratch
     private let scratchBytes: Int
-    /// The present operation. Only the leader writes it, while no part of one before is left to be done; others read it
-    /// when they have taken a part.
+    /// Is the present operation. Only the leader writes it, when no part of the previous operation is unfinished; other
+    /// threads read it after they have taken a part.
     private var operation: Operation?
-    /// Parts of all operations so far.
+    /// Is the number of parts of all operations so far.
     private var parts = 0
 
     @safe private struct Operation {
         let work: any ParallelWork.Type
-        /// Valid until all parts are done.
+        /// The pointer is valid until all parts are done.
         let operands: UnsafeRawPointer
         let cut: WorkSplit
         let parts: Int
     }
 
+    /// Creates a team.
+    ///
     /// - Parameters:
-    ///   - kernels: of one thread.
-    ///   - threads: one of them will lead; for each of the others somebody calls `help`.
-    ///   - spins: whether threads that wait look for a while before they sleep: where they do not outnumber the cores.
-    ///   - scratchBytes: address space of each thread; what kernels ask for is a few MiB, and more only for the keys that
-    ///     a row attends to.
+    ///   - kernels: the kernels of a single thread.
+    ///   - threads: the number of threads. One of them leads; each of the others must call `help`.
+    ///   - spins: whether waiting threads spin before they sleep; false if threads outnumber cores.
+    ///   - scratchBytes: the address space of each thread. Kernels use a few MiB, and more only for the keys that a row
+    ///     attends to.
     package init(_ kernels: Kernels, threads: Int, spins: Bool, scratchBytes: Int = Scratch.helperBytes) {
         precondition(threads > 0 && kernels.team == nil, "a team of \(threads) threads")
         self.kernels = kernels
@@ -97,15 +100,15 @@ package final class Team: @unchecked Sendable {
         done = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
 
-    /// Operations that were shared so far.
+    /// Is the number of operations that were shared so far.
     package var operations: Int { begun.value }
 
     // MARK: - The leader
 
-    /// Has all threads do the work, and returns when it is done. To be called by the leader.
+    /// Splits the work among all threads, and returns when it is done. Only the leader may call it.
     ///
-    /// - Parameter cost: of all units, counted as for `Tuning.minParallelWork`.
-    /// - Returns: false where the work is too little to share, and was not done.
+    /// - Parameter cost: the cost of all units, in the unit of `Tuning.minParallelWork`.
+    /// - Returns: false if the work is too small to share; then nothing was computed.
     func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
         let parts = cut.parts(threads: threads)
         guard threads > 1, parts > 1, cost >= kernels.tuning.minParallelWork else { return false }
@@ -120,7 +123,7 @@ package final class Team: @unchecked Sendable {
         return true
     }
 
-    /// Lets the helpers go. To be called by the leader, which has nothing to share any more.
+    /// Ends the helpers' work. The leader calls it when it has nothing more to share.
     package func dismiss() {
         isDismissed.store(true, ordering: .releasing)
         begun.advance()
@@ -128,14 +131,14 @@ package final class Team: @unchecked Sendable {
 
     // MARK: - Helpers
 
-    /// Does parts of what the leader shares, until the team is dismissed. To be called by a helper's thread.
+    /// Computes parts of what the leader shares, until the team is dismissed. A helper's thread calls it.
     package func help() {
         let scratch = Scratch(bytes: scratchBytes)
         var seen = 0
         while true {
             begun.wait(for: seen + 1)
             if isDismissed.load(ordering: .acquiring) { return }
-            // Before looking for parts: an operation that begins meanwhile is then found by the next turn.
+            // Read before parts are taken, so that an operation which begins meanwhile is found by the next iteration.
             seen = begun.value
             takeParts(scratch)
         }
@@ -154,9 +157,9 @@ package final class Team: @unchecked Sendable {
 }
 
 extension Kernels {
-    /// Has this rank's team do the work, where there is a team and the work is worth it.
+    /// Shares the work among this rank's team, if there is a team and the work is large enough.
     ///
-    /// - Returns: whether it is done.
+    /// - Returns: true if the work is done.
     package func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
         guard let team, team.share(work, cut, cost: cost) else { return false }
         countShared()

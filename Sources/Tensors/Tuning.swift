@@ -1,27 +1,26 @@
-/// What may be chosen for a processor because it only decides how long something takes: no result depends on it.
+/// Holds block sizes and limits that are chosen for a processor. They only affect speed: no result depends on them.
 package struct Tuning: Sendable, Equatable {
-    /// Of a team: the work of an operation below which one thread is done sooner than others are told. Counted in
-    /// elements moved; sixteen multiply-adds in registers take about as long as one.
+    /// A team does not share an operation with less work than this, because one thread finishes it before others have
+    /// begun. The unit is an element moved; sixteen multiply-adds in registers take about as long.
     package var minParallelWork = 1 << 13
-    /// Of a team: how often a helper looks for the next operation, and the leader for the last part of one, before
-    /// going to sleep. Longer than what lies between two operations of a layer; nobody spins where threads outnumber
-    /// cores.
+    /// This many times a team's helper looks for the next operation, and the leader for the last part of one, before it
+    /// sleeps. That should be longer than the time between two operations of a layer. No thread spins if threads
+    /// outnumber cores.
     package var spins = 4000
-    /// Of a matrix product: rows, at most, that take weights as they are stored and make no panel of them.
+    /// A matrix product of at most this many rows reads weights as stored, without a panel.
     package var gemvMaxRows = PerType()
-    /// Of attention: heads, at most, that take keys as they are stored and do not have them widened first. No cache has
-    /// INT8 keys.
+    /// Attention of at most this many heads reads keys as stored, without widening them first. No cache has INT8 keys.
     package var directKeyMaxHeads = PerType()
-    /// Of index scores: panels of sixteen or thirty-two keys, at most, that a tile of queries runs over. 0: as the
-    /// instruction-set level does it.
+    /// In index scores, a tile of queries runs over at most this many panels of sixteen or thirty-two keys. 0 selects
+    /// the default of the instruction-set level.
     package var indexKeyTiles = 0
-    /// Of a request: rows whose index scores, or whose attention at the owners of the keys, are computed together, so that
-    /// keys are read once for all of them.
+    /// Index scores, and attention at the owners of the keys, are computed for this many rows of a request together, so
+    /// that keys are read once for all of them.
     package var indexRowTile = 64
 
     package init() {}
 
-    /// A number for each type of element; 0: as the instruction-set level does it.
+    /// Holds a number for each element type; 0 selects the default of the instruction-set level.
     package struct PerType: Sendable, Equatable {
         package var f32 = 0
         package var bf16 = 0
@@ -30,7 +29,7 @@ package struct Tuning: Sendable, Equatable {
 
         package init() {}
 
-        /// In the order of the kernels' types.
+        /// Lists the numbers in the order of the kernels' types.
         var byType: (Int64, Int64, Int64, Int64) { (Int64(f32), Int64(bf16), Int64(fp8), Int64(int8)) }
 
         package subscript(type: DType) -> Int {
@@ -53,7 +52,7 @@ package struct Tuning: Sendable, Equatable {
         }
     }
 
-    /// A number of a tuning, by its name in files.
+    /// Describes a number of a tuning by its name in files.
     package struct Setting: Sendable {
         package let name: String
         package let path: any WritableKeyPath<Tuning, Int> & Sendable
@@ -66,13 +65,13 @@ package struct Tuning: Sendable, Equatable {
         }
     }
 
-    /// The numbers that are not the default's, in the order of `settings`.
+    /// Lists the numbers that differ from the defaults, in the order of `settings`.
     package var changes: [(name: String, value: Int)] {
         Self.settings.map { ($0.name, self[keyPath: $0.path], Tuning()[keyPath: $0.path]) }
             .filter { $0.1 != $0.2 }.map { (name: $0.0, value: $0.1) }
     }
 
-    /// All numbers of a tuning, and what each may be.
+    /// Lists all numbers of a tuning with their legal ranges.
     package static let settings = [
         Setting("min_parallel_work", \.minParallelWork, 1...1 << 40),
         Setting("spins", \.spins, 0...1 << 30),

@@ -1,4 +1,4 @@
-/// A small constant row of F32 that owns its memory: a norm's weight, a router's bias. Immutable, so ranks share it.
+/// Owns a small constant row of F32: a norm's weight, a router's bias. It is immutable, so ranks share it.
 package final class Vector: @unchecked Sendable {
     private let memory: Buffer
     package let count: Int
@@ -10,7 +10,7 @@ package final class Vector: @unchecked Sendable {
         for (index, value) in values.enumerated() { unsafe target[index] = value }
     }
 
-    /// The values as one row, valid as long as this vector lives. Nobody writes to it.
+    /// Gives the values as one row, which is valid as long as this vector lives and must not be written to.
     package var view: View {
         unsafe View(memory.pointer.assumingMemoryBound(to: Float.self), rows: 1, columns: count)
     }

@@ -1,8 +1,9 @@
 import CKernels
 
-/// A matrix of weights as stored, `rows × columns`, possibly part of a larger one. Immutable, so ranks share it.
+/// Describes a matrix of stored weights, `rows × columns`, possibly part of a larger one. It is immutable, so ranks
+/// share it.
 ///
-/// The memory belongs to a mapped checkpoint or a buffer, kept alive by whoever holds the model.
+/// The memory belongs to a mapped checkpoint or a buffer, which the owner of the model keeps alive.
 @safe package struct Weight: @unchecked Sendable {
     package let rows: Int
     package let columns: Int
@@ -14,7 +15,8 @@ import CKernels
     private let row: Int
     private let column: Int
 
-    /// A whole matrix.
+    /// Creates a whole matrix.
+    ///
     /// - Parameters:
     ///   - data: `rows × columns` elements, row-major.
     ///   - scale: FP8: `[ceil(rows / 128), ceil(columns / 128)]`; INT8: `[rows]`; otherwise `nil`.
@@ -49,10 +51,10 @@ import CKernels
         column = whole.column + columns.lowerBound
     }
 
-    /// These rows of the matrix, in place.
+    /// Returns some of the rows, in the same memory.
     package func rows(_ range: Range<Int>) -> Weight { Weight(of: self, rows: range, columns: 0..<columns) }
 
-    /// These columns of the matrix, in place.
+    /// Returns some of the columns, in the same memory.
     package func columns(_ range: Range<Int>) -> Weight { Weight(of: self, rows: 0..<rows, columns: range) }
 
     var kernelValue: braid_weight {

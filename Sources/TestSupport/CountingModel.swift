@@ -5,14 +5,14 @@ package import Parallelism
 import Synchronization
 package import Tensors
 
-/// The model it wraps, with the heap allocations of its layers counted, step by step, on every rank's thread.
+/// A model that wraps another one and counts the heap allocations of its layers, step by step, on every rank's thread.
 package final class CountingModel: Model {
     private let model: any Model
     private let counts = Mutex<[Int: [UInt64]]>([:])
 
     package init(_ model: any Model) { self.model = model }
 
-    /// By rank, those of each of its steps.
+    /// The number of heap allocations in each step, by rank.
     package var allocations: [Int: [UInt64]] { counts.withLock { $0 } }
 
     package var vocabularySize: Int { model.vocabularySize }

@@ -3,17 +3,17 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// A model whose cache goes wrong in one way, as prefix caches, formats and owners of keys can; otherwise it is the
-/// model it wraps. For tests that a comparison with one rank finds such damage: one rank that finds nothing in its cache
-/// is never harmed.
+/// A model that wraps another one and damages its cache in one way, as faults of a prefix cache, of a cache format or
+/// of key owners could. Tests use it to check that a comparison with one rank finds such damage; one rank that finds no
+/// prefix in its cache is never affected.
 package final class DamagedCache: Model {
     package enum Damage: Sendable {
-        /// The first key of what a request finds in the cache is another's, in this layer. Prompts must not be cut into
-        /// chunks: then rows that come together and not first stand behind what was found.
+        /// Overwrites the first key of a request's cached prefix, in this layer, with the second one. Prompts must not
+        /// be cut into chunks: only then do several rows that are not a request's first follow a cached prefix.
         case stalePage(layer: Int)
-        /// The last scale of a latent is doubled once it is stored.
+        /// Doubles the last scale of an entry's first lane after the entry was stored.
         case wrongScale(layer: Int, request: UInt64, position: Int)
-        /// This rank takes the last key of rows whose queries come to it for one that does not exist.
+        /// Makes this rank miss the last key of the DCP rows that it attends for.
         case ownerOffByOne(rank: Int)
     }
 
@@ -46,7 +46,7 @@ package final class DamagedCache: Model {
             guard seat.configuration.world > 1 else { return }
             for rows in step.own.requests where rows.request == request {
                 for row in rows.rows where step.own.positions[row] == position {
-                    doubleScale(in: step.written.lane(.latent, layer: layer), Int(step.slots[row]))
+                    doubleScale(in: step.cache.lane(0, of: KeySetID(layer: layer)), Int(step.entries[0].slots[row]))
                 }
             }
         case .ownerOffByOne(seat.rank): try model.forward(shifted(step, seat), seat, into: hidden)
@@ -54,18 +54,19 @@ package final class DamagedCache: Model {
         }
     }
 
-    /// By the rank that computes the first row behind it, before others read what is stored in this step.
+    /// Overwrites a cached key on the rank that computes the first row after the prefix, before other ranks read keys.
     private func overwriteWhatWasFound(_ step: Step, _ seat: Seat, layer: Int) {
         guard seat.layers(of: parallelShape.layers).contains(layer), seat.place(along: .tensor) == 0 else { return }
-        let lane = step.cache.lane(.latent, layer: layer)
+        let lane = step.cache.lane(0, of: KeySetID(layer: layer))
         for request in step.own.requests where request.rows.count > 1 {
             let first = Int(step.own.positions[request.rows.lowerBound])
             guard first > 1, first % step.cache.format.pageSize == 0 else { continue }
-            lane.overwrite(Int(request.pages.slot(of: 0)), with: lane.bytes(ofEntry: Int(request.pages.slot(of: 1))))
+            let pages = request.pages[0]
+            lane.overwrite(Int(pages.slot(of: 0)), with: lane.bytes(ofEntry: Int(pages.slot(of: 1))))
         }
     }
 
-    /// The exponent of the number at the end of an entry, one higher.
+    /// Increments the exponent of the number at the end of an entry.
     private func doubleScale(in lane: CacheLane, _ entry: Int) {
         var bytes = lane.bytes(ofEntry: entry)
         let end = bytes.count
@@ -75,14 +76,14 @@ package final class DamagedCache: Model {
         lane.overwrite(entry, with: bytes)
     }
 
-    /// The step with travelling rows that seem to be one position earlier.
+    /// Returns the step with all attended DCP rows one position earlier.
     private func shifted(_ step: Step, _ seat: Seat) -> Step {
         guard let dcpRows = step.dcpRows else { return step }
         let rows = dcpRows.attended
         let positions = seat.scratch.indices(rows.count)
         for row in 0..<rows.count { positions[row] = max(rows.positions[row] - 1, 0) }
         return Step(
-            own: step.own, tokens: step.tokens, slots: step.slots, attended: step.attended,
+            own: step.own, tokens: step.tokens, entries: step.entries, attended: step.attended,
             dcpRows: Step.DCPRows(
                 own: dcpRows.own, attended: Step.Rows(positions: positions, requests: rows.requests),
                 ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts, ownRows: dcpRows.ownRows,

@@ -6,32 +6,32 @@ package import Parallelism
 import Synchronization
 package import Tensors
 
-/// A model that goes wrong on one rank, at one point, in one way; otherwise it is the model it wraps.
+/// A model that wraps another one and fails on one rank, at one point, in one way.
 package final class FailingModel: Model {
-    /// When.
+    /// The points at which the model can fail.
     package enum Phase: String, CaseIterable, Codable, Sendable {
-        /// While the rank is set up.
+        /// The rank is being set up.
         case building
-        /// The first step, before any layer.
+        /// The first step begins; no layer has run.
         case prefill
-        /// The first step, after the last layer.
+        /// The first step ends; the last layer has run.
         case layers
-        /// The second step: where prompts fit into one, their first generated token.
+        /// The second step begins. If prompts fit into one step, it computes their first generated tokens.
         case decode
         case logits
     }
 
-    /// How.
+    /// The ways in which the model can fail.
     package enum Kind: String, Sendable {
-        /// A `GroupFailure` is thrown.
+        /// The rank throws a `GroupFailure`.
         case failure
-        /// A precondition does not hold.
+        /// A precondition fails on the rank's thread.
         case trap
-        /// A precondition does not hold in a thread that helps the rank.
+        /// A precondition fails on a thread that helps the rank.
         case trapOfHelper
-        /// Memory that is not there is read.
+        /// The rank reads memory that is not mapped.
         case wildPointer
-        /// The thread never comes back.
+        /// The rank's thread never returns.
         case hang
     }
 
@@ -39,9 +39,9 @@ package final class FailingModel: Model {
     private let rank: Int
     private let phase: Phase
     private let kind: Kind
-    /// How often it still goes wrong.
+    /// The number of failures that are left.
     private let faults: Mutex<Int>
-    /// Begun by the rank.
+    /// The number of steps that the rank has begun.
     private let steps = Mutex(0)
 
     package init(_ model: any Model, rank: Int, _ phase: Phase, _ kind: Kind, times: Int = 1) {
@@ -55,7 +55,7 @@ package final class FailingModel: Model {
     package static let reason = "made to fail"
 
     package var vocabularySize: Int {
-        // Asked by ranks while they are set up, and by others; threads of ranks are named after them.
+        // Ranks and other threads read this property, so the rank is recognized by its thread's name.
         if phase == .building, ThreadName.current == "braid rank \(rank)" {
             do { try goWrong(on: rank, at: .building, .best) } catch { preconditionFailure("\(error)") }
         }
@@ -77,12 +77,12 @@ package final class FailingModel: Model {
     }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
-        // Logits cannot throw.
+        // `logits` cannot throw.
         do { try goWrong(on: seat.rank, at: .logits, seat.kernels) } catch { preconditionFailure("\(error)") }
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }
 
-    /// What goes wrong for a helper alone. Slow, so that it gets something to do.
+    /// Work that fails on a helper's thread alone. It is slow, so that the helper receives a part of it.
     private struct Trap: ParallelWork {
         func compute(_: Range<Int>, _: Kernels, _: Scratch) {
             precondition(!ThreadName.current.contains("."), FailingModel.reason)

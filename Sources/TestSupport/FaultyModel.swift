@@ -4,22 +4,23 @@ package import Parallelism
 import Synchronization
 package import Tensors
 
-/// A model whose rows depend on their token and position alone, and which can be given a fault.
+/// A model whose rows depend on their token and position alone, and which can have a fault.
 ///
-/// It crosses the edges of attention, so that it runs in every layout; without a fault it has one rank's bits in those
-/// of power-of-two degrees. For tests that a comparison of layouts finds what is wrong with one.
+/// It crosses the edges of attention, so it runs in every parallel configuration; without a fault, it is bitwise equal
+/// to one rank where degrees are powers of two. Tests use it to check that a comparison of parallel configurations
+/// finds and names a difference.
 package final class FaultyModel: Model {
-    /// What goes wrong; never on one rank alone.
+    /// The faults that the model can have. Faults of values occur only in runs with several ranks.
     package enum Fault: Sendable {
-        /// One bit of a row's third value, after this stage of this layer, on whatever rank has the row.
+        /// Flips one bit of a row's third value after this stage of this layer, on the rank that owns the row.
         case flipsBit(layer: Int, stage: Stage, request: UInt64, position: Int)
-        /// The same, the first time only.
+        /// Flips that bit the first time only.
         case flipsBitOnce(layer: Int, stage: Stage, request: UInt64, position: Int)
-        /// The same on this rank alone.
+        /// Flips that bit on this rank only.
         case flipsBitOnRank(Int, layer: Int, stage: Stage, request: UInt64, position: Int)
-        /// Addends of the sum that tensor ranks share are added from the first to the last.
+        /// Adds the addends of the sum that tensor ranks share from the first to the last instead of as a tree.
         case addsInSequence(layer: Int)
-        /// The rank throws when it comes to this layer.
+        /// Throws on this rank at the beginning of this layer.
         case fails(rank: Int, layer: Int)
     }
 
@@ -42,17 +43,18 @@ package final class FaultyModel: Model {
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         CacheFormat(
-            layers: Array(repeating: [CacheFormat.Lane(.latent, as: type, width: 8)], count: layers),
+            layers: Array(
+                repeating: [KeySet("keys", [KeySet.Lane(as: type, width: 8, fp8: .perEntry)])], count: layers),
             pageSize: pageSize)
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let stream = seat.scratch.rows(step.own.count, hiddenSize)
+        let stream = seat.scratch.rows(step.own.count, stateWidth)
         try seat.enter(stream) {
             for row in 0..<stream.rows {
-                for column in 0..<hiddenSize {
+                for column in 0..<stateWidth {
                     stream[row, column] = Self.number(Int(step.tokens[row]), Int(step.own.positions[row]), column)
                 }
             }
@@ -69,10 +71,10 @@ package final class FaultyModel: Model {
         if case .fails(seat.rank, layer) = fault { throw GroupFailure(rank: seat.rank, reason: "a fault of the test") }
         pass(.attentionNorm, stream, layer: layer, step, seat)
         let rows = try seat.cross(Sharding.query, stream)
-        let addend = seat.scratch.rows(rows.rows, hiddenSize)
-        let part = seat.part(of: hiddenSize, along: .tensor)
+        let addend = seat.scratch.rows(rows.rows, stateWidth)
+        let part = seat.part(of: stateWidth, along: .tensor)
         for row in 0..<rows.rows {
-            for column in 0..<hiddenSize {
+            for column in 0..<stateWidth {
                 let products = part.map { rows[row, $0] * Self.number(layer, $0, column) }
                 addend[row, column] = isSequential(layer, seat) ? products.reduce(0, +) : Self.treeSum(products[...])
             }
@@ -86,12 +88,12 @@ package final class FaultyModel: Model {
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         for row in 0..<hidden.rows {
             for (column, token) in vocabulary.enumerated() {
-                logits[row, column] = (0..<hiddenSize).reduce(0) { $0 + hidden[row, $1] * Self.number(token, $1, 9) }
+                logits[row, column] = (0..<stateWidth).reduce(0) { $0 + hidden[row, $1] * Self.number(token, $1, 9) }
             }
         }
     }
 
-    /// From -0.5 to 0.5, of all lengths in binary.
+    /// Returns a number from -0.5 to 0.5, whose binary representations have many lengths.
     private static func number(_ a: Int, _ b: Int, _ c: Int) -> Float {
         Float((a * 31 + b * 17 + c * 57 + a * b * 7) % 97) / 97 - 0.5
     }
@@ -107,7 +109,7 @@ package final class FaultyModel: Model {
         return seat.configuration.world > 1
     }
 
-    /// Applies the fault, then records.
+    /// Applies the fault to a stage's value, then records the value.
     private func pass(_ stage: Stage, _ value: View, layer: Int, _ step: Step, _ seat: Seat) {
         for request in step.own.requests {
             for row in request.rows {

@@ -12,14 +12,16 @@ package final class Forward {
     private let pageSize: Int
     package let recorder = StageRecorder()
     private let isRecording: Bool
-    /// What the steps so far cost.
+    /// The work of the steps so far.
     package var work: Work { seat.work }
-    /// Heap allocations inside the model, one number a step.
+    /// The number of heap allocations inside the model in each step.
     package private(set) var allocations: [UInt64] = []
-    /// Kernel calls inside the layers, one number a step.
+    /// The number of kernel calls inside the layers in each step.
     package private(set) var kernelCalls: [Int] = []
 
-    /// - Parameter capacity: positions of the cache.
+    /// Creates a cache and a single rank for a model.
+    ///
+    /// - Parameter capacity: the number of positions in the cache.
     package init(
         _ model: any Model, cacheType: CacheType = .float32, kernels: Kernels = .best, capacity: Int = 1024,
         pageSize: Int = 4, isRecording: Bool = true
@@ -28,11 +30,12 @@ package final class Forward {
         self.pageSize = pageSize
         self.isRecording = isRecording
         seat = Seat(kernels: kernels)
+        let pages = (capacity + pageSize - 1) / pageSize
         cache = CacheStore(
-            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: (capacity + pageSize - 1) / pageSize)
+            format: model.cacheFormat(cacheType, pageSize: pageSize), pages: pages, windowPages: pages)
     }
 
-    /// Logits of every token, computed in chunks; the last chunk size repeats.
+    /// Returns the logits of every token, computed in chunks; the last chunk size repeats.
     package func logits(_ tokens: [Int32], chunks: [Int] = [.max]) -> [[Float]] {
         var logits: [[Float]] = []
         var sizes = chunks[...]
@@ -44,8 +47,9 @@ package final class Forward {
         return logits
     }
 
-    /// The next-token block's logits of the token after next, for every token that has a next one, computed in chunks of
-    /// `chunk`; then of further rows, fed with their own states and best tokens, `count` guesses in all behind the last.
+    /// Returns the next-token block's logits. For every token that has a next one, they score the token after next, and
+    /// are computed in chunks of `chunk`. Further rows are computed from the block's own states and most likely tokens,
+    /// so that `count` drafts follow the last token in all.
     package func drafts(_ tokens: [Int32], count: Int, chunk: Int = .max) -> [[Float]] {
         var logits: [[Float]] = []
         var state: [[Float]] = []
@@ -66,7 +70,7 @@ package final class Forward {
         return logits
     }
 
-    /// Runs the layers; or, behind given states, the next-token block.
+    /// Runs the layers or, if `states` are given, the next-token block on these states.
     private func run(
         _ tokens: [Int32], at start: Int, behind states: [[Float]]? = nil
     ) -> (logits: [[Float]], states: [[Float]]) {
@@ -75,23 +79,30 @@ package final class Forward {
         defer { scratch.reset(to: mark) }
         let count = tokens.count
         let pages = scratch.indices(cache.pages)
-        // Backwards, so that a kernel that ignores the page table reads the wrong keys.
+        // The order is reversed, so that a kernel that ignores the page table reads wrong keys.
         for page in 0..<cache.pages { pages[page] = Int32(cache.pages - 1 - page) }
-        let map = PageMap(pages: pages, shift: pageSize.trailingZeroBitCount)
+        let groups = cache.format.groups
+        let maps = groups.map { PageMap(pages: pages, shift: $0.shift) }
         let (ids, positions) = (scratch.indices(count), scratch.indices(count))
-        let (slots, outputs) = (scratch.indices(count), scratch.indices(count))
+        let outputs = scratch.indices(count)
         for row in 0..<count {
             ids[row] = tokens[row]
             positions[row] = Int32(start + row)
-            slots[row] = map.slot(of: start + row)
             outputs[row] = Int32(row)
         }
         let rows = Step.Rows(
-            positions: positions, requests: [Step.RequestRows(request: 0, rows: 0..<count, pages: map)])
+            positions: positions, requests: [Step.RequestRows(request: 0, rows: 0..<count, pages: maps)])
+        let entries = zip(groups, maps).map { group, map in
+            let storing = (0..<count).filter { group.closesEntry(at: start + $0) }
+            let (storingRows, slots) = (scratch.indices(storing.count), scratch.indices(storing.count))
+            storingRows.copy(storing.map { Int32($0) })
+            slots.copy(storing.map { map.slot(of: (start + $0) / group.tokensPerEntry) })
+            return Step.EntryRows(rows: storingRows, slots: slots, counts: [storing.count])
+        }
         let step = Step(
-            own: rows, tokens: ids, slots: slots, attended: rows, outputs: outputs, cache: cache,
+            own: rows, tokens: ids, entries: entries, attended: rows, outputs: outputs, cache: cache,
             recorder: isRecording ? recorder : nil)
-        let hidden = scratch.rows(count, model.hiddenSize)
+        let hidden = scratch.rows(count, model.stateWidth)
         let logits = scratch.rows(count, model.vocabularySize)
         seat.begin(rows: [count])
         let (before, callsBefore) = (braid_allocations(), seat.kernelCalls)

@@ -6,24 +6,25 @@ package import KVCache
 import Modeling
 package import Models
 
-/// A case of `Tests/Golden`: a tiny checkpoint, and what another implementation computed with it, stage by stage.
+/// A case of `Tests/Golden`: a tiny checkpoint, and the values that another implementation computed with it, stage by
+/// stage.
 package struct Golden: Sendable {
     package static let cases = [
         "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache",
     ]
 
-    /// Those with a next-token block.
+    /// The names of the cases that have a next-token block.
     package static let draftingCases = ["v3-guesses", "v32-guesses"]
 
     package let name: String
     package let directory: ModelDirectory
     package let prompt: [Int32]
-    /// Greedy continuation of the prompt.
+    /// The greedy continuation of the prompt.
     package let continuation: [Int32]
-    /// Log-probability of each continuation token, and its lead over the second best.
+    /// The log-probability of each continuation token, and its lead over the second best.
     package let logProbs: [Float]
     package let gaps: [Float]
-    /// How the other implementation kept its keys.
+    /// The element type in which the other implementation kept its keys.
     package let cacheType: CacheType
     private let stages: SafeTensorsFile
 
@@ -42,11 +43,11 @@ package struct Golden: Sendable {
         cacheType = greedy["cache"]?.string.map { CacheType(rawValue: $0)! } ?? .float32
     }
 
-    /// The package's directory.
+    /// The path of the package's directory.
     package static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().path
 
-    /// The rows of a stage, such as `layers.0.attention`, widened to F32; `nil` where the case has none.
+    /// Returns the rows of a stage, such as `layers.0.attention`, widened to F32; `nil` if the case has none.
     package func rows(_ stage: String) -> [[Float]]? {
         guard let tensor = stages[stage] else { return nil }
         let bytes = unsafe tensor.bytes

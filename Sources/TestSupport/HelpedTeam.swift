@@ -2,9 +2,9 @@ import Dispatch
 import Foundation
 package import Tensors
 
-/// A team with threads of its own for helpers, which shares whatever can be shared, however small.
+/// A team that has threads of its own for helpers and shares every operation that can be shared, however small.
 package final class HelpedTeam {
-    /// To be used by one thread.
+    /// The kernels that share their work with the helpers. Only one thread may use them.
     package let kernels: Kernels
     private let team: Team
     private let helpers = DispatchGroup()
@@ -30,6 +30,6 @@ package final class HelpedTeam {
         helpers.wait()
     }
 
-    /// That were shared so far.
+    /// The number of operations shared so far.
     package var operations: Int { team.operations }
 }

@@ -1,11 +1,11 @@
 import Foundation
 
-/// Runs a closure on so many threads at once, each with a stack like a rank's, and returns what each returned, in order.
+/// Runs a closure on several threads at once, each with a stack like a rank's, and returns their results in order.
 ///
 /// - Parameters:
-///   - ranks: how many; the closure is told which one it is.
-///   - limit: seconds after which ranks that have not returned are given up.
-/// - Throws: the first error that was thrown, once all threads have ended; `UnfinishedRanks` where some do not end.
+///   - ranks: the number of threads; the closure receives the thread's index.
+///   - limit: the number of seconds after which threads that have not returned are reported.
+/// - Throws: the first error that was thrown, once all threads have ended; `UnfinishedRanks` if some do not end.
 package func onEveryRank<Found: Sendable>(
     of ranks: Int, limit: Double = 60, _ body: @escaping @Sendable (Int) throws -> Found
 ) throws -> [Found] {
@@ -19,13 +19,13 @@ package func onEveryRank<Found: Sendable>(
     return try gathering.wait(limit: limit)
 }
 
-/// Ranks that did not return: their threads are still there.
+/// The error for ranks that did not return; their threads still run.
 package struct UnfinishedRanks: Error, CustomStringConvertible {
     package let ranks: [Int]
     package var description: String { "ranks \(ranks) did not return" }
 }
 
-/// What the ranks found, one after the other.
+/// The results of the ranks, in order.
 private final class Gathering<Found: Sendable>: @unchecked Sendable {
     private let bell = NSCondition()
     private var found: [Found?]

@@ -1,21 +1,22 @@
 import Foundation
 
-/// A DeepSeek V3 or V3.2 checkpoint of random weights, with the released names and forms of tensors.
+/// A DeepSeek-V3 or V3.2 checkpoint of random weights, with the names and shapes of released tensors.
 ///
-/// Every byte follows from the values here by integer arithmetic and correctly rounded operations, so that the files are
-/// the same on every machine. Sizes divide badly on purpose, but by eight wherever a sum may be shared by ranks.
+/// Every byte follows from the values here by integer arithmetic and correctly rounded operations, so the files are the
+/// same on every machine. Sizes divide badly on purpose, but by eight wherever ranks may share a sum.
 package struct RandomCheckpoint: Sendable {
-    /// How matrices are stored.
+    /// The element types in which matrices are stored.
     package enum Storage: String, Sendable {
         case f32 = "F32"
         case bf16 = "BF16"
-        /// F8_E4M3 with one scale per block of 128 × 128 where released checkpoints have that, else BF16.
+        /// Matrices are F8_E4M3 with one scale per block of 128 × 128 where released checkpoints have that, and BF16
+        /// elsewhere.
         case fp8 = "F8_E4M3"
     }
 
     package var seed: UInt64 = 1
     package var storage = Storage.f32
-    /// Keys that a row selects; `nil` for a V3 model, whose rows attend to all.
+    /// The number of keys that a row selects; `nil` for a V3 model, whose rows attend to all keys.
     package var indexTopK: Int? = 24
     package var hasNextTokenBlock = false
     package var heads = 8
@@ -24,7 +25,7 @@ package struct RandomCheckpoint: Sendable {
     package var experts = 16
     package var sharedExperts = 1
     package var vocabulary = 320
-    /// Whether positions are scaled by YaRN.
+    /// True if YaRN scales rotary frequencies.
     package var usesYaRN = true
     package let contextLength = 512
 
@@ -41,7 +42,7 @@ package struct RandomCheckpoint: Sendable {
 
     package init() {}
 
-    /// Writes `config.json` and `model.safetensors` into a directory, which is made.
+    /// Creates a directory and writes `config.json` and `model.safetensors` into it.
     package func write(to directory: String) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         try SafeTensorsWriter.write(Array(configuration.utf8), to: directory + "/config.json")
@@ -161,7 +162,7 @@ package struct RandomCheckpoint: Sendable {
             let isExact = storage != .bf16 || name.hasSuffix("e_score_correction_bias")
             return isExact ? writer.add(name, shape, values) : writer.add(name, "BF16", shape, Self.truncated(values))
         }
-        // Uniform numbers in ±√3 have a variance of 1.
+        // Uniform numbers between -√3 and √3 have a variance of 1.
         let deviation = name.contains("embed_tokens") ? 1 : Self.gain(name) / Float(shape[1]).squareRoot()
         if storage == .fp8 && Self.isQuantized(name) {
             let codes = (0..<count).map { _ in Self.e4m3(&random) }
@@ -176,7 +177,7 @@ package struct RandomCheckpoint: Sendable {
         writer.add(name, "BF16", shape, Self.truncated(values))
     }
 
-    /// Gains with which softmaxes, routers and indexers decide clearly.
+    /// Returns a gain with which softmaxes, routers and indexers make clear decisions.
     private static func gain(_ name: String) -> Float {
         let gains: [(String, Float)] = [
             ("lm_head.", 1.6), ("shared_head.head.", 1.6), ("o_proj.", 0.7), ("down_proj.", 0.7), ("mlp.gate.", 1.6),
@@ -185,16 +186,16 @@ package struct RandomCheckpoint: Sendable {
         return gains.first { name.contains($0.0) }?.1 ?? 1
     }
 
-    /// Whether released FP8 checkpoints quantize this matrix.
+    /// Returns true if released FP8 checkpoints quantize this matrix.
     private static func isQuantized(_ name: String) -> Bool {
         !["embed_tokens", "lm_head", "shared_head", "eh_proj", "mlp.gate.", "weights_proj"].contains(
             where: name.contains)
     }
 
-    /// One of 2²⁴ numbers in -1 ..< 1.
+    /// Returns one of 2²⁴ numbers in -1 ..< 1.
     private static func uniform(_ random: inout SplitMix64) -> Float { Float(random.next() >> 40) / Float(1 << 23) - 1 }
 
-    /// A number of either sign from 1/8 to 15/8.
+    /// Returns the E4M3 code of a number of either sign from 1/8 to 15/8.
     private static func e4m3(_ random: inout SplitMix64) -> UInt8 {
         let bits = random.next()
         return UInt8(bits >> 63) << 7 | UInt8(4 + bits >> 40 & 3) << 3 | UInt8(bits >> 20 & 7)
@@ -204,7 +205,7 @@ package struct RandomCheckpoint: Sendable {
         values.flatMap { SafeTensorsWriter.littleEndian(UInt16($0.bitPattern >> 16)) }
     }
 
-    /// FNV-1a.
+    /// Returns the FNV-1a hash of a name.
     private static func hash(_ name: String) -> UInt64 {
         name.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
     }

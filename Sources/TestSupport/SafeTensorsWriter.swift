@@ -1,8 +1,8 @@
 import Foundation
 
-/// Writes small safetensors files for tests, right ones and wrong ones.
+/// Writes small safetensors files for tests, valid and invalid ones.
 package struct SafeTensorsWriter {
-    /// Strings of `__metadata__`; the key is left out when there are none.
+    /// The strings of `__metadata__`; the key is left out if there are none.
     package var metadata: [String: String] = [:]
     private var entries: [(name: String, type: String, shape: [Int], bytes: [UInt8])] = []
 
@@ -10,17 +10,19 @@ package struct SafeTensorsWriter {
 
     package init(_ entries: [(name: String, type: String, shape: [Int], bytes: [UInt8])]) { self.entries = entries }
 
-    /// Adds a tensor; its bytes follow those of the tensors before it. Nothing is checked: wrong files are possible.
+    /// Adds a tensor, whose bytes follow those of earlier tensors. It checks nothing, so that invalid files can be
+    /// written.
     package mutating func add(_ name: String, _ type: String, _ shape: [Int], _ bytes: [UInt8]) {
         entries.append((name, type, shape, bytes))
     }
 
-    /// Adds a tensor of F32.
+    /// Adds an F32 tensor.
     package mutating func add(_ name: String, _ shape: [Int], _ values: [Float]) {
         add(name, "F32", shape, values.flatMap { Self.littleEndian($0.bitPattern) })
     }
 
-    /// The file: header padded with spaces to a multiple of 8, then the tensors in the order they were added.
+    /// Returns the file: a header padded with spaces to a multiple of 8 bytes, then the tensors in the order in which
+    /// they were added.
     package func encoded() -> [UInt8] {
         var members: [String] = []
         if !metadata.isEmpty {
@@ -42,12 +44,12 @@ package struct SafeTensorsWriter {
 
     package func write(to path: String) throws { try Self.write(encoded(), to: path) }
 
-    /// A file with exactly this header and data; `headerLength` may lie about the header.
+    /// Returns a file with exactly this header and data; `headerLength` may be wrong on purpose.
     package static func encoded(header: String, data: [UInt8] = [], headerLength: UInt64? = nil) -> [UInt8] {
         encoded(header: Array(header.utf8), data: data, headerLength: headerLength)
     }
 
-    /// The same for a header that need not be text.
+    /// Returns a file with exactly this header, which need not be text, and data.
     package static func encoded(header: [UInt8], data: [UInt8] = [], headerLength: UInt64? = nil) -> [UInt8] {
         littleEndian(headerLength ?? UInt64(header.count)) + header + data
     }
@@ -56,7 +58,7 @@ package struct SafeTensorsWriter {
         try Data(bytes).write(to: URL(fileURLWithPath: path))
     }
 
-    /// The bytes of a number, lowest first.
+    /// Returns the bytes of a number, lowest first.
     package static func littleEndian<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
         (0..<Number.bitWidth / 8).map { UInt8(truncatingIfNeeded: number >> ($0 * 8)) }
     }

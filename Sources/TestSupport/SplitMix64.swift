@@ -1,4 +1,4 @@
-/// A small generator of random numbers whose whole state is its seed, so that a failing run can be repeated.
+/// A random number generator whose whole state is its seed, so that a failing run can be repeated.
 package struct SplitMix64: RandomNumberGenerator, Sendable {
     private var state: UInt64
 
@@ -11,6 +11,6 @@ package struct SplitMix64: RandomNumberGenerator, Sendable {
         return mixed ^ (mixed >> 31)
     }
 
-    /// One of `0 ..< bound`.
+    /// Returns a number in `0 ..< bound`.
     package mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
 }

@@ -2,14 +2,15 @@ import Grammar
 package import Inference
 import Synchronization
 
-/// An engine whose every answer can be worked out by hand, for tests of whatever sits in front of an engine.
+/// An engine whose answers can be worked out by hand, for tests of clients of an engine.
 ///
-/// The tokens come from `answer`; once they are used up, `endOfText` follows for as long as more tokens are wanted.
+/// The tokens of an answer come from `answer`; after them, `endOfText` repeats as long as more tokens are wanted.
 /// Log-probabilities are exact in binary: see `logProb(of:)`.
 package final class ToyEngine: EngineClient {
     package let limits: EngineLimits
     private let endOfText: Int32
-    /// Compiles what requests follow, to refuse what an engine refuses; answers do not follow it.
+    /// Compiles the grammars of requests, so that invalid ones are refused as an engine refuses them; answers do not
+    /// follow grammars.
     private let grammars: GrammarCache
     private let answer: @Sendable (GenerationRequest) -> [Int32]
     private let state: Mutex<State>
@@ -30,7 +31,9 @@ package final class ToyEngine: EngineClient {
         var statusReads = 0
     }
 
-    /// - Parameter answer: the tokens of an answer, given the request.
+    /// Creates an engine.
+    ///
+    /// - Parameter answer: returns the tokens of the answer to a request.
     package init(
         contextLength: Int = 4096, vocabularySize: Int = 1024, endOfText: Int32 = 1,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
@@ -46,16 +49,17 @@ package final class ToyEngine: EngineClient {
         state = Mutex(initial)
     }
 
-    /// Log-probability of any token anywhere: -1/16 to -1, in sixteenths, by the token's last four bits.
+    /// Returns the log-probability of a token, at every position: -1/16 to -1, in sixteenths, by the token's last four
+    /// bits.
     package static func logProb(of token: Int32) -> Float { -Float(token % 16 + 1) / 16 }
 
-    /// The token itself, then the following numbers, each one less likely by 1.
+    /// Returns the scores of the token itself and of the following numbers, each one less likely by 1.
     package static func scores(of token: Int32, topCount: Int) -> TokenLogProbs {
         let top = (0..<Int32(topCount)).map { ScoredToken(token: token + $0, logProb: logProb(of: token) - Float($0)) }
         return TokenLogProbs(token: token, logProb: logProb(of: token), top: top)
     }
 
-    // MARK: - What a test decides
+    // MARK: - Settings for a test
 
     /// While true, running requests produce nothing.
     package var isHolding: Bool {
@@ -63,19 +67,19 @@ package final class ToyEngine: EngineClient {
         set { state.withLock { $0.isHolding = newValue } }
     }
 
-    /// Requests that may run at once; more are refused as overload.
+    /// The number of requests that may run at once; further ones are refused as overload.
     package var capacity: Int {
         get { state.withLock { $0.capacity } }
         set { state.withLock { $0.capacity = newValue } }
     }
 
-    /// What every request reports as found in the cache.
+    /// The number of cached tokens that every request reports.
     package var cachedTokens: Int {
         get { state.withLock { $0.cachedTokens } }
         set { state.withLock { $0.cachedTokens = newValue } }
     }
 
-    /// Pages said to be cached, until they are flushed.
+    /// The number of pages that are reported as cached until they are flushed.
     package var cachedPages: Int {
         get { state.withLock { $0.status.cachedPages } }
         set { state.withLock { $0.status.cachedPages = newValue } }
@@ -87,7 +91,7 @@ package final class ToyEngine: EngineClient {
         set { state.withLock { $0.failure = newValue } }
     }
 
-    /// What `status` says of the ranks.
+    /// Sets what `status` reports about the ranks.
     package func setRanks(_ ranks: [RankStatus], layout: String) {
         state.withLock { state in
             state.status.ranks = ranks
@@ -95,19 +99,19 @@ package final class ToyEngine: EngineClient {
         }
     }
 
-    /// Stops for good, as when a rank has died.
+    /// Makes the engine fail permanently, as if a rank had failed.
     package func failForever(_ reason: String) {
         state.withLock { $0.status.failure = reason }
     }
 
-    // MARK: - What a test looks at
+    // MARK: - Observations for a test
 
     package var received: [GenerationRequest] { state.withLock { $0.received } }
     package var runningCount: Int { state.withLock { $0.running.count } }
     package var abortedCount: Int { state.withLock { $0.aborted.count } }
     package var finishedCount: Int { state.withLock { $0.finished.count } }
 
-    /// How often `status` was asked for.
+    /// The number of calls of `status`.
     package var statusReads: Int { state.withLock { $0.statusReads } }
 
     // MARK: - EngineClient
@@ -178,6 +182,18 @@ package final class ToyEngine: EngineClient {
         return Generation(id: id, events: events)
     }
 
+    package func abort(_ id: UInt64) {
+        let (stream, usage) = state.withLock { state in
+            if state.running.remove(id) != nil { state.aborted.insert(id) }
+            return (
+                state.streams.removeValue(forKey: id),
+                Usage(promptTokens: 0, completionTokens: 0, cachedTokens: state.cachedTokens)
+            )
+        }
+        stream?.yield(.finished(.abort, usage))
+        stream?.finish()
+    }
+
     private func accept(_ request: GenerationRequest) throws(EngineError) -> UInt64 {
         try state.withLock { (state) throws(EngineError) in
             if let failure = state.status.failure { throw .failed(failure) }
@@ -231,7 +247,8 @@ package final class ToyEngine: EngineClient {
     }
 
     /// Waits while the test holds the engine.
-    /// - Returns: false when the request was aborted meanwhile.
+    ///
+    /// - Returns: false if the request was aborted meanwhile.
     private func isReleased() async -> Bool {
         while isHolding && !state.withLock({ $0.isStopped }) {
             do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }

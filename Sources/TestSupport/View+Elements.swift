@@ -1,6 +1,6 @@
 package import Tensors
 
-/// What only tests may do: look into what kernels have made, and write what kernels will read.
+/// Only tests read elements that kernels have computed, and write elements that kernels will read.
 extension View {
     private var hostRows: HostRows { Kernels.best.synchronize(self) }
 

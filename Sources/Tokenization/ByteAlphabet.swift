@@ -1,5 +1,5 @@
-/// The printable characters that stand for bytes in the files of byte-level vocabularies (GPT-2's table): printable
-/// Latin-1 stands for itself, the other 68 bytes are U+0100, U+0101, … in order.
+/// Maps bytes to the printable characters that represent them in the files of byte-level vocabularies (GPT-2's table):
+/// printable Latin-1 represents itself, and the other 68 bytes are U+0100, U+0101, … in order.
 enum ByteAlphabet {
     private static let characters: [Unicode.Scalar] = {
         var next: UInt32 = 0x100
@@ -10,14 +10,14 @@ enum ByteAlphabet {
         }
     }()
 
-    /// Byte of each scalar below 0x144; -1 where the scalar stands for none.
+    /// Maps each scalar below 0x144 to its byte; -1 if the scalar represents none.
     private static let byteOfScalar: [Int16] = {
         var bytes = [Int16](repeating: -1, count: 0x144)
         for (byte, scalar) in characters.enumerated() { bytes[Int(scalar.value)] = Int16(byte) }
         return bytes
     }()
 
-    /// The bytes that `spelling` stands for; `nil` if it has a character that stands for no byte.
+    /// Returns the bytes that `spelling` represents; `nil` if a character represents no byte.
     static func bytes(of spelling: String) -> [UInt8]? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(spelling.utf8.count)

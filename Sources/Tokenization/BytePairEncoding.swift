@@ -1,9 +1,9 @@
-/// Byte-pair encoding of one word: starts with a token per byte and merges, again and again, the neighbours that the
-/// merge list names first (of equal ones the leftmost), until none is left to merge.
+/// Encodes one word by byte pairs: it starts with a token per byte and repeatedly merges the neighbours that come first
+/// in the merge list (the leftmost of equal ones), until no merge is possible.
 struct BytePairEncoding: Sendable {
-    /// The token of every single byte.
+    /// Holds the token of every single byte.
     private let byteTokens: [Int32]
-    /// For two tokens: their place in the merge list (upper half) and the token they become (lower half).
+    /// Maps two tokens to their rank in the merge list (upper half) and the merged token (lower half).
     private let merges: PairTable
 
     init(byteTokens: [Int32], merges: PairTable) {
@@ -11,6 +11,9 @@ struct BytePairEncoding: Sendable {
         self.byteTokens = byteTokens
         self.merges = merges
     }
+
+    /// Merges between two questions whether to go on: about a millisecond's.
+    private static let slice = 4096
 
     /// What is left of a word while it is merged: a list of symbols linked by index. Kept between words so that
     /// encoding a word allocates nothing.
@@ -22,7 +25,12 @@ struct BytePairEncoding: Sendable {
     }
 
     /// Appends the tokens of `buffer[range]`. Takes n·log n steps for n bytes, whatever the bytes.
-    func encode(_ buffer: [UInt8], _ range: Range<Int>, using space: inout Workspace, into result: inout [Int32]) {
+    ///
+    /// - Parameter mayContinue: asked now and then within a long word; the word is left unfinished when it says `false`.
+    func encode(
+        _ buffer: [UInt8], _ range: Range<Int>, using space: inout Workspace, into result: inout [Int32],
+        _ mayContinue: () -> Bool = { true }
+    ) {
         let count = range.count
         if count == 1 { return result.append(byteTokens[Int(buffer[range.lowerBound])]) }
         space.tokens.removeAll(keepingCapacity: true)
@@ -34,7 +42,13 @@ struct BytePairEncoding: Sendable {
             space.next.append(index + 1 < count ? Int32(index) + 1 : -1)
         }
         for index in 0..<count - 1 { offer(index, &space) }
-        while let candidate = space.candidates.popFirst() { merge(candidate, &space) }
+        var steps = 0
+        while let candidate = space.candidates.popFirst() {
+            merge(candidate, &space)
+            steps += 1
+            if steps.isMultiple(of: Self.slice), !mayContinue() { break }
+        }
+        space.candidates.removeAll()
         var at: Int32 = 0
         while at >= 0 {
             result.append(space.tokens[Int(at)])
@@ -42,7 +56,7 @@ struct BytePairEncoding: Sendable {
         }
     }
 
-    /// Notes that the symbol at `index` can merge with the next one, if it can.
+    /// Adds a candidate if the symbol at `index` can merge with the next one.
     @inline(__always)
     private func offer(_ index: Int, _ space: inout Workspace) {
         let next = space.next[index]
@@ -54,7 +68,7 @@ struct BytePairEncoding: Sendable {
 
     private func merge(_ candidate: MergeCandidate, _ space: inout Workspace) {
         let index = Int(candidate.order & 0xFFFF_FFFF)
-        // The symbols may have changed since the candidate was noted: merge only what still gives the same token.
+        // The symbols may have changed since the candidate was added: merge only if it still gives the same token.
         guard space.tokens[index] >= 0, space.next[index] >= 0 else { return }
         let absorbed = Int(space.next[index])
         guard let now = merges[space.tokens[index], space.tokens[absorbed]],
@@ -70,14 +84,15 @@ struct BytePairEncoding: Sendable {
     }
 }
 
-/// A merge that was possible when it was noted.
+/// Is a merge that was possible when it was added.
 private struct MergeCandidate {
-    /// Place in the merge list in the upper half, place in the word in the lower: the smallest goes first.
+    /// Holds the rank in the merge list in the upper half and the index in the word in the lower: the smallest goes
+    /// first.
     let order: UInt64
     let token: Int32
 }
 
-/// A binary heap, smallest first.
+/// Is a binary heap, smallest first.
 private struct MergeHeap {
     private var items: [MergeCandidate] = []
 
@@ -90,6 +105,8 @@ private struct MergeHeap {
         }
         items[at] = item
     }
+
+    mutating func removeAll() { items.removeAll(keepingCapacity: true) }
 
     mutating func popFirst() -> MergeCandidate? {
         guard let first = items.first else { return nil }

@@ -1,13 +1,14 @@
-/// How a family of models writes conversations. The formats are code: templates of a checkpoint are never executed.
+/// Renders conversations as a family of models expects them. Formats are code: templates of a checkpoint never run.
 package enum ChatFormat: String, Sendable, CaseIterable {
     case deepSeekV3 = "DeepSeek-V3"
     case deepSeekR1 = "DeepSeek-R1"
-    /// Also V3.2-Exp.
+    /// It is also the format of V3.2-Exp.
     case deepSeekV31 = "DeepSeek-V3.1"
     case deepSeekV32 = "DeepSeek-V3.2"
 
-    /// The format of a tokenizer's model, told by its control tokens and, for R1, by its template.
-    /// - Throws: `ChatError.unknownFormat` if there is none, or only one that is not done here.
+    /// Returns the format of a tokenizer's model, recognised by its control tokens and, for R1, by its template.
+    ///
+    /// - Throws: `ChatError.unknownFormat` if there is none, or if it is not supported.
     package static func detect(_ tokenizer: Tokenizer) throws(ChatError) -> ChatFormat {
         func has(_ token: String) -> Bool { tokenizer.controlToken(token) != nil }
         for token in [Mark.begin, Mark.end, Mark.user, Mark.assistant] where !has(token) {
@@ -20,10 +21,16 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         return alwaysThinks ? .deepSeekR1 : .deepSeekV31
     }
 
-    /// Special tokens that the decoder of a model's output must keep, because `OutputParser` reads them.
+    /// Returns the special tokens that the decoder of a model's output must keep, because `OutputParser` reads them.
     package func keptTokens(_ tokenizer: Tokenizer) -> Set<Int32> {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
+
+    /// What a model writes to end its reasoning: the mark, or the beginning of a tool call.
+    package static let reasoningEnds = [ReasoningParser.end] + DSMLTag.openings
+
+    /// Whether models of this format may reason before they answer.
+    package var canThink: Bool { self != .deepSeekV3 }
 
     /// Renders a conversation up to the place where the model goes on.
     /// - Throws: `ChatError` if the messages do not make a conversation of this format.
@@ -41,7 +48,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         }
     }
 
-    /// The control tokens of the formats.
+    /// Names the control tokens of the formats.
     enum Mark {
         static let begin = "<｜begin▁of▁sentence｜>"
         static let end = "<｜end▁of▁sentence｜>"
@@ -55,7 +62,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 // MARK: - V3, R1 and V3.1
 
 extension ChatFormat {
-    /// System messages first; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
+    /// System messages first, developers' among them; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
     /// same; tools, whose description the templates leave to the caller, are refused.
     private func plainPrompt(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
@@ -63,12 +70,12 @@ extension ChatFormat {
         guard !options.thinking || self != .deepSeekV3 else { throw .unsupported("thinking", by: rawValue) }
         var prompt = ChatPrompt()
         prompt.template(Mark.begin)
-        let system = messages.filter { $0.role == .system }.map(\.content)
+        let system = messages.filter { $0.role == .system || $0.role == .developer }.map(\.content)
         prompt.text(system.joined(separator: "\n\n"))
         var isAfterUser = false
         for (index, message) in messages.enumerated() {
             switch message.role {
-            case .system: continue
+            case .system, .developer: continue
             case .user:
                 prompt.template(Mark.user)
                 prompt.text(message.content)
@@ -81,14 +88,13 @@ extension ChatFormat {
                 if !isContinued { prompt.template(Mark.end) }
                 isAfterUser = false
             case .assistant, .tool: throw .unsupported("tool calls", by: rawValue)
-            case .developer: throw .unsupported("developer messages", by: rawValue)
             }
         }
         if !options.continuesFinalMessage { prompt.template(opening(isAfterUser: isAfterUser, options)) }
         return prompt
     }
 
-    /// What makes the model answer. V3.1 answers users only.
+    /// Returns the text that makes the model answer. V3.1 answers only users.
     private func opening(isAfterUser: Bool, _ options: ChatOptions) -> String {
         switch self {
         case .deepSeekR1: Mark.assistant + Mark.think + "\n"
@@ -98,8 +104,8 @@ extension ChatFormat {
         }
     }
 
-    /// An earlier answer without its reasoning, where clients send both as one: V3.1 cuts after the first mark, R1
-    /// after the last.
+    /// Returns an earlier answer without its reasoning, for clients that send both as one: V3.1 cuts after the first
+    /// mark, R1 after the last.
     private func answer(in content: String) -> String {
         let bytes = Array(content.utf8)
         let mark = Array(Mark.thinkEnd.utf8)

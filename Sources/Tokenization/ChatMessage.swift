@@ -1,6 +1,6 @@
 package import JSON
 
-/// One message of a conversation, as a chat format renders it.
+/// Is one message of a conversation, as a chat format renders it.
 package struct ChatMessage: Sendable, Equatable {
     package enum Role: String, Sendable, CaseIterable {
         case system, user, developer, assistant, tool
@@ -8,11 +8,11 @@ package struct ChatMessage: Sendable, Equatable {
 
     package var role: Role
     package var content: String
-    /// What an assistant thought before it answered.
+    /// Is the reasoning that preceded an assistant's answer.
     package var reasoning: String?
-    /// The tools an assistant called.
+    /// Lists the tools that an assistant called.
     package var toolCalls: [ChatToolCall]
-    /// Which call a tool message answers. Without ids results belong to the calls in order.
+    /// Names the call that a tool message answers. Results without ids belong to the calls in order.
     package var toolCallID: String?
 
     package init(
@@ -27,11 +27,11 @@ package struct ChatMessage: Sendable, Equatable {
     }
 }
 
-/// A call of a tool in a conversation.
+/// Is a call of a tool in a conversation.
 package struct ChatToolCall: Sendable, Equatable {
     package var id: String?
     package var name: String
-    /// The text of a JSON object.
+    /// Is the text of a JSON object.
     package var arguments: String
 
     package init(id: String? = nil, name: String, arguments: String) {
@@ -41,11 +41,13 @@ package struct ChatToolCall: Sendable, Equatable {
     }
 }
 
-/// A function the model may call.
+/// Describes a function that the model may call.
 package struct ChatTool: Sendable, Equatable {
-    /// The function's description as a JSON object with at least a `name`; it stands in the prompt as it is.
+    /// Is the function's description as a JSON object with at least a `name`; it is written into the prompt unchanged.
     package let function: JSONValue
 
+    /// Creates a tool from its description.
+    ///
     /// - Throws: `ChatError.invalidTool` if this is no object or has no `name`.
     package init(function: JSONValue) throws(ChatError) {
         guard let name = function["name"]?.string, !name.isEmpty else {
@@ -57,14 +59,14 @@ package struct ChatTool: Sendable, Equatable {
     package var name: String { function["name"]?.string ?? "" }
 }
 
-/// What a request asks of a chat format beyond its messages.
+/// Holds a request's options for a chat format, beside its messages.
 package struct ChatOptions: Sendable, Equatable {
-    /// Whether the model is to think before it answers. Models that always or never do ignore a `false`.
+    /// Asks the model to think before it answers. Models that always or never think ignore it.
     package var thinking: Bool
     package var tools: [ChatTool]
-    /// A schema the answer must follow, as it stands in the prompt.
+    /// Is the schema that the answer must follow, as it is written into the prompt.
     package var responseFormat: JSONValue?
-    /// The last message is the beginning of the assistant's answer, which the model continues.
+    /// Is true if the last message begins the assistant's answer, which the model then continues.
     package var continuesFinalMessage: Bool
 
     package init(
@@ -78,16 +80,24 @@ package struct ChatOptions: Sendable, Equatable {
     }
 }
 
-/// A rendered conversation.
+/// Is a rendered conversation.
 package struct ChatPrompt: Sendable, Equatable {
-    /// For `Tokenizer.encode(segments:)`; it begins with the beginning-of-sentence token.
+    /// Is the input of `Tokenizer.encode(segments:)`; it begins with the beginning-of-sentence token.
     package var segments: [PromptSegment] = []
 
-    /// The prompt as one string, for people to read.
+    /// Is the prompt as one string, for people to read.
     package var text: String {
         segments.reduce(into: "") { text, segment in
             switch segment {
             case .template(let part), .text(let part): text += part
+            }
+        }
+    }
+
+    package var byteCount: Int {
+        segments.reduce(0) { count, segment in
+            switch segment {
+            case .template(let part), .text(let part): count + part.utf8.count
             }
         }
     }
@@ -112,12 +122,12 @@ package struct ChatPrompt: Sendable, Equatable {
     }
 }
 
-/// Why a conversation cannot be rendered. `index` counts the request's messages from 0.
+/// Says why a conversation cannot be rendered. `index` counts the request's messages from 0.
 package enum ChatError: Error, Equatable, CustomStringConvertible {
     case noMessages
     case invalidMessage(index: Int, problem: String)
     case invalidTool(problem: String)
-    /// The model's chat format has no place for what the request holds.
+    /// The request has a feature that the model's chat format lacks.
     case unsupported(String, by: String)
     /// No chat format is known for the tokenizer.
     case unknownFormat(reason: String)

@@ -1,13 +1,15 @@
-/// Finds added tokens in a text: leftmost first, of those that start at one place the longest.
+/// Finds added tokens in a text: the leftmost first, and of those with the same start the longest.
 struct ControlTokenMatcher: Sendable {
-    /// A trie: (node, byte) → next node; node 0 is the root.
+    /// Is a trie that maps (node, byte) to the next node; node 0 is the root.
     private var children = PairTable()
-    /// The token that ends at a node; -1 for none.
+    /// Maps a node to the token that ends at it; -1 for none.
     private var tokenAtNode: [Int32] = [-1]
-    /// Whether a token starts with a byte, so that most bytes are passed over at once.
+    /// Is true for bytes that start a token, so that most bytes are skipped at once.
     private var starts = [Bool](repeating: false, count: 256)
 
-    /// - Parameter tokens: spellings, none empty, and ids.
+    /// Creates a matcher.
+    ///
+    /// - Parameter tokens: spellings and ids; no spelling is empty.
     init(_ tokens: [(text: String, id: Int32)]) {
         for token in tokens {
             var node: Int32 = 0
@@ -26,7 +28,7 @@ struct ControlTokenMatcher: Sendable {
         }
     }
 
-    /// The first token in `bytes[start..<end]` and the range it covers.
+    /// Returns the first token in `bytes[start..<end]` and the range it covers.
     func firstMatch(in bytes: [UInt8], from start: Int, to end: Int) -> (range: Range<Int>, id: Int32)? {
         var at = start
         while at < end {

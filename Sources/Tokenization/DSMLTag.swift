@@ -1,23 +1,21 @@
-/// One tag of DeepSeek's tool call markup, in which a mark of its own (`｜DSML｜`) follows the angle bracket.
+/// Is one tag of DeepSeek's tool call markup, in which the mark `｜DSML｜` follows the angle bracket.
 struct DSMLTag: Equatable {
     enum Kind {
         case openBlock, closeBlock, openInvoke, closeInvoke, openParameter, closeParameter
     }
 
     static let mark = "｜DSML｜"
-    /// A tag longer than this is no tag.
+    /// A tag may have this many bytes; anything longer is ordinary text.
     static let lengthLimit = 4096
 
     let kind: Kind
-    /// Where the tag stands, brackets included.
+    /// Is the tag's range in the text, brackets included.
     let range: Range<Int>
-    /// The tag's text between its name and `>`.
+    /// Is the tag's text between its name and `>`.
     let attributes: String
 
-    /// Whether `bytes` begins with an opening bracket and the mark, which only a tag does.
-    static func isMarked(_ bytes: ArraySlice<UInt8>) -> Bool {
-        bytes.starts(with: "<\(mark)".utf8) || bytes.starts(with: "</\(mark)".utf8)
-    }
+    /// How tool calls begin.
+    static let openings = ["<\(mark)function_calls", "<\(mark)invoke"]
 
     private static let names: [(text: [UInt8], kind: Kind)] = [
         (Array("<\(mark)function_calls".utf8), .openBlock), (Array("</\(mark)function_calls".utf8), .closeBlock),
@@ -27,11 +25,11 @@ struct DSMLTag: Equatable {
 
     enum Search {
         case found(DSMLTag)
-        /// No tag begins before this place; one may begin there when more text comes.
+        /// No tag begins before this index; one may begin there when more text arrives.
         case none(before: Int)
     }
 
-    /// The first tag in `bytes` that begins at `start` or later.
+    /// Returns the first tag in `bytes` that begins at `start` or later.
     static func first(in bytes: [UInt8], from start: Int) -> Search {
         var at = start
         while let bracket = bytes[at...].firstIndex(of: UInt8(ascii: "<")) {
@@ -71,13 +69,13 @@ struct DSMLTag: Equatable {
         return bytes.count < start + lengthLimit ? .beginning : .other
     }
 
-    /// Whether the tag closes itself: `<… />`.
+    /// Is true if the tag closes itself: `<… />`.
     var isSelfClosing: Bool { attributes.last == "/" }
 
-    /// The value of `key="value"`; `nil` if it is not there or empty.
+    /// Returns the value of `key="value"`; `nil` if it is missing or empty.
     func attribute(_ key: String) -> String? {
         let parts = attributes.utf8.split(separator: UInt8(ascii: "\""), omittingEmptySubsequences: false)
-        // Keys and values take turns: ` name=`, `value`, ` string=`, `true`, ``.
+        // Keys and values alternate: ` name=`, `value`, ` string=`, `true`, ``.
         for place in stride(from: 0, to: parts.count - 2, by: 2) {
             let name = parts[place].drop { $0 <= 0x20 }
             guard name.elementsEqual((key + "=").utf8) else { continue }

@@ -1,17 +1,18 @@
 import JSON
 
-/// DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` writes them.
+/// Renders DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` does.
 ///
-/// What differs on purpose: results of tools go to the calls their ids name, where they have ids; and a conversation
-/// with too few results for its calls is refused, since it would render without the place where the model goes on.
+/// What differs on purpose: results of tools go to the calls their ids name, where they have ids; a conversation with
+/// too few results for its calls is refused, since it would render without the place where the model goes on; and what
+/// systems and developers say stands in the prompt wherever it was said. The reference puts a system message that
+/// follows a user's turn behind the assistant's mark, where the model takes it for its own words, and drops developers'
+/// words in thinking mode.
 enum DeepSeekV32Chat {
     static func render(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
-        var turns = messages.enumerated().map { Turn(index: $0.offset, message: $0.element) }
+        var turns = inOrder(messages.enumerated().map { Turn(index: $0.offset, message: $0.element) })
         if options.thinking {
             let lastUser = lastUser(in: turns)
-            turns = turns.enumerated().compactMap {
-                $0.element.withoutReasoning(unlessAt: $0.offset, orAfter: lastUser)
-            }
+            for place in turns.indices where place < lastUser { turns[place].message.reasoning = nil }
         }
         if !options.tools.isEmpty || options.responseFormat != nil, turns.first?.message.role != .system {
             turns.insert(Turn(index: 0, message: ChatMessage(.system, "")), at: 0)
@@ -20,25 +21,45 @@ enum DeepSeekV32Chat {
         return try renderer.render()
     }
 
+    /// The turns with instructions where they belong: a developer's message is the turn to answer where nothing else is,
+    /// and else counts as a system's; a system's at the end, behind an answer, is a turn to answer, too; and those between
+    /// the results of tools come behind them.
+    private static func inOrder(_ messages: [Turn]) -> [Turn] {
+        var turns = messages
+        for (place, turn) in messages.enumerated() where turn.message.role == .developer {
+            let before = messages[..<place].last { $0.message.role != .system && $0.message.role != .developer }
+            let next = place + 1 < messages.count ? messages[place + 1].message.role : nil
+            let isPending = before?.message.role == .user || before?.message.role == .tool
+            let isOpening = before == nil && messages[place...].contains { $0.message.role == .user }
+            if isPending || isOpening || next != nil && next != .assistant { turns[place].message.role = .system }
+        }
+        if let last = turns.last, last.message.role == .system,
+            let before = turns.last(where: { $0.message.role != .system }), before.message.role == .assistant,
+            before.message.toolCalls.isEmpty
+        {
+            turns[turns.count - 1].message.role = .user
+        }
+        for call in turns.indices where !turns[call].message.toolCalls.isEmpty {
+            let end =
+                turns[(call + 1)...].firstIndex { $0.message.role != .tool && $0.message.role != .system }
+                ?? turns.count
+            let run = turns[(call + 1)..<end]
+            turns.replaceSubrange(
+                (call + 1)..<end,
+                with: run.filter { $0.message.role == .tool } + run.filter { $0.message.role == .system })
+        }
+        return turns
+    }
+
     /// The place of the last message that a person wrote, or -1.
     private static func lastUser(in turns: [Turn]) -> Int {
         turns.lastIndex { $0.message.role == .user || $0.message.role == .developer } ?? -1
     }
 
-    /// A message and its place in the request, for errors.
+    /// Is a message with its index in the request, for errors.
     fileprivate struct Turn {
         let index: Int
         var message: ChatMessage
-
-        /// What stays of a message in thinking mode: before the last user message neither the assistant's reasoning nor
-        /// what a developer said.
-        func withoutReasoning(unlessAt place: Int, orAfter lastUser: Int) -> Turn? {
-            if place >= lastUser { return self }
-            if message.role == .developer { return nil }
-            var turn = self
-            turn.message.reasoning = nil
-            return turn
-        }
 
         func invalid(_ problem: String) -> ChatError { .invalidMessage(index: index, problem: problem) }
     }
@@ -68,14 +89,18 @@ private struct Renderer {
                 prompt.text(message.content)
                 if place == 0 { appendRequirements() }
             case .user:
+                let isLast = place == lastUser
                 prompt.template(Mark.user)
                 prompt.text(message.content)
-                prompt.template(Mark.assistant + thinkMark(place == lastUser))
+                place += appendReminders(after: place, before: "\n\n", after: "")
+                prompt.template(Mark.assistant + thinkMark(isLast))
             case .developer:
                 guard !message.content.isEmpty else { throw turns[place].invalid("a developer message needs content") }
+                let isLast = place == lastUser
                 prompt.template(Mark.user + "\n\n# The user's message is: ")
                 prompt.text(message.content)
-                prompt.template(Mark.assistant + thinkMark(place == lastUser))
+                place += appendReminders(after: place, before: "\n\n", after: "")
+                prompt.template(Mark.assistant + thinkMark(isLast))
             case .assistant:
                 try appendAssistant(at: place)
                 place += try appendResults(after: place)
@@ -86,11 +111,23 @@ private struct Renderer {
         return prompt
     }
 
+    /// Renders the system messages that follow a turn which the assistant has yet to answer.
+    /// - Returns: how many there are.
+    private mutating func appendReminders(after place: Int, before opening: String, after closing: String) -> Int {
+        let reminders = turns[(place + 1)...].prefix { $0.message.role == .system }
+        for reminder in reminders where !reminder.message.content.isEmpty {
+            prompt.template(opening)
+            prompt.text(reminder.message.content)
+            prompt.template(closing)
+        }
+        return reminders.count
+    }
+
     private func thinkMark(_ isCurrent: Bool) -> String {
         isCurrent && options.thinking ? Mark.think : Mark.thinkEnd
     }
 
-    /// Tools and response format, after the first system message.
+    /// Appends tools and response format, after the first system message.
     private mutating func appendRequirements() {
         if !options.tools.isEmpty {
             prompt.template("\n\n" + DeepSeekV32Chat.toolsBefore)
@@ -143,6 +180,8 @@ private struct Renderer {
     private func arguments(
         of call: ChatToolCall, at index: Int, in turn: DeepSeekV32Chat.Turn
     ) throws(ChatError) -> [JSONMember] {
+        // Clients write nothing where a function takes nothing.
+        if call.arguments.utf8.allSatisfy({ $0 <= 0x20 }) { return [] }
         let problem = "the arguments of tool call \(index) are no JSON object"
         let value: JSONValue
         do {
@@ -155,7 +194,8 @@ private struct Renderer {
     }
 
     /// Renders the tool messages that follow an assistant's calls.
-    /// - Returns: how many there are; none is right too, after calls whose results never came.
+    /// - Returns: how many there are, with the system messages behind them; none is right too, after calls whose results
+    ///   never came.
     private mutating func appendResults(after place: Int) throws(ChatError) -> Int {
         let calls = turns[place].message.toolCalls
         let results = Array(turns[(place + 1)...].prefix { $0.message.role == .tool })
@@ -172,11 +212,13 @@ private struct Renderer {
             prompt.text(result.message.content)
             prompt.template("</result>")
         }
-        prompt.template("\n</function_results>\n\n" + thinkMark(place + results.count >= lastUser))
-        return results.count
+        prompt.template("\n</function_results>\n\n")
+        let reminders = appendReminders(after: place + results.count, before: "", after: "\n\n")
+        prompt.template(thinkMark(place + results.count >= lastUser))
+        return results.count + reminders
     }
 
-    /// Results in the order of the calls: by id if all have one that is different from the others', else as they are.
+    /// Returns results in the order of the calls: by id if all have distinct ids, else unchanged.
     private func inOrder(
         _ results: [DeepSeekV32Chat.Turn], of calls: [ChatToolCall]
     ) throws(ChatError) -> [DeepSeekV32Chat.Turn] {
@@ -197,7 +239,7 @@ private struct Renderer {
 }
 
 extension DeepSeekV32Chat {
-    /// How tools are described to the model, up to the list of functions.
+    /// Describes tools to the model, up to the list of functions.
     fileprivate static let toolsBefore = """
         ## Tools
         You have access to a set of tools you can use to answer the user's question.

@@ -1,4 +1,4 @@
-/// A number mixed into every hash of this process, so that nobody can prepare texts or files whose entries collide.
+/// Is mixed into every hash of this process, so that texts or files cannot be prepared to make entries collide.
 private let hashSeed = UInt64.random(in: .min ... .max) | 1
 
 /// Multiplies to 128 bits and folds the halves: one step that spreads every input bit.
@@ -8,14 +8,14 @@ private func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
     return product.high ^ product.low
 }
 
-/// The smallest table, a power of two, that `count` entries fill to half at most.
+/// Returns the smallest table size, a power of two, at which `count` entries fill at most half.
 private func tableSize(for count: Int) -> Int {
     var size = 16
     while size < count * 2 { size *= 2 }
     return size
 }
 
-/// A map from pairs of small numbers to 64-bit values; open addressing, because it is asked for every pair of symbols.
+/// Maps pairs of small numbers to 64-bit values. It uses open addressing, because every pair of symbols is looked up.
 struct PairTable: Sendable {
     private var keys: [UInt64]
     private var values: [UInt64]
@@ -28,7 +28,7 @@ struct PairTable: Sendable {
         values = Array(repeating: 0, count: size)
     }
 
-    /// Both numbers must be at least 0.
+    /// Returns the value of a pair. Both numbers must be at least 0.
     subscript(first: Int32, second: Int32) -> UInt64? {
         get {
             let slot = slot(of: Self.key(first, second))
@@ -36,7 +36,7 @@ struct PairTable: Sendable {
         }
     }
 
-    /// Adds an entry, or replaces the value of the one that is there.
+    /// Adds an entry, or replaces the value of the existing one.
     mutating func set(_ first: Int32, _ second: Int32, to value: UInt64) {
         if count * 2 >= keys.count { grow() }
         let key = Self.key(first, second)
@@ -50,7 +50,7 @@ struct PairTable: Sendable {
         UInt64(UInt32(bitPattern: first)) << 32 | UInt64(UInt32(bitPattern: second))
     }
 
-    /// Where `key` is, or where it would go.
+    /// Returns the slot of `key`, or the slot where it would be added.
     @inline(__always)
     private func slot(of key: UInt64) -> Int {
         let mask = keys.count - 1
@@ -71,13 +71,13 @@ struct PairTable: Sendable {
     }
 }
 
-/// A set of byte strings, numbered in the order of adding; found by a range of some buffer, without copying it out.
+/// Is a set of byte strings, numbered in the order of adding. A string is found as a range of a buffer, without a copy.
 struct ByteStringTable: Sendable {
-    /// All strings, one after another.
+    /// Holds all strings, one after another.
     private var arena: [UInt8] = []
     /// String `i` is `arena[ends[i]..<ends[i + 1]]`.
     private var ends: [Int] = [0]
-    /// Index of a string plus one; 0 is free.
+    /// Holds the index of a string plus one; 0 means free.
     private var slots: [Int32]
 
     var count: Int { ends.count - 1 }
@@ -88,13 +88,14 @@ struct ByteStringTable: Sendable {
 
     subscript(index: Int) -> ArraySlice<UInt8> { arena[ends[index]..<ends[index + 1]] }
 
-    /// The index of `buffer[range]`, if it was added.
+    /// Returns the index of `buffer[range]`, if it was added.
     func index(of buffer: [UInt8], _ range: Range<Int>) -> Int? {
         let found = slots[slot(of: buffer, range)]
         return found == 0 ? nil : Int(found) - 1
     }
 
-    /// Adds `buffer[range]` unless it is there.
+    /// Adds `buffer[range]` unless it was added before.
+    ///
     /// - Returns: its index, and whether it is new.
     mutating func insert(_ buffer: [UInt8], _ range: Range<Int>) -> (index: Int, isNew: Bool) {
         if count * 2 >= slots.count { grow() }

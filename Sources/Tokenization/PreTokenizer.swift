@@ -1,15 +1,15 @@
-/// Cuts a text into the words that byte-pair encoding then works on, one by one.
+/// Splits a text into words, each of which byte-pair encoding then encodes alone.
 ///
-/// Checkpoints describe the cuts with regular expressions. The released ones are few, so each is recognised by its text
-/// and done by a scanner written for it: linear in the text, whatever the text. The scanners follow the expressions as
-/// Oniguruma runs them (leftmost match, first alternative that matches).
+/// Checkpoints describe the splits with regular expressions. The released ones are few, so each is recognised by its
+/// text and implemented by a scanner that is linear in the text, whatever the text. The scanners follow the expressions
+/// as Oniguruma runs them (leftmost match, first alternative that matches).
 enum PreTokenizer: Sendable, Equatable {
-    /// DeepSeek V3 to V4: numbers of up to three digits; Chinese and kana runs; then words.
+    /// DeepSeek V3 to V4 split numbers of up to three digits, then Chinese and kana runs, then words.
     case deepSeek
-    /// GLM: one expression, the one of GPT-4 with case-insensitive contractions.
+    /// GLM uses one expression, that of GPT-4 with case-insensitive contractions.
     case glm
 
-    /// The patterns of `Split` steps, in order, with the scanner that does them.
+    /// Lists the patterns of `Split` steps, in order, with the scanner that implements them.
     static let known: [(patterns: [String], scanner: PreTokenizer)] = [
         ([numbers, chineseAndKana, deepSeekWords], .deepSeek),
         ([glmWords], .glm),
@@ -24,7 +24,7 @@ enum PreTokenizer: Sendable, Equatable {
         #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"#
         + #"|\s*[\r\n]+|\s+(?!\S)|\s+"#
 
-    /// Calls `word` with the byte range of every word, in order; together they cover the text.
+    /// Calls `word` with the byte range of every word, in order; together the words cover the text.
     func forEachWord(of text: ClassifiedText, _ word: (Range<Int>) -> Void) {
         switch self {
         case .deepSeek: text.splitDeepSeek(word)
@@ -36,8 +36,8 @@ enum PreTokenizer: Sendable, Equatable {
 // MARK: - DeepSeek
 
 extension ClassifiedText {
-    /// The three steps in turn, each within the pieces of the step before: what one step cut off, the next sees as a
-    /// text of its own, with its own end.
+    /// Applies the three steps in order, each within the pieces of the previous step: a step sees each piece as a
+    /// separate text with its own end.
     fileprivate func splitDeepSeek(_ word: (Range<Int>) -> Void) {
         var at = 0
         while at < bytes.count {
@@ -69,7 +69,7 @@ extension ClassifiedText {
         if unmatchedFrom < end { word(unmatchedFrom..<end) }
     }
 
-    /// The end of the match that starts at `start`, if one does. The alternatives, in order.
+    /// Returns the end of the match that starts at `start`, if there is one. The alternatives follow in order.
     private func deepSeekMatch(at start: Int, to end: Int) -> Int? {
         // [!-/:-@\[-`{-~][A-Za-z]+
         if isASCIIPunctuation(bytes[start]), start + 1 < end, isASCIILetter(bytes[start + 1]) {
@@ -113,7 +113,7 @@ extension ClassifiedText {
         }
     }
 
-    /// The end of the match that starts at `start`; one always does. The alternatives, in order.
+    /// Returns the end of the match that starts at `start`; there always is one. The alternatives follow in order.
     private func glmMatch(at start: Int) -> Int {
         let end = bytes.count
         if let contractionEnd = endOfContraction(at: start) { return contractionEnd }
@@ -134,7 +134,7 @@ extension ClassifiedText {
         return endOfSpace(from: start, to: end) ?? next
     }
 
-    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)`. Ignoring case is Unicode's, by which the long s (U+017F) is an s too.
+    /// Matches `(?i:'s|'t|'re|'ve|'m|'ll|'d)`. Case folding is Unicode's, in which the long s (U+017F) is an s too.
     private func endOfContraction(at start: Int) -> Int? {
         guard bytes[start] == UInt8(ascii: "'") else { return nil }
         let rest = bytes[start + 1..<min(start + 3, bytes.count)]
@@ -152,15 +152,15 @@ extension ClassifiedText {
 // MARK: - Common alternatives
 
 extension ClassifiedText {
-    /// `\p{N}{1,3}` at a number.
+    /// Matches `\p{N}{1,3}` at a number.
     fileprivate func endOfNumber(from start: Int, to end: Int) -> Int {
         var at = start
         for _ in 0..<3 where at < end && has(.number, at: at) { at = after(at) }
         return at
     }
 
-    /// `\s*[\r\n]+|\s+(?!\S)|\s+`: through the last line break of the run; else the whole run at the end of the piece;
-    /// else the run without its last character, which the next word takes; else one character.
+    /// Matches `\s*[\r\n]+|\s+(?!\S)|\s+`: through the last line break of the run; else the whole run at the end of the
+    /// piece; else the run without its last character, which the next word takes; else one character.
     fileprivate func endOfSpace(from start: Int, to end: Int) -> Int? {
         let runEnd = endOfRun(of: .space, from: start, to: end)
         guard runEnd > start else { return nil }

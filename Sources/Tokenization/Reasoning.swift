@@ -1,23 +1,82 @@
-/// Splits what a reasoning model writes: everything up to the first `</think>` is reasoning, the rest is the answer.
+/// Splits the output of a reasoning model: everything up to the first `</think>` is reasoning, the rest is the answer.
 /// Output that ends before the mark is all reasoning.
+///
+/// A model may open its reasoning again although the prompt has done so, or open it unasked: a `<think>` at the very
+/// beginning is markup. Calling a tool ends reasoning too; the `</think>` that may follow is then markup.
 struct ReasoningParser: Sendable {
+    static let begin = "<think>"
     static let end = "</think>"
 
-    private var search = StopStrings([end])
-    /// Whether the output is still reasoning.
-    private(set) var isOpen: Bool
+    private enum Phase {
+        /// Nothing but blanks and the beginning of `<think>` so far.
+        case opening(held: String)
+        case reasoning
+        /// - Parameter awaitsEnd: a call ended the reasoning, and its mark may still come.
+        case answer(awaitsEnd: Bool)
+    }
 
-    /// - Parameter isOpen: whether the prompt ended with `<think>`, so that the output begins inside.
-    init(isOpen: Bool) {
-        self.isOpen = isOpen
+    private var phase = Phase.opening(held: "")
+    private var startsOpen: Bool
+    private var search: StopStrings
+    private var late = StopStrings([end])
+
+    /// - Parameters:
+    ///   - isOpen: whether the prompt ended with `<think>`, so that the output begins inside.
+    ///   - endsWithCalls: whether a tool call's markup ends reasoning.
+    init(isOpen: Bool, endsWithCalls: Bool) {
+        startsOpen = isOpen
+        search = StopStrings([Self.end] + (endsWithCalls ? DSMLTag.openings : []))
+    }
+
+    /// Whether the output so far ends inside reasoning.
+    var isOpen: Bool {
+        switch phase {
+        case .opening: startsOpen
+        case .reasoning: true
+        case .answer: false
+        }
     }
 
     mutating func feed(_ text: String) -> (reasoning: String, rest: String) {
-        guard isOpen else { return ("", text) }
-        let result = search.feed(text)
-        if result.match != nil { isOpen = false }
-        return (result.text, result.rest)
+        switch phase {
+        case .opening(let held): return open(held + text)
+        case .reasoning:
+            let result = search.feed(text)
+            guard let match = result.match else { return (result.text, "") }
+            let isCall = !match.utf8.elementsEqual(Self.end.utf8)
+            phase = .answer(awaitsEnd: isCall)
+            return (result.text, answer(isCall ? match + result.rest : result.rest))
+        case .answer: return ("", answer(text))
+        }
     }
 
-    mutating func finish() -> String { search.finish() }
+    mutating func finish() -> (reasoning: String, rest: String) {
+        switch phase {
+        case .opening(let held): return startsOpen ? (held, "") : ("", held)
+        case .reasoning: return (search.finish(), "")
+        case .answer(let awaitsEnd): return ("", awaitsEnd ? late.finish() : "")
+        }
+    }
+
+    private mutating func open(_ text: String) -> (reasoning: String, rest: String) {
+        let mark = Array(Self.begin.utf8)
+        let inner = text.utf8.drop { $0 == 0x20 || 0x09...0x0D ~= $0 }
+        if inner.count < mark.count, mark.starts(with: inner) {
+            phase = .opening(held: text)
+            return ("", "")
+        }
+        if inner.starts(with: mark) {
+            phase = .reasoning
+            return feed(String(decoding: inner.dropFirst(mark.count), as: UTF8.self))
+        }
+        phase = startsOpen ? .reasoning : .answer(awaitsEnd: false)
+        return feed(text)
+    }
+
+    private mutating func answer(_ text: String) -> String {
+        guard case .answer(awaitsEnd: true) = phase else { return text }
+        let result = late.feed(text)
+        if result.match != nil { phase = .answer(awaitsEnd: false) }
+        return result.text + result.rest
+    }
 }

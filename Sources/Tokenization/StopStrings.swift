@@ -1,30 +1,39 @@
-/// Looks for the first of several strings in a text that comes in pieces.
+/// Searches a text that arrives in pieces for the first of several strings.
 ///
-/// The first is the one that ends first; of those that end together the longest. So the result does not depend on where
-/// the pieces are cut. Text that may be the beginning of a stop string is held back until that is decided.
+/// The first is the one that ends first; of those that end together, the longest. So the result does not depend on
+/// where the text is cut into pieces. Text that may begin a stop string is held back until that is decided.
 package struct StopStrings: Sendable {
-    /// What one piece settled.
+    /// Is the result of one piece.
     package struct Result: Sendable, Equatable {
-        /// Text that is certainly outside any stop string.
+        /// Is text that is certainly outside any stop string.
         package var text: String
-        /// The stop string that was found; nothing is found after it.
+        /// Is the stop string that was found; no other is found after it.
         package var match: String?
-        /// What the piece holds after the match.
+        /// Is the rest of the piece after the match.
         package var rest: String
+
+        package init(text: String, match: String?, rest: String) {
+            self.text = text
+            self.match = match
+            self.rest = rest
+        }
     }
 
     private var searches: [Search]
     private var held: [UInt8] = []
-    /// Whether a stop string was found.
+    /// Is true once a stop string was found.
     package private(set) var hasStopped = false
 
-    /// - Parameter strings: none may be empty.
+    /// Creates a search.
+    ///
+    /// - Parameter strings: the stop strings; none may be empty.
     package init(_ strings: [String]) {
         precondition(strings.allSatisfy { !$0.isEmpty }, "an empty stop string would stop at once")
         searches = strings.map { Search(Array($0.utf8)) }
     }
 
-    package mutating func feed(_ piece: String) -> Result {
+    /// - Parameter mayStop: whether a stop string that ends in this piece counts.
+    package mutating func feed(_ piece: String, mayStop: Bool = true) -> Result {
         guard !hasStopped else { return Result(text: "", match: nil, rest: piece) }
         var bytes = piece.utf8.makeIterator()
         while let byte = bytes.next() {
@@ -33,7 +42,7 @@ package struct StopStrings: Sendable {
             for index in searches.indices where searches[index].advance(byte) {
                 if searches[index].pattern.count > found.count { found = searches[index].pattern }
             }
-            guard found.isEmpty else {
+            guard found.isEmpty || !mayStop else {
                 defer { held = [] }
                 hasStopped = true
                 return Result(
@@ -42,24 +51,24 @@ package struct StopStrings: Sendable {
                     rest: String(decoding: Array(IteratorSequence(bytes)), as: UTF8.self))
             }
         }
-        let undecided = searches.map(\.matched).max() ?? 0
+        let undecided = searches.map(\.undecided).max() ?? 0
         let settled = held.count - undecided
         defer { held.removeFirst(settled) }
         return Result(text: String(decoding: held[..<settled], as: UTF8.self), match: nil, rest: "")
     }
 
-    /// The end of the text: what was held back is no stop string.
+    /// Ends the text and returns what was held back, which is no stop string.
     package mutating func finish() -> String {
         defer { held = [] }
         return String(decoding: held, as: UTF8.self)
     }
 
-    /// Knuth, Morris and Pratt's search for one string.
+    /// Is Knuth, Morris and Pratt's search for one string.
     private struct Search {
         let pattern: [UInt8]
-        /// For a prefix of each length: how long the longest shorter prefix is that ends it too.
+        /// Maps each prefix's length to the length of the longest shorter prefix that is also a suffix of it.
         private let fallback: [Int]
-        /// The length of the longest prefix that the text so far ends with.
+        /// Is the length of the longest prefix that the text so far ends with.
         private(set) var matched = 0
 
         init(_ pattern: [UInt8]) {
@@ -73,8 +82,12 @@ package struct StopStrings: Sendable {
             self.fallback = fallback
         }
 
+        /// How much of the text's end may begin the pattern.
+        var undecided: Int { matched == pattern.count ? fallback[matched] : matched }
+
         /// Whether the pattern ends with this byte.
         mutating func advance(_ byte: UInt8) -> Bool {
+            matched = undecided
             while matched > 0, pattern[matched] != byte { matched = fallback[matched] }
             if pattern[matched] == byte { matched += 1 }
             return matched == pattern.count

@@ -1,23 +1,25 @@
-/// Turns tokens into text as they come. A character whose bytes are spread over tokens is held back until it is whole;
-/// bytes that can never become a character turn into U+FFFD, one for each part that fits no character further, as in
-/// Unicode's recommendation, Python's `errors="replace"` and the reference library.
+/// Converts tokens to text as they arrive. A character whose bytes are spread over tokens is held back until it is
+/// complete. Bytes that can never become a character become U+FFFD, one for each maximal part that begins a character,
+/// as in Unicode's recommendation, Python's `errors="replace"` and the reference library.
 package struct StreamingDecoder: Sendable {
     private let tokenizer: Tokenizer
     private let skipsSpecialTokens: Bool
     private let keptTokens: Set<Int32>
-    /// Fewer than four bytes: the beginning of a character.
+    /// Holds the beginning of a character, fewer than four bytes.
     private var held: [UInt8] = []
 
+    /// Creates a decoder of one output.
+    ///
     /// - Parameters:
     ///   - skippingSpecialTokens: leaves out tokens that the tokenizer's file marks as special.
-    ///   - kept: special tokens that stay nevertheless, because somebody reads them (`ChatFormat.keptTokens`).
+    ///   - kept: special tokens that are not left out, because a parser reads them (`ChatFormat.keptTokens`).
     package init(_ tokenizer: Tokenizer, skippingSpecialTokens: Bool = true, keeping kept: Set<Int32> = []) {
         self.tokenizer = tokenizer
         skipsSpecialTokens = skippingSpecialTokens
         keptTokens = kept
     }
 
-    /// The text that `token` completes; often empty. Ids that no token has add nothing.
+    /// Returns the text that `token` completes; often it is empty. Ids without a token add nothing.
     package mutating func feed(_ token: Int32) -> String {
         if skipsSpecialTokens, tokenizer.isSpecial(token), !keptTokens.contains(token) { return "" }
         held += tokenizer.bytes(of: token)
@@ -31,13 +33,13 @@ package struct StreamingDecoder: Sendable {
         tokens.reduce(into: "") { $0 += feed($1) }
     }
 
-    /// The end of the text: what was held back can no longer become a character. Afterwards the decoder is as new.
+    /// Ends the text: held bytes can no longer become a character. Afterwards the decoder can begin a new text.
     package mutating func finish() -> String {
         defer { held = [] }
         return String(decoding: held, as: UTF8.self)
     }
 
-    /// How many bytes at the end begin a character that more bytes may finish.
+    /// Returns the number of bytes at the end that begin a character which more bytes may complete.
     private static func unfinishedSuffix(of bytes: [UInt8]) -> Int {
         for count in 1..<4 where count <= bytes.count {
             let lead = bytes[bytes.count - count]
@@ -47,12 +49,13 @@ package struct StreamingDecoder: Sendable {
         return 0
     }
 
-    /// Whether `bytes`, a byte that is no continuation and any that are, begin a character but do not finish it.
+    /// Returns true if `bytes`, one non-continuation byte and then continuations, begin a character but do not complete
+    /// it.
     private static func isUnfinished(_ bytes: ArraySlice<UInt8>) -> Bool {
         guard let lead = bytes.first, 0xC2...0xF4 ~= lead else { return false }
         guard bytes.count < (lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4) else { return false }
         guard let second = bytes.dropFirst().first else { return true }
-        // No overlong forms, no surrogates, nothing beyond U+10FFFF.
+        // Overlong forms, surrogates and scalars beyond U+10FFFF are no characters.
         switch lead {
         case 0xE0: return second >= 0xA0
         case 0xED: return second < 0xA0
@@ -64,7 +67,7 @@ package struct StreamingDecoder: Sendable {
 }
 
 extension Tokenizer {
-    /// The text of some tokens; see `StreamingDecoder`.
+    /// Returns the text of some tokens; see `StreamingDecoder`.
     package func decode(
         _ tokens: some Sequence<Int32>, skippingSpecialTokens: Bool = true, keeping kept: Set<Int32> = []
     ) -> String {

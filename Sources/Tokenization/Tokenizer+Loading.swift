@@ -2,10 +2,11 @@ package import Foundation
 import JSON
 
 extension Tokenizer {
-    /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a model directory.
+    /// Reads `tokenizer.json` and, if it exists, `tokenizer_config.json` of a model directory.
     ///
-    /// Whatever in `tokenizer.json` would change tokens is done exactly or refused. Not used: `truncation` and
-    /// `padding`. Of `post_processor` only whether it begins a prompt with the beginning-of-sentence token.
+    /// Every setting of `tokenizer.json` that would change tokens is either followed exactly or refused. `truncation`
+    /// and `padding` are not used. `post_processor` only says whether a prompt begins with the beginning-of-sentence
+    /// token.
     package convenience init(directory: URL) throws(TokenizerError) {
         let file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
         var parts = try file.parts()
@@ -13,12 +14,16 @@ extension Tokenizer {
         if FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path) {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
-        if let opening, parts.vocabulary.id(ofLiteral: opening) == parts.bosToken { parts.addsBeginning = true }
+        if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
+            // Without the other file, or where it names none, the template says which token begins a sentence.
+            parts.bosToken = parts.bosToken ?? token
+            if token == parts.bosToken { parts.addsBeginning = true }
+        }
         self.init(parts)
     }
 }
 
-/// A JSON file of a model directory and the errors about it.
+/// Is a JSON file of a model directory that creates the errors about it.
 private struct ModelFile {
     let name: String
     let root: JSONValue
@@ -49,7 +54,7 @@ private struct ModelFile {
         guard root.object != nil else { throw invalid("the top", "an object is expected") }
     }
 
-    /// The control token that the post-processor's template puts before a text, if any.
+    /// Is the control token that the post-processor's template puts before a text, if any.
     var openingToken: String? {
         guard let processor = root["post_processor"] else { return nil }
         let steps = processor["processors"]?.array ?? [processor]
@@ -68,7 +73,7 @@ private struct ModelFile {
 }
 
 extension Tokenizer.Parts {
-    /// Takes the names of the sentence tokens and the chat template from `tokenizer_config.json`.
+    /// Reads the names of the sentence tokens and the chat template from `tokenizer_config.json`.
     fileprivate mutating func read(_ config: ModelFile) throws(TokenizerError) {
         bosToken = try sentenceToken("bos_token", config)
         eosToken = try sentenceToken("eos_token", config)
@@ -77,7 +82,7 @@ extension Tokenizer.Parts {
         addsBeginning = config.root["add_bos_token"]?.bool ?? false
     }
 
-    /// A token given by its text, or by an object with its text as `content`.
+    /// Reads a token given by its text, or by an object with its text as `content`.
     private func sentenceToken(_ key: String, _ config: ModelFile) throws(TokenizerError) -> Int32? {
         guard let value = config.root[key], !value.isNull else { return nil }
         guard let text = value.string ?? value["content"]?.string else {
@@ -93,9 +98,9 @@ extension Tokenizer.Parts {
 /// Reads the parts of `tokenizer.json`.
 private struct TokenizerFile {
     let json: ModelFile
-    /// No token may have an id as large as this.
+    /// Every id must be smaller than this.
     private static let idLimit = 1 << 22
-    /// The longest token, in bytes of the file.
+    /// A token may have this many bytes in the file.
     private static let lengthLimit = 1 << 16
 
     func parts() throws(TokenizerError) -> Tokenizer.Parts {
@@ -217,13 +222,13 @@ private struct TokenizerFile {
         var merges = PairTable(capacity: list.count)
         for (rank, entry) in list.enumerated() {
             let merge = try merge(entry, "model.merges[\(rank)]", vocabulary)
-            // Of equal pairs the last counts, as in the reference library.
+            // The last of equal pairs counts, as in the reference library.
             merges.set(merge.left, merge.right, to: UInt64(rank) << 32 | UInt64(merge.result))
         }
         return BytePairEncoding(byteTokens: byteTokens, merges: merges)
     }
 
-    /// One merge: `"a b"`, or `["a", "b"]` in newer files.
+    /// Reads one merge: `"a b"`, or `["a", "b"]` in newer files.
     private func merge(
         _ entry: JSONValue, _ place: @autoclosure () -> String, _ vocabulary: Vocabulary
     ) throws(TokenizerError) -> (left: Int32, right: Int32, result: Int32) {
@@ -259,7 +264,7 @@ private struct TokenizerFile {
         let isNormalized: Bool
     }
 
-    /// Reads `added_tokens` and adds them to the vocabulary, where they may already stand under the same id.
+    /// Reads `added_tokens` and adds them to the vocabulary, which may already contain them with the same id.
     private func addedTokens(into vocabulary: inout Vocabulary) throws(TokenizerError) -> [AddedToken] {
         guard let list = (json.root["added_tokens"] ?? .array([])).array else {
             throw json.invalid("added_tokens", "an array is expected")

@@ -1,41 +1,41 @@
 import Synchronization
 
-/// A piece of a prompt, by who wrote it.
+/// Is a piece of a prompt, by its author.
 package enum PromptSegment: Sendable, Equatable {
-    /// Written by the chat format: control tokens in it are recognised.
+    /// The chat format wrote it: control tokens in it are recognised.
     case template(String)
-    /// Written by anybody else: what looks like a control token in it is ordinary text.
+    /// A user or client wrote it: the spelling of a control token in it is ordinary text.
     case text(String)
 }
 
-/// Text to tokens and back: byte-level byte-pair encoding as DeepSeek's and GLM's `tokenizer.json` describe it.
+/// Converts text to tokens and back: byte-level byte-pair encoding as DeepSeek's and GLM's `tokenizer.json` describe
+/// it.
 ///
-/// A text is first cut at control tokens ("added tokens" in the file). What lies between is cut into words by the
-/// pre-tokenizer, and every word is encoded by itself. `encode` adds nothing: the chat format writes the
-/// beginning-of-sentence token where it belongs, and `encodePrompt` where the model's files ask for it. Safe to use
-/// from many tasks at once.
+/// A text is first cut at control tokens ("added tokens" in the file). The pre-tokenizer splits the text between them
+/// into words, and every word is encoded alone. `encode` adds nothing: the chat format writes the beginning-of-sentence
+/// token, and `encodePrompt` adds it if the model's files require it. Many tasks may use one tokenizer at once.
 package final class Tokenizer: Sendable {
-    /// Beginning and end of sentence and padding, where `tokenizer_config.json` names them.
+    /// These tokens are the beginning and end of sentence and the padding, if `tokenizer_config.json` names them.
     package let bosToken: Int32?
     package let eosToken: Int32?
     package let padToken: Int32?
-    /// Whether the model's files ask for the beginning-of-sentence token before a raw prompt.
+    /// Is true if the model's files require the beginning-of-sentence token before a raw prompt.
     package let addsBeginning: Bool
-    /// The Jinja template of `tokenizer_config.json`. Never executed; it tells some models apart.
+    /// Is the Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
     let chatTemplate: String?
 
     private let vocabulary: Vocabulary
     private let preTokenizer: PreTokenizer
     private let encoding: BytePairEncoding
-    /// A word that is a token is taken whole, without merging.
+    /// Is true if a word that is a token is encoded as that token, without merging.
     private let ignoresMerges: Bool
-    /// Control tokens in the order they are looked for: those found before normalization, then the others. Without a
-    /// normalizer, which is all we accept, this decides only between tokens that overlap.
+    /// Finds control tokens in the order of the search: those found before normalization, then the others. Only an
+    /// empty normalizer is accepted, so the order decides only between tokens that overlap.
     private let controlTokens: [ControlTokenMatcher]
     private let specialTokens: Set<Int32>
     private let cache = Mutex(WordCache())
 
-    /// Everything `init(directory:)` reads; see there.
+    /// Holds everything that `init(directory:)` reads; see there.
     struct Parts {
         var vocabulary: Vocabulary
         var preTokenizer: PreTokenizer
@@ -64,38 +64,40 @@ package final class Tokenizer: Sendable {
         chatTemplate = parts.chatTemplate
     }
 
-    /// The largest token id plus one. A model may have more rows than that.
+    /// Is the largest token id plus one. A model may have more embedding rows.
     package var vocabularySize: Int { vocabulary.idBound }
 
-    /// The token spelled `text` in the file: a control token as it reads, others in the byte alphabet (`Ġthe`).
+    /// Returns the token spelled `text` in the file: control tokens literally, others in the byte alphabet (`Ġthe`).
     package func id(of text: String) -> Int32? { vocabulary.id(ofSpelling: text) }
 
-    /// The control token that reads `text`.
+    /// Returns the control token that is spelled `text`.
     package func controlToken(_ text: String) -> Int32? { vocabulary.id(ofLiteral: text) }
 
-    /// How a token is spelled in the file; `nil` for ids that no token has.
+    /// Returns a token's spelling in the file; `nil` for ids without a token.
     package func token(_ id: Int32) -> String? { vocabulary.spelling(of: id) }
 
-    /// What a token adds to a text: not always whole characters. Empty for ids that no token has.
+    /// Returns the bytes that a token adds to a text, not always whole characters. It is empty for ids without a token.
     package func bytes(of id: Int32) -> [UInt8] { vocabulary.bytes(of: id) ?? [] }
 
-    /// Whether the token stands for itself and is never made from text by merging, as all control tokens do.
+    /// Returns true if the token is literal, like all control tokens: merging never creates it from text.
     package func isControl(_ id: Int32) -> Bool { vocabulary.isLiteral(id) }
 
-    /// Whether the file marks the token as special, which decoders may leave out.
+    /// Returns true if the file marks the token as special; decoders may leave it out.
     package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
 
     /// The tokens of a text, with nothing added before or after.
     /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say
     ///   `false` for what users write.
-    package func encode(_ text: String, allowingControlTokens: Bool) -> [Int32] {
-        encode(segments: [allowingControlTokens ? .template(text) : .text(text)])
+    package func encode(
+        _ text: String, allowingControlTokens: Bool, mayContinue: () -> Bool = { true }
+    ) -> [Int32] {
+        encode(segments: [allowingControlTokens ? .template(text) : .text(text)], mayContinue: mayContinue)
     }
 
     /// The tokens of a raw prompt that somebody wrote whole: its control tokens are meant as such, and the
     /// beginning-of-sentence token comes first where the model's files ask for it and the prompt does not have it.
-    package func encodePrompt(_ text: String) -> [Int32] {
-        let tokens = encode(text, allowingControlTokens: true)
+    package func encodePrompt(_ text: String, mayContinue: () -> Bool = { true }) -> [Int32] {
+        let tokens = encode(text, allowingControlTokens: true, mayContinue: mayContinue)
         guard addsBeginning, let bosToken, tokens.first != bosToken else { return tokens }
         return [bosToken] + tokens
     }
@@ -103,55 +105,67 @@ package final class Tokenizer: Sendable {
     /// The tokens of a prompt. Control tokens come from template segments only, and from within one segment; between
     /// control tokens neighbouring segments are encoded as one text. So the result is that of the whole prompt as one
     /// string, unless a `text` segment holds the spelling of a control token.
-    package func encode(segments: [PromptSegment]) -> [Int32] {
+    /// - Parameter mayContinue: asked again and again while much is encoded; what has been encoded so far is returned when
+    ///   it says `false`.
+    package func encode(segments: [PromptSegment], mayContinue: () -> Bool = { true }) -> [Int32] {
         var cache = WordCache()
-        // Taken out rather than locked: whoever comes meanwhile starts with an empty one.
+        // The cache is taken out rather than locked: a concurrent call starts with an empty one.
         self.cache.withLock { swap(&$0, &cache) }
         var encoder = TextEncoder(tokenizer: self, cache: cache)
         for segment in segments {
             switch segment {
             case .text(let text): encoder.pending.append(contentsOf: text.utf8)
-            case .template(let text): cut(Array(text.utf8), at: controlTokens[...], into: &encoder)
+            case .template(let text): cut(Array(text.utf8), at: controlTokens[...], into: &encoder, mayContinue)
             }
         }
-        encoder.flush()
+        encoder.flush(mayContinue)
         self.cache.withLock { if $0.count < encoder.cache.count { swap(&$0, &encoder.cache) } }
         return encoder.result
     }
 
-    private func cut(_ bytes: [UInt8], at matchers: ArraySlice<ControlTokenMatcher>, into encoder: inout TextEncoder) {
+    private func cut(
+        _ bytes: [UInt8], at matchers: ArraySlice<ControlTokenMatcher>, into encoder: inout TextEncoder,
+        _ mayContinue: () -> Bool
+    ) {
         guard let matcher = matchers.first else { return encoder.pending.append(contentsOf: bytes) }
         var start = 0
         while let match = matcher.firstMatch(in: bytes, from: start, to: bytes.count) {
-            cut(Array(bytes[start..<match.range.lowerBound]), at: matchers.dropFirst(), into: &encoder)
-            encoder.flush()
+            cut(Array(bytes[start..<match.range.lowerBound]), at: matchers.dropFirst(), into: &encoder, mayContinue)
+            encoder.flush(mayContinue)
             encoder.result.append(match.id)
             start = match.range.upperBound
         }
-        cut(Array(bytes[start...]), at: matchers.dropFirst(), into: &encoder)
+        cut(Array(bytes[start...]), at: matchers.dropFirst(), into: &encoder, mayContinue)
     }
 
-    /// Encodes text piece by piece; `pending` collects what lies between two control tokens.
+    /// Encodes text piece by piece; `pending` collects the text between two control tokens.
     private struct TextEncoder {
         let tokenizer: Tokenizer
         var cache: WordCache
         var pending: [UInt8] = []
         var result: [Int32] = []
         private var workspace = BytePairEncoding.Workspace()
+        /// Words between two questions whether to go on.
+        private static let slice = 4096
+        private var words = 0
+        private var isGivenUp = false
 
         init(tokenizer: Tokenizer, cache: consuming WordCache) {
             self.tokenizer = tokenizer
             self.cache = cache
         }
 
-        mutating func flush() {
-            guard !pending.isEmpty else { return }
+        mutating func flush(_ mayContinue: () -> Bool) {
+            guard !pending.isEmpty, !isGivenUp else { return pending.removeAll() }
             precondition(pending.count < Int32.max, "texts of 2 GiB and more must be refused before")
             let text = ClassifiedText(pending)
             pending.removeAll(keepingCapacity: true)
             tokenizer.preTokenizer.forEachWord(of: text) { range in
+                words += 1
+                if words.isMultiple(of: Self.slice), !mayContinue() { isGivenUp = true }
+                guard !isGivenUp else { return }
                 cache.append(text.bytes, range, to: &result) { result in
-                    tokenizer.encodeWord(text.bytes, range, using: &workspace, into: &result)
+                    tokenizer.encodeWord(text.bytes, range, using: &workspace, into: &result, mayContinue)
                 }
             }
         }
@@ -159,13 +173,13 @@ package final class Tokenizer: Sendable {
 
     private func encodeWord(
         _ bytes: [UInt8], _ range: Range<Int>, using workspace: inout BytePairEncoding.Workspace,
-        into result: inout [Int32]
+        into result: inout [Int32], _ mayContinue: () -> Bool
     ) {
         // A control token is no word, even if the file lists it among the words too.
         if ignoresMerges, let id = vocabulary.id(of: bytes, range), !vocabulary.isLiteral(id) {
             result.append(id)
         } else {
-            encoding.encode(bytes, range, using: &workspace, into: &result)
+            encoding.encode(bytes, range, using: &workspace, into: &result, mayContinue)
         }
     }
 }

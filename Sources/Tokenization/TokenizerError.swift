@@ -1,10 +1,10 @@
-/// Why a tokenizer could not be loaded. `place` is the path of keys inside the file.
+/// Says why a tokenizer could not be loaded. `place` is the path of keys inside the file.
 package enum TokenizerError: Error, Equatable, CustomStringConvertible {
-    /// The file is missing, no regular file, too large or not readable.
+    /// The file is missing, is no regular file, or is too large or not readable.
     case unreadable(file: String, reason: String)
     /// The file contradicts its own format.
     case invalid(file: String, place: String, problem: String)
-    /// The file asks for something this tokenizer does not do; the tokens would silently differ if it were ignored.
+    /// The file requires something that is not supported; tokens would silently differ if it were ignored.
     case unsupported(file: String, place: String, found: String, supported: String)
 
     package var description: String {

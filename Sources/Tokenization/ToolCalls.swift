@@ -1,5 +1,3 @@
-import JSON
-
 /// Finds tool calls in DeepSeek-V3.2's markup:
 ///
 ///     <｜DSML｜function_calls>
@@ -11,47 +9,64 @@ import JSON
 /// Well-formed calls are read as DeepSeek's own parser reads them: the two line breaks before a block belong to it,
 /// strings are kept to the last blank, other values as the JSON they are. Models also err, and then it is lenient: an
 /// invoke may stand without a block, close itself or hold one JSON object; text may follow a block, and more blocks; a
-/// value that should be JSON and is not counts as a string; of equal parameters the last counts. An invoke without a
-/// name or an end, or with an open parameter at its end, is dropped.
+/// value that should be JSON and is not counts as a string; of equal parameters the last counts.
+///
+/// No text is lost: an invoke without a name or an end, or with an open parameter at its end, comes back as content,
+/// markup and all, and so do words between invokes. A string of `streamedBytes` or more is handed on as it comes; a call
+/// that breaks after that is reported as broken, with its text.
 struct ToolCallParser: Sendable {
     private enum Place {
         case content, block, invoke
     }
 
+    /// Shorter values wait for the end of their call, so that a short call is whole or none.
+    static let streamedBytes = 128
+
     private var place = Place.content
-    /// The invoke being read.
+    /// Is the invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// After a call blanks are left out until other text comes.
+    /// Is true after a call, when blanks are left out until other text follows.
     private var skipsBlanks = false
-    /// Text not yet settled begins at `start`; before `scanned` there is no tag.
+    /// Holds undecided text, which begins at `start`; before `scanned` there is no tag.
     private var held: [UInt8] = []
     private var start = 0
     private var scanned = 0
+    /// Outside content: where the text begins that comes back if the invoke breaks.
+    private var raw = 0
+    /// What the block being read has held so far.
+    private var hasCall = false
+    private var hasBroken = false
 
     mutating func feed(_ text: String) -> [OutputParser.Event] {
         held.append(contentsOf: text.utf8)
         var events: [OutputParser.Event] = []
         while step(&events) {}
-        held.removeFirst(start)
-        scanned -= start
-        start = 0
+        let settled = place == .content ? start : min(raw, start)
+        held.removeFirst(settled)
+        scanned -= settled
+        start -= settled
+        raw -= settled
         return events
     }
 
     mutating func finish() -> [OutputParser.Event] {
         var events: [OutputParser.Event] = []
-        if place == .content {
-            // Beyond `scanned` there is at most the beginning of a tag.
-            let isCut = DSMLTag.isMarked(held[scanned...])
-            emit(upTo: isCut ? contentEnd(before: scanned) : held.count, &events)
+        switch place {
+        case .content: emit(upTo: held.count, &events)
+        case .block where hasCall: emitWords(upTo: held.count, &events)
+        case .block: giveBack(upTo: held.count, &events)
+        case .invoke:
+            streamValue(upTo: held.count, &events)
+            breakInvoke(upTo: held.count, &events)
         }
         self = ToolCallParser()
         return events
     }
 
-    /// Deals with the text up to the next tag and with the tag.
-    /// - Returns: whether there was one.
+    /// Handles the text up to the next tag, and the tag.
+    ///
+    /// - Returns: whether there was a tag.
     private mutating func step(_ events: inout [OutputParser.Event]) -> Bool {
         if place == .content, skipsBlanks {
             while start < held.count, isBlank(held[start]) { start += 1 }
@@ -73,41 +88,66 @@ struct ToolCallParser: Sendable {
         }
     }
 
-    /// There is no tag before `end`.
+    /// Handles the text before `end`, which contains no tag.
     private mutating func settleText(upTo end: Int, _ events: inout [OutputParser.Event]) {
         switch place {
         case .content: emit(upTo: end - lineBreaks(before: end), &events)
-        case .block: start = end
+        case .block: emitWords(upTo: end, &events)
         case .invoke where invoke.open == nil:
             invoke.body += held[start..<end]
             start = end
-        case .invoke: break
+        case .invoke: streamValue(upTo: end, &events)
         }
     }
 
-    /// How many line breaks, of at most two, end the unsettled text before `end`.
+    /// Returns the number of line breaks, at most two, at the end of the undecided text before `end`.
     private func lineBreaks(before end: Int) -> Int {
         var count = 0
         while count < 2, end - count > start, held[end - count - 1] == UInt8(ascii: "\n") { count += 1 }
         return count
     }
 
-    /// Where the content before a tag at `place` ends: two line breaks belong to the tag.
+    /// Returns the end of the content before a tag at `place`: two line breaks belong to the tag.
     private func contentEnd(before place: Int) -> Int {
         lineBreaks(before: place) == 2 ? place - 2 : place
     }
 
     private mutating func emit(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        if end > start { events.append(.content(String(decoding: held[start..<end], as: UTF8.self))) }
-        start = end
+        if end > start { events.append(.content(text(start..<end))) }
+        start = max(start, end)
     }
+
+    /// Hands on what stands between invokes, blanks at its end excepted.
+    private mutating func emitWords(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        // Up to `scanned` there are only blanks.
+        let unseen = min(max(start, scanned), end)
+        guard let last = held[unseen..<end].lastIndex(where: { !isBlank($0) }) else { return }
+        emit(upTo: last + 1, &events)
+        raw = start
+    }
+
+    /// Hands on everything from `raw` on as content.
+    private mutating func giveBack(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        start = raw
+        emit(upTo: end, &events)
+        raw = end
+        hasBroken = true
+    }
+
+    private func text(_ range: Range<Int>) -> String { String(decoding: held[range], as: UTF8.self) }
 
     /// Goes on after `tag`.
     private mutating func pass(_ tag: DSMLTag, to place: Place) {
         start = tag.range.upperBound
         scanned = start
         self.place = place
-        if place == .content { skipsBlanks = true }
+    }
+
+    private mutating func leaveBlock(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
+        if hasBroken, !hasCall { giveBack(upTo: tag.range.upperBound, &events) }
+        pass(tag, to: .content)
+        skipsBlanks = !hasBroken || hasCall
+        (hasCall, hasBroken) = (false, false)
     }
 
     private mutating func handleInContent(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
@@ -116,26 +156,29 @@ struct ToolCallParser: Sendable {
             return
         }
         emit(upTo: contentEnd(before: tag.range.lowerBound), &events)
-        start = tag.range.lowerBound
+        raw = start
         if tag.kind == .openBlock { pass(tag, to: .block) } else { open(tag, isInBlock: false, &events) }
     }
 
     private mutating func handleInBlock(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
+        emitWords(upTo: tag.range.lowerBound, &events)
         switch tag.kind {
         case .openInvoke: open(tag, isInBlock: true, &events)
-        case .closeBlock: pass(tag, to: .content)
+        case .closeBlock: leaveBlock(tag, &events)
         default: pass(tag, to: .block)
         }
     }
 
     private mutating func handleInInvoke(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
         if let parameter = invoke.open {
+            streamValue(upTo: tag.range.lowerBound, &events)
             switch tag.kind {
             case .closeParameter:
-                invoke.set(parameter, value: held[start..<tag.range.lowerBound])
+                let more = invoke.close(parameter, value: held[start..<tag.range.lowerBound])
+                if !more.isEmpty { events.append(.toolCallArguments(index: callCount, more)) }
                 pass(tag, to: .invoke)
-            case .closeInvoke: pass(tag, to: invoke.isInBlock ? .block : .content)
-            case .closeBlock: pass(tag, to: .content)
+            case .closeInvoke: breakInvoke(at: tag, &events)
+            case .closeBlock: breakInvoke(at: tag, &events)
             // Within a value only ends count.
             default: scanned = tag.range.lowerBound + 1
             }
@@ -148,74 +191,71 @@ struct ToolCallParser: Sendable {
                 name: tag.attribute("name"), isString: tag.attribute("string") == "true")
             pass(tag, to: .invoke)
         case .closeInvoke: close(with: tag, &events)
-        case .openInvoke: open(tag, isInBlock: invoke.isInBlock, &events)
-        case .openBlock: pass(tag, to: .block)
-        case .closeBlock: pass(tag, to: .content)
+        case .openInvoke, .openBlock:
+            // An invoke without an end gives way to what follows.
+            let isInBlock = invoke.isInBlock || tag.kind == .openBlock
+            breakInvoke(upTo: tag.range.lowerBound, &events)
+            if tag.kind == .openInvoke { open(tag, isInBlock: isInBlock, &events) } else { pass(tag, to: .block) }
+        case .closeBlock: breakInvoke(at: tag, &events)
         case .closeParameter: pass(tag, to: .invoke)
         }
     }
 
     private mutating func open(_ tag: DSMLTag, isInBlock: Bool, _ events: inout [OutputParser.Event]) {
         invoke = ToolInvoke(name: tag.attribute("name"), isInBlock: isInBlock)
-        if tag.isSelfClosing { close(with: tag, &events) } else { pass(tag, to: .invoke) }
+        pass(tag, to: .invoke)
+        if tag.isSelfClosing { close(with: tag, &events) }
     }
 
     private mutating func close(with tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        if let name = invoke.name, let arguments = invoke.arguments {
-            events.append(.toolCall(index: callCount, name: name, arguments: arguments))
-            callCount += 1
-        }
+        guard let name = invoke.name, let arguments = invoke.arguments else { return breakInvoke(at: tag, &events) }
+        if let words = invoke.words { events.append(.content(words)) }
+        if !invoke.isStreaming { events.append(.toolCallStart(index: callCount, name: name)) }
+        events.append(.toolCallArguments(index: callCount, arguments))
+        events.append(.toolCallEnd(index: callCount))
+        callCount += 1
+        hasCall = true
         pass(tag, to: invoke.isInBlock ? .block : .content)
+        raw = start
+        if !invoke.isInBlock {
+            skipsBlanks = true
+            (hasCall, hasBroken) = (false, false)
+        }
+    }
+
+    /// Hands on the open value up to `end` if it is long enough.
+    private mutating func streamValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        guard let parameter = invoke.open, parameter.isString, let name = invoke.name, parameter.name != nil else {
+            return
+        }
+        guard end > start, invoke.isStreamingValue || end - start >= Self.streamedBytes else { return }
+        if !invoke.isStreaming { events.append(.toolCallStart(index: callCount, name: name)) }
+        events.append(.toolCallArguments(index: callCount, invoke.stream(parameter, held[start..<end])))
+        start = end
+    }
+
+    /// The invoke ends with a tag that does not end it well.
+    private mutating func breakInvoke(at tag: DSMLTag, _ events: inout [OutputParser.Event]) {
+        if tag.kind == .closeBlock {
+            breakInvoke(upTo: tag.range.lowerBound, &events)
+            leaveBlock(tag, &events)
+            return
+        }
+        breakInvoke(upTo: tag.range.upperBound, &events)
+        pass(tag, to: invoke.isInBlock ? .block : .content)
+        if !invoke.isInBlock { (hasCall, hasBroken) = (false, false) }
+    }
+
+    private mutating func breakInvoke(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        guard invoke.isStreaming else { return giveBack(upTo: end, &events) }
+        events.append(.toolCallBroken(index: callCount, text: text(raw..<end)))
+        callCount += 1
+        start = end
+        raw = end
+        hasBroken = true
     }
 
     private func isBlank(_ byte: UInt8) -> Bool {
         byte == 0x20 || 0x09...0x0D ~= byte
-    }
-}
-
-/// One invoke: a function's name and what it is called with.
-private struct ToolInvoke {
-    struct Parameter {
-        var name: String?
-        var isString: Bool
-    }
-
-    /// `nil` if the tag had none: the invoke will be dropped.
-    let name: String?
-    let isInBlock: Bool
-    /// What stands outside parameters.
-    var body: [UInt8] = []
-    /// The parameter whose value is being read.
-    var open: Parameter?
-    /// Names and values, the values as JSON text.
-    private var parameters: [(name: String, json: String)] = []
-
-    init(name: String?, isInBlock: Bool) {
-        self.name = name
-        self.isInBlock = isInBlock
-    }
-
-    /// Ends the open parameter.
-    mutating func set(_ parameter: Parameter, value: ArraySlice<UInt8>) {
-        open = nil
-        guard let name = parameter.name else { return }
-        let text = String(decoding: value, as: UTF8.self)
-        let isJSON = !parameter.isString && (try? JSONValue(parsing: text)) != nil
-        let json = isJSON ? text : JSONValue.string(text).pythonText
-        if let place = parameters.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
-            parameters[place].json = json
-        } else {
-            parameters.append((name, json))
-        }
-    }
-
-    /// The JSON object of all parameters, or the one that stands in their place; `nil` if there is something else.
-    var arguments: String? {
-        guard parameters.isEmpty, body.contains(where: { $0 > 0x20 }) else {
-            let members = parameters.map { JSONValue.string($0.name).pythonText + ": " + $0.json }
-            return "{" + members.joined(separator: ", ") + "}"
-        }
-        guard let value = try? JSONValue(parsing: body), value.object != nil else { return nil }
-        return value.pythonText
     }
 }

@@ -1,5 +1,5 @@
-/// What the pre-tokenizer patterns ask of a character: its Unicode general category's first letter, `White_Space`, and
-/// two sets of DeepSeek's patterns.
+/// Is what the pre-tokenizer patterns distinguish in a character: the first letter of its Unicode general category,
+/// `White_Space`, and two sets of DeepSeek's patterns.
 struct CharacterClass: OptionSet {
     let rawValue: UInt8
 
@@ -9,13 +9,14 @@ struct CharacterClass: OptionSet {
     static let punctuation = CharacterClass(rawValue: 8)
     static let symbol = CharacterClass(rawValue: 16)
     static let space = CharacterClass(rawValue: 32)
-    /// Carriage return and line feed only.
+    /// Contains only carriage return and line feed.
     static let newline = CharacterClass(rawValue: 64)
-    /// `[一-龥぀-ゟ゠-ヿ]`: U+4E00–9FA5 and U+3040–30FF.
+    /// Contains `[一-龥぀-ゟ゠-ヿ]`: U+4E00–9FA5 and U+3040–30FF.
     static let chineseOrKana = CharacterClass(rawValue: 128)
 
-    /// The class of a scalar as of Unicode 16. Later characters count as unassigned, so that a text has the same tokens
-    /// whatever Unicode version the Swift runtime knows; 16 is the version of the reference tokenizer library.
+    /// Creates the class of a scalar as of Unicode 16. Later characters count as unassigned, so that a text has the
+    /// same tokens whatever Unicode version the Swift runtime knows; 16 is the version of the reference tokenizer
+    /// library.
     init(_ scalar: Unicode.Scalar) {
         let properties = scalar.properties
         var set: CharacterClass =
@@ -41,8 +42,8 @@ struct CharacterClass: OptionSet {
     }
 }
 
-/// A text as UTF-8 with the class of every byte. All bytes of a character carry the character's class, so a run of
-/// characters of one kind is a run of bytes.
+/// Is a text as UTF-8 with the class of every byte. All bytes of a character have the character's class, so a run of
+/// characters of one class is a run of bytes.
 struct ClassifiedText {
     let bytes: [UInt8]
     let classes: [UInt8]
@@ -52,7 +53,7 @@ struct ClassifiedText {
         classes = Self.classes(of: bytes)
     }
 
-    /// The first byte at or after `start` (below `end`) whose class shares nothing with `set`.
+    /// Returns the first index at or after `start` (at most `end`) whose class shares nothing with `set`.
     @inline(__always)
     func endOfRun(of set: CharacterClass, from start: Int, to end: Int) -> Int {
         var at = start
@@ -65,13 +66,13 @@ struct ClassifiedText {
         classes[index] & set.rawValue != 0
     }
 
-    /// The start of the character after the one that starts at `index`.
+    /// Returns the start of the character after the one that starts at `index`.
     @inline(__always)
     func after(_ index: Int) -> Int {
         index + Self.length(lead: bytes[index])
     }
 
-    /// The start of the character that ends before `index`.
+    /// Returns the start of the character that ends before `index`.
     func before(_ index: Int) -> Int {
         var at = index - 1
         while bytes[at] & 0xC0 == 0x80 { at -= 1 }
@@ -103,7 +104,7 @@ struct ClassifiedText {
         return classes
     }
 
-    /// Classes of the first two planes, where almost all text lives; built at first use, about 20 ms.
+    /// Holds the classes of the first two planes, which almost all text uses; it is built at first use, in about 20 ms.
     private static let table: [UInt8] = (0..<0x20000).map { value in
         Unicode.Scalar(UInt32(value)).map { CharacterClass($0).rawValue } ?? 0
     }

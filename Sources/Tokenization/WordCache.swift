@@ -1,4 +1,4 @@
-/// Tokens of words seen before. Bounded: when full it starts anew, and long words are never kept.
+/// Caches the tokens of words. It is bounded: when full it is emptied, and long words are never kept.
 struct WordCache: Sendable {
     static let wordLimit = 1 << 15
     static let lengthLimit = 64
@@ -10,7 +10,7 @@ struct WordCache: Sendable {
     private var ends: [Int] = [0]
     private var tokens: [Int32] = []
 
-    /// Appends the tokens of `buffer[range]` to `result`, made by `encode` unless they are known.
+    /// Appends the tokens of `buffer[range]` to `result`; `encode` computes them unless they are cached.
     mutating func append(
         _ buffer: [UInt8], _ range: Range<Int>, to result: inout [Int32], encode: (inout [Int32]) -> Void
     ) {

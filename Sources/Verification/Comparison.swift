@@ -1,18 +1,21 @@
 import Inference
 import Modeling
 
-/// What two transcripts of a mix have in common.
+/// A comparison finds the differences between two transcripts of a workload.
 ///
-/// Rows behind the first token in which a request's answers differ have other inputs, and are not compared.
+/// Rows after the first token in which a request's answers differ have other inputs, and are not compared. Nor are those
+/// from the first row on whose selection differs by a near tie (`NearTie`), where that is allowed.
 struct Comparison {
-    /// Relative to a row's largest value; `nil` where bits must be equal.
+    /// The largest difference allowed, relative to a row's largest value; `nil` requires bitwise equality.
     let tolerance: Float?
-    /// Stages of which the other may lack rows.
+    /// The stages of which `found` may lack rows.
     private let incomplete: Set<Stage>
     private let expected: Transcript
     private let found: Transcript
-    /// Of each request whose tokens differ, the last row that both computed from the same tokens.
+    /// For each request whose tokens differ, the last position that both computed from the same tokens.
     private let lastCommon: [UInt64: Int]
+    /// For each request with a near tie, the first position that selected other entries.
+    private var firstTie: [UInt64: Int] = [:]
 
     init(_ expected: Transcript, _ found: Transcript, tolerance: Float?, incomplete: Set<Stage>) {
         self.expected = expected
@@ -24,7 +27,7 @@ struct Comparison {
             let others = found.answers[request]?.tokens ?? []
             let common = zip(answer.tokens, others).prefix { $0.token == $1.token }.count
             if common == answer.tokens.count && common == others.count { continue }
-            // The row that chose the first token was the prompt's last.
+            // The first token was sampled from the prompt's last row.
             let rows = expected.records.values.values.flatMap(\.keys).filter { $0.request == request }
             let firstChoice = (rows.map(\.position).max() ?? 0) - (answer.tokens.count - 1)
             lastCommon[request] = firstChoice + common
@@ -33,18 +36,34 @@ struct Comparison {
     }
 
     private func isComparable(_ place: StageRecords.Place) -> Bool {
-        // Nobody expects answers of warmupRequests.
+        // Answers to `warmupRequests` are not expected.
         expected.answers[place.request] != nil && place.position <= lastCommon[place.request] ?? .max
+            && place.position < firstTie[place.request] ?? .max
     }
 
-    /// The first row, in the order of computation, in which the records differ.
+    /// Stops comparing a request's rows from the one on in which the comparison found a near tie.
+    ///
+    /// - Returns: False, and nothing changes, where the difference is no near tie or bitwise equality is required.
+    mutating func excuse(_ difference: Difference) -> Bool {
+        guard let tolerance, let value = difference.value, value.key.stage == .selected else { return false }
+        let scores = StageRecords.Key(layer: value.key.layer, stage: .indexScores)
+        guard let old = expected.records.values[value.key]?[value.place],
+            let new = found.records.values[value.key]?[value.place],
+            let scores = expected.records.values[scores]?[value.place],
+            NearTie.explains(old, new, scores: scores, tolerance: tolerance)
+        else { return false }
+        firstTie[value.place.request] = min(value.place.position, firstTie[value.place.request] ?? .max)
+        return true
+    }
+
+    /// The first row, in the order of computation, in which the records differ; `nil` where none does.
     var firstDifference: Difference? {
         let (left, right) = (expected.records.values, found.records.values)
         for key in Set(left.keys).union(right.keys).sorted(by: { $0 < $1 }) {
             let (old, new) = (left[key] ?? [:], right[key] ?? [:])
             let places = Set(old.keys).union(new.keys).filter(isComparable).sorted()
             let wrong = places.filter {
-                !agree(old[$0], new[$0]) && !(new[$0] == nil && incomplete.contains(key.stage))
+                !agree(old[$0], new[$0], key.stage) && !(new[$0] == nil && incomplete.contains(key.stage))
             }
             guard let place = wrong.first else { continue }
             guard let before = old[place], let after = new[place], before.count == after.count else {
@@ -59,19 +78,22 @@ struct Comparison {
         return nil
     }
 
-    private func agree(_ old: [Float]?, _ new: [Float]?) -> Bool {
+    private func agree(_ old: [Float]?, _ new: [Float]?, _ stage: Stage) -> Bool {
         guard let old, let new else { return false }
+        // Selected entries are numbers of entries, of which none is nearly another.
+        if stage == .selected { return old.hasSameBits(as: new) }
         return tolerance.map { old.distance(to: new) <= $0 } ?? old.hasSameBits(as: new)
     }
 
-    /// The first value with other bits, or the one that is furthest off.
+    /// Returns the index of the first value with other bits or, with a tolerance, of the one that differs most.
     private func worst(_ old: [Float], _ new: [Float]) -> Int {
         let others = old.indices.filter { old[$0].bitPattern != new[$0].bitPattern }
         guard tolerance != nil else { return others[0] }
         return others.max { abs(old[$0] - new[$0]) < abs(old[$1] - new[$1]) }!
     }
 
-    /// The first answer that differs; only those that must have the same bits are compared.
+    /// The first answer that differs; `nil` where none does. Tokens and scores are compared only where bitwise equality
+    /// is required.
     var answerDifference: Difference? {
         for (request, answer) in expected.answers.sorted(by: { $0.key < $1.key }) {
             let other = found.answers[request] ?? Transcript.Answer()
@@ -89,7 +111,7 @@ struct Comparison {
         return nil
     }
 
-    /// The largest relative difference of a row of logits.
+    /// The largest relative difference between rows of logits.
     var largest: Float {
         let key = StageRecords.Key(layer: .max, stage: .logits)
         let others = found.records.values[key] ?? [:]

@@ -1,17 +1,18 @@
 import Inference
 import Parallelism
 
-/// One of the conditions under which cases serve: its name in reports, and its word in a case's name.
+/// A condition axis is one dimension of the verification matrix besides the parallel configuration: its name in
+/// reports, and its word in a case's notation.
 package struct ConditionAxis: Sendable {
     package let name: String
-    /// Such as `29` or `warm`.
+    /// Returns the value of the dimension, such as `29` or `warm`.
     package let value: @Sendable (ServingConditions) -> String
-    /// Such as `chunk29` or `warm`.
+    /// Returns the word for that value, such as `chunk29` or `warm`.
     package let word: @Sendable (ServingConditions) -> String
-    /// Takes over what a word says; false where it says nothing about this condition.
+    /// Sets the value that a word names, and returns `false` if the word belongs to another dimension.
     let read: @Sendable (Substring, inout ServingConditions) throws(NotationError) -> Bool
 
-    /// A condition whose values have words of their own.
+    /// Creates a dimension whose values are words.
     init<Value: RawRepresentable<String> & SendableMetatype>(
         _ name: String, _ path: any WritableKeyPath<ServingConditions, Value> & Sendable
     ) {
@@ -25,7 +26,7 @@ package struct ConditionAxis: Sendable {
         }
     }
 
-    /// A number, written behind the name.
+    /// Creates a dimension whose values are numbers, written after the name.
     init(
         _ name: String, _ path: any WritableKeyPath<ServingConditions, Int> & Sendable, legal: String,
         isLegal: @escaping @Sendable (Int) -> Bool

@@ -1,39 +1,39 @@
 import Inference
 package import Modeling
 
-/// The first thing in which a layout differs from one rank.
+/// A difference is the first thing in which a parallel configuration differs from one rank.
 package enum Difference: Sendable, Equatable, CustomStringConvertible {
-    /// A rank failed.
+    /// A rank failed, for this reason.
     case failure(String)
-    /// Pages or requests were lost track of.
+    /// An invariant of the scheduler was violated.
     case entries(String)
-    /// Rows that one of the two did not compute.
+    /// Only one of the two computed a row.
     case rows(StageRecords.Key, StageRecords.Place, isMissing: Bool)
     case value(Value)
-    /// Tokens or log-probabilities differ although the logits do not.
+    /// Tokens or log-probabilities differ although the logits are equal.
     case answer(request: UInt64, String)
-    /// When the same requests were served again.
+    /// The difference occurred when the same requests were served a second time.
     indirect case again(Difference)
 
-    /// A number that differs.
+    /// A number that differs from its expected value.
     package struct Value: Sendable, Equatable {
         package let key: StageRecords.Key
         package let place: StageRecords.Place
-        /// Index in the row.
+        /// The number's index in the row.
         package let index: Int
         package let expected: Float
         package let found: Float
-        /// How many rows of this stage differ, of how many.
+        /// `rows` counts the rows of this stage that differ, `allRows` those that were compared.
         package let rows: Int
         package let allRows: Int
-        /// Whether it differed when both were run again to find the stage; a race may not.
+        /// Tells whether the difference recurred when both were run again to find the stage; a race may not recur.
         package var isRepeatable = true
     }
 
     package var description: String {
         switch self {
         case .failure(let reason): return reason
-        case .entries(let problem): return "books: \(problem)"
+        case .entries(let problem): return "invariant: \(problem)"
         case .rows(let key, let place, let isMissing):
             return "\(key), \(place): the row was \(isMissing ? "never computed" : "computed by many ranks only")"
         case .value(let value):
@@ -47,7 +47,7 @@ package enum Difference: Sendable, Equatable, CustomStringConvertible {
 }
 
 extension Difference {
-    /// The number that differs, whenever it does.
+    /// The number that differs, in whichever run; `nil` for differences of other kinds.
     package var value: Value? {
         switch self {
         case .value(let value): value
@@ -56,7 +56,7 @@ extension Difference {
         }
     }
 
-    /// The same, which did not come back when everything was run again.
+    /// The same difference, marked as one that did not recur.
     var notRepeated: Difference {
         switch self {
         case .value(var value):
@@ -69,7 +69,7 @@ extension Difference {
 }
 
 extension StageRecords.Key: CustomStringConvertible {
-    /// `layer 2, attention`.
+    /// The name of the stage in reports, such as `layer 2, attention`.
     package var description: String { stage == .logits ? "logits" : "layer \(layer), \(stage.rawValue)" }
 }
 
@@ -78,7 +78,7 @@ extension StageRecords.Place: CustomStringConvertible {
 }
 
 extension StageRecords.Key {
-    /// In the order of computation.
+    /// Orders stages by their computation.
     static func < (a: StageRecords.Key, b: StageRecords.Key) -> Bool { (a.layer, a.order) < (b.layer, b.order) }
 
     private var order: Int { Stage.allCases.firstIndex(of: stage)! }
@@ -89,7 +89,8 @@ extension [Float] {
         count == other.count && indices.allSatisfy { self[$0].bitPattern == other[$0].bitPattern }
     }
 
-    /// The largest difference, relative to the largest value of this row; infinite where lengths differ or one is NaN.
+    /// Returns the largest difference, relative to the largest value of this row; infinite if the lengths differ or a
+    /// difference is not finite.
     func distance(to other: [Float]) -> Float {
         guard count == other.count else { return .infinity }
         var (largest, scale) = (Float(0), Float(0))

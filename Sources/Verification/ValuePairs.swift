@@ -1,25 +1,27 @@
 import Parallelism
 
-/// The pairs of values that cases can have in two dimensions of the verification matrix, and which of them none has yet.
+/// Value pairs records which pairs of values of two dimensions of the verification matrix occur in some case, and which
+/// do not yet.
 ///
-/// Faults come from two things that meet, such as zigzag and a page of one token, far more often than from three: a sample
-/// that has every pair finds nearly all of what the whole matrix would.
+/// Faults arise from two values together, such as zigzag and a page of one token, far more often than from three: a
+/// sample that contains every pair finds nearly all of what the whole matrix would.
 struct ValuePairs {
-    /// Pairs that some case can have.
+    /// Counts the pairs that some case can have.
     let total: Int
-    /// Pairs that no case had so far.
+    /// Counts the pairs that no case has had so far.
     private(set) var missingCount: Int
-    /// The numbers of each layout's values, and of each combination of conditions: one number for each value of each
-    /// dimension, those of layouts first.
+    /// The values of each parallel configuration and of each combination of conditions. Every value of every dimension
+    /// has a number; those of parallel configurations come first.
     private let layouts: [[Int]]
     private let conditions: [[Int]]
-    /// The numbers of the values of each dimension of conditions.
+    /// The numbers of the values of each condition.
     private let conditionValues: [[Int]]
     private let layoutValueCount: Int
     private let valueCount: Int
-    /// By the smaller number times `valueCount`, plus the larger.
+    /// Tells for each pair whether no case has had it; the index is the smaller number times `valueCount`, plus the
+    /// larger.
     private var isMissing: [Bool]
-    /// Missing pairs of two values of conditions.
+    /// Counts the missing pairs of two conditions.
     private var missingConditionPairs: Int
 
     init(_ layouts: [ParallelConfiguration], _ conditions: [ServingConditions]) {
@@ -50,7 +52,7 @@ struct ValuePairs {
         self.isMissing = isMissing
     }
 
-    /// Notes that a case has these values.
+    /// Records that a case has these values.
     mutating func cover(_ choice: VerificationPlan.Choice) {
         if missingCount == 0 { return }
         Self.forEachPair(of: layouts[choice.layout] + conditions[choice.conditions]) { smaller, larger in
@@ -61,10 +63,10 @@ struct ValuePairs {
         }
     }
 
-    /// The place in a list of layouts of the first that can have most of the missing pairs, whatever its conditions;
-    /// `nil` where none can have any.
+    /// Returns the index, in a list of parallel configurations, of the first that can have most of the missing pairs
+    /// under any conditions; `nil` if none can have any.
     func bestLayout(of candidates: [Int]) -> Int? {
-        // How many dimensions of conditions have a value missing beside a value of layouts.
+        // Counts, for each value of a configuration, the conditions of which some value is missing with it.
         let open = (0..<layoutValueCount).map { value in
             conditionValues.count { $0.contains { isMissing[value * valueCount + $0] } }
         }
@@ -75,8 +77,8 @@ struct ValuePairs {
         }
     }
 
-    /// The place in a list of combinations of conditions of the first with which a layout covers most of the missing
-    /// pairs; `nil` where it covers none with any.
+    /// Returns the index, in a list of combinations of conditions, of the first with which a parallel configuration
+    /// covers most of the missing pairs; `nil` if it covers none with any.
     func bestConditions(of candidates: [Int], for layout: Int) -> Int? {
         let gains = (0..<valueCount).map { condition in
             layouts[layout].count { isMissing[$0 * valueCount + condition] }
@@ -99,7 +101,7 @@ struct ValuePairs {
         return best.place
     }
 
-    /// Calls `body` with each two of some values, the smaller number first.
+    /// Calls `body` with each pair of `values`, the smaller number first.
     private static func forEachPair(of values: [Int], _ body: (Int, Int) -> Void) {
         for (index, one) in values.enumerated() {
             for other in values[(index + 1)...] { body(min(one, other), max(one, other)) }

@@ -4,23 +4,24 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// Compares layouts with one rank on a model: every token, log-probability and logit, bit by bit. One thread.
+/// A verification compares parallel configurations with one rank: every token, log-probability and logit, bit by bit.
+/// Only one thread may use it.
 package final class Verification {
-    /// What has happened in the cases so far.
+    /// Counts what happened in the cases so far.
     package private(set) var coverage = RunCoverage()
     private let model: any Model
     private let settings: Settings
     private let measure: Workload.Measure
     private let processes: Processes?
-    /// What one rank made of each mix, whole prompts at once and nothing in the cache; by what was recorded.
+    /// The transcripts of one rank for each workload, with whole prompts per chunk and without prefix cache.
     private var references: [Reference: Transcript] = [:]
     private var detailed: (of: Reference, transcript: Transcript)?
 
-    /// What decides on an answer, and must be the same on one rank.
+    /// A reference names what an answer depends on, so that one rank must have run with the same.
     private struct Reference: Hashable {
         let mix: Workload.Kind
         let cacheType: CacheType
-        /// Whether the mix leaves prompts unscored, so that they can be found in the cache.
+        /// Tells whether the workload leaves prompts unscored, so that they can be found in the cache.
         let reuse: Bool
 
         init(_ conditions: ServingConditions) {
@@ -30,24 +31,25 @@ package final class Verification {
         }
     }
 
-    /// What holds for all cases.
+    /// Settings that hold for all cases.
     package struct Settings: Sendable {
-        /// Of prompts, tokens and draws.
+        /// The seed of prompts and sampling.
         package var seed: UInt64 = 1
-        /// `nil` for the best there are.
+        /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
         package var kernels: Kernels.Level?
         package init() {}
     }
 
-    /// What came of a case.
+    /// The verdict on a case.
     package enum Verdict: Sendable, Equatable {
         case equal
-        /// Not bit by bit, nor was it promised: the largest difference of a logit, relative to its row's largest.
+        /// The logits are within tolerance, where bitwise equality is not promised. The value is the largest difference
+        /// of a logit, relative to the largest of its row.
         case close(Float)
         case different(Difference)
     }
 
-    /// - Parameter processes: where ranks live, if not all in this one.
+    /// - Parameter processes: The processes the ranks are divided among; `nil` if all ranks run in this one.
     package init(
         _ model: any Model, _ measure: Workload.Measure, _ settings: Settings = Settings(), processes: Processes? = nil
     ) {
@@ -57,18 +59,19 @@ package final class Verification {
         self.settings = settings
     }
 
-    /// Whether a case must have one rank's bits.
+    /// Tells whether a case must be bitwise equal to one rank.
     package func mustBeEqual(_ candidate: VerificationCase) -> Bool {
         candidate.layout.isBitwiseEqual(for: model.parallelShape)
     }
 
-    /// How far, relative to a row's largest value, layouts that do not keep one rank's bits may be from it. Where keys are
-    /// rounded, a difference in the last bit of one can become one of the bits it is rounded to.
+    /// Returns the difference, relative to a row's largest value, that is allowed where bitwise equality is not
+    /// promised. If the cache rounds keys, a difference in the last bit of a key can become one of a whole rounding
+    /// step.
     package static func tolerance(of cacheType: CacheType) -> Float { cacheType == .float32 ? 1e-5 : 1e-2 }
 
-    /// Serves a case's mix and compares it with one rank's run.
+    /// Serves a case's workload and compares the result with one rank's run.
     ///
-    /// - Throws: `GroupFailure` when one rank alone cannot serve the mix.
+    /// - Throws: `GroupFailure` if one rank alone cannot serve the workload.
     package func check(_ candidate: VerificationCase) throws(GroupFailure) -> Verdict {
         let expected = try reference(Reference(candidate.conditions))
         let found: MixRun
@@ -81,22 +84,22 @@ package final class Verification {
         if let problem = found.problems.first { return .different(.entries(problem)) }
         let comparisons = compare(found, with: expected, candidate)
         if let difference = Self.first(comparisons, \.firstDifference) {
-            return .different(locate(candidate, otherwise: difference))
+            return locate(candidate, otherwise: difference)
         }
         if let difference = Self.first(comparisons, \.answerDifference) { return .different(difference) }
         let largest = comparisons.map(\.largest).max()!
         return largest == 0 ? .equal : .close(largest)
     }
 
-    /// One comparison for each time the mix was served.
+    /// Returns one comparison for each time the workload was served.
     private func compare(
         _ found: MixRun, with expected: Transcript, _ candidate: VerificationCase
     ) -> [Comparison] {
         let tolerance = mustBeEqual(candidate) ? nil : Self.tolerance(of: candidate.conditions.cacheType)
         var incomplete: Set<Stage> = []
-        // Where queries go to the keys, nobody sees all scores of a row.
+        // In query-gather attention no rank sees all index scores of a row.
         if candidate.layout.kvSharding.ranks > 1 { incomplete = [.indexScores] }
-        // What is found in the cache is not computed, except what is to be known of it.
+        // Rows found in the cache are not computed, except those whose logits are needed.
         if candidate.conditions.prefix != .cold { incomplete = Set(Stage.allCases).subtracting([.logits]) }
         return found.runs.map { Comparison(expected, $0, tolerance: tolerance, incomplete: incomplete) }
     }
@@ -108,21 +111,30 @@ package final class Verification {
         return nil
     }
 
-    /// Runs one rank and the case again with all stages recorded, and finds the first that differs.
-    private func locate(_ candidate: VerificationCase, otherwise difference: Difference) -> Difference {
+    /// Runs one rank and the case again with all stages recorded, and finds the first difference that no near tie
+    /// explains.
+    private func locate(_ candidate: VerificationCase, otherwise difference: Difference) -> Verdict {
         let reference = Reference(candidate.conditions)
         do {
             if detailed?.of != reference {
                 detailed = (reference, try alone(reference, recording: Set(Stage.allCases)))
             }
             let found = try run(candidate, recording: Set(Stage.allCases))
-            if let first = Self.first(compare(found, with: detailed!.transcript, candidate), \.firstDifference) {
-                return first
+            var comparisons = compare(found, with: detailed!.transcript, candidate)
+            var isExplained = false
+            for index in comparisons.indices {
+                while let first = comparisons[index].firstDifference {
+                    guard comparisons[index].excuse(first) else {
+                        return .different(index == 0 ? first : .again(first))
+                    }
+                    isExplained = true
+                }
             }
+            if isExplained { return .close(comparisons.map(\.largest).max()!) }
         } catch {
-            return .failure(error.description)
+            return .different(.failure(error.description))
         }
-        return difference.notRepeated
+        return .different(difference.notRepeated)
     }
 
     private func reference(_ reference: Reference) throws(GroupFailure) -> Transcript {
@@ -140,6 +152,7 @@ package final class Verification {
     private func alone(_ reference: Reference, recording stages: Set<Stage>) throws(GroupFailure) -> Transcript {
         var conditions = ServingConditions()
         conditions.cacheType = reference.cacheType
+        conditions.pageSize = max(conditions.pageSize, model.positionAlignment)
         let mix = Workload(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
         return try MixRun(
             model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, processes: processes,

@@ -2,7 +2,8 @@ import Inference
 package import KVCache
 package import Parallelism
 
-/// One run of a verification: a layout, and the conditions under which it serves.
+/// A verification case is one run of a verification: a parallel configuration, and the conditions under which it
+/// serves.
 package struct VerificationCase: Sendable, Hashable {
     package var layout: ParallelConfiguration
     package var conditions: ServingConditions
@@ -12,15 +13,15 @@ package struct VerificationCase: Sendable, Hashable {
         self.conditions = conditions
     }
 
-    /// What `init(notation:for:)` makes this case of again, such as
-    /// `cp4 ep4 dcp4:2 zigzag alltoall chunk29 page16 fp8_e4m3 warm draft0 mixed threads2 odd-blocks`.
+    /// The notation from which `init(notation:for:)` makes an equal case, such as `cp4 ep4 dcp4:2 zigzag alltoall
+    /// chunk29 page16 fp8_e4m3 warm draft0 mixed threads2 odd-blocks`.
     package var notation: String {
         ([layout.notation] + ServingConditions.axes.map { $0.word(conditions) }).joined(separator: " ")
     }
 
-    /// Conditions that are not named are those of `ServingConditions()`.
+    /// Reads a case from its notation. Conditions that are not named are those of `ServingConditions()`.
     ///
-    /// - Throws: `NotationError` where the words make no case for this shape.
+    /// - Throws: `NotationError` if the words name no case for this shape.
     package init(notation: String, for shape: ModelShape) throws(NotationError) {
         var conditions = ServingConditions()
         var layout: [Substring] = []
@@ -33,27 +34,28 @@ package struct VerificationCase: Sendable, Hashable {
     }
 }
 
-/// Everything besides the layout in which cases differ. None of it may change an answer, but the cache's type.
+/// Serving conditions are everything in which cases differ besides the parallel configuration. None but the cache's
+/// type may change an answer.
 package struct ServingConditions: Sendable, Hashable {
-    /// Prompt tokens of a request in one step, at most; -1 for whole prompts.
+    /// Limits the prompt tokens of a request in one step; -1 computes whole prompts.
     package var chunk = -1
-    /// Tokens of a page.
+    /// The number of tokens in a page.
     package var pageSize = 16
-    /// Compared with one rank whose cache is of the same type.
+    /// The type of cached keys, which is also that of the one rank it is compared with.
     package var cacheType = CacheType.float32
     package var prefix = PrefixUse.cold
-    /// Tokens guessed behind each request; the rank it is compared with guesses none.
+    /// The number of tokens drafted for each request; the one rank it is compared with drafts none.
     package var drafts = 0
     package var mix = Workload.Kind.mixed
-    /// Threads that share the work inside each rank.
+    /// The number of threads that share the work of each rank.
     package var threads = 1
-    /// Of kernels: as their level has them, or others (`Tuning`).
+    /// The block sizes of kernels: those of their level, or others (`Tuning`).
     package var blocks = BlockSizes.usual
 
     package init() {}
 
-    /// One word of a case's name for each condition, in this order. A new condition is a property, a line here, and its
-    /// values in `all`.
+    /// The dimensions in the order of a case's notation. A new dimension is a property, a line here, and its values in
+    /// `all`.
     package static let axes = [
         ConditionAxis("chunk", \.chunk, legal: "-1 for whole prompts or 1 to 32768") {
             $0 == -1 || (1...32_768).contains($0)
@@ -69,16 +71,18 @@ package struct ServingConditions: Sendable, Hashable {
         ConditionAxis("blocks", \.blocks),
     ]
 
-    /// All combinations worth trying with prompts of so many tokens.
+    /// Returns all combinations worth trying with prompts of up to `longestPrompt` tokens.
     ///
-    /// - Parameter canDraft: whether the model can.
+    /// - Parameters:
+    ///   - canDraft: Whether the model has a next-token block.
+    ///   - alignment: The number of tokens that page sizes are multiples of.
     package static func all(
         longestPrompt: Int, cacheTypes: [CacheType] = CacheType.allCases, canDraft: Bool = false,
-        threads: [Int] = [1, 2]
+        alignment: Int = 1, threads: [Int] = [1, 2]
     ) -> [ServingConditions] {
         [ServingConditions()]
             .with(\.chunk, chunks(longestPrompt: longestPrompt))
-            .with(\.pageSize, [1, 4, 16, 64])
+            .with(\.pageSize, pageSizes(alignment: alignment))
             .with(\.cacheType, cacheTypes)
             .with(\.prefix, PrefixUse.allCases)
             .with(\.drafts, canDraft ? [0, 1, 3] : [0])
@@ -87,7 +91,12 @@ package struct ServingConditions: Sendable, Hashable {
             .with(\.blocks, BlockSizes.allCases)
     }
 
-    /// Whole prompts, thirds and tenths, none of them round numbers.
+    private static func pageSizes(alignment: Int) -> [Int] {
+        let sizes = [1, 4, 16, 64].filter { $0 % alignment == 0 }
+        return sizes.count > 1 ? sizes : [alignment, 2 * alignment, 8 * alignment]
+    }
+
+    /// Returns chunk sizes: whole prompts, and odd numbers near a third and a tenth of the longest prompt.
     private static func chunks(longestPrompt: Int) -> [Int] {
         var sizes = [-1]
         for size in [longestPrompt / 3 | 1, longestPrompt / 10 | 1] where !sizes.contains(size) { sizes.append(size) }
@@ -96,7 +105,7 @@ package struct ServingConditions: Sendable, Hashable {
 }
 
 extension [ServingConditions] {
-    /// Each of these with each of the values.
+    /// Returns each of these combinations with each of the values.
     fileprivate func with<Value>(
         _ path: WritableKeyPath<ServingConditions, Value>, _ values: [Value]
     ) -> [ServingConditions] {
@@ -110,19 +119,19 @@ extension [ServingConditions] {
     }
 }
 
-/// Sizes of blocks.
+/// The block sizes of kernels.
 package enum BlockSizes: String, Sendable, CaseIterable {
     case usual = "usual-blocks"
-    /// Unlike the usual in every size.
+    /// Every block size differs from the usual one.
     case odd = "odd-blocks"
 }
 
-/// What is in the prefix cache when a mix is served.
+/// The content of the prefix cache when a workload is served.
 package enum PrefixUse: String, Sendable, CaseIterable {
-    /// Nothing: there is none.
+    /// There is no prefix cache.
     case cold
-    /// All of the mix: it is served twice, and compared both times.
+    /// The cache contains the whole workload, which is served twice and compared both times.
     case warm
-    /// The beginnings of its prompts: requests that go on otherwise are served already, and still.
+    /// The cache contains the beginnings of the prompts, from requests that continue differently and still run.
     case shared
 }

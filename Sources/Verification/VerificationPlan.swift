@@ -1,22 +1,24 @@
 import Inference
 package import Parallelism
 
-/// Which cases a verification runs: all there are, or a sample that has every mesh before it has one twice, every
-/// combination of conditions before it has one twice, and every two values of two dimensions together as soon as can be.
-/// A layout comes twice before all have come once only where no other has a value of it, as one rank has none beside it.
+/// A verification plan lists the cases that a verification runs: all there are, or a sample. A sample has every mesh
+/// once before any twice, every combination of conditions once before any twice, and covers all pairs of values as soon
+/// as possible. A parallel configuration is repeated before all have occurred only where no other has one of its
+/// values, as with one rank.
 package struct VerificationPlan: Sendable {
-    /// In order of the number of ranks.
+    /// The cases in ascending order of ranks.
     package let cases: [VerificationCase]
-    /// How many there are to choose from.
+    /// Counts the cases of the whole matrix.
     package let total: Int
-    /// Pairs of values of two dimensions: how many some case has, and how many there are in all that could be chosen from.
+    /// Counts pairs of values of two dimensions: those that occur in some case of the plan, and those of the whole
+    /// matrix.
     package let pairs: (covered: Int, total: Int)
 
     /// - Parameters:
-    ///   - layouts: all different.
-    ///   - conditions: all different.
-    ///   - limit: cases at most, at least 1.
-    ///   - seed: equal seeds choose equal cases.
+    ///   - layouts: The parallel configurations, all different.
+    ///   - conditions: The combinations of conditions, all different.
+    ///   - limit: The largest number of cases, at least 1.
+    ///   - seed: The seed of the sample; equal seeds choose equal cases.
     package init(_ layouts: [ParallelConfiguration], _ conditions: [ServingConditions], limit: Int, seed: UInt64) {
         precondition(limit > 0 && !layouts.isEmpty && !conditions.isEmpty)
         total = layouts.count * conditions.count
@@ -37,7 +39,7 @@ package struct VerificationPlan: Sendable {
             .map { VerificationCase(layouts[$0.layout], conditions[$0.conditions]) }
     }
 
-    /// A case, by its place in the lists it was chosen from.
+    /// A choice is a case, given by its indices in the lists it was chosen from.
     struct Choice: Hashable {
         let layout: Int
         let conditions: Int
@@ -45,11 +47,11 @@ package struct VerificationPlan: Sendable {
         init(_ layout: Int, _ conditions: Int) { (self.layout, self.conditions) = (layout, conditions) }
     }
 
-    /// Different cases, fewer than there are.
+    /// Returns `limit` different cases, fewer than there are.
     ///
     /// - Parameters:
-    ///   - order: all layouts, one of each mesh first.
-    ///   - loads: all combinations of conditions.
+    ///   - order: The indices of all parallel configurations, one of each mesh first.
+    ///   - loads: The indices of all combinations of conditions.
     private static func sample(
         _ order: [Int], _ loads: [Int], limit: Int, meshes: Int, _ pairs: inout ValuePairs
     ) -> [Choice] {
@@ -69,7 +71,7 @@ package struct VerificationPlan: Sendable {
             func isNew(_ load: Int) -> Bool { !known.contains(Choice(layout, load)) }
             if !loadsLeft.contains(where: isNew) { loadsLeft += loads }
             let best = pairs.missingCount == 0 ? nil : pairs.bestConditions(of: loadsLeft, for: layout)
-            // A layout that was chosen with all conditions is passed over.
+            // A configuration that was chosen with all conditions is skipped.
             guard let place = best ?? loadsLeft.firstIndex(where: isNew) else { continue }
             let choice = Choice(layout, loadsLeft.remove(at: place))
             pairs.cover(choice)
@@ -79,7 +81,8 @@ package struct VerificationPlan: Sendable {
         return chosen
     }
 
-    /// The layouts' numbers: one of each mesh, then another of each, …, chosen at random.
+    /// Returns the indices of the parallel configurations in random order: one of each mesh, then another of each, and
+    /// so on.
     private static func alternating(
         _ layouts: [ParallelConfiguration], _ random: inout SeededGenerator
     ) -> [Int] {
@@ -98,13 +101,13 @@ package struct VerificationPlan: Sendable {
 }
 
 extension VerificationPlan {
-    /// How many cases have each value of each dimension.
+    /// Counts, for each value of each dimension, the cases that have it.
     package var coverage: [Coverage] { Coverage.all(of: cases) }
 
-    /// The values that cases have in one dimension.
+    /// Coverage lists the values of one dimension, with the number of cases that have them.
     package struct Coverage: Sendable, Equatable {
         package let axis: String
-        /// Numbers ascending, words as they come.
+        /// Numbers are in ascending order, words in order of occurrence.
         package let values: [(value: String, cases: Int)]
 
         package static func == (a: Self, b: Self) -> Bool {
@@ -127,12 +130,12 @@ extension VerificationPlan {
 }
 
 extension VerificationCase {
-    /// The value of every dimension, by name; `-` where a layout has no use for it.
+    /// The value of every dimension, by name; `-` where it does not apply to the parallel configuration.
     package var values: [(axis: String, value: String)] { layout.values + conditions.values }
 }
 
 extension ParallelConfiguration {
-    /// The values of a layout's dimensions, by name; `-` where it has no use for one.
+    /// The values of the configuration's dimensions, by name; `-` where a dimension does not apply.
     var values: [(axis: String, value: String)] {
         let (sharesRows, divides) = (context > 1, kvSharding.ranks > 1)
         let exchanges = stageRanks > 1 && !replicatesExperts
@@ -147,6 +150,6 @@ extension ParallelConfiguration {
 }
 
 extension ServingConditions {
-    /// The value of each condition, by name.
+    /// The value of each condition, with its name.
     var values: [(axis: String, value: String)] { Self.axes.map { ($0.name, $0.value(self)) } }
 }

@@ -1,28 +1,30 @@
 package import Inference
 
-/// Some requests served together, to be served by one rank and by many: a function of its numbers alone.
+/// A workload is a set of requests, to be served together by one rank and by many; it is a function of its parameters
+/// alone.
 package struct Workload: Sendable {
-    /// What is hard about a mix.
+    /// The kind of a workload tells what it exercises.
     package enum Kind: String, Sendable, CaseIterable {
-        /// One long prompt, all of it scored.
+        /// One long prompt, scored as a whole.
         case long
-        /// Many requests of a few tokens, fewer rows than ranks in most steps.
+        /// Many requests of a few tokens, with fewer rows than ranks in most steps.
         case short
-        /// Short and long, greedy and sampled, scored and not.
+        /// Short and long prompts, greedy and sampled, scored and not.
         case mixed
-        /// More than the cache holds, with priorities: requests wait, are preempted and computed again.
+        /// Requests with priorities that need more pages than the cache has, so that they wait, are preempted and
+        /// computed again.
         case preemption
     }
 
     package let kind: Kind
-    /// By the number they are submitted under, from 1.
+    /// The requests; the first is submitted with identifier 1.
     package let requests: [GenerationRequest]
-    /// For each of them one with the same beginning that goes on otherwise.
+    /// For each request, one with the same beginning and another continuation.
     package let warmupRequests: [GenerationRequest]
 
-    /// What a model asks of a mix.
+    /// The measure of a workload are the model's sizes that it depends on.
     package struct Measure: Sendable {
-        /// Tokens of the longest prompts: more than a row selects, where the model selects keys.
+        /// The number of tokens in the longest prompts: more than a row selects, if the model selects keys.
         package var longestPrompt: Int
         package var contextLength: Int
         package var vocabularySize: Int
@@ -34,7 +36,7 @@ package struct Workload: Sendable {
             self.vocabularySize = vocabularySize
         }
 
-        /// For a model whose rows select at most so many keys; `nil` where they attend to all.
+        /// Creates the measure for a model whose rows select at most `keys` keys; `nil` if they attend to all.
         package init(selecting keys: Int?, contextLength: Int, vocabularySize: Int) {
             let wanted = keys.map { $0 + $0 / 4 + 8 } ?? 68
             self.init(
@@ -43,13 +45,13 @@ package struct Workload: Sendable {
         }
     }
 
-    /// New tokens of a request, at most.
+    /// Limits the new tokens of a request.
     package static let maxNewTokensOfMix = 12
-    /// Elements of all rows of logits that are kept of a mix, about.
+    /// Limits, roughly, the logits that are recorded for a workload, in elements.
     private static let logitBudget = 1 << 22
 
-    /// - Parameter reuse: whether prompts are scored from their second third on only: what is scored is computed, also
-    ///   where it could be found in the prefix cache.
+    /// - Parameter reuse: Whether prompts are scored only from their second third on. Scored rows are always computed,
+    ///   so the rest can be found in the prefix cache.
     package init(_ kind: Kind, _ measure: Measure, seed: UInt64, reuse: Bool = false) {
         self.kind = kind
         var random = SeededGenerator(seed: seed, stream: UInt64(Kind.allCases.firstIndex(of: kind)! + 1))
@@ -72,13 +74,14 @@ package struct Workload: Sendable {
         }
     }
 
-    /// Tokens of a cache with such pages for the mix, and where it begins behind warmupRequests for these too.
+    /// Returns the number of tokens that the cache needs for the workload, and with `.shared` also for
+    /// `warmupRequests`.
     package func totalTokens(pageSize: Int, _ prefix: PrefixUse = .cold) -> Int {
         let all = prefix == .shared ? requests + warmupRequests : requests
         let needs = all.map { request in
             (request.prompt.count + request.sampling.maxNewTokens! + pageSize - 1) / pageSize * pageSize
         }
-        // Crowded: the largest, half of it more, and a page of growth.
+        // For preemption: one and a half times the largest request, and a page of growth.
         return kind == .preemption ? needs.max()! * 3 / 2 + pageSize : needs.reduce(0, +) + pageSize
     }
 
@@ -104,7 +107,7 @@ package struct Workload: Sendable {
             sampling.topP = 0.9
             sampling.repetitionPenalty = number % 4 == 1 ? 1.1 : 1
             sampling.frequencyPenalty = number % 4 == 3 ? 0.5 : 0
-            // Among a few tokens only, guesses are right often, whatever the weights are.
+            // With only a few likely tokens, drafts are accepted often, whatever the weights.
             if number % 4 == 3 {
                 for token in random.tokens(3, vocabularySize: measure.vocabularySize) { sampling.logitBias[token] = 50 }
             }

@@ -3,17 +3,17 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// What came of serving a mix once: every answer, and every row that was recorded.
+/// A transcript contains every answer and every recorded row of serving a workload once.
 struct Transcript {
-    /// By request.
+    /// The answers; the key is the request.
     var answers: [UInt64: Answer] = [:]
     var records = StageRecords()
 
-    /// What came of one request.
+    /// The answer to one request.
     struct Answer {
         var scores: [TokenLogProbs] = []
         var tokens: [TokenLogProbs] = []
-        /// Why it failed.
+        /// The reason why the request failed, if it did.
         var failure: String?
 
         mutating func add(_ event: GenerationEvent) {
@@ -27,13 +27,14 @@ struct Transcript {
     }
 }
 
-/// What has happened while cases were served: an axis that nothing came of has not been verified.
+/// Run coverage counts what happened while cases were served: a feature that never came into play has not been
+/// verified.
 package struct RunCoverage: Sendable, Equatable {
-    /// Requests that gave their pages back and were computed again.
+    /// Counts requests that were preempted and computed again.
     package var preemptions: UInt64 = 0
-    /// Prompt tokens whose keys were found in the prefix cache.
+    /// Counts prompt tokens whose keys were found in the prefix cache.
     package var cachedTokens: UInt64 = 0
-    /// Chunks whose queries went to the keys.
+    /// Counts chunks that used query-gather attention.
     package var dcpChunks: UInt64 = 0
     package var speculation = SpeculationCount()
 
@@ -45,19 +46,20 @@ package struct RunCoverage: Sendable, Equatable {
     }
 }
 
-/// Serves a case's mix in lock step: plans as many steps as may be in flight, waits for the first, goes on.
+/// This type serves a case's workload in lock step: it plans as many steps as may be in flight, and waits for the first
+/// of them.
 struct MixRun {
-    /// What came of the mix each time it was served.
+    /// The transcript of each time the workload was served.
     private(set) var runs: [Transcript] = []
-    /// What was wrong with the books meanwhile.
+    /// The violated invariants found after any step.
     private(set) var problems: [String] = []
     private(set) var coverage = RunCoverage()
     private let pool: RankPool
     private var scheduler: Scheduler
 
     /// - Parameters:
-    ///   - processes: where ranks live, if not all in this one.
-    ///   - stages: what to record.
+    ///   - processes: The processes the ranks are divided among; `nil` if all ranks run in this one.
+    ///   - stages: The stages to record.
     init(
         _ model: any Model, _ candidate: VerificationCase, _ mix: Workload, _ kernels: Kernels.Level?,
         processes: Processes?, recording stages: Set<Stage>
@@ -71,7 +73,7 @@ struct MixRun {
         configuration.drafts = conditions.drafts
         configuration.threadsPerRank = conditions.threads
         if conditions.blocks == .odd { configuration.tuning = .odd(kernels ?? Kernels.best.level) }
-        // Whatever can be shared is: models for tests have little else.
+        // All work is divided among threads, even that of the tiny models of tests.
         configuration.tuning.minParallelWork = 1
         configuration.kernels = kernels
         configuration.pageSize = conditions.pageSize
@@ -86,13 +88,13 @@ struct MixRun {
         closeBooks()
     }
 
-    /// - Parameter warmupRequests: begun a little before.
+    /// - Parameter warmupRequests: Requests that are submitted two steps earlier.
     private mutating func serve(
         _ requests: [GenerationRequest], behind warmupRequests: [GenerationRequest] = []
     ) throws(GroupFailure) {
         var transcript = Transcript()
         submit(warmupRequests, from: UInt64(requests.count + 1))
-        // So that some have computed their prompts, and all run on.
+        // After two steps some have computed their prompts, and all still run.
         for _ in 0..<2 where !scheduler.isIdle { try step(&transcript) }
         submit(requests, from: 1)
         while !scheduler.isIdle { try step(&transcript) }
@@ -111,15 +113,14 @@ struct MixRun {
 
     private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
         while let plan = scheduler.nextStep() {
-            coverage.dcpChunks += UInt64(
-                RowAssignment(plan, pool.configuration, processSharding: pool.processSharding).dcpRows.count)
+            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpRows.count)
             pool.submit(plan)
         }
         let plan = scheduler.inFlight[0]
         let outcome = try pool.awaitResult()
         transcript.records.merge(outcome.records)
         for (chunk, found) in zip(plan.chunks, outcome.result.chunks) where !chunk.drafts.isEmpty {
-            // Rows behind a wrong guess are no part of the text.
+            // Rows after a rejected draft token are no part of the text.
             let end = chunk.start + chunk.tokens.count
             transcript.records.remove(
                 end - chunk.sampledRows.count + found.sampled.count..<end, of: chunk.request)
@@ -143,12 +144,12 @@ struct MixRun {
 }
 
 extension Tuning {
-    /// Sizes of blocks that are unlike those of a level.
+    /// Returns block sizes that all differ from those of a level.
     fileprivate static func odd(_ level: Kernels.Level) -> Tuning {
         var tuning = Tuning()
         for type in DType.allCases {
             tuning.gemvMaxRows[type] = 1
-            // As they are stored where they are not otherwise.
+            // Keys are used as they are stored exactly at the levels that by default convert them.
             tuning.directKeyMaxHeads[type] = level == .avx512 ? 1 : 1024
         }
         tuning.indexKeyTiles = 1

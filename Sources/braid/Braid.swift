@@ -1,6 +1,6 @@
 package import ArgumentParser
 
-/// The command. Each subcommand is a file of its own.
+/// The `braid` command. Each subcommand has a file of its own.
 @main
 package struct Braid: AsyncParsableCommand {
     package static let configuration = CommandConfiguration(

@@ -6,7 +6,7 @@ import Models
 import Parallelism
 import Tensors
 
-/// The options of every command that runs a model.
+/// These options belong to every command that runs a model.
 package struct EngineOptions: ParsableArguments, Sendable {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
@@ -106,8 +106,9 @@ package struct EngineOptions: ParsableArguments, Sendable {
             processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: patience), agreed: agreed)
     }
 
-    /// What every process must be started with alike: what its ranks are made of. Neither secrets, as the API key, nor
-    /// names of files, which may differ from host to host; what only the first process acts on need not agree.
+    /// The options that must have the same values in all processes, because ranks depend on them. They include neither
+    /// secrets, such as the API key, nor file names, which may differ between hosts, nor options that only the first
+    /// process uses.
     package var agreed: [ProcessCard.Property] {
         func property(_ name: String, _ value: Any?) -> ProcessCard.Property {
             ProcessCard.Property(name, value.map { "\($0)" } ?? "default")
@@ -123,7 +124,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         ] + parallel.agreed
     }
 
-    /// Half a minute of silence is enough to be lost, however long a step may take.
+    /// A process is lost after this many seconds of silence: at most half a minute, however long a step may take.
     private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
 
     func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
@@ -163,12 +164,12 @@ package struct EngineOptions: ParsableArguments, Sendable {
         return configuration
     }
 
-    /// The trace to write, if one was asked for.
+    /// Opens the trace, if one was requested.
     func traceWriter(for configuration: EngineConfiguration) throws -> TraceWriter? {
         try trace.map { try TraceWriter(path: $0, configuration.parallel, log: note) }
     }
 
-    /// Opens the model with a progress bar where somebody watches.
+    /// Opens the model, with a progress bar if standard error is a terminal.
     func load() throws -> (directory: ModelDirectory, model: any Model) {
         let directory = try ModelDirectory(modelPath)
         let progress = ProgressBar("loading \(modelPath)")
@@ -179,7 +180,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
 }
 
 extension CacheType: ExpressibleByArgument {
-    /// By any name that users of other engines know.
+    /// Reads a cache type by any of the names that other engines use.
     package init?(argument: String) {
         switch argument {
         case "auto", "float32", "fp32", "f32": self = .float32
@@ -196,9 +197,9 @@ extension ModelDirectory.LoadFormat: ExpressibleByArgument {}
 extension Kernels.Level: ExpressibleByArgument {}
 
 extension Kernels {
-    /// Those that `--kernels` asks for, or the best.
+    /// Returns the kernels of the level that `--kernels` names, or the best.
     ///
-    /// - Throws: `CommandError` where this processor has none of that level.
+    /// - Throws: `CommandError` if this processor does not have that level.
     static func asked(_ level: Level?) throws -> Kernels {
         guard let level else { return .best }
         guard let kernels = Kernels(level) else {
@@ -208,7 +209,7 @@ extension Kernels {
     }
 }
 
-/// An error of the command itself, printed as it is.
+/// A command error is an error of the command itself, which is printed as it is.
 struct CommandError: Error, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = description }

@@ -7,7 +7,7 @@ import Parallelism
 import Tensors
 import Tokenization
 
-/// One answer to one prompt, without a server.
+/// The command generates one answer to one prompt, without a server.
 struct Generate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Continues a prompt and prints what it cost.",
@@ -49,7 +49,7 @@ struct Generate: AsyncParsableCommand {
 
     @Flag(
         help:
-            "Generates once more on one rank, guessing nothing, and compares every token and log-probability, bit for bit; exit status 1 if any differs."
+            "Generates once more on one rank, without drafts, and compares every token and log-probability, bit for bit; exit status 1 if any differs."
     )
     var compareOneRank = false
 
@@ -126,7 +126,7 @@ struct Generate: AsyncParsableCommand {
             prompt: tokens, sampling: sampling, logProbs: compareOneRank ? LogProbOptions(topCount: 5) : nil)
     }
 
-    /// Runs the request on an engine of its own, printing text as it comes.
+    /// Runs the request on an engine of its own, and prints text as it is generated.
     private func outcome(
         of request: GenerationRequest, _ model: any Model, _ configuration: EngineConfiguration, _ job: Job,
         _ tokenizer: Tokenizer?, isShown: Bool, trace: TraceWriter? = nil
@@ -157,7 +157,7 @@ struct Generate: AsyncParsableCommand {
         return outcome
     }
 
-    /// A bar for prompts long enough to wait for.
+    /// Shows a progress bar until the first token.
     private func showPrefill(_ engine: Engine, total: Int) async {
         let bar = ProgressBar("prefill \(total) tokens")
         defer { bar.finish() }
@@ -174,14 +174,14 @@ struct Generate: AsyncParsableCommand {
         if !isRight { throw ExitCode(1) }
     }
 
-    /// The last line of the prompt, to show what was asked.
+    /// Returns the last line of the prompt, which shows the question.
     private func ending(of tokens: [Int32], _ tokenizer: Tokenizer) -> String {
         let text = tokenizer.decode(tokens.suffix(200))
         return String(text.split(separator: "\n").last ?? "")
     }
 }
 
-/// What was generated, and when.
+/// An outcome holds the generated tokens and their times.
 private struct Outcome {
     let start: ContinuousClock.Instant
     var first: ContinuousClock.Instant?
@@ -213,14 +213,14 @@ private struct Outcome {
             line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
         }
         if let length = speculation.acceptLength {
-            line += "; \(speculation.right) of \(speculation.drafted) guesses right, accept length \(rounded(length))"
+            line += "; \(speculation.right) of \(speculation.drafted) drafts accepted, accept length \(rounded(length))"
         }
         note(line)
     }
 
-    /// Tells whether another outcome of the same request has the same bits.
+    /// Prints whether another outcome of the same request is bitwise equal.
     ///
-    /// - Throws: `ExitCode` where it has not.
+    /// - Throws: `ExitCode` if it is not.
     func compare(with other: Outcome) throws {
         if let first = zip(tokens, other.tokens).enumerated().first(where: { $1.0 != $1.1 }) {
             note("DIFFERENT from one rank: token \(first.offset) is \(first.element.0), there \(first.element.1)")
@@ -234,8 +234,8 @@ private struct Outcome {
     }
 }
 
-/// Three digits after the point.
+/// Returns a number with three decimal places.
 func rounded(_ value: Double) -> String { String(format: "%.3f", value) }
 
-/// A line on standard error.
+/// Writes a line to standard error.
 func note(_ line: String) { try? FileHandle.standardError.write(contentsOf: Data((line + "\n").utf8)) }

@@ -3,9 +3,10 @@ import Foundation
 import Inference
 package import Parallelism
 
-/// How many ranks run a model and what each of them does, in the spellings users of other engines know.
+/// These options determine how many ranks run a model and how they divide it, with the names that users of other
+/// engines know.
 package struct ParallelOptions: ParsableArguments, Sendable {
-    // Sizes are lists so that two spellings with different values are noticed.
+    // Sizes are lists, so that two names of an option with different values are noticed.
 
     @Option(
         name: [.customLong("tp-size"), .customLong("tp"), .customLong("tensor-parallel-size")],
@@ -57,8 +58,8 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     @Option(
         name: [.customLong("dcp-size"), .customLong("dcp"), .customLong("decode-context-parallel-size")],
         help: """
-            Ranks among which each request's keys are divided when its queries go to the keys: where a step has few rows \
-            of long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
+            Ranks among which each request's keys are divided for query-gather attention: where a step has few rows of \
+            long contexts, as in decoding. Divides attn-cp-size × the ranks that share the heads. Default: 1.
             """, transform: Parsing.count(0...Parsing.maxRanks))
     var dcpSize: [Int] = []
 
@@ -68,7 +69,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     var dcpInterleave: Int?
 
     @Option(
-        help: "Keys a request has, at least, before its queries go to them. Default: 1024.",
+        help: "Keys a request has, at least, before it uses query-gather attention. Default: 1024.",
         transform: Parsing.count(0...Parsing.maxTokens))
     var dcpMinKeys: Int?
 
@@ -81,7 +82,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
 
     @Option(
         name: [.customLong("cp-strategy"), .customLong("nsa-prefill-cp-mode")],
-        help: "How rows are dealt to context ranks: interleave (the default), zigzag or contiguous.")
+        help: "How rows are assigned to context ranks: interleave (the default), zigzag or contiguous.")
     var cpStrategy: [PartitionStrategy] = []
 
     @Flag(
@@ -103,13 +104,13 @@ package struct ParallelOptions: ParsableArguments, Sendable {
 
     package init() {}
 
-    /// That share the work inside each rank.
+    /// The number of threads that share the work of each rank.
     package var threads: Int { threadsPerRank ?? 1 }
 
-    /// Whether none of them was given.
+    /// Tells whether none of the options was given.
     var isDefault: Bool { agreed.allSatisfy { $0.value == "default" } }
 
-    /// The options as other processes must have been given them, by any of their names.
+    /// The options that must have the same values in all processes, whichever of their names were used.
     var agreed: [ProcessCard.Property] {
         let sizes: [(String, [Int])] = [
             ("--tp-size", tpSize), ("--attn-cp-size", attnCpSize), ("--attn-dp-size", attnDpSize),
@@ -129,9 +130,9 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         return lists.map { ProcessCard.Property($0, $1.isEmpty ? "default" : $1.joined(separator: ",")) }
     }
 
-    /// What was given; `resolve` tells whether it can be run.
+    /// Returns the parallel request that the options make; `resolve` tells whether it can be run.
     ///
-    /// - Parameter environment: for the one variable whose meaning is a flag here.
+    /// - Parameter environment: The environment, which is searched for a variable of SGLang that is an option here.
     package func request(environment: [String: String] = ProcessInfo.processInfo.environment) -> ParallelRequest {
         var request = ParallelRequest()
         func agreed<Value: Hashable>(_ parameter: String, _ values: [Value]) -> Value? {
@@ -172,7 +173,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
         return request
     }
 
-    /// Numbers of layers, separated by commas.
+    /// Layer counts are read from numbers separated by commas.
     struct LayerCounts: ExpressibleByArgument, Sendable {
         let layers: [Int]
 

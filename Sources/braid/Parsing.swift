@@ -1,13 +1,13 @@
 import ArgumentParser
 
-/// The one way in which the command line's numbers and durations are read: each has a range, and what lies outside is
-/// refused with the range and the nearest legal value. So no arithmetic on an option can overflow.
+/// All numbers and durations of the command line are read here. Each has a range; a value outside of it is refused with
+/// the range and the nearest legal value. So no arithmetic on an option can overflow.
 package enum Parsing {
-    /// The longest that anything may take, in seconds: a week.
+    /// Limits durations in seconds, to a week.
     static let maxSeconds = 604_800
-    /// More of anything that is done again and again is a mistake.
+    /// Limits repetitions; more are taken for a mistake.
     static let maxCount = 1_000_000
-    /// More tokens than any cache has slots for.
+    /// Limits numbers of tokens; no cache has more slots.
     static let maxTokens = Int(Int32.max)
     static let maxRanks = 65_536
 
@@ -20,7 +20,7 @@ package enum Parsing {
         }
     }
 
-    /// Reads a duration in whole seconds: a number of them, or one with `s`, `m` or `h` behind it.
+    /// Reads a duration in whole seconds: a number of them, or a number followed by `s`, `m` or `h`.
     package static func seconds(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
         { text in
             let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600]
@@ -37,7 +37,7 @@ package enum Parsing {
         }
     }
 
-    /// Reads a number that need not be whole.
+    /// Reads a decimal number.
     package static func number(_ legal: ClosedRange<Double>) -> @Sendable (String) throws -> Double {
         { text in
             guard let number = Double(text), legal.contains(number) else {
@@ -47,7 +47,7 @@ package enum Parsing {
         }
     }
 
-    /// A number that has too many digits for an integer; `nil` where there is anything else than digits.
+    /// Returns the largest or smallest integer for a number with too many digits; `nil` if the text is not a number.
     private static func beyond(_ text: String) -> Int? {
         let digits = text.drop { $0 == "-" || $0 == "+" }
         guard !digits.isEmpty, digits.allSatisfy(\.isASCII), digits.allSatisfy(\.isNumber) else { return nil }

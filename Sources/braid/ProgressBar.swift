@@ -1,15 +1,17 @@
 import Foundation
 
-/// A line on standard error that shows how far something is; silent when that is not a terminal.
+/// A progress bar is a line on standard error; it prints nothing if standard error is not a terminal.
 final class ProgressBar {
     private let title: String
-    /// Whether anybody sees it.
+    /// Tells whether standard error is a terminal.
     let isWatched = isatty(STDERR_FILENO) == 1
     private var lastPercent = -1
 
     init(_ title: String) { self.title = title }
 
-    /// - Parameter fraction: from 0 to 1.
+    /// Draws the bar.
+    ///
+    /// - Parameter fraction: The progress from 0 to 1.
     func update(_ fraction: Double) {
         let percent = Int(fraction * 100)
         guard isWatched, percent != lastPercent else { return }
@@ -19,7 +21,7 @@ final class ProgressBar {
         write("\r\(title) \(filled)\(rest) \(percent) %")
     }
 
-    /// Takes the line away; `update` draws it again.
+    /// Removes the line; `update` draws it again.
     func finish() {
         if isWatched, lastPercent >= 0 { write("\r\u{1B}[K") }
         lastPercent = -1

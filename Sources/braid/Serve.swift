@@ -4,10 +4,12 @@ import Grammar
 import Inference
 import Modeling
 import Models
+import NIOCore
+import NIOPosix
 import Serving
 import Tokenization
 
-/// The HTTP server.
+/// The command runs the HTTP server.
 struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Serves a model over HTTP: OpenAI's routes, /generate, /metrics.",
@@ -46,6 +48,9 @@ struct Serve: AsyncParsableCommand {
             """)
     var plan: AutomaticLayout.Choice?
 
+    @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
+    var allowedHost: [String] = []
+
     mutating func run() async throws {
         let job = try engineOptions.join()
         if plan == .auto { try choosePlan(job) }
@@ -83,9 +88,14 @@ struct Serve: AsyncParsableCommand {
         server.host = host
         server.port = port
         server.apiKey = apiKey ?? ProcessInfo.processInfo.environment["BRAID_API_KEY"]
+        server.allowedHosts = allowedHost
         server.drainTimeout = .seconds(drainTimeout)
         let problems = server.validate()
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+
+        // What cannot work is said before anything is said to work.
+        try Self.check(directory: engineOptions.modelPath)
+        try Self.check(host: server.host, port: server.port)
 
         // Listen first: /health answers while the weights are mapped, /ready when they are in place.
         let slot = ModelSlot()
@@ -108,12 +118,12 @@ struct Serve: AsyncParsableCommand {
                 if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
             }
             tasks.addTask {
-                // A model that cannot be loaded ends the command, and so do ranks that fail for good.
+                // The command ends if the model cannot be loaded, or ranks fail for good.
                 let (engine, trace) = try await loading.value
                 defer { trace?.close() }
                 engine.answerForAllThreads()
                 for await failure in engine.failures { try await Self.end(after: failure) }
-                // The engine was stopped by the server, which then ends too.
+                // The server has stopped the engine and ends soon.
                 try await Task.sleep(for: .seconds(Self.secondsToEnd))
             }
             defer { tasks.cancelAll() }
@@ -122,11 +132,47 @@ struct Serve: AsyncParsableCommand {
         if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
+    /// - Throws: one line about a path that leads to no checkpoint.
+    private static func check(directory path: String) throws {
+        var isDirectory: ObjCBool = false
+        if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) {
+            if isDirectory.boolValue { return }
+            throw CommandError(
+                path.lowercased().hasSuffix(".gguf")
+                    ? "--model-path: \(path) is a GGUF file, which is not read; give the directory of the released checkpoint"
+                    : "--model-path: \(path) is a file; give the directory with config.json and the weights")
+        }
+        let words = path.split(separator: "/", omittingEmptySubsequences: false)
+        if words.count == 2, words.allSatisfy({ !$0.isEmpty && !$0.hasPrefix(".") }) {
+            throw CommandError(
+                "--model-path: there is no directory \(path); if it is a name on Hugging Face, download it first: "
+                    + "hf download \(path) --local-dir DIRECTORY, and give DIRECTORY")
+        }
+        throw CommandError("--model-path: there is no directory \(path)")
+    }
+
+    /// - Throws: one line about an address that cannot be listened on.
+    private static func check(host: String, port: Int) throws {
+        guard port != 0 else { return }
+        do {
+            let channel = try ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+                .bind(host: host, port: port).wait()
+            try channel.close().wait()
+        } catch let error as IOError where error.errnoCode == EADDRINUSE {
+            throw CommandError("--port: \(host):\(port) is taken by another program; choose another port")
+        } catch let error as IOError where error.errnoCode == EACCES {
+            throw CommandError("--port: \(host):\(port) may not be used by this user; choose a port from 1024 on")
+        } catch {
+            throw CommandError("--host: cannot listen on \(host):\(port): \(error)")
+        }
+    }
+
     /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
         note("the engine has failed: \(failure.reason)")
-        // Whatever the failure left behind may hold up an orderly end.
+        // The failure may prevent an orderly end, so a thread enforces it.
         Thread.detachNewThread {
             Thread.sleep(forTimeInterval: secondsToEnd)
             Traps.endProcess()
@@ -157,7 +203,7 @@ struct Serve: AsyncParsableCommand {
         return (service, engine, trace)
     }
 
-    /// The tokenizer of a model, and what grammars need to know of it.
+    /// Returns the tokenizer of a model, and its vocabulary in the form that grammars need.
     private static func vocabulary(
         _ options: EngineOptions, for model: any Model
     ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {

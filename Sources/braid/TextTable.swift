@@ -1,9 +1,9 @@
 import Foundation
 
-/// A table for a terminal: as wide as its cells, numbers to the right.
+/// A text table is a table for a terminal: columns are as wide as their cells, and numbers are right-aligned.
 package struct TextTable {
     private var rows: [[String]]
-    /// So many first columns are words, which stand to the left.
+    /// The first `left` columns are words, and left-aligned.
     private let left: Int
 
     package init(_ titles: [String], left: Int) {
@@ -28,7 +28,7 @@ package struct TextTable {
     }
 }
 
-/// `1.23 MB`: three digits or more, in powers of 1000.
+/// Returns a number of bytes with three digits or more, in powers of 1000, such as `1.23 MB`.
 package func bytesText(_ bytes: Double) -> String {
     var (value, unit) = (bytes, 0)
     let units = ["B", "kB", "MB", "GB", "TB"]
@@ -37,5 +37,5 @@ package func bytesText(_ bytes: Double) -> String {
     return String(format: "%.\(digits)f \(units[unit])", value)
 }
 
-/// `12.5 %`.
+/// Returns a fraction in percent, such as `12.5 %`.
 package func percent(_ fraction: Double) -> String { String(format: "%.1f %%", 100 * fraction) }

@@ -6,13 +6,13 @@ import Modeling
 import Parallelism
 import Verification
 
-/// What `braid verify` prints: a line for each case, then a summary.
+/// A verification report prints the output of `braid verify`: a line for each case, then a summary.
 struct VerificationReport {
     private let command: Verify
     private let plan: VerificationPlan
-    /// Of the checkpoint's files.
+    /// The digest of the checkpoint's files.
     private let digest: ContentDigest
-    /// Of the longest case's name.
+    /// The length of the longest notation of a case.
     private let width: Int
     private let progress = ProgressBar("verifying")
     private let began = ContinuousClock.now
@@ -36,7 +36,7 @@ struct VerificationReport {
 
     var differing: Int { different.count }
 
-    /// Says which case runs, so that one that ends the process is known.
+    /// Prints which case runs, so that a case that ends the process is known.
     mutating func begin(_ candidate: VerificationCase) {
         number += 1
         if command.json || progress.isWatched { return }
@@ -80,7 +80,7 @@ struct VerificationReport {
         line(
             "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
                 + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
-                + "\(grouped(coverage.speculation.drafted)) guesses right, and queries sent to the keys "
+                + "\(grouped(coverage.speculation.drafted)) drafts accepted, and query-gather attention used "
                 + "\(grouped(Int(coverage.dcpChunks))) times")
         line("")
         line(
@@ -114,14 +114,14 @@ struct VerificationReport {
         }
     }
 
-    /// `1e-5`.
+    /// Returns a number with one digit, such as `1e-5`.
     private func short(_ number: Float) -> String {
         String(format: "%.0e", Double(number)).replacingOccurrences(of: "e-0", with: "e-")
     }
 
     private func line(_ text: String) { write(text + "\n") }
 
-    /// Unbuffered: what was printed is known whatever happens next.
+    /// Writes without a buffer, so that nothing is lost if the process ends.
     private func write(_ text: String) { try? FileHandle.standardOutput.write(contentsOf: Data(text.utf8)) }
 
     // MARK: - JSON

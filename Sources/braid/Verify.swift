@@ -10,7 +10,7 @@ import Planning
 import Tensors
 import Verification
 
-/// Proof, on a checkpoint, that layouts give one rank's bits.
+/// The command verifies, on a checkpoint, that parallel configurations are bitwise equal to one rank.
 struct Verify: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
@@ -41,7 +41,7 @@ struct Verify: AsyncParsableCommand {
     var maxRanks = 8
 
     @Option(
-        help: "How rows are dealt to context ranks, separated by commas: interleave, zigzag, contiguous.",
+        help: "How rows are assigned to context ranks, separated by commas: interleave, zigzag, contiguous.",
         transform: partitionStrategies)
     var strategies = PartitionStrategy.allCases
 
@@ -91,7 +91,7 @@ struct Verify: AsyncParsableCommand {
     }
 
     func run() async throws {
-        // A proof says what it is about, to the last byte.
+        // A verification names the exact checkpoint, so the digest covers every byte.
         let digest = try ContentDigest(model: modelPath, weights: loadFormat == .auto, .everyByte)
         let job = try Job.join(
             processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30, digest: digest),
@@ -149,10 +149,10 @@ struct Verify: AsyncParsableCommand {
         return settings
     }
 
-    /// The cases, and how many layouts they were chosen from.
+    /// Returns the plan, and the number of parallel configurations its cases were chosen from.
     private func plan(_ model: any Model, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
         let shape = model.parallelShape
-        // Queries travel always, and half of the time in the longest prompts.
+        // With these thresholds query-gather attention is used always, or in the later half of the longest prompts.
         let minKeys = [1, max(2, longestPrompt / 2)]
         var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, minKeys: minKeys).layouts
         let request = parallel.request()
@@ -165,13 +165,14 @@ struct Verify: AsyncParsableCommand {
         }
         var conditions = ServingConditions.all(
             longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
-            canDraft: model.canDraft, threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
+            canDraft: model.canDraft, alignment: model.positionAlignment,
+            threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
         if let only {
             do throws(NotationError) {
                 let candidate = try VerificationCase(notation: only, for: shape)
                 if candidate.conditions.drafts > 0 && !model.canDraft {
                     throw NotationError(
-                        "'guess\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
+                        "'draft\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
                 }
                 (layouts, conditions) = ([candidate.layout], [candidate.conditions])
             } catch {
@@ -181,7 +182,7 @@ struct Verify: AsyncParsableCommand {
         return (VerificationPlan(layouts, conditions, limit: cases, seed: seed), layouts.count)
     }
 
-    /// What to type to run one case again.
+    /// Returns the command line that runs one case again.
     func command(repeating candidate: VerificationCase) -> String {
         var words = ["braid verify --model-path '\(modelPath)'"]
         if loadFormat != .auto { words.append("--load-format \(loadFormat.rawValue)") }
@@ -191,9 +192,9 @@ struct Verify: AsyncParsableCommand {
     }
 }
 
-/// Reads `interleave,zigzag` in the spellings of `--cp-strategy`.
+/// Reads a list such as `interleave,zigzag` in the spellings of `--cp-strategy`.
 ///
-/// - Throws: `CommandError` naming the part that is none.
+/// - Throws: `CommandError` that names the part that is not a strategy.
 package func partitionStrategies(_ text: String) throws -> [PartitionStrategy] {
     let given = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
         let name = field.trimmingCharacters(in: .whitespaces)

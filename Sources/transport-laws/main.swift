@@ -1,6 +1,6 @@
-// The laws of transports, over MPI: mpirun -np 2 transport-laws SEED
+// The laws of transports over MPI: mpirun -np 2 transport-laws SEED
 //
-// Every process runs the laws on its own ranks, one, two and three of them; the first says what came of each.
+// Every process runs the laws on one, two and three ranks of its own; the first process prints the results.
 import Foundation
 import Parallelism
 import Tensors
@@ -30,14 +30,14 @@ for ranksHere in 1...3 {
     report.check(
         "keeps several groups apart, in any order", ranks, TransportLaws.severalGroups(seed, rounds: rounds / 2))
     report.check("survives any sequence of operations", ranks, TransportLaws.anything(seed, operations: 2 * rounds))
-    report.check("brings parcels to the next member in order", ranks, TransportLaws.stages(seed, rounds: rounds))
+    report.check("sends rows to the next member in order", ranks, TransportLaws.stages(seed, rounds: rounds))
     for waiting in TransportLaws.Waiting.allCases where ranks > 1 {
         report.check("ends waiting when a member fails: \(waiting)", ranks, TransportLaws.failure(while: waiting))
     }
 }
 report.finish()
 
-/// Runs laws one after the other, each in an epoch of its own, and counts.
+/// Runs laws one after the other, each with an epoch of its own, and counts those that passed and failed.
 struct LawReport {
     private let processes: Processes
     private var epoch: UInt64 = 0
@@ -62,7 +62,7 @@ struct LawReport {
         print("\(found == 0 ? "ok" : "FAIL") \(ranks) ranks in \(processes.count) processes: \(name)")
     }
 
-    /// The sum of all processes' numbers. Nobody goes on before all have come.
+    /// Returns the sum of all processes' numbers. It returns only after all processes have called it.
     private mutating func together(_ number: Int) -> Int {
         let placement = Placement(ranks: processes.count, processes: processes.count)
         let member = Member(

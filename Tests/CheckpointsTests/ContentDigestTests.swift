@@ -10,7 +10,7 @@ import Testing
         return "\(digest)"
     }
 
-    /// Two blocks and the beginning of a third.
+    /// The file has two blocks and the beginning of a third.
     private static let bytes = (0..<(64 << 20) + 77).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 13) }
 
     @Test(arguments: [0, 5000, 1 << 20, (32 << 20) - 1, 32 << 20, (64 << 20) + 76])
@@ -45,7 +45,8 @@ import Testing
         #expect(try digest([(a, "a"), (b, "b")]) == digests[0])
     }
 
-    /// By `hashlib`: the name's length and bytes, the size, and the SHA-256 of each part, in one SHA-256.
+    /// The expected values are from `hashlib`: the name's length and bytes, the size, and the SHA-256 of each part, in
+    /// one SHA-256.
     @Test(arguments: [
         ("", "49a1af1b982d48d444434b4fdd5a935b"), ("abc", "dfad7580053bdadbc283264eab0932a4"),
         (String(repeating: "abcdefghbcdefghicdefghijdefghijkefghijkl", count: 100), "be8889251db8d83d4a70dda90501d73d"),

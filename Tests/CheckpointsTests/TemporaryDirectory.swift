@@ -2,7 +2,7 @@ import Checkpoints
 import Foundation
 import Testing
 
-/// A directory of its own for one test, removed with everything in it when the test is over.
+/// Creates a directory for one test, and removes it with everything in it when the test is over.
 final class TemporaryDirectory {
     let path: String
 

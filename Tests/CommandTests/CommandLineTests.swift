@@ -4,8 +4,8 @@ import TestSupport
 import Testing
 import braid
 
-/// Every option of every subcommand is in `Tests/Frozen/options.txt`: adding, renaming or removing one is a decision that
-/// shows in a review. `BRAID_RECORD_OPTIONS=1` makes this test write the file anew, and fail.
+/// `Tests/Frozen/options.txt` lists every option of every subcommand, so that adding, renaming or removing one shows in
+/// a review. `BRAID_RECORD_OPTIONS=1` makes this test write the file anew, and fail.
 @Suite struct `The command line` {
     @Test func `has the options that are written down, and no others`() throws {
         let found = try Self.options()
@@ -21,7 +21,8 @@ import braid
         #expect(found.count > 100 && Set(found).count == found.count)
     }
 
-    /// A line for each option: the command, all spellings of the option, its values where they are few, its default.
+    /// Returns a line for each option: the command, all spellings of the option, its values if they are few, and its
+    /// default.
     private static func options() throws -> [String] {
         let error = try #require(throws: (any Error).self) {
             _ = try Braid.parseAsRoot(["--experimental-dump-help"])
@@ -43,7 +44,7 @@ import braid
         return own + (command.subcommands ?? []).flatMap { lines(of: $0, behind: path) }
     }
 
-    /// What ArgumentParser says of a command.
+    /// The description of a command that ArgumentParser gives.
     private struct Dump: Decodable {
         let command: Command
 

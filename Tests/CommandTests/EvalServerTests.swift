@@ -52,7 +52,7 @@ import braid
                 $0.now += 1
                 $0.most = max($0.most, $0.now)
             }
-            // Later questions are sooner done.
+            // Later questions are answered sooner.
             try await Task.sleep(for: .milliseconds(5 - question % 5))
             running.withLock { $0.now -= 1 }
             if question % 10 == 3 { throw Refusal(description: "busy") }

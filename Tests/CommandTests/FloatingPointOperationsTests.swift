@@ -6,7 +6,7 @@ import Testing
 import braid
 
 @Suite struct FloatingPointOperationsTests {
-    /// The demo's shape, except that few keys are selected.
+    /// Returns the demo model's shape, except that few keys are selected.
     private func configuration(_ type: String) throws -> DeepSeekConfiguration {
         let text = """
             {"model_type": "\(type)", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3,
@@ -20,7 +20,7 @@ import braid
         return try DeepSeekConfiguration(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"))
     }
 
-    /// Attention and indexing, row by row and layer by layer.
+    /// Returns the operations of attention and indexing, summed over rows and layers.
     private func perKey(_ model: DeepSeekConfiguration, _ positions: Range<Int>) -> Int {
         var operations = 0
         for visible in positions.map({ $0 + 1 }) {

@@ -11,10 +11,10 @@ import TestSupport
 import Testing
 import braid
 
-/// Answers recorded once, from the embedded model and six random ones, and given bit for bit ever since, whatever the
-/// parallel configuration and the conditions.
+/// These answers were recorded once, from the embedded model and six random ones, and must be bitwise equal ever since,
+/// whatever the parallel configuration and the conditions.
 ///
-/// `Tests/Frozen/answers` has a file for each model. Where a bit has to move, `BRAID_RECORD_FROZEN=1` makes `swift test
+/// `Tests/Frozen/answers` has a file for each model. If a bit has to change, `BRAID_RECORD_FROZEN=1` makes `swift test
 /// --filter Frozen` write the files anew, provided that all configurations agree, and fail.
 @Suite(.timeLimit(.minutes(5))) struct `Frozen answers` {
     @Test(arguments: FrozenModel.all) func `are given by every configuration, bit for bit`(model: FrozenModel)
@@ -82,7 +82,7 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
     var description: String { name }
     var testDescription: String { name }
 
-    /// The model. The directory of a random one is made, and removed again: its files stay mapped.
+    /// Loads the model. The directory of a random one is created, and removed again: its files stay mapped.
     func load() throws -> any Model {
         guard let checkpoint else {
             return try ModelDirectory(Golden.root + "/Models/demo").load(drafts: canDraft)
@@ -93,7 +93,8 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
         return try ModelDirectory(path).load(drafts: canDraft)
     }
 
-    /// Requests served together: of one token and of more than a row selects, greedy and sampled, scored and not.
+    /// Returns requests to be served together: of one token and of more than a row selects, greedy and sampled, scored
+    /// and not.
     func requests(vocabulary: Int) -> [GenerationRequest] {
         var random = SplitMix64(seed: checkpoint?.seed ?? 0)
         return [1, 2, 7, 33, 64, checkpoint == nil ? 131 : 51].enumerated().map { number, length in
@@ -105,7 +106,7 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
             sampling.topK = number == 5 ? 20 : 0
             sampling.repetitionPenalty = number == 3 ? 1.1 : 1
             sampling.frequencyPenalty = number == 5 ? 0.5 : 0
-            // Among a few tokens drafts are accepted often, whatever the weights are.
+            // With only a few likely tokens, drafts are accepted often, whatever the weights.
             if number > 3 { for _ in 0..<3 { sampling.logitBias[Int32(random.below(vocabulary))] = 50 } }
             return GenerationRequest(
                 prompt: (0..<length).map { _ in Int32(random.below(vocabulary)) }, sampling: sampling,
@@ -134,14 +135,14 @@ struct FrozenModel: Sendable, CustomTestStringConvertible, CustomStringConvertib
     }
 }
 
-/// What a request was answered with.
+/// The answer to a request.
 struct FrozenAnswer {
     private var tokens: [Int32] = []
-    /// FNV-1a over every token, log-probability and alternative.
+    /// The digest is FNV-1a over every token, log-probability and alternative.
     private var digest: UInt64 = 0xcbf2_9ce4_8422_2325
     private var failure: String?
 
-    /// The tokens, and a digest of all log-probabilities' bits.
+    /// The recorded line: the tokens, and a digest of all log-probabilities' bits.
     var text: String { failure ?? tokens.map { "\($0)" }.joined(separator: " ") + " | " + String(digest, radix: 16) }
 
     mutating func add(_ event: GenerationEvent) {
@@ -167,7 +168,7 @@ struct FrozenAnswer {
     }
 }
 
-/// How requests are served: by which ranks, and under which conditions.
+/// A configuration tells which ranks serve the requests, under which conditions.
 struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
     /// The command's options for ranks.
     let ranks: String
@@ -175,12 +176,12 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
     var page = 16
     var drafts = 0
     var threads = 1
-    /// Whether the cache has room for the prompts and a few tokens only, so that requests are preempted.
+    /// Tells whether the cache has room only for the prompts and a few tokens, so that requests are preempted.
     var isCrowded = false
-    /// How often the requests are served, the second time with their keys in the prefix cache.
+    /// The number of times the requests are served; the second time their keys are in the prefix cache.
     var times = 1
     var kernels: Kernels.Level?
-    /// Whether kernels have other blocks than usual.
+    /// Tells whether kernels have other block sizes than usual.
     var hasOddBlocks = false
 
     var description: String {
@@ -192,7 +193,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
             + (hasOddBlocks ? ["odd blocks"] : [])).joined(separator: ", ")
     }
 
-    /// The first is one rank that does everything at once.
+    /// The first configuration is one rank that computes everything at once.
     static let all = [
         FrozenSetup(ranks: ""),
         FrozenSetup(ranks: "", chunk: 7, page: 4, threads: 3),
@@ -242,7 +243,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         FrozenSetup(ranks: "--pp-size 2 --attn-dp-size 2 --tp-size 4 --moe-a2a-backend alltoall", chunk: 30, drafts: 2),
     ]
 
-    /// - Parameter drafts: whether the model can draft tokens; where it cannot, none are.
+    /// - Parameter drafts: Whether the model can draft tokens; if it cannot, none are drafted.
     func configuration(
         for model: any Model, _ cacheType: CacheType, serving requests: [GenerationRequest], drafts canDraft: Bool
     ) throws -> EngineConfiguration {
@@ -257,7 +258,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         configuration.threadsPerRank = threads
         if isCrowded { configuration.maxTotalTokens = requests.map(\.prompt.count).reduce(8, +) }
         configuration.kernels = kernels
-        // Small operations too, so that threads have something to do.
+        // Small operations are divided too, so that threads have work.
         configuration.tuning.minParallelWork = 1
         if hasOddBlocks {
             configuration.tuning.indexRowTile = 3
@@ -274,14 +275,14 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         return configuration
     }
 
-    /// What happened while requests were served: what never does is not tested.
+    /// Counts what happened while requests were served; what never happens is not tested.
     struct Met {
         var preemptions: UInt64 = 0
         var cachedTokens = 0
         var acceptedDrafts = 0
     }
 
-    /// The answers to requests served together, each time they are served.
+    /// Returns the answers to requests served together, for each time they are served.
     func answers(
         of model: any Model, _ configuration: EngineConfiguration, to requests: [GenerationRequest], _ met: inout Met
     ) async throws -> [[FrozenAnswer]] {

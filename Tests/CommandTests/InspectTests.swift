@@ -35,7 +35,7 @@ import braid
         return try DeepSeekConfiguration(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"))
     }
 
-    /// A weight takes a byte, so that bytes are numbers.
+    /// Each weight takes one byte, so that bytes are counts.
     private func report(
         _ parallel: ParallelConfiguration, name: String = "tiny", type: String = "deepseek_v32", tokens: Int = 64,
         chunk: Int = 64, memory: Int = 1 << 20
@@ -93,16 +93,16 @@ import braid
                   this: 4                 60  17 216
                         8                 30  34 432
 
-            attention behind 64 tokens
+            attention after 64 tokens
             step                        way                           rows
-            a request decodes           queries go to the keys           1
-            3 requests decode           queries go to the keys           3
+            a request decodes           query-gather attention           1
+            3 requests decode           query-gather attention           3
             4 requests decode           owners of rows read all keys     4
-            5 requests decode           queries go to the keys           5
+            5 requests decode           query-gather attention           5
             a question of 5 tokens      owners of rows read all keys     5
             a question of 64 tokens     owners of rows read all keys    64
             a prompt's first 64 tokens  owners of rows read all keys    64
-            queries go to at least 32 keys, where that takes a fifth off what the busiest rank reads
+            query-gather attention reads at least 32 keys, and takes a fifth off what the busiest rank reads
 
             layer 0, dense
             collective           kind            group             ranks         row  bytes/token  per rank
@@ -128,7 +128,7 @@ import braid
             selection: only for groups with a row at position 5 or later
             ~ expected, if the router prefers no expert
 
-            every layer, for rows whose queries go to the keys
+            every layer, for rows of query-gather attention
             collective         kind        group      ranks                 row  bytes/row  per rank
             index queries      all-gather  KV owners      4            [18] f32        216        54
             candidates         all-to-all  KV owners      4            [11] f32        132        33
@@ -203,7 +203,7 @@ import braid
         let small = try report(.init(), memory: weights - 1)
         #expect(small.capacity == 0)
         #expect(small.text.contains("the weights alone need more"))
-        // Ranks of a process share one cache.
+        // The ranks of a process share one cache.
         #expect(try report(.init(context: 4, expert: 4), memory: weights + 10 * perToken).capacity == 10)
     }
 
@@ -224,7 +224,7 @@ import braid
         #expect(try report(three).capacities.map(\.owners) == [1, 2, 3, 4, 8])
     }
 
-    @Test func `says which steps let queries go to the keys`() throws {
+    @Test func `says which steps use query-gather attention`() throws {
         func rows(_ kvSharding: KVSharding, tokens: Int = 64) throws -> [Int] {
             try report(.init(context: kvSharding.ranks, kvSharding: kvSharding), tokens: tokens, chunk: tokens).ways
                 .filter(\.usesDCP).map(\.rows)
@@ -256,7 +256,7 @@ import braid
         return owners
     }
 
-    @Test func `shows blocks in whole and turns in part`() {
+    @Test func `shows blocks as a whole and interleaving in part`() {
         let zigzag = SequenceStrip(owners(.zigzag, 64, 2), width: 16)
         #expect(zigzag.text == "0000111111110000")
         #expect(zigzag.caption == "one character is 4 tokens")
@@ -278,14 +278,14 @@ import braid
 }
 
 @Suite struct `What ranks exchanged` {
-    @Test func `adds up over steps, and is told apart from what came before`() throws {
+    @Test func `adds up over steps, and excludes earlier ones`() throws {
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
             model.description, .init(context: 2, expert: 2, exchange: .allToAll),
             format: model.cacheFormat(.float32, pageSize: 1))
         let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], maxPosition: [4, 3]))
-        // In three layers 80 bytes of keys for each of the other rank's rows; a state of 32 numbers, and half of the
-        // vocabulary of 96.
+        // The bytes are, in three layers, 80 bytes of keys for each of the other rank's rows; a state of 32 numbers,
+        // and half of the vocabulary of 96.
         #expect(step.operations.first { $0.name == "keys" }?.predicted == 1200.0)
         #expect(step.operations.first { $0.name == "outputs" }?.predicted == 128.0)
         #expect(step.operations.first { $0.name == "logits" }?.predicted == 192.0)
@@ -314,7 +314,8 @@ import braid
     func `have three digits and a unit`(bytes: Double, text: String) { #expect(bytesText(bytes) == text) }
 }
 
-/// Whether a text is one well-formed XML element: tags nest, attributes are quoted, nothing is bare.
+/// Tells whether a text is one well-formed XML element: tags nest, attributes are quoted, and special characters are
+/// escaped.
 private enum XMLScanner {
     static func fault(in text: String) -> String? {
         var rest = Substring(text)

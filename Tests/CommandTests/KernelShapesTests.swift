@@ -22,7 +22,7 @@ import braid
     }
 
     @Test
-    func `ranks that cannot share heads and experts evenly are told how many can`() throws {
+    func `ranks that cannot share heads and experts evenly are refused with a number that can`() throws {
         let model = try configuration(heads: 4, experts: 8)
         #expect(try KernelShapes(model.description, ranks: 2).experts == 4)
         let refusal = #expect(throws: (any Error).self) { try KernelShapes(model.description, ranks: 7) }
@@ -48,7 +48,7 @@ import braid
     @Test
     func `a rank's experts get its share of the choices`() throws {
         let bed = KernelBed(kernels: .best, cold: ColdMemory(bytes: 64 << 20), scratch: Scratch())
-        // A row chooses 2 of 8 experts: of a half of them, 1 on average. An expert is three matrices of 96 × 16.
+        // A row chooses 2 of 8 experts, so on average 1 of half of them. An expert is three matrices of 96 × 16.
         let cases = try KernelShapes(configuration().description, ranks: 2).cases(bed).filter {
             $0.operation == "experts"
         }
@@ -61,7 +61,7 @@ import braid
     }
 
     @Test
-    func `memory that is gone round gives weights of every type, one behind the other`() {
+    func `memory that is read in a circle gives weights of every type, one after the other`() {
         let cold = ColdMemory(bytes: 1 << 16)
         let kernels = Kernels.best
         let scratch = Scratch()

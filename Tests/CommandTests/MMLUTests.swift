@@ -47,7 +47,7 @@ import braid
         } catch { #expect("\(error)".hasPrefix("x.csv:2: the text is not UTF-8")) }
     }
 
-    /// Every text of up to six characters of those that mean something: either records or a refusal.
+    /// Every text of up to six significant characters gives either records or a refusal.
     @Test func `no arrangement of quotes, commas and line ends is too much`() {
         let alphabet: [UInt8] = Array("a,\"\n\r".utf8)
         var refused = 0
@@ -121,7 +121,7 @@ import braid
         ] as [(String, String?)])
     func `an answer is its first letter`(text: String, letter: String?) { #expect(MMLU.letter(in: text) == letter) }
 
-    @Test func `subjects are told from file names`() {
+    @Test func `subjects are read from file names`() {
         #expect(MMLU.subject(ofFile: "astronomy_test.csv") == "astronomy")
         for name in ["_test.csv", "astronomy_dev.csv", "astronomy.csv", "README", ""] {
             #expect(MMLU.subject(ofFile: name) == nil)

@@ -7,7 +7,7 @@ import braid
         #expect(values.median == 25)
         #expect(values.percentile(0) == 10)
         #expect(values.percentile(100) == 40)
-        // numpy.percentile([10, 20, 30, 40], 90)
+        // The expected value is numpy.percentile([10, 20, 30, 40], 90).
         #expect(abs(values.percentile(90)! - 37) < 1e-12)
         #expect(values.mean == 25)
         #expect(abs(values.standardDeviation! - 125.0.squareRoot()) < 1e-12)

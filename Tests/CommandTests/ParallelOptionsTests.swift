@@ -49,7 +49,7 @@ import braid
     }
 
     @Test(arguments: ["dp-size", "dp", "data-parallel-size"])
-    func `take replicas for groups of ranks only when told so`(name: String) throws {
+    func `take replicas for groups of ranks only with a flag`(name: String) throws {
         let groups = try request("--\(name) 2 --enable-dp-attention")
         #expect(groups.attnDPSize == 2 && groups.problems.isEmpty)
         let replicas = try request("--\(name) 2")

@@ -11,7 +11,7 @@ import braid
 
     private static let sentences = PasskeyWords.sentences(300, seed: 1)
 
-    /// A token for each word, and one for each full stop.
+    /// Returns a token for each word, and one for each full stop.
     private static func words(_ text: String) -> [Int] {
         [Int](repeating: 1, count: text.split { $0 == " " || $0 == "\n" }.count + text.count { $0 == "." })
     }
@@ -67,7 +67,7 @@ import braid
 
     @Test func `tokens that are lost or won between sentences are made up for`() async throws {
         let tokens = try await document().tokens(length: 1000, filler: filler) { text in
-            // A token less for every tenth sentence, and five more for the whole.
+            // This tokenizer gives one token less for every tenth sentence, and five more for the whole.
             let words = Self.words(text)
             return Array(words.dropLast(text.count { $0 == "." } / 10)) + [1, 1, 1, 1, 1]
         }

@@ -18,11 +18,11 @@ import braid
                         #expect(!window.scored.isEmpty)
                         #expect(window.scored.upperBound == window.shown.upperBound)
                         #expect(window.shown.count <= capacity)
-                        // Something comes before each scored token.
+                        // Some token precedes each scored one.
                         #expect(hasPrefix || window.scored.lowerBound > window.shown.lowerBound)
                         #expect(window.scored.lowerBound >= window.shown.lowerBound)
                     }
-                    // After the first window, as many tokens as the stride leaves are before the scored ones.
+                    // After the first window, at least as many tokens precede the scored ones as the stride leaves.
                     for window in windows.dropFirst() {
                         let before = window.scored.lowerBound - window.shown.lowerBound
                         #expect(before >= min(capacity - stride, window.shown.count))

@@ -3,11 +3,11 @@ import NIOPosix
 import Testing
 import braid
 
-/// A server on a port of its own that answers every request with the same bytes.
+/// This server listens on a port of its own and answers every request with the same bytes.
 private struct CannedServer: Sendable {
     private let channel: any Channel
 
-    /// - Parameter closes: whether the connection ends after the bytes.
+    /// - Parameter closes: Whether the connection ends after the bytes.
     init(_ answer: String, closes: Bool = true) async throws {
         channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .childChannelInitializer { channel in
@@ -35,7 +35,8 @@ private struct CannedServer: Sendable {
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             request += String(buffer: unwrapInboundIn(data))
-            // Bodies are JSON objects. To close before all has come would break the client's sending.
+            // Bodies are JSON objects, which end with a brace. Closing before all of one has arrived would break the
+            // client's sending.
             guard request.hasSuffix("}") else { return }
             let sent = context.writeAndFlush(NIOAny(ByteBuffer(string: answer)))
             if closes { sent.assumeIsolated().whenComplete { _ in context.close(promise: nil) } }
@@ -89,7 +90,7 @@ private struct CannedServer: Sendable {
         #expect(outcome.error?.contains("not complete after") == true)
     }
 
-    @Test func `a refusal is told with the server's words`() async throws {
+    @Test func `a refusal is reported in the server's words`() async throws {
         let body = #"{"error": {"message": "too many requests wait"}}"#
         let outcome = try await send(
             to: "HTTP/1.1 429 Too Many Requests\r\ncontent-length: \(body.utf8.count)\r\n\r\n" + body)
@@ -125,7 +126,7 @@ private struct CannedServer: Sendable {
         #expect(outcome.gaps.count == 1)
     }
 
-    @Test func `nobody at the address is an outcome with a reason`() async throws {
+    @Test func `no server at the address is an outcome with a reason`() async throws {
         let server = try await CannedServer("")
         let address = server.address
         try await server.stop()

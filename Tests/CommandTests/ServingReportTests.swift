@@ -3,7 +3,7 @@ import Testing
 import braid
 
 @Suite struct ServingReportTests {
-    /// One request of 3 tokens at 0.1, 0.2 and 0.4 s, one of a single token, one that failed.
+    /// Returns the report of one request of 3 tokens at 0.1, 0.2 and 0.4 s, one of a single token, and one that failed.
     private var report: ServingReport {
         var first = ServingOutcome(inputTokens: 10)
         for (total, seconds) in [(1, 0.1), (2, 0.2), (2, 0.3), (3, 0.4)] { first.receive(total: total, at: seconds) }
@@ -33,13 +33,13 @@ import braid
         #expect(abs(try #require(number("concurrency")) - 0.4) < 1e-12)
         #expect(abs(try #require(number("mean_e2e_latency_ms")) - 400) < 1e-9)
         #expect(abs(try #require(number("median_ttft_ms")) - 200) < 1e-9)
-        // (0.5 - 0.1) / 2 tokens; the request of one token has no time per token.
+        // The value is (0.5 - 0.1) / 2 tokens; the request of one token has no time per token.
         #expect(abs(try #require(number("mean_tpot_ms")) - 200) < 1e-9)
         #expect(abs(try #require(number("max_itl_ms")) - 200) < 1e-9)
         #expect(abs(try #require(number("mean_itl_ms")) - 150) < 1e-9)
     }
 
-    @Test func `tokens that come together share the time since the last`() {
+    @Test func `tokens that arrive together share the time since the last`() {
         var outcome = ServingOutcome(inputTokens: 1)
         outcome.receive(total: 2, at: 1)
         outcome.receive(total: 5, at: 4)

@@ -30,8 +30,8 @@ import braid
         #expect(arrivals[0].seconds == 0)
         let gaps = Measurements(zip(arrivals.dropFirst(), arrivals).map { $0.seconds - $1.seconds })
         #expect(gaps.minimum! >= 0)
-        // Of an exponential distribution mean and deviation are equal, the median ln 2 of them. Five deviations of the
-        // estimates: 5 / sqrt(1999).
+        // Mean and deviation of an exponential distribution are equal, and the median is ln 2 of them. The tolerance is
+        // five deviations of the estimates: 5 / sqrt(1999).
         #expect(abs(gaps.mean! * 50 - 1) < 0.12)
         #expect(abs(gaps.standardDeviation! * 50 - 1) < 0.2)
         #expect(abs(gaps.median! * 50 - 0.693) < 0.12)
@@ -44,7 +44,7 @@ import braid
         #expect(lengths.max() == 100)
     }
 
-    @Test func `every problem is told at once`() {
+    @Test func `all problems are reported at once`() {
         let problems = traffic {
             $0.requests = 0
             $0.inputLength = 0

@@ -7,7 +7,7 @@ import Testing
 import braid
 
 @Suite struct StepWorkTests {
-    /// Three layers, the first dense; 4 experts of which a token takes 2; 5 keys selected.
+    /// Returns a model of three layers, the first of them dense; a token takes 2 of 4 experts, and 5 keys are selected.
     private func configuration() throws -> DeepSeekConfiguration {
         let text = """
             {"model_type": "deepseek_v32", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 3,
@@ -40,9 +40,9 @@ import braid
 
     @Test func `one row reads the weights it uses and the keys it selects`() throws {
         let (model, read) = (try configuration(), try bytes([20..<21]))
-        // In BF16, without the embedding's table.
+        // The weights are in BF16, without the embedding's table.
         #expect(read["matrices"] == 2 * Double(model.description.parameters.active - 100 * 32))
-        // 3 layers in F32: all 21 index keys of 8, and 5 latents of 8 with rotary keys of 4.
+        // The keys of 3 layers in F32 are all 21 index keys of 8, and 5 latents of 8 with rotary keys of 4.
         #expect(read["index scores"] == 3.0 * 4 * 21 * 8)
         #expect(read["attention"] == 3.0 * 4 * 5 * 12)
         #expect(try bytes([20..<21], cacheType: .bfloat16)["index scores"] == 3.0 * 2 * 21 * 8)
@@ -57,7 +57,7 @@ import braid
     @Test func `rows share weights and those of a prompt also keys`() throws {
         let (one, two) = (try bytes([20..<21]), try bytes([20..<21, 20..<21]))
         #expect(two["index scores"] == 2 * one["index scores"]!)
-        // Of 4 experts two rows meet 4 (1 - 1/4) = 3 on average: 1.5 times those of one row, in 2 layers.
+        // Two rows use 4 (1 - 1/4) = 3 of 4 experts on average: 1.5 times those of one row, in 2 layers.
         let expert = 2.0 * 3 * 32 * 8
         #expect(abs(two["matrices"]! - one["matrices"]! - 2 * expert) < 1e-6)
         let chunk = try bytes([0..<21])

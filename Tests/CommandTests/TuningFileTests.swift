@@ -10,7 +10,7 @@ import braid
 @Suite("Sizes of blocks that were measured") struct TuningFileTests {
     private static let processor = "Processor 9000 (family 1, model 2)"
 
-    /// Calls `body` with the path of a file that has this text, or of none.
+    /// Calls `body` with the path of a file that contains this text, or of a missing file.
     private func withFile(_ text: String?, _ body: (String) throws -> Void) throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "braid-\(UUID())")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
@@ -127,7 +127,7 @@ import braid
             #expect(good.tuning == found && good.warning == nil && good.summary == "index_key_tiles 5, \(path)")
             #expect(try ChosenTuning(path, model, .avx2, standard: nil).tuning == found)
             #expect(try ChosenTuning("off", model, .avx2, standard: path).tuning == Tuning())
-            // Nothing for this level.
+            // The file has no entry for this level.
             #expect(try ChosenTuning(nil, model, .avx512, standard: path).tuning == Tuning())
             let error = #expect(throws: (any Error).self) { try ChosenTuning(path, model, .avx512, standard: nil) }
             #expect(String(describing: error).contains("avx512: hidden"))
@@ -135,7 +135,7 @@ import braid
     }
 
     @Test func `a boundary is taken where it pays and nowhere costs`() {
-        /// Seconds of both ways by size, and those of the usual boundary.
+        /// The seconds of both ways by size, and those of the usual boundary.
         func boundary(_ first: [Double], _ second: [Double], usual: Int) -> Int? {
             TuningBench.boundary(Array(1...first.count)) { size in
                 [first[size - 1], second[size - 1], size <= usual ? first[size - 1] : second[size - 1]]
@@ -144,13 +144,13 @@ import braid
         #expect(boundary([1, 2, 3, 4], [2, 2.5, 3.5, 3], usual: 1) == 3)
         #expect(boundary([1, 2, 3, 4], [2, 2.5, 3.5, 3], usual: 3) == nil)
         #expect(boundary([1, 2, 3, 4], [2, 2.5, 3.5, 3], usual: 4) == 3)
-        // A loss ends it, whatever is won by chance behind it.
+        // A loss at one size ends the search, whatever is gained by chance at larger ones.
         #expect(boundary([1, 3, 1, 1], [2, 2, 1.1, 1.1], usual: 0) == 1)
-        // Nor is it taken where it costs somewhere.
+        // A boundary that costs time at some size is not taken.
         #expect(boundary([1, 3, 1, 1], [2, 2, 2, 2], usual: 4) == nil)
-        // Never worth it.
+        // The first way is never faster.
         #expect(boundary([2, 2, 2], [1, 1, 1], usual: 3) == 1)
-        // A gain that may be chance.
+        // The gain is within the margin of chance.
         #expect(boundary([1, 1, 1], [1.02, 1.02, 1.02], usual: 0) == nil)
     }
 

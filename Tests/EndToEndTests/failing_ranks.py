@@ -1,4 +1,4 @@
-"""What becomes of a server and its clients when a rank's thread traps.
+"""Checks what happens to a server and its clients when a rank's thread traps.
 
 Nothing in the server helps with this: the signal that a trap raises is sent to the thread from outside.
 """
@@ -21,7 +21,7 @@ OPTIONS = ["--attn-cp-size", "2"]
 
 
 class Failure(Exception):
-    """What was not as it should be."""
+    """An expectation that did not hold."""
 
 
 def expect(condition, message):
@@ -40,7 +40,7 @@ def trap(server, number):
 
 
 class Client(threading.Thread):
-    """Asks for more than the server can give in time, and keeps what came."""
+    """Sends more requests than the server can answer in time, and keeps what arrives."""
 
     def __init__(self, url, stream):
         super().__init__(daemon=True)
@@ -75,7 +75,7 @@ def generate(url):
 
 
 def trap_under_load(server, url, number):
-    """The rank's thread traps while clients wait; each of them has to be told which."""
+    """The rank's thread traps while clients wait; each of them must get an error that names it."""
     clients = [Client(url, stream) for stream in (False, True, False)]
     for client in clients:
         client.start()

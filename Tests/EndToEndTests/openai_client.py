@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks a running server what users ask, with the official OpenAI client, whatever the model answers.
+"""Sends a running server the requests of users, with the official OpenAI client, whatever the model answers.
 
     pip install -r requirements.txt
     openai_client.py --base-url http://127.0.0.1:30000 --model NAME [--api-key KEY]
@@ -224,7 +224,7 @@ def calls_can_be_required(server):
             answer = server.chat(**options, max_tokens=200)
             check_choice(answer.choices[0])
             assert len(answer.choices[0].message.tool_calls) == 1
-    # Reasoning is free, and of a random model without end: it may be cut, and nothing else.
+    # Reasoning is unconstrained, and endless for a random model: it may be cut short, but nothing else may.
     thinking = {"chat_template_kwargs": {"thinking": True}}
     answer = server.chat(tools=[CHOOSE], tool_choice="required", extra_body=thinking, max_tokens=30)
     assert answer.choices[0].finish_reason in ("length", "tool_calls")

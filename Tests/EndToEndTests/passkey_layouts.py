@@ -1,4 +1,4 @@
-"""Whether the demo model finds the same pass keys however its ranks share the work.
+"""Checks that the demo model finds the same pass keys in every parallel configuration.
 
 Documents are made from a seed, so that every server is asked the same questions; what each answered is compared, cell by
 cell, with one rank. Among the layouts is every way of sharing a prompt or its keys, and every axis.
@@ -8,7 +8,7 @@ import collections
 
 SEED = 1
 DEPTHS = "0,50,100"
-# Queries go to the keys however short a document is.
+# Query-gather attention is used however short a document is.
 OWNED = ["--dcp-min-keys", "1"]
 LAYOUTS = {
     "one rank": [],
@@ -30,7 +30,7 @@ Cell = collections.namedtuple("Cell", "length depth right wrong failed")
 
 
 def run(start, stop, evaluate, lengths, expects_all):
-    """Whether all layouts answer as one rank does.
+    """Returns whether all parallel configurations answer as one rank does.
 
     start(options) gives a server that is ready and its address; evaluate(url, options) what `braid eval passkey` says.
     expects_all: whether one rank must find every key, as it does in documents that are not too long for the model.

@@ -12,7 +12,7 @@ enum Fixtures {
         let description: String
     }
 
-    /// A folder that a script fetches before tests run.
+    /// Is a directory that a script downloads before tests run.
     static func fetched(_ name: String, by script: String) throws -> URL {
         let folder = fetched.appendingPathComponent(name)
         guard FileManager.default.fileExists(atPath: folder.path) else {
@@ -21,7 +21,7 @@ enum Fixtures {
         return folder
     }
 
-    /// The vocabulary of the released DeepSeek-V3.2 tokenizer, 129,280 rows.
+    /// Is the vocabulary of the released DeepSeek-V3.2 tokenizer, with 129,280 rows.
     static func deepSeekV32() throws -> GrammarVocabulary { try released.get() }
 
     private static let released = Result {
@@ -29,15 +29,15 @@ enum Fixtures {
         return GrammarVocabulary(tokenizer, size: 129_280)
     }
 
-    /// One token for each byte.
+    /// Has one token for each byte.
     static let bytes = GrammarVocabulary(bytes: (0...255).map { [$0] }, controlTokens: [:], size: 256)
 }
 
 extension CompiledGrammar {
-    /// The state after a text; `nil` where the grammar does not allow it.
+    /// Returns the state after a text; `nil` if the grammar does not allow it.
     func state(after text: String) throws -> GrammarState? { try start.advanced(by: Array(text.utf8)) }
 
-    /// Whether a text follows the grammar as a whole.
+    /// Returns true if a text follows the grammar as a whole.
     func accepts(_ text: String) throws -> Bool { try state(after: text)?.mayEnd ?? false }
 }
 
@@ -45,7 +45,7 @@ func grammar(_ source: GrammarSource) throws -> CompiledGrammar { try CompiledGr
 
 func schema(_ text: String) throws -> CompiledGrammar { try grammar(.jsonSchema(text)) }
 
-/// The error that compiling a source ends in.
+/// Returns the error that compiling a source throws.
 func refusal(_ source: GrammarSource) -> GrammarError? {
     do {
         _ = try grammar(source)

@@ -3,7 +3,7 @@ import JSON
 import Testing
 import Tokenization
 
-/// Masks over the released vocabulary of 129,280 tokens.
+/// Tests masks over the released vocabulary of 129,280 tokens.
 @Suite struct MaskTests {
     static let schemas = [
         #"{"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},"tags":{"type":"array","items":{"type":"string","maxLength":12}},"mail":{"type":"string","format":"email"}},"required":["name","age"],"additionalProperties":false}"#,
@@ -19,7 +19,7 @@ import Tokenization
         var generator = SplitMix(state: UInt64(index))
         for _ in 0..<8 {
             var (state, bytes) = (try compiled.start, [UInt8]())
-            // At first anything, later the shortest that may follow.
+            // Tokens are random at first, later the shortest that may follow.
             for step in 0..<400 where !state.isFinal {
                 let mask = try state.mask()
                 let tokens = (0..<Int32(vocabulary.size)).filter { mask.contains($0) }
@@ -43,7 +43,7 @@ import Tokenization
         }
     }
 
-    /// What ends strings, objects and arrays soonest.
+    /// Lists the tokens that end strings, objects and arrays soonest.
     private static let closing = Array("\"}]nul1:,".utf8)
 
     @Test func `a mask that is known is not searched again, and plain text is not searched at all`() throws {
@@ -52,7 +52,7 @@ import Tokenization
         let state = try #require(try compiled.state(after: "{\"name\": \"Ada"))
         let mask = try state.mask()
         let cold = compiled.searchedNodes
-        // Of some 340,000 nodes those outside of plain text.
+        // The search reads those of some 340,000 nodes that are outside of plain text.
         #expect(mask.count > 100_000)
         #expect((1..<60_000).contains(cold))
         for _ in 0..<5 { #expect(try state.mask() == mask) }
@@ -70,7 +70,7 @@ import Tokenization
         #expect(try compiled.start.mask().count == 2)
     }
 
-    @Test func `a state is a value, and survives that the grammar's memory is begun anew`() throws {
+    @Test func `a state is a value, and survives the replacement of the grammar's memory`() throws {
         let compiled = try grammar(.ebnf("root ::= (\"a\" | \"b\")* \"a\" (\"a\" | \"b\"){17} | \"(\" root \")\""))
         let early = try #require(try compiled.state(after: "(((ab"))
         let expected = try early.advanced(by: Array("aabbabababababbabb".utf8))?.mask()

@@ -1,7 +1,7 @@
 import Grammar
 import Testing
 
-/// Random grammars over two letters, with left recursion and empty derivations, against a naive matcher.
+/// Compares random grammars over two letters, with left recursion and empty derivations, with a naive matcher.
 @Suite struct RandomGrammarTests {
     @Test(arguments: 0..<400)
     func `a random grammar accepts the texts that a naive matcher derives`(seed: UInt64) throws {
@@ -13,7 +13,7 @@ import Testing
         do {
             compiled = try CompiledGrammar(.ebnf(naive.text), Self.vocabulary)
         } catch {
-            // A grammar without any text is refused; it has none that is longer either.
+            // A grammar without any text is refused; then it has no longer text either.
             #expect(language.isEmpty, "\(naive.text) is refused: \(error)")
             return
         }
@@ -45,7 +45,7 @@ import Testing
         }
     }
 
-    /// All texts over the letters, up to a length.
+    /// Lists all texts over the letters, up to a length.
     private static func texts(upTo length: Int) -> [[UInt8]] {
         var (all, last) = ([[UInt8]()], [[UInt8]()])
         for _ in 0..<length {
@@ -55,12 +55,12 @@ import Testing
         return all
     }
 
-    /// Tokens of one to three letters; two of them the same.
+    /// Lists tokens of one to three letters; two of them are the same.
     private static let vocabulary = GrammarVocabulary(
         bytes: texts(upTo: 3) + [Array("ab".utf8)], controlTokens: [:], size: 70)
 }
 
-/// A grammar of a few rules, and what it derives by the definition: positions are added until none is missing.
+/// Holds a grammar of a few rules, and derives texts by the definition: positions are added until none is missing.
 struct NaiveGrammar {
     static let letters = Array("ab".utf8)
 
@@ -94,7 +94,7 @@ struct NaiveGrammar {
         }
     }
 
-    /// In the notation of grammars.
+    /// Is the grammar in the EBNF notation.
     var text: String {
         rules.enumerated().map { "\(Self.name($0)) ::= \(Self.text($1))" }.joined(separator: "\n")
     }
@@ -112,7 +112,7 @@ struct NaiveGrammar {
     }
 
     func derives(_ text: [UInt8]) -> Bool {
-        // Where each rule can end, by where it begins; grows until it no longer does.
+        // Maps where each rule begins to where it can end; it grows until it no longer changes.
         var ends = [[Set<Int>]](repeating: Array(repeating: [], count: text.count + 1), count: rules.count)
         var isComplete = false
         while !isComplete {
@@ -149,7 +149,7 @@ struct NaiveGrammar {
     }
 }
 
-/// A small generator, so that a test's number is the whole of its randomness.
+/// Is a small generator, so that a test's number determines all its randomness.
 struct SplitMix {
     var state: UInt64
 

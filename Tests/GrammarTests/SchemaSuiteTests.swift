@@ -4,10 +4,10 @@ import JSON
 import Testing
 import Tokenization
 
-/// The JSON Schema Test Suite against the committed table of what is supported, refused and different.
+/// Compares the JSON Schema Test Suite with the committed table of what is supported, refused and different.
 ///
-/// An instance counts as accepted where its canonical text is, with the members of its objects in any order: a grammar
-/// fixes an order.
+/// An instance counts as accepted if its canonical text is accepted with the members of its objects in some order,
+/// because a grammar fixes an order.
 @Suite struct SchemaSuiteTests {
     @Test func `every group of the suite is supported or refused as the table says`() throws {
         let found = try rows()
@@ -64,7 +64,7 @@ import Tokenization
         return [file, title, verdict, details].joined(separator: "\t")
     }
 
-    /// The same value with the members of its objects in other orders, up to some number of them.
+    /// Lists values with the members of its objects in other orders, up to some number of them.
     private func variants(_ value: JSONValue) -> [JSONValue] {
         switch value {
         case .array(let elements):

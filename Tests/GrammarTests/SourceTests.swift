@@ -1,7 +1,7 @@
 import Grammar
 import Testing
 
-/// Patterns, grammars and schemas: what they accept, and how they are refused.
+/// Tests what patterns, grammars and schemas accept, and how they are refused.
 @Suite struct SourceTests {
     @Test(arguments: [
         ("a|bc", ["a", "bc"], ["", "b", "abc"]),
@@ -40,7 +40,7 @@ import Testing
         "(\\p{L}|\\p{N}){9000}", String(repeating: "x", count: 30_000),
     ])
     func `a pattern that grows without bounds is refused, not tried`(pattern: String) throws {
-        // As a pattern of its own, and inside a schema.
+        // It is compiled alone, and inside a schema.
         #expect(try #require(refusal(.pattern(pattern))).kind == .tooLarge)
         let text = pattern.replacing("\\", with: "\\\\")
         #expect(try #require(refusal(.jsonSchema(#"{"type":"string","pattern":"\#(text)"}"#))).kind == .tooLarge)
@@ -96,9 +96,9 @@ import Testing
         ("{", "JSON"),
         (#"{"minProperties":3}"#, "minProperties"), (##"{"$defs":{"a":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"}"##, ""),
     ])
-    func `a schema that cannot be held to is refused with the path`(text: String, place: String) {
+    func `a schema that cannot be enforced is refused with the path`(text: String, place: String) {
         let error = refusal(.jsonSchema(text))
-        // A schema that is only a reference to itself says nothing.
+        // A schema that is only a reference to itself requires nothing.
         #expect(
             place.isEmpty ? error == nil : error?.description.contains(place) ?? false, "\(String(describing: error))")
     }
@@ -123,7 +123,7 @@ import Testing
             .ebnf("root ::= x{99999}\nx ::= [a-h]? [i-p]? [q-z]? [A-M]? [N-Z]? [0-9]?"), vocabulary)
         let error = #expect(throws: GrammarError.self) { try compiled.start.mask() }
         #expect(error?.kind == .tooLarge && error?.problem.contains("too ambiguous") == true)
-        // It can be read nevertheless, at some cost for each byte.
+        // It can be followed nevertheless, at some cost for each byte.
         #expect(try compiled.accepts("aB3"))
     }
 

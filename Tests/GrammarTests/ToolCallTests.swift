@@ -2,7 +2,7 @@ import Grammar
 import Testing
 import Tokenization
 
-/// Calls in DeepSeek-V3.2's markup.
+/// Tests calls in DeepSeek-V3.2's markup.
 @Suite struct ToolCallTests {
     private static let weather = ToolCallSource.Tool(
         name: "get_weather",
@@ -63,7 +63,7 @@ import Tokenization
         for text in others { #expect(try !grammar.accepts(text), "\(text)") }
     }
 
-    @Test func `without a duty to call, any text may come, and one block behind it`() throws {
+    @Test func `if calls are optional, any text may come, followed by one block`() throws {
         let grammar = try compiled(isRequired: false)
         for text in ["", "Hello <b>", "Let me see.\n\n" + Self.block(Self.invoke("get_weather", Self.city))] {
             #expect(try grammar.accepts(text), "\(text)")
@@ -72,7 +72,7 @@ import Tokenization
         #expect(try !grammar.accepts(Self.block(Self.invoke("ping", "")) + Self.block(Self.invoke("ping", ""))))
     }
 
-    @Test func `one call at a time, where that is asked`() throws {
+    @Test func `one call at a time, if that is required`() throws {
         let grammar = try compiled(allowsSeveral: false)
         #expect(try grammar.accepts(Self.block(Self.invoke("ping", ""))))
         #expect(try !grammar.accepts(Self.block(Self.invoke("ping", ""), Self.invoke("ping", ""))))
@@ -89,12 +89,12 @@ import Tokenization
         #expect(try after.advanced(by: Array("{}".utf8))?.mayEnd == true)
         #expect(try grammar.accepts("ab</think>\n\n{\"a\":1}"))
         #expect(try !grammar.accepts("{}"))
-        // A grammar whose rules call the root.
+        // In this grammar, rules call the root.
         let nested = try CompiledGrammar(.afterReasoning(.ebnf("root ::= \"(\" root? \")\"")), vocabulary)
         #expect(try nested.accepts("x</think>(())") && !nested.accepts("x</think>(y</think>())"))
     }
 
-    @Test func `a strict tool whose schema cannot be held to is refused, another one is called with any arguments`()
+    @Test func `a strict tool whose schema cannot be enforced is refused, another is called with any arguments`()
         throws
     {
         let schema = #"{"type":"object","properties":{"a":{"type":"array","contains":{"const":1}}}}"#

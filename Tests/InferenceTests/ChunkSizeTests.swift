@@ -1,7 +1,7 @@
 import Inference
 import Testing
 
-/// Seconds of a chunk where attention's share grows with what came before.
+/// Returns the seconds of a chunk under a model in which attention's share grows with the tokens before it.
 private func seconds(_ start: Int, _ rows: Int) -> Double {
     let (before, size) = (Double(start), Double(rows))
     return 3e-8 * (2 * before + size) * size + 1e-4 * size
@@ -36,7 +36,7 @@ private func seconds(_ start: Int, _ rows: Int) -> Double {
         }
     }
 
-    @Test func `come to take equal time once some have been measured`() throws {
+    @Test func `take equal time once some have been measured`() throws {
         var rig = Self.rig(isDynamic: true)
         let first = try Self.prefill(&rig, 1, 32_768)
         #expect(first.prefix(8).allSatisfy { $0.tokens.count == 1024 }, "nothing is known yet")
@@ -47,7 +47,7 @@ private func seconds(_ start: Int, _ rows: Int) -> Double {
         for chunk in chunks {
             let count = chunk.tokens.count
             #expect(count % 16 == 0 && count >= 256)
-            // A quarter of the base is the least; a page is the grain.
+            // Chunks have at least a quarter of the base size, and are multiples of a page.
             let grain = seconds(chunk.start, count + 16) - seconds(chunk.start, count)
             #expect(count == 256 || abs(seconds(chunk.start, count) - target) <= 1.1 * grain)
         }

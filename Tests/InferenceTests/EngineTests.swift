@@ -6,7 +6,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// What came of one request.
+/// The outcome of one request.
 private struct Answer: Equatable {
     var tokens: [TokenLogProbs] = []
     var prompt: [TokenLogProbs] = []
@@ -33,7 +33,7 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
 }
 
 @Suite(.timeLimit(.minutes(2))) struct `An engine` {
-    // Inlined, it crashes the optimiser of Swift 6.3.1 in the coroutines that call it.
+    // If this is inlined, it crashes the optimiser of Swift 6.3.1 in the coroutines that call it.
     @inline(never)
     private static func engine(_ name: String = "v32", _ change: (inout EngineConfiguration) -> Void = { _ in }) throws
         -> Engine
@@ -44,7 +44,7 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
         return Engine(try Golden(name).directory.load(), configuration)
     }
 
-    /// Requests of different lengths, greedy and sampled, some with prompt scores.
+    /// Returns requests of different lengths, greedy and sampled, some with prompt scores.
     private static func requests(count: Int = 12) -> [GenerationRequest] {
         (0..<count).map { index in
             var sampling = SamplingParameters()
@@ -90,7 +90,7 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
 
     @Test func `gives the same bits after preemption`() async throws {
         let requests = Self.requests()
-        // Twenty pages of four tokens: the longest request fits, all of them together do not.
+        // The longest request fits into twenty pages of four tokens; all of them together do not.
         let engine = try Self.engine { $0.maxTotalTokens = 80 }
         defer { engine.stop() }
         #expect(try await Self.together(engine, requests) == Self.alone(requests))
@@ -98,7 +98,7 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
         #expect(engine.status().freePages + engine.status().cachedPages == engine.status().totalPages)
     }
 
-    @Test func `frees the pages of a request whose reader goes away`() async throws {
+    @Test func `frees the pages of a request whose reader disconnects`() async throws {
         let engine = try Self.engine()
         defer { engine.stop() }
         var sampling = SamplingParameters()
@@ -160,6 +160,6 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
             #expect(problem.hasSuffix("the nearest legal value is \(nearest)"))
         }
         #expect(configuration(1).warning == nil)
-        #expect(configuration(cores + 1).warning?.contains("take turns on \(cores) cores") == true)
+        #expect(configuration(cores + 1).warning?.contains("share \(cores) cores") == true)
     }
 }

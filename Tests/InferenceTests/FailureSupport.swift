@@ -5,7 +5,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// Layouts of one, two and four ranks, with the rank that goes wrong.
+/// A place names a parallel configuration of one, two or four ranks, and the rank that fails.
 struct Place: Sendable, CustomTestStringConvertible {
     let parallel: ParallelConfiguration
     let rank: Int
@@ -19,7 +19,7 @@ struct Place: Sendable, CustomTestStringConvertible {
         Place(parallel: ParallelConfiguration(context: 2, expert: 2, pipeline: 2), rank: 2),
     ]
 
-    /// Whether its rank computes logits.
+    /// Tells whether the rank that fails computes logits.
     var isInLastStage: Bool { rank >= parallel.world - parallel.stageRanks }
 }
 
@@ -44,16 +44,17 @@ let someRequests = (0..<5).map { index in
     return GenerationRequest(prompt: (0..<(2 + index * 6)).map { Int32($0 * 7 + index) }, sampling: sampling)
 }
 
-/// What came of a request: its tokens, and the event that ended it.
+/// The outcome of a request: its tokens, and the event that ended it.
 struct Outcome: Equatable {
     var tokens: [Int32] = []
     var end: GenerationEvent?
 
-    /// Why it failed, if it did.
+    /// The reason why the request failed, if it did.
     var failure: String? { if case .failed(let reason) = end { reason } else { nil } }
 }
 
-/// Submits requests and reads them to their ends. One that is refused because ranks have failed by then has failed too.
+/// Submits requests and reads their events to the end. A request that is refused because ranks have failed counts as
+/// failed.
 @inline(never)
 func outcomes(_ engine: Engine, _ requests: [GenerationRequest] = someRequests) async -> [Outcome] {
     let generations = requests.map { request in

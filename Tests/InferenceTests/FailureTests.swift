@@ -4,11 +4,11 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(3))) struct `A rank that fails` {
-    /// Every way that a thread can survive, at every point where it can happen.
+    /// The cases are all failures that a thread survives, at every point where they can happen.
     private static let faults: [(FailingModel.Phase, FailingModel.Kind)] =
         [.prefill, .layers, .decode].map { ($0, .failure) } + FailingModel.Phase.allCases.map { ($0, .hang) }
 
-    /// Only the last stage computes logits.
+    /// Only the last pipeline stage computes logits.
     private static let cases = Place.all.flatMap { place in
         faults.filter { $0.0 != .logits || place.isInLastStage }.map { (place, $0.0, $0.1) }
     }
@@ -38,13 +38,13 @@ import Testing
         #expect(failures.allSatisfy { !$0.isTrap })
     }
 
-    @Test func `is noticed also while requests come and go all the time`() async throws {
+    @Test func `is noticed under a constant stream of requests`() async throws {
         let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2)) {
             FailingModel($0, rank: 1, .decode, .hang)
         }
         let traffic = Task {
             while !Task.isCancelled {
-                // Aborted at once: each is two signs of life for the coordinator.
+                // Each request is aborted at once, which wakes the engine's thread twice.
                 _ = try? engine.submit(someRequests[1])
                 try? await Task.sleep(for: .milliseconds(20))
             }
@@ -66,7 +66,7 @@ import Testing
         sound.stop()
         let engine = try faultyEngine(
             place.parallel, { FailingModel($0, rank: place.rank, .decode, kind) }, restarts: true)
-        // A short one may have ended before.
+        // A short request may have ended before the failure.
         let first = await outcomes(engine).compactMap(\.failure)
         #expect(!first.isEmpty && first.allSatisfy { $0.contains("rank \(place.rank) failed: ") })
         #expect(await outcomes(engine) == expected)
@@ -77,7 +77,7 @@ import Testing
         engine.stop()
     }
 
-    @Test func `is not replaced for ever`() async throws {
+    @Test func `is not replaced endlessly`() async throws {
         let engine = try faultyEngine(
             ParallelConfiguration(context: 2, expert: 2), { FailingModel($0, rank: 1, .layers, .failure, times: 100) },
             restarts: true)

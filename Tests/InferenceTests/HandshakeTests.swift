@@ -13,7 +13,7 @@ import Testing
             pid: pid)
     }
 
-    /// Such as `model: m n`.
+    /// Describes the differences, such as `model: m n`.
     private static func differences(_ cards: [ProcessCard], allowsMixedLevels: Bool = false) -> [String] {
         Handshake(cards).differences(allowsMixedLevels: allowsMixedLevels).map {
             "\($0.name): \($0.values.joined(separator: " "))"

@@ -6,14 +6,14 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// Engines that check their books after every step.
-@Suite(.timeLimit(.minutes(2))) struct `The books of pages` {
+/// These tests use engines that check their invariants after every step.
+@Suite(.timeLimit(.minutes(2))) struct `The scheduler's invariants` {
     static let layouts = [
         ParallelConfiguration(), ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
         ParallelConfiguration(pipeline: 2), ParallelConfiguration(data: 2, context: 2, expert: 4),
     ]
 
-    /// Twenty pages of four tokens, for requests that together need many more; prompts in chunks of three tokens.
+    /// The cache has twenty pages of four tokens, and the requests together need many more; chunks have three tokens.
     @inline(never)
     private static func engine(
         _ parallel: ParallelConfiguration,
@@ -32,7 +32,7 @@ import Testing
         var sampling = SamplingParameters()
         sampling.seed = UInt64(index)
         sampling.maxNewTokens = 4 + index % 9
-        // Every third prompt begins like others; those before have left their pages behind.
+        // Every third prompt begins like others, which have left their pages in the prefix cache.
         let shift = index % 3 == 0 ? 0 : index
         let prompt = (0..<(6 + index * 11 % 45)).map { Int32(($0 * 7 + shift * 13) % 256) }
         return GenerationRequest(prompt: prompt, sampling: sampling)
@@ -40,7 +40,7 @@ import Testing
 
     @Test(arguments: layouts)
     @inline(never)
-    func `add up after every step under preemption, aborts and eviction`(parallel: ParallelConfiguration) async throws {
+    func `hold after every step under preemption, aborts and eviction`(parallel: ParallelConfiguration) async throws {
         let audits = Mutex(0)
         let engine = try Self.engine(parallel) { scheduler in
             audits.withLock { $0 += 1 }
@@ -52,7 +52,7 @@ import Testing
         defer { engine.stop() }
         for round in 0..<3 {
             let requests = (0..<16).map { Self.request(round * 16 + $0) }
-            // Every fourth reader goes away: some before the first chunk, some between chunks, some while decoding.
+            // Every fourth request is aborted: some before the first chunk, some between chunks, some while decoding.
             let readers = try requests.enumerated().map { index, request in
                 let generation = try engine.submit(request)
                 return Task {
@@ -76,7 +76,7 @@ import Testing
     }
 
     @Test @inline(never)
-    func `end service with an error that names what is wrong`() async throws {
+    func `end service with an error that names the violation`() async throws {
         let engine = try Self.engine(ParallelConfiguration()) { scheduler in
             scheduler.status.steps < 3 ? [] : ["page 5 of [1] has 2 owners"]
         }
@@ -87,7 +87,7 @@ import Testing
         #expect(throws: EngineError.self) { try engine.submit(Self.request(0)) }
         var reasons = engine.failures.makeAsyncIterator()
         #expect(await reasons.next()?.reason.contains("page 5") == true)
-        // The next books begin with all pages free.
+        // The next scheduler begins with all pages free.
         #expect(engine.checkInvariants() == [] && engine.status().freePages == 20)
         engine.stop()
     }

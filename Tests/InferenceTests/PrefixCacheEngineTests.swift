@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(3))) struct `An engine with a prefix cache` {
-    /// What came of one request.
+    /// The outcome of one request.
     private struct Answer: Equatable {
         var tokens: [TokenLogProbs] = []
         var prompt: [TokenLogProbs] = []
@@ -39,7 +39,7 @@ import Testing
         return Engine(try Golden(name).directory.load(), configuration)
     }
 
-    /// All with the same beginning; greedy and sampled, with all the numbers there are.
+    /// Returns requests with the same beginning, greedy and sampled, with log-probabilities of prompt and answer.
     private static func requests(_ golden: Golden) -> [GenerationRequest] {
         (0..<6).map { index in
             var sampling = SamplingParameters()

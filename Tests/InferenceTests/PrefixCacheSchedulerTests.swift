@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 struct PrefixCacheSchedulerTests {
-    /// A prompt whose tokens depend on nothing but their place, and on `tail` from index `from` on.
+    /// Returns a prompt whose tokens depend only on their index, and on `tail` from index `from` on.
     private static func request(_ count: Int, new: Int? = 2, tail: Int = 0, from: Int = .max) -> GenerationRequest {
         var request = makeRequest(count, new: new)
         for index in request.prompt.indices where index >= from {
@@ -17,9 +17,9 @@ struct PrefixCacheSchedulerTests {
         return usage.cachedTokens
     }
 
-    /// A long request keeps the first group busy, so that an equal prompt comes to the second.
+    /// A long request keeps the first group busy, so that an equal prompt is computed in the second.
     @Test(arguments: [true, false])
-    func `a group uses another one's pages only where it can read them`(groupsShareKeys: Bool) throws {
+    func `a group uses another group's pages only if it can read them`(groupsShareKeys: Bool) throws {
         var rig = Rig(pages: 32) {
             $0.dataGroups = 2
             $0.groupsShareKeys = groupsShareKeys
@@ -34,12 +34,12 @@ struct PrefixCacheSchedulerTests {
         #expect(chunk.start == (groupsShareKeys ? 12 : 0))
         rig.runToEnd()
         #expect(rig.scheduler.checkInvariants() == [])
-        // In its own group it finds them.
+        // A request of the same group finds the pages.
         try rig.submit(4, Self.request(14))
         #expect(rig.step()?.chunks.map(\.start) == [12])
     }
 
-    @Test func `an equal prompt begins behind the pages of the first, and gets the same text`() throws {
+    @Test func `an equal prompt begins after the pages of the first, and gets the same text`() throws {
         var rig = Rig()
         let request = Self.request(14)
         try rig.submit(1, request)
@@ -107,7 +107,7 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.transcripts[2]?.withoutHits == rig.soloRun(Self.request(22, tail: 5, from: 17)))
     }
 
-    @Test func `a conversation goes on behind its last answer`() throws {
+    @Test func `a conversation continues after its last answer`() throws {
         var rig = Rig()
         var request = Self.request(6, new: 7)
         for turn in 0..<3 {
@@ -121,7 +121,7 @@ struct PrefixCacheSchedulerTests {
         }
     }
 
-    @Test func `the room of unused pages is taken before anybody is preempted`() throws {
+    @Test func `unused pages are taken before any request is preempted`() throws {
         var rig = Rig(pages: 5)
         try rig.submit(1, makeRequest(12, new: 1, salt: 1))
         rig.runToEnd()
@@ -133,7 +133,7 @@ struct PrefixCacheSchedulerTests {
         for id in 2...3 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(4, new: 5, salt: id))) }
     }
 
-    @Test func `a preempted request finds again what nobody needed`() throws {
+    @Test func `a preempted request finds its pages again if no other request needed them`() throws {
         var rig = Rig(pages: 8) { $0.maxRunningRequests = 1 }
         let request = makeRequest(9, new: 6, salt: 1)
         try rig.submit(1, request)
@@ -159,7 +159,7 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.scheduler.status.preemptions == 0)
     }
 
-    @Test func `a flush frees what nobody uses`() throws {
+    @Test func `a flush frees pages that no request uses`() throws {
         var rig = Rig()
         try rig.submit(1, makeRequest(8, new: 1, salt: 1))
         rig.runToEnd()
@@ -218,7 +218,7 @@ struct PrefixCacheSchedulerTests {
         rig.record(
             rig.scheduler.finish(StepResult(chunks: plan.chunks.map { .init(request: $0.request, failure: "NaN") })))
         #expect(rig.scheduler.checkInvariants() == [])
-        // Of eleven tokens computed before a later failure, the prompt's only whole page was known already.
+        // Of the eleven tokens computed before a later failure, the prompt's only full page was already cached.
         #expect(rig.scheduler.status.cachedPages == (steps == 1 ? 0 : 1))
         #expect(rig.scheduler.status.usedPages == 0)
     }
@@ -233,7 +233,7 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.scheduler.status.cacheLookupTokens == 0)
     }
 
-    /// Fixed seeds, and some that differ from run to run, 10^5 operations of those; a failure prints the seed.
+    /// Some seeds are fixed and some differ from run to run; the latter run 10^5 operations. A failure prints the seed.
     static let seeds: [UInt64] = (1...12).map { $0 } + (1...20).map { _ in UInt64.random(in: 0 ... .max) }
 
     @Test(.timeLimit(.minutes(3)), arguments: seeds)
@@ -265,7 +265,7 @@ struct PrefixCacheSchedulerTests {
 }
 
 extension Transcript {
-    /// What a run without a cache reports.
+    /// The events of a run without a cache.
     var withoutHits: Transcript {
         var transcript = self
         if case .finished(let reason, var usage) = end {
@@ -276,18 +276,19 @@ extension Transcript {
     }
 }
 
-/// Random requests with common beginnings on a small cache, with several steps in flight.
+/// This test runs random requests with common beginnings on a small cache, with several steps in flight.
 private struct SharingRun {
     let seed: UInt64
     var rig: Rig
-    /// How often something happened that a run is for.
+    /// Counts how often the situations occurred that the runs are meant to reach.
     private(set) var seen: [String: Int] = [:]
 
     private var random: SplitMix64
     private var requests: [UInt64: GenerationRequest] = [:]
-    /// Steps handed out, with their results where the ranks are done with them. Ranks work in order, and late or early.
+    /// The steps in flight, with their results once the ranks have computed them. Ranks compute them in order, and
+    /// early or late.
     private var inFlight: [(plan: StepPlan, result: StepResult?)] = []
-    /// The salt of whoever wrote a page last.
+    /// The salt of the request that last wrote each page.
     private var salts: [Int32: String?] = [:]
     private let beginnings: [[Int32]]
     private var nextID: UInt64 = 0
@@ -311,7 +312,7 @@ private struct SharingRun {
         }
     }
 
-    /// Lets all requests end. The bound on steps is generous, but there is one: no livelock.
+    /// Runs until all requests have ended. The number of steps is bounded generously, so that a livelock fails.
     mutating func end() throws {
         rig.scheduler.drain()
         var steps = 0
@@ -329,7 +330,7 @@ private struct SharingRun {
         #expect(rig.scheduler.status.freePages == status.totalPages, "seed \(seed)")
     }
 
-    /// Compares what every request got with its solo run.
+    /// Compares the events of every request with its run alone.
     func check() {
         for (id, request) in requests {
             let got = rig.transcripts[id]!
@@ -362,7 +363,7 @@ private struct SharingRun {
     }
 
     private mutating func abort() {
-        // One of the last few, or one that does not exist.
+        // The id is one of the last few, or one that does not exist.
         let id = nextID &- UInt64(random.below(8))
         let isInFlight = inFlight.contains { $0.plan.chunks.contains { $0.request == id } }
         let events = rig.scheduler.abort(id)
@@ -386,7 +387,7 @@ private struct SharingRun {
         for chunk in plan.chunks { checkSalts(of: chunk) }
     }
 
-    /// A request reads only pages that were written under its own salt.
+    /// Checks that a request reads only pages that were written under its own salt.
     private mutating func checkSalts(of chunk: StepPlan.Chunk) {
         let salt = requests[chunk.request]!.cacheSalt
         let written = chunk.start / rig.ranks.pageSize
@@ -396,7 +397,7 @@ private struct SharingRun {
         }
     }
 
-    /// The ranks compute the first step they have not computed yet.
+    /// Computes the first step that the ranks have not computed yet.
     private mutating func compute() {
         guard let index = inFlight.firstIndex(where: { $0.result == nil }) else { return }
         inFlight[index].result = rig.ranks.run(inFlight[index].plan)
@@ -415,7 +416,7 @@ private struct SharingRun {
     private mutating func randomRequest() -> GenerationRequest {
         var prompt = beginnings[random.below(beginnings.count)]
         if random.oneIn(3), let id = requests.keys.filter({ rig.transcripts[$0]?.end != nil }).max() {
-            // A conversation goes on.
+            // The next prompt continues a conversation.
             prompt = requests[id]!.prompt + rig.transcripts[id]!.tokens.map(\.token)
         } else {
             prompt = Array(prompt.prefix(random.oneIn(2) ? .max : random.below(30)))

@@ -1,12 +1,12 @@
 import Inference
 import TestSupport
 
-/// What the tests of schedulers with random operations draw: caches so small that requests crowd each other.
+/// The scheduler's tests with random operations draw their cases here: caches so small that requests are preempted.
 extension SplitMix64 {
-    /// True in one of `count` cases.
+    /// Returns `true` in one of `count` cases.
     mutating func oneIn(_ count: Int) -> Bool { below(count) == 0 }
 
-    /// - Parameter tokens: of the whole cache, at least and about twice that at most.
+    /// - Parameter tokens: The smallest number of tokens of the whole cache; the largest is about twice that.
     mutating func schedulerConfiguration(tokens: Int) -> SchedulerConfiguration {
         let pageSize = 1 << below(4)
         var configuration = SchedulerConfiguration(
@@ -19,12 +19,15 @@ extension SplitMix64 {
         configuration.maxRowsPerStep = configuration.maxRunningRequests * (1 + configuration.drafts) + below(24)
         configuration.maxStepsInFlight = 1 + below(4)
         configuration.dataGroups = 1 + below(4)
+        // Now and then with just enough window pages.
+        configuration.window = [0, 0, 1, 4, 11][below(5)]
+        configuration.windowPages = configuration.minWindowPages + (configuration.window == 0 ? 0 : below(6))
         return configuration
     }
 
     mutating func tokens(_ count: Int) -> [Int32] { (0..<count).map { _ in Int32(below(30)) } }
 
-    /// A request with this prompt, and whatever else requests may ask of a scheduler.
+    /// Returns a request with this prompt and random other fields.
     mutating func request(_ prompt: [Int32]) -> GenerationRequest {
         var request = GenerationRequest(prompt: prompt)
         request.sampling.maxNewTokens = oneIn(4) ? nil : below(30)
@@ -37,8 +40,8 @@ extension SplitMix64 {
 }
 
 extension Rig {
-    /// What a request gets when it runs alone; without a number of new tokens there is room in the context, or in the
-    /// whole cache.
+    /// Returns the events of a request that runs alone. Without a number of new tokens the context or the whole cache
+    /// limits it.
     func soloRunInCache(_ request: GenerationRequest) -> Transcript {
         let slots = scheduler.configuration.totalPages * scheduler.configuration.pageSize
         let room = min(scheduler.limits.contextLength, slots + 1) - request.prompt.count

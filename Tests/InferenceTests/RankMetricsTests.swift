@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct `An engine's ranks` {
-    /// The audit runs under the engine's lock.
+    /// The audit runs under the engine's lock, so `status` must return while it runs.
     @Test func `are asked without the engine's lock`() async throws {
         let found = Mutex<(engine: Engine?, steps: [UInt64])>((nil, []))
         var configuration = EngineConfiguration()
@@ -79,7 +79,7 @@ import Testing
                 #expect((0...operation.seconds * 1.000001).contains(operation.skewSeconds), "\(operation)")
             }
         }
-        // In each stage and operation somebody waited least, step by step.
+        // In each stage and collective some rank waited least, step by step.
         #expect(ranks.contains { $0.operations.contains { $0.skewSeconds > 0 } })
     }
 }

@@ -8,7 +8,7 @@ struct SamplerTests {
     // MARK: The generator
 
     @Test func `the generator gives the published answers`() {
-        // Random123, tests/kat_vectors, the three lines of philox4x32 with 10 rounds.
+        // The vectors are the three lines of philox4x32 with 10 rounds in tests/kat_vectors of Random123.
         #expect(
             CounterGenerator.block(counter: [0, 0, 0, 0], key: [0, 0])
                 == [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8])
@@ -38,7 +38,7 @@ struct SamplerTests {
                 #expect(uniform >= 0 && uniform < 1)
                 counts[Int(uniform * 64)] += 1
             }
-            // 63 degrees of freedom: 63 on average, above 115 once in 20 000 seeds.
+            // With 63 degrees of freedom the statistic is 63 on average, and above 115 once in 20 000 seeds.
             #expect(chiSquare(counts, [Double](repeating: 1.0 / 64, count: 64)) < 115)
         }
     }
@@ -59,7 +59,7 @@ struct SamplerTests {
         let weights = row.map { exp(Double($0) / Double(temperature)) }
         let total = weights.reduce(0, +)
         let counts = try drawCounts(row, makeSample { $0.temperature = temperature }, draws: 50_000)
-        // At most 15 degrees of freedom: 15 on average, above 45 once in 10 000 seeds.
+        // With at most 15 degrees of freedom the statistic is 15 on average, and above 45 once in 10 000 seeds.
         #expect(chiSquare(counts, weights.map { $0 / total }) < 45)
     }
 
@@ -206,7 +206,8 @@ struct SamplerTests {
         sample.prompt = [0, 4, 4]
         sample.generated = [1, 2, 1]
         let row: [Float] = [2, -2, 4, 1, -1]
-        // Prompt: 2/2; -1·2. Generated: (-2+1)·2 - 2·0.5 - 0.25; 4/2 - 0.5 - 0.25.
+        // The prompt changes 2 to 2/2 and -1 to -1·2; generated tokens give (-2+1)·2 - 2·0.5 - 0.25 and 4/2 - 0.5 -
+        // 0.25.
         let expected: [Float] = [1, -3.25, 1.25, 1, -2]
         var sampler = Sampler(vocabularySize: 5)
         try sampler.weigh(row.span, as: sample)
@@ -296,7 +297,7 @@ struct SamplerTests {
         #expect(failure.description.contains("with bias, penalties"))
     }
 
-    @Test func `after a failure the sampler goes on`() throws {
+    @Test func `after a failure the sampler works again`() throws {
         var sampler = Sampler(vocabularySize: 3)
         var sample = makeSample { $0.presencePenalty = 1 }
         sample.generated = [1]
@@ -308,7 +309,7 @@ struct SamplerTests {
 
 // MARK: A naive sampler, and small tools
 
-/// Filters by sorting, in Float64, one after the other.
+/// Applies the filters by sorting, in Float64, one after the other.
 private func keptBySorting(_ row: [Float], _ parameters: SamplingParameters) -> [Int] {
     let best = row.max()!
     let weights = row.map { Double(exp(($0 - best) / parameters.temperature)) }
@@ -359,7 +360,7 @@ private func drawCounts(_ row: [Float], _ sample: StepPlan.Sample, draws: Int) t
     return counts
 }
 
-/// Pearson's statistic over the outcomes expected at least five times.
+/// Returns Pearson's statistic over the outcomes that are expected at least five times.
 private func chiSquare(_ counts: [Int], _ probabilities: [Double]) -> Double {
     let total = Double(counts.reduce(0, +))
     return zip(counts, probabilities).reduce(0) { sum, outcome in
@@ -368,7 +369,7 @@ private func chiSquare(_ counts: [Int], _ probabilities: [Double]) -> Double {
     }
 }
 
-/// Logits between -6 and 6, in multiples of `step` where it is not 0.
+/// Returns logits between -6 and 6, in multiples of `step` unless it is 0.
 private func randomRow(_ count: Int, seed: UInt64, step: Float = 0) -> [Float] {
     var random = SplitMix64(seed: seed &* 77)
     return (0..<count).map { _ in
@@ -405,7 +406,7 @@ extension StepPlan.Sample {
             #expect(found == (try sampler.score(row.span, target: found.token, topLogProbs: 3)))
         }
         #expect(chosen.isSubset(of: [3, 64, 127, 129]) && (temperature == 0) == (chosen.count == 1))
-        // Of the allowed ones the best.
+        // The greedy choice is the best of the allowed tokens.
         if temperature == 0 { #expect(chosen == [Int32([3, 64, 127, 129].max { row[$0] < row[$1] }!)]) }
         #expect(throws: SamplingFailure.self) {
             try sampler.choose(

@@ -1,9 +1,9 @@
 import Inference
 import Testing
 
-/// Several steps on their way at once, and several groups of ranks.
+/// These tests have several steps in flight at once, and several data groups.
 struct SchedulerFlightTests {
-    /// As many plans as may be in flight.
+    /// Returns as many plans as may be in flight.
     private func fill(_ rig: inout Rig) -> [StepPlan] {
         var plans: [StepPlan] = []
         while let plan = rig.scheduler.nextStep() { plans.append(plan) }
@@ -20,7 +20,7 @@ struct SchedulerFlightTests {
         let plans = fill(&rig)
         #expect(plans.map { $0.chunks[0].start } == [0, 4, 8])
         #expect(plans.map { $0.chunks[0].sample != nil } == [false, false, true])
-        // Scored tokens are those at 2...4, 5...8 and 9.
+        // The chunks score the tokens at 2...4, 5...8 and 9.
         #expect(plans.map { $0.chunks[0].score.count } == [3, 4, 1].map { $0 })
         for plan in plans { rig.finish(plan) }
         rig.runToEnd()
@@ -41,9 +41,9 @@ struct SchedulerFlightTests {
         for id in 1...7 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(3, new: 12, salt: id))) }
     }
 
-    /// Ranks that are done before the next step is planned must not let the first requests have every turn.
+    /// Even if ranks finish before the next step is planned, the first requests must not get all decode rows.
     @Test(arguments: 1...4, [false, true])
-    func `decoding requests take turns`(depth: Int, isFilled: Bool) throws {
+    func `decode rows are shared fairly among requests`(depth: Int, isFilled: Bool) throws {
         var rig = Rig(pages: 64) { $0.maxStepsInFlight = depth }
         for id in 1...6 { try rig.submit(UInt64(id), makeRequest(3, new: 25, salt: id)) }
         while rig.transcripts.values.contains(where: { $0.tokens.isEmpty }) { rig.step() }
@@ -64,8 +64,8 @@ struct SchedulerFlightTests {
         for id in 1...6 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(3, new: 25, salt: id))) }
     }
 
-    @Test func `a request that waits for pages does not keep its turn from those that have them`() throws {
-        // Each fills one page with its prompt; there is one page more, for one of them.
+    @Test func `a request that waits for pages does not block those that have them`() throws {
+        // Each request fills one page with its prompt; one page is left, for one of them.
         var rig = Rig(pages: 3) { $0.maxStepsInFlight = 2 }
         let requests = [makeRequest(4, new: 3, salt: 1), makeRequest(4, new: 3, salt: 2)]
         for (id, request) in requests.enumerated() { try rig.submit(UInt64(id), request) }
@@ -74,7 +74,7 @@ struct SchedulerFlightTests {
         #expect(rig.scheduler.status.usedPages == 0)
     }
 
-    @Test func `a request in flight gives way only when its steps have come back`() throws {
+    @Test func `a request in flight is preempted only when its steps have ended`() throws {
         var rig = Rig(pages: 4) {
             $0.maxStepsInFlight = 2
             $0.chunkedPrefillSize = 4
@@ -87,7 +87,7 @@ struct SchedulerFlightTests {
         try rig.submit(2, urgent)
         #expect(rig.scheduler.nextStep() == nil)
         rig.finish(plans[0])
-        // The other step still writes its pages.
+        // The other step in flight still writes the request's pages.
         #expect(rig.scheduler.nextStep() == nil)
         #expect(rig.scheduler.status.preemptions == 0)
         rig.finish(plans[1])
@@ -100,7 +100,7 @@ struct SchedulerFlightTests {
         #expect(rig.transcripts[2] == rig.soloRun(urgent))
     }
 
-    @Test func `pages of a request that ends are freed when its last step has come back`() throws {
+    @Test func `pages of a request that ends are freed when its last step has ended`() throws {
         var rig = Rig {
             $0.maxStepsInFlight = 2
             $0.chunkedPrefillSize = 4

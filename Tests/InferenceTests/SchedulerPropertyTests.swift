@@ -2,9 +2,10 @@ import Inference
 import TestSupport
 import Testing
 
-/// Thousands of random submissions, steps, aborts and failures on small, crowded caches.
+/// These tests run thousands of random submissions, steps, aborts and failures on small caches.
 struct SchedulerPropertyTests {
-    /// Fixed seeds, and as many that differ from run to run, 10^5 operations each; a failure prints the seed.
+    /// Half of the seeds are fixed and half differ from run to run, with 10^5 operations each; a failure prints the
+    /// seed.
     static let seeds: [UInt64] = (1...50).map { $0 } + (1...50).map { _ in UInt64.random(in: 0 ... .max) }
 
     @Test(.timeLimit(.minutes(2)), arguments: seeds)
@@ -31,27 +32,27 @@ struct SchedulerPropertyTests {
         #expect(preemptions > 50)
         let unusual: Set = [
             "abort in flight", "abort", "failure", "overload", "refusal", "waiting", "several steps in flight",
-            "two chunks of a prompt in flight", "late result", "end in flight", "a right guess", "a wrong guess",
+            "two chunks of a prompt in flight", "late result", "end in flight", "an accepted draft", "a rejected draft",
         ]
         #expect(seen == unusual)
     }
 }
 
-/// One random configuration, and random operations on it.
+/// This test runs random operations on one random configuration.
 private struct RandomRun {
     let seed: UInt64
     var rig: Rig
-    /// Which unusual things have happened.
+    /// The unusual situations that have occurred.
     private(set) var seen: Set<String> = []
 
     private var random: SplitMix64
     private var requests: [UInt64: GenerationRequest] = [:]
-    /// Steps on their way, in the order in which they were handed out; the ranks are done with the first ones.
+    /// The steps in flight, in the order of their planning; the ranks have computed the first ones.
     private var flights: [(plan: StepPlan, result: StepResult?)] = []
-    /// The request that is served first, and how many plans it has waited for a row.
+    /// The request that is served first, and the number of plans it has waited for a row.
     private var first: UInt64?
     private var waited = 0
-    /// The data group each running request is computed in.
+    /// The data group that computes each running request.
     private var groups: [UInt64: Int] = [:]
     private var nextID: UInt64 = 0
 
@@ -59,7 +60,7 @@ private struct RandomRun {
         self.seed = seed
         var random = SplitMix64(seed: seed)
         var configuration = random.schedulerConfiguration(tokens: 30)
-        // `PrefixCacheSchedulerTests` does the same with a cache.
+        // `PrefixCacheSchedulerTests` does the same with a prefix cache.
         configuration.prefixCache = false
         rig = Rig(configuration)
         self.random = random
@@ -73,7 +74,7 @@ private struct RandomRun {
         }
     }
 
-    /// Plans a step, lets the ranks compute one, or hands the result of one back, whatever can be done.
+    /// Plans a step, computes one, or returns the result of one to the scheduler, whichever is possible.
     private mutating func advance() {
         let isFull = flights.count == rig.scheduler.configuration.maxStepsInFlight
         switch random.below(3) {
@@ -85,7 +86,7 @@ private struct RandomRun {
         }
     }
 
-    /// Lets all requests end. The bound on steps is generous, but there is one: no livelock.
+    /// Runs until all requests have ended. The number of steps is bounded generously, so that a livelock fails.
     mutating func end() throws {
         rig.scheduler.drain()
         var steps = 0
@@ -99,7 +100,7 @@ private struct RandomRun {
         #expect(rig.scheduler.nextStep() == nil)
     }
 
-    /// Compares what every request got with its solo run.
+    /// Compares the events of every request with its run alone.
     func check() {
         for (id, request) in requests {
             let got = rig.transcripts[id]!
@@ -119,7 +120,7 @@ private struct RandomRun {
 
     private mutating func submit() {
         nextID += 1
-        // Mostly short prompts with long answers: these outgrow the cache together.
+        // Prompts are mostly short and answers long, so that together they outgrow the cache.
         let request = random.request(random.tokens(random.below(random.oneIn(3) ? 30 : 10)))
         do {
             try rig.submit(nextID, request)
@@ -150,7 +151,7 @@ private struct RandomRun {
         #expect(rows.values.reduce(0, +) <= configuration.maxRowsPerStep, "seed \(seed)")
         #expect(plan.chunks.allSatisfy { $0.group < configuration.dataGroups }, "seed \(seed)")
         for chunk in plan.chunks {
-            // A request that starts anew may come to another group.
+            // A request that is computed again may be assigned to another group.
             if chunk.start == 0 { groups[chunk.request] = chunk.group }
             #expect(groups[chunk.request] == chunk.group, "seed \(seed): its keys are in another group")
         }
@@ -165,18 +166,18 @@ private struct RandomRun {
         flights.append((plan, nil))
     }
 
-    /// Whoever comes first waits for its own steps, for its turn among as many steps as there may be, and for those who
-    /// must give way to it to come back; not for ever.
+    /// Checks that the request with the highest precedence does not starve: it may wait for its own steps, for other
+    /// steps in flight, and for requests that must be preempted for it.
     private mutating func expectFirstToProgress(_ plan: StepPlan) {
         let live = requests.keys.filter { rig.transcripts[$0]!.end == nil }
         let now = live.min { (-requests[$0]!.priority, $0) < (-requests[$1]!.priority, $1) }
         let isServed = (flights.map(\.plan) + [plan]).contains { $0.chunks.contains { $0.request == now } }
         waited = now == first && !isServed ? waited + 1 : 0
         first = now
-        #expect(waited <= 3 * rig.scheduler.configuration.maxStepsInFlight, "seed \(seed): \(now!) waits for ever")
+        #expect(waited <= 3 * rig.scheduler.configuration.maxStepsInFlight, "seed \(seed): \(now!) waits forever")
     }
 
-    /// The ranks compute the steps in their order, but when they like.
+    /// Computes the next step, if there is one; ranks compute steps in order, but at any time.
     private mutating func compute() {
         let index = flights.firstIndex { $0.result == nil }!
         flights[index].result = rig.ranks.run(flights[index].plan)
@@ -195,7 +196,7 @@ private struct RandomRun {
         }
         rig.record(rig.scheduler.finish(result))
         let speculation = rig.scheduler.status.speculation
-        if speculation.right > 0 { seen.insert("a right guess") }
-        if speculation.right < speculation.drafted { seen.insert("a wrong guess") }
+        if speculation.right > 0 { seen.insert("an accepted draft") }
+        if speculation.right < speculation.drafted { seen.insert("a rejected draft") }
     }
 }

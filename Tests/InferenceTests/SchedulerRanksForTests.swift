@@ -1,25 +1,31 @@
 import Inference
 import Testing
 
-/// Ranks with a model that needs no numbers: the next token is a hash of *all* tokens before it, read back from the
-/// pages the scheduler said they are in. So a page given to two requests, a position computed twice or never, or a
-/// token lost in a preemption changes the text.
+/// These simulated ranks run a model without arithmetic: the next token is a hash of *all* tokens before it, read back
+/// from the pages that the scheduler assigned. So the text changes if a page is given to two requests, a position is
+/// computed twice or never, or a token is lost in a preemption.
 ///
-/// Their next-token block guesses right two times in three, and keeps the token that follows each position, which must
-/// still be there, and right, whenever that position is read.
+/// Their next-token block drafts the right token two times in three. It stores the token that follows each position,
+/// which is checked whenever that position is read.
 struct HashingRanks {
     let pageSize: Int
     let vocabularySize: Int
-    /// One token for each slot of the cache; -1 where nothing was written.
+    /// The token in each slot of the cache; -1 where nothing was written.
     private var memory: [Int32]
-    /// The token that followed it.
+    /// The token that followed the slot's token.
     private var following: [Int32]
+    /// Tokens that a row sees in window pages; 0 where the model has no windows.
+    private let window: Int
+    /// For each slot of the window pages a hash of all tokens up to its position.
+    private var windows: [Int32]
 
     init(_ configuration: SchedulerConfiguration) {
         pageSize = configuration.pageSize
         vocabularySize = configuration.vocabularySize
         memory = [Int32](repeating: -1, count: configuration.totalPages * configuration.pageSize)
         following = memory
+        window = configuration.window
+        windows = [Int32](repeating: -1, count: configuration.windowPages * configuration.pageSize)
     }
 
     mutating func run(_ plan: StepPlan) -> StepResult {
@@ -31,6 +37,7 @@ struct HashingRanks {
         expectExactPages(chunk, end)
         for (row, token) in chunk.tokens.enumerated() { memory[slot(chunk.start + row, chunk)] = token }
         let prefix = (0..<end).map { memory[slot($0, chunk)] }
+        writeWindow(of: chunk, prefix)
         let model = HashModel(vocabularySize: vocabularySize)
         let chosen = chunk.sampledRows.enumerated().map { index, row in
             let sample = chunk.sample(at: index)
@@ -50,17 +57,34 @@ struct HashingRanks {
         return result
     }
 
+    /// What rows see of window pages must still be there, and right.
+    private mutating func writeWindow(of chunk: StepPlan.Chunk, _ prefix: [Int32]) {
+        guard window > 0 else { return #expect(chunk.windowPages.isEmpty && chunk.firstWindowPage == 0) }
+        var hash: Int32 = 0
+        let hashes = prefix.map { token in
+            hash = hash &* 31 &+ token &+ 1
+            return hash
+        }
+        func slot(_ position: Int) -> Int {
+            Int(chunk.windowPages[position / pageSize - chunk.firstWindowPage]) * pageSize + position % pageSize
+        }
+        for position in chunk.start..<prefix.count { windows[slot(position)] = hashes[position] }
+        for position in max(0, chunk.start - window + 1)..<chunk.start {
+            #expect(windows[slot(position)] == hashes[position], "the window entry of \(position) is another's")
+        }
+    }
+
     private func expectExactPages(_ chunk: StepPlan.Chunk, _ end: Int) {
         #expect(!chunk.tokens.isEmpty)
         let ahead = chunk.speculation?.ahead ?? 0
         let pages = (end + pageSize - 1) / pageSize...(end + max(ahead - 1, 0) + pageSize - 1) / pageSize
-        // A request may have been given pages for guesses that were made no use of.
+        // A request may have pages for drafts that were not used.
         let isRight =
             chunk.speculation == nil ? pages.contains(chunk.pages.count) : chunk.pages.count >= pages.lowerBound
         #expect(isRight, "exactly the pages of the positions so far")
     }
 
-    /// The next-token block's keys: the token that follows each row.
+    /// Writes the next-token block's keys: the token that follows each row.
     private mutating func follow(
         _ chunk: StepPlan.Chunk, _ speculation: StepPlan.Chunk.Speculation, _ prefix: [Int32], _ chosen: [Int32]
     ) {
@@ -88,6 +112,7 @@ struct HashingRanks {
             drafts.append(text.reduce(Int(right), { $0 + Int($1) }) % 3 == 0 ? right ^ 1 : right)
             text.append(drafts.last!)
         } while drafts.count < speculation.ahead && text.count - 2 < chunk.pages.count * pageSize
+            && (window == 0 || text.count - 2 < (chunk.firstWindowPage + chunk.windowPages.count) * pageSize)
         return drafts
     }
 
@@ -96,7 +121,7 @@ struct HashingRanks {
     }
 }
 
-/// The model by itself: what a request gets when nothing else is there.
+/// The model alone gives the answer of a request that runs without others.
 struct HashModel {
     let vocabularySize: Int
 
@@ -113,7 +138,7 @@ struct HashModel {
         return TokenLogProbs(token: token, logProb: -Float(bits >> 44), top: top)
     }
 
-    /// Everything a request gets when it runs alone with room for all it asks for.
+    /// Returns all events of a request that runs alone with room for everything it asks for.
     func soloRun(_ request: GenerationRequest, limit: Int) -> Transcript {
         var transcript = Transcript()
         let topCount = request.logProbs?.topCount
@@ -140,7 +165,7 @@ struct HashModel {
         return transcript
     }
 
-    /// FNV-1a over the tokens, mixed once more.
+    /// Returns FNV-1a over the tokens, mixed once more.
     private func hash(_ tokens: some Collection<Int32>) -> UInt64 {
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for token in tokens { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
@@ -148,7 +173,8 @@ struct HashModel {
     }
 }
 
-/// All that was reported of one request, checked to come in the order that `GenerationEvent` promises.
+/// This type collects the events of one request, and checks that they come in the order that `GenerationEvent`
+/// promises.
 struct Transcript: Equatable {
     var scores: [TokenLogProbs] = []
     var tokens: [TokenLogProbs] = []
@@ -169,7 +195,7 @@ struct Transcript: Equatable {
         case .token(let token): tokens.append(token)
         case .finished(let reason, var usage):
             speculation = usage.speculation
-            // What was guessed depends on what else there was; everything else must not.
+            // Drafts may depend on other requests; everything else must not.
             usage.speculation = SpeculationCount()
             end = .finished(reason, usage)
         case .failed: end = event
@@ -177,7 +203,7 @@ struct Transcript: Equatable {
     }
 }
 
-/// A scheduler, its ranks, and what the requests got.
+/// A scheduler with simulated ranks, and the events of its requests.
 struct Rig {
     var scheduler: Scheduler
     var ranks: HashingRanks
@@ -188,7 +214,7 @@ struct Rig {
         ranks = HashingRanks(configuration)
     }
 
-    /// A small one: pages of 4 tokens, a context of 32, 50 token ids.
+    /// Creates a small configuration: pages of 4 tokens, a context of 32, 50 token ids.
     init(pages: Int = 16, _ adjust: (inout SchedulerConfiguration) -> Void = { _ in }) {
         var configuration = SchedulerConfiguration(totalPages: pages, contextLength: 32, vocabularySize: 50)
         configuration.pageSize = 4
@@ -203,7 +229,7 @@ struct Rig {
 
     mutating func abort(_ id: UInt64) { record(scheduler.abort(id)) }
 
-    /// One whole step; returns its plan.
+    /// Runs one whole step and returns its plan.
     @discardableResult mutating func step() -> StepPlan? {
         guard let plan = scheduler.nextStep() else { return nil }
         finish(plan)
@@ -216,7 +242,7 @@ struct Rig {
         #expect(scheduler.checkInvariants() == [])
     }
 
-    /// Steps until nothing is left; returns the plans.
+    /// Runs steps until nothing is left, and returns the plans.
     @discardableResult mutating func runToEnd(limit: Int = 10_000) -> [StepPlan] {
         var plans: [StepPlan] = []
         while let plan = step() {
@@ -233,7 +259,7 @@ struct Rig {
         for event in events { transcripts[event.request]!.append(event.event) }
     }
 
-    /// What `request` gets when it runs alone, with `limit` new tokens where it names none.
+    /// Returns the events of `request` when it runs alone, with `limit` new tokens if it names no number.
     func soloRun(_ request: GenerationRequest) -> Transcript {
         let room = scheduler.limits.contextLength - request.prompt.count
         return HashModel(vocabularySize: scheduler.limits.vocabularySize)
@@ -241,7 +267,7 @@ struct Rig {
     }
 }
 
-/// A request with a prompt of `count` tokens that depends on `salt`.
+/// Returns a request with a prompt of `count` tokens that depends on `salt`.
 func makeRequest(
     _ count: Int, new: Int?, salt: Int = 0, priority: Int = 0, logProbs: LogProbOptions? = nil
 ) -> GenerationRequest {
@@ -251,7 +277,7 @@ func makeRequest(
     return request
 }
 
-/// Rows of each request in a plan.
+/// The number of rows of each request in a plan.
 func rows(_ plan: StepPlan?) -> [UInt64: Int] {
     Dictionary(uniqueKeysWithValues: (plan?.chunks ?? []).map { ($0.request, $0.tokens.count) })
 }

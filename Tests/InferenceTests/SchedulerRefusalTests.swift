@@ -2,7 +2,7 @@ import Inference
 import Testing
 
 struct SchedulerRefusalTests {
-    /// A change to a good request that makes it one no engine can serve.
+    /// A fault is a change to a valid request that no engine can serve.
     struct Fault: Sendable, CustomTestStringConvertible {
         let parameter: String
         let hint: String
@@ -164,7 +164,7 @@ struct SchedulerRefusalTests {
         #expect(rig.transcripts[1]?.end == .finished(.length, Usage(promptTokens: 10, completionTokens: 3)))
     }
 
-    @Test func `a full queue asks to come back later`() throws {
+    @Test func `a full queue tells clients to retry later`() throws {
         var rig = Rig {
             $0.maxQueuedRequests = 4
             $0.maxRunningRequests = 2
@@ -173,7 +173,7 @@ struct SchedulerRefusalTests {
         #expect(throws: EngineError.overloaded(queued: 4, retryAfterSeconds: 3)) {
             try rig.submit(5, makeRequest(2, new: 2))
         }
-        // What can never be served is not asked to come back.
+        // A request that can never be served is not told to try again.
         let error = try #require(throws: EngineError.self) { try rig.submit(5, makeRequest(0, new: 2)) }
         #expect(error == .invalid(parameter: "prompt", message: "is empty; give at least one token"))
         rig.step()

@@ -2,7 +2,7 @@ import Inference
 import Testing
 
 struct SchedulerTests {
-    @Test func `a long prompt is computed in chunks, and only the last one chooses a token`() throws {
+    @Test func `a long prompt is computed in chunks, and only the last one samples a token`() throws {
         var rig = Rig { $0.chunkedPrefillSize = 4 }
         let request = makeRequest(10, new: 2)
         try rig.submit(1, request)
@@ -92,7 +92,7 @@ struct SchedulerTests {
         #expect(rig.scheduler.status.generatedTokens == 16)
     }
 
-    @Test func `the last in order waits with its pages while nobody needs them`() throws {
+    @Test func `the last in order keeps its pages while no other request needs them`() throws {
         var rig = Rig(pages: 5)
         for id in 1...2 { try rig.submit(UInt64(id), makeRequest(4, new: 8, salt: id)) }
         let plans = rig.runToEnd()
@@ -126,7 +126,7 @@ struct SchedulerTests {
         #expect(rig.runToEnd().map { $0.chunks[0].request } == [3, 4, 1, 5, 2])
     }
 
-    @Test func `a larger priority takes the place of a running request, which loses nothing`() throws {
+    @Test func `a larger priority preempts a running request, which loses no output`() throws {
         var rig = Rig { $0.maxRunningRequests = 1 }
         let patient = makeRequest(5, new: 6, salt: 1)
         try rig.submit(1, patient)
@@ -137,7 +137,7 @@ struct SchedulerTests {
         #expect(rig.transcripts[1] == rig.soloRun(patient))
     }
 
-    @Test func `an equal priority takes nobody's place`() throws {
+    @Test func `an equal priority preempts no request`() throws {
         var rig = Rig { $0.maxRunningRequests = 1 }
         try rig.submit(1, makeRequest(5, new: 3, salt: 1))
         rig.step()
@@ -245,7 +245,7 @@ struct SchedulerTests {
         for id in 1...2 { #expect(rig.transcripts[UInt64(id)] == rig.soloRun(makeRequest(4, new: 3, salt: id))) }
     }
 
-    @Test func `no step is handed out while as many as may be are in flight`() throws {
+    @Test func `no step is planned while as many as allowed are in flight`() throws {
         var rig = Rig()
         for id in 1...2 { try rig.submit(UInt64(id), makeRequest(4, new: 3, salt: id)) }
         #expect(rig.scheduler.nextStep() != nil)

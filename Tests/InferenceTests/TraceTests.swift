@@ -8,7 +8,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// An event of a trace, as the format has it: times in microseconds.
+/// An event of a trace in the file's format, with times in microseconds.
 private struct TraceEvent: Decodable {
     let ph: String
     let name: String
@@ -28,7 +28,7 @@ private struct TraceEvent: Decodable {
     var end: Double { ts! + dur! }
 
     func contains(_ other: TraceEvent) -> Bool {
-        // Times are written to the nanosecond; doubles of them are not quite.
+        // Times are written in nanoseconds, which doubles do not hold exactly.
         pid == other.pid && tid == other.tid && begin <= other.begin + 0.01 && other.end <= end + 0.01
     }
 }
@@ -36,7 +36,7 @@ private struct TraceEvent: Decodable {
 @Suite(.timeLimit(.minutes(1))) struct `A trace` {
     private static let parallel = ParallelConfiguration(context: 2, expert: 2, pipeline: 2)
 
-    /// Runs a prompt of 21 tokens and two steps more, and returns the file's events.
+    /// Runs a prompt of 21 tokens and two more steps, and returns the file's events.
     @inline(never)
     private static func events() async throws -> [TraceEvent] {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("trace-\(UUID()).json").path
@@ -101,7 +101,7 @@ private struct TraceEvent: Decodable {
             }
             #expect(lane.count { $0.name == "choose" } == (rank < 2 ? 0 : 3))
             #expect(lane.contains { $0.name == "stage" } == (rank >= 2))
-            // On one lane, two events are one in the other or one after the other.
+            // Two events of one thread are nested or one after the other.
             for (index, first) in lane.enumerated() {
                 for second in lane[..<index] {
                     let isApart = first.end <= second.begin + 0.01 || second.end <= first.begin + 0.01

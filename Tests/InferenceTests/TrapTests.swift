@@ -4,9 +4,9 @@ import Models
 import TestSupport
 import Testing
 
-/// A process of their own for each, since it has to end.
+/// Each test runs in a process of its own, which the trap ends.
 @Suite(.timeLimit(.minutes(5))) struct `A rank that traps` {
-    /// Each takes the seconds that a process has after a trap, so not every phase everywhere.
+    /// Each case takes the grace period of a trap, so not every phase is tested at every place.
     private static let cases: [(Int, FailingModel.Phase)] = [
         (0, .logits), (1, .layers), (2, .decode), (3, .prefill), (4, .building), (4, .logits),
     ]
@@ -38,7 +38,7 @@ import Testing
         await #expect(processExitsWith: .exitCode(70)) { try await Self.endByTrapBeside(isEngine: false) }
     }
 
-    /// Ends the process with another status if a client is not told in time.
+    /// Ends the process with another status if a client does not get its error in time.
     @inline(never)
     private static func endByTrapBeside(isEngine: Bool) async throws {
         var configuration = EngineConfiguration()
@@ -49,7 +49,7 @@ import Testing
             try Golden("v32").directory.load(), configuration,
             audit: { scheduler in
                 guard scheduler.status.steps == 2 else { return [] }
-                // Under the engine's lock.
+                // The trap happens under the engine's lock.
                 precondition(!isEngine, "made to fail")
                 stepped.signal()
                 Thread.sleep(forTimeInterval: 0.5)
@@ -91,7 +91,7 @@ import Testing
         }
     }
 
-    /// Ends the process with another status if a client is not told.
+    /// Ends the process with another status if a client does not get its error.
     @inline(never)
     private static func endByTrap(_ place: Int, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind) async throws {
         let place = Place.all[place]

@@ -39,7 +39,8 @@ import Verification
         #expect(zip(plan.cases, plan.cases.dropFirst()).allSatisfy { $0.layout.world <= $1.layout.world })
     }
 
-    /// How many layouts have the value of this one that is rarest, or the rarest two together.
+    /// Returns the number of parallel configurations that have the rarest value of this one, or the rarest two
+    /// together.
     private static func alternatives(to layout: ParallelConfiguration) -> Int {
         func values(_ layout: ParallelConfiguration) -> [String] {
             VerificationCase(layout).values.map { "\($0.axis) \($0.value)" }
@@ -71,7 +72,7 @@ import Verification
         #expect(cases("ranks")["8"] == plan.cases.count { $0.layout.world == 8 })
     }
 
-    /// Counted from the cases themselves.
+    /// Counts pairs of values in the cases themselves.
     private static func pairs(_ cases: some Sequence<VerificationCase>) -> Set<[String]> {
         var pairs: Set<[String]> = []
         for candidate in cases {
@@ -85,8 +86,8 @@ import Verification
 
     @Test(arguments: [1, 2, 3, 4]) func `has every two values of two dimensions together in a run`(seed: UInt64) {
         let plan = Self.plan(500, seed: seed)
-        // Every layout under some conditions and all conditions for one layout: within each of the two, all pairs there
-        // are. Between the two any value can meet any other.
+        // The plan has every configuration under some conditions and all conditions for one configuration. Within each
+        // of the two lists all pairs occur, and any value of one can meet any value of the other.
         let layouts = Self.pairs(Self.layouts.map { VerificationCase($0) })
         let conditions = Self.pairs(Self.conditions.map { VerificationCase(ParallelConfiguration(), $0) })
         let axes = Set(ServingConditions.axes.map(\.name))
@@ -112,7 +113,7 @@ import Verification
         #expect(Set(plan.cases).count == limit && (plan.pairs.covered == plan.pairs.total) == (limit == 100))
     }
 
-    /// What `braid verify` has without options for a checkpoint with a next-token block.
+    /// The matrix that `braid verify` has without options for a checkpoint with a next-token block.
     @Test(arguments: [1, 2]) func `has every two values of the whole matrix in 500 cases`(seed: UInt64) {
         let layouts = LayoutMatrix(Self.shape, maxRanks: 8, minKeys: [1, 44]).layouts
         let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true)
@@ -154,8 +155,7 @@ import Verification
         }
     }
 
-    @Test func `has warmupRequests that begin like the mix and go on otherwise, and prompts that need not be computed`()
-    {
+    @Test func `has warm-up requests that begin like the mix, and prompts that need not be computed`() {
         let measure = Workload.Measure(selecting: 64, contextLength: 4096, vocabularySize: 4096)
         for kind in Workload.Kind.allCases {
             let mix = Workload(kind, measure, seed: 7, reuse: true)

@@ -29,14 +29,14 @@ import Testing
         #expect(clock.resumed == resumed, "a rank that hangs is noticed after all")
     }
 
-    @Test func `does not take a late look for a pause`() {
+    @Test func `does not take a late check for a pause`() {
         var clock = WatchClock(interval: Self.second)
         clock.look(at: 10 * Self.second)
         clock.look(at: 12 * Self.second)
         #expect(clock.resumed == 0)
     }
 
-    @Test func `knows that nobody looks where there is nothing to watch`() {
+    @Test func `does not count the time in which there is nothing to watch`() {
         var clock = WatchClock(interval: Self.second)
         clock.look(at: 10 * Self.second)
         clock.rest()
@@ -45,7 +45,7 @@ import Testing
     }
 }
 
-/// Ranks that are started again and again leave nothing behind.
+/// Ranks that are started repeatedly must leak neither threads nor memory.
 @Suite(.timeLimit(.minutes(2))) struct `Pools of ranks` {
     private struct Left {
         weak var pool: RankPool?
@@ -69,7 +69,7 @@ import Testing
         for place in Place.all {
             let model: any Model = fails ? FailingModel(sound, rank: place.rank, .decode, .failure) : sound
             let left = try Self.left(by: place.parallel, model)
-            // A thread that has ended gives back what it held a moment after the pool has seen its end.
+            // A thread that has ended releases its resources shortly after the pool has noticed its end.
             for _ in 0..<500 where left.pool != nil || left.cache != nil || left.alarm != nil {
                 Thread.sleep(forTimeInterval: 0.01)
             }

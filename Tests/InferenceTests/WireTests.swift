@@ -8,15 +8,15 @@ import TestSupport
 import Testing
 
 extension PageLists {
-    /// What somebody who knows no pages makes of an update.
+    /// Returns the plan that a receiver without known pages makes of an update.
     fileprivate static func plan(of update: PlanUpdate) throws -> StepPlan {
         var lists = PageLists()
         return try lists.plan(for: update)
     }
 }
 
-@Suite struct `Plans on their way to other processes` {
-    /// Any plan, sensible or not.
+@Suite struct `Plans sent to other processes` {
+    /// Returns a random plan, valid or not.
     private static func plan(_ draw: inout SplitMix64) -> StepPlan {
         func tokens(_ most: Int) -> [Int32] { (0..<draw.below(most + 1)).map { _ in Int32(draw.below(1000)) } }
         let chunks = (0..<draw.below(4)).map { _ in
@@ -38,7 +38,8 @@ extension PageLists {
                 minTokensRemaining: draw.below(4), isConstrained: draw.below(2) == 0)
             return StepPlan.Chunk(
                 request: draw.next(), group: draw.below(4), tokens: tokens(40), start: draw.below(900),
-                pages: tokens(9), sample: draw.below(2) == 0 ? nil : sample,
+                pages: tokens(9), windowPages: tokens(4), firstWindowPage: draw.below(5),
+                sample: draw.below(2) == 0 ? nil : sample,
                 speculation: draw.below(2) == 0
                     ? nil : .init(drafted: draw.below(3), next: tokens(1).first, ahead: draw.below(4)),
                 score: tokens(4).map { .init(row: Int($0), target: $0) },
@@ -73,14 +74,18 @@ extension PageLists {
         }
     }
 
-    /// A field that does not pass would get its default elsewhere, without an error: who adds one comes here.
+    /// A field that is not coded would get its default in other processes, without an error. Whoever adds a field must
+    /// extend this test.
     @Test func `have the fields that Wire passes`() {
         func fields(_ value: Any) -> [String] { Mirror(reflecting: value).children.compactMap(\.label) }
         let sample = StepPlan.Sample(parameters: SamplingParameters(), position: 0)
         #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks", "grammars", "endedGrammars"])
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
-                == ["request", "group", "tokens", "start", "pages", "sample", "speculation", "score", "topLogProbs"])
+                == [
+                    "request", "group", "tokens", "start", "pages", "windowPages", "firstWindowPage", "sample",
+                    "speculation", "score", "topLogProbs",
+                ])
         #expect(
             fields(sample) == ["parameters", "position", "generated", "prompt", "minTokensRemaining", "isConstrained"])
         #expect(
@@ -95,8 +100,8 @@ extension PageLists {
             ])
         #expect(
             fields(RankSettings()) == [
-                "parallel", "cacheType", "pageSize", "pages", "processSharding", "maxRows", "kernels", "threadsPerRank",
-                "tuning", "stages", "isTraced",
+                "parallel", "cacheType", "pageSize", "pages", "windowPages", "processSharding", "maxRows", "kernels",
+                "threadsPerRank", "tuning", "stages", "isTraced",
             ])
         #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
         #expect(
@@ -105,7 +110,7 @@ extension PageLists {
             ])
     }
 
-    /// Requests that grow, are preempted, share prefixes, rest for a while and end, a few in each plan.
+    /// Returns plans with requests that grow, are preempted, share prefixes, pause and end, a few in each plan.
     private static func plans(_ count: Int, _ draw: inout SplitMix64) -> [StepPlan] {
         var pages: [UInt64: [Int32]] = [:]
         return (0..<count).map { number in
@@ -116,7 +121,7 @@ extension PageLists {
                 pages[request, default: []] += (0..<draw.below(3)).map { _ in Int32(draw.below(50)) }
                 return StepPlan.Chunk(request: request, tokens: [1], start: 0, pages: pages[request]!)
             }
-            // Long pauses, after which both sides have forgotten the requests.
+            // Some pauses are so long that both sides have forgotten the request.
             return StepPlan(number: number, chunks: number / 100 % 2 == 0 ? chunks : [])
         }
     }
@@ -177,7 +182,7 @@ extension PageLists {
         for _ in 0..<3000 {
             var bytes = Wire.bytes(of: Self.plan(&draw))
             for _ in 0...draw.below(4) { bytes[draw.below(bytes.count)] = UInt8(draw.below(256)) }
-            // Whether it can be read is a matter of luck; that it ends, and with so many values at most, is not.
+            // Damaged bytes may or may not be readable; reading must end, with a bounded number of values.
             if let plan = try? Wire.value(StepPlan.self, in: bytes) {
                 #expect(plan.chunks.reduce(0) { $0 + $1.tokens.count + $1.pages.count } <= bytes.count)
             }
@@ -193,6 +198,7 @@ extension PageLists {
         settings.cacheType = .fp8
         settings.pageSize = 16
         settings.pages = 77
+        settings.windowPages = 5
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
         var processSharding = ProcessKVSharding()
         (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (

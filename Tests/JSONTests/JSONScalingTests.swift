@@ -1,7 +1,7 @@
 import JSON
 import Testing
 
-/// Counts questions whether to go on, which come once per 4096 values: work, without a clock.
+/// Counts calls of `mayContinue`, one per 4096 values, which measures work without a clock.
 private func slices(_ text: String) throws -> Int {
     var slices = 0
     _ = try JSONValue(parsing: text.utf8) {
@@ -12,7 +12,7 @@ private func slices(_ text: String) throws -> Int {
 }
 
 @Suite struct `Reading hostile JSON` {
-    /// With a search through all earlier keys this takes hours, and the time limit ends it.
+    /// A search through all earlier keys would take hours, and the time limit would end it.
     @Test(.timeLimit(.minutes(1)))
     func `takes time in proportion to the number of keys`() throws {
         let keys = (0..<400_000).map { "\"\($0)\":0" }.joined(separator: ",")

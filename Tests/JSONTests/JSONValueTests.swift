@@ -56,7 +56,7 @@ import Testing
         #expect(error?.description.hasPrefix("invalid JSON at " + expected) == true, "\(error?.description ?? "")")
     }
 
-    @Test func `of equal keys the last value counts, or the text is refused`() throws {
+    @Test func `the last value of equal keys counts, or the text is refused`() throws {
         var keys = (0..<30).map { "\"k\($0)\": \($0)" }
         keys.append("\"k3\": true")
         keys.append("\"\\u006b29\": null")
@@ -115,7 +115,7 @@ import Testing
             ("5e-9223372036854775808", nil), ("0.001e3", 1),
         ] as [(String, Int?)])
     func `a whole number is one however it was written`(text: String, expected: Int?) throws {
-        // The reader refuses what no double can hold; the arithmetic must bear it all the same.
+        // The reader refuses numbers that no double can hold, but the arithmetic must handle them all the same.
         guard let value = try? JSONValue(parsing: text) else { return #expect(expected == nil) }
         #expect(value.wholeNumber == expected)
         guard case .number(let number) = value else { return }

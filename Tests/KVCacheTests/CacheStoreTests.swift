@@ -10,15 +10,16 @@ import Testing
 #endif
 
 @Suite struct `A cache store` {
-    /// Layers that are not alike: other widths, other types, an entry for two tokens.
+    /// Layers that differ in widths and types and have none, one or two key sets; one set has an entry for two tokens.
     static let format = CacheFormat(
         layers: [
-            [.init(.latent, .f32, width: 5), .init(.ropeKey, .bf16, width: 3)],
+            [KeySet("keys", [.init(.f32, width: 5), .init(.bf16, width: 3)])],
+            [],
             [
-                .init(.latent, .bf16, width: 33), .init(.indexKey, .f32, width: 7, tokensPerEntry: 2),
-                .init(.ropeKey, .f32, width: 1),
+                KeySet("keys", [.init(.bf16, width: 33), .init(.f32, width: 1)]),
+                KeySet("pairs", [.init(.f32, width: 7)], tokensPerEntry: 2, isReadByLaterLayers: true),
             ],
-            [.init(.ropeKey, .bf16, width: 2), .init(.latent, .f32, width: 16)],
+            [KeySet("keys", [.init(.bf16, width: 2), .init(.f32, width: 16)])],
         ], pageSize: 4)
 
     @Test func `keeps every entry of every lane apart`() {
@@ -32,7 +33,7 @@ import Testing
             Self.write(values, to: lane, scratch)
             written.append(values)
         }
-        // All are written before the first is read: an overlap would show in one of the two.
+        // All lanes are written before the first is read, so an overlap would show in one of the two.
         let read = Self.lanes(of: store).map { Self.read($0, scratch) }
         withExtendedLifetime(store) {}
         #expect(Set(written.joined()).count == written.joined().count, "the numbers are distinct")
@@ -41,8 +42,8 @@ import Testing
 
     @Test func `keeps FP8 entries apart, each with its scales`() {
         let layer = [
-            CacheFormat.Lane(.latent, .fp8, width: 37, group: 16),
-            CacheFormat.Lane(.indexKey, .fp8, width: 9, tokensPerEntry: 2),
+            KeySet("grouped", [.init(.fp8, width: 37, group: 16)]),
+            KeySet("pairs", [.init(.fp8, width: 9)], tokensPerEntry: 2),
         ]
         let store = CacheStore(format: CacheFormat(layers: [layer, layer], pageSize: 4), pages: 5)
         // 37 values, three zeros and three scales; nine values, three zeros and a scale for two tokens.
@@ -63,7 +64,7 @@ import Testing
         #expect(read == written)
     }
 
-    @Test func `copies pages whole and nothing else`() {
+    @Test func `copies whole pages and nothing else`() {
         let store = CacheStore(format: Self.format, pages: 4)
         let scratch = Scratch()
         let lanes = Self.lanes(of: store)
@@ -81,7 +82,7 @@ import Testing
         withExtendedLifetime(store) {}
     }
 
-    @Test func `has zeros before it is written`() {
+    @Test func `contains zeros before it is written`() {
         let store = CacheStore(format: Self.format, pages: 2)
         let scratch = Scratch()
         let read = Self.lanes(of: store).map { Self.read($0, scratch) }
@@ -89,35 +90,55 @@ import Testing
         #expect(read.joined().allSatisfy { $0 == 0 } && read.joined().count == 8 * (5 + 3 + 33 + 1 + 2 + 16) + 4 * 7)
     }
 
-    @Test func `finds lanes by kind, wherever they are in the layer's order`() {
+    @Test func `has the lanes of every key set, with the set's number of tokens per entry`() {
         let store = CacheStore(format: Self.format, pages: 3)
+        #expect(Self.format.sets.count == 4 && Self.format.groups.map(\.tokensPerEntry) == [1, 2])
+        #expect(Self.format.positionAlignment == 2)
+        for set in Self.format.sets {
+            let wanted = Self.format[set]
+            #expect(store.lanes(of: set).map(\.dtype) == wanted.lanes.map(\.dtype))
+            #expect(store.lanes(of: set).map(\.width) == wanted.lanes.map(\.width))
+            #expect(store.lanes(of: set).allSatisfy { $0.entries == 3 * 4 / wanted.tokensPerEntry })
+        }
+    }
+
+    @Test func `keeps one layer at a time if asked to, and key sets for later layers apart`() {
+        let store = CacheStore(format: Self.format, pages: 3, keepsOneLayer: true)
         let scratch = Scratch()
-        for (layer, lanes) in Self.format.layers.enumerated() {
-            #expect(store.lanes(of: layer).count == lanes.count)
-            for (index, lane) in lanes.enumerated() {
-                let found = store.lane(lane.kind, layer: layer)
-                #expect(found.dtype == lane.dtype && found.width == lane.width)
-                #expect(found.entries == 3 * 4 / lane.tokensPerEntry)
-                let values = (0..<found.entries * found.width).map { Self.number(100 * layer + index + $0) }
-                Self.write(values, to: found, scratch)
-                #expect(Self.read(store.lanes(of: layer)[index], scratch) == values)
+        let pairs = store.lane(0, of: KeySetID(layer: 2, 1))
+        let values = (0..<pairs.entries * pairs.width).map { Self.number($0) }
+        Self.write(values, to: pairs, scratch)
+        for set in Self.format.sets where set != KeySetID(layer: 2, 1) {
+            for lane in store.lanes(of: set) {
+                let others = (0..<lane.entries * lane.width).map { Self.number(1000 + $0) }
+                Self.write(others, to: lane, scratch)
+                #expect(Self.read(lane, scratch) == others)
             }
         }
+        #expect(Self.read(pairs, scratch) == values)
+        #expect(store.bytes < CacheStore(format: Self.format, pages: 3).bytes)
         withExtendedLifetime(store) {}
     }
 
-    @Test func `takes the bytes its format says`() {
-        // F32 has 4 bytes, BF16 2; the indexer's lane has one entry for two tokens.
+    @Test func `says which rows store an entry, and which entries a row sees`() {
+        let group = Self.format.groups[1]
+        #expect((0..<6).map { group.closesEntry(at: $0) } == [false, true, false, true, false, true])
+        #expect((0..<6).map { group.visibleEntries(at: $0) } == [0, 1, 1, 2, 2, 3])
+        #expect((0..<3).map { Self.format.groups[0].visibleEntries(at: $0) } == [1, 2, 3])
+    }
+
+    @Test func `has the number of bytes that its format says`() {
+        // F32 has 4 bytes, BF16 2; the set "pairs" has one entry for two tokens.
         let token = 5 * 4 + 3 * 2 + 33 * 2 + 7 * 4 / 2 + 1 * 4 + 2 * 2 + 16 * 4
         #expect(Self.format.bytesPerPage == 4 * token)
         #expect(Self.format.bytesPerToken == Double(token))
     }
 
     private static func lanes(of store: CacheStore) -> [CacheLane] {
-        store.format.layers.indices.flatMap { store.lanes(of: $0) }
+        store.format.sets.flatMap { store.lanes(of: $0) }
     }
 
-    /// Positive numbers that BF16 holds exactly, each but once.
+    /// Returns distinct positive numbers that BF16 represents exactly.
     private static func number(_ index: Int) -> Float { Float(bitPattern: UInt32(0x3000 + index) << 16) }
 
     private static func write(_ values: [Float], to lane: CacheLane, _ scratch: Scratch) {
@@ -130,7 +151,7 @@ import Testing
         Kernels.best.store(rows, slots: slots, in: lane)
     }
 
-    /// Every entry of a lane whose numbers are not negative: index scores of queries that are 1 in one dimension.
+    /// Reads every entry of a lane of non-negative numbers, as index scores of queries that are 1 in one dimension.
     private static func read(_ lane: CacheLane, _ scratch: Scratch) -> [Float] {
         let (queries, weights) = (scratch.rows(lane.width, lane.width), scratch.rows(lane.width, 1))
         queries.fill(0)
@@ -146,19 +167,20 @@ import Testing
 }
 
 @Suite struct `Copies of cache entries` {
-    /// One of each type, with scales.
+    /// A key set with a lane of each type; the FP8 lane has scales.
     static let format = CacheFormat(
         layers: [
             [
-                .init(.latent, .fp8, width: 130, group: 64), .init(.ropeKey, .bf16, width: 3),
-                .init(.indexKey, .f32, width: 7),
+                KeySet(
+                    "keys", [.init(.fp8, width: 130, group: 64), .init(.bf16, width: 3), .init(.f32, width: 7)])
             ]
         ], pageSize: 4)
+    private static let set = KeySetID(layer: 0)
 
-    /// A cache with random numbers in every entry.
+    /// Returns a cache with numbers in every entry.
     private static func store(_ scratch: Scratch, seed: Float) -> CacheStore {
         let store = CacheStore(format: format, pages: 3)
-        for lane in store.lanes(of: 0) {
+        for lane in store.lanes(of: set) {
             let (rows, slots) = (scratch.rows(lane.entries, lane.width), scratch.indices(lane.entries))
             slots.copy((0..<Int32(lane.entries)).map { $0 })
             for row in 0..<rows.rows {
@@ -169,11 +191,11 @@ import Testing
         return store
     }
 
-    /// Everything in a cache, scales too.
+    /// Returns copies of all entries of a cache, scales included.
     private static func contents(_ store: CacheStore, _ scratch: Scratch) -> [Int32] {
-        let (slots, rows) = (scratch.indices(12), scratch.rows(12, store.copyColumns(layer: 0)))
+        let (slots, rows) = (scratch.indices(12), scratch.rows(12, store.copyColumns(Self.set)))
         slots.copy((0..<12).map { Int32($0) })
-        store.copy(slots, layer: 0, into: rows, .best, scratch)
+        store.copy(slots, Self.set, into: rows, .best, scratch)
         return rows.integers.elements
     }
 
@@ -183,10 +205,10 @@ import Testing
         let (before, wanted) = (Self.contents(other, scratch), Self.contents(one, scratch))
         let slots = scratch.indices(3)
         slots.copy([7, 0, 11] as [Int32])
-        let columns = one.copyColumns(layer: 0)
+        let columns = one.copyColumns(Self.set)
         let rows = scratch.rows(3, columns)
-        one.copy(slots, layer: 0, into: rows, .best, scratch)
-        #expect(other.store(Kernels.best.synchronize(rows), layer: 0))
+        one.copy(slots, Self.set, into: rows, .best, scratch)
+        #expect(other.store(Kernels.best.synchronize(rows), Self.set))
         let after = Self.contents(other, scratch)
         for slot in 0..<12 {
             let part = slot * columns..<(slot + 1) * columns
@@ -196,19 +218,19 @@ import Testing
         #expect(before != wanted)
     }
 
-    @Test func `that cannot be right are refused, all of them`() {
+    @Test func `are all refused if one of them is invalid`() {
         let scratch = Scratch(bytes: 1 << 24)
         let (store, other) = (Self.store(scratch, seed: 1), Self.store(scratch, seed: 2))
         let before = Self.contents(store, scratch)
         let slots = scratch.indices(2)
         slots.copy([1, 2] as [Int32])
-        let rows = scratch.rows(2, store.copyColumns(layer: 0))
+        let rows = scratch.rows(2, store.copyColumns(Self.set))
         for wrong in [12, -1, Int32.max, .min] {
-            other.copy(slots, layer: 0, into: rows, .best, scratch)
+            other.copy(slots, Self.set, into: rows, .best, scratch)
             rows.rows(1..<2).integers[0] = wrong
-            #expect(!store.store(Kernels.best.synchronize(rows), layer: 0))
+            #expect(!store.store(Kernels.best.synchronize(rows), Self.set))
         }
-        #expect(!store.store(Kernels.best.synchronize(rows.columns(0..<rows.columns - 1)), layer: 0))
+        #expect(!store.store(Kernels.best.synchronize(rows.columns(0..<rows.columns - 1)), Self.set))
         #expect(Self.contents(store, scratch) == before)
     }
 }

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 struct PagePoolTests {
-    @Test func `pages are handed out lowest number first`() {
+    @Test func `pages are allocated lowest number first`() {
         var pool = PagePool(totalPages: 130, pageSize: 4)
         #expect(pool.allocate(3) == [0, 1, 2])
         #expect(pool.allocate(2) == [3, 4])
@@ -13,7 +13,7 @@ struct PagePoolTests {
         #expect(pool.checkInvariants() == [])
     }
 
-    @Test func `too few free pages means none at all`() {
+    @Test func `an allocation fails as a whole if too few pages are free`() {
         var pool = PagePool(totalPages: 5, pageSize: 1)
         #expect(pool.allocate(3) == [0, 1, 2])
         #expect(pool.allocate(3) == nil)

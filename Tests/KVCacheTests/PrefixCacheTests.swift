@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 struct PrefixCacheTests {
-    /// A pool of pages of two tokens, and the tree on it.
+    /// A pool of pages of two tokens, and the prefix cache of its pages.
     private struct Rig {
         var pool: PagePool
         var cache: PrefixCache
@@ -13,7 +13,7 @@ struct PrefixCacheTests {
             cache = PrefixCache(of: pool)
         }
 
-        /// Computes `tokens` anew and leaves them to the tree.
+        /// Computes `tokens` as a request would, and releases their pages to the cache.
         @discardableResult mutating func leave(_ tokens: [Int32], salt: String? = nil) -> [Int32] {
             let pages = pool.allocate(pool.pages(holding: tokens.count))!
             cache.release(pages, holding: tokens[...], salt: salt, in: &pool)
@@ -37,7 +37,7 @@ struct PrefixCacheTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `what is matched is the caller's too, until it gives it back`() {
+    @Test func `matched pages belong to the caller too, until it releases them`() {
         var rig = Rig()
         let pages = rig.leave([1, 2, 3, 4, 5, 6])
         #expect(rig.cache.evictablePages == 3)
@@ -54,7 +54,7 @@ struct PrefixCacheTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `prefixes of different salts have nothing to do with each other`() {
+    @Test func `prefixes with different salts share nothing`() {
         var rig = Rig()
         let plain = rig.leave([1, 2, 3, 4])
         #expect(rig.cache.find([1, 2, 3, 4], salt: "a") == [])
@@ -66,7 +66,7 @@ struct PrefixCacheTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `the first pages for some tokens stay, and second ones are freed`() {
+    @Test func `the first pages with some tokens stay, and duplicates are freed`() {
         var rig = Rig()
         let first = rig.leave([1, 2, 3, 4])
         let second = rig.leave([1, 2, 3, 4, 5, 6])
@@ -75,7 +75,7 @@ struct PrefixCacheTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `a request that runs adds nothing behind pages that are not its own`() {
+    @Test func `a running request adds nothing after pages that are not its own`() {
         var rig = Rig()
         let running = rig.pool.allocate(3)!
         let first = rig.leave([1, 2, 3, 4])
@@ -88,7 +88,7 @@ struct PrefixCacheTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `a request that runs shares what it has computed`() {
+    @Test func `a running request shares the pages it has computed`() {
         var rig = Rig()
         let running = rig.pool.allocate(3)!
         rig.cache.insert([1, 2], pages: running[...], in: &rig.pool)
@@ -105,7 +105,7 @@ struct PrefixCacheTests {
         #expect(rig.problems == [])
     }
 
-    @Test func `the least recently used goes first, from its end`() {
+    @Test func `the least recently used leaf is evicted first, from its end`() {
         var rig = Rig()
         rig.leave([1, 1, 2, 2, 3, 3])
         rig.leave([1, 1, 4, 4, 5, 5])
@@ -131,10 +131,10 @@ struct PrefixCacheTests {
         }
     }
 
-    /// Fixed seeds, and some that differ from run to run; a failure prints the seed.
+    /// Fixed seeds, and others that differ in each run; a failure prints the seed.
     static let seeds: [UInt64] = (1...5).map { $0 } + (1...10).map { _ in UInt64.random(in: 0 ... .max) }
 
-    /// 10^5 operations with fresh seeds.
+    /// Runs 10^5 operations with fresh seeds.
     @Test(.timeLimit(.minutes(2)), arguments: seeds)
     func `random use agrees with a dictionary of prefixes`(seed: UInt64) throws {
         var run = RandomUse(seed: seed)
@@ -149,8 +149,8 @@ struct PrefixCacheTests {
     }
 }
 
-/// Random requests on a small pool, each operation done by the tree and by a model of it: a dictionary from every known
-/// prefix to its last page.
+/// Random requests on a small pool. Every operation is done by the cache and by a model of it: a dictionary from every
+/// known prefix to its last page.
 private struct RandomUse {
     private struct Prefix: Hashable {
         let salt: String?
@@ -185,7 +185,9 @@ private struct RandomUse {
         cache = PrefixCache(of: pool)
     }
 
-    /// - Returns: what was done.
+    /// Runs a random operation.
+    ///
+    /// - Returns: a description of the operation.
     mutating func act() -> String {
         switch random.below(40) {
         case 0..<14: begin()
@@ -201,7 +203,7 @@ private struct RandomUse {
         _ = flush()
     }
 
-    /// What is wrong with the tree itself, and where it differs from the model.
+    /// The violated invariants of the cache, and its differences from the model.
     var problems: [String] {
         var problems = pool.checkInvariants() + cache.checkInvariants(pool)
         var owners = [Int](repeating: 0, count: pool.totalPages)
@@ -298,11 +300,11 @@ private struct RandomUse {
         }
     }
 
-    // MARK: - What is drawn
+    // MARK: - Random values
 
     private mutating func randomUser() -> User {
         let length = random.below(10 * pool.pageSize)
-        // Two kinds of token, and rarely a change in the middle of a page: so prefixes are often equal.
+        // Two kinds of tokens with rare changes inside a page make equal prefixes frequent.
         var tokens: [Int32] = []
         while tokens.count < length {
             let token = Int32(random.below(2))
@@ -312,7 +314,7 @@ private struct RandomUse {
         return User(salt: [nil, nil, "a", "b"][random.below(4)], tokens: tokens, pages: [], hits: 0)
     }
 
-    /// How many of a user's tokens may be said to be computed.
+    /// Returns a number of a user's tokens that may be reported as computed.
     private mutating func randomProgress(of user: User) -> Int {
         let most = min(user.tokens.count, user.pages.count * pool.pageSize)
         let least = user.hits * pool.pageSize

@@ -19,7 +19,7 @@ import Testing
         let short = Forward(model, isRecording: false)
         _ = short.logits(Array(golden.prompt[..<topK]), chunks: [topK - 2, 1])
         #expect(short.work.indexed == 0)
-        // Of the token behind them alone.
+        // These rows have the weights of the next token alone.
         let long = Forward(model, isRecording: false)
         _ = long.logits(Array(golden.prompt[..<(topK + 1)]), chunks: [topK, 1])
         #expect(long.work.indexed == layers)
@@ -37,7 +37,7 @@ import Testing
         let some = [Int](repeating: 1, count: golden.prompt.count)
         #expect(some.count == golden.prompt.count && braid_allocations() > before)
 
-        // The first run may set up what the runtime makes lazily.
+        // The first run may allocate what the runtime initializes lazily.
         for _ in 0..<2 { _ = forward.logits(golden.prompt, chunks: [golden.prompt.count - 2, 1]) }
         let second = forward.allocations.suffix(3)
         #expect(second == [0, 0, 0], "a prefill chunk and two decode steps")

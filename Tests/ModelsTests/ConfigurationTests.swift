@@ -16,7 +16,7 @@ func refusal<Result>(
     return try #require(error, sourceLocation: sourceLocation)
 }
 
-/// The configuration of the small benchmark model, with some keys given another JSON text and some left out.
+/// Returns the configuration of the small benchmark model, with some keys given another JSON text and some left out.
 private func configuration(
     _ changes: [String: String] = [:], without absent: [String] = []
 ) throws -> DeepSeekConfiguration {
@@ -45,14 +45,14 @@ private func expectRefused(
 }
 
 @Suite struct `A DeepSeek configuration` {
-    /// Keys with a whole number whose absence would change the mathematics; 0 is not legal for them.
+    /// These keys have a whole number whose absence would change the mathematics; 0 is not legal for them.
     static let sizes = [
         "vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings",
         "num_attention_heads", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
         "index_n_heads", "index_head_dim", "index_topk", "n_routed_experts", "n_group", "topk_group",
         "num_experts_per_tok", "moe_intermediate_size",
     ]
-    /// The same, but 0 is legal.
+    /// These keys are required too, but 0 is legal for them.
     static let counts = ["first_k_dense_replace", "n_shared_experts"]
 
     @Test func `is read from a file like the released ones`() throws {
@@ -68,7 +68,7 @@ private func expectRefused(
         #expect(small.experts.width == 256 && small.experts.shared == 1)
         #expect(small.experts.gate.experts == 16 && small.experts.gate.expertsPerToken == 2)
         #expect(small.experts.gate.scaling == 2.5)
-        // (128 + 64)^-1/2 · (0.1 · ln 40 + 1)²
+        // The scale is (128 + 64)^-1/2 · (0.1 · ln 40 + 1)².
         #expect(abs(small.softmaxScale / 0.135233781 - 1) < 1e-5)
     }
 
@@ -190,9 +190,11 @@ private func expectRefused(
             let format = released.cacheFormat(type, pageSize: 64)
             #expect(format.bytesPerToken(layer: 60) == bytes && format.bytesPerToken == Double(61 * bytes))
         }
-        let fp8 = released.cacheFormat(.fp8, pageSize: 64).layers[0]
-        #expect(fp8.map(\.kind) == [.latent, .ropeKey, .indexKey] && fp8.map(\.dtype) == [.fp8, .bf16, .fp8])
-        #expect(fp8.map { $0.bytes(forTokens: 1) } == [512 + 4 * 4, 64 * 2, 128 + 4])
+        let fp8 = released.cacheFormat(.fp8, pageSize: 64).layers[0][0].lanes
+        #expect(fp8.map(\.dtype) == [.fp8, .bf16, .fp8])
+        #expect(
+            [KeyLanes.latent, KeyLanes.rotary, KeyLanes.index].map { fp8[$0].bytesPerEntry }
+                == [512 + 4 * 4, 64 * 2, 128 + 4])
     }
 
     @Test func `counts the numbers of the largest legal model without overflow`() throws {

@@ -9,8 +9,8 @@ import TestSupport
 import Testing
 
 @Suite struct `A forward agrees with the independent implementation` {
-    /// Stages whose rows are compared as numbers, in the order they are computed, so that the first failure names the
-    /// culprit.
+    /// The stages whose rows are compared as numbers, in the order of their computation, so that the first failure
+    /// names the faulty stage.
     static let stages: [(Stage, String)] = [
         (.attentionNorm, "attention_norm"), (.indexScores, "index_scores"), (.selected, "selected"),
         (.attention, "attention"), (.feedForwardNorm, "feed_forward_norm"), (.gateExperts, "gate_experts"),
@@ -28,7 +28,7 @@ import Testing
             for (stage, key) in Self.stages {
                 guard let expected = golden.rows("layers.\(layer).\(key)") else { continue }
                 let actual = forward.recorder.rows(stage, layer: layer)
-                // Rows that may select all they see are not scored.
+                // Rows that may select all visible keys are not scored.
                 let isSelecting = stage == .indexScores || stage == .selected
                 let first = isSelecting ? model.description.selection!.topK : 0
                 try #require(actual.count == expected.count - first, "\(name) layer \(layer) \(key): rows")
@@ -52,7 +52,7 @@ import Testing
         }
     }
 
-    /// The largest difference; the golden row may be padded with −1 or −∞ after what is there.
+    /// Returns the largest difference; the golden row may be padded with −1 or −∞ at its end.
     static func difference(_ actual: [Float], _ expected: [Float]) -> Float {
         var worst: Float = actual.allSatisfy(\.isFinite) ? 0 : .infinity
         for (index, value) in expected.enumerated() {

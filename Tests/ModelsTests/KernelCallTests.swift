@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 @Suite struct `A layer with V3_2's heads and experts` {
-    /// The real model's 128 heads, 64 index heads and 256 experts; everything else is as small as it may be.
+    /// The model has the real 128 heads, 64 index heads and 256 experts; everything else is as small as possible.
     private static func model() throws -> DeepSeekModel {
         var shape = try #require(
             ModelDirectory(Golden.root + "/Benchmarks/models/v3.2").configuration as? DeepSeekConfiguration)

@@ -18,7 +18,8 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         try rotary(#"{"rope_theta": 10000, "rope_scaling": {"type": "yarn", \#(yarn)}}"#)
     }
 
-    /// By the formulas of YaRN in double precision: 10 is the last pair kept, 23 the first wholly interpolated.
+    /// The values follow YaRN's formulas in double precision: 10 is the last pair kept, 23 the first that is wholly
+    /// interpolated.
     @Test(arguments: [(10, 0.05623413252), (11, 0.03900692657), (20, 7.905694150e-4), (31, 3.333803581e-6)])
     func `turn as YaRN says`(pair: Int, frequency: Double) throws {
         let frequencies = try Self.released().frequencies
@@ -38,7 +39,7 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
             """
         let rotary = try rotary(text)
         #expect(rotary.softmaxFactor == 1)
-        // 0.1 · ln 40 + 1
+        // The amplitude is 0.1 · ln 40 + 1.
         #expect(abs(rotary.amplitude - 1.3688879454) < 1e-6)
     }
 
@@ -61,7 +62,7 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         let rotary = try rotary(text)
         #expect(rotary.yarn == nil && rotary.theta == 10_000)
         #expect(rotary.amplitude == 1 && rotary.softmaxFactor == 1)
-        // 10000 ^ (-2i / 64)
+        // The frequencies are 10000 ^ (-2i / 64).
         for (pair, frequency) in [(0, 1), (16, 0.01), (31, 1.333521432e-4)] {
             #expect(abs(Double(rotary.frequencies[pair]) / frequency - 1) < 1e-6)
         }
@@ -96,7 +97,7 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         let angles = rotary.angles(of: positions, rotary.frequencies, scratch)
         #expect(angles.cosine.rows(0..<1).elements == [Float](repeating: 1, count: 32))
         #expect(angles.sine.rows(0..<1).elements == [Float](repeating: 0, count: 32))
-        // cos 1, sin 1; cos and sin of 100,000 radians; the slowest pair at 100,000.
+        // The values are cos 1 and sin 1, cos and sin of 100,000 radians, and those of the slowest pair at 100,000.
         let expected: [(Int, Int, Double, Double)] = [
             (1, 0, 0.5403023059, 0.8414709848), (2, 0, -0.9993608074, 0.0357487980),
             (2, 31, 0.9449415590, 0.3272391328),

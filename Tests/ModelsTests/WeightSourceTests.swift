@@ -8,8 +8,8 @@ import Testing
 private let rows = 200
 private let columns = 300
 
-/// The index of a model directory with one file of these tensors. The directory is gone when this returns; the open
-/// file keeps its contents.
+/// Returns the index of a model directory with one file of these tensors. The directory is removed before this returns;
+/// the open file keeps its contents.
 private func index(_ writer: SafeTensorsWriter) throws -> WeightIndex {
     let directory = NSTemporaryDirectory() + "braid-weights-" + UUID().uuidString
     try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -18,7 +18,7 @@ private func index(_ writer: SafeTensorsWriter) throws -> WeightIndex {
     return try WeightIndex(directory: directory)
 }
 
-/// Bytes that are the same in every run and look like any others.
+/// Returns bytes that look random and are the same in every run.
 private func bytes(_ count: Int, seed: UInt32) -> [UInt8] {
     var state = seed
     return (0..<count).map { _ in
@@ -27,7 +27,7 @@ private func bytes(_ count: Int, seed: UInt32) -> [UInt8] {
     }
 }
 
-/// The number an E4M3 byte stands for, by the definition of the format.
+/// Returns the value of an E4M3 byte by the definition of the format.
 private func e4m3(_ byte: UInt8) -> Float {
     let exponent = Int(byte >> 3 & 15)
     let mantissa = Float(byte & 7) / 8
@@ -51,7 +51,7 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
 }
 
 @Suite struct `A checkpoint's weights` {
-    /// A stored matrix "w", with its scales, and an F32 matrix "twin" of the numbers it stands for.
+    /// Returns a stored matrix "w" with its scales, and an F32 matrix "twin" of the values it represents.
     static func twins(_ type: StoredType) throws -> WeightIndex {
         var writer = SafeTensorsWriter()
         var stored = bytes(rows * columns * type.bytes, seed: 5)
@@ -62,16 +62,16 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
             writer.add("w_scale", [rows], scales)
             twin = stored.enumerated().map { Float(Int8(bitPattern: $1)) * scales[$0 / columns] }
         case .f8e4m3:
-            // Blocks of 128 × 128, the last of each row and column not full.
+            // Scales belong to blocks of 128 × 128; the last block of each row and column is not full.
             let scales = bytes(2 * 3, seed: 7).map { (Float($0) + 1) / 1000 }
             writer.add("w_scale_inv", [2, 3], scales)
-            // No NaN.
+            // The byte must not be a NaN.
             stored = stored.map { $0 & 0x7F == 0x7F ? 0 : $0 }
             twin = stored.enumerated().map { place, byte in
                 e4m3(byte) * scales[place / columns / 128 * 3 + place % columns / 128]
             }
         default:
-            // BF16 with an exponent near that of 1.
+            // The BF16 values have exponents near that of 1.
             for place in 0..<rows * columns {
                 let high = stored[2 * place + 1] & 0x80 | 0x3F
                 stored[2 * place + 1] = high
@@ -186,7 +186,7 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
             #expect(weight.dtype == dtype && values.count == 50 * 400)
             #expect(values.allSatisfy { $0.isFinite })
             #expect(Set(values).count > (dtype == .f32 ? 15_000 : 500), "seed \(seed)")
-            // Mean 0 and variance 1 / columns.
+            // The distribution has mean 0 and variance 1 / columns.
             let mean = values.reduce(0, +) / 20_000
             let square = values.reduce(0) { $0 + $1 * $1 } / 20_000
             #expect(abs(mean) < 0.002 && (0.9...1.1).contains(square * 400), "seed \(seed)")

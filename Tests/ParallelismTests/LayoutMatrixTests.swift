@@ -13,7 +13,7 @@ import Testing
         ModelShape(layers: 1, heads: 1, valueWidth: 1, experts: 1, expertWidth: 1, denseWidth: 1, sharedWidth: 1),
     ]
 
-    @Test(arguments: shapes) func `begins with one rank, repeats nothing and keeps to the limit`(shape: ModelShape) {
+    @Test(arguments: shapes) func `begins with one rank, repeats nothing and keeps the limit`(shape: ModelShape) {
         for most in [1, 2, 6, 8, 12] {
             let layouts = LayoutMatrix(shape, maxRanks: most).layouts
             #expect(layouts[0] == ParallelConfiguration())
@@ -74,7 +74,8 @@ import Testing
         #expect(
             Set(here.map { [$0.kvSharding.ranks, $0.kvSharding.unit] })
                 == [[1, 1], [2, 1], [2, 2], [2, 4], [4, 1], [4, 2], [4, 4]])
-        // Divided experts: 3 divisions × 2 exchanges; whole: 1. Times strategies, dense degrees, stages and ownerships.
+        // Divided experts have 3 divisions × 2 exchanges, whole ones 1; times strategies, dense degrees, stages,
+        // shardings.
         #expect(here.count == (3 * 2 + 1) * 3 * 2 * 2 * 7)
     }
 

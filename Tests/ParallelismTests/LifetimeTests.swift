@@ -3,9 +3,9 @@ import Tensors
 import TestSupport
 import Testing
 
-/// What ranks leave behind when they have ended: a job starts new ones after a failure, and `verify` for every case.
+/// Checks what ranks leave behind when they end: a job starts new ones after a failure, and `verify` for every case.
 @Suite(.timeLimit(.minutes(1))) struct `A world of ranks` {
-    /// Every kind of operation once, on so many ranks.
+    /// Runs every kind of operation once on some ranks.
     private static func use(_ world: any RankWorld, ranks: Range<Int>, of count: Int) throws {
         _ = try onEveryRank(of: ranks.count) { index in
             let rank = ranks.lowerBound + index
@@ -54,9 +54,9 @@ import Testing
         weak var alarm: Alarm?
     }
 
-    @Test func `wakes those who wait though its alarm does not keep them`() throws {
+    @Test func `wakes waiting ranks although its alarm does not keep their counters alive`() throws {
         let world = ThreadWorld(threads: 2, cores: 0)
-        // Many have come and gone.
+        // Many groups have existed and ended before.
         for purpose in 0..<100 { _ = world.group(of: 0, among: [0], purpose: purpose) }
         let found = try onEveryRank(of: 2) { rank -> String in
             let group = world.group(of: rank, among: [0, 1], purpose: 1000)
@@ -92,7 +92,7 @@ import Testing
             let group = member.everybody(0)
             for _ in 0..<2 { try Self.gather(group, rows: 4096, member.scratch) }
             let large = group.sendBufferBytes
-            // As in a layer, sizes differ, but none needs what was there.
+            // As in a layer, sizes differ, but none needs the memory of the large step.
             for round in 0..<1000 { try Self.gather(group, rows: 1 + round % 7, member.scratch) }
             let small = group.sendBufferBytes
             return large >= 32 << 20 && small <= 4 << 20 ? [] : ["\(large) bytes became \(small)"]
@@ -110,7 +110,7 @@ import Testing
         #expect(problems == [])
     }
 
-    @Test func `that there is not is an error that says how much`() throws {
+    @Test func `that is not available is an error that names its size`() throws {
         let error = #expect(throws: MemoryError.self) { _ = try Scratch(reserving: 1 << 60) }
         #expect(error?.bytes == 1 << 60)
         #expect(error?.description.contains("\(1 << 60) bytes") ?? false)
@@ -121,7 +121,7 @@ import Testing
             let scratch = Scratch(bytes: 1 << 20)
             let counts = scratch.indices(2)
             counts.fill(1 << 30)
-            // Nobody touches these rows: there is no memory for them to go to.
+            // The rows are never read, because there is no memory to copy them to.
             let rows = unsafe View(UnsafeMutablePointer(bitPattern: 64)!, rows: 1 << 30, columns: 1 << 27)
             do {
                 try group.start(.allGather(part: rows, counts: counts, whole: rows))

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 private let shapes = [
-    // DeepSeek-V3.2, a model with three kinds of odd factors, a toy, and one that hardly divides.
+    // The shapes are DeepSeek-V3.2, a model with three kinds of odd factors, a toy, and one that hardly divides.
     ModelShape(
         layers: 61, heads: 128, valueWidth: 128, experts: 256, expertWidth: 2048, denseWidth: 18432, sharedWidth: 2048),
     ModelShape(
@@ -39,10 +39,10 @@ private func problems(_ request: ParallelRequest, _ shape: ModelShape, maxRanks:
     }
 }
 
-/// In how many slices a sum over `width` columns is added.
+/// Returns the number of slices in which a sum over `width` columns is added.
 private func slices(of width: Int) -> Int { [8, 4, 2].first { width % $0 == 0 } ?? 1 }
 
-/// Requests with sizes from a small set of good and bad ones, drawn by a fixed rule.
+/// Draws requests with sizes from a small set of good and bad ones, by a fixed rule.
 private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
     let values: [Int?] = [
         nil, nil, nil, nil, nil, 1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 8, 10, 12, 16, 24, 32, 64, 65, 0, -3, .max, .min,
@@ -57,7 +57,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         for size in ParallelRequest.Size.allCases {
             request[size] = values[draw.below(values.count)]
         }
-        // Otherwise hardly any would be legal.
+        // Otherwise hardly any request would be legal.
         if number % 8 > 2 { request.ppSize = nil }
         if number % 3 != 0 { request.moeDenseTPSize = nil }
         if number % 4 != 0 { request.dcpSize = nil }
@@ -75,7 +75,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         for shape in shapes { #expect(ParallelConfiguration().isBitwiseEqual(for: shape)) }
     }
 
-    @Test func `of a context size alone has so many ranks`() throws {
+    @Test func `of a context size alone has as many ranks`() throws {
         #expect(try resolve([.context: 4]) == ParallelConfiguration(context: 4, expert: 4))
     }
 
@@ -99,7 +99,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(try resolve([.data: 2, .context: 3]).stageRanks == 6)
     }
 
-    @Test func `of divided keys alone has so many context ranks`() throws {
+    @Test func `of sharded keys alone has as many context ranks`() throws {
         let keys = try resolve([.kvSharding: 4])
         #expect((keys.context, keys.tensor, keys.kvSharding) == (4, 1, KVSharding(ranks: 4)))
         #expect(try resolve([.ranks: 8, .context: 2, .kvSharding: 4]).kvSharding.ranks == 4)
@@ -120,7 +120,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
     }
 
     @Test func `shares widths where the experts do not go round`() throws {
-        // Of 8 experts at most 8 ranks have some each; the other factor cuts their columns.
+        // With 8 experts at most 8 ranks have some each; the other factor cuts their columns.
         let many = try resolve([.ranks: 16, .context: 4], shapes[2])
         #expect((many.tensor, many.expert, many.expertTensor) == (4, 8, 2))
         let odd = try resolve([.ranks: 6, .context: 3, .expert: 2], shapes[1])
@@ -146,7 +146,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         let six = try resolve([.data: 6], shapes[1])
         #expect(six.replicatesExperts)
         #expect(try resolve([.data: 6, .expert: 1], shapes[1]).expertTensor == 6)
-        // Where the heads have lost them already, as many as can be.
+        // If the heads are not bitwise equal anyway, as many ranks as possible divide the experts.
         #expect(try resolve([.ranks: 16]).expert == 16)
         #expect(try resolve([.ranks: 6], shapes[1]).expert == 2)
     }
@@ -179,7 +179,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             #expect(configuration.isBitwiseEqual(for: deepSeek))
         }
         #expect(try resolve([.context: 4]).replicatesExperts == false)
-        // Ranks that share heads have rows of their own between attentions.
+        // Ranks that share heads have their own rows between attentions.
         for sizes: [ParallelRequest.Size: Int] in [[.ranks: 3], [.ranks: 6, .context: 3, .expert: 1]] {
             let configuration = try resolve(sizes, shapes[3])
             #expect(configuration.tensor > 1 && configuration.replicatesExperts)
@@ -218,7 +218,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(try resolve([:]).layers(ofStage: 0, total: 61) == 0..<61)
     }
 
-    @Test func `splits the layers as it is told`() throws {
+    @Test func `splits the layers as requested`() throws {
         for sizes: [ParallelRequest.Size: Int] in [[:], [.pipeline: 3]] {
             let told = try request(sizes, partition: [20, 1, 40]).resolve(for: deepSeek)
             #expect((told.pipeline, told.stageLayers, told.world) == (3, [20, 1, 40], 3))
@@ -241,7 +241,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
             #expect(!keeps(ParallelConfiguration(expertTensor: degree)))
             #expect(!keeps(ParallelConfiguration(denseTensor: degree)))
         }
-        // A sum that has four slices: 4 ranks add whole ones, 8 would cut them.
+        // The sum has four slices: 4 ranks add whole ones, 8 would cut them.
         for (degree, kept) in [(4, true), (8, false)] {
             #expect(keeps(ParallelConfiguration(tensor: degree)) { ($0.heads, $0.valueWidth) = (2, 6) } == kept)
             #expect(keeps(ParallelConfiguration(expert: degree)) { $0.experts = 20 } == kept)
@@ -331,7 +331,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(configuration.isBitwiseEqual(for: shape) == (keepsSums && 8 % configuration.kvSharding.ranks == 0))
     }
 
-    /// An independent count: every way to give all four sizes of a stage, judged by the rules as they are written.
+    /// Counts independently: every way to give all four sizes of a stage, judged by the rules as they are written.
     @Test(arguments: shapes.indices)
     func `exists exactly where the rules allow one`(number: Int) {
         let shape = shapes[number]
@@ -356,14 +356,14 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
 }
 
 @Suite struct `A refused request` {
-    @Test func `hears of everything at once`() {
+    @Test func `reports every problem at once`() {
         let wrong = request([.ranks: 8, .data: 3, .context: 5, .expert: 7, .dense: 5, .pipeline: 0])
         #expect(
             Set(problems(wrong, deepSeek).map(\.parameter))
                 == ["attn_dp_size", "attn_cp_size", "ep_size", "moe_dense_tp_size", "pp_size"])
     }
 
-    @Test func `is told the nearest legal values`() {
+    @Test func `names the nearest legal values`() {
         func only(_ sizes: [ParallelRequest.Size: Int], _ shape: ModelShape = deepSeek) -> String {
             problems(request(sizes), shape).map(\.description).joined(separator: "\n")
         }
@@ -431,7 +431,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
                 [31, 30]
             ),
         ] as [([Int], [ParallelRequest.Size: Int], String, [Int])])
-    func `with layers for stages that do not fit is told an even split`(
+    func `with layers for stages that do not fit names an even split`(
         partition: [Int], sizes: [ParallelRequest.Size: Int], message: String, nearest: [Int]
     ) {
         let found = problems(request(sizes, partition: partition), deepSeek)
@@ -442,14 +442,14 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(problems(request(sizes, partition: nearest), deepSeek).isEmpty)
     }
 
-    @Test func `for a wrong number of stages is told that of a right partition`() {
+    @Test func `for a wrong number of stages names that of a correct partition`() {
         let found = problems(request([.pipeline: 99], partition: [31, 30]), deepSeek)
         #expect(found.map(\.parameter) == ["pp_size"])
         #expect(found.first?.legal == [2])
     }
 
     @Test func `is repaired without regard to a wrong partition`() {
-        // Six ranks share no 128 heads, and eleven stages of them are too many.
+        // Six ranks cannot share 128 heads, and eleven stages of them are too many.
         let partition = [51] + [Int](repeating: 1, count: 10)
         let found = problems(request([.ranks: 6], partition: partition), deepSeek)
         #expect(found.map(\.parameter) == ["tp_size", "pp_layer_partition"])
@@ -462,10 +462,11 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(problems(request, deepSeek).map(\.parameter) == ["dp_size", "tp_size"])
     }
 
-    /// One problem a size, each repaired by any of its legal values; and repairing one after the other comes to an end,
-    /// except with the last shape, where hardly any two sizes get on and a wrong one may have to go.
+    /// There is one problem per size, and each is repaired by any of its legal values. Repairing one after the other
+    /// ends, except with the last shape, where hardly any two sizes fit together and a wrong one may have to be
+    /// dropped.
     @Test(arguments: shapes.indices)
-    func `is repaired by the values it is told`(number: Int) throws {
+    func `is repaired by the values it names`(number: Int) throws {
         let shape = shapes[number]
         var refused = 0
         for original in manyRequests(for: shape) {
@@ -498,7 +499,7 @@ private func manyRequests(for shape: ModelShape) -> [ParallelRequest] {
         #expect(refused > 100)
     }
 
-    /// The request with what the problem says is nearest.
+    /// Returns the request with the problem's nearest legal value.
     private func repair(_ request: ParallelRequest, _ problem: ParallelRequest.Problem) throws -> ParallelRequest {
         var request = request
         if problem.parameter == "pp_layer_partition" {

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct `Processes of a job` {
-    /// As many as asked for, which know each other's names and give each other half a second.
+    /// Creates processes that know each other's names and wait half a second for each other.
     private static func processes(_ transports: [InMemoryTransport], pids: [Int32?]? = nil) -> [Processes] {
         let names = transports.indices.map { "process \($0) on host \($0)" }
         return transports.map { transport in
@@ -16,7 +16,7 @@ import Testing
         }
     }
 
-    /// Waits for a collective of all ranks, one in each process, and returns what came of it, with the seconds it took.
+    /// Runs a collective of all ranks, one in each process, and returns the results with the seconds they took.
     private static func meet(_ processes: [Processes], without missing: Int) throws -> [(String, Double)] {
         let placement = Placement(ranks: processes.count, processes: processes.count)
         return try onEveryRank(of: processes.count) { rank in
@@ -33,7 +33,7 @@ import Testing
         }
     }
 
-    @Test func `that are silent are lost, and whoever waits hears which it was`() throws {
+    @Test func `that are silent are lost, and waiting ranks name them`() throws {
         let transports = InMemoryTransport.network(3)
         defer { for transport in transports { transport.leave() } }
         let processes = Self.processes(transports)
@@ -70,7 +70,7 @@ import Testing
         #expect(processes[0].failure == nil)
     }
 
-    @Test func `leave together, with everything said before and nothing after`() throws {
+    @Test func `leave together, with every message sent before and none after`() throws {
         let transports = InMemoryTransport.network(3)
         let processes = Self.processes(transports)
         let heard = Mutex<[UInt8]>([])
@@ -85,7 +85,7 @@ import Testing
                 pendingDispatch.leave()
             }
         }
-        // Longer than a silent process is waited for.
+        // The pause is longer than the patience with a silent process.
         #expect(pendingDispatch.wait(timeout: .now() + 1) == .timedOut)
         #expect(left.withLock { $0 } == [] && processes.allSatisfy { $0.failure == nil })
         processes[2].sendToAll(Message(.order, body: [7]))
@@ -95,7 +95,7 @@ import Testing
         #expect(heard.withLock { $0 } == [7])
     }
 
-    /// What comes before somebody wants to read it is handed over where the reader may ask anything and send anything.
+    /// Messages that arrive before a reader is set are read by a reader that may ask for anything and send anything.
     @Test func `let a reader ask about them and answer`() throws {
         let transports = InMemoryTransport.network(2)
         defer { for transport in transports { transport.leave() } }
@@ -139,7 +139,7 @@ import Testing
         #expect(found[0].1 < 0.4)
     }
 
-    @Test func `have every rank in one place, and as many as each other`() {
+    @Test func `have every rank once, and nearly equally many ranks`() {
         for ranks in 1...20 {
             for processes in 1...8 {
                 let placement = Placement(ranks: ranks, processes: processes)

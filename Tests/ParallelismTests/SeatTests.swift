@@ -3,19 +3,21 @@ import Tensors
 import TestSupport
 import Testing
 
-/// Parts, edges and what they cost, for random meshes and row counts.
+/// Tests parts, edges and their costs, for random meshes and row counts.
 @Suite(.timeLimit(.minutes(2))) struct `A seat` {
-    /// Fixed seeds, and one that differs from run to run; a failure prints the seed.
+    /// Holds fixed seeds, and one that differs from run to run; a failure prints the seed.
     static let seeds = Array(1...40) + [UInt64.random(in: 0 ... .max)]
 
-    /// Everything a test on every rank of a mesh needs.
+    /// Holds everything that a test on every rank of a mesh needs.
     struct Trial: Sendable {
         let seed: UInt64
         let configuration: ParallelConfiguration
-        /// Rows each rank of the stage owns.
+        /// Holds the number of rows that each rank of the stage owns.
         let rows: [Int]
         let columns: Int
 
+        /// Draws a mesh.
+        ///
         /// - Parameter tensors: the degrees to choose from.
         init(_ seed: UInt64, tensors: [Int] = [1, 2, 3, 4]) {
             var draw = SplitMix64(seed: seed)
@@ -44,12 +46,13 @@ import Testing
             }
         }
 
-        /// The ranks whose rows a rank holds of a value that is split over some axes.
+        /// Returns the ranks whose rows a rank holds of a value that is split over some axes.
         func holders(_ axes: Axes, _ rank: Int) -> [Int] {
             configuration.mesh.group(of: rank, along: Axes.stage.subtracting(configuration.onMesh(axes)))
         }
 
-        /// What a rank holds of a value split over some axes: every element a small integer that says whose it is.
+        /// Returns a rank's rows of a value split over some axes: every element is a small integer that names its
+        /// owner.
         func value(_ axes: Axes, _ rank: Int) -> [Float] {
             holders(axes, rank).flatMap { owner in
                 (0..<rows[owner] * columns).map { Float((owner * 1009 + $0 * 31) % 4093) }
@@ -84,7 +87,7 @@ import Testing
         for edge in Self.gathers {
             let found = try trial.onEveryRank { seat in
                 let value = Self.fill(trial.value(edge.from.rows, seat.rank), trial.columns, seat.scratch)
-                // In two steps, with scratch taken in between.
+                // The crossing takes two steps, with scratch taken in between.
                 let pending = try seat.start(edge, value)
                 seat.scratch.rows(3, trial.columns).fill(.nan)
                 return try seat.finish(pending).elements
@@ -98,7 +101,7 @@ import Testing
         }
     }
 
-    /// An addend of a rank's: its value, times a number of its own. Sums of these are exact.
+    /// Returns a rank's addend: its value, times a number of its own. Sums of these are exact.
     private static func addend(_ trial: Trial, _ edge: Edge, _ rank: Int) -> [Float] {
         trial.value(edge.from.rows, rank).map { $0 * Float(rank + 1) }
     }
@@ -119,7 +122,7 @@ import Testing
         }
     }
 
-    /// Values of very different magnitudes, so that every order of adding gives bits of its own.
+    /// Returns values of very different magnitudes, so that every order of addition gives different bits.
     private static func rough(_ trial: Trial, _ rank: Int, _ index: Int) -> Float {
         var draw = SplitMix64(seed: trial.seed ^ UInt64(rank) << 32 ^ UInt64(index))
         return (Float(draw.below(2000)) - 1000.5) * Float(sign: .plus, exponent: draw.below(20) - 10, significand: 1)
@@ -138,7 +141,7 @@ import Testing
             let before = members.prefix { $0 != rank }.reduce(0) { $0 + trial.rows[$1] } * trial.columns
             for (index, element) in elements.enumerated() {
                 var sums = members.map { Self.rough(trial, $0, before + index) }
-                // Neighbours, then neighbouring pairs, …
+                // Neighbours are added, then neighbouring pairs, …
                 while sums.count > 1 {
                     sums = stride(from: 0, to: sums.count, by: 2).map { sums[$0] + sums[$0 + 1] }
                 }
@@ -196,7 +199,7 @@ import Testing
     }
 }
 
-/// What the meter says of edges and exchanges, against arithmetic.
+/// Compares the meter's numbers for edges and exchanges with arithmetic.
 @Suite(.timeLimit(.minutes(1))) struct `A seat's meter` {
     typealias Trial = `A seat`.Trial
 
@@ -230,7 +233,7 @@ import Testing
                 #expect(collective?.calls == (degree == 1 ? nil : repeats), "\(edge.name), rank \(rank) of \(trial)")
                 #expect(collective?.bytes ?? 0 == repeats * arriving * trial.columns * 4, "\(edge.name) of \(trial)")
             }
-            // Over all ranks: every row of an all-gather goes to all members but one, every row of an addend to one.
+            // Over all ranks, every row of an all-gather is sent to all members but one, every row of an addend to one.
             let sum = found.joined().filter { $0.name == "\(edge.name)" }.reduce(0) { $0 + $1.bytes }
             let rows = trial.rows.indices.reduce(0) { rows, rank in
                 let held = trial.rowCount(edge.from.rows, rank)
@@ -241,7 +244,7 @@ import Testing
     }
 
     @Test(arguments: `A seat`.seeds.prefix(10))
-    func `counts what an exchange, a gathering and shared memory bring`(seed: UInt64) throws {
+    func `counts the bytes of exchanges, gathers and shared memory`(seed: UInt64) throws {
         let trial = Trial(seed)
         let ranks = trial.configuration.stageRanks
         var draw = SplitMix64(seed: seed)
@@ -267,7 +270,7 @@ import Testing
             let senders = matrix.indices.flatMap { Array(repeating: Float($0), count: matrix[$0][0]) }
             #expect(whole.columns(0..<1).elements == senders)
             _ = try seat.finish(
-                try seat.startSharing(keys, bytesPerRow: 11) { (.none, { _ in false }) })
+                try seat.startSharing(keys, counts: trial.rows, bytesPerRow: 11) { (.none, { _ in false }) })
             return Self.collectives(seat)
         }
         for (rank, collectives) in found.enumerated() {

@@ -4,7 +4,7 @@ import Testing
 @Suite struct `A token partition` {
     static let degrees = [1, 2, 3, 4, 5, 8, 16]
 
-    /// Every total from nothing to four rounds of the largest degree, in one request and in several.
+    /// Lists every total from nothing to four rounds of the largest degree, in one request and in several.
     static func batches(_ ranks: Int) -> [[Int]] {
         var batches: [[Int]] = []
         for total in 0...4 * ranks * ranks where total < 40 || total % 7 == 0 {
@@ -45,20 +45,25 @@ import Testing
     }
 
     @Test func `the worked examples`() {
-        // Two requests of 6 and 5 rows over 4 ranks, dealt in turn across the boundary.
+        // Two requests of 6 and 5 rows are assigned round-robin to 4 ranks, continuing over the boundary.
         #expect(
             TokenPartition(.interleaved, lengths: [6, 5], ranks: 4).rows
                 == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7]])
-        // Ten rows over 2 ranks in blocks of 3, 3, 2, 2.
+        // Ten rows are assigned to 2 ranks in blocks of 3, 3, 2, 2.
         #expect(TokenPartition(.zigzag, lengths: [10], ranks: 2).rows == [[0, 1, 2, 8, 9], [3, 4, 5, 6, 7]])
         #expect(TokenPartition(.contiguous, lengths: [3, 2], ranks: 2).rows == [[0, 1, 3], [2, 4]])
+        // Positions 3, 4..<8, 8..<12 and 12.
+        #expect(
+            TokenPartition(.interleaved, [3..<13], ranks: 2, unit: 4).units == [[0..<1, 5..<9], [1..<5, 9..<10]])
+        #expect(
+            TokenPartition(.zigzag, [3..<13], ranks: 2, unit: 4).rows == [[0, 9], [1, 2, 3, 4, 5, 6, 7, 8]])
     }
 }
 
 @Suite struct `An edge` {
     private static let split = Layout(rows: [.data, .context])
 
-    @Test func `derives the collective from what is left and what is needed`() {
+    @Test func `derives the collective from the two layouts`() {
         #expect(Edge("", from: Self.split, to: Layout(rows: .data)).move == .allGather(.context))
         #expect(Edge("", from: Self.split, to: Layout()).move == .allGather([.data, .context]))
         let owed = Edge("", from: Layout(rows: [.data, .context], owes: .tensor), to: Layout(rows: .stage))
@@ -68,7 +73,7 @@ import Testing
         #expect(Edge("", from: Self.split, to: Self.split).axes == [])
     }
 
-    @Test func `that no single collective can cross is a mistake`() async {
+    @Test func `that no single collective implements is a mistake`() async {
         await #expect(processExitsWith: .failure) {
             _ = Edge("", from: Layout(rows: .data), to: Layout(rows: .context))
         }

@@ -10,13 +10,13 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
     package var testDescription: String { rawValue }
 }
 
-/// The laws of `TransportLaws`, for every transport and way of waiting. `transport-laws` runs them over MPI.
+/// Checks the laws of `TransportLaws` for every transport and way of waiting. `transport-laws` checks them over MPI.
 @Suite(.timeLimit(.minutes(3))) struct `Every process group` {
     static let sizes = [1, 2, 3, 5, 8, 16, 32]
     /// Differs from run to run; a failure prints it.
     static let seed = UInt64.random(in: 0 ... .max)
 
-    /// Larger groups do each thing less often, so that each takes about as long.
+    /// Gives larger groups fewer rounds, so that each takes about as long.
     static func rounds(_ most: Int, _ size: Int) -> Int { max(4, most / size) }
 
     private func check(_ world: World, _ size: Int, _ law: @escaping TransportLaws.Law) throws {
@@ -41,7 +41,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
     }
 
     @Test(arguments: World.all, sizes)
-    func `lets members work between start and finish, and come late`(world: World, size: Int) throws {
+    func `lets members work between start and finish, and arrive late`(world: World, size: Int) throws {
         try check(world, size, TransportLaws.workBetween(Self.seed, rounds: Self.rounds(150, size)))
     }
 
@@ -55,7 +55,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
     }
 
     @Test(arguments: World.all, sizes)
-    func `brings parcels to the next member in order, several ahead`(world: World, size: Int) throws {
+    func `sends rows to the next member in order, several ahead`(world: World, size: Int) throws {
         try check(world, size, TransportLaws.stages(Self.seed, rounds: Self.rounds(200, size)))
     }
 
@@ -65,7 +65,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
     }
 }
 
-/// The laws that need memory in common.
+/// Checks the laws that need shared memory.
 @Suite(.timeLimit(.minutes(3))) struct `Process groups of one process` {
     @Test(arguments: World.inMemory, `Every process group`.sizes)
     func `order memory by barriers`(world: World, size: Int) throws {
@@ -75,7 +75,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
     }
 
     @Test(arguments: World.inMemory, [2, 3, 8])
-    func `let a sender wait that is too far ahead`(world: World, size: Int) throws {
+    func `block a sender that is too far ahead`(world: World, size: Int) throws {
         let problems = try world.run(size, TransportLaws.blocks(SentCounts(), sendBuffers: 200))
         #expect(problems == [])
     }

@@ -1,8 +1,8 @@
-"""What becomes of a job and its clients when one of its processes is killed, stops or loses its network, and when the
-job is told to end.
+"""Checks what happens to a job and its clients when one of its processes is killed, stops or loses its network, and
+when the job receives SIGTERM.
 
 Most cases start a server in two processes, wait for a phase, send a signal to one process, and then expect: clients
-are told which rank it was, no process is left, and mpirun's exit status is not 0.
+get an error that names the rank, no process is left, and mpirun's exit status is not 0.
 """
 
 import concurrent.futures
@@ -33,7 +33,7 @@ SUPERVISE = str(ROOT / "Scripts" / "supervise")
 
 
 class Failure(Exception):
-    """What was not as it should be."""
+    """An expectation that did not hold."""
 
 
 def expect(condition, message):
@@ -132,7 +132,7 @@ def enter_network(pid):
 
 
 class Client(threading.Thread):
-    """Asks for more than the server can give in time, and keeps the answer."""
+    """Sends more requests than the server can answer in time, and keeps the answer."""
 
     def __init__(self, job, prompt, new_tokens):
         super().__init__(daemon=True)
@@ -185,7 +185,7 @@ def case(log, phase, number, victim):
             expect(victim == 0 or f"rank {victim} failed: process {victim} on" in client.text,
                    f"the client was told: {client.text[-300:]}")
         if phase == "loading" and number == signal.SIGSTOP:
-            # Joining is waited for longer.
+            # Joining has a longer time limit.
             patience = 10
         expect(job.wait_for_end(patience + SECONDS_TO_END - (time.monotonic() - began)) != 0, "mpirun ended with status 0")
     finally:
@@ -193,7 +193,7 @@ def case(log, phase, number, victim):
 
 
 def drains(log, drain_timeout, new_tokens, ends_well):
-    """A supervised job that is told to end lets the request that runs end, if there is time, and all processes end in
+    """A supervised job that receives SIGTERM lets the running request end, if there is time, and all processes end in
     order: mpirun's status is 0 only then."""
     job = Job(log, SUPERVISE, options=("--drain-timeout", str(drain_timeout)))
     try:
@@ -242,7 +242,7 @@ def loses_network(log):
 
 
 def comes_back(log):
-    """A supervised job serves again after one of its processes was killed, and ends when it is told to."""
+    """A supervised job serves again after one of its processes was killed, and ends on SIGTERM."""
     job = Job(log, SUPERVISE)
     try:
         job.wait_for_processes()
@@ -283,7 +283,7 @@ def cases():
 
 
 def passes(name, body):
-    """Runs a case and says what came of it."""
+    """Runs a case and prints its result."""
     with tempfile.TemporaryFile() as log:
         began = time.monotonic()
         try:

@@ -9,7 +9,7 @@ BUILD = ROOT / ".build" / "release"
 
 
 def mpirun(processes, command, *options):
-    """The command that runs another in so many processes on this machine, whatever its cores."""
+    """Returns the command that runs `command` in `processes` processes on this machine, whatever its cores."""
     words = ["mpirun", "-np", str(processes), "--oversubscribe", "--bind-to", "none"]
     if os.geteuid() == 0:
         words.append("--allow-run-as-root")

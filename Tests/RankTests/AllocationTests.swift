@@ -17,7 +17,7 @@ import Testing
         ParallelConfiguration(context: 2, pipeline: 2),
     ]
 
-    /// Prefill chunks, then single tokens, of a prompt that is long enough to select keys.
+    /// Returns prefill chunks, then single tokens, of a prompt that is long enough to select keys.
     private static func run(_ pool: RankPool, _ golden: Golden) throws -> Int {
         var (start, step) = (0, 0)
         let count = golden.prompt.count
@@ -32,7 +32,7 @@ import Testing
         return step
     }
 
-    /// Steps, counted from the last one, in which every buffer has been used before.
+    /// The last steps, in which every buffer has been used before.
     private static let warmSteps = 5
 
     private static func check(
@@ -52,8 +52,7 @@ import Testing
         let pool = RankPool(model, EngineConfiguration(smallCache: layout))
         let steps = try Self.run(pool, golden)
         pool.stop()
-        // Where key owners select for rows, the list of those that select is still an array in each layer.
-        Self.check(model, steps: steps, most: layout.kvSharding.ranks > 1 ? 4 : 0, layout)
+        Self.check(model, steps: steps, most: 0, layout)
     }
 
     @Test(.enabled(if: braid_counts_allocations()), arguments: layouts.filter { $0.world == 4 })
@@ -75,7 +74,7 @@ import Testing
             defer { pool.stop() }
             return try Self.run(pool, golden)
         }[0]
-        // Copies of keys that go to other processes have lists of entries, and a closure that stores them.
+        // Copies of keys for other processes need lists of entries, and a closure that stores them.
         Self.check(model, steps: steps, most: UInt64(4 * model.parallelShape.layers), layout)
     }
 }

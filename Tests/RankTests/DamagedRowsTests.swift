@@ -7,7 +7,8 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// Rows whose frames are right and whose contents are not: what a process with damaged memory would send, or an attacker.
+/// These tests receive rows with valid frames and invalid contents, as a process with damaged memory or an attacker
+/// would send them.
 @Suite(.timeLimit(.minutes(5))) struct `Rows from another process` {
     private static let layouts = [
         ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
@@ -18,15 +19,15 @@ import Testing
         ParallelConfiguration(context: 2, expert: 1, expertTensor: 2, pipeline: 2),
     ]
 
-    /// Bits that are wrong as an index in one way or another, as an integer or as a number.
+    /// These bits are invalid as an index in one way or another, as an integer or as a number.
     private static let bits: [UInt32] = [
         0xffff_ffff, 0x8000_0000, 0x7fff_ffff, 0x0000_ffff, 0xffff_fff0, Float.nan.bitPattern,
         Float.infinity.bitPattern,
         Float(-1).bitPattern, Float(1e9).bitPattern, Float(0.5).bitPattern,
     ]
 
-    /// Damages, in the message of rows with this number, words that look like integers: small ones, or numbers that are
-    /// whole and small. Where a message says how many rows follow is left alone but for every eighth.
+    /// Damages, in the message with this number, words that look like indices: small integers, or small whole numbers.
+    /// Numbers of rows in a message are damaged only in every eighth one.
     private static func damager(_ number: Int) -> @Sendable (Message) -> Message {
         let state = Mutex((draw: SplitMix64(seed: UInt64(number)), next: 0))
         return { message in
@@ -50,7 +51,7 @@ import Testing
         }
     }
 
-    /// What came of a prompt in chunks and of some steps with guesses behind it: `nil`, or why the job ended.
+    /// Runs a prompt in chunks and some steps with drafts; returns `nil`, or the reason why the job ended.
     private static func failure(
         of model: any Model, _ golden: Golden, _ layout: ParallelConfiguration, damaging number: Int?
     ) throws -> GroupFailure? {
@@ -71,18 +72,24 @@ import Testing
             defer { pool.stop() }
             do throws(GroupFailure) {
                 for (step, range) in [0..<20, 20..<40, 40..<41, 41..<42, 42..<43].enumerated() {
-                    let sample = StepPlan.Sample(parameters: SamplingParameters(), position: range.upperBound)
-                    let chunk = StepPlan.Chunk(
-                        request: 1, tokens: Array(golden.prompt[range]), start: range.lowerBound,
-                        pages: (0..<Int32((range.upperBound + 7) / 4)).map { 200 - $0 }, sample: sample,
-                        speculation: .init(ahead: 2))
-                    _ = try pool.run(StepPlan(number: step, chunks: [chunk]))
+                    // Short requests beside the long one, so that ranks of either process sample a token.
+                    let others = (2...4).map { Self.chunk(request: $0, golden.prompt[0..<4], lastPage: 60 * $0 % 200) }
+                    let chunks = [Self.chunk(request: 1, golden.prompt[range], lastPage: 200)]
+                    _ = try pool.run(StepPlan(number: step, chunks: chunks + (step == 0 ? others : [])))
                 }
                 return nil
             } catch {
                 return error
             }
         }[0]
+    }
+
+    private static func chunk(request: Int, _ tokens: ArraySlice<Int32>, lastPage: Int) -> StepPlan.Chunk {
+        StepPlan.Chunk(
+            request: UInt64(request), tokens: Array(tokens), start: tokens.startIndex,
+            pages: (0..<(tokens.endIndex + 7) / 4).map { Int32(lastPage - $0) },
+            sample: StepPlan.Sample(parameters: SamplingParameters(), position: tokens.endIndex),
+            speculation: .init(ahead: 2))
     }
 
     @Test func `whose contents cannot be right end the job in its name, and reach no memory`() throws {
@@ -100,7 +107,7 @@ import Testing
                     "\(layout), message \(number): \(failure)")
             }
         }
-        for kind in ["candidates", "selection", "experts", "rows of another number or shape"] {
+        for kind in ["candidates", "selection", "experts", "sampled token", "rows of another number or shape"] {
             #expect(reasons.contains { $0.contains(kind) }, "nothing was tried that has to do with \(kind)")
         }
     }

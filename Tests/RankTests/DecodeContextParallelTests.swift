@@ -6,7 +6,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct `Queries that go to the keys` {
+@Suite(.timeLimit(.minutes(5))) struct `Query-gather attention` {
     /// Prefills most of a golden prompt, then computes the rest in steps of a few rows; every row is scored.
     private static func run(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration, rows: Int) throws
         -> (scores: [[TokenLogProbs]], records: StageRecords, work: [RankStatus])
@@ -33,7 +33,7 @@ import Testing
         return (Array(scores.joined()).map { [$0] }, records, pool.status)
     }
 
-    /// What each rank looked at for the last token of a golden prompt.
+    /// Returns the keys that each rank read for the last token of a golden prompt.
     private static func work(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration) throws
         -> (scored: [Int], attended: [Int])
     {
@@ -56,7 +56,7 @@ import Testing
     }
 
     @Test(arguments: ["v3", "v32"], [2, 4, 8])
-    func `share each row's keys evenly`(name: String, ranks: Int) throws {
+    func `divides each row's keys evenly`(name: String, ranks: Int) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
         let layers = model.description.layers.count
@@ -67,17 +67,17 @@ import Testing
         let many = try Self.work(golden, model, parallel)
         #expect(many.scored.reduce(0, +) == one.scored[0])
         #expect(many.attended.reduce(0, +) == one.attended[0])
-        // Runs of one token: a rank has one key more than another at most, in each layer.
+        // With runs of one token, ranks differ by at most one key in each layer.
         #expect(many.scored.max()! - many.scored.min()! <= layers)
-        // Which of the keys are selected is the model's choice; where all are, it is as even.
+        // The model decides which keys are selected; if all are, the division is as even.
         if name == "v3" { #expect(many.attended.max()! - many.attended.min()! <= layers) }
-        // Without owners one rank does it all.
+        // Without key owners one rank reads all keys.
         let undivided = try Self.work(golden, model, ParallelConfiguration(context: ranks))
         #expect(undivided.attended.filter { $0 > 0 } == one.attended)
     }
 
     @Test(arguments: Golden.cases, [1, 2, 3])
-    func `give one rank's bits`(name: String, rows: Int) throws {
+    func `gives one rank's bits`(name: String, rows: Int) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
         let one = try Self.run(golden, model, ParallelConfiguration(), rows: rows)

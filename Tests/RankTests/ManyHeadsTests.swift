@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 import Verification
 
-/// Heads shared by eight and by sixteen ranks, which goldens have too few of.
+/// These tests share heads among eight and sixteen ranks; goldens have too few heads for that.
 @Suite(.timeLimit(.minutes(5))) struct `Many ranks that share the heads` {
     private static func load(_ checkpoint: RandomCheckpoint) throws -> any Model {
         let path = FileManager.default.temporaryDirectory.path + "/braid-heads-\(UUID().uuidString)"
@@ -17,7 +17,7 @@ import Verification
         return try ModelDirectory(path).load(drafts: checkpoint.hasNextTokenBlock)
     }
 
-    /// The verdicts of a sample of all layouts with so many ranks for the heads, and the cases they belong to.
+    /// Returns the verdicts on a sample of all configurations with this many ranks for the heads, and their cases.
     private static func verdicts(
         _ checkpoint: RandomCheckpoint, tensor: Int, limit: Int
     ) throws -> [(VerificationCase, Verification.Verdict)] {
@@ -47,7 +47,7 @@ import Verification
         #expect(verdicts.count == 40)
     }
 
-    /// A sum is made of eight slices, which sixteen ranks cut.
+    /// A sum consists of eight slices, which sixteen ranks have to cut.
     @Test func `are equal to rounding where they are sixteen`() throws {
         let verdicts = try Self.verdicts(Self.checkpoints[0], tensor: 16, limit: 20)
         for (candidate, verdict) in verdicts {

@@ -7,9 +7,9 @@ import TestSupport
 import Testing
 import Verification
 
-/// Golden checkpoints on many ranks, compared with one rank as `braid verify` does it.
+/// These tests compare golden checkpoints on many ranks with one rank, as `braid verify` does.
 @Suite(.timeLimit(.minutes(5))) struct `Every layout gives one rank's bits` {
-    /// All strategies and both exchanges with every kind of degree. Of their layers all goldens have two or three.
+    /// The matrix has all strategies and both exchanges with every kind of degree. Goldens have two or three layers.
     private static func fixedLayouts(_ shape: ModelShape) throws -> [ParallelConfiguration] {
         var notations = [
             "one", "dp2", "dp3", "tp2 dense2", "cp5 contiguous", "pp2", "pp2 tp2 dense2",
@@ -28,7 +28,7 @@ import Verification
         return try notations.map { try ParallelConfiguration(notation: $0, for: shape) }
     }
 
-    /// - Parameter plan: of a shape and the length of the longest prompts.
+    /// - Parameter plan: Returns the plan for a shape and a length of the longest prompts.
     private static func check(_ plan: (ModelShape, Int) throws -> VerificationPlan, _ name: String, seed: UInt64)
         throws
     {
@@ -55,7 +55,7 @@ import Verification
             }, name, seed: 1)
     }
 
-    @Test(arguments: Golden.cases) func `in a sample that is another each time`(name: String) throws {
+    @Test(arguments: Golden.cases) func `in a sample that differs each time`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
         try Self.check(
@@ -66,7 +66,7 @@ import Verification
             }, name, seed: seed)
     }
 
-    @Test(arguments: Golden.draftingCases) func `while tokens are guessed`(name: String) throws {
+    @Test(arguments: Golden.draftingCases) func `while tokens are drafted`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
         try Self.check(

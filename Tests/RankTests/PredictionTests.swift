@@ -10,7 +10,8 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(5))) struct `Predicted bytes` {
-    /// Layouts that between them have every axis, both exchanges, all strategies, and shared and whole feed-forwards.
+    /// These configurations together have every axis, both exchanges, all strategies, and shared and whole
+    /// feed-forwards.
     static let layouts: [ParallelConfiguration] = [
         .init(context: 4, expert: 4),
         .init(context: 4, expert: 4, strategy: .zigzag, exchange: .allToAll),
@@ -27,8 +28,8 @@ import Testing
         .init(data: 2, context: 2, tensor: 2, expert: 4, expertTensor: 2, denseTensor: 2),
     ]
 
-    /// Layouts whose queries go to the keys: owners that are all ranks of a data group or a part of them, that share heads
-    /// or do not, and runs that are whole classes of positions or parts of one.
+    /// These configurations use query-gather attention: the owners are all ranks of a data group or a part of them,
+    /// share heads or do not, and runs are whole residue classes or parts of one.
     static let owned: [ParallelConfiguration] = [
         .init(context: 2, expert: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
         .init(context: 4, expert: 4, kvSharding: KVSharding(ranks: 4, unit: 2, minKeys: 1)),
@@ -55,7 +56,7 @@ import Testing
         var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
         var predicted = [[String: Double]](repeating: [:], count: parallel.world)
         for number in 0..<6 {
-            // The last ones are sure to have rows whose queries go to the keys where keys have owners.
+            // The last steps have DCP rows if keys have several owners.
             let plan = number < 4 ? batches.next(number) : batches.decode(number)
             let records = try pool.run(plan).records
             for rank in 0..<parallel.world {
@@ -74,7 +75,7 @@ import Testing
         }
     }
 
-    /// Where processes divide the keys, those that visit rows are among what is predicted.
+    /// If processes divide the keys, the prediction includes gathered keys.
     @Test(
         arguments: [
             ParallelConfiguration(context: 4, expert: 4, kvSharding: KVSharding(ranks: 4)),
@@ -127,8 +128,8 @@ import Testing
         }
     }
 
-    /// As `LayoutCost` adds it up where nothing depends on the router; layer by layer with the router's choices where
-    /// something does.
+    /// Returns the bytes as `LayoutCost` adds them up if nothing depends on the router, and otherwise layer by layer
+    /// with the router's choices.
     private func bytes(
         ofRank rank: Int, _ assignment: RowAssignment, _ cost: LayoutCost, _ records: StageRecords
     ) -> [(String, Double)] {
@@ -176,7 +177,7 @@ import Testing
             maxPosition: Array(repeating: -1, count: places))
         let dispatch = try #require(cost.transfers(of: cost.layerKinds[1]).first { $0.name == "dispatch" })
         let gate = model.experts.gate
-        // Counted over everything the gate can choose.
+        // The expectation is counted over all choices of the gate.
         var (choices, isDispatched) = (0, Array(repeating: 0, count: places))
         for kept in Self.subsets(of: groups, gate.topGroups) {
             let pool = (0..<gate.experts).filter { kept.contains($0 / (gate.experts / groups)) }
@@ -199,12 +200,13 @@ import Testing
     }
 }
 
-/// Requests of random lengths that go on from step to step, some decoding, some scored, some with no output.
+/// These requests have random lengths and continue from step to step; some decode, some are scored, some have no
+/// output.
 private struct RandomBatches {
     private var draw: SplitMix64
     private let groups: Int
     private let vocabularySize: Int
-    /// Positions of each request so far; what the first steps do not compute counts as cached.
+    /// The positions of each request so far; those that the first steps do not compute count as cached.
     private var lengths: [Int]
     private static let maxPositions = 256
 
@@ -235,7 +237,7 @@ private struct RandomBatches {
         return StepPlan(number: number, chunks: chunks)
     }
 
-    /// One request of each group decodes, behind more keys than it may select.
+    /// Returns a step in which one request of each group decodes, after more keys than it may select.
     mutating func decode(_ number: Int) -> StepPlan {
         let chunks = (0..<groups).map { request in
             lengths[request] = max(lengths[request], 40)

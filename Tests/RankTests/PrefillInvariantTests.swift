@@ -9,21 +9,21 @@ import Tensors
 import TestSupport
 import Testing
 
-/// What a prefill leaves behind is the same however it is dealt over ranks, cut into chunks and stages.
+/// The keys and logits of a prefill are the same however its rows are assigned to ranks and cut into chunks and stages.
 @Suite(.timeLimit(.minutes(5))) struct `What a prefill leaves behind` {
     static let seed = UInt64.random(in: 0 ... .max)
     static let samples = 30
 
-    /// What can be compared of a prefill.
+    /// The results of a prefill that are compared.
     private struct Outcome {
-        /// Of each request: what every row's logits said.
+        /// The result of every row's logits, for each request.
         var scores: [UInt64: [TokenLogProbs]] = [:]
         var records = StageRecords()
-        /// The bytes of every layer, lane and entry.
+        /// The bytes of every layer, lane and entry of the cache.
         var cache: [[[[UInt8]]]] = []
     }
 
-    /// A model and prompts for it: a long one, one of a few tokens, and one of a single token, on scattered pages.
+    /// A model with prompts for it: a long one, one of a few tokens, and one of a single token, on scattered pages.
     private struct Prompts {
         let model: any Model
         let tokens: [[Int32]]
@@ -35,7 +35,7 @@ import Testing
             tokens = [golden.prompt, Array(golden.prompt.reversed().prefix(7)), [golden.prompt[2]]]
         }
 
-        /// Steps that bring each request `chunk` rows further.
+        /// Returns steps that each compute `chunk` more rows of every request.
         func plans(chunk: Int, groups: Int) -> [StepPlan] {
             let steps = (tokens.map(\.count).max()! + chunk - 1) / chunk
             return (0..<steps).map { step in
@@ -47,7 +47,7 @@ import Testing
             let prompt = tokens[request]
             guard step * size < prompt.count else { return nil }
             let range = step * size..<min(prompt.count, step * size + size)
-            // Pages from the end of the cache, in turn, so that no request's lie together.
+            // Pages are taken alternately from the end of the cache, so that no request's pages are adjacent.
             let pages = (0..<(range.upperBound + Self.pageSize - 1) / Self.pageSize)
                 .map { Int32(Self.pages - 1 - $0 * tokens.count - request) }
             let scored = range.filter { $0 + 1 < prompt.count }
@@ -62,7 +62,7 @@ import Testing
         }
     }
 
-    /// All steps are handed out at once: those of a later stage overlap with the next ones of an earlier.
+    /// All steps are submitted at once, so that pipeline stages overlap.
     private func run(
         _ prompts: Prompts, _ parallel: ParallelConfiguration, chunk: Int = .max, cacheType: CacheType = .float32
     ) throws -> Outcome {
@@ -90,8 +90,8 @@ import Testing
                 outcome.scores[chunk.request, default: []] += chunk.scored + chunk.sampled
             }
         }
-        outcome.cache = pool.cache.format.layers.indices.map { layer in
-            pool.cache.lanes(of: layer).map { lane in (0..<lane.entries).map { lane.bytes(ofEntry: $0) } }
+        outcome.cache = pool.cache.format.sets.map { set in
+            pool.cache.lanes(of: set).map { lane in (0..<lane.entries).map { lane.bytes(ofEntry: $0) } }
         }
         return outcome
     }
@@ -112,7 +112,7 @@ import Testing
         }
     }
 
-    /// Layouts that keep one rank's bits, in random order.
+    /// Returns parallel configurations that are bitwise equal to one rank, in random order.
     private func layouts(of shape: ModelShape, ranks: Int, stages: ClosedRange<Int>) -> [ParallelConfiguration] {
         var found: Set<ParallelConfiguration> = []
         for (data, context) in (1...2).flatMap({ data in (1...ranks).map { (data, $0) } }) {
@@ -187,7 +187,7 @@ import Testing
         }
     }
 
-    /// Rows go from rank to rank in the order of their owner; every layer must find each where its position says.
+    /// Pipeline stages send rows in the order of their owners; every layer must find each row where its position says.
     @Test(arguments: Golden.cases) func `passes through stages in the order of the rows`(name: String) throws {
         let prompts = try Prompts(Golden(name))
         let one = try run(prompts, ParallelConfiguration())
@@ -195,7 +195,7 @@ import Testing
         let layouts = layouts(of: prompts.model.parallelShape, ranks: 8, stages: 2...layers)
         #expect(layouts.contains { $0.context > 1 })
         for (number, parallel) in layouts.prefix(Self.samples).enumerated() {
-            // Several steps on their way through the stages, every other time.
+            // Every other run has several steps in flight.
             let chunk = number % 2 == 0 ? 6 : Int.max
             expect(try run(prompts, parallel, chunk: chunk), equals: one, "\(name), chunks of \(chunk), \(parallel)")
         }

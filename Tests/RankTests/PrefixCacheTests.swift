@@ -5,7 +5,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// A prefix found in the cache was written by other rows of other requests, perhaps on other ranks.
+/// A cached prefix was computed as other rows of other requests, perhaps on other ranks.
 @Suite(.timeLimit(.minutes(5))) struct `A prefix found in the cache gives the same bits` {
     @inline(never)
     private static func engine(_ parallel: ParallelConfiguration, prefixCache: Bool) throws -> Engine {
@@ -17,7 +17,8 @@ import Testing
         return Engine(try Golden("v32").directory.load(), configuration)
     }
 
-    /// Tokens with their numbers, and the cached tokens, of requests with the same beginning that run together.
+    /// Returns the tokens with their log-probabilities, and the cached tokens, of requests with the same beginning that
+    /// run together.
     @inline(never)
     private static func answers(_ engine: Engine) async throws -> (tokens: [[TokenLogProbs]], cached: [Int]) {
         let golden = try Golden("v32")

@@ -1,4 +1,5 @@
 import DeepSeekV32
+import Foundation
 import Inference
 import Modeling
 import Models
@@ -7,9 +8,9 @@ import TestSupport
 import Testing
 import Verification
 
-/// Ranks in processes that are none: each has a cache of its own, and they exchange messages.
+/// These tests simulate processes in one process: each has a cache of its own, and they exchange messages.
 @Suite(.timeLimit(.minutes(3))) struct `Ranks in several processes` {
-    /// The verdicts of some cases, whose ranks are divided among so many processes, and what they came across.
+    /// Returns the verdicts on some cases whose ranks are divided among `processes` processes, and their coverage.
     private static func verdicts(
         _ notations: [String], of name: String = "v32", processes count: Int
     ) throws -> ([Verification.Verdict], RunCoverage) {
@@ -64,6 +65,41 @@ import Verification
         #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0 && coverage.speculation.right > 0)
     }
 
+    /// The first process may leave while its ranks are within a step. From then on it sends nothing, so that what the
+    /// other ranks wait for never comes: neither to those that were told to end after the step, nor to those that were not.
+    @Test(arguments: [true, false]) func `leave with a first process that breaks off its last step`(isStopped: Bool)
+        throws
+    {
+        let golden = try Golden("v32")
+        let model = try golden.directory.load()
+        let transports = InMemoryTransport.network(2)
+        defer { for transport in transports { transport.leave() } }
+        var configuration = EngineConfiguration(smallCache: ParallelConfiguration(context: 2))
+        configuration.processes = 2
+        let chunk = StepPlan.Chunk(request: 1, tokens: Array(golden.prompt.prefix(8)), start: 0, pages: [0, 1])
+        let pool = try onEveryRank(of: 2, limit: 20) { [configuration] process -> RankPool? in
+            let processes = Processes(transports[process])
+            guard process == 0 else {
+                try RankFollower(model, processes).run()
+                return nil
+            }
+            transports[0].damage { $0.kind == .rows ? Message(.heartbeat, body: []) : $0 }
+            let pool = RankPool(model, configuration, processes: processes)
+            pool.submit(StepPlan(number: 0, chunks: [chunk]))
+            while processes.heartbeat(of: 1).isEmpty { Thread.sleep(forTimeInterval: 0.01) }
+            if isStopped {
+                Thread.detachNewThread { pool.stop() }
+                // A process that waits for its ranks to end says nothing of them.
+                while !processes.heartbeat(of: 1).isEmpty { Thread.sleep(forTimeInterval: 0.01) }
+            }
+            #expect(pool.failure == nil)
+            RankFollower.dismiss(processes)
+            return pool
+        }[0]!
+        pool.world.alarm.raise(GroupFailure(rank: 0, reason: "the test is over"))
+        pool.stop()
+    }
+
     @Test func `say how little memory is too little for a page`() throws {
         let model = try Golden("v32").directory.load()
         var configuration = EngineConfiguration()
@@ -81,7 +117,7 @@ import Verification
         }
     }
 
-    /// Two ranks in two processes hold twice the tokens of one, in the same memory each.
+    /// Two ranks in two processes hold twice the tokens of one rank, with the same memory each.
     @Test func `hold as many times the tokens as there are owners`() throws {
         let model = try Golden("v32").directory.load()
         func tokens(owners: Int, processes: Int, ranks: Int, _ change: (inout EngineConfiguration) -> Void = { _ in })

@@ -8,8 +8,9 @@ import TestSupport
 import Testing
 import Verification
 
-/// V3.2 as released in every width and count but those of layers, tokens and keys selected: one plain layer, one of
-/// experts, of which four have weights of their own, and few keys selected, so that a short prompt has more.
+/// The model has every width and count of the released V3.2 except the numbers of layers, tokens and selected keys: one
+/// dense layer and one with experts, four of which have weights of their own. Few keys are selected, so that a short
+/// prompt has more.
 @Suite(.timeLimit(.minutes(5))) struct `V3.2's real shape` {
     private static func model() throws -> DeepSeekModel {
         var configuration = try #require(

@@ -3,9 +3,9 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// Who owns which row of a step.
-@Suite(.timeLimit(.minutes(1))) struct `A deal` {
-    /// Fixed seeds, and one that differs from run to run; a failure prints the seed.
+/// These tests check which rank owns which row of a step.
+@Suite(.timeLimit(.minutes(1))) struct `A row assignment` {
+    /// Some seeds are fixed and one differs from run to run; a failure prints the seed.
     static let seeds = Array(1...300) + [UInt64.random(in: 0 ... .max)]
 
     private static func configuration(_ draw: inout SplitMix64) -> ParallelConfiguration {
@@ -14,7 +14,7 @@ import Testing
             strategy: PartitionStrategy.allCases[draw.below(3)])
     }
 
-    /// Prompts, later chunks of prompts and decode rows in random order, some of them to be scored or sampled from.
+    /// Returns prompts, later chunks of prompts and decode rows in random order, some of them scored or sampled.
     static func plan(_ groups: Int, _ draw: inout SplitMix64) -> StepPlan {
         let chunks = (0..<draw.below(9)).map { number in
             let isDecoding = draw.below(2) == 0
@@ -47,7 +47,8 @@ import Testing
         }
     }
 
-    /// The ranks that share heads are one context rank: their rows, one after the other, are what it would own alone.
+    /// The ranks that share heads form one context rank: their rows, one rank after the other, are those it would own
+    /// alone.
     @Test(arguments: seeds) func `divides a context rank's rows among those that share heads`(seed: UInt64) {
         var draw = SplitMix64(seed: seed)
         let configuration = Self.configuration(&draw)
@@ -84,7 +85,7 @@ import Testing
         }
     }
 
-    /// How many keys each row sees is its position's business and nobody else's.
+    /// The number of keys a row sees depends on its position alone.
     @Test(arguments: seeds) func `lets rows see as many keys as on one rank`(seed: UInt64) {
         var draw = SplitMix64(seed: seed)
         let configuration = Self.configuration(&draw)
@@ -95,7 +96,7 @@ import Testing
                     .sorted()
             }
         }
-        // One rank has one data group.
+        // One rank has only one data group.
         let alone = StepPlan(
             number: 0,
             chunks: plan.chunks.map { chunk in
@@ -108,7 +109,7 @@ import Testing
             "seed \(seed)")
     }
 
-    @Test func `deals decode rows over context ranks in turn`() {
+    @Test func `assigns decode rows to context ranks alternately`() {
         let chunks = (0..<7).map {
             StepPlan.Chunk(
                 request: $0, tokens: [1], start: 20, pages: [],
@@ -122,8 +123,8 @@ import Testing
         }
     }
 
-    /// Where processes divide the keys, less is sent: a row's query and what comes of it, or the keys behind it.
-    @Test func `lets queries travel behind more keys than they are worth, and otherwise the keys visit`() {
+    /// If processes divide the keys, the cheaper of query-gather and key-gather attention is chosen for each chunk.
+    @Test func `uses query-gather attention after many keys, and key-gather attention otherwise`() {
         var processSharding = ProcessKVSharding()
         (processSharding.keysPerRow, processSharding.pageSize, processSharding.gatheredPages, processSharding.rows) = (
             100, 16, 64, 1000
@@ -142,7 +143,7 @@ import Testing
             return RowAssignment(plan, parallel, processSharding: processSharding).dcpRows
         }
         #expect(dcpRows([(0, 30), (100, 1), (101, 1), (400, 4), (401, 4)]) == [2, 4])
-        // There is room for 64 pages: the third has to travel, and the last finds what is left.
+        // 64 pages can be gathered: the third chunk exceeds what is left, and the last one fits.
         #expect(dcpRows([(0, 500), (100, 400), (0, 16), (0, 0)]) == [2])
         #expect(RowAssignment(StepPlan(number: 0, chunks: []), parallel).dcpRows == [])
     }

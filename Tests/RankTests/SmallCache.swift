@@ -2,7 +2,7 @@ import Inference
 import Parallelism
 
 extension EngineConfiguration {
-    /// Ranks with a cache that tests fill: pages of four tokens, so that a golden prompt has many.
+    /// Creates ranks with a cache of pages of four tokens, so that a golden prompt has many pages.
     init(smallCache parallel: ParallelConfiguration, tokens: Int = 1024) {
         self.init()
         self.parallel = parallel

@@ -7,9 +7,9 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// Random weights guess badly, so most requests may choose among three tokens only: then guesses are right often, and
-/// wrong often.
-@Suite(.timeLimit(.minutes(5))) struct `Guessing tokens` {
+/// Random weights draft badly, so most requests may sample from only three tokens: then drafts are often accepted, and
+/// often rejected.
+@Suite(.timeLimit(.minutes(5))) struct `Speculative decoding` {
     private struct Answer: Equatable {
         var tokens: [TokenLogProbs] = []
         var reason: FinishReason?
@@ -30,7 +30,8 @@ import Testing
         return Engine(try Golden(name).directory.load(drafts: drafts > 0), configuration)
     }
 
-    /// Greedy and sampled, free and not, with penalties, stop tokens and least numbers of tokens.
+    /// Returns requests that are greedy and sampled, restricted and not, with penalties, stop tokens and minimum
+    /// numbers of tokens.
     private static func requests(_ golden: Golden, count: Int = 6) -> [GenerationRequest] {
         (0..<count).map { index in
             var sampling = SamplingParameters()
@@ -64,7 +65,7 @@ import Testing
         return answer
     }
 
-    /// All of them together.
+    /// Counts the drafts of all requests together.
     @inline(never)
     private static func answers(_ engine: Engine, _ requests: [GenerationRequest]) async throws -> [Answer] {
         let generations = try requests.map { try engine.submit($0) }
@@ -133,9 +134,10 @@ import Testing
     }
 
     @Test(arguments: Golden.draftingCases)
-    func `guesses the same in every layout, and behind a prefix found in the cache`(name: String) async throws {
+    func `drafts the same tokens in every layout, and after a prefix found in the cache`(name: String) async throws {
         let golden = try Golden(name)
-        // Alone, so that nobody else has the pages a guess would need. The later ones begin like the first.
+        // Each request runs alone, so that no other request has the pages that a draft needs. The later ones begin like
+        // the first.
         let requests = Self.requests(golden) + Self.requests(golden)
         var expected: [SpeculationCount] = []
         for (round, notation) in (["one"] + Self.layouts).enumerated() {
@@ -155,7 +157,7 @@ import Testing
         #expect(expected.contains { $0.right > 0 })
     }
 
-    @Test func `needs a model that can guess`() throws {
+    @Test func `needs a model that can draft`() throws {
         let model = try Golden("v3").directory.load()
         var configuration = EngineConfiguration()
         configuration.drafts = 1
@@ -164,7 +166,7 @@ import Testing
     }
 }
 
-@Suite struct `A chunk that ends in guesses` {
+@Suite struct `A chunk that ends in draft tokens` {
     private static func chunk(_ drafts: [Int32], _ change: (inout SamplingParameters) -> Void = { _ in })
         -> StepPlan.Chunk
     {
@@ -178,13 +180,13 @@ import Testing
             speculation: .init(drafted: drafts.count))
     }
 
-    @Test func `chooses at its last known token and at every guess`() {
+    @Test func `samples at its last known token and at every draft`() {
         #expect(Self.chunk([6, 7]).sampledRows == 0..<3)
         #expect(Self.chunk([]).sampledRows == 0..<1)
         #expect(Self.chunk([6, 7]).outputRows == [0, 1, 2])
     }
 
-    @Test func `believes its choices up to the first that differs from the guess`() {
+    @Test func `accepts drafts up to the first that differs from the sampled token`() {
         let chunk = Self.chunk([6, 7])
         #expect(chunk.acceptedCount([6, 7, 8]) == 3)
         #expect(chunk.acceptedCount([6, 9, 8]) == 2)
@@ -193,7 +195,7 @@ import Testing
         #expect(chunk.acceptedCount([nil, 7, 8]) == 1)
     }
 
-    @Test func `chooses behind a guess as if the guess had been chosen`() {
+    @Test func `samples after a draft as if the draft had been sampled`() {
         let chunk = Self.chunk([6, 7]) { $0.presencePenalty = 1 }
         #expect((0..<3).map { chunk.sample(at: $0).position } == [11, 12, 13])
         #expect((0..<3).map { chunk.sample(at: $0).generated } == [[4], [4, 6], [4, 6, 7]])

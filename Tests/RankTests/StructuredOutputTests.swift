@@ -9,12 +9,12 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// Requests that follow grammars, beside others that do not: the same bits whatever the layout, and texts of the form
-/// that was asked for.
+/// Requests with grammars run beside others without: answers must be bitwise equal in all parallel configurations, and
+/// have the requested form.
 @Suite(.timeLimit(.minutes(5))) struct `Structured output` {
     private static let endOfText: Int32 = 1
 
-    /// A vocabulary for a model without one: one or two printable characters a token.
+    /// Returns a vocabulary for a model without one, with one or two printable characters per token.
     private static func vocabulary(_ size: Int) -> GrammarVocabulary {
         let bytes = (0..<size).map { id -> [UInt8] in
             if id <= 1 { return [] }
@@ -87,7 +87,7 @@ import Testing
         return configuration
     }
 
-    /// The answers of one rank without drafts, with everything about their form checked.
+    /// Returns the answers of one rank without drafts, after checking their form.
     private static func reference(_ golden: Golden) async throws -> [Answer] {
         let model = try golden.directory.load()
         let cache = GrammarCache(vocabulary(model.vocabularySize))
@@ -105,7 +105,7 @@ import Testing
             #expect((answer.reason == .stop(token: endOfText)) == (answer.tokens.last?.token == endOfText))
             if answer.reason == .stop(token: endOfText) { #expect(state.mayEnd, "\(source)") }
             if case .choice = source {
-                // The form wins over a least number of tokens.
+                // The grammar takes precedence over a minimum number of tokens.
                 #expect(answer.reason == .stop(token: endOfText))
             }
         }
@@ -132,7 +132,7 @@ import Testing
                 Self.configuration(drafts: drafts) {
                     $0.parallel = layout
                     $0.chunkedPrefillSize = drafts == 0 ? 5 : 16
-                    // Room for little more than one: the others are preempted.
+                    // The cache holds little more than one request, so the others are preempted.
                     $0.maxTotalTokens = (longest + 40) / 4 * 4
                 }, grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
             defer { engine.stop() }
@@ -160,7 +160,7 @@ import Testing
         let model = try golden.directory.load(drafts: true)
         let found = try onEveryRank(of: count, limit: 100) { process -> [Answer]? in
             let processes = Processes(transports[process])
-            // Each process compiles for itself.
+            // Each process compiles the grammars itself.
             let cache = GrammarCache(Self.vocabulary(model.vocabularySize))
             guard process == 0 else {
                 try RankFollower(model, processes, grammars: cache).run()
@@ -202,7 +202,7 @@ import Testing
             model, Self.configuration(drafts: 0), grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
         defer { engine.stop() }
         var requests = Self.requests(golden)
-        // Any letter may be in any of very many places.
+        // Every letter may belong to very many states of the grammar.
         requests[0].grammar = .ebnf("root ::= x{99999}\nx ::= [a-h]? [i-p]? [q-z]? [A-M]? [N-Z]? [0-9]?")
         let found = try await Self.answers(engine, requests)
         #expect(found[0].failure?.contains("too ambiguous") == true, "\(found[0])")
@@ -210,7 +210,7 @@ import Testing
     }
 }
 
-/// Runs something asynchronous on a thread that may wait.
+/// Runs an asynchronous function from a thread that may block.
 private func waitFor<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
     let done = DispatchSemaphore(value: 0)
     let box = Mutex<Result<Value, any Error>?>(nil)

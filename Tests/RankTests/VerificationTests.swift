@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 import Verification
 
-/// That a comparison of layouts with one rank finds what is wrong, and where: parity tests rely on it.
+/// A comparison with one rank must find faults and their place; parity tests rely on it.
 @Suite(.timeLimit(.minutes(2))) struct `A verification` {
     private static let measure = Workload.Measure(longestPrompt: 20, contextLength: 256, vocabularySize: 32)
 
@@ -15,7 +15,7 @@ import Verification
         Verification(FaultyModel(fault), measure)
     }
 
-    /// A golden model with a cache that is damaged, its prompts long enough for selecting keys.
+    /// Returns a golden model with a damaged cache, and prompts long enough to select keys.
     private static func damaged(_ name: String, _ damage: DamagedCache.Damage?) throws -> (Verification, ModelShape) {
         let golden = try Golden(name)
         let model = DamagedCache(try golden.directory.load(), damage)
@@ -25,7 +25,7 @@ import Verification
         return (Verification(model, measure), model.parallelShape)
     }
 
-    /// What is found of some damage in a case.
+    /// Returns the verdict on a case with some damage.
     private static func finding(
         _ name: String, _ damage: DamagedCache.Damage?, _ notation: String
     ) throws -> Verification.Verdict {
@@ -37,7 +37,7 @@ import Verification
         try VerificationCase(notation: notation, for: FaultyModel().parallelShape)
     }
 
-    /// The value that differs, which there must be.
+    /// Returns the value that differs; there must be one.
     private static func value(_ fault: FaultyModel.Fault, _ notation: String) throws -> Difference.Value {
         let verdict = try verification(fault).check(try candidate(notation))
         guard case .different(.value(let value)) = verdict else {
@@ -70,7 +70,7 @@ import Verification
 
     @Test func `finds one wrong rank, where that rank has the row`() throws {
         let notation = "cp4 contiguous chunk-1 long"
-        // Twenty rows on four ranks: the third has rows 10 to 14.
+        // The third of four ranks has rows 10 to 14 of twenty.
         let right = FaultyModel.Fault.flipsBitOnRank(2, layer: 1, stage: .output, request: 1, position: 12)
         let found = try Self.value(right, notation)
         #expect(found.place == StageRecords.Place(request: 1, position: 12))
@@ -80,7 +80,7 @@ import Verification
     }
 
     @Test func `is not led astray by tokens that differ in consequence`() throws {
-        // The prompt's last row: other tokens follow, and with them other rows in every layer.
+        // The fault is in the prompt's last row, so other tokens follow, and with them other rows in every layer.
         let fault = FaultyModel.Fault.flipsBit(layer: 2, stage: .output, request: 1, position: 19)
         let found = try Self.value(fault, "cp2 chunk7 long")
         #expect(found.key == StageRecords.Key(layer: 2, stage: .output))
@@ -95,7 +95,7 @@ import Verification
         }
     }
 
-    @Test func `says when a difference does not come back`() throws {
+    @Test func `says when a difference does not recur`() throws {
         let fault = FaultyModel.Fault.flipsBitOnce(layer: 1, stage: .output, request: 1, position: 5)
         let found = try Self.value(fault, "cp2 chunk-1 long")
         #expect(!found.isRepeatable)
@@ -144,7 +144,7 @@ import Verification
     }
 
     @Test(arguments: ["cp2", "tp2", "dp2", "cp4 dcp2"])
-    func `finds one wrong scale of an FP8 cache, in the rows behind it`(layout: String) throws {
+    func `finds one wrong scale of an FP8 cache, in the rows after it`(layout: String) throws {
         let notation = "\(layout) chunk9 page4 fp8_e4m3 cold mixed"
         #expect(try Self.finding("v3", nil, notation) == .equal)
         let verdict = try Self.finding("v3", .wrongScale(layer: 0, request: 3, position: 4), notation)

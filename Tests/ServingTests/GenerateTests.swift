@@ -45,6 +45,10 @@ import Testing
         #expect(try await server.post(path, "{\(prompt)}").status == 200)
         #expect(try await server.post(path, "{\(prompt),\"cache_salt\":\"mine\"}").status == 200)
         #expect(server.engine.received.map(\.cacheSalt) == [nil, "mine"])
+        for salt in ["\u{E9}", "e\u{301}", "utf8:c3a9"] {
+            #expect(try await server.post(path, "{\(prompt),\"cache_salt\":\"\(salt)\"}").status == 200)
+        }
+        #expect(Set(server.engine.received.compactMap(\.cacheSalt)).count == 4, "equal strings are not equal salts")
         let longest = String(repeating: "s", count: 256)
         #expect(try await server.post(path, "{\(prompt),\"cache_salt\":\"\(longest)\"}").status == 200)
         for salt in ["\"\"", "5", "\"\(longest)s\""] {

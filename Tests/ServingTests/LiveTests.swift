@@ -58,7 +58,7 @@ import Testing
             }
             #expect(await eventually { server.engine.abortedCount == 1 })
             try await RawConnection.open(port: port) { connection in
-                try await connection.send("GET /metrics HTTP/1.1\r\nHost: toy\r\nConnection: close\r\n\r\n")
+                try await connection.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 let page = await connection.receive()
                 #expect(page.contains(#"braid:aborted_requests_total{model_name="toy"} 1"#))
             }
@@ -86,7 +86,7 @@ import Testing
         try await Self.live(ToyServer("abc")) { port in
             try await RawConnection.open(port: port) { connection in
                 let body = #"{"text":"a"}"#
-                let head = "POST /generate HTTP/1.1\r\nHost: toy\r\nContent-Length: \(body.utf8.count)\r\n"
+                let head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: \(body.utf8.count)\r\n"
                 for _ in 0..<2 {
                     try await connection.send(head + "Expect: 100-continue\r\n\r\n")
                     #expect(await connection.receive(until: "\r\n\r\n") == "HTTP/1.1 100 Continue\r\n\r\n")
@@ -102,7 +102,7 @@ import Testing
         server.configuration.bodyTimeout = .milliseconds(100)
         try await Self.live(server) { port in
             try await RawConnection.open(port: port) { connection in
-                try await connection.send("POST /generate HTTP/1.1\r\nHost: toy\r\nContent-Length: 100\r\n\r\n{")
+                try await connection.send("POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
                 #expect(await connection.receive(until: "timeout").hasPrefix("HTTP/1.1 408"))
             }
         }
@@ -125,8 +125,8 @@ import Testing
         try await Self.live(server) { port in
             try await RawConnection.open(port: port) { connection in
                 let field = String(repeating: "x", count: 20_000)
-                try await connection.send("GET /health HTTP/1.1\r\nHost: toy\r\nX-Long: \(field)\r\n\r\n")
-                #expect(await connection.receive(until: "400").hasPrefix("HTTP/1.1 400"))
+                try await connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: \(field)\r\n\r\n")
+                #expect(await connection.receive(until: "invalid_http").hasPrefix("HTTP/1.1 431"))
             }
         }
     }
@@ -136,7 +136,8 @@ import Testing
         server.configuration.maxBodyBytes = 2048
         try await Self.live(server) { port in
             try await RawConnection.open(port: port) { connection in
-                try await connection.send("POST /generate HTTP/1.1\r\nHost: toy\r\nTransfer-Encoding: chunked\r\n\r\n")
+                try await connection.send(
+                    "POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
                 for _ in 0..<3 {
                     try await connection.send("400\r\n\(String(repeating: "x", count: 1024))\r\n")
                 }
@@ -210,7 +211,7 @@ import Testing
         #expect(server.engine.abortedCount == 0)
     }
 
-    @Test func `a second stop ends everything at once`() async throws {
+    @Test func `a second stop ends everything at once, and clients are told`() async throws {
         let server = ToyServer("abc")
         server.engine.isHolding = true
         let reason = "the server was told to stop a second time"
@@ -227,7 +228,7 @@ import Testing
         }
     }
 
-    @Test func `a drain ends when its time is up`() async throws {
+    @Test func `a drain ends when its time is up, and streams end with an error`() async throws {
         var server = ToyServer("abc")
         server.configuration.drainTimeout = .milliseconds(100)
         server.engine.isHolding = true

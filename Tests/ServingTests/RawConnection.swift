@@ -61,7 +61,7 @@ final class RawConnection: Sendable {
     /// Sends a request with a body and the right length.
     func post(_ path: String, _ body: String) async throws {
         try await send(
-            "POST \(path) HTTP/1.1\r\nHost: toy\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
+            "POST \(path) HTTP/1.1\r\nHost: localhost\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
     }
 
     /// What was heard since the last call, once `end` is in it, or once the server has hung up.

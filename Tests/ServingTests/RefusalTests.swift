@@ -127,7 +127,7 @@ import Testing
         let reply = try await server.post("/generate", body + "4}}")
         #expect(reply.status == 400)
         #expect(reply.code == "context_length_exceeded")
-        #expect(reply.message.contains("input_ids: 5 tokens and 4 new ones"))
+        #expect(reply.message.contains("5 tokens and 4 new ones"))
     }
 
     @Test(arguments: ["/v1/completions", "/v1/chat/completions"])

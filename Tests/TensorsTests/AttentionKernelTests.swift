@@ -7,7 +7,7 @@ import Testing
     import Darwin
 #endif
 
-/// What a row attends to: every visible key, some, or keys of one class only.
+/// Names the keys that a row attends to: every visible key, some, or keys of one class only.
 enum AttendedKeys: CaseIterable { case all, some, oneClass }
 
 struct AttentionKernelTests {
@@ -19,10 +19,10 @@ struct AttentionKernelTests {
         let qStride: Int, outStride: Int
         var q: [Float]
         let scale: Float
-        /// 0: as the level does it.
+        /// 0 selects the level's default.
         let directKeyMaxHeads: Int
 
-        /// The widths that tiles of stored keys take, and keys enough for several blocks of a class.
+        /// Uses the widths that tiles of stored keys take, and enough keys for several blocks of a class.
         init(whole dice: inout Dice, keys: AttendedKeys) {
             let latent = [32, 64, 128, 160, 512].randomElement(using: &dice)!
             let type = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
@@ -142,7 +142,7 @@ struct AttentionKernelTests {
         }
     }
 
-    /// Softmax attention in double precision: the output and log-sum-exp of a row and head.
+    /// Computes softmax attention in double precision: the output and log-sum-exp of a row and head.
     private static func exact(_ example: Case, row: Int, head: Int) -> (out: [Double], lse: Double) {
         let (latent, rope) = (example.latent, example.rope)
         let q = row * example.qStride + head * (latent + rope)

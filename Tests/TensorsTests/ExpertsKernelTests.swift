@@ -58,7 +58,7 @@ struct ExpertsKernelTests {
         }
     }
 
-    /// The gate as its formula says, by sorting.
+    /// Computes the gate by its formula, with a sort.
     private func sortedRoute(_ gate: Gate, logits: ArraySlice<Float>) -> (chosen: [Int], weights: [Double]) {
         let scores = logits.map { 1 / (1 + exp(-Double($0))) }
         let choice = scores.indices.map { scores[$0] + Double(gate.bias?[$0] ?? 0) }
@@ -80,8 +80,8 @@ struct ExpertsKernelTests {
         var dice = Dice(seed: 42)
         for _ in 0..<300 {
             var example = gate(&dice, wild: false)
-            // Scores far enough apart that rounding cannot change who is chosen, and all below 0: the scores of opposite
-            // logits add up to 1, so that groups would be equal.
+            // Scores are far enough apart that rounding cannot change the choice, and all below 0: the scores of
+            // opposite logits add up to 1, so that groups would be equal.
             let steps = Array(0..<example.logits.count).shuffled(using: &dice)
             for i in example.logits.indices { example.logits[i] = Float(steps[i]) / Float(steps.count) * 3 - 3.1 }
             example.bias = example.bias?.map { _ in Float(dice.int(-3...3)) * 4 }
@@ -106,7 +106,7 @@ struct ExpertsKernelTests {
             #expect(flat.route(level).chosen == [0, 1, 4])
             let grouped = Gate(
                 experts: 8, k: 3, groups: 4, topGroups: 2, logits: [0, 1, 1, 0, 0, 1, 1, 1], stride: 8, bias: nil)
-            #expect(grouped.route(level).chosen == [1, 6, 7])  // groups 3 and then 0; of it the better expert
+            #expect(grouped.route(level).chosen == [1, 6, 7])  // groups 3 and then 0, and the better expert of group 0
             let single = Gate(
                 experts: 4, k: 2, groups: 4, topGroups: 2, logits: [0, 3, 3, 3], stride: 4, bias: nil)
             #expect(single.route(level).chosen == [1, 2])
@@ -139,10 +139,10 @@ struct ExpertsKernelTests {
         }
     }
 
-    // MARK: - Which rows go to which experts
+    // MARK: - Assigning rows to experts
 
     @Test
-    func `rows are sorted by the experts that are here, whatever numbers come`() {
+    func `rows are sorted by local experts, whatever experts they chose`() {
         var dice = Dice(seed: 43)
         for _ in 0..<200 {
             let (m, k, first, experts) = (dice.int(0...20), dice.int(1...5), dice.int(0...4), dice.int(0...9))
@@ -178,7 +178,7 @@ struct ExpertsKernelTests {
     }
 
     @Test
-    func `a row goes once to each rank that has one of its experts`() {
+    func `a row is sent once to each rank that holds one of its experts`() {
         var dice = Dice(seed: 46)
         for _ in 0..<200 {
             let (m, k, places, copies) = (dice.int(0...12), dice.int(1...5), dice.int(1...5), dice.int(1...3))

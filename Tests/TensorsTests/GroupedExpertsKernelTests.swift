@@ -1,17 +1,17 @@
 import CKernels
 import Testing
 
-/// The hidden values of grouped experts, and the sums of their outputs.
+/// Tests the hidden values of grouped experts, and the sums of their outputs.
 struct GroupedExpertsKernelTests {
-    /// A rank's experts, and rows that chose among them and others.
+    /// Holds a rank's experts, and rows that chose some of them and others.
     private struct Case {
         let m: Int, k: Int, hidden: Int, width: Int
         let expertsPerGroup: Int, firstGroup: Int, groups: Int
         var trees: Int
         let slices: Int
-        /// The experts here.
+        /// The experts of this rank.
         let first: Int, count: Int
-        /// What is used of the width.
+        /// The part of the width that is used.
         let columns: Range<Int>
         let gate: [StoredMatrix], up: [StoredMatrix], down: [StoredMatrix]
         let x: [Float], xStride: Int
@@ -31,7 +31,7 @@ struct GroupedExpertsKernelTests {
             groups = 1 << dice.int(0...3)
             firstGroup = dice.int(0...2)
             trees = 1 << dice.int(0...groups.trailingZeroBitCount)
-            // Whole groups, or a part of one or more.
+            // Either whole groups, or a part of one or more groups.
             let all = firstGroup * expertsPerGroup..<(firstGroup + groups) * expertsPerGroup
             let isWhole = dice.flag()
             first = isWhole ? all.lowerBound : dice.int(all.lowerBound...all.upperBound - 1)
@@ -45,7 +45,7 @@ struct GroupedExpertsKernelTests {
             down = matrices(count, hidden, width)
             xStride = hidden + dice.int(0...4)
             x = dice.rows(m, width: hidden, stride: xStride, wild: wild)
-            // Some experts get most of the rows, and others nobody.
+            // Some experts get most of the rows, and others none.
             let popular = (0..<all.upperBound).shuffled(using: &dice)
             let chosen = (0..<m).map { _ in
                 (dice.flag() ? popular.prefix(perRow + 1).shuffled(using: &dice) : popular.shuffled(using: &dice))
@@ -151,7 +151,7 @@ struct GroupedExpertsKernelTests {
     @Test
     func `many rows of few experts are summed block by block with the same bits`() {
         var dice = Dice(seed: 80)
-        // More partial outputs than a block is meant for, so that blocks are as narrow as they may be.
+        // There are more partial outputs than a block is meant for, so that blocks are as narrow as allowed.
         let example = Case(&dice, dtype: BRAID_BF16, rows: 700...700)
         let hidden = dice.rows(
             example.rows.count, width: example.columns.count, stride: example.columns.count)
@@ -237,7 +237,7 @@ struct GroupedExpertsKernelTests {
     }
 
     @Test
-    func `what no expert here has computed is plus zero, and so are negative zeros`() {
+    func `sums without a local expert are plus zero, and so are negative zeros`() {
         var dice = Dice(seed: 84)
         for level in KernelLevel.all {
             var example = Case(&dice, dtype: BRAID_F32, rows: 3...3)

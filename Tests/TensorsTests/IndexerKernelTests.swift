@@ -6,7 +6,7 @@ struct IndexerKernelTests {
         let m: Int, heads: Int, width: Int, first: Int, count: Int, stride: Int
         var keys: PagedLanes
         var q: [Float], weights: [Float]
-        /// 0: as the level does it.
+        /// 0 selects the level's default.
         let panels: Int
 
         init(_ dice: inout Dice, small: Bool = false, wild: Bool = false) {
@@ -24,7 +24,7 @@ struct IndexerKernelTests {
             panels = dice.flag() ? 0 : dice.int(1...12)
         }
 
-        /// Few pairs of row and head, of one type.
+        /// Creates few (row, head) pairs, of one type.
         init(few pairs: Int, _ type: braid_dtype, _ dice: inout Dice) {
             let heads = (1...pairs).filter { pairs % $0 == 0 }.randomElement(using: &dice)!
             (m, self.heads) = (pairs / heads, heads)

@@ -12,14 +12,14 @@ extension braid_dtype {
     var bytes: Int { self == BRAID_F32 ? 4 : self == BRAID_BF16 ? 2 : 1 }
 }
 
-/// A number as a type stores it, least significant byte first; BF16 is cut, not rounded.
+/// Returns a number's bytes as a type stores it, least significant byte first; BF16 is truncated, not rounded.
 func storedBytes(_ value: Float, _ dtype: braid_dtype) -> [UInt8] {
     let bits = value.bitPattern
     let all = [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: bits >> $0) }
     return dtype == BRAID_F32 ? all : Array(all[2...])
 }
 
-/// The number an E4M3 byte stands for, by the definition of the format.
+/// Returns the number that an E4M3 byte represents, by the definition of the format.
 func e4m3(_ byte: UInt8) -> Float {
     let exponent = Int(byte >> 3 & 15)
     let mantissa = Float(byte & 7) / 8
@@ -29,8 +29,8 @@ func e4m3(_ byte: UInt8) -> Float {
         significand: exponent == 0 ? mantissa : 1 + mantissa)
 }
 
-/// A stored matrix that is a part of a larger one, and its elements widened. Behind its last element memory is
-/// forbidden, between its rows is what must not be read.
+/// Holds a stored matrix that is a part of a larger one, and its elements widened. Memory after its last element is
+/// protected, and memory between its rows must not be read.
 final class StoredMatrix {
     let rows: Int, columns: Int, stride: Int
     let dtype: braid_dtype
@@ -78,7 +78,7 @@ final class StoredMatrix {
         values = widened
     }
 
-    /// An F32 matrix of these values.
+    /// Creates an F32 matrix of these values.
     init(twinOf other: StoredMatrix) {
         rows = other.rows
         columns = other.columns
@@ -90,7 +90,7 @@ final class StoredMatrix {
         scales = Guarded([])
     }
 
-    /// Valid while this object lives.
+    /// Is valid while this object lives.
     @unsafe var weight: braid_weight {
         let scaled = dtype == BRAID_FP8 || dtype == BRAID_INT8
         return unsafe braid_weight(
@@ -99,11 +99,11 @@ final class StoredMatrix {
     }
 }
 
-/// How a lane keeps its entries.
+/// Says how a lane stores its entries.
 struct LaneShape {
     let width: Int
     let dtype: braid_dtype
-    /// Columns that share a scale.
+    /// Is the number of columns that share a scale.
     let group: Int
 
     init(_ width: Int, _ dtype: braid_dtype, group: Int? = nil) {
@@ -112,7 +112,7 @@ struct LaneShape {
         self.group = group ?? max(width, 1)
     }
 
-    /// Any type a cache may have, and for FP8 any groups.
+    /// Returns any type that a cache may have, with any groups for FP8.
     init(_ dice: inout Dice, width: Int) {
         let dtype = [BRAID_F32, BRAID_BF16, BRAID_FP8].randomElement(using: &dice)!
         self.init(width, dtype, group: dice.int(0...2) == 0 ? nil : dice.int(1...9) * 16)
@@ -120,7 +120,7 @@ struct LaneShape {
 
     var entryBytes: Int { Int(braid_entry_bytes(dtype, Int64(width), Int64(group))) }
 
-    /// An entry's bytes and the numbers they stand for. Bytes that stand for nothing are no zeros.
+    /// Returns an entry's bytes and the numbers they represent. Padding bytes are not zero.
     func entry(_ dice: inout Dice, wild: Bool) -> (bytes: [UInt8], values: [Float]) {
         guard dtype == BRAID_FP8 else {
             let bytes = (0..<width).map { _ in storedBytes(dice.float(), dtype) }
@@ -144,13 +144,13 @@ struct LaneShape {
     }
 }
 
-/// Lanes of a cache with the same pages in shuffled order. What no position of `stored` needs is NaN.
+/// Holds lanes of a cache with the same pages in shuffled order. Elements that no position of `stored` needs are NaN.
 final class PagedLanes {
     let pageShift: Int
     let pages: Guarded<Int32>
     private let shapes: [LaneShape]
     private let lanes: [Guarded<UInt8>]
-    /// For each lane, [positions, width] widened; NaN where nothing is stored.
+    /// Holds, for each lane, [positions, width] widened; NaN where nothing is stored.
     let values: [[Float]]
 
     /// - Parameter wild: whether FP8 entries may hold codes and scales that are not numbers.
@@ -178,7 +178,7 @@ final class PagedLanes {
         self.values = values
     }
 
-    /// F32 lanes of the same numbers at the same places.
+    /// Returns F32 lanes of the same numbers at the same places.
     init(twinOf other: PagedLanes) {
         (pageShift, pages, values) = (other.pageShift, other.pages, other.values)
         shapes = other.shapes.map { LaneShape($0.width, BRAID_F32) }
@@ -199,7 +199,7 @@ final class PagedLanes {
         Int(order[position >> shift]) << shift + position & (1 << shift - 1)
     }
 
-    /// Valid while this object lives.
+    /// Is valid while this object lives.
     @unsafe func lane(_ i: Int) -> braid_lane {
         unsafe braid_lane(
             data: lanes[i].pointer, dtype: shapes[i].dtype, width: Int64(shapes[i].width), group: Int64(shapes[i].group)
@@ -207,5 +207,5 @@ final class PagedLanes {
     }
 }
 
-/// Scratch that begins on a cache line and ends, but for less than one, at forbidden memory.
+/// Allocates scratch that begins on a cache line and ends less than a line before protected memory.
 func scratch(_ floats: Int) -> Guarded<Float> { Guarded(repeating: .nan, count: (floats + 15) / 16 * 16) }

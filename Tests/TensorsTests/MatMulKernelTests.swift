@@ -8,7 +8,7 @@ struct MatMulKernelTests {
         var weights: StoredMatrix
         let x: [Float], xStride: Int, xRows: [Int32]?
         let out: [Float], outStride: Int, outRows: [Int32]?
-        /// 0: as the level does it.
+        /// 0 selects the level's default.
         let gemvMaxRows: Int
 
         init(_ dice: inout Dice, dtype: braid_dtype, transposed: Bool, rows: ClosedRange<Int>, wild: Bool = false) {
@@ -30,7 +30,7 @@ struct MatMulKernelTests {
             gemvMaxRows = dice.flag() ? 0 : dice.int(1...40)
         }
 
-        /// The product's output, or that of some of its rows begun from `out`.
+        /// Returns the product's output, or that of some of its rows, with chains that continue from `out`.
         func run(
             _ level: KernelLevel, weights: StoredMatrix? = nil, rows: Range<Int>? = nil, out: [Float]? = nil
         ) -> [Float] {

@@ -63,7 +63,7 @@ struct QuantizationKernelTests {
     }
 
     @Test(arguments: [BRAID_BF16, BRAID_F32])
-    func `rows go to their slots and nowhere else`(dtype: braid_dtype) {
+    func `rows are stored in their slots and nowhere else`(dtype: braid_dtype) {
         var dice = Dice(seed: 51)
         for _ in 0..<100 {
             let m = dice.int(0...7)
@@ -75,7 +75,7 @@ struct QuantizationKernelTests {
             for level in KernelLevel.all {
                 let input = Guarded(x)
                 let places = Guarded(slots)
-                let width = dtype == BRAID_F32 ? 2 : 1  // in halves of a float
+                let width = dtype == BRAID_F32 ? 2 : 1  // in units of half a float
                 let lane = Guarded(repeating: UInt16(0x5555), count: entries * n * width)
                 let parameters = unsafe braid_store_rows(
                     m: Int64(m), n: Int64(n), x: input.pointer, x_stride: Int64(stride), slots: places.pointer,
@@ -237,7 +237,7 @@ struct QuantizationKernelTests {
         }
     }
 
-    /// The value of an E4M3 code, from the format's definition.
+    /// Returns the value of an E4M3 code, by the definition of the format.
     private func value(_ code: UInt8) -> Double {
         let exponent = Int(code >> 3 & 15)
         let fraction = Double(code & 7)
@@ -248,7 +248,7 @@ struct QuantizationKernelTests {
                 ? fraction / 512 : Double(sign: .plus, exponent: exponent - 7, significand: 1 + fraction / 8))
     }
 
-    /// The nearest code by looking at all of them; of two equally near, the even one.
+    /// Returns the nearest code by comparing all of them; the even one of two equally near.
     private func nearest(_ x: Float) -> UInt8 {
         let sign: UInt8 = x.sign == .minus ? 0x80 : 0
         let best = (UInt8(0)...0x7E).min { a, b in

@@ -7,7 +7,7 @@ import Testing
     import Darwin
 #endif
 
-/// Elements whose last one is the last before forbidden memory: a kernel that reads or writes past them crashes.
+/// Holds elements that end right before protected memory, so that a kernel that reads or writes past them crashes.
 @safe final class Guarded<Element: BitwiseCopyable> {
     let count: Int
     private let mapping: UnsafeMutableRawPointer
@@ -35,7 +35,7 @@ import Testing
     var values: [Element] { (0..<count).map { unsafe base[$0] } }
 }
 
-/// A level's table with its name.
+/// Pairs a level's table with its name.
 @safe struct KernelLevel {
     let name: String
     let table: braid_kernels
@@ -51,7 +51,7 @@ import Testing
     static var all: [KernelLevel] { [reference] + fast }
 }
 
-/// Calls one operation of a table. What its parameters point to must be kept until it returns.
+/// Calls one operation of a table. The memory that its parameters point to must live until it returns.
 func call<Parameters>(
     _ operation: ((UnsafePointer<Parameters>?) -> Void)?, _ parameters: Parameters, keeping owners: [AnyObject]
 ) {
@@ -60,7 +60,7 @@ func call<Parameters>(
     }
 }
 
-/// Numbers that are the same in every run.
+/// Generates numbers that are the same in every run.
 struct Dice: RandomNumberGenerator {
     private var state: UInt64
 
@@ -77,12 +77,12 @@ struct Dice: RandomNumberGenerator {
     mutating func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
     mutating func flag() -> Bool { Bool.random(using: &self) }
 
-    /// About normal, scale 1.
+    /// Returns a number that is about normal, with scale 1.
     mutating func float() -> Float {
         (0..<4).reduce(Float(0)) { sum, _ in sum + Float.random(in: -1...1, using: &self) }
     }
 
-    /// One value in eight is one that floats are feared for.
+    /// Returns numbers of which one in eight is a difficult value, such as NaN or infinity.
     mutating func wildFloat() -> Float {
         let wild: [Float] = [
             .infinity, -.infinity, .nan, -.nan, 0, -0.0, .leastNonzeroMagnitude, -.leastNormalMagnitude / 2,
@@ -92,7 +92,7 @@ struct Dice: RandomNumberGenerator {
         return int(0...7) == 0 ? wild[int(0...wild.count - 1)] : float() * exp2(Float(int(-8...8)))
     }
 
-    /// `rows` rows of `width` numbers, `stride` apart; what lies between them must not be read, and is NaN.
+    /// Returns `rows` rows of `width` numbers, `stride` apart; the gaps, which must not be read, are NaN.
     mutating func rows(_ rows: Int, width: Int, stride: Int, wild: Bool = false) -> [Float] {
         guard rows > 0 else { return [] }
         return (0..<(rows - 1) * stride + width).map { i in
@@ -100,28 +100,28 @@ struct Dice: RandomNumberGenerator {
         }
     }
 
-    /// A width that is often small and often no multiple of sixteen.
+    /// Returns a width that is often small and often no multiple of sixteen.
     mutating func width() -> Int { flag() ? int(1...40) : int(1...700) }
 }
 
-/// Where `a` and `b` first differ in their bits, any NaN being equal to any other.
+/// Returns where `a` and `b` first differ in their bits; any two NaNs count as equal.
 func firstDifference(_ a: [Float], _ b: [Float]) -> Int? {
     precondition(a.count == b.count)
     return a.indices.first { a[$0].bitPattern != b[$0].bitPattern && !(a[$0].isNaN && b[$0].isNaN) }
 }
 
-/// What fills memory that a kernel must leave alone.
+/// Fills memory that a kernel must not write to.
 let untouched: Float = -12345.5
 
-/// Room for `rows` rows of `width`, `stride` apart.
+/// Allocates `rows` rows of `width`, `stride` apart.
 func output(_ rows: Int, width: Int, stride: Int) -> Guarded<Float> {
     Guarded(repeating: untouched, count: rows == 0 ? 0 : (rows - 1) * stride + width)
 }
 
-/// Whether everything between the rows is as `output` made it.
+/// Returns true if the gaps between the rows are as `output` filled them.
 func isUntouchedBetweenRows(_ values: [Float], width: Int, stride: Int) -> Bool {
     values.indices.allSatisfy { $0 % stride < width || values[$0] == untouched }
 }
 
-/// Half a unit in the last place of 1: the relative error of one rounding.
+/// Is half a unit in the last place of 1: the relative error of one rounding.
 let rounding = 0x1p-24

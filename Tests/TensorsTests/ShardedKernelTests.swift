@@ -1,12 +1,12 @@
 import CKernels
 import Testing
 
-/// Keys that several ranks divide.
+/// Tests keys that are sharded over ranks.
 struct ShardedKernelTests {
-    /// An integer as the word that carries it.
+    /// Returns an integer as the word that carries it.
     private func word(_ value: Int32) -> Float { Float(bitPattern: UInt32(bitPattern: value)) }
 
-    // MARK: - What a rank says of its own keys
+    // MARK: - A rank's candidates
 
     @Test
     func `candidates are a count, then scores and positions by the numbers of the best`() {
@@ -45,17 +45,17 @@ struct ShardedKernelTests {
         }
     }
 
-    // MARK: - The best of all
+    // MARK: - The best candidates of all ranks
 
     private struct Lists {
         let k: Int, ranks: Int, rankRows: Int
-        /// By rank and row, ascending by position.
+        /// Holds candidates by rank and row, ascending by position.
         var lists: [[(score: Float, position: Int32)]]
 
         init(_ dice: inout Dice, wild: Bool) {
             (k, ranks, rankRows) = (dice.int(1...40), dice.int(1...9), dice.int(1...4))
             let (k, ranks, rankRows) = (k, ranks, rankRows)
-            // Few different scores, so that there are ties.
+            // There are few different scores, so that there are ties.
             let few = (0..<5).map { _ in wild ? dice.wildFloat() : dice.float() }
             lists = Array(repeating: [], count: ranks * rankRows)
             for row in 0..<rankRows {
@@ -78,7 +78,7 @@ struct ShardedKernelTests {
             }
         }
 
-        /// The best of a row by sorting, ascending by position.
+        /// Returns the best of a row by sorting, ascending by position.
         func best(of row: Int) -> [Int32] {
             func rank(_ score: Float) -> Float { score == 0 ? 0 : score }
             let all = (0..<ranks).flatMap { lists[$0 * rankRows + row] }
@@ -147,7 +147,7 @@ struct ShardedKernelTests {
         }
     }
 
-    // MARK: - Which keys a rank attends to
+    // MARK: - The keys that a rank attends to
 
     @Test
     func `a rank attends to its own of the keys that were selected, or of all that a row sees`() {

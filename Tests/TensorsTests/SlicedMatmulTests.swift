@@ -2,7 +2,7 @@ import Tensors
 import TestSupport
 import Testing
 
-/// A matrix of weights in memory of its own, and the numbers it stands for.
+/// Holds a matrix of weights in its own memory, and the numbers it represents.
 final class OwnedWeight {
     let rows: Int, columns: Int
     /// [rows, columns].
@@ -17,7 +17,7 @@ final class OwnedWeight {
         switch dtype {
         case .f32: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 0) })
         case .bf16: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 16) })
-        // Every byte but those of E4M3's NaN.
+        // Every byte is used except those of E4M3's NaN.
         case .fp8, .int8: bytes = Guarded(numbers.map { _ in UInt8(dice.int(0...0x7E)) | (dice.flag() ? 0x80 : 0) })
         }
         let blocks = ((rows + 127) / 128, (columns + 127) / 128)
@@ -32,7 +32,7 @@ final class OwnedWeight {
         values = widened.elements
     }
 
-    /// F32 weights.
+    /// Creates F32 weights.
     init(_ values: [Float], rows: Int, columns: Int) {
         (self.rows, self.columns, self.values, dtype) = (rows, columns, values, .f32)
         bytes = Guarded(values.flatMap { Self.bytes($0, from: 0) })
@@ -43,21 +43,21 @@ final class OwnedWeight {
         stride(from: bit, to: 32, by: 8).map { UInt8(truncatingIfNeeded: value.bitPattern >> $0) }
     }
 
-    /// Valid while this object lives.
+    /// Is valid while this object lives.
     var weight: Weight {
         unsafe Weight(
             bytes.pointer, dtype: dtype, rows: rows, columns: columns,
             scale: dtype == .fp8 || dtype == .int8 ? scales.pointer : nil)
     }
 
-    /// A copy of some columns, in F32.
+    /// Returns a copy of some columns, in F32.
     func cut(_ range: Range<Int>) -> OwnedWeight {
         let cut = (0..<rows).flatMap { row in range.map { values[row * columns + $0] } }
         return OwnedWeight(cut, rows: rows, columns: range.count)
     }
 }
 
-/// A pairwise sum: halves are added to each other, level by level.
+/// Returns a pairwise sum: halves are added to each other, level by level.
 private func tree(_ terms: ArraySlice<[Float]>) -> [Float] {
     guard terms.count > 1 else { return terms.first! }
     let middle = terms.startIndex + terms.count / 2
@@ -67,7 +67,7 @@ private func tree(_ terms: ArraySlice<[Float]>) -> [Float] {
 func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
 
 @Suite struct `A matrix product in slices` {
-    /// Rows of x, outputs and contracted width; slices of 1, 2, 25, 96 and 256 columns.
+    /// Lists rows of x, outputs and contracted width; slices have 1, 2, 25, 96 and 256 columns.
     static let shapes = [(1, 5, 8), (3, 33, 16), (2, 130, 200), (17, 40, 768), (9, 20, 2048)]
 
     @Test(arguments: Kernels.available.map(\.level), [DType.f32, .bf16, .fp8, .int8])
@@ -137,7 +137,7 @@ func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
         #expect(Kernels.slices(of: width) == slices)
     }
 
-    /// Rows that are columns of something wider, with NaN beside them.
+    /// Returns rows that are columns of a wider view, with NaN beside them.
     private static func input(_ dice: inout Dice, rows: Int, columns: Int, _ scratch: Scratch) -> View {
         let wide = scratch.rows(rows, columns + 3)
         wide.fill(.nan)

@@ -4,13 +4,13 @@ import Tensors
 import TestSupport
 import Testing
 
-/// Operations with operands of random shapes, and all that they write.
+/// Runs operations on operands of random shapes, and collects all that they write.
 enum Sharable: CaseIterable {
     case matmul, slicedMatmul, batchedMatmul, embedding, rmsNorm, layerNorm, rope, add, copyRows, swiglu, store
     case hadamard, gate, experts, combineExperts
     case indexScores, topK, attention, attentionOfFewRows, mergeAttention
 
-    /// What the operation writes, in bits; the operands are the same for the same seed.
+    /// Returns the bits that the operation writes; the operands are the same for the same seed.
     func run(_ kernels: Kernels, seed: UInt64) -> [UInt32] {
         var bench = Bench(kernels, seed: seed)
         switch self {
@@ -63,7 +63,7 @@ enum Sharable: CaseIterable {
             threads.enter()
         }
 
-        /// That did something so far.
+        /// Holds the threads that have done something so far.
         final class Threads: Sendable {
             private let all = Mutex<Set<UInt>>([])
             func enter() {
@@ -75,12 +75,12 @@ enum Sharable: CaseIterable {
     }
 
     @Test(arguments: [false, true])
-    func `does every unit once, however it is cut, and everybody helps`(spins: Bool) {
+    func `does every unit once, however it is split, and every thread takes part`(spins: Bool) {
         var dice = Dice(seed: 5)
         let (scratch, threads) = (Scratch(bytes: 1 << 24), VisitedUnits.Threads())
         let team = HelpedTeam(threads: 3, spins: spins)
         var round = 0
-        // A helper may get its first moment of a busy processor late.
+        // On a busy processor a helper may get its first time slice late.
         while round < 2000 || threads.count < 3 {
             let mark = scratch.mark()
             defer {
@@ -107,7 +107,7 @@ enum Sharable: CaseIterable {
     }
 }
 
-/// Operands of random shapes, most of them parts of something larger.
+/// Creates operands of random shapes, most of them parts of something larger.
 private struct Bench {
     private let kernels: Kernels
     private let scratch = Scratch(bytes: 1 << 32)
@@ -148,7 +148,7 @@ private struct Bench {
     }
 
     mutating func matmul() -> [UInt32] {
-        // Either has enough outputs to be cut by them, or enough rows.
+        // Each has enough outputs to be cut by them, or enough rows.
         let (m, n) = dice.flag() ? (dice.int(1...30), dice.int(300...700)) : (dice.int(20...90), dice.int(1...60))
         let (k, transposed) = (dice.int(1...90), dice.int(0...2) == 0)
         let w = transposed ? weight(k, n) : weight(n, k)
@@ -270,7 +270,7 @@ private struct Bench {
 
     // MARK: - Caches
 
-    /// A lane of `positions` random entries on shuffled pages of four.
+    /// Creates a lane of `positions` random entries on shuffled pages of four.
     private mutating func lane(_ width: Int, positions: Int, _ pages: PageMap) -> (CacheLane, Guarded<UInt8>) {
         let (dtype, group) = ([DType.f32, .bf16, .fp8].randomElement(using: &dice)!, 16)
         let bytes = CacheLane.entryBytes(dtype, width: width, group: group)

@@ -23,7 +23,7 @@ struct TopKKernelTests {
         return Result(selected: selected.values, counts: counts.values)
     }
 
-    /// The best `k` of one row on one level.
+    /// Returns the best `k` of one row on one level.
     private func best(_ level: KernelLevel, _ row: [Float], k: Int) -> [Int32] {
         let width = max(min(k, row.count), 1)
         let result = select(
@@ -32,7 +32,7 @@ struct TopKKernelTests {
         return Array(result.selected.prefix(min(k, row.count)))
     }
 
-    /// The same by sorting.
+    /// Returns the same by sorting.
     private func sorted(_ row: [Float], k: Int) -> [Int32] {
         let order = row.indices.sorted { a, b in
             let x = row[a]
@@ -43,7 +43,7 @@ struct TopKKernelTests {
         return order.prefix(k).sorted().map(Int32.init)
     }
 
-    /// Rows of every temper: smooth, wild, few different values, only zeros of both signs, sorted, mostly empty.
+    /// Creates rows of every kind: smooth, wild, few different values, only zeros of both signs, sorted, mostly empty.
     private func row(_ n: Int, kind: Int, _ dice: inout Dice) -> [Float] {
         switch kind {
         case 0: (0..<n).map { _ in dice.float() }
@@ -53,8 +53,8 @@ struct TopKKernelTests {
         case 4: (0..<n).map { Float($0) }
         case 5: (0..<n).map { Float(-$0) }
         case 6: (0..<n).map { _ in max(dice.float() - 1, 0) }
-        case 7: (0..<n).map { $0 / 16 % 32 == 0 ? 100 + dice.float() : dice.float() }  // what a regular sample sees
-        case 8: (0..<n).map { $0 / 16 % 32 == 0 ? -100 : dice.float() }  // and what it does not
+        case 7: (0..<n).map { $0 / 16 % 32 == 0 ? 100 + dice.float() : dice.float() }  // a sample reads just these
+        case 8: (0..<n).map { $0 / 16 % 32 == 0 ? -100 : dice.float() }  // a sample misses the rest
         default: [Float](repeating: .nan, count: n)
         }
     }
@@ -86,7 +86,7 @@ struct TopKKernelTests {
     }
 
     @Test
-    func `nothing beyond the visible scores is looked at and nothing beyond the count is written`() {
+    func `nothing beyond the visible scores is read and nothing beyond the count is written`() {
         var dice = Dice(seed: 33)
         for i in 0..<100 {
             let m = dice.int(0...7)

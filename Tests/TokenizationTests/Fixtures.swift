@@ -3,14 +3,14 @@ import JSON
 import Testing
 import Tokenization
 
-/// Files beside the tests and the tokenizers that many tests share.
+/// Provides the files beside the tests and the tokenizers that many tests share.
 enum Fixtures {
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Fixtures")
 
-    /// The demo model's tokenizer; small, and kept in the repository.
+    /// Is the demo model's tokenizer, which is small and kept in the repository.
     static let demo = try! Tokenizer(directory: folder.appendingPathComponent("demo"))
 
-    /// The released DeepSeek-V3.2 tokenizer.
+    /// Is the released DeepSeek-V3.2 tokenizer.
     static func deepSeekV32() throws -> Tokenizer { try released.get() }
 
     private static let released = Result {
@@ -26,12 +26,12 @@ enum Fixtures {
         let description: String
     }
 
-    /// The rows of a fixture that is a JSON array.
+    /// Returns the rows of a fixture that is a JSON array.
     static func rows(_ name: String) throws -> [JSONValue] {
         try #require(try JSONValue(parsing: Data(contentsOf: folder.appendingPathComponent(name))).array)
     }
 
-    /// Texts with their tokens and words by the reference library; see `Fixtures/MANIFEST.md`.
+    /// Holds texts with their tokens and words by the reference library; see `Fixtures/MANIFEST.md`.
     static func vectors() throws -> [Vector] {
         try rows("vectors.json").map { row in
             Vector(
@@ -55,10 +55,10 @@ enum Fixtures {
     }
 }
 
-/// Strings as code points: `==` on `String` would take canonically equivalent texts for equal.
+/// Compares strings as code points, because `==` on `String` treats canonically equivalent texts as equal.
 func scalars(_ text: String) -> [UInt32] { text.unicodeScalars.map(\.value) }
 
-/// A small generator with a seed, so that a failing case comes again.
+/// Is a small generator with a seed, so that a failing case can be repeated.
 struct SplitMix: RandomNumberGenerator {
     var state: UInt64
 

@@ -4,7 +4,7 @@ import Testing
 import Tokenization
 
 @Suite struct `Loading a tokenizer` {
-    /// The file and place a spoiled file is refused for.
+    /// Returns the file and place for which a spoiled file is refused.
     private func refusal(_ spoil: (inout TinyTokenizer) -> Void) -> String {
         var tiny = TinyTokenizer()
         spoil(&tiny)

@@ -1,12 +1,22 @@
+import Foundation
 import JSON
 import Testing
 import Tokenization
 
-/// What a parser made of an output, in one piece.
+/// Collects a parser's events for an output, joined.
 private struct Parsed: Equatable {
     var reasoning = ""
     var content = ""
+    /// Complete calls.
     var calls: [String] = []
+    /// Calls that began and never ended well, as far as their arguments came.
+    var broken: [String] = []
+    private var open: (name: String, arguments: String)?
+
+    static func == (left: Parsed, right: Parsed) -> Bool {
+        (left.reasoning, left.content, left.calls, left.broken)
+            == (right.reasoning, right.content, right.calls, right.broken)
+    }
 
     init(_ pieces: [String], thinking: Bool = false, tools: Bool = true) {
         var parser = OutputParser(startsInReasoning: thinking, parsesToolCalls: tools)
@@ -19,9 +29,21 @@ private struct Parsed: Equatable {
             switch event {
             case .reasoning(let text): reasoning += text
             case .content(let text): content += text
-            case .toolCall(let index, let name, let arguments):
-                #expect(index == calls.count)
+            case .toolCallStart(let index, let name):
+                #expect(index == calls.count + broken.count && open == nil)
+                open = (name, "")
+            case .toolCallArguments(let index, let text):
+                #expect(index == calls.count + broken.count)
+                open?.arguments += text
+            case .toolCallEnd:
+                guard let (name, arguments) = open else { preconditionFailure("a call ends that did not begin") }
                 calls.append("\(name)(\(arguments))")
+                open = nil
+            case .toolCallBroken(_, let text):
+                guard let (name, arguments) = open else { preconditionFailure("a call breaks that did not begin") }
+                broken.append("\(name)(\(arguments)")
+                content += text
+                open = nil
             }
         }
     }
@@ -68,7 +90,29 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
 
     @Test func `output that ends inside its reasoning is all reasoning`() {
         #expect(parse("let me see </thin", thinking: true).reasoning == "let me see </thin")
-        #expect(parse("‹invoke name=\"f\"›‹/invoke›", thinking: true).calls == [])
+        #expect(parse(" \n", thinking: true).reasoning == " \n")
+        #expect(parse("<thi", thinking: true).reasoning == "<thi")
+        #expect(parse("<thi").content == "<thi")
+    }
+
+    @Test func `a call ends reasoning, and its mark may follow`() {
+        for text in ["‹invoke name=\"f\"›‹/invoke›", "‹function_calls›‹invoke name=\"f\"›‹/invoke›‹/function_calls›"] {
+            let parsed = parse("why\n\n\(text)</think>\nDone</think>", thinking: true)
+            #expect(parsed.reasoning == "why\n\n" && parsed.calls == ["f({})"] && parsed.content == "Done</think>")
+            let without = parse("why \(text)", thinking: true, tools: false)
+            #expect(without.reasoning == "why " + marked(text) && without.content == "")
+        }
+    }
+
+    @Test func `reasoning may be opened again at the beginning, or unasked`() {
+        for opening in ["<think>", "\n<think>", " \n <think>"] {
+            #expect(parse(opening + "why</think>so", thinking: true).reasoning == "why")
+            #expect(parse(opening + "why</think>so", thinking: true).content == "so")
+            #expect(parse(opening + "why</think>so").reasoning == "why")
+            #expect(parse(opening + "why</think>so").content == "so")
+        }
+        #expect(parse("a <think>b</think>c").content == "a <think>b</think>c")
+        #expect(parse("a <think>b</think>c", thinking: true).reasoning == "a <think>b")
     }
 
     @Test func `text streams as soon as it is decided`() {
@@ -81,7 +125,9 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(parser.feed("K") == [.content("<｜DSK")])
         #expect(parser.feed("\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n") == [])
         #expect(
-            parser.feed("</｜DSML｜invoke>") == [.toolCall(index: 0, name: "f", arguments: "{}")])
+            parser.feed("</｜DSML｜invoke>") == [
+                .toolCallStart(index: 0, name: "f"), .toolCallArguments(index: 0, "{}"), .toolCallEnd(index: 0),
+            ])
         #expect(parser.finish() == [])
     }
 
@@ -155,23 +201,62 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         "‹invoke name=\"f\"›‹parameter name=\"a\" string=\"true\"›x‹/function_calls›",
         "‹function_calls›words‹/function_calls›",
     ])
-    func `malformed calls are dropped and later ones are not`(text: String) {
-        #expect(parse(text).calls == [] && parse(text).content == "")
+    func `malformed calls come back as content, and later ones are calls`(text: String) {
+        let parsed = parse(text)
+        let expected = text.hasPrefix("‹function_calls›words") ? "words" : marked(text)
+        #expect(parsed.calls == [] && parsed.content == expected)
         if text.hasSuffix("/invoke›") || text.hasSuffix("calls›") {
-            let later = text + "‹invoke name=\"g\"›‹/invoke›after"
-            #expect(parse(later).calls == ["g({})"] && parse(later).content == "after")
+            let later = parse(text + "‹invoke name=\"g\"›‹/invoke›after")
+            #expect(later.calls == ["g({})"] && later.content == expected + "after")
         }
     }
 
-    @Test func `a tag that is cut off is dropped`() {
-        for text in ["‹", "‹/", "‹inv", "‹invoke", "‹invoke na", "‹function_calls"] {
-            #expect(parse("a\n\n" + text).content == "a")
-        }
+    @Test(arguments: ["‹", "‹/", "‹inv", "‹invoke", "‹invoke na", "‹function_calls", "‹function_calls›\n"])
+    func `what is cut off comes back as content`(text: String) {
+        #expect(parse("a\n\n" + text).content == "a\n\n" + marked(text))
     }
 
     @Test func `an invoke without end gives way to the next`() {
-        #expect(parse("‹function_calls›‹invoke name=\"f\"›‹invoke name=\"g\"›‹/invoke›").calls == ["g({})"])
-        #expect(parse("‹function_calls›‹invoke name=\"f\"›‹/function_calls›x").content == "x")
+        let next = parse("‹function_calls›‹invoke name=\"f\"›‹invoke name=\"g\"›‹/invoke›")
+        #expect(next.calls == ["g({})"] && next.content == marked("‹function_calls›‹invoke name=\"f\"›"))
+        let text = "‹function_calls›‹invoke name=\"f\"›‹/function_calls›x"
+        #expect(parse(text).content == marked(text))
+    }
+
+    @Test func `words between calls are content`() {
+        let call = "‹invoke name=\"f\"›‹/invoke›"
+        let parsed = parse("‹function_calls›\n\(call) and then \n\(call)\n‹/function_calls›\n\nend")
+        #expect(parsed.calls == ["f({})", "f({})"] && parsed.content == " and thenend")
+        let inside = parse("‹invoke name=\"f\"›hm‹parameter name=\"a\" string=\"true\"›x‹/parameter›\n‹/invoke›")
+        #expect(inside.calls == [#"f({"a": "x"})"#] && inside.content == "hm\n")
+    }
+
+    @Test func `a long string is handed on as it comes`() {
+        let value = String(repeating: "\"é\n", count: 100)
+        var parser = OutputParser(startsInReasoning: false, parsesToolCalls: true)
+        var pieces: [String] = []
+        var events = parser.feed(marked("‹invoke name=\"f\"›‹parameter name=\"p\" string=\"true\"›/tmp‹/parameter›"))
+        #expect(events == [])
+        events = parser.feed(marked("‹parameter name=\"t\" string=\"true\"›"))
+        for character in value { events += parser.feed(String(character)) }
+        #expect(events.first == .toolCallStart(index: 0, name: "f"))
+        #expect(events.count > 100)
+        events += parser.feed(marked("‹/parameter›‹parameter name=\"n\" string=\"false\"›1‹/parameter›‹/invoke›"))
+        for case .toolCallArguments(_, let text) in events { pieces.append(text) }
+        let expected = JSONValue.fields(["p": .string("/tmp"), "t": .string(value), "n": .integer(1)]).pythonText
+        #expect(pieces.joined() == expected)
+        #expect(pieces[0].hasPrefix(#"{"p": "/tmp", "t": "\""#))
+        #expect(events.last == .toolCallEnd(index: 0))
+    }
+
+    @Test(arguments: ["", "‹/parametr›‹/invoke›", "‹/function_calls›after", "‹/invoke›after"])
+    func `a long call that breaks is reported with its text`(end: String) {
+        let text = "‹invoke name=\"f\"›‹parameter name=\"t\" string=\"true\"›" + String(repeating: "x", count: 200)
+        let parsed = parse("a\n\n" + text + end)
+        #expect(parsed.calls == [])
+        #expect(parsed.broken.count == 1 && parsed.broken[0].hasPrefix(#"f({"t": "xxx"#))
+        #expect(parsed.content.hasPrefix("a\n\n" + marked(text)))
+        #expect(end.hasSuffix("after") == parsed.content.hasSuffix("after"))
     }
 
     @Test func `text that only resembles a tag stays`() {
@@ -188,10 +273,11 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             "\n\n",
             "‹parameter name=\"a\" string=\"true\"›", "‹parameter name=\"b\" string=\"false\"›", "‹/parameter›",
             "{\"k\": 1}",
-            "text é ", "</think>", "‹invoke name=\"g\"/›", "‹/", ">", "\"", " ",
+            "text é ", "</think>", "‹invoke name=\"g\"/›", "‹/", ">", "\"", " ", "<think>",
+            String(repeating: "long é\n", count: 30), String(repeating: "long", count: 40),
         ].map(marked)
         var generator = SplitMix(state: 5)
-        var callCount = 0
+        var (callCount, brokenCount) = (0, 0)
         for _ in 0..<4000 {
             let text = (0..<Int.random(in: 0...14, using: &generator)).map { _ in
                 parts.randomElement(using: &generator)!
@@ -201,8 +287,37 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             let whole = Parsed([text], thinking: thinking)
             #expect(Parsed(cut(text, &generator), thinking: thinking) == whole, "\(text)")
             callCount += whole.calls.count
+            brokenCount += whole.broken.count
         }
-        #expect(callCount > 500)
+        #expect(callCount > 500 && brokenCount > 10, "\(callCount), \(brokenCount)")
+    }
+
+    /// Words that are no markup, each another number, so that none can stand for another.
+    @Test func `no word is lost, whatever the model writes`() {
+        let parts = [
+            "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n", "\n\n",
+            "‹parameter name=\"a\" string=\"true\"›", "‹parameter name=\"b\" string=\"false\"›",
+            "‹parameter string=\"true\"›", "‹/parameter›", "</think>", "<think>", "‹invoke›", "‹/", "‹/parametr›",
+        ].map(marked)
+        var generator = SplitMix(state: 7)
+        for _ in 0..<4000 {
+            var words: [String] = []
+            let text = (0..<Int.random(in: 0...14, using: &generator)).map { place in
+                guard Bool.random(using: &generator) else { return parts.randomElement(using: &generator)! }
+                words.append("w\(place)w")
+                return words[words.count - 1] + String(repeating: "x", count: Bool.random(using: &generator) ? 0 : 150)
+            }
+            .joined()
+            let parsed = Parsed([text], thinking: Bool.random(using: &generator))
+            let all = parsed.reasoning + parsed.content + parsed.calls.joined() + parsed.broken.joined()
+            for word in words where !all.contains(word) {
+                // Of two parameters of one name the last counts, by the rules of the markup.
+                let isReplaced =
+                    text.components(separatedBy: "name=\"a\"").count > 2
+                    || text.components(separatedBy: "name=\"b\"").count > 2
+                #expect(isReplaced, "\(word) of \(text)")
+            }
+        }
     }
 
     @Test func `a long value takes time in proportion`() {

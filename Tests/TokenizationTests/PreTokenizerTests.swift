@@ -3,8 +3,8 @@ import JSON
 import Testing
 import Tokenization
 
-/// A tokenizer that leaves words as they were cut: no merges, every reference word in the vocabulary, merges ignored.
-/// So its tokens are the words of the pre-tokenizer.
+/// Creates a tokenizer whose tokens are the words of the pre-tokenizer: it has no merges and every reference word in
+/// the vocabulary, and ignores merges.
 private func wordTokenizer(patterns: JSONValue, words: [String]) throws -> Tokenizer {
     var tiny = TinyTokenizer()
     var next = 1000

@@ -67,7 +67,7 @@ import Tokenization
             let stops = (0..<Int.random(in: 1...3, using: &generator)).map { _ in text(1...4) }
             let whole = text(0...14)
             let result = run(stops, cut(whole, &generator))
-            // The first place where a stop string ends, and the longest that ends there.
+            // The match ends at the first place where a stop string ends, and is the longest that ends there.
             let bytes = Array(whole.utf8)
             let end = bytes.indices.first { end in
                 stops.contains { bytes[...end].suffix($0.utf8.count).elementsEqual($0.utf8) }

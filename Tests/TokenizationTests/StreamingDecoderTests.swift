@@ -3,7 +3,7 @@ import Testing
 import Tokenization
 
 @Suite struct `Decoding tokens` {
-    /// A token per byte, so that bytes can be fed at will.
+    /// Has a token per byte, so that any bytes can be fed.
     private let tokenizer = try! TinyTokenizer().load()
 
     @Test func `characters come out whole`() throws {

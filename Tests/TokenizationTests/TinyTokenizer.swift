@@ -2,7 +2,7 @@ import Foundation
 import JSON
 import Tokenization
 
-/// A tokenizer of 256 bytes and a few words, written as files that a test can spoil first.
+/// Is a tokenizer of 256 bytes and a few words, written as files that a test can modify first.
 struct TinyTokenizer {
     var tokenizer: JSONValue
     var config: JSONValue?
@@ -38,7 +38,7 @@ struct TinyTokenizer {
             ] + flags.map { JSONMember($0, .bool(true)) })
     }
 
-    /// GPT-2's printable stand-in for a byte.
+    /// Returns GPT-2's printable character for a byte.
     static func character(of byte: UInt8) -> String {
         let printable = (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || byte >= 0xAE
         if printable { return String(Unicode.Scalar(byte)) }
@@ -46,7 +46,7 @@ struct TinyTokenizer {
         return String(Unicode.Scalar(0x100 + UInt32(order.count))!)
     }
 
-    /// Replaces what is at a path of keys.
+    /// Replaces the value at a path of keys.
     mutating func set(_ path: String..., to value: JSONValue) {
         tokenizer = Self.setting(tokenizer, path[...], value)
     }
@@ -67,7 +67,7 @@ struct TinyTokenizer {
         try load(text: tokenizer.pythonText)
     }
 
-    /// Loads whatever `text` is as `tokenizer.json`.
+    /// Loads `text`, whatever it is, as `tokenizer.json`.
     func load(text: String) throws -> Tokenizer {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)

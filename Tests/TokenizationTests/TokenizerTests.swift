@@ -71,6 +71,23 @@ import Tokenization
         #expect(released.encodePrompt("<think>") == [128_798])
     }
 
+    @Test func `without tokenizer_config_json the post-processor says how a prompt begins`() throws {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: directory) }
+        var members = try #require(Fixtures.demoFile.object).filter { $0.key != "post_processor" }
+        for (opening, expected) in [("<｜begin▁of▁sentence｜>", Int32?.some(0)), ("none", nil)] {
+            let processor =
+                #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"\#(opening)","type_id":0}}]}"#
+            members.append(JSONMember("post_processor", try JSONValue(parsing: processor)))
+            let file = directory.appendingPathComponent("tokenizer.json")
+            try Data(JSONValue.object(members).pythonBytes).write(to: file)
+            let tokenizer = try Tokenizer(directory: directory)
+            #expect(tokenizer.bosToken == expected && tokenizer.addsBeginning == (expected != nil))
+            members.removeLast()
+        }
+    }
+
     @Test func `an empty text has no tokens`() {
         #expect(Fixtures.demo.encode("", allowingControlTokens: true) == [])
         #expect(Fixtures.demo.encode(segments: []) == [])
@@ -130,7 +147,7 @@ import Tokenization
     @Test func `words beyond the cache's bounds are encoded alike`() throws {
         let tokenizer = try TinyTokenizer().load()
         let letters = Array("abcdefgh")
-        // More different words than the cache holds.
+        // There are more different words than the cache holds.
         let text = (0..<40_000).map { number in
             " " + String(String(number, radix: 8).map { letters[$0.wholeNumberValue ?? 0] })
         }.joined()

@@ -1,11 +1,12 @@
-// Counts the calling thread's heap allocations, for tests that promise there are none.
+// Counts the calling thread's heap allocations, for tests that assert that there are none.
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/// Allocations of this thread since it began.
+/// Returns the number of allocations of the calling thread since it began.
 uint64_t braid_allocations(void);
 
-/// Whether this build counts at all: not on systems without glibc, not under sanitizers that bring their own allocator.
+/// Returns true if this build counts allocations: it does not without glibc, or under sanitizers with their own
+/// allocator.
 bool braid_counts_allocations(void);

@@ -1,11 +1,11 @@
-// Attention by classes of positions: per class all scores, softmax, then the weighted sums.
+// Attention by classes of positions: for each class all scores, softmax, then the weighted sums.
 #pragma once
 
 #include "attention_tiles.h"
 
 #define BRAID_SUM_BLOCK 128  // keys summed together
 
-/// One row's work, and where in the scratch its parts are.
+/// Holds the work of one row, and the places of its parts in the scratch.
 typedef struct {
     const braid_attention *p;
     int64_t heads;
@@ -15,9 +15,9 @@ typedef struct {
     const float *q;          // [heads, width]
     float *keys;             // widened keys: [BRAID_KEY_BLOCK, width] or [BRAID_SUM_BLOCK, BRAID_SUM_WIDTH]
     float *factor;           // [heads of a group] 1 / sum
-    float *results[3];       // right halves of the tree, [heads, latent] and behind it [heads] of lse
+    float *results[3];       // right halves of the tree: [heads, latent], followed by [heads] of lse
     int64_t *entries;        // the row's keys, class by class in the order of their places
-    int64_t begin[9];        // where the class at each place begins there
+    int64_t begin[9];        // the index in `entries` at which each place's class begins
     float *e;                // [heads of a group, a class's keys]
     int64_t e_size;
 } braid_attention_row;
@@ -30,17 +30,18 @@ BRAID_INLINE const char *rope_of(const braid_attention_row *w, int64_t key) {
     return (const char *)w->p->rope.data + w->entries[key] * w->rope_bytes;
 }
 
-/// Whether keys are better widened by the tiles that read them.
+/// Returns true if tiles should read keys as stored and widen them in registers.
 BRAID_INLINE bool reads_as_stored(const braid_attention *p) {
     const braid_lane *lane = &p->latent;
     const int64_t most = p->direct_key_max_heads > 0 ? p->direct_key_max_heads : BRAID_STORED_HEADS;
     if (p->heads > most || p->rope.dtype == BRAID_FP8) return false;
-    // Tiles are whole, and none has elements of two groups.
+    // Tiles must be whole, and no tile may have elements of two groups.
     bool one_group = lane->dtype != BRAID_FP8 || lane->group % BRAID_STORED_WIDTH == 0 || lane->group >= lane->width;
     return lane->width % BRAID_STORED_WIDTH == 0 && p->rope.width % 16 == 0 && one_group;
 }
 
-/// See widen_lane; `from` is a multiple of sixteen, so that no vector has elements of two groups.
+/// Widens FP8 elements as widen_lane does; `from` is a multiple of sixteen, so that no vector has elements of two
+/// groups.
 BRAID_INLINE void widen_scaled(const braid_lane *lane, const char *entry, int64_t from, int64_t n, float *out) {
     const float *scales = entry_scales(lane, entry);
     for (int64_t d = 0, group = from / lane->group; d < n; group++) {
@@ -55,13 +56,13 @@ BRAID_INLINE void widen_scaled(const braid_lane *lane, const char *entry, int64_
         for (; d + 16 <= end; d += 16) store16(out + d, widen_row(BRAID_FP8, entry + from + d, 16, scale));
         if (d == end) continue;
         f16 rest = widen_row(BRAID_FP8, entry + from + d, end - d, scale);
-        store16(out + d, splat(0));  // whatever the scale is
+        store16(out + d, splat(0));  // clears the padding, whatever the scale is
         store_some(out + d, rest, end - d);
         d = end;
     }
 }
 
-/// `n` elements of a stored entry as F32, and zeros up to a whole vector.
+/// Widens `n` elements of a stored entry to F32, and writes zeros up to a whole vector.
 static void widen_lane(const braid_lane *lane, const char *data, int64_t from, int64_t n, float *out) {
     int64_t d = 0;
     if (lane->dtype == BRAID_FP8) {
@@ -77,11 +78,11 @@ static void widen_lane(const braid_lane *lane, const char *data, int64_t from, i
     }
 }
 
-/// The place of a class in the tree: its bits reversed.
+/// Returns the place of a class in the tree, which is its bits reversed.
 BRAID_INLINE int64_t place_of(int64_t c) { return (c & 1) << 2 | (c & 2) | (c & 4) >> 2; }
 
-/// Sorts the row's keys by the places of their classes, of those that are looked at; within a class they stay
-/// ascending.
+/// Sorts those of the row's keys that are in the classes to be computed by the places of their classes; within a class
+/// keys stay ascending.
 static void sort_keys(braid_attention_row *w, int64_t r) {
     const braid_attention *p = w->p;
     int64_t next[8] = {0}, total = p->selected ? p->selected_count[r] : (int64_t)p->positions[r] + 1;
@@ -103,10 +104,10 @@ static void sort_keys(braid_attention_row *w, int64_t r) {
     }
 }
 
-/// The keys `begin ..< begin + count` as a block for tiles of scores, widened if need be; behind them the last one
-/// again.
+/// Prepares the keys `begin ..< begin + count` as a block for tiles of scores, widened if tiles need that. The last key
+/// fills the rest of the block.
 static void begin_block(const braid_attention_row *w, int64_t begin, int64_t count, braid_key_part parts[2]) {
-    const int64_t last = w->begin[8] - 1;  // fetched beyond the class too: the next one follows
+    const int64_t last = w->begin[8] - 1;  // prefetching goes beyond the class, because the next class follows
     for (int64_t j = 0; j < BRAID_KEY_BLOCK; j++) {
         int64_t key = begin + at_most(j, count - 1), ahead = at_most(begin + j + BRAID_KEYS_AHEAD, last);
         parts[0].keys[j] = latent_of(w, key);
@@ -127,7 +128,7 @@ static void begin_block(const braid_attention_row *w, int64_t begin, int64_t cou
     }
 }
 
-/// Scores of heads `h0 ..< h0 + heads` with keys `begin ..< begin + count` of the row, into e [heads, e_stride].
+/// Writes scores of heads `h0 ..< h0 + heads` with keys `begin ..< begin + count` of the row into e [heads, e_stride].
 static void score_keys(
     const braid_attention_row *w, int64_t h0, int64_t heads, int64_t begin, int64_t count, int64_t e_stride
 ) {
@@ -145,7 +146,7 @@ static void score_keys(
     }
 }
 
-/// Scores to exponentials; returns their sum and sets `maximum`.
+/// Replaces scores by their exponentials, sets `maximum` to the largest score, and returns the sum of exponentials.
 static float exponentials(float *e, int64_t count, float *maximum) {
     for (int64_t i = count; i < whole_vectors(count); i++) e[i] = -INFINITY;
     f16 largest = splat(-INFINITY), sum = splat(0);
@@ -159,8 +160,8 @@ static float exponentials(float *e, int64_t count, float *maximum) {
     return sum_lanes(sum);
 }
 
-/// Scores of all heads to exponentials; `factors` become 1 / their sums, and `lse` the logs of the sums of exponentials
-/// of the scores.
+/// Replaces the scores of all heads by their exponentials. `w->factor` becomes 1 / their sums, and `lse` the logs of
+/// the sums of the scores' exponentials.
 static void softmax_keys(const braid_attention_row *w, int64_t heads, int64_t count, int64_t e_stride, float *lse) {
     for (int64_t h = 0; h < heads; h += 16) {
         const int64_t lanes = lanes_left(heads - h);
@@ -175,7 +176,7 @@ static void softmax_keys(const braid_attention_row *w, int64_t heads, int64_t co
     }
 }
 
-/// The weighted sums of a group of heads; out [heads, latent].
+/// Computes the weighted sums of a group of heads; out is [heads, latent].
 static void sum_keys(
     const braid_attention_row *w, int64_t heads, int64_t begin, int64_t count, int64_t e_stride, const float *factor,
     float *out
@@ -202,7 +203,7 @@ static void sum_keys(
     }
 }
 
-/// All heads over the keys of the class at a place.
+/// Computes attention of all heads over the keys of the class at a place.
 static void attend_class(const braid_attention_row *w, int64_t place, float *out, float *lse) {
     int64_t begin = w->begin[place], count = w->begin[place + 1] - begin, latent = w->p->latent.width;
     if (count == 0) {
@@ -210,7 +211,7 @@ static void attend_class(const braid_attention_row *w, int64_t place, float *out
         for (int64_t h = 0; h < w->heads; h++) lse[h] = -INFINITY;
         return;
     }
-    // Selected keys may all be of one class; then the scores of fewer heads fit at once.
+    // Selected keys may all be of one class; then there is space for the scores of fewer heads at a time.
     int64_t e_stride = whole_vectors(count), group = at_most(w->heads, w->e_size / e_stride);
     for (int64_t h = 0; h < w->heads; h += group) {
         int64_t heads = at_most(group, w->heads - h);
@@ -220,7 +221,7 @@ static void attend_class(const braid_attention_row *w, int64_t place, float *out
     }
 }
 
-/// The larger one's share first: a = fa * a + fb * b. Nothing of nothing is nothing.
+/// Computes a = fa * a + fb * b, rounding fa * a first. If both are empty, the result is 0.
 static void merge_row(int64_t width, float *a, const float *b, f16 fa, f16 fb, bool empty) {
     if (empty) {
         memset(a, 0, (size_t)width * sizeof(float));
@@ -246,7 +247,7 @@ static void merge_rows(int64_t rows, int64_t width, float *a, float *a_lse, cons
     }
 }
 
-/// The tree over the leaves in order, as a binary counter: after leaf i, one merge for each 1 that i ends with.
+/// Merges the leaves in order as a binary counter does: after leaf i, one merge follows for each 1 bit at the end of i.
 static void attend_row(const braid_attention_row *w, float *out, float *lse) {
     const braid_attention *p = w->p;
     int64_t latent = p->latent.width, stride = p->class_stride;
@@ -262,7 +263,7 @@ static void attend_row(const braid_attention_row *w, float *out, float *lse) {
     }
 }
 
-/// The row's queries with both parts padded to whole vectors, in `to`.
+/// Copies the row's queries to `to`, both parts padded to whole vectors, and returns `to`.
 static const float *pad_queries(const braid_attention_row *w, float *to) {
     const int64_t latent = w->p->latent.width, rope = w->p->rope.width;
     memset(to, 0, (size_t)(w->heads * w->width) * sizeof(float));

@@ -1,23 +1,23 @@
-// What attention computes in registers: scores of heads x keys, and weighted sums of heads x dimensions.
+// Attention's tiles in registers: scores of heads x keys, and weighted sums of heads x dimensions.
 //
-// Tiles read keys either as the cache stores them, widening them in registers, or widened before. With few heads a key
-// is read by a tile or two: then to widen it there costs less than to store it widened, and fewer bytes come from the
-// farther caches.
+// Tiles read keys either as the cache stores them, widening them in registers, or widened beforehand. With few heads, a
+// key is read by only one or two tiles: then widening it there costs less than storing it widened, and fewer bytes come
+// from the outer cache levels.
 #pragma once
 
 #include "../include/attention.h"
 #include "panel.h"
 
 #if BRAID_REGISTERS >= 32
-#define BRAID_STORED_HEADS 24   // more are as a rule better served with widened keys
-#define BRAID_STORED_SCORES 8   // heads of a tile of scores, by two keys, as they are stored
-#define BRAID_WIDENED_SCORES 4  // by four keys, widened
-#define BRAID_STORED_SUMS 8     // heads of a tile of sums, by two vectors of dimensions
-#define BRAID_WIDENED_SUMS 6    // by four vectors
+#define BRAID_STORED_HEADS 24   // with more heads, widened keys are usually faster
+#define BRAID_STORED_SCORES 8   // heads in a tile of scores, with two stored keys
+#define BRAID_WIDENED_SCORES 4  // heads in a tile of scores, with four widened keys
+#define BRAID_STORED_SUMS 8     // heads in a tile of sums, with two vectors of dimensions
+#define BRAID_WIDENED_SUMS 6    // heads in a tile of sums, with four vectors of dimensions
 #define BRAID_STEP 2            // vectors of a key that are widened together
 #define BRAID_SUM_VECTORS 4
 #else
-#define BRAID_STORED_HEADS 0    // tiles are so low that many would widen a key
+#define BRAID_STORED_HEADS 0    // tiles have so few heads that too many would widen the same key
 #define BRAID_STORED_SCORES 2
 #define BRAID_WIDENED_SCORES 2
 #define BRAID_STORED_SUMS 3
@@ -31,26 +31,26 @@
 #define BRAID_SUM_WIDTH (BRAID_SUM_VECTORS * 16)
 #define BRAID_STORED_WIDTH (BRAID_STORED_VECTORS * 16)
 #define BRAID_KEY_BLOCK 8       // keys scored together
-#define BRAID_KEYS_AHEAD 8      // keys fetched before their turn
+#define BRAID_KEYS_AHEAD 8      // keys are prefetched this many ahead
 
 BRAID_INLINE int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
 
-/// The latent or the rotary part of a block of keys.
+/// Is the latent or the rotary part of a block of keys.
 typedef struct {
-    braid_dtype dtype;   // F32 where they were widened
+    braid_dtype dtype;   // F32 if the keys were widened
     int64_t width;       // whole vectors
-    int64_t group, scales_at;  // FP8: columns of a scale, and where an entry has them
+    int64_t group, scales_at;  // FP8: columns that share a scale, and the scales' byte offset in an entry
     const char *keys[BRAID_KEY_BLOCK];
-    const char *ahead[BRAID_KEY_BLOCK];  // what tiles of stored keys fetch meanwhile
+    const char *ahead[BRAID_KEY_BLOCK];  // keys that tiles of stored keys prefetch
 } braid_key_part;
 
-/// The lanes of `a` and `b` that the two lists name, added: the halves of each at once.
+/// Adds the lanes of `a` and `b` that the two lists name: the halves of both vectors at once.
 #define BRAID_ADD_HALVES(a, b, lower, upper) \
     (__builtin_shufflevector(a, b, lower) + __builtin_shufflevector(a, b, upper))
 #define BRAID_LANES(...) __VA_ARGS__
 
 /// Adds the lanes of sixteen vectors in the documented order; lane i of the result is the sum of v[i]. The vectors are
-/// taken in the order that needs no shuffle but those that bring halves together.
+/// taken in an order that needs no shuffles except those that bring halves together.
 BRAID_INLINE f16 sum_lanes_of_16(const f16 v[16]) {
     f16 fours[4], twos[2];
     BRAID_UNROLL for (int i = 0; i < 4; i++) {
@@ -86,7 +86,7 @@ BRAID_INLINE void widen_vectors(braid_dtype dtype, int n, const char *p, f16 sca
 
 // MARK: scores
 
-/// Continues heads x keys dots over elements `d ..< end`, `n` vectors at a time, and returns where it stopped.
+/// Continues heads x keys dot products over elements `d ..< end`, `n` vectors at a time, and returns where it stopped.
 /// `a` is [heads][keys]. `heads`, `keys`, `fetch`, `dtype` and `n` are constants where this is inlined.
 BRAID_INLINE int64_t add_steps(
     int heads, int keys, bool fetch, braid_dtype dtype, int n, const float *q, int64_t q_stride,
@@ -96,7 +96,7 @@ BRAID_INLINE int64_t add_steps(
         f16 key[4][BRAID_STEP];
         int64_t at = d * bytes_of(dtype);
         BRAID_UNROLL for (int j = 0; j < keys; j++) {
-            // With every step a line or two: as many at once would wait for each other, and the dots for them.
+            // Each step prefetches a line or two: that many at once would wait for each other, and the dots for them.
             BRAID_UNROLL for (int line = 0; fetch && line < 16 * n * bytes_of(dtype); line += 64)
                 __builtin_prefetch(ahead[j] + at + line, 0, 2);
             widen_vectors(dtype, n, from[j] + at, scales[j], key[j]);
@@ -111,7 +111,7 @@ BRAID_INLINE int64_t add_steps(
     return d;
 }
 
-/// Continues heads x keys dots over one part of the keys `first ...` of a block.
+/// Continues heads x keys dot products over one part of the keys `first ...` of a block.
 BRAID_INLINE void add_dots(
     int heads, int keys, bool fetch, braid_dtype dtype, const float *q, int64_t q_stride, const braid_key_part *part,
     int64_t first, f16 a[16]
@@ -132,7 +132,7 @@ BRAID_INLINE void add_dots(
     }
 }
 
-/// Heads x keys scores, keys `first ...` of a block, into e [heads, e_stride].
+/// Writes heads x keys scores, for keys `first ...` of a block, into e [heads, e_stride].
 BRAID_INLINE void score_tile(
     int heads, int keys, bool stored, const float *q, int64_t q_stride, const braid_key_part parts[2], int64_t first,
     float scale, float *e, int64_t e_stride
@@ -140,7 +140,7 @@ BRAID_INLINE void score_tile(
     f16 a[16];
     BRAID_UNROLL for (int i = 0; i < 16; i++) a[i] = splat(0);
     BRAID_UNROLL for (int i = 0; i < 2; q += whole_vectors(parts[i].width), i++)
-        switch (stored ? parts[i].dtype : BRAID_F32) {  // a constant where they were widened
+        switch (stored ? parts[i].dtype : BRAID_F32) {  // a constant if the keys were widened
         case BRAID_BF16: add_dots(heads, keys, stored, BRAID_BF16, q, q_stride, parts + i, first, a); break;
         case BRAID_FP8: add_dots(heads, keys, stored, BRAID_FP8, q, q_stride, parts + i, first, a); break;
         default: add_dots(heads, keys, stored, BRAID_F32, q, q_stride, parts + i, first, a); break;
@@ -155,8 +155,8 @@ BRAID_INLINE void score_tile(
 #endif
 }
 
-/// Scores of `heads` heads with the first `keys` keys of a block, and with up to three behind them, which are not
-/// meant.
+/// Computes scores of `heads` heads with the first `keys` keys of a block. It also writes scores of up to three keys
+/// after them, which are meaningless.
 static void score_block(
     int64_t heads, int64_t keys, bool stored, const float *q, int64_t q_stride, const braid_key_part parts[2],
     float scale, float *e, int64_t e_stride
@@ -182,15 +182,15 @@ static void score_block(
 
 // MARK: sums
 
-/// Elements of a block of keys that tiles of sums read, side by side.
+/// Is the part of a block of keys that a tile of sums reads.
 typedef struct {
     braid_dtype dtype;
     const char *const *keys;
     int64_t count;
-    int64_t at, scale_at;  // bytes from where a key begins to the elements, and to their scale (FP8)
+    int64_t at, scale_at;  // byte offsets from a key's first byte to the elements and to their scale (FP8)
 } braid_sum_keys;
 
-/// heads x vectors chains over a block of keys, begun or continued in `out`, multiplied by the factors at the end.
+/// Begins or continues heads x vectors chains over a block of keys in `out`, and multiplies by the factors at the end.
 /// `heads`, `vectors` and `dtype` are constants where this is inlined.
 BRAID_INLINE void sum_tile(
     int heads, int vectors, braid_dtype dtype, const float *e, int64_t e_stride, const braid_sum_keys *block,
@@ -235,15 +235,15 @@ BRAID_INLINE void sum_widened(
     sum_tile(heads, BRAID_SUM_VECTORS, BRAID_F32, e, e_stride, block, first, factor, out);
 }
 
-/// `width` dimensions of the weighted sums of one block of keys for all heads of a group; out has `stride` between
-/// heads.
+/// Computes `width` dimensions of the weighted sums of one block of keys for all heads of a group; heads are `stride`
+/// apart in out.
 static void sum_block(
     int64_t heads, bool stored, const float *e, int64_t e_stride, const braid_sum_keys *block, bool first,
     const float *factor, int64_t width, float *out, int64_t stride
 ) {
     const int tile = stored ? BRAID_STORED_SUMS : BRAID_WIDENED_SUMS;
     const bool whole = width == (stored ? BRAID_STORED_WIDTH : BRAID_SUM_WIDTH);
-    float edge[8][BRAID_SUM_WIDTH], *to[8];  // the edge keeps tiles whole
+    float edge[8][BRAID_SUM_WIDTH], *to[8];  // a buffer that keeps tiles whole
     for (int64_t h = 0; h < heads; h += tile) {
         const int64_t rows = at_most(heads - h, tile);
         const float *probabilities = e + h * e_stride;

@@ -1,25 +1,25 @@
-// Chains of few rows: no panel is made; sixteen weight rows, or keys, are transposed in registers as they come, and the
-// chains of all the rows take a step with each of their elements.
+// Chains of few rows, without a panel: sixteen weight rows, or keys, are transposed in registers as they are read, and
+// each of their elements continues the chains of all rows.
 #pragma once
 
 #include "panel.h"
 
 #if BRAID_REGISTERS >= 32
 #define BRAID_FEW_ROWS 8    // rows side by side
-#define BRAID_FEW_GROUPS 2  // sixteens of outputs side by side, at most
+#define BRAID_FEW_GROUPS 2  // groups of sixteen outputs side by side, at most
 #else
 #define BRAID_FEW_ROWS 4
 #define BRAID_FEW_GROUPS 1
 #endif
 
-/// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which lie transposed in `v`.
-/// All but `count` and `k` are constants, and so is `count` but at the end.
+/// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which are transposed in `v`.
+/// All arguments but `count` and `k` are constants, and so is `count` except at the end.
 BRAID_INLINE void dot_chains(
     braid_dtype dtype, int m, int groups, const u16 v[BRAID_FEW_GROUPS][16], int64_t count, const f16 *scale,
     const float *const *x, int64_t k, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
     const int each = (int)(4 / bytes_of(dtype));
-    const int together = each == 4 ? 1 : 16;  // unrolled, 64 elements would be more than a processor keeps decoded
+    const int together = each == 4 ? 1 : 16;  // 64 unrolled elements would exceed the decoded-instruction cache
     for (int first = 0; first < 16; first += together)
         BRAID_UNROLL for (int j = first; j < first + together; j++)
             BRAID_UNROLL for (int e = 0; e < each; e++) {

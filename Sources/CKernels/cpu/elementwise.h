@@ -1,4 +1,4 @@
-// Element by element, and softmax over rows.
+// Element-wise operations, and softmax over rows.
 #pragma once
 
 #include "../include/elementwise.h"
@@ -64,14 +64,14 @@ static void swiglu(const braid_swiglu *p) {
     }
 }
 
-/// The first `n` lanes of p and -infinity in the others, whose exponential adds nothing.
+/// Loads the first `n` lanes of p, and -infinity in the others, whose exponential adds nothing.
 BRAID_INLINE f16 load_some_scores(const float *p, int64_t n) {
     f16 v = splat(-INFINITY);
     memcpy(&v, p, (size_t)n * sizeof(float));
     return v;
 }
 
-/// See reference/elementwise.c. The largest value does not depend on the order it is looked for in.
+/// Vectorizes reference/elementwise.c's function. The largest value does not depend on the order of comparisons.
 BRAID_INLINE float softmax_shift(const float *x, int64_t n) {
     f16 a = splat(-INFINITY), b = a, c = a, d = a;
     int64_t j = 0;
@@ -88,7 +88,7 @@ BRAID_INLINE float softmax_shift(const float *x, int64_t n) {
     return largest == -INFINITY ? 0.0f : largest;
 }
 
-/// The sum of the exponentials, which are kept in `out` unless it is NULL.
+/// Returns the sum of the exponentials, which are stored in `out` unless that is NULL.
 BRAID_INLINE float softmax_sum(const float *x, int64_t n, float shift, float *out) {
     f16 sum = splat(0), s = splat(shift);
     int64_t j = 0;

@@ -1,4 +1,5 @@
-// The router and its experts. The products are those of matmul.h, made in an order that keeps partial sums in the caches.
+// The router and its experts. Products are those of matmul.h, computed in an order that keeps partial sums in the
+// caches.
 #pragma once
 
 #include "../reference/experts_body.h"
@@ -31,11 +32,11 @@ static void expert_hidden(const braid_expert_hidden *p) {
     }
 }
 
-/// Vectors of sixteen columns summed together.
+/// Is the number of 16-column vectors that are summed together.
 #define BRAID_COMBINE_VECTORS 4
 
-/// A tree whose leaves come in index order: a finished subtree waits on the stack until its sibling is finished, as in
-/// binary counting. `leaf` is the number of what is in `sum`, and `*depth` what waits.
+/// Adds a leaf to a tree whose leaves come in index order: a finished subtree stays on the stack until its sibling is
+/// finished, as in binary counting. `leaf` is the index of the leaf in `sum`, and `*depth` the height of the stack.
 BRAID_INLINE void add_siblings(
     f16 stack[][BRAID_COMBINE_VECTORS], int *depth, int64_t leaf, int vectors, f16 sum[BRAID_COMBINE_VECTORS]
 ) {
@@ -55,18 +56,19 @@ BRAID_INLINE void store_columns(float *out, int vectors, int64_t last, const f16
     store_some(out + 16 * (vectors - 1), sum[vectors - 1], last);
 }
 
-/// One group's partial outputs, and where its sums go.
+/// Holds the partial outputs of one group of experts, and the destination of its sums.
 typedef struct {
     const float *y;         // [slices, slots, columns]
     int64_t first, slots, columns, slices;
-    int64_t leaf;           // the group's number in its tree
-    float *waiting;         // [level][m, columns]: subtrees of groups that wait for their siblings
+    int64_t leaf;           // the group's index in its tree
+    float *waiting;         // [level][m, columns]: subtrees of groups whose siblings are not finished
     int64_t level;          // elements of a level
-    float *out;             // the sum of the tree if this group completes it, otherwise of what waits next
+    float *out;             // the tree's sum if this group completes it, otherwise the next waiting subtree
     int64_t out_stride;
 } braid_group_sums;
 
-/// The columns from `column` of one row, in `vectors` vectors, the last of `last` columns. `own` are the row's slots.
+/// Sums the columns of one row from `column` on, in `vectors` vectors, the last of which has `last` columns. `own`
+/// holds the row's slots.
 BRAID_INLINE void group_columns(
     const braid_group_sums *p, int64_t row, const int32_t *own, int64_t count, int64_t column, const int vectors,
     int64_t last
@@ -107,13 +109,13 @@ static void group_sums(const braid_group_sums *p, int64_t m, int64_t k, const in
     }
 }
 
-/// The first of the experts here that is in `group` or behind it.
+/// Returns the first of the call's experts that is in `group` or a later group.
 BRAID_INLINE int64_t expert_from(const braid_expert_sums *p, int64_t group) {
     int64_t e = group * p->experts_per_group - p->first_expert;
     return e < 0 ? 0 : at_most(e, p->count);
 }
 
-/// The products of a group's slots with outputs `n ..< n + columns`, slice by slice.
+/// Computes the products of a group's slots with outputs `n ..< n + columns`, slice by slice.
 static void group_products(
     const braid_expert_sums *p, int64_t e, int64_t end, int64_t n, int64_t columns, float *partial
 ) {
@@ -148,7 +150,7 @@ static void expert_sums(const braid_expert_sums *p) {
         for (int64_t g = 0; g < p->groups; g++) {
             const int64_t e = expert_from(p, p->first_group + g), end = expert_from(p, p->first_group + g + 1);
             const int64_t leaf = g % per_tree;
-            int64_t finished = 0;  // whole subtrees that this group's completes
+            int64_t finished = 0;  // the number of subtrees that this group completes
             while (leaf >> finished & 1) finished++;
             const int64_t depth = __builtin_popcountll((uint64_t)leaf) - finished;
             const bool last = leaf == per_tree - 1;
@@ -163,7 +165,7 @@ static void expert_sums(const braid_expert_sums *p) {
     }
 }
 
-/// The columns from `column` of one row, in `vectors` vectors, the last of `last` columns.
+/// Sums the columns of one row from `column` on, in `vectors` vectors, the last of which has `last` columns.
 BRAID_INLINE void combine_columns(
     const braid_combine *p, int64_t row, int64_t leaves, int64_t column, const int vectors, int64_t last
 ) {

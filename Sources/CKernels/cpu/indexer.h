@@ -1,33 +1,34 @@
-// The lightning indexer: keys are packed in panels as weights are, (row, head) pairs are the rows of the tiles. Few pairs
-// make no panels.
+// The lightning indexer: keys are packed in panels as weights are, and (row, head) pairs are the rows of the tiles.
+// With few pairs there are no panels.
 #pragma once
 
 #include "../include/indexer.h"
 #include "chains.h"
 
-// Panels of keys packed before the queries run over them, so that a tile of queries is read once for several.
+// This many panels of keys are packed before the queries run over them, so that a tile of queries is read once for all.
 #define BRAID_KEY_PANELS 8
 
-/// More pairs of row and head than this are cheaper with panels of keys: a second pass transposes and widens keys anew.
+/// Returns the most (row, head) pairs that are faster without panels: each further pass over the keys transposes and
+/// widens them again.
 BRAID_INLINE int64_t few_pairs_at_most(braid_dtype dtype) {
     return dtype == BRAID_FP8 ? BRAID_FEW_ROWS : 2 * BRAID_FEW_ROWS;
 }
 
-// Keys that few pairs fetch before their turn.
+// Without panels, keys are prefetched this many ahead.
 #define BRAID_FEW_AHEAD 32
 
-/// Where the key of score `i` is stored.
+/// Returns the entry at which the key of score `i` is stored.
 BRAID_INLINE int64_t key_entry(const braid_index_scores *p, int64_t i) {
     return entry_of(p->pages, p->page_shift, braid_sharded(p->owned, p->first + i));
 }
 
-/// Of the panel of keys at `i`, what share number `share` of `shares` is to fetch.
+/// Prefetches part number `share` of `shares` of the panel of keys at `i`.
 BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share, int64_t shares) {
     for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += shares)
         if (i + l < p->count) fetch_entry(&p->keys, entry_at(&p->keys, key_entry(p, i + l)));
 }
 
-/// FP8 keys, group by group: the scales are factors of the panel's lanes.
+/// Packs FP8 keys group by group, with the scales as factors of the panel's lanes.
 static void pack_scaled_keys(const braid_lane *keys, const char *rows[16], int64_t lanes, float *panel) {
     const float *scales[16];
     for (int64_t l = 0; l < lanes; l++) scales[l] = entry_scales(keys, rows[l]);
@@ -60,7 +61,7 @@ BRAID_INLINE void index_tile(
             dots[r][v] = where(splat(0) > a[r][v], splat(0), a[r][v]);  // a NaN stays
 }
 
-/// Continues the chains over heads with the dots of `rows` pairs from `pair` on, for the keys from `i` on.
+/// Continues the chains over heads with the dot products of `rows` pairs from `pair` on, for the keys from `i` on.
 BRAID_INLINE void add_heads(
     const braid_index_scores *p, int64_t pair, int64_t rows, int64_t i, int64_t keys,
     f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
@@ -80,8 +81,8 @@ BRAID_INLINE void add_heads(
     }
 }
 
-/// Dots of `pairs` pairs from `pair` on with sixteen keys, of which `lanes` are there. `dtype` and `pairs` are constants
-/// where this is inlined.
+/// Computes the dot products of `pairs` pairs from `pair` on with sixteen keys, of which `lanes` exist. `dtype` and
+/// `pairs` are constants where this is inlined.
 BRAID_INLINE void few_dots(
     int pairs, const braid_index_scores *p, braid_dtype dtype, int64_t pair, const char *const *keys,
     const char *const *ahead, int64_t lanes, f16 dots[BRAID_TILE_ROWS][BRAID_PANEL]
@@ -118,7 +119,7 @@ BRAID_INLINE void few_dots(
         dots[r][0] = where(splat(0) > a[0][r], splat(0), a[0][r]);  // a NaN stays
 }
 
-/// Scores of few pairs, sixteen keys at a time.
+/// Computes the scores of few pairs, sixteen keys at a time.
 BRAID_INLINE void index_few_of(const braid_index_scores *p, braid_dtype dtype) {
     const int64_t pairs = p->m * p->heads;
     const char *keys[16], *ahead[16];
@@ -167,7 +168,7 @@ static void index_panels(const braid_index_scores *p) {
             pack_tile(q, rows, width, x);
             for (int64_t i = first; i < end; i += BRAID_PANEL_WIDTH) {
                 for (int64_t s = pair; s < at_most(pair + rows, shares); s++)
-                    fetch_keys(p, i + block, s, shares);  // the next block, a share with each of the first tiles
+                    fetch_keys(p, i + block, s, shares);  // the next block, in parts
                 const float *panel = keys + (i - first) / BRAID_PANEL_WIDTH * panel_size;
                 BRAID_FOR_ROWS(rows, index_tile, x, panel, width, dots)
                 add_heads(p, pair, rows, i, end - i, dots);

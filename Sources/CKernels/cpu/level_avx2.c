@@ -1,4 +1,4 @@
-// Every kernel for processors with AVX2, FMA and F16C.
+// All kernels for processors with AVX2, FMA and F16C.
 #if defined(__x86_64__)
 #pragma clang diagnostic ignored "-Wpsabi"  // sixteen lanes are two registers here; nothing with them leaves this file
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)

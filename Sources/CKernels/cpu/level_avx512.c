@@ -1,13 +1,13 @@
-// Every kernel for processors with AVX-512.
+// All kernels for processors with AVX-512.
 #if defined(__x86_64__)
 #include <immintrin.h>  // before the attribute: its functions carry their own
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"), min_vector_width(512))), apply_to = function)
 #define BRAID_TABLE braid_avx512
 #define BRAID_TABLE_NAME "AVX-512"
-#define BRAID_REGISTERS 32  // sixteen-lane values the register file holds
-#define BRAID_COMPRESS      // packing chosen lanes is one instruction
-#define BRAID_WORD_TABLES 1  // looks sixteen-bit words up in a table of registers
+#define BRAID_REGISTERS 32  // the number of sixteen-lane values that the register file holds
+#define BRAID_COMPRESS      // packs selected lanes with one instruction
+#define BRAID_WORD_TABLES 1  // looks up sixteen-bit words in a table in registers
 #include "table.h"
 #pragma clang attribute pop
 #endif

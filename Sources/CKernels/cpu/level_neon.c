@@ -1,4 +1,4 @@
-// Every kernel for 64-bit Arm, whose base instruction set has all that is needed.
+// All kernels for 64-bit Arm, whose base instruction set suffices.
 #if defined(__aarch64__)
 #define BRAID_TABLE braid_neon
 #define BRAID_TABLE_NAME "NEON"

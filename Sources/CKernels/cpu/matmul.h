@@ -1,23 +1,23 @@
 // Matrix products: panels of weights are widened and transposed once, then every tile of rows runs its chains down
-// them. Few rows are bound by the reading of the weights and have their own way.
+// them. Products of few rows are limited by reading the weights, and use no panels.
 #pragma once
 
 #include "../include/matmul.h"
 #include "chains.h"
 #include "elementwise.h"
 
-#define BRAID_AHEAD 512  // bytes of each weight row that are fetched ahead where there is no panel
+#define BRAID_AHEAD 512  // without a panel, each weight row is prefetched this many bytes ahead
 
-/// Sixteens of outputs side by side. A step of a chain waits for the one before however many rows there are; a second
-/// sixteen fills the wait. Where memory is slower than the wait (F32) or registers are short, one is faster. Bytes, a
-/// line of which lasts longest, are worth two however many the rows.
+/// Returns the number of 16-output groups computed side by side. A step of a chain waits for the previous one, however
+/// many rows there are, and a second group fills the wait. If memory is slower than the wait (F32) or registers are
+/// scarce, one group is faster. One-byte weights, whose cache lines last longest, profit from two for any number of
+/// rows.
 BRAID_INLINE int few_groups(braid_dtype dtype, int m) {
     return bytes_of(dtype) == 1 || (dtype == BRAID_BF16 && m == 1) ? BRAID_FEW_GROUPS : 1;
 }
 
-/// More rows than this are as a rule cheaper with a panel. Rows that do not fit side by side read the same weights
-/// again, out of the second level of cache, and must widen them again: two times pay as long as a panel's rows would be
-/// fewer still.
+/// Returns the most rows that are faster without a panel. Rows beyond those side by side read the same weights again
+/// from the second-level cache and widen them again; that pays for one more pass while a panel would have fewer rows.
 BRAID_INLINE int64_t gemv_rows_at_most(const braid_matmul *p) {
     const braid_dtype dtype = p->w.dtype;
     if (p->gemv_max_rows > 0) return p->gemv_max_rows;
@@ -25,7 +25,7 @@ BRAID_INLINE int64_t gemv_rows_at_most(const braid_matmul *p) {
     return dtype == BRAID_BF16 ? 2 * BRAID_FEW_ROWS : BRAID_FEW_ROWS + BRAID_FEW_ROWS / 2;
 }
 
-/// The scales of sixteen outputs beginning at `n`, for k up to `*end` (lowered to where they change).
+/// Returns the scales of sixteen outputs from `n` on, for k up to `*end`, which is lowered to where they change.
 BRAID_INLINE f16 scales_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t *end) {
     const braid_weight *w = &p->w;
     f16 scale = splat(0);
@@ -67,11 +67,11 @@ static void pack_transposed(
     }
 }
 
-/// The weights of outputs `n ...` and `count` of k as a panel.
+/// Packs `count` of k of the weights of outputs `n ...` as a panel.
 static void pack_weights(const braid_matmul *p, int64_t n, int64_t k, int64_t count, float *panel) {
     for (int v = 0; v < BRAID_PANEL; v++, n += 16, panel += 16) {
         int64_t lanes = lanes_left(p->n - n);
-        if (lanes == 0) return;  // what the tile computes there is not kept
+        if (lanes == 0) return;  // the tile's results in these lanes are not stored
         for (int64_t i = k, end; i < k + count; i = end) {
             end = k + count;
             f16 scale = scales_at(p, n, lanes, i, &end);
@@ -106,7 +106,7 @@ BRAID_INLINE void matmul_tile(
         BRAID_UNROLL for (int v = 0; v < BRAID_PANEL; v++) store16(out[r] + 16 * v, a[r][v]);
 }
 
-/// What the panel at (n, k) will read, spread over `tiles` tiles.
+/// Returns what to prefetch for the panel at (n, k), spread over `tiles` tiles.
 BRAID_INLINE braid_wanted wanted_weights(const braid_matmul *p, int64_t n, int64_t k, int64_t tiles) {
     braid_wanted wanted = {0};
     if (p->transposed || n >= p->n || k >= p->k) return wanted;
@@ -117,13 +117,14 @@ BRAID_INLINE braid_wanted wanted_weights(const braid_matmul *p, int64_t n, int64
     return wanted;
 }
 
-/// Rows `m ..< end` against one panel. `x` is their tiles, each [x_k][rows of the tile], at this panel's first k.
+/// Multiplies rows `m ..< end` with one panel. `x` holds their tiles, each [x_k][rows of the tile], at the panel's
+/// first k.
 static void matmul_panel(
     const braid_matmul *p, const float *panel, int64_t m, int64_t end, int64_t n, int64_t count, const float *x,
     int64_t x_k, int64_t x_from, bool first, braid_wanted wanted
 ) {
     int64_t width = at_most(p->n - n, BRAID_PANEL_WIDTH);
-    float edge[BRAID_TILE_ROWS][BRAID_PANEL_WIDTH];  // a narrow panel's outputs, so that tiles are always whole
+    float edge[BRAID_TILE_ROWS][BRAID_PANEL_WIDTH];  // holds a narrow panel's outputs, so that tiles are always whole
     float *out[BRAID_TILE_ROWS], *to[BRAID_TILE_ROWS];
     const char *start = wanted.from;
     for (int64_t rows; m < end; m += rows) {
@@ -135,7 +136,7 @@ static void matmul_panel(
             memset(edge[r], 0, sizeof edge[r]);
             if (!first) memcpy(edge[r], out[r], (size_t)width * sizeof(float));
         }
-        for (int64_t r = m + rows; r < at_most(m + 2 * rows, end); r++)  // the next tile's outputs
+        for (int64_t r = m + rows; r < at_most(m + 2 * rows, end); r++)  // prefetches the next tile's outputs
             BRAID_UNROLL for (int line = 0; line < BRAID_PANEL; line++)
                 __builtin_prefetch(out_row(p, r) + n + 16 * line, 1, 3);
         BRAID_FOR_ROWS(rows, matmul_tile, x + x_from * rows, panel, count, wanted, first, to)
@@ -154,7 +155,7 @@ static void matmul_panels(const braid_matmul *p) {
     const float *rows[BRAID_TILE_ROWS];
     for (int64_t m = 0; m < p->m; m += most_rows) {
         int64_t end = at_most(m + most_rows, p->m);
-        int64_t k_step = room / (end - m) / BRAID_K_BLOCK * BRAID_K_BLOCK;  // so much of the rows' x is packed at once
+        int64_t k_step = room / (end - m) / BRAID_K_BLOCK * BRAID_K_BLOCK;  // this much of x is packed at once
         int64_t k0 = 0;
         do {
             int64_t x_k = at_most(k_step, p->k - k0);
@@ -183,7 +184,7 @@ static void matmul_panels(const braid_matmul *p) {
     }
 }
 
-/// Outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.
+/// Computes outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.
 BRAID_INLINE void few_outputs(
     const braid_matmul *p, braid_dtype dtype, int m, int groups, const float *const *x, int64_t n, int64_t lanes,
     f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
@@ -200,12 +201,12 @@ BRAID_INLINE void few_outputs(
         if (lanes == 16 * groups)
             for (; i + step <= end; i += step) {
                 int64_t offset = i * bytes_of(dtype), ahead = offset + BRAID_AHEAD;
-                if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // the next rows' beginning
+                if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // continues with the next rows' first bytes
                 BRAID_UNROLL for (int g = 0; g < groups; g++) {
                     BRAID_UNROLL for (int l = 0; l < 16; l++) {
                         const char *next = rows[16 * g] + l * stride + ahead;
                         if (groups == 1) __builtin_prefetch(next, 0, 0);
-                        else __builtin_prefetch(next, 0, 3);  // so many rows push each other out of the first cache
+                        else __builtin_prefetch(next, 0, 3);  // so many rows would evict each other from L1
                     }
                     load_columns(rows + 16 * g, offset, v[g]);
                 }
@@ -221,7 +222,7 @@ BRAID_INLINE void few_outputs(
     }
 }
 
-/// Outputs n ..< n + lanes of rows `first ..< first + m`. `m` and `groups` are constants.
+/// Computes outputs n ..< n + lanes of rows `first ..< first + m`. `m` and `groups` are constants.
 BRAID_INLINE void few_group(
     const braid_matmul *p, braid_dtype dtype, int m, int groups, int64_t first, int64_t n, int64_t lanes
 ) {
@@ -238,7 +239,8 @@ BRAID_INLINE void few_group(
             store_some(out_row(p, first + r) + n + 16 * g, a[g][r], lanes_left(lanes - 16 * g));
 }
 
-/// Outputs from `n` on, as many as go side by side, of `m` rows, a constant. Returns where the next outputs begin.
+/// Computes as many outputs from `n` on as fit side by side, for `m` rows, a constant. Returns where the next outputs
+/// begin.
 BRAID_INLINE int64_t few_side_by_side(const braid_matmul *p, braid_dtype dtype, int m, int64_t first, int64_t n) {
     const int groups = few_groups(dtype, m);
     int64_t lanes = at_most(p->n - n, 16 * groups);
@@ -296,7 +298,7 @@ static void batched_matmul(const braid_batched_matmul *p) {
     }
 }
 
-/// The subtree of `slices` K-slices of one block of outputs; `spare` has room for the levels below.
+/// Computes the subtree of `slices` K-slices of one block of outputs; `spare` has space for the levels below.
 static void slice_tree(const braid_matmul *p, int64_t slices, float *spare) {
     if (slices == 1) {
         matmul(p);
@@ -333,7 +335,7 @@ static void embedding(const braid_embedding *p) {
         int64_t row = p->ids[i];
         float *out = p->out + i * p->out_stride;
         for (int64_t n = 0, lanes; n < p->n; n += lanes) {
-            // Sixteen at a time, fewer at the end and where a block of scales ends.
+            // There are sixteen lanes at a time, fewer at the end and where a block of scales ends.
             lanes = at_most(lanes_left(p->n - n), 128 - (w->column + n) % 128);
             f16 scale = splat(w->scale ? scale_at(w, row, n) : 0), v = splat(0);
             const char *from = weight_bytes(w, row, n);

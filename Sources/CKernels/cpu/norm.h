@@ -1,11 +1,11 @@
-// Normalisation of rows, several rows at a time: one row's sum is one chain of sixteen lanes, so only other rows can
-// fill the time a multiply-add takes.
+// Normalization of rows, several rows at a time: a row's sum is one chain of sixteen lanes, so only other rows can hide
+// the latency of a multiply-add.
 #pragma once
 
 #include "../include/norm.h"
 #include "vector.h"
 
-/// The rows whose sums run side by side.
+/// This many rows are summed side by side.
 #define BRAID_NORM_ROWS 4
 
 BRAID_INLINE float inverse_deviation(float sum, int64_t n, float eps) {
@@ -70,7 +70,7 @@ BRAID_INLINE void layer_norm_rows(const braid_norm *p, int64_t first, const int 
     }
     for (int r = 0; r < rows; r++) {
         f16 d = load_some(x + r * p->x_stride + whole, n - whole) - mean[r];
-        d = load_some((const float *)&d, n - whole);  // what is beyond the row is no deviation
+        d = load_some((const float *)&d, n - whole);  // clears the lanes beyond the row, which are no deviations
         scale[r] = splat(inverse_deviation(sum_lanes(fma16(d, d, sum[r])), n, p->eps));
     }
     for (int64_t j = 0; j < whole; j += 16) {

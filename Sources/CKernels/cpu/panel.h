@@ -1,7 +1,7 @@
-// Panels: stored rows widened to F32 and transposed, and the tile of chains that runs down a panel.
+// Panels hold stored rows, widened to F32 and transposed; a tile of chains runs down a panel.
 //
-// A panel is [k][BRAID_PANEL * 16]: its lanes are outputs (weight rows, or keys), k ascends in memory. So the chains of
-// a dot product stay one per output, and widening is paid once for all the rows that use the panel.
+// A panel is [k][BRAID_PANEL * 16]: its lanes are outputs (weight rows, or keys), and k ascends in memory. So a dot
+// product stays one chain per output, and widening is done once for all rows that use the panel.
 #pragma once
 
 #include "../include/types.h"
@@ -9,7 +9,7 @@
 #include "select.h"
 
 #if BRAID_REGISTERS >= 32
-#define BRAID_PANEL 2      // vectors across a panel
+#define BRAID_PANEL 2      // vectors per row of a panel
 #define BRAID_TILE_ROWS 12 // rows of a tile: 24 accumulators
 #else
 #define BRAID_PANEL 1
@@ -22,14 +22,14 @@
 BRAID_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 BRAID_INLINE int64_t lanes_left(int64_t n) { return n < 0 ? 0 : n > 16 ? 16 : n; }
 
-/// Asks for an entry of the cache that will be read soon.
+/// Prefetches an entry of the cache.
 BRAID_INLINE void fetch_entry(const braid_lane *lane, const char *from) {
     int64_t bytes = braid_entry_bytes(lane->dtype, lane->width, lane->group);
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
-    if (lane->dtype == BRAID_FP8) __builtin_prefetch(from + bytes - 1, 0, 2);  // its entries begin anywhere
+    if (lane->dtype == BRAID_FP8) __builtin_prefetch(from + bytes - 1, 0, 2);  // entries are not aligned to lines
 }
 
-/// Lane i of result j is lane j of v[i].
+/// Transposes: lane i of result j is lane j of v[i].
 BRAID_INLINE void transpose16(u16 v[16]) {
     u16 t[16];
     BRAID_UNROLL for (int i = 0; i < 16; i += 2) {
@@ -58,7 +58,7 @@ BRAID_INLINE void transpose16(u16 v[16]) {
 }
 
 #if BRAID_WORD_TABLES
-/// E4M3 magnitudes as BF16, which holds each exactly.
+/// BF16 represents every E4M3 magnitude exactly; the table lists them by their E4M3 code.
 #define BRAID_E4M3(e) \
     (e) + 0x3C00, (e) + 0x3C10, (e) + 0x3C20, (e) + 0x3C30, (e) + 0x3C40, (e) + 0x3C50, (e) + 0x3C60, (e) + 0x3C70
 static const uint16_t e4m3_as_bf16[128] __attribute__((aligned(64))) = {
@@ -69,23 +69,23 @@ static const uint16_t e4m3_as_bf16[128] __attribute__((aligned(64))) = {
     0x4380, 0x4390, 0x43A0, 0x43B0, 0x43C0, 0x43D0, 0x43E0, 0x7FC0,
 };
 
-/// The low E4M3 byte of each 16-bit word as BF16.
+/// Converts the low E4M3 byte of each 16-bit word to BF16.
 BRAID_INLINE u16 e4m3_words(u16 v) {
     const __m512i *table = (const __m512i *)e4m3_as_bf16;
     __m512i w = (__m512i)v;
-    __m512i small = _mm512_permutex2var_epi16(table[0], w, table[1]);  // looks at six bits
+    __m512i small = _mm512_permutex2var_epi16(table[0], w, table[1]);  // uses six bits as the index
     __m512i large = _mm512_permutex2var_epi16(table[2], w, table[3]);
     __m512i magnitude = _mm512_mask_mov_epi16(small, _mm512_test_epi16_mask(w, _mm512_set1_epi16(0x40)), large);
     return (u16)magnitude | ((v << 8) & 0x80008000u);
 }
 
-/// The E4M3 bytes that begin at bit 8 `e` of each lane, exactly.
+/// Widens the E4M3 byte at bit 8 `e` of each lane exactly.
 BRAID_INLINE f16 widen_fp8(u16 v, int e) {
     u16 words = e4m3_words(e & 1 ? v >> 8 : v);
     return (f16)(e & 2 ? words & 0xFFFF0000u : words << 16);
 }
 
-/// 32 E4M3 bytes in a row, exactly: one look at the tables for all.
+/// Widens 32 consecutive E4M3 bytes exactly, with one table look-up for all.
 BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
     typedef uint8_t b32 __attribute__((vector_size(32)));
     typedef uint16_t h32 __attribute__((vector_size(64)));
@@ -96,9 +96,9 @@ BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
     out[1] = widen_bf16((const char *)&words + 32);
 }
 #else
-/// The E4M3 bytes that begin at bit 8 `e` of each lane, exactly and without denormal operands, so that the processor's
-/// denormal modes do not matter. With the exponent moved, a normal value is `normal`; m * 2^-9 of a subnormal one is
-/// 2^-6 (1 + m / 8) - 2^-6. Computed for every value, the wrong one of the two is always larger.
+/// Widens the E4M3 byte at bit 8 `e` of each lane exactly and without denormal operands, so that the processor's
+/// denormal modes do not matter. With the exponent moved, a normal value is `normal`; m * 2^-9 of a subnormal value is
+/// 2^-6 (1 + m / 8) - 2^-6. Both are computed for every value, and the wrong one is always the larger.
 BRAID_INLINE f16 widen_fp8(u16 v, int e) {
     u16 magnitude = (e < 3 ? v << (uint32_t)(20 - 8 * e) : v >> 4) & 0x7F00000u;
     u16 sign = (v << (uint32_t)(24 - 8 * e)) & 0x80000000u;
@@ -108,7 +108,7 @@ BRAID_INLINE f16 widen_fp8(u16 v, int e) {
     return (f16)((u16)value | ((u16)(magnitude == 0x7F00000u) & 0x7FC00000u) | sign);
 }
 
-/// 32 E4M3 bytes in a row, exactly.
+/// Widens 32 consecutive E4M3 bytes exactly.
 BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
     for (int i = 0; i < 2; i++) {
         b16 bytes;
@@ -118,7 +118,7 @@ BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
 }
 #endif
 
-/// Element `e` of the stored elements that share each 32-bit lane, times its scale if the type has scales.
+/// Widens element `e` of the stored elements in each 32-bit lane, and multiplies by its scale if the type has scales.
 BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
     switch (dtype) {
     case BRAID_F32: return (f16)v;
@@ -129,7 +129,7 @@ BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
     return scale;
 }
 
-/// Sixteen stored elements in a row, `n` of them there, zero behind.
+/// Widens `n` of sixteen consecutive stored elements, and fills the other lanes with zeros.
 BRAID_INLINE f16 widen_row(braid_dtype dtype, const char *p, int64_t n, f16 scale) {
     u16 v = {0};
     h16 h = {0};
@@ -148,13 +148,13 @@ BRAID_INLINE f16 widen_row(braid_dtype dtype, const char *p, int64_t n, f16 scal
     }
 }
 
-/// 64 bytes from each of sixteen rows, transposed: lane i of v[j] is 32 bits of rows[i].
+/// Loads 64 bytes from each of sixteen rows, transposed: lane i of v[j] is 32 bits of rows[i].
 BRAID_INLINE void load_columns(const char *const *rows, int64_t offset, u16 v[16]) {
     BRAID_UNROLL for (int i = 0; i < 16; i++) memcpy(&v[i], rows[i] + offset, 64);
     transpose16(v);
 }
 
-/// The same where fewer rows or bytes may be read; what is not there is zero.
+/// Loads as load_columns does where fewer rows or bytes may be read, and fills the rest with zeros.
 BRAID_INLINE void load_some_columns(const char *const *rows, int64_t lanes, int64_t offset, int64_t bytes, u16 v[16]) {
     for (int i = 0; i < 16; i++) {
         v[i] = (u16){0};
@@ -163,7 +163,7 @@ BRAID_INLINE void load_some_columns(const char *const *rows, int64_t lanes, int6
     transpose16(v);
 }
 
-/// The elements of 64 bytes of each of `lanes` rows, `count` at most, into sixteen lanes of [k][width].
+/// Packs the elements of 64 bytes of each of `lanes` rows, `count` at most, into sixteen lanes of [k][width].
 BRAID_INLINE void pack_chunk(
     braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t offset, int64_t count, f16 scale, int64_t width,
     float *to
@@ -191,7 +191,7 @@ BRAID_INLINE void pack_rows_of(
         pack_chunk(dtype, rows, lanes, i * bytes_of(dtype), k - i, scale, width, panel + i * width);
 }
 
-/// `k` elements of each of `lanes` rows into sixteen lanes of a panel; the lanes behind become zero.
+/// Packs `k` elements of each of `lanes` rows into sixteen lanes of a panel; the lanes after them become zero.
 static void pack_rows(
     braid_dtype dtype, const char *const *rows, int64_t lanes, int64_t k, f16 scale, float *panel
 ) {
@@ -204,7 +204,7 @@ static void pack_rows(
     }
 }
 
-/// The rows of a tile as [k][rows], where a tile finds all it needs behind one pointer. Writes up to 16 floats more.
+/// Packs the rows of a tile as [k][rows], so that a tile reads through one pointer. Writes up to 16 floats beyond.
 static void pack_tile(const float *const *x, int64_t rows, int64_t k, float *to) {
     const char *from[16];
     for (int64_t r = 0; r < 16; r++) from[r] = (const char *)x[at_most(r, rows - 1)];
@@ -212,22 +212,22 @@ static void pack_tile(const float *const *x, int64_t rows, int64_t k, float *to)
     else pack_rows_of(BRAID_F32, from, rows, k, splat(0), rows, to);
 }
 
-/// Rows of the next tile when `left` remain: as even as can be, because a low tile has too few chains to fill the
-/// units.
+/// Returns the number of rows of the next tile when `left` remain. Tiles are as even as possible, because a tile with
+/// few rows has too few chains to keep the units busy.
 BRAID_INLINE int64_t tile_rows(int64_t left) {
     int64_t tiles = (left + BRAID_TILE_ROWS - 1) / BRAID_TILE_ROWS;
     return (left + tiles - 1) / tiles;
 }
 
-/// Rows that will be packed next, to be fetched meanwhile: piece i, fetched at step 4 i of a tile, is `lines` cache
-/// lines of row i / BRAID_PIECES. BRAID_PIECES pieces make the row's K block.
+/// Rows that will be packed next and are prefetched meanwhile: piece i, prefetched at step 4 i of a tile, is `lines`
+/// cache lines of row i / BRAID_PIECES. BRAID_PIECES pieces make up the row's K block.
 typedef struct {
     const char *from;
-    int64_t row, piece;  // bytes from one to the next
+    int64_t row, piece;  // distances in bytes
     int lines;
 } braid_wanted;
 
-#define BRAID_K_BLOCK 256  // k of a panel of weights: 32 KiB, which stay in the first level of cache
+#define BRAID_K_BLOCK 256  // k of a panel of weights: 32 KiB, which fit the first-level cache
 #define BRAID_PIECES (BRAID_K_BLOCK / 4 / BRAID_PANEL_WIDTH)
 
 BRAID_INLINE void fetch_piece(braid_wanted wanted, int64_t i) {
@@ -259,7 +259,7 @@ BRAID_INLINE void run_chains(
                 a[r][v] = fma16(splat(x[r]), load16(panel + 16 * v), a[r][v]);
 }
 
-/// Calls `tile(constant, ...)` with the constant that `rows` is.
+/// Calls `tile(constant, ...)` with the constant that equals `rows`.
 #if BRAID_TILE_ROWS == 12
 #define BRAID_FOR_ROWS(rows, tile, ...)               \
     switch (rows) {                                   \
@@ -288,7 +288,7 @@ BRAID_INLINE void run_chains(
     }
 #endif
 
-/// Calls `tile(constant, ...)` with the constant that `n`, 1 to `most`, is.
+/// Calls `tile(constant, ...)` with the constant that equals `n`, which is 1 to `most`.
 #define BRAID_FOR_FEW(n, most, tile, ...)                          \
     switch (n) {                                                     \
     case 8: if ((most) >= 8) { tile(8, __VA_ARGS__); } break;        \

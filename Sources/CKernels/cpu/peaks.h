@@ -1,4 +1,4 @@
-// What this level can do at most: multiply-adds that stay in registers, and reading.
+// The limits of this level: multiply-adds that stay in registers, and reading.
 #pragma once
 
 #include "panel.h"

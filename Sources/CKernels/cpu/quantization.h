@@ -1,4 +1,4 @@
-// Conversions between what is computed and what is stored, sixteen at a time.
+// Conversions between F32, in which kernels compute, and stored types, sixteen elements at a time.
 #pragma once
 
 #include "../include/quantization.h"
@@ -21,7 +21,7 @@ BRAID_INLINE void store_bf16(uint16_t *out, const float *x, int64_t n) {
     memcpy(out + j, &h, (size_t)(n - j) * sizeof(uint16_t));
 }
 
-/// One butterfly inside a vector: a lane of the lower half gets own + other, of the upper half other - own.
+/// Does one butterfly inside a vector: a lane of the lower half becomes own + other, of the upper half other - own.
 #define BRAID_BUTTERFLY(v, width, ...)                                                  \
     do {                                                                                \
         f16 other = __builtin_shufflevector(v, v, __VA_ARGS__);                         \
@@ -29,7 +29,7 @@ BRAID_INLINE void store_bf16(uint16_t *out, const float *x, int64_t n) {
         v = other + (f16)((u16)v ^ ((u16)upper & 0x80000000u));                         \
     } while (0)
 
-/// The butterflies up to eight apart of the first `width` lanes.
+/// Does the butterflies up to eight apart of the first `width` lanes.
 BRAID_INLINE f16 small_butterflies(f16 v, int64_t width) {
     if (width > 1) BRAID_BUTTERFLY(v, 1, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
     if (width > 2) BRAID_BUTTERFLY(v, 2, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
@@ -38,7 +38,7 @@ BRAID_INLINE f16 small_butterflies(f16 v, int64_t width) {
     return v;
 }
 
-/// `vectors` times sixteen elements.
+/// Transforms `vectors` times sixteen elements.
 BRAID_INLINE void large_hadamard(float *x, int64_t vectors, f16 scale) {
     f16 v[BRAID_MAX_HADAMARD / 16];
     for (int64_t i = 0; i < vectors; i++) v[i] = small_butterflies(load16(x + 16 * i), 16);
@@ -68,7 +68,7 @@ BRAID_INLINE f16 larger_magnitude(f16 x, f16 largest) {
     return larger_of((f16)((u16)x & 0x7FFFFFFFu), largest);
 }
 
-/// See reference/quantization.c.
+/// Vectorizes reference/quantization.c's function.
 BRAID_INLINE float group_scale(const float *x, int64_t n, bool power_of_two) {
     f16 largest = splat(1e-4f);
     int64_t j = 0;

@@ -27,7 +27,7 @@ BRAID_INLINE void rotate_head_halves(float *x, const float *cosine, const float 
     store_some(x + pairs + i, y.second, rest);
 }
 
-/// Sixteen interleaved pairs: the lower eight in `low`, the upper in `high`.
+/// Rotates sixteen interleaved pairs: the lower eight are in `low`, the upper eight in `high`.
 BRAID_INLINE void rotate_interleaved(f16 *low, f16 *high, f16 cosine, f16 sine) {
     f16 a = __builtin_shufflevector(*low, *high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     f16 b = __builtin_shufflevector(*low, *high, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);

@@ -1,4 +1,4 @@
-// Keys that several ranks divide.
+// Attention keys that are sharded over ranks.
 #pragma once
 
 #include "../reference/sharded_body.h"

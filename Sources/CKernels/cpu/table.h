@@ -1,4 +1,4 @@
-// One level's kernels and its table. Included by level_<name>.c under the level's target attribute.
+// The kernels and the table of one level. Each level_<name>.c includes this under the level's target attribute.
 #include "../include/ckernels.h"
 
 #include "attention.h"
@@ -13,7 +13,7 @@
 #include "rope.h"
 #include "topk.h"
 
-// Bytes that are moved as they are need no instruction set.
+// Bytes that are copied unchanged need no instruction set.
 void reference_load_entries(const braid_load_entries *);
 
 const braid_kernels BRAID_TABLE = {

@@ -1,36 +1,36 @@
-// The exact best k of each row.
+// The exact top k of each row.
 //
 // Radix selection: histograms of the scores' order keys (11, 11 and 10 bits) find the k-th largest key, then one
-// ascending pass writes the winners. In a long row a sample first gives a key that a little more than k scores should
-// reach; only those are kept and selected from. Where the sample misled (too few or too many reach it), the whole row
-// is selected from, so the result never depends on it.
+// ascending pass writes the selected positions. In a long row, a sample first gives a key that slightly more than k
+// scores should reach; only those scores are kept and selected from. If the sample was misleading (too few or too many
+// reach the key), the whole row is selected from, so the result never depends on the sample.
 #pragma once
 
 #include "../include/topk.h"
 #include "select.h"
 #include "vector.h"
 
-/// Bins of the widest histogram.
+/// The widest histogram has this many bins.
 #define BRAID_TOP_K_BINS 2048
-/// Scores that may be kept; their positions lie behind them, and each list has room for a last whole vector.
+/// At most this many scores are kept. Their positions follow them, and each list has space for a last whole vector.
 #define BRAID_TOP_K_KEPT ((BRAID_TOP_K_SCRATCH - BRAID_TOP_K_BINS) / 2 - 16)
-/// Shorter rows are not worth a sample.
+/// Rows with fewer scores are not sampled.
 #define BRAID_TOP_K_SAMPLED 8192
 
-/// A key and how many of the scores with exactly this key are to be taken, besides all above it.
+/// A cut takes all scores above `key`, and the first `wanted` of the scores with exactly this key.
 typedef struct {
     uint32_t key;
     int64_t wanted;
 } topk_cut;
 
-/// `order_key` (reference/order.h) on sixteen lanes.
+/// Computes `order_key` (reference/order.h) on sixteen lanes.
 BRAID_INLINE u16 order_keys(f16 x) {
     u16 bits = (u16)(x + splat(0));
     u16 keys = bits ^ ((u16)((i16)bits >> 31) | 0x80000000u);
     return keys & (u16)(x == x);
 }
 
-/// Bit l is lane l of a comparison.
+/// Converts a comparison to bits: bit l is lane l.
 BRAID_INLINE uint32_t lane_bits(i16 mask) {
     typedef _Bool flags __attribute__((ext_vector_type(16)));
     flags f = __builtin_convertvector(mask, flags);
@@ -43,10 +43,10 @@ BRAID_INLINE f16 load_scores(const float *scores, int64_t i, int64_t n) {
     return n - i >= 16 ? load16(scores + i) : load_some(scores + i, n - i);
 }
 
-/// The lanes from `i` that are inside a row of n.
+/// Returns the bits of the lanes from `i` on that are inside a row of n.
 BRAID_INLINE uint32_t lanes_inside(int64_t i, int64_t n) { return n - i >= 16 ? 0xFFFF : (1u << (n - i)) - 1; }
 
-/// Writes the lanes of `values` in `lanes` one after another; may overwrite up to a whole vector from `out`.
+/// Writes the lanes of `values` in `lanes` consecutively; may overwrite up to a whole vector from `out` on.
 BRAID_INLINE void compress_lanes(uint32_t *out, u16 values, uint32_t lanes) {
 #if defined(BRAID_COMPRESS)
     u16 packed = (u16)_mm512_maskz_compress_epi32((__mmask16)lanes, (__m512i)values);
@@ -58,7 +58,7 @@ BRAID_INLINE void compress_lanes(uint32_t *out, u16 values, uint32_t lanes) {
 #endif
 }
 
-/// Counts the keys by `bits` bits above bit `below`, those alone whose bits above these are `prefix`.
+/// Counts keys by the `bits` bits from bit `below` on, among those whose higher bits are `prefix`.
 BRAID_INLINE void count_keys(
     const float *scores, int64_t n, uint32_t prefix, int below, int bits, uint32_t *histogram) {
     uint32_t last = (1u << bits) - 1;
@@ -76,7 +76,7 @@ BRAID_INLINE void count_keys(
     }
 }
 
-/// The cut of the `k` largest of n scores, 1 <= k <= n.
+/// Returns the cut of the `k` largest of n scores, 1 <= k <= n.
 static topk_cut find_cut(const float *scores, int64_t n, int64_t k, uint32_t *histogram) {
     static const int widths[3] = {11, 11, 10};
     topk_cut cut = {0, k};
@@ -93,7 +93,7 @@ static topk_cut find_cut(const float *scores, int64_t n, int64_t k, uint32_t *hi
 }
 
 /// Writes, ascending, the positions of the scores above the cut and of the first `wanted` at it: k in all.
-/// Score i is at `positions[i]`, or at i when that is NULL.
+/// The position of score i is `positions[i]`, or i when that is NULL.
 static void write_winners(
     const float *scores, const uint32_t *positions, int64_t n, topk_cut cut, int64_t k, int32_t *selected) {
     const u16 iota = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -116,7 +116,7 @@ static void write_winners(
     }
 }
 
-/// Keeps the scores whose keys reach `key`, with their positions; returns how many reach it, kept or not.
+/// Keeps the scores whose keys reach `key`, with their positions. Returns the number that reach it, kept or not.
 static int64_t keep_scores(const float *scores, int64_t n, uint32_t key, float *kept, uint32_t *positions) {
     const u16 iota = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int64_t count = 0;
@@ -130,7 +130,7 @@ static int64_t keep_scores(const float *scores, int64_t n, uint32_t key, float *
     return count;
 }
 
-/// The key that, going by one vector of scores in 32, k scores and four standard deviations more should reach.
+/// Returns the key that, judging by one vector of scores in 32, k scores plus four standard deviations should reach.
 static uint32_t sampled_key(const float *scores, int64_t n, int64_t k, float *sample, uint32_t *histogram) {
     int64_t vectors = n / 512 < BRAID_TOP_K_KEPT / 16 ? n / 512 : BRAID_TOP_K_KEPT / 16, stride = n / 16 / vectors;
     for (int64_t i = 0; i < vectors; i++) store16(sample + 16 * i, load16(scores + 16 * i * stride));
@@ -139,7 +139,7 @@ static uint32_t sampled_key(const float *scores, int64_t n, int64_t k, float *sa
     return find_cut(sample, 16 * vectors, rank, histogram).key;
 }
 
-/// Selects through a sample; false where the sample misled.
+/// Selects with the help of a sample; returns false if the sample was misleading.
 static bool select_sampled(const float *scores, int64_t n, int64_t k, uint32_t *scratch, int32_t *selected) {
     uint32_t *histogram = scratch, *positions = scratch + BRAID_TOP_K_BINS;
     float *kept = (float *)(positions + BRAID_TOP_K_KEPT + 16);

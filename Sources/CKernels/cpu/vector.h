@@ -1,9 +1,8 @@
-// Sixteen lanes, on every instruction set.
+// Vectors of sixteen lanes, on every instruction set.
 //
-// `f16` is one AVX-512 register, two AVX registers or four NEON registers: the compiler splits it. A kernel is written
+// `f16` is one AVX-512 register, two AVX registers or four NEON registers; the compiler splits it. A kernel is written
 // once with it, in a header beside this one; level_<name>.c includes them all under that level's target attribute, so
-// the package needs no compiler flags. Lanes never mix except in `sum_lanes`, hence equal bits everywhere.
-// Included only from level_<name>.c, inside the target attribute.
+// the package needs no compiler flags. Lanes never mix except in `sum_lanes`, so results are bitwise equal everywhere.
 #pragma once
 
 #include <stdint.h>
@@ -28,7 +27,7 @@ BRAID_INLINE void store16(float *p, f16 v) { memcpy(p, &v, sizeof v); }
 BRAID_INLINE f16 splat(float x) { return (f16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 BRAID_INLINE f16 fma16(f16 a, f16 b, f16 c) { return __builtin_elementwise_fma(a, b, c); }
 
-/// The first `n` (0...16) lanes of p, zero in the others; never reads past them.
+/// Loads the first `n` (0...16) lanes of p, and zero in the others; never reads past them.
 BRAID_INLINE f16 load_some(const float *p, int64_t n) {
     f16 v = splat(0);
     memcpy(&v, p, (size_t)n * sizeof(float));
@@ -36,7 +35,7 @@ BRAID_INLINE f16 load_some(const float *p, int64_t n) {
 }
 BRAID_INLINE void store_some(float *p, f16 v, int64_t n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
 
-/// Sixteen BF16 values widened exactly.
+/// Widens sixteen BF16 values exactly.
 BRAID_INLINE f16 widen_bf16(const void *p) {
     h16 h;
     memcpy(&h, p, sizeof h);
@@ -52,7 +51,7 @@ BRAID_INLINE float sum_lanes(f16 v) {
     return c0 + c1;
 }
 
-/// `exp_scalar` on sixteen lanes.
+/// Computes `exp_scalar` on sixteen lanes.
 BRAID_INLINE f16 exp16(f16 y) {
     i16 high = y > splat(88.72f), low = y < splat(-87.33f), nan = y != y;
     i16 plain = ~(high | low | nan);
@@ -65,7 +64,7 @@ BRAID_INLINE f16 exp16(f16 y) {
     return (f16)(((i16)v & plain) | special);
 }
 
-/// `log_scalar` on eight numbers that are positive and finite.
+/// Computes `log_scalar` on eight numbers that are positive and finite.
 BRAID_INLINE f8 log_of_8(f8 x) {
     typedef double d8 __attribute__((vector_size(64)));
     typedef int64_t l8 __attribute__((vector_size(64)));
@@ -82,7 +81,7 @@ BRAID_INLINE f8 log_of_8(f8 x) {
     return __builtin_convertvector(2 * t * sum + exponent * 0.69314718055994530942, f8);
 }
 
-/// `log_scalar` on sixteen lanes.
+/// Computes `log_scalar` on sixteen lanes.
 BRAID_INLINE f16 log16(f16 x) {
     i16 positive = x > splat(0), infinite = x == splat(INFINITY), zero = x == splat(0), plain = positive & ~infinite;
     f16 v = (f16)(((i16)x & plain) | ((i16)splat(1) & ~plain));

@@ -3,17 +3,19 @@
 
 #include "types.h"
 
-/// For each row and head: scores `scale * (q_latent . latent[p] + q_rope . rope_key[p])` over the row's keys, softmax,
-/// and `out = sum of probability * latent[p]`, with the natural log of the sum of exponentials.
+/// Computes attention of `m` rows and `heads` heads. For each row and head it computes the scores
+/// `scale * (q_latent . latent[p] + q_rope . rope_key[p])` over the row's keys and their softmax, and writes
+/// `out = sum of probability * latent[p]` and `lse`, the natural log of the sum of exponentials.
 /// A row's keys are `selected[r, 0 ..< selected_count[r]]` (ascending) or, when NULL, positions 0 ... positions[r].
 ///
-/// Order (the canonical form, so that keys may be split over ranks):
-/// - Keys fall into 8 classes by position mod 8; only classes `c mod class_stride == class_offset` are looked at.
-/// - Dot: 16 accumulators from +0; accumulator l takes latent dimensions l, l + 16, … ascending, then rope dimensions
-///   l, l + 16, … ascending (fma); then halves: l with l + 8, + 4, + 2, + 1. Times scale.
-/// - Within a class: maximum; e = exp(score - maximum); sum of e with 16 accumulators by index within the class, then
-///   halves; out[d] one chain over keys ascending (`a = fma(e, latent[d], a)` from +0), then times (1 / sum).
-///   lse = maximum + log(sum). An empty class is out = 0, lse = -infinity.
+/// The order of summation is the canonical form, which allows keys to be split over ranks:
+/// - Keys fall into 8 classes by position mod 8. Only classes with `c mod class_stride == class_offset` are computed.
+/// - A dot product has 16 accumulators from +0. Accumulator l takes latent dimensions l, l + 16, … ascending, then rope
+///   dimensions l, l + 16, … ascending (fma). Halves are added: l with l + 8, + 4, + 2, + 1. The sum is multiplied by
+///   `scale`.
+/// - Within a class, `maximum` is the largest score and e = exp(score - maximum). The sum of e has 16 accumulators by
+///   index within the class, then halves. out[d] is one chain over keys ascending (`a = fma(e, latent[d], a)` from +0),
+///   then multiplied by (1 / sum). lse is maximum + log(sum). An empty class gives out = 0 and lse = -infinity.
 /// - Classes are merged (see braid_merge) as a balanced binary tree over the order 0 4 2 6 1 5 3 7 (bits reversed),
 ///   so that the classes of rank r of N, `c mod N == r`, are one subtree.
 typedef struct {
@@ -33,25 +35,25 @@ typedef struct {
     float *out;             // [m, heads, latent.width], row stride out_stride
     int64_t out_stride;
     float *lse;             // [m, heads]
-    int64_t direct_key_max_heads;   // this many heads or fewer widen the keys they read themselves; 0: as the level does it
+    int64_t direct_key_max_heads;   // with at most so many heads, tiles widen stored keys; 0: default of the level
     float *scratch;         // braid_attention_scratch(...) floats, 64-byte aligned
 } braid_attention;
 
-/// Room for the scores of one class and all heads, when the row's keys are spread evenly over the classes; always
-/// enough for one head when they are all of one class.
+/// Returns the number of floats for the scores of one class and all heads, when the row's keys are spread evenly over
+/// the classes. It is always enough for one head when all keys are of one class.
 static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
     int64_t per_class = (keys / 8 + 1 + 63) / 64 * 64;
     return (heads < 8 ? 8 : heads) * per_class;
 }
 
-/// The widest latent and rotary parts there is room for; callers check.
+/// These are the widest latent and rotary parts that scratch is made for; callers check.
 #define BRAID_MAX_LATENT 2048
 #define BRAID_MAX_ROPE 128
 
-/// Room for keys widened to F32: 8 entries, at most 4096 wide.
+/// Is the number of floats for keys widened to F32: 8 entries of at most 4096 elements.
 #define BRAID_ATTENTION_KEYS (32 * 1024)
 
-/// Scratch of one attention call: `max_keys` is the largest number of keys of a row.
+/// Returns the floats of scratch for one attention call. `max_keys` is the largest number of keys of a row.
 static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int64_t max_keys) {
     const int64_t entries = 2 * max_keys;  // of 64 bits
     return BRAID_ATTENTION_KEYS + heads * 4 * (latent + 64) + braid_attention_scores(heads, max_keys) + entries + 64;
@@ -59,7 +61,8 @@ static inline int64_t braid_attention_scratch(int64_t heads, int64_t latent, int
 
 /// Merges partial attention results of the same rows: `a` becomes the result over the keys of `a` and `b`.
 ///   m = max(lse_a, lse_b); wa = exp(lse_a - m); wb = exp(lse_b - m); s = wa + wb
-///   out = fma(wb / s, out_b, (wa / s) * out_a);  lse = m + log(s).  Both empty: out = 0, lse = -infinity.
+///   out = fma(wb / s, out_b, (wa / s) * out_a);  lse = m + log(s)
+/// If both are empty, out is 0 and lse is -infinity.
 typedef struct {
     int64_t m, heads, width;
     float *a;               // [m, heads, width]

@@ -1,11 +1,11 @@
-// Braid's kernels: plain C functions behind one table, chosen once from the processor.
+// Braid's kernels are plain C functions behind one table, which is chosen once for the processor.
 //
-// The rules every kernel keeps:
-// - It gets rows and scratch, starts no threads, allocates nothing, reads no globals, never fails.
-// - Its result for a row depends on that row alone, never on how many rows came with it.
-// - Its order of summation is written in its header. The scalar version in reference/ is that order, spelled out;
-//   the fast versions in cpu/ give the same bits on every instruction set, because lanes only ever run along
-//   independent outputs or along the 16 documented accumulators, and every multiply-add is one fused rounding.
+// Every kernel keeps these rules:
+// - It receives rows and scratch, starts no threads, allocates nothing, reads no globals, never fails.
+// - Its result for a row depends on that row alone, never on the number of rows in the call.
+// - Its order of summation is written in its header. The scalar version in reference/ spells that order out; the fast
+//   versions in cpu/ are bitwise equal to it on every instruction set, because lanes only ever run along independent
+//   outputs or along the 16 documented accumulators, and every multiply-add is one fused rounding.
 // - Zero rows are legal and do nothing. Strides count elements.
 #pragma once
 
@@ -22,7 +22,7 @@
 #include "topk.h"
 #include "types.h"
 
-/// Every operation, once. A second backend fills the same table.
+/// The table holds every operation once. A second backend fills the same table.
 typedef struct {
     const char *name;
     void (*embedding)(const braid_embedding *);
@@ -57,13 +57,14 @@ typedef struct {
     void (*quantize_groups)(const braid_quantize_groups *);
     void (*dequantize_groups)(const braid_quantize_groups *);
 
-    // What kernels are measured against. Multiply-adds in registers, with as many chains as a tile of a matrix product
-    // has: returns the floating-point operations done. And whole 256-byte pieces read in order, nothing done with them.
+    // Processor limits that kernels are measured against. `multiply_adds` runs `turns` rounds of multiply-adds in
+    // registers, in as many chains as a tile of a matrix product has, and returns the floating-point operations done.
+    // `read_bytes` only reads memory, in order, in whole pieces of 256 bytes.
     int64_t (*multiply_adds)(int64_t turns);
     void (*read_bytes)(const void *from, int64_t bytes);
 } braid_kernels;
 
-/// Instruction-set levels, worst first.
+/// The instruction-set levels are numbered from the worst to the best.
 typedef enum {
     BRAID_REFERENCE = 0,  // scalar C, any processor
     BRAID_NEON = 1,       // 64-bit Arm
@@ -71,13 +72,13 @@ typedef enum {
     BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL
 } braid_level;
 
-/// The table of a level, or NULL where this build or processor does not have it.
+/// Returns the table of a level, or NULL where this build or processor lacks the level.
 const braid_kernels *braid_kernels_at(braid_level level);
 
-/// The best level this processor has; found once.
+/// Returns the best level of this processor.
 braid_level braid_best_level(void);
 
-/// Tells the processor that this thread only waits for another one's write.
+/// Hints to the processor that this thread is waiting for another thread's write.
 static inline void braid_pause(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();

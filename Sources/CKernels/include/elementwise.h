@@ -1,9 +1,9 @@
-// Element by element, and softmax over rows.
+// Element-wise operations, and softmax over rows.
 #pragma once
 
 #include "types.h"
 
-/// `out = a + b` over `m` rows of `n`. `out` may be `a` or `b`.
+/// Adds: `out = a + b` over `m` rows of `n`. `out` may be `a` or `b`.
 typedef struct {
     int64_t m, n;
     const float *a;
@@ -15,7 +15,7 @@ typedef struct {
 } braid_add;
 
 /// Copies `pieces` runs of `n` elements of each row, bit by bit: piece b of row i begins at `b * x_step` and goes to
-/// `b * out_step`. The elements may be integers. Rows written must not repeat, and no element read is written.
+/// `b * out_step`. The elements may be integers. Output rows must not repeat, and no input element may be an output.
 typedef struct {
     int64_t m, pieces, n;
     const float *x;         // row i is row x_rows[i] (or i when x_rows is NULL) of x [*, x_stride]
@@ -26,7 +26,7 @@ typedef struct {
     const int32_t *out_rows;
 } braid_copy_rows;
 
-/// In place: `x = x * factor`.
+/// Multiplies in place: `x = x * factor`.
 typedef struct {
     int64_t m, n;
     float factor;
@@ -34,8 +34,8 @@ typedef struct {
     int64_t x_stride;
 } braid_scale;
 
-/// `out = (silu(gate) * up) * row_weight`, silu(x) = x / (1 + exp(-x)); without weights the last factor is left out.
-/// exp is the kernels' own (reference/math.h): the same bits on every level. `out` may be `gate` or `up`.
+/// Computes `out = (silu(gate) * up) * row_weight` with silu(x) = x / (1 + exp(-x)); without weights the last factor is
+/// left out. exp is the kernels' own (reference/math.h), bitwise equal on every level. `out` may be `gate` or `up`.
 typedef struct {
     int64_t m, n;
     const float *gate;
@@ -47,8 +47,8 @@ typedef struct {
     int64_t out_stride;
 } braid_swiglu;
 
-/// softmax: `exp(x - max) * (1 / sum)`; log_softmax: `x - (max + log(sum))`. In place allowed.
-/// Order of the sum: 16 accumulators along columns, then halves, as in norm.h. A NaN anywhere makes the row NaN;
+/// Computes softmax, `exp(x - max) * (1 / sum)`, or log_softmax, `x - (max + log(sum))`. `out` may be `x`.
+/// The sum has 16 accumulators along columns, then halves are added, as in norm.h. A NaN anywhere makes the row NaN;
 /// a row of only -infinity gives zeros (softmax) or -infinity (log_softmax).
 typedef struct {
     int64_t m, n;

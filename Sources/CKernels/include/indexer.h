@@ -3,12 +3,12 @@
 
 #include "types.h"
 
-/// `scores[r, i] = sum over heads h of weights[r, h] * max(0, q[r, h] . key[p(first + i)])`, for `count` numbers of
-/// positions, p(i) being the position number i of those owned: a score depends on nothing else.
+/// Computes `scores[r, i] = sum over heads h of weights[r, h] * max(0, q[r, h] . key[p(first + i)])` for `count` owned
+/// positions; p(j) is the j-th position that `owned` contains. A score depends on nothing else.
 ///
-/// Order: each dot is one chain over the dimension ascending from +0 (`a = fma(q, k, a)`); the heads are one chain
-/// ascending from +0 (`s = fma(weight, relu(a), s)`; relu(NaN) = NaN). Nothing is masked here: a caller asks for as
-/// many positions as the furthest row sees, and top_k looks at no more than each row may see.
+/// Each dot product is one chain over the dimension ascending from +0 (`a = fma(q, k, a)`); the heads are one chain
+/// ascending from +0 (`s = fma(weight, relu(a), s)`; relu(NaN) = NaN). No mask is applied: a caller asks for as many
+/// positions as the row with the largest position sees, and top_k reads no more than each row may see.
 typedef struct {
     int64_t m, heads;
     const float *q;         // [m, heads, keys.width]
@@ -26,5 +26,5 @@ typedef struct {
 
 #define BRAID_INDEX_SCRATCH (64 * 1024)
 
-/// The widest key there is room for.
+/// Is the widest key that scratch is made for.
 #define BRAID_MAX_INDEX_WIDTH 1024

@@ -3,9 +3,9 @@
 
 #include "types.h"
 
-/// `out[r, n] = sum over k of x[r, k] * w[n, k]` (or `w[k, n]` when `transposed`).
+/// Computes `out[r, n] = sum over k of x[r, k] * w[n, k]` (or `w[k, n]` when `transposed`).
 ///
-/// Order: one chain per output. `a = accumulate ? out[r, n] : +0`, then for k ascending `a = fma(x, w, a)`.
+/// Each output is one chain: `a = accumulate ? out[r, n] : +0`, then for k ascending `a = fma(x, w, a)`.
 /// A sum that may be split over ranks is a `braid_sliced_matmul`.
 typedef struct {
     braid_weight w;
@@ -18,48 +18,50 @@ typedef struct {
     float *out;             // row i writes row out_rows[i] (or i) of out [*, out_stride]; rows must not repeat
     int64_t out_stride;
     const int32_t *out_rows;
-    int64_t gemv_max_rows;       // this many rows or fewer make no panel of the weights; 0: as the level does it
+    int64_t gemv_max_rows;       // up to this many rows, weights are read without a panel; 0: the level's default
     float *scratch;         // BRAID_MATMUL_SCRATCH floats, 64-byte aligned
 } braid_matmul;
 
-/// Enough for a panel of weights widened to F32, whatever the shape.
+/// This many floats hold a panel of weights widened to F32, whatever the shape.
 #define BRAID_MATMUL_SCRATCH (64 * 1024)
 
-/// `count` products of one shape, as for all heads of attention: product b takes x from column `b * x_step` on and
-/// weights from row `b * w_step` on, and writes out from column `b * out_step` on. Each is in the order of braid_matmul.
+/// Computes `count` products of one shape, for instance those of all attention heads: product b reads x from column
+/// `b * x_step` on and weights from row `b * w_step` on, and writes out from column `b * out_step` on. Each product has
+/// the order of braid_matmul.
 typedef struct {
     braid_matmul product;   // the first
     int64_t count;
     int64_t x_step, w_step, out_step;
 } braid_batched_matmul;
 
-/// A product in the canonical form of a sum that ranks may share: k is cut into `slices` equal K-slices (a power of two
-/// that divides k), each one chain from +0, added as a balanced binary tree in index order. A rank that holds a subtree
-/// of the slices multiplies its columns, and the tree goes on over ranks with the same bits.
+/// Computes a product in the canonical form of a sum that ranks may share: k is cut into `slices` equal K-slices (a
+/// power of two that divides k), each slice is one chain from +0, and slices are added as a balanced binary tree in
+/// index order. A rank that holds a subtree of the slices multiplies its columns, and adding the ranks' results
+/// continues the tree: the sum is bitwise equal.
 typedef struct {
     braid_matmul product;   // neither transposed nor accumulating, without row lists
     int64_t slices;
     float *partial;         // braid_sliced_scratch(m, slices) floats, 64-byte aligned
 } braid_sliced_matmul;
 
-/// A sliced product is made of blocks of at most so many outputs, whose partial sums stay in the caches.
+/// A sliced product is computed in blocks of at most this many outputs, whose partial sums fit the caches.
 #define BRAID_SLICED_ELEMENTS (64 * 1024)
-#define BRAID_SLICED_COLUMNS 64  // of a block, at least
+#define BRAID_SLICED_COLUMNS 64  // at least, in a block
 
-/// Outputs of a block of a sliced product of `m` rows.
+/// Returns the number of columns in a block of a sliced product of `m` rows.
 static inline int64_t braid_sliced_columns(int64_t m) {
     int64_t columns = BRAID_SLICED_ELEMENTS / (m < 1 ? 1 : m) / BRAID_SLICED_COLUMNS * BRAID_SLICED_COLUMNS;
     return columns < BRAID_SLICED_COLUMNS ? BRAID_SLICED_COLUMNS : columns;
 }
 
-/// Room for one block at each level of the tree but the first, which is the output.
+/// Returns the floats of scratch for one block at each level of the tree except the first, which is the output.
 static inline int64_t braid_sliced_scratch(int64_t m, int64_t slices) {
     int64_t levels = 0;
     while (slices >> levels > 1) levels++;
     return levels * m * braid_sliced_columns(m);
 }
 
-/// `out[i, :] = w[ids[i], :]` widened. Ids are checked by the caller.
+/// Copies rows of a matrix, widened: `out[i, :] = w[ids[i], :]`. The caller checks the ids.
 typedef struct {
     braid_weight w;
     const int32_t *ids;

@@ -3,10 +3,11 @@
 
 #include "types.h"
 
+/// Normalizes rows.
 /// rms_norm:   `out = weight * (x * (1 / sqrt(mean(x^2) + eps)))`
 /// layer_norm: `out = fma(weight, (x - mean) * (1 / sqrt(mean((x - mean)^2) + eps)), bias)`, biased variance.
 ///
-/// Order of every sum: 16 accumulators from +0, accumulator l takes columns l, l + 16, … ascending
+/// Every sum has 16 accumulators from +0. Accumulator l takes columns l, l + 16, … ascending
 /// (`a = fma(x, x, a)`, or `a = a + x` for a mean), then halves are added: l with l + 8, l + 4, l + 2, l + 1.
 /// Division, square root and products are separate F32 roundings. `out` may be `x`.
 typedef struct {

@@ -1,10 +1,10 @@
-// Conversions between what is computed (F32) and what is stored.
+// Conversions between F32, in which kernels compute, and stored types.
 #pragma once
 
 #include "types.h"
 
-/// Row i of x goes to entry slots[i] of a cache lane, converted: BF16 by round to nearest even, F32 as it is, FP8 as
-/// braid_quantize_groups does it without powers of two. A negative slot is not stored.
+/// Stores row i of x as entry slots[i] of a cache lane: BF16 rounds to nearest even, F32 is copied, FP8 is quantized as
+/// braid_quantize_groups does without powers of two. A row with a negative slot is not stored.
 typedef struct {
     int64_t m, n;
     const float *x;
@@ -12,11 +12,11 @@ typedef struct {
     const int32_t *slots;   // [m]
     void *lane;             // entries of n, as in braid_lane
     braid_dtype dtype;
-    int64_t group;          // FP8: columns of a scale
+    int64_t group;          // FP8: columns that share a scale
 } braid_store_rows;
 
-/// Entries of a cache lane as they are stored: entry `entries[i]` fills the words of row i, what is left of the last one
-/// with zeros. A negative entry is left out.
+/// Copies entries of a cache lane as they are stored: entry `entries[i]` fills the words of row i, and zeros fill the
+/// rest of its last word. A row with a negative entry is not written.
 typedef struct {
     int64_t m, bytes;       // of an entry
     const int32_t *entries; // [m]
@@ -25,27 +25,28 @@ typedef struct {
     int64_t stride;
 } braid_load_entries;
 
-/// In place: every head of every row becomes H x / sqrt(width), H the Sylvester Hadamard matrix; butterflies 1, 2, 4, …
-/// width / 2 apart in that order, then one product with 1 / sqrt(width) rounded to F32.
+/// Transforms every head of every row in place to H x / sqrt(width), where H is the Sylvester Hadamard matrix.
+/// Butterflies are 1, 2, 4, … width / 2 apart in that order; then follows one product with 1 / sqrt(width) rounded to
+/// F32.
 typedef struct {
     int64_t m, heads;
-    int64_t width;          // a power of two, BRAID_MAX_HADAMARD at most
+    int64_t width;          // a power of two, at most BRAID_MAX_HADAMARD
     float *x;               // [m, heads, width], row stride x_stride
     int64_t x_stride;
 } braid_hadamard;
 
 #define BRAID_MAX_HADAMARD 1024
 
-/// 1 / sqrt(width) for a power of two: exact, or an exact multiple of sqrt(1/2) rounded once.
+/// Returns 1 / sqrt(width) for a power of two: exact, or an exact multiple of sqrt(1/2) rounded once.
 static inline float braid_hadamard_scale(int64_t width) {
     float scale = 1;
     for (; width >= 4; width /= 4) scale *= 0.5f;
     return width == 2 ? scale * 0.70710678118654752f : scale;
 }
 
-/// Groups of `group` columns to E4M3 with one F32 scale each, and back.
+/// Quantizes groups of `group` columns to E4M3 with one F32 scale each, or dequantizes them.
 ///   amax = max(max|x|, 1e-4);  scale = amax / 448, or 2^ceil(log2(amax / 448)) by exponent arithmetic if power_of_two
-///   value = e4m3, round to nearest even, of clamp(x / scale, -448, 448);  back: value * scale
+///   value = e4m3, round to nearest even, of clamp(x / scale, -448, 448);  dequantized: value * scale
 /// The last group of a row may be shorter. NaN becomes E4M3 NaN.
 typedef struct {
     int64_t m, n, group;

@@ -1,11 +1,11 @@
-// The exact best k of each row.
+// The exact top k of each row.
 #pragma once
 
 #include "types.h"
 
-/// Row r looks at scores[r, 0 ..< visible[r]] and writes the `counts[r] = min(k, visible[r])` positions with the
-/// largest scores, ascending by position. Ties at the cut go to the smaller position. -0 equals +0; NaN is below
-/// -infinity.
+/// Selects for row r, among scores[r, 0 ..< visible[r]], the `counts[r] = min(k, visible[r])` positions with the
+/// largest scores, and writes them in ascending order. Ties at the cut go to the smaller position. -0 equals +0; NaN is
+/// below -infinity.
 typedef struct {
     int64_t m, k;
     const float *scores;

@@ -15,7 +15,7 @@ static float score_of(const braid_attention *p, const float *q, int64_t entry) {
     return add_halves(a) * p->scale;
 }
 
-/// The positions of row `r` in class `c`, ascending, into `positions`; how many there are.
+/// Writes the positions of row `r` in class `c`, ascending, into `positions`, and returns their number.
 static int64_t keys_of_class(const braid_attention *p, int64_t r, int32_t c, int32_t *positions) {
     int64_t count = 0;
     if (p->selected) {
@@ -29,7 +29,7 @@ static int64_t keys_of_class(const braid_attention *p, int64_t r, int32_t c, int
     return count;
 }
 
-/// Softmax and weighted sum over one class; `e` holds a number per key.
+/// Computes softmax and weighted sum over one class; `e` has space for one number per key.
 static void attend_class(
     const braid_attention *p, const float *q, const int32_t *positions, int64_t count, float *e, float *out, float *lse
 ) {
@@ -63,9 +63,9 @@ static void merge(int64_t width, float *a, float *a_lse, const float *b, float b
     *a_lse = empty ? -INFINITY : m + log_scalar(s);
 }
 
-/// The classes `c`, `c + step`, `c + 2 step` … as a tree: the left half takes every other one from `c`, the right
-/// half every other one from `c + step`. From (0, 1) the leaves come in the order 0 4 2 6 1 5 3 7.
-/// `scratch` holds the right halves on the way down, then a class's positions and its keys' numbers.
+/// Merges the classes `c`, `c + step`, `c + 2 step` … as a tree: the left half takes every other class from `c`, the
+/// right half every other class from `c + step`. From (0, 1) the leaves come in the order 0 4 2 6 1 5 3 7. `scratch`
+/// holds the right halves on the way down, then a class's positions and its exponentials.
 static void attend_subtree(
     const braid_attention *p, int64_t r, int64_t h, int32_t c, int32_t step, float *out, float *lse, float *scratch
 ) {

@@ -1,4 +1,4 @@
-// Element by element, and softmax over rows; orders and special values are in include/elementwise.h.
+// Element-wise operations, and softmax over rows; orders and special values are in include/elementwise.h.
 #include "../include/elementwise.h"
 
 #include <string.h>
@@ -39,8 +39,8 @@ void reference_swiglu(const braid_swiglu *p) {
     }
 }
 
-/// What a row is shifted by before exp: its largest value, or 0 where that is -infinity, so that a row without
-/// anything has the sum 0. NaN does not count here; it comes back with the sum.
+/// Returns what is subtracted from a row before exp: its largest value, or 0 where that is -infinity, so that such a
+/// row has the sum 0. NaN is ignored here; it appears again in the sum.
 static float softmax_shift(const float *x, int64_t n) {
     float largest = -INFINITY;
     for (int64_t j = 0; j < n; j++) largest = x[j] > largest ? x[j] : largest;

@@ -32,14 +32,14 @@ void reference_expert_hidden(const braid_expert_hidden *p) {
     }
 }
 
-/// The expert, counted among those here, that has a slot.
+/// Returns the index, among the experts of this call, of the expert that has the slot.
 static int64_t expert_of(const braid_expert_sums *p, int32_t slot) {
     int64_t e = 0;
     while (p->start[e + 1] <= slot) e++;
     return e;
 }
 
-/// One group's sum at one output of one slice: +0 and then the experts that are here, in the order of the choices.
+/// Returns one group's sum at one output of one slice: +0, then the experts of this call in the order of the choices.
 static float leaf_sum(const braid_expert_sums *p, int64_t row, int64_t n, int64_t slice, int64_t group) {
     int64_t k = p->width / p->slices;
     float sum = 0;
@@ -57,7 +57,7 @@ static float leaf_sum(const braid_expert_sums *p, int64_t row, int64_t n, int64_
     return sum;
 }
 
-/// The balanced tree over leaves `first ..< first + count`; leaf `group * slices + slice`.
+/// Returns the balanced tree over leaves `first ..< first + count`; a leaf's index is `group * slices + slice`.
 static float tree_sum(const braid_expert_sums *p, int64_t row, int64_t n, int64_t first, int64_t count) {
     if (count == 1) return leaf_sum(p, row, n, first % p->slices, p->first_group + first / p->slices);
     float left = tree_sum(p, row, n, first, count / 2);
@@ -73,7 +73,7 @@ void reference_expert_sums(const braid_expert_sums *p) {
                 p->out[(tree * p->m + r) * p->out_stride + n] = tree_sum(p, r, n, tree * leaves, leaves);
 }
 
-/// The balanced tree over parts `first ..< first + count`, those beyond the last being absent.
+/// Returns the balanced tree over parts `first ..< first + count`; parts beyond the last count as absent.
 static float part_sum(const braid_combine *p, int64_t row, int64_t column, int64_t first, int64_t count) {
     if (count > 1) {
         float left = part_sum(p, row, column, first, count / 2);

@@ -1,5 +1,5 @@
-// The router of a mixture of experts, and which rows go to which expert. It is the same code on every level: one row is a
-// few hundred numbers.
+// The router of a mixture of experts, and the assignment of rows to experts. All levels share this code: one row is
+// only a few hundred numbers.
 #pragma once
 
 #include <string.h>
@@ -8,15 +8,15 @@
 #include "math.h"
 #include "order.h"
 
-/// The index of the largest key, the smallest index among equals.
+/// Returns the index of the largest key, the smallest index among equals.
 static inline int64_t largest_key(const uint32_t *keys, int64_t n) {
     int64_t best = 0;
     for (int64_t i = 1; i < n; i++) best = keys[i] > keys[best] ? i : best;
     return best;
 }
 
-/// Moves the `count` largest of `values` to `taken` flags, ties to the smaller index. `keys` is overwritten.
-/// Keys are shifted up by one so that 0 means "taken already", below a NaN.
+/// Sets the `taken` flags of the `count` largest of `values`, ties to the smaller index. `keys` is overwritten.
+/// Keys are shifted up by one so that 0 means "already taken", below a NaN.
 static inline void take_largest(const float *values, uint32_t *keys, bool *taken, int64_t n, int64_t count) {
     for (int64_t i = 0; i < n; i++) {
         keys[i] = order_key(values[i]) + 1;
@@ -29,7 +29,7 @@ static inline void take_largest(const float *values, uint32_t *keys, bool *taken
     }
 }
 
-/// The sum of a group's two largest values, the larger first; of a single expert, its value.
+/// Returns the sum of a group's two largest values, the larger first; of a single expert, its value.
 static inline float group_score(const float *values, uint32_t *keys, int64_t n) {
     for (int64_t i = 0; i < n; i++) keys[i] = order_key(values[i]) + 1;
     int64_t first = largest_key(keys, n);

@@ -1,4 +1,4 @@
-// Scores of the lightning indexer: a chain per dot, then a chain over the heads.
+// Scores of the lightning indexer: one chain per dot product, then one chain over the heads.
 #include "../include/indexer.h"
 
 #include "weights.h"

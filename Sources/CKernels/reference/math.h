@@ -1,4 +1,4 @@
-// exp and log with the same bits on every level: the scalar form here and the 16-lane form (cpu/vector.h) are the same
+// exp and log are bitwise equal on every level: the scalar form here and the 16-lane form (cpu/vector.h) do the same
 // operations.
 #pragma once
 
@@ -8,8 +8,8 @@
 
 #pragma STDC FP_CONTRACT OFF
 
-/// e^x within 1 ulp or so: x = n ln 2 + r, a degree-6 polynomial in r, then the exponent.
-/// Below -87.33 (where the result would be denormal) the result is +0; above 88.72 +infinity; NaN stays NaN.
+/// Approximates e^x within about 1 ulp: x = n ln 2 + r, a degree-6 polynomial in r, then the exponent.
+/// Below -87.33 (where the result would be denormal) the result is +0; above 88.72 it is +infinity; NaN stays NaN.
 #define BRAID_EXP_BODY(FLOAT, INT, FMA, SPLAT, SELECT)                                                    \
     FLOAT n = FMA(x, SPLAT(0x1.715476p+0f), SPLAT(12582912.0f)) - SPLAT(12582912.0f);                      \
     FLOAT r = FMA(n, SPLAT(-0x1.62e400p-1f), x);                                                           \
@@ -37,7 +37,7 @@ static inline float exp_scalar(float x) {
     return p * fa * fb;
 }
 
-/// ln x for x > 0, in double and rounded once, so that it does not depend on the C library.
+/// Computes ln x for x > 0 in double, rounded once, so that the result does not depend on the C library.
 static inline float log_scalar(float x) {
     if (!(x > 0)) return x == 0 ? -INFINITY : NAN;
     if (x == INFINITY) return x;

@@ -30,7 +30,7 @@ void reference_batched_matmul(const braid_batched_matmul *p) {
     }
 }
 
-/// The balanced tree over `slices` K-slices of `k` from `first` on, for output `n` of one row.
+/// Returns the balanced tree over `slices` K-slices of `k` columns from `first` on, for output `n` of one row.
 static float sliced_sum(const braid_weight *w, const float *x, int64_t n, int64_t first, int64_t k, int64_t slices) {
     if (slices > 1) {
         float left = sliced_sum(w, x, n, first, k / 2, slices / 2);

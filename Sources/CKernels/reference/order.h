@@ -1,4 +1,4 @@
-// Orders the kernels share: how sixteen partial sums become one, and how floats compare when one is to be chosen.
+// Orders that kernels share: how sixteen partial sums become one, and how floats compare in a selection.
 #pragma once
 
 #include <stdint.h>
@@ -15,7 +15,7 @@ static inline float add_halves(const float partial[16]) {
     return c0 + c1;
 }
 
-/// An unsigned integer that orders like the float: -0 equals +0, and every NaN is 0, below -infinity.
+/// Returns an unsigned integer that orders like the float: -0 equals +0, and every NaN is 0, below -infinity.
 static inline uint32_t order_key(float x) {
     if (x != x) return 0;
     x += 0.0f;  // -0 becomes +0

@@ -1,4 +1,4 @@
-// What scalar code can do at most.
+// The limits of scalar code.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// Conversions between what is computed and what is stored.
+// Conversions between F32, in which kernels compute, and stored types.
 #include "../include/quantization.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 
 #pragma STDC FP_CONTRACT OFF
 
-/// Round to nearest even; a NaN stays a (quiet) NaN with its sign.
+/// Rounds to nearest even; a NaN stays a (quiet) NaN with its sign.
 static uint16_t bf16_of(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
@@ -16,7 +16,7 @@ static uint16_t bf16_of(float x) {
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-/// The scale of a group. NaN does not count towards the largest magnitude.
+/// Returns the scale of a group. NaN does not count towards the largest magnitude.
 static float group_scale(const float *x, int64_t n, bool power_of_two) {
     float largest = 1e-4f;
     for (int64_t j = 0; j < n; j++) largest = fabsf(x[j]) > largest ? fabsf(x[j]) : largest;
@@ -29,7 +29,7 @@ static float group_scale(const float *x, int64_t n, bool power_of_two) {
     return scale;
 }
 
-/// Round to nearest even; x is within -448 ... 448, or NaN, which becomes 0x7F.
+/// Rounds to nearest even; x is within -448 ... 448, or NaN, which becomes 0x7F.
 static uint8_t e4m3_of(float x) {
     if (x != x) return 0x7F;
     uint8_t sign = signbit(x) ? 0x80 : 0;
@@ -45,7 +45,7 @@ static uint8_t e4m3_of(float x) {
     return sign | (uint8_t)((bits >> 20) - (120 << 3));
 }
 
-/// One row of `n`, in groups.
+/// Quantizes one row of `n` columns, group by group.
 static void quantize_row(const float *x, int64_t n, int64_t group, bool power_of_two, uint8_t *values, float *scales) {
     for (int64_t j = 0; j < n; j += group) {
         int64_t count = n - j < group ? n - j : group;

@@ -1,4 +1,4 @@
-// Keys that several ranks divide.
+// Attention keys that are sharded over ranks.
 #include "../include/sharded.h"
 
 #include "sharded_body.h"

@@ -1,4 +1,4 @@
-// Keys that several ranks divide. It is the same code on every level: integers are moved and compared.
+// Attention keys that are sharded over ranks. All levels share this code: integers are moved and compared.
 #pragma once
 
 #include <string.h>
@@ -24,14 +24,14 @@ static inline void pack_candidate_rows(const braid_pack_candidates *p) {
     }
 }
 
-/// Whether a candidate's position may be a key: within the row, and behind the one before.
+/// Returns true if all positions are valid keys of the row: at most `last`, and strictly ascending.
 static inline bool is_ascending(const int32_t *positions, int64_t n, int32_t last) {
     for (int64_t i = 0; i < n; i++)
         if (positions[i] < 0 || positions[i] > last || (i > 0 && positions[i] <= positions[i - 1])) return false;
     return true;
 }
 
-/// Two lists ascending by position as one.
+/// Merges two lists that ascend by position into one.
 static inline void merge_two(
     const float *scores, const int32_t *positions, int64_t first, int64_t middle, int64_t end, float *to_scores,
     int32_t *to_positions
@@ -43,7 +43,8 @@ static inline void merge_two(
     }
 }
 
-/// The candidates of all ranks for row `i`, ascending by position, in `*scores` and `*positions`. Returns how many.
+/// Merges the candidates of all ranks for row `i`, ascending by position, into `*scores` and `*positions`. Returns
+/// their number.
 static inline int64_t merge_candidate_lists(
     const braid_merge_candidates *p, int64_t i, const float **scores, const int32_t **positions
 ) {
@@ -79,7 +80,7 @@ static inline int64_t merge_candidate_lists(
     return count;
 }
 
-/// The numbers that top_k has left in `selected` become positions; zeros where they cannot be right.
+/// Replaces the indices that top_k left in `selected` by positions, or by zeros where they cannot be right.
 static inline void finish_selection(
     const braid_merge_candidates *p, int64_t i, int64_t count, const int32_t *positions, int32_t *selected
 ) {

@@ -1,4 +1,4 @@
-// The exact best k of each row: the k-th largest key, bit by bit, then one pass over the row.
+// The exact top k of each row: the k-th largest key is found bit by bit, then one pass over the row selects.
 #include "../include/topk.h"
 
 #include "order.h"

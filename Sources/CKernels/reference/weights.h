@@ -1,4 +1,4 @@
-// One element of what is stored, widened to F32.
+// Stored elements, widened to F32.
 #pragma once
 
 #include <math.h>
@@ -16,7 +16,7 @@ static inline float bf16_at(const void *data, int64_t i) {
     return float_of_bits((uint32_t)((const uint16_t *)data)[i] << 16);
 }
 
-/// E4M3: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinity, one NaN of each sign.
+/// Widens an E4M3 byte: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinity, one NaN of each sign.
 static inline float fp8_value(uint8_t byte) {
     int exponent = byte >> 3 & 15, mantissa = byte & 7;
     float magnitude;
@@ -26,7 +26,7 @@ static inline float fp8_value(uint8_t byte) {
     return byte & 0x80 ? -magnitude : magnitude;
 }
 
-/// The factor of element (row, column) of `w`; only FP8 and INT8 have one.
+/// Returns the scale of element (row, column) of `w`; only FP8 and INT8 have one.
 static inline float scale_at(const braid_weight *w, int64_t row, int64_t column) {
     if (w->dtype == BRAID_INT8) return w->scale[w->row + row];
     return w->scale[(w->row + row) / 128 * w->scale_stride + (w->column + column) / 128];
@@ -43,10 +43,10 @@ static inline float weight_at(const braid_weight *w, int64_t row, int64_t column
     return NAN;
 }
 
-/// Bytes of an element.
+/// Returns the bytes of an element.
 static inline int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
 
-/// The part of `w` that begins at (row, column).
+/// Returns the part of `w` that begins at (row, column).
 static inline braid_weight weight_part(braid_weight w, int64_t row, int64_t column) {
     w.data = (const char *)w.data + (row * w.stride + column) * bytes_of(w.dtype);
     w.row += row;
@@ -54,7 +54,7 @@ static inline braid_weight weight_part(braid_weight w, int64_t row, int64_t colu
     return w;
 }
 
-/// Where position `p` is stored, in entries.
+/// Returns the entry at which position `p` is stored.
 static inline int64_t entry_of(const int32_t *pages, int32_t page_shift, int64_t p) {
     return ((int64_t)pages[p >> page_shift] << page_shift) + (p & (((int64_t)1 << page_shift) - 1));
 }
@@ -63,7 +63,7 @@ static inline const void *entry_at(const braid_lane *lane, int64_t entry) {
     return (const char *)lane->data + entry * braid_entry_bytes(lane->dtype, lane->width, lane->group);
 }
 
-/// The scales of an FP8 entry.
+/// Returns the scales of an FP8 entry.
 static inline const float *entry_scales(const braid_lane *lane, const void *entry) {
     return (const float *)((const char *)entry + braid_scales_offset(lane->width));
 }

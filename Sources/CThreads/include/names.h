@@ -1,4 +1,4 @@
-// What debuggers and `top -H` call a thread: 15 bytes at most.
+// The name of a thread in debuggers and `top -H`; at most 15 bytes.
 #pragma once
 #include <stddef.h>
 
@@ -8,7 +8,7 @@ extern "C" {
 
 // Names the calling thread.
 void braid_set_thread_name(const char *name);
-// The calling thread's name, with a zero behind it.
+// Copies the calling thread's name, terminated by a zero, into `name`, which has room for `bytes` bytes.
 void braid_get_thread_name(char *name, size_t bytes);
 
 #ifdef __cplusplus

@@ -1,9 +1,10 @@
-// Traps of threads that asked for it, or of all: told to the process before it ends, instead of ending it at once.
+// Reports traps of threads to the rest of the process, instead of ending the process at once. Threads opt in one by
+// one, or all together.
 //
-// A failed precondition, an index out of bounds, a wild pointer: the processor stops the thread with a signal, and by
-// default the process dies on the spot, clients and all. Memory may be damaged and locks held by the thread that
-// trapped, so nothing can be mended in place. What can be done is to say so on a pipe, leave the thread where it is,
-// and give the rest of the process a few seconds to answer those who wait.
+// On a failed precondition, an index out of bounds or a wild pointer, the processor stops the thread with a signal, and
+// by default the process dies at once, with all its clients' connections. Memory may be damaged, and the trapped thread
+// may hold locks, so nothing can be repaired. What can be done is to report the trap on a pipe, keep the thread where
+// it is, and give the rest of the process a few seconds to answer clients that wait.
 #pragma once
 #include <stdint.h>
 
@@ -11,35 +12,36 @@
 extern "C" {
 #endif
 
-// Exit status of a process that ended because of a trap.
+// Is the exit status of a process that ended because of a trap.
 enum { BRAID_TRAP_STATUS = 70 };
-// From a trap to the end of the process, in any case.
+// The process ends this many seconds after a trap, in any case.
 enum { BRAID_TRAP_GRACE_SECONDS = 4 };
 
-// What the pipe carries.
+// A report of one trap, as the pipe carries it.
 struct braid_trap {
-    uint64_t token;  // what `braid_traps_enter` was given
+    uint64_t token;  // the token that `braid_traps_enter` received
     int32_t signal;
     int32_t unused;
 };
 
-// Installs the handlers, once. Threads that did not enter keep whatever their signals did before.
-// Returns the end of the pipe to read `struct braid_trap`s from, or -1 with errno.
+// Installs the handlers, once. The signals of threads that did not enter keep their previous effect.
+// Returns the end of the pipe from which `struct braid_trap`s can be read, or -1 with errno.
 int braid_traps_install(void);
 
-// From now on, traps of the calling thread are told with this token, which is not 0.
+// From now on, traps of the calling thread are reported with this token, which is not 0.
 void braid_traps_enter(uint64_t token);
 void braid_traps_leave(void);
 
-// From now on, traps of all other threads are told with this token. Those have no stack of their own for the handler:
-// one whose stack is used up still ends the process at once.
+// From now on, traps of all other threads are reported with this token. Those threads have no separate stack for the
+// handler: if one exhausts its stack, the process still ends at once.
 void braid_traps_enter_others(uint64_t token);
 
-// When the time after a trap is over, the process shall run its own executable anew with these arguments, as with
-// execv, instead of ending. They must stay valid. NULL: it shall end after all.
+// After a trap's grace period the process runs its own executable again with these arguments, as execv does, instead of
+// ending. The arguments must stay valid. NULL restores the default: the process ends.
 void braid_traps_restart_with(char *const *arguments);
 
-// What happens when that time is over, now. Locks are not asked for: safe wherever a signal handler is.
+// Does at once what happens at the end of the grace period: ends the process or runs it again. It takes no locks, so it
+// is safe in a signal handler.
 _Noreturn void braid_traps_end(void);
 
 #ifdef __cplusplus

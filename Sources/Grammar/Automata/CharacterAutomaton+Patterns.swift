@@ -1,5 +1,5 @@
 extension CharacterAutomaton {
-    /// The texts that a pattern matches as a whole, or, with `search`, those in which it matches somewhere.
+    /// Accepts the texts that a pattern matches as a whole or, with `search`, those in which it matches somewhere.
     init(_ pattern: Pattern, search: Bool) throws(GrammarError) {
         let any = Pattern.repeated(.set(.all), minimum: 0, maximum: nil)
         let whole: Pattern = search ? .sequence([any, pattern, any]) : pattern
@@ -9,7 +9,7 @@ extension CharacterAutomaton {
     }
 }
 
-/// A non-deterministic automaton of a pattern, with edges that hold only at the beginning or the end of the text.
+/// Is a non-deterministic automaton of a pattern, with edges that apply only at the beginning or the end of the text.
 private struct PatternNetwork {
     enum Label {
         case empty, atStart, atEnd
@@ -19,7 +19,7 @@ private struct PatternNetwork {
     var edges: [[(label: Label, target: Int)]] = [[]]
 
     private static let maxStates = 60_000
-    /// Visits of states while the automaton is made deterministic; bounds the time of hostile patterns.
+    /// Making the automaton deterministic may take this many steps, which bounds the time of hostile patterns.
     private static let maxWork = 2_000_000
 
     private mutating func addState() throws(GrammarError) -> Int {
@@ -31,6 +31,8 @@ private struct PatternNetwork {
         return edges.count - 1
     }
 
+    /// Adds the states of a pattern.
+    ///
     /// - Returns: the state in which `pattern` has been matched from `start` on.
     mutating func add(_ pattern: Pattern, from start: Int) throws(GrammarError) -> Int {
         switch pattern {
@@ -78,7 +80,7 @@ private struct PatternNetwork {
         return end
     }
 
-    /// A place in the network: a state, whether a character was read before, whether the end was asserted.
+    /// Is a place in the network: a state, whether a character was read before, whether the end was asserted.
     private struct Place: Hashable, Comparable {
         let bits: Int
 
@@ -91,7 +93,7 @@ private struct PatternNetwork {
         static func < (left: Self, right: Self) -> Bool { left.bits < right.bits }
     }
 
-    /// The subset construction.
+    /// Makes the network deterministic by the subset construction.
     func determinized(end: Int) throws(GrammarError) -> CharacterAutomaton {
         var work = 0
         let first = try closure([Place(0, hasRead: false, isOver: false)], &work)
@@ -135,7 +137,7 @@ private struct PatternNetwork {
         return seen.sorted()
     }
 
-    /// The scalars by which places can be left, cut so that within a range all lead to the same targets.
+    /// Returns the scalars by which places can be left, cut so that all scalars of a range lead to the same targets.
     private func intervals(
         behind places: [Place], _ work: inout Int
     ) throws(GrammarError) -> [(range: ClosedRange<UInt32>, targets: [Place])] {

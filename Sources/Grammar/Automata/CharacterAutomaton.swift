@@ -1,4 +1,4 @@
-/// A deterministic automaton over Unicode scalars; state 0 is the start, and a missing edge refuses.
+/// Is a deterministic automaton over Unicode scalars. State 0 is the start, and a missing edge rejects.
 ///
 /// Patterns, formats, bounds of numbers and names of properties become such automata, because those can be
 /// intersected and complemented.
@@ -9,16 +9,16 @@ struct CharacterAutomaton: Sendable, Equatable {
     }
 
     struct State: Sendable, Equatable {
-        /// In ascending order, without overlap.
+        /// Lists the edges in ascending order, without overlap.
         var edges: [Edge] = []
         var accepts = false
     }
 
     private(set) var states: [State]
 
-    /// Automata larger than this are refused.
+    /// An automaton with more states is refused.
     static let maxStates = 20_000
-    /// Edges beyond this, over all states, are refused.
+    /// An automaton with more edges, over all states, is refused.
     static let maxEdges = 400_000
 
     init(states: [State]) {
@@ -69,7 +69,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         }
     }
 
-    /// Whether no text is accepted.
+    /// Is true if no text is accepted.
     var isEmpty: Bool { !liveStates()[0] }
 
     func accepts(_ text: String) -> Bool {
@@ -83,7 +83,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         return states[state].accepts
     }
 
-    /// Accepts what this does not.
+    /// Accepts what this automaton rejects.
     var complement: CharacterAutomaton {
         var result = states
         let sink = states.count
@@ -97,7 +97,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         return CharacterAutomaton(states: result)
     }
 
-    /// Accepts what both accept.
+    /// Accepts what both automata accept.
     func intersection(_ other: CharacterAutomaton) throws(GrammarError) -> CharacterAutomaton {
         var numbers = [Pair(first: 0, second: 0): 0]
         var pairs = [Pair(first: 0, second: 0)]
@@ -145,7 +145,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         }
     }
 
-    /// Without edges that lead to no accepted text.
+    /// Accepts the same texts, without edges that lead to no accepted text.
     var trimmed: CharacterAutomaton {
         let isLive = liveStates()
         return CharacterAutomaton(
@@ -154,7 +154,7 @@ struct CharacterAutomaton: Sendable, Equatable {
             })
     }
 
-    /// The states from which a text can still be accepted.
+    /// Returns, by state, whether a text can still be accepted from it.
     private func liveStates() -> [Bool] {
         var sources = [[Int]](repeating: [], count: states.count)
         for (state, content) in states.enumerated() {
@@ -173,7 +173,7 @@ struct CharacterAutomaton: Sendable, Equatable {
 }
 
 extension CharacterAutomaton.State {
-    /// Adds an edge behind the others, as part of the last where they touch and agree.
+    /// Appends an edge, or extends the last one if they touch and have the same target.
     mutating func add(_ low: UInt32, _ high: UInt32, to target: Int) {
         if let last = edges.last, last.target == target, last.high + 1 == low {
             edges[edges.count - 1].high = high

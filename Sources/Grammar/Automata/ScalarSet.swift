@@ -1,10 +1,10 @@
-/// A set of Unicode scalars, as ranges in ascending order that neither overlap nor touch.
+/// Is a set of Unicode scalars, as ranges in ascending order that neither overlap nor touch.
 struct ScalarSet: Sendable, Hashable {
     private(set) var ranges: [ClosedRange<UInt32>]
 
     init() { ranges = [] }
 
-    /// The scalars of any ranges; surrogates are left out.
+    /// Contains the scalars of the given ranges; surrogates are left out.
     init(_ unordered: [ClosedRange<UInt32>]) {
         ranges = []
         for range in unordered.sorted(by: { $0.lowerBound < $1.lowerBound }) { append(range) }
@@ -17,7 +17,7 @@ struct ScalarSet: Sendable, Hashable {
 
     private init(ascending: [ClosedRange<UInt32>]) { ranges = ascending }
 
-    /// All scalars there are.
+    /// Contains all Unicode scalars.
     static let all = ScalarSet(ascending: [0...0xD7FF, 0xE000...0x10FFFF])
 
     var isEmpty: Bool { ranges.isEmpty }
@@ -58,7 +58,7 @@ struct ScalarSet: Sendable, Hashable {
 
     func subtracting(_ other: ScalarSet) -> ScalarSet { intersection(other.complement) }
 
-    /// Adds a range that begins no lower than the last one.
+    /// Appends a range that begins no lower than the last one.
     private mutating func append(_ range: ClosedRange<UInt32>) {
         guard let last = ranges.last, range.lowerBound <= last.upperBound || range.lowerBound == last.upperBound + 1
         else {
@@ -70,11 +70,11 @@ struct ScalarSet: Sendable, Hashable {
 }
 
 extension ScalarSet {
-    /// ASCII digits, as in ECMAScript's `\d`.
+    /// Contains ASCII digits, as ECMAScript's `\d` does.
     static let digits = ScalarSet([0x30...0x39])
-    /// ASCII letters, digits and `_`, as in ECMAScript's `\w`.
+    /// Contains ASCII letters, digits and `_`, as ECMAScript's `\w` does.
     static let wordCharacters = ScalarSet([0x30...0x39, 0x41...0x5A, 0x5F...0x5F, 0x61...0x7A])
-    /// Blanks and line ends, as in ECMAScript's `\s`.
+    /// Contains blanks and line ends, as ECMAScript's `\s` does.
     static let spaces = ScalarSet([
         0x09...0x0D, 0x20...0x20, 0xA0...0xA0, 0x1680...0x1680, 0x2000...0x200A, 0x2028...0x2029, 0x202F...0x202F,
         0x205F...0x205F, 0x3000...0x3000, 0xFEFF...0xFEFF,

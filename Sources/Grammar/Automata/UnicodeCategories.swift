@@ -1,6 +1,8 @@
-/// The sets behind `\p{…}`: general categories by their short and long names, as of Unicode 16 whatever version the
-/// Swift runtime knows, so that a pattern means the same on every machine.
+/// Provides the sets of `\p{…}`: general categories by their short and long names, as of Unicode 16 whatever version
+/// the Swift runtime knows, so that a pattern means the same on every machine.
 enum UnicodeCategories {
+    /// Returns the set of a general category.
+    ///
     /// - Returns: `nil` for names that are no general category.
     static func set(named name: String) -> ScalarSet? {
         var name = name
@@ -11,7 +13,7 @@ enum UnicodeCategories {
         return ScalarSet(abbreviations.flatMap { byCategory[$0]?.ranges ?? [] })
     }
 
-    /// The categories behind each short name; a single letter stands for several.
+    /// Maps each name to its two-letter categories; a single letter has several.
     private static let members: [String: [String]] = {
         var members: [String: [String]] = ["LC": ["Lu", "Ll", "Lt"]]
         for name in Set(abbreviations.values).union(["Cn", "Cs"]) {
@@ -43,7 +45,7 @@ enum UnicodeCategories {
         "cntrl": "Cc", "Format": "Cf", "Private_Use": "Co", "Unassigned": "Cn", "Surrogate": "Cs",
     ]
 
-    /// Built at first use, in some tens of milliseconds.
+    /// Is built at first use, in some tens of milliseconds.
     private static let byCategory: [String: ScalarSet] = {
         var ranges: [String: [ClosedRange<UInt32>]] = [:]
         var (current, start): (String?, UInt32) = (nil, 0)

@@ -1,16 +1,16 @@
 import JSON
 import Tokenization
 
-/// A decimal number of any length, compared exactly.
+/// Is a decimal number of any length that is compared exactly.
 struct DecimalNumber: Sendable, Comparable {
     var isNegative: Bool
-    /// Without leading zeros; "0" for none.
+    /// Holds the digits before the point, without leading zeros; "0" if there are none.
     let integer: [UInt8]
-    /// Without zeros at the end.
+    /// Holds the digits after the point, without trailing zeros.
     let fraction: [UInt8]
 
     static let zero = DecimalNumber(isNegative: false, integer: [0], fraction: [])
-    /// Longer numbers are refused.
+    /// A number may have this many digits; longer ones are refused.
     private static let maxDigits = 400
 
     private init(isNegative: Bool, integer: [UInt8], fraction: [UInt8]) {
@@ -20,7 +20,9 @@ struct DecimalNumber: Sendable, Comparable {
         self.isNegative = isNegative && (self.integer != [0] || !self.fraction.isEmpty)
     }
 
-    /// - Returns: `nil` for numbers of too many digits.
+    /// Creates the number.
+    ///
+    /// - Returns: `nil` for numbers with too many digits.
     init?(_ number: JSONNumber) {
         let parts = number.literal.lowercased().drop { $0 == "-" }.split(separator: "e")
         let mantissa = parts[0].split(separator: ".", omittingEmptySubsequences: false)
@@ -51,18 +53,18 @@ struct DecimalNumber: Sendable, Comparable {
         return left.isNegative ? right.isSmaller(than: left) : left.isSmaller(than: right)
     }
 
-    /// By magnitude.
+    /// Compares magnitudes.
     private func isSmaller(than other: DecimalNumber) -> Bool {
         if integer.count != other.integer.count { return integer.count < other.integer.count }
         if integer != other.integer { return integer.lexicographicallyPrecedes(other.integer) }
         return fraction.lexicographicallyPrecedes(other.fraction)
     }
 
-    /// Whether this is a multiple of another number above zero; `nil` where that has too many digits to tell.
+    /// Returns true if this is a multiple of another number above zero; `nil` if that has too many digits to tell.
     func isMultiple(of divisor: DecimalNumber) -> Bool? {
         guard let step = divisor.scaled(by: divisor.fraction.count), step > 0 else { return nil }
         let digits = integer + fraction + repeatElement(0, count: max(0, divisor.fraction.count - fraction.count))
-        // In units of the finer of the two: the divisor is then `step` times a power of ten.
+        // In units of the finer of the two, the divisor is `step` times a power of ten.
         let zeros = max(0, fraction.count - divisor.fraction.count)
         guard zeros <= 15, let unit = Int(exactly: zeros).map({ (0..<$0).reduce(1) { value, _ in value * 10 } }) else {
             return nil
@@ -72,7 +74,7 @@ struct DecimalNumber: Sendable, Comparable {
         return digits.reduce(0) { ($0 * 10 + Int($1)) % modulus } == 0
     }
 
-    /// The number times a power of ten; `nil` where that is no small integer.
+    /// Returns the number times a power of ten; `nil` if that is no small integer.
     func scaled(by power: Int) -> Int? {
         guard fraction.count <= power, integer.count + power <= 15 else { return nil }
         let digits = integer + fraction + repeatElement(0, count: power - fraction.count)

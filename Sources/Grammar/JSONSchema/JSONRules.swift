@@ -1,13 +1,13 @@
 import JSON
 import Tokenization
 
-/// The rules of JSON itself.
+/// Holds the rules of JSON itself.
 ///
-/// Between the parts of objects and arrays stands nothing, one space, or a line break with blanks behind it: all common
-/// styles, and no endless runs of blanks.
+/// Between the parts of objects and arrays the rules allow nothing, one space, or a line break with blanks: all common
+/// styles, but no endless runs of blanks.
 struct JSONRules: Sendable {
     let blanks: Expression
-    /// One character inside a string, in any spelling.
+    /// Derives one character inside a string, in any spelling.
     let character: Expression
     let string: Expression
     let number: Expression
@@ -34,7 +34,7 @@ struct JSONRules: Sendable {
             ]),
         ])
         integer = .rule(try rules.add(whole))
-        // Two digits, or below 300: any such number fits a double.
+        // With two digits, or below 300, any such number fits a double.
         let exponent = Expression.sequence([
             .choice([.bytes([0x65]), .bytes([0x45])]),
             .repeated(.choice([.bytes([0x2B]), .bytes([0x2D])]), minimum: 0, maximum: 1),
@@ -88,7 +88,7 @@ struct JSONRules: Sendable {
         ])
     }
 
-    /// One value, written as `json.dumps` writes it, with any of the blanks between its parts.
+    /// Derives one value as `json.dumps` writes it, with any allowed blanks between its parts.
     func literal(_ value: JSONValue) -> Expression {
         switch value {
         case .null: return .text("null")
@@ -121,6 +121,6 @@ struct JSONRules: Sendable {
         return .sequence(sequence + (parts.isEmpty ? [] : [blanks]) + [.bytes([between.1])])
     }
 
-    /// A string of JSON in its canonical spelling.
+    /// Derives a string of JSON in its canonical spelling.
     static func literal(_ text: String) -> Expression { .text(JSONValue.string(text).pythonText) }
 }

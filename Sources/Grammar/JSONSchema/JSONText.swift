@@ -1,9 +1,9 @@
-/// How JSON writes characters.
+/// Describes how JSON writes characters.
 enum JSONText {
-    /// The scalars that must be escaped inside a string.
+    /// Contains the scalars that must be escaped inside a string.
     static let escapedScalars = ScalarSet([0x00...0x1F, 0x22...0x22, 0x5C...0x5C])
 
-    /// The ways in which an escaped scalar is written: the short one, or by its number.
+    /// Returns the spellings of an escaped scalar: the short one, if there is one, and those by its number.
     static func escapes(of value: UInt32) -> [String] {
         switch value {
         case 0x22: return ["\\\""]

@@ -1,11 +1,11 @@
-/// Numbers within bounds, as automata over their decimal digits, without exponents.
+/// Builds automata over the decimal digits of numbers within bounds, without exponents.
 enum NumberAutomata {
     struct Bound: Sendable {
         var value: DecimalNumber
         var isExclusive: Bool
     }
 
-    /// The numbers that satisfy all of these. Negative zero is not written.
+    /// Derives the numbers that satisfy all conditions. Negative zero is not derived.
     static func expression(
         lower: Bound?, upper: Bound?, integersOnly: Bool, multiples: [DecimalNumber]
     ) throws(GrammarError) -> Expression {
@@ -68,7 +68,7 @@ enum NumberAutomata {
         return try CharacterAutomaton(.sequence(digits(value.integer) + [fraction]), search: false)
     }
 
-    /// Numbers without sign that are at most `value`, which is not negative.
+    /// Matches unsigned numbers that are at most `value`, which is not negative.
     private static func atMost(_ value: DecimalNumber) -> Pattern {
         let count = value.integer.count
         var smaller: [Pattern] = []
@@ -94,7 +94,7 @@ enum NumberAutomata {
         ])
     }
 
-    /// Digits behind a point that count no more than `fraction`, at least one.
+    /// Matches one or more digits after a point whose value is at most `fraction`.
     private static func fractionsAtMost(_ fraction: [UInt8]) -> Pattern {
         var options: [Pattern] = [.sequence(digits(fraction.isEmpty ? [0] : fraction) + [zeros])]
         for place in fraction.indices {
@@ -109,7 +109,7 @@ enum NumberAutomata {
 
     private static let maxModulus = 5000
 
-    /// Numbers without sign that are whole multiples of `step`: a state for each remainder and digit behind the point.
+    /// Accepts unsigned multiples of `step`, with a state for each remainder and number of digits after the point.
     private static func multiples(of step: DecimalNumber) throws(GrammarError) -> CharacterAutomaton {
         let places = step.fraction.count
         guard let modulus = step.scaled(by: places), 1...maxModulus ~= modulus, places <= 6 else {
@@ -117,7 +117,7 @@ enum NumberAutomata {
                 .unsupported, "multipleOf is supported up to \(maxModulus) units of its last digit, and six decimals")
         }
         func power(_ exponent: Int) -> Int { (0..<exponent).reduce(1 % modulus) { value, _ in value * 10 % modulus } }
-        // Numbered by the digits read behind the point, where -1 is before the point; the first state has read nothing.
+        // States are numbered by the digits read after the point, -1 before it; state 0 has read nothing.
         func state(_ remainder: Int, _ behind: Int) -> Int { 1 + (behind + 1) * modulus + remainder }
         func edges(_ remainder: Int, _ behind: Int) -> [CharacterAutomaton.Edge] {
             let most = behind >= places ? 0 : 9

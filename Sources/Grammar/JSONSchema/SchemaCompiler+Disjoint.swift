@@ -1,7 +1,7 @@
 import JSON
 import Tokenization
 
-/// `oneOf` is a choice where no value can satisfy two options.
+/// Treats `oneOf` as a choice, which requires that no value can satisfy two options.
 extension SchemaCompiler {
     private static let maxDepth = 4
 
@@ -29,7 +29,7 @@ extension SchemaCompiler {
         return true
     }
 
-    /// Without the groups of which the options are compared, which would lead back here.
+    /// Expands the parts' options, except in groups whose options are being compared, which would recurse without end.
     private mutating func options(of parts: [Int], _ path: String) throws(GrammarError) -> [SchemaConstraints] {
         var found: [SchemaConstraints] = []
         var pending = [(parts: parts, done: Set([path]))]
@@ -41,7 +41,7 @@ extension SchemaCompiler {
             }
             pending += group.options.map { (parts + [$0], done.union([group.path])) }
         }
-        // Of too many options some are left: then nothing is known.
+        // With too many options some remain unexpanded, and nothing is known.
         return pending.isEmpty ? found : [SchemaConstraints()]
     }
 

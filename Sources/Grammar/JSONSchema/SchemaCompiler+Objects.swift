@@ -8,8 +8,8 @@ extension SchemaCompiler {
         var isRequired: Bool
     }
 
-    /// Members in the order of the schema, each at most once, then those that the schema does not name. Nodes of the
-    /// graph are (next property, members so far), the latter up to where it stops to matter.
+    /// Derives members in the order of the schema, each at most once, then those that the schema does not name. Nodes
+    /// of the graph are (next property, members so far), the latter up to where it stops to matter.
     mutating func object(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression {
         guard constraints.minProperties <= constraints.maxProperties ?? .max else { return .nothing }
         let properties = try properties(constraints)
@@ -71,7 +71,7 @@ extension SchemaCompiler {
         return properties
     }
 
-    /// The properties with a name, in the order in which they are named, with what holds for their values.
+    /// Returns the named properties, in the order in which they are named, with the parts that apply to their values.
     func namedProperties(
         _ constraints: SchemaConstraints
     ) throws(GrammarError) -> [(key: String, parts: [Int], isRequired: Bool)] {
@@ -86,7 +86,7 @@ extension SchemaCompiler {
         return properties
     }
 
-    /// Members whose names the schema does not list, by the patterns that their names match.
+    /// Derives members whose names the schema does not list, by the patterns that their names match.
     private mutating func otherMembers(
         _ constraints: SchemaConstraints, beside properties: [Property]
     ) throws(GrammarError) -> [Expression] {
@@ -123,7 +123,7 @@ extension SchemaCompiler {
         return members
     }
 
-    /// The names that `propertyNames` allows.
+    /// Accepts the names that `propertyNames` allows.
     private mutating func nameAutomaton(_ constraints: SchemaConstraints) throws(GrammarError) -> CharacterAutomaton {
         guard !constraints.propertyNames.isEmpty else { return .anything }
         let path = reader.document.nodes[constraints.propertyNames[0]].path

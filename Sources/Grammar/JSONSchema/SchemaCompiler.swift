@@ -3,9 +3,9 @@ import Tokenization
 
 /// Translates a JSON Schema (draft 2020-12) into rules.
 ///
-/// A rule belongs to a set of schema parts that hold for one value together, so that `allOf`, `$ref` and the parts beside
-/// them are merged, and recursion ends at rules that are already there. Properties are written in the order of the
-/// schema, further ones after them. Numbers within bounds have no exponent.
+/// A rule belongs to a set of schema parts that apply to one value together, so that `allOf`, `$ref` and the parts
+/// beside them are merged, and recursion ends at existing rules. Properties are written in the order of the schema,
+/// further ones after them. Numbers within bounds have no exponent.
 struct SchemaCompiler {
     var reader: SchemaReader
     var rules: RuleSet
@@ -16,7 +16,8 @@ struct SchemaCompiler {
     private static let maxAlternatives = 1024
 
     /// Adds the rules of a schema.
-    /// - Returns: what derives the values that satisfy it.
+    ///
+    /// - Returns: the expression that derives the values that satisfy it.
     static func compile(
         _ schema: JSONValue, _ json: JSONRules, into rules: inout RuleSet
     ) throws(GrammarError) -> Expression {
@@ -33,7 +34,7 @@ struct SchemaCompiler {
         self.json = json
     }
 
-    /// Translates the sets of parts that rules were asked for, and those that they ask for in turn.
+    /// Translates the sets of parts that need rules, and the sets that those need in turn.
     mutating func definePending() throws(GrammarError) {
         while let next = pending.popLast() {
             do {
@@ -44,7 +45,7 @@ struct SchemaCompiler {
         }
     }
 
-    /// What derives the values that satisfy all of the parts.
+    /// Returns the rule that derives the values that satisfy all of the parts.
     mutating func rule(for parts: [Int]) throws(GrammarError) -> Expression {
         let parts = Set(parts).filter { !isTrue($0) }.sorted()
         if parts.isEmpty { return json.value }
@@ -62,7 +63,7 @@ struct SchemaCompiler {
 
     private mutating func expression(for parts: [Int]) throws(GrammarError) -> Expression {
         let whole = try reader.constraints(of: parts)
-        // Nothing but a choice: each option has a rule of its own, which others may share.
+        // A pure choice: each option has its own rule, which others may share.
         if whole.isUnconstrained, whole.groups.count == 1 {
             if whole.groups[0].isExclusive { try requireDisjoint(whole.groups[0], beside: []) }
             var options: [Expression] = []
@@ -76,7 +77,7 @@ struct SchemaCompiler {
         return .choice(options)
     }
 
-    /// The parts with one option of each of their groups, in every combination.
+    /// Returns the parts with one option of each of their groups, in every combination.
     mutating func alternatives(
         of parts: [Int]
     ) throws(GrammarError) -> [(parts: [Int], constraints: SchemaConstraints)] {
@@ -130,15 +131,16 @@ struct SchemaCompiler {
         return .choice(options)
     }
 
-    /// No two items can be equal where there is at most one.
+    /// Returns true if `uniqueItems` is satisfied anyway, because there is at most one item.
     private func isHarmless(_ kind: SchemaConstraints.Kind, _ constraints: SchemaConstraints) -> Bool {
         kind == .array && constraints.maxItems ?? .max == 0
             || kind == .array && constraints.maxItems ?? .max <= 1
                 && constraints.refusals.allSatisfy { $0.error.place.hasSuffix("/uniqueItems") }
     }
 
-    /// Takes into account what must not hold, where that is types, listed strings or a single property.
-    /// - Returns: the strings that must not be.
+    /// Applies `not`, if it excludes types, listed strings or a single required property.
+    ///
+    /// - Returns: the strings that are excluded.
     mutating func exclude(_ constraints: inout SchemaConstraints) throws(GrammarError) -> [String] {
         var strings: [String] = []
         for part in constraints.negated {
@@ -156,7 +158,7 @@ struct SchemaCompiler {
                     strings.append(text)
                 }
             } else if let key = required.first, negated.values == nil {
-                // Other values than objects satisfy `required`, so that none of them is left.
+                // Values other than objects satisfy `required`, so `not` excludes all of them.
                 constraints.kinds.formIntersection(kinds.contains(.object) ? [.object] : [])
                 constraints.kinds.formUnion(Set(SchemaConstraints.Kind.allCases).subtracting(kinds))
                 let forbidden = try reader.document.number(.bool(false), path + " (forbidden)")
@@ -202,7 +204,7 @@ struct SchemaCompiler {
         return .sequence([quote, .automaton(automaton, .jsonString), quote])
     }
 
-    /// What the text of a string must be; `nil` where only its length matters.
+    /// Returns the automaton of a string's text; `nil` if only its length is restricted.
     func textAutomaton(
         _ constraints: SchemaConstraints, excluding excluded: [String] = []
     ) throws(GrammarError) -> CharacterAutomaton? {
@@ -224,14 +226,14 @@ struct SchemaCompiler {
         let most = constraints.maxItems ?? .max
         guard constraints.minItems <= most else { return .nothing }
         let prefix = constraints.tuples.map(\.prefix.count).max() ?? 0
-        // From this index on all items are alike.
+        // From this index on all items have the same parts.
         let alike = max(min(prefix, most), constraints.minItems)
         let counted = constraints.maxItems ?? alike
         guard max(counted, alike) <= Self.maxListed else {
             throw GrammarError(.tooLarge, "minItems or maxItems above \(Self.maxListed) are not supported")
         }
         var graph = ExpressionGraph()
-        // The node after each number of items.
+        // Holds the node after each number of items.
         var node = graph.addNode()
         graph.add(.sequence([.bytes([0x5B]), json.blanks]), from: ExpressionGraph.start, to: node)
         let close = graph.addNode()

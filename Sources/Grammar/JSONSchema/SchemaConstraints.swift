@@ -1,16 +1,16 @@
 import JSON
 import Tokenization
 
-/// What several parts of a schema ask of one value together.
+/// Holds what several parts of a schema together require of one value.
 struct SchemaConstraints {
     enum Kind: String, CaseIterable {
         case null, boolean, number, string, array, object
     }
 
     var kinds = Set(Kind.allCases)
-    /// Of numbers, only integers.
+    /// Is true if numbers must be integers.
     var integersOnly = false
-    /// The only values allowed; `nil` for no such list.
+    /// Lists the only values allowed; it is `nil` if there is no such list.
     var values: [JSONValue]?
     var lower, upper: NumberAutomata.Bound?
     var multiples: [DecimalNumber] = []
@@ -30,11 +30,11 @@ struct SchemaConstraints {
     var minItems = 0
     var maxItems: Int?
 
-    /// Each asks that one of its parts holds, or exactly one.
+    /// Lists groups, each of which requires that one of its parts applies, or exactly one.
     var groups: [Group] = []
-    /// Parts that must not hold.
+    /// Lists the parts that must not apply.
     var negated: [Int] = []
-    /// Keywords that cannot be held to for some kinds of values, with the reason.
+    /// Lists keywords that cannot be enforced for some kinds of values, with the reason.
     var refusals: [(kind: Kind, error: GrammarError)] = []
 
     struct Group {
@@ -43,7 +43,7 @@ struct SchemaConstraints {
         var isExclusive: Bool
     }
 
-    /// The properties of one part; its `additional` holds for those that it does not name.
+    /// Holds the properties of one part; its `additional` applies to those that it does not name.
     struct ObjectShape {
         var properties: [(key: String, node: Int)] = []
         var patterns: [(pattern: String, path: String, node: Int)] = []
@@ -55,7 +55,7 @@ struct SchemaConstraints {
         var items: Int?
     }
 
-    /// Whether any value at all is allowed, groups aside.
+    /// Is true if any value is allowed, groups aside.
     var isUnconstrained: Bool {
         kinds.count == Kind.allCases.count && !integersOnly && values == nil && lower == nil && upper == nil
             && multiples.isEmpty && minLength == 0 && maxLength == nil && patterns.isEmpty && formats.isEmpty

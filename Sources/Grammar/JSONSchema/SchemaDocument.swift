@@ -1,11 +1,11 @@
 import JSON
 import Tokenization
 
-/// A schema with its parts numbered, so that sets of parts can be compared.
+/// Numbers the parts of a schema, so that sets of parts can be compared.
 struct SchemaDocument {
     struct Node {
         let value: JSONValue
-        /// Where it stands, as a JSON pointer in a fragment.
+        /// Locates the part, as a JSON pointer in a fragment.
         let path: String
     }
 
@@ -13,7 +13,7 @@ struct SchemaDocument {
     private var numbers: [String: Int] = [:]
     private let root: JSONValue
     private let rootID: String?
-    /// Parts by their `$anchor`.
+    /// Maps each `$anchor` to its part.
     private var anchors: [String: (value: JSONValue, path: String)] = [:]
     private var hasEmbeddedResources = false
 
@@ -26,7 +26,7 @@ struct SchemaDocument {
         _ = try number(root, "#")
     }
 
-    /// The number of a part; equal paths have equal numbers.
+    /// Returns the number of a part; equal paths have equal numbers.
     mutating func number(_ value: JSONValue, _ path: String) throws(GrammarError) -> Int {
         if let known = numbers[path] { return known }
         guard nodes.count < Self.maxNodes else {
@@ -59,7 +59,7 @@ struct SchemaDocument {
         }
     }
 
-    /// The part that `reference`, which stands at `path`, speaks of.
+    /// Returns the part that `reference`, which occurs at `path`, refers to.
     mutating func resolve(_ reference: String, at path: String) throws(GrammarError) -> Int {
         guard !hasEmbeddedResources else {
             throw GrammarError(.unsupported, at: path, "$ref beside an $id within the schema is not supported")

@@ -1,9 +1,11 @@
 import JSON
 import Tokenization
 
-/// Whether given values satisfy parts of a schema: enumerations are filtered by what stands beside them.
+/// Checks given values against parts of a schema, because enumerations are filtered by the keywords beside them.
 extension SchemaReader {
-    /// - Throws: where a keyword that matters for the value is not supported.
+    /// Returns true if the value satisfies all parts.
+    ///
+    /// - Throws: if a keyword that matters for the value is not supported.
     mutating func validates(_ value: JSONValue, _ parts: [Int], depth: Int = 0) throws(GrammarError) -> Bool {
         guard depth <= JSONLimits().maxDepth * 2 else {
             throw GrammarError(.tooLarge, at: document.nodes[parts[0]].path, "the schema refers to itself too often")
@@ -100,7 +102,7 @@ extension JSONValue {
 }
 
 extension SchemaConstraints {
-    /// The automata of patterns and formats.
+    /// Returns the automata of patterns and formats.
     func textAutomata() throws(GrammarError) -> [CharacterAutomaton] {
         var automata: [CharacterAutomaton] = []
         for (pattern, path) in patterns { automata.append(try Self.automaton(pattern, path)) }
@@ -123,12 +125,12 @@ extension SchemaConstraints {
         }
     }
 
-    /// What holds for the item at an index.
+    /// Returns the parts that apply to the item at an index.
     func parts(ofItem index: Int) -> [Int] {
         tuples.compactMap { index < $0.prefix.count ? $0.prefix[index] : $0.items }
     }
 
-    /// What holds for the value of a property.
+    /// Returns the parts that apply to the value of a property.
     func parts(ofProperty key: String) throws(GrammarError) -> [Int] {
         var parts: [Int] = []
         for shape in shapes {

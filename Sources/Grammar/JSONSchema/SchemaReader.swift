@@ -4,14 +4,14 @@ import Tokenization
 /// Reads the keywords of schema parts.
 struct SchemaReader {
     var document: SchemaDocument
-    /// Parts read so far; bounds the time of schemas whose combinations multiply.
+    /// Counts the parts read so far; that bounds the time of schemas whose combinations multiply.
     private var reads = 0
 
     private static let maxReads = 100_000
 
     init(_ root: JSONValue) throws(GrammarError) { document = try SchemaDocument(root) }
 
-    /// Everything that the parts, and those that they include by `$ref` and `allOf`, ask of a value.
+    /// Returns everything that the parts, and those that they include by `$ref` and `allOf`, require of a value.
     mutating func constraints(of parts: [Int]) throws(GrammarError) -> SchemaConstraints {
         var constraints = SchemaConstraints()
         var (seen, pending) = (Set(parts), Array(parts.reversed()))
@@ -116,7 +116,7 @@ struct SchemaReader {
         }
     }
 
-    /// A dependency holds where the property is missing, or what depends on it is there.
+    /// Reads a dependency, which is satisfied if the property is missing or if what depends on it is present.
     private mutating func readDependencies(
         _ value: JSONValue, _ path: String, into constraints: inout SchemaConstraints
     ) throws(GrammarError) {
@@ -127,7 +127,7 @@ struct SchemaReader {
             ])
             let isThere = JSONValue.object([JSONMember("required", .array([.string(member.key)]))])
             let dependent = member.value.array.map { JSONValue.object([JSONMember("required", .array($0))]) }
-            // No pointer of the schema can have these paths.
+            // No JSON pointer of the schema can equal these paths.
             let both = JSONValue.object([JSONMember("allOf", .array([isThere, dependent ?? member.value]))])
             let options = [
                 try document.number(absent, place + " (absent)"), try document.number(both, place + " (present)"),
@@ -136,7 +136,7 @@ struct SchemaReader {
         }
     }
 
-    /// Keywords that no automaton can hold to matter only for values of their kind.
+    /// Refuses keywords that no automaton can enforce, but only for values of their kind.
     private func refuse(
         _ member: JSONMember, of node: SchemaDocument.Node, _ path: String, into constraints: inout SchemaConstraints
     ) throws(GrammarError) {
@@ -237,7 +237,7 @@ struct SchemaReader {
 }
 
 extension JSONValue {
-    /// Equality as JSON Schema has it: numbers by value, objects without order.
+    /// Compares as JSON Schema does: numbers by value, objects without order.
     func equals(_ other: JSONValue) -> Bool {
         switch (self, other) {
         case (.number(let a), .number(let b)):

@@ -1,6 +1,7 @@
-/// The values of `format` that are held to, as patterns of the whole string.
+/// Defines the supported values of `format`, as patterns of the whole string.
 enum StringFormats {
-    /// Formats that say nothing about a string's characters, or speak of numbers: annotations, as the standard has it.
+    /// Lists formats that do not restrict a string's characters, or that concern numbers: annotations, in the
+    /// standard's terms.
     static let annotations: Set<String> = [
         "int32", "int64", "uint32", "uint64", "float", "double", "decimal", "password", "binary", "byte", "regex",
     ]

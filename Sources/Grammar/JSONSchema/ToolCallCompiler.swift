@@ -1,14 +1,14 @@
 import JSON
 import Tokenization
 
-/// Functions that a model may call in the markup of DeepSeek-V3.2, and whether it must.
+/// Describes the functions that a model may call in the markup of DeepSeek-V3.2, and whether it must.
 package struct ToolCallSource: Sendable, Hashable {
     package struct Tool: Sendable, Hashable {
         package var name: String
-        /// The JSON text of the schema of its arguments; `nil` for any.
+        /// Is the JSON text of the schema of its arguments; `nil` for any arguments.
         package var parameters: String?
-        /// Whether arguments must follow the schema, which is refused where it cannot be held to. Otherwise they follow
-        /// it where that is possible.
+        /// Is true if arguments must follow the schema, which is refused if it cannot be enforced. Otherwise they
+        /// follow it as far as possible.
         package var isStrict: Bool
 
         package init(name: String, parameters: String?, isStrict: Bool) {
@@ -19,10 +19,11 @@ package struct ToolCallSource: Sendable, Hashable {
     }
 
     package var tools: [Tool]
-    /// Whether the text is nothing but calls; otherwise it may also be, or begin with, anything else.
+    /// Is true if the text must consist of calls; otherwise it may also be, or begin with, anything else.
     package var isRequired: Bool
     package var allowsSeveral: Bool
-    /// The JSON text of the schema of an answer without calls; `nil` for any text. Not used where calls are required.
+    /// Is the JSON text of the schema of an answer without calls; `nil` for any text. It is not used if calls are
+    /// required.
     package var answerSchema: String?
 
     package init(tools: [Tool], isRequired: Bool, allowsSeveral: Bool, answerSchema: String? = nil) {
@@ -91,7 +92,7 @@ struct ToolCallCompiler {
         ])
     }
 
-    /// Parameters of any names and values.
+    /// Derives parameters of any names and values.
     private static func anyParameters(_ json: JSONRules, _ rules: inout RuleSet) throws(GrammarError) -> Expression {
         let name = Expression.automaton(
             try CharacterAutomaton(Pattern(parsing: "[A-Za-z_][A-Za-z0-9_.-]{0,63}"), search: false), .utf8)
@@ -114,7 +115,7 @@ struct ToolCallCompiler {
         ])
     }
 
-    /// Names stand in attributes, which have no escapes.
+    /// Checks that a name can be an attribute, because attributes have no escapes.
     static func checkAttribute(_ name: String) throws(GrammarError) {
         let isLegal =
             !name.isEmpty && name.utf8.count <= 256 && !name.utf8.contains { $0 < 0x20 || "\"<>".utf8.contains($0) }
@@ -124,14 +125,14 @@ struct ToolCallCompiler {
         }
     }
 
-    /// The texts that a raw string may be: no end of a tag.
+    /// Accepts the texts that a raw string may be: those without the end of a tag.
     static func rawStrings() throws(GrammarError) -> CharacterAutomaton {
         try CharacterAutomaton(.text("</\(mark)"), search: true).complement.trimmed
     }
 }
 
 extension Expression {
-    /// Any text that has none of some others in it.
+    /// Derives any text that contains none of some others.
     static func text(without others: [String]) throws(GrammarError) -> Expression {
         let found = try CharacterAutomaton(.choice(others.map { Pattern.text($0) }), search: true)
         return .automaton(found.complement.trimmed, .utf8)
@@ -139,7 +140,7 @@ extension Expression {
 }
 
 extension SchemaCompiler {
-    /// The parameters of a call whose arguments satisfy a schema of an object.
+    /// Derives the parameters of a call whose arguments satisfy a schema of an object.
     static func compileParameters(
         _ schema: JSONValue, _ json: JSONRules, into rules: inout RuleSet
     ) throws(GrammarError) -> Expression {
@@ -164,7 +165,7 @@ extension SchemaCompiler {
             throw GrammarError(.unsupported, at: "#", "minProperties and maxProperties are not supported for arguments")
         }
         var graph = ExpressionGraph()
-        // Whether a parameter stands before: then a line break comes between.
+        // Nodes distinguish whether a parameter precedes: then a line break separates.
         var (none, some) = (ExpressionGraph.start, graph.addNode())
         for (key, parts, isRequired) in properties {
             try ToolCallCompiler.checkAttribute(key)
@@ -183,7 +184,7 @@ extension SchemaCompiler {
         return .graph(graph)
     }
 
-    /// A parameter whose value satisfies the parts: a raw string, or JSON that is no string.
+    /// Derives a parameter whose value satisfies the parts: a raw string, or JSON that is no string.
     private mutating func parameter(_ key: String, _ parts: [Int]) throws(GrammarError) -> Expression {
         let name = Expression.text(key)
         var options: [Expression] = []

@@ -1,16 +1,16 @@
 import Synchronization
 
-/// A grammar made ready for one vocabulary; says which tokens may come next. Safe to use from many threads at once.
+/// Is a grammar compiled for one vocabulary; it says which tokens may come next. Many threads may use it at once.
 ///
-/// What is found about it is kept in memory that grows with use, up to a bound, and is shared by all texts that follow
-/// the grammar.
+/// What is computed about it is kept in memory that grows with use, up to a bound, and is shared by all texts that
+/// follow the grammar.
 package final class CompiledGrammar: Sendable {
     private let network: TransitionNetwork
     let vocabulary: GrammarVocabulary
     private let symbols: [String: UInt16]
     private let memory: Mutex<Memory>
 
-    /// The item sets of a grammar behind a lock.
+    /// Holds the item sets of a grammar behind a lock.
     final class Memory: Sendable {
         let sets: Mutex<ItemSets>
         init(_ sets: consuming ItemSets) { self.sets = Mutex(sets) }
@@ -24,7 +24,7 @@ package final class CompiledGrammar: Sendable {
         _ = try start
     }
 
-    /// The state before any token.
+    /// Is the state before any token.
     package var start: GrammarState {
         get throws(GrammarError) {
             let memory = currentMemory
@@ -33,7 +33,7 @@ package final class CompiledGrammar: Sendable {
         }
     }
 
-    /// The memory that new states use; begun anew when the old has become too large.
+    /// Is the memory that new states use; it is replaced by an empty one when it has become too large.
     var currentMemory: Memory {
         memory.withLock { current in
             if current.sets.withLock({ $0.byteCount > ItemSets.maxBytes }) {
@@ -43,16 +43,16 @@ package final class CompiledGrammar: Sendable {
         }
     }
 
-    /// Roughly the memory it takes.
+    /// Estimates the memory in use, in bytes.
     package var byteCount: Int {
         currentMemory.sets.withLock { $0.byteCount + $0.maskByteCount } + network.states.count * 100
     }
 
-    /// The nodes of the trees of tokens that were looked at for masks, since the current memory was begun.
+    /// Counts the nodes of token trees that mask searches have read since the current memory was begun.
     package var searchedNodes: Int { currentMemory.sets.withLock { $0.searchedNodes } }
 }
 
-/// Where a text stands in a grammar. A value: to go back, keep the earlier one.
+/// Is the position of a text in a grammar. It is a value: to go back, keep the earlier one.
 package struct GrammarState: Sendable {
     private let grammar: CompiledGrammar
     private var memory: CompiledGrammar.Memory
@@ -64,8 +64,9 @@ package struct GrammarState: Sendable {
         self.set = set
     }
 
-    /// The state after one more token; `nil` where the grammar does not allow it.
-    /// - Throws: where finding out takes too long.
+    /// Returns the state after one more token; `nil` if the grammar does not allow it.
+    ///
+    /// - Throws: if the computation takes too long.
     package func advanced(by token: Int32) throws(GrammarError) -> GrammarState? {
         let vocabulary = grammar.vocabulary
         if let symbol = vocabulary.controlSymbol(of: token) { return try advanced(by: CollectionOfOne(Int(symbol))) }
@@ -73,7 +74,7 @@ package struct GrammarState: Sendable {
         return bytes.isEmpty ? nil : try advanced(by: bytes.lazy.map { Int($0) })
     }
 
-    /// The state after some bytes; `nil` where the grammar does not allow them.
+    /// Returns the state after some bytes; `nil` if the grammar does not allow them.
     package func advanced(by bytes: [UInt8]) throws(GrammarError) -> GrammarState? {
         try advanced(by: bytes.lazy.map { Int($0) })
     }
@@ -93,14 +94,15 @@ package struct GrammarState: Sendable {
         return state.set == 0 ? nil : state
     }
 
-    /// Whether the text may end here.
+    /// Is true if the text may end here.
     package var mayEnd: Bool { memory.sets.withLock { $0.accepts(set) } }
 
-    /// Whether nothing may follow.
+    /// Is true if nothing may follow.
     package var isFinal: Bool { memory.sets.withLock { $0.isFinal(set) } }
 
-    /// The tokens that may follow. The end of the text is not among them: see `mayEnd`.
-    /// - Throws: where finding out takes too long.
+    /// Returns the tokens that may follow. The end of the text is not among them: see `mayEnd`.
+    ///
+    /// - Throws: if the computation takes too long.
     package func mask() throws(GrammarError) -> TokenMask {
         try memory.sets.withLock { sets throws(GrammarError) in try sets.mask(of: set) }
     }

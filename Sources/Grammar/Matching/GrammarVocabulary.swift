@@ -1,26 +1,26 @@
 package import Tokenization
 
-/// What grammars need to know of a vocabulary: the bytes of each token, as trees that are searched for the tokens that
-/// may come next.
+/// Holds what grammars need to know of a vocabulary: the bytes of each token, as trees that are searched for the tokens
+/// that may come next.
 ///
 /// Control tokens are never text: they match only where a grammar names them. Ids without a token never match.
 package final class GrammarVocabulary: Sendable {
-    /// Masks have so many bits: the rows of the model's output, which may be more than there are tokens.
+    /// Is the number of bits in a mask: the rows of the model's output, which may be more than there are tokens.
     package let size: Int
-    /// Empty for control tokens and for ids without a token.
+    /// Holds each token's bytes; they are empty for control tokens and for ids without a token.
     private let bytes: [[UInt8]]
-    /// Control tokens by their spelling.
+    /// Maps spellings to control tokens.
     let controlTokens: [String: Int32]
-    /// The symbols that stand for control tokens in networks, behind those of bytes, in the order of ids.
+    /// Lists the symbols that represent control tokens in networks, after those of bytes, in the order of ids.
     let controlSymbols: [(symbol: UInt16, token: Int32)]
     let symbolOfControl: [String: UInt16]
     private let symbolOfToken: [Int32: UInt16]
-    /// All tokens that are text.
+    /// Contains all tokens that are text.
     let trie: TokenTrie
-    /// Those of them that are not plain; see `plainMask`.
+    /// Contains the text tokens that are not plain; see `plainMask`.
     let otherTrie: TokenTrie
-    /// The plain tokens: up to `PlainText.maxLength` whole characters of `PlainText`. Where a grammar admits any such
-    /// text, as most places inside strings do, they need no search.
+    /// Contains the plain tokens: up to `PlainText.maxLength` whole characters of `PlainText`. They need no search
+    /// where a grammar admits any such text, as at most places inside strings.
     let plainMask: TokenMask
 
     package convenience init(_ tokenizer: Tokenizer, size: Int) {
@@ -33,9 +33,12 @@ package final class GrammarVocabulary: Sendable {
         self.init(bytes: bytes, controlTokens: controlTokens, size: size)
     }
 
+    /// Creates a vocabulary.
+    ///
     /// - Parameters:
-    ///   - bytes: of each token, by id; empty for what is no text.
-    ///   - controlTokens: by spelling.
+    ///   - bytes: the bytes of each token, by id; empty for ids that are no text.
+    ///   - controlTokens: control tokens by their spelling.
+    ///   - size: the number of bits in a mask.
     package init(bytes: [[UInt8]], controlTokens: [String: Int32], size: Int) {
         precondition(bytes.count <= size, "more tokens than the model has rows")
         self.size = size
@@ -53,19 +56,19 @@ package final class GrammarVocabulary: Sendable {
         plainMask = mask
     }
 
-    /// What a token adds to the text; empty for control tokens and ids without a token.
+    /// Returns the bytes that a token adds to the text; they are empty for control tokens and ids without a token.
     package func bytes(of token: Int32) -> [UInt8] { bytes.indices.contains(Int(token)) ? bytes[Int(token)] : [] }
 
     func controlSymbol(of token: Int32) -> UInt16? { symbolOfToken[token] }
 }
 
-/// The characters that most text consists of: all but control characters, quotes, backslashes and `<`, one of which ends
-/// or interrupts the free parts of most grammars.
+/// Describes the characters that most text consists of: all but control characters, quotes, backslashes and `<`, one of
+/// which ends or interrupts the free parts of most grammars.
 enum PlainText {
-    /// Characters of a plain token, at most.
+    /// A plain token has at most this many characters.
     static let maxLength = 24
 
-    /// The ranges of bytes of each state's moves; state 0 is between characters.
+    /// Lists the byte ranges of each state's moves; state 0 is between characters.
     static let moves: [[(range: ClosedRange<UInt8>, target: Int)]] = [
         [
             (0x20...0x21, 0), (0x23...0x3B, 0), (0x3D...0x5B, 0), (0x5D...0x7E, 0), (0xC2...0xDF, 1), (0xE0...0xE0, 2),
@@ -75,7 +78,8 @@ enum PlainText {
         [(0x80...0xBF, 3)], [(0x80...0x8F, 3)],
     ]
 
-    /// The first byte of every range, and the one behind it: a class of bytes that none of them cuts is treated alike.
+    /// Contains the first byte of every range and the byte after it. No range cuts a class of bytes between two
+    /// borders.
     static let borders = Set(moves.joined().flatMap { [Int($0.range.lowerBound), Int($0.range.upperBound) + 1] })
 
     static func contains(_ bytes: [UInt8]) -> Bool {

@@ -1,30 +1,31 @@
-/// The item sets of one grammar, found while texts are matched, as in Earley's algorithm.
+/// Holds the item sets of one grammar, which are computed while texts are matched, as in Earley's algorithm.
 ///
-/// An item is a state of the network and a frame: what goes on where its rule ends. A frame is the set of the items
-/// behind all calls that began the rule at one place; equal frames and equal sets are one, so that sets and the moves
-/// between them form a deterministic automaton that is built as far as it is used. Set 0 is empty.
+/// An item is a state of the network and a frame: where to continue when the state's rule ends. A frame is the set of
+/// the items after all calls that began the rule at one position. Equal frames, and equal sets, are stored once, so
+/// that sets and the moves between them form a deterministic automaton that is built as far as it is used. Set 0 is
+/// empty.
 struct ItemSets {
     private let network: TransitionNetwork
     private let vocabulary: GrammarVocabulary
-    /// The class of each symbol: symbols of one class are never told apart.
+    /// Maps each symbol to its class: no move distinguishes symbols of one class.
     private let classes: [UInt16]
     private let classCount: Int
-    /// The control tokens that the grammar names.
+    /// Lists the control tokens that the grammar names.
     private let controls: [(symbolClass: UInt16, token: Int32)]
 
     private var sets: [ItemSet] = []
     private var numbers: [[UInt64]: Int32] = [:]
     private var frames: [Frame] = []
     private var frameNumbers: [[UInt64]: Int32] = [:]
-    /// The set behind each set and class; -1 where it is not known yet.
+    /// Maps each set and class to the next set; -1 if it is not known yet.
     private var moves: [Int32] = []
     private var masks: [Int32: TokenMask] = [:]
     private var admitsPlain: [Int32: Bool] = [:]
-    /// Items of all sets and frames.
+    /// Counts the items of all sets and frames.
     private var storedItems = 0
-    /// Items looked at by the current operation.
+    /// Counts the items that the current operation has read.
     private var work = 0
-    /// Nodes of the trees of tokens that were looked at.
+    /// Counts the nodes of token trees that were read.
     private(set) var searchedNodes = 0
 
     private struct ItemSet {
@@ -39,11 +40,11 @@ struct ItemSets {
 
     /// Rules nested deeper than this cannot be entered.
     static let maxDepth = 1000
-    /// A grammar's memory is given up and begun anew beyond so many bytes, without masks, and masks beyond this number.
+    /// A grammar's memory is replaced when it exceeds this many bytes, masks aside, or this many masks.
     static let maxBytes = 24 << 20
     static let maxMasks = 512
     private static let maxWork = 2_000_000
-    /// The item behind the end of the root rule.
+    /// Is the item after the end of the root rule.
     private static let endOfText = UInt64.max
 
     init(_ network: TransitionNetwork, _ vocabulary: GrammarVocabulary, symbolCount: Int) {
@@ -69,23 +70,23 @@ struct ItemSets {
         _ = number(ItemSet(items: [], accepts: false))
     }
 
-    /// The set before anything was read.
+    /// Returns the set before anything was read.
     mutating func start() throws(GrammarError) -> Int32 {
         work = 0
         return try close([], calling: (Int32(RuleSet.root), [Self.endOfText]), accepts: network.rootIsNullable)
     }
 
-    /// Roughly what the sets take, without masks.
+    /// Estimates the bytes of the sets, masks aside.
     var byteCount: Int { moves.count * 4 + storedItems * 8 + (sets.count + frames.count) * 100 }
 
     var maskByteCount: Int { masks.count * vocabulary.size / 8 }
 
     func accepts(_ set: Int32) -> Bool { sets[Int(set)].accepts }
 
-    /// Whether nothing can follow.
+    /// Returns true if nothing can follow.
     func isFinal(_ set: Int32) -> Bool { sets[Int(set)].items.isEmpty }
 
-    /// The set behind some symbols; 0 where they cannot follow.
+    /// Returns the set after some symbols; 0 if they cannot follow.
     mutating func set(after symbols: some Sequence<Int>, from set: Int32) throws(GrammarError) -> Int32 {
         work = 0
         var set = set
@@ -104,7 +105,7 @@ struct ItemSets {
         return known >= 0 ? known : try findNext(set, symbolClass)
     }
 
-    /// Finds the set behind a class, and with it behind the classes around it that the same moves have.
+    /// Computes the set after a class, and thereby for the neighbouring classes that have the same moves.
     private mutating func findNext(_ set: Int32, _ symbolClass: UInt16) throws(GrammarError) -> Int32 {
         var kernel: [UInt64] = []
         var (first, last) = (UInt16(0), UInt16(classCount - 1))
@@ -128,9 +129,9 @@ struct ItemSets {
         return found
     }
 
-    /// The set of some items and all that follow from them without reading.
+    /// Returns the set of some items and all that follow from them without reading.
     ///
-    /// First come ends of rules, whose frames are known, and empty moves. Calls are collected by rule, and made in an
+    /// Ends of rules, whose frames are known, and empty moves come first. Calls are collected by rule, and made in an
     /// order in which a rule's frame is complete before the rule is entered.
     private mutating func close(
         _ kernel: [UInt64], calling root: (rule: Int32, returns: [UInt64])? = nil, accepts: Bool = false
@@ -180,7 +181,7 @@ struct ItemSets {
         }
     }
 
-    /// Where a call is the last thing in its rule, what comes behind the rule comes behind the call.
+    /// Adds a call. If it is the last thing in its rule, what follows the rule follows the call, as in a tail call.
     private mutating func add(_ call: TransitionNetwork.Call, _ frame: Int32, _ calls: inout PendingCalls) {
         let isLast = network.states[Int(call.target)].isBareEnd
         let returns = isLast ? frames[Int(frame)].returns : [Self.pack(call.target, frame)]
@@ -196,7 +197,9 @@ struct ItemSets {
         }
     }
 
-    /// - Returns: `nil` where it would be nested too deeply.
+    /// Returns the number of a frame.
+    ///
+    /// - Returns: `nil` if the frame would be nested too deeply.
     private mutating func number(_ returns: [UInt64]) -> Int32? {
         if let known = frameNumbers[returns] { return known }
         let depth = returns.reduce(0) {
@@ -221,7 +224,7 @@ struct ItemSets {
 
     // MARK: - Masks
 
-    /// The tokens that may follow.
+    /// Returns the tokens that may follow.
     mutating func mask(of set: Int32) throws(GrammarError) -> TokenMask {
         if let known = masks[set] { return known }
         work = 0
@@ -260,14 +263,14 @@ struct ItemSets {
         searchedNodes += visited
     }
 
-    /// Whether every plain text of up to `PlainText.maxLength` characters may follow.
+    /// Returns true if every plain text of up to `PlainText.maxLength` characters may follow.
     private mutating func admitsPlainText(_ set: Int32) throws(GrammarError) -> Bool {
         if let known = admitsPlain[set] { return known }
         var seen: Set<UInt64> = [UInt64(set) << 8]
         var places = [(set: set, state: 0)]
         var admits = true
         for _ in 0..<PlainText.maxLength where admits && !places.isEmpty {
-            // One character at a time: all places here are between characters.
+            // One character at a time: all sets in `places` are between characters.
             var (pending, later) = (places, [(set: Int32, state: Int)]())
             while admits, let place = pending.popLast() {
                 for move in PlainText.moves[place.state] where admits {
@@ -290,7 +293,7 @@ struct ItemSets {
 
     // MARK: - Moving to other memory
 
-    /// Gives the same set its number in another memory of the same grammar.
+    /// Copies a set to another memory of the same grammar and returns its number there.
     func copy(_ set: Int32, into other: inout ItemSets) -> Int32 {
         var known: [Int32: Int32] = [0: 0]
         let items = sets[Int(set)].items.map { copy($0, into: &other, &known) }.sorted()
@@ -302,7 +305,7 @@ struct ItemSets {
         let (state, frame) = (Int32(item >> 32), Int32(truncatingIfNeeded: item))
         if let copied = known[frame] { return Self.pack(state, copied) }
         let returns = frames[Int(frame)].returns.map { copy($0, into: &other, &known) }.sorted()
-        // It was not too deep here either.
+        // The frame was not too deep here, so it is not too deep there.
         let copied = other.number(returns)!
         known[frame] = copied
         return Self.pack(state, copied)

@@ -1,17 +1,20 @@
-/// Byte strings of tokens as a tree in preorder: a node's children follow it, and a step over them is one addition.
+/// Holds the byte strings of tokens as a tree in preorder: a node's children follow it, and skipping them is one
+/// addition.
 struct TokenTrie: Sendable {
-    /// The byte on the edge to each node; the root is left out.
+    /// Holds the byte on the edge to each node; the root is left out.
     private(set) var bytes: [UInt8] = []
-    /// How many bytes lead to each node, minus one.
+    /// Holds the number of bytes that lead to each node, minus one.
     private(set) var depths: [UInt16] = []
-    /// The first node behind each node's descendants.
+    /// Holds the first node after each node's descendants.
     private(set) var ends: [Int32] = []
-    /// The token that ends at each node; -1 for none.
+    /// Holds the token that ends at each node; -1 for none.
     private(set) var tokens: [Int32] = []
     private(set) var maxDepth = 0
 
-    /// - Parameter entries: no byte string empty or longer than `UInt16.max`; of equal ones all tokens are kept, in
-    ///   nodes of their own.
+    /// Builds the tree.
+    ///
+    /// - Parameter entries: byte strings, none empty or longer than `UInt16.max`, with their tokens. All tokens of
+    ///   equal strings are kept, in separate nodes.
     init(_ entries: [(bytes: [UInt8], token: Int32)]) {
         let sorted = entries.sorted {
             $0.bytes == $1.bytes ? $0.token < $1.token : $0.bytes.lexicographicallyPrecedes($1.bytes)

@@ -1,11 +1,11 @@
-/// What a rule derives.
+/// Describes the texts that a rule derives.
 indirect enum Expression: Sendable {
     case bytes([UInt8])
-    /// One byte of a range.
+    /// Derives one byte of a range.
     case byteRange(ClosedRange<UInt8>)
     case scalars(ScalarSet, ScalarEncoding)
     case automaton(CharacterAutomaton, ScalarEncoding)
-    /// A control token, by its spelling; its bytes where the vocabulary has no such token.
+    /// Derives a control token, by its spelling; if the vocabulary has no such token, its bytes.
     case control(String)
     case sequence([Expression])
     case choice([Expression])
@@ -20,14 +20,15 @@ indirect enum Expression: Sendable {
     static func text(_ text: String) -> Expression { .bytes(Array(text.utf8)) }
 }
 
-/// How a scalar is written as bytes.
+/// Says how a scalar is written as bytes.
 enum ScalarEncoding: Sendable {
     case utf8
-    /// As part of a JSON string, in the canonical way: only quotes, backslashes and control characters are escaped.
+    /// Writes scalars as parts of a JSON string in the canonical way: only quotes, backslashes and control characters
+    /// are escaped.
     case jsonString
 }
 
-/// Expressions on the edges of a graph: the texts of all paths from node 0 to node 1.
+/// Is a graph with expressions on its edges. It derives the texts of all paths from node 0 to node 1.
 struct ExpressionGraph: Sendable {
     private(set) var nodeCount = 2
     private(set) var edges: [(from: Int, to: Int, expression: Expression)] = []
@@ -45,14 +46,14 @@ struct ExpressionGraph: Sendable {
     }
 }
 
-/// Rules by number, the first of which is the root.
+/// Holds rules by number; the first is the root.
 struct RuleSet: Sendable {
     private(set) var expressions: [Expression] = [.nothing]
 
     static let root = 0
     static let maxRules = 50_000
 
-    /// A new rule that derives nothing until it is defined.
+    /// Adds a rule that derives nothing until it is defined.
     mutating func declare() throws(GrammarError) -> Int {
         guard expressions.count < Self.maxRules else {
             throw GrammarError(.tooLarge, "more than \(Self.maxRules) rules")
@@ -69,7 +70,7 @@ struct RuleSet: Sendable {
         return rule
     }
 
-    /// Has every call of the root call another rule.
+    /// Makes every call of the root call another rule.
     mutating func redirectRoot(to rule: Int) {
         expressions = expressions.map { $0.redirecting(from: Self.root, to: rule) }
     }
@@ -83,7 +84,7 @@ extension Expression {
         case .choice(let parts): return .choice(parts.map { $0.redirecting(from: old, to: new) })
         case .repeated(let part, let minimum, let maximum):
             return .repeated(part.redirecting(from: old, to: new), minimum: minimum, maximum: maximum)
-        // Only schemas make graphs, and those never call the root.
+        // Only schemas create graphs, and those never call the root.
         default: return self
         }
     }

@@ -1,11 +1,11 @@
 /// Translates rules into a transition network.
 struct NetworkBuilder {
     private var network = TransitionNetwork()
-    /// Symbols of the control tokens that the vocabulary has.
+    /// Maps the control tokens that the vocabulary has to their symbols.
     private let controlSymbols: [String: UInt16]
-    /// Auxiliary rules, made for expressions that are repeated, wait here for their translation.
+    /// Lists auxiliary rules, created for repeated expressions, that are still to be translated.
     private var pending: [(rule: Int32, expression: Expression)] = []
-    /// States from which one goes on to a target by these ranges of bytes.
+    /// Maps a target and ranges of bytes to the state that leads to the target by them.
     private var tails: [Tail: Int32] = [:]
     private var depth = 0
 
@@ -63,7 +63,7 @@ struct NetworkBuilder {
             if parts.isEmpty { network.states[Int(start)].empty.append(end) }
         case .choice(let options):
             for option in options {
-                // A loop in one option must not leak into another.
+                // Separate states, because a loop in one option must not leak into another.
                 let (entry, exit) = (try network.addState(), try network.addState())
                 network.states[Int(start)].empty.append(entry)
                 try add(option, from: entry, to: exit)
@@ -72,7 +72,7 @@ struct NetworkBuilder {
         case .repeated(let part, let minimum, let maximum): try add(part, minimum, maximum, from: start, to: end)
         case .rule(let rule): call(Int32(rule), from: start, to: end)
         case .graph(let graph):
-            // Own states for both ends, because edges may lead back to them.
+            // Separate states for both ends, because edges may lead back to them.
             var nodes: [Int32] = []
             for _ in 0..<graph.nodeCount { nodes.append(try network.addState()) }
             network.states[Int(start)].empty.append(nodes[ExpressionGraph.start])
@@ -122,7 +122,7 @@ struct NetworkBuilder {
                 state = next
             }
         } else {
-            // An own state, so that nothing else enters the loop.
+            // A separate state, so that nothing else enters the loop.
             let loop = try network.addState()
             network.states[Int(state)].empty.append(loop)
             try add(once, from: loop, to: loop)
@@ -131,7 +131,7 @@ struct NetworkBuilder {
         network.states[Int(state)].empty.append(end)
     }
 
-    /// What is repeated often becomes a rule of its own, which each repetition calls.
+    /// Makes an expression that is repeated often a separate rule, which each repetition calls.
     private mutating func shared(_ part: Expression, repetitions: Int) throws(GrammarError) -> Expression {
         guard repetitions > 1 else { return part }
         switch part {
@@ -179,7 +179,7 @@ struct NetworkBuilder {
         }
     }
 
-    /// Moves by ranges of bytes; what is left after the first goes the same way for all that end at the same state.
+    /// Adds moves by ranges of bytes. Sequences with equal remainders that end at the same state share their tails.
     private mutating func add(
         _ ranges: ArraySlice<ClosedRange<UInt8>>, from start: Int32, to end: Int32
     ) throws(GrammarError) {

@@ -1,7 +1,7 @@
-/// Rules that call themselves before they read anything become loops.
+/// Turns rules that call themselves before they read anything into loops.
 ///
-/// A rule `A = A α | β` derives `β α*`: calls of `A` at its own beginning go away, and behind every end of `A` one may
-/// go on behind such a call. Circles over several rules are first reduced to this by putting called rules into their
+/// A rule `A = A α | β` derives `β α*`: calls of `A` at its own beginning are removed, and every end of `A` may
+/// continue after such a call. Cycles over several rules are first reduced to this by inlining called rules into their
 /// callers, in the order of Paull's algorithm.
 extension TransitionNetwork {
     mutating func removeLeftRecursion() throws(GrammarError) {
@@ -14,7 +14,7 @@ extension TransitionNetwork {
         }
     }
 
-    /// Gives a rule a beginning that nothing leads back to.
+    /// Gives a rule a beginning that no move leads back to.
     private mutating func detachStart(of rule: Int32) {
         let old = closure(of: starts[Int(rule)])
         var copies: [Int32: Int32] = [:]
@@ -26,7 +26,7 @@ extension TransitionNetwork {
         starts[Int(rule)] = copies[starts[Int(rule)]]!
     }
 
-    /// Puts copies of other rules in the place of calls at a rule's beginning, until there are no such calls.
+    /// Replaces calls of other rules at a rule's beginning by copies of those rules, until there are no such calls.
     private mutating func inlineCalls(at rule: Int32, of others: Set<Int32>) throws(GrammarError) {
         var isDone = false
         while !isDone {
@@ -45,8 +45,8 @@ extension TransitionNetwork {
         var copies = [starts[Int(call.rule)]: try addState()]
         var pending = [starts[Int(call.rule)]]
         states[Int(state)].empty.append(copies[pending[0]]!)
-        // A rule that derives the empty text has an empty move beside every call of it, so that its beginning need not
-        // lead behind the call.
+        // A rule that derives the empty text has an empty move beside every call of it, so its beginning need not lead
+        // to the state after the call.
         let beginning = Set(closure(of: pending[0]))
         while let original = pending.popLast() {
             var copy = states[Int(original)]
@@ -65,7 +65,7 @@ extension TransitionNetwork {
 
     private mutating func makeLoop(of rule: Int32) {
         var behind: Set<Int32> = []
-        // As above: behind an empty text one goes on already.
+        // As above, an empty text already continues there.
         let beginning = Set(closure(of: starts[Int(rule)]))
         for state in beginning.sorted() {
             behind.formUnion(states[Int(state)].calls.filter { $0.rule == rule }.map(\.target))
@@ -88,8 +88,8 @@ extension TransitionNetwork {
         return seen.sorted()
     }
 
-    /// The strongly connected rules of more than one rule, or of one that calls itself, by Tarjan's algorithm without
-    /// recursion.
+    /// Returns the strongly connected components of more than one rule, or of one that calls itself, by Tarjan's
+    /// algorithm without recursion.
     private func circles() -> [[Int32]] {
         let corners = leftCorners().map { $0.sorted() }
         var (number, low) = ([Int](repeating: -1, count: starts.count), [Int](repeating: 0, count: starts.count))

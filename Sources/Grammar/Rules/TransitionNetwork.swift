@@ -1,7 +1,7 @@
-/// A grammar as a recursive transition network: states with moves over symbols and calls of rules.
+/// Represents a grammar as a recursive transition network: states with moves over symbols and calls of rules.
 ///
 /// Symbols 0 to 255 are bytes; 256 and following are control tokens. Once prepared, no rule calls itself before it has
-/// read something, and from every state that can be reached the end can be reached too.
+/// read something, and from every reachable state the end can be reached.
 struct TransitionNetwork: Sendable {
     struct State: Sendable {
         var empty: [Int32] = []
@@ -9,7 +9,7 @@ struct TransitionNetwork: Sendable {
         var calls: [Call] = []
         var accepts = false
 
-        /// Nothing but the end of the rule is possible here.
+        /// Is true if only the end of the rule is possible here.
         var isBareEnd: Bool { accepts && empty.isEmpty && moves.isEmpty && calls.isEmpty }
     }
 
@@ -22,17 +22,17 @@ struct TransitionNetwork: Sendable {
         var rule, target: Int32
     }
 
-    /// What is possible at the beginning of a rule, rules called there included only as calls.
+    /// Lists what is possible at the beginning of a rule; rules called there are included only as calls.
     struct Entry: Sendable {
         var states: [Int32] = []
         var calls: [Call] = []
     }
 
     var states: [State] = []
-    /// The first state of each rule.
+    /// Holds the first state of each rule.
     var starts: [Int32] = []
     private(set) var entries: [Entry] = []
-    /// A rule's place in an order in which rules come before those they may call at once.
+    /// Holds each rule's index in an order in which rules precede those they may call before reading.
     private(set) var callOrder: [Int32] = []
     private(set) var rootIsNullable = false
 
@@ -47,8 +47,9 @@ struct TransitionNetwork: Sendable {
         return Int32(states.count - 1)
     }
 
-    /// Makes the network ready to be run; see above.
-    /// - Throws: when the root derives no text.
+    /// Prepares the network for matching; see above.
+    ///
+    /// - Throws: if the root derives no text.
     mutating func prepare() throws(GrammarError) {
         prune()
         guard !states[Int(starts[RuleSet.root])].isDead else {
@@ -70,7 +71,7 @@ struct TransitionNetwork: Sendable {
         callOrder = order
     }
 
-    /// The states behind `start` without reading, in the same rule.
+    /// Returns the states that are reachable from `start` without reading, in the same rule.
     func closure(of start: Int32) -> [Int32] {
         var (seen, pending) = (Set([start]), [start])
         while let state = pending.popLast() {
@@ -90,7 +91,7 @@ struct TransitionNetwork: Sendable {
 
     // MARK: - States that lead nowhere
 
-    /// Removes what leads to no end.
+    /// Removes everything that leads to no end.
     private mutating func prune() {
         let isLive = completable { _ in true }
         for state in states.indices {
@@ -104,10 +105,10 @@ struct TransitionNetwork: Sendable {
         }
     }
 
-    /// The states from which the end of their rule can be reached with moves that are allowed.
+    /// Returns, by state, whether the end of its rule can be reached with allowed moves.
     private func completable(allowing allows: (Move) -> Bool) -> [Bool] {
         var sources = [[Int32]](repeating: [], count: states.count)
-        // Calls by the state behind them, and by the rule they call.
+        // Calls are listed by the state after them, and by the rule they call.
         var (returning, calling) = ([[(Int32, Call)]](repeating: [], count: states.count), [Int32: [(Int32, Call)]]())
         for (index, state) in states.enumerated() {
             for target in state.empty { sources[Int(target)].append(Int32(index)) }
@@ -134,12 +135,14 @@ struct TransitionNetwork: Sendable {
 
     // MARK: - Left corners
 
-    /// The rules that each rule may call before it reads anything.
+    /// Returns the rules that each rule may call before it reads anything.
     func leftCorners() -> [Set<Int32>] {
         starts.map { start in Set(closure(of: start).flatMap { states[Int($0)].calls.map(\.rule) }) }
     }
 
-    /// - Returns: `nil` where rules call each other in a circle.
+    /// Returns each rule's index in an order in which callers precede the rules they call before reading.
+    ///
+    /// - Returns: `nil` if rules call each other in a cycle.
     private func topologicalOrder() -> [Int32]? {
         let corners = entries.map { Set($0.calls.map(\.rule)) }
         var callers = [Int](repeating: 0, count: starts.count)

@@ -1,6 +1,7 @@
-/// Ranges of scalars as ranges of their bytes.
+/// Converts ranges of scalars to ranges of their bytes.
 enum UTF8Ranges {
-    /// Sequences of byte ranges that together match exactly the UTF-8 of the scalars of `range`, which has no surrogate.
+    /// Returns sequences of byte ranges that together match exactly the UTF-8 of the scalars of `range`, which contains
+    /// no surrogate.
     static func sequences(_ range: ClosedRange<UInt32>) -> [[ClosedRange<UInt8>]] {
         var result: [[ClosedRange<UInt8>]] = []
         for limits in [0...0x7F, 0x80...0x7FF, 0x800...0xFFFF, 0x10000...0x10FFFF] as [ClosedRange<UInt32>]
@@ -10,7 +11,7 @@ enum UTF8Ranges {
         return result
     }
 
-    /// Cuts a range of scalars with equally many bytes until all bytes but the first that differs span everything.
+    /// Cuts a range of scalars of equal length until all bytes after the first that differs span everything.
     private static func split(_ range: ClosedRange<UInt32>, into result: inout [[ClosedRange<UInt8>]]) {
         let (low, high) = (range.lowerBound, range.upperBound)
         for bits in stride(from: UInt32(6), through: 18, by: 6) {

@@ -3,8 +3,9 @@
 ///     root ::= "{" (pair ("," pair)*)? "}"   # a comment
 ///     pair ::= key ":" [0-9]{1,3}
 ///
-/// Literals are in double quotes, classes in brackets; `*`, `+`, `?`, `{m}`, `{m,}` and `{m,n}` repeat, `|` chooses,
-/// parentheses group, `.` is any character. The rule `root` is the whole text. A rule ends where the next begins.
+/// Literals are in double quotes, classes in brackets; `*`, `+`, `?`, `{m}`, `{m,}` and `{m,n}` repeat, `|` separates
+/// options, parentheses group, `.` is any character. The rule `root` derives the whole text. A rule ends where the next
+/// begins.
 struct EBNFParser {
     private let scalars: [Unicode.Scalar]
     private var at = 0
@@ -66,7 +67,9 @@ struct EBNFParser {
         return .sequence(parts)
     }
 
-    /// - Returns: `nil` where the sequence ends.
+    /// Reads one part of a sequence.
+    ///
+    /// - Returns: `nil` if the sequence ends.
     private mutating func part() throws(GrammarError) -> Expression? {
         switch peek {
         case "\"": return .text(try literal())
@@ -120,7 +123,7 @@ struct EBNFParser {
         }
     }
 
-    /// The numbers of `{m}`, `{m,}`, `{,n}` and `{m,n}`, behind the brace.
+    /// Reads the numbers of `{m}`, `{m,}`, `{,n}` and `{m,n}`, after the brace.
     private mutating func bounds() throws(GrammarError) -> (Int, Int?) {
         let start = at - 1
         let minimum = number()
@@ -194,7 +197,7 @@ struct EBNFParser {
 
     private static let hexadecimal: [Unicode.Scalar: Int] = ["x": 2, "u": 4, "U": 8]
 
-    /// One character of a literal or a class.
+    /// Reads one character of a literal or a class.
     private mutating func character() throws(GrammarError) -> Unicode.Scalar {
         let start = at
         let first = scalars[at]

@@ -1,10 +1,10 @@
-/// A regular expression over Unicode scalars.
+/// Is a regular expression over Unicode scalars.
 indirect enum Pattern: Sendable, Equatable {
     case set(ScalarSet)
     case sequence([Pattern])
     case choice([Pattern])
     case repeated(Pattern, minimum: Int, maximum: Int?)
-    /// Hold where nothing was read before, and where nothing follows.
+    /// These match where nothing was read before, and where nothing follows.
     case start, end
 
     static let empty = Pattern.sequence([])

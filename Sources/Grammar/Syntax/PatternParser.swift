@@ -1,9 +1,9 @@
 extension Pattern {
     /// Reads a regular expression in the syntax that ECMAScript and most others share. Classes such as `\d` and `\w`
-    /// are those of ECMAScript, ASCII only; `.` is all but line ends.
+    /// are those of ECMAScript, ASCII only; `.` is any character but line ends.
     ///
-    /// - Throws: for what is not regular (back-references, assertions other than `^` and `$`), naming it, for flags, and
-    ///   for depths and repetitions beyond the bounds.
+    /// - Throws: for features that are not regular (back-references, assertions other than `^` and `$`), which the
+    ///   error names, for flags, and for excessive depths and repetitions.
     init(parsing text: String) throws(GrammarError) {
         var parser = PatternParser(text)
         self = try parser.whole()
@@ -59,7 +59,7 @@ private struct PatternParser {
                 at: start)
         }
         guard minimum <= maximum ?? minimum else { throw error(.invalid, "a repetition out of order", at: start) }
-        // Which of several matches comes first makes no difference to whether there is one.
+        // Laziness decides which match comes first, but not whether there is one.
         _ = skip("?")
         if peek == "+" { throw error(.unsupported, "possessive quantifiers are not supported") }
         if peek == "*" || peek == "?" { throw error(.invalid, "nothing to repeat") }
@@ -81,12 +81,12 @@ private struct PatternParser {
         } else if skip(","), let maximum = number(), skip("}") {
             return (0, maximum)
         }
-        // Not a quantifier: the brace is a character.
+        // It is no quantifier, so the brace is an ordinary character.
         at = start
         return nil
     }
 
-    /// Digits as a number; more than fit count as very many.
+    /// Reads digits as a number; one that does not fit counts as `Int.max`.
     private mutating func number() -> Int? {
         let start = at
         while let next = peek, "0"..."9" ~= next { at += 1 }
@@ -144,7 +144,7 @@ private struct PatternParser {
         }
     }
 
-    /// The set after a backslash.
+    /// Reads the set after a backslash.
     private mutating func escapedSet() throws(GrammarError) -> ScalarSet {
         let start = at - 1
         guard let next = peek else { throw error(.invalid, "a pattern ends in '\\'") }
@@ -267,7 +267,7 @@ private struct PatternParser {
         return isNegated ? set.complement : set
     }
 
-    /// One member of a class; the scalar only if it is a single one, which may begin a range.
+    /// Reads one member of a class; the scalar is nil unless the member is a single one, which may begin a range.
     private mutating func classMember() throws(GrammarError) -> (Unicode.Scalar?, ScalarSet) {
         let next = scalars[at]
         at += 1

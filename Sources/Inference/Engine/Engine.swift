@@ -4,20 +4,24 @@ package import Modeling
 package import Parallelism
 import Synchronization
 
-/// Requests in, tokens out: the scheduler, and the thread that hands its plans to the ranks.
+/// The engine turns requests into tokens: it owns the scheduler, and a thread that submits the scheduler's plans to the
+/// ranks.
 ///
-/// Two rules keep it simple. The scheduler is touched only under the lock, and the lock is never held while a model
-/// runs or an event is delivered. The thread is an ordinary one, because steps block and the cooperative pool must not.
+/// The scheduler is touched only under the lock, and the lock is never held while a model runs or an event is
+/// delivered. The engine has a thread of its own because steps block, which Swift's cooperative thread pool does not
+/// allow.
 package final class Engine: EngineClient {
     package let limits: EngineLimits
     private let state: Mutex<State>
-    /// Where the events of each request go. Apart from the state, whose lock a thread that trapped may hold for ever.
+    /// Maps each request to the stream that receives its events. It has a lock of its own because a thread that trapped
+    /// may hold the lock of `state` forever.
     private let streams = Mutex<[UInt64: AsyncStream<GenerationEvent>.Continuation]>([:])
-    /// Written when the state has changed, with the ranks' part once a step; read without the state's lock.
+    /// The published status is written whenever the state changes, and its part about the ranks once per step. It is
+    /// read without the lock of `state`.
     private let published = PublishedStatus()
-    /// Whether a thread of this process trapped that the engine cannot do without.
+    /// Tells whether a thread of this process that the engine depends on has trapped.
     private let hasTrapped = Atomic(false)
-    /// The failure that ended service, once; ends when the engine is stopped.
+    /// Yields the failure that ended service, at most once, and finishes when the engine is stopped.
     package let failures: AsyncStream<EngineFailure>
     private let failed: AsyncStream<EngineFailure>.Continuation
     private let makePool: @Sendable () -> RankPool
@@ -25,30 +29,33 @@ package final class Engine: EngineClient {
     private let restartsOnFailure: Bool
     private let trace: TraceWriter?
     private let log: @Sendable (String) -> Void
-    /// Says after every step what is wrong with the books; `nil` where nobody looks.
+    /// Returns the violated invariants of a scheduler. It runs after every step with `--check-invariants`; otherwise it
+    /// is `nil`.
     private let audit: (@Sendable (Scheduler) -> [String])?
-    /// Raised when there may be something to do.
+    /// Signals the engine's thread that there may be work.
     private let wake: DispatchSemaphore
 
     private struct State {
         var scheduler: Scheduler
         var pool: RankPool
-        /// Since a step was completed.
+        /// Counts restarts of the ranks since the last completed step.
         var restarts = 0
         var nextID: UInt64 = 1
         var drained: [CheckedContinuation<Void, Never>] = []
         var isStopped = false
     }
 
-    /// Starts the engine's thread.
+    /// Starts the ranks and the engine's thread.
     ///
     /// - Parameters:
-    ///   - configuration: must be valid; see `EngineConfiguration.validate`.
-    ///   - processes: where ranks live, if not all in this one; see `RankPool`.
-    ///   - grammars: of the model's vocabulary; without it requests that follow a grammar are refused.
-    ///   - trace: where everything the ranks do is written.
-    ///   - log: called with a line about what an operator should know.
-    ///   - audit: says what is wrong with the books, where the configuration asks for that.
+    ///   - configuration: A valid configuration; see `EngineConfiguration.validate`.
+    ///   - processes: The processes the ranks are divided among; `nil` where all ranks run in this one. See `RankPool`.
+    ///   - grammars: The grammar cache of the model's vocabulary. Without it, requests that follow a grammar are
+    ///     refused.
+    ///   - trace: The trace that receives everything the ranks do.
+    ///   - log: Receives single lines that an operator should read.
+    ///   - audit: Returns the violated invariants of a scheduler. It is called after every step where the configuration
+    ///     asks for it.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
         grammars: GrammarCache? = nil, trace: TraceWriter? = nil, log: @escaping @Sendable (String) -> Void = { _ in },
@@ -79,14 +86,15 @@ package final class Engine: EngineClient {
         }.start()
     }
 
-    /// From now on also a trap of a thread that is neither a rank's nor the engine's, such as a server's, ends every
-    /// request with an error and service with a failure.
+    /// Extends trap handling to every thread of the process, such as a server's: from now on a trap of any of them ends
+    /// every request with an error and service with a failure.
     package func answerForAllThreads() {
         Traps.shared.watchOtherThreads { [weak self] in self?.end(afterTrap: $0, of: "a thread of this process") }
     }
 
-    /// The thread that trapped may hold any lock: only what needs none but the streams' own is done. `failures` tells
-    /// whoever ends or restarts the process; the thread that trapped does it, if nobody else.
+    /// Ends every request after a trap. The thread that trapped may hold any lock, so this takes no lock but that of
+    /// the streams. The reader of `failures` then ends or restarts the process; if it does not, the thread that trapped
+    /// does so after its grace period.
     private func end(afterTrap signal: String, of thread: String) {
         let reason = "\(thread) trapped (\(signal))"
         hasTrapped.store(true, ordering: .releasing)
@@ -102,7 +110,7 @@ package final class Engine: EngineClient {
         published.fail(reason)
     }
 
-    /// Changes the state, and publishes what others may know of it.
+    /// Changes the state under its lock and publishes the new status.
     private func update<Result>(_ change: (inout State) -> Result) -> Result {
         state.withLock { state in
             defer { published.publish(state.scheduler) }
@@ -133,7 +141,8 @@ package final class Engine: EngineClient {
         return Generation(id: id, events: events)
     }
 
-    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Takes no lock of the engine.
+    /// The error that new requests would get (`draining` or `failed`); `nil` while requests are accepted. Reading it
+    /// takes no lock of the engine.
     package var refusal: EngineError? {
         let status = published.value
         if let failure = status.failure { return .failed(failure) }
@@ -165,13 +174,13 @@ package final class Engine: EngineClient {
         wake.signal()
     }
 
-    /// What is wrong with the bookkeeping right now; empty when every page is accounted for.
+    /// Returns the invariants that are violated right now, in words; empty when every page is accounted for.
     package func checkInvariants() -> [String] { state.withLock { $0.scheduler.checkInvariants() } }
 
-    private func abort(_ id: UInt64) {
+    package func abort(_ id: UInt64) {
         if hasTrapped.load(ordering: .acquiring) { return }
         let deliveries = state.withLock { state in
-            // No step may follow that would say which tokens ranks still own.
+            // Publishes the ranks' part too: no later step may come to update how many tokens each rank owns.
             defer { published.publish(state.pool, state.scheduler) }
             return take(state.scheduler.abort(id))
         }
@@ -179,7 +188,7 @@ package final class Engine: EngineClient {
         wake.signal()
     }
 
-    /// The coordinator's loop: take results, plan, hand out.
+    /// Runs the engine's loop: take the results of finished steps, plan the next step, submit it to the ranks.
     private func run() {
         while true {
             let pool = state.withLock { $0.pool }
@@ -187,11 +196,11 @@ package final class Engine: EngineClient {
                 traced("finish") {
                     let deliveries = state.withLock { state in
                         state.restarts = 0
-                        // A stopped scheduler has forgotten its steps.
+                        // After `fail` the scheduler no longer knows its steps in flight.
                         guard state.scheduler.isStepInFlight else { return [Delivery]() }
                         let events = state.scheduler.finish(outcome.result, seconds: outcome.seconds)
                         published.publish(pool, state.scheduler)
-                        // An audit that finds something ends service, which others are to know at once.
+                        // A violated invariant ends service, which must show in the status at once.
                         defer { published.publish(state.scheduler) }
                         return take(events) + audited(&state)
                     }
@@ -212,27 +221,29 @@ package final class Engine: EngineClient {
         }
     }
 
-    /// Ends service where the books are wrong, if anybody looks: what else they say could be wrong too.
+    /// Checks the invariants, where the configuration asks for it, and ends service if one is violated: the scheduler's
+    /// other state can then not be trusted either.
     private func audited(_ state: inout State) -> [Delivery] {
         guard let audit, state.scheduler.failure == nil else { return [] }
         let problems = audit(state.scheduler)
         guard !problems.isEmpty else { return [] }
         let reason =
-            "the books are wrong after step \(state.scheduler.status.steps) (--check-invariants): "
+            "invariants are violated after step \(state.scheduler.status.steps) (--check-invariants): "
             + problems.prefix(Self.maxProblems).joined(separator: "; ")
         failed.yield(EngineFailure(reason: reason, isTrap: false))
         return take(state.scheduler.fail(reason))
     }
 
-    /// Problems that one message names.
+    /// Limits how many violated invariants one message lists.
     private static let maxProblems = 5
 
-    /// The ranks are lost: every request ends with the reason. Then there are new ranks, or every later request ends
-    /// with it too.
+    /// Ends every request after the ranks failed, and starts new ranks if the configuration and the failure allow it.
+    /// Otherwise every later request fails with the same reason.
     ///
-    /// - Returns: whether there are new ranks.
+    /// - Returns: Whether new ranks were started.
     private func replace(_ pool: RankPool, after failure: GroupFailure) -> Bool {
-        // After a trap nothing in this process can be relied on; and ranks that fail at once would do so for ever.
+        // After a trap no memory of this process can be relied on; and ranks that fail at once would be restarted
+        // forever.
         let (deliveries, restarts, isNews) = update { state in
             let isNews = state.scheduler.failure == nil
             let deliveries = take(state.scheduler.fail(failure.description))
@@ -259,7 +270,7 @@ package final class Engine: EngineClient {
         return true
     }
 
-    /// Without a completed step between them.
+    /// Limits the restarts of ranks without a completed step between them.
     private static let maxFutileRestarts = 3
 
     private func traced<Result>(_ name: StaticString, _ body: () -> Result) -> Result {
@@ -280,7 +291,7 @@ package final class Engine: EngineClient {
 
     private typealias Delivery = (AsyncStream<GenerationEvent>.Continuation, GenerationEvent, last: Bool)
 
-    /// Pairs events with the streams they go to, forgetting streams that end.
+    /// Pairs each event with the stream of its request, and removes the streams of requests that ended.
     private func take(_ events: [Scheduler.Event]) -> [Delivery] {
         streams.withLock { streams in
             events.compactMap { event in
@@ -296,7 +307,7 @@ package final class Engine: EngineClient {
         }
     }
 
-    /// Outside the lock: a stream's end may call back into `abort`.
+    /// Delivers events. It must be called without the lock, because ending a stream may call `abort`.
     private func deliver(_ deliveries: [Delivery]) {
         for (stream, event, last) in deliveries {
             stream.yield(event)

@@ -1,20 +1,22 @@
-/// What a server needs of an engine: the one door from asynchronous code to the ranks.
+/// A server uses an engine through this protocol; it is the only way from asynchronous code to the ranks.
 ///
-/// `Engine` is the real one; tests use an engine whose answers can be worked out by hand.
+/// `Engine` is the implementation for service; tests use `ToyEngine`, whose answers can be worked out by hand.
 package protocol EngineClient: Sendable {
     var limits: EngineLimits { get }
-    /// Takes a request or says at once why not. Dropping the stream aborts the request.
+    /// Queues a request, or throws at once if it cannot be served. Dropping the returned stream aborts the request.
     func submit(_ request: GenerationRequest) throws(EngineError) -> Generation
-    /// The reason why new work would be refused: draining or failed; `nil` while it is taken. Constant time, for every
-    /// request.
+    /// The error that new requests would get (`draining` or `failed`); `nil` while requests are accepted. Reading it
+    /// takes constant time, so a server may do so for every request.
     var refusal: EngineError? { get }
-    /// The load after the last step. It costs a copy and waits for no lock of the engine.
+    /// Returns the load after the last step. It copies the status and waits for no lock of the engine.
     func status() -> EngineStatus
+    /// Ends a request whose events are still being read: the last of them, with its usage, comes at once.
+    func abort(_ id: UInt64)
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
-    /// Ends the engine; requests still running fail with this reason.
+    /// Stops the engine; requests that have not ended fail with this reason.
     func stop(_ reason: String)
-    /// Forgets all cached pages that no request uses. Returns how many that were.
+    /// Frees all cached pages that no request uses, and returns their number.
     func flushCache() -> Int
 }
 
@@ -22,10 +24,11 @@ extension EngineClient {
     package func stop() { stop("the engine was stopped") }
 }
 
-/// A request on its way: its number and what happens to it.
+/// A generation is an accepted request: its identifier, and the stream of its events.
 package struct Generation: Sendable {
     package let id: UInt64
-    /// Ends after `.finished` or `.failed`. Cancelling the task that reads it aborts the request and frees its pages.
+    /// The stream ends after `.finished` or `.failed`. Cancelling the task that reads it aborts the request and frees
+    /// its pages.
     package let events: AsyncStream<GenerationEvent>
     package init(id: UInt64, events: AsyncStream<GenerationEvent>) {
         self.id = id
@@ -33,9 +36,9 @@ package struct Generation: Sendable {
     }
 }
 
-/// The bounds a request is checked against before it is queued.
+/// A request is checked against these bounds before it is queued.
 package struct EngineLimits: Sendable, Equatable {
-    /// Prompt and new tokens together, at most.
+    /// Limits the prompt and new tokens of a request together.
     package var contextLength: Int
     package var vocabularySize: Int
     package var maxQueuedRequests: Int
@@ -48,50 +51,52 @@ package struct EngineLimits: Sendable, Equatable {
     }
 }
 
-/// A moment's load, for `/metrics` and `/ready`.
+/// The status is a snapshot of the engine's load and counters, for `/metrics` and `/ready`.
 package struct EngineStatus: Sendable, Equatable {
     package var running = 0
     package var queued = 0
-    /// Pages are free, cached or used: together they are all.
+    /// Every page is free, cached or used: `freePages + cachedPages + usedPages == totalPages`.
     package var freePages = 0
-    /// Pages that no request uses, but whose tokens are known.
+    /// Counts pages that no request uses and that the prefix cache keeps for later ones.
     package var cachedPages = 0
     package var usedPages = 0
     package var totalPages = 0
     package var pageSize = 0
-    /// Since the start.
+    /// Token and preemption counters count from the start of the engine.
     package var promptTokens: UInt64 = 0
     package var generatedTokens: UInt64 = 0
     package var preemptions: UInt64 = 0
-    /// Prompt tokens that were looked for in the cache, and those of them that were found there.
+    /// `cacheLookupTokens` counts the prompt tokens that were looked up in the prefix cache, `cacheHitTokens` those
+    /// that were found.
     package var cacheLookupTokens: UInt64 = 0
     package var cacheHitTokens: UInt64 = 0
-    /// Tokens guessed behind each request, and how well.
+    /// `drafts` is the number of tokens drafted for each request in a step, `speculation` counts how many were
+    /// accepted.
     package var drafts = 0
     package var speculation = SpeculationCount()
     package var steps: UInt64 = 0
     package var isDraining = false
-    /// How the ranks share the work, in words.
+    /// Describes the parallel configuration, for example "one rank".
     package var layout = "one rank"
-    /// Threads that share the work inside each rank.
+    /// Counts the threads that share the work of each rank.
     package var threadsPerRank = 1
-    /// Among how many ranks a request's keys are divided, in runs of so many tokens.
+    /// Token `t` of a request is owned by rank `(t / keyUnit) mod keyOwners` of its data group (KV sharding).
     package var keyOwners = 1
     package var keyUnit = 1
-    /// What each rank did since the ranks were started.
+    /// Holds the statistics of each rank since the ranks were started.
     package var ranks: [RankStatus] = []
-    /// How often the ranks have failed and been started anew.
+    /// Counts how often failed ranks were replaced by new ones.
     package var restarts: UInt64 = 0
-    /// Set once the ranks have failed for good: nothing will be served any more.
+    /// Names the failure that ended service; no request is served once it is set.
     package var failure: String?
     package init() {}
 }
 
-/// Why the engine did not take a request, or no longer can.
+/// An engine error tells why the engine refused a request, or can serve none any longer.
 package enum EngineError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// The request can never be served; `parameter` names the part at fault (`prompt`, `max_new_tokens`, …).
+    /// The request can never be served; `parameter` names the field at fault (`prompt`, `max_new_tokens`, …).
     case invalid(parameter: String, message: String)
-    /// Try again after about this many seconds.
+    /// The queue is full; the client may try again after about this many seconds.
     case overloaded(queued: Int, retryAfterSeconds: Int)
     case draining
     case failed(String)
@@ -107,10 +112,10 @@ package enum EngineError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 }
 
-/// Why an engine serves no more.
+/// An engine failure describes why the engine ended service.
 package struct EngineFailure: Sendable, Equatable {
-    /// Names the rank.
+    /// The reason names the rank that failed.
     package let reason: String
-    /// Whether code of a rank trapped, so that this process cannot go on.
+    /// Tells whether code of a rank trapped, after which this process cannot go on.
     package let isTrap: Bool
 }

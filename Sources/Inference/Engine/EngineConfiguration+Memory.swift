@@ -5,11 +5,11 @@ import Parallelism
 import Planning
 import Tensors
 
-/// How many tokens the cache holds, and which process keeps what of them.
+/// This extension computes how many pages the KV cache has, and which part of them each process keeps.
 extension EngineConfiguration {
-    /// How the processes divide the keys among them; `nil` where each keeps all.
+    /// Returns how the processes divide the KV cache; `nil` where each process keeps all keys.
     func processSharding(for model: any Model) -> ProcessKVSharding? {
-        guard isDivided else { return nil }
+        guard isDivided(model.positionAlignment) else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()
         processSharding.keysPerRow =
@@ -17,54 +17,69 @@ extension EngineConfiguration {
                 model.description, parallel, format: model.cacheFormat(cacheType, pageSize: pageSize)
             ).dcpBreakEvenKeys
         processSharding.pageSize = pageSize
-        // The longest request there can be, with what is guessed behind it.
+        // The longest possible request, with its draft tokens.
         processSharding.gatheredPages = (scheduler.contextLength + drafts + pageSize - 1) / pageSize
         processSharding.rows = max(scheduler.maxRowsPerStep, Self.maxRows)
         return processSharding
     }
 
-    /// Pages of the cache.
-    func totalPages(for model: any Model, context: Int) -> Int {
+    /// Returns the number of window pages: the minimum that running requests need, as many again for prefixes that later
+    /// requests find, and those of all rows in flight, so that no request waits for another's.
+    func windowPages(for scheduler: SchedulerConfiguration) -> Int {
+        guard scheduler.window > 0 else { return 0 }
+        let rows = scheduler.maxStepsInFlight * scheduler.maxRowsPerStep
+        return min(2 * scheduler.minWindowPages + (rows + pageSize - 1) / pageSize, Self.maxTokens / pageSize)
+    }
+
+    /// Returns the number of pages of the KV cache: what the options ask for or, without options, enough for eight
+    /// requests of full context in at most half of the machine's memory.
+    func totalPages(for model: any Model, _ scheduler: SchedulerConfiguration) -> Int {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
+        let (context, windows) = (scheduler.contextLength, format.bytesPerWindowPage * scheduler.windowPages)
         let pages =
             if let maxTotalTokens {
                 (maxTotalTokens + pageSize - 1) / pageSize
             } else if let cacheBytesPerRank {
-                pages(of: format, bytesPerRank: cacheBytesPerRank)
+                pages(of: format, bytesPerRank: cacheBytesPerRank, windows: windows)
             } else {
-                min(8 * context / pageSize, maxPages(of: format, bytes: Self.physicalMemory / 2))
+                min(8 * context / pageSize, maxPages(of: format, bytes: max(Self.physicalMemory / 2 - windows, 0)))
             }
         return min(max(pages, 1), Self.maxTokens / pageSize)
     }
 
-    /// Pages that so many bytes of each rank hold: the ranks of a process share one cache, and processes add theirs where
-    /// they divide the keys.
-    private func pages(of format: CacheFormat, bytesPerRank bytes: Int) -> Int {
+    /// Returns the number of pages that fit into `bytes` per rank. The ranks of a process share one cache; where
+    /// processes divide the keys, their memory adds up.
+    ///
+    /// - Parameter windows: the bytes of the window pages, which every process has all of.
+    private func pages(of format: CacheFormat, bytesPerRank bytes: Int, windows: Int) -> Int {
         let (all, overflow) = bytes.multipliedReportingOverflow(by: ranksHere)
-        return maxPages(of: format, bytes: overflow ? .max : all)
+        return maxPages(of: format, bytes: max((overflow ? .max : all) - windows, 0))
     }
 
-    /// Pages of which a process keeps its part in so many bytes.
+    /// Returns the number of pages whose part in this process fits into `bytes`.
     private func maxPages(of format: CacheFormat, bytes: Int) -> Int {
         bytes / max(keptBytes(of: format), 1)
     }
 
-    /// What a process keeps of a page.
+    /// Returns the bytes that a process keeps of each page.
     private func keptBytes(of format: CacheFormat) -> Int {
-        let kept = isDivided ? pageSize * ranksHere / parallel.kvSharding.ranks : pageSize
-        return format.bytesPerPage / pageSize * kept
+        guard isDivided(format.positionAlignment) else { return format.bytesPerPage }
+        return format.bytesPerPage * ranksHere / parallel.kvSharding.ranks
     }
 
-    private var isDivided: Bool {
-        ProcessKVSharding.isPossible(parallel, processes: processes, pageSize: pageSize)
+    private func isDivided(_ positionAlignment: Int) -> Bool {
+        ProcessKVSharding.isPossible(
+            parallel, processes: processes, entriesPerPage: pageSize / positionAlignment)
     }
 
-    /// Says that this process cannot reserve what its cache and its ranks need, as under `ulimit -v`: before the ranks are
-    /// started, as they would fail one after the other.
+    /// Returns a problem if this process cannot reserve the address space of its cache and its ranks, for example under
+    /// `ulimit -v`. Checking before the ranks start replaces their failing one after the other.
     private func reservationProblems(for model: any Model, _ format: CacheFormat) -> [String] {
-        let cache = totalPages(for: model, context: contextLength ?? model.contextLength) * keptBytes(of: format)
+        let scheduler = scheduler(for: model)
+        let cache =
+            scheduler.totalPages * keptBytes(of: format) + scheduler.windowPages * format.bytesPerWindowPage
         let settings = RankSettings(self, for: model, recording: [], isTraced: false)
-        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranksHere, limited: true)
+        let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranksHere, limited: true)
         let scratch = memory.total(settings, ranks: ranksHere)
         guard let error = Buffer.problem(reserving: cache + scratch) else { return [] }
         return [
@@ -77,9 +92,10 @@ extension EngineConfiguration {
 
     private static var physicalMemory: Int { Int(clamping: ProcessInfo.processInfo.physicalMemory) }
 
-    /// What is wrong with the size of the cache.
+    /// Returns the problems with the size of the cache, each as a sentence; empty when it fits the machine.
     func memoryProblems(for model: any Model) -> [String] {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
+        let windows = format.bytesPerWindowPage * scheduler(for: model).windowPages
         if let cacheBytesPerRank {
             if maxTotalTokens != nil {
                 return [
@@ -87,10 +103,10 @@ extension EngineConfiguration {
                 ]
             }
             let ranks = ranksHere
-            if pages(of: format, bytesPerRank: cacheBytesPerRank) == 0 {
+            if pages(of: format, bytesPerRank: cacheBytesPerRank, windows: windows) == 0 {
                 return [
                     "--kv-cache-memory-bytes: \(cacheBytesPerRank) hold no page of \(pageSize) tokens; the nearest legal "
-                        + "value is \((keptBytes(of: format) + ranks - 1) / ranks)"
+                        + "value is \((keptBytes(of: format) + windows + ranks - 1) / ranks)"
                 ]
             }
             if cacheBytesPerRank > Self.physicalMemory / ranks {
@@ -100,7 +116,7 @@ extension EngineConfiguration {
                 ]
             }
         }
-        let most = maxPages(of: format, bytes: Self.physicalMemory) * pageSize
+        let most = maxPages(of: format, bytes: max(Self.physicalMemory - windows, 0)) * pageSize
         guard let maxTotalTokens, maxTotalTokens > most else { return reservationProblems(for: model, format) }
         return [
             "--max-total-tokens: \(maxTotalTokens) tokens of \(Int(format.bytesPerToken)) bytes are more than this "

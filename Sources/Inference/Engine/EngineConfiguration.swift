@@ -4,53 +4,56 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// How an engine is run. Every value has a default that works; `validate` says everything that is wrong at once.
+/// An engine configuration holds all settings of an engine. Every setting has a usable default, and `validate` returns
+/// all problems at once.
 package struct EngineConfiguration: Sendable, Equatable {
-    /// How the cache keeps keys. Float32 keeps the reference's bits; the others save memory and round keys once.
+    /// The element type of cached keys. `float32` is bitwise equal to the reference; the other types save memory and
+    /// round every key once.
     package var cacheType = CacheType.float32
-    /// Tokens of a page, a power of two.
+    /// The number of tokens in a page is a power of two.
     package var pageSize = 64
-    /// Tokens of the KV cache, all requests together; `nil` for what `cacheBytesPerRank` holds.
+    /// Limits the tokens of all requests in the KV cache; `nil` derives the limit from `cacheBytesPerRank`.
     package var maxTotalTokens: Int?
-    /// Memory for keys, so many bytes for each rank; `nil` for half of the machine's memory in each process, but at most
-    /// what eight times the context length needs.
+    /// Limits the cache memory in bytes per rank; `nil` takes half of the machine's memory in each process, but at most
+    /// what eight requests of full context need.
     package var cacheBytesPerRank: Int?
-    /// Prompt and new tokens of a request, at most; `nil` for what the model was made for.
+    /// Limits the prompt and new tokens of a request together; `nil` takes the model's context length.
     package var contextLength: Int?
     package var maxRunningRequests = 64
     package var maxQueuedRequests = 1024
-    /// Prompt tokens of one request computed in one step; -1 for as many as a step can have (32768).
+    /// Limits the prompt tokens of one request that a step computes; -1 leaves only the limit of a step (32768 rows).
     package var chunkedPrefillSize = 1024
-    /// Whether later chunks of a long prompt are smaller, so that each takes about as long as the first.
+    /// Makes later chunks of a long prompt smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
-    /// Whether a request uses pages that earlier ones with the same beginning have left behind.
+    /// Lets a request reuse the pages of earlier requests with the same beginning.
     package var prefixCache = true
-    /// Tokens that the model's next-token block guesses behind each request; 0 guesses none.
+    /// The number of tokens that the model's next-token block drafts for each decoding request; 0 turns speculation
+    /// off.
     package var drafts = 0
-    /// How the ranks share the work.
+    /// The parallel configuration: how ranks divide requests, rows, heads, experts and layers.
     package var parallel = ParallelConfiguration()
-    /// Threads that share the work inside each rank.
+    /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
     package var tuning = Tuning()
-    /// Among which the ranks are divided; each has a cache of its own, with all keys or its share of them.
+    /// The number of processes among which the ranks are divided. Each has a cache of its own, with all keys or its KV
+    /// shard.
     package var processes = 1
-    /// A rank that makes no progress for so many seconds has failed.
+    /// A rank that makes no progress for this many seconds has failed.
     package var watchdogTimeout = 300
-    /// Whether new ranks are started when ranks have failed.
+    /// Starts new ranks after ranks have failed.
     package var restartsOnFailure = false
-    /// Whether the scheduler's books are checked after every step: a debug mode.
+    /// Checks the scheduler's invariants after every step; meant for debugging.
     package var checksInvariants = false
-    /// Instruction-set level; `nil` for the best.
+    /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
 
     package init() {}
 
-    /// What the scheduler is told.
+    /// Returns the scheduler's configuration for `model`.
     package func scheduler(for model: any Model) -> SchedulerConfiguration {
         let context = contextLength ?? model.contextLength
         var scheduler = SchedulerConfiguration(
-            totalPages: totalPages(for: model, context: context), contextLength: context,
-            vocabularySize: model.vocabularySize)
+            totalPages: 1, contextLength: context, vocabularySize: model.vocabularySize)
         scheduler.pageSize = pageSize
         scheduler.maxRunningRequests = maxRunningRequests
         scheduler.maxQueuedRequests = maxQueuedRequests
@@ -64,26 +67,35 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.drafts = drafts
         scheduler.maxRowsPerStep = prefill + maxRunningRequests * (1 + drafts)
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
+        scheduler.window = model.cacheFormat(cacheType, pageSize: pageSize).window
+        scheduler.windowPages = windowPages(for: scheduler)
+        scheduler.totalPages = totalPages(for: model, scheduler)
         return scheduler
     }
 
-    /// Rows of a step, at most: what a row needs of scratch memory is up to a megabyte in the largest models.
+    /// Limits the rows of a step: in the largest models a row needs up to a megabyte of scratch memory.
     static let maxRows = 32_768
     private static let maxDraftTokens = 15
-    /// More is a mistake, however small the machine.
+    /// More threads per core than this are taken for a mistake, even on a small machine.
     private static let maxThreadsPerCore = 8
-    /// Slots of the cache are counted in 32 bits.
+    /// Cache slots are counted in 32 bits, which limits the tokens of the cache.
     static let maxTokens = Int(Int32.max) - (1 << 16)
 
-    /// All problems, each a sentence with the nearest legal value; empty when the configuration can be used.
+    /// Returns all problems, each as a sentence with the nearest legal value; empty when the configuration can be used.
     package func validate(for model: any Model) -> [String] {
         var problems = rangeProblems(for: model)
         if pageSize > 0, pageSize & (pageSize - 1) != 0 {
             problems.append("--page-size: \(pageSize) is not a power of two; try 64")
         }
+        let alignment = model.positionAlignment
+        if problems.isEmpty, pageSize % alignment != 0 {
+            problems.append(
+                "--page-size: \(pageSize) tokens are no multiple of \(alignment), the tokens of this model's longest "
+                    + "cache entry; the nearest legal value is \(alignment)")
+        }
         if drafts > 0 && !model.canDraft {
             problems.append(
-                "--speculative-num-steps: \(drafts) tokens cannot be guessed without a next-token block; the nearest "
+                "--speculative-num-steps: \(drafts) tokens cannot be drafted without a next-token block; the nearest "
                     + "legal value is 0")
         }
         if !(1...maxThreadsPerRank).contains(threadsPerRank) {
@@ -100,15 +112,15 @@ package struct EngineConfiguration: Sendable, Equatable {
         return problems.isEmpty ? scheduler(for: model).validate().map(\.description) : problems
     }
 
-    /// The ranks of one process.
+    /// The number of ranks of one process.
     var ranksHere: Int { max(parallel.world / max(processes, 1), 1) }
 
     private var maxThreadsPerRank: Int { max(1, Self.maxThreadsPerCore * cores / ranksHere) }
 
-    /// What to tell who asked for more threads than can run at once; `nil` where all can.
+    /// A warning for the operator where the threads of all ranks outnumber the processor's cores; `nil` otherwise.
     package var warning: String? {
         guard threadsPerRank > 1, ranksHere * threadsPerRank > cores else { return nil }
-        return "--threads-per-rank: \(ranksHere * threadsPerRank) threads will take turns on \(cores) cores; "
+        return "--threads-per-rank: \(ranksHere * threadsPerRank) threads will share \(cores) cores; "
             + "\(max(1, cores / ranksHere)) a rank would be faster"
     }
 
@@ -117,7 +129,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     private func rangeProblems(for model: any Model) -> [String] {
         let chunk = chunkedPrefillSize == -1 ? 1 : chunkedPrefillSize
         let ranges: [(String, Int, ClosedRange<Int>)] = [
-            ("--page-size", pageSize, 1...65_536),
+            ("--page-size", pageSize, 1...CacheFormat.maxPageSize),
             ("--max-total-tokens", maxTotalTokens ?? 1, 1...Self.maxTokens),
             ("--kv-cache-memory-bytes", cacheBytesPerRank ?? 1, 1...(1 << 60)),
             ("--context-length", contextLength ?? 1, 1...model.contextLength),

@@ -1,17 +1,17 @@
 import Parallelism
 import Synchronization
 
-/// What others may know of an engine, kept apart from its lock: whoever asks never waits for a step to be planned, nor
-/// makes the engine wait.
+/// The published status is a copy of the engine's status outside the engine's lock: readers never wait for the planning
+/// of a step, and never delay it.
 final class PublishedStatus: Sendable {
     private let status = Mutex(EngineStatus())
 
     var value: EngineStatus { status.withLock { $0 } }
 
-    /// The failure that ended service.
+    /// The reason of the failure that ended service; `nil` while requests are served.
     var failure: String? { status.withLock { $0.failure } }
 
-    /// Takes the scheduler's numbers; what is known of the ranks stays.
+    /// Replaces the scheduler's numbers and keeps those of the ranks.
     func publish(_ scheduler: Scheduler) {
         var new = scheduler.status
         status.withLock { status in
@@ -21,7 +21,7 @@ final class PublishedStatus: Sendable {
         }
     }
 
-    /// Takes what the ranks of a pool did, and how many tokens they own of the requests that are being computed.
+    /// Replaces the ranks' statistics, among them how many tokens each rank owns, and the scheduler's numbers.
     func publish(_ pool: RankPool, _ scheduler: Scheduler) {
         let ranks = pool.status(computed: scheduler.computedTokens)
         status.withLock { status in
@@ -34,7 +34,8 @@ final class PublishedStatus: Sendable {
         publish(scheduler)
     }
 
-    /// Says that service has ended, for a reason that the scheduler can no longer be told.
+    /// Records that service has ended. It is for failures after which the scheduler can no longer be changed, such as a
+    /// trap.
     func fail(_ reason: String) { status.withLock { $0.failure = $0.failure ?? reason } }
 }
 
@@ -49,9 +50,9 @@ extension EngineStatus {
 }
 
 extension RankPool {
-    /// What each rank did since the start. Takes time that grows with the ranks and the requests.
+    /// Returns the statistics of each rank since the start, in time proportional to the ranks and requests.
     ///
-    /// - Parameter computed: for each request its data group, and how many tokens of it have their keys in the cache.
+    /// - Parameter computed: For each request its data group and how many of its tokens have keys in the cache.
     func status(computed: [(group: Int, tokens: Int)]) -> [RankStatus] {
         var ranks = status
         let ownedTokens = (0..<configuration.data).map { group in

@@ -1,19 +1,19 @@
 package import Grammar
 
-/// One request as the engine sees it: tokens in, and how to choose the tokens that come out.
+/// A generation request holds the tokens of a prompt and how to choose the tokens that follow.
 ///
-/// Text, stop strings and conversations belong to `Serving`; nothing here knows them.
+/// It knows no text, stop strings or conversations; those belong to `Serving`.
 package struct GenerationRequest: Sendable, Equatable {
-    /// The whole prompt, never a continuation: the cache finds what it already knows.
+    /// The prompt is always given as a whole; the prefix cache finds the part that was computed before.
     package var prompt: [Int32]
     package var sampling: SamplingParameters
     /// Which log-probabilities to return; `nil` for none.
     package var logProbs: LogProbOptions?
-    /// Larger goes first; equal priorities are served in order of arrival.
+    /// Requests with larger priority are served first; equal priorities are served in order of arrival.
     package var priority: Int
-    /// Only requests with the same salt use each other's pages; `nil` is one that all others share.
+    /// Requests reuse each other's pages only if their salts are equal; all requests without a salt (`nil`) share one.
     package var cacheSalt: String?
-    /// What the generated text must follow; `nil` for anything.
+    /// The grammar that the generated text must match; `nil` allows any text.
     package var grammar: GrammarSource?
 
     package init(
@@ -30,9 +30,9 @@ package struct GenerationRequest: Sendable, Equatable {
 }
 
 extension GenerationRequest {
-    /// Compiles what the text must follow, so that ranks find it ready, and refuses what cannot be compiled.
+    /// Compiles the request's grammar in advance, so that ranks find it ready, and throws if it cannot be compiled.
     ///
-    /// - Parameter grammars: of the engine's vocabulary; `nil` where it has none.
+    /// - Parameter grammars: The grammar cache of the engine's vocabulary; `nil` where it has none.
     package func checkGrammar(with grammars: GrammarCache?) throws(EngineError) {
         guard let grammar else { return }
         guard let grammars else {
@@ -46,45 +46,49 @@ extension GenerationRequest {
     }
 }
 
-/// How the next token is chosen. The defaults sample from the model's own distribution.
+/// Sampling parameters determine how a token is chosen from logits. The defaults sample from the model's own
+/// distribution.
 package struct SamplingParameters: Sendable, Equatable {
-    /// Logits are divided by this; 0 takes the best token (ties: the smaller id).
+    /// Divides the logits. 0 takes the token with the largest logit, and of equal ones that with the smaller id.
     package var temperature: Float = 1
-    /// Keeps the smallest set of best tokens whose probability reaches this, in (0, 1].
+    /// Keeps the smallest set of most likely tokens whose probabilities add up to at least this, in (0, 1].
     package var topP: Float = 1
-    /// Keeps the best `topK` tokens; 0 keeps all.
+    /// Keeps the `topK` most likely tokens; 0 keeps all.
     package var topK = 0
-    /// Drops tokens less likely than `minP` times the best token, in [0, 1].
+    /// Drops tokens that are less likely than `minP` times the most likely one, in [0, 1].
     package var minP: Float = 0
-    /// Subtracted once per earlier occurrence among the generated tokens.
+    /// Is subtracted from a token's logit once for each earlier occurrence among the generated tokens.
     package var frequencyPenalty: Float = 0
-    /// Subtracted once if the token was generated before.
+    /// Is subtracted from a token's logit once if the token was generated before.
     package var presencePenalty: Float = 0
-    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 does nothing.
+    /// Divides the positive and multiplies the negative logits of tokens in the prompt or the output; 1 changes
+    /// nothing.
     package var repetitionPenalty: Float = 1
-    /// Added to the logits of these tokens before anything else.
+    /// Maps tokens to numbers that are added to their logits before anything else.
     package var logitBias: [Int32: Float] = [:]
-    /// With `position`, the whole state of the generator: equal seeds give equal draws in any batch.
+    /// Determines, together with a token's position, the random number of its draw: equal seeds give equal draws in any
+    /// batch.
     package var seed: UInt64 = 0
-    /// At most this many new tokens; `nil` up to the context length.
+    /// Limits the new tokens; `nil` allows as many as the context length leaves.
     package var maxNewTokens: Int?
     /// Stop tokens are not sampled before this many new tokens.
     package var minNewTokens = 0
-    /// Generation ends after one of these; the token itself is reported last.
+    /// Generation ends after one of these tokens, which is still reported.
     package var stopTokens: Set<Int32> = []
 
     package init() {}
 
-    /// Whether a choice depends on the tokens generated before it.
+    /// Tells whether sampling depends on the tokens generated before.
     var penalizes: Bool { repetitionPenalty != 1 || frequencyPenalty != 0 || presencePenalty != 0 }
 }
 
-/// Which log-probabilities (natural logarithm, of the unmodified distribution) a request wants.
+/// Log-probability options name the log-probabilities a request asks for: natural logarithms, of the unmodified
+/// distribution.
 package struct LogProbOptions: Sendable, Equatable {
-    /// How many best alternatives to list beside each token.
+    /// The number of most likely alternatives to list for each token.
     package var topCount: Int
-    /// First prompt index whose token is scored; `nil` scores no prompt token.
-    /// Index 0 has nothing before it, so its entry carries no log-probability.
+    /// The first prompt index whose token is scored; `nil` scores no prompt token. Index 0 follows nothing, so its
+    /// entry carries no log-probability.
     package var promptStart: Int?
 
     package init(topCount: Int = 0, promptStart: Int? = nil) {
@@ -93,7 +97,7 @@ package struct LogProbOptions: Sendable, Equatable {
     }
 }
 
-/// A token with the log-probability the model gave it.
+/// A scored token is a token with the log-probability the model gave it.
 package struct ScoredToken: Sendable, Equatable {
     package var token: Int32
     package var logProb: Float
@@ -103,10 +107,11 @@ package struct ScoredToken: Sendable, Equatable {
     }
 }
 
-/// One position's token, its log-probability where asked for and defined, and the best alternatives, best first.
+/// The token at one position, its log-probability where one was requested and is defined, and the most likely
+/// alternatives in descending order.
 package struct TokenLogProbs: Sendable, Equatable {
     package var token: Int32
-    /// `nil` when nothing was asked for, and for the first token of a prompt.
+    /// `nil` when no log-probability was requested, and for the first token of a prompt.
     package var logProb: Float?
     package var top: [ScoredToken]
     package init(token: Int32, logProb: Float? = nil, top: [ScoredToken] = []) {
@@ -116,21 +121,21 @@ package struct TokenLogProbs: Sendable, Equatable {
     }
 }
 
-/// Why a generation ended.
+/// A finish reason tells why a generation ended.
 package enum FinishReason: Sendable, Equatable {
     /// A stop token was generated.
     case stop(token: Int32)
     /// `maxNewTokens` or the context length was reached.
     case length
-    /// The caller went away or asked for it.
+    /// The client disconnected or aborted the request.
     case abort
 }
 
-/// What a request cost.
+/// The usage of a request counts its tokens.
 package struct Usage: Sendable, Equatable {
     package var promptTokens: Int
     package var completionTokens: Int
-    /// Prompt tokens whose keys were found in the cache and not computed again.
+    /// Counts the prompt tokens whose keys were found in the prefix cache and not computed again.
     package var cachedTokens: Int
     package var speculation = SpeculationCount()
     package init(promptTokens: Int, completionTokens: Int, cachedTokens: Int = 0) {
@@ -140,11 +145,11 @@ package struct Usage: Sendable, Equatable {
     }
 }
 
-/// How well tokens were guessed.
+/// A speculation count tells how many draft tokens were accepted.
 package struct SpeculationCount: Sendable, Equatable {
-    /// Steps that computed guesses.
+    /// Counts the steps of requests that verified draft tokens.
     package var steps = 0
-    /// The guesses they computed, and those of them that were right.
+    /// `drafted` counts the draft tokens that were verified, `right` those that were accepted.
     package var drafted = 0
     package var right = 0
 
@@ -154,7 +159,8 @@ package struct SpeculationCount: Sendable, Equatable {
         self.right = right
     }
 
-    /// Tokens chosen in a step on average, the one after the last right guess included; `nil` before there are any.
+    /// The average number of tokens per step, counting the token after the last accepted draft; `nil` before the first
+    /// step with drafts.
     package var acceptLength: Double? { steps == 0 ? nil : Double(steps + right) / Double(steps) }
 
     package static func += (sum: inout Self, other: Self) {
@@ -164,12 +170,13 @@ package struct SpeculationCount: Sendable, Equatable {
     }
 }
 
-/// What happens to a request, in order: prompt scores (if asked for), tokens, then exactly one of the last two.
+/// The events of a request come in this order: prompt scores (if requested), tokens, then exactly one `finished` or
+/// `failed`.
 package enum GenerationEvent: Sendable, Equatable {
-    /// Scores of prompt tokens, in order, possibly in several pieces; the first begins at `promptStart`.
+    /// Scores of prompt tokens, in order and possibly in several events; the first begins at `promptStart`.
     case promptLogProbs([TokenLogProbs])
     case token(TokenLogProbs)
     case finished(FinishReason, Usage)
-    /// This request failed (for example NaN logits); others are not touched.
+    /// This request failed, for example because of NaN logits; other requests go on.
     case failed(String)
 }

@@ -1,8 +1,8 @@
 import CThreads
 
-/// What debuggers and `top -H` call the thread that asks; 15 bytes at most.
+/// The name of the calling thread, as debuggers and `top -H` show it; it is cut to 15 bytes.
 ///
-/// Foundation's `Thread.name` gets lost where the new thread is quicker than the one that started it.
+/// Foundation's `Thread.name` is lost if the new thread runs before the thread that started it sets the name.
 package enum ThreadName {
     package static var current: String {
         get {

@@ -1,9 +1,10 @@
 import Parallelism
 
-/// What a rank does in one step, until the step's report takes it. One thread.
+/// A trace buffer collects the spans of one rank during one step, until the step's report takes them. Only the rank's
+/// thread uses it.
 final class TraceBuffer {
     private var spans: [TraceSpan] = []
-    /// Bounds a step's memory: far more than any model's layers have parts.
+    /// Limits the spans of a step, and thereby its memory; a model's layers have far fewer.
     private static let most = 1 << 16
 
     func add(_ span: TraceSpan) {

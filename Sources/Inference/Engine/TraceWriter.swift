@@ -2,12 +2,12 @@ import Foundation
 package import Parallelism
 import Synchronization
 
-/// Writes what ranks do to a file that Perfetto and Chrome's `about:tracing` open: a process for each pipeline stage, a
-/// lane for each of its ranks, and one for the engine.
+/// A trace writer records what the ranks do in a file for Perfetto or Chrome's `about:tracing`. The trace has one
+/// process per pipeline stage with one thread per rank, and one process for the engine.
 ///
-/// The format is a JSON array of events. The file ends with the bracket after every batch, so that it is valid whenever
-/// the process ends. Events are written on a queue of the writer's own; when it is too far behind, `write` waits, so
-/// that memory stays bounded and no event is lost.
+/// The file is a JSON array of events. It is closed with a bracket after every batch, so it is valid whenever the
+/// process ends. A queue writes the events; when too many are waiting, `write` blocks, so memory stays bounded and no
+/// event is lost.
 package final class TraceWriter: Sendable {
     private let queue = DispatchQueue(label: "braid trace")
     private let room = DispatchSemaphore(value: 64)
@@ -17,11 +17,11 @@ package final class TraceWriter: Sendable {
     private let log: @Sendable (String) -> Void
     private let failure = Mutex<String?>(nil)
 
-    /// The engine's own lane is a process before those of the stages.
+    /// The engine's process number in the trace; the stages follow.
     private static let engineProcess = 0
 
-    /// - Parameter log: called with a line when the file can no longer be written.
-    /// - Throws: `TraceError` when the file cannot be opened.
+    /// - Parameter log: Receives a line when the file can no longer be written.
+    /// - Throws: `TraceError` if the file cannot be opened.
     package init(
         path: String, _ configuration: ParallelConfiguration, log: @escaping @Sendable (String) -> Void = { _ in }
     ) throws(TraceError) {
@@ -41,7 +41,7 @@ package final class TraceWriter: Sendable {
         }
     }
 
-    /// Why the file ends before its time; `nil` where it does not. Service goes on without it.
+    /// The reason why the file is incomplete; `nil` where it is complete. Service goes on without the trace.
     package var problem: String? { failure.withLock { $0 } }
 
     private func fail(_ error: any Error) {
@@ -52,7 +52,7 @@ package final class TraceWriter: Sendable {
         log(problem)
     }
 
-    /// What a rank did in a step.
+    /// Writes the spans of one rank in one step.
     func write(_ report: StepReport) {
         let (process, thread) = (report.rank / stageRanks + 1, report.rank)
         append { text in
@@ -60,12 +60,12 @@ package final class TraceWriter: Sendable {
         }
     }
 
-    /// Something the engine's thread did.
+    /// Writes a span of the engine's thread.
     func write(_ span: TraceSpan) {
         append { $0 += Self.event(span, Self.engineProcess, 0, rows: nil) }
     }
 
-    /// Returns when everything is in the file. What comes later is dropped.
+    /// Writes all waiting events and closes the file. Later events are dropped.
     package func close() {
         queue.sync {
             file.withLock { file in
@@ -82,7 +82,7 @@ package final class TraceWriter: Sendable {
             write(&text)
             text += "\n]\n"
             file.withLock { file in
-                // Over the bracket, which comes again behind the new events.
+                // Overwrites the closing bracket, which follows the new events again.
                 guard let end = try? file?.offset() else { return }
                 do {
                     try file?.seek(toOffset: end - UInt64("\n]\n".utf8.count))
@@ -98,13 +98,13 @@ package final class TraceWriter: Sendable {
         }
     }
 
-    /// An event behind others: a span with begin and length, in microseconds.
+    /// Returns a span as a JSON event that continues the array, with begin and length in microseconds.
     private static func event(_ span: TraceSpan, _ process: Int, _ thread: Int, rows: Int?) -> String {
-        // Of other processes too: whatever bytes they sent, the file stays JSON.
+        // The name may come from another process: whatever its bytes, the file stays JSON.
         var name = span.name.filter { $0.isASCII && $0 >= " " && $0 != "\"" && $0 != "\\" }
         var arguments = ""
         if let number = span.number {
-            // Steps are told apart by position and number; a name of their own would be a colour of their own for each.
+            // A viewer colours events by name: layers have one colour each, all steps share one.
             if name == "layer" { name += " \(number)" }
             arguments = "\"number\":\(number)"
             if name == "step", let rows { arguments += ",\"rows\":\(rows)" }
@@ -121,7 +121,7 @@ package final class TraceWriter: Sendable {
         return "\(nanoseconds / 1000).\(String(repeating: "0", count: 3 - rest.count))\(rest)"
     }
 
-    /// What processes and threads are called.
+    /// Returns the events that name the trace's processes and threads.
     private static func names(_ configuration: ParallelConfiguration) -> [String] {
         let mesh = configuration.mesh
         var events = [
@@ -146,7 +146,7 @@ package final class TraceWriter: Sendable {
     }
 }
 
-/// Why there is no trace.
+/// A trace error tells that the trace file cannot be opened.
 package struct TraceError: Error, Sendable, CustomStringConvertible {
     package let path: String
     package var description: String {

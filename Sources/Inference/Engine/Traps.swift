@@ -2,12 +2,13 @@ import CThreads
 import Foundation
 import Synchronization
 
-/// Traps of ranks' threads, told to whoever can answer the clients before the process ends.
+/// This object reports traps (such as failed preconditions) of threads, so that clients get an answer before the
+/// process ends.
 ///
-/// Swift cannot catch a trap, and nobody should go on with memory that may be damaged. But other threads still run: the
-/// signal handler (CThreads) parks the thread that trapped and writes to a pipe, and the thread here reads it and calls
-/// back. Whatever becomes of that, the parked thread ends the process, or makes it run itself anew, after
-/// `BRAID_TRAP_GRACE_SECONDS`; it needs no lock and nobody else for that.
+/// Swift cannot catch a trap, and memory may be damaged after it. But other threads still run: the signal handler
+/// (CThreads) parks the thread that trapped and writes to a pipe, which a thread of this object reads in order to call
+/// back. In any case the parked thread ends the process, or executes it anew, after `BRAID_TRAP_GRACE_SECONDS`; for
+/// that it needs no lock and no other thread.
 package final class Traps: Sendable {
     static let shared = Traps()
     private let state = Mutex(State())
@@ -30,7 +31,8 @@ package final class Traps: Sendable {
         thread.start()
     }
 
-    /// Runs `body`; if it traps, this thread stops for ever, and `onTrap` is called on another one.
+    /// Runs `body`. If it traps, this thread stops forever, and `onTrap` is called on another one with the name of the
+    /// signal.
     func watch(onTrap: @escaping @Sendable (_ signal: String) -> Void, while body: () -> Void) {
         let token = state.withLock { state in
             defer { state.next += 1 }
@@ -43,8 +45,8 @@ package final class Traps: Sendable {
         state.withLock { $0.watched[token] = nil }
     }
 
-    /// From now on traps of threads that `watch` does not run are told too, and stop only those threads at first. There
-    /// is no way back.
+    /// Reports traps of all threads that do not run `watch`, too. Such a trap at first stops only its thread. This
+    /// cannot be undone.
     func watchOtherThreads(onTrap: @escaping @Sendable (_ signal: String) -> Void) {
         let token = state.withLock { state in
             defer { state.next += 1 }
@@ -54,13 +56,14 @@ package final class Traps: Sendable {
         braid_traps_enter_others(token)
     }
 
-    /// Whether after a trap the process runs itself anew, with the arguments it was started with, instead of ending.
-    /// New ranks would not do: they would live in memory that may be damaged, beside a thread that may hold any lock.
+    /// Determines whether the process executes itself anew after a trap, with its original arguments, instead of
+    /// ending. New ranks would not suffice: they would use memory that may be damaged, beside a thread that may hold
+    /// any lock.
     package static func setRestartsProcess(_ restarts: Bool) {
         unsafe braid_traps_restart_with(restarts ? CommandLine.unsafeArgv : nil)
     }
 
-    /// Does at once what is done when the time after a trap is over. Not stopped by locks, nor by anything else.
+    /// Ends or executes the process anew, at once, as after the grace period of a trap. It takes no lock.
     package static func endProcess() -> Never { braid_traps_end() }
 
     private static func read(_ pipe: CInt) -> braid_trap? {

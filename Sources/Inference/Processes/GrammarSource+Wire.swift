@@ -9,7 +9,7 @@ extension StepPlan.RequestGrammar: WireCodable {
     }
 }
 
-/// A source is whether reasoning comes first, a kind and what belongs to it.
+/// A grammar source is coded as a flag (does reasoning come first?), its kind, and the fields of that kind.
 extension GrammarSource: WireCodable {
     package static var empty: GrammarSource { .jsonObject }
 

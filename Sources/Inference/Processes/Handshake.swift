@@ -3,14 +3,14 @@ package import Parallelism
 import Synchronization
 package import Tensors
 
-/// What a process says of itself before a job starts.
+/// A process card describes a process to the others before a job starts.
 package struct ProcessCard: Sendable, Equatable {
-    /// What must be the same everywhere: what it is called, and what this process has.
+    /// Named values that must be equal in all processes.
     package var properties: [Property]
-    /// Instruction-set levels of its processor, worst first.
+    /// The instruction-set levels of the process's processor, in ascending order.
     package var levels: [String]
     package var host: String
-    /// Equal where processes see each other's pids.
+    /// Identifies the pid namespace: processes of one host with equal values see each other's pids.
     package var system: String
     package var pid: Int
 
@@ -32,16 +32,17 @@ package struct ProcessCard: Sendable, Equatable {
     }
 }
 
-/// Compares the processes of a job before it starts: what differs would be found as wrong answers, or never.
+/// The handshake compares the processes of a job before it starts: a difference would otherwise show as wrong answers,
+/// or not at all.
 package struct Handshake: Sendable, Equatable {
-    /// Of all processes, in order.
+    /// The cards of all processes, in their order.
     package let cards: [ProcessCard]
 
     package init(_ cards: [ProcessCard]) { self.cards = cards }
 
-    /// Tells the other processes about this one, and waits until all have told.
+    /// Sends this process's card to the others, and waits for theirs.
     ///
-    /// - Throws: `GroupFailure` where one of them is lost.
+    /// - Throws: `GroupFailure` if one of them is lost or its card cannot be read.
     package init(_ own: ProcessCard, among processes: Processes) throws(GroupFailure) {
         let board = Board(own, at: processes.process, of: processes.count)
         processes.read(.card) { message, process in
@@ -52,14 +53,16 @@ package struct Handshake: Sendable, Equatable {
         cards = try board.wait()
     }
 
-    /// Something that is not the same everywhere.
+    /// A difference is a property that is not equal in all processes.
     package struct Difference: Sendable, Equatable {
         package let name: String
-        /// By process.
+        /// The value in each process.
         package let values: [String]
     }
 
-    /// - Parameter allowsMixedLevels: whether processors may differ in their best instruction-set level.
+    /// Returns the properties that differ.
+    ///
+    /// - Parameter allowsMixedLevels: Whether processors may differ in their best instruction-set level.
     package func differences(allowsMixedLevels: Bool) -> [Difference] {
         var names: [String] = []
         for property in cards.flatMap(\.properties) where !names.contains(property.name) { names.append(property.name) }
@@ -72,15 +75,16 @@ package struct Handshake: Sendable, Equatable {
         return found.filter { Set($0.values).count > 1 }
     }
 
-    /// The best instruction-set level that all have.
+    /// The best instruction-set level that all processes have; `nil` where they share none.
     package var commonLevel: Kernels.Level? {
         Kernels.Level.allCases.last { level in cards.allSatisfy { $0.levels.contains(level.rawValue) } }
     }
 
-    /// Such as `process 2 on host b`.
+    /// The name of each process in messages, such as `process 2 on host b`.
     package var names: [String] { cards.enumerated().map { "process \($0) on \($1.host)" } }
 
-    /// The pids of those processes that one of them can see, on its own host: others may be cut off and live.
+    /// Returns the pids of the processes that `process` can see on its own host, and `nil` for itself and those it
+    /// cannot see.
     package func pids(seenBy process: Int) -> [Int32?] {
         cards.enumerated().map { other, card in
             let isVisible = (card.host, card.system) == (cards[process].host, cards[process].system)
@@ -89,7 +93,7 @@ package struct Handshake: Sendable, Equatable {
     }
 }
 
-/// Where cards are collected.
+/// A board collects the cards of all processes.
 private final class Board: Sendable {
     private let state: Mutex<State>
     private let bell = DispatchSemaphore(value: 0)

@@ -1,11 +1,12 @@
-/// A plan on its way to another process: of each chunk's pages only those that the receiver does not know from earlier
-/// plans. A long context's pages would otherwise be most of every message.
+/// A plan update is a step plan as it is sent to another process: it contains only those pages of each chunk that the
+/// receiver does not know from earlier plans. The pages of long contexts would otherwise be most of every message.
 package struct PlanUpdate: Sendable, Equatable {
-    /// Counts the plans of an epoch, from 0. One that is lost would leave the receiver with the wrong pages.
+    /// Counts the plans of an epoch, from 0. It reveals a lost plan, after which the receiver would use wrong pages.
     package var sequence: UInt64
-    /// The plan, but with only the last pages of each chunk.
+    /// The plan, with only the last pages of each chunk.
     package var plan: StepPlan
-    /// For each chunk how many pages precede those: as many of the first ones that the request had in its last plan.
+    /// For each chunk, the number of pages that precede those in `plan`; they are the first pages that the request had
+    /// in its last plan.
     package var knownPages: [Int32]
 }
 
@@ -19,25 +20,26 @@ extension PlanUpdate: WireCodable {
     }
 }
 
-/// The page list that each request had in its last plan. Sender and receiver keep one each, which are equal as long as
-/// every update arrives once and in order.
+/// Page lists remember the pages that each request had in its last plan. Sender and receiver keep one each; they are
+/// equal as long as every update arrives once and in order.
 package struct PageLists: Sendable {
     private var lists: [UInt64: List] = [:]
-    /// Of the next plan.
+    /// The number of the next plan.
     private var sequence: UInt64 = 0
 
     private struct List {
         var pages: [Int32]
-        /// The last plan that had the request.
+        /// The number of the last plan with rows of the request.
         var sequence: UInt64
     }
 
-    /// A request that so many plans do not name is forgotten: nobody says when one ends.
+    /// A request is forgotten after this many plans without it, because plans do not say when a request without a
+    /// grammar ends.
     private static let maxAge: UInt64 = 64
 
     package init() {}
 
-    /// What to send of a plan; the sender's side.
+    /// Returns the update to send for a plan; the sender calls this.
     package mutating func update(for plan: StepPlan) -> PlanUpdate {
         var update = PlanUpdate(sequence: sequence, plan: plan, knownPages: [])
         for index in plan.chunks.indices {
@@ -50,9 +52,9 @@ package struct PageLists: Sendable {
         return update
     }
 
-    /// The whole plan that an update stands for; the receiver's side.
+    /// Returns the whole plan of an update; the receiver calls this.
     ///
-    /// - Throws: `Wire.Failure` where an update is missing, or names pages that no plan before it had.
+    /// - Throws: `Wire.Failure` if an update is missing, or refers to pages that no earlier plan contained.
     package mutating func plan(for update: PlanUpdate) throws(Wire.Failure) -> StepPlan {
         guard update.sequence == sequence else {
             throw Wire.Failure(

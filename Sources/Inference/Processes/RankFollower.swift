@@ -5,8 +5,8 @@ package import Modeling
 package import Parallelism
 import Synchronization
 
-/// A process whose ranks do what the first process of the job decides: it deals the plans itself, runs its ranks, and
-/// sends back what they find.
+/// A rank follower runs the ranks of every process but the first: it receives the first process's plans, assigns their
+/// rows itself, runs its ranks, and sends back their reports.
 package final class RankFollower {
     private let model: any Model
     private let processes: Processes
@@ -15,18 +15,25 @@ package final class RankFollower {
     private var team: Team?
     private var lastEpoch: UInt64 = 0
 
-    /// The ranks of an epoch.
+    /// The ranks of one epoch.
     private struct Team {
         let epoch: UInt64
         let settings: RankSettings
+        let format: CacheFormat
         let world: ProcessWorld
         let threads: RankThreads
-        /// The pages of the requests, as the plans so far have told them.
+        /// The pages of the requests, as earlier plans named them.
         var pages = PageLists()
         let grammars: RequestGrammars
+
+        /// Ends the step the ranks are in. A first process that leaves sends no more of it, and its clients do not wait
+        /// for it.
+        func breakOff() {
+            world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
+        }
     }
 
-    /// - Parameter grammars: of the same vocabulary as the first process's.
+    /// - Parameter grammars: A grammar cache of the same vocabulary as the first process's.
     package init(_ model: any Model, _ processes: Processes, grammars: GrammarCache? = nil) {
         precondition(processes.process > 0, "the first process follows nobody")
         self.model = model
@@ -38,9 +45,9 @@ package final class RankFollower {
         processes.onFailure { [orders] in orders.put(.failure($0)) }
     }
 
-    /// Does what it is told until it is told to leave.
+    /// Executes the first process's orders until the order to leave.
     ///
-    /// - Throws: `GroupFailure` where a process is lost, or the first one says what cannot be understood.
+    /// - Throws: `GroupFailure` if a process is lost, or an order cannot be understood.
     package func run() throws(GroupFailure) {
         while true {
             switch orders.take() {
@@ -57,15 +64,22 @@ package final class RankFollower {
         }
     }
 
-    /// - Returns: whether to go on.
+    /// Executes one order.
+    ///
+    /// - Returns: `false` after the order to leave.
     private func obey(_ order: Order, epoch: UInt64) throws(Wire.Failure) -> Bool {
         switch order {
         case .start(let settings):
             guard epoch > lastEpoch else { throw Wire.Failure(description: "ranks of an epoch that is over") }
             lastEpoch = epoch
             endTeam()
+            guard settings.pageSize % model.positionAlignment == 0 else {
+                throw Wire.Failure(
+                    description: "pages of \(settings.pageSize) tokens, and entries of \(model.positionAlignment)")
+            }
             let isDivisible = ProcessKVSharding.isPossible(
-                settings.parallel, processes: processes.count, pageSize: settings.pageSize)
+                settings.parallel, processes: processes.count,
+                entriesPerPage: settings.pageSize / model.positionAlignment)
             guard isDivisible == (settings.processSharding != nil) else {
                 throw Wire.Failure(description: "keys divided otherwise than \(processes.count) processes divide them")
             }
@@ -76,21 +90,22 @@ package final class RankFollower {
             }
             let plan = try self.team!.pages.plan(for: update)
             let problem = plan.problem(
-                pages: team.settings.pages, pageSize: team.settings.pageSize, vocabularySize: model.vocabularySize,
-                groups: team.settings.parallel.data)
+                team.format, pages: team.settings.pages, windowPages: team.settings.windowPages,
+                vocabularySize: model.vocabularySize, groups: team.settings.parallel.data)
             if let problem { throw Wire.Failure(description: problem) }
             let rows = plan.chunks.reduce(0) { $0 + $1.tokens.count }
             let most = team.settings.processSharding?.rows ?? max(team.settings.maxRows, EngineConfiguration.maxRows)
             if rows > most { throw Wire.Failure(description: "a step of \(rows) rows where the most is \(most)") }
             team.grammars.prepare(for: plan)
             team.threads.put(
-                RowAssignment(plan, team.settings.parallel, processSharding: team.settings.processSharding))
+                RowAssignment(
+                    plan, team.settings.parallel, processSharding: team.settings.processSharding,
+                    alignment: model.positionAlignment))
         case .stop:
-            // The next ranks may have been started already.
+            // The ranks of a later epoch may already run.
             if team?.epoch == epoch { endTeam() }
         case .leave:
-            // A step may be on its way of which the first process sends no more: its clients did not wait for it.
-            team?.world.alarm.raise(GroupFailure(rank: 0, reason: "the job is done"), isNews: false)
+            team?.breakOff()
             endTeam()
             return false
         }
@@ -108,16 +123,20 @@ package final class RankFollower {
             let sent = SentReport(report: report, at: Meter.now())
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }
-        team = Team(epoch: epoch, settings: settings, world: world, threads: threads, grammars: grammars)
+        team = Team(
+            epoch: epoch, settings: settings, format: cache.format, world: world, threads: threads, grammars: grammars)
     }
 
+    /// Waits for the ranks to do what they were given, unless the first process leaves meanwhile.
     private func endTeam() {
         processes.setHeartbeat(nil)
-        team?.threads.stop {}
+        if let team {
+            team.threads.stop { if orders.haveLeave { team.breakOff() } }
+        }
         team = nil
     }
 
-    /// What there is to do, from whichever thread.
+    /// A queue of orders and failures, which any thread may fill.
     private final class Orders: Sendable {
         enum Entry {
             case order(Message)
@@ -136,11 +155,24 @@ package final class RankFollower {
             filled.wait()
             return queue.withLock { $0.removeFirst() }
         }
+
+        /// Whether the order to leave waits to be taken.
+        var haveLeave: Bool {
+            queue.withLock { entries in
+                entries.contains { entry in
+                    guard case .order(let message) = entry, let order = try? Order(message.bodyCopy) else {
+                        return false
+                    }
+                    if case .leave = order { return true }
+                    return false
+                }
+            }
+        }
     }
 }
 
 extension RankFollower {
-    /// Ends the other processes' following, for the first one.
+    /// Tells all other processes to leave the job; the first process calls this.
     package static func dismiss(_ processes: Processes) {
         processes.sendToAll(Message(.order, body: Order.leave.bytes))
     }

@@ -1,13 +1,13 @@
 import Parallelism
 
-/// What the first process tells the others.
+/// An order is a message of the first process to the others.
 enum Order {
-    /// New ranks; those before are over.
+    /// Starts new ranks, and ends those of the epoch before.
     case start(RankSettings)
     case step(PlanUpdate)
-    /// The ranks end when they have done what they were given.
+    /// Ends the ranks after the steps they have received.
     case stop
-    /// The job is done.
+    /// Ends the job.
     case leave
 
     var bytes: [UInt8] {
@@ -31,10 +31,10 @@ enum Order {
     }
 }
 
-/// A report on its way to the first process.
+/// A sent report is a step report as it is sent to the first process.
 struct SentReport: WireCodable {
     var report: StepReport
-    /// When it was sent, in nanoseconds of the sender's `Meter.now`.
+    /// The time of sending, in nanoseconds of the sender's `Meter.now`.
     var at: UInt64
 
     static var empty: SentReport { SentReport(report: .empty, at: 0) }
@@ -45,14 +45,14 @@ struct SentReport: WireCodable {
     }
 }
 
-/// What a process says of its ranks with each heartbeat.
+/// A heartbeat payload tells with each heartbeat what the ranks of a process do.
 struct HeartbeatPayload: WireCodable {
     var epoch: UInt64
     var ranks: [RankHeartbeat]
 
-    /// What one rank does.
+    /// The progress of one rank.
     struct RankHeartbeat: WireCodable {
-        /// Nanoseconds since it began.
+        /// The nanoseconds since the rank's last progress.
         var age: UInt64
         var isWaiting: Bool
         var description: String

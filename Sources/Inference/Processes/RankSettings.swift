@@ -3,25 +3,27 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// What every process has to know to run its ranks.
+/// Rank settings are what every process has to know to run its ranks.
 package struct RankSettings: Sendable, Equatable {
     package var parallel = ParallelConfiguration()
     package var cacheType = CacheType.float32
     package var pageSize = 1
-    /// Of the cache; decided by the first process, whatever memory the others have.
+    /// The number of pages in the cache, which the first process decides, whatever memory the others have.
     package var pages = 0
-    /// Set where processes divide the keys among them.
+    /// The number of pages of the key sets that have a window.
+    package var windowPages = 0
+    /// Describes how processes divide the KV cache; `nil` where each keeps all keys.
     package var processSharding: ProcessKVSharding?
-    /// Rows of a step, at most, all ranks together.
+    /// Limits the rows of a step, counted over all ranks.
     package var maxRows = 1
-    /// Instruction-set level; `nil` for the best there is.
+    /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
-    /// Threads that share the work inside each rank.
+    /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
     package var tuning = Tuning()
-    /// What ranks record.
+    /// The stages whose values ranks record; none in service.
     package var stages: Set<Stage> = []
-    /// Whether they write down what they do when.
+    /// Tells whether ranks collect spans for a trace.
     package var isTraced = false
 
     package init() {}
@@ -31,7 +33,7 @@ package struct RankSettings: Sendable, Equatable {
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
         let scheduler = configuration.scheduler(for: model)
-        pages = scheduler.totalPages
+        (pages, windowPages) = (scheduler.totalPages, scheduler.windowPages)
         maxRows = scheduler.maxRowsPerStep
         processSharding = configuration.processSharding(for: model)
         kernels = configuration.kernels
@@ -50,6 +52,7 @@ extension RankSettings: WireCodable {
         try wire.pass(&cacheType)
         try wire.pass(&pageSize)
         try wire.pass(&pages)
+        try wire.pass(&windowPages)
         var (isDivided, processSharding) = (self.processSharding != nil, self.processSharding ?? ProcessKVSharding())
         try wire.pass(&isDivided)
         try wire.pass(&processSharding.keysPerRow)
@@ -75,7 +78,7 @@ extension RankSettings: WireCodable {
             throw Wire.Failure(description: "\(threadsPerRank) threads in a rank")
         }
         guard (1...65_536).contains(pageSize), pageSize & (pageSize - 1) == 0,
-            (1...Int(Int32.max) / pageSize).contains(pages)
+            (1...Int(Int32.max) / pageSize).contains(pages), (0...Int(Int32.max) / pageSize).contains(windowPages)
         else {
             throw Wire.Failure(description: "a cache of \(pages) pages of \(pageSize) tokens")
         }
@@ -100,7 +103,7 @@ extension ParallelConfiguration: WireCodable {
         try wire.pass(&expert)
         try wire.pass(&expertTensor)
         try wire.pass(&pipeline)
-        // No stages are given as none.
+        // An empty list stands for `nil`.
         var layers = stageLayers ?? []
         try wire.pass(&layers)
         stageLayers = layers.isEmpty ? nil : layers
@@ -120,17 +123,17 @@ extension ParallelConfiguration: WireCodable {
 }
 
 extension CacheStore {
-    /// A process's cache: with the same pages as any other's, of which it keeps what its ranks own.
+    /// Creates the cache of a process: it has the same pages as that of any other process, and stores the part of them
+    /// that its ranks own.
     convenience init(_ settings: RankSettings, for model: any Model, ranks: Range<Int>) {
         let kvSharding = settings.parallel.kvSharding
-        // Owners are consecutive ranks.
-        let share = settings.processSharding.map { processSharding in
-            KVShard(
-                pageSize: processSharding.pageSize, run: kvSharding.unit, owners: kvSharding.ranks,
-                kept: Set(ranks.map { $0 % kvSharding.ranks }))
+        // The owners of a request's keys are consecutive ranks.
+        let owners = settings.processSharding.map { _ in
+            KVShard.Owners(
+                run: kvSharding.unit, count: kvSharding.ranks, kept: Set(ranks.map { $0 % kvSharding.ranks }))
         }
         self.init(
             format: model.cacheFormat(settings.cacheType, pageSize: settings.pageSize), pages: settings.pages,
-            share: share)
+            windowPages: settings.windowPages, owners: owners)
     }
 }

@@ -2,8 +2,8 @@ import Foundation
 import Parallelism
 import Synchronization
 
-/// The ranks of other processes, as the first process sees them: tells the others what to do, and reads what they
-/// report.
+/// Remote ranks represent the ranks of other processes in the first process: orders are sent to them, and their reports
+/// are read.
 final class RemoteRanks: Sendable {
     let world: ProcessWorld
     /// The ranks of this process.
@@ -12,18 +12,19 @@ final class RemoteRanks: Sendable {
     private let placement: Placement
     private let epoch: UInt64
     private let settings: RankSettings
-    /// By process, how much this one's clock is ahead, in nanoseconds; with the shortest time a report took.
+    /// The clock offset of each process: the smallest difference seen between a report's arrival by this process's
+    /// clock and its sending by the other's, in nanoseconds.
     private let clocks: Mutex<[Int64]>
     private let vocabularySize: Int
     private let entries = Mutex(Books())
 
-    /// What reports are compared with.
+    /// The state that reports are checked against.
     private struct Books {
-        /// Steps on their way, by their number.
+        /// The steps in flight, by their number.
         var steps: [Int: RowAssignment] = [:]
-        /// What the other processes know of the requests' pages.
+        /// The pages of requests that the other processes know.
         var pages = PageLists()
-        /// By rank, what those elsewhere reported last.
+        /// The last step and collectives that each remote rank reported; the key is the rank.
         var last: [Int: (step: Int, operations: [Meter.CollectiveStatistics])] = [:]
     }
 
@@ -39,9 +40,9 @@ final class RemoteRanks: Sendable {
         self.vocabularySize = vocabularySize
     }
 
-    /// Starts the ranks elsewhere.
+    /// Starts the ranks of the other processes.
     ///
-    /// - Parameter deliver: called with what they find.
+    /// - Parameter deliver: Receives their reports.
     func start(_ deliver: @escaping @Sendable (StepReport) -> Void) {
         processes.read(.report) { [weak self] message, process in
             guard let self, message.epoch == epoch else { return }
@@ -56,7 +57,7 @@ final class RemoteRanks: Sendable {
         order(.start(settings))
     }
 
-    /// Hands a step to the other processes. Called by one thread, so that updates leave in order.
+    /// Sends a step to the other processes. Only one thread may call this, so that updates are sent in order.
     func put(_ assignment: RowAssignment) {
         let update = entries.withLock { entries in
             entries.steps[assignment.plan.number] = assignment
@@ -83,7 +84,7 @@ final class RemoteRanks: Sendable {
         return sent.report
     }
 
-    /// Whether a report can be the next one of its rank.
+    /// Returns whether a report can be the next one of its rank, and remembers it if so.
     private func enter(_ report: StepReport) -> Bool {
         entries.withLock { entries in
             let before = entries.last[report.rank]
@@ -91,7 +92,7 @@ final class RemoteRanks: Sendable {
                 report.fits(step, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
             else { return false }
             entries.last[report.rank] = (report.step, report.operations)
-            // Forgotten when all ranks elsewhere have done it, each in its order.
+            // A step is forgotten when all remote ranks have reported it; each rank reports steps in order.
             let others = settings.parallel.world - ranksHere.count
             if entries.last.count == others, let done = entries.last.values.map(\.step).min() {
                 entries.steps = entries.steps.filter { $0.key > done }
@@ -100,7 +101,7 @@ final class RemoteRanks: Sendable {
         }
     }
 
-    /// What a rank did when its process last said so.
+    /// Returns what a rank was doing at its process's last heartbeat.
     func snapshot(of rank: Int) -> RankProgress.Snapshot {
         let process = placement.process(of: rank)
         let unknown = RankProgress.Snapshot(since: 0, isWaiting: false, description: "in process \(process)")
@@ -119,7 +120,7 @@ final class RemoteRanks: Sendable {
 }
 
 extension TraceSpan {
-    /// Brings times of another process's clock to this one's.
+    /// Converts times of another process's clock to this one's.
     fileprivate mutating func shift(by nanoseconds: Int64) {
         begin = begin &+ UInt64(bitPattern: nanoseconds)
         end = max(begin, end &+ UInt64(bitPattern: nanoseconds))

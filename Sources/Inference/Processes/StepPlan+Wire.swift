@@ -1,4 +1,5 @@
 import Grammar
+import KVCache
 
 extension StepPlan: WireCodable {
     package static var empty: StepPlan { StepPlan(number: 0, chunks: []) }
@@ -10,12 +11,17 @@ extension StepPlan: WireCodable {
         try wire.pass(&endedGrammars)
     }
 
-    /// What is wrong with a plan that came from elsewhere; `nil` where ranks can run it.
+    /// Returns what is wrong with a plan that another process sent; `nil` if ranks can run it.
     ///
     /// - Parameters:
-    ///   - pages: of the cache.
-    ///   - groups: data groups.
-    func problem(pages: Int, pageSize: Int, vocabularySize: Int, groups: Int) -> String? {
+    ///   - format: The format of the cache.
+    ///   - pages: The number of pages in the cache.
+    ///   - windowPages: The number of window pages in the cache.
+    ///   - groups: The number of data groups.
+    func problem(
+        _ format: CacheFormat, pages: Int, windowPages: Int, vocabularySize: Int, groups: Int
+    ) -> String? {
+        let pageSize = format.pageSize
         for chunk in chunks {
             let (end, isOver) = chunk.start.addingReportingOverflow(chunk.tokens.count)
             if chunk.tokens.isEmpty || chunk.start < 0 || isOver || end > pages * pageSize {
@@ -25,6 +31,9 @@ extension StepPlan: WireCodable {
                 || !chunk.pages.allSatisfy({ (0..<pages).contains(Int($0)) })
             {
                 return "request \(chunk.request) has pages that are not in the cache"
+            }
+            if let problem = chunk.windowProblem(format, end: end, windowPages: windowPages) {
+                return "request \(chunk.request) has \(problem)"
             }
             if !(0..<groups).contains(chunk.group) { return "there is no data group \(chunk.group)" }
             let sample = chunk.sample
@@ -40,7 +49,7 @@ extension StepPlan: WireCodable {
                 !(0..<chunk.tokens.count).contains(speculation.drafted) || speculation.ahead < 0
                     || speculation.ahead > 0 && sample == nil
             {
-                return "request \(chunk.request) has \(speculation.drafted) guesses and wants \(speculation.ahead)"
+                return "request \(chunk.request) has \(speculation.drafted) drafts and wants \(speculation.ahead)"
             }
             let rows = chunk.score.map(\.row)
             if !rows.allSatisfy(chunk.tokens.indices.contains) || zip(rows, rows.dropFirst()).contains(where: >=) {
@@ -56,7 +65,7 @@ extension StepPlan: WireCodable {
 }
 
 extension StepPlan.Sample {
-    /// What is wrong with how a token is to be sampled, where that came from elsewhere.
+    /// Returns what is wrong with a sample that another process sent; `nil` if it is valid.
     fileprivate var problem: String? {
         let legal = 0...Int(Int32.max)
         if !legal.contains(position) || !legal.contains(minTokensRemaining) {
@@ -71,6 +80,25 @@ extension StepPlan.Sample {
     }
 }
 
+extension StepPlan.Chunk {
+    /// What is wrong with the window pages of rows that end before position `end`; `nil` where the rows can be computed.
+    fileprivate func windowProblem(_ format: CacheFormat, end: Int, windowPages total: Int) -> String? {
+        guard format.window > 0 else {
+            return windowPages.isEmpty && firstWindowPage == 0 ? nil : "window pages of a model without windows"
+        }
+        let seen = max(0, start - format.window + 1)
+        guard windowPages.allSatisfy({ (0..<total).contains(Int($0)) }) else {
+            return "window pages that are not in the cache"
+        }
+        guard (0...seen / format.pageSize).contains(firstWindowPage),
+            (firstWindowPage + windowPages.count) * format.pageSize >= end
+        else {
+            return "\(windowPages.count) window pages from \(firstWindowPage) on, and sees positions \(seen)..<\(end)"
+        }
+        return nil
+    }
+}
+
 extension StepPlan.Chunk: WireCodable {
     package static var empty: StepPlan.Chunk { StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []) }
 
@@ -80,6 +108,8 @@ extension StepPlan.Chunk: WireCodable {
         try wire.pass(&tokens)
         try wire.pass(&start)
         try wire.pass(&pages)
+        try wire.pass(&windowPages)
+        try wire.pass(&firstWindowPage)
         try wire.pass(&sample)
         try wire.pass(&speculation)
         try wire.pass(&score)

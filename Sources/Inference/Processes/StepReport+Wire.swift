@@ -12,7 +12,7 @@ extension StepReport: WireCodable {
         drafted = drafting.map { Guesses(tokens: drafts[$0]!) }
         try wire.pass(&drafting)
         try wire.pass(&drafted)
-        guard drafting.count == drafted.count else { throw Wire.Failure(description: "guesses for each chunk") }
+        guard drafting.count == drafted.count else { throw Wire.Failure(description: "drafts for each chunk") }
         drafts = Dictionary(zip(drafting, drafted.map(\.tokens))) { $1 }
         try wire.pass(&rows)
         try wire.pass(&seconds)
@@ -25,7 +25,7 @@ extension StepReport: WireCodable {
     }
 }
 
-/// What was guessed to follow one chunk.
+/// The draft tokens after one chunk.
 private struct Guesses: WireCodable {
     var tokens: [Int32]
 
@@ -98,7 +98,7 @@ extension StageRecords: WireCodable {
     }
 }
 
-/// One row of the records.
+/// One recorded row, with its key and its place.
 private struct RecordedRow: WireCodable {
     var key: StageRecords.Key
     var place: StageRecords.Place
@@ -123,10 +123,10 @@ private struct RecordedRow: WireCodable {
 }
 
 extension StepReport {
-    /// Whether a report that came from elsewhere can be one of a step: it says something of the rows that this rank reads
-    /// the logits of, in their order, and nothing of others.
+    /// Tells whether a report that another process sent can belong to a step: it has a finding for each row whose
+    /// logits this rank reads, in order, and for no other row.
     ///
-    /// - Parameter operationsBefore: of the rank's report before; accounts only grow.
+    /// - Parameter operationsBefore: The collectives of the rank's previous report; their counts never decrease.
     func fits(
         _ assignment: RowAssignment, vocabularySize: Int, operationsBefore: [Meter.CollectiveStatistics] = []
     ) -> Bool {
@@ -144,7 +144,7 @@ extension StepReport {
     private func fitsFindings(_ assignment: RowAssignment, _ vocabularySize: Int) -> Bool {
         let ranks = assignment.configuration.stageRanks
         let isLastStage = rank / ranks == assignment.configuration.pipeline - 1
-        // The ranks of the last stage take turns, row by row: see `RankWorker.readLogits`.
+        // The ranks of the last stage read the logits of every `ranks`-th row each: see `RankWorker.readLogits`.
         let outputs = isLastStage ? Array(assignment.outputs.joined()) : []
         let own = stride(from: rank % ranks, to: outputs.count, by: ranks).map { outputs[$0] }
         func isKnown(_ token: Int32) -> Bool { (0..<vocabularySize).contains(Int(token)) }

@@ -1,14 +1,14 @@
-/// Values as bytes, for other processes: fields one after the other, little-endian, without names.
+/// A wire codes values as bytes for other processes: fields one after the other, little-endian, without names.
 ///
-/// A type says its fields once, in `pass`, for both directions. Reading checks every length against the bytes that are
-/// there, so whatever bytes come, what they cost is bounded by their number; whether the values make sense is for the
-/// type's user to check. Both sides have the same build (`Handshake`), and the form's version stands in front.
+/// A type lists its fields once, in `pass`, for both directions. Reading checks every length against the remaining
+/// bytes, so its cost is bounded by the size of the message; checking the values is up to the type's user. Both sides
+/// run the same build (`Handshake`); the first byte is the format's version.
 package struct Wire {
     package private(set) var bytes: [UInt8]
     private var next = 0
     private let isReading: Bool
 
-    /// What cannot be read.
+    /// A failure describes bytes that cannot be read.
     package struct Failure: Error, Equatable, CustomStringConvertible {
         package let description: String
     }
@@ -18,7 +18,7 @@ package struct Wire {
         self.isReading = isReading
     }
 
-    /// Changes with every type that passes.
+    /// The format's version, which must change with every change of a coded type.
     private static let version: UInt8 = 4
 
     package static func bytes(of value: some WireCodable) -> [UInt8] {
@@ -32,7 +32,9 @@ package struct Wire {
         return wire.bytes
     }
 
-    /// - Throws: where the bytes are not those of one value, all of them.
+    /// Returns the value that `bytes` contain.
+    ///
+    /// - Throws: `Wire.Failure` if the bytes are not exactly one value.
     package static func value<Value: WireCodable>(_ type: Value.Type = Value.self, in bytes: [UInt8]) throws(Failure)
         -> Value
     {
@@ -125,7 +127,7 @@ package struct Wire {
             for index in values.indices { try values[index].pass(&self) }
             return
         }
-        // Every value has a byte at least.
+        // Every value takes at least one byte, so the count is bounded by the remaining bytes.
         let count = try count(bytesEach: 1)
         values = []
         for _ in 0..<count {
@@ -135,7 +137,7 @@ package struct Wire {
         }
     }
 
-    /// One of several, by its name.
+    /// Codes an enumeration case by its raw value.
     package mutating func pass<Value: RawRepresentable<String>>(_ value: inout Value) throws(Failure) {
         var name = value.rawValue
         try pass(&name)
@@ -173,11 +175,11 @@ package struct Wire {
     }
 }
 
-/// A value that can go to another process.
+/// A value of this type can be sent to another process.
 package protocol WireCodable {
-    /// What reading begins with.
+    /// A value whose fields are overwritten by reading.
     static var empty: Self { get }
-    /// Passes every field, always in the same order.
+    /// Reads or writes every field, always in the same order.
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure)
 }
 

@@ -2,31 +2,37 @@ import KVCache
 import Modeling
 import Parallelism
 
-/// How processes divide the keys among them: each keeps only what its ranks own (`--dcp-size`).
+/// Processes divide the KV cache by these settings: each process stores only the keys that its ranks own
+/// (`--dcp-size`).
 ///
-/// Rows then reach keys in one of two ways. Their queries go to the keys' owners; or, where that is less to send, the
-/// keys of the request come to every process, one layer at a time, and rows' owners read all of them.
+/// A row then reaches keys of other processes in one of two ways. In query-gather attention its queries go to the
+/// owners of the keys. In key-gather attention, chosen where it sends fewer bytes, every process receives the request's
+/// keys, one layer at a time, and the rows' owners read all of them.
 package struct ProcessKVSharding: Sendable, Equatable {
-    /// What a row sends and gets when its queries travel weighs as much as the keys of so many tokens.
+    /// One row of query-gather attention sends and receives as many bytes as the keys of this many tokens have.
     package var keysPerRow = 1
-    /// Tokens of a page.
+    /// The number of tokens in a page.
     package var pageSize = 1
-    /// Pages that may visit in a step.
+    /// Limits the pages whose keys a step gathers.
     package var gatheredPages = 1
-    /// Rows of a step that a rank may own.
+    /// Limits the rows of a step that one rank owns.
     package var rows = 1
 
     package init() {}
 
-    /// Whether each process keeps less than all: ranks divide evenly among the processes, a process has fewer of them
-    /// than there are owners, and a page's tokens divide evenly among the owners. Otherwise each keeps all keys.
-    static func isPossible(_ parallel: ParallelConfiguration, processes: Int, pageSize: Int) -> Bool {
+    /// Tells whether each process stores only a part of the keys. That requires that ranks divide evenly among the
+    /// processes, that a process has fewer ranks than there are key owners, and that a page's entries divide evenly
+    /// among the owners. Otherwise each process stores all keys.
+    ///
+    /// - Parameter entriesPerPage: the entries of a page in the key set that has fewest.
+    static func isPossible(_ parallel: ParallelConfiguration, processes: Int, entriesPerPage: Int) -> Bool {
         parallel.world % processes == 0 && parallel.world / processes < parallel.kvSharding.ranks
             && KVShard.isPossible(
-                pageSize: pageSize, run: parallel.kvSharding.unit, owners: parallel.kvSharding.ranks)
+                pageSize: entriesPerPage, run: parallel.kvSharding.unit, owners: parallel.kvSharding.ranks)
     }
 
-    /// Which of some chunks of a data group let their keys visit, in their order, as long as there is room.
+    /// Returns the chunks, of those given of one data group, that use key-gather attention: chunks with enough rows for
+    /// their earlier keys, in the given order, while `gatheredPages` suffices.
     func gatheredKeys(among chunks: [Int], _ plan: StepPlan) -> Set<Int> {
         var (gatheredKeys, room) = (Set<Int>(), gatheredPages)
         for index in chunks {
@@ -40,25 +46,26 @@ package struct ProcessKVSharding: Sendable, Equatable {
 }
 
 extension ProcessKVSharding {
-    /// Memory of this process, beside the cache, for what a rank's rows need of keys.
-    struct Room {
-        /// Shared by the ranks of a data group and stage.
-        let dispatched: CacheStore
-        /// The rank's own.
-        let outbox: CacheStore
+    /// The memory that a rank needs in addition to the cache for keys of its rows.
+    struct Buffers {
+        /// Receives gathered keys; the ranks of a data group and pipeline stage share it.
+        let gathered: CacheStore
+        /// Stages the entries of the rank's own rows until their owners store them; every rank has its own.
+        let staging: CacheStore
     }
 
-    /// Room for each of some ranks.
-    func rooms(_ format: CacheFormat, for ranks: Range<Int>, _ parallel: ParallelConfiguration) -> [Room] {
-        var dispatched: [Int: CacheStore] = [:]
-        let outboxPages = (rows + pageSize - 1) / pageSize
+    /// Allocates the memory for each of `ranks`.
+    func buffers(_ format: CacheFormat, for ranks: Range<Int>, _ parallel: ParallelConfiguration) -> [Buffers] {
+        var gathered: [Int: CacheStore] = [:]
+        let stagingPages = (rows + pageSize - 1) / pageSize
         return ranks.map { rank in
             // Ranks of a data group and stage have consecutive numbers.
             let group = rank / (parallel.context * parallel.tensor)
-            let store = dispatched[group] ?? CacheStore(format: format, pages: gatheredPages, keepsOneLayer: true)
-            dispatched[group] = store
-            return Room(
-                dispatched: store, outbox: CacheStore(format: format, pages: outboxPages, keepsOneLayer: true))
+            let store = gathered[group] ?? CacheStore(format: format, pages: gatheredPages, keepsOneLayer: true)
+            gathered[group] = store
+            return Buffers(
+                gathered: store,
+                staging: CacheStore(format: format.withOneTokenPerEntry, pages: stagingPages, keepsOneLayer: true))
         }
     }
 }

@@ -3,7 +3,7 @@ import Parallelism
 import Synchronization
 
 extension RankPool {
-    /// Waits until there may be something to take, and looks after the ranks meanwhile.
+    /// Waits until a result may be ready or a rank has failed, and runs the watchdog meanwhile.
     func waitForProgress() {
         let isWorking = state.withLock { state in
             if state.pending.isEmpty { state.clock.rest() } else { state.clock.look(at: Meter.now()) }
@@ -12,7 +12,7 @@ extension RankPool {
         guard failure == nil, isWorking else { return progress.wait() }
         let interval = watchInterval
         _ = progress.wait(timeout: .now() + .nanoseconds(Int(interval)))
-        // Also where requests come and go all the time and the wait never ends by itself.
+        // Under load the wait may never time out, so the time of the last check decides.
         let isDue = state.withLock { state in
             let now = Meter.now()
             state.clock.look(at: now)
@@ -23,7 +23,7 @@ extension RankPool {
         if isDue { watch() }
     }
 
-    /// Raises the alarm if a step's ranks make no progress: in the name of those the others wait for.
+    /// Raises the alarm if the ranks of a step make no progress, and names the ranks that the others wait for.
     func watch() {
         state.withLock { $0.clock.look(at: Meter.now()) }
         guard let late = lateRanks() else { return }
@@ -34,9 +34,10 @@ extension RankPool {
                 reason: "no progress for \(patience / 1_000_000_000) s (--watchdog-timeout): \(list)"))
     }
 
-    /// The ranks that keep the first step that is not complete from ending, if none of them has done anything for too long.
+    /// Returns the ranks that delay the first incomplete step, if none of them has made progress within the timeout;
+    /// `nil` otherwise.
     private func lateRanks() -> [(rank: Int, snapshot: RankProgress.Snapshot)]? {
-        // No array leaves the lock whose other owner goes on writing to it.
+        // No array leaves the lock while other threads append to it: each append would copy it.
         let first = state.withLock { state in
             state.pending.first { $0.reports.count < configuration.world }
                 .map { (began: max($0.began, state.clock.resumed), came: Set($0.reports.map(\.rank))) }
@@ -45,7 +46,7 @@ extension RankPool {
         let absent = (0..<configuration.world).filter { !first.came.contains($0) }.map {
             (rank: $0, snapshot: snapshot(of: $0))
         }
-        // Those that wait are held up by those that do not; where all wait, it is for each other.
+        // A waiting rank is delayed by one that does not wait; if all wait, they wait for each other.
         let busy = absent.filter { !$0.snapshot.isWaiting }
         let responsible = busy.isEmpty ? absent : busy
         let now = Meter.now()

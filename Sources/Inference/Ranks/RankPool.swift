@@ -5,57 +5,61 @@ package import Modeling
 package import Parallelism
 import Synchronization
 
-/// All ranks of a job, those of this process and, where there are others, theirs: hands out steps, and puts together
-/// what the ranks report.
+/// The rank pool runs steps on all ranks of a job, in this process and in others, and combines the reports of the ranks
+/// into results.
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
+    /// Positions that stay with one rank.
+    package let positionAlignment: Int
     package let world: any RankWorld
-    /// What the ranks of this process have stored of their rows.
+    /// The KV cache of this process, which its ranks share.
     package let cache: CacheStore
-    /// Set where processes divide the keys among them.
+    /// Describes how processes divide the KV cache; `nil` where each keeps all keys.
     package let processSharding: ProcessKVSharding?
     let here: RankThreads
-    /// The ranks of other processes.
+    /// Sends steps to the ranks of other processes; `nil` where there are none.
     let elsewhere: RemoteRanks?
-    /// A rank that makes no progress for so many nanoseconds is given up.
+    /// A rank that makes no progress for this many nanoseconds has failed.
     let patience: UInt64
-    /// Nanoseconds between two looks of the watchdog.
+    /// The watchdog checks the ranks every `watchInterval` nanoseconds.
     let watchInterval: UInt64
     private let trace: TraceWriter?
     private let grammars: RequestGrammars
     let state: Mutex<State>
-    /// Raised when a step is complete or a rank has failed; shared with whoever waits for other things too.
+    /// Is signalled when a step is complete or a rank has failed. The pool's owner may signal it too, and wait for both
+    /// at once.
     let progress: DispatchSemaphore
 
     struct State {
-        /// Steps on their way, in the order in which they were given.
+        /// Steps in flight, in the order of their submission.
         var pending: [Pending] = []
         var ledger: RankStatistics
-        /// When the watchdog looked at the ranks last, in the meter's nanoseconds.
+        /// The time of the watchdog's last check, in nanoseconds of `Meter.now`.
         var lastWatch: UInt64 = 0
         var clock: WatchClock
     }
 
     struct Pending {
         let plan: StepPlan
-        /// When it was handed out, by `Meter.now`.
+        /// The time of submission, in nanoseconds of `Meter.now`.
         let began = Meter.now()
         var reports: [StepReport] = []
-        /// By rank.
+        /// The time each rank spent in this step's collectives; the index is the rank.
         var spent: [RankStatistics.Spent]
     }
 
     /// Starts the ranks.
     ///
     /// - Parameters:
-    ///   - configuration: must be valid; see `EngineConfiguration.validate`.
-    ///   - processes: this one is the first of them, and the others follow it (`RankFollower`); `nil` for none.
-    ///   - grammars: of the model's vocabulary; without it no request may follow a grammar.
-    ///   - trace: where everything the ranks do is written.
-    ///   - recording: stages whose values are kept, for parity tests; none in service.
-    ///   - cache: one that other ranks have filled, for benchmarks; a new one when `nil`.
-    ///   - progress: raised when a step is complete or a rank has failed.
+    ///   - configuration: A valid configuration; see `EngineConfiguration.validate`.
+    ///   - processes: The processes of the job, of which this is the first and the others run a `RankFollower`; `nil`
+    ///     for one process.
+    ///   - grammars: The grammar cache of the model's vocabulary; without it no request may follow a grammar.
+    ///   - trace: The trace that receives everything the ranks do.
+    ///   - recording: The stages whose values are recorded for parity tests; none in service.
+    ///   - cache: A cache that other ranks have filled, for benchmarks; `nil` allocates a new one.
+    ///   - progress: Is signalled when a step is complete or a rank has failed.
     package init(
         _ model: any Model, _ configuration: EngineConfiguration, processes: Processes? = nil,
         grammars: GrammarCache? = nil, trace: TraceWriter? = nil, recording stages: Set<Stage> = [],
@@ -68,6 +72,7 @@ package final class RankPool: Sendable {
         let world: any RankWorld = elsewhere?.world ?? ThreadWorld(threads: parallel.world * settings.threadsPerRank)
         self.configuration = parallel
         threadsPerRank = settings.threadsPerRank
+        positionAlignment = model.positionAlignment
         self.world = world
         self.elsewhere = elsewhere
         here = RankThreads(elsewhere?.ranksHere ?? 0..<parallel.world, alarm: world.alarm)
@@ -86,9 +91,9 @@ package final class RankPool: Sendable {
         here.start(model, cache, settings, grammars: grammars, in: world) { [self] in deposit($0) }
     }
 
-    /// Hands a step to all ranks. Results come in the same order.
+    /// Submits a step to all ranks. Results are returned in the order of submission.
     package func submit(_ plan: StepPlan) {
-        let assignment = RowAssignment(plan, configuration, processSharding: processSharding)
+        let assignment = rowAssignment(of: plan)
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
@@ -97,16 +102,21 @@ package final class RankPool: Sendable {
         here.put(assignment)
     }
 
-    /// What came of a step.
+    /// Returns which rank computes which row of a step.
+    package func rowAssignment(of plan: StepPlan) -> RowAssignment {
+        RowAssignment(plan, configuration, processSharding: processSharding, alignment: positionAlignment)
+    }
+
+    /// The outcome of a step combines what all ranks reported.
     package struct Outcome: Sendable {
         package let result: StepResult
-        /// What the ranks recorded, when they were asked to.
+        /// The values that the ranks recorded, where the pool records any.
         package let records: StageRecords
-        /// The longest any rank of the first stage took.
+        /// The time of the slowest rank of the first pipeline stage.
         package let seconds: Double
     }
 
-    /// What came of the first step on its way, if all ranks are done with it.
+    /// Returns the outcome of the first step in flight once all ranks have reported, and `nil` before.
     package func nextResult() -> Outcome? {
         let done: Pending? = state.withLock { state in
             guard let first = state.pending.first, first.reports.count == configuration.world else { return nil }
@@ -121,30 +131,30 @@ package final class RankPool: Sendable {
             result: StepResult(done.plan, done.reports), records: records, seconds: first.map(\.seconds).max()!)
     }
 
-    /// The first failure of a rank: the pool does nothing any more.
+    /// The first failure of a rank, after which the pool runs no step; `nil` while all ranks work.
     package var failure: GroupFailure? { world.alarm.failure }
 
-    /// How the ranks share the work, in words.
+    /// Describes the parallel configuration in words.
     package var layout: String { configuration.description }
 
-    /// What each rank did since the start.
+    /// The statistics of each rank since the start.
     package var status: [RankStatus] { state.withLock { $0.ledger.status } }
 
-    /// Whether a rank's thread trapped: memory may be damaged, so that only a new process will do.
+    /// Tells whether a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
     package var hasTrapped: Bool { here.hasTrapped }
 
-    /// Lets the ranks finish what they were given, and returns when those of this process have ended; see
+    /// Lets the ranks finish the submitted steps, and returns when those of this process have ended; see
     /// `RankThreads.stop`.
     package func stop() {
         elsewhere?.stop()
         here.stop { watch() }
     }
 
-    /// Enters what a rank found in a step.
+    /// Adds a rank's report to its step, and signals `progress` when the step is complete.
     private func deposit(_ report: StepReport) {
         let isLast = state.withLock { state in
             let spent = state.ledger.enter(report)
-            // Ranks are at most a few steps apart; one that is ahead finds its step further back.
+            // Ranks are at most a few steps apart, so the step is found near the front.
             guard let index = state.pending.firstIndex(where: { $0.plan.number == report.step }) else { return false }
             state.pending[index].reports.append(report)
             state.pending[index].spent[report.rank] = spent
@@ -155,7 +165,7 @@ package final class RankPool: Sendable {
         if isLast { progress.signal() }
     }
 
-    /// What a rank did when that was last known.
+    /// Returns what a rank was doing when it last made progress, as far as this process knows.
     func snapshot(of rank: Int) -> RankProgress.Snapshot {
         if here.ranks.contains(rank) { return here.progresses[rank - here.ranks.lowerBound].snapshot }
         return elsewhere!.snapshot(of: rank)
@@ -163,13 +173,14 @@ package final class RankPool: Sendable {
 }
 
 extension RankPool {
-    /// Runs one step and waits for it. For benchmarks and tests, which have no engine; nothing else may be on its way.
+    /// Runs one step and returns its outcome. It is for benchmarks and tests, which have no engine; no other step may
+    /// be in flight.
     package func run(_ plan: StepPlan) throws(GroupFailure) -> Outcome {
         submit(plan)
         return try awaitResult()
     }
 
-    /// Waits for the first step on its way; there must be one.
+    /// Waits for the first step in flight and returns its outcome. There must be one.
     package func awaitResult() throws(GroupFailure) -> Outcome {
         while true {
             if let done = nextResult() { return done }

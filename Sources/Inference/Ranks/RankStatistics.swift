@@ -1,24 +1,25 @@
 import Parallelism
 
-/// The books of all ranks: each report as it comes, and the steps they make up.
+/// Rank statistics accumulate the reports of all ranks, step by step.
 struct RankStatistics {
     private let stageRanks: Int
     private let coordinates: [[RankStatus.Coordinate]]
     private let keyOwners: Int
     private var entries: [Entry]
-    /// Of all ranks. One that has had no rows yet, or is in another stage, has not met all of them.
+    /// The names of the collectives of all ranks. A single rank may have met only some of them, because it has had no
+    /// rows yet or belongs to another stage.
     private var operations: [String] = []
 
-    /// One rank's.
+    /// The accumulated statistics of one rank.
     private struct Entry {
         var steps = 0
         var rows = 0
         var work = Work()
         var busySeconds = 0.0
         var collectives: [Meter.CollectiveStatistics] = []
-        /// For each account its index among the operations.
+        /// Maps each of the rank's collectives to its index in the outer `operations`.
         var operations: [Int] = []
-        /// By operation.
+        /// The key is an index in the outer `operations`.
         var skewSeconds: [Int: Double] = [:]
     }
 
@@ -34,10 +35,10 @@ struct RankStatistics {
         }
     }
 
-    /// What a rank spent in a step, by operation.
+    /// The seconds that a rank spent in each collective of one step; the key is an index in `operations`.
     typealias Spent = [Int: Double]
 
-    /// Enters what a rank did in its next step.
+    /// Adds a rank's report of its next step, and returns the seconds it spent in each collective.
     mutating func enter(_ report: StepReport) -> Spent {
         let before = entries[report.rank].collectives
         for collective in report.operations[before.count...] {
@@ -56,9 +57,10 @@ struct RankStatistics {
         return spent
     }
 
-    /// Enters what the ranks of a stage waited for each other in a step that all have done.
+    /// Adds the skew of a step that all ranks have finished: the time that each rank waited in a collective beyond the
+    /// rank of its stage that waited least.
     ///
-    /// - Parameter spent: for each rank what `enter` returned.
+    /// - Parameter spent: For each rank the value that `enter` returned.
     mutating func close(_ spent: [Spent]) {
         for first in stride(from: 0, to: entries.count, by: stageRanks) {
             let ranks = first..<first + stageRanks
@@ -80,7 +82,7 @@ struct RankStatistics {
     var status: [RankStatus] {
         entries.enumerated().map { rank, book in
             var status = RankStatus(rank: rank, coordinates: coordinates[rank])
-            // Those that own keys together have consecutive numbers.
+            // The owners of a request's keys are consecutive ranks.
             status.keyOwner = rank % keyOwners
             status.steps = book.steps
             status.rows = book.rows

@@ -1,21 +1,22 @@
-/// What one rank did since the ranks were started, for metrics.
+/// The status of a rank counts what it did since the ranks were started, for metrics.
 package struct RankStatus: Sendable, Equatable {
     package var rank: Int
-    /// Its place on each axis of attention: pipeline, data, context, tensor.
+    /// The rank's coordinate on each axis of attention: pipeline, data, context, tensor.
     package var coordinates: [Coordinate]
-    /// Its place among those that own keys together: token t of a request is that of place `t / unit mod owners`.
+    /// The rank's index among the owners of a request's keys: token `t` belongs to index `(t / unit) mod owners`.
     package var keyOwner = 0
-    /// Tokens it owns of the requests that are being computed.
+    /// Counts the tokens of running requests whose keys this rank owns.
     package var ownedTokens = 0
     package var steps = 0
-    /// Rows it owned.
+    /// Counts the rows this rank owned.
     package var rows = 0
-    /// Keys its indexer scored, and keys its heads attended to, over rows and layers.
+    /// `keysScored` counts the keys the rank's indexer scored, `keysAttended` those its heads attended to, over all
+    /// rows and layers.
     package var keysScored = 0
     package var keysAttended = 0
-    /// Spent in steps, collectives not counted.
+    /// The seconds spent in steps, without those in collectives.
     package var busySeconds = 0.0
-    /// Its collectives, by operation.
+    /// The statistics of each of the rank's collectives.
     package var operations: [Operation] = []
 
     package struct Coordinate: Sendable, Equatable {
@@ -27,16 +28,16 @@ package struct RankStatus: Sendable, Equatable {
         }
     }
 
-    /// One collective of every layer, or of every step.
+    /// One named collective, which every layer or every step repeats.
     package struct Operation: Sendable, Equatable {
         package let name: String
         package var calls = 0
-        /// Bytes this rank got from others.
+        /// Counts the bytes this rank received from others.
         package var bytes = 0
-        /// Waiting for others and copying.
+        /// The seconds spent waiting for other ranks and copying.
         package var seconds = 0.0
-        /// Step by step what this rank spent here beyond the rank of its stage that spent least. The least is that of
-        /// the rank the others wait for, so this is what uneven work costs here.
+        /// The seconds that this rank spent here beyond the rank of its stage that spent least, summed over steps. The
+        /// rank the others wait for spends least, so this is the cost of uneven work.
         package var skewSeconds = 0.0
         package init(name: String) { self.name = name }
     }
@@ -46,6 +47,6 @@ package struct RankStatus: Sendable, Equatable {
         self.coordinates = coordinates
     }
 
-    /// Time in collectives, all together.
+    /// The seconds spent in all collectives together.
     package var collectiveSeconds: Double { operations.reduce(0) { $0 + $1.seconds } }
 }

@@ -5,13 +5,14 @@ import Parallelism
 import Synchronization
 import Tensors
 
-/// The ranks of this process: a thread each, which runs the steps it is given, in order, and the threads that help it.
+/// The ranks of this process run on these threads: one per rank, which runs the rank's steps in order, and the threads
+/// that help it.
 ///
-/// They share the weights and one cache: each rank writes the entries of its own rows, so the memory does not grow with
-/// the number of ranks.
+/// The ranks share the weights and one cache: each rank writes the entries of its own rows, so memory does not grow
+/// with the number of ranks.
 final class RankThreads: Sendable {
     let ranks: Range<Int>
-    /// What each rank does right now, in their order.
+    /// The current progress of each rank, in the order of `ranks`.
     let progresses: [RankProgress]
     private let alarm: Alarm
     private let inboxes: [Inbox]
@@ -28,18 +29,18 @@ final class RankThreads: Sendable {
     /// Starts the ranks.
     ///
     /// - Parameters:
-    ///   - cache: what this process keeps.
-    ///   - grammars: what requests follow; it must be told of every plan before the plan is put.
-    ///   - world: where they meet the others; its alarm is raised when one of them fails.
-    ///   - deliver: called by a rank's thread with what it found in a step.
+    ///   - cache: The KV cache of this process.
+    ///   - grammars: The grammars of the requests. Every plan must be prepared there before it is submitted here.
+    ///   - world: The transport between all ranks. Its alarm is raised when a rank fails.
+    ///   - deliver: Receives each rank's report of each step, on the rank's thread.
     func start(
         _ model: any Model, _ cache: CacheStore, _ settings: RankSettings, grammars: RequestGrammars,
         in world: any RankWorld,
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
         let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
-        let rooms = settings.processSharding?.rooms(cache.format, for: ranks, settings.parallel)
-        let memory = StepMemory(settings, hiddenSize: model.hiddenSize, ranks: ranks.count)
+        let buffers = settings.processSharding?.buffers(cache.format, for: ranks, settings.parallel)
+        let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranks.count)
         for (index, rank) in ranks.enumerated() {
             let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings, memory)
             for helper in 1..<settings.threadsPerRank {
@@ -59,7 +60,7 @@ final class RankThreads: Sendable {
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
                 let trace = settings.isTraced ? TraceBuffer() : nil
                 let worker = RankWorker(
-                    model, cache, rooms?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
+                    model, cache, buffers?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
                 run(worker, inboxes[index], deliver)
             }
         }
@@ -72,7 +73,7 @@ final class RankThreads: Sendable {
             scratchBytes: memory.helperBytes)
     }
 
-    /// Starts one of a rank's threads. If it traps, the rank has failed.
+    /// Starts one of a rank's threads. If the thread traps, the rank has failed.
     private func startThread(_ name: String, of rank: Int, _ body: @escaping @Sendable () -> Void) {
         threads.enter()
         let thread = Thread { [self] in
@@ -84,20 +85,20 @@ final class RankThreads: Sendable {
         thread.start()
     }
 
-    /// Hands a step to the ranks.
+    /// Submits a step to the ranks of this process.
     func put(_ assignment: RowAssignment) {
         for inbox in inboxes { inbox.put(assignment) }
     }
 
-    /// Whether a rank's thread trapped: memory may be damaged, so that only a new process will do.
+    /// Tells whether a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
     var hasTrapped: Bool { isTrapped.load(ordering: .acquiring) }
 
-    /// Lets the ranks finish what they were given, and returns when their threads have ended.
+    /// Lets the ranks finish the submitted steps, and returns when their threads have ended.
     ///
-    /// After a failure that is soon, but the rank at fault may never come back: it is waited for a moment only. A thread
-    /// that is left behind touches nothing but its cache, and ends if it ever meets the others again.
+    /// After a failure the threads end soon, except perhaps that of the failed rank, so the wait is limited to two
+    /// seconds. A thread that is left behind touches nothing but its cache, and ends at its next collective.
     ///
-    /// - Parameter watch: called several times a second.
+    /// - Parameter watch: Is called several times a second while ranks run.
     func stop(_ watch: () -> Void) {
         for inbox in inboxes { inbox.put(nil) }
         while alarm.failure == nil, threads.wait(timeout: .now() + 0.1) == .timedOut { watch() }
@@ -106,14 +107,14 @@ final class RankThreads: Sendable {
 
     private static let secondsToStop = 2.0
 
-    /// Called when a rank's thread has trapped, and with it whatever it held.
+    /// Raises the alarm in the name of a rank whose thread trapped.
     private func giveUp(_ rank: Int, trap signal: String) {
         isTrapped.store(true, ordering: .releasing)
         let snapshot = progresses[rank - ranks.lowerBound].snapshot
         alarm.raise(GroupFailure(rank: rank, reason: "its thread trapped (\(signal)) \(snapshot.description)"))
     }
 
-    /// A rank's loop.
+    /// Runs a rank's loop: take a step, run it, deliver the report.
     private func run(_ worker: RankWorker, _ inbox: Inbox, _ deliver: (StepReport) -> Void) {
         while let assignment = inbox.take() {
             do {
@@ -125,12 +126,12 @@ final class RankThreads: Sendable {
     }
 }
 
-/// Steps on their way to a rank.
+/// An inbox queues the steps of one rank.
 private final class Inbox: Sendable {
     private let queue = Mutex<[RowAssignment?]>([])
     private let filled = DispatchSemaphore(value: 0)
 
-    /// `nil` ends the rank.
+    /// Appends a step; `nil` ends the rank.
     func put(_ assignment: RowAssignment?) {
         queue.withLock { $0.append(assignment) }
         filled.signal()

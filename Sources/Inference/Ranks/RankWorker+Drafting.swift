@@ -2,21 +2,21 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// How the ranks of the last stage guess the tokens behind a step's chunks.
+/// The ranks of the last pipeline stage draft the tokens after each chunk with the next-token block.
 ///
-/// Rows stay where they are: a row's state is fed to the next-token block by the rank that owns the row, and so are the
-/// states that come of it. Only chosen tokens go around, so that every rank knows what the next round computes.
+/// Rows stay on their ranks: the rank that owns a row feeds its state to the next-token block, and keeps the states
+/// that result. Only sampled tokens are exchanged, so that every rank knows the rows of the next round.
 extension RankWorker {
-    /// The guesses behind one chunk.
+    /// A draft chain collects the draft tokens after one chunk.
     private struct DraftChain {
-        /// Index among the plan's chunks.
+        /// The chunk's index in the plan.
         let chunk: Int
-        /// The rank of the stage that has its row, and which of that rank's rows it is.
+        /// The rank of the stage that owns the chain's row, and the row's index among the rows of that rank.
         let owner: Int
         var row: Int
-        /// Where the next guess would be computed as a row.
+        /// The position at which the next draft token would be computed as a row.
         var position: Int
-        /// How the next guess is chosen.
+        /// Tells how to sample the next draft token.
         var sample: StepPlan.Sample
         var drafts: [Int32] = []
 
@@ -26,13 +26,13 @@ extension RankWorker {
         }
     }
 
-    /// Runs the next-token block over all rows of a step, so that it knows the keys of every token, and guesses on from
-    /// the last tokens that count.
+    /// Runs the next-token block over all rows of a step, so that it has the keys of every token, and drafts tokens
+    /// after the last accepted one of each chunk.
     ///
     /// - Parameters:
-    ///   - states: of the own rows.
-    ///   - chosen: what each of `deal.outputs` chose.
-    /// - Returns: the guesses behind each chunk, on one rank of the stage.
+    ///   - states: The last layer's states of the own rows, `[rows, hidden]`.
+    ///   - chosen: The token sampled from each of `assignment.outputs`, over all ranks; `nil` where none was.
+    /// - Returns: The draft tokens of each chunk, by its index, on the first rank of the stage; empty on the others.
     func draft(
         behind assignment: RowAssignment, _ step: Step, _ states: View, chosen: [Int32?]
     ) throws(GroupFailure) -> [Int: [Int32]] {
@@ -41,7 +41,7 @@ extension RankWorker {
         var (active, ended) = (chains(behind: assignment, choices), [DraftChain]())
         var states = states
         while !active.isEmpty {
-            // From here on there is one row for each chain, in the order of their owners.
+            // From here on `states` has one row per chain, in the order of their owners.
             let counts = assignment.rows.indices.map { rank in active.count { $0.owner == rank } }
             let own = active.filter { $0.owner == seat.stageRank }.map(\.row)
             let drafted = try readLogits(of: pick(own, of: states), counts: counts, sharing: true) { logits, index in
@@ -59,7 +59,7 @@ extension RankWorker {
             ? Dictionary(uniqueKeysWithValues: ended.map { ($0.chunk, $0.drafts) }) : [:]
     }
 
-    /// What the choosing rows of each chunk chose.
+    /// Returns the tokens sampled from the `sampledRows` of each chunk.
     private func choices(of assignment: RowAssignment, _ chosen: [Int32?]) -> [[Int32?]] {
         var choices = assignment.plan.chunks.map { [Int32?](repeating: nil, count: $0.sampledRows.count) }
         for (output, token) in zip(assignment.outputs.joined(), chosen) {
@@ -69,7 +69,8 @@ extension RankWorker {
         return choices
     }
 
-    /// The tokens that follow the own rows. Where nothing is known to follow, nobody will ask what came of the row.
+    /// Returns the token after each own row: the next-token block's other input. Where none is known the token is 0,
+    /// and the row's result is not used.
     private func following(_ assignment: RowAssignment, _ choices: [[Int32?]]) -> Indices {
         let own = assignment.rows[seat.stageRank]
         let tokens = seat.scratch.indices(own.count)
@@ -86,7 +87,8 @@ extension RankWorker {
         return tokens
     }
 
-    /// A chain behind every chunk that wants guesses, from its last row that counts, in the order of their owners.
+    /// Returns a chain for every chunk that wants drafts, starting at its last accepted row, in the order of the
+    /// owners.
     private func chains(behind assignment: RowAssignment, _ choices: [[Int32?]]) -> [DraftChain] {
         assignment.outputs.enumerated().flatMap { rank, outputs in
             outputs.compactMap { output in
@@ -106,9 +108,11 @@ extension RankWorker {
     private func canExtend(_ chain: DraftChain, _ plan: StepPlan) -> Bool {
         let chunk = plan.chunks[chain.chunk]
         return chain.drafts.count < chunk.speculation!.ahead && chain.position < chunk.pages.count << pageShift
+            && (!hasWindows || chain.position < (chunk.firstWindowPage + chunk.windowPages.count) << pageShift)
     }
 
-    /// Feeds the block with its own states and guesses.
+    /// Runs the next-token block over its own states and the newest draft token of each chain, and returns the new
+    /// states.
     private func extend(_ chains: inout [DraftChain], _ assignment: RowAssignment, from states: View)
         throws(GroupFailure) -> View
     {
@@ -118,7 +122,7 @@ extension RankWorker {
                 let chunk = assignment.plan.chunks[chain.chunk]
                 return StepPlan.Chunk(
                     request: chunk.request, group: chunk.group, tokens: [chain.drafts.last!], start: chain.position,
-                    pages: chunk.pages)
+                    pages: chunk.pages, windowPages: chunk.windowPages, firstWindowPage: chunk.firstWindowPage)
             })
         let rows = assignment.rows.indices.map { rank in
             chains.indices.filter { chains[$0].owner == rank }.map { RowAssignment.Row(chunk: $0, offset: 0) }

@@ -3,29 +3,31 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// One rank's part of a step: takes its rows, runs its layers once, chooses tokens. One thread.
+/// A rank worker runs one rank's part of each step: its rows, one pass over its layers, and sampling. Only the rank's
+/// thread uses it.
 final class RankWorker {
     let model: any Model
     private let cache: CacheStore
-    /// Set where processes divide the keys.
-    private let room: ProcessKVSharding.Room?
+    /// The memory for keys of other processes, where processes divide the KV cache.
+    private let buffers: ProcessKVSharding.Buffers?
     let seat: Seat
     var sampler: Sampler
     let grammars: RequestGrammars
     private let recorder: StageRecorder?
     private let trace: TraceBuffer?
     let pageShift: Int
-    /// Rows of logits held at once; bounds memory when a whole prompt is scored.
+    let hasWindows: Bool
+    /// Limits the rows of logits held at once, and thereby the memory where a whole prompt is scored.
     private static let logitRows = 32
 
     init(
-        _ model: any Model, _ cache: CacheStore, _ room: ProcessKVSharding.Room?, _ seat: Seat,
+        _ model: any Model, _ cache: CacheStore, _ buffers: ProcessKVSharding.Buffers?, _ seat: Seat,
         grammars: RequestGrammars,
         recorder: StageRecorder?, trace: TraceBuffer? = nil
     ) {
         self.model = model
         self.cache = cache
-        self.room = room
+        self.buffers = buffers
         self.seat = seat
         self.grammars = grammars
         self.recorder = recorder
@@ -33,16 +35,17 @@ final class RankWorker {
         if let trace { seat.meter.tracer = { trace.add($0) } }
         sampler = Sampler(vocabularySize: model.vocabularySize)
         pageShift = cache.format.pageSize.trailingZeroBitCount
+        hasWindows = cache.format.window > 0
     }
 
-    /// Runs a step and reports what this rank found.
+    /// Runs this rank's part of a step and reports the result.
     func run(_ assignment: RowAssignment) throws(GroupFailure) -> StepReport {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let began = Meter.now()
         seat.begin(rows: assignment.rows.map(\.count))
         let step = step(for: assignment)
-        let states = seat.scratch.rows(step.outputs.count, model.hiddenSize)
+        let states = seat.scratch.rows(step.outputs.count, model.stateWidth)
         var report = StepReport(rank: seat.rank, step: assignment.plan.number)
         try seat.span("step", assignment.plan.number) { () throws(GroupFailure) in
             try model.forward(step, seat, into: states)
@@ -65,38 +68,66 @@ final class RankWorker {
     func step(for assignment: RowAssignment) -> Step {
         let own = assignment.rows[seat.stageRank]
         let scratch = seat.scratch
-        let (tokens, slots) = (scratch.indices(own.count), scratch.indices(own.count))
-        for (at, row) in own.enumerated() {
-            let chunk = assignment.plan.chunks[row.chunk]
-            let (page, place) = (chunk.start + row.offset).quotientAndRemainder(dividingBy: cache.format.pageSize)
-            tokens[at] = chunk.tokens[row.offset]
-            slots[at] = chunk.pages[page] * Int32(cache.format.pageSize) + Int32(place)
-        }
-        let gatheredKeys = gatheredKeys(assignment, slots)
+        let tokens = scratch.indices(own.count)
+        tokens.copy(own.map { assignment.plan.chunks[$0.chunk].tokens[$0.offset] })
+        let entries = cache.format.groups.map { self.entries($0, own, assignment) }
+        let gatheredKeys = gatheredKeys(assignment, entries)
         let maps = assignment.plan.chunks.enumerated().map { index, chunk in
-            if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: pageShift) }
-            if let gatheredKeys, !assignment.dcpRows.contains(index) { return gatheredKeys.map(chunk.pages, scratch) }
-            return cache.share.map(chunk.pages, scratch)
+            cache.format.groups.indices.map { group in
+                if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: 0) }
+                if cache.format.groups[group].isWindow { return windowMap(of: chunk) }
+                if let gatheredKeys, !assignment.dcpRows.contains(index) {
+                    return gatheredKeys.map(chunk.pages, group: group, scratch)
+                }
+                return cache.shard(ofGroup: group).map(chunk.pages, scratch)
+            }
         }
         let first = seat.stageRank - seat.place(along: .tensor)
         let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
-            own: rows(own, assignment, maps), tokens: tokens,
-            slots: gatheredKeys == nil ? slots : ascending(own.count), attended: rows(attended, assignment, maps),
-            dcpRows: dcpRows(assignment, maps), outputs: outputs(of: assignment), cache: cache,
+            own: rows(own, assignment, maps), tokens: tokens, entries: entries,
+            attended: rows(attended, assignment, maps), dcpRows: dcpRows(assignment, maps),
+            outputs: outputs(of: assignment), cache: cache,
             gatheredKeys: gatheredKeys,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
 
     private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
 
-    /// Where processes divide the keys: those of the data group's requests that come to the queries.
+    /// Returns the entries of a group of key sets that own rows store.
+    private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows
+    {
+        func position(_ row: RowAssignment.Row) -> Int { assignment.plan.chunks[row.chunk].start + row.offset }
+        let storing = own.indices.filter { group.closesEntry(at: position(own[$0])) }
+        let (rows, slots) = (seat.scratch.indices(storing.count), seat.scratch.indices(storing.count))
+        rows.copy(storing.map { Int32($0) })
+        for (at, row) in storing.enumerated() {
+            let entry = position(own[row]) / group.tokensPerEntry
+            let (page, place) = entry.quotientAndRemainder(dividingBy: group.entriesPerPage)
+            let chunk = assignment.plan.chunks[own[row].chunk]
+            let number = group.isWindow ? chunk.windowPages[page - chunk.firstWindowPage] : chunk.pages[page]
+            slots[at] = number * Int32(group.entriesPerPage) + Int32(place)
+        }
+        let counts = assignment.rows.map { $0.count { group.closesEntry(at: position($0)) } }
+        return Step.EntryRows(rows: rows, slots: slots, counts: counts)
+    }
+
+    /// Returns the page map of a request's window entries; pages that no row sees any more are -1.
+    private func windowMap(of chunk: StepPlan.Chunk) -> PageMap {
+        let pages = seat.scratch.indices(chunk.firstWindowPage + chunk.windowPages.count)
+        pages[0..<chunk.firstWindowPage].fill(-1)
+        pages[chunk.firstWindowPage..<pages.count].copy(chunk.windowPages)
+        return PageMap(pages: pages, shift: pageShift)
+    }
+
+    /// Returns the gathered keys of the data group's requests where processes divide the KV cache; `nil` elsewhere.
     ///
-    /// - Parameter slots: where each own row's keys are to be kept.
-    private func gatheredKeys(_ assignment: RowAssignment, _ slots: Indices) -> GatheredKeys? {
-        room.map {
+    /// - Parameter entries: The entries that own rows store, for each group of key sets.
+    private func gatheredKeys(_ assignment: RowAssignment, _ entries: [Step.EntryRows]) -> GatheredKeys? {
+        buffers.map { buffers in
             GatheredKeys(
-                assignment.gatheredPages(ofGroup: dataGroup), store: $0.dispatched, outbox: $0.outbox, slots: slots)
+                assignment.gatheredPages(ofGroup: dataGroup), store: buffers.gathered, staging: buffers.staging,
+                stagingSlots: entries.map { ascending($0.slots.count) })
         }
     }
 
@@ -106,7 +137,8 @@ final class RankWorker {
         return numbers
     }
 
-    /// The own rows whose states leave the last layer: all of them where the next-token block needs them.
+    /// Returns the own rows whose states leave the last layer: those with an output, or all of them where the
+    /// next-token block needs them.
     private func outputs(of assignment: RowAssignment) -> Indices {
         let wanted =
             assignment.drafts
@@ -116,8 +148,9 @@ final class RankWorker {
         return outputs
     }
 
-    /// The rows whose queries go to the keys, of the ranks among which this one's data group divides them.
-    private func dcpRows(_ assignment: RowAssignment, _ maps: [PageMap]) -> Step.DCPRows? {
+    /// Returns the DCP rows of all ranks among which this rank's data group divides its keys; `nil` where the step has
+    /// none.
+    private func dcpRows(_ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.DCPRows? {
         if assignment.dcpRows.isEmpty { return nil }
         let members = seat.members(along: .kvSharding)
         let own = members.map { member in assignment.rows[member].filter { assignment.dcpRows.contains($0.chunk) } }
@@ -137,7 +170,7 @@ final class RankWorker {
             attendedRows: dcpIndices(of: assignment.rows[first..<first + seat.degree(.tensor)], assignment))
     }
 
-    /// Which of some ranks' rows, counted one rank after the other, let their queries go to the keys.
+    /// Returns the indices of the DCP rows among the rows of some ranks, counted one rank after the other.
     private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
         let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
         let indices = seat.scratch.indices(found.count)
@@ -145,7 +178,7 @@ final class RankWorker {
         return indices
     }
 
-    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [PageMap]) -> Step.Rows {
+    private func rows(_ rows: [RowAssignment.Row], _ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.Rows {
         let plan = assignment.plan
         let positions = seat.scratch.indices(rows.count)
         var requests: [Step.RequestRows] = []
@@ -164,10 +197,10 @@ final class RankWorker {
 
     // MARK: - Logits
 
-    /// Scores and samples from the states of the step's rows.
+    /// Computes logits from the states of the output rows, and scores or samples from them.
     ///
-    /// - Returns: what this rank found, and the token that each of `deal.outputs` chose, where it chose one; those are
-    ///   known to all ranks of the stage where the next-token block needs them.
+    /// - Returns: This rank's findings, and the token sampled from each of `assignment.outputs`; `nil` where none was.
+    ///   All ranks of the stage know all tokens where the next-token block needs them.
     private func choose(_ assignment: RowAssignment, _ states: View) throws(GroupFailure) -> (
         [StepReport.Finding], [Int32?]
     ) {
@@ -190,15 +223,17 @@ final class RankWorker {
         return picked
     }
 
-    /// Has the logits of all ranks' rows read, a few rows at a time: the head is read once for all requests of a tile.
-    /// Every rank computes its part of the vocabulary for all rows; each row's parts then come together on one of them.
+    /// Computes the logits of all ranks' rows, and calls `read` for each row on one of the ranks. A few rows are
+    /// computed at a time, so that the output head is read once for all requests of a tile. Every rank computes its
+    /// part of the vocabulary for all rows; an all-to-all exchange then brings each row's parts together.
     ///
     /// - Parameters:
-    ///   - states: of this rank's rows.
-    ///   - counts: how many rows each rank of the stage has.
-    ///   - sharing: whether what was chosen is to be known to all ranks.
-    ///   - read: called with the logits of some of the rows, counted over all ranks; says what they choose.
-    /// - Returns: what each row chose.
+    ///   - states: The states of this rank's rows, `[rows, hidden]`.
+    ///   - counts: The number of rows of each rank of the stage.
+    ///   - sharing: Whether all ranks are to know all sampled tokens.
+    ///   - read: Receives one row of logits `[vocabulary]` and the row's index over all ranks; returns the sampled
+    ///     token, if any.
+    /// - Returns: The token sampled from each row.
     func readLogits(
         of states: View, counts: [Int], sharing: Bool, _ read: (Span<Float>, Int) -> Int32?
     ) throws(GroupFailure) -> [Int32?] {
@@ -222,7 +257,7 @@ final class RankWorker {
         return sharing ? try share(chosen) : chosen
     }
 
-    /// Lets all ranks know what each of them chose; they take turns row by row, see `logits`.
+    /// Gathers the sampled tokens of all ranks. Row `i` was read by rank `i mod ranks`; see `logits`.
     private func share(_ chosen: [Int32?]) throws(GroupFailure) -> [Int32?] {
         let ranks = seat.degree(.stage)
         let turns = (0..<ranks).map { stride(from: $0, to: chosen.count, by: ranks) }
@@ -250,7 +285,8 @@ final class RankWorker {
         return shared
     }
 
-    /// - Returns: whole rows of logits, and which of the tile's rows they are.
+    /// - Returns: The whole rows of logits that this rank reads, `[rows, vocabulary]`, and the indices of those rows in
+    ///   the tile.
     private func logits(_ hidden: View) throws(GroupFailure) -> (View, mine: StrideTo<Int>) {
         let (ranks, vocabulary) = (seat.degree(.stage), model.vocabularySize)
         let mine = stride(from: seat.place(along: .stage), to: hidden.rows, by: ranks)
@@ -285,19 +321,19 @@ final class RankWorker {
         return (whole, mine)
     }
 
-    /// Chooses a token of a chunk, among those that its request's grammar allows.
+    /// Samples a token of a chunk among those that the request's grammar allows.
     func sampleToken(
         _ logits: Span<Float>, as sample: StepPlan.Sample, of chunk: StepPlan.Chunk, topLogProbs: Int? = nil
     ) throws(SamplingFailure) -> TokenLogProbs {
         var sample = sample
         let known = chunk.sample?.generated.count ?? 0
         let choices = try grammars.choices(for: chunk.request, sample, known: known)
-        // A whole answer ends, however few tokens it has.
+        // A complete answer ends even where `minNewTokens` asks for more.
         if choices?.mustEnd ?? false { sample.minTokensRemaining = 0 }
         return try sampler.choose(logits, as: sample, allowed: choices?.allowed, topLogProbs: topLogProbs)
     }
 
-    /// What one row of logits is for: the score of a known token, or the choice of the next.
+    /// Reads one row of logits: scores a known token, samples the next one, or both.
     private func read(_ logits: Span<Float>, _ output: RowAssignment.Output, _ plan: StepPlan) -> StepReport.Finding {
         let chunk = plan.chunks[output.chunk]
         var finding = StepReport.Finding(chunk: output.chunk, offset: output.offset)

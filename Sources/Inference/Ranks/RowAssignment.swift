@@ -1,41 +1,46 @@
 import Modeling
 package import Parallelism
 
-/// A step's rows, dealt to the ranks of a stage: who owns which row. Every row has exactly one owner.
+/// A row assignment gives every row of a step exactly one owner among the ranks of a stage.
 ///
-/// A pure function of the plan and the configuration, so that ranks never have to tell each other who has what.
+/// It is a pure function of the plan and the configuration, so ranks need not tell each other who owns which row.
 package struct RowAssignment: Sendable {
     package let plan: StepPlan
-    /// For each rank of the stage its rows, in the order of the plan.
+    /// The rows of each rank of the stage, in the order of the plan.
     package let rows: [[Row]]
-    /// Chunks whose queries go to the keys; the others' keys are all read by the rows' owners.
+    /// The indices of the chunks that use query-gather attention; the owners of other chunks' rows read all of their
+    /// keys.
     package let dcpRows: Set<Int>
-    /// For each rank of the stage those of its rows whose logits are needed.
+    /// The rows of each rank of the stage whose logits are needed.
     package let outputs: [[Output]]
-    /// Set where processes divide the keys: a chunk's queries travel, or its keys visit.
+    /// Decides between query-gather and key-gather attention where processes divide the KV cache; `nil` elsewhere.
     let processSharding: ProcessKVSharding?
     let configuration: ParallelConfiguration
 
-    /// A row of the plan.
+    /// A row is one token of one chunk of the plan.
     package struct Row: Sendable, Equatable {
-        /// Index among the plan's chunks.
+        /// The chunk's index in the plan.
         package let chunk: Int
-        /// Index among the chunk's tokens.
+        /// The row's index among the chunk's tokens.
         package let offset: Int
     }
 
-    /// A row whose logits are needed.
+    /// An output is a row whose logits are needed.
     package struct Output: Sendable, Equatable {
-        /// Index among its owner's rows.
+        /// The row's index among the rows of its owner.
         package let row: Int
         package let chunk: Int
-        /// Index among the chunk's tokens.
+        /// The row's index among the chunk's tokens.
         package let offset: Int
-        /// The token its logits score, if they do.
+        /// The known next token that the row's logits score, if any.
         package let target: Int32?
     }
 
-    package init(_ plan: StepPlan, _ configuration: ParallelConfiguration, processSharding: ProcessKVSharding? = nil) {
+    /// - Parameter alignment: positions that stay with one rank; see `Model.positionAlignment`.
+    package init(
+        _ plan: StepPlan, _ configuration: ParallelConfiguration, processSharding: ProcessKVSharding? = nil,
+        alignment: Int = 1
+    ) {
         var rows: [[Row]] = []
         for group in 0..<configuration.data {
             let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
@@ -43,19 +48,21 @@ package struct RowAssignment: Sendable {
                 plan.chunks[chunk].tokens.indices.map { Row(chunk: chunk, offset: $0) }
             }
             let partition = TokenPartition(
-                configuration.strategy, lengths: chunks.map { plan.chunks[$0].tokens.count },
-                ranks: configuration.context)
-            for own in partition.rows {
+                configuration.strategy,
+                chunks.map { plan.chunks[$0].start..<plan.chunks[$0].start + plan.chunks[$0].tokens.count },
+                ranks: configuration.context, unit: alignment)
+            for own in partition.units {
                 // Ranks that share heads own consecutive parts, so that gathering them restores the order.
                 for place in 0..<configuration.tensor {
-                    rows.append(own[Range(part: place, of: configuration.tensor, among: own.count)].map { all[$0] })
+                    let part = own[Range(part: place, of: configuration.tensor, among: own.count)]
+                    rows.append(part.joined().map { all[$0] })
                 }
             }
         }
         self.init(plan, rows: rows, configuration, processSharding: processSharding)
     }
 
-    /// - Parameter rows: for each rank of the stage its rows, none of another data group's chunks.
+    /// - Parameter rows: The rows of each rank of the stage, all of chunks of the rank's own data group.
     init(
         _ plan: StepPlan, rows: [[Row]], _ configuration: ParallelConfiguration,
         processSharding: ProcessKVSharding? = nil
@@ -77,10 +84,10 @@ package struct RowAssignment: Sendable {
         outputs = rows.map { Self.outputs(among: $0, of: plan) }
     }
 
-    /// Whether the next-token block runs behind the layers.
+    /// Tells whether the next-token block runs after the layers.
     var drafts: Bool { plan.chunks.contains { $0.speculation != nil } }
 
-    /// Pages of a data group's requests whose keys visit; some more than once.
+    /// Returns the pages of a data group's key-gather chunks; a page that requests share occurs more than once.
     func gatheredPages(ofGroup group: Int) -> [GatheredKeys.Page] {
         guard let pageSize = processSharding?.pageSize else { return [] }
         return plan.chunks.enumerated().filter { $1.group == group && !dcpRows.contains($0) }.flatMap { _, chunk in
@@ -90,10 +97,11 @@ package struct RowAssignment: Sendable {
         }
     }
 
-    /// The cost rule where no key has to move. Where every rank reads all the keys of its own rows, a step takes as long
-    /// as the rank that has most to read: good where rows are many, bad for a few rows of long contexts. Chunks with fewer
-    /// rows than there are owners of keys then let their queries go to the keys, which shares each row's keys evenly and
-    /// costs four exchanges a layer: worth it where it takes a fifth off the longest.
+    /// Returns the chunks that use query-gather attention where every process stores all keys. Where owners of rows
+    /// read all keys of their rows, a step takes as long as the rank with the most keys: good for many rows, bad for a
+    /// few rows of long contexts. Query-gather attention divides each row's keys evenly and costs four exchanges per
+    /// layer. Chunks with fewer rows than there are key owners use it where it lowers the number of keys of the longest
+    /// rank by a fifth.
     private static func dcpRows(
         among chunks: [Int], _ rows: ArraySlice<[Row]>, _ plan: StepPlan, _ kvSharding: KVSharding
     ) -> [Int] {

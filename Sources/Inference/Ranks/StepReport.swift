@@ -1,31 +1,31 @@
 package import Modeling
 package import Parallelism
 
-/// What one rank found in a step, and what the step cost it.
+/// A step report contains what one rank found in a step, and what the step cost it.
 package struct StepReport: Sendable {
     package var rank: Int
-    /// The plan's number.
+    /// The number of the step's plan.
     var step: Int
     var findings: [Finding] = []
-    /// What was guessed to follow each chunk, by its index; one rank of the last stage says it for all of them.
+    /// The draft tokens after each chunk, by its index. One rank of the last stage reports them for all chunks.
     var drafts: [Int: [Int32]] = [:]
-    /// Rows this rank owned.
+    /// Counts the rows this rank owned in the step.
     package var rows = 0
-    /// From its first instruction to its last, waiting included.
+    /// The duration of the rank's part, with its waits.
     package var seconds = 0.0
-    /// The keys it looked at, since the start.
+    /// Counts the keys the rank read, since the start.
     package var work = Work()
-    /// Its collectives, since the start.
+    /// The statistics of the rank's collectives, since the start.
     package var operations: [Meter.CollectiveStatistics] = []
-    /// What it did when, when it was asked to.
+    /// The rank's trace spans; empty where no trace is written.
     var spans: [TraceSpan] = []
-    /// What it recorded, when it was asked to.
+    /// The values the rank recorded; `nil` where none were to be recorded.
     package var records: StageRecords?
 
-    /// What one row of logits said.
+    /// A finding is the result of one row of logits.
     struct Finding: Sendable {
         var chunk: Int
-        /// Which of the chunk's rows.
+        /// The row's index in the chunk.
         var offset: Int
         var scored: TokenLogProbs?
         var sampled: TokenLogProbs?
@@ -39,7 +39,7 @@ package struct StepReport: Sendable {
 }
 
 extension StepResult {
-    /// Puts together what the ranks found.
+    /// Combines the findings of all ranks into the result of a step.
     init(_ plan: StepPlan, _ reports: [StepReport]) {
         self.init(chunks: plan.chunks.map { ChunkResult(request: $0.request) })
         var choices = plan.chunks.map { _ in [StepReport.Finding]() }

@@ -2,7 +2,7 @@ package import Modeling
 import Parallelism
 
 extension StepRows {
-    /// The rows of a step as they were dealt.
+    /// Counts the rows of each rank, as the cost model needs them.
     package init(_ assignment: RowAssignment) {
         func maxPosition(_ rows: some Sequence<RowAssignment.Row>) -> Int {
             rows.reduce(-1) { max($0, assignment.plan.chunks[$1.chunk].start + $1.offset) }

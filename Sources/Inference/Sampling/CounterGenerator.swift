@@ -1,5 +1,5 @@
-/// Random numbers without a state: the same seed and position give the same number, in any batch, on any rank and
-/// after any preemption.
+/// This random number generator has no state: the same seed and position give the same number, in any batch, on any
+/// rank and after any preemption.
 ///
 /// The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3"
 /// (SC 2011): a keyed bijection of 128-bit counters that passes BigCrush.
@@ -8,7 +8,7 @@ package struct CounterGenerator: Sendable {
 
     package init(seed: UInt64) { self.seed = seed }
 
-    /// A number in [0, 1), a multiple of 2⁻⁵³, for the token at `position`.
+    /// Returns a number in [0, 1), a multiple of 2⁻⁵³, for the token at `position`.
     package func uniform(at position: Int) -> Double {
         let counter = UInt64(position)
         let words = Self.block(
@@ -18,7 +18,7 @@ package struct CounterGenerator: Sendable {
         return Double(bits >> 11) * 0x1p-53
     }
 
-    /// Ten rounds of Philox4x32.
+    /// Returns `counter` after ten rounds of Philox4x32 with `key`.
     package static func block(counter: SIMD4<UInt32>, key: SIMD2<UInt32>) -> SIMD4<UInt32> {
         var words = counter
         var key = key

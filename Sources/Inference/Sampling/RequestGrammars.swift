@@ -1,11 +1,12 @@
 import Grammar
 import Synchronization
 
-/// The grammars that the requests of a process's ranks follow, and where each request's text stands in its grammar.
+/// This object holds the grammars of the requests that a process's ranks compute, and the state of each request's text
+/// in its grammar.
 ///
-/// Plans announce a request's grammar once, before its first token is sampled, and say when it has ended. Where a text
-/// stands is a function of its tokens alone, which plans carry; what is kept here only saves reading them all again. So
-/// it makes no difference which rank samples a row, or whether the request was preempted in between.
+/// Plans announce a request's grammar once, before its first token is sampled, and say when the request has ended. The
+/// state of a text is a function of its tokens alone, which plans contain; keeping it only saves reading all of them
+/// again. So it makes no difference which rank samples a row, or whether the request was preempted in between.
 final class RequestGrammars: Sendable {
     private let cache: GrammarCache?
     private let requests = Mutex<[UInt64: Entry]>([:])
@@ -19,7 +20,8 @@ final class RequestGrammars: Sendable {
 
     init(_ cache: GrammarCache?) { self.cache = cache }
 
-    /// Takes note of what a plan announces, before its rows are computed. Plans must come in order.
+    /// Registers the grammars that a plan announces and releases those of ended requests, before the plan's rows are
+    /// computed. Plans must be prepared in order.
     func prepare(for plan: StepPlan) {
         for announced in plan.grammars {
             let grammar = Result { () throws(GrammarError) in
@@ -34,18 +36,18 @@ final class RequestGrammars: Sendable {
         }
     }
 
-    /// What a request's grammar says of the next token.
+    /// The choices that a request's grammar leaves for the next token.
     struct Choices {
-        /// The tokens that may come next, stop tokens among them where the text may end.
+        /// The tokens that may come next, including stop tokens where the text may end.
         var allowed: TokenMask
-        /// Nothing but a stop token may come.
+        /// Tells whether only a stop token may come next.
         var mustEnd: Bool
     }
 
     /// - Parameters:
-    ///   - known: how many of the sample's generated tokens are settled; those behind them are drafts.
-    /// - Returns: `nil` where the request follows no grammar, or a draft has ended the text.
-    /// - Throws: where drafts have left the grammar, or it cannot be followed any further.
+    ///   - known: The number of the sample's generated tokens that are final; those after them are drafts.
+    /// - Returns: The choices; `nil` if the request has no grammar, or a draft has ended the text.
+    /// - Throws: `SamplingFailure` if drafts have left the grammar, or it has no further state.
     func choices(
         for request: UInt64, _ sample: StepPlan.Sample, known: Int
     ) throws(SamplingFailure) -> Choices? {
@@ -53,7 +55,7 @@ final class RequestGrammars: Sendable {
         do {
             var state = try settledState(of: request, sample.generated[..<min(known, sample.generated.count)])
             for token in sample.generated.dropFirst(known) {
-                // Nobody asks what comes behind the end of the text.
+                // No token after the end of the text is needed.
                 if sample.parameters.stopTokens.contains(token) { return nil }
                 guard let next = try state.advanced(by: token) else {
                     throw GrammarError(.invalid, "a draft leaves the grammar")
@@ -61,7 +63,7 @@ final class RequestGrammars: Sendable {
                 state = next
             }
             var choices = Choices(allowed: try state.mask(), mustEnd: state.isFinal)
-            // A stop token that is text does not come in the middle of one.
+            // A stop token that is also text must not occur inside a text.
             let mayEnd = state.mayEnd
             for token in sample.parameters.stopTokens {
                 if mayEnd { choices.allowed.insert(token) } else { choices.allowed.remove(token) }
@@ -77,7 +79,7 @@ final class RequestGrammars: Sendable {
             throw GrammarError(.invalid, "no grammar was announced for request \(request)")
         }
         let grammar = try entry.grammar.get()
-        // A text only grows; should it not have, it is read anew.
+        // A text normally only grows; if it has not, it is read from its start.
         if entry.count > tokens.count { (entry.state, entry.count) = (nil, 0) }
         var state: GrammarState
         if let known = entry.state { state = known } else { state = try grammar.start }

@@ -1,11 +1,13 @@
 extension Sampler {
-    /// Of the tokens with any weight, keeps the fewest best whose amounts add up to `target` or more, and gives the
-    /// others no weight. A token's amount is its weight, or 1. Best is by `adjusted`, equal ones by smaller id.
+    /// Keeps the smallest set of best tokens whose amounts add up to at least `target`, and sets the weights of all
+    /// others to 0. Tokens of weight 0 do not take part. A token's amount is its weight, or 1. Tokens are ordered by
+    /// `adjusted`, equal ones by smaller id.
     ///
-    /// No sort: the logit at the border is found digit by digit (a radix select, four passes over the row whatever is
-    /// in it). Amounts are added in Float64: within a digit by ascending id, then from the largest digit down.
+    /// Nothing is sorted: the smallest logit that is kept is found digit by digit (a radix select, with four passes
+    /// over the row in any case). Amounts are added in Float64: within a digit by ascending id, then from the largest
+    /// digit down.
     mutating func keepBest(until target: Double, byWeight: Bool) {
-        // The digits so far of the border, and the sum of the amounts of all logits above it.
+        // The leading digits of the smallest logit kept, and the sum of the amounts of all larger ones.
         var border: UInt32 = 0
         var above = 0.0
         for shift in stride(from: 24, through: 0, by: -8) as StrideThrough<UInt32> {
@@ -23,7 +25,7 @@ extension Sampler {
         }
     }
 
-    /// Fills `buckets` with the amounts of the tokens whose leading digits are `border`, by the digit at `shift`.
+    /// Adds up the amounts of the tokens whose leading digits are `border` in `buckets`, by their digit at `shift`.
     private mutating func addAmounts(of border: UInt32, at shift: UInt32, byWeight: Bool) {
         for digit in buckets.indices { buckets[digit] = 0 }
         for token in 0..<vocabularySize where weights[token] > 0 {
@@ -33,8 +35,9 @@ extension Sampler {
         }
     }
 
-    /// The digit at which the amounts, from the largest digit down, reach `target`. Where rounding keeps them just
-    /// below it, the last digit that has any.
+    /// Returns the digit at which the amounts, added from the largest digit down, reach `target`. If rounding keeps
+    /// their sum just below it, that is the smallest digit with any amount. `above` receives the sum of the amounts of
+    /// larger digits.
     private func borderDigit(until target: Double, above: inout Double) -> Int {
         var found = buckets.count - 1
         var before = above
@@ -49,7 +52,7 @@ extension Sampler {
         return found
     }
 
-    /// Ordered as the logits are, and equal for equal ones, also for the two zeros.
+    /// Returns an integer that orders as the logit does, and is equal for both zeros.
     private static func key(_ logit: Float) -> UInt32 {
         let bits = (logit + 0).bitPattern
         return bits >> 31 == 1 ? ~bits : bits | 1 << 31

@@ -1,39 +1,40 @@
 import Foundation
 package import Grammar
 
-/// Numbers that no token can be chosen from; the request fails, and no other.
+/// A sampling failure describes values that no token can be sampled from. Only their request fails.
 package struct SamplingFailure: Error, Sendable, Equatable, CustomStringConvertible {
     package let description: String
 }
 
-/// Chooses tokens from rows of logits, and scores tokens against them. Each rank owns one, since it holds the scratch
-/// memory: in steady state nothing is allocated but the list of alternatives, where one was asked for.
+/// A sampler samples tokens from rows of logits, and scores tokens against them. Each rank owns one, because it holds
+/// scratch memory: in steady state a sampler allocates only the list of alternatives, where one was requested.
 ///
-/// A result is a function of the row, the parameters and the position alone. In this order:
-/// 1. Log-probabilities are of the row as it came: `logit − max − log Σ exp(logit − max)`, with exponentials in
-///    Float32, their sum in Float64 (of blocks of 512 ascending ids, then of the blocks), and the result rounded to
-///    Float32 once.
-/// 2. `logitBias` is added. Then, as in vLLM: the repetition penalty over prompt and generated tokens, the frequency
-///    and presence penalties over generated tokens. Forbidden tokens become −∞, and those that a grammar does not allow.
-/// 3. Temperature 0 takes the largest logit; equal ones, the smaller id.
-/// 4. Otherwise weights are `exp((logit − max) / temperature)`. The best `topK` tokens are kept; of these the fewest
-///    best whose share of *their* weight reaches `topP`; of these the ones with at least `minP` of the best one's
-///    weight. "Best" is by logit, equal ones by smaller id, so each set is exact.
+/// A result is a function of the row, the parameters and the position alone. It is computed in this order:
+/// 1. Log-probabilities are those of the unmodified row: `logit − max − log Σ exp(logit − max)`, with exponentials in
+///   Float32, their sum in Float64 (of blocks of 512 ascending ids, then of the blocks), and the result rounded to
+///   Float32 once.
+/// 2. `logitBias` is added. Then penalties apply as in vLLM: the repetition penalty over prompt and generated tokens,
+///   the frequency and presence penalties over generated tokens. Forbidden tokens, and those that a grammar does not
+///   allow, become −∞.
+/// 3. Temperature 0 takes the largest logit, and of equal ones the smaller id.
+/// 4. Otherwise weights are `exp((logit − max) / temperature)`. The `topK` best tokens are kept; of these the smallest
+///   set of best ones whose share of *their* weight reaches `topP`; of these the ones with at least `minP` of the best
+///   one's weight. "Best" is by logit, and of equal ones by smaller id, so each set is exact.
 /// 5. The kept weights are summed by ascending id, and the first token is taken at which the sum exceeds a uniform
 ///    number of `CounterGenerator` times the whole.
 ///
-/// −∞ is a legal logit, of a token that cannot be chosen; NaN and +∞ are failures.
+/// A logit of −∞ is legal and means that the token cannot be sampled; NaN and +∞ are failures.
 package struct Sampler: ~Copyable {
     package let vocabularySize: Int
-    /// How likely each token is, up to a common factor, after the last `weigh`: what a draw is made from.
+    /// The weight of each token after the last `weigh`, proportional to its probability; draws use these.
     package internal(set) var weights: [Float]
-    /// Logits after bias and penalties.
+    /// The logits after bias and penalties.
     var adjusted: [Float]
-    /// Scratch of `keepBest`: an amount for each value of a digit of 8 bits.
+    /// Scratch memory of `keepBest`: an amount for each value of a digit of 8 bits.
     var buckets: [Double]
-    /// Sums of `Self.block` consecutive weights.
+    /// The sums of `Self.block` consecutive weights each.
     private var blockSums: [Double]
-    /// Occurrences of each token; all 0 between calls.
+    /// Counts the occurrences of each token; all are 0 between calls.
     private var occurrences: [Int32]
 
     private static let block = 512
@@ -47,8 +48,8 @@ package struct Sampler: ~Copyable {
         occurrences = [Int32](repeating: 0, count: vocabularySize)
     }
 
-    /// Chooses the next token from `logits` [vocabulary]. Its log-probability and the `topLogProbs` best alternatives
-    /// come with it unless `topLogProbs` is `nil`.
+    /// Samples the next token from `logits` `[vocabulary]`. The result contains its log-probability and the
+    /// `topLogProbs` most likely alternatives unless `topLogProbs` is `nil`.
     package mutating func choose(
         _ logits: Span<Float>, as sample: StepPlan.Sample, allowed: TokenMask? = nil, topLogProbs: Int? = nil
     ) throws(SamplingFailure) -> TokenLogProbs {
@@ -63,7 +64,7 @@ package struct Sampler: ~Copyable {
         return try score(logits, target: token, topLogProbs: topLogProbs)
     }
 
-    /// The log-probability of `target`, and the best alternatives, from `logits` [vocabulary].
+    /// Returns the log-probability of `target`, and the most likely alternatives, from `logits` `[vocabulary]`.
     package mutating func score(
         _ logits: Span<Float>, target: Int32, topLogProbs: Int?
     ) throws(SamplingFailure) -> TokenLogProbs {
@@ -80,7 +81,7 @@ package struct Sampler: ~Copyable {
         return result
     }
 
-    /// Steps 2 and 4: fills `weights`.
+    /// Performs steps 2 and 4, and fills `weights`.
     package mutating func weigh(
         _ logits: Span<Float>, as sample: StepPlan.Sample, allowed: TokenMask? = nil
     ) throws(SamplingFailure) {
@@ -97,12 +98,12 @@ package struct Sampler: ~Copyable {
         }
     }
 
-    /// Step 2: fills `adjusted`, and returns its best token.
+    /// Performs step 2, which fills `adjusted`, and returns the best token.
     private mutating func adjust(
         _ logits: Span<Float>, as sample: StepPlan.Sample, _ allowed: TokenMask?
     ) throws(SamplingFailure) -> (index: Int, value: Float) {
         precondition(logits.count == vocabularySize, "\(logits.count) logits for \(vocabularySize) tokens")
-        // Checked before anything is added: a NaN must fail also where its token is forbidden.
+        // The row is checked before anything is added: a NaN must fail even if its token is forbidden.
         let untouched = try best(of: logits, "the logits")
         copy(logits)
         let parameters = sample.parameters
@@ -150,7 +151,7 @@ package struct Sampler: ~Copyable {
         }
     }
 
-    /// The largest value and the smallest index that has it. Fails where a value is NaN or +∞, or all are −∞.
+    /// Returns the largest value and the smallest index that has it. Throws if a value is NaN or +∞, or all are −∞.
     private func best(of row: Span<Float>, _ what: String) throws(SamplingFailure) -> (index: Int, value: Float) {
         var index = -1
         var value = -Float.infinity
@@ -172,13 +173,13 @@ package struct Sampler: ~Copyable {
         for token in 0..<vocabularySize { adjusted[token] = logits[token] }
     }
 
-    /// Step 4's weights of the logits in `adjusted`.
+    /// Fills `weights` with step 4's weights of the logits in `adjusted`.
     private mutating func exponentiate(maximum: Float, temperature: Float) {
-        // The difference comes first: then no temperature, however small, makes an infinity of a finite logit.
+        // The difference is taken first: then no temperature, however small, makes a finite logit infinite.
         for token in 0..<vocabularySize { weights[token] = exp((adjusted[token] - maximum) / temperature) }
     }
 
-    /// The sum of all weights; fills `blockSums`.
+    /// Returns the sum of all weights, and fills `blockSums`.
     private mutating func sumWeights() -> Double {
         var total = 0.0
         for block in blockSums.indices {
@@ -190,10 +191,10 @@ package struct Sampler: ~Copyable {
         return total
     }
 
-    /// Step 5.
+    /// Performs step 5 with a number in [0, 1).
     private mutating func draw(_ uniform: Double) -> Int32 {
         var target = uniform * sumWeights()
-        // Rounding may leave the target at or above every sum: then the last token with any weight is meant.
+        // Rounding may leave the target at or above every sum; the last token with any weight is then taken.
         var chosen = weights.count - 1
         while weights[chosen] == 0 { chosen -= 1 }
         for block in blockSums.indices {
@@ -214,8 +215,8 @@ package struct Sampler: ~Copyable {
         block * Self.block..<min((block + 1) * Self.block, vocabularySize)
     }
 
-    /// The best tokens with their *logits*, best first, of equal ones the smaller id first. What has no probability is
-    /// no alternative.
+    /// Returns the best tokens with their *logits*, in descending order, of equal ones the smaller id first. Tokens
+    /// with a logit of −∞ are left out.
     private func bestTokens(_ count: Int, of row: Span<Float>) -> [ScoredToken] {
         var found: [ScoredToken] = []
         guard count > 0 else { return found }

@@ -1,4 +1,4 @@
-/// Random numbers that are the same for the same seed and stream, whatever else is drawn.
+/// This generator gives the same random numbers for the same seed and stream, whatever else is drawn.
 package struct SeededGenerator: RandomNumberGenerator, Sendable {
     private let seed: UInt64
     private let stream: UInt64
@@ -20,7 +20,7 @@ package struct SeededGenerator: RandomNumberGenerator, Sendable {
         return UInt64(words[0]) << 32 | UInt64(words[1])
     }
 
-    /// Token ids, all equally likely.
+    /// Returns token ids drawn uniformly from the vocabulary.
     package mutating func tokens(_ count: Int, vocabularySize: Int) -> [Int32] {
         (0..<count).map { _ in Int32.random(in: 0..<Int32(vocabularySize), using: &self) }
     }

@@ -1,13 +1,54 @@
 import KVCache
 
 extension Scheduler {
-    /// What is wrong with the books, in words; empty when all is well. For tests, and for a debug route.
+    /// Returns the violated invariants in words; empty when there are none. It is for tests and `--check-invariants`.
     ///
-    /// Every page is free, known and unused, or used by live requests or by those that died in a step in flight, by
-    /// more than one only where it is known; every request is where its phase says; among equal priorities nobody in
-    /// the queue came before one that runs.
+    /// The invariants: every page is free, cached and unused, or used by live requests or by requests that ended during
+    /// a step in flight; only a cached page has several users. Every request is listed where its phase says. Among
+    /// equal priorities no queued request arrived before a running one.
     package func checkInvariants() -> [String] {
-        pool.checkInvariants() + cache.checkInvariants(pool) + pageProblems + placeProblems + orderProblems
+        pool.checkInvariants() + cache.checkInvariants(pool) + pageProblems + windowProblems + placeProblems
+            + orderProblems
+    }
+
+    private var windowProblems: [String] {
+        guard configuration.window > 0 else {
+            return sequences.values.filter { !$0.windowPages.isEmpty || $0.firstWindowPage != 0 }.map {
+                "\($0.id) has window pages, and the model has no windows"
+            }
+        }
+        var problems = windowPool.checkInvariants() + cache.checkWindows(windowPool)
+        var users: [Int32: [UInt64]] = [:]
+        for state in sequences.values {
+            for page in state.windowPages { users[page, default: []].append(state.id) }
+            let first = max(0, state.computed - configuration.window + 1)
+            let held = state.firstWindowPage..<state.firstWindowPage + state.windowPages.count
+            if state.planned > 0, state.phase != .draining,
+                held.lowerBound * pool.pageSize > first || held.upperBound * pool.pageSize < state.planned
+            {
+                problems.append(
+                    "\(state.id) has window pages \(held) of \(pool.pageSize) for rows \(state.computed)..<\(state.planned)"
+                )
+            }
+            if state.phase == .queued && !state.windowPages.isEmpty {
+                problems.append("\(state.id) is queued with window pages")
+            }
+        }
+        let kept = cache.windowPages()
+        for page in Set(users.keys).union(kept) {
+            let owners = (users[page]?.count ?? 0) + (kept.contains(page) ? 1 : 0)
+            if windowPool.owners(of: page) != owners {
+                problems.append("window page \(page) has \(windowPool.owners(of: page)) owners, not \(owners)")
+            }
+            if let ids = users[page], ids.count > 1, Set(ids.map { salt(of: sequences[$0]!) }).count > 1 {
+                problems.append("\(ids) differ in their salts")
+            }
+        }
+        if Set(users.keys).union(kept).count != windowPool.usedPages {
+            problems.append(
+                "\(windowPool.usedPages) window pages are used, \(kept.count) kept, \(users.count) by requests")
+        }
+        return problems
     }
 
     private var pageProblems: [String] {

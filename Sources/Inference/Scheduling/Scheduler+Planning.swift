@@ -1,10 +1,10 @@
 import KVCache
 
 extension Scheduler {
-    /// What the ranks compute next; `nil` when there is nothing to compute before a step in flight comes back.
+    /// Returns the plan of the next step; `nil` when nothing can be computed before a step in flight returns.
     ///
-    /// While steps are in flight, the next has what does not depend on their results: further chunks of prompts, and
-    /// requests whose newest token is known.
+    /// While steps are in flight, the next one contains what does not depend on their results: further chunks of
+    /// prompts, and requests whose newest token is known.
     package mutating func nextStep() -> StepPlan? {
         guard inFlight.count < configuration.maxStepsInFlight else { return nil }
         for entry in running.entries where sequences[entry.request]!.preemptionRequested {
@@ -16,7 +16,7 @@ extension Scheduler {
         var prefillRows = configuration.maxRowsPerStep - min(decoding.count, decodes) * (1 + configuration.drafts)
         var chunks: [StepPlan.Chunk] = []
         for request in turns(of: decoding, places: decodes) {
-            // A request before this one may have taken its pages and put it back into the queue.
+            // An earlier request of this loop may have preempted this one.
             guard let state = sequences[request], state.phase == .running, !state.preemptionRequested else { continue }
             let wanted = state.isDecoding ? min(1, decodes) : min(rowsWanted(state), prefillRows)
             let rows = takePages(for: request, rows: wanted)
@@ -43,10 +43,10 @@ extension Scheduler {
         sequences[request]!.isGrammarAnnounced = true
     }
 
-    /// The running requests in the order in which they are given rows.
+    /// Returns the running requests in the order in which they are given rows.
     ///
-    /// Where a step has fewer places than requests decode, it is the turn of those that have waited longest; the others
-    /// come last, for the places of those that cannot have the pages they need.
+    /// If more requests decode than a step has rows for, those that have waited longest go first. The others come last,
+    /// and get the rows of requests that cannot have the pages they need.
     private func turns(of decoding: [UInt64], places: Int) -> [UInt64] {
         let order = running.entries.map(\.request)
         guard decoding.count > places else { return order }
@@ -58,21 +58,22 @@ extension Scheduler {
         return order.filter { !late.contains($0) } + others
     }
 
-    /// In the order of service.
+    /// The running requests that decode, in the order of service.
     private var decodingRequests: [UInt64] {
         running.entries.map(\.request).filter { sequences[$0]!.isDecoding }
     }
 
-    /// So many that all steps in flight together have every decoding request once.
+    /// The number of decode rows per step with which all steps in flight together contain every decoding request once.
     private var decodesPerStep: Int {
         let decoding = running.entries.count { sequences[$0.request]!.generatedCount > 0 }
         return max(1, (decoding + configuration.maxStepsInFlight - 1) / configuration.maxStepsInFlight)
     }
 
-    /// Moves requests from the queue to the running ones while the first of them fits.
+    /// Moves requests from the queue to the running ones while the first of the queue fits, preempting running requests
+    /// of lower precedence where necessary.
     private mutating func admit() {
         while let candidate = queue.first {
-            // First: which pages it finds may depend on it.
+            // The group comes first: which pages the request finds may depend on it.
             sequences[candidate.request]!.group = idlestGroup
             let sooner = running.entries.prefix { $0.precedence < candidate.precedence }
             guard fits(candidate, beside: sooner), rowsWanted(by: sooner) < configuration.maxRowsPerStep else { return }
@@ -86,7 +87,7 @@ extension Scheduler {
         }
     }
 
-    /// The data group with the fewest tokens to keep in mind.
+    /// The data group whose running requests have the fewest tokens.
     private var idlestGroup: Int {
         var tokens = [Int](repeating: 0, count: configuration.dataGroups)
         for entry in running.entries {
@@ -96,14 +97,14 @@ extension Scheduler {
         return tokens.indices.min { tokens[$0] < tokens[$1] }!
     }
 
-    /// Whether there are places and pages for a request beside others, counting what those will soon need as theirs.
+    /// Tells whether a request fits beside others, whose pages needed soon count as used.
     private func fits(_ candidate: ServiceOrder.Entry, beside others: ArraySlice<ServiceOrder.Entry>) -> Bool {
         guard others.count < configuration.maxRunningRequests else { return false }
         let most = others.reduce(pagesNeededSoon(candidate)) { $0 + pagesNeededSoon($1) }
         return most <= pool.totalPages || most - pagesCountedTwice(candidate, others) <= pool.totalPages
     }
 
-    /// How often pages of common prefixes are counted more than once if each request's pages are.
+    /// Returns how many pages are counted repeatedly if shared pages count once for each request.
     private func pagesCountedTwice(_ candidate: ServiceOrder.Entry, _ others: ArraySlice<ServiceOrder.Entry>) -> Int {
         guard configuration.prefixCache else { return 0 }
         var isCounted = [Bool](repeating: false, count: pool.totalPages)
@@ -116,8 +117,8 @@ extension Scheduler {
         return again
     }
 
-    /// The pages of a request's tokens and of one more page's worth of growth. The growth keeps a request from being
-    /// admitted only to be preempted some steps later; it never counts more than the request can ever need.
+    /// Returns the pages of a request's tokens and of one more page's worth of growth, never more than the request can
+    /// need at all. The growth avoids admitting a request only to preempt it some steps later.
     private func pagesNeededSoon(_ entry: ServiceOrder.Entry) -> Int {
         let state = sequences[entry.request]!
         return max(
@@ -134,41 +135,73 @@ extension Scheduler {
             configuration.dynamicChunks ? chunkSizer.rows(after: state.planned) : configuration.prefillChunk)
     }
 
-    /// Gives a running request pages for its next `rows` positions, at the cost of the cache and then of the requests
-    /// after it. Returns how many rows have their pages now.
+    /// Allocates pages for a running request's next `rows` positions, evicting cached pages first and then preempting
+    /// requests of lower precedence. Returns how many of the rows have pages now.
     private mutating func takePages(for id: UInt64, rows: Int) -> Int {
         let state = sequences[id]!
+        let rows = windowReach(of: id, until: state.planned + rows) - state.planned
         let missing = max(0, pool.pages(holding: state.planned + rows) - state.pages.count)
         while pool.freePages < missing {
-            if cache.evict(missing - pool.freePages, from: &pool) > 0 { continue }
+            if cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) > 0 { continue }
             guard let last = running.last, state.precedence < last.precedence, preemptLast() else { break }
         }
         if let pages = pool.allocate(min(missing, pool.freePages)) {
             sequences[id]!.pages += pages
         }
-        return min(rows, sequences[id]!.pages.count * pool.pageSize - state.planned)
+        let end = min(state.planned + rows, sequences[id]!.pages.count * pool.pageSize)
+        takeWindowPages(for: id, until: end)
+        return end - state.planned
     }
 
-    /// How the next-token block takes part in a request's next `rows` rows. Guesses are computed, and made, as far as
-    /// pages are there for them that nobody uses; no request loses any for them.
+    /// Up to which position, `end` at most, there are window pages for a running request: those that the cache keeps give
+    /// way, no other request does (`SchedulerConfiguration.minWindowPages`).
+    private mutating func windowReach(of id: UInt64, until end: Int) -> Int {
+        guard configuration.window > 0 else { return end }
+        let missing = missingWindowPages(of: sequences[id]!, until: end)
+        if windowPool.freePages < missing {
+            cache.evictWindows(missing - windowPool.freePages, from: &windowPool)
+        }
+        let state = sequences[id]!
+        let pages = state.firstWindowPage + state.windowPages.count + windowPool.freePages
+        return min(end, pages * pool.pageSize)
+    }
+
+    /// Gives a running request the window pages of its positions before `end`; there must be as many.
+    private mutating func takeWindowPages(for id: UInt64, until end: Int) {
+        guard configuration.window > 0 else { return }
+        guard let pages = windowPool.allocate(missingWindowPages(of: sequences[id]!, until: end)) else {
+            preconditionFailure("\(windowPool.freePages) window pages are free, too few for request \(id)")
+        }
+        sequences[id]!.windowPages += pages
+    }
+
+    private func missingWindowPages(of state: SequenceState, until end: Int) -> Int {
+        max(0, pool.pages(holding: end) - state.firstWindowPage - state.windowPages.count)
+    }
+
+    /// Returns how many draft tokens a request's next step verifies and makes. Draft tokens use only pages that are
+    /// free or cached; no request is preempted for them.
     private mutating func speculate(for id: UInt64, behind rows: Int) -> StepPlan.Chunk.Speculation {
         let state = sequences[id]!
         let end = state.planned + rows
         guard end == state.tokens.count else { return StepPlan.Chunk.Speculation() }
         let drafted = min(state.drafts.count, state.acceptedDrafts)
-        // One token more will be known then. The first guess behind it comes of the row that chose it.
+        // The step itself samples one token, and the first draft after it comes from that token's row.
         let ahead = min(configuration.drafts, max(state.acceptedDrafts - 1, 0))
         let last = min(end + drafted + max(ahead - 1, 0), state.finalLength)
         let missing = pool.pages(holding: last) - state.pages.count
-        if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool) }
+        if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) }
         if let pages = pool.allocate(min(max(missing, 0), pool.freePages)) { sequences[id]!.pages += pages }
-        let room = sequences[id]!.pages.count * pool.pageSize - end
+        let reach = windowReach(of: id, until: min(last, sequences[id]!.pages.count * pool.pageSize))
+        takeWindowPages(for: id, until: reach)
+        let room = reach - end
         return StepPlan.Chunk.Speculation(drafted: min(drafted, room), ahead: ahead)
     }
 
-    /// Takes the pages of the running request last in order and puts it back into the queue, to be computed again.
+    /// Preempts the running request with the lowest precedence: takes its pages and queues it for recomputation.
     ///
-    /// - Returns: false where steps in flight still write them: it gets no more of those, and gives way later.
+    /// - Returns: `false` if steps in flight still write its pages. The request then gets no new steps, and can be
+    ///   preempted later.
     private mutating func preemptLast() -> Bool {
         guard let last = running.last else { preconditionFailure("no running request to preempt") }
         let state = sequences[last.request]!
@@ -180,12 +213,14 @@ extension Scheduler {
         queue.insert(last.request, at: last.precedence)
         releasePages(of: state)
         sequences[last.request]!.pages = []
+        sequences[last.request]!.windowPages = []
+        sequences[last.request]!.firstWindowPage = 0
         sequences[last.request]!.sharedPages = 0
         sequences[last.request]!.drafts = []
         sequences[last.request]!.computed = 0
         sequences[last.request]!.planned = 0
         sequences[last.request]!.phase = .queued
-        // One that was admitted and has not begun yet loses nothing.
+        // A request that was admitted but not yet computed loses nothing.
         if state.pages.count > state.sharedPages { counters.preemptions += 1 }
         return true
     }

@@ -1,14 +1,14 @@
 import KVCache
 
-/// How the scheduler uses pages that are in the cache already.
+/// The scheduler reuses pages that are already in the prefix cache.
 ///
-/// What is found becomes the head of a request's pages. Those are never written again: a request only writes
-/// positions behind what it found, which are in pages of its own.
+/// Pages that are found become the first pages of a request. They are never written again: a request writes only later
+/// positions, in pages of its own.
 extension Scheduler {
-    /// Forgets all pages that no request uses; those in use stay. Returns how many that were.
-    package mutating func flushCache() -> Int { cache.flush(&pool) }
+    /// Frees all cached pages that no request uses, and returns their number.
+    package mutating func flushCache() -> Int { cache.flush(&pool, windows: &windowPool) }
 
-    /// Lets a request that is admitted begin behind the longest prefix that is in the cache.
+    /// Gives an admitted request the pages of its longest prefix in the cache.
     mutating func takePrefix(_ id: UInt64) {
         guard configuration.prefixCache else { return }
         let state = sequences[id]!
@@ -16,50 +16,63 @@ extension Scheduler {
         let pages = cache.match(known.tokens, salt: known.salt, in: &pool)
         let count = pages.count * pool.pageSize
         sequences[id]!.pages = pages
+        if configuration.window > 0 {
+            sequences[id]!.windowPages = cache.matchWindows(of: pages, in: &windowPool)
+            sequences[id]!.firstWindowPage = pages.count - sequences[id]!.windowPages.count
+        }
         sequences[id]!.sharedPages = pages.count
         sequences[id]!.computed = count
         sequences[id]!.planned = count
-        // What a preempted request finds again says nothing of its prompt.
+        // A preempted request finds its own pages, which says nothing about its prompt.
         guard state.cachedTokens == nil else { return }
         sequences[id]!.cachedTokens = count
         counters.lookupTokens += UInt64(state.promptCount)
         counters.hitTokens += UInt64(count)
     }
 
-    /// The pages a queued request would begin with.
+    /// Returns the cached pages that a queued request would begin with.
     func knownPages(of state: SequenceState) -> [Int32] {
         guard configuration.prefixCache else { return [] }
         let known = identity(of: state, positions: state.reusablePositions)
         return cache.find(known.tokens, salt: known.salt)
     }
 
-    /// Requests for which this differs share no pages.
+    /// Returns the salt of a request's pages. Requests with different salts share no pages.
     func salt(of state: SequenceState) -> String? {
         guard configuration.dataGroups > 1, !configuration.groupsShareKeys else { return state.cacheSalt }
         return "\(state.group) \(state.cacheSalt.map { "salt \($0)" } ?? "")"
     }
 
-    /// Lets later requests find what a running one has computed. Steps in flight write behind that.
+    /// Adds a running request's computed pages to the prefix cache. Steps in flight write only later positions.
     mutating func share(_ id: UInt64) {
         guard configuration.prefixCache else { return }
         let state = sequences[id]!
         let known = identity(of: state, positions: state.computed)
         cache.insert(known.tokens, pages: state.pages[...], salt: known.salt, in: &pool)
+        keepWindows(of: state, known)
     }
 
-    /// Takes all pages from a request that no step in flight writes; what it computed stays known while nobody needs
-    /// the room.
+    private mutating func keepWindows(of state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
+        cache.keepWindows(
+            state.windowPages, from: state.firstWindowPage, holding: known.tokens, salt: known.salt, in: &windowPool)
+    }
+
+    /// Releases all pages of a request that no step in flight writes. Valid pages stay in the prefix cache until they
+    /// are evicted.
     mutating func releasePages(of state: SequenceState) {
         let isKept = configuration.prefixCache && !state.hasInvalidKV
         let known = identity(of: state, positions: isKept ? state.computed : 0)
         cache.release(state.pages, holding: known.tokens, salt: known.salt, in: &pool)
+        keepWindows(of: state, known)
+        windowPool.release(state.windowPages)
     }
 
-    /// What the keys of a request's first positions depend on, and the name under which they are known: as many tokens
-    /// as there are positions.
+    /// Returns what identifies the keys of a request's first positions in the prefix cache: one token per position, and
+    /// a salt.
     ///
-    /// That is their tokens. But the next-token block's key of a position depends on the token that follows, too. So
-    /// where it guesses, a position is known by the token after it, and the first token belongs to the name.
+    /// Without drafts those are the positions' own tokens. The next-token block's key of a position also depends on the
+    /// following token; with drafts a position is therefore identified by the token after it, and the request's first
+    /// token becomes part of the salt.
     private func identity(of state: SequenceState, positions: Int) -> (tokens: ArraySlice<Int32>, salt: String?) {
         guard configuration.drafts > 0 else { return (state.tokens[..<positions], salt(of: state)) }
         let following = state.tokens[1..<min(positions + 1, state.tokens.count)]
@@ -68,8 +81,8 @@ extension Scheduler {
 }
 
 extension SequenceState {
-    /// The positions whose keys need not be computed if they are known. The last token's logits choose the next one, and
-    /// those of the token before a prompt token score it.
+    /// The number of positions whose keys may come from the cache. The last token must be computed, as its logits
+    /// choose the next one; so must the token before each prompt token that is to be scored.
     fileprivate var reusablePositions: Int {
         min(nextPromptScore.map { max($0 - 1, 0) } ?? tokens.count, tokens.count - 1)
     }

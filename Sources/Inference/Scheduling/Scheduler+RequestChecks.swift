@@ -1,10 +1,10 @@
 import KVCache
 
 extension EngineLimits {
-    /// Refuses what no engine with these limits could ever serve. The first fault found is named.
+    /// Throws if no engine with these limits could ever serve the request, and names the first fault found.
     ///
-    /// A request's length is its prompt and its new tokens together. The last new token is never an input, so it takes
-    /// no place in the cache, but it counts as a token of the context.
+    /// The length of a request is its prompt and its new tokens together. The last new token is never an input, so it
+    /// needs no slot in the cache, but it counts as a token of the context.
     package func check(_ request: GenerationRequest) throws(EngineError) {
         try checkPrompt(request)
         try checkLength(request)
@@ -93,7 +93,7 @@ extension EngineLimits {
 }
 
 extension SamplingParameters {
-    /// Refuses numbers by which nobody can sample.
+    /// Throws if a parameter is outside its legal range.
     func check() throws(EngineError) {
         let largest = Float.greatestFiniteMagnitude
         let smallest = Float.leastNonzeroMagnitude
@@ -118,15 +118,15 @@ extension SamplingParameters {
 }
 
 extension Scheduler {
-    /// How many tokens a checked request may generate: what it asks for or, where it asks for nothing, what the context
-    /// and the whole cache have room for. Refuses what the whole cache could not hold for this request alone.
+    /// Returns how many tokens a checked request may generate: its `maxNewTokens` or, without one, what the context and
+    /// the whole cache leave. Throws if the whole cache could not hold the request.
     func newTokenLimit(of request: GenerationRequest) throws(EngineError) -> Int {
         let count = request.prompt.count
         let capacity = pool.totalPages * pool.pageSize
         guard count <= capacity else {
             throw tooLarge("prompt", tokens: count, "shorten it")
         }
-        // The last new token takes no place in the cache.
+        // The last new token needs no slot in the cache.
         let room = min(limits.contextLength - count, capacity - count + 1)
         guard let asked = request.sampling.maxNewTokens else {
             if request.sampling.minNewTokens > room {

@@ -1,11 +1,12 @@
 import KVCache
 
 extension Scheduler {
-    /// Takes the result of the first step in flight, which must answer its plan chunk by chunk, and returns what
-    /// happened, in the order of the plan. Results of requests that ended meanwhile are dropped, and their pages freed
-    /// when no other step writes them.
+    /// Applies the result of the first step in flight, which must answer its plan chunk by chunk, and returns the
+    /// resulting events in the order of the plan. Results of requests that have ended are dropped; their pages are
+    /// freed once no other step writes them.
     ///
-    /// - Parameter seconds: how long the first stage took, where that was measured; only chunk sizes depend on it.
+    /// - Parameter seconds: The time the first pipeline stage took, where it was measured; only chunk sizes depend on
+    ///   it.
     package mutating func finish(_ result: StepResult, seconds: Double? = nil) -> [Event] {
         guard let plan = inFlight.first else { preconditionFailure("no step is in flight") }
         precondition(
@@ -27,14 +28,26 @@ extension Scheduler {
             events += happened.map { Event(request: chunk.request, event: $0) }
             if isOver {
                 end(chunk.request)
-            } else if sequences[chunk.request]!.filledPrompt(by: chunk, pageSize: pool.pageSize) {
-                share(chunk.request)
+            } else {
+                if sequences[chunk.request]!.filledPrompt(by: chunk, pageSize: pool.pageSize) { share(chunk.request) }
+                releaseWindowPages(behind: chunk.request)
             }
         }
         return events
     }
 
-    /// Writes one chunk's result into the state of its request.
+    /// Frees those window pages of a request that none of its later rows sees.
+    private mutating func releaseWindowPages(behind id: UInt64) {
+        guard configuration.window > 0 else { return }
+        let state = sequences[id]!
+        let first = max(0, state.computed - configuration.window + 1) / pool.pageSize
+        let count = min(max(first - state.firstWindowPage, 0), state.windowPages.count)
+        windowPool.release(Array(state.windowPages.prefix(count)))
+        sequences[id]!.windowPages.removeFirst(count)
+        sequences[id]!.firstWindowPage += count
+    }
+
+    /// Applies one chunk's result to the state of its request.
     private mutating func take(
         _ found: StepResult.ChunkResult, of chunk: StepPlan.Chunk
     ) -> (events: [GenerationEvent], isOver: Bool) {
@@ -44,7 +57,7 @@ extension Scheduler {
         precondition(found.scored.count == chunk.score.count, "\(chunk.score.count) rows were to be scored")
         precondition(found.sampled.isEmpty == (chunk.sample == nil), "a token was to be chosen exactly if planned")
         var events: [GenerationEvent] = []
-        // What follows a wrong guess is computed again.
+        // Rows after a rejected draft token must be computed again.
         let wrong = chunk.sample == nil ? 0 : chunk.sampledRows.count - found.sampled.count
         state.computed += chunk.tokens.count - wrong
         state.planned -= wrong
@@ -72,19 +85,20 @@ extension Scheduler {
 }
 
 extension SequenceState {
-    /// Whether a chunk that was just computed had prompt tokens and filled a page.
+    /// Tells whether a chunk that was just computed contains prompt tokens and fills a page.
     fileprivate func filledPrompt(by chunk: StepPlan.Chunk, pageSize: Int) -> Bool {
         chunk.start < promptCount && computed / pageSize > chunk.start / pageSize
     }
 
-    /// How many prompt tokens were computed, or found, for the first time since the last call.
+    /// Returns how many prompt tokens were computed, or found in the cache, for the first time since the last call.
     fileprivate mutating func countPrompt() -> Int {
         let reached = max(min(computed, promptCount), countedPrompt)
         defer { countedPrompt = reached }
         return reached - countedPrompt
     }
 
-    /// The scores to report now, and moves on past them. A prompt's first token has nothing before it to score it.
+    /// Returns the prompt scores to report now, and advances past them. A prompt's first token has no score, because
+    /// nothing precedes it.
     fileprivate mutating func takePromptScores(_ scored: [TokenLogProbs]) -> [TokenLogProbs]? {
         guard let next = nextPromptScore else { return nil }
         let report = next == 0 ? [TokenLogProbs(token: tokens[0])] + scored : scored

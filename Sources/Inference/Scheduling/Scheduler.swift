@@ -1,47 +1,50 @@
 import KVCache
 
-/// Decides what the ranks compute next. A pure state machine: requests and results go in, plans and events come
-/// out; it has no threads, no clock, no random numbers and no model.
+/// The scheduler decides what the ranks compute next. It is a pure state machine: requests and results go in, plans and
+/// events come out. It has no threads, no clock, no random numbers and no model.
 ///
-/// Order of service is by *precedence*: larger priority first, then earlier arrival. From it follows the rest.
-/// - Requests are admitted in that order, and one that does not fit yet holds back those behind it.
-/// - A step has one row for every decoding request, then prompt chunks in that order while rows are left. Where several
-///   steps are in flight at once, the decoding requests are spread over them and take turns.
-/// - Pages are taken as tokens need them. Where none is free, the running request last in order gives back all of
-///   its own, if it comes after the one in need, and is put back into the queue at its old place; otherwise the one in
-///   need waits. A request that arrives with a larger priority takes places and pages in the same way.
-/// - Where tokens are guessed, a decoding request has the rows of its guesses too, in pages that nobody else needs.
-/// - Pages that nobody uses any more stay known by their tokens until they are needed, and count as free. A request
-///   begins behind what it finds of its own tokens.
+/// Requests are served in the order of their *precedence*: larger priority first, then earlier arrival.
+/// - Requests are admitted in that order; one that does not fit yet blocks those behind it.
+/// - A step has one row for every decoding request, then prompt chunks in that order while rows are left. If several
+///   steps are in flight, the decoding requests are distributed over them.
+/// - Pages are allocated as tokens need them. If none is free, the running request with the lowest precedence is
+///   preempted, provided it comes after the one in need: it loses all of its pages and is queued at its old precedence.
+///   Otherwise the request in need waits. A new request with a larger priority preempts others in the same way.
+/// - With speculative decoding, a decoding request also has rows for its draft tokens, in pages that no other request
+///   needs.
+/// - Pages without users stay in the prefix cache until they are needed, and count as free. A request starts after the
+///   longest prefix it finds there.
 ///
-/// So the first request in order always progresses, and a request that fits alone always finishes. Under a lasting
-/// load of larger priorities a small one waits without bound: that is what priorities mean here.
+/// So the first request in order always progresses, and a request that fits alone always finishes. Under a lasting load
+/// of larger priorities, a request of smaller priority waits without bound.
 ///
-/// A preempted request computes its prompt and its generated tokens again, as one prompt. Since a row's numbers do
-/// not depend on its batch and a draw only on seed and position, it goes on as if nothing had happened.
+/// A preempted request computes its prompt and its generated tokens again, as one prompt. As a row's values do not
+/// depend on its batch, and a draw depends only on seed and position, its output is the same as without preemption.
 package struct Scheduler: Sendable {
     package let configuration: SchedulerConfiguration
-    /// What callers may ask for.
+    /// The bounds of a request.
     package let limits: EngineLimits
-    /// Set by `drain()`: no new requests.
+    /// Is `true` after `drain()`; new requests are refused.
     package private(set) var isDraining = false
-    /// Set by `fail(_:)`: no requests, until `restart()`.
+    /// The reason given to `fail(_:)`; requests are refused until `restart()`.
     package private(set) var failure: String?
 
     var pool: PagePool
+    /// Pages of the key sets that have a window.
+    var windowPool: PagePool
     var cache: PrefixCache
     var sequences: [UInt64: SequenceState] = [:]
     var queue = ServiceOrder()
     var running = ServiceOrder()
-    /// The plans whose results are awaited, in the order in which they were handed out and will come back.
+    /// The plans whose results are awaited, in the order in which they were submitted and their results return.
     package var inFlight: [StepPlan] = []
     var counters = Counters()
     var chunkSizer: ChunkSizer
-    /// Requests of whose grammars the next plan tells the ranks that they have ended.
+    /// Ended requests with a grammar; the next plan tells the ranks to release those grammars.
     var endedGrammars: [UInt64] = []
     private var arrivals: UInt64 = 0
 
-    /// What happened to a request.
+    /// An event reports what happened to a request.
     package struct Event: Sendable, Equatable {
         package var request: UInt64
         package var event: GenerationEvent
@@ -51,7 +54,7 @@ package struct Scheduler: Sendable {
         }
     }
 
-    /// Counted since the start.
+    /// These counters count from the start of the engine.
     struct Counters: Sendable {
         var plans = 0
         var steps: UInt64 = 0
@@ -64,25 +67,26 @@ package struct Scheduler: Sendable {
         var speculation = SpeculationCount()
     }
 
-    /// The configuration must be valid.
+    /// Creates a scheduler without requests. The configuration must be valid.
     package init(configuration: SchedulerConfiguration) {
         let problems = configuration.validate()
         precondition(problems.isEmpty, problems.map(\.description).joined(separator: "\n"))
         self.configuration = configuration
         limits = configuration.limits
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
-        cache = PrefixCache(of: pool)
+        windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
+        cache = PrefixCache(of: pool, window: configuration.window)
         chunkSizer = ChunkSizer(base: configuration.prefillChunk, unit: configuration.pageSize)
     }
 
-    /// No request is left, and no step is in flight.
+    /// Tells whether no request is left and no step is in flight.
     package var isIdle: Bool { sequences.isEmpty && inFlight.isEmpty }
-    /// A plan was handed out and its result has not come back.
+    /// Tells whether a plan was submitted whose result has not returned.
     package var isStepInFlight: Bool { !inFlight.isEmpty }
 
-    /// Takes a request into the queue, or says why it cannot be served. `id` must not be in use.
+    /// Queues a request, or throws if it cannot be served. `id` must not be in use.
     ///
-    /// What can never be served is refused before what cannot be served now.
+    /// Faults of the request are reported before a full queue.
     package mutating func submit(_ id: UInt64, _ request: GenerationRequest) throws(EngineError) {
         precondition(sequences[id] == nil, "request \(id) exists already")
         if let failure { throw .failed(failure) }
@@ -99,26 +103,28 @@ package struct Scheduler: Sendable {
         queue.insert(id, at: precedence)
     }
 
-    /// Ends a request now, wherever it is; nothing more is reported of it. The pages of a request in a step in flight
-    /// are freed when that step ends, since ranks may still write them. Unknown ids are ignored: ends and aborts cross.
+    /// Ends a request at once; no further event is reported for it. Pages that a step in flight may still write are
+    /// freed when that step ends. Unknown ids are ignored, because a request may end while its abort is under way.
     package mutating func abort(_ id: UInt64) -> [Event] {
         guard let state = sequences[id], state.phase != .draining else { return [] }
         end(id)
         return [Event(request: id, event: .finished(.abort, state.usage))]
     }
 
-    /// Refuses new requests from now on; those already taken are served.
+    /// Refuses new requests from now on; accepted ones are still served.
     package mutating func drain() { isDraining = true }
 
-    /// The ranks are lost, or the books wrong: ends every request with `message` and refuses new ones. Steps in flight are forgotten.
+    /// Ends every request with `message`, forgets steps in flight and refuses new requests, after the ranks failed or
+    /// an invariant was violated.
     package mutating func fail(_ message: String) -> [Event] {
         failure = failure ?? message
         let ended = sequences.values.filter { $0.phase != .draining }.sorted { $0.precedence < $1.precedence }
-        // Begun anew and not given back page by page, which books that are wrong would not survive.
+        // The pool is replaced rather than emptied page by page, which would fail if an invariant is violated.
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
-        cache = PrefixCache(of: pool)
+        windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
+        cache = PrefixCache(of: pool, window: configuration.window)
         sequences.removeAll()
-        // New ranks know of none.
+        // New ranks know no grammars.
         endedGrammars = []
         queue.removeAll()
         running.removeAll()
@@ -126,7 +132,7 @@ package struct Scheduler: Sendable {
         return ended.map { Event(request: $0.id, event: .failed(message)) }
     }
 
-    /// There are new ranks, after the old ones failed: requests are taken again. Every page is free by then.
+    /// Accepts requests again after new ranks have replaced failed ones. Every page is free by then.
     package mutating func restart() {
         precondition(failure != nil && isIdle, "only what has failed is started anew")
         failure = nil
@@ -156,17 +162,17 @@ package struct Scheduler: Sendable {
         return status
     }
 
-    /// How many tokens of each request have their keys in the cache, with the data group that computed them.
+    /// For each request, its data group and how many of its tokens have keys in the cache.
     var computedTokens: [(group: Int, tokens: Int)] { sequences.values.map { ($0.group, $0.computed) } }
 
-    /// Forgets a request as soon as no step writes its pages any more.
+    /// Ends a request: removes it now, or when no step in flight writes its pages any more.
     mutating func end(_ id: UInt64) {
         guard let state = sequences[id], state.stepsInFlight > 0 else { return remove(id) }
         running.remove(at: state.precedence)
         sequences[id]!.phase = .draining
     }
 
-    /// Forgets a request and frees its pages.
+    /// Removes a request and frees its pages.
     mutating func remove(_ id: UInt64) {
         guard let state = sequences.removeValue(forKey: id) else { preconditionFailure("request \(id) does not exist") }
         switch state.phase {
@@ -178,6 +184,7 @@ package struct Scheduler: Sendable {
         releasePages(of: state)
     }
 
-    /// Without a clock only an order of magnitude: a second for each time the running requests must be replaced.
+    /// A rough estimate, as the scheduler has no clock: one second for each time the running requests must be replaced
+    /// before the queue is empty, at most a minute.
     private var retryAfterSeconds: Int { min(60, 1 + queue.count / configuration.maxRunningRequests) }
 }

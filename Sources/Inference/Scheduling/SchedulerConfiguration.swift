@@ -1,34 +1,39 @@
-/// The bounds a scheduler works within; the same for every request.
+/// A scheduler configuration holds the bounds a scheduler works within; they are the same for every request.
 package struct SchedulerConfiguration: Sendable, Equatable {
-    /// Pages of the KV cache, all requests together.
+    /// The number of pages in the KV cache.
     package var totalPages: Int
-    /// Tokens in a page; a power of two.
+    /// The number of tokens in a page is a power of two.
     package var pageSize = 64
-    /// Prompt and new tokens of one request together, at most.
+    /// The number of tokens that a row sees of the key sets that have a window, its own included; 0 for a model without
+    /// windows.
+    package var window = 0
+    /// The number of window pages in the cache; see `minWindowPages`.
+    package var windowPages = 0
+    /// Limits the prompt and new tokens of one request together.
     package var contextLength: Int
     package var vocabularySize: Int
-    /// Requests that hold pages at the same time, at most.
+    /// Limits the requests that hold pages at the same time.
     package var maxRunningRequests = 64
-    /// Requests that wait for their turn, at most; more are refused.
+    /// Limits the requests in the queue; more are refused.
     package var maxQueuedRequests = 1024
-    /// Prompt tokens of one request computed in one step, at most; `nil` or -1 leaves only `maxRowsPerStep`.
+    /// Limits the prompt tokens of one request that a step computes; `nil` or -1 leaves only `maxRowsPerStep`.
     package var chunkedPrefillSize: Int? = 4096
-    /// Whether later chunks of a prompt are smaller, so that each takes about as long as the first.
+    /// Makes later chunks of a prompt smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
-    /// Rows of one step: first one for each decoding request, then prompt tokens of one or more requests.
+    /// Limits the rows of one step. Decoding requests get their rows first, then prompts.
     package var maxRowsPerStep = 8192
-    /// Steps that may be on their way through the ranks at once: one for each pipeline stage.
+    /// Limits the steps in flight: one for each pipeline stage.
     package var maxStepsInFlight = 1
-    /// Groups of ranks among which requests are divided.
+    /// The number of data groups, the groups of ranks among which requests are divided.
     package var dataGroups = 1
-    /// Whether ranks of one data group can read what those of another have stored: not where they may live in different
-    /// processes. A request then uses pages of its own group only.
+    /// Tells whether ranks of one data group can read the keys that ranks of another have stored. They cannot if the
+    /// groups may live in different processes; a request then reuses pages of its own group only.
     package var groupsShareKeys = true
-    /// Whether a request uses pages that earlier ones with the same beginning have left behind.
+    /// Lets a request reuse the pages of earlier requests with the same beginning.
     package var prefixCache = true
-    /// Tokens guessed behind each decoding request, to be computed together with the next one; 0 guesses none.
+    /// The number of tokens drafted for each decoding request, and verified in the next step; 0 turns speculation off.
     package var drafts = 0
-    /// Alternatives a request may ask for beside each token, at most.
+    /// Limits the alternatives a request may ask for with each token.
     package var maxTopLogProbs = 20
 
     package init(totalPages: Int, contextLength: Int, vocabularySize: Int) {
@@ -37,7 +42,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
         self.vocabularySize = vocabularySize
     }
 
-    /// A value that cannot be used, and the closest one that can.
+    /// A problem is a setting that cannot be used, with the nearest legal value.
     package struct Problem: Sendable, Equatable, CustomStringConvertible {
         package var parameter: String
         package var message: String
@@ -46,14 +51,14 @@ package struct SchedulerConfiguration: Sendable, Equatable {
         package var description: String { "\(parameter): \(message); the nearest legal value is \(nearestLegal)" }
     }
 
-    /// The bounds of a request, as callers see them.
+    /// The bounds that a request is checked against.
     package var limits: EngineLimits {
         EngineLimits(
             contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: maxQueuedRequests,
             maxTopLogProbs: maxTopLogProbs)
     }
 
-    /// Everything that is wrong, not only the first thing; empty when the configuration can be used.
+    /// Returns all problems; empty when the configuration can be used.
     package func validate() -> [Problem] {
         let number = Int(Int32.max)
         var problems = [
@@ -63,8 +68,10 @@ package struct SchedulerConfiguration: Sendable, Equatable {
             problem("max_running_requests", maxRunningRequests, 1...number),
             problem("max_queued_requests", maxQueuedRequests, 1...number),
             problem("max_steps_in_flight", maxStepsInFlight, 1...number),
+            problem("window", window, 0...number),
+            problem("window_pages", windowPages, min(minWindowPages, number)...number),
             problem("data_groups", dataGroups, 1...number),
-            problem("guesses", drafts, 0...number),
+            problem("drafts", drafts, 0...number),
             problem("max_top_logprobs", maxTopLogProbs, 0...max(0, min(vocabularySize, number))),
         ].compactMap { $0 }
         if let problem = pageSizeProblem { problems.append(problem) }
@@ -74,7 +81,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
                     parameter: "chunked_prefill_size", message: "\(size) is neither positive nor -1 (no limit)",
                     nearestLegal: size == 0 ? 1 : -1))
         }
-        // A step that could not hold the rows of every running request would let some of them starve.
+        // With fewer rows than this per step, some running requests could starve.
         let running = min(max(1, maxRunningRequests), number)
         let (product, overflow) = running.multipliedReportingOverflow(by: 1 + min(max(0, drafts), number))
         let least = overflow ? number : min(product, number)
@@ -83,13 +90,21 @@ package struct SchedulerConfiguration: Sendable, Equatable {
                 Problem(
                     parameter: "max_rows_per_step",
                     message:
-                        "\(maxRowsPerStep) is not between max_running_requests × (1 + guesses), \(least), and \(number)",
+                        "\(maxRowsPerStep) is not between max_running_requests × (1 + drafts), \(least), and \(number)",
                     nearestLegal: min(max(maxRowsPerStep, least), number)))
         }
         return problems
     }
 
-    /// Prompt tokens of one request computed in one step, at most.
+    /// The least number of window pages. Every running request can then have those of its window, of one row, and of its
+    /// drafts, so that the first in order makes progress whatever the others hold.
+    package var minWindowPages: Int {
+        guard window > 0, pageSize > 0 else { return 0 }
+        let tokens = window + 2 * max(drafts, 0)
+        return max(maxRunningRequests, 1) * ((tokens + pageSize - 1) / pageSize + 1)
+    }
+
+    /// Limits the prompt tokens of one request that a step computes.
     var prefillChunk: Int {
         guard let size = chunkedPrefillSize, size != -1 else { return maxRowsPerStep }
         return min(size, maxRowsPerStep)

@@ -1,13 +1,14 @@
 import Grammar
 
-/// What the scheduler knows of one request: its tokens so far, and how much of them is in the cache.
+/// A sequence state is what the scheduler knows of one request: its tokens so far, and how many of them have keys in
+/// the cache.
 struct SequenceState: Sendable {
     enum Phase: Sendable {
-        /// In the queue; holds no pages.
+        /// The request is in the queue and holds no pages.
         case queued
-        /// Has a place among the running requests, and the pages of what was computed.
+        /// The request runs, and holds the pages of what was computed.
         case running
-        /// Ended while steps that write its pages are in flight: they are freed when the last of those ends.
+        /// The request ended while steps in flight write its pages, which are freed when the last of those steps ends.
         case draining
     }
 
@@ -18,40 +19,44 @@ struct SequenceState: Sendable {
     let cacheSalt: String?
     let grammar: GrammarSource?
     let promptCount: Int
-    /// How many tokens may be generated: what was asked for, or what fits.
+    /// Limits the generated tokens: what the request asks for, or what the context and the cache leave.
     let newTokenLimit: Int
 
     var phase = Phase.queued
-    /// A plan has told the ranks of the grammar.
+    /// Tells whether a plan has announced the grammar to the ranks.
     var isGrammarAnnounced = false
-    /// The prompt, then the generated tokens. After a preemption all of them are computed again.
+    /// The prompt and the generated tokens. After a preemption all of them are computed again.
     var tokens: [Int32]
-    /// What the next-token block guesses to follow them.
+    /// The draft tokens that follow `tokens`.
     var drafts: [Int32] = []
-    /// Positions `0 ..< computed` have their keys in `pages`; up to `planned` they are computed or in flight.
+    /// Positions `0 ..< computed` have keys in `pages`; positions `0 ..< planned` are computed or in flight.
     var computed = 0
     var planned = 0
-    /// Steps that were handed out with rows of this request and have not come back.
+    /// Counts the steps in flight with rows of this request.
     var stepsInFlight = 0
     /// The number of the last plan with rows of this request.
     var lastPlan = -1
-    /// Another request needs its pages: it gets no new steps until they can be taken.
+    /// Another request needs this one's pages: it gets no new steps until it can be preempted.
     var preemptionRequested = false
-    /// The data group whose ranks compute it.
+    /// The data group whose ranks compute the request.
     var group = 0
-    /// Prompt tokens that were counted as computed; preemption does not take them back.
+    /// Counts the prompt tokens reported to the metrics as computed; a preemption does not subtract any.
     var countedPrompt = 0
-    /// In order of position; together they hold at least `computed` tokens.
+    /// The request's pages in order of position; together they hold at least `computed` tokens.
     var pages: [Int32] = []
-    /// How many of `pages`, from the first on, were found in the cache; this request must not write them.
+    /// The window pages of the positions that later rows see, followed by those of planned positions.
+    var windowPages: [Int32] = []
+    /// The index in `pages` of the page that has the same positions as the first of `windowPages`.
+    var firstWindowPage = 0
+    /// Counts the pages, from the first on, that were found in the cache; this request must not write them.
     var sharedPages = 0
-    /// Prompt tokens whose keys were found in the cache when the request was first admitted; `nil` before that.
+    /// Counts the prompt tokens found in the cache when the request was first admitted; `nil` before that.
     var cachedTokens: Int?
     var speculation = SpeculationCount()
-    /// Its numbers were not usable, so nobody else shall use its pages.
+    /// The request produced invalid values such as NaN, so no other request may reuse its pages.
     var hasInvalidKV = false
-    /// Index of the next prompt token to report with its score; `nil` when none is wanted.
-    /// Survives preemption, so that nothing is reported twice.
+    /// The index of the next prompt token to report with its score; `nil` when none is left. A preemption does not
+    /// change it, so no score is reported twice.
     var nextPromptScore: Int?
 
     init(id: UInt64, precedence: Precedence, request: GenerationRequest, newTokenLimit: Int) {
@@ -68,11 +73,11 @@ struct SequenceState: Sendable {
     }
 
     var generatedCount: Int { tokens.count - promptCount }
-    /// Tokens whose keys are neither in the cache nor on their way there.
+    /// Counts the tokens whose keys are neither in the cache nor in a step in flight.
     var unplanned: Int { tokens.count - planned }
-    /// Only the newest token is missing from the cache, and it is a generated one.
+    /// Tells whether only the newest token lacks its keys, and is a generated one.
     var isDecoding: Bool { generatedCount > 0 && unplanned == 1 }
-    /// Positions ever computed, at most: the last generated token is never an input.
+    /// Limits the positions ever computed; the last generated token is never an input.
     var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }
 
     var usage: Usage {
@@ -82,18 +87,19 @@ struct SequenceState: Sendable {
         return usage
     }
 
-    /// How many guesses a row behind the newest token may still be worth: the last token allowed is never an input.
+    /// Limits the draft tokens that can still be accepted: the last token allowed is never an input.
     var acceptedDrafts: Int { max(newTokenLimit - generatedCount - 1, 0) }
 
-    /// Why generation ends with `token`, which was just appended; `nil` when it goes on.
+    /// Returns why generation ends with `token`, which was just appended; `nil` when it goes on.
     func finishReason(after token: Int32) -> FinishReason? {
         if sampling.stopTokens.contains(token) { return .stop(token: token) }
         return generatedCount >= newTokenLimit ? .length : nil
     }
 
-    /// The next `rows` positions, and so many guesses behind them, as a chunk of a plan. Its pages must be there.
+    /// Returns the next `rows` positions, and the draft tokens after them, as a chunk of a plan. Their pages must have
+    /// been allocated.
     ///
-    /// - Parameter speculation: how the next-token block takes part; what follows the chunk is filled in.
+    /// - Parameter speculation: How the next-token block takes part; this function fills in the token after the chunk.
     func chunk(rows: Int, _ speculation: StepPlan.Chunk.Speculation? = nil) -> StepPlan.Chunk {
         let end = planned + rows
         let wantsToken = end == tokens.count && generatedCount < newTokenLimit
@@ -101,11 +107,13 @@ struct SequenceState: Sendable {
         if end < tokens.count { speculation?.next = tokens[end] }
         return StepPlan.Chunk(
             request: id, group: group, tokens: Array(tokens[planned..<end]) + drafts[..<(speculation?.drafted ?? 0)],
-            start: planned, pages: pages, sample: wantsToken ? sample : nil, speculation: speculation,
+            start: planned, pages: pages, windowPages: windowPages, firstWindowPage: firstWindowPage,
+            sample: wantsToken ? sample : nil, speculation: speculation,
             score: scoreRows(until: end), topLogProbs: logProbs?.topCount)
     }
 
-    /// Row `i` of a chunk scores the prompt token one position further on; what was reported is not scored again.
+    /// Returns the rows that score prompt tokens: row `i` of a chunk scores the token one position further on. Reported
+    /// tokens are not scored again.
     private func scoreRows(until end: Int) -> [StepPlan.ScoreRow] {
         guard let next = nextPromptScore else { return [] }
         let targets = max(next, planned + 1)..<max(next, planned + 1, min(end + 1, promptCount))

@@ -1,7 +1,8 @@
-/// Who is served first: the larger priority, then the earlier arrival. Smaller means sooner.
+/// The precedence of a request determines who is served first: the larger priority, then the earlier arrival. A smaller
+/// value is served sooner.
 struct Precedence: Comparable, Sendable {
     let priority: Int
-    /// Unique, so that no two requests are equal; a request keeps it for life, also when it is put back.
+    /// The arrival number is unique, so no two precedences are equal; a request keeps it when it is preempted.
     let arrival: UInt64
 
     static func < (left: Precedence, right: Precedence) -> Bool {
@@ -9,14 +10,15 @@ struct Precedence: Comparable, Sendable {
     }
 }
 
-/// Requests in the order in which they are served. The queue is one of these, and so are the running requests.
+/// A service order lists requests in the order in which they are served. The queue is one of these, and so are the
+/// running requests.
 struct ServiceOrder: Sendable {
     struct Entry: Sendable {
         let precedence: Precedence
         let request: UInt64
     }
 
-    /// Ascending by precedence.
+    /// The entries ascend by precedence.
     private(set) var entries: [Entry] = []
 
     var isEmpty: Bool { entries.isEmpty }
@@ -28,7 +30,7 @@ struct ServiceOrder: Sendable {
         entries.insert(Entry(precedence: precedence, request: request), at: index(of: precedence))
     }
 
-    /// The request must be there.
+    /// Removes the request with `precedence`, which must be listed.
     mutating func remove(at precedence: Precedence) {
         let index = index(of: precedence)
         precondition(
@@ -38,7 +40,7 @@ struct ServiceOrder: Sendable {
 
     mutating func removeAll() { entries.removeAll() }
 
-    /// Index of the first entry that does not come before `precedence`.
+    /// Returns the index of the first entry that does not come before `precedence`.
     private func index(of precedence: Precedence) -> Int {
         var low = 0
         var high = entries.count

@@ -1,18 +1,18 @@
-/// Speculative decoding: the checkpoint's next-token block guesses the tokens that follow, and the next step computes
+/// Speculative decoding: the checkpoint's next-token block drafts the tokens that follow, and the next step verifies
 /// them all at once.
 ///
-/// A guess is right exactly when the model, with its own sampling parameters and its own draw for that position, chooses
-/// the same token. So the text is the same, token by token, as without speculation, whatever is guessed; guesses that
-/// are wrong cost time and nothing else. They are made by the same rule of choice and the same draws from the block's
-/// logits, which makes them right more often than its best token would be when the temperature is not 0.
+/// A draft token is accepted exactly when the model, with its own sampling parameters and its own draw for that
+/// position, samples the same token. So the text is the same, token by token, as without speculation; rejected drafts
+/// only cost time. Drafts are sampled from the block's logits by the same rule and with the same draws, which at
+/// temperatures above 0 makes more of them acceptable than the block's most likely tokens would be.
 extension StepPlan.Chunk {
-    /// How the next-token block takes part.
+    /// The speculation of a chunk tells how the next-token block takes part in it.
     package struct Speculation: Sendable, Equatable {
-        /// How many of the chunk's last tokens are guesses.
+        /// The number of draft tokens at the end of the chunk.
         package var drafted: Int
-        /// The token that follows the chunk; `nil` where the chunk's last row chooses it, or there is none.
+        /// The token after the chunk; `nil` where the chunk's last row samples it, or there is none.
         package var next: Int32?
-        /// How many tokens to guess behind those that this chunk chooses, as far as the chunk's pages reach.
+        /// The number of tokens to draft after those that this chunk samples, as far as the chunk's pages reach.
         package var ahead: Int
 
         package init(drafted: Int = 0, next: Int32? = nil, ahead: Int = 0) {
@@ -22,19 +22,19 @@ extension StepPlan.Chunk {
         }
     }
 
-    /// The tokens that are guesses.
+    /// The chunk's draft tokens.
     package var drafts: ArraySlice<Int32> { tokens.suffix(speculation?.drafted ?? 0) }
 
-    /// The rows whose logits choose a token: the last known one, and those of the guesses.
+    /// The rows whose logits a token is sampled from: that of the last known token, and those of the drafts.
     package var sampledRows: Range<Int> {
         sample == nil ? tokens.count..<tokens.count : tokens.count - 1 - drafts.count..<tokens.count
     }
 
-    /// How the `index`-th of `sampledRows` chooses, if the guesses up to it are right.
+    /// Returns how the `index`-th of `sampledRows` samples if the drafts up to it are accepted.
     package func sample(at index: Int) -> StepPlan.Sample { sample!.following(drafts.prefix(index)) }
 
-    /// How many of the tokens that `sampledRows` chose count: up to the first that is not what was guessed, or that
-    /// could not be chosen (`nil`).
+    /// Returns how many of the tokens sampled from `sampledRows` are valid: those up to and including the first that
+    /// differs from its draft token, or that could not be sampled (`nil`).
     package func acceptedCount(_ chosen: [Int32?]) -> Int {
         let right = zip(chosen, drafts).prefix { $0 == $1 }.count
         return min(right + 1, chosen.count)
@@ -42,7 +42,7 @@ extension StepPlan.Chunk {
 }
 
 extension StepPlan.Sample {
-    /// How to choose the token that comes `tokens.count` positions later, after these.
+    /// Returns how to sample the token that follows after `tokens` have been generated.
     package func following(_ tokens: some Collection<Int32>) -> StepPlan.Sample {
         var later = self
         later.position += tokens.count

@@ -1,16 +1,15 @@
 package import Grammar
 
-/// What every rank needs to know for one step: small, a value, and complete.
+/// A step plan is everything that ranks need to know for one step, as a small value.
 ///
-/// The scheduler writes it, the ranks read it. It says nothing about who computes which row: that is the
-/// partition's business.
+/// The scheduler writes it and the ranks read it. It does not say who computes which row; see `RowAssignment`.
 package struct StepPlan: Sendable, Equatable {
     package var number: Int
-    /// One per request that has rows in this step; prefill chunks and decode rows alike.
+    /// One chunk for each request that has rows in this step; prefill chunks and decode rows alike.
     package var chunks: [Chunk]
-    /// The grammars of requests that follow one, each in the first plan that samples a token of it.
+    /// The grammars of constrained requests, each in the first plan that samples a token for it.
     package var grammars: [RequestGrammar] = []
-    /// Requests with a grammar that have ended.
+    /// The requests with a grammar that have ended.
     package var endedGrammars: [UInt64] = []
 
     package init(number: Int, chunks: [Chunk]) {
@@ -18,7 +17,7 @@ package struct StepPlan: Sendable, Equatable {
         self.chunks = chunks
     }
 
-    /// A request and what its text must follow.
+    /// A request and the grammar that its text must match.
     package struct RequestGrammar: Sendable, Equatable {
         package var request: UInt64
         package var source: GrammarSource
@@ -28,27 +27,36 @@ package struct StepPlan: Sendable, Equatable {
         }
     }
 
-    /// Consecutive positions of one request. A decode row is a chunk of one token.
+    /// A chunk is a run of consecutive positions of one request. A decode row is a chunk of one token.
     package struct Chunk: Sendable, Equatable {
         package var request: UInt64
-        /// The data group whose ranks compute it.
+        /// The data group whose ranks compute the chunk.
         package var group: Int
-        /// Input tokens of the rows, at positions `start ..< start + tokens.count`.
+        /// The input tokens of the rows, at positions `start ..< start + tokens.count`.
         package var tokens: [Int32]
         package var start: Int
-        /// Pages of positions `0 ..< start + tokens.count`, in order, and of those where guesses are made.
+        /// The pages of positions `0 ..< start + tokens.count`, in order, and of the positions where tokens are
+        /// drafted.
         package var pages: [Int32]
-        /// Set when the last row's logits choose a token; where its last tokens are guesses, so do the rows before.
+        /// The window pages of the positions that the rows see and of the rows' own, in order; empty where the model has
+        /// no windows.
+        package var windowPages: [Int32]
+        /// The index in `pages` of the page that has the same positions as the first of `windowPages`.
+        package var firstWindowPage: Int
+        /// Tells how to sample from the logits of the last row and, if the chunk ends with drafts, of the rows before
+        /// them; `nil` samples no token.
         package var sample: Sample?
-        /// Set when the next-token block runs too.
+        /// Tells how the next-token block takes part; `nil` where it does not run.
         package var speculation: Speculation?
-        /// Rows (indices into `tokens`) whose logits score the next prompt token, with that token. Empty for none.
+        /// The rows (indices into `tokens`) whose logits score the next prompt token, with that token.
         package var score: [ScoreRow]
-        /// How many alternatives to list for scored and sampled tokens; `nil` when no log-probabilities are wanted.
+        /// The number of alternatives to list for scored and sampled tokens; `nil` when no log-probabilities are
+        /// wanted.
         package var topLogProbs: Int?
 
         package init(
-            request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32], sample: Sample? = nil,
+            request: UInt64, group: Int = 0, tokens: [Int32], start: Int, pages: [Int32],
+            windowPages: [Int32] = [], firstWindowPage: Int = 0, sample: Sample? = nil,
             speculation: Speculation? = nil, score: [ScoreRow] = [], topLogProbs: Int? = nil
         ) {
             self.request = request
@@ -56,20 +64,22 @@ package struct StepPlan: Sendable, Equatable {
             self.tokens = tokens
             self.start = start
             self.pages = pages
+            self.windowPages = windowPages
+            self.firstWindowPage = firstWindowPage
             self.sample = sample
             self.speculation = speculation
             self.score = score
             self.topLogProbs = topLogProbs
         }
 
-        /// The rows whose logits are needed: those that are scored, and those whose logits choose a token.
+        /// The rows whose logits are needed: those that are scored, and those that a token is sampled from.
         package var outputRows: [Int] {
             let scored = score.map(\.row)
             return scored + sampledRows.filter { $0 > scored.last ?? -1 }
         }
     }
 
-    /// A row whose logits are compared with a known next token.
+    /// A score row is a row whose logits score a known next token.
     package struct ScoreRow: Sendable, Equatable {
         package var row: Int
         package var target: Int32
@@ -79,18 +89,18 @@ package struct StepPlan: Sendable, Equatable {
         }
     }
 
-    /// How to choose the token that follows a chunk.
+    /// A sample tells how to sample the token after a chunk.
     package struct Sample: Sendable, Equatable {
         package var parameters: SamplingParameters
-        /// Position of the token to be chosen: with the seed, the generator's whole state.
+        /// The position of the token to be sampled, which together with the seed determines the random number.
         package var position: Int
-        /// Tokens generated so far; empty unless a penalty or a grammar needs them.
+        /// The tokens generated so far; empty unless a penalty or a grammar needs them.
         package var generated: [Int32]
         /// The prompt; empty unless the repetition penalty needs it.
         package var prompt: [Int32]
-        /// So many tokens, the one to be chosen among them, must not be stop tokens: see `minNewTokens`.
+        /// The next `minTokensRemaining` tokens, including this one, must not be stop tokens: see `minNewTokens`.
         package var minTokensRemaining: Int
-        /// The request follows a grammar.
+        /// Tells whether the request follows a grammar.
         package var isConstrained: Bool
 
         package init(
@@ -105,25 +115,25 @@ package struct StepPlan: Sendable, Equatable {
             self.isConstrained = isConstrained
         }
 
-        /// Tokens that must not be chosen now.
+        /// The tokens that must not be sampled now.
         package var forbidden: Set<Int32> { minTokensRemaining > 0 ? parameters.stopTokens : [] }
     }
 }
 
-/// What the ranks found, in the order of the plan's chunks.
+/// A step result holds what the ranks found, in the order of the plan's chunks.
 package struct StepResult: Sendable, Equatable {
     package var chunks: [ChunkResult]
     package init(chunks: [ChunkResult]) { self.chunks = chunks }
 
     package struct ChunkResult: Sendable, Equatable {
         package var request: UInt64
-        /// The chosen tokens, when the plan asked for any: one, and one more for each guess that was right.
+        /// The sampled tokens, if the plan asks for any: one, and one more for each accepted draft.
         package var sampled: [TokenLogProbs]
-        /// What the next-token block guesses to follow them.
+        /// The draft tokens that follow `sampled`.
         package var drafts: [Int32]
-        /// One per `ScoreRow`, in order: the target token, its log-probability, and the best alternatives.
+        /// One entry per `ScoreRow`, in order: the target token, its log-probability, and the most likely alternatives.
         package var scored: [TokenLogProbs]
-        /// Set when this request's numbers were not usable; it fails, the others go on.
+        /// The reason why this request's values are invalid; the request then fails, and the others go on.
         package var failure: String?
 
         package init(

@@ -3,11 +3,11 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// Messages over MPI.
+/// Transports messages over MPI.
 ///
-/// One thread calls MPI and nobody else, and it never waits inside: it sends what others hand it, looks for what has
-/// come, and sleeps a little where there is nothing to do. So messages travel while ranks compute, a process that waits
-/// leaves its cores to those that do not, and a peer that hangs does not stop this thread. MPI by itself would poll.
+/// Only one thread calls MPI, and it never blocks inside: it sends the messages that others queue, looks for arrived
+/// ones, and sleeps briefly when there is nothing to do. So messages move while ranks compute, a waiting process leaves
+/// its cores to busy ones, and a peer that hangs does not stop this thread. MPI by itself would poll.
 package final class MPITransport: MessageTransport {
     package let process: Int
     package let processes: Int
@@ -18,7 +18,7 @@ package final class MPITransport: MessageTransport {
     private let handlers = Mutex<Handlers?>(nil)
     private let isLeaving = Atomic(false)
     private let hasLeft = DispatchSemaphore(value: 0)
-    /// -1 while the job goes on.
+    /// Is -1 while the job runs.
     private let endStatus = Atomic<Int32>(-1)
     private let polls = Atomic(false)
 
@@ -28,15 +28,15 @@ package final class MPITransport: MessageTransport {
         let lose: @Sendable (String) -> Void
     }
 
-    /// Why there is no MPI.
+    /// Says why MPI is not available.
     package struct Problem: Error, CustomStringConvertible {
         package let description: String
     }
 
-    /// Whether this program was built with MPI.
+    /// Is true if this program was built with MPI.
     package static var isBuilt: Bool { braid_mpi_is_built() }
 
-    /// Joins the job that `mpirun` started this process for.
+    /// Joins the job for which `mpirun` started this process.
     package static func join() throws(Problem) -> MPITransport {
         guard isBuilt else {
             throw Problem(
@@ -65,7 +65,7 @@ package final class MPITransport: MessageTransport {
         return transport
     }
 
-    /// What the thread that owns MPI and the one that starts it tell each other.
+    /// Synchronizes the thread that calls MPI with the one that starts it.
     private final class Joining: Sendable {
         let place = Mutex<braid_mpi_place?>(nil)
         let hasJoined = DispatchSemaphore(value: 0)
@@ -162,15 +162,15 @@ package final class MPITransport: MessageTransport {
     }
 }
 
-/// How long to sleep between looks: not at all where there are cores for it, shortly while somebody waits for a
-/// message, longer and longer where nothing happens.
+/// Decides how long to sleep between looks: not at all if there are cores for it, briefly while a thread waits for a
+/// message, longer when nothing happens.
 private struct Rest {
     private var idle = 0
     private var since = DispatchTime.now().uptimeNanoseconds
-    /// Looks before the first pause.
+    /// This many looks precede the first pause.
     private static let looks = 2000
 
-    /// Nanoseconds to sleep; `nil` to look again at once.
+    /// Returns the nanoseconds to sleep; `nil` to look again at once.
     mutating func next(moved: Bool, isExpecting: Bool, polls: Bool) -> Int? {
         if moved {
             idle = 0
@@ -184,10 +184,10 @@ private struct Rest {
     }
 }
 
-/// Messages that are on their way in MPI. One thread.
+/// Holds the messages that MPI is sending or receiving. Only one thread may use it.
 private final class Traffic {
     private var sends: [Sending] = []
-    /// From each process in the order in which they will be handed on.
+    /// Lists the arrivals from each process in the order of delivery.
     private var receives: [[Arrival]]
 
     @safe private struct Sending {
@@ -198,13 +198,13 @@ private final class Traffic {
     @safe private struct Arrival {
         let memory: UnsafeMutableRawPointer
         let bytes: Int
-        /// `nil` once all bytes are there.
+        /// Is `nil` once all bytes have arrived.
         var request: OpaquePointer?
     }
 
     init(processes: Int) { receives = Array(repeating: [], count: processes) }
 
-    /// Whether everything has left.
+    /// Is true if every message has been sent.
     var hasSent: Bool { sends.isEmpty }
     var isMoving: Bool { !sends.isEmpty || receives.contains { !$0.isEmpty } }
 
@@ -215,6 +215,8 @@ private final class Traffic {
         unsafe sends.append(Sending(request: request, message: message))
     }
 
+    /// Continues all sends and receives, and delivers complete messages.
+    ///
     /// - Returns: whether anything moved.
     func progress(_ receive: (Message, Int) -> Void) throws(MPITransport.Problem) -> Bool {
         var moved = try probe()
@@ -243,7 +245,7 @@ private final class Traffic {
         return moved
     }
 
-    /// Begins to receive whatever has come.
+    /// Begins to receive every message that has arrived.
     private func probe() throws(MPITransport.Problem) -> Bool {
         var moved = false
         while true {

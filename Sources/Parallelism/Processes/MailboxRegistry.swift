@@ -1,7 +1,7 @@
 import Synchronization
 
-/// Where what other processes send to one set of ranks arrives: made by whichever comes first, the ranks here or a
-/// message for them.
+/// Holds the mailboxes for the messages that other processes send to one set of ranks. The ranks here or the first
+/// message creates a mailbox, whichever comes first.
 final class MailboxRegistry: Sendable {
     let epoch: UInt64
     let alarm: Alarm
@@ -27,10 +27,10 @@ final class MailboxRegistry: Sendable {
     }
 }
 
-/// The messages of one channel from one process, until they have been read.
+/// Holds the messages of one channel from one process until they have been read.
 ///
-/// Nobody sends a message before the one `depth` before it has been read: that is what groups and links see to. So what
-/// waits here is bounded, however far one process is ahead of another.
+/// Groups and links send no message before the message `depth` earlier has been read. So the number of waiting messages
+/// is bounded, however far one process is ahead of another.
 final class Mailbox: Sendable {
     static let depth = 4
     private let slots = Mutex<[Message?]>(Array(repeating: nil, count: depth))
@@ -38,7 +38,9 @@ final class Mailbox: Sendable {
 
     init(alarm: Alarm) { filled = AbortableCounter(period: 1, spins: 0, alarm: alarm) }
 
-    /// - Returns: whether it is the message that comes next.
+    /// Adds a message.
+    ///
+    /// - Returns: true if it is the next message of the channel; otherwise it is not added.
     func put(_ message: Message) -> Bool {
         let isNext = slots.withLock { slots in
             let slot = Int(message.number) % Self.depth
@@ -50,17 +52,17 @@ final class Mailbox: Sendable {
         return isNext
     }
 
-    /// Waits for a message that nobody has dropped.
+    /// Waits for a message that has not been dropped.
     ///
-    /// - Parameter spins: how often to look before going to sleep.
+    /// - Parameter spins: the number of looks before the thread sleeps.
     func message(_ number: Int, spins: Int) throws(GroupFailure) -> Message {
         try filled.wait(for: number + 1, spins: spins)
         return slots.withLock { $0[number % Self.depth]! }
     }
 
-    /// Forgets a message that came, and gives back its memory: everybody here has read it.
+    /// Drops a message, and thereby its memory, once every member here has read it.
     func drop(_ number: Int) { slots.withLock { $0[number % Self.depth] = nil } }
 
-    /// Whether a message has come.
+    /// Returns true if a message has arrived.
     func has(_ number: Int) -> Bool { filled.value > number }
 }

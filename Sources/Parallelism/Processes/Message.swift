@@ -1,55 +1,55 @@
 import Foundation
 import Tensors
 
-/// What one process tells another: a head of one unit that says what it is about, and a body of bytes.
+/// Is a message from one process to another: a head of one unit with its kind and channel, and a body of bytes.
 ///
-/// The memory is the message's own, so that whoever sends it goes on at once. Every field that comes from outside is
-/// checked before anybody sees it.
+/// A message owns its memory, so that the sender continues at once. Every field of a received message is checked before
+/// it is used.
 @safe package final class Message: @unchecked Sendable {
-    /// Whom a message is for.
+    /// Says which part of the receiver a message is for.
     package enum Kind: UInt16, Sendable {
-        /// Rows of a group of ranks.
+        /// Carries rows of a group of ranks.
         case rows
-        /// A rank or a process has failed.
+        /// Reports that a rank or a process has failed.
         case alarm
-        /// The sender lives.
+        /// Shows that the sender is alive.
         case heartbeat
-        /// What a process says of itself at the start.
+        /// Describes a process at the start of the job.
         case card
-        /// What the first process wants done.
+        /// Tells a process what the first process wants done.
         case order
-        /// What came of it.
+        /// Reports the result of an order.
         case report
-        /// The sender leaves the job: its last message but for heartbeats.
+        /// Announces that the sender leaves the job: only heartbeats follow.
         case farewell
     }
 
-    /// Changes with the form of messages and of what is in them.
+    /// Is incremented when the format of messages or of their contents changes.
     package static let version: UInt16 = 2
-    /// Messages have whole units.
+    /// Messages consist of whole units of this many bytes.
     static let unit = 64
     private static let magic: UInt32 = 0x4252_4149
-    /// So small a message's memory is kept however little of it is used.
+    /// Memory of at most this many bytes is kept, however little of it is used.
     private static let smallBytes = 1 << 16
-    /// More than any step's rows take; what claims more is no message.
+    /// A body with more bytes is invalid; no step's rows need as many.
     private static let maxBytes = 1 << 37
 
     package let kind: Kind
-    /// Which of the sets of ranks that follow each other in a job.
+    /// Identifies one of the successive sets of ranks of a job.
     package let epoch: UInt64
-    /// Within the epoch.
+    /// Identifies the channel within the epoch.
     let channel: UInt64
-    /// Of a channel's messages from one process, from 0.
+    /// Counts a channel's messages from one process, from 0.
     private(set) var number: UInt64
     package private(set) var bodyBytes: Int
     private let memory: UnsafeMutableRawPointer
-    /// Bytes that `memory` has room for.
+    /// Is the size of `memory` in bytes.
     private let capacity: Int
 
-    /// Bytes of head and body, whole units.
+    /// Is the size of head and body in bytes, rounded up to whole units.
     var bytes: Int { Self.bytes(body: bodyBytes) }
 
-    /// A message with a body that is still to be written. Traps when there is no memory for it.
+    /// Creates a message whose body is still to be written. Traps if there is no memory for it.
     package convenience init(
         _ kind: Kind, epoch: UInt64 = 0, channel: UInt64 = 0, number: Int = 0, bodyBytes: Int
     ) {
@@ -60,9 +60,9 @@ import Tensors
         }
     }
 
-    /// A message with a body of so many bytes that is still to be written.
+    /// Creates a message with a body of `bodyBytes` bytes that is still to be written.
     ///
-    /// - Throws: `MemoryError` when there is no memory for it.
+    /// - Throws: `MemoryError` if there is no memory for it.
     init(
         reserving bodyBytes: Int, _ kind: Kind, epoch: UInt64, channel: UInt64, number: Int
     ) throws(MemoryError) {
@@ -89,9 +89,10 @@ import Tensors
         unsafe memory.storeBytes(of: UInt64(bodyBytes), toByteOffset: 32, as: UInt64.self)
     }
 
-    /// Makes this the next message of its channel, with a body that is still to be written. Nobody else may hold it.
+    /// Makes this the next message of its channel, with a body that is still to be written. No other reference may
+    /// exist.
     ///
-    /// - Returns: false where its memory is too small, or much too large.
+    /// - Returns: false if its memory is too small, or much too large.
     func reuse(number: Int, bodyBytes: Int) -> Bool {
         let bytes = Self.bytes(body: bodyBytes)
         guard bytes <= capacity, capacity <= max(4 * bytes, Self.smallBytes) else { return false }
@@ -101,7 +102,7 @@ import Tensors
         return true
     }
 
-    /// A message with the same head and other contents: for tests that damage on the way is found.
+    /// Returns a message with the same head and another body. Tests use it to check that damage is detected.
     package func copy(body: [UInt8]) -> Message {
         let copy = Message(kind, epoch: epoch, channel: channel, number: Int(number), bodyBytes: body.count)
         unsafe UnsafeMutableRawBufferPointer(start: copy.body, count: body.count).copyBytes(from: body)
@@ -113,7 +114,8 @@ import Tensors
         unsafe UnsafeMutableRawBufferPointer(start: self.body, count: body.count).copyBytes(from: body)
     }
 
-    /// What came: `nil` where that is no message. Takes the memory, which `allocate` gave.
+    /// Creates a received message; `nil` if the bytes are no valid message. It takes ownership of memory from
+    /// `allocate`.
     init?(arrived memory: UnsafeMutableRawPointer, bytes: Int) {
         func word(_ place: Int) -> UInt64 { unsafe memory.load(fromByteOffset: 8 + 8 * place, as: UInt64.self) }
         guard bytes >= Self.unit, unsafe memory.load(as: UInt32.self) == Self.magic,
@@ -133,7 +135,7 @@ import Tensors
 
     deinit { unsafe free(memory) }
 
-    /// Memory for so many bytes to arrive in, which `init(arrived:)` takes; `nil` where there is not so much.
+    /// Allocates memory for a message to receive, which `init(arrived:)` takes; `nil` if there is not enough.
     @unsafe static func allocate(_ bytes: Int) -> UnsafeMutableRawPointer? {
         var memory: UnsafeMutableRawPointer?
         return unsafe posix_memalign(&memory, unit, bytes) == 0 ? memory : nil
@@ -141,18 +143,18 @@ import Tensors
 
     private static func bytes(body: Int) -> Int { (unit + body + unit - 1) / unit * unit }
 
-    /// Head and body, for whoever carries them.
+    /// Points to head and body, for transports.
     @unsafe var start: UnsafeRawPointer { unsafe UnsafeRawPointer(memory) }
 
-    /// `bodyBytes` bytes, valid as long as the message.
+    /// Points to the `bodyBytes` bytes of the body, valid as long as the message.
     @unsafe var body: UnsafeMutableRawPointer { unsafe memory + Self.unit }
 
-    /// A copy of the body.
+    /// Is a copy of the body.
     package var bodyCopy: [UInt8] { unsafe Array(UnsafeRawBufferPointer(start: body, count: bodyBytes)) }
 }
 
-/// The messages that one sender makes for one channel. Their memory is used again once nobody else holds them, so that
-/// steps of the same size allocate nothing.
+/// Creates the messages that one sender sends on one channel. It reuses their memory once no other reference exists, so
+/// that steps of the same size allocate nothing.
 struct MessageRing {
     private let kind: Message.Kind
     private let epoch: UInt64
@@ -165,10 +167,10 @@ struct MessageRing {
         self.channel = channel
     }
 
-    /// The channel's message `number`, with a body that is still to be written.
+    /// Returns the channel's message `number`, with a body that is still to be written.
     ///
     /// - Parameter rank: the sender, for the error.
-    /// - Throws: `GroupFailure` when there is no memory for it.
+    /// - Throws: `GroupFailure` if there is no memory for it.
     mutating func message(_ number: Int, bodyBytes: Int, from rank: Int) throws(GroupFailure) -> Message {
         let slot = number % messages.count
         if isKnownUniquelyReferenced(&messages[slot]), messages[slot]!.reuse(number: number, bodyBytes: bodyBytes) {

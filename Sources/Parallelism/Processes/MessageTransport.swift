@@ -1,35 +1,36 @@
-/// Carries messages between the processes of a job: in order from one process to another, and without loss as long as
-/// both live. The MPI courier is the real one; tests have one within a process.
+/// Transports messages between the processes of a job: in order from one process to another, and without loss as long
+/// as both are alive. `MPITransport` is used in production; tests have a transport within one process.
 package protocol MessageTransport: AnyObject, Sendable {
-    /// This process's number, and how many there are.
+    /// These are this process's number, and the number of processes.
     var process: Int { get }
     var processes: Int { get }
-    /// How many of them run on this host.
+    /// Is the number of the job's processes on this host.
     var processesHere: Int { get }
 
-    /// Begins to hand over what comes.
+    /// Begins to deliver messages.
     ///
     /// - Parameters:
-    ///   - receive: called with each message and the process it is from, in order, by one thread.
-    ///   - look: called by the same thread again and again, several times a second at least.
-    ///   - lose: called once, if the courier cannot go on.
+    ///   - receive: is called with each message and the process it is from, in order, by one thread.
+    ///   - look: is called by the same thread repeatedly, at least several times per second.
+    ///   - lose: is called once, if the transport cannot continue.
     func start(
         receive: @escaping @Sendable (Message, Int) -> Void, look: @escaping @Sendable () -> Void,
         lose: @escaping @Sendable (String) -> Void)
 
-    /// Takes a message; does not wait for anybody.
+    /// Sends a message without waiting for any process.
     func send(_ message: Message, to process: Int)
 
-    /// Whether there are cores to look for messages without a pause while somebody waits for one. Not at first.
+    /// Sets whether there are enough cores to poll without pauses while a thread waits for a message. The default is
+    /// no.
     func setPolls(_ polls: Bool)
 
-    /// Says that a thread waits for a message, and that it no longer does: worth looking more often.
+    /// Announce that a thread waits for a message, and that it no longer does, so that the transport polls more often.
     func beginWait()
     func endWait()
 
-    /// Leaves the job in order: returns when everything that was sent has left and all processes have come here.
+    /// Leaves the job: returns when every message has been sent and all processes have called it.
     func leave()
 
-    /// Ends all processes of the job, this one included, as far as it can.
+    /// Ends all processes of the job, including this one, as far as possible.
     func endJob(status: Int32)
 }

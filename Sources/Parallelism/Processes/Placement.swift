@@ -1,4 +1,4 @@
-/// Which ranks live in which process: runs of consecutive ones, as even as can be.
+/// Assigns ranks to processes: runs of consecutive ranks, as even as possible.
 package struct Placement: Sendable, Equatable {
     package let ranks: Int
     package let processes: Int
@@ -9,7 +9,7 @@ package struct Placement: Sendable, Equatable {
         self.processes = processes
     }
 
-    /// The ranks of a process; none where there are more processes than ranks.
+    /// Returns the ranks of a process, which may be none if there are more processes than ranks.
     package func ranks(of process: Int) -> Range<Int> {
         first(of: process)..<first(of: process + 1)
     }

@@ -1,39 +1,39 @@
 import Foundation
 import Synchronization
 
-/// The processes of a job, as one of them sees the others: routes what comes, and notices who does not live any more.
+/// Represents the processes of a job as one of them sees the others: routes messages, and detects lost processes.
 ///
-/// A process that is lost ends the job: `failure` says which it was, every alarm of this process is raised in its name,
-/// and `onFailure` is told.
+/// A lost process ends the job: `failure` names it, every alarm of this process is raised in its name, and `onFailure`
+/// is called.
 package final class Processes: Sendable {
     package let process: Int
     package let count: Int
     private let transport: any MessageTransport
     private let cores: Int
     private let state: Mutex<State>
-    /// Whether this process has said farewell, after which it says nothing.
+    /// Is true once this process has said farewell, after which it sends only heartbeats.
     private let hasLeft = Mutex(false)
-    /// Raised by every other process's farewell.
+    /// Is signalled by every other process's farewell.
     private let farewells = DispatchSemaphore(value: 0)
 
     private struct State {
         var registries: [UInt64: MailboxRegistry] = [:]
-        /// Epochs before are over; what still comes for them is dropped.
+        /// Earlier epochs are over; messages that still arrive for them are dropped.
         var firstEpoch: UInt64 = 0
         var lastEpoch: UInt64 = 0
         var placement: Placement?
         var readers: [Message.Kind: @Sendable (Message, Int) -> Void] = [:]
-        /// Messages that came before anybody wanted to read them.
+        /// Holds messages that arrived before a reader was set.
         var unread: [(message: Message, process: Int)] = []
         var peers: [Peer]
         var failure: GroupFailure?
         var hasLostFirst = false
-        /// Until when a process that is silent is thought to be why the job is being ended.
+        /// Until this time, a silent process is assumed to be the reason why the job is being ended.
         var suspicionEnds: UInt64 = 0
         var onFailure: (@Sendable (GroupFailure) -> Void)?
-        /// What this process says of itself with each heartbeat.
+        /// Returns the contents of this process's next heartbeat.
         var heartbeat: (@Sendable () -> [UInt8])?
-        /// Nanoseconds after which a silent process is lost.
+        /// A process that is silent for this many nanoseconds is lost.
         let patience: UInt64
         var lastBeat: UInt64 = 0
         var lastLook: UInt64 = 0
@@ -43,15 +43,17 @@ package final class Processes: Sendable {
         var name: String
         var heard = Meter.now()
         var heartbeat: [UInt8] = []
-        /// Its number for the system, where it runs on this host.
+        /// Is the process id, if the process runs on this host.
         var pid: Int32?
-        /// Whether it has said farewell.
+        /// Is true if the process has said farewell.
         var hasLeft = false
     }
 
+    /// Begins to send and receive.
+    ///
     /// - Parameters:
     ///   - patience: seconds after which a silent process is lost.
-    ///   - cores: where ranks outnumber them, waiting ones sleep at once.
+    ///   - cores: the number of cores; if ranks outnumber them, waiting ranks sleep at once.
     package init(
         _ transport: any MessageTransport, patience: Double = 30,
         cores: Int = ProcessInfo.processInfo.activeProcessorCount
@@ -73,22 +75,22 @@ package final class Processes: Sendable {
 
     private var others: [Int] { (0..<count).filter { $0 != process } }
 
-    // MARK: - What travels
+    // MARK: - Messages
 
     /// Sends a message of a kind that has a reader.
     package func send(_ message: Message, to process: Int) {
-        // Nobody waits for what comes after a farewell, and MPI could not end with it on its way.
+        // No process reads what follows a farewell, and MPI could not finish while such a message is in progress.
         hasLeft.withLock { if !$0 { transport.send(message, to: process) } }
     }
 
     package func sendToAll(_ message: Message) { for other in others { send(message, to: other) } }
 
-    /// From now on `reader` gets the messages of a kind, those that came already first. It is called on the thread that
-    /// carries messages, and must not wait.
+    /// Sets the reader of a kind of message. It first gets the messages that have already arrived. It is called on the
+    /// transport's thread, and must not wait.
     package func read(_ kind: Message.Kind, _ reader: @escaping @Sendable (Message, Int) -> Void) {
         while true {
-            // The reader may send, and so take other locks: it is called under none. Until it has seen what came first,
-            // what comes joins the unread.
+            // The reader may send, and so take other locks; it is therefore called under no lock. Until it has read the
+            // earlier messages, new ones join the unread.
             let unread = state.withLock { state in
                 let unread = state.unread.filter { $0.message.kind == kind }
                 state.unread.removeAll { $0.message.kind == kind }
@@ -103,7 +105,7 @@ package final class Processes: Sendable {
     func beginWait() { transport.beginWait() }
     func endWait() { transport.endWait() }
 
-    /// Where the messages for the ranks of an epoch arrive; those of earlier ones are over.
+    /// Returns the mailboxes for the ranks of an epoch, and ends all earlier epochs.
     func open(_ epoch: UInt64, _ placement: Placement) -> MailboxRegistry {
         let (mailboxes, failure) = state.withLock { state -> (MailboxRegistry, GroupFailure?) in
             precondition(epoch >= state.firstEpoch, "epoch \(epoch) is over")
@@ -117,12 +119,12 @@ package final class Processes: Sendable {
         return mailboxes
     }
 
-    /// Whether this host's processes with all their ranks, and so many threads more in each, have a core each.
+    /// Returns true if all ranks of this host's processes, and `threads` more threads in each, have a core each.
     func hasSpareCores(_ placement: Placement, threads: Int = 0) -> Bool {
         transport.processesHere * (placement.ranks(of: process).count + threads) <= cores
     }
 
-    /// An epoch that was not given before. For the process that tells the others.
+    /// Returns a new epoch. Only the process that announces epochs to the others calls it.
     package func nextEpoch() -> UInt64 {
         state.withLock { state in
             state.lastEpoch += 1
@@ -181,13 +183,13 @@ package final class Processes: Sendable {
         return GroupFailure(rank: Int(truncatingIfNeeded: rank), reason: reason)
     }
 
-    // MARK: - Who lives
+    // MARK: - Liveness
 
-    /// What is known of the processes once they have told each other about themselves.
+    /// Sets the names and pids of the processes, once they have exchanged them.
     ///
     /// - Parameters:
-    ///   - names: such as `process 2 on host b`, for messages.
-    ///   - pids: of the processes on this host; `nil` elsewhere.
+    ///   - names: names such as `process 2 on host b`, for messages.
+    ///   - pids: the process ids of processes on this host; `nil` for others.
     package func know(names: [String], pids: [Int32?]) {
         state.withLock { state in
             for index in state.peers.indices {
@@ -197,29 +199,29 @@ package final class Processes: Sendable {
         }
     }
 
-    /// The job is being ended from outside, maybe because a process of another host was lost: one that is silent now is
-    /// the one. Of those on this host the pid says it.
+    /// Notes that the job is being ended from outside, perhaps because a process on another host was lost: one that is
+    /// silent now is the cause. Processes of this host are checked by their pid.
     package func suspect() { state.withLock { $0.suspicionEnds = Meter.now() + Self.timeToEnd } }
 
-    /// Nanoseconds from one heartbeat to the next, at most.
+    /// At most this many nanoseconds lie between two heartbeats.
     private static let beat: UInt64 = 200_000_000
-    /// What mpirun leaves to processes that it ends; the patience is that less what it takes to answer.
+    /// mpirun leaves this much time to processes that it ends; the patience is shorter by the time of an answer.
     private static let timeToEnd: UInt64 = 1_000_000_000
     private static let patienceAtTheEnd: UInt64 = 800_000_000
 
-    /// What a heartbeat says beyond that this process lives. Called often, on the thread that carries messages.
+    /// Sets a function that returns the contents of heartbeats. The transport's thread calls it often.
     package func setHeartbeat(_ heartbeat: (@Sendable () -> [UInt8])?) { state.withLock { $0.heartbeat = heartbeat } }
 
-    /// What a process said with its last heartbeat.
+    /// Returns the contents of a process's last heartbeat.
     package func heartbeat(of process: Int) -> [UInt8] { state.withLock { $0.peers[process].heartbeat } }
 
-    /// The loss of a process, or of the way to it, that ended the job.
+    /// Reports the loss of a process, or of the connection to it, that ended the job.
     package var failure: GroupFailure? { state.withLock { $0.failure } }
 
-    /// Whether it was the first process.
+    /// Is true if the first process was lost.
     package var hasLostFirst: Bool { state.withLock { $0.hasLostFirst } }
 
-    /// `body` is called once, with the loss that ends the job; the last body that was given.
+    /// Sets the function that is called once, with the loss that ends the job; it replaces an earlier function.
     package func onFailure(_ body: @escaping @Sendable (GroupFailure) -> Void) {
         let failure = state.withLock { state in
             state.onFailure = body
@@ -237,7 +239,7 @@ package final class Processes: Sendable {
         let now = Meter.now()
         let (isDue, heartbeat, lost) = state.withLock { state -> (Bool, (@Sendable () -> [UInt8])?, (Int, String)?) in
             guard now >= state.lastLook + 50_000_000 else { return (false, nil, nil) }
-            // If this process itself was stopped meanwhile, it says nothing about the others.
+            // If this process itself was suspended meanwhile, its silence says nothing about the others.
             let pause = state.lastLook == 0 ? 0 : now - state.lastLook
             if pause > state.patience / 4 { for index in state.peers.indices { state.peers[index].heard += pause } }
             state.lastLook = now
@@ -251,7 +253,7 @@ package final class Processes: Sendable {
         lose(GroupFailure(rank: firstRank(of: peer), reason: reason))
     }
 
-    /// Between two processes until both have said farewell: then either may be gone.
+    /// Sends heartbeats. Two processes exchange them until both have said farewell; then either may be gone.
     private func beat(_ heartbeat: [UInt8]) {
         let message = Message(.heartbeat, body: heartbeat)
         let isLeaving = hasLeft.withLock { $0 }
@@ -259,7 +261,7 @@ package final class Processes: Sendable {
         for other in listening { transport.send(message, to: other) }
     }
 
-    /// A process that is gone or has not been heard from for too long, and what to say of it.
+    /// Returns a process that has ended or has been silent for too long, with a description.
     private func silent(at now: UInt64, _ state: State) -> (Int, String)? {
         for other in others where !state.peers[other].hasLeft {
             let peer = state.peers[other]
@@ -287,10 +289,10 @@ package final class Processes: Sendable {
         onFailure?(failure)
     }
 
-    // MARK: - The end
+    // MARK: - Leaving
 
-    /// Leaves the job in order; all processes must come here. What this one says from now on is not sent, and what others
-    /// said before they came here has arrived when this returns.
+    /// Leaves the job; all processes must call it. Later messages of this process are not sent, and all messages that
+    /// others sent before their call have arrived when this returns.
     package func leave() {
         hasLeft.withLock { hasLeft in
             hasLeft = true

@@ -2,16 +2,16 @@ import Foundation
 import Synchronization
 import Tensors
 
-/// Ends all waiting of a job when one of its ranks fails.
+/// Ends all waits of a job when one of its ranks fails.
 package final class Alarm: Sendable {
     private let isRaised = Atomic(false)
     private let state = Mutex(State())
 
     private struct State {
         var failure: GroupFailure?
-        /// Those who may be waited for. Counters keep their alarm, so the alarm does not keep them.
+        /// Holds the counters that threads may wait for, weakly, because counters keep their alarm alive.
         var counters: [WeakCounter] = []
-        /// How many of those there may be before the ones that are gone are looked for.
+        /// At this many counters, those that no longer exist are removed.
         var pruneCount = 32
         var observers: [@Sendable () -> Void] = []
     }
@@ -20,25 +20,27 @@ package final class Alarm: Sendable {
         weak var counter: AbortableCounter?
     }
 
-    /// Tells the other processes.
+    /// Reports the failure to the other processes.
     private let announce: @Sendable (GroupFailure) -> Void
 
     package convenience init() { self.init(announce: { _ in }) }
 
-    /// - Parameter announce: called with the first failure, if it is one of this process.
+    /// Creates an alarm.
+    ///
+    /// - Parameter announce: is called with the first failure, if it occurred in this process.
     init(announce: @escaping @Sendable (GroupFailure) -> Void) { self.announce = announce }
 
-    /// The first failure, if there was one.
+    /// Is the first failure, if there was one.
     package var failure: GroupFailure? { isRaised.load(ordering: .acquiring) ? state.withLock { $0.failure } : nil }
 
-    /// Wakes everybody who waits; they throw the first failure that was raised.
+    /// Wakes all waiting threads, which throw the first failure that was raised.
     ///
-    /// - Parameter isNews: whether other processes do not know of it yet.
+    /// - Parameter isNews: whether other processes still have to be informed.
     package func raise(_ failure: GroupFailure, isNews: Bool = true) {
         let (isFirst, counters, observers) = state.withLock { state in
             let isFirst = state.failure == nil
             if isFirst { state.failure = failure }
-            // Under the lock: who adds a counter from now on, and so is not woken below, sees it before falling asleep.
+            // Set under the lock: a counter that is added later, and so is not woken below, sees it before it sleeps.
             isRaised.store(true, ordering: .sequentiallyConsistent)
             return (isFirst, state.counters, isFirst ? state.observers : [])
         }
@@ -47,7 +49,7 @@ package final class Alarm: Sendable {
         for observer in observers { observer() }
     }
 
-    /// `body` is called once, when the alarm has been raised.
+    /// Calls `body` once when the alarm is raised, or at once if it already was.
     package func observe(_ body: @escaping @Sendable () -> Void) {
         let isRaised = state.withLock { state in
             if state.failure == nil { state.observers.append(body) }
@@ -72,14 +74,16 @@ package final class Alarm: Sendable {
     }
 }
 
-/// A counter of a group's members, who throw instead of waiting once the alarm has been raised.
+/// Is a counter of a group's members, which throw instead of waiting once the alarm has been raised.
 final class AbortableCounter: Sendable {
     private let counter: EventCounter
     private let alarm: Alarm
 
+    /// Creates a counter at zero.
+    ///
     /// - Parameters:
-    ///   - period: those who sleep are woken when the number becomes a multiple of this.
-    ///   - spins: how often to look before going to sleep; few where ranks outnumber cores.
+    ///   - period: sleepers are woken when the count becomes a multiple of this.
+    ///   - spins: the number of looks before a thread sleeps; few if ranks outnumber cores.
     init(period: Int, spins: Int, alarm: Alarm) {
         counter = EventCounter(period: period, spins: spins)
         self.alarm = alarm
@@ -88,10 +92,14 @@ final class AbortableCounter: Sendable {
 
     var value: Int { counter.value }
 
-    /// - Returns: the new number.
+    /// Adds one.
+    ///
+    /// - Returns: the new count.
     @discardableResult func advance() -> Int { counter.advance() }
 
-    /// - Parameter spins: where it is not the usual.
+    /// Waits until the count is at least `target`, or throws once the alarm has been raised.
+    ///
+    /// - Parameter spins: the number of looks before sleep, if it is not the counter's own.
     func wait(for target: Int, spins: Int? = nil) throws(GroupFailure) {
         if !counter.wait(for: target, spins: spins, unless: { alarm.failure != nil }) { try alarm.check() }
     }

@@ -1,13 +1,16 @@
-/// The ranks of a job as one of its processes sees them: those here meet in memory, others through messages.
+/// Is the set of a job's ranks as one of its processes sees them: ranks here share memory, others exchange messages.
 package final class ProcessWorld: RankWorld {
     private let processes: Processes
     private let placement: Placement
     private let mailboxes: MailboxRegistry
-    /// The groups whose ranks are all here.
+    /// Holds the groups whose ranks are all in this process.
     private let threads: ThreadWorld
     private let hubs = HubRegistry<SpanningHub>()
 
-    /// - Parameter epoch: a number that all processes give, larger than any before; ranks of earlier ones are over.
+    /// Creates the ranks of an epoch.
+    ///
+    /// - Parameter epoch: a number that all processes agree on, larger than any before; ranks of earlier epochs are
+    ///   over.
     package init(_ processes: Processes, _ placement: Placement, epoch: UInt64) {
         precondition(placement.processes == processes.count, "\(placement.processes) of \(processes.count) processes")
         self.processes = processes
@@ -31,7 +34,7 @@ package final class ProcessWorld: RankWorld {
     }
 }
 
-/// The number under which processes know the messages of a group.
+/// Computes the number by which processes identify the messages of a group.
 struct Channel {
     private(set) var number: UInt64 = 0xcbf2_9ce4_8422_2325
 
@@ -39,14 +42,14 @@ struct Channel {
         for value in [purpose, ranks.count] + ranks { mix(value) }
     }
 
-    /// The way between one place and the next, and back.
+    /// Returns the channel from one place to the next, or that of the acknowledgements.
     func pointToPoint(from place: Int, isBack: Bool) -> UInt64 {
         var channel = self
         channel.mix(isBack ? -2 - place : 1 + place)
         return channel.number
     }
 
-    /// FNV-1a.
+    /// Mixes a value into the number by FNV-1a.
     private mutating func mix(_ value: Int) {
         for shift in stride(from: 0, to: 64, by: 8) {
             number = (number ^ UInt64(truncatingIfNeeded: value >> shift) & 0xff) &* 0x100_0000_01b3

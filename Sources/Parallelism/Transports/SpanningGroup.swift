@@ -1,46 +1,49 @@
 package import Tensors
 
-/// What the members of a group that live in this process share, where others live elsewhere.
+/// Holds the state that a group's members in this process share, if other members live in other processes.
 ///
-/// Members here put their rows into send buffers as threads do. The last of them to come sends one message to each other
-/// process: all rows from here that somebody there wants, once. Everybody waits for one message from each other process
-/// and takes rows out of send buffers and messages. Between any two processes a collective is one message each way.
+/// Members here put their rows into send buffers as threads do. The last of them to arrive sends one message to each
+/// other process, which contains all rows from here that members there need, once. Every member waits for one message
+/// from each other process, and reads rows from send buffers and messages. A collective costs one message each way
+/// between any two processes.
 final class SpanningHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
-    /// By place, the member's number in the whole job.
+    /// Lists the members' numbers in the whole job, by place.
     let ranks: [Int]
-    /// By place: where to find that member.
+    /// Says where each member's rows are found, by place.
     let sources: [Source]
-    /// Places of the members of this process.
+    /// Lists the places of the members in this process.
     let here: [Int]
     let peers: [Peer]
     let sendBuffers: [[SendBuffer]]
-    /// Arrivals of the members here at all collectives so far, and at the end of those that store what came.
+    /// Count the arrivals of the members here at all collectives so far, and the ends of storing.
     let arrivals: AbortableCounter
     let stored: AbortableCounter
-    /// By place, to the next one; `nil` where both live elsewhere.
+    /// Lists the channel from each place to the next; `nil` if both are in other processes.
     let channels: [(any PointToPoint)?]
     let processes: Processes
     let spins: Int
-    /// To each peer. Used by the last member here that comes to a collective.
+    /// Holds the messages to each peer. Only the last member here that arrives at a collective uses them.
     private var messages: [MessageRing]
 
     enum Source {
         case here
-        /// The peer, and which of its members.
+        /// The member is in a peer process; the numbers are the indices of the peer and of the member there.
         case peer(Int, Int)
     }
 
-    /// Another process with members of the group.
+    /// Is another process with members of the group.
     struct Peer {
         let process: Int
-        /// Of its members, ascending.
+        /// Lists the places of its members, ascending.
         let places: [Int]
         let mailbox: Mailbox
     }
 
-    /// - Parameter owners: by place the process a member lives in.
+    /// Creates the shared state.
+    ///
+    /// - Parameter owners: the process of each member, by place.
     init(
         _ ranks: [Int], owners: [Int], _ channel: Channel, _ processes: Processes, _ mailboxes: MailboxRegistry,
         spins: Int
@@ -80,12 +83,12 @@ final class SpanningHub: @unchecked Sendable {
         }
     }
 
-    /// Sends what the members here have brought to a collective. Called by the last of them, before it goes on.
+    /// Sends the contributions of the members here to a collective. The last of them calls it, before it continues.
     ///
-    /// - Throws: `GroupFailure` where there is no memory for a message.
+    /// - Throws: `GroupFailure` if there is no memory for a message.
     func dispatch(_ collective: Collective, round: Int) throws(GroupFailure) {
         for (index, peer) in peers.enumerated() {
-            // Whoever has come here is done with the round before.
+            // Every member that arrives here has finished the previous round.
             if round > 0 { peer.mailbox.drop(round - 1) }
             let (blocks, columns) = (blockCount(collective, for: peer), columns(round))
             let message = try Bundle.message(
@@ -95,8 +98,8 @@ final class SpanningHub: @unchecked Sendable {
         }
     }
 
-    /// How many blocks of rows a process gets from here, and which these are: one for each member here, or for each of
-    /// them and each of its members.
+    /// Returns the number of blocks of rows that a process receives from here: one for each member here or, in
+    /// all-to-all, one for each pair of a member here and a member there.
     private func blockCount(_ collective: Collective, for peer: Peer) -> Int {
         switch collective {
         case .barrier: 0
@@ -111,7 +114,7 @@ final class SpanningHub: @unchecked Sendable {
         return sendBuffers[member][round & 1].block(for: place)
     }
 
-    /// Members that bring no rows may not know how wide the others' are.
+    /// Returns the width of the rows. It looks for a member with rows, because others may not know the width.
     private func columns(_ round: Int) -> Int {
         for member in here where sendBuffers[member][round & 1].rows.rows > 0 {
             return sendBuffers[member][round & 1].rows.columns
@@ -120,13 +123,16 @@ final class SpanningHub: @unchecked Sendable {
     }
 }
 
-/// Blocks of equally wide rows, as a message carries them: their counts, then the rows, one after the other.
+/// Is a list of blocks of equally wide rows, as a message carries them: their counts, then the rows, one after the
+/// other.
 enum Bundle {
+    /// Creates a message with blocks of rows.
+    ///
     /// - Parameters:
-    ///   - blocks: how many there are.
-    ///   - rank: who sends them.
-    ///   - ring: where the message's memory comes from.
-    ///   - block: the rows of each block.
+    ///   - blocks: the number of blocks.
+    ///   - rank: the sender.
+    ///   - ring: provides the message's memory.
+    ///   - block: returns the rows of each block.
     static func message(
         _ blocks: Int, columns: Int, number: Int, from rank: Int, _ ring: inout MessageRing, block: (Int) -> View
     ) throws(GroupFailure) -> Message {
@@ -150,14 +156,16 @@ enum Bundle {
     }
 }
 
-/// A bundle that came: checked, as everything that comes from outside.
+/// Is a received bundle. Its contents have been checked, because they come from another process.
 struct ArrivedBundle {
     let counts: Indices
     let columns: Int
     private let rows: HostRows
     private let message: Message
 
-    /// - Returns: `nil` where the message does not hold what it claims, or not so many blocks.
+    /// Checks a message.
+    ///
+    /// - Returns: `nil` if the message does not hold what its head claims, or another number of blocks.
     init?(_ message: Message, blocks: Int) {
         let words = message.bodyBytes / 4
         guard words >= 2 + blocks else { return nil }
@@ -177,7 +185,7 @@ struct ArrivedBundle {
 
     var all: View { rows.view }
 
-    /// The same for the host.
+    /// Returns all rows, readable by the host.
     var allHostRows: HostRows { rows }
 
     func block(_ index: Int) -> View {
@@ -186,17 +194,17 @@ struct ArrivedBundle {
     }
 }
 
-/// One rank's membership in a group whose members live in several processes.
+/// Is one rank's membership in a group whose members live in several processes.
 package final class SpanningGroup: ProcessGroup {
     package let place: Int
     private let hub: SpanningHub
-    /// Collectives this member has finished, and those of them that stored what came.
+    /// Count the collectives that this member has finished, and those of them that stored rows.
     private var round = 0
     private var shares = 0
     private var pending: Collective?
     private var sent = 0
     private var received = 0
-    /// What came in the collective that is being finished, one of each peer. Its memory is used again and again.
+    /// Holds the bundles received in the current collective, one for each peer. Its memory is reused.
     private var bundles: [ArrivedBundle] = []
 
     init(_ hub: SpanningHub, place: Int) {
@@ -234,7 +242,7 @@ package final class SpanningGroup: ProcessGroup {
         round += 1
     }
 
-    /// Waits for this round's message of each other process.
+    /// Waits for this round's message from each other process.
     private func receive(_ collective: Collective) throws(GroupFailure) {
         let isWaiting = hub.peers.contains { !$0.mailbox.has(round) }
         if isWaiting { hub.processes.beginWait() }
@@ -281,7 +289,7 @@ package final class SpanningGroup: ProcessGroup {
         for (member, source) in hub.sources.enumerated() {
             let (block, peer): (View, SpanningHub.Peer) =
                 switch source {
-                // Where these have no room, others sent too much.
+                // If the blocks here do not fit, another process sent too many rows.
                 case .here: (sendBuffer(of: member).block(for: place), hub.peers[0])
                 case .peer(let peer, let index):
                     (bundles[peer].block(index * hub.here.count + own), hub.peers[peer])
@@ -294,7 +302,7 @@ package final class SpanningGroup: ProcessGroup {
         }
     }
 
-    /// The members here divide all rows, and nobody goes on before all of them are stored.
+    /// Stores a part of all rows: the members here divide them, and no member continues before all of them are stored.
     private func share(_ counts: Indices, _ store: (HostRows) -> Bool) throws(GroupFailure) {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
         func part(of rows: HostRows) -> HostRows { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
@@ -323,11 +331,11 @@ package final class SpanningGroup: ProcessGroup {
     }
 }
 
-/// A connection between two members in different processes. The receiver acknowledges each message it has read.
+/// Connects two members in different processes. The receiver acknowledges each message it has read.
 final class ProcessLink: PointToPoint {
     private static let depth = Mailbox.depth
     private let other: Int
-    /// The member at the other end, by its number in the whole job.
+    /// Is the number, in the whole job, of the member at the other end.
     private let rank: Int
     private var sent: MessageRing
     private var acknowledgements: MessageRing

@@ -2,24 +2,28 @@ import Foundation
 import Synchronization
 package import Tensors
 
-/// All ranks of a job as threads of this process.
+/// Is the set of a job's ranks if all are threads of this process.
 package final class ThreadWorld: RankWorld {
     package let alarm: Alarm
     let spins: Int
     private let hubs = HubRegistry<ThreadHub>()
 
-    /// - Parameter threads: of all ranks together; where they outnumber the cores, waiting ones sleep at once.
+    /// Creates the ranks of a job.
+    ///
+    /// - Parameter threads: the threads of all ranks together; if they outnumber the cores, waiting ones sleep at once.
     package convenience init(threads: Int, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
         self.init(spins: threads <= cores, alarm: Alarm())
     }
 
+    /// Creates the ranks of a job.
+    ///
     /// - Parameters:
-    ///   - spins: whether ranks that wait look for a while before they sleep.
-    ///   - alarm: raised when a rank fails; ends every wait.
+    ///   - spins: whether waiting ranks spin for a while before they sleep.
+    ///   - alarm: is raised when a rank fails; that ends every wait.
     init(spins: Bool, alarm: Alarm) {
         self.alarm = alarm
-        // About as long as it takes to fall asleep and to be woken: who waits longer wastes as much again at most, of a
-        // processor that another rank may need.
+        // Spinning takes about as long as falling asleep and being woken, so a thread that waits longer wastes at most
+        // that much time of a processor that another rank may need.
         self.spins = spins ? 250 : 0
     }
 
@@ -30,7 +34,7 @@ package final class ThreadWorld: RankWorld {
     }
 }
 
-/// Groups are met by name: whoever gives the same ranks and the same purpose is in the same group.
+/// Finds groups by name: all ranks that give the same ranks and the same purpose are in the same group.
 final class HubRegistry<Hub: AnyObject & Sendable>: Sendable {
     private let hubs = Mutex<[Key: Hub]>([:])
 
@@ -49,20 +53,23 @@ final class HubRegistry<Hub: AnyObject & Sendable>: Sendable {
     }
 }
 
-/// What the members of a group share.
+/// Holds the state that the members of a group share.
 ///
-/// A member's parcels are written by it alone and read by the others after it arrived. There are two, used in turn: when
-/// a member writes one again, everybody has arrived at the collective between, and so has read it.
+/// A member alone writes its send buffers, and the others read them after it has arrived. There are two, used
+/// alternately: when a member writes one again, every member has arrived at the collective in between, and so has read
+/// it.
 final class ThreadHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
-    /// Arrivals of all members at all collectives so far.
+    /// Counts the arrivals of all members at all collectives so far.
     let arrivals: AbortableCounter
     let sendBuffers: [[SendBuffer]]
-    /// From each member to the next.
+    /// Lists the channel from each member to the next.
     let channels: [ThreadChannel]
 
-    /// - Parameter ranks: the members, by their numbers in the whole job.
+    /// Creates the shared state.
+    ///
+    /// - Parameter ranks: the members' numbers in the whole job.
     init(_ ranks: [Int], spins: Int, alarm: Alarm) {
         let size = ranks.count
         self.size = size
@@ -73,40 +80,42 @@ final class ThreadHub: @unchecked Sendable {
     }
 }
 
-/// Rows on their way, in memory that grows to the largest that was sent and shrinks when that was long ago.
+/// Holds rows to send, in memory that grows to the largest contribution and shrinks some time after it.
 final class SendBuffer {
-    /// Of the whole job, for errors.
+    /// Is the sender's number in the whole job, for errors.
     private let rank: Int
     private static var none: HostRows { unsafe HostRows(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0) }
     private var memory = Buffer(bytes: 0)
-    /// How many times in a row a quarter of the memory would have been enough.
+    /// Counts how often in succession a quarter of the memory would have sufficed.
     private var timesTooLarge = 0
-    /// The rows, which may be read by the host: this is a transport's own memory.
+    /// Holds the rows. The host may read them, because the memory is the transport's own.
     private(set) var hostRows = SendBuffer.none
     var rows: View { hostRows.view }
-    /// How many of the rows are for each member; only for all-to-all.
+    /// Holds the number of rows for each member; it is used only in all-to-all.
     var counts: [Int]
 
-    /// Memory is given back only when it has been too large for so many collectives: a layer's differ in size, and steps
-    /// of the same kind follow each other.
+    /// Memory shrinks only after it has been too large for this many collectives: those of a layer differ in size, and
+    /// steps of the same kind follow each other.
     private static let patience = 256
-    /// Less is not worth giving back.
+    /// Smaller memory is never shrunk.
     private static let smallBytes = 1 << 20
 
+    /// Creates an empty buffer.
+    ///
     /// - Parameters:
-    ///   - rank: who sends.
-    ///   - destinations: members of an all-to-all.
+    ///   - rank: the sender.
+    ///   - destinations: the number of members in an all-to-all.
     init(of rank: Int, destinations: Int) {
         self.rank = rank
         counts = Array(repeating: 0, count: destinations)
     }
 
-    /// Bytes reserved.
+    /// Is the number of reserved bytes.
     var bytes: Int { memory.bytes }
 
-    /// Takes what a member brings to a collective.
+    /// Copies a member's contribution to a collective.
     ///
-    /// - Throws: `GroupFailure` where there is no memory for it.
+    /// - Throws: `GroupFailure` if there is no memory for it.
     func pack(_ collective: Collective) throws(GroupFailure) {
         switch collective {
         case .barrier: break
@@ -118,7 +127,7 @@ final class SendBuffer {
         }
     }
 
-    /// The rows for one member.
+    /// Returns the rows for one member.
     func block(for member: Int) -> View {
         let first = counts[..<member].reduce(0, +)
         return rows.rows(first..<first + counts[member])
@@ -143,7 +152,7 @@ final class SendBuffer {
         }
         guard let wanted else { return }
         timesTooLarge = 0
-        // The old memory goes first: there is never both.
+        // The old memory is freed first, so that both never exist at once.
         hostRows = Self.none
         memory = Buffer(bytes: 0)
         do throws(MemoryError) {
@@ -154,21 +163,25 @@ final class SendBuffer {
     }
 }
 
-/// A one-way connection between two members.
+/// Connects two members in one direction.
 protocol PointToPoint: AnyObject {
-    /// - Parameter number: of the rows that go this way, from 0.
+    /// Sends rows.
+    ///
+    /// - Parameter number: the number of the transfer in this direction, from 0.
     func send(_ rows: View, number: Int) throws(GroupFailure)
     func receive(into rows: View, number: Int) throws(GroupFailure)
 }
 
-/// A connection in memory: a few buffers, filled and emptied in turn.
+/// Connects two members in memory: a few buffers are filled and emptied in order.
 final class ThreadChannel: PointToPoint {
     private static let depth = 4
     private let sendBuffers: [SendBuffer]
     private let filled: AbortableCounter
     private let emptied: AbortableCounter
 
-    /// - Parameter rank: who sends, by its number in the whole job.
+    /// Creates a connection.
+    ///
+    /// - Parameter rank: the sender's number in the whole job.
     init(from rank: Int, spins: Int, alarm: Alarm) {
         sendBuffers = (0..<Self.depth).map { _ in SendBuffer(of: rank, destinations: 0) }
         filled = AbortableCounter(period: 1, spins: spins, alarm: alarm)
@@ -188,11 +201,11 @@ final class ThreadChannel: PointToPoint {
     }
 }
 
-/// One thread's membership in a group.
+/// Is one thread's membership in a group.
 package final class ThreadGroup: ProcessGroup {
     package let place: Int
     private let hub: ThreadHub
-    /// Collectives this member has finished.
+    /// Counts the collectives that this member has finished.
     private var round = 0
     private var pending: Collective?
     private var sent = 0
@@ -210,11 +223,11 @@ package final class ThreadGroup: ProcessGroup {
     private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
 
     package func start(_ collective: Collective) throws(GroupFailure) {
-        // First: a collective that failed stays in flight.
+        // Checked first, because a collective that failed stays in flight.
         try hub.alarm.check()
         precondition(pending == nil, "a collective of this group is in flight")
         collective.check(place: place, size: size)
-        // What was written to shared memory is there for all already.
+        // With shared memory, what was written is visible to all after the barrier, so nothing is copied.
         if case .share = collective {} else { try sendBuffer(of: place).pack(collective) }
         pending = collective
         hub.arrivals.advance()

@@ -34,7 +34,7 @@ package struct PublishedTable: Sendable {
     /// Why it cannot be predicted, where it cannot.
     package let reason: String?
     package let run: Run?
-    /// Whether nothing else of the same runs was fitted on.
+    /// Tells whether nothing else of the same runs was fitted on.
     package let isIndependent: Bool
     package let rows: [Row]
 

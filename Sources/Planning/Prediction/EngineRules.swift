@@ -2,17 +2,17 @@
 package struct EngineRules: Sendable, Equatable {
     /// Bytes of one element of an activation between ranks.
     package var activationBytes: Double
-    /// Whether each of the ranks that share heads computes for all their rows what is not per head.
+    /// Tells whether each of the ranks that share heads computes for all their rows what is not per head.
     package var repeatsSharedWork: Bool
-    /// Whether each context rank decodes all rows of its group.
+    /// Tells whether each context rank decodes all rows of its group.
     package var repeatsDecodeRows: Bool
-    /// Whether each rank keeps and scores all index keys where the others are divided for decoding.
+    /// Tells whether each rank keeps and scores all index keys where the others are divided for decoding.
     package var repeatsIndexKeys: Bool
-    /// Whether ranks that share an expert's width send each other every leaf of the canonical tree, and not one sum.
+    /// Tells whether ranks that share an expert's width send each other every leaf of the canonical tree, and not one sum.
     package var sendsTreeLeaves: Bool
-    /// Whether prompts that attend to all keys expand keys and values to heads, which is fewer operations for many rows.
+    /// Tells whether prompts that attend to all keys expand keys and values to heads, which is fewer operations for many rows.
     package var expandsKeys: Bool
-    /// Whether ranks divide the embedding by vocabulary.
+    /// Tells whether ranks divide the embedding by vocabulary.
     package var dividesEmbedding: Bool
 
     /// Braid: every row has one owner, activations travel in F32.

@@ -8,7 +8,7 @@ package struct PlannedModel: Sendable {
     package let description: ModelDescription
     /// How the matrices of layers are kept; embedding and head are as the checkpoint was made.
     package let weights: Hardware.ElementType
-    /// The cache's, of page size 1.
+    /// The format of the KV cache, with any page size.
     package let format: CacheFormat
     let layers: [LayerWork]
     /// The work of one layer of the next-token block, where the checkpoint has any.
@@ -21,7 +21,6 @@ package struct PlannedModel: Sendable {
     package init(
         _ name: String, _ description: ModelDescription, weights: Hardware.ElementType, format: CacheFormat
     ) {
-        precondition(format.pageSize == 1, "predictions count tokens, not pages")
         self.name = name
         self.description = description
         self.weights = weights
@@ -71,7 +70,7 @@ struct LayerWork: Sendable {
     let attentionBytes: Double
     let indexBytes: Double
 
-    init(_ layer: LayerDescription, _ lanes: [CacheFormat.Lane]) {
+    init(_ layer: LayerDescription, _ sets: [KeySet]) {
         experts = layer.experts
         expertElements = layer.experts.map { Double($0.expert(0).weights.elements) } ?? 0
         attention = layer.attention
@@ -85,11 +84,7 @@ struct LayerWork: Sendable {
             up.map { product in
                 Double(2 * (product.outputs + layer.attention!.heads * layer.attention!.ropeWidth))
             } ?? attentionPerKey
-        func bytes(_ lanes: [CacheFormat.Lane]) -> Double {
-            lanes.reduce(0) { $0 + Double($1.bytes(forTokens: $1.tokensPerEntry)) / Double($1.tokensPerEntry) }
-        }
-        attentionBytes = bytes(lanes.filter { $0.kind != .indexKey })
-        indexBytes = bytes(lanes.filter { $0.kind == .indexKey })
+        (indexBytes, attentionBytes) = layer.keyBytes(sets)
         for operation in layer.operations {
             switch operation {
             case .vectors(let weights): vectors += Double(weights.elements)

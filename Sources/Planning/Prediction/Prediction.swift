@@ -28,7 +28,7 @@ package struct Prediction: Sendable {
         neededTokens = traffic.concurrency * (traffic.input + traffic.output)
     }
 
-    /// Whether weights and keys have room.
+    /// Tells whether weights and keys have room.
     package var fits: Bool { memory.fits && memory.capacity >= neededTokens }
 
     /// Chunks go through the stages one behind the other: the slowest stage sets the pace, and the last chunk has to go

@@ -11,12 +11,17 @@ final class ContinueHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = HTTPResponsePart
 
+    /// Longer bodies will be refused, and must not be sent for.
+    private let maxBodyBytes: Int
     /// Requests read whose response is not written: a leave must not stand within the response to an earlier request.
     private var unanswered = 0
 
+    init(maxBodyBytes: Int) { self.maxBodyBytes = maxBodyBytes }
+
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         if case .head(let head) = unwrapInboundIn(data) {
-            if unanswered == 0, head.headerFields[.expect]?.lowercased() == "100-continue" {
+            let length = head.headerFields[.contentLength].flatMap { Int($0) } ?? 0
+            if unanswered == 0, length <= maxBodyBytes, head.headerFields[.expect]?.lowercased() == "100-continue" {
                 context.writeAndFlush(wrapOutboundOut(.head(HTTPResponse(status: .continue))), promise: nil)
             }
             unanswered += 1

@@ -13,9 +13,13 @@ struct ErrorResponses: RouterMiddleware {
         _ request: Request, context: ServingContext,
         next: @concurrent (Request, ServingContext) async throws -> Response
     ) async throws -> Response {
-        let response: Response
+        var response: Response
         do {
             response = try await next(request, context)
+        } catch let error as RequestError where error.kind == .clientGone {
+            // Nobody reads the answer.
+            metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(error.status.code))
+            throw CancellationError()
         } catch let error as RequestError {
             response = .error(error)
         } catch let error as HTTPError where error.status == .notFound {
@@ -23,15 +27,17 @@ struct ErrorResponses: RouterMiddleware {
         } catch is NIOTooManyBytesError {
             response = .error(RequestError(.tooLarge, "the request body is too large", code: "request_too_large"))
         } catch is CancellationError {
-            // The client is gone; nobody reads the answer. Proxies have a number for this.
-            metrics.countResponse(route: routes.pattern(context.endpointPath), status: 499)
+            // The connection has ended.
+            metrics.countResponse(
+                route: routes.pattern(context.endpointPath), status: Int(RequestError.clientGone.status.code))
             throw CancellationError()
         } catch {
             context.logger.error("a request failed", metadata: ["error": "\(error)", "path": "\(request.uri.path)"])
             response = .error(RequestError(.failed, "the server failed to answer this request; its log says why"))
         }
         metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(response.status.code))
-        return response
+        // A body behind the header would be taken for the next answer.
+        return request.method == .head ? response.createHeadResponse() : response
     }
 }
 

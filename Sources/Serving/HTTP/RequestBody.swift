@@ -1,37 +1,90 @@
 import Hummingbird
 import JSON
 
-/// How a request's body is read: all of it, as JSON, within bounds of size and time.
+/// How a request's body is read: all of it, as JSON, within bounds of size, memory and time.
 struct BodyReader: Sendable {
-    let maxBytes: Int
-    let timeout: Duration
+    private let maxBytes: Int
+    private let limits: JSONLimits
+    private let timeout: Duration
+    private let memory: MemoryBudget
 
-    init(_ configuration: ServerConfiguration) {
+    init(_ configuration: ServerConfiguration, _ slot: ModelSlot) {
         maxBytes = configuration.maxBodyBytes
         timeout = configuration.bodyTimeout
+        memory = slot.memory
+        var limits = JSONLimits()
+        limits.maxValues = configuration.maxBodyValues
+        self.limits = limits
     }
 
-    func fields(of request: Request) async throws -> RequestFields {
-        if let length = request.headers[.contentLength].flatMap(Int.init), length > maxBytes {
-            throw tooLarge(" of \(length) bytes")
+    /// Reads a body and makes of its members what a route needs, beside the threads that serve others if it is large.
+    ///
+    /// - Parameter make: gets the members and a share of memory that it may enlarge.
+    func read<Asked: Sendable>(
+        _ request: Request, on connection: ClientConnection,
+        _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> Asked
+    ) async throws -> Asked {
+        try Self.checkContentType(request)
+        let share = try memory.share(of: 0)
+        let length = request.headers[.contentLength].flatMap { Int($0) }
+        if let length {
+            guard length <= maxBytes else { throw tooLarge(" of \(length) bytes") }
+            try share.resize(to: Self.estimate(length))
         }
-        let bytes = try await collect(request.body)
-        let value: JSONValue
-        do {
-            value = try JSONValue(parsing: bytes.readableBytesView)
-        } catch {
-            throw RequestError.invalid(nil, "the request body is not usable: \(error)", code: "invalid_json")
+        let bytes = try await collect(request.body, share)
+        // A client that hangs up in between has sent less than it said.
+        if let length, bytes.readableBytes < length { throw RequestError.clientGone }
+        let limits = limits
+        let work: @Sendable () throws -> Asked = {
+            let value: JSONValue
+            do {
+                value = try JSONValue(
+                    parsing: bytes.readableBytesView, limits: limits, mayContinue: { WorkPool.mayContinue })
+            } catch {
+                try WorkPool.checkCancellation()
+                throw RequestError.invalid(nil, "the request body is not usable: \(error)", code: "invalid_json")
+            }
+            return try make(RequestFields(value), share)
         }
-        return try RequestFields(value)
+        var watch: HangUpHandler.Watch?
+        let asked = try await WorkPool.shared.run(
+            bytes: bytes.readableBytes, onStart: { watch = await connection.onHangUp($0) }, work)
+        withExtendedLifetime(watch) {}
+        return asked
     }
 
-    private func collect(_ body: RequestBody) async throws -> ByteBuffer {
+    /// Memory for a body and the values in it, most of which are a few bytes long.
+    private static func estimate(_ bytes: Int) -> Int { 8 * bytes }
+
+    /// Programs say what they send. Pages can send other types without asking, and they are not meant here.
+    static func checkContentType(_ request: Request) throws(RequestError) {
+        guard let field = request.headers[.contentType] else { return }
+        let type = field.prefix { $0 != ";" }.filter { !$0.isWhitespace }.lowercased()
+        guard type == "application/json" || type.hasSuffix("+json") else {
+            throw RequestError(
+                .unsupportedMediaType,
+                "the body is of type '\(field.prefix(64))'; send JSON with the header 'Content-Type: application/json'",
+                code: "unsupported_media_type")
+        }
+    }
+
+    private func collect(_ body: RequestBody, _ share: MemoryBudget.Share) async throws -> ByteBuffer {
         try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
             group.addTask {
                 var whole = ByteBuffer()
-                for try await var part in body {
-                    guard whole.readableBytes + part.readableBytes <= maxBytes else { throw tooLarge("") }
-                    whole.writeBuffer(&part)
+                do {
+                    for try await var part in body {
+                        let length = whole.readableBytes + part.readableBytes
+                        guard length <= maxBytes else { throw tooLarge("") }
+                        // What came without a length is counted as it comes.
+                        try share.grow(to: Self.estimate(length))
+                        whole.writeBuffer(&part)
+                    }
+                } catch let error as RequestError {
+                    throw error
+                } catch {
+                    // The connection ended, or what came on it was no HTTP, which its client has been told.
+                    throw RequestError.clientGone
                 }
                 return whole
             }

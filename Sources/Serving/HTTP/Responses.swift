@@ -30,7 +30,7 @@ extension Response {
         case .overloaded(let seconds): headers[.retryAfter] = String(seconds)
         case .unauthorized: headers[.wwwAuthenticate] = "Bearer"
         // What is left of the body will not be read.
-        case .timeout, .tooLarge: headers[.connection] = "close"
+        case .timeout, .tooLarge, .unsupportedMediaType, .forbidden: headers[.connection] = "close"
         default: break
         }
         return .json(error.json, status: error.status, headers: headers)
@@ -46,6 +46,9 @@ extension RequestError {
         case .methodNotAllowed: .methodNotAllowed
         case .timeout: .requestTimeout
         case .tooLarge: .contentTooLarge
+        case .unsupportedMediaType: .unsupportedMediaType
+        case .forbidden: .forbidden
+        case .clientGone: HTTPResponse.Status(code: 499, reasonPhrase: "Client Closed Request")
         case .overloaded: .tooManyRequests
         case .unavailable: .serviceUnavailable
         case .failed: .internalServerError

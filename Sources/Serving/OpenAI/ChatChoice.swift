@@ -9,91 +9,175 @@ struct ChatChoice: Sendable {
     private let wantsLogProbs: Bool
     private let allowsParallelCalls: Bool
     private var parser: OutputParser
+    private var logProbs = GrowingJSON.array
+    private var finish: TextFinish.Reason?
+    /// Whether a call is complete.
+    private var hasCalled = false
+    /// Tokens up to the end of reasoning.
+    private(set) var reasoningTokens = 0
+
+    /// The message of a whole answer.
     private var reasoning = ""
     private var content = ""
-    private var calls: [JSONValue] = []
-    private var logProbs: [JSONValue] = []
-    private var finish: TextFinish.Reason?
-    private var hasCalled = false
+    private var calls: [Call] = []
+
+    private struct Call {
+        let id = "call_" + Envelope.randomDigits()
+        let name: String
+        var arguments = ""
+    }
 
     init(_ request: ChatRequest, index: Int, service: TextService) {
         self.index = index
         self.service = service
         wantsLogProbs = request.wantsLogProbs
         allowsParallelCalls = request.allowsParallelCalls
-        parser = OutputParser(startsInReasoning: request.startsInReasoning, parsesToolCalls: request.offersTools)
+        parser = OutputParser(
+            startsInReasoning: request.startsInReasoning, parsesReasoning: request.separatesReasoning,
+            parsesToolCalls: request.offersTools)
     }
 
-    /// Takes an event in.
-    mutating func collect(_ event: TextEvent) {
+    /// What an event adds, in order.
+    private mutating func take(_ event: TextEvent) -> [OutputParser.Event] {
+        var parts: [OutputParser.Event] = []
         switch event {
         case .token(let token, let text):
             if wantsLogProbs { logProbs.append(service.chatLogProbs(of: token)) }
-            for event in parser.feed(text) { collect(event) }
+            parts = parser.feed(text)
+            if parser.isInReasoning || parts.contains(where: { if case .reasoning = $0 { true } else { false } }) {
+                reasoningTokens += 1
+            }
         case .finished(let end):
-            for event in parser.feed(end.text) + parser.finish() { collect(event) }
             finish = end.reason
+            parts = parser.feed(end.text) + parser.finish()
         case .promptScores, .failed: break
         }
-    }
-
-    private mutating func collect(_ event: OutputParser.Event) {
-        switch event {
-        case .reasoning(let text): reasoning += text
-        case .content(let text): content += text
-        case .toolCall(let place, let name, let arguments):
-            guard allowsParallelCalls || place == 0 else { return }
-            hasCalled = true
-            calls.append(
-                .fields([
-                    "index": .integer(place), "id": .string("call_" + Envelope.randomDigits()),
-                    "type": .string("function"),
-                    "function": .fields(["name": .string(name), "arguments": .string(arguments)]),
-                ]))
+        for case .toolCallEnd in parts { hasCalled = true }
+        guard !allowsParallelCalls else { return parts }
+        return parts.compactMap { part in
+            switch part {
+            case .toolCallStart(let place, _), .toolCallArguments(let place, _), .toolCallEnd(let place):
+                place == 0 ? part : nil
+            case .toolCallBroken(let place, let text): place == 0 ? part : .content(text)
+            case .reasoning, .content: part
+            }
         }
     }
 
-    /// The first chunk of a stream: who speaks.
-    var opening: JSONValue {
-        chunk(.fields(["role": .string("assistant"), "content": .string("")]), logProbs: .null, finish: .null)
-    }
+    // MARK: - Whole
 
-    /// Takes an event in and gives out what is new, in the order of a message: reasoning, content, tool calls.
-    mutating func feed(_ event: TextEvent) -> [JSONValue] {
-        collect(event)
-        var deltas: [JSONValue] = []
-        if !reasoning.isEmpty { deltas.append(.fields(["reasoning_content": .string(reasoning)])) }
-        if !content.isEmpty { deltas.append(.fields(["content": .string(content)])) }
-        if !calls.isEmpty { deltas.append(.fields(["tool_calls": .array(calls)])) }
-        if deltas.isEmpty, !logProbs.isEmpty { deltas.append(.fields([:])) }
-        var chunks = deltas.enumerated().map { place, delta in
-            chunk(delta, logProbs: place == 0 ? logProbsJSON : .null, finish: .null)
+    /// Takes an event into the message.
+    mutating func collect(_ event: TextEvent) {
+        for part in take(event) {
+            switch part {
+            case .reasoning(let text): reasoning += text
+            case .content(let text): content += text
+            case .toolCallStart(_, let name): calls.append(Call(name: name))
+            case .toolCallArguments(_, let text): calls[calls.count - 1].arguments += text
+            case .toolCallEnd: break
+            case .toolCallBroken(_, let text):
+                // A limit of tokens cuts calls like everything; another broken call is no call.
+                if finish == .length { break }
+                calls.removeLast()
+                content += text
+            }
         }
-        if finish != nil { chunks.append(chunk(.fields([:]), logProbs: .null, finish: finishReason)) }
-        (reasoning, content, calls, logProbs) = ("", "", [], [])
-        return chunks
-    }
-
-    private func chunk(_ delta: JSONValue, logProbs: JSONValue, finish: JSONValue) -> JSONValue {
-        .fields(["index": .integer(index), "delta": delta, "logprobs": logProbs, "finish_reason": finish])
     }
 
     /// The whole choice.
-    var whole: JSONValue {
+    var whole: [UInt8] {
         var message = [
             JSONMember("role", .string("assistant")),
             JSONMember("content", content.isEmpty && !calls.isEmpty ? .null : .string(content)),
             JSONMember("reasoning_content", reasoning.isEmpty ? .null : .string(reasoning)),
         ]
-        if !calls.isEmpty { message.append(JSONMember("tool_calls", .array(calls))) }
-        return .fields([
-            "index": .integer(index), "message": .object(message), "logprobs": logProbsJSON,
-            "finish_reason": finishReason,
+        if !calls.isEmpty {
+            let list = calls.enumerated().map { place, call in
+                Self.start(of: call, at: place, arguments: call.arguments)
+            }
+            message.append(JSONMember("tool_calls", .array(list)))
+        }
+        return written("message", .object(message), logProbs: wantsLogProbs ? logProbs : nil, finish: finishReason)
+    }
+
+    // MARK: - Streamed
+
+    /// The first chunk of a stream: who speaks.
+    var opening: [UInt8] {
+        written(
+            "delta", .fields(["role": .string("assistant"), "content": .string("")]), logProbs: nil, finish: .null)
+    }
+
+    /// Takes an event in and gives out the chunks it makes.
+    mutating func feed(_ event: TextEvent) -> [[UInt8]] {
+        let hadScores = logProbs.count
+        var deltas: [JSONValue] = []
+        let parts = take(event)
+        for (place, part) in parts.enumerated() {
+            switch part {
+            case .reasoning(let text): deltas.append(.fields(["reasoning_content": .string(text)]))
+            case .content(let text): deltas.append(.fields(["content": .string(text)]))
+            case .toolCallStart(let index, let name):
+                calls.append(Call(name: name))
+                // A call that is complete comes at once.
+                var arguments = ""
+                if case .toolCallArguments(index, let text)? = parts[(place + 1)...].first,
+                    case .toolCallEnd? = parts[(place + 2)...].first
+                {
+                    arguments = text
+                }
+                deltas.append(Self.delta(Self.start(of: calls[calls.count - 1], at: index, arguments: arguments)))
+            case .toolCallArguments(let index, let text):
+                if place > 0, place + 1 < parts.count, case .toolCallStart = parts[place - 1],
+                    case .toolCallEnd = parts[place + 1]
+                {
+                    continue
+                }
+                deltas.append(
+                    Self.delta(
+                        .fields(["index": .integer(index), "function": .fields(["arguments": .string(text)])])))
+            case .toolCallEnd: break
+            case .toolCallBroken(_, let text):
+                if finish != .length { deltas.append(.fields(["content": .string(text)])) }
+            }
+        }
+        if deltas.isEmpty, logProbs.count > hadScores { deltas.append(.fields([:])) }
+        var chunks: [[UInt8]] = []
+        for (place, delta) in deltas.enumerated() {
+            chunks.append(
+                written("delta", delta, logProbs: wantsLogProbs && place == 0 ? logProbs : nil, finish: .null))
+        }
+        if !deltas.isEmpty { logProbs = .array }
+        if finish != nil { chunks.append(written("delta", .fields([:]), logProbs: nil, finish: finishReason)) }
+        return chunks
+    }
+
+    private static func delta(_ call: JSONValue) -> JSONValue { .fields(["tool_calls": .array([call])]) }
+
+    private static func start(of call: Call, at place: Int, arguments: String) -> JSONValue {
+        .fields([
+            "index": .integer(place), "id": .string(call.id), "type": .string("function"),
+            "function": .fields(["name": .string(call.name), "arguments": .string(arguments)]),
         ])
     }
 
-    private var logProbsJSON: JSONValue {
-        wantsLogProbs ? .fields(["content": .array(logProbs), "refusal": .null]) : .null
+    private func written(_ name: String, _ part: JSONValue, logProbs: GrowingJSON?, finish: JSONValue) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.beginObject()
+        writer.member("index", .integer(index))
+        writer.member(name, part)
+        writer.key("logprobs")
+        if let logProbs {
+            writer.beginObject()
+            writer.member("content", logProbs)
+            writer.member("refusal", .null)
+            writer.endObject()
+        } else {
+            writer.value(.null)
+        }
+        writer.member("finish_reason", finish)
+        writer.endObject()
+        return writer.takeBytes()
     }
 
     /// A model that stops after calling tools waits for their results.

@@ -15,7 +15,22 @@ enum ChatMessageFields {
         return messages
     }
 
+    /// Whether the last message is marked as the beginning of the answer (`"prefix": true`, DeepSeek's way to say it).
+    static func continuesLast(_ fields: RequestFields) throws(RequestError) -> Bool {
+        var isLast = false
+        for (index, value) in (try fields.array("messages") ?? []).enumerated() {
+            let message = try RequestFields(value, path: "messages[\(index)]")
+            if isLast {
+                throw .invalid(
+                    "messages[\(index - 1)].prefix", "only the last message can be the beginning of the answer")
+            }
+            isLast = try message.bool("prefix") ?? false
+        }
+        return isLast
+    }
+
     private static func message(_ fields: RequestFields) throws(RequestError) -> ChatMessage {
+        try FieldTable.check(fields, at: .message)
         let name = try fields.string("role")
         guard let role = name.flatMap(ChatMessage.Role.init(rawValue:)) else {
             let path = fields.path(of: "role")
@@ -30,8 +45,10 @@ enum ChatMessageFields {
             let path = fields.path(of: "content")
             throw .invalid(path, "\(path) is missing; give a text or a list of text parts")
         }
+        var reasoning = try fields.string("reasoning_content")
+        if reasoning == nil { reasoning = try fields.string("reasoning") }
         return ChatMessage(
-            role, content, reasoning: try fields.string("reasoning_content"), toolCalls: calls,
+            role, content, reasoning: reasoning, toolCalls: calls,
             toolCallID: try fields.string("tool_call_id"))
     }
 
@@ -67,9 +84,13 @@ enum ChatMessageFields {
                 let path = call.path(of: "function")
                 throw .invalid(path, "\(path) must be an object with name and arguments")
             }
-            calls.append(
-                ChatToolCall(
-                    id: try call.string("id"), name: name, arguments: try function.string("arguments") ?? "{}"))
+            // Some clients keep arguments as the object they are.
+            let arguments =
+                switch function.value("arguments") {
+                case .object(let members): JSONValue.object(members).pythonText
+                default: try function.string("arguments") ?? ""
+                }
+            calls.append(ChatToolCall(id: try call.string("id"), name: name, arguments: arguments))
         }
         return calls
     }

@@ -4,19 +4,24 @@ import JSON
 import Tokenization
 
 /// A checked request to `/v1/chat/completions`.
-struct ChatRequest {
+struct ChatRequest: Sendable {
     let requests: [TextRequest]
     let wantsLogProbs: Bool
     let offersTools: Bool
     /// False if the client wants to see one tool call at most.
     let allowsParallelCalls: Bool
-    /// Whether the answer begins inside the model's reasoning, to be told apart from its content.
+    /// Whether the answer begins inside the model's reasoning.
     let startsInReasoning: Bool
+    /// Whether reasoning is told apart from content.
+    let separatesReasoning: Bool
     let stream: StreamFields
+
+    /// See `TextRequest.memory`.
+    var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
         try fields.requireModel(configuration.servedModelName)
-        try Self.refuseUnsupported(fields)
+        try FieldTable.check(fields, at: .chat)
         let format: ChatFormat
         do {
             format = try service.chatFormat.get()
@@ -34,11 +39,12 @@ struct ChatRequest {
             fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
             limits: configuration.requests)
         var options = ChatOptions(thinking: try Self.thinking(fields))
-        options.continuesFinalMessage = try fields.bool("continue_final_message") ?? false
+        let hasPrefix = try ChatMessageFields.continuesLast(fields)
+        options.continuesFinalMessage = try fields.bool("continue_final_message") ?? false || hasPrefix
         options.tools = try Self.tools(fields)
         offersTools = !options.tools.isEmpty
         allowsParallelCalls = try fields.bool("parallel_tool_calls") ?? true
-        let separatesReasoning = try fields.bool("separate_reasoning") ?? true
+        separatesReasoning = try fields.bool("separate_reasoning") ?? true && format.canThink
         let messages = try ChatMessageFields.messages(fields)
         let prompt: ChatPrompt
         do {
@@ -46,7 +52,7 @@ struct ChatRequest {
         } catch {
             throw RequestError(error)
         }
-        startsInReasoning = prompt.startsInReasoning && separatesReasoning
+        startsInReasoning = prompt.startsInReasoning
         sampling.form = try fields.answerForm(
             with: options.tools, besides: sampling.form, allowsParallelCalls: allowsParallelCalls)
         if let form = sampling.form {
@@ -58,37 +64,41 @@ struct ChatRequest {
         let scores = wantsLogProbs ? LogProbOptions(topCount: topCount ?? 0) : nil
         let kept = format.keptTokens(service.tokenizer)
         let salt = try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes)
-        let tokens = service.tokenizer.encode(segments: prompt.segments)
+        let tokens = try service.tokens(of: prompt)
+        // What is looked for in an answer is not looked for in the thoughts before it.
+        let stopsAfter = prompt.startsInReasoning ? ChatFormat.reasoningEnds : []
         requests = sampling.requests(prompt: tokens, logProbs: scores, cacheSalt: salt).map { request in
             var request = request
             request.keptTokens = kept
+            request.stopsAfter = stopsAfter
             return request
         }
     }
 
-    /// Refuses what would otherwise be ignored although the answer depends on it.
-    private static func refuseUnsupported(_ fields: RequestFields) throws(RequestError) {
-        for name in ["reasoning_effort", "reasoning"] where fields.value(name) != nil {
-            throw .invalid(
-                name, "\(name) is not supported; use \"chat_template_kwargs\": {\"thinking\": true or false}")
-        }
-        for name in ["functions", "function_call"] where fields.value(name) != nil {
-            throw .invalid(name, "\(name) is not supported; use tools and tool_choice")
-        }
-    }
-
+    /// DeepSeek's own switch, `thinking`, or the template's, which SGLang and vLLM hand on.
     private static func thinking(_ fields: RequestFields) throws(RequestError) -> Bool {
-        guard let options = try fields.object("chat_template_kwargs") else { return false }
-        var thinking = false
-        for name in options.names {
-            guard name == "thinking" || name == "enable_thinking" else {
-                throw .invalid(
-                    options.path(of: name),
-                    "\(options.path(of: name)) is not supported; thinking and enable_thinking are")
+        var answers: [(path: String, isOn: Bool)] = []
+        if let value = fields.value("thinking") {
+            let type = value["type"]?.string
+            guard let isOn = value.bool ?? (type == "enabled" ? true : type == "disabled" ? false : nil) else {
+                throw .invalid("thinking", "thinking must be {\"type\": \"enabled\"} or {\"type\": \"disabled\"}")
             }
-            thinking = try options.bool(name) ?? thinking
+            answers.append(("thinking", isOn))
         }
-        return thinking
+        if let options = try fields.object("chat_template_kwargs") {
+            for name in options.names {
+                let path = options.path(of: name)
+                guard name == "thinking" || name == "enable_thinking" else {
+                    throw .invalid(path, "\(path) is not supported; thinking and enable_thinking are")
+                }
+                if let isOn = try options.bool(name) { answers.append((path, isOn)) }
+            }
+        }
+        guard let first = answers.first else { return false }
+        if let other = answers.first(where: { $0.isOn != first.isOn }) {
+            throw .invalid(other.path, "\(other.path) is \(other.isOn), but \(first.path) says \(first.isOn)")
+        }
+        return first.isOn
     }
 
     private static func tools(_ fields: RequestFields) throws(RequestError) -> [ChatTool] {

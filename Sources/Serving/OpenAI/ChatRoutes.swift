@@ -7,40 +7,59 @@ struct ChatRoutes: Sendable {
     let slot: ModelSlot
 
     func post(_ request: Request, _ context: ServingContext) async throws -> Response {
-        let service = try slot.service()
-        let fields = try await BodyReader(configuration).fields(of: request)
-        let asked = try ChatRequest(fields, service: service, configuration: configuration)
-        let generations = try service.start(
-            asked.requests, names: ["prompt": "messages", "max_new_tokens": "max_tokens"], metrics: slot.metrics)
-        let choices = asked.requests.indices.map { ChatChoice(asked, index: $0, service: service) }
-        let (connection, stream, model) = (context.connection, asked.stream, configuration.servedModelName)
-        guard stream.isOn else {
-            let envelope = Envelope(prefix: "chatcmpl-", object: "chat.completion", model: model)
-            return .json(try await Self.whole(choices, of: generations, on: connection, in: envelope))
+        let (service, configuration, slot) = (try slot.service(), configuration, slot)
+        let connection = context.connection
+        let asked = try await BodyReader(configuration, slot).read(request, on: connection) { fields, share in
+            let asked = try ChatRequest(fields, service: service, configuration: configuration)
+            try share.resize(to: asked.memory)
+            return (request: asked, share: share)
         }
-        let envelope = Envelope(prefix: "chatcmpl-", object: "chat.completion.chunk", model: model)
+        let chat = asked.request
+        let generations = try service.start(
+            chat.requests, names: ["prompt": "messages", "max_new_tokens": "max_tokens"], slot: slot)
+        let choices = chat.requests.indices.map { ChatChoice(chat, index: $0, service: service) }
+        let (stream, thinks) = (chat.stream, chat.separatesReasoning)
+        let envelope = Envelope(
+            prefix: "chatcmpl-", object: stream.isOn ? "chat.completion.chunk" : "chat.completion",
+            model: configuration.servedModelName)
+        guard stream.isOn else {
+            let body = try await Self.whole(
+                choices, of: generations, on: connection, in: envelope, showsReasoning: thinks,
+                bytes: chat.wantsLogProbs ? chat.memory : 0)
+            withExtendedLifetime(asked.share) {}
+            return .json(written: body)
+        }
         return .events(on: connection, writeTimeout: configuration.writeTimeout) { events in
             var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: choices.count))
-            for choice in choices { try await events.send(envelope.chunk(choices: [choice.opening], stream)) }
+            for choice in choices { try await events.send(written: envelope.chunk(choice.opening, stream)) }
             try await connection.forEach(of: generations, count: choices.count) { index, event in
                 for piece in choices[index].feed(event) {
-                    try await events.send(envelope.chunk(choices: [piece], stream))
+                    try await events.send(written: envelope.chunk(piece, stream))
                 }
-                if case .finished(let finish) = event { usage.add(finish, of: index) }
+                if case .finished(let finish) = event {
+                    usage.add(finish, of: index, reasoningTokens: thinks ? choices[index].reasoningTokens : nil)
+                }
             }
-            if stream.includesUsage { try await events.send(envelope.body(choices: [], usage: usage.json)) }
+            if stream.includesUsage { try await events.send(written: envelope.body(choices: [], usage: usage.json)) }
             try await events.sendDone()
         }
     }
 
     private static func whole(
-        _ choices: [ChatChoice], of generations: TextGenerations, on connection: ClientConnection, in envelope: Envelope
-    ) async throws -> JSONValue {
+        _ choices: [ChatChoice], of generations: TextGenerations, on connection: ClientConnection,
+        in envelope: Envelope,
+        showsReasoning: Bool, bytes: Int
+    ) async throws -> [UInt8] {
         var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: choices.count))
         try await connection.forEach(of: generations, count: choices.count) { index, event in
             choices[index].collect(event)
-            if case .finished(let finish) = event { usage.add(finish, of: index) }
+            if case .finished(let finish) = event {
+                usage.add(finish, of: index, reasoningTokens: showsReasoning ? choices[index].reasoningTokens : nil)
+            }
         }
-        return envelope.body(choices: choices.map(\.whole), usage: usage.json)
+        let (all, costs) = (choices, usage.json)
+        return try await WorkPool.shared.run(bytes: bytes) {
+            envelope.body(choices: all.map(\.whole), usage: costs)
+        }
     }
 }

@@ -2,7 +2,7 @@ import Inference
 import JSON
 
 /// A checked request to `/v1/completions`.
-struct CompletionRequest {
+struct CompletionRequest: Sendable {
     /// `n` for each prompt in turn.
     let requests: [TextRequest]
     let choicesPerPrompt: Int
@@ -11,16 +11,14 @@ struct CompletionRequest {
     let topLogProbs: Int?
     let stream: StreamFields
 
+    /// See `TextRequest.memory`.
+    var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
+
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
         try fields.requireModel(configuration.servedModelName)
+        try FieldTable.check(fields, at: .completion)
         let limits = configuration.requests
         stream = try StreamFields(fields)
-        if let suffix = try fields.string("suffix"), !suffix.isEmpty {
-            throw .invalid("suffix", "suffix: this model only continues text; it does not fill in")
-        }
-        if let bestOf = try fields.integer("best_of", in: 1...Int.max), bestOf != 1 {
-            throw .invalid("best_of", "best_of is not supported; use n and choose among the answers")
-        }
         echoes = try fields.bool("echo") ?? false
         let most = min(limits.maxTopLogProbs, service.engine.limits.maxTopLogProbs)
         topLogProbs = try fields.integer("logprobs", in: 0...most)
@@ -40,7 +38,8 @@ struct CompletionRequest {
         guard let value = fields.value("prompt") else {
             throw .invalid("prompt", "prompt is missing; give a text, a list of token ids, or a list of either")
         }
-        if let text = value.string { return [try service.prompt(text, "prompt")] }
+        let addsBeginning = try fields.bool("add_special_tokens") ?? true
+        if let text = value.string { return [try service.prompt(text, "prompt", addingBeginning: addsBeginning)] }
         guard let elements = value.array else {
             throw .invalid("prompt", "prompt must be a text, a list of token ids, or a list of either")
         }
@@ -52,7 +51,8 @@ struct CompletionRequest {
         var prompts: [[Int32]] = []
         for (index, element) in elements.enumerated() {
             switch element {
-            case .string(let text): prompts.append(try service.prompt(text, "prompt[\(index)]"))
+            case .string(let text):
+                prompts.append(try service.prompt(text, "prompt[\(index)]", addingBeginning: addsBeginning))
             case .array(let ids):
                 prompts.append(
                     try RequestFields.tokens(ids, path: "prompt[\(index)]", vocabularySize: vocabulary))

@@ -9,42 +9,51 @@ struct CompletionRoutes: Sendable {
     let slot: ModelSlot
 
     func post(_ request: Request, _ context: ServingContext) async throws -> Response {
-        let service = try slot.service()
-        let fields = try await BodyReader(configuration).fields(of: request)
-        let asked = try CompletionRequest(fields, service: service, configuration: configuration)
-        let generations = try service.start(
-            asked.requests, names: ["max_new_tokens": "max_tokens"], metrics: slot.metrics)
-        let envelope = Envelope(prefix: "cmpl-", object: "text_completion", model: configuration.servedModelName)
-        let choices = asked.requests.indices.map { CompletionChoice(asked, index: $0, service: service) }
+        let (service, configuration, slot) = (try slot.service(), configuration, slot)
         let connection = context.connection
-        let (count, perPrompt, stream) = (choices.count, asked.choicesPerPrompt, asked.stream)
+        let asked = try await BodyReader(configuration, slot).read(request, on: connection) { fields, share in
+            let asked = try CompletionRequest(fields, service: service, configuration: configuration)
+            try share.resize(to: asked.memory)
+            return (request: asked, share: share)
+        }
+        let completion = asked.request
+        let generations = try service.start(completion.requests, names: ["max_new_tokens": "max_tokens"], slot: slot)
+        let envelope = Envelope(prefix: "cmpl-", object: "text_completion", model: configuration.servedModelName)
+        let choices = completion.requests.indices.map { CompletionChoice(completion, index: $0, service: service) }
+        let (count, perPrompt, stream) = (choices.count, completion.choicesPerPrompt, completion.stream)
         guard stream.isOn else {
-            return .json(
-                try await Self.whole(choices, perPrompt: perPrompt, of: generations, on: connection, in: envelope))
+            let body = try await Self.whole(
+                choices, perPrompt: perPrompt, of: generations, on: connection, in: envelope,
+                bytes: completion.topLogProbs == nil ? 0 : completion.memory)
+            withExtendedLifetime(asked.share) {}
+            return .json(written: body)
         }
         return .events(on: connection, writeTimeout: configuration.writeTimeout) { events in
             var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: perPrompt))
             try await connection.forEach(of: generations, count: count) { index, event in
                 if let piece = choices[index].feed(event) {
-                    try await events.send(envelope.chunk(choices: [piece], stream))
+                    try await events.send(written: envelope.chunk(piece, stream))
                 }
                 if case .finished(let finish) = event { usage.add(finish, of: index) }
             }
-            if stream.includesUsage { try await events.send(envelope.body(choices: [], usage: usage.json)) }
+            if stream.includesUsage { try await events.send(written: envelope.body(choices: [], usage: usage.json)) }
             try await events.sendDone()
         }
     }
 
     private static func whole(
         _ choices: [CompletionChoice], perPrompt: Int, of generations: TextGenerations,
-        on connection: ClientConnection, in envelope: Envelope
-    ) async throws -> JSONValue {
+        on connection: ClientConnection, in envelope: Envelope, bytes: Int
+    ) async throws -> [UInt8] {
         var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: perPrompt))
         try await connection.forEach(of: generations, count: choices.count) { index, event in
             choices[index].collect(event)
             if case .finished(let finish) = event { usage.add(finish, of: index) }
         }
-        return envelope.body(choices: choices.map(\.whole), usage: usage.json)
+        let (all, costs) = (choices, usage.json)
+        return try await WorkPool.shared.run(bytes: bytes) {
+            envelope.body(choices: all.map(\.whole), usage: costs)
+        }
     }
 }
 
@@ -81,7 +90,7 @@ struct CompletionChoice: Sendable {
 
     /// Takes an event in and gives out everything not yet given.
     /// - Returns: `nil` if there is nothing to show yet.
-    mutating func feed(_ event: TextEvent) -> JSONValue? {
+    mutating func feed(_ event: TextEvent) -> [UInt8]? {
         collect(event)
         guard !text.isEmpty || !scores.isEmpty || finish != nil else { return nil }
         defer {
@@ -92,26 +101,31 @@ struct CompletionChoice: Sendable {
     }
 
     /// What has been taken in and not given out.
-    var whole: JSONValue {
-        .fields([
-            "index": .integer(index), "text": .string(text), "logprobs": wantsScores ? scores.json : .null,
-            "finish_reason": .optional(finish?.word),
-        ])
+    var whole: [UInt8] {
+        var writer = JSONWriter()
+        writer.beginObject()
+        writer.member("index", .integer(index))
+        writer.member("text", .string(text))
+        writer.key("logprobs")
+        if wantsScores { scores.write(to: &writer) } else { writer.value(.null) }
+        writer.member("finish_reason", .optional(finish?.word))
+        writer.endObject()
+        return writer.takeBytes()
     }
 }
 
-/// The `logprobs` member of a completion: four lists, one entry a token.
-struct CompletionLogProbs {
-    private var tokens: [JSONValue] = []
-    private var logProbs: [JSONValue] = []
-    private var tops: [JSONValue] = []
-    private var offsets: [JSONValue] = []
+/// The `logprobs` member of a completion: four lists, one entry a token, each written as it comes.
+struct CompletionLogProbs: Sendable {
+    private(set) var isEmpty = true
+    private var tokens = GrowingJSON.array
+    private var logProbs = GrowingJSON.array
+    private var tops = GrowingJSON.array
+    private var offsets = GrowingJSON.array
     /// Characters (code points) before the next token, over everything given out so far.
     private var offset = 0
 
-    var isEmpty: Bool { tokens.isEmpty }
-
     mutating func append(_ token: TokenLogProbs, _ service: TextService) {
+        isEmpty = false
         let bytes = service.tokenizer.bytes(of: token.token)
         tokens.append(.string(Self.name(bytes)))
         logProbs.append(token.logProb.map(JSONValue.number) ?? .null)
@@ -122,14 +136,17 @@ struct CompletionLogProbs {
     }
 
     mutating func removeAll() {
-        (tokens, logProbs, tops, offsets) = ([], [], [], [])
+        isEmpty = true
+        (tokens, logProbs, tops, offsets) = (.array, .array, .array, .array)
     }
 
-    var json: JSONValue {
-        .fields([
-            "tokens": .array(tokens), "token_logprobs": .array(logProbs), "top_logprobs": .array(tops),
-            "text_offset": .array(offsets),
-        ])
+    func write(to writer: inout JSONWriter) {
+        writer.beginObject()
+        writer.member("tokens", tokens)
+        writer.member("token_logprobs", logProbs)
+        writer.member("top_logprobs", tops)
+        writer.member("text_offset", offsets)
+        writer.endObject()
     }
 
     /// The best tokens and the token itself, as `token: log-probability`.

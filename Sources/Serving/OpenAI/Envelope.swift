@@ -16,19 +16,29 @@ struct Envelope: Sendable {
         self.object = object
     }
 
-    func body(choices: [JSONValue], usage: JSONValue? = nil) -> JSONValue {
-        var members = [
-            JSONMember("id", .string(id)), JSONMember("object", .string(object)),
-            JSONMember("created", .integer(created)), JSONMember("model", .string(model)),
-            JSONMember("choices", .array(choices)),
-        ]
-        if let usage { members.append(JSONMember("usage", usage)) }
-        return .object(members)
+    /// - Parameters:
+    ///   - choices: each as it was written.
+    ///   - usage: `nil` for an answer without that member.
+    func body(choices: [[UInt8]], usage: JSONValue? = nil) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.reserve(choices.reduce(512) { $0 + $1.count + 2 })
+        writer.beginObject()
+        writer.member("id", .string(id))
+        writer.member("object", .string(object))
+        writer.member("created", .integer(created))
+        writer.member("model", .string(model))
+        writer.key("choices")
+        writer.beginArray()
+        for choice in choices { writer.written(choice) }
+        writer.endArray()
+        if let usage { writer.member("usage", usage) }
+        writer.endObject()
+        return writer.takeBytes()
     }
 
     /// A part of a stream that will end with the usage, or not.
-    func chunk(choices: [JSONValue], _ stream: StreamFields) -> JSONValue {
-        body(choices: choices, usage: stream.includesUsage ? .null : nil)
+    func chunk(_ choice: [UInt8], _ stream: StreamFields) -> [UInt8] {
+        body(choices: [choice], usage: stream.includesUsage ? .null : nil)
     }
 
     /// 32 hexadecimal digits nobody can guess.
@@ -46,24 +56,32 @@ struct UsageTotals {
     private var promptTokens = 0
     private var completionTokens = 0
     private var cachedTokens: Int?
+    private var reasoningTokens: Int?
 
     init(choicesPerPrompt: Int) {
         self.choicesPerPrompt = choicesPerPrompt
     }
 
-    mutating func add(_ finish: TextFinish, of index: Int) {
+    /// - Parameter reasoningTokens: `nil` where reasoning is not told apart.
+    mutating func add(_ finish: TextFinish, of index: Int, reasoningTokens: Int? = nil) {
         completionTokens += finish.completionTokens
+        if let reasoningTokens { self.reasoningTokens = (self.reasoningTokens ?? 0) + reasoningTokens }
         guard index.isMultiple(of: choicesPerPrompt) else { return }
         promptTokens += finish.promptTokens
         if let cached = finish.cachedTokens { cachedTokens = (cachedTokens ?? 0) + cached }
     }
 
     var json: JSONValue {
-        .fields([
+        var members = JSONMember.list([
             "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
             "total_tokens": .integer(promptTokens + completionTokens),
             "prompt_tokens_details": cachedTokens.map { .fields(["cached_tokens": .integer($0)]) } ?? .null,
         ])
+        if let reasoningTokens {
+            members.append(
+                JSONMember("completion_tokens_details", .fields(["reasoning_tokens": .integer(reasoningTokens)])))
+        }
+        return .object(members)
     }
 }
 
@@ -78,6 +96,7 @@ struct StreamFields: Sendable {
         guard isOn || options == nil else {
             throw .invalid("stream_options", "stream_options is only allowed with \"stream\": true")
         }
+        if let options { try FieldTable.check(options, at: .streamOptions) }
         includesUsage = try options?.bool("include_usage") ?? false
     }
 }
@@ -90,8 +109,8 @@ extension TextFinish.Reason {
 extension ClientConnection {
     /// Hands on events until the last of `count` generations has ended.
     /// - Parameter showsAborts: true where an answer can say that the engine aborted it; elsewhere that is an error.
-    /// - Throws: `RequestError` when one failed, `CancellationError` when the client went away.
-    ///   In either case, and when `handle` throws, the others are aborted.
+    /// - Throws: `RequestError` when one failed or the client went away. In either case, and when `handle` throws, the
+    ///   others are aborted.
     @concurrent func forEach(
         of generations: TextGenerations, count: Int, showsAborts: Bool = false,
         _ handle: @concurrent (Int, TextEvent) async throws -> Void
@@ -107,14 +126,18 @@ extension ClientConnection {
             case .failed(let message):
                 throw RequestError(.failed, "the generation failed: \(message)", code: "generation_failed")
             case .finished(let finish):
-                if finish.reason == .abort, !showsAborts {
-                    throw RequestError(.unavailable, "the engine aborted this request; try again", code: "aborted")
+                if finish.reason == .abort {
+                    // What a client does that goes away is no fault of the engine's.
+                    if generations.isCancelled { throw RequestError.clientGone }
+                    guard showsAborts else {
+                        throw RequestError(.unavailable, "the engine aborted this request; try again", code: "aborted")
+                    }
                 }
                 unfinished -= 1
             case .promptScores, .token: break
             }
             try await handle(index, event)
         }
-        guard unfinished == 0 else { throw CancellationError() }
+        guard unfinished == 0 else { throw RequestError.clientGone }
     }
 }

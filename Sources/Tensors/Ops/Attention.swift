@@ -1,6 +1,6 @@
 import CKernels
 
-/// The keys each row attends to: `[rows, k]` positions, ascending, and how many of them.
+/// Holds the keys that each row attends to: `[rows, k]` ascending positions, and the number of them per row.
 package struct Selection {
     package let positions: ComputedIndices
     package let stride: Int
@@ -12,7 +12,7 @@ package struct Selection {
         self.counts = counts
     }
 
-    /// The selection of some of the rows.
+    /// Returns the selection of some of the rows.
     package func rows(_ range: Range<Int>) -> Selection {
         Selection(
             positions: positions[range.lowerBound * stride..<range.upperBound * stride], stride: stride,
@@ -20,7 +20,8 @@ package struct Selection {
     }
 }
 
-/// Positions of a request that somebody owns: runs of `unit`, dealt in turn over `ranks`.
+/// Describes a rank's share of a request's positions: runs of `unit` positions are assigned to `ranks` ranks
+/// round-robin.
 package struct ShardPositions: Sendable, Equatable {
     package let ranks: Int
     package let unit: Int
@@ -35,22 +36,22 @@ package struct ShardPositions: Sendable, Equatable {
 
     package static let all = ShardPositions(ranks: 1, unit: 1, rank: 0)
 
-    /// The position of the owned number `index`.
+    /// Returns the owned position with this index among all owned positions.
     package func position(_ index: Int) -> Int { Int(braid_sharded(kernelValue, Int64(index))) }
 
-    /// Whether a position, which may be any number, is one of them.
+    /// Returns true if a position, which may be any number, is owned.
     package func contains(_ position: Int) -> Bool { position >= 0 && position / unit % ranks == rank }
 
     var kernelValue: braid_kv_sharding { braid_kv_sharding(ranks: Int64(ranks), unit: Int64(unit), rank: Int64(rank)) }
 }
 
 extension Kernels {
-    /// Scores of the lightning indexer for `scores.columns` owned positions of one request; nothing is masked.
+    /// Computes scores of the lightning indexer for `scores.columns` owned positions of one request, without a mask.
     ///
     /// - Parameters:
     ///   - q: `[rows, heads * width]`, packed.
     ///   - weights: `[rows, heads]`, packed, scale factors included.
-    ///   - first: the number of the first of those positions.
+    ///   - first: the index of the first of those positions among the owned ones.
     ///   - scores: `[rows, positions]`.
     package func indexScores(
         _ q: View, weights: View, keys: CacheLane, _ pages: PageMap, owned: ShardPositions = .all, first: Int = 0,
@@ -63,7 +64,7 @@ extension Kernels {
         precondition(last < pages.capacity, "position \(last) of \(pages.capacity)")
         let work = IndexScores(
             q: q, weights: weights, keys: keys, pages: pages, owned: owned, first: first, scores: scores)
-        // Keys are widened once for all the rows.
+        // Keys are widened once for all rows, so the cost does not grow with the rows alone.
         let cost = scores.columns * (keys.width + scores.rows * q.columns / 16)
         if share(work, WorkSplit(units: scores.columns, step: 64, least: 512), cost: cost) { return }
         let mark = scratch.mark()
@@ -77,8 +78,8 @@ extension Kernels {
         run { unsafe table.index_scores(&p) }
     }
 
-    /// The exact best `selection.stride` positions among the first `visible[r]` of each row, ascending;
-    /// ties go to the smaller position.
+    /// Selects the exact best `selection.stride` positions among the first `visible[r]` of each row, in ascending
+    /// order. Ties go to the smaller position.
     package func topK(_ scores: View, visible: Indices, into selection: Selection, _ scratch: Scratch) {
         precondition(visible.count == scores.rows && selection.counts.count == scores.rows)
         let work = TopK(scores: scores, visible: visible, selection: selection)
@@ -93,13 +94,14 @@ extension Kernels {
         run { unsafe table.top_k(&p) }
     }
 
-    /// Absorbed latent attention of rows of one request over its pages.
+    /// Computes absorbed latent attention of rows of one request over its pages.
     ///
     /// - Parameters:
     ///   - q: `[rows, heads * (latent + rope)]`.
-    ///   - positions: the rows' own positions; without a selection row r sees `0 ... positions[r]`.
-    ///   - classes: keys at positions `p mod classes.count == classes.index` only; the count divides 8. Partial results
-    ///     of all of them, merged by `mergeAttention` in the order of reversed bits, are the bits of one call.
+    ///   - positions: the rows' own positions; without a selection, row r sees `0 ... positions[r]`.
+    ///   - classes: only keys with `position mod classes.count == classes.index` take part; the count divides 8.
+    ///     Partial results of all classes, merged by `mergeAttention` in bit-reversed order, are bitwise equal to one
+    ///     call.
     ///   - out: `[rows, heads * latent]`.
     ///   - logSumExp: `[rows, heads]`, packed.
     package func attention(
@@ -136,10 +138,11 @@ extension Kernels {
         run { unsafe table.attention(&p) }
     }
 
-    /// Merges results of the same rows over two sets of keys: `a` becomes the result over both. All packed.
+    /// Merges results of the same rows over two sets of keys: `a` becomes the result over both. All views are packed.
     ///
     /// - Parameters:
-    ///   - a: `[rows, heads * width]`, and its log-sum-exp `[rows, heads]`.
+    ///   - a: `[rows, heads * width]`, followed by its log-sum-exp, `[rows, heads]`.
+    ///   - b: the other result, of the same shapes.
     package func mergeAttention(_ a: View, _ aLogSumExp: View, with b: View, _ bLogSumExp: View) {
         let heads = aLogSumExp.columns
         precondition(a.rows == b.rows && a.columns == b.columns && heads > 0 && a.columns % heads == 0)

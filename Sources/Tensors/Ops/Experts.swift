@@ -1,6 +1,6 @@
 import CKernels
 
-/// How a router chooses experts (DeepSeek-V3's gate; the formulas are in `experts.h`).
+/// Describes how a router chooses experts (DeepSeek-V3's gate; the formulas are in `experts.h`).
 package struct GateRule: Sendable, Equatable {
     package var experts: Int
     package var expertsPerToken: Int
@@ -23,7 +23,7 @@ extension Kernels {
     ///
     /// - Parameters:
     ///   - logits: `[rows, experts]`.
-    ///   - bias: `[1, experts]`, used to choose and never to weigh.
+    ///   - bias: `[1, experts]`; it affects the choice, never the weights.
     ///   - chosen: `rows * expertsPerToken`.
     ///   - weights: `[rows, expertsPerToken]`, packed.
     package func gate(_ logits: View, bias: View?, _ rule: GateRule, chosen: ComputedIndices, weights: View) {
@@ -43,7 +43,7 @@ extension Kernels {
     /// Sorts rows by the experts they chose, as far as those are among `experts`. The result is scratch.
     ///
     /// - Parameters:
-    ///   - chosen: `rows * perRow`; numbers outside `experts`, whatever they are, are somebody else's.
+    ///   - chosen: `rows * perRow`; choices outside `experts` have no slot.
     ///   - weights: `[rows, perRow]`, packed.
     package func groupByExpert(
         _ chosen: ComputedIndices, _ weights: View, experts: Range<Int>, _ scratch: Scratch
@@ -61,12 +61,12 @@ extension Kernels {
         return slots
     }
 
-    /// Which rows go to the ranks that have their experts. The result is scratch.
+    /// Lists the rows to send to the ranks that hold their experts. The result is scratch.
     ///
     /// - Parameters:
     ///   - chosen: `rows * perRow`.
-    ///   - bounds: place p has experts `bounds[p] ..< bounds[p + 1]`.
-    ///   - copies: the ranks of each place, each of which gets every row of that place.
+    ///   - bounds: place p holds experts `bounds[p] ..< bounds[p + 1]`.
+    ///   - copies: the number of ranks of each place; each of them receives all rows of that place.
     package func dispatch(
         _ chosen: ComputedIndices, perRow: Int, bounds: Indices, copies: Int, _ scratch: Scratch
     ) -> Dispatch {
@@ -82,7 +82,8 @@ extension Kernels {
         return dispatch
     }
 
-    /// The hidden values of all slots, `(silu(gate x) * up x) * weight`, in some columns of the experts' width.
+    /// Computes the hidden values of all slots, `(silu(gate x) * up x) * weight`, for some columns of the experts'
+    /// width.
     ///
     /// - Parameters:
     ///   - x: the rows that chose, `[rows, hidden]`.
@@ -108,12 +109,12 @@ extension Kernels {
         run { unsafe table.expert_hidden(&p) }
     }
 
-    /// The sums of each row's experts, down projections included, in the canonical trees of `experts.h`.
+    /// Computes the sums of each row's experts, down projections included, in the canonical trees of `experts.h`.
     ///
     /// - Parameters:
-    ///   - hidden: `[slots, columns]`, of `expertHidden`.
-    ///   - slices: the K-slices that `columns` are cut into, a power of two.
-    ///   - outputs: of the down projections; `nil` for all.
+    ///   - hidden: `[slots, columns]`, the result of `expertHidden`.
+    ///   - slices: the number of K-slices that `columns` are cut into, a power of two.
+    ///   - outputs: the outputs of the down projections; `nil` for all.
     ///   - out: `[trees * rows, outputs]`.
     package func expertSums(
         _ hidden: View, _ weights: ExpertWeights, _ slots: ExpertSlots, columns: Range<Int>, slices: Int,
@@ -149,11 +150,11 @@ extension Kernels {
         run { unsafe table.expert_sums(&p) }
     }
 
-    /// Adds what ranks have computed of each row's experts, as a balanced tree over the parts.
+    /// Adds the partial results of each row's experts from all ranks, as a balanced tree over the parts.
     ///
     /// - Parameters:
     ///   - y: `[*, columns]`.
-    ///   - slots: `rows * parts`, the row of `y` that is each part; negative: nobody has computed it.
+    ///   - slots: `rows * parts`, the row of `y` that holds each part; negative if no rank computed it.
     package func combineExperts(_ y: View, slots: ComputedIndices, into out: View) {
         precondition(y.columns == out.columns, "\(y.shape) into \(out.shape)")
         if out.rows == 0 { return }
@@ -168,33 +169,33 @@ extension Kernels {
     }
 }
 
-/// Which rows go to the ranks that have their experts.
+/// Lists the rows to send to the ranks that hold their experts.
 package struct Dispatch {
-    /// By place: the rows that go to each of its ranks.
+    /// Holds the number of rows that each rank of a place receives, by place.
     package let counts: ComputedIndices
-    /// Rank by rank, the rows that go there.
+    /// Lists the rows that each rank receives, rank by rank.
     package let rows: ComputedIndices
-    /// `[rows, places]`: a row's number among all that go to some place, place by place; negative: it does not go there.
+    /// `[rows, places]`: the row's index among all rows sent, place by place; negative if it is not sent there.
     package let slots: ComputedIndices
 }
 
-/// Which rows go to which experts, as slots sorted by expert. Made and read by kernels only.
+/// Assigns rows to experts, as slots sorted by expert. Only kernels write and read it.
 package struct ExpertSlots {
-    /// The experts that have slots, in the numbers of the router.
+    /// Lists the experts that have slots, in the router's numbering.
     package let experts: Range<Int>
     /// Expert `experts.lowerBound + e` has slots `start[e] ..< start[e + 1]`.
     fileprivate let start: ComputedIndices
-    /// The row of each slot.
+    /// Holds the row of each slot.
     fileprivate let rows: ComputedIndices
-    /// The router's weight of each slot.
+    /// Holds the router's weight of each slot.
     fileprivate let weights: View
-    /// The slot of each choice, in the router's order; negative where the expert is not among `experts`.
+    /// Holds the slot of each choice, in the router's order; negative if the expert is not among `experts`.
     fileprivate let slots: ComputedIndices
 
-    /// How many slots there can be: one for each choice.
+    /// Is the largest possible number of slots: one for each choice.
     package var capacity: Int { slots.count }
 
-    /// The same for some of the experts, counted from the first of these.
+    /// Returns the slots of some of the experts, counted from the first of these.
     func experts(_ range: Range<Int>) -> ExpertSlots {
         let first = experts.lowerBound
         return ExpertSlots(
@@ -203,12 +204,12 @@ package struct ExpertSlots {
     }
 }
 
-/// The groups of consecutive experts that sums of experts are made of.
+/// Describes the groups of consecutive experts whose sums are leaves of the canonical tree.
 package struct ExpertGroups {
     package let expertsPerGroup: Int
-    /// The groups that are summed, a power of two of them.
+    /// Lists the groups that are summed; their number is a power of two times `trees`.
     package let range: Range<Int>
-    /// The balanced trees they are summed in, each over an equal part of the groups.
+    /// Is the number of balanced trees, each over an equal part of the groups.
     package let trees: Int
 
     package init(of expertsPerGroup: Int, _ range: Range<Int>, trees: Int = 1) {

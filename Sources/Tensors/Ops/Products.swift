@@ -1,7 +1,7 @@
 import CKernels
 
 extension Kernels {
-    /// Rows `ids` of an embedding, widened to F32: `[ids.count, columns]`. Ids are within `0 ..< w.rows`.
+    /// Copies rows `ids` of an embedding, widened to F32, into `[ids.count, columns]`. Ids are within `0 ..< w.rows`.
     package func embedding(_ w: Weight, _ ids: Indices, into out: View) {
         precondition(out.rows == ids.count && out.columns == w.columns, "embedding \(ids.count) rows into \(out.shape)")
         for row in 0..<ids.count { precondition(ids[row] >= 0 && ids[row] < w.rows, "token \(ids[row]) of \(w.rows)") }
@@ -12,12 +12,13 @@ extension Kernels {
         run { unsafe table.embedding(&p) }
     }
 
-    /// `out = x · wᵀ` for `w: [n, k]`, or `x · w` for `w: [k, n]` when `transposed`. One chain per output over k.
+    /// Computes `out = x · wᵀ` for `w: [n, k]`, or `x · w` for `w: [k, n]` when `transposed`. Each output is one chain
+    /// over k.
     ///
     /// - Parameters:
-    ///   - accumulate: continue the chains from what `out` holds.
-    ///   - xRows: row i of the product reads this row of `x`; `nil` reads row i.
-    ///   - outRows: row i of the product is written to this row of `out`; `nil` writes row i.
+    ///   - accumulate: whether the chains continue from the contents of `out`.
+    ///   - xRows: the row of `x` that each row of the product reads; `nil` reads row i.
+    ///   - outRows: the row of `out` that each row of the product is written to; `nil` writes row i.
     package func matmul(
         _ x: View, _ w: Weight, transposed: Bool = false, accumulate: Bool = false, xRows: Indices? = nil,
         outRows: Indices? = nil, into out: View, _ scratch: Scratch
@@ -41,9 +42,9 @@ extension Kernels {
         run { unsafe table.matmul(&p) }
     }
 
-    /// `count` products of one shape in one call, as for all heads of attention. The columns of `x` and `out` and the rows
-    /// of `w` are `count` equal stripes: each product takes the first columns of its stripe of `x` and `rows` of its stripe
-    /// of `w`, and fills the first columns of its stripe of `out`.
+    /// Computes `count` products of one shape in one call, for instance those of all attention heads. The columns of
+    /// `x` and `out` and the rows of `w` are `count` equal stripes. Each product reads the first columns of its stripe
+    /// of `x` and `rows` of its stripe of `w`, and fills the first columns of its stripe of `out`.
     ///
     /// - Parameters:
     ///   - transposed: `out = x · w`, contracting `rows`; otherwise `out = x · wᵀ`, contracting the columns of `w`.
@@ -74,11 +75,11 @@ extension Kernels {
         run { unsafe table.batched_matmul(&p) }
     }
 
-    /// `out = x · wᵀ` in the canonical form of a sum that ranks may share: the columns are cut into `slices` equal
-    /// K-slices, each one chain, added as a balanced binary tree.
+    /// Computes `out = x · wᵀ` in the canonical form of a sum that ranks may share: the columns are cut into `slices`
+    /// equal K-slices, each slice is one chain, and slices are added as a balanced binary tree.
     ///
-    /// A rank that holds a subtree of the slices calls this with its columns and its share of `slices`, and the tree
-    /// goes on over ranks with the same bits.
+    /// A rank that holds a subtree of the slices calls this with its columns and its part of `slices`; adding the
+    /// ranks' results in the same tree gives bitwise equal sums.
     package func slicedMatmul(_ x: View, _ w: Weight, slices: Int, into out: View, _ scratch: Scratch) {
         precondition(slices > 0 && slices & (slices - 1) == 0, "\(slices) slices are no power of two")
         precondition(w.columns % slices == 0, "\(w.columns) columns in \(slices) slices")
@@ -98,7 +99,7 @@ extension Kernels {
         run { unsafe table.sliced_matmul(&p) }
     }
 
-    /// The number of K-slices of a sum over `width` columns: 8, or the largest power of two below it that divides
-    /// the width. A property of the model, never of the layout.
+    /// Returns the number of K-slices of a sum over `width` columns: 8, or the largest power of two below 8 that
+    /// divides the width. It depends on the model alone, never on the parallel configuration.
     package static func slices(of width: Int) -> Int { min(8, 1 << width.trailingZeroBitCount) }
 }

@@ -1,7 +1,7 @@
 import CKernels
 
 extension Kernels {
-    /// `weight * x / sqrt(mean(x²) + epsilon)` row by row. `out` may be `x`.
+    /// Computes `weight * x / sqrt(mean(x²) + epsilon)` for each row. `out` may be `x`.
     package func rmsNorm(_ x: View, _ weight: View, epsilon: Float, into out: View) {
         precondition(weight.columns == x.columns, "a weight of \(weight.columns) for \(x.shape)")
         precondition(out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape) into \(out.shape)")
@@ -13,7 +13,7 @@ extension Kernels {
         run { unsafe table.rms_norm(&p) }
     }
 
-    /// `weight * (x - mean) / sqrt(variance + epsilon) + bias` row by row. `out` may be `x`.
+    /// Computes `weight * (x - mean) / sqrt(variance + epsilon) + bias` for each row. `out` may be `x`.
     package func layerNorm(_ x: View, _ weight: View, _ bias: View, epsilon: Float, into out: View) {
         precondition(weight.columns == x.columns && bias.columns == x.columns, "norm of \(x.shape)")
         precondition(out.rows == x.rows && out.columns == x.columns, "norm of \(x.shape) into \(out.shape)")
@@ -25,7 +25,7 @@ extension Kernels {
         run { unsafe table.layer_norm(&p) }
     }
 
-    /// Rotates, in place, the first `angles.width` elements of every head.
+    /// Rotates the first `angles.width` elements of every head in place.
     ///
     /// - Parameters:
     ///   - x: `[rows, …]`; head h of a row begins at column `h * headStride`.
@@ -43,7 +43,7 @@ extension Kernels {
         run { unsafe table.rope(&p) }
     }
 
-    /// `out = a + b`. `out` may be either.
+    /// Computes `out = a + b`. `out` may be either operand.
     package func add(_ a: View, _ b: View, into out: View) {
         precondition(a.rows == b.rows && a.columns == b.columns, "adding \(a.shape) and \(b.shape)")
         precondition(a.rows == out.rows && a.columns == out.columns, "adding \(a.shape) into \(out.shape)")
@@ -54,7 +54,7 @@ extension Kernels {
         run { unsafe table.add(&p) }
     }
 
-    /// In place, every element times `factor`.
+    /// Multiplies every element by `factor`, in place.
     package func scale(_ x: View, by factor: Float) {
         if share(Scaling(x: x, factor: factor), rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_scale(
@@ -62,13 +62,13 @@ extension Kernels {
         run { unsafe table.scale(&p) }
     }
 
-    /// Copies bits, which may be integers: of each of `pieces` equal stripes of `x`'s columns, `columns` go to the columns
-    /// from `column` on of that stripe of `out`.
+    /// Copies bits, which may be integers. The columns of `x` and `out` are `pieces` equal stripes each; from each
+    /// stripe of `x`, `columns` are copied to the stripe of `out`, from `column` on.
     ///
     /// - Parameters:
-    ///   - columns: of a stripe; `nil` takes all of them.
-    ///   - xRows: row i that is copied is this row of `x`; `nil` takes row i.
-    ///   - outRows: row i that is copied goes to this row of `out`; `nil` writes row i.
+    ///   - columns: the columns of a stripe to copy; `nil` copies all of them.
+    ///   - xRows: the row of `x` that each copied row is read from; `nil` reads row i.
+    ///   - outRows: the row of `out` that each copied row is written to; `nil` writes row i.
     package func copyRows(
         _ x: View, pieces: Int = 1, columns: Range<Int>? = nil, xRows: ComputedIndices? = nil, into out: View,
         at column: Int = 0, outRows: ComputedIndices? = nil
@@ -89,7 +89,8 @@ extension Kernels {
         run { unsafe table.copy_rows(&p) }
     }
 
-    /// `silu(gate) * up`, times the row's weight where there are weights (`[1, rows]`). `out` may be `gate` or `up`.
+    /// Computes `silu(gate) * up`, times the row's weight if there are weights (`[1, rows]`). `out` may be `gate` or
+    /// `up`.
     package func swiglu(_ gate: View, _ up: View, rowWeights: View? = nil, into out: View) {
         precondition(gate.rows == up.rows && gate.columns == up.columns, "\(gate.shape) and \(up.shape)")
         precondition(rowWeights.map { $0.columns == gate.rows } ?? true, "a weight per row")
@@ -101,7 +102,8 @@ extension Kernels {
         run { unsafe table.swiglu(&p) }
     }
 
-    /// Stores rows in a cache lane, converted to its element type. Row i goes to entry `slots[i]`; negative: nowhere.
+    /// Stores rows in a cache lane, converted to its element type. Row i becomes entry `slots[i]`; a negative slot
+    /// skips it.
     package func store(_ x: View, slots: Indices, in lane: CacheLane) {
         precondition(x.rows == slots.count && x.columns == lane.width, "storing \(x.shape) in a lane of \(lane.width)")
         for row in 0..<slots.count { precondition(slots[row] < lane.entries, "slot \(slots[row]) of \(lane.entries)") }
@@ -112,8 +114,8 @@ extension Kernels {
         run { unsafe table.store_rows(&p) }
     }
 
-    /// Copies entries of a lane as they are stored, scales included, into the columns of rows from `column` on, one a row.
-    /// What is left of the last column is zero.
+    /// Copies entries of a lane as they are stored, scales included, into rows, one entry per row from `column` on.
+    /// Zeros fill the rest of the last column.
     package func loadEntries(_ entries: Indices, of lane: CacheLane, into rows: View, column: Int) {
         precondition(rows.rows == entries.count, "\(entries.count) entries for \(rows.rows) rows")
         for row in 0..<entries.count {
@@ -126,8 +128,9 @@ extension Kernels {
         run { unsafe table.load_entries(&p) }
     }
 
-    /// In place, every head of every row becomes `H x / sqrt(width)`, H the Hadamard matrix: an orthogonal transform, so
-    /// dots of transformed vectors are dots of the vectors. `width` is a power of two.
+    /// Transforms every head of every row in place to `H x / sqrt(width)`, where H is the Hadamard matrix. The
+    /// transform is orthogonal, so dot products of transformed vectors equal those of the vectors. `width` is a power
+    /// of two.
     package func hadamard(_ x: View, heads: Int) {
         let width = x.columns / heads
         precondition(width * heads == x.columns && Self.canRotate(width: width), "\(heads) heads in \(x.shape)")
@@ -137,13 +140,13 @@ extension Kernels {
         run { unsafe table.hadamard(&p) }
     }
 
-    /// Whether there is a Hadamard transform of this width.
+    /// Returns true if there is a Hadamard transform of this width.
     package static func canRotate(width: Int) -> Bool {
         width > 0 && width & (width - 1) == 0 && width <= Int(BRAID_MAX_HADAMARD)
     }
 }
 
-/// Cosines and sines of each row's rotary angles, `[rows, width / 2]` each.
+/// Holds the cosines and sines of each row's rotary angles, `[rows, width / 2]` each.
 package struct RotaryAngles {
     package let cosine: View
     package let sine: View

@@ -1,15 +1,15 @@
 import CKernels
 
-/// Keys that several ranks divide.
+/// These operations select and list attention keys that are sharded over ranks.
 extension Kernels {
-    /// Words of a rank's candidates for a row: how many there are, their scores, their positions.
+    /// Returns the words of a rank's candidates for a row: their count, `topK` scores and `topK` positions.
     package static func candidateColumns(_ topK: Int) -> Int { 1 + 2 * topK }
 
-    /// Packs each row's best keys among those a rank owns.
+    /// Packs each row's best keys among those that a rank owns.
     ///
     /// - Parameters:
     ///   - scores: `[rows, owned positions]`.
-    ///   - best: numbers of owned positions, as `topK` leaves them.
+    ///   - best: indices among the owned positions, as `topK` writes them.
     ///   - out: `[rows, candidateColumns(best.stride)]`.
     package func packCandidates(_ scores: View, _ best: Selection, owned: ShardPositions, into out: View) {
         precondition(scores.rows == out.rows && best.counts.count == out.rows, "\(scores.shape) into \(out.shape)")
@@ -21,13 +21,13 @@ extension Kernels {
         run { unsafe table.pack_candidates(&p) }
     }
 
-    /// The exact best keys of rows among the candidates of several ranks, which callers have checked.
+    /// Selects the exact best keys of rows among the candidates of several ranks, which callers have checked.
     ///
     /// - Parameters:
-    ///   - candidates: of each rank equally many rows, one rank after the other.
-    ///   - rows: which of a rank's rows are merged.
-    ///   - last: the last position that each of them sees.
-    ///   - outRows: the rows of `selected` they become.
+    ///   - candidates: the same number of rows for each rank, one rank after the other.
+    ///   - rows: the rows of each rank that are merged.
+    ///   - last: the last position that each of those rows sees.
+    ///   - outRows: the rows of `selected` to write.
     ///   - selected: `[*, topK]`.
     package func mergeCandidates(
         _ candidates: View, ranks: Int, rows: Indices, last: Indices, into selected: ComputedIndices,
@@ -51,12 +51,13 @@ extension Kernels {
         run { unsafe table.merge_candidates(&p) }
     }
 
-    /// The keys owned here that rows attend to: of those selected, where a row selects, otherwise of all it sees.
+    /// Lists the owned keys that rows attend to: a row that selects keys attends to those, any other to all that it
+    /// sees.
     ///
     /// - Parameters:
     ///   - selected: `[rows, topK]`; no columns where no row selects.
-    ///   - most: keys a row may have.
-    ///   - total: two numbers, the low and high half of one that grows by all keys.
+    ///   - most: the largest number of keys of a row.
+    ///   - total: two words, the low and high half of a count to which the number of all keys is added.
     package func shardedKeys(
         of positions: Indices, selected: View, owned: ShardPositions, most: Int, total: ComputedIndices,
         _ scratch: Scratch
@@ -77,9 +78,10 @@ extension Kernels {
         return keys
     }
 
-    /// Integers that are zero, for kernels to add to. The result is scratch.
+    /// Returns zeros, for kernels to add to. The result is scratch.
     package func zeros(_ count: Int, _ scratch: Scratch) -> ComputedIndices {
         let (zeros, computed) = (scratch.indices(count), scratch.computed(count))
+        if count == 0 { return computed }
         zeros.fill(0)
         copyRows(zeros.bits(columns: count), into: computed.bits(columns: count))
         return computed

@@ -3,7 +3,7 @@ import Foundation
 package import Parallelism
 import Synchronization
 
-/// Hands messages over within a process, from thread to thread. It can lose its way, as a network can.
+/// A transport of messages between threads of one process. It can lose or damage messages, as a network can.
 package final class InMemoryTransport: MessageTransport {
     package let process: Int
     package var processes: Int { network.withLock { $0.count } }
@@ -17,7 +17,7 @@ package final class InMemoryTransport: MessageTransport {
 
     private init(_ process: Int) { self.process = process }
 
-    /// As many as there are processes.
+    /// Returns transports that are connected to each other, one for each of `count` processes.
     package static func network(_ count: Int) -> [InMemoryTransport] {
         let transports = (0..<count).map { InMemoryTransport($0) }
         for transport in transports { transport.network.withLock { $0 = transports } }
@@ -32,7 +32,7 @@ package final class InMemoryTransport: MessageTransport {
             var arrived: [(message: Message, process: Int)] = []
             while !isOver.load(ordering: .acquiring) {
                 _ = wake.wait(timeout: .now() + 0.02)
-                // The two lists take turns, so that sending allocates nothing once they have grown.
+                // The two arrays are swapped, so that sending allocates nothing once they have grown.
                 inbox.withLock { swap(&$0, &arrived) }
                 for (message, process) in arrived { receive(message, process) }
                 arrived.removeAll(keepingCapacity: true)
@@ -43,17 +43,17 @@ package final class InMemoryTransport: MessageTransport {
 
     package func send(_ message: Message, to process: Int) {
         if isCut.load(ordering: .acquiring) { return }
-        // A heartbeat may be late.
+        // A late heartbeat may find that its receiver has left.
         guard let other = network.withLock({ $0.isEmpty ? nil : $0[process] }) else { return }
         let message = damage.withLock { $0 }?(message) ?? message
         other.inbox.withLock { $0.append((message, self.process)) }
         other.wake.signal()
     }
 
-    /// From now on nothing that is sent here arrives.
+    /// Discards everything that this process sends from now on.
     package func cut() { isCut.store(true, ordering: .releasing) }
 
-    /// From now on what is sent here arrives as this makes it.
+    /// Replaces every message that this process sends from now on by the result of `damage`.
     package func damage(_ damage: @escaping @Sendable (Message) -> Message) { self.damage.withLock { $0 = damage } }
 
     package func setPolls(_ polls: Bool) {}

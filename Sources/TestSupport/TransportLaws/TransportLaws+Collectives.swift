@@ -2,12 +2,12 @@ import Foundation
 package import Parallelism
 package import Tensors
 
-/// A collective that a member has started: what it waits for, and how the result is checked.
+/// A collective that a member has started, and the check of its result.
 package struct Flight {
     package let group: any ProcessGroup
     package let check: () -> [String]
 
-    /// Ends the collective and says what is wrong with it.
+    /// Finishes the collective and returns what is wrong with its result.
     package func land() throws -> [String] {
         try group.finish()
         return check()
@@ -15,7 +15,7 @@ package struct Flight {
 }
 
 extension TransportLaws {
-    /// Hands over this member's part of an all-gather; the parts are uneven, and some are empty.
+    /// Starts an all-gather of uneven parts, some of which are empty.
     package static func startAllGather(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
         -> Flight
     {
@@ -38,7 +38,7 @@ extension TransportLaws {
         }
     }
 
-    /// Hands over this member's row blocks of an all-to-all, a random matrix of counts.
+    /// Starts an all-to-all of row blocks, with a random matrix of row counts.
     package static func startAllToAll(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
         -> Flight
     {
@@ -79,7 +79,7 @@ extension TransportLaws {
         return Flight(group: group) { [] }
     }
 
-    /// Any of the collectives.
+    /// Starts a random collective.
     package static func startAny(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
         -> Flight
     {
@@ -90,7 +90,7 @@ extension TransportLaws {
         }
     }
 
-    /// Many all-gathers back to back, larger and smaller ones in turn.
+    /// Runs many all-gathers one after the other, with larger and smaller parts in alternation.
     package static func allGather(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
@@ -98,7 +98,7 @@ extension TransportLaws {
         }
     }
 
-    /// Many all-to-alls back to back.
+    /// Runs many all-to-alls one after the other.
     package static func allToAll(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
@@ -106,7 +106,7 @@ extension TransportLaws {
         }
     }
 
-    /// Members are late, each when it likes; between start and finish each one computes in memory of its own.
+    /// Delays members at random; between start and finish each one writes to its own scratch.
     package static func workBetween(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
@@ -124,7 +124,7 @@ extension TransportLaws {
         }
     }
 
-    /// Collectives of several groups of the same ranks are in flight at once; every rank starts and finishes them in an
+    /// Runs collectives of several groups of the same ranks at the same time; every rank starts and finishes them in an
     /// order of its own.
     package static func severalGroups(_ seed: UInt64, rounds: Int) -> Law {
         { member in
@@ -137,7 +137,7 @@ extension TransportLaws {
             return try repeated(rounds, seed, member) { draw in
                 let start = draw.next()
                 let flights = try memberships.indices.shuffled(using: &own).map { number in
-                    // What a group does must not depend on the order.
+                    // A group's random numbers must not depend on the order.
                     var ofGroup = SplitMix64(seed: start &+ UInt64(number))
                     return try startAny(memberships[number], &ofGroup, member.scratch)
                 }
@@ -146,7 +146,7 @@ extension TransportLaws {
         }
     }
 
-    /// Everything there is, in random order.
+    /// Runs all operations in random order.
     package static func anything(_ seed: UInt64, operations: Int) -> Law {
         { member in
             let groups = [member.everybody(0), member.everybody(1)]
@@ -163,7 +163,7 @@ extension TransportLaws {
         }
     }
 
-    /// Runs a round so many times with scratch of its own; ends with the first problems.
+    /// Runs a number of rounds, each with scratch of its own, and returns the first problems.
     package static func repeated(
         _ rounds: Int, _ seed: UInt64, _ member: Member, _ body: (inout SplitMix64) throws -> [String]
     ) throws -> [String] {
@@ -171,14 +171,15 @@ extension TransportLaws {
         var problems: [String] = []
         for round in 0..<rounds {
             let mark = member.scratch.mark()
-            // The others go on all the same, so that nobody waits.
+            // A member continues after a problem, so that the others do not wait for it.
             problems += try body(&draw).map { "round \(round): \($0)" }
             member.scratch.reset(to: mark)
         }
         return Array(problems.prefix(3))
     }
 
-    /// Every member brings what it counts and finds the others' counts after each barrier: in `shared`, a number a rank.
+    /// Checks that a barrier orders memory: every member writes a number to `shared` and finds the others' numbers
+    /// after the barrier.
     package static func barrierOrdersMemory(_ shared: SharedNumbers, rounds: Int) -> Law {
         { member in
             let group = member.everybody()
@@ -196,7 +197,7 @@ extension TransportLaws {
     }
 }
 
-/// Plain memory that threads share; they must take turns.
+/// Plain memory that threads share without synchronization of its own.
 package final class SharedNumbers: @unchecked Sendable {
     private let scratch = Scratch(bytes: 1 << 16)
     package let numbers: Indices

@@ -2,19 +2,19 @@ import Foundation
 import Parallelism
 import Tensors
 
-/// Laws of what happens to those who wait when a rank fails.
+/// Laws of waiting members when a rank fails.
 extension TransportLaws {
-    /// What members do that one of them does not come to.
+    /// The operations in which members wait for one that fails.
     package enum Waiting: String, CaseIterable, Sendable {
         case barrier, allGather, allToAll, receive, send
     }
 
-    /// One member fails while the others wait: they hear of that failure within a second, and everything they begin later
-    /// hears of it, whatever else is raised then.
+    /// Fails one member while the others wait: they throw its failure within a second, and so does everything they
+    /// start later, whatever other failures are raised.
     package static func failure(while waiting: Waiting) -> Law {
         { member in
             let (group, meeting) = (member.everybody(0), member.everybody(1))
-            // Rows go from the first to the last: whoever fails is at the end the others wait for.
+            // Rows are sent from the first member to the last, so the member that fails is the one the others wait for.
             let failing = waiting == .receive ? 0 : member.size - 1
             let failure = GroupFailure(rank: failing, reason: "injected")
             try meeting.run(.barrier)
@@ -47,7 +47,8 @@ extension TransportLaws {
         }
     }
 
-    /// Also in the group whose collective failed, and in one that had nothing to do with it.
+    /// Returns the groups in which a collective can still be started or throws another failure: the group whose
+    /// collective failed and an unrelated one are checked.
     private static func later(
         _ group: any ProcessGroup, _ meeting: any ProcessGroup, _ failure: GroupFailure
     ) -> [String] {

@@ -1,11 +1,9 @@
 import Parallelism
 import Tensors
 
-/// Laws of what processes with memories of their own tell each other.
+/// Laws of rows that are copied between processes with memories of their own.
 extension TransportLaws {
-    /// Members bring rows; each row comes to one member of each process, with its bits, and no other row does.
-    ///
-    /// - Parameter copies: processes of the group; 0 where all members share memory.
+    /// Shares every member's rows: one member of each process receives each row bit by bit, and no other row.
     package static func share(_ seed: UInt64, rounds: Int, copies: Int) -> Law {
         { member in
             let group = member.everybody()
@@ -28,7 +26,7 @@ extension TransportLaws {
         }
     }
 
-    /// What one member was given to store.
+    /// The rows that one member was asked to store.
     private final class Stored {
         var names: [Int32] = []
         var problems: [String] = []
@@ -47,7 +45,7 @@ extension TransportLaws {
         }
     }
 
-    /// Every member's numbers.
+    /// Gathers the numbers of all members.
     private static func all(_ numbers: [Int32], of group: any ProcessGroup, _ scratch: Scratch) throws -> [Int32] {
         func gather(_ part: [Int32], _ counts: Indices) throws -> [Int32] {
             let mine = scratch.indices(part.count)

@@ -3,12 +3,12 @@ package import Parallelism
 import Synchronization
 package import Tensors
 
-/// Laws of the way from one member to the next.
+/// Laws of messages from one member to the next.
 extension TransportLaws {
-    /// How many sends a member may be ahead of the receiver without waiting, at least.
+    /// The number of sends that a member must be able to make without waiting for the receiver.
     private static let ahead = 2
 
-    /// One parcel goes from the first member to the last; each one checks it and sends one of its own.
+    /// Sends a message from each member to the next; each member checks the one it receives before it sends its own.
     package static func pass(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> [String]
     {
         let (mailboxes, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
@@ -22,8 +22,8 @@ extension TransportLaws {
         return problems
     }
 
-    /// Bursts of parcels: each member sends several before anybody receives one, and they arrive in order. What was sent
-    /// may be overwritten at once.
+    /// Sends bursts of messages: each member sends several before the next receives any, and they arrive in order. Sent
+    /// rows may be overwritten at once.
     package static func stages(_ seed: UInt64, rounds: Int) -> Law {
         { member in
             let (group, meeting) = (member.everybody(0), member.everybody(1))
@@ -36,14 +36,14 @@ extension TransportLaws {
                     try group.send(pendingDispatch)
                     pendingDispatch.fill(.nan)
                 }
-                // Nobody would come here if a send waited for its receiver.
+                // If a send waited for its receiver, no member would reach this barrier.
                 try meeting.run(.barrier)
                 var problems: [String] = []
                 for (number, size) in sizes.enumerated() where group.place > 0 {
                     let arrived = member.scratch.rows(size, columns)
                     try group.receive(into: arrived)
                     if let found = difference(arrived, mailboxes &+ UInt64(number), group.place - 1) {
-                        problems.append("parcel \(number): \(found)")
+                        problems.append("message \(number): \(found)")
                     }
                 }
                 return problems
@@ -51,21 +51,21 @@ extension TransportLaws {
         }
     }
 
-    /// A member whose receivers are slow comes to wait, and what it sent still arrives in order. What the
-    /// last rank was sent is counted in `sent`.
+    /// Checks that a member waits if its receiver is slow, and that its messages still arrive in order. `sent` counts
+    /// the messages sent to the last member.
     package static func blocks(_ sent: SentCounts, sendBuffers: Int) -> Law {
         { member in
             let group = member.everybody()
             var problems: [String] = []
             if group.place + 1 == group.size {
-                // Until nobody gets any further.
+                // Waits until no member makes progress.
                 var before = -1
                 while sent.total != before {
                     before = sent.total
                     Thread.sleep(forTimeInterval: 0.1)
                 }
                 if before >= sendBuffers {
-                    problems.append("all of \(sendBuffers) parcels were sent to one that took none")
+                    problems.append("all of \(sendBuffers) messages were sent to a member that received none")
                 }
             }
             for number in 0..<sendBuffers {
@@ -75,7 +75,7 @@ extension TransportLaws {
                     let arrived = member.scratch.rows(3, 5)
                     try group.receive(into: arrived)
                     if let found = difference(arrived, UInt64(number), 0) {
-                        problems.append("parcel \(number): \(found)")
+                        problems.append("message \(number): \(found)")
                     }
                 }
                 if group.place + 1 < group.size {
@@ -88,7 +88,7 @@ extension TransportLaws {
     }
 }
 
-/// How much was sent to the last rank, for whoever waits for that to end.
+/// The number of messages sent to the last member, readable by its thread.
 package final class SentCounts: Sendable {
     private let count = Atomic(0)
     package var total: Int { count.load(ordering: .acquiring) }

@@ -1,22 +1,22 @@
 package import Parallelism
 package import Tensors
 
-/// What every transport owes its users, written once. A law is run by every member of a group of ranks and returns what
-/// it found wrong.
+/// The laws of every transport, written once. Every member of a group of ranks runs a law, which returns the problems
+/// it found.
 ///
-/// Members agree on what they do without telling each other: all of it follows from the seed.
+/// Members do not tell each other what to do: everything follows from the seed.
 package enum TransportLaws {
     package typealias Law = @Sendable (Member) throws -> [String]
 }
 
-/// One rank of a job, as a law sees it.
+/// One rank of a job as laws use it.
 package struct Member {
     package let rank: Int
-    /// Ranks of the job.
+    /// The number of ranks in the job.
     package let size: Int
-    /// This rank's membership among some ranks for some purpose.
+    /// Returns this rank's membership in a group of some ranks; groups of the same ranks differ by their purpose.
     package let group: (_ ranks: [Int], _ purpose: Int) -> any ProcessGroup
-    /// Says that this rank has failed.
+    /// Reports that this rank has failed.
     package let raise: (GroupFailure) -> Void
     package let scratch = Scratch(bytes: 1 << 30)
 
@@ -27,25 +27,24 @@ package struct Member {
         raise = { world.alarm.raise($0) }
     }
 
-    /// The group of all ranks.
+    /// Returns this rank's membership in a group of all ranks.
     package func everybody(_ purpose: Int = 0) -> any ProcessGroup { group(Array(0..<size), purpose) }
 }
 
 extension TransportLaws {
-    /// The bits that a member's row has at a column in some exchange. One in eight is a value that only a copy of the bits
-    /// leaves alone.
+    /// Returns the bits of a member's row at a column. One in eight is a value that arithmetic would change.
     package static func bits(_ mailboxes: UInt64, member: Int, row: Int, _ column: Int) -> UInt32 {
         var draw = SplitMix64(seed: mailboxes &+ UInt64(member) << 40 ^ UInt64(row) << 16 ^ UInt64(column))
         return draw.below(8) == 0 ? delicate[draw.below(delicate.count)] : UInt32(truncatingIfNeeded: draw.next())
     }
 
-    /// Quiet and signalling NaNs with payloads, -0, the infinities, denormals.
+    /// The quiet and signalling NaNs with payloads, -0, infinities and denormals.
     private static let delicate: [UInt32] = [
         0x7FC0_1234, 0xFFC0_0001, 0x7F80_0001, 0xFFBF_FFFF, 0x8000_0000, 0x7F80_0000, 0xFF80_0000, 1, 0x8000_0001,
         0x007F_FFFF,
     ]
 
-    /// Rows of a member, from `first` on, in a view whose rows do not lie close together.
+    /// Returns rows of a member in a view whose rows are not contiguous in memory.
     package static func rows(_ mailboxes: UInt64, _ member: Int, _ count: Int, _ columns: Int, in scratch: Scratch)
         -> View
     {
@@ -59,7 +58,8 @@ extension TransportLaws {
         return view
     }
 
-    /// The first place where rows are not those of a member, from its row `first` on.
+    /// Returns the first difference between `view` and the rows of a member from its row `first` on; `nil` if there is
+    /// none.
     package static func difference(_ view: View, _ mailboxes: UInt64, _ member: Int, from first: Int = 0) -> String? {
         for row in 0..<view.rows {
             let integers = view.rows(row..<row + 1).integers
@@ -75,7 +75,7 @@ extension TransportLaws {
         return nil
     }
 
-    /// Row counts that are uneven, often zero, and of very different magnitudes from call to call.
+    /// Returns row counts that are uneven, often zero, and of different magnitudes in each call.
     package static func counts(_ count: Int, _ draw: inout SplitMix64) -> [Int] {
         let most = [0, 1, 3, 20, 300][draw.below(5)]
         return (0..<count).map { _ in draw.below(3) == 0 ? 0 : draw.below(most + 1) }
@@ -83,9 +83,9 @@ extension TransportLaws {
 }
 
 extension TransportLaws {
-    /// Runs a law on some ranks of a world, each on a thread of its own.
+    /// Runs a law on some ranks of a job, each on a thread of its own.
     ///
-    /// - Returns: what they found, each problem with the rank it was found on.
+    /// - Returns: the problems, each with the rank that found it.
     package static func run(
         _ law: @escaping Law, on ranks: Range<Int>, of size: Int, _ world: any RankWorld
     ) throws -> [String] {
@@ -94,7 +94,7 @@ extension TransportLaws {
             do {
                 return try law(Member(rank, of: size, world)).map { "rank \(rank): \($0)" }
             } catch {
-                // Or the others would wait for this one.
+                // Without an alarm the other ranks would wait for this one.
                 world.alarm.raise(GroupFailure(rank: rank, reason: "\(error)"))
                 throw error
             }

@@ -1,11 +1,11 @@
 import Parallelism
 
-/// A way to run a law on every rank of a job. One for each transport, and for each way in which it waits.
+/// A way to run a law on every rank of a job: a transport, and the way in which it waits.
 package struct World: Sendable {
     package let name: String
-    /// At most; each has a memory of its own.
+    /// The largest number of processes; each has a memory of its own.
     package let processes: Int
-    /// Runs a law on every one of so many ranks, with a new transport.
+    /// Runs a law on each of `ranks` ranks, with a new transport.
     package let run: @Sendable (_ ranks: Int, _ law: @escaping TransportLaws.Law) throws -> [String]
 
     package init(
@@ -17,16 +17,17 @@ package struct World: Sendable {
         self.run = run
     }
 
-    /// Threads of this process.
+    /// Returns a world whose ranks are threads of this process.
     ///
-    /// - Parameter cores: as many as the transport is told there are.
+    /// - Parameter cores: the number of cores that the transport assumes.
     package static func threads(_ name: String, cores: Int) -> World {
         World(name) { ranks, law in
             try TransportLaws.run(law, on: 0..<ranks, of: ranks, ThreadWorld(threads: ranks, cores: cores))
         }
     }
 
-    /// Processes that are none: each has a memory of its own for its ranks, and messages are handed over in this one.
+    /// Returns a world of simulated processes: the ranks of each have a memory of their own, and messages are passed
+    /// within this process.
     package static func processes(_ count: Int) -> World {
         World("\(count) processes", processes: count) { ranks, law in
             let placement = Placement(ranks: ranks, processes: count)
@@ -40,10 +41,10 @@ package struct World: Sendable {
         }
     }
 
-    /// All there are without other programs.
+    /// All worlds that need no other programs.
     package static let all = [
         threads("threads that spin", cores: 64), threads("threads that sleep", cores: 0), processes(2), processes(5),
     ]
-    /// Those whose ranks have memory in common.
+    /// The worlds whose ranks share memory.
     package static let inMemory = Array(all[..<2])
 }

@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// Measurements: of the model by itself, of a running server, and of kernels.
+/// The command measures the model by itself, a running server, kernels and grammars.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures prefill, decoding, an engine under load, a running server, kernels, or grammars.",
@@ -12,7 +12,7 @@ struct Bench: AsyncParsableCommand {
         ])
 }
 
-/// Options of the benchmarks that run a model in this process.
+/// These options belong to the benchmarks that run a model in this process.
 struct BenchOutputOptions: ParsableArguments {
     @Flag(help: "Print JSON lines instead of a table.")
     var json = false
@@ -30,7 +30,7 @@ struct BenchOutputOptions: ParsableArguments {
     }
 }
 
-/// Appends a line to a file, which is made if it does not exist.
+/// Appends a line to a file, and creates the file if it does not exist.
 func appendLine(_ line: String, to path: String) throws {
     guard FileManager.default.fileExists(atPath: path) || FileManager.default.createFile(atPath: path, contents: nil),
         let file = FileHandle(forWritingAtPath: path)
@@ -42,7 +42,7 @@ func appendLine(_ line: String, to path: String) throws {
 
 /// Reads `1024,4096,128K` as ascending numbers without repetitions; K is 1024.
 ///
-/// - Throws: `CommandError` naming the part that is no positive number.
+/// - Throws: `CommandError` that names the part that is not a positive number.
 package func ascendingCounts(_ text: String) throws -> [Int] {
     let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
         let part = field.trimmingCharacters(in: .whitespaces)
@@ -56,10 +56,10 @@ package func ascendingCounts(_ text: String) throws -> [Int] {
 }
 
 extension JSONValue {
-    /// Without a point where the value is whole.
+    /// Returns a number, without a decimal point if it is whole.
     static func amount(_ value: Double) -> JSONValue { Int(exactly: value).map(JSONValue.integer) ?? .measured(value) }
 
-    /// `null` for what could not be measured.
+    /// Returns a number; `null` if nothing was measured.
     static func measured(_ value: Double?) -> JSONValue {
         value.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null
     }

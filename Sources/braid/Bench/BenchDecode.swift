@@ -8,7 +8,8 @@ import Parallelism
 import Planning
 import Tensors
 
-/// How long one more token takes, by context length and batch, and by how many ranks own the keys.
+/// The command measures the time of one more token, by context length and batch, and by the number of ranks that own
+/// the keys.
 struct BenchDecode: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "decode",
@@ -81,7 +82,7 @@ struct BenchDecode: AsyncParsableCommand {
         for point in points { try output.write(point.json, row: dcpSizes.isEmpty ? point.row : point.comparison) }
     }
 
-    /// Every layout at every length and batch size.
+    /// Measures every parallel configuration at every length and batch size.
     private func measure(_ setups: [RankBench.Setup]) throws -> [DecodePoint] {
         let (longest, largest) = (lengths.last!, batch.last!)
         var benches: [RankBench] = []
@@ -95,7 +96,8 @@ struct BenchDecode: AsyncParsableCommand {
         defer { progress.finish() }
         var done = 0
         return try lengths.flatMap { length in
-            // Generated tokens of the length before lie from `done` on; the prompt's own replace them.
+            // Generated tokens of the previous length occupy positions from `done` on; the prompt's own tokens replace
+            // them.
             for request in 0..<largest {
                 _ = try benches.last!.prefill(request: request, done..<length) {
                     let positions = done * largest + request * (length - done) + $0 - done
@@ -114,7 +116,7 @@ struct BenchDecode: AsyncParsableCommand {
         }
     }
 
-    /// Layouts take turns a few times, so that all meet what else this machine does.
+    /// Measures the configurations alternately, so that other load of this machine affects all alike.
     private func decode(_ benches: [RankBench], batch: Int, length: Int) throws -> [RankBench.Steps] {
         let turns = benches.count == 1 ? 1 : min(steps, 8)
         var measured: [RankBench.Steps?] = benches.map { _ in nil }
@@ -145,17 +147,17 @@ struct BenchDecode: AsyncParsableCommand {
     }
 }
 
-/// What was measured of one layout at one context length and batch size.
+/// A decode point holds the measurements of one configuration at one context length and batch size.
 private struct DecodePoint: Sendable {
     private let setup: RankBench.Setup
     private let length: Int
     private let batch: Int
-    /// Of each step, which gives every request of the batch one token.
+    /// The seconds of each step, which generates one token for every request of the batch.
     private let seconds: Measurements
     private let processorSeconds: Measurements
-    /// Of all steps together.
+    /// The traffic of all steps together.
     private let traffic: RankTraffic
-    /// To those of the layout it is compared with; `nil` where there is none.
+    /// The ratios to the configuration it is compared with; `nil` without one.
     private let ratios: (seconds: Double, processorSeconds: Double)?
 
     init(
@@ -178,7 +180,7 @@ private struct DecodePoint: Sendable {
         LayoutCost(setup.model.description, parallel, format: setup.format)
     }
 
-    /// Tokens for which a GiB of every rank's memory is enough.
+    /// The number of tokens whose keys fit into one GiB of every rank's memory.
     private var tokensPerGibibyte: Int { cost.capacity(bytesPerRank: 1 << 30, owners: parallel.kvSharding.ranks) }
 
     private var keyBytes: Double { cost.keyBytesPerToken(owners: parallel.kvSharding.ranks) }
@@ -188,7 +190,7 @@ private struct DecodePoint: Sendable {
             + (traffic.isShared ? traffic.cells : "")
     }
 
-    /// A row of a table of several layouts.
+    /// A row of a table that compares several configurations.
     var comparison: String {
         columns(
             String(length), String(batch), String(parallel.kvSharding.ranks), String(parallel.world),
@@ -222,7 +224,7 @@ private struct DecodePoint: Sendable {
 }
 
 extension RankBench.Setup {
-    /// The same with keys owned by so many ranks.
+    /// Returns the same setup with keys owned by `ranks` ranks.
     fileprivate func owned(by ranks: Int, _ options: ParallelOptions) throws -> RankBench.Setup {
         var request = options.request()
         request.dcpSize = ranks

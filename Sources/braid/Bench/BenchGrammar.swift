@@ -4,7 +4,8 @@ import Grammar
 import JSON
 import Tokenization
 
-/// What structured output costs: compiling grammars, and masks over a model's vocabulary.
+/// The command measures the cost of structured output: compiling grammars, and computing masks over a model's
+/// vocabulary.
 struct BenchGrammar: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "grammar", abstract: "Measures grammars and their masks over a vocabulary.",
@@ -63,7 +64,7 @@ struct BenchGrammar: ParsableCommand {
         }
     }
 
-    /// The time of each mask on the way of some random texts, in milliseconds.
+    /// Returns the time of each mask of some random texts, in milliseconds.
     private func masks(_ grammar: CompiledGrammar, _ vocabulary: GrammarVocabulary) throws -> [Double] {
         var generator = SystemRandomNumberGenerator()
         var times: [Double] = []
@@ -81,7 +82,7 @@ struct BenchGrammar: ParsableCommand {
         return times
     }
 
-    /// The first allowed token behind a random place.
+    /// Returns the first allowed token at or after a random index.
     private static func randomToken(
         of mask: TokenMask, _ size: Int, _ generator: inout some RandomNumberGenerator
     ) -> Int32? {

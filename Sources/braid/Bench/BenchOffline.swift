@@ -3,7 +3,7 @@ package import Inference
 import Modeling
 import Models
 
-/// The requests of `bench serving` without a server.
+/// The command measures the requests of `bench serving` on an engine in this process, without a server.
 struct BenchOffline: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "offline",
@@ -41,7 +41,7 @@ struct BenchOffline: AsyncParsableCommand {
 }
 
 extension EngineClient {
-    /// Serves a request and notes when its tokens came. Never throws: a failure is an outcome.
+    /// Serves a request and records the arrival times of its tokens. It never throws: a failure is an outcome.
     package func outcome(of request: GenerationRequest) async -> ServingOutcome {
         let start = ContinuousClock.now
         var outcome = ServingOutcome(inputTokens: request.prompt.count)

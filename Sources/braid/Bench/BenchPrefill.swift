@@ -8,7 +8,7 @@ import Parallelism
 import Planning
 import Tensors
 
-/// How long prompts take, frontier by frontier.
+/// The command measures the time of prompts between consecutive lengths.
 struct BenchPrefill: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "prefill",
@@ -47,15 +47,15 @@ struct BenchPrefill: AsyncParsableCommand {
         try report(Array(try measure(setup).dropFirst(warmup)), setup)
     }
 
-    /// What it took to compute one part of the prompt.
+    /// A part holds the cost of computing one part of the prompt.
     private struct Part {
         let seconds: Double
-        /// Of all threads.
+        /// The processor time of all threads.
         let processorSeconds: Double
         let traffic: RankTraffic
     }
 
-    /// Each part, for each pass.
+    /// Measures each part, for each pass.
     private func measure(_ setup: RankBench.Setup) throws -> [[Part]] {
         let (longest, passes) = (lengths.last!, warmup + repetitions)
         let bench = RankBench(setup, requests: 1, promptLength: longest, positions: longest, seed: output.seed)
@@ -76,7 +76,7 @@ struct BenchPrefill: AsyncParsableCommand {
         }
     }
 
-    /// - Parameter passes: each part, for each counted pass.
+    /// - Parameter passes: The parts of each pass that counts.
     private func report(_ passes: [[Part]], _ setup: RankBench.Setup) throws {
         if !output.json { print(heading(setup)) }
         let operations = FloatingPointOperations(setup.model.description)
@@ -109,14 +109,14 @@ struct BenchPrefill: AsyncParsableCommand {
     }
 }
 
-/// What was measured up to one prompt length.
+/// A frontier holds the measurements up to one prompt length.
 private struct PrefillFrontier {
     let tokens: Int
     let newTokens: Int
     let newSeconds: Measurements
     let seconds: Measurements
     let processorSeconds: Measurements
-    /// Of the new part.
+    /// The floating-point operations of the new part.
     let operations: Double
     let traffic: RankTraffic
 
@@ -129,7 +129,7 @@ private struct PrefillFrontier {
             String(format: "%.1f", gigaflops), spread(seconds)) + (traffic.isShared ? traffic.cells : "")
     }
 
-    /// Of all steps up to the last token.
+    /// Returns the work of all steps up to the last token.
     private func work(_ setup: RankBench.Setup) -> StepWork {
         let starts = stride(from: 0, to: tokens, by: setup.chunk)
         let steps = starts.map { start in
@@ -161,13 +161,13 @@ private struct PrefillFrontier {
     }
 }
 
-/// `1.234 (1.200 – 1.300)`.
+/// Returns the median with minimum and maximum, such as `1.234 (1.200 – 1.300)`.
 func spread(_ values: Measurements) -> String {
     guard let median = values.median, let least = values.minimum, let most = values.maximum else { return "-" }
     return "\(rounded(median)) (\(rounded(least)) – \(rounded(most)))"
 }
 
-/// Cells of a table row, right-aligned; the wide ones hold a spread.
+/// Returns the cells of a table row, right-aligned; cells with a spread are wider.
 func columns(_ cells: String...) -> String {
     cells.map { cell in
         let width = cell.contains(" ") ? 26 : 10

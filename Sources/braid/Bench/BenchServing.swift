@@ -2,7 +2,7 @@ import ArgumentParser
 import JSON
 import Tokenization
 
-/// A client that loads a running server and measures what its users would see.
+/// The command loads a running server as a client, and measures what its users would see.
 struct BenchServing: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "serving",

@@ -1,13 +1,14 @@
-/// Asks a server again and again whether it is there, as what watches over it does, and notes how long that takes.
+/// A health probe requests `/health` of a server repeatedly, as a supervisor does, and measures the time of each
+/// answer.
 struct HealthProbe: Sendable {
     private let client: HTTPClient
 
     init(_ client: HTTPClient) { self.client = client }
 
-    /// Asks until the task is cancelled.
+    /// Probes until the task is cancelled.
     ///
-    /// - Returns: seconds from connecting to the end of each answer.
-    /// - Throws: when an answer is not there or says something else than that all is well.
+    /// - Returns: The seconds from connecting to the end of each answer.
+    /// - Throws: `CommandError` if an answer is missing or its status is not 200.
     func run() async throws -> Measurements {
         let clock = ContinuousClock()
         var seconds: [Double] = []

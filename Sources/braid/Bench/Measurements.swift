@@ -1,8 +1,9 @@
 import Foundation
 
-/// Repeated measurements of one thing, and what is usually asked of them. Everything is `nil` where there are none.
+/// This type holds repeated measurements of one quantity, and computes their statistics. Statistics are `nil` where
+/// there are no measurements.
 package struct Measurements: Sendable, Equatable {
-    /// Ascending.
+    /// The measurements in ascending order.
     private let values: [Double]
 
     package init(_ values: some Sequence<Double>) { self.values = values.sorted() }
@@ -14,14 +15,14 @@ package struct Measurements: Sendable, Equatable {
     package var mean: Double? { values.isEmpty ? nil : sum / Double(count) }
     package var median: Double? { percentile(50) }
 
-    /// Of the population: the mean square is over all values, not one less.
+    /// The standard deviation of the population: it divides by the number of values, not by one less.
     package var standardDeviation: Double? {
         guard let mean else { return nil }
         return (values.map { ($0 - mean) * ($0 - mean) }.reduce(0, +) / Double(count)).squareRoot()
     }
 
-    /// The value below which `percent` of a hundred lie, on the straight line between its neighbours, as numpy's
-    /// default has it.
+    /// Returns the value below which `percent` of a hundred lie, interpolated linearly between its neighbours as by
+    /// numpy's default.
     package func percentile(_ percent: Double) -> Double? {
         precondition((0...100).contains(percent), "a percentile is between 0 and 100")
         guard let last = values.last else { return nil }
@@ -31,11 +32,11 @@ package struct Measurements: Sendable, Equatable {
         return values[below] + (values[below + 1] - values[below]) * (place - Double(below))
     }
 
-    /// Every value times `factor`, which is positive: for changes of unit.
+    /// Returns every value times `factor`, which must be positive, for changes of unit.
     package func scaled(by factor: Double) -> Measurements { Measurements(values.map { $0 * factor }) }
 }
 
-/// What all threads of this process have used of the processors so far.
+/// Returns the processor seconds that all threads of this process have used so far.
 func processSeconds() -> Double {
     var time = timespec()
     unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)

@@ -7,28 +7,31 @@ import Parallelism
 import Planning
 import Tensors
 
-/// Ranks fed by hand, without scheduler or server: a few requests of known tokens, each with pages of its own.
+/// A rank bench runs steps on ranks without scheduler or server: a few requests of known tokens, each with its own
+/// pages.
 final class RankBench {
     private let pool: RankPool
     private let trace: TraceWriter?
     private let prompts: [[Int32]]
     private let pagesPerRequest: Int
     private let pageSize: Int
-    /// Prompt tokens of a step, at most.
+    /// Limits the prompt tokens of a step.
     private let chunk: Int
-    /// Of each prompt; later positions are given the keys of these.
+    /// The number of positions of each prompt that are computed; later positions get copies of their keys.
     private let computedPositions: Int
     private let cost: LayoutCost
-    /// Of all steps so far.
+    /// The predicted traffic of all steps so far.
     private var predicted: RankTraffic
     private let clock = ContinuousClock()
     private var step = 0
 
     /// - Parameters:
-    ///   - configuration: one that `Setup.configuration` gave for this many requests and positions.
-    ///   - positions: of each request, prompt and generated tokens together.
-    ///   - computed: positions of each prompt that are really computed, whole pages; all when `nil`.
-    ///   - cache: that of other ranks, whose prompts these go on with. No key depends on who computed it.
+    ///   - setup: The model and its configuration, made for this many requests and positions.
+    ///   - positions: The positions of each request, prompt and generated tokens together.
+    ///   - computed: The number of positions of each prompt that are computed, a multiple of the page size; `nil`
+    ///     computes all.
+    ///   - cache: A cache that other ranks have filled with the same prompts; their keys are equal, whoever computed
+    ///     them.
     init(
         _ setup: Setup, requests: Int, promptLength: Int, positions: Int, seed: UInt64, computed: Int? = nil,
         sharing cache: CacheStore? = nil
@@ -55,11 +58,11 @@ final class RankBench {
         trace?.close()
     }
 
-    /// Computes the prompt's positions, chunk by chunk; the last row chooses a token, as a first token would be. Those
-    /// behind the computed ones get copies of these ones' keys.
+    /// Computes the prompt's positions, chunk by chunk; the last row samples a token, as a first token would be.
+    /// Positions after the computed ones get copies of their keys.
     ///
-    /// - Parameter progress: called after each chunk with the number of positions that are done.
-    /// - Returns: seconds.
+    /// - Parameter progress: Receives after each chunk the number of positions that are done.
+    /// - Returns: The seconds that the computation took.
     func prefill(request: Int, _ positions: Range<Int>, progress: (Int) -> Void = { _ in }) throws -> Double {
         var seconds = 0.0
         var start = positions.lowerBound
@@ -76,7 +79,7 @@ final class RankBench {
         return seconds
     }
 
-    /// Gives positions the keys of computed ones, page by page, again and again.
+    /// Copies the keys of computed pages to the pages of `positions`, repeatedly.
     private func copyKeys(request: Int, _ positions: Range<Int>) {
         let (first, computed) = (request * pagesPerRequest, computedPositions / pageSize)
         for page in positions.lowerBound / pageSize..<(positions.upperBound + pageSize - 1) / pageSize {
@@ -84,13 +87,13 @@ final class RankBench {
         }
     }
 
-    /// What some steps took.
+    /// The measurements of some steps.
     struct Steps {
-        /// Of each step.
+        /// The seconds of each step.
         var seconds: [Double] = []
-        /// Of each step the time of all processors together, also those on which a rank waits and looks again and again.
+        /// The processor time of each step, summed over all threads, including the time in which a rank waits actively.
         var processorSeconds: [Double] = []
-        /// Of all of them.
+        /// The traffic of all steps.
         var traffic: RankTraffic
 
         mutating func add(_ other: Steps) {
@@ -100,11 +103,11 @@ final class RankBench {
         }
     }
 
-    /// Generates tokens for the first `batch` requests together, each with `length` positions before.
+    /// Generates tokens for the first `batch` requests together, each after `length` positions.
     ///
-    /// - Parameter warmup: steps before those that count.
+    /// - Parameter warmup: The number of steps before those that count.
     func decode(batch: Int, length: Int, warmup: Int, steps: Int) throws -> Steps {
-        // What the first step reads does not matter to its time.
+        // The first step's input tokens do not matter to its time.
         var tokens = prompts.prefix(batch).map { $0[length - 1] }
         var done = Steps(traffic: traffic)
         for step in 0..<warmup + steps {
@@ -119,10 +122,10 @@ final class RankBench {
         return done
     }
 
-    /// What the ranks have stored of their rows.
+    /// The KV cache of the ranks.
     var cache: CacheStore { pool.cache }
 
-    /// What ranks exchanged in all steps so far.
+    /// The predicted and measured traffic of all steps so far.
     var traffic: RankTraffic {
         var traffic = predicted
         traffic.add(RankTraffic(pool.status))
@@ -150,7 +153,7 @@ final class RankBench {
         let plan = StepPlan(number: step, chunks: chunks)
         predicted.add(
             RankTraffic(
-                predicted: cost, StepRows(RowAssignment(plan, cost.parallel, processSharding: pool.processSharding))))
+                predicted: cost, StepRows(pool.rowAssignment(of: plan))))
         let (start, processor) = (clock.now, processSeconds())
         let result = try pool.run(plan).result
         let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), processSeconds() - processor)
@@ -162,12 +165,12 @@ final class RankBench {
 }
 
 extension RankBench {
-    /// A model and how it is run, for a benchmark.
+    /// A setup is a model with its configuration, for a benchmark.
     struct Setup: Sendable {
         let name: String
         let model: any Model
         let configuration: EngineConfiguration
-        /// Prompt tokens of a step, at most.
+        /// Limits the prompt tokens of a step.
         let chunk: Int
         let kernels: Kernels.Level
         let trace: TraceWriter?
@@ -176,7 +179,7 @@ extension RankBench {
         /// The format of the cache, with pages of one token.
         var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: 1) }
 
-        /// How the ranks share the work, in words.
+        /// Describes the parallel configuration in words.
         var layout: String {
             let threads = configuration.threadsPerRank
             return "\(configuration.parallel)" + (threads > 1 ? ", \(threads) threads a rank" : "")
@@ -185,14 +188,14 @@ extension RankBench {
 }
 
 extension EngineConfiguration {
-    /// Of all ranks together.
+    /// The number of threads of all ranks together.
     var threads: Int { parallel.world * threadsPerRank }
 }
 
 extension EngineOptions {
     /// Loads the model for `requests` requests of `positions` positions each.
     ///
-    /// - Throws: `CommandError` when the positions are more than the model or the size of the cache allows.
+    /// - Throws: `CommandError` if the positions exceed the model's context or the size of the cache.
     func benchSetup(_ job: Job, requests: Int, positions: Int) throws -> RankBench.Setup {
         let (directory, model) = try load()
         var configuration = try engineConfiguration(for: model, job)
@@ -218,7 +221,7 @@ extension EngineOptions {
 }
 
 extension ModelDirectory {
-    /// The directory's own name.
+    /// The last component of the directory's path.
     var name: String {
         path.split(separator: "/").last.map(String.init) ?? path
     }

@@ -4,24 +4,24 @@ package import Modeling
 package import Parallelism
 package import Planning
 
-/// What ranks exchanged in some steps beside what was predicted, and how long they worked.
+/// Rank traffic compares what ranks exchanged in some steps with the prediction, and holds how long they worked.
 package struct RankTraffic: Sendable {
-    /// One operation, all ranks together.
+    /// One collective, summed over all ranks.
     package struct Operation: Sendable {
         package let name: String
         package var predicted = 0.0
         package var measured = 0
         package var seconds = 0.0
-        /// Whether the prediction is only what is expected.
+        /// Tells whether the prediction is an expectation rather than exact.
         package var isExpected = false
 
         package init(name: String) { self.name = name }
     }
 
     package private(set) var operations: [Operation] = []
-    /// Of each rank: spent in steps, collectives not counted.
+    /// The seconds that each rank spent in steps, without those in collectives.
     package private(set) var busySeconds: [Double]
-    /// Of each rank.
+    /// The seconds that each rank spent in collectives.
     package private(set) var collectiveSeconds: [Double]
 
     package init(ranks: Int) {
@@ -29,7 +29,7 @@ package struct RankTraffic: Sendable {
         collectiveSeconds = busySeconds
     }
 
-    /// What was measured since the start.
+    /// Creates the traffic that was measured since the start.
     package init(_ status: [RankStatus]) {
         self.init(ranks: status.count)
         for (rank, status) in status.enumerated() {
@@ -44,7 +44,7 @@ package struct RankTraffic: Sendable {
         }
     }
 
-    /// What a step is going to cost.
+    /// Creates the predicted traffic of one step.
     package init(predicted cost: LayoutCost, _ rows: StepRows) {
         self.init(ranks: cost.parallel.world)
         for rank in 0..<cost.parallel.world {
@@ -63,10 +63,10 @@ package struct RankTraffic: Sendable {
         body(&operations[index ?? operations.count - 1])
     }
 
-    /// Adds what other steps cost.
+    /// Adds the traffic of other steps.
     package mutating func add(_ other: RankTraffic) { combine(other, +, +) }
 
-    /// What was added since `earlier`.
+    /// Returns the traffic added since `earlier`.
     package func since(_ earlier: RankTraffic) -> RankTraffic {
         var difference = self
         difference.combine(earlier, -, -)
@@ -88,7 +88,7 @@ package struct RankTraffic: Sendable {
         }
     }
 
-    /// The mean of so many repetitions of the same steps.
+    /// Returns the mean of `repetitions` repetitions of the same steps.
     package func divided(by repetitions: Int) -> RankTraffic {
         var mean = self
         mean.busySeconds = busySeconds.map { $0 / Double(repetitions) }
@@ -106,7 +106,7 @@ package struct RankTraffic: Sendable {
     package var isShared: Bool { busySeconds.count > 1 }
     package var isExpected: Bool { operations.contains { $0.isExpected } }
 
-    /// How much longer the busiest rank worked than the mean, as a fraction; 0 where nobody worked.
+    /// The busiest rank's time above the mean, as a fraction of the mean; 0 if no rank worked.
     package var skew: Double {
         let mean = busySeconds.reduce(0, +) / Double(busySeconds.count)
         return mean > 0 ? busySeconds.max()! / mean - 1 : 0
@@ -116,11 +116,11 @@ package struct RankTraffic: Sendable {
 // MARK: - Reports
 
 extension RankTraffic {
-    /// Titles of `cells`.
+    /// The column titles of `cells`.
     static let titles = ["predicted", "moved", "exchange s", "busy s", "skew"].map { padded($0) }.joined()
 
-    /// The end of a row of a benchmark's table: bytes predicted and moved, seconds per rank on average in collectives
-    /// and at work, skew.
+    /// The last cells of a row of a benchmark's table: bytes predicted and moved, average seconds per rank in
+    /// collectives and at work, and skew.
     package var cells: String {
         let ranks = Double(busySeconds.count)
         return [
@@ -134,7 +134,7 @@ extension RankTraffic {
         String(repeating: " ", count: max(12 - cell.count, 1)) + cell
     }
 
-    /// A block of text: what each operation moved, and what each rank did.
+    /// A block of text with the bytes of each collective, and the seconds of each rank.
     package var details: String {
         var operations = TextTable(["collective", "predicted", "moved", "seconds"], left: 1)
         for operation in self.operations {
@@ -150,7 +150,7 @@ extension RankTraffic {
         return (operations.lines + [""] + ranks.lines).joined(separator: "\n")
     }
 
-    /// Members of a line of JSON.
+    /// Returns the members for a line of JSON.
     package func members(_ parallel: ParallelConfiguration) -> [JSONMember] {
         let operations = self.operations.map { operation in
             JSONMember(

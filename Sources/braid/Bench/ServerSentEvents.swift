@@ -1,6 +1,7 @@
-/// Takes server-sent events out of bytes that arrive in arbitrary pieces (WHATWG HTML, section 9.2.6).
+/// This parser extracts server-sent events from bytes that arrive in arbitrary pieces (WHATWG HTML, section 9.2.6).
 ///
-/// Only `data` is kept; comments and other fields are skipped. An event that was not ended by an empty line is no event.
+/// Only `data` is kept; comments and other fields are skipped. An event that no empty line has ended is incomplete and
+/// not returned.
 package struct ServerSentEvents: Sendable {
     private var line: [UInt8] = []
     private var data: [UInt8] = []
@@ -8,11 +9,13 @@ package struct ServerSentEvents: Sendable {
     private var lastWasReturn = false
     private let limit: Int
 
-    /// - Parameter limit: bytes of one event, at most.
+    /// - Parameter limit: The largest number of bytes in one event.
     package init(limit: Int = 64 << 20) { self.limit = limit }
 
-    /// - Returns: the data of the events that are complete now.
-    /// - Throws: `CommandError` for an event that is larger than the limit.
+    /// Adds bytes of the stream.
+    ///
+    /// - Returns: The data of the events that are complete now.
+    /// - Throws: `CommandError` if an event is larger than the limit.
     package mutating func take(_ bytes: some Sequence<UInt8>) throws -> [[UInt8]] {
         var events: [[UInt8]] = []
         for byte in bytes {
@@ -31,7 +34,9 @@ package struct ServerSentEvents: Sendable {
         return events
     }
 
-    /// - Returns: an event, if the line was the empty one that ends it.
+    /// Ends a line.
+    ///
+    /// - Returns: An event, if the line is the empty one that ends it.
     private mutating func endLine() -> [UInt8]? {
         defer { line.removeAll(keepingCapacity: true) }
         if line.isEmpty {

@@ -1,30 +1,30 @@
 package import JSON
 
-/// The interfaces a serving benchmark can speak, by the names of the engines that have them.
+/// A backend is an interface that a serving benchmark can use, named after the engine that has it.
 package enum ServingBackend: String, Sendable, CaseIterable {
     case braid, sglang
     case sglangNative = "sglang-native"
     case sglangCompletions = "sglang-oai"
     case vllm
 
-    /// Whether it is SGLang's own `/generate`, not OpenAI's `/v1/completions`.
+    /// Tells whether it is SGLang's own `/generate` rather than OpenAI's `/v1/completions`.
     private var isNative: Bool { self != .sglangCompletions && self != .vllm }
 
     package var path: String { isNative ? "/generate" : "/v1/completions" }
     package var defaultPort: Int { self == .vllm ? 8000 : 30000 }
 
-    /// What is the same for all requests of a benchmark.
+    /// Options that are the same for all requests of a benchmark.
     package struct Options: Sendable {
         package var model: String
         package var streams = true
         package var ignoresEndOfText = true
-        /// Added to the body, in place of members with the same key.
+        /// Members that are added to the body, in place of members with the same key.
         package var extra: [JSONMember] = []
 
         package init(model: String) { self.model = model }
     }
 
-    /// The body of a request. Decoding is greedy, so that repetitions do the same work.
+    /// Returns the body of a request. Decoding is greedy, so that repetitions do the same work.
     package func body(prompt: [Int32], maxTokens: Int, _ options: Options) -> JSONValue {
         let tokens = JSONValue.array(prompt.map { .integer(Int($0)) })
         let sampling: [JSONMember] = [
@@ -43,12 +43,13 @@ package enum ServingBackend: String, Sendable, CaseIterable {
         return .object(members + options.extra)
     }
 
-    /// Takes in what a stream's event or a whole answer says.
+    /// Reads an event of a stream, or a whole answer, into the outcome of its request.
     ///
-    /// `/generate` counts tokens in each event. `/v1/completions` shows text: an event with text counts as a token, as
-    /// in SGLang's benchmark, until the usage at the end gives the true number. Tokens of whole answers have no times.
+    /// `/generate` counts tokens in each event. `/v1/completions` returns text: an event with text counts as a token,
+    /// as in SGLang's benchmark, until the usage at the end gives the true number. Tokens of whole answers have no
+    /// times.
     ///
-    /// - Throws: `CommandError` with the server's message when it reports an error, and for answers of another kind.
+    /// - Throws: `CommandError` if the server reports an error, with its message, or the answer has another form.
     package func read(
         _ answer: JSONValue, streams: Bool, at seconds: Double, into outcome: inout ServingOutcome
     ) throws {

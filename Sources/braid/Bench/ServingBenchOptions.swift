@@ -3,8 +3,8 @@ import Foundation
 import JSON
 import Synchronization
 
-/// The options of benchmarks that serve many requests: which, how many at once, and where the results go. Their names
-/// and their meaning are those of SGLang's bench_serving.
+/// These options belong to benchmarks that serve many requests: which requests, how many at once, and where the results
+/// go. Their names and meanings are those of SGLang's bench_serving.
 struct ServingBenchOptions: ParsableArguments, Sendable {
     @Option(help: "Which prompts to send: random token ids.")
     var datasetName = Dataset.random
@@ -74,11 +74,11 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
         return traffic
     }
 
-    /// Sends the requests, after those that are not counted, under a progress bar.
+    /// Sends warm-up requests and then the measured ones, with a progress bar.
     ///
     /// - Parameters:
-    ///   - backend: what the report calls the interface.
-    ///   - send: serves a prompt with so many new tokens at most. Never throws: a failure is an outcome.
+    ///   - backend: The name of the interface in the report.
+    ///   - send: Serves a prompt with at most the given number of new tokens. It never throws: a failure is an outcome.
     func measure(
         backend: String, model: String, vocabularySize: Int,
         send: @escaping @Sendable ([Int32], Int) async -> ServingOutcome
@@ -115,7 +115,7 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
 
     /// Prints a report and appends it to `--output-file`.
     ///
-    /// - Throws: an exit status of 1 when no request succeeded.
+    /// - Throws: An exit status of 1 if no request succeeded.
     func write(_ report: ServingReport) throws {
         print(report.text)
         for failure in report.failures.prefix(5) { note("\(failure.count) × \(failure.reason)") }
@@ -124,7 +124,7 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
     }
 }
 
-/// How many answers are complete, for who watches.
+/// Counts complete answers for the progress bar.
 private final class AnswerCount: Sendable {
     let value = Atomic(0)
 }

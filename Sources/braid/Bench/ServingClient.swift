@@ -2,7 +2,7 @@ import JSON
 import NIOCore
 import NIOHTTP1
 
-/// Sends the requests of a serving benchmark and notes what becomes of them.
+/// A serving client sends the requests of a serving benchmark and records their outcomes.
 package struct ServingClient: Sendable {
     private let client: HTTPClient
     private let backend: ServingBackend
@@ -14,7 +14,7 @@ package struct ServingClient: Sendable {
         self.options = options
     }
 
-    /// Sends one request. Never throws: a failure is an outcome.
+    /// Sends one request and returns its outcome. It never throws: a failure is an outcome.
     package func send(_ prompt: [Int32], maxTokens: Int) async -> ServingOutcome {
         let body = ByteBuffer(string: backend.body(prompt: prompt, maxTokens: maxTokens, options).pythonText)
         let outcome = ServingOutcome(inputTokens: prompt.count)
@@ -32,7 +32,7 @@ package struct ServingClient: Sendable {
     }
 }
 
-/// Reads the answer to one request as its bytes come.
+/// An answer reader reads the answer to one request as its bytes arrive.
 private struct AnswerReader: Sendable {
     let backend: ServingBackend
     let streams: Bool
@@ -40,7 +40,7 @@ private struct AnswerReader: Sendable {
     private let start = ContinuousClock.now
     private var events = ServerSentEvents()
     private var isDone = false
-    /// All of a whole answer, or of an error.
+    /// The bytes of an answer that is not streamed, or of an error.
     private var answer = HTTPClient.Answer()
 
     init(backend: ServingBackend, streams: Bool, outcome: ServingOutcome) {

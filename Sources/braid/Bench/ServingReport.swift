@@ -1,8 +1,9 @@
 import Foundation
 package import JSON
 
-/// What a serving benchmark found, in the words and field names of SGLang's `bench_serving`, so that tools that read
-/// those results read these. Values are `null` (and `-` in the text) where nothing was measured, not 0.
+/// A serving report holds the results of a serving benchmark, in the words and field names of SGLang's `bench_serving`,
+/// so that tools for those results can read these. Values are `null` (and `-` in the text) where nothing was measured,
+/// not 0.
 package struct ServingReport: Sendable {
     private let backend: String
     private let model: String
@@ -10,7 +11,7 @@ package struct ServingReport: Sendable {
     private let concurrencyLimit: Int?
     private let outcomes: [ServingOutcome]
     private let duration: Double
-    /// Seconds that answers to `/health` took meanwhile.
+    /// The seconds that answers to `/health` took meanwhile.
     package var health = Measurements([])
 
     package init(
@@ -29,13 +30,13 @@ package struct ServingReport: Sendable {
     package var completed: Int { successes.count }
     private var inputTokens: Int { successes.map(\.inputTokens).reduce(0, +) }
     private var outputTokens: Int { successes.map(\.outputTokens).reduce(0, +) }
-    /// Requests that ran at the same time, on average.
+    /// The average number of requests that ran at the same time.
     private var concurrency: Double { successes.map(\.latency).reduce(0, +) / duration }
 
-    /// A kind of latency, in milliseconds.
+    /// The values of one kind of latency, in milliseconds.
     private struct Latency {
         let title: String
-        /// In the text, and in lower case in field names.
+        /// The name in the text.
         let name: String
         let field: String
         let values: Measurements
@@ -57,12 +58,12 @@ package struct ServingReport: Sendable {
         ]
     }
 
-    /// The reasons of failures with their numbers, most frequent first.
+    /// The reasons of failures with their counts, most frequent first.
     package var failures: [(reason: String, count: Int)] {
         failureCounts(outcomes.compactMap(\.error))
     }
 
-    /// The block of text.
+    /// The report as a block of text.
     package var text: String {
         var lines = [Self.banner(" Serving Benchmark Result ", "=")]
         func add(_ label: String, _ value: String) {
@@ -92,15 +93,15 @@ package struct ServingReport: Sendable {
         return (lines + [String(repeating: "=", count: 50)]).joined(separator: "\n")
     }
 
-    /// `text` in the middle of 50 characters.
+    /// Returns `text` in the middle of a line of 50 characters.
     private static func banner(_ text: String, _ fill: Character) -> String {
         let room = max(50 - text.count, 0)
         return String(repeating: fill, count: room / 2) + text + String(repeating: fill, count: room - room / 2)
     }
 
-    /// One line for a file of results.
+    /// Returns one line for a file of results.
     ///
-    /// - Parameter details: whether to list every request.
+    /// - Parameter details: Whether to list every request.
     package func json(details: Bool) -> JSONValue {
         var members = settings + results
         for latency in latencies { members += Self.fields(latency) }
@@ -148,7 +149,7 @@ package struct ServingReport: Sendable {
         ]
     }
 
-    /// Every request, in the order they were sent; times in seconds.
+    /// Every request in the order of sending, with times in seconds.
     private var listing: [JSONMember] {
         func list(_ key: String, _ value: (ServingOutcome) -> JSONValue) -> JSONMember {
             JSONMember(key, .array(outcomes.map(value)))

@@ -2,10 +2,10 @@ extension ServingTraffic {
     /// Sends the requests when they are due, `concurrency` at a time, and waits for the last answer.
     ///
     /// - Parameters:
-    ///   - concurrency: requests that are due while so many run wait for one of them; their clocks start when they
-    ///     are sent.
-    ///   - send: serves one request.
-    /// - Returns: outcomes in the order of `arrivals`, and seconds from the first request to the last answer.
+    ///   - concurrency: The largest number of requests at a time. Requests that are due while so many run wait for one
+    ///     of them; their times count from when they are sent.
+    ///   - send: Serves one request.
+    /// - Returns: The outcomes in the order of `arrivals`, and the seconds from the first request to the last answer.
     package func run(
         concurrency: Int, send: @escaping @Sendable (Arrival) async -> ServingOutcome
     ) async -> (outcomes: [ServingOutcome], seconds: Double) {

@@ -1,31 +1,32 @@
 import Foundation
 import Inference
 
-/// Which requests a serving benchmark sends, and when: a function of its members alone.
+/// Serving traffic determines which requests a serving benchmark sends, and when; it is a function of its members
+/// alone.
 package struct ServingTraffic: Sendable, Equatable {
     package var requests = 1000
-    /// Tokens of a prompt, at most.
+    /// Limits the tokens of a prompt.
     package var inputLength = 1024
-    /// New tokens of a request, at most.
+    /// Limits the new tokens of a request.
     package var outputLength = 1024
-    /// Lengths are uniform between this part of the most and the most; at 1 all are equal.
+    /// Lengths are distributed uniformly between this fraction of the maximum and the maximum; at 1 all are equal.
     package var rangeRatio = 0.0
-    /// Requests a second, as a Poisson process; infinity sends all at once.
+    /// The rate of requests per second, as a Poisson process; infinity sends all at once.
     package var rate = Double.infinity
     package var seed: UInt32 = 1
 
     package init() {}
 
-    /// One request to be sent.
+    /// An arrival is one request to be sent.
     package struct Arrival: Sendable, Equatable {
         package var number: Int
         package var inputTokens: Int
         package var outputTokens: Int
-        /// Seconds after the first request.
+        /// The time of sending, in seconds after the first request.
         package var seconds: Double
     }
 
-    /// In order of time.
+    /// The requests in the order of their times.
     package var arrivals: [Arrival] {
         var lengths = SeededGenerator(seed: UInt64(seed), stream: 0)
         var times = SeededGenerator(seed: UInt64(seed), stream: 1)
@@ -41,7 +42,8 @@ package struct ServingTraffic: Sendable, Equatable {
         }
     }
 
-    /// The prompt of a request: random tokens. Numbers below 0 give prompts that no request has, for warming up.
+    /// Returns the prompt of a request, which consists of random tokens. Negative numbers give prompts that no request
+    /// has, for warming up.
     package func prompt(number: Int, tokens: Int, vocabularySize: Int) -> [Int32] {
         var generator = SeededGenerator(seed: UInt64(seed), stream: UInt64(bitPattern: Int64(number)) &+ 2)
         return generator.tokens(tokens, vocabularySize: vocabularySize)
@@ -51,7 +53,7 @@ package struct ServingTraffic: Sendable, Equatable {
         Int.random(in: max(Int(Double(most) * rangeRatio), 1)...most, using: &generator)
     }
 
-    /// Everything that is wrong, by option; empty when the traffic can be made.
+    /// Returns all problems, each with its option; empty when the traffic can be generated.
     package func validate() -> [String] {
         var problems: [String] = []
         func check(_ option: String, _ value: Int, _ legal: ClosedRange<Int>) {

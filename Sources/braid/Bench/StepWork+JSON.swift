@@ -2,7 +2,7 @@ import JSON
 import Planning
 
 extension StepWork {
-    /// A member of a line of JSON.
+    /// The work as a member of a line of JSON.
     var member: JSONMember {
         JSONMember(
             "work",

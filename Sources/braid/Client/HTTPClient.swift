@@ -4,11 +4,11 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 
-/// Where a server is, as `http://host:port/prefix`.
+/// A server address names a server, as `http://host:port/prefix`.
 package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
     package let host: String
     package let port: Int
-    /// What comes before every path; empty or with a slash at its beginning only.
+    /// The beginning of every path; empty, or with a slash at its beginning only.
     package let prefix: String
 
     package init(host: String, port: Int) {
@@ -17,7 +17,7 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
         prefix = ""
     }
 
-    /// - Throws: `CommandError` for anything but an http URL with a host.
+    /// - Throws: `CommandError` unless `url` is an http URL with a host.
     package init(url: String) throws {
         guard let parts = URLComponents(string: url), let host = parts.host, !host.isEmpty else {
             throw CommandError("--base-url: '\(url)' is not a URL; write for example http://127.0.0.1:30000")
@@ -39,14 +39,14 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
     package var description: String { "http://\(authority)\(prefix)" }
 }
 
-/// The least of an HTTP/1.1 client: a connection for each request, no TLS, no redirects.
+/// A minimal HTTP/1.1 client: it opens a connection for each request, and knows neither TLS nor redirects.
 package struct HTTPClient: Sendable {
     package let address: ServerAddress
-    /// Sent as a bearer token.
+    /// The key that is sent as a bearer token; `nil` sends none.
     private let apiKey: String?
-    /// From connecting to the end of the answer.
+    /// Limits the time from connecting to the end of the answer.
     private let timeout: Duration
-    /// Bytes of an answer that is collected, at most.
+    /// Limits the bytes of an answer that is collected.
     private static let bodyLimit = 64 << 20
 
     package init(_ address: ServerAddress, apiKey: String?, timeout: Duration) {
@@ -76,11 +76,11 @@ package struct HTTPClient: Sendable {
         }
     }
 
-    /// Sends a request and folds the pieces of the answer's body into `state` as they come: at least one, which may be
-    /// empty.
+    /// Sends a request and folds the pieces of the answer's body into `state` as they arrive. There is at least one
+    /// piece, which may be empty.
     ///
-    /// - Parameter take: gets the state, the status and the piece; an error it throws ends the exchange.
-    /// - Throws: `CommandError` when the connection or the time ends before the answer does.
+    /// - Parameter take: Receives the state, the status and a piece; an error it throws ends the exchange.
+    /// - Throws: `CommandError` if the connection or the time ends before the answer does.
     func exchange<State: Sendable>(
         _ method: HTTPMethod, _ path: String, body: ByteBuffer?, into state: State,
         _ take: @escaping @Sendable (inout State, Int, ByteBuffer) throws -> Void
@@ -136,7 +136,7 @@ package struct HTTPClient: Sendable {
     }
 }
 
-/// Does `work`, or cancels it and fails after `limit`.
+/// Runs `work`, or cancels it and throws after `limit`.
 private func within<Result: Sendable>(
     _ limit: Duration, _ work: @escaping @Sendable () async throws -> Result
 ) async throws -> Result {
@@ -152,14 +152,14 @@ private func within<Result: Sendable>(
 }
 
 extension HTTPClient.Answer {
-    /// What the body of an error says.
+    /// The message of an error's body.
     var message: String {
         guard let json = try? JSONValue(parsing: body) else { return String(decoding: body.prefix(500), as: UTF8.self) }
         return serverMessage(of: json["error"] ?? json)
     }
 }
 
-/// The message of an error in OpenAI's shape, or in any other.
+/// Returns the message of an error in OpenAI's form or, in any other form, the beginning of the error.
 package func serverMessage(of error: JSONValue) -> String {
     error["message"]?.string ?? error.string ?? String(error.pythonText.prefix(500))
 }

@@ -1,16 +1,16 @@
 import JSON
 
-/// What has to be known of a server before work is sent to it.
+/// Server facts are what must be known of a server before work is sent to it.
 struct ServerFacts: Sendable {
     let model: String
-    /// `nil` where the server does not say.
+    /// The size of the vocabulary; `nil` if the server does not tell.
     let vocabularySize: Int?
-    /// `nil` where the server does not say.
+    /// The server's context length in tokens; `nil` if the server does not tell.
     let contextLength: Int?
 
     /// Asks the server.
     ///
-    /// - Parameter model: the model's name, if the user gave it.
+    /// - Parameter model: The model's name, if the user gave it.
     init(_ client: HTTPClient, model: String?) async throws {
         let info = try await Self.json("/server_info", client)
         contextLength = info?["context_length"]?.integer
@@ -26,7 +26,9 @@ struct ServerFacts: Sendable {
         }
     }
 
-    /// - Returns: `nil` where there is no such route, or what it gives is no JSON.
+    /// Requests a JSON value.
+    ///
+    /// - Returns: The value; `nil` if there is no such route, or its answer is not JSON.
     private static func json(_ path: String, _ client: HTTPClient) async throws -> JSONValue? {
         let answer = try await client.get(path)
         if answer.status == 404 { return nil }
@@ -37,16 +39,16 @@ struct ServerFacts: Sendable {
     }
 
     /// - Parameters:
-    ///   - longest: prompt and new tokens of the longest request.
-    ///   - options: what the user gave for it.
-    /// - Throws: when the longest request could not be served.
+    ///   - longest: The prompt and new tokens of the longest request together.
+    ///   - options: The command-line options that determine it.
+    /// - Throws: `CommandError` if the server's context is too short for the longest request.
     func check(longest: Int, _ options: String) throws {
         guard let contextLength, longest > contextLength else { return }
         throw CommandError("\(options): \(longest) tokens are needed; the server's context has \(contextLength)")
     }
 }
 
-/// Why requests failed, with numbers, most frequent first.
+/// Returns the reasons of failures with their counts, most frequent first.
 func failureCounts(_ reasons: [String]) -> [(reason: String, count: Int)] {
     Dictionary(grouping: reasons) { $0 }
         .map { (reason: $0.key, count: $0.value.count) }

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
 
-/// The options of every command that talks to a running server.
+/// These options belong to every command that talks to a running server.
 struct ServerOptions: ParsableArguments, Sendable {
     @Option(help: "The server, as http://host:port; in place of --host and --port.")
     var baseUrl: String?
@@ -25,7 +25,7 @@ struct ServerOptions: ParsableArguments, Sendable {
         transform: Parsing.seconds(1...Parsing.maxSeconds))
     var requestTimeout = 3600
 
-    /// - Parameter defaultPort: where neither an URL nor a port is given.
+    /// - Parameter defaultPort: The port if neither a URL nor a port is given.
     func client(defaultPort: Int = 30000) throws -> HTTPClient {
         let address =
             try baseUrl.map { try ServerAddress(url: $0) } ?? ServerAddress(host: host, port: port ?? defaultPort)

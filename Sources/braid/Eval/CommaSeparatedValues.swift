@@ -1,14 +1,15 @@
-/// Comma-separated values as RFC 4180 has them: fields in quotes may hold commas, line ends and doubled quotes.
+/// This reader reads comma-separated values as RFC 4180 defines them: fields in quotes may hold commas, line ends and
+/// doubled quotes.
 package enum CommaSeparatedValues {
     package struct Record: Sendable, Equatable {
-        /// Where it begins, from 1.
+        /// The number of the record's first line, from 1.
         package let line: Int
         package let fields: [String]
     }
 
-    /// All records; blank lines between them are left out, a byte order mark at the beginning is too.
+    /// Returns all records. Blank lines between records and a byte order mark at the beginning are left out.
     ///
-    /// - Throws: `CommandError` naming file and line for quotes that do not close, text after a closing quote, and
+    /// - Throws: `CommandError` that names file and line for quotes that do not close, text after a closing quote, and
     ///   bytes that are not UTF-8.
     package static func records(in file: DataFile) throws -> [Record] {
         guard String(validating: file.bytes, as: UTF8.self) != nil else {
@@ -30,7 +31,7 @@ package enum CommaSeparatedValues {
         }
 
         var peek: UInt8? { at < file.bytes.count ? file.bytes[at] : nil }
-        /// Whether a line ends here: at LF, CR LF, or the end of the file.
+        /// Tells whether a line ends here: at LF, CR LF, or the end of the file.
         var isAtLineEnd: Bool {
             guard let byte = peek else { return true }
             return byte == UInt8(ascii: "\n")

@@ -1,8 +1,8 @@
 import Foundation
 
-/// A file of questions or text, which is the user's and may be anything.
+/// A data file is a file of questions or text that the user gave, with any content.
 package struct DataFile: Sendable {
-    /// As the user knows it, for messages.
+    /// The file's name in messages.
     package let name: String
     package let bytes: [UInt8]
 
@@ -17,9 +17,9 @@ package struct DataFile: Sendable {
     }
 
     /// - Parameters:
-    ///   - option: what the user gave it as.
-    ///   - limit: bytes of the file, at most.
-    /// - Throws: `CommandError` where there is no such file, or it is larger.
+    ///   - option: The command-line option that named the file.
+    ///   - limit: The largest size of the file in bytes.
+    /// - Throws: `CommandError` if there is no such file, or it is larger.
     package init(path: String, option: String = "--data-path", limit: Int) throws {
         let url = URL(fileURLWithPath: path)
         let size: Int
@@ -44,11 +44,11 @@ package struct DataFile: Sendable {
         }
     }
 
-    /// A problem with what lies at a line.
+    /// Returns an error about one line of the file.
     ///
     /// - Parameters:
-    ///   - line: from 1.
-    ///   - advice: what to do about it.
+    ///   - line: The number of the line, from 1.
+    ///   - advice: The remedy.
     package func problem(line: Int, _ what: String, advice: String) -> any Error {
         CommandError("\(name):\(line): \(what); \(advice)")
     }

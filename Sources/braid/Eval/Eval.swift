@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// How well the model behind a running server answers.
+/// The command measures how well the model of a running server answers.
 struct Eval: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Asks a running server questions whose answers are known.",
@@ -13,7 +13,7 @@ struct Eval: AsyncParsableCommand {
         subcommands: [EvalPasskey.self, EvalGSM8K.self, EvalMMLU.self, EvalPerplexity.self])
 }
 
-/// What all evaluations have in common.
+/// These options belong to all evaluations.
 struct EvalOptions: ParsableArguments, Sendable {
     @OptionGroup(title: "Server") var server: ServerOptions
 
@@ -37,7 +37,7 @@ struct EvalOptions: ParsableArguments, Sendable {
         return (EvalServer(client), try await ServerFacts(client, model: server.model))
     }
 
-    /// Prints the result, says what failed, and ends the command with an error if anything did.
+    /// Prints the result and the failures, and throws if a request failed.
     func report(_ result: JSONValue, text: String, failures: [String]) throws {
         print(json ? result.pythonText : text)
         if let outputFile { try appendLine(result.pythonText, to: outputFile) }
@@ -48,18 +48,18 @@ struct EvalOptions: ParsableArguments, Sendable {
     }
 }
 
-/// What became of all questions.
+/// The answers to all questions.
 package struct Asked<Answer: Sendable>: Sendable {
-    /// In the order of the questions; `nil` where the request failed.
+    /// The answers in the order of the questions; `nil` if the request failed.
     package fileprivate(set) var answers: [Answer?]
-    /// Why requests failed.
+    /// The reasons of failures.
     package fileprivate(set) var failures: [String] = []
-    /// From the first request to the last answer.
+    /// The seconds from the first request to the last answer.
     package fileprivate(set) var seconds = 0.0
 }
 
-/// Asks all questions, `parallel` at a time, with a progress bar where somebody watches. A question whose answering
-/// throws has no answer; the others go on.
+/// Asks all questions, `parallel` at a time, with a progress bar if standard error is a terminal. If `answer` throws
+/// for a question, that question has no answer, and the others go on.
 package func ask<Question: Sendable, Answer: Sendable>(
     _ questions: [Question], parallel: Int, title: String,
     _ answer: @escaping @Sendable (Question) async throws -> Answer

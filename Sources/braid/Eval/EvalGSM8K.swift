@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// Grade-school mathematics, asked as SGLang's benchmark asks it.
+/// The command asks questions of grade-school mathematics, as SGLang's benchmark does.
 struct EvalGSM8K: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gsm8k",
@@ -37,7 +37,7 @@ struct EvalGSM8K: AsyncParsableCommand {
         guard problems.isEmpty else { throw ValidationError(problems.joined(separator: "\n")) }
     }
 
-    /// A larger file is something else.
+    /// A larger file is taken for a mistake.
     private static let fileLimit = 256 << 20
 
     func run() async throws {
@@ -87,5 +87,5 @@ struct EvalGSM8K: AsyncParsableCommand {
     }
 }
 
-/// Three digits after the point; a dash where nothing was measured.
+/// Returns a number with three decimal places, or a dash if nothing was measured.
 func digits(_ value: Double?) -> String { value.map(rounded) ?? "-" }

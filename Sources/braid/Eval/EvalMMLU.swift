@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// Multiple choice in many subjects.
+/// The command asks multiple-choice questions in many subjects.
 struct EvalMMLU: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "mmlu",
@@ -35,7 +35,7 @@ struct EvalMMLU: AsyncParsableCommand {
         guard problems.isEmpty else { throw ValidationError(problems.joined(separator: "\n")) }
     }
 
-    /// A larger file is something else.
+    /// A larger file is taken for a mistake.
     private static let fileLimit = 64 << 20
 
     private struct Item: Sendable {
@@ -130,7 +130,7 @@ struct EvalMMLU: AsyncParsableCommand {
         ])
     }
 
-    /// Over all questions, so that subjects count by their size.
+    /// Returns the score over all questions, so that subjects count by their size.
     private func sum(_ subjects: [(name: String, score: Score)]) -> Score {
         subjects.reduce(into: Score()) { $0 += $1.score }
     }

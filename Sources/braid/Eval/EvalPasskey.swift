@@ -2,7 +2,8 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// Whether a fact is found in a long document, by the document's length and the fact's depth.
+/// The command measures whether the model finds a fact in a long document, by the document's length and the fact's
+/// depth.
 struct EvalPasskey: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "passkey",
@@ -40,7 +41,7 @@ struct EvalPasskey: AsyncParsableCommand {
         let document: PasskeyDocument
     }
 
-    /// What became of an item.
+    /// The answer to an item, with the length of its prompt.
     private struct Found: Sendable {
         let promptTokens: Int
         let completion: Completion
@@ -81,7 +82,7 @@ struct EvalPasskey: AsyncParsableCommand {
     }
 
     private func filler(_ server: EvalServer) async throws -> PasskeyFiller {
-        // So many that a document rarely repeats one.
+        // There are enough sentences that a document rarely repeats one.
         let sentences = PasskeyWords.sentences(min(max(lengths.last! / 8, 256), 8192), seed: seed)
         let counts = try await server.tokens(of: sentences.map { " " + $0 }, addingSpecialTokens: false).map(\.count)
         guard counts.allSatisfy({ $0 > 0 }) else { throw CommandError("/tokenize gave no tokens for a sentence") }
@@ -99,9 +100,9 @@ struct EvalPasskey: AsyncParsableCommand {
     }
 }
 
-/// Reads `0,25,100` as ascending percentages without repetitions.
+/// Reads a list such as `0,25,100` as ascending percentages without repetitions.
 ///
-/// - Throws: `CommandError` naming the part that is none.
+/// - Throws: `CommandError` that names the part that is not a percentage.
 package func percentages(_ text: String) throws -> [Int] {
     let values = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
         let part = field.trimmingCharacters(in: .whitespaces)

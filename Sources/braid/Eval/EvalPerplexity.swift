@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// How well a text is predicted.
+/// The command measures how well the model predicts a text.
 struct EvalPerplexity: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ppl",
@@ -36,7 +36,7 @@ struct EvalPerplexity: AsyncParsableCommand {
         guard problems.isEmpty else { throw ValidationError(problems.joined(separator: "\n")) }
     }
 
-    /// As a JSON string, so much surely fits the bodies a server accepts.
+    /// A file of this size, as a JSON string, fits the bodies that a server accepts.
     private static let fileLimit = 4 << 20
 
     func run() async throws {
@@ -55,10 +55,10 @@ struct EvalPerplexity: AsyncParsableCommand {
         guard !windows.isEmpty else { throw CommandError("\(dataPath) has no text to score; give a longer one") }
         let asked = await ask(windows, parallel: options.parallel, title: "\(windows.count) windows") { window in
             let scores = try await server.logProbs(of: prefix + tokens[window.shown])
-            // Of the first token alone there is none, and that is never scored.
+            // Only the first token has no log-probability, and it is never scored.
             return scores.suffix(window.scored.count).compactMap(\.self)
         }
-        // A text with holes would have another perplexity.
+        // Windows that failed would leave gaps in the text and change its perplexity.
         var result = Perplexity(bytes: asked.failures.isEmpty ? file.bytes.count : 0)
         if asked.failures.isEmpty { for scores in asked.answers { result.add(scores ?? []) } }
         try options.report(

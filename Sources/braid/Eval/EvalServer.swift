@@ -2,7 +2,7 @@ package import JSON
 import NIOCore
 import NIOHTTP1
 
-/// The routes of a server that evaluations use: `/tokenize` and SGLang's `/generate`.
+/// This client calls the routes of a server that evaluations use: `/tokenize` and SGLang's `/generate`.
 package struct EvalServer: Sendable {
     private let client: HTTPClient
 
@@ -15,7 +15,7 @@ package struct EvalServer: Sendable {
 
     /// Continues a prompt greedily.
     ///
-    /// - Parameter stop: texts that end the answer and are not part of it.
+    /// - Parameter stop: The texts that end the answer and are not part of it.
     package func complete(
         _ prompt: Prompt, maxNewTokens: Int, stop: [String] = []
     ) async throws -> Completion {
@@ -25,7 +25,7 @@ package struct EvalServer: Sendable {
         return try Completion(reading: await post("/generate", .object(body)))
     }
 
-    /// The natural logarithms of each token's probability after the tokens before it; `nil` for the first.
+    /// Returns the natural logarithm of each token's probability after the tokens before it; `nil` for the first.
     package func logProbs(of tokens: [Int]) async throws -> [Double?] {
         let answer = try await post(
             "/generate",
@@ -38,7 +38,9 @@ package struct EvalServer: Sendable {
         return try readLogProbs(answer, of: tokens)
     }
 
-    /// - Parameter addingSpecialTokens: whether the beginning-of-text token comes first, if the model has one.
+    /// Returns the tokens of each text.
+    ///
+    /// - Parameter addingSpecialTokens: Whether the beginning-of-text token comes first, if the model has one.
     package func tokens(of texts: [String], addingSpecialTokens: Bool) async throws -> [[Int]] {
         let answer = try await post(
             "/tokenize",
@@ -79,7 +81,7 @@ extension EvalServer.Prompt {
     }
 }
 
-/// What `/generate` answered.
+/// A completion is an answer of `/generate`.
 package struct Completion: Sendable, Equatable {
     package let text: String
     package let tokens: Int
@@ -89,7 +91,9 @@ package struct Completion: Sendable, Equatable {
         self.tokens = tokens
     }
 
-    /// - Throws: `CommandError` with the server's message when it reports an error, and for answers of another kind.
+    /// Reads a completion from an answer.
+    ///
+    /// - Throws: `CommandError` if the server reports an error, with its message, or the answer has another form.
     package init(reading answer: JSONValue) throws {
         if let error = answer["error"], !error.isNull { throw CommandError(serverMessage(of: error)) }
         guard let text = answer["text"]?.string, let meta = answer["meta_info"],
@@ -107,7 +111,7 @@ package struct Completion: Sendable, Equatable {
 
 /// Reads `meta_info.input_token_logprobs`, which has `[log-probability, token, text]` for each token of the prompt.
 ///
-/// - Throws: `CommandError` unless the list is about exactly these tokens, each but the first with a number.
+/// - Throws: `CommandError` unless the list has exactly these tokens, each but the first with a number.
 package func readLogProbs(_ answer: JSONValue, of tokens: [Int]) throws -> [Double?] {
     if let error = answer["error"], !error.isNull { throw CommandError(serverMessage(of: error)) }
     guard let entries = answer["meta_info"]?["input_token_logprobs"]?.array else {

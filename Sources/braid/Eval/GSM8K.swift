@@ -1,19 +1,21 @@
 import JSON
 
-/// Grade-school mathematics: JSON lines of `question` and `answer`, whose last line is `#### 42`.
+/// GSM8K is grade-school mathematics: JSON lines with `question` and `answer`, whose last line is `#### 42`.
 package enum GSM8K {
     package struct Problem: Sendable, Equatable {
         package let question: String
-        /// With its reasoning, as few-shot examples show it.
+        /// The answer with its reasoning, as few-shot examples show it.
         package let answer: String
-        /// The number after `####`, in the form `lastNumber` gives.
+        /// The number after `####`, in the form that `lastNumber` returns.
         package let value: String
     }
 
-    /// Texts after which a model is no longer answering this question.
+    /// Texts after which the model no longer answers this question.
     package static let stop = ["Question", "Assistant:", "<|separator|>"]
 
-    /// - Throws: `CommandError` naming file and line.
+    /// Reads the problems of a file.
+    ///
+    /// - Throws: `CommandError` that names file and line.
     package static func problems(in file: DataFile) throws -> [Problem] {
         let advice = #"each line must be {"question": "…", "answer": "… #### 42"}; repair or remove it"#
         let problems = try file.lines.map { line, bytes in
@@ -36,14 +38,15 @@ package enum GSM8K {
         return problems
     }
 
-    /// The prompt that SGLang's benchmark and many reports use.
+    /// Returns the prompt in the form that SGLang's benchmark and many reports use.
     package static func prompt(shots: some Sequence<Problem>, question: String) -> String {
         shots.map { "Question: \($0.question)\nAnswer: \($0.answer)\n\n" }.joined()
             + "Question: \(question)\nAnswer:"
     }
 
-    /// The last number of a text without its commas, in a form that is equal for equal numbers: no leading zeros, no
-    /// zeros at the end of a fraction. A minus counts where no digit is before it; a full stop only before a digit.
+    /// Returns the last number of a text without its commas, in a form that is equal for equal numbers: no leading
+    /// zeros, no zeros at the end of a fraction. A minus counts if no digit precedes it, a full stop only before a
+    /// digit.
     package static func lastNumber(in text: String) -> String? {
         let bytes = text.utf8.filter { $0 != UInt8(ascii: ",") }
         func isDigit(_ at: Int) -> Bool {

@@ -1,17 +1,19 @@
-/// Multiple choice in many subjects, in Hendrycks' layout: `dev/<subject>_dev.csv` has examples,
-/// `test/<subject>_test.csv` questions, both with the columns question, A, B, C, D, answer and no header.
+/// MMLU is multiple choice in many subjects, in the file layout of Hendrycks et al.: `dev/<subject>_dev.csv` has
+/// examples, `test/<subject>_test.csv` questions, both with the columns question, A, B, C, D, answer and no header.
 package enum MMLU {
     package static let letters = ["A", "B", "C", "D"]
 
     package struct Question: Sendable, Equatable {
         package let text: String
-        /// Of A to D.
+        /// The texts of the choices A to D.
         package let choices: [String]
-        /// One of `letters`.
+        /// The right answer, one of `letters`.
         package let answer: String
     }
 
-    /// - Throws: `CommandError` naming file and line.
+    /// Reads the questions of a file.
+    ///
+    /// - Throws: `CommandError` that names file and line.
     package static func questions(in file: DataFile) throws -> [Question] {
         let advice = "each record must be question,A,B,C,D,answer, without a header; repair or remove it"
         let questions = try CommaSeparatedValues.records(in: file).map { record in
@@ -30,14 +32,16 @@ package enum MMLU {
         return questions
     }
 
-    /// The subject of a file of questions; `nil` for other files.
+    /// Returns the subject of a file of questions; `nil` for other files.
     package static func subject(ofFile name: String) -> String? {
         let ending = "_test.csv"
         guard name.hasSuffix(ending), name.count > ending.count else { return nil }
         return String(name.dropLast(ending.count))
     }
 
-    /// - Parameter subject: as in file names.
+    /// Returns the prompt for a question.
+    ///
+    /// - Parameter subject: The subject as in file names.
     package static func prompt(subject: String, shots: some Sequence<Question>, question: Question) -> String {
         let title = subject.split(separator: "_").joined(separator: " ")
         return "The following are multiple choice questions (with answers) about \(title).\n\n"
@@ -49,7 +53,7 @@ package enum MMLU {
         return question.text + choices + "\nAnswer:"
     }
 
-    /// The letter an answer begins with; `nil` where it begins with anything else.
+    /// Returns the letter that an answer begins with; `nil` if it begins with anything else.
     package static func letter(in answer: String) -> String? {
         guard let first = answer.first(where: { !$0.isWhitespace }) else { return nil }
         return letters.first { $0 == String(first) }

@@ -1,7 +1,8 @@
 package import Inference
 
-/// A document with pass keys planted in it and a question about one of them, as the embedded model was trained to read:
-/// eight facts `The pass key for Karen is 64193.` among small sentences. A function of its members alone.
+/// A passkey document hides eight facts such as `The pass key for Karen is 64193.` among small sentences, and ends with
+/// a question about one of them; the embedded demo model was trained on such documents. It is a function of its members
+/// alone.
 package struct PasskeyDocument: Sendable {
     package struct Fact: Sendable, Equatable {
         package let name: String
@@ -9,23 +10,23 @@ package struct PasskeyDocument: Sendable {
         package var sentence: String { "The pass key for \(name) is \(key)." }
     }
 
-    /// The first is asked for.
+    /// The facts; the question is about the first.
     package let facts: [Fact]
-    /// How deep the fact asked for lies, in percent of the sentences.
+    /// The depth of the first fact, in percent of the sentences.
     package let depth: Int
-    /// Where the others lie, from 0 to 1.
+    /// The depths of the other facts, from 0 to 1.
     private let places: [Double]
     private let order: UInt64
     private let seed: UInt64
 
     package static let factCount = 8
-    /// Enough for a key whose digits are tokens of their own.
+    /// Limits the tokens of an answer; it suffices for a key whose digits are single tokens.
     package static let answerTokens = 12
 
     /// - Parameters:
-    ///   - length: tokens of the document; here only a part of what makes documents different.
-    ///   - depth: in percent.
-    ///   - number: of the documents that differ in nothing else.
+    ///   - length: The tokens of the document, which here only distinguish documents.
+    ///   - depth: The depth of the first fact, in percent.
+    ///   - number: A number that distinguishes documents of the same length and depth.
     package init(length: Int, depth: Int, number: Int, seed: UInt64) {
         precondition((0...100).contains(depth), "a depth is a percentage")
         self.depth = depth
@@ -48,16 +49,16 @@ package struct PasskeyDocument: Sendable {
 
     package var expected: String { facts[0].key }
 
-    /// The document with these sentences around its facts, and the question, which a model goes on with a space and
-    /// the key.
+    /// Returns the document with these sentences around its facts, and the question, which a model continues with a
+    /// space and the key.
     package func text(filler: [String]) -> String {
         var pieces = filler.enumerated().map { (place: Double($0.offset) + 0.5, text: $0.element) }
         let count = Double(filler.count)
         for (fact, place) in zip(facts.dropFirst(), places) {
             pieces.append((place: (place * (count + 1)).rounded(.down), text: fact.sentence))
         }
-        // The fact asked for is the last of those that lie between the same two sentences: nearer to 100 % at 100 %,
-        // but the first of all at 0 %.
+        // The first fact is the last of the facts that lie between the same two sentences, so it is at the very end at
+        // 100 %; at 0 % it precedes everything.
         let place = (Double(depth) / 100 * count).rounded()
         let asked = (place: depth == 0 ? -1 : place, text: facts[0].sentence)
         let sorted = (pieces + [asked]).enumerated().sorted {
@@ -68,18 +69,18 @@ package struct PasskeyDocument: Sendable {
             + "\n\nWhat is the pass key for \(name)? The pass key for \(name) is"
     }
 
-    /// The digits an answer begins with; `nil` where it begins with anything else.
+    /// Returns the digits that an answer begins with; `nil` if it begins with anything else.
     package static func key(in answer: String) -> String? {
         let digits = answer.drop { $0.isWhitespace }.prefix { $0.isASCII && $0.isNumber }
         return digits.isEmpty ? nil : String(digits)
     }
 
-    /// The tokens of the document that has as nearly `length` of them as its sentences allow.
+    /// Returns the tokens of the document whose length is as close to `length` as its sentences allow.
     ///
     /// - Parameters:
-    ///   - filler: sentences, and how many tokens each has inside a text.
-    ///   - tokens: the model's tokenizer.
-    /// - Throws: `CommandError` where facts and question alone are longer; what `tokens` throws.
+    ///   - filler: Sentences, with the number of tokens that each has inside a text.
+    ///   - tokens: The model's tokenizer.
+    /// - Throws: `CommandError` if facts and question alone are longer, and any error of `tokens`.
     package func tokens(
         length: Int, filler: PasskeyFiller, _ tokens: (String) async throws -> [Int]
     ) async throws -> [Int] {
@@ -87,7 +88,7 @@ package struct PasskeyDocument: Sendable {
         guard least <= length else {
             throw CommandError("--lengths: facts and question alone have \(least) tokens, more than \(length)")
         }
-        // How tokens meet between sentences is the tokenizer's affair: what it really made corrects the next try.
+        // The tokenizer may merge characters across sentences, so the real length corrects the next attempt.
         var (budget, best) = (length - least, [Int]())
         for _ in 0..<4 {
             var random = SeededGenerator(seed: seed, stream: order + 1)
@@ -100,23 +101,23 @@ package struct PasskeyDocument: Sendable {
     }
 }
 
-/// Sentences to fill documents with.
+/// A passkey filler provides sentences that fill documents.
 package struct PasskeyFiller: Sendable {
     private let sentences: [String]
     private let counts: [Int]
 
-    /// - Parameter counts: tokens of each sentence with a space before it, all positive.
+    /// - Parameter counts: The number of tokens of each sentence with a space before it, all positive.
     package init(_ sentences: [String], counts: [Int]) {
         precondition(sentences.count == counts.count && !counts.isEmpty && counts.allSatisfy { $0 > 0 })
         self.sentences = sentences
         self.counts = counts
     }
 
-    /// Sentences in a random order that have `tokens` tokens together, or as few less as possible.
+    /// Returns sentences in random order that have `tokens` tokens together, or as few less as possible.
     package func sentences(tokens: Int, using random: inout SeededGenerator) -> [String] {
         var order: [Int] = []
         func sentence(_ index: Int) -> Int {
-            // All in turn, then all again in another order.
+            // All sentences are used once before any twice, each time in another order.
             while order.count <= index { order += counts.indices.shuffled(using: &random) }
             return order[index]
         }
@@ -130,9 +131,10 @@ package struct PasskeyFiller: Sendable {
         return (0..<taken).map { sentences[sentence($0)] } + last.map { sentences[sentence(taken + $0)] }
     }
 
-    /// Indices, ascending, of values whose sum is `sum` or as little less as possible.
+    /// Returns the ascending indices of values whose sum is `sum`, or as little less as possible.
     package static func subset(of values: [Int], sum: Int) -> [Int] {
-        // The last value of a way to each sum; -1 for none, so that ways use ever smaller indices.
+        // For each sum that can be reached, the index of the last value added; -1 for the empty sum. Following them
+        // backwards gives ever smaller indices.
         var last = [Int?](repeating: nil, count: sum + 1)
         last[0] = -1
         for (index, value) in values.enumerated() where value <= sum {
@@ -150,15 +152,15 @@ package struct PasskeyFiller: Sendable {
     }
 }
 
-/// The words of passkey documents.
+/// These are the words of passkey documents.
 package enum PasskeyWords {
-    /// Whose pass key it is: mostly a person, sometimes a thing.
+    /// Returns the owner of a pass key: mostly a person, sometimes a thing.
     static func name(_ random: inout SeededGenerator) -> String {
         if Int.random(in: 0..<4, using: &random) > 0 { return people.randomElement(using: &random)! }
         return "the \(qualities.randomElement(using: &random)!) \(things.randomElement(using: &random)!)"
     }
 
-    /// Sentences without a meaning that could be confused with a fact.
+    /// Returns sentences that cannot be mistaken for a fact.
     package static func sentences(_ count: Int, seed: UInt64) -> [String] {
         var random = SeededGenerator(seed: seed, stream: .max)
         func any(_ words: [String]) -> String { words.randomElement(using: &random)! }

@@ -1,7 +1,7 @@
 import Foundation
 package import JSON
 
-/// Scores by length and depth.
+/// A passkey table holds scores by length and depth.
 package struct PasskeyTable: Sendable {
     private let lengths: [Int]
     private let depths: [Int]
@@ -15,7 +15,7 @@ package struct PasskeyTable: Sendable {
 
     /// Counts one answer.
     ///
-    /// - Parameter answer: `nil` where the request failed, `.some(nil)` where no key was found in the answer.
+    /// - Parameter answer: `nil` if the request failed, `.some(nil)` if the answer contains no key.
     package mutating func count(_ answer: String??, expected: String, length: Int, depth: Int) {
         guard let row = lengths.firstIndex(of: length), let column = depths.firstIndex(of: depth) else {
             preconditionFailure("the table has no such cell")
@@ -27,7 +27,7 @@ package struct PasskeyTable: Sendable {
         }
     }
 
-    /// Of a length or a depth, or of all.
+    /// Returns the score of a length, of a depth, of both, or of all questions.
     package func score(length: Int? = nil, depth: Int? = nil) -> Score {
         var sum = Score()
         for (row, ofLength) in zip(lengths, scores) where length == nil || row == length {
@@ -36,7 +36,7 @@ package struct PasskeyTable: Sendable {
         return sum
     }
 
-    /// A line for each length, and one for all; a column for each depth, and one for all.
+    /// The table, with a line for each length and one for all, and a column for each depth and one for all.
     package var text: String {
         let head = row("tokens", depths.map { "\($0) %" } + ["all"])
         let lines = lengths.map { length in

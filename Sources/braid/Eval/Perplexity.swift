@@ -1,22 +1,23 @@
 import Foundation
 
-/// How well a text is predicted, window by window.
+/// Perplexity measures how well a text is predicted, window by window.
 package struct Perplexity: Sendable, Equatable {
-    /// Tokens shown to the model at once, and those of them that count.
+    /// A window is the range of tokens shown to the model at once, and the range of those that are scored.
     package struct Window: Sendable, Equatable {
         package let shown: Range<Int>
-        /// At the end of `shown`.
+        /// The scored tokens, at the end of `shown`.
         package let scored: Range<Int>
     }
 
-    /// Windows that score every token once, except the first of the text where nothing can come before it.
+    /// Returns windows that score every token once, except the first of the text where nothing can precede it.
     ///
     /// - Parameters:
-    ///   - tokens: of the text.
-    ///   - capacity: tokens of the text that fit a window, at least 2.
-    ///   - stride: tokens by which windows move on, at least 1; with less than `capacity`, later tokens see at least
-    ///     `capacity - stride` before them.
-    ///   - hasPrefix: whether windows begin with a token that is not the text's, so that their first can be scored.
+    ///   - tokens: The number of tokens of the text.
+    ///   - capacity: The number of tokens of the text that fit a window, at least 2.
+    ///   - stride: The number of tokens by which windows advance, at least 1; if it is less than `capacity`, later
+    ///     tokens see at least `capacity - stride` tokens before them.
+    ///   - hasPrefix: Whether windows begin with a token that is not part of the text, so that their first token can be
+    ///     scored.
     package static func windows(tokens: Int, capacity: Int, stride: Int, hasPrefix: Bool) -> [Window] {
         precondition(capacity >= 2 && stride >= 1, "a window has to move on")
         var (windows, done) = ([Window](), hasPrefix ? 0 : 1)
@@ -29,11 +30,11 @@ package struct Perplexity: Sendable, Equatable {
         return windows
     }
 
-    /// Scored.
+    /// Counts the scored tokens.
     package private(set) var tokens = 0
-    /// In nats.
+    /// The sum of the tokens' losses in nats.
     package private(set) var loss = 0.0
-    /// UTF-8 bytes of the whole text.
+    /// The number of UTF-8 bytes of the whole text.
     package let bytes: Int
 
     package init(bytes: Int) { self.bytes = bytes }
@@ -44,8 +45,9 @@ package struct Perplexity: Sendable, Equatable {
         loss -= logProbs.reduce(0, +)
     }
 
-    /// e to the mean loss of a token; `nil` where there are none.
+    /// The exponential of the mean loss of a token; `nil` without tokens.
     package var perplexity: Double? { tokens == 0 ? nil : exp(loss / Double(tokens)) }
-    /// Does not depend on the tokenizer, but for a text's first token where that cannot be scored.
+    /// The loss in bits per byte of the text; `nil` without tokens. It does not depend on the tokenizer, except for a
+    /// text's first token if that cannot be scored.
     package var bitsPerByte: Double? { bytes == 0 || tokens == 0 ? nil : loss / log(2) / Double(bytes) }
 }

@@ -1,18 +1,18 @@
-/// How many answers were right.
+/// A score counts right and wrong answers.
 package struct Score: Sendable, Equatable {
     package var right = 0
-    /// Answers that are another than the right one, or none.
+    /// Counts answers that are not the right one, or from which none could be read.
     package var wrong = 0
-    /// Those of `wrong` in which no answer was found.
+    /// Counts those of `wrong` in which no answer was found.
     package var invalid = 0
-    /// Questions whose request failed.
+    /// Counts questions whose request failed.
     package var failed = 0
 
     package init() {}
 
     /// Counts one answer.
     ///
-    /// - Parameter answer: what was found in the text; `nil` where nothing was.
+    /// - Parameter answer: The answer found in the text; `nil` if there is none.
     package mutating func count(_ answer: String?, expected: String) {
         if answer == expected {
             right += 1
@@ -30,7 +30,7 @@ package struct Score: Sendable, Equatable {
     }
 
     package var answered: Int { right + wrong }
-    /// Of the questions that were answered; `nil` where there are none.
+    /// The fraction of answered questions whose answer is right; `nil` without any.
     package var accuracy: Double? { answered == 0 ? nil : Double(right) / Double(answered) }
     package var invalidPart: Double? { answered == 0 ? nil : Double(invalid) / Double(answered) }
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// A drawing of boxes and words as SVG, on a light card of its own so that it can be read on any background.
+/// A drawing consists of boxes and words in SVG, on a light background of its own so that it can be read on any page.
 struct Drawing {
     enum Anchor: String {
         case start, middle, end
@@ -12,7 +12,7 @@ struct Drawing {
     static let edge = "#c4ccd4"
 
     let width: Double
-    /// Where the next section begins.
+    /// The vertical position at which the next section begins.
     var y = 0.0
     private var body: [String] = []
 
@@ -44,7 +44,9 @@ struct Drawing {
                 + "fill=\"none\" marker-end=\"url(#head)\"/>")
     }
 
-    /// - Parameter title: for those who cannot see it.
+    /// Returns the drawing as an SVG document.
+    ///
+    /// - Parameter title: A description for screen readers.
     func xml(title: String) -> String {
         let (width, height) = (Self.number(width), Self.number(y))
         return """
@@ -65,7 +67,7 @@ struct Drawing {
         value == value.rounded() ? String(Int(value)) : String(format: "%.2f", value)
     }
 
-    /// Text for an XML document: also without the control characters XML cannot carry.
+    /// Escapes text for an XML document, and replaces control characters that XML cannot contain.
     static func escaped(_ text: String) -> String {
         var escaped = ""
         for scalar in text.unicodeScalars {
@@ -81,7 +83,7 @@ struct Drawing {
         return escaped
     }
 
-    /// A light colour for one of so many places, all around the circle of hues.
+    /// Returns a light colour for one of `places` places, evenly around the circle of hues.
     static func colour(_ place: Int, of places: Int) -> String {
         let hue = Double(place) / Double(max(places, 1)) * 6 + 3.5
         func channel(_ offset: Double) -> Int {

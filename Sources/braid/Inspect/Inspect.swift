@@ -9,7 +9,7 @@ import Parallelism
 import Planning
 import Tensors
 
-/// What a checkpoint is, and what a layout of ranks makes of it.
+/// The command describes a checkpoint, and what a parallel configuration makes of it.
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Says what a checkpoint is, and what its ranks would hold, compute and exchange.",
@@ -102,14 +102,14 @@ struct Inspect: ParsableCommand {
 }
 
 extension WeightIndex {
-    /// A weight's bytes with those of its scales.
+    /// Returns the bytes of a weight and its scales.
     fileprivate func bytes(ofWeight name: String) throws -> Int {
         let scales = ["_scale_inv", "_scale"].map { name + $0 }.filter(contains)
         return try ([name] + scales).reduce(0) { try $0 + tensor(named: $1).byteCount }
     }
 }
 
-/// What is known of a checkpoint without ranks.
+/// A checkpoint summary describes a checkpoint, without ranks.
 struct CheckpointSummary {
     private(set) var lines: [String] = []
 
@@ -150,12 +150,12 @@ struct CheckpointSummary {
 
     private mutating func show(_ title: String, _ text: String) { lines.append(titled(title, text)) }
 
-    /// What is said instead where there are none to look at.
+    /// Returns the line for a directory whose weights are not looked at.
     static func withoutWeights(_ directory: ModelDirectory) -> String {
         titled("weights", "not looked at: bytes are those of \(directory.description.weightType) elements")
     }
 
-    /// The tensors in the files, by type.
+    /// Returns lines about the tensors in the files, by type.
     static func weights(_ index: WeightIndex) throws -> [String] {
         var byType: [String: Int] = [:]
         for name in index.names {
@@ -168,12 +168,12 @@ struct CheckpointSummary {
     }
 }
 
-/// A line with a heading in a column of its own.
+/// Returns a line with a heading in a column of its own.
 func titled(_ title: String, _ text: String) -> String {
     title.padding(toLength: 13, withPad: " ", startingAt: 0) + text
 }
 
-/// 1234567 → 1 234 567.
+/// Returns a number with its digits in groups of three: 1234567 becomes 1 234 567.
 func grouped(_ number: Int) -> String {
     var text = ""
     for (index, digit) in String(number).reversed().enumerated() {

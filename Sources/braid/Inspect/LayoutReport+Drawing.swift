@@ -3,7 +3,8 @@ import Parallelism
 import Planning
 
 extension LayoutReport {
-    /// The layout as SVG: who has which tokens, where the ranks sit, and one layer's path with its collectives.
+    /// The configuration as SVG: the owners of tokens, the mesh of ranks, and one layer's operations with its
+    /// collectives.
     package var drawing: String {
         var drawing = Drawing(width: 960)
         drawing.words(name, Self.margin, 34, size: 18, bold: true)
@@ -48,7 +49,7 @@ extension LayoutReport {
         drawing.y += 30
     }
 
-    /// A bar for each context rank: its part of the causal work.
+    /// Draws a bar for each context rank: its part of the causal work.
     private func draw(work drawing: inout Drawing) {
         let places = (0..<parallel.context).map { context in
             ranks[..<(parallel.context * parallel.tensor)].filter { $0.coordinates[2].place == context }
@@ -186,8 +187,8 @@ extension LayoutReport {
             switch transfer.unit {
             case .token: ""
             case .output: " / output row"
-            case .dcpRow: " / travelling row"
-            case .gatheredKey: " / visiting key"
+            case .dcpRow: " / DCP row"
+            case .gatheredKey: " / gathered key"
             }
         drawing.words(
             (transfer.isExpected ? "~" : "") + bytesText(bytesPerUnit(transfer)) + unit, x + width - 12,
@@ -208,7 +209,7 @@ extension Transfer.Kind {
     }
 }
 
-/// What a layer does with its rows, and where they cross between ranks.
+/// A layer path lists the operations of a layer, with the collectives between them.
 struct LayerPath {
     enum Station {
         case work(String)

@@ -5,7 +5,7 @@ import Parallelism
 import Planning
 
 extension LayoutReport {
-    /// For machines; bytes as numbers.
+    /// The report for programs, with bytes as numbers.
     package var json: JSONValue {
         .fields([
             "kind": .string("layout"), "model": .string(name), "layout": .string("\(parallel)"),

@@ -3,20 +3,21 @@ import Modeling
 import Parallelism
 import Planning
 
-/// Whose keys are whose, how many there is room for, and when queries go to them.
+/// This part of the report is about KV sharding: the owners of keys, the capacity of the cache, and which steps use
+/// query-gather attention.
 extension LayoutReport {
-    /// Room for keys where each is kept by one of so many ranks.
+    /// A capacity is the number of tokens whose keys fit if each is stored by one of `owners` ranks.
     package struct Capacity: Sendable, Equatable {
         package let owners: Int
-        /// Of a rank, on average.
+        /// The bytes that a rank stores per token, on average.
         package let bytesPerToken: Double
         package let tokens: Int
     }
 
-    /// What one rank has for keys if it has all the memory for itself, beside the weights it reads.
+    /// The memory that one rank has for keys if it has the memory for itself, without the weights it reads.
     package var keyMemory: Int { max(memory - Int(ranks.map(\.weightBytes).max()!.rounded(.up)), 0) }
 
-    /// For the usual numbers of owners, and that of this layout.
+    /// The capacities for the usual numbers of owners, and for that of this configuration.
     package var capacities: [Capacity] {
         Set([1, 2, 4, 8, parallel.kvSharding.ranks]).sorted().map {
             Capacity(
@@ -25,14 +26,14 @@ extension LayoutReport {
         }
     }
 
-    /// A step, and which way its attention takes.
+    /// A way tells whether a step uses query-gather attention.
     package struct Way: Sendable, Equatable {
         package let step: String
         package let rows: Int
         package let usesDCP: Bool
     }
 
-    /// Steps of requests with as many tokens as the example has, as `RowAssignment` decides.
+    /// The ways of some steps of requests as long as the example, as `RowAssignment` decides.
     package var ways: [Way] {
         let owners = parallel.kvSharding.ranks
         if owners == 1 { return [] }
@@ -79,12 +80,12 @@ extension LayoutReport {
         var table = TextTable(["step", "way", "rows"], left: 2)
         for way in ways {
             table.add([
-                way.step, way.usesDCP ? "queries go to the keys" : "owners of rows read all keys", "\(way.rows)",
+                way.step, way.usesDCP ? "query-gather attention" : "owners of rows read all keys", "\(way.rows)",
             ])
         }
-        return ["attention behind \(grouped(example.tokens)) tokens"] + table.lines + [
-            "queries go to at least \(grouped(parallel.kvSharding.minKeys)) keys, where that takes a fifth off what the "
-                + "busiest rank reads"
+        return ["attention after \(grouped(example.tokens)) tokens"] + table.lines + [
+            "query-gather attention reads at least \(grouped(parallel.kvSharding.minKeys)) keys, and takes a fifth off what "
+                + "the busiest rank reads"
         ]
     }
 }

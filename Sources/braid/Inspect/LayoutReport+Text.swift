@@ -5,7 +5,7 @@ import Parallelism
 import Planning
 
 extension LayoutReport {
-    /// For a terminal.
+    /// The report for a terminal.
     package var text: String {
         let sections =
             [summary, rankTable, sequence]
@@ -37,7 +37,7 @@ extension LayoutReport {
 
     func gibibytes(_ bytes: Int) -> String { String(format: "%.2f GiB", Double(bytes) / 1_073_741_824) }
 
-    /// What each rank is, has and does for the example.
+    /// A table of each rank's coordinates, its share of the model, and its work for the example.
     private var rankTable: [String] {
         guard parallel.world > 1 else { return [] }
         let axes = ranks[0].coordinates.map(\.axis).filter { parallel.degree(Axes($0)) > 1 }
@@ -64,7 +64,7 @@ extension LayoutReport {
         ]
     }
 
-    /// Whether what ranks get depends on the router.
+    /// Tells whether the bytes that ranks receive depend on the router.
     private var receivesExpected: Bool { cost.layerKinds.flatMap(cost.transfers).contains { $0.isExpected } }
 
     private var sequence: [String] {
@@ -87,10 +87,10 @@ extension LayoutReport {
             "\(number), \(kind.name)", cost.transfers(of: kind).filter { $0.unit == .token }, per: "token")
     }
 
-    /// What makes queries go to the keys, the same in every layer.
+    /// A table of the collectives of query-gather attention, which are the same in every layer.
     private var keyTable: [String] {
         let transfers = cost.transfers(of: cost.layerKinds[0]).filter { $0.unit == .dcpRow }
-        return table("every layer, for rows whose queries go to the keys", transfers, per: "row")
+        return table("every layer, for rows of query-gather attention", transfers, per: "row")
     }
 
     private var stageTable: [String] {
@@ -116,7 +116,7 @@ extension LayoutReport {
         return [title] + table.lines + notes(transfers)
     }
 
-    /// The axes of a group that have more than one place here.
+    /// Returns the axes of a group that have a degree above 1.
     func group(_ transfer: Transfer) -> String {
         let axes = Axis.allCases.filter { transfer.axes.contains($0) && parallel.degree(Axes($0)) > 1 }
         return axes.map(Self.name).joined(separator: " × ")
@@ -154,7 +154,8 @@ extension LayoutReport {
 }
 
 extension Transfer {
-    /// `[576] f32`; `[704] cache` where entries of the cache are read in place, `[512] i32` for positions.
+    /// The type of a row: `[576] f32`, `[704] cache` for entries of the cache that are read in place, or `[512] i32`
+    /// for positions.
     var rowText: String {
         if kind == .sharedMemory { return "[\(columns)] cache" }
         if case .positionsFrom = condition { return "[\(columns)] i32" }

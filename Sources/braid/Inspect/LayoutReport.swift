@@ -5,12 +5,13 @@ package import Parallelism
 package import Planning
 import Tensors
 
-/// What the ranks of a layout hold, compute and exchange: numbers, which `text`, `json` and `drawing` show.
+/// A layout report describes what the ranks of a parallel configuration hold, compute and exchange; `text`, `json` and
+/// `drawing` present it.
 package struct LayoutReport: Sendable {
-    /// A prompt, one for each data group, to show how rows are dealt.
+    /// The example is a prompt, one for each data group, that shows how rows are assigned to ranks.
     package struct Example: Sendable {
         package let tokens: Int
-        /// Tokens computed in one step.
+        /// The number of tokens computed in one step.
         package let chunk: Int
 
         package init(tokens: Int, chunk: Int) {
@@ -20,16 +21,16 @@ package struct LayoutReport: Sendable {
         }
     }
 
-    /// One rank's part.
+    /// One rank's part of the model and of the example.
     package struct Rank: Sendable {
         package let share: RankShare
         package let coordinates: [(axis: Axis, place: Int)]
-        /// Of the example.
+        /// Counts the rank's own rows of the example.
         package fileprivate(set) var rows = 0
-        /// Its part of the attention of its data group's prompt, as pairs of a row and a key it sees, times its heads'
-        /// part of all heads.
+        /// The rank's part of the attention of its data group's prompt: the fraction of pairs of a row and a key it
+        /// sees, times the fraction of heads.
         package fileprivate(set) var causalWork = 0.0
-        /// What it gets from others for the example.
+        /// The bytes that the rank receives from others for the example.
         package fileprivate(set) var received = 0.0
         package fileprivate(set) var weightBytes = 0.0
     }
@@ -39,21 +40,21 @@ package struct LayoutReport: Sendable {
     package let name: String
     package let model: ModelDescription
     package let parallel: ParallelConfiguration
-    /// That share the work inside each rank.
+    /// The number of threads that share the work of each rank.
     package let threadsPerRank: Int
     package let cost: LayoutCost
     package let cacheType: CacheType
     package let example: Example
     package private(set) var ranks: [Rank]
-    /// For each token of one prompt the place of its rank along the context axis.
+    /// The coordinate on the context axis of the owner of each token of one prompt.
     package let owners: [Int]
-    /// Of the model's weights, as stored.
+    /// The bytes of the model's weights, as stored.
     package private(set) var weightBytes = 0
-    /// Bytes the process may use.
+    /// The bytes that the process may use.
     package let memory: Int
     private let steps: [StepRows]
 
-    /// - Parameter weightBytes: how many bytes such weights take as stored.
+    /// - Parameter weightBytes: Returns the bytes of weights as stored.
     package init(
         _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
         threadsPerRank: Int = 1, cacheType: CacheType = .float32,
@@ -132,8 +133,8 @@ package struct LayoutReport: Sendable {
 
     // MARK: - Rates
 
-    /// What one collective moves for each token of the example, for each row of logits or for each row whose query goes to
-    /// the keys, all ranks of a stage together. Its condition is taken to hold.
+    /// Returns the bytes that one collective moves, over all ranks of a stage, for each unit of the transfer: a token
+    /// of the example, a row of logits, a DCP row or a gathered key. The transfer's condition is taken to hold.
     package func bytesPerUnit(_ transfer: Transfer) -> Double {
         switch transfer.unit {
         case .token: bytes(transfer, steps) / Double(example.tokens * parallel.data)
@@ -151,7 +152,7 @@ package struct LayoutReport: Sendable {
         }
     }
 
-    /// A step of one row, far behind many keys, whose query goes to them.
+    /// A step with one DCP row that has many keys before it.
     private var dcpRow: StepRows {
         let nobody = Array(repeating: 0, count: parallel.stageRanks)
         var rows = StepRows(owned: nobody, outputs: nobody, maxPosition: nobody)
@@ -163,17 +164,18 @@ package struct LayoutReport: Sendable {
 
     // MARK: - Memory
 
-    /// Of a token in all layers.
+    /// The bytes of one token's keys in all layers.
     package var cacheBytesPerToken: Int { cost.cacheBytes(ofLayers: 0..<model.layers.count) }
 
-    /// What a rank writes of it, on average over the example's tokens: those of its rows, in its layers.
+    /// Returns the bytes of these that a rank writes, on average over the example's tokens: those of its rows, in its
+    /// layers.
     package func cacheBytesPerToken(of rank: Rank) -> Double {
         Double(cost.cacheBytes(ofLayers: rank.share.layers) * rank.rows) / Double(example.tokens * parallel.data)
     }
 
-    /// Tokens for which there is memory beside the weights, which a process maps once for all its ranks.
+    /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks.
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
 
-    /// Whether the layout gives the bits of one rank.
+    /// Tells whether the configuration is bitwise equal to one rank.
     package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }
 }

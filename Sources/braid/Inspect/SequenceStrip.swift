@@ -1,6 +1,6 @@
-/// Who computes which part of a sequence, as a strip of characters, or of runs to draw.
+/// A sequence strip shows the owner of each part of a sequence, as a strip of characters, or of runs to draw.
 package struct SequenceStrip: Sendable {
-    /// Consecutive tokens of one owner.
+    /// A run is a range of consecutive tokens with one owner.
     package struct Run: Sendable, Equatable {
         package let owner: Int
         package var tokens: Range<Int>
@@ -11,8 +11,8 @@ package struct SequenceStrip: Sendable {
     package let runs: [Run]
 
     /// - Parameters:
-    ///   - owners: of each token.
-    ///   - width: cells, at most.
+    ///   - owners: The owner of each token.
+    ///   - width: The largest number of cells.
     package init(_ owners: [Int], width: Int) {
         precondition(!owners.isEmpty && width > 0, "a strip of \(owners.count) tokens in \(width) cells")
         self.owners = owners
@@ -28,10 +28,11 @@ package struct SequenceStrip: Sendable {
         self.runs = runs
     }
 
-    /// Whether cells are single tokens of the beginning, because the whole sequence changes hands too often.
+    /// Tells whether cells are single tokens of the beginning, because the whole sequence has more changes of owner
+    /// than cells.
     package var isBeginning: Bool { runs.count > width && owners.count > width }
 
-    /// The tokens each cell stands for; its owner is that of the one in the middle.
+    /// The tokens that each cell represents; its owner is that of the middle one.
     package var cells: [Range<Int>] {
         let count = min(width, owners.count)
         if isBeginning { return (0..<count).map { $0..<$0 + 1 } }
@@ -51,7 +52,7 @@ package struct SequenceStrip: Sendable {
         return each == "1" ? "one character is one token" : "one character is \(each) tokens"
     }
 
-    /// 0 … 9, a … z, A … Z, and two more.
+    /// Returns the character of an owner: 0 … 9, a … z, A … Z, and two more.
     package static func digit(_ place: Int) -> Character {
         let digits = Array("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@#")
         return place < digits.count ? digits[place] : "?"

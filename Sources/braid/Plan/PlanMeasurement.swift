@@ -36,7 +36,7 @@ struct PlanMeasurement {
         return Self.hardware(name, measured, memory: memory, cores: cores, level: kernels.level)
     }
 
-    /// Whether an operation tells a rate: many rows are bounded by operations, one row by bytes.
+    /// Tells whether an operation tells a rate: many rows are bounded by operations, one row by bytes.
     private func isRead(_ measured: KernelCase, _ stored: DType) -> Bool {
         switch measured.operation {
         case "matmul": measured.type == stored && (measured.rows == 512 || measured.rows == 1)

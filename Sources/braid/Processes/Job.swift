@@ -10,20 +10,20 @@ import Synchronization
 import Tensors
 import Verification
 
-/// The processes that run this command together: one, or those that `mpirun` started. The first of them does what the
-/// command says; the others run ranks for it.
+/// A job is the set of processes that run this command together: one, or those that `mpirun` started. The first process
+/// executes the command; the others run ranks for it.
 struct Job: Sendable {
-    /// `nil` where this process is alone.
+    /// The processes of the job; `nil` if this process is alone.
     let processes: Processes?
-    /// The instruction-set level all of them have, where their best ones differ.
+    /// The best instruction-set level that all processes have, if their best ones differ; `nil` otherwise.
     let commonLevel: Kernels.Level?
 
-    /// Joins the others, and makes sure that all are alike.
+    /// Joins the other processes, and checks that all are alike.
     ///
-    /// - Throws: `CommandError` where they are not, or there is no MPI.
+    /// - Throws: `CommandError` if they differ, or there is no MPI.
     ///
-    /// - Parameter agreed: options that must be the same everywhere, with their values. No secrets: they go to all
-    ///   processes and into error messages.
+    /// - Parameter agreed: Options that must have the same values in all processes. They must not be secrets, as they
+    ///   are sent to all processes and appear in error messages.
     static func join(
         _ options: ProcessOptions, _ checkpoint: Checkpoint, agreed: [ProcessCard.Property]
     ) throws -> Job {
@@ -53,7 +53,7 @@ struct Job: Sendable {
             let differences = handshake.differences(allowsMixedLevels: options.allowMixedIsa)
             guard differences.isEmpty else {
                 processes.leave()
-                // Once is enough.
+                // One process reports the differences.
                 throw processes.process == 0 ? refusal(differences, handshake) : ExitCode(1)
             }
             let isMixed = Set(handshake.cards.map(\.levels.last)).count > 1
@@ -65,17 +65,17 @@ struct Job: Sendable {
         }
     }
 
-    /// What a handshake has to know.
+    /// The checkpoint, as far as the handshake depends on it.
     struct Checkpoint {
         let path: String
         let loadFormat: ModelDirectory.LoadFormat
-        /// Seconds after which a silent process is lost.
+        /// A process is lost after this many seconds of silence.
         let patience: Double
-        /// What the processes compare; samples of the files where nothing was computed.
+        /// The digest that the processes compare; `nil` digests samples of the files.
         var digest: ContentDigest?
     }
 
-    /// How many processes there are.
+    /// The number of processes.
     var count: Int { processes?.count ?? 1 }
 
     private static func card(
@@ -97,7 +97,7 @@ struct Job: Sendable {
             pid: Int(ProcessInfo.processInfo.processIdentifier))
     }
 
-    /// This boot of this host, and whose pids can be seen.
+    /// Identifies this boot of this host and its pid namespace.
     private static var system: String {
         let boot = (try? String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)) ?? ""
         let pids = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/pid")) ?? ""
@@ -118,9 +118,9 @@ struct Job: Sendable {
 
     // MARK: - Running
 
-    /// Runs a command: `lead` in the first process; in the others ranks of the model, until the first is done.
+    /// Runs a command: `lead` in the first process, and in the others ranks of the model, until the first is done.
     ///
-    /// - Parameter grammars: of the model's vocabulary, where requests may follow grammars.
+    /// - Parameter grammars: Returns the grammar cache of the model's vocabulary, if requests may follow grammars.
     func run(
         _ load: () throws -> any Model, grammars: (any Model) throws -> GrammarCache? = { _ in nil },
         lead: () async throws -> Void
@@ -132,7 +132,7 @@ struct Job: Sendable {
                 try RankFollower(model, processes, grammars: try grammars(model)).run()
             } else {
                 processes.onFailure { failure in
-                    // Whoever waits is told first.
+                    // Waiting clients get their error first.
                     Thread.detachNewThread {
                         Thread.sleep(forTimeInterval: Self.secondsToAnswer)
                         end("\(failure)")
@@ -146,7 +146,7 @@ struct Job: Sendable {
             }
         } catch {
             if processes.process == 0, processes.failure == nil {
-                // All processes are there and follow, whatever the command has to say.
+                // The failure is the command's alone: all processes are alive and still follow.
                 leave(processes)
                 throw error
             }
@@ -166,7 +166,7 @@ struct Job: Sendable {
         pendingDispatch.meet()
     }
 
-    /// Says why, and ends all processes.
+    /// Prints the reason, and ends all processes.
     func end(_ reason: String) -> Never {
         note("process \(processes?.process ?? 0): \(reason)")
         processes?.endJob(status: 1)
@@ -175,7 +175,8 @@ struct Job: Sendable {
         _exit(1)
     }
 
-    /// For what waits inside MPI, where nothing else can end it: ends this process, and so the job, when it is over.
+    /// A deadline guards calls that wait inside MPI, which nothing else can end: when it passes, it ends this process,
+    /// and thereby the job.
     private final class Deadline: Sendable {
         private let isMet = Atomic(false)
 

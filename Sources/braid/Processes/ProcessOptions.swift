@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
 
-/// How ranks are divided among the processes that `mpirun` starts.
+/// These options determine how ranks are divided among the processes that `mpirun` starts.
 package struct ProcessOptions: ParsableArguments, Sendable {
     @Option(
         help: "Ranks of each process, to be sure; they are always the layout's ranks divided by the processes.",
@@ -26,9 +26,10 @@ package struct ProcessOptions: ParsableArguments, Sendable {
 
     package init() {}
 
-    /// What to type instead, where flags were given that start processes in other engines; `nil` where none was.
+    /// Returns the `mpirun` command line to use if options were given that start processes in other engines; `nil` if
+    /// none was.
     ///
-    /// - Parameter arguments: the command's.
+    /// - Parameter arguments: The arguments of this command.
     package func mpirunLine(_ arguments: [String]) -> String? {
         guard nnodes ?? 1 > 1 || nodeRank ?? 0 > 0 || distInitAddr != nil else { return nil }
         let count = max(nnodes ?? 2, (nodeRank ?? 0) + 1, 1)
@@ -41,7 +42,7 @@ package struct ProcessOptions: ParsableArguments, Sendable {
             if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr"].contains(name) {
                 if !argument.contains("=") { rest = rest.dropFirst() }
             } else if name == "--api-key" {
-                // Lines that are printed end in logs.
+                // A printed command line ends up in logs, so it must not contain the key.
                 if !argument.contains("=") { rest = rest.dropFirst() }
                 kept += ["--api-key", "\"$BRAID_API_KEY\""]
             } else {
@@ -52,7 +53,7 @@ package struct ProcessOptions: ParsableArguments, Sendable {
             + kept.joined(separator: " ")
     }
 
-    /// What is wrong with so many ranks in so many processes; `nil` where nothing is.
+    /// Returns what is wrong with dividing `ranks` among `processes`; `nil` if nothing is.
     package func problem(ranks: Int, processes: Int) -> String? {
         guard ranks % processes == 0 else {
             let legal = (1...ranks).filter { ranks % $0 == 0 }.map(String.init).joined(separator: ", ")

@@ -1,11 +1,12 @@
-/// The same work done in several ways, in turn, so that whatever else the machine does is the same for all of them.
+/// A race measures several ways of doing the same work alternately, so that other load of the machine affects all
+/// alike.
 struct Race {
-    /// Median seconds of each way, in the order given.
+    /// The median seconds of each way, in the order given.
     let seconds: [Double]
 
-    /// - Parameter ways: their first calls are not measured.
+    /// - Parameter ways: The ways to measure; their first calls do not count.
     init(rounds: Int, _ ways: [() -> Void]) {
-        // As many runs as take half a millisecond.
+        // A measurement consists of as many runs as take half a millisecond.
         let runs = ways.map { way in
             way()
             return max(Int(0.0005 / max(processorSeconds(way), 1e-7)), 1)
@@ -20,6 +21,6 @@ struct Race {
         seconds = all.map { Measurements($0).median! }
     }
 
-    /// A way has to be faster by so much to be taken instead of the usual one.
+    /// A way replaces the usual one only if it is faster by this fraction.
     static let margin = 0.03
 }

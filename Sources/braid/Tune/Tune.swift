@@ -4,7 +4,7 @@ import Modeling
 import Models
 import Tensors
 
-/// Finds the fastest sizes of blocks for a model on this processor, and keeps them for later.
+/// The command finds the fastest block sizes for a model on this processor, and stores them for later runs.
 struct Tune: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures sizes of blocks for a model on this processor, and writes down the fastest.",
@@ -47,7 +47,7 @@ struct Tune: ParsableCommand {
             progress.update($0)
         }
         progress.finish()
-        // Read again: measuring takes a while, and others may have written.
+        // The file is read again, because others may have written it during the measurement.
         var file = try former(path)
         file.keep(
             TuningBench.tuning(findings), measured: findings.map(\.setting), for: TuningFile.key(model, kernels.level),
@@ -57,14 +57,15 @@ struct Tune: ParsableCommand {
         print("\(Processor.name), \(TuningFile.key(model, kernels.level))\n")
         var table = TextTable(["setting", "chosen"], left: 1)
         for found in findings { table.add([found.setting, found.chosen.map(String.init) ?? "usual"]) }
-        // What was measured is words of any length.
+        // The details are words of any length, so they are not a column of the table.
         for (line, detail) in zip(table.lines, ["times as fast"] + findings.map(\.detail)) {
             print(line + "  " + detail)
         }
         print("\nwritten to \(path)")
     }
 
-    /// What the file says so far. One that was named and is something else stays as it is.
+    /// Reads the existing file. A file given by `--output` that is not a tuning file is an error; the default one is
+    /// replaced.
     private func former(_ path: String) throws -> TuningFile {
         guard FileManager.default.fileExists(atPath: path) else { return TuningFile(processor: Processor.name) }
         do { return try TuningFile(path: path, option: "--output") } catch {

@@ -2,14 +2,14 @@ import Foundation
 import Modeling
 import Tensors
 
-/// Finds the fastest sizes of blocks for a model's operations on this processor.
+/// A tuning bench finds the fastest block sizes for a model's operations on this processor.
 package struct TuningBench {
-    /// What was found for a setting.
+    /// A finding is the result for one setting.
     struct Finding {
         let setting: String
-        /// `nil` where the usual one stays.
+        /// The chosen value; `nil` keeps the usual one.
         let chosen: Int?
-        /// What was measured, for people.
+        /// The measurements in words.
         let detail: String
     }
 
@@ -23,7 +23,7 @@ package struct TuningBench {
         bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())
     }
 
-    /// Measures everything.
+    /// Measures every setting that the model uses.
     func run(progress: (Double) -> Void) -> [Finding] {
         let searches: [() -> Finding?] =
             DType.allCases.map { type in { gemvMaxRows(type) } }
@@ -34,7 +34,7 @@ package struct TuningBench {
         }
     }
 
-    /// What commands will run with.
+    /// Returns the tuning that the findings make.
     static func tuning(_ findings: [Finding]) -> Tuning {
         findings.reduce(into: Tuning()) { tuning, found in
             let setting = Tuning.settings.first { $0.name == found.setting }!
@@ -48,10 +48,10 @@ package struct TuningBench {
         return bed.kernels.tuned(tuning)
     }
 
-    /// The largest of ascending sizes up to which the first of three ways is as fast as the second, if taking that for a
-    /// boundary is faster than the third, the usual way, at some size and slower at none.
+    /// Returns the largest of ascending sizes up to which the first of three ways is as fast as the second, provided
+    /// that switching there is faster than the third, the usual way, at some size and slower at none.
     ///
-    /// - Parameter race: the three ways at a size.
+    /// - Parameter race: Returns the seconds of the three ways at a size.
     package static func boundary(_ sizes: [Int], _ race: (Int) -> [Double]) -> (size: Int?, detail: String) {
         var (last, isOver): (Int?, Bool) = (nil, false)
         var measured: [(size: Int, seconds: [Double])] = []
@@ -69,13 +69,14 @@ package struct TuningBench {
 
     // MARK: - What is measured
 
-    /// Rows that read weights as they are stored, against a panel of them, over all the model's products.
+    /// Finds the number of rows up to which reading weights as they are stored is faster than widening a panel of them,
+    /// over all the model's products.
     private func gemvMaxRows(_ type: DType) -> Finding {
         let found = Self.boundary([2, 4, 6, 8, 10, 12, 16, 20, 24, 32]) { rows in
             let ways = [rows, 1, 0].map { few in
                 let kernels = kernels { $0.gemvMaxRows[type] = few }
                 return shapes.products.map { product in
-                    // Of wide products a part: other outputs are as fast.
+                    // Part of a wide product suffices: its other outputs take as long.
                     let outputs = min(product.outputs, max((16 << 20) / product.inputs, 1))
                     let x = bed.activations(rows, product.inputs)
                     let out = bed.scratch.rows(rows, outputs)
@@ -90,7 +91,8 @@ package struct TuningBench {
             setting: "gemv_max_rows_\(type)", chosen: found.size, detail: "against panels, by rows: \(found.detail)")
     }
 
-    /// Heads that widen keys themselves, against keys widened for all of them.
+    /// Finds the number of heads up to which widening keys in each head is faster than widening them once for all
+    /// heads.
     private func directKeyMaxHeads(_ type: DType) -> Finding {
         let (heads, positions) = (shapes.attention.heads, 32 * 1024)
         let keys = min(shapes.selection?.topK ?? 2048, positions)
@@ -125,7 +127,7 @@ package struct TuningBench {
         return fastest("index_row_tile", of: sizes, each)
     }
 
-    /// The first size is the usual one.
+    /// Returns the fastest size; the first one is the usual one.
     private func fastest(_ setting: String, of sizes: [Int], _ seconds: [Double]) -> Finding {
         let fastest = seconds.indices.min { seconds[$0] < seconds[$1] }!
         let ratios = zip(sizes, seconds).map { "\($0): \(String(format: "%.2f", seconds[0] / $1))" }

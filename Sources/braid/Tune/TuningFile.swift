@@ -5,18 +5,18 @@ import Parallelism
 import Planning
 package import Tensors
 
-/// What `braid tune` found for a processor, kept for whoever runs a model there.
+/// A tuning file stores what `braid tune` found for a processor.
 package struct TuningFile: Equatable {
-    /// Of the file; another one is not read.
+    /// The file's format; files of another format are not read.
     package var format = TuningFile.format
     package var processor: String
-    /// By instruction-set level and sizes of the model.
+    /// The entries; a key names an instruction-set level and the sizes of a model.
     package var models: [String: Entry] = [:]
 
     package struct Entry: Equatable {
-        /// When it was measured.
+        /// The date of the measurement.
         package var date: String
-        /// Names and numbers of `Tuning.settings`; what is absent is as by default.
+        /// The names and values of `Tuning.settings`; absent ones have their defaults.
         package var tuning: [String: Int]
 
         package init(_ tuning: Tuning, date: String) {
@@ -59,28 +59,29 @@ package struct TuningFile: Equatable {
     }
 
     package static let format = 1
-    /// Of a file that is read.
+    /// Limits the bytes of a file that is read.
     private static let maxBytes = 1 << 20
 
     package init(processor: String) { self.processor = processor }
 
-    /// Where this processor's is by default, `tune/<processor>.json` in the user's cache; `nil` for a user without one.
+    /// Returns the default path of this processor's file, `tune/<processor>.json` in the user's cache; `nil` for a user
+    /// without a cache directory.
     package static func standardPath(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> String? {
         let absolute = { (name: String) in environment[name].flatMap { $0.hasPrefix("/") ? $0 : nil } }
         guard let caches = absolute("XDG_CACHE_HOME") ?? absolute("HOME").map({ $0 + "/.cache" }) else { return nil }
         return caches + "/braid/tune/" + fileName(of: Processor.name)
     }
 
-    /// Letters, digits and hyphens alone.
+    /// Returns a file name for a processor that consists of letters, digits and hyphens.
     package static func fileName(of processor: String) -> String {
         let words = processor.lowercased().split { !($0.isASCII && ($0.isLetter || $0.isNumber)) }
         return words.joined(separator: "-") + ".json"
     }
 
     /// - Parameters:
-    ///   - option: what the user gave it as.
-    ///   - processor: whose it has to be.
-    /// - Throws: `CommandError` where it is no such file.
+    ///   - option: The command-line option that named the file.
+    ///   - processor: The processor that the file must be for.
+    /// - Throws: `CommandError` if it is not a tuning file, or is for another processor or format.
     package init(path: String, option: String = "--tuning", for processor: String = Processor.name) throws {
         let bytes = try DataFile(path: path, option: option, limit: Self.maxBytes).bytes
         guard let value = try? JSONValue(parsing: bytes, limits: .strict), let file = TuningFile(value) else {
@@ -96,14 +97,14 @@ package struct TuningFile: Equatable {
         self = file
     }
 
-    /// The sizes found for a model, or `nil` where it was not tuned for.
+    /// Returns the block sizes found for a model; `nil` if it was not tuned for.
     ///
-    /// - Throws: `CommandError` where they cannot be.
+    /// - Throws: `CommandError` if a setting is unknown or out of range.
     package func tuning(for model: String) throws -> Tuning? { try models[model]?.numbers }
 
-    /// Keeps what was found for a model, and what its entry says of settings that were not measured.
+    /// Stores the findings for a model, and keeps its entry's values of settings that were not measured.
     package mutating func keep(_ found: Tuning, measured: [String], for model: String, date: String) {
-        // What cannot be is forgotten: it would keep the rest from being read.
+        // Invalid settings are dropped: they would prevent the others from being read.
         let old = (models[model]?.tuning ?? [:]).filter { name, value in
             !measured.contains(name)
                 && Tuning.settings.contains { $0.name == name && $0.legal.contains(value) }
@@ -121,7 +122,7 @@ package struct TuningFile: Equatable {
         try Data(writer.takeBytes() + "\n".utf8).write(to: url, options: .atomic)
     }
 
-    /// `nil` for what is no such file.
+    /// Reads a tuning file; fails if the value is none.
     private init?(_ value: JSONValue) {
         guard let format = value["format"]?.wholeNumber, let processor = value["processor"]?.string,
             let entries = value["models"]?.object
@@ -143,7 +144,7 @@ package struct TuningFile: Equatable {
 }
 
 extension TuningFile {
-    /// What a model is called there: its sizes, whatever its weights are.
+    /// Returns the key of a model in the file: its sizes, which do not depend on its weights.
     package static func key(_ model: ModelDescription, _ level: Kernels.Level) -> String {
         var parts = ["hidden \(model.hiddenSize)"]
         if let attention = model.attention {
@@ -155,18 +156,18 @@ extension TuningFile {
     }
 }
 
-/// The sizes of blocks a command runs with, and where they come from.
+/// A chosen tuning holds the block sizes a command runs with, and where they come from.
 package struct ChosenTuning {
     package private(set) var tuning = Tuning()
-    /// For people.
+    /// Describes where the sizes come from.
     private var source: String
-    /// Something is wrong with the file, which nobody asked for by name.
+    /// A problem with the default file, which was not requested by name; `nil` without one.
     package private(set) var warning: String?
 
     /// - Parameters:
-    ///   - option: of the command line: a file, `off`, or nothing for this processor's file if there is one.
-    ///   - standard: that file.
-    /// - Throws: `CommandError` when a file that was asked for cannot be used.
+    ///   - option: The option of the command line: a file, `off`, or `nil` for this processor's file if there is one.
+    ///   - standard: The path of this processor's file.
+    /// - Throws: `CommandError` if a file that was requested by name cannot be used.
     package init(
         _ option: String?, _ model: ModelDescription, _ level: Kernels.Level,
         standard: String? = TuningFile.standardPath()
@@ -191,7 +192,7 @@ package struct ChosenTuning {
         }
     }
 
-    /// What was chosen, and where.
+    /// Describes the chosen sizes and where they come from.
     package var summary: String {
         (tuning.changes.map { "\($0.name) \($0.value)" } + [source]).joined(separator: ", ")
     }

@@ -4,7 +4,7 @@ import Modeling
 import Models
 import Tensors
 
-/// How near the kernels are to what the processor can do.
+/// The command measures how close the kernels come to the processor's limits.
 struct BenchKernels: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kernels",

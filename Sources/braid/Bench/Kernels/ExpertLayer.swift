@@ -1,13 +1,13 @@
 import Modeling
 import Tensors
 
-/// The routed experts of one rank over some rows, as `MoE` computes them.
+/// This benchmark case computes the routed experts of one rank over some rows, as `MoE` does.
 struct ExpertLayer {
     private let shapes: KernelShapes
     private let type: DType
     private let bed: KernelBed
     private let rows: Int
-    /// How many experts have rows.
+    /// The number of experts that have rows.
     private let visited: Int
     private let chosen: Indices
     private let x: View, weights: View, sums: View
@@ -15,7 +15,7 @@ struct ExpertLayer {
     private var hidden: Int { shapes.model.hiddenSize }
     private var width: Int { shapes.routed.width }
 
-    /// - Parameter rows: of all ranks together; this one gets its share of their choices.
+    /// - Parameter rows: The rows of all ranks together; this rank computes its share of their experts.
     init(_ shapes: KernelShapes, rows: Int, _ type: DType, _ bed: KernelBed) {
         (self.shapes, self.type, self.bed, self.rows) = (shapes, type, bed, rows)
         let perRow = max(
@@ -24,7 +24,8 @@ struct ExpertLayer {
         visited = min(shapes.experts, count)
         chosen = bed.scratch.indices(count)
         weights = bed.activations(rows, perRow)
-        // Choice c of row r is number c * rows + r of all, which go to the experts in equal runs: ascending for each row.
+        // Choice c of row r has number c * rows + r of all. Equal runs of numbers go to each expert, so the experts of
+        // a row ascend.
         for number in 0..<count {
             chosen[number % rows * perRow + number / rows] = Int32(number * visited / count)
         }

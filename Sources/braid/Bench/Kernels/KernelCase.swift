@@ -1,23 +1,23 @@
 package import Tensors
 
-/// One operation at one size, ready to be run again and again.
+/// A kernel case is one operation at one size, which can be run repeatedly.
 package struct KernelCase {
     package let operation: String
-    /// What it is in a model, or its sizes.
+    /// The operation's name in a model, or its sizes.
     package let shape: String
-    /// How what it reads is stored.
+    /// The element type of what the operation reads.
     package let type: DType
     package let rows: Int
-    /// Of a matrix product: what others must compute to be compared.
+    /// The matrix product, for comparison with other libraries; `nil` for other operations.
     var product: KernelShapes.Product?
-    /// Floating-point operations of one run, a multiply-add counted as two; 0 where they do not matter.
+    /// Counts the floating-point operations of one run, a multiply-add as two; 0 where they do not matter.
     package var operations = 0.0
-    /// Bytes that one run reads or writes, each counted once.
+    /// Counts the bytes that one run reads or writes, each once.
     package let bytes: Double
     package let run: () -> Void
 }
 
-/// What the cases of one benchmark share. Made once and never given back, as the memory of a step is.
+/// The cases of one benchmark share this memory, which is allocated once and never freed, like that of a step.
 package struct KernelBed {
     let kernels: Kernels
     let cold: ColdMemory
@@ -29,7 +29,7 @@ package struct KernelBed {
         self.scratch = scratch
     }
 
-    /// Rows of small numbers of both signs.
+    /// Returns rows of numbers between -1 and 1.
     func activations(_ rows: Int, _ columns: Int) -> View {
         let numbers = scratch.hostRows(rows, columns)
         var state: UInt32 = 1
@@ -42,15 +42,15 @@ package struct KernelBed {
         return numbers.view
     }
 
-    /// The numbers `first`, `first + step`, ….
+    /// Returns the numbers `first`, `first + step`, ….
     func numbers(_ count: Int, first: Int = 0, step: Int = 1) -> Indices {
         let numbers = scratch.indices(count)
         for index in 0..<count { numbers[index] = Int32(first + index * step) }
         return numbers
     }
 
-    /// Keys as a selection has them: ascending, everywhere, and others for each row. In no pattern: regular gaps would put
-    /// many keys into the same few sets of a cache.
+    /// Returns selected keys that resemble those of an indexer: ascending, from all of the context, and different for
+    /// each row. They are irregular, because regular gaps would map many keys to the same sets of a processor cache.
     func selection(of keys: Int, among positions: Int, rows: Int) -> Selection {
         precondition(keys <= positions, "\(keys) of \(positions) keys")
         let selected = scratch.indices(rows * keys)
@@ -65,7 +65,7 @@ package struct KernelBed {
         return Selection(positions: ComputedIndices(selected), stride: keys, counts: ComputedIndices(counts))
     }
 
-    /// Pages of 64 in an order that is no order.
+    /// Returns pages of 64 tokens in scattered order.
     func pages(positions: Int) -> PageMap {
         let count = positions / 64
         let pages = scratch.indices(count)

@@ -2,7 +2,7 @@ import Modeling
 import Planning
 import Tensors
 
-/// The operations of a layer at a model's sizes.
+/// This extension lists the operations of a layer at a model's sizes.
 extension KernelShapes {
     package func cases(_ bed: KernelBed) -> [KernelCase] {
         matmuls(bed) + expertLayers(bed) + indexing(bed) + attention(bed) + rowByRow(bed)
@@ -28,7 +28,8 @@ extension KernelShapes {
         }
     }
 
-    /// The routed experts of one rank: rows go to the experts evenly, each visited expert is read once.
+    /// Returns the cases of one rank's routed experts: rows are distributed evenly, and each expert that has rows is
+    /// read once.
     private func expertLayers(_ bed: KernelBed) -> [KernelCase] {
         [DType.bf16, .fp8].flatMap { type in
             [1, 8, 64, 512].map { rows in ExpertLayer(self, rows: rows, type, bed).measured }
@@ -51,7 +52,7 @@ extension KernelShapes {
         return scored + [topK(indexer.topK, of: positions, bed)]
     }
 
-    /// Scores of rows for keys in main memory.
+    /// Returns a run that scores keys in main memory for some rows.
     func indexScores(
         _ indexer: LayerDescription.Selection, rows: Int, of positions: Int, _ type: DType,
         _ kernels: Kernels,
@@ -95,10 +96,10 @@ extension KernelShapes {
         }
     }
 
-    /// A cache of FP8 latents keeps rotary keys in BF16.
+    /// Returns the type of rotary keys: a cache of FP8 latents keeps them in BF16.
     private static func ropeType(_ latents: DType) -> DType { latents == .fp8 ? .bf16 : latents }
 
-    /// Attention of rows to some of the keys in main memory.
+    /// Returns a run of attention of some rows to selected keys in main memory.
     func attention(
         heads: Int, rows: Int, to keys: Int, of positions: Int, _ type: DType, _ kernels: Kernels, _ bed: KernelBed
     ) -> () -> Void {
@@ -118,7 +119,7 @@ extension KernelShapes {
         }
     }
 
-    /// What a row needs between the products: little arithmetic on what is in a cache already.
+    /// Returns the operations between the products: little arithmetic on data that is already in a processor cache.
     private func rowByRow(_ bed: KernelBed) -> [KernelCase] {
         let (rows, hidden, rule) = (64, model.hiddenSize, routed.gate)
         let x = bed.activations(rows, hidden)
@@ -172,7 +173,7 @@ extension KernelShapes {
 }
 
 extension Array where Element: Hashable {
-    /// Without repetitions, in the order of first appearance.
+    /// The elements without repetitions, in the order of first appearance.
     fileprivate var uniqued: [Element] {
         var seen: Set<Element> = []
         return filter { seen.insert($0).inserted }

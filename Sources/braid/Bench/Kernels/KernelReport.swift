@@ -2,17 +2,17 @@ import Foundation
 import JSON
 import Tensors
 
-/// What one operation took, and what the processor could do at that time.
+/// A kernel measurement holds the time of one operation, and the processor's limits measured at the same time.
 struct KernelMeasurement {
     let measured: KernelCase
-    /// Of one run.
+    /// The seconds of one run.
     let seconds: Measurements
-    /// Floating-point operations and bytes a second, at most.
+    /// The processor's limits: floating-point operations per second, and bytes read per second.
     private let multiplyAdds: Double
     private let memory: Double
 
     init(_ measured: KernelCase, repetitions: Int, beside meter: PeakMeter) {
-        // As many runs as take a millisecond; the first one of all also warms what is kept warm.
+        // One measurement consists of as many runs as take a millisecond; the first run also warms caches.
         let first = processorSeconds(measured.run)
         let runs = max(Int(0.001 / first), 1)
         var (seconds, multiplyAdds, memory): ([Double], [Double], [Double]) = ([], [], [])
@@ -33,7 +33,7 @@ struct KernelMeasurement {
     private var ofMultiplyAdds: Double { operationsPerSecond / multiplyAdds }
     private var ofMemory: Double { bytesPerSecond / memory }
 
-    /// How much of the limit that bounds it more was reached, and which that is.
+    /// The fraction reached of the limit that bounds the operation more, and the name of that limit.
     var share: Double { max(ofMultiplyAdds, ofMemory) }
     var limit: String { ofMultiplyAdds > ofMemory ? "FMA" : "memory" }
 
@@ -69,7 +69,7 @@ struct KernelMeasurement {
     }
 }
 
-/// All measurements of one model on one machine.
+/// A kernel report holds all measurements of one model on one machine.
 struct KernelReport {
     let name: String
     let ranks: Int
@@ -94,7 +94,7 @@ struct KernelReport {
 
     private func giga(_ value: Double?) -> String { value.map { String(format: "%.1f", $0 / 1e9) } ?? "-" }
 
-    /// One object; a line for each operation, so that two files can be compared line by line.
+    /// Returns one JSON object with a line for each operation, so that two files can be compared line by line.
     func json(commit: String?, date: Date) -> String {
         let facts: [(String, JSONValue)] = [
             ("kind", .string("kernels")), ("processor", .string(Processor.name)), ("kernels", .string(level.rawValue)),
@@ -118,10 +118,10 @@ struct KernelReport {
     }
 }
 
-/// The processor this runs on.
+/// Describes the processor this runs on.
 package enum Processor {
-    /// As its maker calls it, family and model included, since virtual machines often hide the rest; the architecture
-    /// alone where the system does not say.
+    /// The processor's name with family and model, since virtual machines often hide the rest; the architecture alone
+    /// if the system tells no more.
     package static var name: String {
         let lines = ((try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? "").split(separator: "\n")
         func value(_ key: String) -> String? {

@@ -2,19 +2,20 @@ package import Modeling
 import Planning
 import Tensors
 
-/// The sizes of a model's operations on one of the ranks that share its heads, its experts and its output matrix.
+/// Kernel shapes are the sizes of a model's operations on one of the ranks that share its heads, its experts and its
+/// output matrix.
 package struct KernelShapes {
     let model: ModelDescription
     let attention: LayerDescription.Attention
     let selection: LayerDescription.Selection?
     let routed: LayerDescription.Experts
-    /// Attention heads of one rank. The indexer's heads are never shared.
+    /// The number of attention heads of one rank. The indexer's heads are never divided.
     package let heads: Int
-    /// Experts of one rank.
+    /// The number of experts of one rank.
     package let experts: Int
     private let ranks: Int
 
-    /// - Parameter ranks: 1 for the whole model.
+    /// - Parameter ranks: The number of ranks that share the model; 1 for all of it.
     package init(_ model: ModelDescription, ranks: Int) throws {
         guard let attention = model.attention, let routed = model.experts else {
             throw CommandError("\(model.modelType) has no attention or no experts to measure")
@@ -34,14 +35,14 @@ package struct KernelShapes {
         self.experts = experts / ranks
     }
 
-    /// A matrix product of a layer: `outputs` chains of `inputs` products for each row.
+    /// A matrix product of a layer: for each row, `outputs` sums of `inputs` products.
     struct Product {
         let name: String
         let outputs: Int
         let inputs: Int
     }
 
-    /// The products of one rank in a layer that has experts, those that cost least left out, and an expert's.
+    /// The most expensive products of one rank in a layer with experts, and one of an expert.
     var products: [Product] {
         let measured: Set = ["query up", "key down", "output", "index query"]
         let layer = model.layers.first { $0.experts != nil }!
@@ -53,7 +54,7 @@ package struct KernelShapes {
         } + [Product(name: "expert gate", outputs: routed.width, inputs: routed.hidden)]
     }
 
-    /// Elements of a head's query before its rotary part.
+    /// The number of elements of a head's query before its rotary part.
     var nopeWidth: Int {
         let queries = model.layers.lazy.flatMap(\.products).first { $0.name == "query up" }
         return (queries?.outputs ?? 0) / attention.heads - attention.ropeWidth

@@ -2,19 +2,19 @@ import Foundation
 import Synchronization
 import Tensors
 
-/// What this processor was measured to do at most, per second, on all of `threads` together.
+/// Machine peaks are this processor's measured limits per second, for `threads` threads together.
 struct MachinePeaks {
     let threads: Int
-    /// Multiply-adds in F32, in floating-point operations.
+    /// The rate of multiply-adds in F32, in floating-point operations per second.
     let multiplyAdds: Double
-    /// Dots of bytes and of BF16 pairs, which no kernel uses; `nil` where the processor has none.
+    /// The rates of dot products of bytes and of BF16 pairs, which no kernel uses; `nil` where the processor has none.
     let int8Dots: Double?
     let bf16Dots: Double?
-    /// Bytes read from main memory.
+    /// The rate of reading main memory, in bytes per second.
     let memory: Double
 
-    /// Measures each on so many threads at once. A thread's rate is its work by the time the processor gave it, so that
-    /// other programs matter little.
+    /// Measures each limit on `threads` threads at once. A thread's rate is its work divided by its processor time, so
+    /// that other programs matter little.
     init(_ kernels: Kernels, threads: Int, repetitions: Int) {
         let rates = Self.onThreads(threads) {
             let meter = PeakMeter(kernels, memory: ColdMemory(bytes: PeakMeter.memoryBytes))
@@ -48,8 +48,8 @@ struct MachinePeaks {
     }
 }
 
-/// Short measurements of a processor's limits, to be taken beside every measurement of a kernel: clocks change, and
-/// shares of a limit of another minute would mean nothing.
+/// A peak meter measures a processor's limits briefly, beside every measurement of a kernel: clock rates change, so a
+/// fraction of a limit measured earlier would mean nothing.
 struct PeakMeter {
     static let memoryBytes = 256 << 20
 
@@ -77,7 +77,7 @@ struct PeakMeter {
     }
 }
 
-/// The seconds a processor gave this thread for `work`, which waits for nobody.
+/// Returns the seconds of processor time that this thread spent in `work`, which must not wait for other threads.
 func processorSeconds(_ work: () -> Void) -> Double {
     func now() -> Double {
         var time = timespec()

@@ -1,0 +1,73 @@
+import JSON
+
+/// What becomes of every member of a request that OpenAI, SGLang or vLLM know: it is honoured, cannot change the answer,
+/// or is refused by name. None is ignored in silence; members nobody has heard of are.
+struct FieldTable: Sendable {
+    /// Where members stand: the routes, and objects within their requests.
+    enum Place: String, Sendable, CaseIterable {
+        case chat, message, completion, generate, sampling, tokenize, detokenize
+        case streamOptions = "stream_options"
+    }
+
+    enum Rule: Sendable {
+        /// Some code of the route reads it.
+        case honoured
+        /// It may come and changes nothing a client could see in the answer.
+        case harmless
+        /// It asks for what is not done here, unless it has one of the `neutral` values; `null` always is one.
+        case refused(neutral: [JSONValue], String)
+    }
+
+    struct Row: Sendable {
+        let places: [Place]
+        let rule: Rule
+        let names: [String]
+    }
+
+    /// The rule for each name.
+    private let rules: [JSONKey: Rule]
+    private let refusesUnknown: Bool
+
+    private init(_ place: Place) {
+        var rules: [JSONKey: Rule] = [:]
+        for row in Self.rows where row.places.contains(place) {
+            for name in row.names {
+                let old = rules.updateValue(row.rule, forKey: JSONKey(name))
+                precondition(old == nil, "'\(name)' has two rules in \(place.rawValue)")
+            }
+        }
+        self.rules = rules
+        // SGLang refuses unknown sampling parameters too: a name of another interface there would change nothing.
+        refusesUnknown = place == .sampling
+    }
+
+    private static let tables = Dictionary(uniqueKeysWithValues: Place.allCases.map { ($0, FieldTable($0)) })
+
+    /// - Throws: for the first member, in the request's order, that is refused.
+    static func check(_ fields: RequestFields, at place: Place) throws(RequestError) {
+        guard let table = tables[place] else { return }
+        for member in fields.members { try table.check(member, fields) }
+    }
+
+    private func check(_ member: JSONMember, _ fields: RequestFields) throws(RequestError) {
+        let path = fields.path(of: member.key)
+        switch rules[JSONKey(member.key)] {
+        case .honoured, .harmless: break
+        case .refused(let neutral, let advice):
+            guard !member.value.isNull, !neutral.contains(where: { $0.isAlike(member.value) }) else { return }
+            throw .invalid(path, "\(path) is not supported: \(advice)", code: "unsupported_parameter")
+        case nil:
+            guard refusesUnknown, !member.value.isNull else { return }
+            throw .invalid(
+                path, "\(path.quotedForMessage) is no sampling parameter of this interface", code: "unknown_parameter")
+        }
+    }
+}
+
+extension JSONValue {
+    /// Equal, where numbers count by value.
+    fileprivate func isAlike(_ other: JSONValue) -> Bool {
+        if let own = double, let others = other.double { return own == others }
+        return self == other
+    }
+}

@@ -1,0 +1,73 @@
+import Foundation
+import Hummingbird
+
+/// Keeps web pages of others away from a server that asks for no key: a page may send requests to any address its
+/// reader can reach, and a name may be made to lead here.
+///
+/// Requests that change something must not come from another origin; on a server that only this machine can reach, the
+/// host must be called by a name that is this machine's.
+struct OriginGuard: RouterMiddleware {
+    typealias Context = ServingContext
+
+    private let isLocal: Bool
+    private let names: Set<String>
+
+    init(_ configuration: ServerConfiguration) {
+        isLocal = Self.isLoopback(configuration.host)
+        names = Set(
+            (["localhost", configuration.host, ProcessInfo.processInfo.hostName] + configuration.allowedHosts)
+                .map { $0.lowercased() })
+    }
+
+    func handle(
+        _ request: Request, context: ServingContext,
+        next: @concurrent (Request, ServingContext) async throws -> Response
+    ) async throws -> Response {
+        let authority = (request.head.authority ?? "").lowercased()
+        if isLocal, !authority.isEmpty, !isOwn(Self.host(authority)) {
+            throw RequestError(
+                .forbidden,
+                "'\(authority.prefix(128))' is no name of this server, which asks for no key and answers this machine only; "
+                    + "use localhost, or start it with --allowed-host", code: "unknown_host")
+        }
+        if request.method == .get || request.method == .head || request.method == .options {
+            return try await next(request, context)
+        }
+        try BodyReader.checkContentType(request)
+        if let origin = request.headers[.origin]?.lowercased(), !Self.isSame(origin, authority) {
+            throw RequestError(
+                .forbidden,
+                "pages of '\(origin.prefix(128))' may not use this server, which asks for no key; start it with --api-key",
+                code: "foreign_origin")
+        }
+        return try await next(request, context)
+    }
+
+    private func isOwn(_ host: String) -> Bool {
+        names.contains(host) || names.contains("*") || host.hasSuffix(".localhost") || Self.isAddress(host)
+    }
+
+    /// Whether a page's origin, `http://host:port`, is this server itself.
+    private static func isSame(_ origin: String, _ authority: String) -> Bool {
+        guard let scheme = origin.firstRange(of: "://") else { return false }
+        return origin[scheme.upperBound...] == authority[...]
+    }
+
+    /// A host without its port.
+    static func host(_ authority: String) -> String {
+        if authority.hasPrefix("["), let end = authority.firstIndex(of: "]") {
+            return String(authority[authority.index(after: authority.startIndex)..<end])
+        }
+        return String(authority.prefix { $0 != ":" })
+    }
+
+    /// Whether a host is a number: nobody else's name leads there.
+    private static func isAddress(_ host: String) -> Bool {
+        var (v4, v6) = (in_addr(), in6_addr())
+        return unsafe inet_pton(AF_INET, host, &v4) == 1 || inet_pton(AF_INET6, host, &v6) == 1
+    }
+
+    static func isLoopback(_ host: String) -> Bool {
+        host == "localhost" || host == "::1" || host.hasPrefix("127.")
+    }
+}

@@ -1,0 +1,22 @@
+/// A near tie makes two runs that are equal to rounding select other keys: scores that differ by less than the tolerance may
+/// change places, and from there on the rows attend to other keys.
+package enum NearTie {
+    /// Tells whether two selections differ only in entries whose scores are nearly the same.
+    ///
+    /// - Parameters:
+    ///   - old: The numbers of the entries that were selected in the one run.
+    ///   - new: The numbers of those selected in the other.
+    ///   - scores: The scores of all entries that the row sees, in the first run.
+    ///   - tolerance: The largest difference of scores allowed, relative to the largest of them.
+    package static func explains(_ old: [Float], _ new: [Float], scores: [Float], tolerance: Float) -> Bool {
+        let (left, right) = (Set(old), Set(new))
+        let differing = left.symmetricDifference(right)
+        guard left.count == old.count, right.count == new.count, old.count == new.count, !differing.isEmpty,
+            differing.allSatisfy({ $0 >= 0 && Int($0) < scores.count })
+        else { return false }
+        let largest = scores.reduce(0) { max($0, abs($1)) }
+        let least = left.subtracting(right).map { scores[Int($0)] }
+        let most = right.subtracting(left).map { scores[Int($0)] }
+        return least.max()! - most.min()! <= tolerance * largest
+    }
+}

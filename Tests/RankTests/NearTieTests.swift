@@ -1,0 +1,48 @@
+import Modeling
+import Models
+import Parallelism
+import TestSupport
+import Testing
+import Verification
+
+/// Layouts that equal one rank only to rounding may select another of two keys whose scores are nearly the same.
+@Suite(.timeLimit(.minutes(2))) struct `A near tie` {
+    private static let scores: [Float] = [4, -1, 2.0001, 2, 3]
+
+    @Test func `explains selections of entries with nearly the same scores`() {
+        #expect(NearTie.explains([0, 2, 4], [0, 3, 4], scores: Self.scores, tolerance: 1e-3))
+        #expect(!NearTie.explains([0, 2, 4], [0, 3, 4], scores: Self.scores, tolerance: 1e-6))
+    }
+
+    @Test(
+        arguments: [
+            [0, 1, 4], [0, 3], [0, 0, 4], [0, 4, 9], [0, -1, 4], [2, 3, 4], [1, 2, 3], [0, 2, 4],
+        ] as [[Float]])
+    func `explains no selection that is wrong`(selected: [Float]) {
+        #expect(!NearTie.explains([0, 2, 4], selected, scores: Self.scores, tolerance: 1e-3))
+    }
+
+    /// Prompts in which keys of this golden model almost tie, in layouts whose partial attention is merged in another
+    /// order than one rank's.
+    @Test(arguments: [
+        "cp3 dcp3 contiguous chunk3 page1 bfloat16 shared draft0 preemption threads1 odd-blocks",
+        "cp7 dcp7:2 zigzag chunk9 page16 bfloat16 shared draft0 preemption threads1 odd-blocks",
+    ])
+    func `is told from a fault`(notation: String) throws {
+        let golden = try Golden("v32-fp8")
+        let model = try golden.directory.load()
+        let measure = Workload.Measure(
+            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
+            vocabularySize: model.vocabularySize)
+        var settings = Verification.Settings()
+        settings.seed = 3_480_500_768
+        let candidate = try VerificationCase(notation: notation, for: model.parallelShape)
+        let verification = Verification(model, measure, settings)
+        #expect(!verification.mustBeEqual(candidate))
+        let verdict = try verification.check(candidate)
+        guard case .close = verdict else {
+            Issue.record("\(verdict)")
+            return
+        }
+    }
+}

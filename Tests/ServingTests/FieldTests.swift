@@ -1,0 +1,289 @@
+import HTTPTypes
+import Inference
+import JSON
+import TestSupport
+import Testing
+import Tokenization
+
+/// Bodies that are answered, and how another member is put into them.
+private struct Body {
+    let path: String
+    private let members: String
+    private let inner: String?
+
+    static let chat = Body(
+        "/v1/chat/completions", #""model":"toy","messages":[{"role":"user","content":"hi"}],"max_tokens":2"#)
+    static let completion = Body("/v1/completions", #""model":"toy","prompt":"hi","max_tokens":2"#)
+    static let generate = Body("/generate", #""text":"hi","sampling_params":{"max_new_tokens":2}"#)
+    static let sampling = Body("/generate", #""text":"hi""#, inner: #""max_new_tokens":2"#)
+    static let tokenize = Body("/tokenize", #""prompt":"hi""#)
+    static let all: [String: Body] = [
+        "chat": chat, "completion": completion, "generate": generate, "sampling": sampling, "tokenize": tokenize,
+    ]
+
+    private init(_ path: String, _ members: String, inner: String? = nil) {
+        (self.path, self.members, self.inner) = (path, members, inner)
+    }
+
+    func with(_ member: String) -> String {
+        if let inner { return "{\(members),\"sampling_params\":{\(inner),\(member)}}" }
+        return "{\(members),\(member)}"
+    }
+}
+
+@Suite struct `Members of a request` {
+    @Test(arguments: [
+        ("chat", #""structural_tag":"a""#), ("chat", #""stop_regex":"a""#),
+        ("chat", #""reasoning_effort":"low""#),
+        ("chat", #""functions":[{"name":"f"}]"#), ("chat", #""modalities":["text","audio"]"#),
+        ("chat", #""allowed_token_ids":[1]"#), ("chat", #""bad_words":["a"]"#), ("chat", #""max_new_tokens":1"#),
+        ("chat", #""prompt":"x""#), ("chat", #""prompt_logprobs":1"#), ("chat", #""bootstrap_room":7"#),
+        ("chat", #""kv_transfer_params":{"do_remote_decode":true}"#), ("chat", #""lora_path":"x""#),
+        ("chat", #""return_token_ids":true"#), ("chat", #""truncate_prompt_tokens":3"#), ("chat", #""echo":true"#),
+        ("chat", #""use_beam_search":true"#), ("chat", #""length_penalty":1.5"#), ("chat", #""priority":3"#),
+        ("chat", #""add_generation_prompt":false"#), ("chat", #""stop_sequences":["a"]"#),
+        ("completion", #""best_of":4"#), ("completion", #""suffix":"x""#), ("completion", #""messages":[]"#),
+        ("completion", #""min_new_tokens":1"#), ("completion", #""prompt_embeds":"x""#),
+        ("generate", #""max_new_tokens":1"#), ("generate", #""temperature":0"#), ("generate", #""lora_path":"x""#),
+        ("generate", #""regex":"a""#),
+        ("generate", #""bootstrap_host":"h""#), ("generate", #""return_hidden_states":true"#),
+        ("generate", #""image_data":"x""#), ("generate", #""token_ids_logprob":[1]"#), ("generate", #""prompt":"x""#),
+        ("sampling", #""max_tokens":3"#),
+        ("sampling", #""custom_params":{"a":1}"#), ("sampling", #""temprature":1"#), ("sampling", #""stop_regex":"a""#),
+        ("tokenize", #""return_token_strs":true"#), ("tokenize", #""messages":[{"role":"user","content":"x"}]"#),
+    ])
+    func `that would change the answer and are not done are refused by name`(place: String, member: String) async throws
+    {
+        let body = try #require(Body.all[place])
+        let reply = try await ToyServer("x").post(body.path, body.with(member))
+        let name = try #require(member.split(separator: "\"").first.map(String.init))
+        let path = place == "sampling" ? "sampling_params." + name : name
+        #expect(reply.status == 400 && reply.parameter == path, "\(reply.text)")
+        #expect(reply.message.contains(name))
+    }
+
+    @Test(arguments: [
+        ("chat", #""user":"u","metadata":{"a":"b"},"store":true,"service_tier":"auto","safety_identifier":"s""#),
+        ("chat", #""prompt_cache_key":"k","prediction":{"type":"content","content":"x"},"request_id":"r""#),
+        ("chat", #""response_format":{"type":"text"},"modalities":["text"],"verbosity":"medium""#),
+        ("chat", #""use_beam_search":false,"length_penalty":1.0,"priority":0,"echo":false,"best":"unknown""#),
+        ("chat", #""guided_json":null,"regex":null,"lora_path":null,"reasoning_effort":null"#),
+        (
+            "chat",
+            #""add_generation_prompt":true,"include_reasoning":true,"stream_reasoning":true,"return_token_ids":false"#
+        ),
+        ("completion", #""best_of":1,"suffix":"","use_beam_search":false,"bad_words":[],"user":"u""#),
+        (
+            "generate",
+            #""lora_path":null,"return_hidden_states":false,"data_parallel_rank":0,"model":"x","log_metrics":true"#
+        ),
+        ("sampling", #""spaces_between_special_tokens":false,"regex":null,"stream_interval":4,"custom_params":null"#),
+        ("tokenize", #""model":"toy","return_token_strs":false"#),
+    ])
+    func `that change nothing may come`(place: String, members: String) async throws {
+        let body = try #require(Body.all[place])
+        let reply = try await ToyServer("x").post(body.path, body.with(members))
+        #expect(reply.status == 200, "\(reply.text)")
+    }
+
+    @Test(arguments: ["enabled", "disabled"]) func `thinking is DeepSeek's own switch`(type: String) async throws {
+        let server = ToyServer("x")
+        let chat = #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"thinking":{"type":"\#(type)"}"#
+        #expect(try await server.post("/v1/chat/completions", chat + "}").status == 200)
+        let prompt = try #require(server.engine.received.first?.prompt)
+        #expect(
+            ToyTokenizer.shared.decode(prompt, skippingSpecialTokens: false)
+                .hasSuffix(type == "enabled" ? "<think>" : "</think>"))
+        let opposite = try await server.post(
+            "/v1/chat/completions", chat + #","chat_template_kwargs":{"thinking":\#(type == "disabled")}}"#)
+        #expect(opposite.status == 400 && opposite.parameter == "chat_template_kwargs.thinking")
+        let other = try await server.post(
+            "/v1/chat/completions",
+            #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"thinking":{"type":"x"}}"#)
+        #expect(other.status == 400 && other.parameter == "thinking")
+    }
+
+    @Test func `an answer can be begun by its request`() async throws {
+        let server = ToyServer("x")
+        let messages = #"[{"role":"user","content":"hi"},{"role":"assistant","content":"Sure","prefix":true}]"#
+        #expect(
+            try await server.post("/v1/chat/completions", #"{"model":"toy","messages":\#(messages)}"#).status == 200)
+        let prompt = try #require(server.engine.received.first?.prompt)
+        #expect(ToyTokenizer.shared.decode(prompt, skippingSpecialTokens: false).hasSuffix("</think>Sure"))
+        let early = #"[{"role":"assistant","content":"Sure","prefix":true},{"role":"user","content":"hi"}]"#
+        let reply = try await server.post("/v1/chat/completions", #"{"model":"toy","messages":\#(early)}"#)
+        #expect(reply.status == 400 && reply.parameter == "messages[0].prefix")
+    }
+
+    @Test(arguments: [#""""#, "null", "{}", #"{"city":"Paris"}"#, #""{\"city\": \"Paris\"}""#])
+    func `arguments of earlier calls may be missing, empty or an object`(arguments: String) async throws {
+        let server = ToyServer("x")
+        let call = #"{"id":"c","type":"function","function":{"name":"f","arguments":\#(arguments)}}"#
+        let messages = """
+            [{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[\(call)]},
+             {"role":"tool","tool_call_id":"c","content":"1"}]
+            """
+        let reply = try await server.post("/v1/chat/completions", #"{"model":"toy","messages":\#(messages)}"#)
+        #expect(reply.status == 200, "\(reply.text)")
+        let prompt = try #require(server.engine.received.first?.prompt)
+        let text = ToyTokenizer.shared.decode(prompt, skippingSpecialTokens: false)
+        #expect(text.contains("Paris</｜DSML｜parameter>") == arguments.contains("Paris"))
+    }
+}
+
+@Suite struct `The end of an answer` {
+    private static let chat = #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"#
+
+    @Test(arguments: ["include_stop_str_in_output", "no_stop_trim"])
+    func `shows its stop string where asked to`(name: String) async throws {
+        let server = ToyServer("Hello there you")
+        let reply = try await server.post("/v1/chat/completions", Self.chat + #""stop":["there"],"\#(name)":true}"#)
+        #expect(reply.json["choices"]?[0]?["message"]?["content"]?.string == "Hello there")
+        let streamed = try await server.post(
+            "/v1/completions", #"{"model":"toy","prompt":"hi","stream":true,"stop":["there"],"\#(name)":true}"#)
+        #expect(streamed.chunks.compactMap { $0["choices"]?[0]?["text"]?.string }.joined() == "Hello there")
+        let without = try await server.post("/v1/chat/completions", Self.chat + #""stop":["there"]}"#)
+        #expect(without.json["choices"]?[0]?["message"]?["content"]?.string == "Hello ")
+    }
+
+    @Test func `is not looked for in thoughts`() async throws {
+        let server = ToyServer("I think about it</think>All about it.")
+        for stream in [true, false] {
+            let reply = try await server.post(
+                "/v1/chat/completions",
+                Self.chat + #""thinking":{"type":"enabled"},"stop":["about"],"stream":\#(stream)}"#)
+            let messages =
+                stream
+                ? reply.chunks.compactMap { $0["choices"]?[0]?["delta"] }
+                : [try #require(reply.json["choices"]?[0]?["message"])]
+            #expect(messages.compactMap { $0["reasoning_content"]?.string }.joined() == "I think about it")
+            #expect(messages.compactMap { $0["content"]?.string }.joined() == "All ")
+        }
+        let usage = try await server.post("/v1/chat/completions", Self.chat + #""thinking":{"type":"enabled"}}"#)
+        let tokens = usage.json["usage"]?["completion_tokens_details"]?["reasoning_tokens"]?.integer
+        // Each byte is a token here, those of the mark among them.
+        #expect(tokens == "I think about it</think".utf8.count)
+    }
+
+    @Test func `is not looked for before the tokens that are wanted at least`() async throws {
+        let server = ToyServer("one two one two one")
+        let body = #"{"model":"toy","prompt":"hi","max_tokens":40,"stop":["two"],"min_tokens":"#
+        for (least, expected) in [(0, "one "), (6, "one "), (7, "one two one "), (15, "one two one two one")] {
+            let reply = try await server.post("/v1/completions", body + "\(least)}")
+            #expect(reply.json["choices"]?[0]?["text"]?.string == expected, "\(least)")
+        }
+    }
+
+    @Test func `tells what was cached, also after a stop string`() async throws {
+        let server = ToyServer("one two")
+        server.engine.cachedTokens = 3
+        let chat = try await server.post("/v1/chat/completions", Self.chat + #""stop":["two"]}"#)
+        #expect(chat.json["usage"]?["prompt_tokens_details"]?["cached_tokens"]?.integer == 3)
+        let generate = try await server.post("/generate", #"{"text":"a","sampling_params":{"stop":["two"]}}"#)
+        #expect(generate.json["meta_info"]?["cached_tokens"]?.integer == 3)
+        #expect(generate.json["meta_info"]?["completion_tokens"]?.integer == 7)
+        #expect(await eventually { server.engine.runningCount == 0 })
+    }
+
+    @Test func `is told in the words that clients know when the prompt is too long`() async throws {
+        let server = ToyServer(contextLength: 16) { _ in [] }
+        let long = String(repeating: "x", count: 40)
+        for (path, body) in [
+            ("/v1/chat/completions", #"{"model":"toy","messages":[{"role":"user","content":"\#(long)"}]}"#),
+            ("/v1/completions", #"{"model":"toy","prompt":"\#(long)"}"#), ("/generate", #"{"text":"\#(long)"}"#),
+            ("/v1/completions", #"{"model":"toy","prompt":"\#(String(repeating: long, count: 300))"}"#),
+            (
+                "/v1/chat/completions",
+                #"{"model":"toy","messages":[{"role":"user","content":"\#(String(repeating: long, count: 300))"}]}"#
+            ),
+        ] {
+            let reply = try await server.post(path, body)
+            #expect(reply.status == 400 && reply.code == "context_length_exceeded")
+            #expect(reply.message.contains("This model's maximum context length is 16 tokens"))
+            #expect(reply.message.contains("prompt is too long"))
+        }
+    }
+
+    @Test func `that can never be is refused for good`() async throws {
+        let server = ToyServer("x")
+        let reply = try await server.post("/v1/completions", #"{"model":"toy","prompt":"hi","n":9}"#)
+        #expect(reply.status == 400 && reply.parameter == "n", "a queue of 8 has no place for 9")
+        let penalty = try await server.post(
+            "/v1/completions", #"{"model":"toy","prompt":"hi","repetition_penalty":1e-38}"#)
+        #expect(penalty.status == 400 && penalty.parameter == "repetition_penalty")
+    }
+}
+
+@Suite struct `Tool calls in answers` {
+    private static let tools = #""tools":[{"type":"function","function":{"name":"f"}}]"#
+    private static func body(_ more: String) -> String {
+        #"{"model":"toy","messages":[{"role":"user","content":"hi"}],\#(tools)\#(more)}"#
+    }
+    private static func tokens(_ text: String) -> [Int32] {
+        ToyTokenizer.shared.encode(text, allowingControlTokens: true)
+    }
+    private static func call(_ value: String, close: String = "</｜DSML｜parameter>\n</｜DSML｜invoke>") -> String {
+        "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"
+            + "<｜DSML｜parameter name=\"p\" string=\"true\">\(value)\(close)"
+    }
+
+    /// A streamed answer put together as clients do.
+    private static func joined(_ reply: Reply) -> (content: String, arguments: [String], finish: String?) {
+        var (content, arguments, finish) = ("", [String](), String?.none)
+        for choice in reply.chunks.compactMap({ $0["choices"]?[0] }) {
+            content += choice["delta"]?["content"]?.string ?? ""
+            for call in choice["delta"]?["tool_calls"]?.array ?? [] {
+                if call["id"] != nil { arguments.append("") }
+                arguments[call["index"]?.integer ?? 0] += call["function"]?["arguments"]?.string ?? ""
+            }
+            finish = choice["finish_reason"]?.string ?? finish
+        }
+        return (content, arguments, finish)
+    }
+
+    @Test func `come as they are written: first the name, then pieces of arguments`() async throws {
+        let value = String(repeating: "wordé ", count: 200)
+        let server = ToyServer { _ in Self.tokens("Sure." + Self.call(value) + "\n</｜DSML｜function_calls>") }
+        let reply = try await server.post("/v1/chat/completions", Self.body(#","stream":true"#))
+        let calls = reply.chunks.compactMap { $0["choices"]?[0]?["delta"]?["tool_calls"]?[0] }
+        #expect(calls.count > 100)
+        #expect(calls[0]["function"]?["name"]?.string == "f" && calls[0]["function"]?["arguments"]?.string == "")
+        let (content, arguments, finish) = Self.joined(reply)
+        #expect(content == "Sure." && finish == "tool_calls")
+        #expect(arguments == [JSONValue.fields(["p": .string(value)]).pythonText])
+        let whole = try await server.post("/v1/chat/completions", Self.body(""))
+        let call = whole.json["choices"]?[0]?["message"]?["tool_calls"]?[0]
+        #expect(call?["function"]?["arguments"]?.string == arguments[0])
+    }
+
+    @Test(arguments: ["short", String(repeating: "long", count: 100)])
+    func `that never end are text, or cut by a limit`(value: String) async throws {
+        let text = "Sure." + Self.call(value, close: "")
+        let server = ToyServer { _ in Self.tokens(text) }
+        for limit in [false, true] {
+            let length = limit ? #","max_tokens":\#(Self.tokens(text).count)"# : ""
+            let whole = try await server.post("/v1/chat/completions", Self.body(length))
+            let message = whole.json["choices"]?[0]?["message"]
+            let streamed = Self.joined(
+                try await server.post("/v1/chat/completions", Self.body(length + #","stream":true"#)))
+            #expect(whole.json["choices"]?[0]?["finish_reason"]?.string == (limit ? "length" : "stop"))
+            #expect(message?["content"]?.string == streamed.content)
+            if limit, value.count > 100 {
+                #expect(streamed.content == "Sure.")
+                #expect(message?["tool_calls"]?[0]?["function"]?["arguments"]?.string == #"{"p": "\#(value)"#)
+            } else {
+                #expect(message?["content"]?.string == text && message?["tool_calls"] == nil)
+            }
+        }
+    }
+
+    @Test func `end the thoughts in which they are made`() async throws {
+        let server = ToyServer { _ in Self.tokens("Need it." + Self.call("Oslo") + "\n</｜DSML｜function_calls>") }
+        let reply = try await server.post("/v1/chat/completions", Self.body(#","thinking":{"type":"enabled"}"#))
+        let choice = try #require(reply.json["choices"]?[0])
+        #expect(choice["message"]?["reasoning_content"]?.string?.hasPrefix("Need it.") == true)
+        #expect(choice["message"]?["reasoning_content"]?.string?.contains("DSML") == false)
+        #expect(choice["message"]?["tool_calls"]?.array?.count == 1)
+        #expect(choice["finish_reason"]?.string == "tool_calls")
+    }
+}

@@ -1,0 +1,235 @@
+import Foundation
+import HTTPTypes
+import Hummingbird
+import HummingbirdTesting
+import Inference
+import JSON
+import NIOCore
+import Serving
+import TestSupport
+import Testing
+
+/// What a server does with requests and connections that are not as they should be, byte by byte.
+@Suite(.timeLimit(.minutes(1))) struct ProtocolTests {
+    private static func live(_ server: ToyServer, _ body: @Sendable (Int) async throws -> Void) async throws {
+        try await server.application.test(.live) { client in
+            try await body(try #require(client.port))
+        }
+    }
+
+    /// Everything a server says to `request` until it ends the connection.
+    private static func answer(_ server: ToyServer, _ request: String) async throws -> String {
+        let heard = Heard()
+        try await live(server) { port in
+            try await RawConnection.open(port: port) { connection in
+                try await connection.send(request)
+                await heard.set(connection.receive())
+            }
+        }
+        return await heard.text
+    }
+
+    private actor Heard {
+        var text = ""
+        func set(_ text: String) { self.text = text }
+    }
+
+    @Test(arguments: [
+        "HEAD /nope", "HEAD /v1/completions", "HEAD /health", "HEAD /metrics", "HEAD /v1/models/nope", "HEAD /ready",
+    ])
+    func `an answer to HEAD has no body`(line: String) async throws {
+        var server = ToyServer("x")
+        for key in [nil, "secret"] {
+            server.configuration.apiKey = key
+            let text = try await Self.answer(server, "\(line) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            #expect(text.hasPrefix("HTTP/1.1 ") && text.hasSuffix("\r\n\r\n"), "\(text)")
+            #expect(text.components(separatedBy: "\r\n\r\n").count == 2)
+        }
+    }
+
+    @Test(arguments: [
+        ("POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n", "400"),
+        ("POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "400"),
+        (
+            "POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            "400"
+        ),
+        ("POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n", "400"),
+        ("POST /generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nabc\r\n", "400"),
+        ("POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775808\r\n\r\n", "400"),
+        ("POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", "400"),
+        ("GET /health HTTP/1.1\r\n\r\n", "400"), ("GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nX: \(String(repeating: "x", count: 40_000))\r\n\r\n", "431"),
+        ("nonsense\r\n\r\n", "400"),
+    ])
+    func `what is no HTTP is refused with a body that says why`(request: String, status: String) async throws {
+        let text = try await Self.answer(ToyServer("x"), request)
+        #expect(text.hasPrefix("HTTP/1.1 \(status) "), "\(text.prefix(200))")
+        #expect(text.contains(#""code": "invalid_http""#) && text.lowercased().contains("connection: close"))
+        #expect(text.components(separatedBy: "HTTP/1.1 ").count == 2 || text.contains("no HTTP/1.1"))
+    }
+
+    @Test(arguments: ["/v1/completions", "/health"]) func `HTTP 1_0 gets no chunks and the end of the connection`(
+        path: String
+    ) async throws {
+        let body = #"{"model":"toy","prompt":"hi","stream":true}"#
+        let request =
+            path == "/health"
+            ? "GET /health HTTP/1.0\r\n\r\n"
+            : "POST \(path) HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+        let text = try await Self.answer(ToyServer("abc"), request)
+        #expect(text.hasPrefix("HTTP/1.0 200"), "\(text)")
+        #expect(!text.lowercased().contains("transfer-encoding"))
+        #expect(path == "/health" ? text.hasSuffix("}") : text.hasSuffix("data: [DONE]\n\n"))
+    }
+
+    @Test func `a connection is closed in whatever spelling that is asked for`() async throws {
+        let text = try await Self.answer(
+            ToyServer("x"), "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Close\r\n\r\n")
+        #expect(text.hasPrefix("HTTP/1.1 200"))
+    }
+
+    @Test(arguments: [
+        "POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999999\r\n\r\n",
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999999\r\n\r\n",
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 999999999999999\r\n\r\n",
+        "POST /nope HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ])
+    func `what is left of a refused request is thrown away for a while, and no longer`(request: String) async throws {
+        let server = ToyServer("x")
+        try await Self.live(server) { port in
+            try await RawConnection.open(port: port) { connection in
+                try await connection.send(request)
+                let answer = await connection.receive(until: "}")
+                #expect(answer.contains("HTTP/1.1 4"))
+                // One byte now and then does not keep it open; the test's limit of time ends it otherwise.
+                for _ in 0..<100 {
+                    do { try await connection.send("x") } catch { break }
+                    try await Task.sleep(for: .milliseconds(50))
+                }
+                _ = await connection.receive()
+            }
+        }
+    }
+
+    @Test func `a client is not told to send what will be refused`() async throws {
+        let text = try await Self.answer(
+            ToyServer("x"),
+            "POST /generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\n"
+        )
+        #expect(text.hasPrefix("HTTP/1.1 413"), "\(text)")
+    }
+
+    @Test func `idle connections make room`() async throws {
+        var server = ToyServer("x")
+        server.configuration.maxConnections = 8
+        server.configuration.maxConnectionsPerAddress = 8
+        try await Self.live(server) { port in
+            try await Self.nested(20, port: port) {
+                let health = try await Self.health(port: port)
+                #expect(health.hasPrefix("HTTP/1.1 200"))
+            }
+        }
+    }
+
+    /// Opens connections that ask for nothing, then runs `body`.
+    private static func nested(
+        _ count: Int, port: Int, _ body: @escaping @Sendable () async throws -> Void
+    ) async throws {
+        if count == 0 { return try await body() }
+        try await RawConnection.open(port: port) { _ in try await nested(count - 1, port: port, body) }
+    }
+
+    private static func health(port: Int) async throws -> String {
+        let heard = Heard()
+        try await RawConnection.open(port: port) { connection in
+            try await connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            await heard.set(connection.receive())
+        }
+        return await heard.text
+    }
+
+    @Test func `a client that leaves is counted as the one who did`() async throws {
+        let server = ToyServer("x")
+        server.engine.isHolding = true
+        try await Self.live(server) { port in
+            try await RawConnection.open(port: port) { connection in
+                try await connection.send("POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+                try await Task.sleep(for: .milliseconds(50))
+            }
+            try await RawConnection.open(port: port) { connection in
+                try await connection.post("/v1/completions", #"{"model":"toy","prompt":"a"}"#)
+                #expect(await eventually { server.engine.runningCount == 1 })
+            }
+            #expect(await eventually { server.engine.abortedCount == 1 })
+            let page = Heard()
+            for _ in 0..<200 {
+                try await RawConnection.open(port: port) { connection in
+                    try await connection.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    await page.set(connection.receive())
+                }
+                if await page.text.components(separatedBy: #"status="499""#).count == 3 { break }
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            let text = await page.text
+            #expect(text.contains(#"route="/generate",status="499"} 1"#), "\(text)")
+            #expect(text.contains(#"route="/v1/completions",status="499"} 1"#))
+            #expect(!text.contains(#"status="500""#) && !text.contains(#"status="503""#))
+        }
+    }
+}
+
+@Suite struct `Pages of others` {
+    private func origin(_ text: String) -> HTTPFields {
+        var fields = HTTPFields()
+        fields[.origin] = text
+        return fields
+    }
+
+    @Test func `change nothing`() async throws {
+        let server = ToyServer("x")
+        for from in ["http://evil.example", "null", "http://localhost:1"] {
+            let reply = try await server.send(.post, "/flush_cache", headers: origin(from))
+            #expect(reply.status == 403 && reply.code == "foreign_origin")
+            let generate = try await server.send(.post, "/generate", #"{"text":"a"}"#, headers: origin(from))
+            #expect(generate.status == 403 && server.engine.received.isEmpty)
+        }
+        #expect(try await server.send(.get, "/flush_cache").status == 405)
+        #expect(try await server.send(.post, "/flush_cache").status == 200)
+        var keyed = server
+        keyed.configuration.apiKey = "k"
+        var fields = origin("http://evil.example")
+        fields[.authorization] = "Bearer k"
+        #expect(try await keyed.send(.post, "/flush_cache", headers: fields).status == 200)
+    }
+
+    @Test(arguments: ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+    func `send JSON or nothing`(type: String) async throws {
+        var fields = HTTPFields()
+        fields[.contentType] = type
+        let reply = try await ToyServer("x").send(.post, "/generate", #"{"text":"a"}"#, headers: fields)
+        #expect(reply.status == 415 && reply.message.contains("application/json"))
+        fields[.contentType] = "application/json; charset=utf-8"
+        #expect(try await ToyServer("x").send(.post, "/generate", #"{"text":"a"}"#, headers: fields).status == 200)
+        fields[.contentType] = type
+        #expect(try await ToyServer("x").send(.post, "/flush_cache", headers: fields).status == 415)
+    }
+
+    @Test(
+        .timeLimit(.minutes(1)),
+        arguments: [
+            ("localhost", "200"), ("127.0.0.1", "200"), ("[::1]", "200"), ("app.localhost", "200"),
+            ("evil.example", "403"), ("127.0.0.1.evil.example", "403"), ("friend.example", "200"),
+        ])
+    func `call the server by names that are not its own in vain`(host: String, status: String) async throws {
+        var server = ToyServer("x")
+        server.configuration.allowedHosts = ["friend.example"]
+        try await server.application.test(.live) { client in
+            let port = try #require(client.port)
+            try await RawConnection.open(port: port) { connection in
+                try await connection.send("GET /health HTTP/1.1\r\nHost: \(host):\(port)\r\nConnection: close\r\n\r\n")
+                #expect(await connection.receive().hasPrefix("HTTP/1.1 \(status)"))
+            }
+        }
+    }
+}

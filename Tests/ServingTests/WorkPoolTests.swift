@@ -1,0 +1,97 @@
+import Foundation
+import HTTPTypes
+import JSON
+import Serving
+import Synchronization
+import TestSupport
+import Testing
+
+/// Something that happened, told between tasks and threads.
+private final class Flag: Sendable {
+    private let value = Atomic(false)
+    var isSet: Bool { value.load(ordering: .relaxed) }
+    func set() { value.store(true, ordering: .relaxed) }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct `Work beside connections` {
+    @Test func `takes turns, so that short work is not behind long work`() async throws {
+        let pool = WorkPool(turns: 1, slice: .milliseconds(1))
+        let stop = Flag()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<3 {
+                group.addTask {
+                    // Without turns this never ends, and the short work never begins.
+                    try await pool.run(bytes: .max) {
+                        while !stop.isSet, WorkPool.mayContinue {}
+                    }
+                }
+            }
+            let answer = try await pool.run(bytes: .max) { 42 }
+            #expect(answer == 42)
+            stop.set()
+            try await group.waitForAll()
+        }
+    }
+
+    @Test func `ends when nobody waits for it`() async throws {
+        let pool = WorkPool(turns: 1, slice: .milliseconds(1))
+        let begun = Flag()
+        let task = Task {
+            try await pool.run(bytes: .max) {
+                begun.set()
+                while WorkPool.mayContinue {}
+            }
+        }
+        while !begun.isSet { try await Task.sleep(for: .milliseconds(1)) }
+        task.cancel()
+        await #expect(throws: (any Error).self) { try await task.value }
+        let next = try await pool.run(bytes: .max) { 1 }
+        #expect(next == 1)
+    }
+
+    @Test func `hands on errors and does small work where it is`() async throws {
+        struct Mine: Error {}
+        let pool = WorkPool(turns: 2)
+        await #expect(throws: Mine.self) { try await pool.run(bytes: .max) { throw Mine() } }
+        await #expect(throws: Mine.self) { try await pool.run(bytes: 1) { throw Mine() } }
+        try await withThrowingTaskGroup(of: Int.self) { group in
+            for number in 0..<500 { group.addTask { try await pool.run(bytes: .max) { number } } }
+            let sum = try await group.reduce(0, +)
+            #expect(sum == 500 * 499 / 2)
+        }
+    }
+
+    /// A request that takes seconds, and one that asks meanwhile. Both by what happens first, not by a clock.
+    @Test func `a large request does not keep others waiting`() async throws {
+        var server = ToyServer("x")
+        server.configuration.maxBodyBytes = 64 << 20
+        let large = #"{"prompt":""# + String(repeating: "ab ", count: 2 << 20) + #""}"#
+        let isDone = Flag()
+        let (sendable, body) = (server, large)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<4 {
+                group.addTask {
+                    let reply = try await sendable.post("/tokenize", body)
+                    #expect(reply.status == 200 || reply.status == 429)
+                    if reply.status == 200 { isDone.set() }
+                }
+            }
+            try await Task.sleep(for: .milliseconds(20))
+            for _ in 0..<20 { #expect(try await sendable.send(.get, "/health").status == 200) }
+            let isBehind = isDone.isSet
+            #expect(!isBehind, "health was answered behind the large requests")
+            try await group.waitForAll()
+        }
+    }
+
+    @Test func `memory is promised before it is taken`() async throws {
+        var server = ToyServer("x")
+        server.configuration.maxBodyValues = 1024
+        let many = #"{"prompt":["# + Array(repeating: #""""#, count: 2000).joined(separator: ",") + "]}"
+        let reply = try await server.post("/tokenize", many)
+        #expect(reply.status == 400 && reply.message.contains("more than 1024 values"))
+        let scores = try await server.post(
+            "/v1/completions", #"{"model":"toy","prompt":"hi","echo":true,"logprobs":20,"n":8,"max_tokens":1000000}"#)
+        #expect(scores.status == 400 || scores.status == 413)
+    }
+}
