@@ -75,8 +75,7 @@ package struct ScalingReport {
                     + StepTime.Part.allCases.map { secondsText(row.time[$0]) }
                     + [
                         bytesText(row.received),
-                        String(
-                            format: "%.1f ×", one.time.total * Double(one.ranks) / row.time.total / Double(one.ranks)),
+                        String(format: "%.1f ×", one.time.total / row.time.total),
                         row.fits ? "yes" : "no",
                     ])
         }
