@@ -9,6 +9,7 @@ keys     decode of one request by how many ranks own its keys
 drafts   decode of the embedded model with 0 to 3 draft tokens
 serving  a server with 32 clients against the engine without a server, and /health meanwhile
 loading  the first token of a cold start against reading the checkpoint once
+plan     what braid plan predicts for this machine against what it does
 
 Each section prints tables and writes Benchmarks/results/SECTION.json with processor, commit and date. On a busy machine
 only ratios mean something, best those of processor time.
@@ -24,6 +25,7 @@ import sys
 import comparison
 import crossing
 import loading
+import planning
 import serving
 from harness import BRAID, RESULTS, Section, braid, braid_bench, run, table
 
@@ -117,7 +119,8 @@ def lengths(text):
 
 
 SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "crossing": crossing.crossing, "keys": keys,
-            "drafts": drafts, "serving": serving.serving, "loading": loading.loading}
+            "drafts": drafts, "serving": serving.serving, "loading": loading.loading,
+            "plan": planning.plan}
 
 
 def main():

@@ -62,6 +62,13 @@ package final class WeightIndex: Sendable {
         totalBytes = files.reduce(0) { $1.tensors.reduce($0) { $0 + $1.byteCount } }
     }
 
+    /// Returns true if a directory has any file of weights, which people plan without before they download them. An index
+    /// without files does not count.
+    package static func hasWeights(in directory: String) -> Bool {
+        let entries = try? FileManager.default.contentsOfDirectory(atPath: directory)
+        return entries?.contains { $0.hasSuffix(".safetensors") } ?? false
+    }
+
     /// Returns true if one of the files holds a tensor of this name.
     package func contains(_ name: String) -> Bool { places[name] != nil }
 

@@ -9,16 +9,19 @@ package struct LayoutMatrix: Sendable {
     /// Creates the matrix.
     ///
     /// - Parameters:
-    ///   - maxRanks: the most ranks of all stages together, at least 1.
+    ///   - minRanks: the fewest ranks of all stages together, at least 1.
+    ///   - maxRanks: the most ranks of all stages together, at least `minRanks`.
     ///   - strategies: the partition strategies to vary, at least one.
     ///   - exchanges: the kinds of expert exchange to vary, at least one.
     ///   - minKeys: the values of `KVSharding.minKeys` to vary, at least one.
     package init(
-        _ shape: ModelShape, maxRanks: Int, strategies: [PartitionStrategy] = PartitionStrategy.allCases,
+        _ shape: ModelShape, minRanks: Int = 1, maxRanks: Int,
+        strategies: [PartitionStrategy] = PartitionStrategy.allCases,
         exchanges: [ExpertExchangeKind] = ExpertExchangeKind.allCases, minKeys: [Int] = [1]
     ) {
-        precondition(maxRanks > 0 && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
-        layouts = (1...maxRanks).flatMap { Self.degrees(world: $0, shape) }
+        precondition(
+            minRanks > 0 && minRanks <= maxRanks && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
+        layouts = (minRanks...maxRanks).flatMap { Self.degrees(world: $0, shape) }
             .flatMap { Self.withExperts($0, shape) }
             .flatMap { Self.withDense($0, shape) }
             .flatMap { Self.withStages($0, shape) }

@@ -16,23 +16,25 @@ package struct LayoutCost: Sendable {
     private let format: CacheFormat
     /// Whether each process stores only the keys that its ranks own.
     private let isDivided: Bool
-    /// The probability, for each place along the expert axis, that a row chooses one of the experts there.
+    /// The probability, for each place along the expert axis, that a row chooses one of the experts there. Empty where rows
+    /// do not travel to the experts they chose.
     let dispatchProbabilities: [Double]
 
-    /// - Parameter format: The format of the KV cache, with any page size.
+    /// - Parameters:
+    ///   - format: The format of the KV cache, with any page size.
+    ///   - known: The probabilities, where they were computed before.
     package init(
-        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false
+        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false,
+        dispatchProbabilities known: [Double]? = nil
     ) {
         self.model = model
         self.parallel = parallel
         self.format = format
         self.isDivided = isDivided
-        let places = parallel.degree(.expert)
         dispatchProbabilities =
-            model.experts.map { experts in
-                let perPlace = experts.gate.experts / places
-                return (0..<places).map { experts.gate.chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
-            } ?? []
+            known
+            ?? (parallel.exchange == .allToAll
+                ? model.experts?.gate.dispatchProbabilities(places: parallel.degree(.expert)) ?? [] : [])
     }
 
     /// A layer kind groups layers that have the same operations and shapes.
@@ -224,6 +226,13 @@ extension LayoutCost {
 }
 
 extension GateRule {
+    /// Returns the probability, for each of so many places with equal shares of the experts, that a row chooses one of the
+    /// experts there.
+    func dispatchProbabilities(places: Int) -> [Double] {
+        let perPlace = experts / places
+        return (0..<places).map { chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
+    }
+
     /// Returns the probability that a row chooses one of these experts if the gate prefers none: it first chooses
     /// `topGroups` of the groups, then `expertsPerToken` of the experts in those.
     func chance(ofAny some: Range<Int>) -> Double {

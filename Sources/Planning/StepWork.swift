@@ -55,15 +55,13 @@ package struct StepWork: Sendable, Equatable {
     private static func keyBytes(
         _ model: ModelDescription, _ format: CacheFormat
     ) -> (index: Double, attention: Double) {
-        var (index, all) = (0, 0)
-        for (number, layer) in model.layers.enumerated() {
-            all += format.bytesPerToken(layer: number)
-            // The index key is the last lane of the last key set of a layer that selects.
-            if layer.selection != nil, let set = format.layers[number].last {
-                index += set.lanes.last!.bytesPerEntry / set.tokensPerEntry
-            }
+        var sum = (index: 0.0, attention: 0.0)
+        for (layer, sets) in zip(model.layers, format.layers) {
+            let bytes = layer.keyBytes(sets)
+            sum.index += bytes.index
+            sum.attention += bytes.attention
         }
-        return (Double(index), Double(all - index))
+        return sum
     }
 
     /// Returns the expected number of weights that `rows` rows use if all experts are equally likely. The embedding is
@@ -86,5 +84,18 @@ package struct StepWork: Sendable, Equatable {
             parts[index].operations += other.parts[index].operations
             parts[index].bytes += other.parts[index].bytes
         }
+    }
+}
+
+extension LayerDescription {
+    /// Returns the bytes of one token's keys in the layer's key sets: those that index scores read, and those that
+    /// attention reads. Key sets with a window are not counted.
+    func keyBytes(_ sets: [KeySet]) -> (index: Double, attention: Double) {
+        func perToken(_ bytes: Int, _ set: KeySet) -> Double { Double(bytes) / Double(set.tokensPerEntry) }
+        let all = sets.reduce(0) { $1.window == nil ? $0 + perToken($1.bytesPerEntry, $1) : $0 }
+        // The index key is the last lane of the last key set of a layer that selects.
+        guard selection != nil, let set = sets.last else { return (0, all) }
+        let index = perToken(set.lanes.last!.bytesPerEntry, set)
+        return (index, all - index)
     }
 }

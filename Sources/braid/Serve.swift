@@ -41,20 +41,45 @@ struct Serve: AsyncParsableCommand {
             """)
     var restartOnFailure = false
 
+    @Option(
+        help: """
+            auto: measure this machine's cores, choose the ranks that are predicted to serve most tokens a second, and say \
+            why. Instead of sizes; for one process.
+            """)
+    var plan: AutomaticLayout.Choice?
+
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
 
-    func run() async throws {
+    mutating func run() async throws {
         let job = try engineOptions.join()
+        if plan == .auto { try choosePlan(job) }
         if job.count > 1, restartOnFailure {
             throw CommandError(
                 "--restart-on-failure: not with \(job.count) processes, which only mpirun can start; "
                     + "let Scripts/supervise or systemd do it")
         }
+        let command = self
         let options = engineOptions
         try await job.run(
             { try options.load().model }, grammars: { GrammarCache(try Self.vocabulary(options, for: $0).grammar) },
-            lead: { try await serve(job) })
+            lead: { try await command.serve(job) })
+    }
+
+    private mutating func choosePlan(_ job: Job) throws {
+        if job.count > 1 {
+            throw CommandError(
+                "--plan auto: not with \(job.count) processes, of which each sees its own cores only; give sizes, such as "
+                    + "those that braid plan prints")
+        }
+        guard engineOptions.parallel.isDefault else {
+            throw CommandError("--plan auto chooses the ranks: leave out their sizes, or leave out --plan")
+        }
+        let chosen = try AutomaticLayout(
+            modelPath: engineOptions.modelPath, cache: engineOptions.kvCacheDtype,
+            chunk: engineOptions.chunkedPrefillSize > 0 ? engineOptions.chunkedPrefillSize : 32_768)
+        engineOptions.parallel = chosen.options
+        for reason in chosen.reasons { note(reason) }
     }
 
     private func serve(_ job: Job) async throws {

@@ -21,7 +21,7 @@ struct Inspect: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Flag(help: "Look at config.json alone; the weights need not be there.")
+    @Flag(help: "Look at config.json alone, also where there are weights. Without any nothing else is looked at.")
     var configOnly = false
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
@@ -49,13 +49,14 @@ struct Inspect: ParsableCommand {
 
     func run() throws {
         let directory = try ModelDirectory(modelPath)
-        let index = configOnly ? nil : try WeightIndex(directory: modelPath)
+        let index = try configOnly || !WeightIndex.hasWeights(in: modelPath) ? nil : WeightIndex(directory: modelPath)
         let report = try report(directory, index)
         if json {
             print(report.json.pythonText)
         } else {
             let checkpoint = CheckpointSummary(directory.configuration)
-            print((checkpoint.lines + (try index.map(CheckpointSummary.weights) ?? [])).joined(separator: "\n"))
+            let weights = try index.map(CheckpointSummary.weights) ?? [CheckpointSummary.withoutWeights(directory)]
+            print((checkpoint.lines + weights).joined(separator: "\n"))
             let tuned = try ChosenTuning(nil, directory.description, Kernels.best.level)
             print(titled("tuning", tuned.summary))
             print(report.text)
@@ -148,6 +149,11 @@ struct CheckpointSummary {
     }
 
     private mutating func show(_ title: String, _ text: String) { lines.append(titled(title, text)) }
+
+    /// Returns the line for a directory whose weights are not looked at.
+    static func withoutWeights(_ directory: ModelDirectory) -> String {
+        titled("weights", "not looked at: bytes are those of \(directory.description.weightType) elements")
+    }
 
     /// Returns lines about the tensors in the files, by type.
     static func weights(_ index: WeightIndex) throws -> [String] {
