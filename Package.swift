@@ -40,7 +40,7 @@ let package = Package(
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["CMPI", "Tensors"]),
         library("JSON"),
-        library("Checkpoints", ["JSON"]),
+        library("Checkpoints", ["JSON", "Tensors"]),
         library("KVCache", ["Tensors"]),
         library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // One target for each model; `Models` knows them all.
@@ -86,7 +86,7 @@ let package = Package(
         tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
-        tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
+        tests("CheckpointsTests", ["Checkpoints", "Tensors", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests(
             "ModelsTests",

@@ -26,16 +26,12 @@ package struct StoredTensor: Sendable {
 }
 
 extension StoredTensor {
-    /// Returns the index and value of the first element that fails the test. The tensor must be F32.
-    func firstIndex(failing test: (Float) -> Bool) -> (index: Int, value: Float)? {
-        precondition(type == .f32, "only F32 is read as Float")
-        let bytes = unsafe bytes
-        defer { withExtendedLifetime(file) {} }
-        for index in 0..<elementCount {
-            let stored = unsafe bytes.load(fromByteOffset: index * MemoryLayout<UInt32>.size, as: UInt32.self)
-            let value = Float(bitPattern: UInt32(littleEndian: stored))
-            if !test(value) { return (index, value) }
+    /// Requires that the tensor has the shape that config.json asks for.
+    package func require(shape wanted: [Int]) throws(CheckpointError) {
+        if shape != wanted {
+            throw refusal(
+                "has shape \(shape), but config.json asks for \(wanted)",
+                advice: "config.json and the weights belong to different models, or one of them is damaged")
         }
-        return nil
     }
 }

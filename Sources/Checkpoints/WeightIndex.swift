@@ -1,5 +1,6 @@
 import Foundation
 import JSON
+import Synchronization
 
 /// Finds all tensors of a model directory, in any of its files.
 ///
@@ -19,6 +20,8 @@ package final class WeightIndex: Sendable {
     /// The size of all tensors' values in bytes.
     package let totalBytes: Int
     private let places: [String: Int]
+    /// Holds the tensors that were widened to F32, by name. A tensor that is used twice is widened once.
+    let widened = Mutex<[String: WidenedTensor]>([:])
 
     /// Opens a model directory.
     ///

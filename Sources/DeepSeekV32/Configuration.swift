@@ -29,8 +29,11 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     /// The indexer; `nil` for V3, whose rows attend to all keys.
     package var indexer: IndexerConfiguration?
     package var experts: ExpertConfiguration
-    /// The element type in which the checkpoint was made (`torch_dtype`), for dummy weights.
+    /// The element type in which kernels read the checkpoint's unquantized weights (`torch_dtype`), for dummy weights;
+    /// F16 is widened to F32.
     package var storedType: DType
+    /// True if the head's matrix is that of the embedding (`tie_word_embeddings`).
+    package var tiesEmbeddings: Bool
 
     package struct IndexerConfiguration: Sendable, Equatable {
         package var heads: Int
@@ -101,8 +104,9 @@ extension DeepSeekConfiguration {
         indexer = modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
         let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
-        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16"], default: "bfloat16")
-        storedType = stored == "float32" ? .f32 : .bf16
+        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16", "float16"], default: "bfloat16")
+        storedType = stored == "bfloat16" ? .bf16 : .f32
+        tiesEmbeddings = try file.bool("tie_word_embeddings", default: false)
         try refuseWhatIsNotImplemented(file)
     }
 
@@ -114,15 +118,15 @@ extension DeepSeekConfiguration {
         _ = try file.string("topk_method", oneOf: ["noaux_tc"], default: "noaux_tc")
         _ = try file.string("scoring_func", oneOf: ["sigmoid"], default: "sigmoid")
         _ = try file.int("moe_layer_freq", in: 1...1, default: 1)
-        for key in ["attention_bias", "tie_word_embeddings"] where try file.bool(key, default: false) {
-            throw file.refusal(key, "is true", advice: "DeepSeek models have false here; this one is not supported")
+        if try file.bool("attention_bias", default: false) {
+            throw file.refusal(
+                "attention_bias", "is true", advice: "DeepSeek models have false here; this one is not supported")
         }
         if ropeWidth % 2 != 0 {
             throw file.refusal("qk_rope_head_dim", "is \(ropeWidth)", advice: "rotary widths are even")
         }
         if let quantization = try file.objectIfPresent("quantization_config") {
-            let method = try quantization.string("quant_method", oneOf: ["fp8", "int8", "w8a8_int8"])
-            if method == "fp8" { try FP8Blocks.validate(quantization) }
+            try QuantizationConfiguration.validate(quantization)
         }
     }
 }

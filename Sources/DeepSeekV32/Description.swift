@@ -19,7 +19,9 @@ extension DeepSeekConfiguration: ModelConfiguration {
             draftLayers: (0..<nextTokenLayers).map { layerDescription(layers + $0) },
             embedding: .init([WeightNames.embedding], elements: head),
             finalNorm: .init([WeightNames.finalNorm], elements: hiddenSize),
-            head: .init([WeightNames.head], elements: head, split: .vocabulary), parallelShape: parallelShape,
+            head: .init(
+                [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
+            parallelShape: parallelShape,
             weightType: storedType)
     }
 

@@ -26,7 +26,7 @@ package struct FloatingPointOperations {
     /// Returns the operations of all products with weights, in all layers.
     package func matrices(rows: Int, outputs: Int) -> Double {
         let head = Double(model.head.elements)
-        let parameters = Double(model.parameters.active) - Double(model.embedding.elements) - head
+        let parameters = Double(model.multipliedParameters) - head
         return 2 * (parameters * Double(rows) + head * Double(outputs))
     }
 

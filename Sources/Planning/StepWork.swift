@@ -65,7 +65,7 @@ package struct StepWork: Sendable, Equatable {
     }
 
     /// Returns the expected number of weights that `rows` rows use if all experts are equally likely. The embedding is
-    /// left out, as each row reads only one of its rows.
+    /// left out, as each row reads only one of its rows, unless it is also the head.
     private static func weights(_ model: ModelDescription, rows: Int) -> Double {
         let (total, active) = model.parameters
         var others = 0.0
@@ -75,7 +75,7 @@ package struct StepWork: Sendable, Equatable {
             for _ in 0..<rows where missed > 1e-9 { missed *= 1 - chosen / experts }
             others = (experts * (1 - missed) - chosen) / (experts - chosen)
         }
-        return Double(active - model.embedding.elements) + Double(total - active) * others
+        return Double(model.multipliedParameters) + Double(total - active) * others
     }
 
     /// Adds the work of another step.

@@ -96,16 +96,8 @@ struct Inspect: ParsableCommand {
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { weights in
             guard let index else { return weights.elements * model.weightType.bytes }
-            return try weights.names.reduce(0) { try $0 + index.bytes(ofWeight: $1) }
+            return try weights.names.reduce(0) { try $0 + index.memoryBytes(ofWeight: $1) }
         }
-    }
-}
-
-extension WeightIndex {
-    /// Returns the bytes of a weight and its scales.
-    fileprivate func bytes(ofWeight name: String) throws -> Int {
-        let scales = ["_scale_inv", "_scale"].map { name + $0 }.filter(contains)
-        return try ([name] + scales).reduce(0) { try $0 + tensor(named: $1).byteCount }
     }
 }
 

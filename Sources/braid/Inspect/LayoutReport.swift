@@ -48,13 +48,13 @@ package struct LayoutReport: Sendable {
     package private(set) var ranks: [Rank]
     /// The coordinate on the context axis of the owner of each token of one prompt.
     package let owners: [Int]
-    /// The bytes of the model's weights, as stored.
+    /// The bytes of the model's weights in memory: as stored, or in F32 where they are widened.
     package private(set) var weightBytes = 0
     /// The bytes that the process may use.
     package let memory: Int
     private let steps: [StepRows]
 
-    /// - Parameter weightBytes: Returns the bytes of weights as stored.
+    /// - Parameter weightBytes: Returns the bytes of weights in memory.
     package init(
         _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
         threadsPerRank: Int = 1, cacheType: CacheType = .float32,
@@ -80,7 +80,7 @@ package struct LayoutReport: Sendable {
         addWork(deals)
         for placed in model.weights {
             let bytes = try weightBytes(placed.weights)
-            self.weightBytes += bytes
+            if !model.isRepeated(placed) { self.weightBytes += bytes }
             for rank in ranks.indices {
                 ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: placed)
             }
