@@ -17,11 +17,12 @@ struct ToyServer {
     /// - Parameter answer: the tokens the engine generates for a request; after them it ends the text.
     init(
         contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
+        tokenizer: Tokenizer = ToyTokenizer.shared,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
         engine = ToyEngine(
             contextLength: contextLength, vocabularySize: 1024, endOfText: ToyTokenizer.eos, answer: answer)
-        slot = ModelSlot(TextService(engine: engine, tokenizer: ToyTokenizer.shared, defaults: defaults))
+        slot = ModelSlot(TextService(engine: engine, tokenizer: tokenizer, defaults: defaults))
     }
 
     /// A server that answers every request with `text`.

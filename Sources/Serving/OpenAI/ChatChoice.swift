@@ -34,7 +34,7 @@ struct ChatChoice: Sendable {
         allowsParallelCalls = request.allowsParallelCalls
         parser = OutputParser(
             startsInReasoning: request.startsInReasoning, parsesReasoning: request.separatesReasoning,
-            parsesToolCalls: request.offersTools)
+            toolCalls: request.toolCalls)
     }
 
     /// What an event adds, in order.
