@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a random-weight checkpoint of DeepSeek V3 or V3.2 in the form of the released ones.
+"""Makes a random-weight checkpoint of DeepSeek V3, DeepSeek V3.2 or GLM-5 in the form of the released ones.
 
     python Oracle/make_checkpoint.py --arch v32 --size tiny --seed 3 --out DIR
     python Oracle/make_checkpoint.py --arch v3 --size small --quant fp8_ue8m0 --shards 3 --mtp --out DIR
@@ -51,8 +51,9 @@ YARN = {
 def configuration(arch, layers, vocab, sizes, rope_scaling=YARN, mtp=False):
     """config.json with the key names of the released models."""
     config = {
-        "architectures": [{"v3": "DeepseekV3ForCausalLM", "v32": "DeepseekV32ForCausalLM"}[arch]],
-        "model_type": {"v3": "deepseek_v3", "v32": "deepseek_v32"}[arch],
+        "architectures": [{"v3": "DeepseekV3ForCausalLM", "v32": "DeepseekV32ForCausalLM",
+                           "glm": "GlmMoeDsaForCausalLM"}[arch]],
+        "model_type": {"v3": "deepseek_v3", "v32": "deepseek_v32", "glm": "glm_moe_dsa"}[arch],
         "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 0, "eos_token_id": 1, "ep_size": 1,
         "first_k_dense_replace": 1, "hidden_act": "silu", "initializer_range": 0.02, "max_position_embeddings": 512,
         "moe_layer_freq": 1, "n_shared_experts": 1, "norm_topk_prob": True, "num_hidden_layers": layers,
@@ -64,7 +65,27 @@ def configuration(arch, layers, vocab, sizes, rope_scaling=YARN, mtp=False):
     config.update(sizes)
     if arch == "v3":
         config = {key: value for key, value in config.items() if not key.startswith("index_")}
+    if arch == "glm":
+        for key in ("rope_theta", "rope_scaling"):
+            del config[key]
+        config |= {"rope_parameters": {"rope_theta": 1000000, "rope_type": "default"}, "rms_norm_eps": 1e-05,
+                   "head_dim": sizes["qk_rope_head_dim"], "indexer_rope_interleave": True, "n_group": 1,
+                   "topk_group": 1}
     return dict(sorted(config.items()))
+
+
+def selects(config, layer):
+    """Whether a layer has an indexer of its own; others reuse the selection of the nearest earlier one that has."""
+    if "index_topk" not in config:
+        return False
+    if layer >= config["num_hidden_layers"]:
+        return True
+    if types := config.get("indexer_types"):
+        return types[layer] == "full"
+    if pattern := config.get("index_topk_pattern"):
+        return pattern[layer] == "F"
+    offset = config.get("index_skip_topk_offset", 2)
+    return max(layer - offset + 1, 0) % config.get("index_topk_freq", 1) == 0
 
 
 def tensor_shapes(config):
@@ -97,7 +118,7 @@ def layer_shapes(config, layer):
         "self_attn.kv_b_proj.weight": (heads * (c["qk_nope_head_dim"] + c["v_head_dim"]), c["kv_lora_rank"]),
         "self_attn.o_proj.weight": (hidden, heads * c["v_head_dim"]),
     }
-    if "index_topk" in c:
+    if selects(c, layer):
         shapes |= {
             "self_attn.indexer.wq_b.weight": (c["index_n_heads"] * c["index_head_dim"], c["q_lora_rank"]),
             "self_attn.indexer.wk.weight": (c["index_head_dim"], hidden),
@@ -244,7 +265,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--config", type=pathlib.Path, help="make the model of this config.json")
-    parser.add_argument("--arch", choices=("v3", "v32"), default="v32")
+    parser.add_argument("--arch", choices=("v3", "v32", "glm"), default="v32")
     parser.add_argument("--size", choices=sorted(SIZES), default="tiny")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--vocab", type=int, default=384)

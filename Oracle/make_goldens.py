@@ -49,6 +49,7 @@ class Case:
     newer_keys: bool = False
     rounded_cache: bool = False
     guesses: bool = False
+    further_keys: dict = dataclasses.field(default_factory=dict)
 
     def new_cache(self, model):
         """What a forward is given: nothing, or an empty cache that rounds."""
@@ -113,6 +114,26 @@ CASES = {
                    q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
                    index_n_heads=4, index_head_dim=24, index_topk=12)),
+    "glm": Case(
+        why="GLM-5: interleaved rotary pairs in the indexer, all layers with one, index_topk 14 under a context of 60; BF16",
+        arch="glm", layers=2, prompt=60, matrices=torch.bfloat16, vectors=torch.bfloat16,
+        sizes=dict(hidden_size=64, intermediate_size=80, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=32, kv_lora_rank=24, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=20,
+                   n_routed_experts=8, num_experts_per_tok=2, index_n_heads=8, index_head_dim=24, index_topk=14)),
+    "glm-shared": Case(
+        why="GLM-5.2: two layers that reuse the selection of the first, index_topk 14 under a context of 60; F32",
+        arch="glm", layers=3, prompt=60,
+        sizes=dict(hidden_size=64, intermediate_size=48, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=20,
+                   n_routed_experts=8, num_experts_per_tok=2, index_n_heads=8, index_head_dim=24, index_topk=14),
+        further_keys=dict(indexer_types=["full", "shared", "shared"], mlp_layer_types=["dense", "sparse", "sparse"])),
+    "glm-guesses": Case(
+        why="a next-token block with an indexer of its own behind layers without; BF16 matrices",
+        arch="glm", layers=3, prompt=36, guesses=True, matrices=torch.bfloat16,
+        sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
+                   q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
+                   n_routed_experts=8, num_experts_per_tok=2, index_n_heads=4, index_head_dim=24, index_topk=12),
+        further_keys=dict(index_topk_freq=3, index_skip_topk_offset=1)),
 }
 
 
@@ -120,6 +141,7 @@ def checkpoint(case, seed):
     """(config, tensors to store, (config, tensors) that transformers reads)."""
     config = make_checkpoint.configuration(case.arch, case.layers, 256, case.sizes, case.rope_scaling, case.guesses)
     config["torch_dtype"] = str(case.matrices).removeprefix("torch.")
+    config |= case.further_keys
     if case.newer_keys:
         theta = config.pop("rope_theta")
         config |= {"rope_parameters": {"rope_theta": theta, "rope_type": "default"}, "dtype": config.pop("torch_dtype")}

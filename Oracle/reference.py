@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import pathlib
+from copy import deepcopy
 
 import torch
 from safetensors import safe_open
@@ -26,6 +27,10 @@ def load(directory, attention="eager", experts="eager"):
                            ("has misshapen", info["mismatched_keys"])):
         if names:
             raise SystemExit(f"{directory}: the checkpoint {problem} tensors: {sorted(map(str, names))[:8]}")
+    # transformers fixes the epsilon of these norms; what is served takes the configuration's.
+    for layer in model.model.layers:
+        for norm in (layer.self_attn.q_a_layernorm, layer.self_attn.kv_a_layernorm):
+            norm.variance_epsilon = model.config.rms_norm_eps
     return model.eval()
 
 
@@ -86,7 +91,13 @@ def next_token_block(model, directory):
     down = [tensors.pop(expert.format(e, "down")) for e in experts]
     tensors |= {"mlp.experts.gate_up_proj": torch.stack(gate_up), "mlp.experts.down_proj": torch.stack(down)}
     last = model.model.layers[-1]
-    layer = type(last)(model.config, model.config.num_hidden_layers - 1).float().eval()
+    config = deepcopy(model.config)
+    if hasattr(config, "indexer_types"):
+        # The block has an indexer of its own, whatever the last layer has.
+        config.indexer_types = ["full"] * config.num_hidden_layers
+    layer = type(last)(config, config.num_hidden_layers - 1).float().eval()
+    for norm in (layer.self_attn.q_a_layernorm, layer.self_attn.kv_a_layernorm):
+        norm.variance_epsilon = config.rms_norm_eps
     layer.load_state_dict(tensors)
     return layer, around
 

@@ -158,6 +158,20 @@ extension ConfigurationValue {
         return try string(node, key, allowed)
     }
 
+    /// Reads an array of strings, each one of `allowed`, with a length in `count`.
+    package func stringArray(
+        _ key: String, oneOf allowed: [String], count: ClosedRange<Int>
+    ) throws(CheckpointError) -> [String] {
+        let expected = "an array of \(Self.text(count)) strings"
+        let node = try required(key, expected)
+        guard case .array(let nodes) = node, count.contains(nodes.count) else { throw mismatch(key, node, expected) }
+        var values: [String] = []
+        for (place, node) in nodes.enumerated() {
+            values.append(try string(node, "\(key)[\(place)]", allowed))
+        }
+        return values
+    }
+
     /// Reads an object within this one.
     package func object(_ key: String) throws(CheckpointError) -> ConfigurationValue {
         try object(required(key, "an object {…}"), key)

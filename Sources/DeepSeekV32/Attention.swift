@@ -15,7 +15,10 @@ struct Attention {
     /// The up projections of keys and values for each head, `[heads * (nope + value), latent]`.
     private let keyValueUp: Weight
     private let output: Weight
+    /// The layer's own indexer; `nil` if the layer reuses a selection, or if rows attend to all keys.
     private let indexer: Indexer?
+    /// The largest number of keys that a row selects; `nil` if rows attend to all keys.
+    private let topK: Int?
     private let configuration: DeepSeekConfiguration
 
     init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
@@ -29,15 +32,22 @@ struct Attention {
         keyNorm = try source.vector(name("kv_a_layernorm.weight"), latent, dummy: 1)
         keyValueUp = try source.matrix(name("kv_b_proj.weight"), heads * (model.nopeWidth + model.valueWidth), latent)
         output = try source.matrix(name("o_proj.weight"), model.hiddenSize, heads * model.valueWidth)
-        indexer = model.indexer == nil ? nil : try Indexer(model, source, layer: layer)
+        topK = model.indexer?.topK
+        if let own = model.indexer(ofLayer: layer) {
+            indexer = try Indexer(own, model, source, layer: layer)
+        } else {
+            indexer = nil
+        }
     }
 
     /// Computes attention of own rows and publishes their keys.
     ///
-    /// - Parameter x: own rows, normed.
+    /// - Parameters:
+    ///   - x: own rows, normed.
+    ///   - state: has the selection that the layer reuses, or receives the one it makes if later layers reuse it.
     /// - Returns: the output projection of own rows, `[own rows, hidden]`.
     func forward(
-        _ x: View, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
+        _ x: View, _ state: LayerState, _ angles: StepAngles, layer: Int, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) -> View {
         let compressed = compress(x, seat)
         let keySet = KeySetID(layer: layer)
@@ -46,13 +56,10 @@ struct Attention {
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         try step.finish(published, seat)
-        var selection: Selection?
-        if let indexer {
-            selection = try ContextAttention.select(index, topK: indexer.topK, of: keySet, step, seat)
-        }
+        let selection = try selection(index, state, keySet, step, seat)
         let attended = try ContextAttention.attend(
             query, to: AttentionKeys(keySet, latent: KeyLanes.latent, rotary: KeyLanes.rotary), heads: heads.count,
-            scale: configuration.softmaxScale, selection, topK: indexer?.topK, step, seat)
+            scale: configuration.softmaxScale, selection, topK: topK, step, seat)
         return try seat.cross(Sharding.attentionOutput, project(values(attended.values, heads, seat), heads, seat))
     }
 
@@ -70,6 +77,25 @@ struct Attention {
     ) -> IndexQuery? {
         guard let indexer, ContextAttention.needsIndexQueries(topK: indexer.topK, of: keySet, step) else { return nil }
         return indexer.query(x, compressed: compressed, angles, keySet, step, seat)
+    }
+
+    /// Returns the selections of the attended rows, made in this layer or reused; `nil` if no attended row sees more
+    /// entries than it selects.
+    private func selection(
+        _ index: IndexQuery?, _ state: LayerState, _ keySet: KeySetID, _ step: Step, _ seat: Seat
+    ) throws(GroupFailure) -> Selection? {
+        guard let topK else { return nil }
+        if indexer != nil, state.selectedCount == 0 {
+            return try ContextAttention.select(index, topK: topK, of: keySet, step, seat)
+        }
+        if let index {
+            // Stages send the selections of all rows, so those of rows that do not select have defined contents, too.
+            let best = seat.kernels.zeros(step.own.count * topK, seat.scratch)
+            try ContextAttention.select(index, step, seat, into: best)
+            state.keep(best, seat)
+        }
+        return try ContextAttention.selection(
+            state.selected(of: keySet, step, seat), topK: topK, of: keySet, step, seat)
     }
 
     /// Returns each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part:
@@ -92,7 +118,7 @@ struct Attention {
         return query
     }
 
-    /// Returns the entry of each row: normed latent, rotary key (not normed), index key.
+    /// Returns the entry of each row: normed latent, rotary key (not normed), and in layers with an indexer the index key.
     private func keys(_ x: View, _ angles: RotaryAngles, _ keySet: KeySetID, _ step: Step, _ seat: Seat) -> View {
         let (latent, rope) = (configuration.latentWidth, configuration.ropeWidth)
         let keys = seat.scratch.rows(x.rows, latent + rope + (indexer?.width ?? 0))

@@ -3,9 +3,12 @@ package import KVCache
 package import Modeling
 package import Tensors
 
-/// The checked `config.json` of a DeepSeek-V3 or V3.2 model. V3 is V3.2 without an indexer.
+/// The checked `config.json` of a DeepSeek-V3, DeepSeek-V3.2 or GLM-5 model.
+///
+/// V3 is V3.2 without an indexer. GLM-5 is V3.2 with other sizes; since GLM-5.2, only some of its layers have an indexer,
+/// and the others reuse a selection.
 package struct DeepSeekConfiguration: Sendable, Equatable {
-    package static let modelTypes = ["deepseek_v3", "deepseek_v32"]
+    package static let modelTypes = ["deepseek_v3", "deepseek_v32", "glm_moe_dsa"]
 
     package var modelType: String
     package var vocabularySize: Int
@@ -39,6 +42,9 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         package var heads: Int
         package var width: Int
         package var topK: Int
+        /// For each layer, true if it selects keys with an indexer of its own. The others have no index keys; their rows
+        /// attend to the keys that the nearest earlier such layer selected. The first layer always selects.
+        package var selects: [Bool]
         /// Whether rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
         package var interleaved: Bool
     }
@@ -54,19 +60,35 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         1 / Float(nopeWidth + ropeWidth).squareRoot() * rotary.softmaxFactor
     }
 
+    /// Returns a layer's own indexer; `nil` if the layer reuses a selection, or if rows attend to all keys. A next-token
+    /// block, which is stored after the last layer, always has its own.
+    package func indexer(ofLayer layer: Int) -> IndexerConfiguration? {
+        guard let indexer, layer >= layers || indexer.selects[layer] else { return nil }
+        return indexer
+    }
+
+    /// The number of selected entries that layers hand on for each row: `index_topk` if a layer reuses a selection,
+    /// else 0.
+    package var reusedSelection: Int {
+        guard let indexer, indexer.selects.contains(false) else { return 0 }
+        return indexer.topK
+    }
+
     /// Returns the cache format: one key set in each layer (`KeyLanes`).
     ///
     /// - Parameter drafts: true to include a key set for the next-token block, after those of the layers.
     package func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool = false) -> CacheFormat {
-        var lanes = [
+        let lanes = [
             KeySet.Lane(as: type, width: latentWidth, fp8: .grouped(128)),
             KeySet.Lane(as: type, width: ropeWidth, fp8: .keepsBF16),
         ]
         // An FP8 cache rotates index keys (`Indexer`), so the elements of an entry have similar magnitudes and share a
         // scale.
-        if let indexer { lanes.append(KeySet.Lane(as: type, width: indexer.width, fp8: .perEntry)) }
-        return CacheFormat(
-            layers: Array(repeating: [KeySet("keys", lanes)], count: layers + (drafts ? 1 : 0)), pageSize: pageSize)
+        let index = indexer.map { KeySet.Lane(as: type, width: $0.width, fp8: .perEntry) }
+        let sets = (0..<layers + (drafts ? 1 : 0)).map { layer in
+            [KeySet("keys", indexer(ofLayer: layer) == nil ? lanes : lanes + [index!])]
+        }
+        return CacheFormat(layers: sets, pageSize: pageSize)
     }
 }
 
@@ -76,7 +98,7 @@ package enum KeyLanes {
     package static let latent = 0
     /// The rotary part of the key, which all heads share.
     package static let rotary = 1
-    /// The key of the lightning indexer, if the model has an indexer.
+    /// The key of the lightning indexer, if the layer has an indexer.
     package static let index = 2
 }
 
@@ -101,7 +123,8 @@ extension DeepSeekConfiguration {
         ropeWidth = try file.int("qk_rope_head_dim", in: 2...Kernels.maximumRopeWidth)
         valueWidth = try file.int("v_head_dim", in: 1...4096)
         rotary = try RotaryConfiguration(file, width: ropeWidth)
-        indexer = modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, ropeWidth: ropeWidth)
+        indexer =
+            modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, layers: layers, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
         let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
         let stored = try file.string(spelling, oneOf: ["float32", "bfloat16", "float16"], default: "bfloat16")
@@ -118,9 +141,21 @@ extension DeepSeekConfiguration {
         _ = try file.string("topk_method", oneOf: ["noaux_tc"], default: "noaux_tc")
         _ = try file.string("scoring_func", oneOf: ["sigmoid"], default: "sigmoid")
         _ = try file.int("moe_layer_freq", in: 1...1, default: 1)
-        if try file.bool("attention_bias", default: false) {
+        for key in ["attention_bias"] where try file.bool(key, default: false) {
+            throw file.refusal(key, "is true", advice: "released models have false here; this one is not supported")
+        }
+        if !(try file.bool("rope_interleave", default: true)) {
             throw file.refusal(
-                "attention_bias", "is true", advice: "DeepSeek models have false here; this one is not supported")
+                "rope_interleave", "is false", advice: "attention pairs adjacent elements; this is not supported")
+        }
+        if file.contains("mlp_layer_types"), !file.isNull("mlp_layer_types") {
+            let types = try file.stringArray(
+                "mlp_layer_types", oneOf: ["dense", "sparse"], count: layers...layers + 16)
+            guard types.prefix(layers).enumerated().allSatisfy({ ($0 < denseLayers) == ($1 == "dense") }) else {
+                throw file.refusal(
+                    "mlp_layer_types", "does not have \(denseLayers) dense layers first and then sparse ones",
+                    advice: "it must agree with first_k_dense_replace")
+            }
         }
         if ropeWidth % 2 != 0 {
             throw file.refusal("qk_rope_head_dim", "is \(ropeWidth)", advice: "rotary widths are even")
@@ -132,15 +167,51 @@ extension DeepSeekConfiguration {
 }
 
 extension DeepSeekConfiguration.IndexerConfiguration {
-    init(_ file: ConfigurationValue, ropeWidth: Int) throws(CheckpointError) {
+    init(_ file: ConfigurationValue, layers: Int, ropeWidth: Int) throws(CheckpointError) {
         heads = try file.int("index_n_heads", in: 1...4096)
         width = try file.int("index_head_dim", in: 1...Kernels.maximumIndexWidth)
         topK = try file.int("index_topk", in: 1...1_000_000)
-        interleaved = try file.bool("indexer_rope_interleave", default: false)
+        // Without the key, transformers pairs adjacent elements for GLM and the two halves for DeepSeek.
+        let isGLM = try file.string("model_type") == "glm_moe_dsa"
+        interleaved = try file.bool("indexer_rope_interleave", default: isGLM)
+        selects = try Self.selects(file, layers: layers)
         if width < ropeWidth {
             throw file.refusal(
                 "index_head_dim", "is \(width)", advice: "it holds the rotary part, so it is at least \(ropeWidth)")
         }
+    }
+
+    /// Reads for each layer whether it selects keys: from `indexer_types`; without it from `index_topk_pattern`, in
+    /// which F stands for "full" and S for "shared"; else every `index_topk_freq`-th layer does, and before them the
+    /// first `index_skip_topk_offset` layers. Without any of these keys, all layers select. Further entries than layers
+    /// are those of next-token blocks, which always select.
+    private static func selects(_ file: ConfigurationValue, layers: Int) throws(CheckpointError) -> [Bool] {
+        let (types, pattern) = ("indexer_types", "index_topk_pattern")
+        var selects: [Bool]
+        var key = types
+        if file.contains(types), !file.isNull(types) {
+            selects = try file.stringArray(types, oneOf: ["full", "shared"], count: layers...layers + 16)
+                .map { $0 == "full" }
+        } else if file.contains(pattern), !file.isNull(pattern) {
+            key = pattern
+            let text = try file.string(pattern)
+            guard (layers...layers + 16).contains(text.utf8.count), text.utf8.allSatisfy({ "FS".utf8.contains($0) })
+            else {
+                throw file.refusal(
+                    pattern, "is '\(text.prefix(100))'", advice: "it has a letter for each of \(layers) layers, F or S")
+            }
+            selects = text.utf8.map { $0 == UInt8(ascii: "F") }
+        } else {
+            let frequency = try file.int("index_topk_freq", in: 1...1000, default: 1)
+            let offset = try file.int("index_skip_topk_offset", in: 1...1000, default: 2)
+            selects = (0..<layers).map { max($0 - offset + 1, 0) % frequency == 0 }
+        }
+        guard selects[0] else {
+            throw file.refusal(
+                key, "begins with a shared layer",
+                advice: "the first layer has no earlier one whose selection it can reuse")
+        }
+        return Array(selects.prefix(layers))
     }
 }
 

@@ -32,9 +32,10 @@ struct DecoderLayer {
             : .experts(try MoE(model, source, layer: layer))
     }
 
-    /// Runs the layer for own rows and updates `residual` in place.
-    func forward(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
-        try attend(residual, angles, step, seat)
+    /// Runs the layer for own rows and updates `state` in place.
+    func forward(_ state: LayerState, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+        try attend(state, angles, step, seat)
+        let residual = state.residual
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let normed = residual.read(feedForwardNorm, epsilon: epsilon, seat)
@@ -49,13 +50,13 @@ struct DecoderLayer {
         step.recorder?.record(.output, layer: number, residual.stream, of: step.own, seat)
     }
 
-    private func attend(_ residual: Residual, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
+    private func attend(_ state: LayerState, _ angles: StepAngles, _ step: Step, _ seat: Seat) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let normed = residual.read(attentionNorm, epsilon: epsilon, seat)
+        let normed = state.residual.read(attentionNorm, epsilon: epsilon, seat)
         step.recorder?.record(.attentionNorm, layer: number, normed, of: step.own, seat)
-        let output = try attention.forward(normed, angles, layer: number, step, seat)
+        let output = try attention.forward(normed, state, angles, layer: number, step, seat)
         step.recorder?.record(.attention, layer: number, output, of: step.own, seat)
-        residual.write(output, seat)
+        state.residual.write(output, seat)
     }
 }

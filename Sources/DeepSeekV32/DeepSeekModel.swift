@@ -4,7 +4,7 @@ package import Modeling
 package import Parallelism
 package import Tensors
 
-/// DeepSeek-V3 and V3.2: embedding, layers, final norm, head, and optionally a next-token block.
+/// DeepSeek-V3, DeepSeek-V3.2 and GLM-5: embedding, layers, final norm, head, and optionally a next-token block.
 package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
     package let description: ModelDescription
@@ -60,16 +60,18 @@ package final class DeepSeekModel: Model {
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let residual = Residual(stream: seat.scratch.rows(step.own.count, stateWidth))
-        try seat.enter(residual.stream) { seat.kernels.embedding(embedding, step.tokens, into: residual.stream) }
+        let state = LayerState(
+            rows: step.own.count, stateWidth: stateWidth, selected: configuration.reusedSelection, seat)
+        let stream = state.residual.stream
+        try seat.enter(state.carried) { seat.kernels.embedding(embedding, step.tokens, into: stream) }
         let angles = angles(of: step, seat)
         for number in seat.layers(of: layers.count) {
             try seat.span("layer", number) { () throws(GroupFailure) in
-                try layers[number].forward(residual, angles, step, seat)
+                try layers[number].forward(state, angles, step, seat)
             }
         }
-        if try seat.leave(residual.stream) { return }
-        seat.kernels.copyRows(residual.stream, xRows: ComputedIndices(step.outputs), into: hidden)
+        if try seat.leave(state.carried) { return }
+        seat.kernels.copyRows(stream, xRows: ComputedIndices(step.outputs), into: hidden)
         seat.kernels.rmsNorm(hidden, finalNorm.view, epsilon: configuration.normEpsilon, into: hidden)
         guard let recorder = step.recorder else { return }
         for row in 0..<step.outputs.count {

@@ -17,6 +17,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
             modelType: modelType, vocabularySize: vocabularySize, hiddenSize: hiddenSize, stateWidth: hiddenSize,
             contextLength: contextLength, layers: (0..<layers).map(layerDescription),
             draftLayers: (0..<nextTokenLayers).map { layerDescription(layers + $0) },
+            reusedSelection: reusedSelection,
             embedding: .init([WeightNames.embedding], elements: head),
             finalNorm: .init([WeightNames.finalNorm], elements: hiddenSize),
             head: .init(
@@ -32,14 +33,18 @@ extension DeepSeekConfiguration: ModelConfiguration {
         }
         let isDense = layer < denseLayers
         return LayerDescription(
-            kind: isDense ? "dense" : "experts",
+            kind: (isDense ? "dense" : "experts") + (reusesSelection(layer) ? " (shared selection)" : ""),
             operations: [norm("input_layernorm")] + attentionOperations(layer) + [norm("post_attention_layernorm")]
                 + (isDense ? denseOperations(layer) : expertOperations(layer)))
     }
 
+    private func reusesSelection(_ layer: Int) -> Bool { indexer != nil && indexer(ofLayer: layer) == nil }
+
     private func attentionOperations(_ layer: Int) -> [LayerDescription.Operation] {
         func name(_ name: String) -> String { WeightNames.attention(layer, name) }
-        let index = indexer.map { LayerDescription.Selection(heads: $0.heads, width: $0.width, topK: $0.topK) }
+        let index = indexer(ofLayer: layer).map {
+            LayerDescription.Selection(heads: $0.heads, width: $0.width, topK: $0.topK)
+        }
         var operations: [LayerDescription.Operation] = [
             .product(.init("query down", name("q_a_proj.weight"), inputs: hiddenSize, outputs: queryRank)),
             .product(
@@ -74,6 +79,8 @@ extension DeepSeekConfiguration: ModelConfiguration {
                         outputs: index.heads)),
                 .select(index),
             ]
+        } else if let indexer {
+            operations.append(.reuseSelection(topK: indexer.topK))
         }
         return operations + [
             .product(
@@ -84,7 +91,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
                 .init(
                     "key and value up", name("kv_b_proj.weight"), inputs: latentWidth,
                     outputs: heads * (nopeWidth + valueWidth), split: .heads)),
-            .attend(.init(heads: heads, latentWidth: latentWidth, ropeWidth: ropeWidth, topK: index?.topK)),
+            .attend(.init(heads: heads, latentWidth: latentWidth, ropeWidth: ropeWidth, topK: indexer?.topK)),
             .product(
                 .init(
                     "output", name("o_proj.weight"), inputs: heads * valueWidth, outputs: hiddenSize, split: .heads)),

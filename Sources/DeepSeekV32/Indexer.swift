@@ -4,7 +4,7 @@ import Modeling
 import Parallelism
 import Tensors
 
-/// DeepSeek's lightning indexer: a cheap attention whose scores select the keys that the main attention reads.
+/// The lightning indexer: a cheap attention whose scores select the keys that the main attention reads.
 struct Indexer {
     private let queryUp: Weight
     private let key: Weight
@@ -13,8 +13,11 @@ struct Indexer {
     private let headWeights: Weight
     private let configuration: DeepSeekConfiguration.IndexerConfiguration
 
-    init(_ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
-        configuration = model.indexer!
+    init(
+        _ configuration: DeepSeekConfiguration.IndexerConfiguration, _ model: DeepSeekConfiguration,
+        _ source: WeightSource, layer: Int
+    ) throws(CheckpointError) {
+        self.configuration = configuration
         let (heads, width) = (configuration.heads, configuration.width)
         func name(_ name: String) -> String { WeightNames.attention(layer, "indexer." + name) }
         queryUp = try source.matrix(name("wq_b.weight"), heads * width, model.queryRank)

@@ -44,9 +44,10 @@ struct NextTokenBlock {
         seat.kernels.rmsNorm(embedded, embeddingNorm.view, epsilon: epsilon, into: embedded)
         seat.kernels.rmsNorm(
             states, stateNorm.view, epsilon: epsilon, into: both.columns(states.columns..<both.columns))
-        let residual = Residual(stream: seat.scratch.rows(states.rows, states.columns))
-        seat.kernels.matmul(both, projection, into: residual.stream, seat.scratch)
-        try layer.forward(residual, angles, step, seat)
-        seat.kernels.rmsNorm(residual.stream, finalNorm.view, epsilon: epsilon, into: states)
+        // The block selects keys for itself, also in models whose layers reuse a selection.
+        let state = LayerState(rows: states.rows, stateWidth: states.columns, selected: 0, seat)
+        seat.kernels.matmul(both, projection, into: state.residual.stream, seat.scratch)
+        try layer.forward(state, angles, step, seat)
+        seat.kernels.rmsNorm(state.residual.stream, finalNorm.view, epsilon: epsilon, into: states)
     }
 }

@@ -27,6 +27,8 @@ package struct LayerDescription: Sendable {
         /// Sends rows from rank to rank over the edge.
         case cross(Edge, columns: Int)
         case select(Selection)
+        /// Gathers the selection that an earlier layer made for the rows.
+        case reuseSelection(topK: Int)
         case attend(Attention)
         case feedForward(FeedForward)
         /// Sends rows to the ranks of the experts they chose.
@@ -177,7 +179,7 @@ extension LayerDescription.Operation {
         case .product(let product): [product.weights]
         case .feedForward(let feedForward): [feedForward.weights]
         case .experts(let experts): (0..<experts.gate.experts).map { experts.expert($0).weights }
-        case .publish, .cross, .select, .attend, .dispatch: []
+        case .publish, .cross, .select, .reuseSelection, .attend, .dispatch: []
         }
     }
 
@@ -189,7 +191,7 @@ extension LayerDescription.Operation {
         case .attend: "attention"
         case .feedForward(let feedForward): feedForward.name
         case .experts: "routed experts"
-        case .vectors, .publish, .cross, .dispatch: nil
+        case .vectors, .publish, .cross, .reuseSelection, .dispatch: nil
         }
     }
 }

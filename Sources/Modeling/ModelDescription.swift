@@ -20,6 +20,8 @@ package struct ModelDescription: Sendable {
     package var layers: [LayerDescription]
     /// The layers of the next-token (MTP) blocks, which follow the others; empty where the checkpoint has none.
     package var draftLayers: [LayerDescription]
+    /// The number of selected entries that stages send beside a row's residual stream, because later layers reuse them.
+    package var reusedSelection: Int
     package var embedding: LayerDescription.Weights
     package var finalNorm: LayerDescription.Weights
     package var head: LayerDescription.Weights
@@ -30,8 +32,9 @@ package struct ModelDescription: Sendable {
 
     package init(
         modelType: String, vocabularySize: Int, hiddenSize: Int, stateWidth: Int, contextLength: Int,
-        layers: [LayerDescription], draftLayers: [LayerDescription], embedding: LayerDescription.Weights,
-        finalNorm: LayerDescription.Weights, head: LayerDescription.Weights, parallelShape: ModelShape,
+        layers: [LayerDescription], draftLayers: [LayerDescription], reusedSelection: Int = 0,
+        embedding: LayerDescription.Weights, finalNorm: LayerDescription.Weights, head: LayerDescription.Weights,
+        parallelShape: ModelShape,
         weightType: DType
     ) {
         self.modelType = modelType
@@ -41,6 +44,7 @@ package struct ModelDescription: Sendable {
         self.contextLength = contextLength
         self.layers = layers
         self.draftLayers = draftLayers
+        self.reusedSelection = reusedSelection
         self.embedding = embedding
         self.finalNorm = finalNorm
         self.head = head

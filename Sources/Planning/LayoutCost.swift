@@ -75,15 +75,18 @@ package struct LayoutCost: Sendable {
             return [keys] + (isDivided ? [gatheredKeys(edge, columns: columns, layer: layer)] : [])
         case .cross(let edge, let columns): return [transfer(edge, columns: columns)]
         case .select(let selection):
-            return dcpTransfers(of: selection) + [
-                transfer(
-                    Sharding.selection, columns: selection.topK, condition: .positionsFrom(selection.topK))
-            ]
+            return dcpTransfers(of: selection) + [gatheredSelection(topK: selection.topK)]
+        case .reuseSelection(let topK): return [gatheredSelection(topK: topK)]
         case .attend(let attention): return dcpTransfers(of: attention)
         case .dispatch(let experts): return dispatch(experts)
         case .experts(let experts): return combine(experts)
         case .vectors, .product, .feedForward: return []
         }
+    }
+
+    /// Returns the collective that gathers the selections of own rows for the attended rows.
+    private func gatheredSelection(topK: Int) -> Transfer {
+        transfer(Sharding.selection, columns: topK, condition: .positionsFrom(topK))
     }
 
     /// Returns the bytes of one token's keys in a layer, as the cache stores them.
@@ -119,17 +122,18 @@ package struct LayoutCost: Sendable {
     /// each rank that has some of its heads, while keys are sent to all ranks of the data group.
     package var dcpBreakEvenKeys: Int {
         func bytes(_ transfers: [Transfer]) -> Int { transfers.reduce(0) { $0 + $1.bytesPerRow } }
-        // Keys of windows are with every process, so that nothing is sent of them.
-        let sends = model.layers.indices.first {
-            model.layers[$0].attention != nil && format.bytesPerCopy(layer: $0) > 0
+        var (row, keys) = (0, 0)
+        for (number, layer) in model.layers.enumerated() {
+            // Keys of windows are with every process, so that nothing is sent of them.
+            guard let attention = layer.attention, format.bytesPerCopy(layer: number) > 0 else { continue }
+            row +=
+                bytes(layer.selection.map(dcpTransfers) ?? [])
+                + parallel.tensor * bytes(dcpTransfers(of: attention))
+            keys += format.bytesPerCopy(layer: number)
         }
-        guard let layer = sends else { return 1 }
-        let description = model.layers[layer]
-        let once =
-            bytes(description.selection.map(dcpTransfers) ?? [])
-            + parallel.tensor * bytes(dcpTransfers(of: description.attention!))
+        if keys == 0 { return 1 }
         let receivers = max(parallel.degree(Sharding.keys.axes) - 1, 1)
-        return max((parallel.kvSharding.ranks - 1) * once / (receivers * format.bytesPerCopy(layer: layer)), 1)
+        return max((parallel.kvSharding.ranks - 1) * row / (receivers * keys), 1)
     }
 
     private func dcpTransfers(of attention: LayerDescription.Attention) -> [Transfer] {
@@ -161,7 +165,8 @@ package struct LayoutCost: Sendable {
         let ranks = parallel.stageRanks
         return [
             Transfer(
-                "stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth, ranks: parallel.pipeline),
+                "stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth + model.reusedSelection,
+                ranks: parallel.pipeline),
             Transfer(
                 "outputs", .allGather, .outputs, along: .stage, columns: model.stateWidth, ranks: ranks,
                 condition: .outputs),

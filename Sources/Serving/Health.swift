@@ -66,6 +66,7 @@ struct HealthRoutes: Sendable {
                 "kv_pages_used": .integer(status.usedPages),
                 "speculative_num_steps": .integer(status.drafts),
                 "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
+                "kv_bytes_per_token": .integer(status.keyBytesPerToken),
                 "kv_owners": .integer(status.keyOwners),
                 "kv_owner_unit": .integer(status.keyUnit),
                 "kv_ranks": .array(status.ranks.map(Self.keys)),

@@ -10,11 +10,11 @@ package import Models
 /// stage.
 package struct Golden: Sendable {
     package static let cases = [
-        "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache",
+        "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache", "glm", "glm-shared",
     ]
 
     /// The names of the cases that have a next-token block.
-    package static let draftingCases = ["v3-guesses", "v32-guesses"]
+    package static let draftingCases = ["v3-guesses", "v32-guesses", "glm-guesses"]
 
     package let name: String
     package let directory: ModelDirectory

@@ -1,6 +1,6 @@
 import Foundation
 
-/// A DeepSeek-V3 or V3.2 checkpoint of random weights, with the names and shapes of released tensors.
+/// A DeepSeek-V3, DeepSeek-V3.2 or GLM-5 checkpoint of random weights, with the names and shapes of released tensors.
 ///
 /// Every byte follows from the values here by integer arithmetic and correctly rounded operations, so the files are the
 /// same on every machine. Sizes divide badly on purpose, but by eight wherever ranks may share a sum.
@@ -18,6 +18,9 @@ package struct RandomCheckpoint: Sendable {
     package var storage = Storage.f32
     /// The number of keys that a row selects; `nil` for a V3 model, whose rows attend to all keys.
     package var indexTopK: Int? = 24
+    /// For a GLM-5 model, a letter for each layer: F if it selects keys, S if it reuses a selection; `nil` for a DeepSeek
+    /// model.
+    package var selectionPattern: String?
     package var hasNextTokenBlock = false
     package var heads = 8
     package var layers = 4
@@ -53,10 +56,13 @@ package struct RandomCheckpoint: Sendable {
 
     /// The text of `config.json`.
     private var configuration: String {
-        let isSparse = indexTopK != nil
+        let (architecture, type) =
+            selectionPattern != nil
+            ? ("GlmMoeDsaForCausalLM", "glm_moe_dsa")
+            : indexTopK != nil
+                ? ("DeepseekV32ForCausalLM", "deepseek_v32") : ("DeepseekV3ForCausalLM", "deepseek_v3")
         var members = [
-            ("architectures", "[\"\(isSparse ? "DeepseekV32ForCausalLM" : "DeepseekV3ForCausalLM")\"]"),
-            ("model_type", isSparse ? "\"deepseek_v32\"" : "\"deepseek_v3\""),
+            ("architectures", "[\"\(architecture)\"]"), ("model_type", "\"\(type)\""),
             ("torch_dtype", storage == .f32 ? "\"float32\"" : "\"bfloat16\""), ("topk_method", "\"noaux_tc\""),
             ("scoring_func", "\"sigmoid\""), ("hidden_act", "\"silu\""), ("norm_topk_prob", "true"),
             ("eos_token_id", "1"), ("rms_norm_eps", "1e-06"), ("rope_theta", "10000"),
@@ -75,6 +81,7 @@ package struct RandomCheckpoint: Sendable {
                 ("index_n_heads", "\(indexHeads)"), ("index_head_dim", "\(indexWidth)"), ("index_topk", "\(indexTopK)"),
             ]
         }
+        if let selectionPattern { members.append(("index_topk_pattern", "\"\(selectionPattern)\"")) }
         if usesYaRN {
             members.append(
                 (
@@ -104,7 +111,7 @@ package struct RandomCheckpoint: Sendable {
             ("lm_head.weight", [vocabulary, hidden]),
         ]
         for layer in 0..<layers + (hasNextTokenBlock ? 1 : 0) {
-            var own = attention + feedForward(layer)
+            var own = attention(layer) + feedForward(layer)
             if layer == layers {
                 own += [
                     ("enorm.weight", [hidden]), ("hnorm.weight", [hidden]), ("eh_proj.weight", [hidden, 2 * hidden]),
@@ -117,7 +124,7 @@ package struct RandomCheckpoint: Sendable {
         return all
     }
 
-    private var attention: [(String, [Int])] {
+    private func attention(_ layer: Int) -> [(String, [Int])] {
         var tensors = [
             ("input_layernorm.weight", [hidden]), ("post_attention_layernorm.weight", [hidden]),
             ("self_attn.q_a_proj.weight", [queryRank, hidden]), ("self_attn.q_a_layernorm.weight", [queryRank]),
@@ -127,7 +134,8 @@ package struct RandomCheckpoint: Sendable {
             ("self_attn.kv_b_proj.weight", [heads * (nopeWidth + valueWidth), latentWidth]),
             ("self_attn.o_proj.weight", [hidden, heads * valueWidth]),
         ]
-        if indexTopK != nil {
+        let pattern = selectionPattern.map { Array($0.utf8) } ?? []
+        if indexTopK != nil, layer >= pattern.count || pattern[layer] == UInt8(ascii: "F") {
             tensors += [
                 ("self_attn.indexer.wq_b.weight", [indexHeads * indexWidth, queryRank]),
                 ("self_attn.indexer.wk.weight", [indexWidth, hidden]),

@@ -5,12 +5,17 @@ package enum ChatFormat: String, Sendable, CaseIterable {
     /// It is also the format of V3.2-Exp.
     case deepSeekV31 = "DeepSeek-V3.1"
     case deepSeekV32 = "DeepSeek-V3.2"
+    case glm5 = "GLM-5"
+    case glm51 = "GLM-5.1"
+    case glm52 = "GLM-5.2"
 
-    /// Returns the format of a tokenizer's model, recognised by its control tokens and, for R1, by its template.
+    /// Returns the format of a tokenizer's model, recognised by its control tokens and, for R1 and the versions of
+    /// GLM-5, by its template.
     ///
     /// - Throws: `ChatError.unknownFormat` if there is none, or if it is not supported.
     package static func detect(_ tokenizer: Tokenizer) throws(ChatError) -> ChatFormat {
         func has(_ token: String) -> Bool { tokenizer.controlToken(token) != nil }
+        if has("[gMASK]"), has("<sop>") { return try glm(tokenizer) }
         for token in [Mark.begin, Mark.end, Mark.user, Mark.assistant] where !has(token) {
             throw .unknownFormat(reason: "it has no \(token)")
         }
@@ -21,16 +26,66 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         return alwaysThinks ? .deepSeekR1 : .deepSeekV31
     }
 
+    private static func glm(_ tokenizer: Tokenizer) throws(ChatError) -> ChatFormat {
+        for token in ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", Mark.think, Mark.thinkEnd]
+        where tokenizer.controlToken(token) == nil {
+            throw .unknownFormat(reason: "it has no \(token)")
+        }
+        guard let template = tokenizer.chatTemplate else {
+            throw .unknownFormat(
+                reason:
+                    "only its template tells GLM-5, 5.1 and 5.2 apart; put the release's chat_template.jinja beside it")
+        }
+        func says(_ text: String) -> Bool { template.utf8.contains(text.utf8) }
+        guard says("<arg_key>"), says("clear_thinking") else {
+            throw .unknownFormat(reason: "its template is not that of GLM-5, 5.1 or 5.2")
+        }
+        if says("Reasoning Effort") { return .glm52 }
+        return says("thinking_indices") ? .glm51 : .glm5
+    }
+
+    private var isGLM: Bool { self == .glm5 || self == .glm51 || self == .glm52 }
+
     /// Returns the special tokens that the decoder of a model's output must keep, because `OutputParser` reads them.
     package func keptTokens(_ tokenizer: Tokenizer) -> Set<Int32> {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
     }
 
+    /// Returns the markup in which models of this format call tools.
+    package func toolCalls(_ tools: [ChatTool]) -> ToolCallMarkup {
+        isGLM ? .glm(ToolParameterTypes(tools)) : .deepSeek
+    }
+
     /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.
-    package static let reasoningEnds = [ReasoningParser.end] + DSMLTag.openings
+    package var reasoningEnds: [String] { [ReasoningParser.end] + toolCalls([]).openings }
 
     /// Whether models of this format may reason before they answer.
     package var canThink: Bool { self != .deepSeekV3 }
+
+    /// Whether models of this format reason where a request does not say.
+    package var thinksByDefault: Bool { isGLM }
+
+    /// SGLang's names of the parser of this format's tool calls.
+    package var toolCallParsers: [String] {
+        switch self {
+        case .deepSeekV3, .deepSeekR1, .deepSeekV31: []
+        case .deepSeekV32: ["deepseekv32"]
+        case .glm5, .glm51, .glm52: ["glm47", "glm45"]
+        }
+    }
+
+    /// SGLang's names of the parser of this format's reasoning.
+    package var reasoningParsers: [String] {
+        switch self {
+        case .deepSeekV3: []
+        case .deepSeekR1: ["deepseek-r1"]
+        case .deepSeekV31, .deepSeekV32: ["deepseek-v3"]
+        case .glm5, .glm51, .glm52: ["glm45"]
+        }
+    }
+
+    /// Whether a grammar can constrain tool calls.
+    package var hasToolCallGrammar: Bool { !isGLM }
 
     /// Renders a conversation up to the place where the model continues.
     ///
@@ -45,6 +100,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         }
         switch self {
         case .deepSeekV32: return try DeepSeekV32Chat.render(messages, options)
+        case .glm5, .glm51, .glm52: return try GLMChat.render(messages, options, self)
         case .deepSeekV3, .deepSeekR1, .deepSeekV31: return try plainPrompt(messages, options)
         }
     }

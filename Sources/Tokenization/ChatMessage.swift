@@ -39,6 +39,28 @@ package struct ChatToolCall: Sendable, Equatable {
         self.name = name
         self.arguments = arguments
     }
+
+    /// Returns the members of the arguments' object.
+    ///
+    /// - Parameters:
+    ///   - number: the index of the call in its message, for the error.
+    ///   - index: the index of the message in the request, for the error.
+    /// - Throws: `ChatError.invalidMessage` if the arguments are no JSON object.
+    func members(number: Int, message index: Int) throws(ChatError) -> [JSONMember] {
+        // Clients write nothing where a function takes nothing.
+        if arguments.utf8.allSatisfy({ $0 <= 0x20 }) { return [] }
+        let problem = "the arguments of tool call \(number) are no JSON object"
+        let value: JSONValue
+        do {
+            value = try JSONValue(parsing: arguments)
+        } catch {
+            throw .invalidMessage(index: index, problem: "\(problem): \(error)")
+        }
+        guard let members = value.object else {
+            throw .invalidMessage(index: index, problem: "\(problem) but \(value.kindName)")
+        }
+        return members
+    }
 }
 
 /// Describes a function that the model may call.

@@ -163,7 +163,7 @@ private struct Renderer {
         let mark = DSMLTag.mark
         prompt.template("\n\n<\(mark)function_calls>\n")
         for (index, call) in turn.message.toolCalls.enumerated() {
-            let arguments = try arguments(of: call, at: index, in: turn)
+            let arguments = try call.members(number: index, message: turn.index)
             prompt.template("\(index > 0 ? "\n" : "")<\(mark)invoke name=\"")
             prompt.text(call.name)
             prompt.template("\">\n")
@@ -177,22 +177,6 @@ private struct Renderer {
             prompt.template("\n</\(mark)invoke>")
         }
         prompt.template("\n</\(mark)function_calls>")
-    }
-
-    private func arguments(
-        of call: ChatToolCall, at index: Int, in turn: DeepSeekV32Chat.Turn
-    ) throws(ChatError) -> [JSONMember] {
-        // Some clients send empty arguments for functions without parameters.
-        if call.arguments.utf8.allSatisfy({ $0 <= 0x20 }) { return [] }
-        let problem = "the arguments of tool call \(index) are no JSON object"
-        let value: JSONValue
-        do {
-            value = try JSONValue(parsing: call.arguments)
-        } catch {
-            throw turn.invalid("\(problem): \(error)")
-        }
-        guard let members = value.object else { throw turn.invalid("\(problem) but \(value.kindName)") }
-        return members
     }
 
     /// Renders the tool messages that follow an assistant's calls, and the system messages behind them.

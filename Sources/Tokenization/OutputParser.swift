@@ -19,18 +19,51 @@ package struct OutputParser: Sendable {
 
     /// The parser of reasoning; `nil` if reasoning is not separated.
     private var reasoning: ReasoningParser?
-    private var toolCalls: ToolCallParser?
+    private var toolCalls: Calls?
 
     /// Creates a parser of one output.
     ///
     /// - Parameters:
     ///   - startsInReasoning: `ChatPrompt.startsInReasoning`.
     ///   - parsesReasoning: whether reasoning is separated from the answer.
-    ///   - parsesToolCalls: whether tool calls are parsed; it must be `false` if the prompt offers no tools.
-    package init(startsInReasoning: Bool, parsesReasoning: Bool = true, parsesToolCalls: Bool) {
+    ///   - toolCalls: the markup of the tool calls to parse; `nil` if the prompt offers no tools.
+    package init(startsInReasoning: Bool, parsesReasoning: Bool = true, toolCalls markup: ToolCallMarkup?) {
         reasoning =
-            parsesReasoning ? ReasoningParser(isOpen: startsInReasoning, endsWithCalls: parsesToolCalls) : nil
-        toolCalls = parsesToolCalls ? ToolCallParser() : nil
+            parsesReasoning
+            ? ReasoningParser(isOpen: startsInReasoning, callOpenings: markup?.openings ?? []) : nil
+        toolCalls = markup.map(Calls.init)
+    }
+
+    /// The parser of one markup of tool calls.
+    private enum Calls {
+        case deepSeek(ToolCallParser)
+        case glm(GLMToolCallParser)
+
+        init(_ markup: ToolCallMarkup) {
+            self =
+                switch markup {
+                case .deepSeek: .deepSeek(ToolCallParser())
+                case .glm(let types): .glm(GLMToolCallParser(types))
+                }
+        }
+
+        mutating func feed(_ text: String) -> [Event] {
+            switch self {
+            case .deepSeek(var parser):
+                defer { self = .deepSeek(parser) }
+                return parser.feed(text)
+            case .glm(var parser):
+                defer { self = .glm(parser) }
+                return parser.feed(text)
+            }
+        }
+
+        mutating func finish() -> [Event] {
+            switch self {
+            case .deepSeek(var parser): parser.finish()
+            case .glm(var parser): parser.finish()
+            }
+        }
     }
 
     /// Whether the output so far ends inside reasoning.
@@ -51,5 +84,21 @@ package struct OutputParser: Sendable {
     private mutating func answer(_ text: String) -> [Event] {
         guard !text.isEmpty else { return [] }
         return toolCalls?.feed(text) ?? [.content(text)]
+    }
+}
+
+/// The ways in which models write tool calls.
+package enum ToolCallMarkup: Sendable {
+    /// The markup of DeepSeek-V3.2.
+    case deepSeek
+    /// The markup of GLM-4.7 and GLM-5, whose values need the types of the tools' parameters.
+    case glm(ToolParameterTypes)
+
+    /// The texts by which calls begin.
+    package var openings: [String] {
+        switch self {
+        case .deepSeek: DSMLTag.openings
+        case .glm: [GLMToolCallParser.opening]
+        }
     }
 }

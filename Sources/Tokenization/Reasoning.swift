@@ -25,10 +25,10 @@ struct ReasoningParser: Sendable {
     ///
     /// - Parameters:
     ///   - isOpen: whether the prompt ended with `<think>`, so that the output begins inside the reasoning.
-    ///   - endsWithCalls: whether a tool call's markup ends reasoning.
-    init(isOpen: Bool, endsWithCalls: Bool) {
+    ///   - callOpenings: the beginnings of tool calls, which end reasoning too.
+    init(isOpen: Bool, callOpenings: [String]) {
         startsOpen = isOpen
-        search = StopStrings([Self.end] + (endsWithCalls ? DSMLTag.openings : []))
+        search = StopStrings([Self.end] + callOpenings)
     }
 
     /// Whether the output so far ends inside reasoning.

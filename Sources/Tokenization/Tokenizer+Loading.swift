@@ -14,6 +14,8 @@ extension Tokenizer {
         if FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path) {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
+        let template = directory.appendingPathComponent("chat_template.jinja").resolvingSymlinksInPath()
+        if parts.chatTemplate == nil { parts.chatTemplate = try? String(contentsOf: template, encoding: .utf8) }
         if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
             // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token

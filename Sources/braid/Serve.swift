@@ -48,6 +48,8 @@ struct Serve: AsyncParsableCommand {
             """)
     var plan: AutomaticLayout.Choice?
 
+    @OptionGroup var parsers: ParserOptions
+
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
 
@@ -99,11 +101,11 @@ struct Serve: AsyncParsableCommand {
 
         // Listen first: /health answers while the weights are mapped, /ready when they are in place.
         let slot = ModelSlot()
-        let (configuration, options, restarts) = (server, engineOptions, restartOnFailure)
+        let (configuration, options, parsers, restarts) = (server, engineOptions, parsers, restartOnFailure)
         Traps.setRestartsProcess(restarts)
         let loading = Task { () throws -> (engine: Engine, trace: TraceWriter?) in
             do {
-                let (service, engine, trace) = try Self.service(options, job, restartsOnFailure: restarts)
+                let (service, engine, trace) = try Self.service(options, parsers, job, restartsOnFailure: restarts)
                 slot.fill(with: service)
                 note("ready: \(configuration.servedModelName)")
                 return (engine, trace)
@@ -189,12 +191,13 @@ struct Serve: AsyncParsableCommand {
     private static let secondsToEnd = 4.0
 
     private static func service(
-        _ options: EngineOptions, _ job: Job, restartsOnFailure: Bool
+        _ options: EngineOptions, _ parsers: ParserOptions, _ job: Job, restartsOnFailure: Bool
     ) throws -> (TextService, Engine, TraceWriter?) {
         let (directory, model) = try options.load()
         var configuration = try options.engineConfiguration(for: model, job)
         configuration.restartsOnFailure = restartsOnFailure
         let (tokenizer, vocabulary) = try vocabulary(options, for: model)
+        try parsers.check(tokenizer)
         var defaults = SamplingDefaults()
         if let temperature = directory.generation.temperature { defaults.temperature = temperature }
         if let topP = directory.generation.topP { defaults.topP = topP }

@@ -1,6 +1,9 @@
 import ArgumentParser
+import Foundation
 import Parallelism
+import TestSupport
 import Testing
+import Tokenization
 import braid
 
 @Suite struct `Parallel options` {
@@ -102,5 +105,36 @@ import braid
     ])
     func `refuse what is no value`(arguments: String) {
         #expect(throws: (any Error).self) { try request(arguments) }
+    }
+
+    /// The command with which GLM-5 was asked for, with the model's path and the addresses replaced.
+    @Test func `of SGLang's command for GLM-5 are known`() throws {
+        let parallel = "--tp 8 --pp-size 2 --attn-cp-size 8 --nsa-prefill-cp-mode round-robin-split"
+        let command = """
+            serve --model-path GLM-5-FP8 \(parallel) --tool-call-parser glm47 --reasoning-parser glm45 \
+            --context-length 131072 --nnodes 2 --node-rank 1 --dist-init-addr 127.0.0.1:20000 --host 0.0.0.0 --port 30000
+            """
+        _ = try Braid.parseAsRoot(command.split(separator: " ").map(String.init))
+        let shape = ModelShape(
+            layers: 78, heads: 64, valueWidth: 256, experts: 256, expertWidth: 2048, denseWidth: 12288,
+            sharedWidth: 2048)
+        let layout = try request(parallel).resolve(for: shape)
+        #expect(layout.context == 8 && layout.pipeline == 2 && layout.strategy == .interleaved)
+        #expect(layout.isBitwiseEqual(for: shape))
+    }
+}
+
+@Suite struct `Parser options` {
+    @Test func `are refused if they name the parser of another chat format`() throws {
+        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: Golden.root + "/Models/demo"))
+        func check(_ arguments: String) throws {
+            try ParserOptions.parse(arguments.split(separator: " ").map(String.init)).check(tokenizer)
+        }
+        try check("")
+        try check("--reasoning-parser deepseek-v3 --tool-call-parser auto")
+        for wrong in ["--reasoning-parser glm45", "--tool-call-parser glm47", "--tool-call-parser deepseekv32"] {
+            let error = try #require(throws: (any Error).self) { try check(wrong) }
+            #expect("\(error)".contains(wrong.split(separator: " ")[0]) && "\(error)".contains("auto"))
+        }
     }
 }

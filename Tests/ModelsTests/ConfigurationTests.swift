@@ -223,4 +223,79 @@ private func expectRefused(
         let (total, active) = largest.description.parameters
         #expect(total > 1 << 53 && active > 0 && active < total)
     }
+
+    /// The keys by which GLM-5.2's released configuration differs from V3.2's in kind, for eight layers.
+    private static let glm = [
+        "model_type": "\"glm_moe_dsa\"", "index_topk_freq": "4", "index_skip_topk_offset": "3", "n_group": "1",
+        "topk_group": "1", "rope_parameters": #"{"rope_theta": 8000000, "rope_type": "default"}"#,
+        "rms_norm_eps": "1e-05", "index_head_dim": "128", "kv_lora_rank": "512", "qk_rope_head_dim": "64",
+    ]
+
+    private func glm(_ changes: [String: String] = [:]) throws -> DeepSeekConfiguration {
+        try configuration(Self.glm.merging(changes) { $1 }, without: ["rope_scaling", "rope_theta"])
+    }
+
+    @Test func `is read from GLM-5's files`() throws {
+        let glm = try glm(["qk_nope_head_dim": "192"])
+        #expect(glm.rotary.theta == 8e6 && glm.rotary.yarn == nil && glm.normEpsilon == 1e-5)
+        #expect(glm.softmaxScale == 0.0625)
+        let indexer = try #require(glm.indexer)
+        #expect(indexer.interleaved && indexer.selects == [true, true, true, false, false, false, true, false])
+        #expect(glm.reusedSelection == indexer.topK && glm.description.reusedSelection == indexer.topK)
+        #expect(try configuration().reusedSelection == 0 && configuration().indexer?.interleaved == false)
+        #expect(try self.glm(["indexer_rope_interleave": "false"]).indexer?.interleaved == false)
+    }
+
+    @Test func `stores index keys only in layers that select`() throws {
+        let glm = try glm(["num_nextn_predict_layers": "1"])
+        let format = glm.cacheFormat(.bfloat16, pageSize: 64, drafts: true)
+        let selects = try #require(glm.indexer).selects + [true]
+        for (layer, selects) in selects.enumerated() {
+            #expect(format.layers[layer][0].lanes.count == (selects ? 3 : 2))
+            #expect(format.bytesPerToken(layer: layer) == 2 * (512 + 64 + (selects ? 128 : 0)))
+        }
+        let description = glm.description
+        #expect(description.layers.map { $0.selection != nil } == glm.indexer?.selects)
+        #expect(description.draftLayers.allSatisfy { $0.selection != nil })
+        #expect(description.layerKinds.map(\.kind) == ["dense", "experts", "experts (shared selection)"])
+        let names = description.layers[3].weights.flatMap(\.names)
+        #expect(!names.contains { $0.contains("indexer") } && names.contains { $0.contains("kv_b_proj") })
+    }
+
+    @Test(arguments: [
+        (["indexer_types": #"["full","full","shared","shared","full","shared","shared","full"]"#], "FFSSFSSF"),
+        (["indexer_types": #"["full","full","full","full","full","full","full","shared","full"]"#], "FFFFFFFS"),
+        (["indexer_types": "null", "index_topk_pattern": "\"FSFSFSFS\""], "FSFSFSFS"),
+        (["index_topk_pattern": "\"FSFSFSFSF\""], "FSFSFSFS"),
+        (["index_topk_freq": "3", "index_skip_topk_offset": "1"], "FSSFSSFS"),
+        (["index_topk_freq": "1"], "FFFFFFFF"), (["index_topk_freq": "null"], "FFFFFFFF"),
+        (["index_topk_freq": "100", "index_skip_topk_offset": "null"], "FFSSSSSS"),
+    ])
+    func `takes the layers that select from any of three keys`(changes: [String: String], expected: String) throws {
+        #expect(try glm(changes).indexer?.selects == expected.map { $0 == "F" })
+    }
+
+    @Test(arguments: [
+        (["indexer_types": #"["full"]"#], "indexer_types"), (["indexer_types": "8"], "indexer_types"),
+        (
+            ["indexer_types": #"["shared","full","full","full","full","full","full","full"]"#], "indexer_types"
+        ),
+        (
+            ["indexer_types": #"["full","full","full","full","full","full","full","half"]"#], "indexer_types[7]"
+        ),
+        (["index_topk_pattern": "\"FSFSFSF\""], "index_topk_pattern"),
+        (["index_topk_pattern": "\"SFFFFFFF\""], "index_topk_pattern"),
+        (["index_topk_pattern": "\"FSFSFSF\u{1F600}\""], "index_topk_pattern"),
+        (["index_topk_pattern": "[]"], "index_topk_pattern"), (["index_topk_freq": "0"], "index_topk_freq"),
+        (["index_skip_topk_offset": "0"], "index_skip_topk_offset"), (["rope_interleave": "false"], "rope_interleave"),
+        (["mlp_layer_types": #"["dense","dense"]"#], "mlp_layer_types"),
+        (
+            ["mlp_layer_types": #"["sparse","dense","sparse","sparse","sparse","sparse","sparse","sparse"]"#],
+            "mlp_layer_types"
+        ),
+    ])
+    func `is refused if selections cannot be shared so`(changes: [String: String], key: String) throws {
+        let error = try refusal { try glm(changes) }
+        #expect(error.subject == .key(key), "\(changes)")
+    }
 }

@@ -76,6 +76,7 @@ import Tokenization
         #expect(reply.json["max_total_num_tokens"]?.integer == 4096)
         #expect(reply.json["layout"]?.string == "one rank")
         #expect(reply.json["threads_per_rank"]?.integer == 1)
+        #expect(reply.json["kv_bytes_per_token"]?.integer == 0)
     }
 
     @Test func `server_info describes the parallel configuration in words`() async throws {

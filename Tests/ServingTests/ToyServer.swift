@@ -19,11 +19,12 @@ struct ToyServer {
     /// - Parameter answer: returns the tokens that the engine generates for a request before the end of the text.
     init(
         contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
+        tokenizer: Tokenizer = ToyTokenizer.shared,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
         engine = ToyEngine(
             contextLength: contextLength, vocabularySize: 1024, endOfText: ToyTokenizer.eos, answer: answer)
-        slot = ModelSlot(TextService(engine: engine, tokenizer: ToyTokenizer.shared, defaults: defaults))
+        slot = ModelSlot(TextService(engine: engine, tokenizer: tokenizer, defaults: defaults))
     }
 
     /// Creates a server that answers every request with `text`.

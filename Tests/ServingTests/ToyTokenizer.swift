@@ -19,11 +19,20 @@ enum ToyTokenizer {
     /// The tokenizer without control tokens of conversations.
     static let withoutChat = loaded(Array(controlTokens.prefix(2)))
 
-    private static func loaded(_ controlTokens: [String]) -> Tokenizer {
-        do { return try load(controlTokens) } catch { fatalError("the toy tokenizer does not load: \(error)") }
+    /// It has what GLM-5's conversations need.
+    static let glm = loaded(
+        [
+            "[gMASK]", "<|endoftext|>", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>",
+            "<think>", "</think>",
+        ], template: "<arg_key> clear_thinking")
+
+    private static func loaded(_ controlTokens: [String], template: String? = nil) -> Tokenizer {
+        do { return try load(controlTokens, template) } catch {
+            fatalError("the toy tokenizer does not load: \(error)")
+        }
     }
 
-    private static func load(_ controlTokens: [String]) throws -> Tokenizer {
+    private static func load(_ controlTokens: [String], _ template: String?) throws -> Tokenizer {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: directory) }
@@ -31,6 +40,9 @@ enum ToyTokenizer {
         let names = [("bos_token", controlTokens[0]), ("eos_token", controlTokens[1])]
         let config = object(names.map { ($0.0, .string($0.1)) } + [("add_bos_token", .bool(true))])
         try Data(config.pythonText.utf8).write(to: directory.appendingPathComponent("tokenizer_config.json"))
+        if let template {
+            try Data(template.utf8).write(to: directory.appendingPathComponent("chat_template.jinja"))
+        }
         return try Tokenizer(directory: directory)
     }
 

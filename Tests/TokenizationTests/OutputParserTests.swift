@@ -19,7 +19,7 @@ private struct Parsed: Equatable {
     }
 
     init(_ pieces: [String], thinking: Bool = false, tools: Bool = true) {
-        var parser = OutputParser(startsInReasoning: thinking, parsesToolCalls: tools)
+        var parser = OutputParser(startsInReasoning: thinking, toolCalls: tools ? .deepSeek : nil)
         for piece in pieces { add(parser.feed(piece)) }
         add(parser.finish())
     }
@@ -116,7 +116,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     }
 
     @Test func `text streams as soon as it is decided`() {
-        var parser = OutputParser(startsInReasoning: true, parsesToolCalls: true)
+        var parser = OutputParser(startsInReasoning: true, toolCalls: .deepSeek)
         #expect(parser.feed("why") == [.reasoning("why")])
         #expect(parser.feed(" <") == [.reasoning(" ")])
         #expect(parser.feed("b></think>so") == [.reasoning("<b>"), .content("so")])
@@ -233,7 +233,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
 
     @Test func `a long string is streamed`() {
         let value = String(repeating: "\"é\n", count: 100)
-        var parser = OutputParser(startsInReasoning: false, parsesToolCalls: true)
+        var parser = OutputParser(startsInReasoning: false, toolCalls: .deepSeek)
         var pieces: [String] = []
         var events = parser.feed(marked("‹invoke name=\"f\"›‹parameter name=\"p\" string=\"true\"›/tmp‹/parameter›"))
         #expect(events == [])

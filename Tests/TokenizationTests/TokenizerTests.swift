@@ -11,6 +11,15 @@ import Tokenization
         }
     }
 
+    @Test func `the released GLM tokenizer gives the reference library's tokens`() throws {
+        let tokenizer = try Fixtures.glm5()
+        for vector in try Fixtures.vectors() {
+            #expect(tokenizer.encode(vector.text, allowingControlTokens: true) == vector.glm, "\(vector.text)")
+            let text = tokenizer.decode(vector.glm, skippingSpecialTokens: false)
+            #expect(scalars(text) == scalars(vector.text))
+        }
+    }
+
     @Test func `the demo tokenizer gives the reference library's tokens`() throws {
         for vector in try Fixtures.vectors() {
             #expect(Fixtures.demo.encode(vector.text, allowingControlTokens: true) == vector.demo, "\(vector.text)")

@@ -62,6 +62,8 @@ package struct EngineStatus: Sendable, Equatable {
     package var usedPages = 0
     package var totalPages = 0
     package var pageSize = 0
+    /// The bytes of one token's keys in all layers.
+    package var keyBytesPerToken = 0
     /// Token and preemption counters count from the start of the engine.
     package var promptTokens: UInt64 = 0
     package var generatedTokens: UInt64 = 0

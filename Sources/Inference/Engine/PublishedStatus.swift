@@ -1,3 +1,4 @@
+import KVCache
 import Parallelism
 import Synchronization
 
@@ -27,6 +28,7 @@ final class PublishedStatus: Sendable {
         status.withLock { status in
             status.layout = pool.layout
             status.threadsPerRank = pool.threadsPerRank
+            status.keyBytesPerToken = Int(pool.cache.format.bytesPerToken)
             status.keyOwners = pool.configuration.kvSharding.ranks
             status.keyUnit = pool.configuration.kvSharding.unit
             status.ranks = ranks
@@ -43,6 +45,7 @@ extension EngineStatus {
     fileprivate mutating func takeRanks(of other: EngineStatus) {
         layout = other.layout
         threadsPerRank = other.threadsPerRank
+        keyBytesPerToken = other.keyBytesPerToken
         keyOwners = other.keyOwners
         keyUnit = other.keyUnit
         ranks = other.ranks

@@ -34,7 +34,7 @@ struct ChatChoice: Sendable {
         allowsParallelCalls = request.allowsParallelCalls
         parser = OutputParser(
             startsInReasoning: request.startsInReasoning, parsesReasoning: request.separatesReasoning,
-            parsesToolCalls: request.offersTools)
+            toolCalls: request.toolCalls)
     }
 
     /// Adds an event, and returns the parts of the output that it completes, in order.

@@ -7,7 +7,8 @@ import Tokenization
 struct ChatRequest: Sendable {
     let requests: [TextRequest]
     let wantsLogProbs: Bool
-    let offersTools: Bool
+    /// The markup of the tool calls to look for; `nil` if no tools are offered.
+    let toolCalls: ToolCallMarkup?
     /// Whether the answer may have more than one tool call.
     let allowsParallelCalls: Bool
     /// Whether the answer begins inside the model's reasoning.
@@ -38,11 +39,11 @@ struct ChatRequest: Sendable {
         var sampling = try SamplingFields(
             fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
             limits: configuration.requests)
-        var options = ChatOptions(thinking: try Self.thinking(fields))
+        var options = ChatOptions(thinking: try Self.thinking(fields) ?? format.thinksByDefault)
         let hasPrefix = try ChatMessageFields.continuesLast(fields)
         options.continuesFinalMessage = try fields.bool("continue_final_message") ?? false || hasPrefix
         options.tools = try Self.tools(fields)
-        offersTools = !options.tools.isEmpty
+        toolCalls = options.tools.isEmpty ? nil : format.toolCalls(options.tools)
         allowsParallelCalls = try fields.bool("parallel_tool_calls") ?? true
         separatesReasoning = try fields.bool("separate_reasoning") ?? true && format.canThink
         let messages = try ChatMessageFields.messages(fields)
@@ -56,6 +57,12 @@ struct ChatRequest: Sendable {
         sampling.form = try fields.answerForm(
             with: options.tools, besides: sampling.form, allowsParallelCalls: allowsParallelCalls)
         if let form = sampling.form {
+            if case .toolCalls = form.source, !format.hasToolCallGrammar {
+                throw .invalid(
+                    form.field,
+                    "\(form.field): calls of tools cannot be enforced in the chat format of \(format.rawValue); use "
+                        + "tool_choice \"auto\" and tools that are not strict")
+            }
             if options.continuesFinalMessage {
                 throw .invalid(form.field, "\(form.field) is not supported with continue_final_message")
             }
@@ -66,7 +73,7 @@ struct ChatRequest: Sendable {
         let salt = try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes)
         let tokens = try service.tokens(of: prompt)
         // Stop strings apply to the answer, not to the reasoning before it.
-        let stopsAfter = prompt.startsInReasoning ? ChatFormat.reasoningEnds : []
+        let stopsAfter = prompt.startsInReasoning ? format.reasoningEnds : []
         requests = sampling.requests(prompt: tokens, logProbs: scores, cacheSalt: salt).map { request in
             var request = request
             request.keptTokens = kept
@@ -76,8 +83,8 @@ struct ChatRequest: Sendable {
     }
 
     /// Returns whether the model is to reason: DeepSeek's own switch is `thinking`, SGLang and vLLM pass on those of
-    /// the chat template in `chat_template_kwargs`.
-    private static func thinking(_ fields: RequestFields) throws(RequestError) -> Bool {
+    /// the chat template in `chat_template_kwargs`. It returns `nil` if the request has none of them.
+    private static func thinking(_ fields: RequestFields) throws(RequestError) -> Bool? {
         var answers: [(path: String, isOn: Bool)] = []
         if let value = fields.value("thinking") {
             let type = value["type"]?.string
@@ -95,7 +102,7 @@ struct ChatRequest: Sendable {
                 if let isOn = try options.bool(name) { answers.append((path, isOn)) }
             }
         }
-        guard let first = answers.first else { return false }
+        guard let first = answers.first else { return nil }
         if let other = answers.first(where: { $0.isOn != first.isOn }) {
             throw .invalid(other.path, "\(other.path) is \(other.isOn), but \(first.path) says \(first.isOn)")
         }

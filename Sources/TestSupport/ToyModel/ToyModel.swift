@@ -49,7 +49,8 @@ package final class ToyModel: Model {
         return ModelDescription(
             modelType: "toy", vocabularySize: ToySizes.vocabulary, hiddenSize: ToySizes.hidden,
             stateWidth: ToySizes.state, contextLength: ToySizes.context, layers: Array(layers.dropLast()),
-            draftLayers: [layers.last!], embedding: .init([], elements: 0), finalNorm: .init([], elements: 0),
+            draftLayers: [layers.last!], reusedSelection: ToySizes.topK, embedding: .init([], elements: 0),
+            finalNorm: .init([], elements: 0),
             head: .init([], elements: 0), parallelShape: shape, weightType: .f32)
     }
 

@@ -115,7 +115,11 @@ struct CheckpointSummary {
             "\(model.layers.count), \(kinds.joined(separator: ", ")), hidden \(model.hiddenSize)"
                 + (blocks > 0 ? ", \(blocks) next-token block" : ""))
         if let attention = model.attention {
-            let keys = model.selection.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)" } ?? ", dense"
+            let selecting = model.layers.count { $0.selection != nil }
+            let shared =
+                selecting < model.layers.count ? ", index keys in \(selecting) of \(model.layers.count) layers" : ""
+            let keys =
+                model.selection.map { ", indexer \($0.heads) × \($0.width), top \($0.topK)\(shared)" } ?? ", dense"
             show(
                 "attention",
                 "\(attention.heads) heads, latent \(attention.latentWidth) + rotary \(attention.ropeWidth)\(keys)")
