@@ -90,7 +90,7 @@ struct LayerWork: Sendable {
             case .vectors(let weights): vectors += Double(weights.elements)
             case .product(let product): add(product.weights)
             case .feedForward(let feedForward): add(feedForward.weights)
-            case .publish, .cross, .select, .attend, .dispatch, .experts: break
+            case .publish, .cross, .select, .reuseSelection, .attend, .dispatch, .experts: break
             }
         }
     }
