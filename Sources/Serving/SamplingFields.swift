@@ -81,7 +81,8 @@ struct SamplingFields {
         ignoresEndOfText = try fields.bool("ignore_eos") ?? false
         skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
         let includes = try fields.bool("include_stop_str_in_output")
-        includesStopString = try fields.bool("no_stop_trim") ?? includes ?? false
+        let isUntrimmed = try fields.bool("no_stop_trim")
+        includesStopString = isUntrimmed ?? false || includes ?? false
         choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
         form = try fields.answerForm()
     }

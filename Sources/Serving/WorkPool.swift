@@ -41,12 +41,14 @@ package final class WorkPool: Sendable {
 
     /// A piece of work, which has a thread of its own while it is not finished.
     final class Job: Sendable {
-        fileprivate let work: @Sendable () -> Void
+        /// The work, which is given its job. It must not hold the job itself: that would keep the request's bytes and its
+        /// share of the memory budget for ever.
+        fileprivate let work: @Sendable (Job) -> Void
         fileprivate let turn = DispatchSemaphore(value: 0)
         private let pool: WorkPool
         private let facts = Mutex((isCancelled: false, since: ContinuousClock.now, hasBegun: false))
 
-        fileprivate init(pool: WorkPool, work: @escaping @Sendable () -> Void) {
+        fileprivate init(pool: WorkPool, work: @escaping @Sendable (Job) -> Void) {
             self.pool = pool
             self.work = work
         }
@@ -95,13 +97,12 @@ package final class WorkPool: Sendable {
     ) async throws -> Outcome {
         if bytes < Self.smallBytes { return try work() }
         let (outcomes, continuation) = AsyncStream.makeStream(of: Result<Outcome, any Error>.self)
-        let slot = JobSlot()
-        let job = Job(pool: self) {
-            continuation.yield(Result { try Self.$current.withValue(slot.job) { try work() } })
+        let job = Job(pool: self) { job in
+            continuation.yield(Result { try Self.$current.withValue(job) { try work() } })
             continuation.finish()
         }
-        slot.job = job
-        await onStart { job.cancel() }
+        // A connection may keep the action for as long as it lives.
+        await onStart { [weak job] in job?.cancel() }
         start(job)
         return try await withTaskCancellationHandler {
             for await outcome in outcomes {
@@ -112,15 +113,6 @@ package final class WorkPool: Sendable {
             throw RequestError.clientGone
         } onCancel: {
             job.cancel()
-        }
-    }
-
-    /// A reference to a job that its own closure reads.
-    private final class JobSlot: Sendable {
-        private let content = Mutex<Job?>(nil)
-        var job: Job? {
-            get { content.withLock { $0 } }
-            set { content.withLock { $0 = newValue } }
         }
     }
 
@@ -149,7 +141,7 @@ package final class WorkPool: Sendable {
             #if os(Linux)
                 _ = setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10)
             #endif
-            job.work()
+            job.work(job)
             let next = state.withLock { state in
                 state.threads -= 1
                 let next = Self.next(&state, maxThreads: maxThreads)

@@ -33,6 +33,30 @@ private final class Flag: Sendable {
         }
     }
 
+    /// What a job holds: a request's bytes, and its share of the memory budget.
+    private final class Held: Sendable {}
+
+    @Test(arguments: [true, false])
+    func `lets go of what ended work held`(fails: Bool) async throws {
+        let pool = WorkPool(turns: 1)
+        let actions = Mutex<[@Sendable () -> Void]>([])
+        let held = Mutex<[@Sendable () -> Bool]>([])
+        for _ in 0..<3 {
+            let object = Held()
+            held.withLock { held in held.append { [weak object] in object == nil } }
+            let run = Task { [object] in
+                try await pool.run(bytes: .max, onStart: { action in actions.withLock { $0.append(action) } }) {
+                    try withExtendedLifetime(object) { if fails { throw CancellationError() } }
+                }
+            }
+            let result = await run.result
+            #expect((try? result.get()) == nil || !fails)
+        }
+        // A connection still has the actions that cancel the work.
+        #expect(actions.withLock { $0.count } == 3)
+        #expect(await eventually { held.withLock { $0.allSatisfy { $0() } } })
+    }
+
     @Test func `ends work that is not wanted any more`() async throws {
         let pool = WorkPool(turns: 1, slice: .milliseconds(1))
         let begun = Flag()
