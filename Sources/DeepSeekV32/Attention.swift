@@ -52,7 +52,7 @@ struct Attention {
         let compressed = compress(x, seat)
         let keySet = KeySetID(layer: layer)
         let published = try step.publish(keys(x, angles.own, keySet, step, seat), into: keySet, seat)
-        let index = indexQuery(x, compressed: compressed, angles.own, keySet, step, seat)
+        let index = state.isSelected ? nil : indexQuery(x, compressed: compressed, angles.own, keySet, step, seat)
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         try step.finish(published, seat)
@@ -89,12 +89,22 @@ struct Attention {
             return try ContextAttention.select(index, topK: topK, of: keySet, step, seat)
         }
         if let index {
-            // Stages send the selections of all rows, so those of rows that do not select have defined contents, too.
-            let best = seat.kernels.zeros(step.own.count * topK, seat.scratch)
+            let best = firstEntries(topK, rows: step.own.count, seat)
             try ContextAttention.select(index, step, seat, into: best)
             state.keep(best, seat)
         }
         return try ContextAttention.selection(state.selected(seat), topK: topK, of: keySet, step, seat)
+    }
+
+    /// Returns for each row the first `topK` entries. Rows that do not select keep them, because stages send the
+    /// selections of all rows, and because a row at a later position may reuse them.
+    private func firstEntries(_ topK: Int, rows: Int, _ seat: Seat) -> ComputedIndices {
+        let best = seat.scratch.computed(rows * topK)
+        let entries = seat.scratch.indices(topK)
+        for entry in 0..<topK { entries[entry] = Int32(entry) }
+        seat.kernels.copyRows(
+            entries.bits(columns: topK), xRows: seat.kernels.zeros(rows, seat.scratch), into: best.bits(columns: topK))
+        return best
     }
 
     /// Returns each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part:

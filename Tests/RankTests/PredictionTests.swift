@@ -137,13 +137,15 @@ import Testing
         var all = cost.bytes(ofRank: rank, rows).filter { !$0.transfer.isExpected }.map { ($0.transfer.name, $0.bytes) }
         let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: cost.parallel.stageRanks)
         let here = cost.parallel.layers(ofStage: stage, total: cost.model.layers.count)
-        guard let kind = cost.layerKinds.first(where: { $0.name == "experts" }) else { return all }
-        for layer in kind.layers where here.contains(layer) {
-            for transfer in cost.transfers(of: kind) where transfer.isExpected {
-                let bytes = cost.bytes(transfer, stageRank: stageRank, rows) { source, place in
-                    isDispatched(of: assignment.rows[source], assignment.plan, layer: layer, at: place, cost, records)
+        for kind in cost.layerKinds {
+            for layer in kind.layers where here.contains(layer) {
+                for transfer in cost.transfers(of: kind) where transfer.isExpected {
+                    let bytes = cost.bytes(transfer, stageRank: stageRank, rows) { source, place in
+                        isDispatched(
+                            of: assignment.rows[source], assignment.plan, layer: layer, at: place, cost, records)
+                    }
+                    all.append((transfer.name, bytes))
                 }
-                all.append((transfer.name, bytes))
             }
         }
         return all
