@@ -11,8 +11,10 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
 ]
 
-func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+/// - Parameter data: files and folders of files that become part of the program, so that it needs none beside it.
+func library(_ name: String, _ dependencies: [Target.Dependency] = [], data: [String] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies, resources: data.map { .embedInCode($0) }, swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency], excluding excluded: [String] = []) -> Target {
@@ -38,14 +40,18 @@ let package = Package(
         library("Tensors", ["CKernels"]),
         library("Parallelism", ["CMPI", "Tensors"]),
         library("JSON"),
-        library("Checkpoints", ["JSON"]),
+        library("Checkpoints", ["JSON", "Tensors"]),
         library("KVCache", ["Tensors"]),
         library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // One target for each model; `Models` knows them all.
         library("DeepSeekV32", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // Pure arithmetic on descriptions: bytes, operations, shares.
-        library("Planning", ["Modeling", "KVCache", "Parallelism", "Tensors"]),
-        library("Models", ["DeepSeekV32", "Modeling", "Checkpoints"]),
+        library(
+            "Planning", ["Modeling", "KVCache", "Parallelism", "Tensors", "JSON"],
+            data: ["Data/hardware.json", "Data/published.json", "Data/calibration.json"]),
+        library(
+            "Models", ["DeepSeekV32", "Modeling", "Checkpoints"],
+            data: ["Released/v3_1.json", "Released/v3_2.json"]),
         library("Tokenization", ["JSON"]),
         library("Grammar", ["JSON", "Tokenization"]),
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
@@ -80,7 +86,7 @@ let package = Package(
         tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
-        tests("CheckpointsTests", ["Checkpoints", "TestSupport"]),
+        tests("CheckpointsTests", ["Checkpoints", "Tensors", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests(
             "ModelsTests",

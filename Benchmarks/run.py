@@ -6,9 +6,10 @@ peers    prefill and decode against transformers and llama.cpp, and against the 
 ranks    prefill on several ranks, in every strategy and exchange
 crossing the same layouts as threads, as processes, and on hosts made of network namespaces
 keys     decode of one request by how many ranks own its keys
-guesses  decode of the embedded model with 0 to 3 guessed tokens
+drafts   decode of the embedded model with 0 to 3 draft tokens
 serving  a server with 32 clients against the engine without a server, and /health meanwhile
 loading  the first token of a cold start against reading the checkpoint once
+plan     what braid plan predicts for this machine against what it does
 
 Each section prints tables and writes Benchmarks/results/SECTION.json with processor, commit and date. On a busy machine
 only ratios mean something, best those of processor time.
@@ -24,6 +25,7 @@ import sys
 import comparison
 import crossing
 import loading
+import planning
 import serving
 from harness import BRAID, RESULTS, Section, braid, braid_bench, run, table
 
@@ -90,9 +92,9 @@ def keys(options):
     section.write()
 
 
-def guesses(options):
+def drafts(options):
     """Text that the embedded model generates after 17,000 tokens of prose."""
-    section, rows, alone = Section("guesses"), [], None
+    section, rows, alone = Section("drafts"), [], None
     command = [BRAID, "generate", "--model-path", DEMO, "--prompt-file", f"{DEMO}/prompts/passkey-17k-prose.txt",
                "--max-new-tokens", "300", "--ignore-eos"]
     found = {count: [] for count in range(4)}
@@ -106,9 +108,9 @@ def guesses(options):
     for count, seen in found.items():
         rate, length = statistics.median(rate for rate, _ in seen), seen[0][1]
         alone = alone or rate
-        section.add(guesses=count, tokens_per_second=rate, accept_length=length, ratio=rate / alone)
+        section.add(drafts=count, tokens_per_second=rate, accept_length=length, ratio=rate / alone)
         rows.append([count, rate, f"{length:.2f}", f"{rate / alone:.2f}"])
-    table("decode of the embedded model by how many tokens are guessed", ["guesses", "tokens/s", "accept length", "ratio"], rows)
+    table("decode of the embedded model by the number of draft tokens", ["drafts", "tokens/s", "accept length", "ratio"], rows)
     section.write()
 
 
@@ -117,7 +119,8 @@ def lengths(text):
 
 
 SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "crossing": crossing.crossing, "keys": keys,
-            "guesses": guesses, "serving": serving.serving, "loading": loading.loading}
+            "drafts": drafts, "serving": serving.serving, "loading": loading.loading,
+            "plan": planning.plan}
 
 
 def main():

@@ -166,9 +166,12 @@ static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
     w.row = flag() ? from_to(0, 200) : 0;
     w.column = flag() ? from_to(0, 200) : 0;
     w.data = stored(extent(rows, w.stride, columns), w.dtype);
-    w.scale_stride = (w.column + columns + 127) / 128;
-    if (w.dtype == BRAID_FP8) w.scale = floats((w.row + rows + 127) / 128 * w.scale_stride, number);
-    if (w.dtype == BRAID_INT8) w.scale = floats(w.row + rows, number);
+    if (w.dtype != BRAID_FP8 && w.dtype != BRAID_INT8) return w;
+    const bool per_row = flag();
+    w.row_shift = per_row ? 0 : flag() ? 7 : (int32_t)from_to(0, 8);
+    w.column_shift = per_row ? BRAID_WHOLE_SHIFT : flag() ? 7 : (int32_t)from_to(0, 8);
+    w.scale_stride = columns == 0 ? 1 : ((w.column + columns - 1) >> w.column_shift) + 1;
+    w.scale = floats(rows == 0 ? 0 : (((w.row + rows - 1) >> w.row_shift) + 1) * w.scale_stride, number);
     return w;
 }
 

@@ -13,12 +13,12 @@ package struct CheckpointError: Error, Equatable, Sendable, CustomStringConverti
         case key(String)
     }
 
-    /// Is the path of the file as it was given or found.
+    /// The path of the file as it was given or found.
     package let file: String
     package let subject: Subject
-    /// Says what was found and what was expected.
+    /// The problem: what was found and what was expected.
     package let problem: String
-    /// Says what to try.
+    /// The advice: what to try.
     package let advice: String
 
     package init(file: String, subject: Subject = .file, problem: String, advice: String) {

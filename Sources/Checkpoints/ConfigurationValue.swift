@@ -7,9 +7,9 @@ import JSON
 /// released files use both. A value of the wrong kind is never converted, with one exception: a number such as `1e6`
 /// counts as a whole number if it is exactly one.
 package struct ConfigurationValue: Sendable {
-    /// Names the file that the object came from.
+    /// The file that the object came from.
     package let file: String
-    /// Locates the object: keys joined by dots, empty at the top.
+    /// The path of the object: keys joined by dots, empty at the top.
     package let path: String
     private let members: [JSONKey: JSONValue]
 
@@ -24,7 +24,7 @@ package struct ConfigurationValue: Sendable {
 
     private subscript(key: String) -> JSONValue? { members[JSONKey(key)] }
 
-    /// Lists the keys, sorted.
+    /// The keys, sorted.
     package var keys: [String] { members.keys.map(\.text).sorted() }
 
     /// Returns true if the key exists, even if its value is `null`.

@@ -100,7 +100,7 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
         return sum.finish()
     }
 
-    /// Shows 32 hexadecimal digits, which are half of SHA-256's.
+    /// The first 32 hexadecimal digits, which are half of SHA-256's.
     package var description: String {
         sum.finish().prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }

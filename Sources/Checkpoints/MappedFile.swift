@@ -7,7 +7,7 @@ import Foundation
 /// reading a lost page ends the process with SIGBUS. No check at open time can prevent that, so users must replace a
 /// model directory by renaming a new one into its place, never by writing into its files.
 @safe final class MappedFile: @unchecked Sendable {
-    /// Holds the whole file. It is never written, so any thread may read it while this object lives.
+    /// The whole file. It is never written, so any thread may read it while this object lives.
     let bytes: UnsafeRawBufferPointer
 
     /// Takes ownership of a mapping made by `mmap`.

@@ -6,7 +6,7 @@ import JSON
 /// Directories, devices and pipes are refused, even behind a symbolic link; opening a pipe does not wait for a writer.
 struct RegularFile: ~Copyable {
     let path: String
-    /// Is the file's size in bytes when it was opened.
+    /// The file's size in bytes when it was opened.
     let size: Int
     private let descriptor: Int32
 
@@ -53,7 +53,7 @@ struct RegularFile: ~Copyable {
         return try Self.read(0..<size, descriptor: descriptor, path: path)
     }
 
-    /// Gives the descriptor to threads that read parts of the file while it is open.
+    /// The descriptor, for threads that read parts of the file while it is open.
     var sharedDescriptor: Int32 { descriptor }
 
     /// Reads a range of bytes of an open file.

@@ -6,13 +6,13 @@
 /// If another program shortens the file while it is open, reading a lost page ends the process (SIGBUS), as with every
 /// mapped file. Replace models by renaming, not by writing in place.
 package final class SafeTensorsFile: Sendable {
-    /// Is the path that was given to `init`.
+    /// The path that was given to `init`.
     package let path: String
-    /// Holds the `__metadata__` strings; it is empty if there are none.
+    /// The `__metadata__` strings; it is empty if there are none.
     package let metadata: [String: String]
     let mapping: MappedFile
     private let header: SafeTensorsHeader
-    /// Is the offset of the tensors' data in the file.
+    /// The offset of the tensors' data in the file.
     private let dataStart: Int
 
     /// Maps and checks a file.
@@ -45,10 +45,10 @@ package final class SafeTensorsFile: Sendable {
         self.dataStart = dataStart
     }
 
-    /// Is the number of tensors in the file.
+    /// The number of tensors in the file.
     package var tensorCount: Int { header.entries.count }
 
-    /// Lists all tensors in the order of the header.
+    /// All tensors in the order of the header.
     package var tensors: some Sequence<StoredTensor> { header.entries.lazy.map(self.tensor(at:)) }
 
     /// Returns the tensor with this name, or nil.

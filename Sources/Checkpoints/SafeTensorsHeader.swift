@@ -1,6 +1,6 @@
 import JSON
 
-/// Is the checked header of a safetensors file: every tensor lies inside the file, is aligned for its type, overlaps no
+/// The checked header of a safetensors file: every tensor lies inside the file, is aligned for its type, overlaps no
 /// other, and all tensors together cover the data without a gap.
 ///
 /// The format is <https://github.com/huggingface/safetensors>: an unsigned 64-bit little-endian length, a JSON object
@@ -11,17 +11,17 @@ struct SafeTensorsHeader {
         let name: String
         let type: StoredType
         let shape: [Int]
-        /// Locates the tensor, counted from the start of the data.
+        /// The byte range of the tensor, counted from the start of the data.
         let range: Range<Int>
     }
 
-    /// Is the limit of the reference reader.
+    /// The limit of the reference reader.
     static let maximumBytes = 100_000_000
     static let maximumTensors = 500_000
     static let maximumNameBytes = 1024
     static let maximumRank = 16
 
-    /// Lists the tensors in the order of the header.
+    /// The tensors in the order of the header.
     let entries: [Entry]
     /// Maps each name to its index in `entries`.
     let places: [String: Int]

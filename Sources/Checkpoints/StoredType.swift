@@ -19,7 +19,7 @@ package enum StoredType: String, Sendable, CaseIterable {
     case u8 = "U8"
     case bool = "BOOL"
 
-    /// Is the size of one element in bytes.
+    /// The size of one element in bytes.
     package var bytes: Int {
         switch self {
         case .f64, .i64, .u64: 8

@@ -1,5 +1,6 @@
 import Foundation
 import JSON
+import Synchronization
 
 /// Finds all tensors of a model directory, in any of its files.
 ///
@@ -12,13 +13,15 @@ package final class WeightIndex: Sendable {
     static let maximumIndexBytes = 128 << 20
 
     package let directory: String
-    /// Lists the files, sorted by name.
+    /// The files, sorted by name.
     package let files: [SafeTensorsFile]
-    /// Lists all tensors' names, sorted.
+    /// All tensors' names, sorted.
     package let names: [String]
-    /// Is the size of all tensors' values in bytes.
+    /// The size of all tensors' values in bytes.
     package let totalBytes: Int
     private let places: [String: Int]
+    /// Holds the tensors that were widened to F32, by name. A tensor that is used twice is widened once.
+    let widened = Mutex<[String: WidenedTensor]>([:])
 
     /// Opens a model directory.
     ///
@@ -60,6 +63,13 @@ package final class WeightIndex: Sendable {
         self.places = places
         names = places.keys.sorted()
         totalBytes = files.reduce(0) { $1.tensors.reduce($0) { $0 + $1.byteCount } }
+    }
+
+    /// Returns true if a directory has any file of weights, which people plan without before they download them. An index
+    /// without files does not count.
+    package static func hasWeights(in directory: String) -> Bool {
+        let entries = try? FileManager.default.contentsOfDirectory(atPath: directory)
+        return entries?.contains { $0.hasSuffix(".safetensors") } ?? false
     }
 
     /// Returns true if one of the files holds a tensor of this name.

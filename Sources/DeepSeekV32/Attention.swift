@@ -89,22 +89,12 @@ struct Attention {
             return try ContextAttention.select(index, topK: topK, of: keySet, step, seat)
         }
         if let index {
-            let best = firstEntries(topK, rows: step.own.count, seat)
+            let best = LayerState.firstEntries(topK, rows: step.own.count, seat)
             try ContextAttention.select(index, step, seat, into: best)
             state.keep(best, seat)
         }
-        return try ContextAttention.selection(state.selected(seat), topK: topK, of: keySet, step, seat)
-    }
-
-    /// Returns for each row the first `topK` entries. Rows that do not select keep them, because stages send the
-    /// selections of all rows, and because a row at a later position may reuse them.
-    private func firstEntries(_ topK: Int, rows: Int, _ seat: Seat) -> ComputedIndices {
-        let best = seat.scratch.computed(rows * topK)
-        let entries = seat.scratch.indices(topK)
-        for entry in 0..<topK { entries[entry] = Int32(entry) }
-        seat.kernels.copyRows(
-            entries.bits(columns: topK), xRows: seat.kernels.zeros(rows, seat.scratch), into: best.bits(columns: topK))
-        return best
+        return try ContextAttention.selection(
+            state.selected(of: keySet, step, seat), topK: topK, of: keySet, step, seat)
     }
 
     /// Returns each head's query in the latent space, `q_nope · W_UK`, followed by its rotary part:

@@ -32,8 +32,11 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     /// The indexer; `nil` for V3, whose rows attend to all keys.
     package var indexer: IndexerConfiguration?
     package var experts: ExpertConfiguration
-    /// The element type in which the checkpoint was made (`torch_dtype`), for dummy weights.
+    /// The element type in which kernels read the checkpoint's unquantized weights (`torch_dtype`), for dummy weights;
+    /// F16 is widened to F32.
     package var storedType: DType
+    /// True if the head's matrix is that of the embedding (`tie_word_embeddings`).
+    package var tiesEmbeddings: Bool
 
     package struct IndexerConfiguration: Sendable, Equatable {
         package var heads: Int
@@ -42,9 +45,9 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         /// For each layer, true if it selects keys with an indexer of its own. The others have no index keys; their rows
         /// attend to the keys that the nearest earlier such layer selected. The first layer always selects.
         package var selects: [Bool]
-        /// True if the next-token block reuses the selection of a chain's first row for the rows that follow it.
+        /// Whether the next-token block reuses the selection of a chain's first row for the rows that follow it.
         package var isSharedInDrafts: Bool
-        /// True if rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
+        /// Whether rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
         package var interleaved: Bool
     }
 
@@ -126,8 +129,9 @@ extension DeepSeekConfiguration {
             modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, layers: layers, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
         let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
-        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16"], default: "bfloat16")
-        storedType = stored == "float32" ? .f32 : .bf16
+        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16", "float16"], default: "bfloat16")
+        storedType = stored == "bfloat16" ? .bf16 : .f32
+        tiesEmbeddings = try file.bool("tie_word_embeddings", default: false)
         try refuseWhatIsNotImplemented(file)
     }
 
@@ -139,7 +143,7 @@ extension DeepSeekConfiguration {
         _ = try file.string("topk_method", oneOf: ["noaux_tc"], default: "noaux_tc")
         _ = try file.string("scoring_func", oneOf: ["sigmoid"], default: "sigmoid")
         _ = try file.int("moe_layer_freq", in: 1...1, default: 1)
-        for key in ["attention_bias", "tie_word_embeddings"] where try file.bool(key, default: false) {
+        for key in ["attention_bias"] where try file.bool(key, default: false) {
             throw file.refusal(key, "is true", advice: "released models have false here; this one is not supported")
         }
         if !(try file.bool("rope_interleave", default: true)) {
@@ -159,8 +163,7 @@ extension DeepSeekConfiguration {
             throw file.refusal("qk_rope_head_dim", "is \(ropeWidth)", advice: "rotary widths are even")
         }
         if let quantization = try file.objectIfPresent("quantization_config") {
-            let method = try quantization.string("quant_method", oneOf: ["fp8", "int8", "w8a8_int8"])
-            if method == "fp8" { try FP8Blocks.validate(quantization) }
+            try QuantizationConfiguration.validate(quantization)
         }
     }
 }

@@ -8,7 +8,7 @@ package import Tensors
 package final class DeepSeekModel: Model {
     package let configuration: DeepSeekConfiguration
     package let description: ModelDescription
-    /// Keeps the weights' memory alive: the mapped files, or the dummy matrices.
+    /// The owners of the weights' memory: the mapped files, or the dummy matrices.
     private let owners: [any Sendable]
     private let embedding: Weight
     private let layers: [DecoderLayer]
@@ -38,7 +38,12 @@ package final class DeepSeekModel: Model {
         }
         self.layers = layers
         finalNorm = try source.vector(WeightNames.finalNorm, hidden, dummy: 1)
-        head = try source.matrix(WeightNames.head, vocabulary, hidden)
+        if configuration.tiesEmbeddings {
+            try source.requireTied(WeightNames.head, to: WeightNames.embedding)
+            head = embedding
+        } else {
+            head = try source.matrix(WeightNames.head, vocabulary, hidden)
+        }
         precondition(!drafts || configuration.nextTokenLayers > 0, "a model without a next-token block")
         nextToken = drafts ? try NextTokenBlock(configuration, source, layer: configuration.layers) : nil
         frequencies = configuration.rotary.frequencies

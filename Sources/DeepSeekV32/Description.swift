@@ -20,7 +20,9 @@ extension DeepSeekConfiguration: ModelConfiguration {
             reusedSelection: reusedSelection,
             embedding: .init([WeightNames.embedding], elements: head),
             finalNorm: .init([WeightNames.finalNorm], elements: hiddenSize),
-            head: .init([WeightNames.head], elements: head, split: .vocabulary), parallelShape: parallelShape,
+            head: .init(
+                [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
+            parallelShape: parallelShape,
             weightType: storedType)
     }
 

@@ -10,8 +10,8 @@ package struct GrammarError: Error, Equatable, CustomStringConvertible {
     }
 
     package let kind: Kind
-    /// Locates the error in the source: a JSON pointer into a schema (`#/properties/a`), `character 12` of a pattern,
-    /// or empty.
+    /// The location of the error in the source: a JSON pointer into a schema (`#/properties/a`), `character 12` of a
+    /// pattern, or empty.
     package let place: String
     package let problem: String
 

@@ -1,13 +1,13 @@
 /// Says why a text is not accepted as JSON, and where.
 package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     package var problem: String
-    /// Counts the bytes before the place where reading stopped.
+    /// The number of bytes before the place where reading stopped.
     package let offset: Int
-    /// Is the line of the error, counting from 1.
+    /// The line of the error, counting from 1.
     package let line: Int
-    /// Is the code point within the line, counting from 1.
+    /// The code point within the line, counting from 1.
     package let column: Int
-    /// Names the value being read, such as `messages[2].content`; it is empty at the top.
+    /// The path of the value being read, such as `messages[2].content`; it is empty at the top.
     package private(set) var path = ""
 
     /// Creates an error about `bytes`, found at `offset`.

@@ -1,4 +1,4 @@
-/// Is a key of an object. It equals only the same bytes, whereas `String` also equals canonical equivalents.
+/// A key of an object. It equals only the same bytes, whereas `String` also equals canonical equivalents.
 package struct JSONKey: Hashable, Sendable {
     package let text: String
 
@@ -17,7 +17,7 @@ package struct JSONKey: Hashable, Sendable {
 /// Collects the members of an object while it is read, and finds an earlier equal key fast even in large objects.
 struct JSONMemberList {
     private(set) var members: [JSONMember] = []
-    /// Is filled once there are more members than are searched one by one.
+    /// The index of each member by key, filled once there are more members than are searched one by one.
     private var places: [JSONKey: Int] = [:]
     private static let searched = 8
 

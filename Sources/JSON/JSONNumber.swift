@@ -1,4 +1,4 @@
-/// Is a JSON number, kept exactly: integers of any length digit by digit, fractions and exponents as they were written.
+/// A JSON number, kept exactly: integers of any length digit by digit, fractions and exponents as they were written.
 package struct JSONNumber: Sendable {
     private enum Storage: Sendable {
         case integer(Int)
@@ -30,7 +30,7 @@ package struct JSONNumber: Sendable {
         }
     }
 
-    /// Is the number as it was written or, if it was computed, as Python would write it.
+    /// The number as it was written or, if it was computed, as Python would write it.
     package var literal: String {
         switch storage {
         case .integer(let value): String(value)
@@ -39,7 +39,7 @@ package struct JSONNumber: Sendable {
         }
     }
 
-    /// Is Python's `repr` of the result of `json.loads`: integers digit by digit, any number with a point or an
+    /// Python's `repr` of the result of `json.loads`: integers digit by digit, any number with a point or an
     /// exponent as the shortest text that reads back as the same double.
     package var pythonText: String {
         guard case .literal(let text) = storage else { return literal }
@@ -47,7 +47,7 @@ package struct JSONNumber: Sendable {
         return Self.pythonText(of: double)
     }
 
-    /// Is the number as an `Int`; `nil` for integers that do not fit and for numbers written with a point or an
+    /// The number as an `Int`; `nil` for integers that do not fit and for numbers written with a point or an
     /// exponent.
     package var integer: Int? {
         switch storage {
@@ -57,7 +57,7 @@ package struct JSONNumber: Sendable {
         }
     }
 
-    /// Is the number as an `Int` if it is exactly a whole number, however it was written: `5`, `5.0`, `0.5e1`.
+    /// The number as an `Int` if it is exactly a whole number, however it was written: `5`, `5.0`, `0.5e1`.
     package var wholeNumber: Int? {
         switch storage {
         case .integer(let value): value

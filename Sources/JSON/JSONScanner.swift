@@ -6,7 +6,7 @@
 package struct JSONScanner {
     private let bytes: [UInt8]
     private let limits: JSONLimits
-    /// Is the offset of the first byte that was not read.
+    /// The offset of the first byte that was not read.
     package private(set) var position = 0
 
     /// Creates a scanner of the bytes.

@@ -1,4 +1,4 @@
-/// Is a JSON value. Objects keep the order of their keys and numbers the way they were written, so that a value from a
+/// A JSON value. Objects keep the order of their keys and numbers the way they were written, so that a value from a
 /// request is written into a prompt exactly as the reference encoder (Python's `json`) would write it.
 package enum JSONValue: Sendable {
     case null
@@ -9,7 +9,7 @@ package enum JSONValue: Sendable {
     case object([JSONMember])
 }
 
-/// Is one key of an object with its value.
+/// One key of an object with its value.
 package struct JSONMember: Sendable, Equatable {
     package var key: String
     package var value: JSONValue
@@ -60,12 +60,12 @@ extension JSONValue {
         if case .bool(let flag) = self { flag } else { nil }
     }
 
-    /// Is the value as an integer; `nil` for fractions, other kinds and integers that do not fit.
+    /// The value as an integer; `nil` for fractions, other kinds and integers that do not fit.
     package var integer: Int? {
         if case .number(let number) = self { number.integer } else { nil }
     }
 
-    /// Is the value as an integer, even if it is written with a point or an exponent; `nil` if it does not fit or is no
+    /// The value as an integer, even if it is written with a point or an exponent; `nil` if it does not fit or is no
     /// number.
     package var wholeNumber: Int? {
         if case .number(let number) = self { number.wholeNumber } else { nil }
@@ -104,7 +104,7 @@ extension JSONValue {
 // MARK: - Naming a value in messages
 
 extension JSONValue {
-    /// Names the kind of this value without its content, for messages to the client that sent it.
+    /// The kind of this value in words, without its content, for messages to the client that sent it.
     package var kindName: String {
         switch self {
         case .null: "null"
@@ -116,7 +116,7 @@ extension JSONValue {
         }
     }
 
-    /// Describes the value in a few words that are safe to log.
+    /// The value in a few words that are safe to log.
     package var summary: String {
         switch self {
         case .null: "null"

@@ -12,9 +12,9 @@ package struct JSONWriter: Sendable {
     }
 
     private let style: Style
-    /// Holds the bytes that were written and not taken.
+    /// The bytes that were written and not taken.
     package private(set) var bytes: [UInt8] = []
-    /// Is true if the innermost object or array already has a key or element.
+    /// Whether the innermost object or array already has a key or element.
     private var needsComma = false
     private var isAfterKey = false
     private var depth = 0
@@ -137,7 +137,7 @@ package struct JSONWriter: Sendable {
         bytes += text[start...]
     }
 
-    /// Lists the escapes by byte; it is empty for bytes that need none.
+    /// The escapes by byte; it is empty for bytes that need none.
     private static let escapes: [[UInt8]] = (0..<0x80).map { byte in
         switch byte {
         case 0x22: Array("\\\"".utf8)
@@ -153,7 +153,7 @@ package struct JSONWriter: Sendable {
     }
 }
 
-/// Is a string or an array that grows and is written repeatedly, as in streams whose every event repeats the earlier
+/// A string or an array that grows and is written repeatedly, as in streams whose every event repeats the earlier
 /// parts: each part is encoded once and later only copied.
 package struct GrowingJSON: Sendable {
     fileprivate private(set) var bytes: [UInt8]
@@ -164,13 +164,13 @@ package struct GrowingJSON: Sendable {
         self.closing = closing
     }
 
-    /// Is an empty string.
+    /// An empty string.
     package static var string: GrowingJSON { GrowingJSON(UInt8(ascii: "\""), UInt8(ascii: "\"")) }
 
-    /// Is an empty array.
+    /// An empty array.
     package static var array: GrowingJSON { GrowingJSON(UInt8(ascii: "["), UInt8(ascii: "]")) }
 
-    /// Is the number of bytes that will be written.
+    /// The number of bytes that will be written.
     package var count: Int { bytes.count + 1 }
 
     /// Appends text to a string.
@@ -190,11 +190,11 @@ package struct GrowingJSON: Sendable {
 }
 
 extension JSONValue {
-    /// Is the text that Python's `json.dumps(value, ensure_ascii=False)` gives: `", "` and `": "` separate parts, and
+    /// The text that Python's `json.dumps(value, ensure_ascii=False)` gives: `", "` and `": "` separate parts, and
     /// only quotes, backslashes and control characters are escaped.
     package var pythonText: String { String(decoding: pythonBytes, as: UTF8.self) }
 
-    /// Is `pythonText` as UTF-8.
+    /// `pythonText` as UTF-8.
     package var pythonBytes: [UInt8] {
         var writer = JSONWriter()
         writer.value(self)

@@ -1,5 +1,5 @@
 extension String {
-    /// Is the string in quotes, without control characters and with at most 120 characters, so that it is safe to log.
+    /// The string in quotes, without control characters and with at most 120 characters, so that it is safe to log.
     package var quotedForMessage: String {
         var quoted = "\""
         for (count, scalar) in unicodeScalars.enumerated() {
@@ -13,7 +13,7 @@ extension String {
         return quoted + "\""
     }
 
-    /// Is true if a character of the string would affect a terminal or end a C string.
+    /// Whether a character of the string would affect a terminal or end a C string.
     package var hasControlCharacters: Bool { unicodeScalars.contains { $0.isControl } }
 }
 

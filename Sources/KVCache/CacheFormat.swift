@@ -20,6 +20,7 @@ package struct CacheFormat: Sendable, Equatable {
         precondition(pageSize > 0 && pageSize & (pageSize - 1) == 0, "a page holds a power of two of tokens")
         self.layers = layers
         self.pageSize = pageSize
+        window = layers.joined().reduce(0) { max($0, $1.window ?? 0) }
         groups = layers.joined().reduce(into: []) { groups, set in
             let group = PageGroup(of: set, pageSize: pageSize)
             if !groups.contains(group) { groups.append(group) }
@@ -43,7 +44,7 @@ package struct CacheFormat: Sendable, Equatable {
     package var positionAlignment: Int { groups.map(\.tokensPerEntry).max() ?? 1 }
 
     /// The number of tokens in the longest window of a key set; 0 if no set has a window.
-    package var window: Int { layers.joined().reduce(0) { max($0, $1.window ?? 0) } }
+    package let window: Int
 
     /// The same key sets with an entry for every token. Staging buffers use this format, because a rank may have as
     /// many entries of any set as it has rows.
@@ -61,7 +62,7 @@ package struct CacheFormat: Sendable, Equatable {
 /// have the same slots in all sets of a group.
 package struct PageGroup: Sendable, Equatable {
     package let tokensPerEntry: Int
-    /// True if the entries are in window pages.
+    /// Whether the entries are in window pages.
     package let isWindow: Bool
     /// The number of entries in a page, a power of two.
     package let entriesPerPage: Int

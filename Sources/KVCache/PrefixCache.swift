@@ -166,16 +166,6 @@ package struct PrefixCache: Sendable {
     @discardableResult package mutating func flush(_ pool: inout PagePool, windows windowPool: inout PagePool) -> Int {
         evict(evictablePages, from: &pool, windows: &windowPool)
     }
-
-    /// Evicts up to `count` pages that no request uses, for a model without windows. It returns the number of pages
-    /// evicted.
-    @discardableResult package mutating func evict(_ count: Int, from pool: inout PagePool) -> Int {
-        var none = PagePool(totalPages: 0, pageSize: pageSize)
-        return evict(count, from: &pool, windows: &none)
-    }
-
-    /// Evicts every page that no request uses, for a model without windows. It returns the number of pages evicted.
-    @discardableResult package mutating func flush(_ pool: inout PagePool) -> Int { evict(evictablePages, from: &pool) }
 }
 
 // MARK: - The tree

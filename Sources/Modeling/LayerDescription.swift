@@ -85,7 +85,7 @@ package struct LayerDescription: Sendable {
     /// An indexer that selects the keys a row attends to.
     package struct Selection: Sendable, Equatable {
         package let heads: Int
-        /// Elements of an index query and of an index key.
+        /// The number of elements of an index query and of an index key.
         package let width: Int
         /// The number of keys a row attends to, at most.
         package let topK: Int
@@ -98,9 +98,9 @@ package struct LayerDescription: Sendable {
     /// Attention of `heads` queries over keys that all heads share.
     package struct Attention: Sendable, Equatable {
         package let heads: Int
-        /// Elements of a key that are also its value.
+        /// The number of elements of a key that are also its value.
         package let latentWidth: Int
-        /// Rotary elements of a key, which are no part of its value.
+        /// The number of rotary elements of a key, which are no part of its value.
         package let ropeWidth: Int
         /// The number of keys a row attends to, at most; `nil` for all that it sees.
         package let topK: Int?
@@ -134,7 +134,7 @@ package struct LayerDescription: Sendable {
     package struct Experts: Sendable {
         package let gate: GateRule
         package let hidden: Int
-        /// Inner columns of one expert.
+        /// The number of inner columns of one expert.
         package let width: Int
         private let prefix: String
 

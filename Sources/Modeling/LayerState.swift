@@ -1,3 +1,4 @@
+package import KVCache
 package import Parallelism
 package import Tensors
 
@@ -23,8 +24,19 @@ package struct LayerState {
         carried = seat.scratch.rows(rows, stateWidth + selected)
         self.stateWidth = stateWidth
         if selected == 0 { return }
-        // Stages send the selection even before a layer has selected, so it needs defined contents.
-        keep(seat.kernels.zeros(rows * selected, seat.scratch), seat)
+        keep(Self.firstEntries(selected, rows: rows, seat), seat)
+    }
+
+    /// Returns for each row the first `count` entries, `[rows, count]`. Rows that do not select have these, because
+    /// stages send the selections of all rows, and because a row at a later position may reuse them.
+    package static func firstEntries(_ count: Int, rows: Int, _ seat: Seat) -> ComputedIndices {
+        let entries = seat.scratch.indices(count)
+        for entry in 0..<count { entries[entry] = Int32(entry) }
+        let all = seat.scratch.computed(rows * count)
+        if rows == 0 { return all }
+        seat.kernels.copyRows(
+            entries.bits(columns: count), xRows: seat.kernels.zeros(rows, seat.scratch), into: all.bits(columns: count))
+        return all
     }
 
     package var residual: Residual { Residual(stream: carried.columns(0..<stateWidth)) }
@@ -41,9 +53,13 @@ package struct LayerState {
     }
 
     /// Returns the entries that an earlier layer has selected, `[own rows, selectedCount]`.
-    package func selected(_ seat: Seat) -> ComputedIndices {
+    ///
+    /// - Parameter set: the set whose entries they are, or one with as many tokens for each entry.
+    /// - Throws: `GroupFailure` that names the previous stage's rank if it sent a selection that no row can have.
+    package func selected(of set: KeySetID, _ step: Step, _ seat: Seat) throws(GroupFailure) -> ComputedIndices {
         let selected = seat.scratch.computed(carried.rows * selectedCount)
         seat.kernels.copyRows(selection, into: selected.bits(columns: selectedCount))
+        try seat.check(carried: selected, of: step.own, topK: selectedCount, step.group(of: set).group)
         return selected
     }
 }

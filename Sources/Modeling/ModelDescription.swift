@@ -52,6 +52,9 @@ package struct ModelDescription: Sendable {
         self.weightType = weightType
     }
 
+    /// True if the head's matrix is that of the embedding (tied word embeddings), so that its memory counts once.
+    package var tiesEmbeddings: Bool { !embedding.names.isEmpty && head.names == embedding.names }
+
     /// The kinds of layers in the order in which they first occur, each with its first layer's description.
     package var layerKinds: [LayerDescription] {
         layers.enumerated().filter { index, layer in !layers[..<index].contains { $0.kind == layer.kind } }.map(

@@ -1,70 +1,38 @@
 package import Checkpoints
 package import Tensors
 
-/// The source of a model's weights: a checkpoint, used as stored, or random numbers for benchmarks.
+/// The source of a model's weights: a checkpoint, or random numbers for benchmarks.
 package enum WeightSource {
     case checkpoint(WeightIndex)
     case dummy(DummyWeights)
 
-    /// Returns a matrix `[rows, columns]` as it is stored, with its scales if it has any.
+    /// Returns a matrix `[rows, columns]` with its scales if it has any.
     ///
-    /// - Throws: `CheckpointError` naming the tensor if it is missing, has another shape or is stored in another type.
+    /// - Throws: `CheckpointError` naming the tensor if it is missing, has another shape, or is stored in a combination
+    ///   of element format and scaling that no kernel reads.
     package func matrix(_ name: String, _ rows: Int, _ columns: Int) throws(CheckpointError) -> Weight {
         switch self {
-        case .dummy(let dummy): return dummy.matrix(name, rows, columns)
-        case .checkpoint(let index):
-            let tensor = try index.tensor(named: name)
-            try tensor.require(shape: [rows, columns])
-            switch tensor.type {
-            case .f32: return unsafe Weight(tensor.bytes.baseAddress!, dtype: .f32, rows: rows, columns: columns)
-            case .bf16: return unsafe Weight(tensor.bytes.baseAddress!, dtype: .bf16, rows: rows, columns: columns)
-            case .f8e4m3, .i8:
-                let quantized = try index.quantizedTensor(named: name)
-                return unsafe Weight(
-                    quantized.values.bytes.baseAddress!, dtype: tensor.type == .i8 ? .int8 : .fp8, rows: rows,
-                    columns: columns,
-                    scale: quantized.scales.bytes.baseAddress!.assumingMemoryBound(to: Float.self))
-            default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: Self.legalTypes)
-            }
+        case .dummy(let dummy): dummy.matrix(name, rows, columns)
+        case .checkpoint(let index): try index.matrix(name, rows: rows, columns: columns)
         }
     }
 
     /// Returns a vector of `count` elements, widened to F32.
     ///
     /// - Parameter value: the elements of dummy weights: 0 for a bias, 1 for a norm.
-    /// - Throws: `CheckpointError` naming the tensor if it is missing, has another shape or is not F32 or BF16.
+    /// - Throws: `CheckpointError` naming the tensor if it is missing, has another shape or is not F32, BF16 or F16.
     package func vector(_ name: String, _ count: Int, dummy value: Float) throws(CheckpointError) -> Vector {
         switch self {
-        case .dummy: return Vector(Array(repeating: value, count: count))
-        case .checkpoint(let index):
-            let tensor = try index.tensor(named: name)
-            try tensor.require(shape: [count])
-            let bytes = unsafe tensor.bytes
-            switch tensor.type {
-            case .f32:
-                return Vector((0..<count).map { unsafe bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) })
-            case .bf16:
-                return Vector(
-                    (0..<count).map {
-                        let high = unsafe bytes.loadUnaligned(fromByteOffset: $0 * 2, as: UInt16.self)
-                        return Float(bitPattern: UInt32(high) << 16)
-                    })
-            default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use F32 or BF16 here")
-            }
+        case .dummy: Vector(Array(repeating: value, count: count))
+        case .checkpoint(let index): try index.vector(name, count)
         }
     }
 
-    private static let legalTypes =
-        "convert it to F32, BF16, F8_E4M3 with weight_scale_inv blocks, or I8 with weight_scale rows"
-}
-
-extension StoredTensor {
-    func require(shape wanted: [Int]) throws(CheckpointError) {
-        if shape != wanted {
-            throw refusal(
-                "has shape \(shape), but config.json asks for \(wanted)",
-                advice: "config.json and the weights belong to different models, or one of them is damaged")
-        }
+    /// Requires that a matrix which the model uses under two names does not have two values.
+    ///
+    /// - Throws: `CheckpointError` naming the tensor `name` if there is one and it is no copy of `other`.
+    package func requireTied(_ name: String, to other: String) throws(CheckpointError) {
+        if case .checkpoint(let index) = self { try index.requireTied(name, to: other) }
     }
 }
 

@@ -5,7 +5,7 @@ package import Modeling
 package struct ModelDirectory: Sendable {
     package let path: String
     package let configuration: any ModelConfiguration
-    /// Describes the model's layers, shapes and weights as data.
+    /// The model's layers, shapes and weights as data.
     package let description: ModelDescription
     package let generation: GenerationDefaults
 
@@ -85,7 +85,7 @@ package struct GenerationDefaults: Sendable, Equatable {
             temperature = Float(try generation.double("temperature", in: 0...100, default: 1))
         }
         if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 1e-6...1, default: 1)) }
-        // Some files say −1 for all.
+        // Some files give -1 for all tokens.
         if generation.contains("top_k") { topK = max(try generation.int("top_k", in: -1...10_000_000, default: 0), 0) }
     }
 }

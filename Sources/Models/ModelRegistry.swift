@@ -8,7 +8,7 @@ package enum ModelRegistry {
         DeepSeekConfiguration.self
     ]
 
-    /// Lists every legal `model_type`.
+    /// Every legal `model_type`.
     package static var modelTypes: [String] { families.flatMap { $0.modelTypes } }
 
     /// Reads a configuration file with the target that knows its `model_type`.

@@ -1,4 +1,4 @@
-/// Is a direction along which ranks differ.
+/// A direction along which ranks differ.
 ///
 /// The ranks of a stage are divided twice: for attention by `data × context × tensor`, for the routed experts by
 /// `expert × expertTensor`. The `dense` ranks share a dense feed-forward: they are those of `tensor`, or one alone. The
@@ -22,7 +22,7 @@ package enum Axis: Int, Hashable, Sendable, CaseIterable {
     case kvSharding
 }
 
-/// Is a set of axes.
+/// A set of axes.
 package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
@@ -36,7 +36,7 @@ package struct Axes: OptionSet, Hashable, Sendable, CustomStringConvertible {
     package static let expert = Axes(.expert)
     package static let expertTensor = Axes(.expertTensor)
     package static let kvSharding = Axes(.kvSharding)
-    /// Spans all ranks of a pipeline stage.
+    /// The axes that span all ranks of a pipeline stage.
     package static let stage: Axes = [.data, .context, .tensor]
 
     package func contains(_ axis: Axis) -> Bool { contains(Axes(axis)) }

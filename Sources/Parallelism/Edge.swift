@@ -13,11 +13,11 @@ package struct Layout: Equatable, Sendable {
     }
 }
 
-/// Is a boundary between two operations: it says what the producer leaves and what the consumer needs.
+/// A boundary between two operations: it says what the producer leaves and what the consumer needs.
 ///
 /// An edge costs at most one collective, and none if its axes have degree 1.
 package struct Edge: Sendable {
-    /// Names the edge in traces and reports.
+    /// The name of the edge in traces and reports.
     package let name: StaticString
     package let from: Layout
     package let to: Layout
@@ -48,7 +48,7 @@ package struct Edge: Sendable {
     }
 }
 
-/// Is the collective that leads from one layout to another.
+/// The collective that leads from one layout to another.
 package enum Move: Equatable, Sendable {
     case nothing
     /// Gathers rows that are split over these axes on all of their ranks.

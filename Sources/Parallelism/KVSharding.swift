@@ -5,7 +5,7 @@ package import Tensors
 /// shards, that rank's process stores them.
 package struct KVSharding: Sendable, Hashable {
     package let ranks: Int
-    /// Is the number of consecutive tokens in a run that one rank owns.
+    /// The number of consecutive tokens in a run that one rank owns.
     package let unit: Int
     /// Query-gather attention needs at least this many keys: reading fewer keys costs less than moving queries.
     package let minKeys: Int
@@ -51,7 +51,7 @@ package struct KVSharding: Sendable, Hashable {
     /// Returns the positions of one rank in the form that kernels take.
     package func positions(of rank: Int) -> ShardPositions { ShardPositions(ranks: ranks, unit: unit, rank: rank) }
 
-    /// Is the number of position classes into which each softmax is split so that every rank has whole ones:
+    /// The number of position classes into which each softmax is split so that every rank has whole ones:
     /// `ranks · unit`, if that divides the eight classes in which attention is always computed. Otherwise it is `nil`:
     /// ranks then have parts of classes, and the result is only equal to rounding.
     package var classes: Int? { 8 % (ranks * unit) == 0 ? ranks * unit : nil }

@@ -3,22 +3,25 @@
 /// A dimension that makes no difference in a configuration is not varied: with one context rank there is one partition
 /// strategy, and without expert parallelism there is one kind of exchange.
 package struct LayoutMatrix: Sendable {
-    /// Lists distinct configurations by number of ranks, one rank first.
+    /// Distinct configurations by number of ranks, one rank first.
     package let layouts: [ParallelConfiguration]
 
     /// Creates the matrix.
     ///
     /// - Parameters:
-    ///   - maxRanks: the most ranks of all stages together, at least 1.
+    ///   - minRanks: the fewest ranks of all stages together, at least 1.
+    ///   - maxRanks: the most ranks of all stages together, at least `minRanks`.
     ///   - strategies: the partition strategies to vary, at least one.
     ///   - exchanges: the kinds of expert exchange to vary, at least one.
     ///   - minKeys: the values of `KVSharding.minKeys` to vary, at least one.
     package init(
-        _ shape: ModelShape, maxRanks: Int, strategies: [PartitionStrategy] = PartitionStrategy.allCases,
+        _ shape: ModelShape, minRanks: Int = 1, maxRanks: Int,
+        strategies: [PartitionStrategy] = PartitionStrategy.allCases,
         exchanges: [ExpertExchangeKind] = ExpertExchangeKind.allCases, minKeys: [Int] = [1]
     ) {
-        precondition(maxRanks > 0 && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
-        layouts = (1...maxRanks).flatMap { Self.degrees(world: $0, shape) }
+        precondition(
+            minRanks > 0 && minRanks <= maxRanks && !strategies.isEmpty && !exchanges.isEmpty && !minKeys.isEmpty)
+        layouts = (minRanks...maxRanks).flatMap { Self.degrees(world: $0, shape) }
             .flatMap { Self.withExperts($0, shape) }
             .flatMap { Self.withDense($0, shape) }
             .flatMap { Self.withStages($0, shape) }
@@ -85,7 +88,7 @@ package struct LayoutMatrix: Sendable {
 }
 
 extension ParallelConfiguration {
-    /// Is true if rows are sent to the ranks of their experts.
+    /// Whether rows are sent to the ranks of their experts.
     fileprivate var exchangesRows: Bool { stageRanks > 1 && !replicatesExperts }
 
     fileprivate func with<Value>(_ path: WritableKeyPath<ParallelConfiguration, Value>, _ value: Value) -> Self {

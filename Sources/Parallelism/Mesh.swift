@@ -1,4 +1,4 @@
-/// Is the grid of ranks, whose number is the product of the degrees. Degree 1 is the normal case, not a special one.
+/// The grid of ranks, whose number is the product of the degrees. Degree 1 is the normal case, not a special one.
 package struct Mesh: Sendable, Hashable, CustomStringConvertible {
     private let degrees: [Int]
 
@@ -15,7 +15,7 @@ package struct Mesh: Sendable, Hashable, CustomStringConvertible {
         Axis.allCases.reduce(1) { axes.contains($1) ? $0 * degree($1) : $0 }
     }
 
-    /// Is the number of ranks.
+    /// The number of ranks.
     package var world: Int { degrees.reduce(1, *) }
 
     /// Returns a rank's coordinate on an axis. The last axis varies fastest.

@@ -6,23 +6,23 @@ package final class Meter {
     package struct CollectiveStatistics: Sendable {
         package var name: String
         package var calls = 0
-        /// Counts the bytes that this rank received from others.
+        /// The number of bytes that this rank received from others.
         package var bytes = 0
-        /// Sums up the time of waiting for others and of copying.
+        /// The total time of waiting for others and of copying, in seconds.
         package var seconds = 0.0
 
         package init(name: String) { self.name = name }
     }
 
     package private(set) var collectives: [CollectiveStatistics] = []
-    /// Holds the names of the statistics, to find one without creating strings.
+    /// The names of the statistics, to find one without creating strings.
     private var names: [StaticString] = []
     /// Receives everything that is counted, and the parts of a step.
     package var tracer: ((TraceSpan) -> Void)?
 
     package init() {}
 
-    /// Sums up the time of all collectives.
+    /// The total time of all collectives, in seconds.
     package var seconds: Double { collectives.reduce(0) { $0 + $1.seconds } }
 
     /// Adds one call, from `begin` until now.

@@ -2,19 +2,19 @@ import Tensors
 
 /// Holds the sizes of a model that decide which degrees are legal and which of them are bitwise equal to one rank.
 package struct ModelShape: Sendable, Equatable {
-    /// Is the number of all layers.
+    /// The number of all layers.
     package var layers: Int
-    /// Is the number of attention heads.
+    /// The number of attention heads.
     package var heads: Int
-    /// Is the number of columns that one head contributes to the output projection's input.
+    /// The number of columns that one head contributes to the output projection's input.
     package var valueWidth: Int
-    /// Is the number of routed experts in a layer.
+    /// The number of routed experts in a layer.
     package var experts: Int
-    /// Is the number of inner columns of one routed expert.
+    /// The number of inner columns of one routed expert.
     package var expertWidth: Int
-    /// Is the number of inner columns of a dense feed-forward.
+    /// The number of inner columns of a dense feed-forward.
     package var denseWidth: Int
-    /// Is the number of inner columns of a layer's shared experts together; 0 if there are none.
+    /// The number of inner columns of a layer's shared experts together; 0 if there are none.
     package var sharedWidth: Int
 
     package init(
@@ -32,7 +32,7 @@ package struct ModelShape: Sendable, Equatable {
         self.sharedWidth = sharedWidth
     }
 
-    /// Lists the widths that `denseTensor` ranks share.
+    /// The widths that `denseTensor` ranks share.
     var feedForwardWidths: [Int] { sharedWidth == 0 ? [denseWidth] : [denseWidth, sharedWidth] }
 
     /// Returns true if this many ranks can share a sum over `width` columns evenly and, if their number is a power of

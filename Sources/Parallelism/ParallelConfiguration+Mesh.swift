@@ -1,10 +1,10 @@
 extension ParallelConfiguration {
-    /// Is the grid of ranks for the routed experts, if the experts are divided.
+    /// The grid of ranks for the routed experts, if the experts are divided.
     package var expertMesh: Mesh {
         replicatesExperts ? mesh : Mesh([.pipeline: pipeline, .expert: expert, .expertTensor: expertTensor])
     }
 
-    /// Is the grid of ranks for KV sharding: consecutive ranks of a data group share the keys.
+    /// The grid of ranks for KV sharding: consecutive ranks of a data group share the keys.
     private var kvShardingMesh: Mesh {
         Mesh([
             .pipeline: pipeline, .data: data, .context: context * tensor / kvSharding.ranks,
@@ -13,7 +13,10 @@ extension ParallelConfiguration {
     }
 
     /// Returns the number of ranks that differ along these axes only.
-    package func degree(_ axes: Axes) -> Int { ranks(around: 0, along: axes).count }
+    package func degree(_ axes: Axes) -> Int {
+        if axes == .kvSharding { return kvSharding.ranks }
+        return dividesExperts(axes) ? expertMesh.degree(axes) : mesh.degree(onMesh(axes))
+    }
 
     /// Returns the ranks that differ from `rank` along these axes only, ascending. They include `rank`.
     ///
@@ -21,10 +24,15 @@ extension ParallelConfiguration {
     ///   the two divide the same ranks differently.
     package func ranks(around rank: Int, along axes: Axes) -> [Int] {
         if axes == .kvSharding { return kvShardingMesh.group(of: rank, along: axes) }
+        return dividesExperts(axes)
+            ? expertMesh.group(of: rank, along: axes) : mesh.group(of: rank, along: onMesh(axes))
+    }
+
+    /// Whether axes are of the experts; traps where only some are.
+    private func dividesExperts(_ axes: Axes) -> Bool {
         let ofExperts: Axes = [.expert, .expertTensor]
         precondition(axes.isDisjoint(with: ofExperts) || axes.isSubset(of: ofExperts), "\(axes) divide ranks twice")
-        return axes.isDisjoint(with: ofExperts)
-            ? mesh.group(of: rank, along: onMesh(axes)) : expertMesh.group(of: rank, along: axes)
+        return !axes.isDisjoint(with: ofExperts)
     }
 
     /// Returns the index of a rank among those, from 0.

@@ -1,5 +1,5 @@
 extension ParallelConfiguration {
-    /// Is a short name from which `init(notation:for:)` restores the configuration, such as `pp2:1,3 dp2 cp4 tp2 ep8
+    /// A short name from which `init(notation:for:)` restores the configuration, such as `pp2:1,3 dp2 cp4 tp2 ep8
     /// etp2 dense2 dcp4:2,64 zigzag alltoall`. Degrees of 1 and options without effect are left out; without `ep` and
     /// `etp` every rank has all experts of its layers. `dcp4:2,64` shards keys in runs of 2 and uses query-gather
     /// attention from 64 keys on.
@@ -101,7 +101,7 @@ extension ParallelConfiguration {
 }
 
 extension ExpertExchangeKind {
-    /// Names the kind in a notation, where `none` would be read as no exchange.
+    /// The name of the kind in a notation, where `none` would be read as no exchange.
     package var notation: String { self == .gathered ? "gathered" : rawValue }
 }
 

@@ -18,7 +18,7 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     package var expertTensor: Int
     /// The layers are divided into this many stages of consecutive layers.
     package var pipeline: Int
-    /// Lists the number of layers of each stage. `nil` divides evenly; the first stages have one more layer if
+    /// The number of layers of each stage. `nil` divides evenly; the first stages have one more layer if
     /// necessary.
     package var stageLayers: [Int]?
     /// This many ranks share the width of a dense feed-forward and of the shared experts: `tensor`, or 1 if each rank
@@ -48,16 +48,16 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
         self.kvSharding = kvSharding
     }
 
-    /// Is the number of ranks in one stage, which `--tp-size` counts.
+    /// The number of ranks in one stage, which `--tp-size` counts.
     package var stageRanks: Int { data * context * tensor }
 
-    /// Is the number of all ranks.
+    /// The number of all ranks.
     package var world: Int { stageRanks * pipeline }
 
-    /// Is the grid of ranks for attention.
+    /// The grid of ranks for attention.
     package var mesh: Mesh { Mesh([.pipeline: pipeline, .data: data, .context: context, .tensor: tensor]) }
 
-    /// Is true if every rank computes all the experts of its own rows, so that no rows are exchanged.
+    /// Whether every rank computes all the experts of its own rows, so that no rows are exchanged.
     package var replicatesExperts: Bool { expert * expertTensor < stageRanks }
 
     /// Returns the layers of a stage.

@@ -8,7 +8,7 @@ extension ParallelRequest {
     /// Reports a partition of layers that is not legal.
     struct PartitionFault {
         let message: String
-        /// Is as even as possible, for the number of stages that was intended or the nearest legal one.
+        /// The most even partition for the number of stages that was intended, or for the nearest legal one.
         let nearestLegal: [Int]
     }
 
@@ -17,11 +17,11 @@ extension ParallelRequest {
         private(set) var configuration = ParallelConfiguration()
         private(set) var violations: [Violation] = []
         private(set) var partitionFault: PartitionFault?
-        /// Is the request without the sizes that are wrong by themselves.
+        /// The request without the sizes that are wrong by themselves.
         private var request: ParallelRequest
         private let shape: ModelShape
         private let maxRanks: Int
-        /// Is the size that decides the number of ranks; faults of that number are reported for it.
+        /// The size that decides the number of ranks; faults of that number are reported for it.
         private let origin: Size
 
         init(_ request: ParallelRequest, _ shape: ModelShape, maxRanks: Int) {
@@ -40,7 +40,7 @@ extension ParallelRequest {
             if arranged { divideKeys() }
         }
 
-        /// Counts the faults.
+        /// The number of faults.
         var faults: Int { violations.count + (partitionFault == nil ? 0 : 1) }
 
         /// Returns true if none of these sizes was found wrong.

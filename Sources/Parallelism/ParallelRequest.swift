@@ -18,13 +18,13 @@ package struct ParallelRequest: Sendable, Equatable {
     package var dcpMinKeys: Int?
     /// It is 1, or attention's tensor degree; by default the latter if it divides the widths.
     package var moeDenseTPSize: Int?
-    /// Lists the layers of each stage, by default as even as possible; there is one number per stage.
+    /// The layers of each stage, by default as even as possible; there is one number per stage.
     package var ppLayerPartition: [Int]?
     /// If true and `attnCPSize` is not given, context takes all the ranks that data leaves.
     package var contextFillsRanks = false
     package var strategy: PartitionStrategy?
     package var exchange: ExpertExchangeKind?
-    /// Lists problems of how the sizes were written; `resolve` reports them with those that it finds itself.
+    /// Problems of how the sizes were written; `resolve` reports them with those that it finds itself.
     package var problems: [Problem] = []
 
     package init() {}
@@ -59,14 +59,14 @@ package struct ParallelRequest: Sendable, Equatable {
 
     /// Reports one fault, and what to write instead.
     package struct Problem: Sendable, Equatable, CustomStringConvertible {
-        /// Names the parameter, such as `tp_size`.
+        /// The name of the parameter, such as `tp_size`.
         package let parameter: String
         package let message: String
-        /// Lists the legal values if all other correct sizes stay unchanged, ascending; it is empty if no number helps.
+        /// The legal values if all other correct sizes stay unchanged, ascending; it is empty if no number helps.
         package let legal: [Int]
-        /// Is the legal value nearest to the given one, the smaller of two.
+        /// The legal value nearest to the given one, the smaller of two.
         package let nearestLegal: Int?
-        /// Is a legal partition to write instead, if one was given.
+        /// A legal partition to write instead, if one was given.
         package let nearestPartition: [Int]?
 
         package init(

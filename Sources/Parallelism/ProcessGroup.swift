@@ -7,12 +7,12 @@ package import Tensors
 /// unchanged until `finish` returns. A transport never adds: kernels add the received rows, in a fixed order
 /// (`Seat.cross`).
 package protocol ProcessGroup: AnyObject {
-    /// Is this member's index, `0 ..< size`.
+    /// This member's index, `0 ..< size`.
     var place: Int { get }
     var size: Int { get }
-    /// Is true if members have memory that others cannot access.
+    /// Whether members have memory that others cannot access.
     var spansProcesses: Bool { get }
-    /// Counts the bytes that are reserved for the rows that this member contributes to collectives.
+    /// The number of bytes that are reserved for the rows that this member contributes to collectives.
     var sendBufferBytes: Int { get }
 
     /// Contributes this member's part and returns without waiting for the others.
@@ -32,7 +32,7 @@ package protocol ProcessGroup: AnyObject {
     func receive(into rows: View) throws(GroupFailure)
 }
 
-/// Is an operation of all members together. Rows of different members have the same number of columns.
+/// An operation of all members together. Rows of different members have the same number of columns.
 package enum Collective {
     /// No member continues before all have arrived. All of them then see what each wrote to shared memory before.
     case barrier
@@ -43,7 +43,7 @@ package enum Collective {
     /// `received` becomes the rows that the first member sent here, then those of the second, …, and `receivedCounts`
     /// the number of rows from each. Further rows of `received` are unchanged.
     case allToAll(parts: View, counts: Indices, received: View, receivedCounts: Indices)
-    /// Is a barrier at which every process stores the rows of all members, its own included, in its own memory;
+    /// A barrier at which every process stores the rows of all members, its own included, in its own memory;
     /// `counts` are their numbers of rows. One member of a process calls `store` with rows; it returns false if they
     /// cannot be stored. No member continues before all rows are stored. If all members share memory, nothing needs to
     /// be stored.
@@ -70,9 +70,9 @@ extension ProcessGroup {
     }
 }
 
-/// Is the set of a job's ranks, from which groups are formed.
+/// The set of a job's ranks, from which groups are formed.
 package protocol RankWorld: AnyObject, Sendable {
-    /// Is raised when a rank fails; that ends every wait.
+    /// The alarm that is raised when a rank fails, which ends every wait.
     var alarm: Alarm { get }
 
     /// Returns a rank's membership in the group of all ranks that give the same `ranks` and the same `purpose`. Only
@@ -82,7 +82,7 @@ package protocol RankWorld: AnyObject, Sendable {
 
 /// Says why a collective did not complete: a rank has failed, and no rank waits for it any more.
 package struct GroupFailure: Error, Sendable, Equatable, CustomStringConvertible {
-    /// Is the number, within the whole job, of the rank that failed.
+    /// The number, within the whole job, of the rank that failed.
     package let rank: Int
     package let reason: String
 

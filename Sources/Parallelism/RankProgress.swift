@@ -3,9 +3,9 @@ import Synchronization
 /// Publishes what a rank is doing and since when, for the watchdog and for the error message when a rank hangs. Other
 /// threads read it while the rank works. An update costs a few stores and allocates nothing.
 package final class RankProgress: Sendable {
-    /// Holds nanoseconds of `Meter.now`.
+    /// The time when the present part began, in nanoseconds of `Meter.now`.
     private let since = Atomic<UInt64>(0)
-    /// Holds addresses of names, which end with a zero; 0 means none.
+    /// The address of the part's name, which ends with a zero byte; 0 means none.
     private let part = Atomic<UInt>(0)
     private let number = Atomic<Int>(0)
     private let awaited = Atomic<UInt>(0)
@@ -14,11 +14,11 @@ package final class RankProgress: Sendable {
 
     /// Describes what a rank is doing at a moment.
     package struct Snapshot: Sendable, CustomStringConvertible {
-        /// Is the time when it began, in nanoseconds of `Meter.now`; 0 before the rank did anything.
+        /// The time when it began, in nanoseconds of `Meter.now`; 0 before the rank did anything.
         package let since: UInt64
-        /// Is true if the rank waits for other ranks; otherwise they may wait for it.
+        /// Whether the rank waits for other ranks; otherwise they may wait for it.
         package let isWaiting: Bool
-        /// Describes the activity, such as `in layer 3` or `in layer 3, waiting in 'keys'`.
+        /// The activity in words, such as `in layer 3` or `in layer 3, waiting in 'keys'`.
         package let description: String
 
         package init(since: UInt64, isWaiting: Bool, description: String) {
@@ -38,7 +38,7 @@ package final class RankProgress: Sendable {
             description: place + (awaited.map { ", waiting in '\($0)'" } ?? ""))
     }
 
-    /// Is a named part of the work.
+    /// A named part of the work.
     struct Part {
         fileprivate let name: UInt
         fileprivate let number: Int

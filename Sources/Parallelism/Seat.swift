@@ -1,6 +1,6 @@
 package import Tensors
 
-/// Is one rank's context: its part of everything shared, the groups it belongs to, its kernels and its scratch.
+/// One rank's context: its part of everything shared, the groups it belongs to, its kernels and its scratch.
 ///
 /// A model receives a seat and never asks for the number of ranks: it asks for its part of the heads and crosses edges.
 /// On one rank every part is the whole and every edge the identity. Only one thread may use it.
@@ -15,27 +15,27 @@ package final class Seat {
     private let kernelCounter = KernelCounter()
     private let progress: RankProgress
     package var work = Work()
-    /// Counts the keys that rows attend to here, in cases where only kernels know the number.
+    /// The number of keys that rows attend to here, in cases where only kernels know the number.
     private let keysFound: ComputedIndices
     private let stage: Int
-    /// Is indexed by the raw value of the axes.
+    /// The groups of this rank, indexed by the raw value of the axes.
     private let groups: [AxisGroup?]
     /// Lists, for each set of axes that rows may be split over and each rank of the stage, the ranks whose rows it
     /// holds.
     private let rowHolders: [[[Int]]]
-    /// Holds the number of rows that each rank of the stage owns in this step.
+    /// The number of rows that each rank of the stage owns in this step.
     private var ownRows: [Int]
 
-    /// Is the group of ranks that differ along some axes.
+    /// The group of ranks that differ along some axes.
     private struct AxisGroup {
-        /// Is `nil` if this rank is the only member.
+        /// `nil` if this rank is the only member.
         let group: (any ProcessGroup)?
-        /// Lists the members' ranks within the stage, in the group's order.
+        /// The members' ranks within the stage, in the group's order.
         let members: [Int]
         let place: Int
     }
 
-    /// Lists the sets of axes along which ranks communicate or divide work.
+    /// The sets of axes along which ranks communicate or divide work.
     private static let axes: [Axes] = [
         .tensor, .dense, [.context, .tensor], .stage, .expert, .expertTensor, .kvSharding, .pipeline,
     ]
@@ -81,10 +81,10 @@ package final class Seat {
         ownRows = Array(repeating: 0, count: configuration.stageRanks)
     }
 
-    /// Counts the kernel calls of this rank so far.
+    /// The number of kernel calls of this rank so far.
     package var kernelCalls: Int { kernelCounter.calls }
 
-    /// Is the count that `Kernels.shardedKeys` adds to.
+    /// The count that `Kernels.shardedKeys` adds to.
     package var foundKeys: ComputedIndices { keysFound }
 
     /// Returns this rank's work so far. It waits until pending kernels are done, so it is meant for the end of a step.
@@ -144,7 +144,7 @@ package final class Seat {
         return all % ranks == 0 ? all / ranks : Kernels.slices(of: width / ranks)
     }
 
-    /// Is the share of positions whose keys this rank owns.
+    /// The share of positions whose keys this rank owns.
     package var owned: ShardPositions { configuration.kvSharding.positions(of: place(along: .kvSharding)) }
 
     /// Return this rank's index along some axes, and the number of ranks along them.
@@ -159,22 +159,22 @@ package final class Seat {
 
     // MARK: - Edges
 
-    /// Is a value that is being moved over an edge.
+    /// A value that is being moved over an edge.
     package struct PendingCollective {
         fileprivate let name: StaticString
-        /// Is `nil` if nothing moves.
+        /// `nil` if nothing moves.
         fileprivate let group: (any ProcessGroup)?
         fileprivate let arriving: View
-        /// Receives the sum once its addends have arrived.
+        /// The rows of the sum, once its addends have arrived.
         fileprivate var sum: View?
-        /// Holds the number of rows from each member; in an exchange it is known only after `finish`.
+        /// The number of rows from each member; in an exchange it is known only after `finish`.
         package let counts: Indices
-        /// Holds the largest number of rows from each member of an exchange; `expectsAll` makes it the exact number.
+        /// The largest number of rows from each member of an exchange; `expectsAll` makes it the exact number.
         fileprivate var expected: Indices?
         fileprivate var expectsAll = true
         fileprivate var axes: Axes = []
         fileprivate let bytesPerRow: Int
-        /// Counts the nanoseconds spent so far.
+        /// The number of nanoseconds spent so far.
         fileprivate let spent: UInt64
     }
 
@@ -293,7 +293,9 @@ package final class Seat {
         let axisGroup = axisGroup(edge.axes)
         let counts = scratch.indices(axisGroup.members.count)
         for (place, member) in axisGroup.members.enumerated() { counts[place] = Int32(shared[member]) }
-        guard let group = axisGroup.group else { return completed(.none, counts) }
+        // All members know all counts, so they agree that there is nothing to wait for: most decode steps complete no
+        // entry of many tokens.
+        guard let group = axisGroup.group, counts.sum > 0 else { return completed(.none, counts) }
         let began = Meter.now()
         if group.spansProcesses {
             let (rows, store) = copies()
@@ -389,6 +391,9 @@ package final class Seat {
         return true
     }
 
-    /// Is true if this rank computes the last layer.
+    /// The rank of the whole job that sends rows to this one; `nil` in the first stage.
+    package var previousStageRank: Int? { stage == 0 ? nil : rank - configuration.stageRanks }
+
+    /// Whether this rank computes the last layer.
     package var isLastStage: Bool { stage == configuration.pipeline - 1 }
 }

@@ -1,9 +1,9 @@
-/// Is a piece of a rank's work, for traces.
+/// A piece of a rank's work, for traces.
 package struct TraceSpan: Sendable {
     package var name: String
     /// Tells apart pieces with the same name, for instance by a layer's number.
     package var number: Int?
-    /// Is in nanoseconds of `Meter.now`.
+    /// The time when the piece began, in nanoseconds of `Meter.now`, as is `end`.
     package var begin: UInt64
     package var end: UInt64
 

@@ -1,10 +1,10 @@
 /// Counts a rank's work since the start, summed over rows and layers.
 package struct Work: Sendable, Equatable {
-    /// Counts rows whose index queries were computed.
+    /// The number of rows whose index queries were computed.
     package var indexed = 0
-    /// Counts keys that the indexer scored.
+    /// The number of keys that the indexer scored.
     package var scored = 0
-    /// Counts keys that attention read; the rank's heads count once together.
+    /// The number of keys that attention read; the rank's heads count once together.
     package var attended = 0
 
     package init() {}

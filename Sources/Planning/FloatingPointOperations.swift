@@ -26,28 +26,47 @@ package struct FloatingPointOperations {
     /// Returns the operations of all products with weights, in all layers.
     package func matrices(rows: Int, outputs: Int) -> Double {
         let head = Double(model.head.elements)
-        let parameters = Double(model.parameters.active) - Double(model.embedding.elements) - head
+        let parameters = Double(model.multipliedParameters) - head
         return 2 * (parameters * Double(rows) + head * Double(outputs))
     }
 
     /// Returns the operations of the attention of rows that see `first`, `first` + 1, … `last` keys, in all layers.
     package func attention(_ first: Int, _ last: Int) -> Double {
         model.layers.compactMap(\.attention).reduce(0) { sum, attention in
-            let perKey = 2 * attention.heads * (2 * attention.latentWidth + attention.ropeWidth)
-            let limit = attention.topK ?? last
-            let whole = Self.sum(first, min(last, limit))
-            let limited = Double(max(last - max(first - 1, limit), 0)) * Double(limit)
-            return sum + Double(perKey) * (whole + limited)
+            sum + Self.perKey(attention) * Self.attendedKeys(first, last, limit: attention.topK)
         }
     }
 
     /// Returns the operations of the index scores of rows that see `first`, `first` + 1, … `last` keys, in all layers.
     package func indexing(_ first: Int, _ last: Int) -> Double {
         model.layers.compactMap(\.selection).reduce(0) { sum, selection in
-            sum + Double(2 * selection.heads * (selection.width + 1))
-                * Self.sum(max(first, selection.topK + 1), last)
+            sum + Self.perKey(selection) * Self.scoredKeys(first, last, topK: selection.topK)
         }
     }
+}
+
+// MARK: - Of one layer
+
+extension FloatingPointOperations {
+    /// Operations of one row's attention to one key, all heads together.
+    static func perKey(_ attention: LayerDescription.Attention) -> Double {
+        Double(2 * attention.heads * (2 * attention.latentWidth + attention.ropeWidth))
+    }
+
+    /// Operations of one row's index score of one key, all heads together.
+    static func perKey(_ selection: LayerDescription.Selection) -> Double {
+        Double(2 * selection.heads * (selection.width + 1))
+    }
+
+    /// Keys that rows attend to which see `first`, `first` + 1, … `last` keys: each at most `limit`.
+    static func attendedKeys(_ first: Int, _ last: Int, limit: Int?) -> Double {
+        let limit = limit ?? last
+        let limited = Double(max(last - max(first - 1, limit), 0)) * Double(limit)
+        return sum(first, min(last, limit)) + limited
+    }
+
+    /// Keys that the same rows score: all they see, where those are more than are selected.
+    static func scoredKeys(_ first: Int, _ last: Int, topK: Int) -> Double { sum(max(first, topK + 1), last) }
 
     /// Returns `first` + … + `last`; 0 when `first` is larger than `last`.
     private static func sum(_ first: Int, _ last: Int) -> Double {

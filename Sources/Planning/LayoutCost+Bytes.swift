@@ -38,6 +38,34 @@ extension LayoutCost {
         return totals
     }
 
+    /// Returns the memory in which one rank keeps rows that it sends: two buffers for each group it is a member of, as
+    /// large as the largest contribution, with a quarter to spare; four for the next pipeline stage.
+    ///
+    /// - Parameter rows: the number of rows of a step that a rank owns.
+    package func sendBytes(rows: Int) -> Int {
+        var largest: [Axes: Int] = [:]
+        for transfer in layerKinds.flatMap(transfers) + transfersOfStages where transfer.ranks > 1 {
+            let copies = copies(of: transfer)
+            let buffers = transfer.kind == .send ? 4 : 2
+            let perRow = transfer.bytesPerRow + (transfer.selectedColumns ?? 0) * DType.f32.bytes
+            largest[transfer.axes] = max(largest[transfer.axes] ?? 0, buffers * copies * perRow * rows)
+        }
+        return largest.values.reduce(0) { $0 + $1 + $1 / 4 }
+    }
+
+    /// Returns how many times a rank's contribution to a collective has the rows that it owns, at most.
+    private func copies(of transfer: Transfer) -> Int {
+        // Ranks that share widths have addends of all rows that were sent to their experts, block by block.
+        if case .expertTensorSums = transfer.flow {
+            return parallel.stageRanks * ExpertExchange.blocks(of: model.parallelShape.experts, parallel)
+        }
+        return switch transfer.kind {
+        case .reduceScatter: transfer.ranks
+        case .allToAll: min(transfer.ranks, transfer.isExpected ? model.experts?.gate.expertsPerToken ?? 1 : .max)
+        case .allGather, .sharedMemory, .send: 1
+        }
+    }
+
     private func takesPart(_ transfer: Transfer, stage: Int) -> Bool {
         transfer.kind == .send ? stage > 0 : stage == parallel.pipeline - 1
     }
@@ -102,10 +130,10 @@ extension LayoutCost {
     private struct DCPRows {
         /// The owners' numbers in the stage.
         let owners: [Int]
-        /// Counts own DCP rows: those of this rank, and those of all owners.
+        /// The numbers of own DCP rows: of this rank, and of all owners together.
         let own: (here: Int, sum: Int)
-        /// Counts attended DCP rows, which are those of the ranks a rank shares heads with: for this rank, and summed
-        /// over all owners.
+        /// The numbers of attended DCP rows, which are those of the ranks a rank shares heads with: for this rank, and
+        /// summed over all owners.
         let attended: (here: Int, sum: Int)
         /// The largest position of an attended row.
         let maxAttendedPosition: Int

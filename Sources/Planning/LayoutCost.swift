@@ -14,25 +14,27 @@ package struct LayoutCost: Sendable {
     package let model: ModelDescription
     package let parallel: ParallelConfiguration
     private let format: CacheFormat
-    /// Tells whether each process stores only the keys that its ranks own.
+    /// Whether each process stores only the keys that its ranks own.
     private let isDivided: Bool
-    /// The probability, for each place along the expert axis, that a row chooses one of the experts there.
+    /// The probability, for each place along the expert axis, that a row chooses one of the experts there. Empty where rows
+    /// do not travel to the experts they chose.
     let dispatchProbabilities: [Double]
 
-    /// - Parameter format: The format of the KV cache, with any page size.
+    /// - Parameters:
+    ///   - format: The format of the KV cache, with any page size.
+    ///   - known: The probabilities, where they were computed before.
     package init(
-        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false
+        _ model: ModelDescription, _ parallel: ParallelConfiguration, format: CacheFormat, isDivided: Bool = false,
+        dispatchProbabilities known: [Double]? = nil
     ) {
         self.model = model
         self.parallel = parallel
         self.format = format
         self.isDivided = isDivided
-        let places = parallel.degree(.expert)
         dispatchProbabilities =
-            model.experts.map { experts in
-                let perPlace = experts.gate.experts / places
-                return (0..<places).map { experts.gate.chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
-            } ?? []
+            known
+            ?? (parallel.exchange == .allToAll
+                ? model.experts?.gate.dispatchProbabilities(places: parallel.degree(.expert)) ?? [] : [])
     }
 
     /// A layer kind groups layers that have the same operations and shapes.
@@ -160,13 +162,14 @@ package struct LayoutCost: Sendable {
     /// The collectives of a step outside its layers: rows from the previous stage, and in the last stage those for
     /// logits.
     package var transfersOfStages: [Transfer] {
-        let (ranks, hidden) = (parallel.stageRanks, model.hiddenSize)
+        let ranks = parallel.stageRanks
         return [
             Transfer(
                 "stage", .send, .stageInput, along: .pipeline, columns: model.stateWidth + model.reusedSelection,
                 ranks: parallel.pipeline),
             Transfer(
-                "outputs", .allGather, .outputs, along: .stage, columns: hidden, ranks: ranks, condition: .outputs),
+                "outputs", .allGather, .outputs, along: .stage, columns: model.stateWidth, ranks: ranks,
+                condition: .outputs),
             Transfer(
                 "logits", .allToAll, .logits, along: .stage, columns: (model.vocabularySize + ranks - 1) / ranks,
                 ranks: ranks, condition: .outputs),
@@ -228,6 +231,13 @@ extension LayoutCost {
 }
 
 extension GateRule {
+    /// Returns the probability, for each of so many places with equal shares of the experts, that a row chooses one of the
+    /// experts there.
+    func dispatchProbabilities(places: Int) -> [Double] {
+        let perPlace = experts / places
+        return (0..<places).map { chance(ofAny: $0 * perPlace..<($0 + 1) * perPlace) }
+    }
+
     /// Returns the probability that a row chooses one of these experts if the gate prefers none: it first chooses
     /// `topGroups` of the groups, then `expertsPerToken` of the experts in those.
     func chance(ofAny some: Range<Int>) -> Double {

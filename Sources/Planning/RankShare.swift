@@ -26,14 +26,23 @@ extension ModelDescription {
             + [finalNorm, head].map { PlacedWeights(place: .head, weights: $0) }
     }
 
+    /// Returns true for a head that is the embedding (tied word embeddings), whose memory is that of the embedding.
+    package func isRepeated(_ placed: PlacedWeights) -> Bool {
+        placed.place == .head && tiesEmbeddings && placed.weights.names == head.names
+    }
+
     /// The number of elements in the weights, without next-token blocks: all of them, and those that one token uses.
     package var parameters: (total: Int, active: Int) {
-        let total = weights.reduce(0) { $0 + $1.weights.elements }
+        let total = weights.reduce(0) { $0 + (isRepeated($1) ? 0 : $1.weights.elements) }
         let idle = layers.compactMap(\.experts).reduce(0) {
             $0 + ($1.gate.experts - $1.gate.expertsPerToken) * $1.expert(0).weights.elements
         }
         return (total, total - idle)
     }
+
+    /// The number of elements in the weights that one token is multiplied with, the head's among them. Of an embedding
+    /// that is not also the head, a token reads one row only.
+    package var multipliedParameters: Int { parameters.active - (tiesEmbeddings ? 0 : embedding.elements) }
 }
 
 /// A rank share is one rank's part of everything that ranks divide: layers, heads, experts and vocabulary.

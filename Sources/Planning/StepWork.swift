@@ -10,7 +10,7 @@ import Tensors
 package struct StepWork: Sendable, Equatable {
     package struct Part: Sendable, Equatable {
         package let name: String
-        /// Counts floating-point operations; a multiplication and an addition are two.
+        /// The number of floating-point operations; a multiplication and an addition are two.
         package var operations: Double
         package var bytes: Double
     }
@@ -55,19 +55,17 @@ package struct StepWork: Sendable, Equatable {
     private static func keyBytes(
         _ model: ModelDescription, _ format: CacheFormat
     ) -> (index: Double, attention: Double) {
-        var (index, all) = (0, 0)
-        for (number, layer) in model.layers.enumerated() {
-            all += format.bytesPerToken(layer: number)
-            // The index key is the last lane of the last key set of a layer that selects.
-            if layer.selection != nil, let set = format.layers[number].last {
-                index += set.lanes.last!.bytesPerEntry / set.tokensPerEntry
-            }
+        var sum = (index: 0.0, attention: 0.0)
+        for (layer, sets) in zip(model.layers, format.layers) {
+            let bytes = layer.keyBytes(sets)
+            sum.index += bytes.index
+            sum.attention += bytes.attention
         }
-        return (Double(index), Double(all - index))
+        return sum
     }
 
     /// Returns the expected number of weights that `rows` rows use if all experts are equally likely. The embedding is
-    /// left out, as each row reads only one of its rows.
+    /// left out, as each row reads only one of its rows, unless it is also the head.
     private static func weights(_ model: ModelDescription, rows: Int) -> Double {
         let (total, active) = model.parameters
         var others = 0.0
@@ -77,7 +75,7 @@ package struct StepWork: Sendable, Equatable {
             for _ in 0..<rows where missed > 1e-9 { missed *= 1 - chosen / experts }
             others = (experts * (1 - missed) - chosen) / (experts - chosen)
         }
-        return Double(active - model.embedding.elements) + Double(total - active) * others
+        return Double(model.multipliedParameters) + Double(total - active) * others
     }
 
     /// Adds the work of another step.
@@ -86,5 +84,18 @@ package struct StepWork: Sendable, Equatable {
             parts[index].operations += other.parts[index].operations
             parts[index].bytes += other.parts[index].bytes
         }
+    }
+}
+
+extension LayerDescription {
+    /// Returns the bytes of one token's keys in the layer's key sets: those that index scores read, and those that
+    /// attention reads. Key sets with a window are not counted.
+    func keyBytes(_ sets: [KeySet]) -> (index: Double, attention: Double) {
+        func perToken(_ bytes: Int, _ set: KeySet) -> Double { Double(bytes) / Double(set.tokensPerEntry) }
+        let all = sets.reduce(0) { $1.window == nil ? $0 + perToken($1.bytesPerEntry, $1) : $0 }
+        // The index key is the last lane of the last key set of a layer that selects.
+        guard selection != nil, let set = sets.last else { return (0, all) }
+        let index = perToken(set.lanes.last!.bytesPerEntry, set)
+        return (index, all - index)
     }
 }

@@ -108,6 +108,6 @@ package struct Transfer: Sendable {
         }
     }
 
-    /// Tells whether the bytes are an expectation rather than exact.
+    /// Whether the bytes are an expectation rather than exact.
     package var isExpected: Bool { condition == .chosenExperts }
 }

@@ -2,16 +2,17 @@ import Grammar
 import JSON
 import Tokenization
 
-/// What a request holds its answer to, and the field that says so.
+/// The form that a request requires of its answer, and the member that requires it.
 struct AnswerForm: Sendable {
     var source: GrammarSource
     var field: String
 }
 
 extension RequestFields {
-    /// The form that the fields of OpenAI (`response_format`), SGLang (`regex`, `json_schema`, `ebnf`) and vLLM
-    /// (`structured_outputs`, `guided_…`) ask for; `nil` for none.
-    /// - Throws: for more than one, and for what is malformed. Whether a grammar can be made of it, the engine says.
+    /// Returns the form that the members of OpenAI (`response_format`), SGLang (`regex`, `json_schema`, `ebnf`) and
+    /// vLLM (`structured_outputs`, `guided_…`) ask for; `nil` for none.
+    ///
+    /// - Throws: an error if more than one form is given or one is malformed. The engine checks the grammar itself.
     func answerForm() throws(RequestError) -> AnswerForm? {
         var found = try responseFormat().map { [$0] } ?? []
         found += try forms([
@@ -63,7 +64,8 @@ extension RequestFields {
         }
     }
 
-    /// `response_format`: `text`, `json_object`, perhaps with a `schema`, or `json_schema`.
+    /// Returns the form of `response_format`, whose type is `text`, `json_object` (perhaps with a `schema`) or
+    /// `json_schema`.
     private func responseFormat() throws(RequestError) -> AnswerForm? {
         guard let format = try object("response_format") else { return nil }
         let field = path(of: "response_format")
@@ -76,7 +78,7 @@ extension RequestFields {
             guard let schema = format.value("schema") else { return AnswerForm(source: .jsonObject, field: field) }
             return AnswerForm(source: try Self.schema(schema, format.path(of: "schema")), field: field)
         case "json_schema":
-            // Some clients leave the inner object out.
+            // Some clients omit the inner object.
             let inner = try format.object("json_schema") ?? format
             guard let schema = inner.value("schema") else {
                 throw .invalid(field, "\(inner.path(of: "schema")) is missing; it is the schema of the answer")
@@ -92,7 +94,7 @@ extension RequestFields {
         return text
     }
 
-    /// A schema, or the text of one.
+    /// Returns the grammar of a schema, which is given as JSON or as its text.
     private static func schema(_ value: JSONValue, _ path: String) throws(RequestError) -> GrammarSource {
         switch value {
         case .string(let text): .jsonSchema(text)
@@ -112,12 +114,12 @@ extension RequestFields {
 // MARK: - Tools
 
 extension RequestFields {
-    /// What `tool_choice`, and tools that are `strict`, ask of an answer.
+    /// Returns the form that `tool_choice` and tools that are `strict` require of an answer.
     ///
     /// - Parameters:
-    ///   - tools: those that the prompt offers.
-    ///   - form: what the content of the answer is held to otherwise.
-    /// - Returns: the form of the whole answer, without reasoning.
+    ///   - tools: the tools that the prompt offers.
+    ///   - form: the form of an answer without tool calls; `nil` for any.
+    /// - Returns: the form of the whole answer, without reasoning; `nil` for any.
     func answerForm(
         with tools: [ChatTool], besides form: AnswerForm?, allowsParallelCalls: Bool
     ) throws(RequestError) -> AnswerForm? {
@@ -156,7 +158,7 @@ extension RequestFields {
             name: tool.name, parameters: parameters, isStrict: tool.function["strict"]?.bool ?? false)
     }
 
-    /// The name in `{"type": "function", "function": {"name": …}}`.
+    /// Returns the name in `{"type": "function", "function": {"name": …}}`.
     private func toolChoiceName(_ choice: JSONValue) throws(RequestError) -> String {
         guard choice["type"]?.string ?? "function" == "function",
             let name = choice["function"]?["name"]?.string ?? choice["name"]?.string

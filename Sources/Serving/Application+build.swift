@@ -2,8 +2,9 @@ package import Hummingbird
 import HummingbirdCore
 import NIOCore
 
-/// The server, ready to run: used alike by the command and by the tests.
-/// - Parameter onListening: called with the port once connections are taken.
+/// Returns the server, ready to run, for the command and for tests.
+///
+/// - Parameter onListening: called with the port once connections are accepted.
 /// - Precondition: `configuration.validate()` found nothing.
 package func buildApplication(
     configuration: ServerConfiguration, slot: ModelSlot,

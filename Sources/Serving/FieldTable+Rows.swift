@@ -3,7 +3,7 @@ import JSON
 extension FieldTable {
     private static let texts: [Place] = [.chat, .completion, .generate]
     private static let openAI: [Place] = [.chat, .completion]
-    /// Where sampling parameters stand.
+    /// The places of sampling parameters.
     private static let sampled: [Place] = [.chat, .completion, .sampling]
     private static let everywhere: [Place] = [.chat, .completion, .generate, .tokenize, .detokenize]
     private static let off: [JSONValue] = [.bool(false)]
@@ -56,13 +56,13 @@ extension FieldTable {
         harmless(texts, "data_parallel_rank", "conversation_id", "routed_dp_rank"),
         harmless([.tokenize, .detokenize, .generate], "model"),
         harmless([.generate], "user", "request_id"),
-        // Byte-level tokens have no blanks of their own; the events of a stream may be as small as one token.
+        // Byte-level tokens have no spaces between them; a stream may send an event for each token.
         harmless(sampled, "spaces_between_special_tokens", "stream_interval"),
         harmless([.streamOptions], "include_obfuscation"),
         harmless([.message], "name", "refusal", "annotations", "id", "type", "status"),
     ]
 
-    /// Answers of a certain form; `AnswerForm` reads those that are honoured.
+    /// The members that ask for structured output; `AnswerForm` reads those that are honoured.
     private static let formRows: [Row] = [
         honoured(
             sampled, "response_format", "regex", "json_schema", "ebnf", "guided_json", "guided_regex", "guided_choice",
@@ -81,7 +81,7 @@ extension FieldTable {
             [.chat], "verbosity", unless: [.string("medium")], advice: "ask for shorter or longer answers in a message"),
     ]
 
-    /// What no model here can do, or no sampler.
+    /// The members that ask for abilities that no model or sampler here has.
     private static let modelRows: [Row] = [
         refused(
             [.chat], "reasoning_effort", "reasoning", "thinking_token_budget",
@@ -128,7 +128,7 @@ extension FieldTable {
         refused([.tokenize], "truncate_prompt_tokens", advice: "shorten the prompt"),
     ]
 
-    /// What answers do not show.
+    /// The members that ask for values that answers do not show.
     private static let presentationRows: [Row] = [
         refused([.chat], "echo", unless: off, advice: "the conversation is known to its sender"),
         refused(
@@ -148,7 +148,7 @@ extension FieldTable {
             advice: "give a prompt; conversations are rendered by /v1/chat/completions"),
     ]
 
-    /// Names of other interfaces, which would change nothing where they are.
+    /// The names of other interfaces or routes, which would have no effect.
     private static let foreignRows: [Row] = [
         refused([.chat], "prompt", advice: "give messages"),
         refused([.completion], "messages", advice: "give a prompt, or use /v1/chat/completions"),

@@ -1,20 +1,20 @@
 import JSON
 
-/// What becomes of every member of a request that OpenAI, SGLang or vLLM know: it is honoured, cannot change the answer,
-/// or is refused by name. None is ignored in silence; members nobody has heard of are.
+/// The rules for every member of a request that OpenAI, SGLang or vLLM define: it is honoured, cannot change the
+/// answer, or is refused by name. None of these is silently ignored; members that no interface defines are.
 struct FieldTable: Sendable {
-    /// Where members stand: the routes, and objects within their requests.
+    /// The places of members: the routes, and objects within their requests.
     enum Place: String, Sendable, CaseIterable {
         case chat, message, completion, generate, sampling, tokenize, detokenize
         case streamOptions = "stream_options"
     }
 
     enum Rule: Sendable {
-        /// Some code of the route reads it.
+        /// The route reads the member.
         case honoured
-        /// It may come and changes nothing a client could see in the answer.
+        /// The member is accepted and cannot change the answer.
         case harmless
-        /// It asks for what is not done here, unless it has one of the `neutral` values; `null` always is one.
+        /// The member asks for something that is not supported, unless its value is `null` or one of `neutral`.
         case refused(neutral: [JSONValue], String)
     }
 
@@ -37,13 +37,15 @@ struct FieldTable: Sendable {
             }
         }
         self.rules = rules
-        // SGLang refuses unknown sampling parameters too: a name of another interface there would change nothing.
+        // SGLang refuses unknown sampling parameters too, since a misnamed one would have no effect.
         refusesUnknown = place == .sampling
     }
 
     private static let tables = Dictionary(uniqueKeysWithValues: Place.allCases.map { ($0, FieldTable($0)) })
 
-    /// - Throws: for the first member, in the request's order, that is refused.
+    /// Checks the members of an object.
+    ///
+    /// - Throws: an error about the first member, in the request's order, that is refused.
     static func check(_ fields: RequestFields, at place: Place) throws(RequestError) {
         guard let table = tables[place] else { return }
         for member in fields.members { try table.check(member, fields) }
@@ -65,7 +67,7 @@ struct FieldTable: Sendable {
 }
 
 extension JSONValue {
-    /// Equal, where numbers count by value.
+    /// Returns whether two values are equal, numbers by their value.
     fileprivate func isAlike(_ other: JSONValue) -> Bool {
         if let own = double, let others = other.double { return own == others }
         return self == other

@@ -2,7 +2,7 @@ import Hummingbird
 import Inference
 import JSON
 
-/// `POST` and `PUT /generate`: SGLang's own interface, with tokens in and out.
+/// Handles `POST` and `PUT /generate`, SGLang's own interface, which takes and returns tokens.
 struct GenerateRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -36,6 +36,9 @@ struct GenerateRoutes: Sendable {
         }
     }
 
+    /// Returns the body of an answer that is not streamed.
+    ///
+    /// - Parameter bytes: the approximate size of what has to be written, which decides whether `WorkPool` writes it.
     private static func whole(
         _ answers: [GenerateAnswer], isBatch: Bool, of generations: TextGenerations, on connection: ClientConnection,
         bytes: Int
@@ -69,8 +72,8 @@ extension GenerateRequest {
     }
 }
 
-/// One answer of `/generate`. While streaming, each event shows all of it so far, as SGLang's do: what a token adds is
-/// encoded once, and an event copies what it sends.
+/// One answer of `/generate`. In a stream, each event shows the whole answer so far, as in SGLang: the contribution of
+/// a token is encoded once, and each event copies the encoded text.
 package struct GenerateAnswer: Sendable {
     private let id: String
     private let promptTokens: Int
@@ -82,11 +85,11 @@ package struct GenerateAnswer: Sendable {
     private var scores: Scores
     private var finish: TextFinish?
 
-    /// Lists of log-probabilities.
+    /// The lists of log-probabilities of the prompt or of the output, as JSON text.
     private struct Scores {
         /// Whether each token's best alternatives are listed.
         let hasTop: Bool
-        /// `nil` where log-probabilities come without the text of their tokens.
+        /// Returns the text of a token; `nil` if log-probabilities do not include it.
         let textOfToken: (@Sendable (Int32) -> String)?
         private(set) var tokens = GrowingJSON.array
         private(set) var top = GrowingJSON.array
@@ -99,7 +102,7 @@ package struct GenerateAnswer: Sendable {
         mutating func append(_ token: TokenLogProbs) {
             tokens.append(triple(token.token, token.logProb))
             guard hasTop else { return }
-            // The first token of a prompt follows nothing and has no alternatives.
+            // The first token of a prompt has no distribution.
             top.append(token.logProb == nil ? .null : .array(token.top.map { triple($0.token, $0.logProb) }))
         }
 
@@ -120,7 +123,9 @@ package struct GenerateAnswer: Sendable {
         scores = promptScores
     }
 
-    /// - Returns: false if there is nothing new to show.
+    /// Adds an event to the answer.
+    ///
+    /// - Returns: `false` if there is nothing new to show.
     package mutating func take(_ event: TextEvent) -> Bool {
         switch event {
         case .promptScores(let more):
@@ -139,9 +144,9 @@ package struct GenerateAnswer: Sendable {
         return true
     }
 
-    /// Everything so far, as the bytes of an object.
+    /// Returns the whole answer so far, as JSON text.
     ///
-    /// - Parameter index: the place in a batch, shown in the events of a stream.
+    /// - Parameter index: the index of the answer in its batch, shown in the events of a stream; `nil` for no batch.
     package func json(elapsed: Duration, index: Int?) -> [UInt8] {
         var writer = JSONWriter()
         let lists = [text, tokens, promptScores.tokens, promptScores.top, scores.tokens, scores.top]
@@ -175,7 +180,7 @@ package struct GenerateAnswer: Sendable {
             members += [
                 JSONMember("spec_verify_ct", .integer(speculation.steps)),
                 JSONMember("spec_draft_tokens", .integer(speculation.drafted)),
-                JSONMember("spec_accepted_tokens", .integer(speculation.right)),
+                JSONMember("spec_accepted_tokens", .integer(speculation.accepted)),
                 JSONMember("spec_accept_length", .number(length)),
             ]
         }

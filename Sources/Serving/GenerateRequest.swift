@@ -1,22 +1,22 @@
 import Inference
 import JSON
 
-/// A checked request to `/generate`, in SGLang's shape.
+/// A request to `/generate`, SGLang's own interface, that was checked.
 struct GenerateRequest: Sendable {
-    /// `n` for each prompt in turn.
+    /// The requests to the engine: `n` for each prompt, in the order of the prompts.
     let requests: [TextRequest]
     /// The `rid` of each of `requests`.
     let ids: [String]
-    /// True when the answer is a list: for a list of prompts, or more than one choice.
+    /// Whether the answer is a list: for a list of prompts, or more than one choice.
     let isBatch: Bool
     let returnsLogProbs: Bool
-    /// Whether log-probabilities come with the text of their tokens.
+    /// Whether log-probabilities include the text of their tokens.
     let returnsTokenText: Bool
     let streams: Bool
-    /// What the request calls its prompt.
+    /// The name of the member that holds the prompt.
     let promptName: String
 
-    /// See `TextRequest.memory`.
+    /// The estimated memory in bytes that the request takes; see `TextRequest.memory`.
     var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !streams) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
@@ -51,7 +51,7 @@ struct GenerateRequest: Sendable {
         ids = try Self.ids(fields, count: requests.count)
     }
 
-    /// `text` or `input_ids`, one or a list.
+    /// Returns the tokens of each prompt. A prompt is given by `text` or `input_ids`, as one or as a list.
     private static func prompts(
         _ fields: RequestFields, service: TextService
     ) throws(RequestError) -> (prompts: [[Int32]], isList: Bool) {
@@ -93,7 +93,7 @@ struct GenerateRequest: Sendable {
         }
     }
 
-    /// `rid`: one name, or one for each answer; made up if absent.
+    /// Returns the id of each answer. `rid` gives one id, or one for each answer; absent ids are random.
     private static func ids(_ fields: RequestFields, count: Int) throws(RequestError) -> [String] {
         guard let value = fields.value("rid") else { return (0..<count).map { _ in Envelope.randomDigits() } }
         let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []

@@ -2,7 +2,8 @@ import Hummingbird
 import Inference
 import JSON
 
-/// Whether the process is in order (`/health`), can take work (`/ready`), what it measures and how it is set up.
+/// Handles the routes of operators: `/health` reports whether the process works, `/ready` whether it accepts requests;
+/// `/metrics`, `/server_info` and `/flush_cache` concern the engine.
 struct HealthRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -23,7 +24,8 @@ struct HealthRoutes: Sendable {
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 
-    /// `POST /flush_cache`, and not `GET`, which any page can ask for. Running requests go on, and keep their pages.
+    /// Handles `POST /flush_cache`; a `GET` could be sent by any web page. Running requests go on, and keep their
+    /// pages.
     func flushCache(_ request: Request, _ context: ServingContext) async throws -> Response {
         let freed = try slot.service().engine.flushCache()
         return .json(
@@ -33,14 +35,15 @@ struct HealthRoutes: Sendable {
             ]))
     }
 
-    /// What a rank owns: its place among owners of keys, and how many tokens of running requests that is.
+    /// Returns a rank's index among the ranks that share keys, and the number of tokens of running requests that it
+    /// owns.
     private static func keys(of rank: RankStatus) -> JSONValue {
         .fields([
             "rank": .integer(rank.rank), "owner": .integer(rank.keyOwner), "tokens": .integer(rank.ownedTokens),
         ])
     }
 
-    /// Everything a client may know of the set-up; never the key.
+    /// Handles `GET /server_info`: the configuration without the API key, and the state of the KV cache.
     func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
         let (limits, status) = (service.engine.limits, service.engine.status())

@@ -1,17 +1,17 @@
 import Synchronization
 
-/// Memory for requests being read and answers being collected, shared by all of them. What a request will take is
-/// estimated before it is taken, and refused where it does not fit.
+/// The memory that all requests being read and answers being collected may take together. The need of a request is
+/// estimated before its memory is allocated, and refused if it does not fit.
 package final class MemoryBudget: Sendable {
     package let total: Int
     private let used = Mutex(0)
 
     package init(total: Int) { self.total = total }
 
-    /// Bytes that are spoken for.
+    /// The number of reserved bytes.
     package var usedBytes: Int { used.withLock { $0 } }
 
-    /// Bytes a request has been promised; given back when it is dropped.
+    /// The bytes that are reserved for one request, and released when the share is dropped.
     final class Share: Sendable {
         private let budget: MemoryBudget
         private let bytes = Mutex(0)
@@ -20,14 +20,16 @@ package final class MemoryBudget: Sendable {
 
         deinit { budget.used.withLock { $0 -= bytes.withLock { $0 } } }
 
-        /// Makes the share at least as large as `count` bytes.
+        /// Enlarges the share to at least `count` bytes.
+        ///
+        /// - Throws: an error as `resize` does.
         func grow(to count: Int) throws(RequestError) {
             if bytes.withLock({ $0 }) < count { try resize(to: count) }
         }
 
-        /// Makes the share as large as `count` bytes, or smaller.
+        /// Sets the share to `count` bytes.
         ///
-        /// - Throws: 413 where so much will never fit, 429 where it does not now.
+        /// - Throws: an error with status 413 if so much can never fit, or 429 if it does not fit now.
         func resize(to count: Int) throws(RequestError) {
             guard count <= budget.total else {
                 throw RequestError(
@@ -52,7 +54,9 @@ package final class MemoryBudget: Sendable {
         }
     }
 
-    /// - Throws: as `Share.resize`.
+    /// Reserves `bytes` bytes.
+    ///
+    /// - Throws: an error as `Share.resize` does.
     func share(of bytes: Int) throws(RequestError) -> Share {
         let share = Share(self)
         try share.resize(to: bytes)

@@ -1,12 +1,12 @@
 import Inference
 import Synchronization
 
-/// What `/metrics` tells, in the text format of Prometheus: times measured here, load reported by the engine.
+/// The metrics of the server for `/metrics`: times and responses are measured here, the engine reports its load.
 package final class ServerMetrics: Sendable {
-    /// Counts of observed times at or below each bound, with their sum.
+    /// A histogram of times: the number of observations in each bucket, and their sum in seconds.
     struct Histogram {
         let bounds: [Double]
-        /// One more than `bounds`: the last counts what is above all of them.
+        /// The number of observations in each bucket. The last bucket holds those above all bounds.
         private(set) var counts: [UInt64]
         private(set) var sum = 0.0
 
@@ -52,12 +52,17 @@ package final class ServerMetrics: Sendable {
     func countAborted() { state.withLock { $0.aborted += 1 } }
     func countFailed() { state.withLock { $0.failed += 1 } }
 
-    /// - Parameter route: a route's pattern, never a path a client made up, so that the number of series is bounded.
+    /// Counts a response.
+    ///
+    /// - Parameter route: the pattern of a route rather than the request's path, so that the number of series is
+    ///   bounded.
     func countResponse(route: String, status: Int) {
         state.withLock { $0.outcomes[Outcome(route: route, status: status), default: 0] += 1 }
     }
 
-    /// - Parameter status: `nil` while no engine is loaded: its figures are then left out.
+    /// Returns the page of `/metrics`.
+    ///
+    /// - Parameter status: the engine's status; `nil` if no engine is loaded, so that its metrics are left out.
     func text(model: String, status: EngineStatus?) -> String {
         let state = self.state.withLock { $0 }
         var page = MetricsPage(model: model)
@@ -71,7 +76,8 @@ package final class ServerMetrics: Sendable {
             page.sample(
                 "requests_total", Double(count), labels: [("route", outcome.route), ("status", String(outcome.status))])
         }
-        page.single("aborted_requests_total", "counter", "Generations given up by their client.", Double(state.aborted))
+        page.single(
+            "aborted_requests_total", "counter", "Generations whose client disconnected.", Double(state.aborted))
         page.single("failed_requests_total", "counter", "Generations that failed in the engine.", Double(state.failed))
         if let status { Self.write(status, to: &page) }
         return page.text
@@ -85,27 +91,27 @@ package final class ServerMetrics: Sendable {
             ("token_usage", "Share of the KV pages in use, 0 to 1.", used),
             ("kv_pages_used", "KV pages in use.", Double(status.usedPages)),
             ("kv_pages_free", "KV pages free.", Double(status.freePages)),
-            ("cached_pages", "KV pages that no request uses and whose tokens are known.", Double(status.cachedPages)),
+            ("cached_pages", "KV pages that only the prefix cache keeps.", Double(status.cachedPages)),
             ("kv_pages_total", "All KV pages.", Double(status.totalPages)),
-            ("kv_page_size_tokens", "Tokens on a KV page.", Double(status.pageSize)),
+            ("kv_page_size_tokens", "Tokens of a KV page.", Double(status.pageSize)),
             (
-                "spec_accept_length", "Tokens chosen in a step that computed guesses, on average; 0 before the first.",
+                "spec_accept_length", "Tokens sampled in a step that verified drafts, on average; 0 before the first.",
                 status.speculation.acceptLength ?? 0
             ),
             ("engine_up", "1 while the engine can serve.", status.failure == nil ? 1 : 0),
         ]
         for (name, explanation, value) in gauges { page.single(name, "gauge", explanation, value) }
         let counters: [(String, String, UInt64)] = [
-            ("prompt_tokens_total", "Prompt tokens taken in.", status.promptTokens),
+            ("prompt_tokens_total", "Prompt tokens computed or found in the cache.", status.promptTokens),
             ("generation_tokens_total", "Tokens generated.", status.generatedTokens),
-            ("preemptions_total", "Requests set back to make room.", status.preemptions),
+            ("preemptions_total", "Requests preempted and computed again.", status.preemptions),
             ("engine_steps_total", "Forward steps.", status.steps),
-            ("engine_restarts_total", "Times the ranks failed and were started anew.", status.restarts),
-            ("prefix_cache_query_tokens_total", "Prompt tokens looked for in the cache.", status.cacheLookupTokens),
+            ("engine_restarts_total", "Restarts of failed ranks.", status.restarts),
+            ("prefix_cache_query_tokens_total", "Prompt tokens looked up in the cache.", status.cacheLookupTokens),
             ("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.", status.cacheHitTokens),
-            ("spec_steps_total", "Steps of requests that computed guesses.", UInt64(status.speculation.steps)),
-            ("spec_guessed_tokens_total", "Guesses computed.", UInt64(status.speculation.drafted)),
-            ("spec_accepted_tokens_total", "Guesses that were right.", UInt64(status.speculation.right)),
+            ("spec_steps_total", "Steps of requests that verified drafts.", UInt64(status.speculation.steps)),
+            ("spec_draft_tokens_total", "Draft tokens verified.", UInt64(status.speculation.drafted)),
+            ("spec_accepted_tokens_total", "Draft tokens accepted.", UInt64(status.speculation.accepted)),
         ]
         for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
         page.write(status.ranks)

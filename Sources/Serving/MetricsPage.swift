@@ -1,4 +1,4 @@
-/// The text format of Prometheus, version 0.0.4.
+/// A page of metrics in the text format of Prometheus, version 0.0.4.
 struct MetricsPage {
     private(set) var text = ""
     let model: String

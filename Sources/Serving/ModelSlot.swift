@@ -2,7 +2,8 @@ import Foundation
 import Inference
 import Synchronization
 
-/// The place of the service in a server that answers before the model is loaded and while it shuts down.
+/// A reference to the service that is empty until the model is loaded, so that the server can answer before that, and
+/// while it drains.
 package final class ModelSlot: Sendable {
     private enum Content {
         case loading
@@ -17,14 +18,16 @@ package final class ModelSlot: Sendable {
 
     private let state: Mutex<State>
     let metrics = ServerMetrics()
-    /// For requests being read and answers being collected.
+    /// The memory for requests being read and answers being collected.
     let memory: MemoryBudget
-    /// Seconds since 1970 when the server was set up.
+    /// The time when the server was created, in seconds since 1970.
     let created = Int(Date().timeIntervalSince1970)
 
+    /// Creates a slot.
+    ///
     /// - Parameters:
-    ///   - service: `nil` while the model is still being loaded.
-    ///   - memory: bytes for requests being read and answers being collected, all together.
+    ///   - service: the service; `nil` while the model is being loaded.
+    ///   - memory: the bytes for all requests being read and answers being collected.
     package init(_ service: TextService? = nil, memory: Int = 1 << 30) {
         self.memory = MemoryBudget(total: memory)
         state = Mutex(State(content: service.map(Content.loaded) ?? .loading))
@@ -34,22 +37,22 @@ package final class ModelSlot: Sendable {
         state.withLock { $0.content = .loaded(service) }
     }
 
-    /// Says that loading did not work, and why.
+    /// Records that loading failed, and why.
     package func fail(_ reason: String) {
         state.withLock { $0.content = .failed(reason) }
     }
 
-    /// From now on new work is refused; what runs goes on.
+    /// Refuses new requests from now on; running ones go on.
     package func startDraining() {
         state.withLock { $0.isDraining = true }
     }
 
-    /// The service, also of a server that takes no new work.
+    /// The service, even if the server refuses new requests.
     var loaded: TextService? {
         state.withLock { if case .loaded(let service) = $0.content { service } else { nil } }
     }
 
-    /// Why nothing will ever be served here: neither while loading nor while draining, which are in order.
+    /// The failure after which this server can never serve; `nil` while it loads, serves or drains.
     var failure: RequestError? {
         switch state.withLock({ $0.content }) {
         case .loading: nil
@@ -67,8 +70,9 @@ package final class ModelSlot: Sendable {
         RequestError(.unavailable, "the model could not be loaded: \(reason)", code: "engine_failed")
     }
 
-    /// The service for new work.
-    /// - Throws: why there is none now.
+    /// Returns the service for a new request.
+    ///
+    /// - Throws: the reason why there is none now.
     func service() throws(RequestError) -> TextService {
         let state = self.state.withLock { $0 }
         if state.isDraining { throw .draining }

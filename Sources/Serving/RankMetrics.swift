@@ -1,8 +1,8 @@
 import Inference
 
 extension MetricsPage {
-    /// What each rank did, labelled with its number and its place on every axis. The series begin anew when the ranks
-    /// are started again, as counters may.
+    /// Writes the metrics of each rank, labelled with its number and its coordinate on every axis. The series restart
+    /// at zero when the ranks are started again, as counters of Prometheus may.
     mutating func write(_ ranks: [RankStatus]) {
         guard !ranks.isEmpty else { return }
         let totals: [(String, String, (RankStatus) -> Double)] = [
@@ -20,10 +20,10 @@ extension MetricsPage {
         let operations: [(String, String, (RankStatus.Operation) -> Double)] = [
             ("rank_operation_calls_total", "Collectives.", { Double($0.calls) }),
             ("rank_operation_seconds_total", "Time waiting for others and copying.", { $0.seconds }),
-            ("rank_operation_bytes_total", "Bytes this rank got from others.", { Double($0.bytes) }),
+            ("rank_operation_bytes_total", "Bytes this rank received from others.", { Double($0.bytes) }),
             (
                 "rank_operation_skew_seconds_total",
-                "Time beyond that of the stage's rank that spent least, step by step.", { $0.skewSeconds }
+                "Time beyond that of the rank of the stage that spent least, step by step.", { $0.skewSeconds }
             ),
         ]
         guard ranks.contains(where: { !$0.operations.isEmpty }) else { return }

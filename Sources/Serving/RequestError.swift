@@ -1,6 +1,6 @@
 import Inference
 
-/// Why a request is not answered as asked, in the terms of the request.
+/// The reason why a request is not answered, in the terms of the request.
 package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible {
     package enum Kind: Sendable, Equatable {
         /// The request itself is at fault.
@@ -11,25 +11,25 @@ package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible
         /// The body did not arrive in time.
         case timeout
         case tooLarge
-        /// A body that is no JSON, or says that it is something else.
+        /// The body is not JSON, or its content type says so.
         case unsupportedMediaType
-        /// A page of another origin asks, or a name that is not this server's.
+        /// The request comes from a web page of another origin, or addresses this server by a name that is not allowed.
         case forbidden
-        /// Nobody waits for the answer any more. Proxies have a number for this; it is counted and never sent.
+        /// The client disconnected. The status for this, 499, is counted in metrics and never sent.
         case clientGone
         case overloaded(retryAfterSeconds: Int)
-        /// Loading, draining, or failed for good.
+        /// The engine is loading, draining, or has failed permanently.
         case unavailable
-        /// This request failed on the way.
+        /// The generation of this request failed.
         case failed
     }
 
     package var kind: Kind
-    /// What was wrong and what to try.
+    /// The problem, and what to try.
     package var message: String
-    /// The request's own name of the part at fault.
+    /// The request's own name of the invalid member.
     package var parameter: String?
-    /// A word for programs, as OpenAI's `code`.
+    /// An identifier for programs, as OpenAI's `code`.
     package var code: String?
 
     package init(_ kind: Kind, _ message: String, parameter: String? = nil, code: String? = nil) {
@@ -47,7 +47,8 @@ package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible
 
     static let clientGone = RequestError(.clientGone, "the client went away")
 
-    /// Clients know this by its words: OpenAI's, and Anthropic's within them.
+    /// Returns the error for a request that exceeds the context length. Clients recognize it by its text, which
+    /// contains that of OpenAI and that of Anthropic.
     static func contextExceeded(_ parameter: String, _ wanted: String, context: Int) -> RequestError {
         .invalid(
             parameter,
@@ -58,7 +59,7 @@ package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible
 }
 
 extension RequestError {
-    /// An engine's refusal. The engine's name for the part at fault is used as it is; see `renamed(by:)`.
+    /// Creates the error for an engine's refusal, with the engine's name of the invalid member; see `renamed(by:)`.
     init(_ error: EngineError) {
         switch error {
         case .invalid(let parameter, let message): self = .invalid(parameter, "\(parameter): \(message)")
@@ -73,7 +74,7 @@ extension RequestError {
     static let draining = RequestError(
         .unavailable, EngineError.draining.description, code: "shutting_down")
 
-    /// The same error with the name the caller used for the part at fault.
+    /// Returns the same error with the name that the request used for the invalid member.
     func renamed(by names: [String: String]) -> RequestError {
         guard let parameter, let name = names[parameter] else { return self }
         var renamed = self

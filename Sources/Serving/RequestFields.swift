@@ -1,17 +1,20 @@
 import JSON
 
-/// The members of one JSON object of a request, read with the type and range each must have.
+/// The members of one JSON object of a request, which are read with the type and range each must have.
 ///
-/// `null` counts as absent, unknown members are ignored, and every error names the member by its path.
+/// A member that is `null` counts as absent, unknown members are ignored, and every error names the member by its path.
 struct RequestFields {
-    /// In the request's order.
+    /// The members in the request's order.
     let members: [JSONMember]
-    /// The members by name, since a request may have millions.
+    /// The values by name, since a request may have millions of members.
     private let values: [JSONKey: JSONValue]
-    /// What stands before a member's name in messages: empty, or for example `messages[2].`.
+    /// The text before a member's name in messages: empty, or for example `messages[2].`.
     private let prefix: String
 
-    /// - Throws: when `value` is not an object; `path` names it in the message.
+    /// Reads the members of `value`.
+    ///
+    /// - Parameter path: the name of the value in messages; `nil` for the request's body.
+    /// - Throws: an error if `value` is not an object.
     init(_ value: JSONValue, path: String? = nil) throws(RequestError) {
         guard case .object(let members) = value else {
             throw .invalid(path, "\(path ?? "the request body") must be a JSON object, not \(value.kindName)")
@@ -28,11 +31,13 @@ struct RequestFields {
         (members, values, prefix) = ([], [:], "")
     }
 
+    /// Returns the path of a member, as messages show it.
     func path(of name: String) -> String { prefix + name }
 
-    /// The names of all members, in their order.
+    /// The names of all members, in the request's order.
     var names: [String] { members.map(\.key) }
 
+    /// Returns the value of a member; `nil` if it is absent or `null`.
     func value(_ name: String) -> JSONValue? {
         guard let value = values[JSONKey(name)], !value.isNull else { return nil }
         return value
@@ -61,7 +66,9 @@ struct RequestFields {
         return try RequestFields(value, path: path(of: name))
     }
 
-    /// A whole number; `5.0` is taken as 5.
+    /// Returns a whole number; `5.0` counts as 5.
+    ///
+    /// - Throws: an error for other values and for numbers outside `range`.
     func integer(_ name: String, in range: ClosedRange<Int>) throws(RequestError) -> Int? {
         guard let value = value(name) else { return nil }
         guard let number = value.wholeNumber else { throw mismatch(name, "an integer", value) }
@@ -71,6 +78,7 @@ struct RequestFields {
         return number
     }
 
+    /// Returns a number in `range` other than `excluded`.
     func number(_ name: String, in range: ClosedRange<Double>, excluding excluded: Double? = nil) throws(RequestError)
         -> Double?
     {
@@ -92,7 +100,7 @@ struct RequestFields {
         return number.double
     }
 
-    /// Token ids, each within the vocabulary.
+    /// Returns a list of token ids, each within the vocabulary.
     func tokens(_ name: String, vocabularySize: Int, atMost limit: Int = .max) throws(RequestError) -> [Int32]? {
         guard let elements = try array(name) else { return nil }
         guard elements.count <= limit else {
@@ -129,7 +137,7 @@ extension ClosedRange<Int> {
 }
 
 extension JSONValue {
-    /// A finite number. JSON has no infinities: they become ±9999, which clients of this API know as "never".
+    /// Returns a finite number. JSON has no infinities: they become ±9999, which clients of this API know as "never".
     static func number(_ value: some BinaryFloatingPoint) -> JSONValue {
         let finite = value.isFinite ? Double(value) : value.sign == .minus ? -9999 : 9999
         return JSONNumber(finite).map(JSONValue.number) ?? .null
@@ -137,8 +145,10 @@ extension JSONValue {
 }
 
 extension RequestFields {
-    /// `cache_salt`: only requests with the same one, byte by byte, use each other's cached prefixes. Strings are equal
-    /// that have other bytes, so a salt that is not plain ASCII is spelled in it.
+    /// Returns `cache_salt`; only requests whose salts are equal byte by byte use each other's cached prefixes.
+    ///
+    /// Swift also treats strings with different bytes as equal if they are canonically equivalent, so a salt that is
+    /// not plain ASCII is replaced by the hexadecimal digits of its bytes.
     func cacheSalt(atMost limit: Int) throws(RequestError) -> String? {
         guard let salt = try string("cache_salt") else { return nil }
         guard !salt.isEmpty else {
@@ -154,8 +164,8 @@ extension RequestFields {
         return salt
     }
 
-    /// Refuses a list of more prompts than a request may have, before any of them is looked at. A list of token ids is
-    /// one prompt.
+    /// Refuses a list of more prompts than a request may have, before any of them is read. A list of token ids is one
+    /// prompt.
     func checkPrompts(_ name: String, choices: Int, most: Int) throws(RequestError) {
         guard let elements = value(name)?.array, let first = elements.first else { return }
         if case .number = first { return }

@@ -3,18 +3,18 @@ import Hummingbird
 import Inference
 import JSON
 
-/// Every route of the server, in one list: the router, the 405s and the tests are made from it.
+/// The list of all routes of the server. The router, the 405 responses and the tests are made from it.
 struct RouteTable: Sendable {
     typealias Handler = @Sendable (Request, ServingContext) async throws -> Response
 
     struct Route: Sendable {
         let method: HTTPRequest.Method
-        /// In Hummingbird's notation.
+        /// The path in Hummingbird's notation.
         let pattern: String
         let handler: Handler
     }
 
-    /// The one route that never asks for a key.
+    /// The only route that never requires an API key.
     static let health = "/health"
     static let models = "/v1/models"
 
@@ -44,7 +44,7 @@ struct RouteTable: Sendable {
         ]
     }
 
-    /// The answer where no route takes a request: 405 if other methods would be taken, else 404.
+    /// Returns the response to a request without a route: 405 if the path has routes for other methods, otherwise 404.
     func missing(_ path: String, method: HTTPRequest.Method) -> Response {
         let allowed = Set(routes.filter { Self.matches($0.pattern, path) }.map(\.method.rawValue))
         guard !allowed.isEmpty else {
@@ -58,7 +58,7 @@ struct RouteTable: Sendable {
         return response
     }
 
-    /// The pattern as metrics show it: whatever is no route of ours is `unknown`.
+    /// Returns a route's pattern as metrics show it; it is `unknown` for anything that is no route.
     func pattern(_ endpoint: String?) -> String {
         routes.first { $0.pattern == endpoint }?.pattern ?? "unknown"
     }
@@ -68,7 +68,7 @@ struct RouteTable: Sendable {
     }
 }
 
-/// `GET /v1/models` and `GET /v1/models/{id}`.
+/// Handles `GET /v1/models` and `GET /v1/models/{id}`.
 struct ModelRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -77,7 +77,8 @@ struct ModelRoutes: Sendable {
         .json(.fields(["object": .string("list"), "data": .array([try model()])]))
     }
 
-    /// The name is the rest of the path: names like `deepseek-ai/DeepSeek-V3.2` have slashes, escaped or not.
+    /// Describes the model whose name is the rest of the path. Names such as `deepseek-ai/DeepSeek-V3.2` have slashes,
+    /// which may be percent-encoded.
     func one(_ request: Request, _ context: ServingContext) async throws -> Response {
         let raw = String(request.uri.path.dropFirst(RouteTable.models.count + 1))
         let name = raw.removingPercentEncoding ?? raw

@@ -1,26 +1,26 @@
 import Inference
 import JSON
 
-/// What the sampling members of a request say, the same for every route; only some names differ.
+/// The sampling parameters of a request. All routes read them alike; only some names differ.
 struct SamplingFields {
     var sampling: SamplingParameters
-    /// `nil` when the request gives none: then each choice draws its own.
+    /// The seed; `nil` if the request gives none, so that each choice gets a random one.
     var seed: UInt64?
     var stopStrings: [String]
     var ignoresEndOfText: Bool
     var skipsSpecialTokens: Bool
-    /// Whether the stop string that ended an answer is part of it.
+    /// Whether the stop string that ends an answer is part of it.
     var includesStopString: Bool
     var choices: Int
-    /// What each answer is held to; `nil` for anything.
+    /// The form that each answer must have; `nil` for any.
     var form: AnswerForm?
-    /// The route's own limit of new tokens, where the request gave none, and what it must leave room in.
+    /// The route's own limit of new tokens, if the request gave none.
     private let defaultMaxTokens: Int?
     private let contextLength: Int
 
-    /// How a route calls what differs from route to route.
+    /// The names of members that differ from route to route.
     struct Names {
-        /// The first one present counts.
+        /// The names of the limit of new tokens; the first one present counts.
         var maxTokens: [String]
         var minTokens: String
         var seed: [String]
@@ -31,14 +31,16 @@ struct SamplingFields {
             maxTokens: ["max_new_tokens"], minTokens: "min_new_tokens", seed: ["sampling_seed", "seed"])
     }
 
-    /// Temperatures below this choose the best token: their logits would not fit a float.
+    /// The temperature below which the most likely token is taken, since divided logits would not fit a float.
     static let greedyBelow = 1e-5
-    /// Logits divided by less would leave the range of a float.
+    /// The smallest repetition penalty; logits divided by less would leave the range of a float.
     static let leastRepetitionPenalty = 0.01
 
+    /// Reads and checks the sampling members of a request.
+    ///
     /// - Parameters:
-    ///   - minMaxTokens: 0 where a request may ask for no new token at all, to score its prompt.
-    ///   - defaultMaxTokens: for requests that do not say; `nil` for as many as the context has room for.
+    ///   - minMaxTokens: the smallest limit of new tokens; 0 if a request may only score its prompt.
+    ///   - defaultMaximum: the limit of new tokens if the request gives none; `nil` for as many as the context leaves.
     init(
         _ fields: RequestFields, names: Names, minMaxTokens: Int, defaultMaxTokens defaultMaximum: Int?,
         service: TextService, limits: RequestLimits
@@ -49,7 +51,7 @@ struct SamplingFields {
         let temperature = try fields.number("temperature", in: 0...2) ?? Double(defaults.temperature)
         sampling.temperature = temperature < Self.greedyBelow ? 0 : Float(temperature)
         sampling.topP = Float(try fields.number("top_p", in: 0...1, excluding: 0) ?? Double(defaults.topP))
-        // A request may mean "all" by -1 or by 0.
+        // Both -1 and 0 stand for all tokens.
         sampling.topK = max(0, try fields.integer("top_k", in: -1...Int.max) ?? defaults.topK)
         sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? 0)
         sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
@@ -60,7 +62,7 @@ struct SamplingFields {
         for name in names.maxTokens.reversed() {
             sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
         }
-        // What nobody asked for must not make a prompt too long.
+        // A default that was not requested must not make a prompt too long for the context.
         defaultMaxTokens = sampling.maxNewTokens == nil ? defaultMaximum : nil
         contextLength = service.engine.limits.contextLength
         sampling.minNewTokens = try fields.integer(names.minTokens, in: 0...Int.max) ?? 0
@@ -84,7 +86,7 @@ struct SamplingFields {
         form = try fields.answerForm()
     }
 
-    /// One request per choice; choice `index` draws with the seed plus `index`.
+    /// Returns one request per choice; the seed of choice `index` is the request's seed plus `index`.
     func requests(prompt: [Int32], logProbs: LogProbOptions?, cacheSalt: String?) -> [TextRequest] {
         (0..<choices).map { index in
             var request = TextRequest(prompt: prompt, sampling: sampling, logProbs: logProbs)
@@ -102,7 +104,7 @@ struct SamplingFields {
         }
     }
 
-    /// `stop`: a string or a list of strings.
+    /// Returns the stop strings. `stop` is a string or a list of strings.
     private static func stopStrings(_ fields: RequestFields, limits: RequestLimits) throws(RequestError) -> [String] {
         guard let value = fields.value("stop") else { return [] }
         let path = fields.path(of: "stop")
@@ -126,7 +128,7 @@ struct SamplingFields {
         return strings
     }
 
-    /// `logit_bias`: token ids (as member names) with what to add, in -100...100.
+    /// Returns `logit_bias`, an object from token ids to the numbers that are added to their logits, in -100...100.
     private static func logitBias(
         _ fields: RequestFields, vocabularySize: Int, limits: RequestLimits
     ) throws(RequestError) -> [Int32: Float] {

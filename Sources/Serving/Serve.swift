@@ -5,13 +5,13 @@ import ServiceLifecycle
 import Synchronization
 import UnixSignals
 
-/// Serves until the process is asked to stop (SIGTERM or SIGINT), then drains: new work is refused with 503,
-/// what runs goes on for at most `configuration.drainTimeout`. Then, or at a second signal, clients that still wait are
-/// told and everything ends.
+/// Serves until the process receives SIGTERM or SIGINT, then drains: new requests are refused with 503, and running
+/// ones may go on for at most `configuration.drainTimeout`. After that time, or at a second signal, the remaining
+/// requests are answered with an error and the server ends.
 ///
-/// - Parameter onListening: called with the port once connections are taken.
-/// - Returns: whether requests that ran were ended before their time.
-/// - Throws: when the address cannot be listened on.
+/// - Parameter onListening: called with the port once connections are accepted.
+/// - Returns: whether running requests were ended early.
+/// - Throws: an error if the server cannot listen on the address.
 @discardableResult
 package func serve(
     configuration: ServerConfiguration, slot: ModelSlot,
@@ -27,16 +27,17 @@ package func serve(
     return try await serve(application, configuration, slot, stops: stops)
 }
 
-/// How a server ended.
+/// The outcome of serving.
 package enum ServerEnd: Sendable, Equatable {
-    /// Every request had its answer.
+    /// Every request was answered.
     case drained
-    /// Requests that ran were answered with this error.
+    /// The requests that still ran were answered with this error.
     case cutShort(String)
 }
 
-/// The same for an application that is built already.
-/// - Parameter stops: its first element starts the drain, its second ends everything.
+/// Serves as `serve(configuration:slot:onListening:)` does, with an application that is already built.
+///
+/// - Parameter stops: signals; the first starts the drain, the second ends the server.
 @discardableResult
 package func serve(
     _ application: some ApplicationProtocol, _ configuration: ServerConfiguration, _ slot: ModelSlot,
@@ -54,29 +55,31 @@ package func serve(
             guard let reason, !Task.isCancelled else { return }
             end.reason.withLock { $0 = reason }
             application.logger.error("\(reason)")
-            // Every stream ends with an error event, for which it gets a moment.
+            // Streams need a moment to send their error event.
             slot.loaded?.engine.stop(reason)
             await group.triggerGracefulShutdown()
             try? await Task.sleep(for: timeToAnswer)
         }
-        // Whichever ends first ends the other: a server that could not start or has drained, or a drain cut short.
+        // The first task to end cancels the other: the server could not start or has drained, or the drain was cut
+        // short.
         defer { tasks.cancelAll() }
         try await tasks.next()
     }
     return end.reason.withLock { $0 }.map(ServerEnd.cutShort) ?? .drained
 }
 
-/// Why requests were ended before their time; `nil` where none was.
+/// The reason why requests were ended early; `nil` if none was.
 private final class EndReason: Sendable {
     let reason = Mutex<String?>(nil)
 }
 
-/// After an error event was written to the last stream of a drain that is cut short.
+/// The time that streams have to send their error event after a drain was cut short.
 private let timeToAnswer = Duration.seconds(1)
 
-/// Lets running requests end, then tells the group to stop; returns when time is up or at the next stop.
+/// Waits until running requests have ended, then shuts the group down. It returns early when the time is over or at the
+/// next signal to stop.
 ///
-/// - Returns: why requests that still run are ended; `nil` where none is left.
+/// - Returns: the reason why requests that still run must be ended; `nil` if none is left.
 private func drain(
     _ slot: ModelSlot, _ group: ServiceGroup, for limit: Duration, stops: AsyncStream<Void>
 ) async -> String? {

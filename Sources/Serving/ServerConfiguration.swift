@@ -1,41 +1,42 @@
-/// Where the server listens, who may use it, and what it puts up with.
+/// The configuration of the server: its address, who may use it, and its limits on requests and connections.
 package struct ServerConfiguration: Sendable, Equatable {
-    /// The address to listen on. Only this machine can reach the default.
+    /// The address to listen on. Only clients on the same machine can reach the default.
     package var host = "127.0.0.1"
-    /// 0 lets the system choose.
+    /// The port to listen on; 0 lets the system choose one.
     package var port = 30000
-    /// The key every route but `/health` asks for; `nil` asks for none.
+    /// The API key that every route but `/health` requires; `nil` requires none.
     package var apiKey: String?
-    /// The name requests must give as `model`.
+    /// The name that requests must give as `model`.
     package var servedModelName: String
     package var requests = RequestLimits()
-    /// Larger bodies are refused with 413.
+    /// The maximum size of a request's body in bytes. Larger bodies are refused with 413.
     package var maxBodyBytes = 32 << 20
-    /// Values in a body, member names among them. A prompt of token ids has one for each.
+    /// The maximum number of JSON values in a body, member names included. Each token id of a prompt is a value.
     package var maxBodyValues = 4 << 20
-    /// All header fields of a request together.
+    /// The maximum size of all header fields of a request together, in bytes.
     package var maxHeaderBytes = 16 << 10
     package var maxHeaderCount = 100
-    /// Beyond so many connections, idle ones are closed to make room.
+    /// The number of connections beyond which idle ones are closed to make room for new ones.
     package var maxConnections = 4096
-    /// The same for connections of one address.
+    /// The number of connections from one address beyond which its idle ones are closed.
     package var maxConnectionsPerAddress = 3072
-    /// Names of this machine besides its own and `localhost`; `*` for any. Asked for where there is no key.
+    /// The names by which clients may address this server besides its own and `localhost`; `*` allows any. They are
+    /// checked only if there is no API key.
     package var allowedHosts: [String] = []
-    /// The whole body has to arrive within this time.
+    /// The time within which the whole body of a request must arrive.
     package var bodyTimeout: Duration = .seconds(60)
-    /// A connection on which no request is being answered is closed after this time; so is one whose header dawdles.
+    /// The time after which a connection is closed if no request on it is being answered, even if a header is arriving.
     package var idleTimeout: Duration = .seconds(75)
-    /// A reader that takes nothing of a stream for this long is disconnected.
+    /// The time after which a client is disconnected that reads nothing of its stream.
     package var writeTimeout: Duration = .seconds(120)
-    /// How long running requests may go on after the first request to stop.
+    /// The time that running requests have to end after the first signal to stop.
     package var drainTimeout: Duration = .seconds(60)
 
     package init(servedModelName: String) {
         self.servedModelName = servedModelName
     }
 
-    /// All that is wrong with this configuration, each with what to do about it; empty if nothing is.
+    /// Returns the problems of this configuration, each with what to do about it.
     package func validate() -> [String] {
         var problems = requests.validate()
         if host.isEmpty { problems.append("--host is empty; use 127.0.0.1 for this machine only, 0.0.0.0 for all") }
@@ -69,20 +70,20 @@ package struct ServerConfiguration: Sendable, Equatable {
     }
 }
 
-/// The most a single request may ask for. All are checked before anything is queued.
+/// The limits of a single request, which are checked before anything is queued.
 package struct RequestLimits: Sendable, Equatable {
-    /// `n`: choices for one prompt.
+    /// The maximum of `n`, the number of choices for one prompt.
     package var maxChoices = 128
-    /// Prompts times choices in one request.
+    /// The maximum of the number of prompts times the number of choices of one request.
     package var maxSequences = 1024
-    /// `top_logprobs`; the engine may allow fewer.
+    /// The maximum of `top_logprobs`; the engine may allow fewer.
     package var maxTopLogProbs = 20
     package var maxStopStrings = 16
-    /// Bytes (UTF-8) of one stop string: so much text may have to be held back while streaming.
+    /// The maximum size of one stop string in bytes (UTF-8). That much text may have to be held back while streaming.
     package var maxStopStringBytes = 1024
     package var maxStopTokens = 1024
     package var maxLogitBiases = 4096
-    /// Bytes (UTF-8) of a `cache_salt`.
+    /// The maximum size of `cache_salt` in bytes (UTF-8).
     package var maxCacheSaltBytes = 256
 
     package init() {}
@@ -100,11 +101,11 @@ package struct RequestLimits: Sendable, Equatable {
     }
 }
 
-/// What a model's `generation_config.json` recommends for requests that do not say.
+/// The sampling parameters that a model's `generation_config.json` recommends, for requests that do not give them.
 package struct SamplingDefaults: Sendable, Equatable {
     package var temperature: Float = 1
     package var topP: Float = 1
-    /// 0 for all.
+    /// The number of tokens to sample from; 0 for all.
     package var topK = 0
 
     package init(temperature: Float = 1, topP: Float = 1, topK: Int = 0) {

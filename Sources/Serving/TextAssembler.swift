@@ -1,19 +1,19 @@
 import Inference
 import Tokenization
 
-/// Makes text of one generation's tokens: whole characters only, and nothing of a stop string.
+/// Turns the tokens of one generation into text: whole characters only, and nothing of a stop string.
 struct TextAssembler {
     private let promptTokens: Int
     private let stopTokens: Set<Int32>
     private var decoder: StreamingDecoder
     private var stops: StopStrings
-    /// Looks for what stop strings have to come after; `nil` once it was found, or where there is nothing to wait for.
+    /// The search for the string after which stop strings count; `nil` once it was found, or if they always count.
     private var gate: StopStrings?
-    /// Text of so many tokens at the beginning holds no stop string.
+    /// The number of tokens at the beginning in whose text no stop string counts.
     private let minTokens: Int
     private let includesStopString: Bool
     private var completionTokens = 0
-    /// Set with the last event.
+    /// Whether the last event was returned.
     private(set) var isFinished = false
 
     init(_ request: TextRequest, stopTokens: Set<Int32>, tokenizer: Tokenizer) {
@@ -40,7 +40,7 @@ struct TextAssembler {
 
     private mutating func feed(_ token: TokenLogProbs) -> [TextEvent] {
         completionTokens += 1
-        // A stop token is the last one; it is counted and scored, but it is no text unless asked for.
+        // A stop token counts as a token and is scored, but is text only if the request asks for it.
         if stopTokens.contains(token.token), !includesStopString { return [.token(token, text: "")] }
         let found = search(decoder.feed(token.token))
         guard let match = found.match else { return [.token(token, text: found.text)] }
@@ -50,8 +50,8 @@ struct TextAssembler {
         return [.token(token, text: found.text + (includesStopString ? match : "")), .finished(finish)]
     }
 
-    /// Looks for a stop string where one counts: not in the tokens the request wants at least, and not before the end of
-    /// the model's reasoning.
+    /// Searches for a stop string where one counts: after the first `minTokens` tokens, and after the end of the
+    /// model's reasoning.
     private mutating func search(_ text: String) -> StopStrings.Result {
         var (open, text) = ("", text)
         if gate != nil {
@@ -67,7 +67,7 @@ struct TextAssembler {
 
     private mutating func finish(_ reason: FinishReason, _ usage: Usage) -> TextFinish {
         isFinished = true
-        // What was held back can still complete a stop string.
+        // Text that was held back can still complete a stop string.
         let found = search(decoder.finish())
         let rest = found.match.map { includesStopString ? $0 : "" } ?? (gate?.finish() ?? "") + stops.finish()
         var finish = TextFinish(

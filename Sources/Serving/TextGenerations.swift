@@ -1,10 +1,10 @@
 import Inference
 import Synchronization
 
-/// Several generations as one sequence of events, each with the index of its request.
+/// The events of several generations as one sequence; each event comes with the index of its request.
 ///
-/// Every generation is read by a task of its own; its client's going away cancels that task, and with it the generation.
-/// Events that nobody has read yet are bounded by the tokens the requests asked for.
+/// Every generation is read by a task of its own. If its client disconnects, the task is cancelled and the generation
+/// aborted. The number of buffered events is bounded by the tokens that the requests asked for.
 struct TextGenerations: Sendable {
     typealias Element = (index: Int, event: TextEvent)
 
@@ -13,7 +13,7 @@ struct TextGenerations: Sendable {
     private let cancellation: Cancellation
     private let started: ContinuousClock.Instant
 
-    /// What ends a generation before its time.
+    /// A flag that is set when the generations are cancelled.
     private final class Cancellation: Sendable {
         private let flag = Atomic(false)
         var isSet: Bool { flag.load(ordering: .relaxed) }
@@ -45,7 +45,7 @@ struct TextGenerations: Sendable {
         started = start
     }
 
-    /// Aborts whatever still runs and ends the sequence.
+    /// Aborts the generations that still run and ends the sequence.
     func cancel() {
         cancellation.set()
         for reader in readers { reader.cancel() }
@@ -54,10 +54,10 @@ struct TextGenerations: Sendable {
     /// Whether `cancel` was called.
     var isCancelled: Bool { cancellation.isSet }
 
-    /// Since the requests were submitted.
+    /// The time since the requests were submitted.
     var elapsed: Duration { started.duration(to: .now) }
 
-    /// Reads one generation to its end. Leaving early drops the generation, which aborts it in the engine.
+    /// Reads one generation to its end. Returning early drops the generation, which aborts it in the engine.
     private static func read(
         _ generation: Generation, _ assembler: TextAssembler, _ timer: GenerationTimer, _ engine: any EngineClient,
         yield: (TextEvent) -> Void
@@ -67,7 +67,7 @@ struct TextGenerations: Sendable {
             timer.observe(event)
             for event in assembler.feed(event) {
                 if case .finished(var finish) = event, finish.cachedTokens == nil {
-                    // A stop string is found here; what the answer cost, the engine says when it is told to end it.
+                    // The engine does not know stop strings; it reports the usage when it aborts the request.
                     let usage = await Self.end(generation, engine)
                     finish.cachedTokens = usage?.cachedTokens
                     finish.speculation = usage?.speculation
@@ -83,7 +83,7 @@ struct TextGenerations: Sendable {
 }
 
 extension TextGenerations {
-    /// Ends a generation whose answer is complete, and returns what it cost.
+    /// Ends a generation whose answer is complete, and returns its usage.
     private static func end(_ generation: Generation, _ engine: any EngineClient) async -> Usage? {
         engine.abort(generation.id)
         for await event in generation.events {
@@ -93,7 +93,7 @@ extension TextGenerations {
     }
 }
 
-/// Takes the times of one generation.
+/// Measures the latencies of one generation for the metrics.
 private struct GenerationTimer {
     let start: ContinuousClock.Instant
     let metrics: ServerMetrics
@@ -125,7 +125,7 @@ private struct GenerationTimer {
     }
 }
 
-/// Does something once, after the last of several tasks.
+/// Runs an action once, after the last of several tasks.
 private final class Countdown: Sendable {
     private let left: Mutex<Int>
     private let action: @Sendable () -> Void

@@ -1,17 +1,20 @@
 package import Inference
 package import Tokenization
 
-/// Text in, text out: the only part that knows both the tokenizer and the engine.
+/// The service that turns requests with text into generations and their tokens into text. It is the only type that uses
+/// both the tokenizer and the engine.
 package final class TextService: Sendable {
     package let engine: any EngineClient
     package let tokenizer: Tokenizer
     package let defaults: SamplingDefaults
-    /// Tokens that end an answer, unless a request wants to go on.
+    /// The tokens that end an answer, unless a request ignores them.
     package let endOfText: Set<Int32>
-    /// How conversations are written for this model, or why they are refused.
+    /// The format of conversations for this model, or the reason why they are refused.
     package let chatFormat: Result<ChatFormat, ChatError>
 
-    /// - Parameter endOfText: from `generation_config.json`; the tokenizer's own end token is always among them.
+    /// Creates the service.
+    ///
+    /// - Parameter endOfText: the end tokens of `generation_config.json`; the tokenizer's own is added.
     package init(
         engine: any EngineClient, tokenizer: Tokenizer, defaults: SamplingDefaults = SamplingDefaults(),
         endOfText: Set<Int32> = []
@@ -24,9 +27,10 @@ package final class TextService: Sendable {
     }
 
     /// Submits all requests or none.
-    /// - Parameter names: what the client calls the engine's parameters, where that differs.
-    /// - Returns: what becomes of them, as it happens; dropping or cancelling it aborts what still runs.
-    /// - Throws: the first refusal; requests already taken are aborted.
+    ///
+    /// - Parameter names: the request's names of the engine's parameters, where they differ.
+    /// - Returns: the running generations; dropping or cancelling them aborts those that still run.
+    /// - Throws: the first refusal; requests that were submitted before it are aborted.
     func start(
         _ requests: [TextRequest], names: [String: String], slot: ModelSlot
     ) throws(RequestError) -> TextGenerations {
@@ -50,7 +54,7 @@ package final class TextService: Sendable {
             var asked = GenerationRequest(
                 prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
                 cacheSalt: request.cacheSalt, grammar: request.form?.source)
-            // An answer of a certain form ends where it is whole, whatever else was asked.
+            // An answer that follows a grammar ends when it is complete, even with `ignore_eos`.
             if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
             do {
                 submitted.append((request, try engine.submit(asked)))
@@ -61,7 +65,7 @@ package final class TextService: Sendable {
         return TextGenerations(submitted, service: self, slot: slot)
     }
 
-    /// Refuses what the engine could only refuse in its own words, so that the message can say what to do.
+    /// Refuses prompts that do not fit the context, with messages that say more than the engine's.
     private func check(_ request: TextRequest) throws(RequestError) {
         let (count, context) = (request.prompt.count, engine.limits.contextLength)
         guard count > 0 else { throw .invalid("prompt", "prompt: there are no tokens; give at least one") }
@@ -75,9 +79,10 @@ package final class TextService: Sendable {
 // MARK: - Text and tokens
 
 extension TextService {
-    /// The tokens of a raw prompt. Control tokens in it are meant as such, since here the client writes the whole prompt.
+    /// Returns the tokens of a raw prompt. Control tokens in it count as such, since the client writes the whole
+    /// prompt.
     ///
-    /// - Throws: `clientGone` where nobody waits for them any more.
+    /// - Throws: `clientGone` if the client has disconnected.
     func tokens(of text: String, addingBeginning: Bool) throws(RequestError) -> [Int32] {
         let tokens =
             addingBeginning
@@ -87,7 +92,7 @@ extension TextService {
         return tokens
     }
 
-    /// The tokens of a prompt, which is refused unread when no tokens could make it fit the context.
+    /// Returns the tokens of a prompt. A text that is too long for the context with any tokens is refused unread.
     func prompt(_ text: String, _ parameter: String, addingBeginning: Bool = true) throws(RequestError) -> [Int32] {
         let context = engine.limits.contextLength
         guard text.utf8.count <= context * Self.maxBytesOfToken else {
@@ -96,10 +101,10 @@ extension TextService {
         return try tokens(of: text, addingBeginning: addingBeginning)
     }
 
-    /// More than the longest token of the vocabularies we know.
+    /// A number of bytes above the longest token of known vocabularies.
     private static let maxBytesOfToken = 256
 
-    /// The tokens of a rendered conversation.
+    /// Returns the tokens of a rendered conversation.
     func tokens(of prompt: ChatPrompt) throws(RequestError) -> [Int32] {
         let (bytes, context) = (prompt.byteCount, engine.limits.contextLength)
         guard bytes <= context * Self.maxBytesOfToken else {
@@ -110,57 +115,58 @@ extension TextService {
         return tokens
     }
 
-    /// The text of a prompt as a client would have written it.
+    /// Returns the text of a prompt as a client would have written it.
     func text(ofPrompt tokens: [Int32]) -> String {
         let hasBeginning = tokens.first != nil && tokens.first == tokenizer.bosToken
         return tokenizer.decode(tokens.dropFirst(hasBeginning ? 1 : 0), skippingSpecialTokens: false)
     }
 
-    /// The text of one token by itself, as lists of log-probabilities show it.
+    /// Returns the text of one token by itself, as lists of log-probabilities show it.
     func text(of token: Int32) -> String {
         String(decoding: tokenizer.bytes(of: token), as: UTF8.self)
     }
 }
 
-/// One prompt and how to continue it as text.
+/// One prompt with the parameters of the text that continues it.
 struct TextRequest: Sendable {
     var prompt: [Int32]
-    /// Its stop tokens are those the request names; the end of text is added by the service.
+    /// The sampling parameters. Their stop tokens are those that the request names; the service adds the end of text.
     var sampling = SamplingParameters()
     var logProbs: LogProbOptions?
-    /// What the answer is held to; `nil` for anything.
+    /// The form that the answer must have; `nil` for any.
     var form: AnswerForm?
     var stopStrings: [String] = []
-    /// If not empty, stop strings count only behind the first of these: behind the end of reasoning.
+    /// Strings, the first of which must occur before stop strings count, such as the end of reasoning. If the list is
+    /// empty, stop strings always count.
     var stopsAfter: [String] = []
     /// Whether the stop string that ends the answer is part of it.
     var includesStopString = false
     var ignoresEndOfText = false
     var skipsSpecialTokens = true
-    /// Special tokens that are text nevertheless, because something reads them.
+    /// The special tokens that are kept in the text, because a parser reads them.
     var keptTokens: Set<Int32> = []
-    /// Only requests with the same salt use each other's cached prefixes.
+    /// The cache salt; only requests with equal salts use each other's cached prefixes.
     var cacheSalt: String?
 
-    /// Bytes the request takes until its answer is sent, roughly: its prompt, and scores, which are many times as large
-    /// as text. A stream hands most of them on as they come.
+    /// Estimates the memory in bytes that the request takes until its answer is sent: its prompt and log-probabilities,
+    /// which are many times as large as text. A stream sends most of them at once.
     ///
     /// - Parameter isCollected: whether the answer is sent whole.
     func memory(isCollected: Bool) -> Int {
         var bytes = 16 * prompt.count
         guard let logProbs else { return bytes }
         let scored = logProbs.promptStart.map { prompt.count - $0 } ?? 0
-        // A request that does not say how much it wants rarely gets all that would fit.
+        // A request without a limit rarely produces as many tokens as fit the context.
         let new = isCollected ? min(sampling.maxNewTokens ?? 1024, 1 << 20) : 0
         bytes += (scored + new) * (logProbs.topCount + 1) * 64
         return bytes
     }
 }
 
-/// What becomes of a `TextRequest`, in order; the last is `finished` or `failed`.
+/// One event of a `TextRequest`; the last event is `finished` or `failed`.
 package enum TextEvent: Sendable, Equatable {
     case promptScores([TokenLogProbs])
-    /// A token with the text that is certain now: empty while a character is incomplete or a stop string may begin.
+    /// A token with the text that is final now. It is empty while a character is incomplete or a stop string may begin.
     case token(TokenLogProbs, text: String)
     case finished(TextFinish)
     case failed(String)
@@ -175,11 +181,12 @@ package struct TextFinish: Sendable, Equatable {
     }
 
     var reason: Reason
-    /// Text that had been held back.
+    /// The text that had been held back.
     var text = ""
     var promptTokens: Int
     var completionTokens: Int
-    /// `nil` where the engine was not asked: a stop string ends a generation before it reports its costs.
+    /// The number of prompt tokens that were found in the prefix cache; `nil` if a stop string ended the generation
+    /// before the engine reported it.
     var cachedTokens: Int?
     var speculation: SpeculationCount?
 }

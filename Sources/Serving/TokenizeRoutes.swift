@@ -3,7 +3,7 @@ import Inference
 import JSON
 import Tokenization
 
-/// `POST /tokenize` and `/detokenize`.
+/// Handles `POST /tokenize` and `POST /detokenize`.
 struct TokenizeRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -79,7 +79,7 @@ struct TokenizeRoutes: Sendable {
         }
     }
 
-    /// Makes an answer of a request, both as bytes, beside the threads that serve others.
+    /// Reads a request and makes its answer, as JSON text, in the work pool if the request is large.
     private func answer(
         _ request: Request, _ context: ServingContext,
         _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> [UInt8]

@@ -1,29 +1,31 @@
 import Foundation
 import Synchronization
 
-/// Does the CPU work of requests (reading JSON, making tokens, writing long answers) beside the threads that serve
-/// connections and streams, which a large request would otherwise stop for everybody.
+/// Runs the CPU work of requests (parsing JSON, tokenizing, writing long answers) on threads of its own, because a
+/// large request would otherwise block the threads that serve connections and streams.
 ///
-/// A few jobs run at once, each on a thread of its own. After a slice of time a job gives its turn to the job that has
-/// waited longest, so that a small one is never behind a large one; a job whose client is gone ends at its next slice.
+/// A few jobs run at the same time. After a time slice a job yields to the job that has waited longest, so that a small
+/// job need not wait for the end of a large one. A job whose client has disconnected ends at its next yield.
 package final class WorkPool: Sendable {
-    /// How many jobs may run at once, and how long one runs before others have a turn.
+    /// The maximum number of jobs that run at the same time.
     private let turns: Int
+    /// The time that a job runs before it yields to waiting jobs.
     private let slice: Duration
-    /// Jobs that have a thread; further ones wait for one of these to end.
+    /// The maximum number of jobs that have begun and not ended; further ones wait for one of these to end.
     private let maxThreads: Int
     private let state = Mutex(State())
 
     private struct State {
         var running = 0
         var threads = 0
-        /// Jobs that have begun and gave up their turn, and jobs that have not begun.
+        /// The jobs that have yielded.
         var waiting: [Job] = []
+        /// The jobs that have not begun.
         var fresh: [Job] = []
         var lastWasFresh = false
     }
 
-    /// Work of fewer bytes is done where it is asked for: handing it over would take longer.
+    /// Work on fewer bytes runs on the caller's thread, since starting a job would take longer.
     package static let smallBytes = 16 << 10
 
     package init(turns: Int, slice: Duration = .milliseconds(5), maxThreads: Int = 64) {
@@ -33,10 +35,11 @@ package final class WorkPool: Sendable {
         self.maxThreads = maxThreads
     }
 
-    /// One for all requests of a process. Two turns at least, so that one large request does not hold up the others.
+    /// The pool for all requests of a process. It runs at least two jobs at the same time, so that one large request
+    /// does not block the others.
     package static let shared = WorkPool(turns: max(2, ProcessInfo.processInfo.activeProcessorCount / 4))
 
-    /// What a job knows of its turn while it runs.
+    /// A piece of work, which has a thread of its own while it is not finished.
     final class Job: Sendable {
         fileprivate let work: @Sendable () -> Void
         fileprivate let turn = DispatchSemaphore(value: 0)
@@ -59,7 +62,7 @@ package final class WorkPool: Sendable {
             }
         }
 
-        /// Whether to go on. Waits for the next turn first if this one is over.
+        /// Returns whether the job is still wanted. If its time slice is over, it first yields to waiting jobs.
         fileprivate func mayContinue() -> Bool {
             let (isCancelled, since) = facts.withLock { ($0.isCancelled, $0.since) }
             if isCancelled { return false }
@@ -70,20 +73,22 @@ package final class WorkPool: Sendable {
 
     @TaskLocal private static var current: Job?
 
-    /// Whether the work of this thread is still wanted; true where it is not a pool's. Long work asks about every
-    /// millisecond.
+    /// Whether the work of this thread is still wanted; it always is if the thread is not a pool's. Long work reads
+    /// this about every millisecond, which also lets it yield to other jobs.
     package static var mayContinue: Bool { current?.mayContinue() ?? true }
 
-    /// - Throws: `clientGone` where the work of this thread is not wanted any more.
+    /// Checks that the work of this thread is still wanted.
+    ///
+    /// - Throws: `clientGone` if it is not.
     static func checkCancellation() throws(RequestError) {
         if current?.isCancelled == true { throw .clientGone }
     }
 
-    /// Does `work`, on the pool if it is about many bytes.
+    /// Runs `work`, on a thread of the pool if it concerns many bytes.
     ///
     /// - Parameters:
-    ///   - bytes: what the work is about, roughly.
-    ///   - onStart: gets an action that makes the work end early, if it takes long enough to be worth it.
+    ///   - bytes: the approximate number of bytes that the work reads or writes.
+    ///   - onStart: a closure that receives an action which cancels the work. It is not called for small work.
     package func run<Outcome: Sendable>(
         bytes: Int, onStart: (@escaping @Sendable () -> Void) async -> Void = { _ in },
         _ work: @escaping @Sendable () throws -> Outcome
@@ -100,7 +105,7 @@ package final class WorkPool: Sendable {
         start(job)
         return try await withTaskCancellationHandler {
             for await outcome in outcomes {
-                // The last turn's cancellation counts, whatever the work made of it.
+                // A cancellation counts even if the work has ended with a result.
                 if job.isCancelled { throw RequestError.clientGone }
                 return try outcome.get()
             }
@@ -110,7 +115,7 @@ package final class WorkPool: Sendable {
         }
     }
 
-    /// Lets a job's own closure find it.
+    /// A reference to a job that its own closure reads.
     private final class JobSlot: Sendable {
         private let content = Mutex<Job?>(nil)
         var job: Job? {
@@ -119,7 +124,7 @@ package final class WorkPool: Sendable {
         }
     }
 
-    // MARK: - Turns
+    // MARK: - Scheduling
 
     private func start(_ job: Job) {
         let begins = state.withLock { state in
@@ -140,7 +145,7 @@ package final class WorkPool: Sendable {
             return
         }
         Thread.detachNewThread { [self] in
-            // Behind ranks and connections wherever processors are short.
+            // Ranks and connections come first where processors are scarce.
             #if os(Linux)
                 _ = setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10)
             #endif
@@ -155,7 +160,7 @@ package final class WorkPool: Sendable {
         }
     }
 
-    /// The job whose turn it is, taken out of its queue: by turns one that has begun and one that has not.
+    /// Removes the next job from its queue and returns it: alternately one that has yielded and one that has not begun.
     private static func next(_ state: inout State, maxThreads: Int) -> Job? {
         let canBegin = !state.fresh.isEmpty && state.threads < maxThreads
         guard canBegin, state.waiting.isEmpty || !state.lastWasFresh else {

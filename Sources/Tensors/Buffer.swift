@@ -60,7 +60,7 @@
 /// Reports that the system refused to reserve memory, with the number of bytes and the reason.
 package struct MemoryError: Error, Equatable, Sendable, CustomStringConvertible {
     package let bytes: Int
-    /// Holds the system's own message.
+    /// The system's own message.
     package let reason: String
 
     package init(bytes: Int, reason: String) {

@@ -4,7 +4,7 @@ import CKernels
 @safe package struct CacheLane: @unchecked Sendable {
     package let dtype: DType
     package let width: Int
-    /// Is the number of columns of an entry that share a scale. Only FP8 has scales.
+    /// The number of columns of an entry that share a scale. Only FP8 has scales.
     package let group: Int
     package let entries: Int
     let base: UnsafeMutableRawPointer
@@ -44,7 +44,7 @@ import CKernels
             from: base + first * entryBytes, byteCount: count * entryBytes)
     }
 
-    /// Is the size of an entry in bytes, scales included.
+    /// The size of an entry in bytes, scales included.
     package var entryBytes: Int { Self.entryBytes(dtype, width: width, group: group) }
 
     /// Stores entries that a transport has received. Row i holds the entry for `entries[i]` from `column` on; rows with
@@ -59,7 +59,7 @@ import CKernels
         }
     }
 
-    /// Is the number of F32 columns that one entry occupies in a row.
+    /// The number of F32 columns that one entry occupies in a row.
     package var entryColumns: Int { (entryBytes + MemoryLayout<Float>.stride - 1) / MemoryLayout<Float>.stride }
 
     var kernelValue: braid_lane {
@@ -88,6 +88,6 @@ package struct PageMap {
         return Int32(entry)
     }
 
-    /// Is the number of positions that the pages have space for.
+    /// The number of positions that the pages have space for.
     package var capacity: Int { pages.count << shift }
 }

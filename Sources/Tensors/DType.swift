@@ -1,15 +1,15 @@
 import CKernels
 
-/// Says how an element is stored. Kernels compute in F32 whatever the type.
+/// Says how an element is stored, apart from scales. Kernels compute in F32 whatever the type.
 package enum DType: Sendable, Equatable, CaseIterable {
     case f32
     case bf16
-    /// E4M3 values have F32 scales: in a weight one per 128 × 128 block, in a cache lane one per group of columns.
+    /// E4M3 values have F32 scales: in a weight those of its `Scaling`, in a cache lane one per group of columns.
     case fp8
-    /// Integers have one F32 scale per row.
+    /// Integers have F32 scales, those of a weight's `Scaling`; no cache lane has integers.
     case int8
 
-    /// Is the size of one element in bytes, without scales.
+    /// The size of one element in bytes, without scales.
     package var bytes: Int {
         switch self {
         case .f32: 4

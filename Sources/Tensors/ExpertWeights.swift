@@ -4,9 +4,9 @@ import CKernels
 /// immutable, so ranks share it. The owner of the model keeps the matrices' memory alive.
 @safe package final class ExpertWeights: @unchecked Sendable {
     package let count: Int
-    /// Is the number of outputs of an expert.
+    /// The number of outputs of an expert.
     package let hidden: Int
-    /// Is the inner width of an expert.
+    /// The inner width of an expert.
     package let width: Int
     let table: UnsafeMutablePointer<braid_expert>
 

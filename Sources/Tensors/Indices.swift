@@ -41,7 +41,7 @@
 
     package var sum: Int { (0..<count).reduce(0) { $0 + Int(self[$1]) } }
 
-    /// Returns a copy. It allocates, so it is for tests and reports only.
+    /// A copy of the elements. It allocates, so it is for tests and reports only.
     package var elements: [Int32] { (0..<count).map { self[$0] } }
 }
 
@@ -63,7 +63,7 @@
         count = indices.count
     }
 
-    /// Is the address that kernels use.
+    /// The address that kernels use.
     var base: UnsafeMutablePointer<Int32> { unsafe GuardedAddress.open(address) }
 
     package subscript(range: Range<Int>) -> ComputedIndices {

@@ -19,11 +19,11 @@ import CKernels
 
     package let level: Level
     let table: braid_kernels
-    /// Is the team that shares the larger operations; `nil` if one thread does everything.
+    /// The team that shares the larger operations; `nil` if one thread does everything.
     package private(set) var team: Team?
-    /// Holds the block sizes in use.
+    /// The block sizes in use.
     package private(set) var tuning = Tuning()
-    /// Counts the operations, if set.
+    /// A counter of the operations, if they are counted.
     private var counter: KernelCounter?
 
     /// Creates the kernels of a level; `nil` if this processor or build lacks it.
@@ -69,10 +69,10 @@ import CKernels
     package static let maximumRopeWidth = Int(BRAID_MAX_ROPE)
     package static let maximumIndexWidth = Int(BRAID_MAX_INDEX_WIDTH)
 
-    /// Is the best level of this processor.
+    /// The best level of this processor.
     package static let best = available.last!
 
-    /// Lists every level that this processor has, worst first.
+    /// Every level that this processor has, worst first.
     package static let available = Level.allCases.compactMap { Kernels($0) }
 
     /// Hints to the processor that this thread is waiting for another thread's write.

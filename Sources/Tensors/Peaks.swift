@@ -51,12 +51,12 @@ package final class ColdMemory: @unchecked Sendable {
     }
 
     package func weight(_ dtype: DType, _ rows: Int, _ columns: Int) -> Weight {
-        let isScaled = dtype == .fp8 || dtype == .int8
+        let scaling = dtype.scalings[0]
         precondition(
             rows <= scales.count && rows * columns / (128 * 64) <= scales.count, "\(rows) × \(columns) weights")
         return unsafe Weight(
-            take(rows * columns * dtype.bytes), dtype: dtype, rows: rows, columns: columns,
-            scale: isScaled ? UnsafePointer(scales.view.base) : nil)
+            take(rows * columns * dtype.bytes), dtype: dtype, rows: rows, columns: columns, scaling: scaling,
+            scale: scaling == .none ? nil : UnsafePointer(scales.view.base))
     }
 
     package func lane(_ dtype: DType, width: Int, group: Int, entries: Int) -> CacheLane {

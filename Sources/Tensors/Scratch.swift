@@ -1,4 +1,4 @@
-/// Is a rank's stack of temporary memory: a layer takes memory from it, and gives it back by resetting to a mark.
+/// A rank's stack of temporary memory: a layer takes memory from it, and gives it back by resetting to a mark.
 ///
 /// It reserves address space once and touches only what is used, so a step allocates nothing. Only one thread may use
 /// it.

@@ -25,7 +25,7 @@ extension ParallelWork {
 
 /// Says how work may be split into parts.
 package struct WorkSplit {
-    /// Is the number of units in the work.
+    /// The number of units in the work.
     package let units: Int
     /// All parts but the last are multiples of this many units.
     package let step: Int
@@ -55,23 +55,23 @@ package struct WorkSplit {
 /// Only the leader runs the model. An operation that is large enough is split into parts, and every free thread takes
 /// the next part. Between operations helpers spin for a while and then sleep.
 package final class Team: @unchecked Sendable {
-    /// Is the number of threads, the leader included.
+    /// The number of threads, the leader included.
     package let threads: Int
-    /// Holds the kernels of a single thread.
+    /// The kernels of a single thread.
     private let kernels: Kernels
-    /// Counts operations that were begun; helpers wait for it.
+    /// The number of operations that were begun; helpers wait for it.
     private let begun: EventCounter
-    /// Counts parts that were done; the leader waits for it.
+    /// The number of parts that were done; the leader waits for it.
     private let done: EventCounter
-    /// Is the number of parts of the present operation that no thread has taken; there are none if it is not positive.
+    /// The number of parts of the present operation that no thread has taken; there are none if it is not positive.
     private let left = Atomic(0)
     private let isDismissed = Atomic(false)
     private let leadersScratch: Scratch
     private let scratchBytes: Int
-    /// Is the present operation. Only the leader writes it, when no part of the previous operation is unfinished; other
+    /// The present operation. Only the leader writes it, when no part of the previous operation is unfinished; other
     /// threads read it after they have taken a part.
     private var operation: Operation?
-    /// Is the number of parts of all operations so far.
+    /// The number of parts of all operations so far.
     private var parts = 0
 
     @safe private struct Operation {
@@ -100,7 +100,7 @@ package final class Team: @unchecked Sendable {
         done = EventCounter(period: 1, spins: spins ? kernels.tuning.spins : 0)
     }
 
-    /// Is the number of operations that were shared so far.
+    /// The number of operations that were shared so far.
     package var operations: Int { begun.value }
 
     // MARK: - The leader

@@ -29,7 +29,7 @@ package struct Tuning: Sendable, Equatable {
 
         package init() {}
 
-        /// Lists the numbers in the order of the kernels' types.
+        /// The numbers in the order of the kernels' types.
         var byType: (Int64, Int64, Int64, Int64) { (Int64(f32), Int64(bf16), Int64(fp8), Int64(int8)) }
 
         package subscript(type: DType) -> Int {
@@ -65,13 +65,13 @@ package struct Tuning: Sendable, Equatable {
         }
     }
 
-    /// Lists the numbers that differ from the defaults, in the order of `settings`.
+    /// The numbers that differ from the defaults, in the order of `settings`.
     package var changes: [(name: String, value: Int)] {
         Self.settings.map { ($0.name, self[keyPath: $0.path], Tuning()[keyPath: $0.path]) }
             .filter { $0.1 != $0.2 }.map { (name: $0.0, value: $0.1) }
     }
 
-    /// Lists all numbers of a tuning with their legal ranges.
+    /// All numbers of a tuning with their legal ranges.
     package static let settings = [
         Setting("min_parallel_work", \.minParallelWork, 1...1 << 40),
         Setting("spins", \.spins, 0...1 << 30),

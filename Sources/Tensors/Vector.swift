@@ -3,14 +3,20 @@ package final class Vector: @unchecked Sendable {
     private let memory: Buffer
     package let count: Int
 
-    package init(_ values: [Float]) {
-        count = values.count
-        memory = Buffer(bytes: values.count * MemoryLayout<Float>.stride)
-        let target = unsafe memory.pointer.bindMemory(to: Float.self, capacity: values.count)
-        for (index, value) in values.enumerated() { unsafe target[index] = value }
+    package convenience init(_ values: [Float]) {
+        unsafe self.init(count: values.count) { target in
+            for (index, value) in values.enumerated() { unsafe target[index] = value }
+        }
     }
 
-    /// Gives the values as one row, which is valid as long as this vector lives and must not be written to.
+    /// Creates a vector of `count` numbers that `fill` writes.
+    package init(count: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void) {
+        self.count = count
+        memory = Buffer(bytes: count * MemoryLayout<Float>.stride)
+        unsafe fill(memory.pointer.bindMemory(to: Float.self, capacity: count))
+    }
+
+    /// The values as one row, which is valid as long as this vector lives and must not be written to.
     package var view: View {
         unsafe View(memory.pointer.assumingMemoryBound(to: Float.self), rows: 1, columns: count)
     }

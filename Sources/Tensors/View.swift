@@ -19,13 +19,13 @@
         precondition(rows >= 0 && columns >= 0 && self.stride >= columns, "a view's stride must hold its columns")
     }
 
-    /// Is the address of the rows for kernels and transports.
+    /// The address of the rows for kernels and transports.
     var base: UnsafeMutablePointer<Float> { unsafe GuardedAddress.open(address) }
 
-    /// Is the address of the rows as the host sees it; in scratch the host cannot follow it.
+    /// The address of the rows as the host sees it; in scratch the host cannot follow it.
     @unsafe package var hostAddress: UnsafeMutablePointer<Float> { unsafe address }
 
-    /// Is a view without rows.
+    /// A view without rows.
     package static var none: View { unsafe View(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0) }
 
     /// Returns some of the rows, in the same memory.
@@ -49,13 +49,13 @@
         }
     }
 
-    /// True if rows follow each other without gaps.
+    /// Whether rows follow each other without gaps.
     package var isPacked: Bool { stride == columns || rows <= 1 }
 
-    /// Is the size of one row's elements in bytes.
+    /// The size of one row's elements in bytes.
     package var rowBytes: Int { columns * MemoryLayout<Float>.stride }
 
-    /// Is the same memory as integers, for packed rows whose bits are integers: see `ComputedIndices.bits`.
+    /// The same memory as integers, for packed rows whose bits are integers: see `ComputedIndices.bits`.
     package var integers: ComputedIndices {
         precondition(isPacked, "rows that are not packed")
         return unsafe address.withMemoryRebound(to: Int32.self, capacity: rows * columns) {
@@ -82,7 +82,7 @@
         precondition(rows >= 0 && columns >= 0 && self.stride >= columns, "rows' stride must hold their columns")
     }
 
-    /// Is the same memory, for kernels and transports.
+    /// The same memory, for kernels and transports.
     package var view: View { unsafe View(base, rows: rows, columns: columns, stride: stride) }
 
     /// Returns some of the rows, in the same memory.
@@ -115,7 +115,7 @@
         for row in 0..<rows { unsafe (base + row * stride).update(repeating: value, count: columns) }
     }
 
-    /// Returns a copy of the elements, row by row. It allocates, so it is for tests and reports only.
+    /// A copy of the elements, row by row. It allocates, so it is for tests and reports only.
     package var elements: [Float] {
         (0..<rows).flatMap { row in (0..<columns).map { self[row, $0] } }
     }

@@ -3,11 +3,15 @@ import CKernels
 /// Describes a matrix of stored weights, `rows × columns`, possibly part of a larger one. It is immutable, so ranks
 /// share it.
 ///
+/// How weights are stored is two independent facts: the format of an element (`dtype`), and which elements share a scale
+/// (`scaling`). `DType.scalings` lists the combinations that kernels read.
+///
 /// The memory belongs to a mapped checkpoint or a buffer, which the owner of the model keeps alive.
 @safe package struct Weight: @unchecked Sendable {
     package let rows: Int
     package let columns: Int
     package let dtype: DType
+    package let scaling: Scaling
     private let data: UnsafeRawPointer
     private let stride: Int
     private let scale: UnsafePointer<Float>?
@@ -19,18 +23,22 @@ import CKernels
     ///
     /// - Parameters:
     ///   - data: `rows × columns` elements, row-major.
-    ///   - scale: FP8: `[ceil(rows / 128), ceil(columns / 128)]`; INT8: `[rows]`; otherwise `nil`.
+    ///   - scaling: one of `dtype.scalings`.
+    ///   - scale: the scales, row-major, as many as `scaling.grid` says; `nil` without scales.
     @unsafe package init(
-        _ data: UnsafeRawPointer, dtype: DType, rows: Int, columns: Int, scale: UnsafePointer<Float>? = nil
+        _ data: UnsafeRawPointer, dtype: DType, rows: Int, columns: Int, scaling: Scaling = .none,
+        scale: UnsafePointer<Float>? = nil
     ) {
-        precondition((unsafe scale != nil) == (dtype == .fp8 || dtype == .int8), "FP8 and INT8 weights have scales")
+        precondition(dtype.scalings.contains(scaling), "no kernel reads \(dtype) weights with \(scaling)")
+        precondition((unsafe scale != nil) == (scaling != .none), "scales must be given exactly where there are some")
         unsafe self.data = unsafe data
         self.dtype = dtype
+        self.scaling = scaling
         self.rows = rows
         self.columns = columns
         self.stride = columns
         unsafe self.scale = unsafe scale
-        self.scaleStride = (columns + 127) / 128
+        self.scaleStride = scaling.grid(rows: rows, columns: columns)?.columns ?? 0
         row = 0
         column = 0
     }
@@ -42,6 +50,7 @@ import CKernels
         let offset = (rows.lowerBound * whole.stride + columns.lowerBound) * whole.dtype.bytes
         unsafe data = whole.data + offset
         dtype = whole.dtype
+        scaling = whole.scaling
         self.rows = rows.count
         self.columns = columns.count
         stride = whole.stride
@@ -58,8 +67,9 @@ import CKernels
     package func columns(_ range: Range<Int>) -> Weight { Weight(of: self, rows: 0..<rows, columns: range) }
 
     var kernelValue: braid_weight {
-        unsafe braid_weight(
+        let shifts = scaling.shifts
+        return unsafe braid_weight(
             data: data, dtype: dtype.kernelValue, stride: Int64(stride), scale: scale, scale_stride: Int64(scaleStride),
-            row: Int64(row), column: Int64(column))
+            row: Int64(row), column: Int64(column), row_shift: shifts.row, column_shift: shifts.column)
     }
 }

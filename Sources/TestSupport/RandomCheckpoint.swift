@@ -28,7 +28,7 @@ package struct RandomCheckpoint: Sendable {
     package var experts = 16
     package var sharedExperts = 1
     package var vocabulary = 320
-    /// True if YaRN scales rotary frequencies.
+    /// Whether YaRN scales rotary frequencies.
     package var usesYaRN = true
     package let contextLength = 512
 
@@ -169,8 +169,8 @@ package struct RandomCheckpoint: Sendable {
         let count = shape.reduce(1, *)
         var random = SplitMix64(seed: Self.hash(name) ^ seed &* 0x9E37_79B9_7F4A_7C15)
         if shape.count == 1 {
-            let (center, exchangeCopies): (Float, Float) = name.hasSuffix("bias") ? (0, 0.25) : (1, 0.25)
-            let values = (0..<count).map { _ in center + exchangeCopies * Self.uniform(&random) }
+            let (center, spread): (Float, Float) = name.hasSuffix("bias") ? (0, 0.25) : (1, 0.25)
+            let values = (0..<count).map { _ in center + spread * Self.uniform(&random) }
             let isExact = storage != .bf16 || name.hasSuffix("e_score_correction_bias")
             return isExact ? writer.add(name, shape, values) : writer.add(name, "BF16", shape, Self.truncated(values))
         }

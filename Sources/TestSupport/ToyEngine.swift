@@ -61,7 +61,7 @@ package final class ToyEngine: EngineClient {
 
     // MARK: - Settings for a test
 
-    /// While true, running requests produce nothing.
+    /// Whether running requests are held, so that they produce nothing.
     package var isHolding: Bool {
         get { state.withLock { $0.isHolding } }
         set { state.withLock { $0.isHolding = newValue } }

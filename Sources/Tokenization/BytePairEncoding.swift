@@ -1,7 +1,7 @@
 /// Encodes one word by byte pairs: it starts with a token per byte and repeatedly merges the neighbours that come first
 /// in the merge list (the leftmost of equal ones), until no merge is possible.
 struct BytePairEncoding: Sendable {
-    /// Holds the token of every single byte.
+    /// The token of every single byte.
     private let byteTokens: [Int32]
     /// Maps two tokens to their rank in the merge list (upper half) and the merged token (lower half).
     private let merges: PairTable
@@ -12,10 +12,10 @@ struct BytePairEncoding: Sendable {
         self.merges = merges
     }
 
-    /// Merges between two questions whether to go on: about a millisecond's.
+    /// The number of merges between two calls of `mayContinue`, which take about a millisecond.
     private static let slice = 4096
 
-    /// What is left of a word while it is merged: a list of symbols linked by index. Kept between words so that
+    /// The state of a word while it is merged: a list of symbols linked by index. It is kept between words, so that
     /// encoding a word allocates nothing.
     struct Workspace {
         fileprivate var tokens: [Int32] = []
@@ -24,9 +24,10 @@ struct BytePairEncoding: Sendable {
         fileprivate var candidates = MergeHeap()
     }
 
-    /// Appends the tokens of `buffer[range]`. Takes n·log n steps for n bytes, whatever the bytes.
+    /// Appends the tokens of `buffer[range]` in n·log n steps for any n bytes.
     ///
-    /// - Parameter mayContinue: asked now and then within a long word; the word is left unfinished when it says `false`.
+    /// - Parameter mayContinue: is called after every `slice` merges of a long word. If it returns `false`, the word is
+    ///   not merged further.
     func encode(
         _ buffer: [UInt8], _ range: Range<Int>, using space: inout Workspace, into result: inout [Int32],
         _ mayContinue: () -> Bool = { true }
@@ -84,15 +85,15 @@ struct BytePairEncoding: Sendable {
     }
 }
 
-/// Is a merge that was possible when it was added.
+/// A merge that was possible when it was added.
 private struct MergeCandidate {
-    /// Holds the rank in the merge list in the upper half and the index in the word in the lower: the smallest goes
-    /// first.
+    /// The rank in the merge list in the upper half and the index in the word in the lower half. The candidate with the
+    /// smallest value is merged first.
     let order: UInt64
     let token: Int32
 }
 
-/// Is a binary heap, smallest first.
+/// A binary heap, smallest first.
 private struct MergeHeap {
     private var items: [MergeCandidate] = []
 

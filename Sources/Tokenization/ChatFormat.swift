@@ -56,7 +56,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         isGLM ? .glm(ToolParameterTypes(tools)) : .deepSeek
     }
 
-    /// What a model writes to end its reasoning: the mark, or the beginning of a tool call.
+    /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.
     package var reasoningEnds: [String] { [ReasoningParser.end] + toolCalls([]).openings }
 
     /// Whether models of this format may reason before they answer.
@@ -84,10 +84,11 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         }
     }
 
-    /// Whether calls of tools can be held to a grammar.
+    /// Whether a grammar can constrain tool calls.
     package var hasToolCallGrammar: Bool { !isGLM }
 
-    /// Renders a conversation up to the place where the model goes on.
+    /// Renders a conversation up to the place where the model continues.
+    ///
     /// - Throws: `ChatError` if the messages do not make a conversation of this format.
     package func render(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) throws(ChatError)
         -> ChatPrompt
@@ -118,8 +119,9 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 // MARK: - V3, R1 and V3.1
 
 extension ChatFormat {
-    /// System messages first, developers' among them; then `<｜User｜>…` and `<｜Assistant｜>…` in turn. The Jinja templates of these models do the
-    /// same; tools, whose description the templates leave to the caller, are refused.
+    /// Renders all system and developer messages, then the messages of user and assistant with their marks, as the
+    /// Jinja templates of these models do. Tools are refused, because the templates leave their description to the
+    /// caller.
     private func plainPrompt(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         guard options.tools.isEmpty else { throw .unsupported("tools", by: rawValue) }
         guard options.responseFormat == nil else { throw .unsupported("response format", by: rawValue) }

@@ -1,6 +1,6 @@
 package import JSON
 
-/// Is one message of a conversation, as a chat format renders it.
+/// One message of a conversation, as a chat format renders it.
 package struct ChatMessage: Sendable, Equatable {
     package enum Role: String, Sendable, CaseIterable {
         case system, user, developer, assistant, tool
@@ -8,11 +8,11 @@ package struct ChatMessage: Sendable, Equatable {
 
     package var role: Role
     package var content: String
-    /// Is the reasoning that preceded an assistant's answer.
+    /// The reasoning that preceded an assistant's answer.
     package var reasoning: String?
-    /// Lists the tools that an assistant called.
+    /// The tools that an assistant called.
     package var toolCalls: [ChatToolCall]
-    /// Names the call that a tool message answers. Results without ids belong to the calls in order.
+    /// The id of the call that a tool message answers. Results without ids belong to the calls in order.
     package var toolCallID: String?
 
     package init(
@@ -27,11 +27,11 @@ package struct ChatMessage: Sendable, Equatable {
     }
 }
 
-/// Is a call of a tool in a conversation.
+/// A call of a tool in a conversation.
 package struct ChatToolCall: Sendable, Equatable {
     package var id: String?
     package var name: String
-    /// Is the text of a JSON object.
+    /// The text of a JSON object.
     package var arguments: String
 
     package init(id: String? = nil, name: String, arguments: String) {
@@ -65,7 +65,7 @@ package struct ChatToolCall: Sendable, Equatable {
 
 /// Describes a function that the model may call.
 package struct ChatTool: Sendable, Equatable {
-    /// Is the function's description as a JSON object with at least a `name`; it is written into the prompt unchanged.
+    /// The function's description as a JSON object with at least a `name`; it is written into the prompt unchanged.
     package let function: JSONValue
 
     /// Creates a tool from its description.
@@ -83,12 +83,12 @@ package struct ChatTool: Sendable, Equatable {
 
 /// Holds a request's options for a chat format, beside its messages.
 package struct ChatOptions: Sendable, Equatable {
-    /// Asks the model to think before it answers. Models that always or never think ignore it.
+    /// Whether the model is to reason before it answers. Models that always or never reason ignore it.
     package var thinking: Bool
     package var tools: [ChatTool]
-    /// Is the schema that the answer must follow, as it is written into the prompt.
+    /// The schema that the answer must follow, as it is written into the prompt.
     package var responseFormat: JSONValue?
-    /// Is true if the last message begins the assistant's answer, which the model then continues.
+    /// Whether the last message begins the assistant's answer, which the model then continues.
     package var continuesFinalMessage: Bool
 
     package init(
@@ -102,12 +102,12 @@ package struct ChatOptions: Sendable, Equatable {
     }
 }
 
-/// Is a rendered conversation.
+/// A rendered conversation.
 package struct ChatPrompt: Sendable, Equatable {
-    /// Is the input of `Tokenizer.encode(segments:)`; it begins with the beginning-of-sentence token.
+    /// The input of `Tokenizer.encode(segments:)`; it begins with the beginning-of-sentence token.
     package var segments: [PromptSegment] = []
 
-    /// Is the prompt as one string, for people to read.
+    /// The prompt as one string, for people to read.
     package var text: String {
         segments.reduce(into: "") { text, segment in
             switch segment {

@@ -1,10 +1,10 @@
 /// Finds added tokens in a text: the leftmost first, and of those with the same start the longest.
 struct ControlTokenMatcher: Sendable {
-    /// Is a trie that maps (node, byte) to the next node; node 0 is the root.
+    /// A trie that maps (node, byte) to the next node; node 0 is the root.
     private var children = PairTable()
     /// Maps a node to the token that ends at it; -1 for none.
     private var tokenAtNode: [Int32] = [-1]
-    /// Is true for bytes that start a token, so that most bytes are skipped at once.
+    /// Whether each byte starts a token, so that most bytes are skipped at once.
     private var starts = [Bool](repeating: false, count: 256)
 
     /// Creates a matcher.

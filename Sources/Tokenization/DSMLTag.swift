@@ -1,4 +1,4 @@
-/// Is one tag of DeepSeek's tool call markup, in which the mark `｜DSML｜` follows the angle bracket.
+/// One tag of DeepSeek's tool call markup, in which the mark `｜DSML｜` follows the angle bracket.
 struct DSMLTag: Equatable {
     enum Kind {
         case openBlock, closeBlock, openInvoke, closeInvoke, openParameter, closeParameter
@@ -9,12 +9,12 @@ struct DSMLTag: Equatable {
     static let lengthLimit = 4096
 
     let kind: Kind
-    /// Is the tag's range in the text, brackets included.
+    /// The tag's range in the text, brackets included.
     let range: Range<Int>
-    /// Is the tag's text between its name and `>`.
+    /// The tag's text between its name and `>`.
     let attributes: String
 
-    /// How tool calls begin.
+    /// The strings with which tool calls begin.
     static let openings = ["<\(mark)function_calls", "<\(mark)invoke"]
 
     private static let names: [(text: [UInt8], kind: Kind)] = [
@@ -69,7 +69,7 @@ struct DSMLTag: Equatable {
         return bytes.count < start + lengthLimit ? .beginning : .other
     }
 
-    /// Is true if the tag closes itself: `<… />`.
+    /// Whether the tag closes itself: `<… />`.
     var isSelfClosing: Bool { attributes.last == "/" }
 
     /// Returns the value of `key="value"`; `nil` if it is missing or empty.

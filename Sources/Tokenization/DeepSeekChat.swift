@@ -2,11 +2,11 @@ import JSON
 
 /// Renders DeepSeek-V3.2's conversations, with thinking and tools, as its `encoding_dsv32.py` does.
 ///
-/// What differs on purpose: results of tools go to the calls their ids name, where they have ids; a conversation with
-/// too few results for its calls is refused, since it would render without the place where the model goes on; and what
-/// systems and developers say stands in the prompt wherever it was said. The reference puts a system message that
-/// follows a user's turn behind the assistant's mark, where the model takes it for its own words, and drops developers'
-/// words in thinking mode.
+/// Three differences are intended. Tool results are matched to calls by their ids, if they have ids. A conversation
+/// with fewer results than calls is refused, since its prompt would lack the place where the model continues. System
+/// and developer messages are rendered at their place in the conversation, whereas the reference puts a system message
+/// after a user message behind the assistant's mark, where it looks like the assistant's own words, and drops developer
+/// messages in thinking mode.
 enum DeepSeekV32Chat {
     static func render(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
         var turns = inOrder(messages.enumerated().map { Turn(index: $0.offset, message: $0.element) })
@@ -21,9 +21,10 @@ enum DeepSeekV32Chat {
         return try renderer.render()
     }
 
-    /// The turns with instructions where they belong: a developer's message is the turn to answer where nothing else is,
-    /// and else counts as a system's; a system's at the end, behind an answer, is a turn to answer, too; and those between
-    /// the results of tools come behind them.
+    /// Returns the messages in the order and with the roles in which they are rendered.
+    ///
+    /// A developer message counts as a system message unless it is the only message to answer. A system message at the
+    /// end that follows an answer counts as a user message. System messages between tool results move behind them.
     private static func inOrder(_ messages: [Turn]) -> [Turn] {
         var turns = messages
         for (place, turn) in messages.enumerated() where turn.message.role == .developer {
@@ -51,12 +52,12 @@ enum DeepSeekV32Chat {
         return turns
     }
 
-    /// The place of the last message that a person wrote, or -1.
+    /// Returns the index of the last message that a user or developer wrote, or -1.
     private static func lastUser(in turns: [Turn]) -> Int {
         turns.lastIndex { $0.message.role == .user || $0.message.role == .developer } ?? -1
     }
 
-    /// Is a message with its index in the request, for errors.
+    /// A message with its index in the request, for errors.
     fileprivate struct Turn {
         let index: Int
         var message: ChatMessage
@@ -111,8 +112,9 @@ private struct Renderer {
         return prompt
     }
 
-    /// Renders the system messages that follow a turn which the assistant has yet to answer.
-    /// - Returns: how many there are.
+    /// Renders the system messages that follow a message before the assistant's answer to it.
+    ///
+    /// - Returns: the number of these messages.
     private mutating func appendReminders(after place: Int, before opening: String, after closing: String) -> Int {
         let reminders = turns[(place + 1)...].prefix { $0.message.role == .system }
         for reminder in reminders where !reminder.message.content.isEmpty {
@@ -177,9 +179,10 @@ private struct Renderer {
         prompt.template("\n</\(mark)function_calls>")
     }
 
-    /// Renders the tool messages that follow an assistant's calls.
-    /// - Returns: how many there are, with the system messages behind them; none is right too, after calls whose results
-    ///   never came.
+    /// Renders the tool messages that follow an assistant's calls, and the system messages behind them.
+    ///
+    /// - Returns: the number of these messages. It is 0 if the conversation has no results for the calls, which is
+    ///   allowed.
     private mutating func appendResults(after place: Int) throws(ChatError) -> Int {
         let calls = turns[place].message.toolCalls
         let results = Array(turns[(place + 1)...].prefix { $0.message.role == .tool })

@@ -1,4 +1,4 @@
-/// Is mixed into every hash of this process, so that texts or files cannot be prepared to make entries collide.
+/// A random number mixed into every hash of this process, so that no text or file can be made whose entries collide.
 private let hashSeed = UInt64.random(in: .min ... .max) | 1
 
 /// Multiplies to 128 bits and folds the halves: one step that spreads every input bit.
@@ -71,13 +71,13 @@ struct PairTable: Sendable {
     }
 }
 
-/// Is a set of byte strings, numbered in the order of adding. A string is found as a range of a buffer, without a copy.
+/// A set of byte strings, numbered in the order of adding. A string is found as a range of a buffer, without a copy.
 struct ByteStringTable: Sendable {
-    /// Holds all strings, one after another.
+    /// All strings, one after another.
     private var arena: [UInt8] = []
     /// String `i` is `arena[ends[i]..<ends[i + 1]]`.
     private var ends: [Int] = [0]
-    /// Holds the index of a string plus one; 0 means free.
+    /// The index of a string plus one; 0 means free.
     private var slots: [Int32]
 
     var count: Int { ends.count - 1 }

@@ -1,7 +1,7 @@
 /// Separates a model's output, while it is generated, into reasoning, answer and tool calls.
 ///
-/// One parser serves streaming and whole outputs; joined together, its events do not depend on how the output was cut
-/// into pieces, and they hold every character that is no markup. It reads text from a decoder that keeps
+/// The parser is used for streams and for whole outputs: joined together, its events do not depend on how the output is
+/// divided into pieces, and they contain every character that is not markup. The decoder of its text must keep
 /// `ChatFormat.keptTokens`.
 package struct OutputParser: Sendable {
     package enum Event: Sendable, Equatable {
@@ -9,15 +9,15 @@ package struct OutputParser: Sendable {
         case content(String)
         /// A tool call begins; `index` counts from 0.
         case toolCallStart(index: Int, name: String)
-        /// A piece of the text of a JSON object.
+        /// A piece of the arguments, which are the text of a JSON object.
         case toolCallArguments(index: Int, String)
-        /// The object is complete.
+        /// The call is complete.
         case toolCallEnd(index: Int)
-        /// The call will never be complete. `text` is all of it as the model wrote it.
+        /// The call is malformed and ends incomplete. `text` is the whole call as the model wrote it.
         case toolCallBroken(index: Int, text: String)
     }
 
-    /// `nil` where reasoning is not told apart.
+    /// The parser of reasoning; `nil` if reasoning is not separated.
     private var reasoning: ReasoningParser?
     private var toolCalls: Calls?
 
@@ -25,8 +25,8 @@ package struct OutputParser: Sendable {
     ///
     /// - Parameters:
     ///   - startsInReasoning: `ChatPrompt.startsInReasoning`.
-    ///   - parsesReasoning: whether reasoning is told apart from the answer.
-    ///   - toolCalls: the markup of the tool calls that are looked for; `nil` where no tools were offered.
+    ///   - parsesReasoning: whether reasoning is separated from the answer.
+    ///   - toolCalls: the markup of the tool calls to parse; `nil` if the prompt offers no tools.
     package init(startsInReasoning: Bool, parsesReasoning: Bool = true, toolCalls markup: ToolCallMarkup?) {
         reasoning =
             parsesReasoning
@@ -66,16 +66,16 @@ package struct OutputParser: Sendable {
         }
     }
 
-    /// Whether what comes next is reasoning.
+    /// Whether the output so far ends inside reasoning.
     package var isInReasoning: Bool { reasoning?.isOpen ?? false }
 
-    /// The events that `text` completes. What may be the beginning of a mark is held back.
+    /// Returns the events that `text` completes. Text that may be the beginning of a mark is held back.
     package mutating func feed(_ text: String) -> [Event] {
         let (thought, rest) = reasoning?.feed(text) ?? ("", text)
         return (thought.isEmpty ? [] : [.reasoning(thought)]) + answer(rest)
     }
 
-    /// The end of the output: what was held back is text after all.
+    /// Ends the output, and returns the events of the text that was held back.
     package mutating func finish() -> [Event] {
         let (thought, rest) = reasoning?.finish() ?? ("", "")
         return (thought.isEmpty ? [] : [.reasoning(thought)]) + answer(rest) + (toolCalls?.finish() ?? [])

@@ -9,7 +9,7 @@ enum PreTokenizer: Sendable, Equatable {
     /// GLM uses one expression, that of GPT-4 with case-insensitive contractions.
     case glm
 
-    /// Lists the patterns of `Split` steps, in order, with the scanner that implements them.
+    /// The patterns of `Split` steps, in order, with the scanner that implements them.
     static let known: [(patterns: [String], scanner: PreTokenizer)] = [
         ([numbers, chineseAndKana, deepSeekWords], .deepSeek),
         ([glmWords], .glm),

@@ -1,17 +1,18 @@
 /// Splits the output of a reasoning model: everything up to the first `</think>` is reasoning, the rest is the answer.
 /// Output that ends before the mark is all reasoning.
 ///
-/// A model may open its reasoning again although the prompt has done so, or open it unasked: a `<think>` at the very
-/// beginning is markup. Calling a tool ends reasoning too; the `</think>` that may follow is then markup.
+/// A `<think>` at the very beginning is markup, because a model may repeat the one at the end of the prompt, or reason
+/// although the prompt does not ask for it. A tool call ends reasoning too; a `</think>` after it is then markup.
 struct ReasoningParser: Sendable {
     static let begin = "<think>"
     static let end = "</think>"
 
     private enum Phase {
-        /// Nothing but blanks and the beginning of `<think>` so far.
+        /// The output so far is only blanks and a beginning of `<think>`.
         case opening(held: String)
         case reasoning
-        /// - Parameter awaitsEnd: a call ended the reasoning, and its mark may still come.
+        /// The reasoning has ended. `awaitsEnd` is true if a tool call ended it, so that its `</think>` may still
+        /// follow.
         case answer(awaitsEnd: Bool)
     }
 
@@ -20,8 +21,10 @@ struct ReasoningParser: Sendable {
     private var search: StopStrings
     private var late = StopStrings([end])
 
+    /// Creates a parser of one output.
+    ///
     /// - Parameters:
-    ///   - isOpen: whether the prompt ended with `<think>`, so that the output begins inside.
+    ///   - isOpen: whether the prompt ended with `<think>`, so that the output begins inside the reasoning.
     ///   - callOpenings: the beginnings of tool calls, which end reasoning too.
     init(isOpen: Bool, callOpenings: [String]) {
         startsOpen = isOpen

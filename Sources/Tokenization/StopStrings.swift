@@ -3,13 +3,13 @@
 /// The first is the one that ends first; of those that end together, the longest. So the result does not depend on
 /// where the text is cut into pieces. Text that may begin a stop string is held back until that is decided.
 package struct StopStrings: Sendable {
-    /// Is the result of one piece.
+    /// The result of one piece.
     package struct Result: Sendable, Equatable {
-        /// Is text that is certainly outside any stop string.
+        /// Text that is certainly outside any stop string.
         package var text: String
-        /// Is the stop string that was found; no other is found after it.
+        /// The stop string that was found; no other is found after it.
         package var match: String?
-        /// Is the rest of the piece after the match.
+        /// The rest of the piece after the match.
         package var rest: String
 
         package init(text: String, match: String?, rest: String) {
@@ -21,7 +21,7 @@ package struct StopStrings: Sendable {
 
     private var searches: [Search]
     private var held: [UInt8] = []
-    /// Is true once a stop string was found.
+    /// Whether a stop string was found.
     package private(set) var hasStopped = false
 
     /// Creates a search.
@@ -32,6 +32,8 @@ package struct StopStrings: Sendable {
         searches = strings.map { Search(Array($0.utf8)) }
     }
 
+    /// Adds a piece of the text, and returns the text that is decided.
+    ///
     /// - Parameter mayStop: whether a stop string that ends in this piece counts.
     package mutating func feed(_ piece: String, mayStop: Bool = true) -> Result {
         guard !hasStopped else { return Result(text: "", match: nil, rest: piece) }
@@ -63,12 +65,12 @@ package struct StopStrings: Sendable {
         return String(decoding: held, as: UTF8.self)
     }
 
-    /// Is Knuth, Morris and Pratt's search for one string.
+    /// Knuth, Morris and Pratt's search for one string.
     private struct Search {
         let pattern: [UInt8]
         /// Maps each prefix's length to the length of the longest shorter prefix that is also a suffix of it.
         private let fallback: [Int]
-        /// Is the length of the longest prefix that the text so far ends with.
+        /// The length of the longest prefix that the text so far ends with.
         private(set) var matched = 0
 
         init(_ pattern: [UInt8]) {
@@ -82,10 +84,10 @@ package struct StopStrings: Sendable {
             self.fallback = fallback
         }
 
-        /// How much of the text's end may begin the pattern.
+        /// The number of bytes at the end of the text that may begin the pattern.
         var undecided: Int { matched == pattern.count ? fallback[matched] : matched }
 
-        /// Whether the pattern ends with this byte.
+        /// Adds a byte, and returns whether the pattern ends with it.
         mutating func advance(_ byte: UInt8) -> Bool {
             matched = undecided
             while matched > 0, pattern[matched] != byte { matched = fallback[matched] }

@@ -5,7 +5,7 @@ package struct StreamingDecoder: Sendable {
     private let tokenizer: Tokenizer
     private let skipsSpecialTokens: Bool
     private let keptTokens: Set<Int32>
-    /// Holds the beginning of a character, fewer than four bytes.
+    /// The beginning of a character, fewer than four bytes.
     private var held: [UInt8] = []
 
     /// Creates a decoder of one output.

@@ -17,7 +17,7 @@ extension Tokenizer {
         let template = directory.appendingPathComponent("chat_template.jinja").resolvingSymlinksInPath()
         if parts.chatTemplate == nil { parts.chatTemplate = try? String(contentsOf: template, encoding: .utf8) }
         if let opening, let token = parts.vocabulary.id(ofLiteral: opening) {
-            // Without the other file, or where it names none, the template says which token begins a sentence.
+            // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token
             if token == parts.bosToken { parts.addsBeginning = true }
         }
@@ -25,7 +25,7 @@ extension Tokenizer {
     }
 }
 
-/// Is a JSON file of a model directory that creates the errors about it.
+/// A JSON file of a model directory that creates the errors about it.
 private struct ModelFile {
     let name: String
     let root: JSONValue
@@ -56,7 +56,7 @@ private struct ModelFile {
         guard root.object != nil else { throw invalid("the top", "an object is expected") }
     }
 
-    /// Is the control token that the post-processor's template puts before a text, if any.
+    /// The control token that the post-processor's template puts before a text, if any.
     var openingToken: String? {
         guard let processor = root["post_processor"] else { return nil }
         let steps = processor["processors"]?.array ?? [processor]

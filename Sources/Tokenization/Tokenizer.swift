@@ -1,6 +1,6 @@
 import Synchronization
 
-/// Is a piece of a prompt, by its author.
+/// A piece of a prompt, distinguished by its author.
 package enum PromptSegment: Sendable, Equatable {
     /// The chat format wrote it: control tokens in it are recognised.
     case template(String)
@@ -15,19 +15,19 @@ package enum PromptSegment: Sendable, Equatable {
 /// into words, and every word is encoded alone. `encode` adds nothing: the chat format writes the beginning-of-sentence
 /// token, and `encodePrompt` adds it if the model's files require it. Many tasks may use one tokenizer at once.
 package final class Tokenizer: Sendable {
-    /// These tokens are the beginning and end of sentence and the padding, if `tokenizer_config.json` names them.
+    /// The tokens for beginning of sentence, end of sentence and padding, if `tokenizer_config.json` names them.
     package let bosToken: Int32?
     package let eosToken: Int32?
     package let padToken: Int32?
-    /// Is true if the model's files require the beginning-of-sentence token before a raw prompt.
+    /// Whether the model's files require the beginning-of-sentence token before a raw prompt.
     package let addsBeginning: Bool
-    /// Is the Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
+    /// The Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
     let chatTemplate: String?
 
     private let vocabulary: Vocabulary
     private let preTokenizer: PreTokenizer
     private let encoding: BytePairEncoding
-    /// Is true if a word that is a token is encoded as that token, without merging.
+    /// Whether a word that is a token is encoded as that token, without merging.
     private let ignoresMerges: Bool
     /// Finds control tokens in the order of the search: those found before normalization, then the others. Only an
     /// empty normalizer is accepted, so the order decides only between tokens that overlap.
@@ -64,7 +64,7 @@ package final class Tokenizer: Sendable {
         chatTemplate = parts.chatTemplate
     }
 
-    /// Is the largest token id plus one. A model may have more embedding rows.
+    /// The largest token id plus one. A model may have more embedding rows.
     package var vocabularySize: Int { vocabulary.idBound }
 
     /// Returns the token spelled `text` in the file: control tokens literally, others in the byte alphabet (`Ġthe`).
@@ -85,28 +85,30 @@ package final class Tokenizer: Sendable {
     /// Returns true if the file marks the token as special; decoders may leave it out.
     package func isSpecial(_ id: Int32) -> Bool { specialTokens.contains(id) }
 
-    /// The tokens of a text, with nothing added before or after.
-    /// - Parameter allowingControlTokens: whether `<｜User｜>` and the like in the text become control tokens. Say
-    ///   `false` for what users write.
+    /// Returns the tokens of a text, with nothing added before or after.
+    ///
+    /// - Parameter allowingControlTokens: whether spellings such as `<｜User｜>` in the text become control tokens. It
+    ///   must be `false` for text that users write.
     package func encode(
         _ text: String, allowingControlTokens: Bool, mayContinue: () -> Bool = { true }
     ) -> [Int32] {
         encode(segments: [allowingControlTokens ? .template(text) : .text(text)], mayContinue: mayContinue)
     }
 
-    /// The tokens of a raw prompt that somebody wrote whole: its control tokens are meant as such, and the
-    /// beginning-of-sentence token comes first where the model's files ask for it and the prompt does not have it.
+    /// Returns the tokens of a raw prompt. Control tokens in it count as such, and the beginning-of-sentence token is
+    /// added if the model's files require it and the prompt does not begin with it.
     package func encodePrompt(_ text: String, mayContinue: () -> Bool = { true }) -> [Int32] {
         let tokens = encode(text, allowingControlTokens: true, mayContinue: mayContinue)
         guard addsBeginning, let bosToken, tokens.first != bosToken else { return tokens }
         return [bosToken] + tokens
     }
 
-    /// The tokens of a prompt. Control tokens come from template segments only, and from within one segment; between
-    /// control tokens neighbouring segments are encoded as one text. So the result is that of the whole prompt as one
-    /// string, unless a `text` segment holds the spelling of a control token.
-    /// - Parameter mayContinue: asked again and again while much is encoded; what has been encoded so far is returned when
-    ///   it says `false`.
+    /// Returns the tokens of a prompt. Control tokens are recognized only within single template segments; between
+    /// control tokens, neighbouring segments are encoded as one text. The result is therefore that of the whole prompt
+    /// as one string, unless a `text` segment contains the spelling of a control token.
+    ///
+    /// - Parameter mayContinue: is called repeatedly while a long text is encoded. If it returns `false`, the tokens so
+    ///   far are returned.
     package func encode(segments: [PromptSegment], mayContinue: () -> Bool = { true }) -> [Int32] {
         var cache = WordCache()
         // The cache is taken out rather than locked: a concurrent call starts with an empty one.
@@ -145,7 +147,7 @@ package final class Tokenizer: Sendable {
         var pending: [UInt8] = []
         var result: [Int32] = []
         private var workspace = BytePairEncoding.Workspace()
-        /// Words between two questions whether to go on.
+        /// The number of words between two calls of `mayContinue`.
         private static let slice = 4096
         private var words = 0
         private var isGivenUp = false
@@ -175,7 +177,7 @@ package final class Tokenizer: Sendable {
         _ bytes: [UInt8], _ range: Range<Int>, using workspace: inout BytePairEncoding.Workspace,
         into result: inout [Int32], _ mayContinue: () -> Bool
     ) {
-        // A control token is no word, even if the file lists it among the words too.
+        // A control token is not a word, even if the file also lists it among the words.
         if ignoresMerges, let id = vocabulary.id(of: bytes, range), !vocabulary.isLiteral(id) {
             result.append(id)
         } else {

@@ -1,4 +1,4 @@
-/// Finds tool calls in DeepSeek-V3.2's markup:
+/// Parses tool calls in DeepSeek-V3.2's markup:
 ///
 ///     <｜DSML｜function_calls>
 ///     <｜DSML｜invoke name="weather">
@@ -6,36 +6,38 @@
 ///     </｜DSML｜invoke>
 ///     </｜DSML｜function_calls>
 ///
-/// Well-formed calls are read as DeepSeek's own parser reads them: the two line breaks before a block belong to it,
-/// strings are kept to the last blank, other values as the JSON they are. Models also err, and then it is lenient: an
-/// invoke may stand without a block, close itself or hold one JSON object; text may follow a block, and more blocks; a
-/// value that should be JSON and is not counts as a string; of equal parameters the last counts.
+/// Well-formed calls are parsed as DeepSeek's own parser does: the two line breaks before a block belong to it, strings
+/// keep all their blanks, and other values are JSON. Deviations are accepted: an invoke may occur without a block,
+/// close itself or contain one JSON object; text and further blocks may follow a block; a value that should be JSON and
+/// is not counts as a string; the last of several equal parameters counts.
 ///
-/// No text is lost: an invoke without a name or an end, or with an open parameter at its end, comes back as content,
-/// markup and all, and so do words between invokes. A string of `streamedBytes` or more is handed on as it comes; a call
-/// that breaks after that is reported as broken, with its text.
+/// No text is lost. An invoke without a name or an end, or with an open parameter at its end, becomes content including
+/// its markup, and so does text between invokes. A string of `streamedBytes` or more is streamed while it is generated;
+/// a call that turns out to be malformed after that is reported as broken, with its text.
 struct ToolCallParser: Sendable {
     private enum Place {
         case content, block, invoke
     }
 
-    /// Shorter values wait for the end of their call, so that a short call is whole or none.
+    /// The size in bytes from which a string value is streamed. Calls with shorter values are reported when they are
+    /// complete.
     static let streamedBytes = 128
 
     private var place = Place.content
-    /// Is the invoke being read.
+    /// The invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// Is true after a call, when blanks are left out until other text follows.
+    /// Whether blanks are left out until other text follows, as they are after a call.
     private var skipsBlanks = false
-    /// Holds undecided text, which begins at `start`; before `scanned` there is no tag.
+    /// Undecided text, which begins at `start`; before `scanned` there is no tag.
     private var held: [UInt8] = []
     private var start = 0
     private var scanned = 0
-    /// Outside content: where the text begins that comes back if the invoke breaks.
+    /// The index in `held` of the text that becomes content if the invoke is malformed. It is not used in content.
     private var raw = 0
-    /// What the block being read has held so far.
+    /// Whether the block being read has contained a complete call.
     private var hasCall = false
+    /// Whether the block being read has contained a malformed invoke.
     private var hasBroken = false
 
     mutating func feed(_ text: String) -> [OutputParser.Event] {
@@ -117,16 +119,16 @@ struct ToolCallParser: Sendable {
         start = max(start, end)
     }
 
-    /// Hands on what stands between invokes, blanks at its end excepted.
+    /// Emits the text between invokes as content, without blanks at its end.
     private mutating func emitWords(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        // Up to `scanned` there are only blanks.
+        // Before `scanned` there are only blanks.
         let unseen = min(max(start, scanned), end)
         guard let last = held[unseen..<end].lastIndex(where: { !isBlank($0) }) else { return }
         emit(upTo: last + 1, &events)
         raw = start
     }
 
-    /// Hands on everything from `raw` on as content.
+    /// Emits everything from `raw` on as content.
     private mutating func giveBack(upTo end: Int, _ events: inout [OutputParser.Event]) {
         start = raw
         emit(upTo: end, &events)
@@ -136,7 +138,7 @@ struct ToolCallParser: Sendable {
 
     private func text(_ range: Range<Int>) -> String { String(decoding: held[range], as: UTF8.self) }
 
-    /// Goes on after `tag`.
+    /// Continues after `tag`.
     private mutating func pass(_ tag: DSMLTag, to place: Place) {
         start = tag.range.upperBound
         scanned = start
@@ -179,7 +181,7 @@ struct ToolCallParser: Sendable {
                 pass(tag, to: .invoke)
             case .closeInvoke: breakInvoke(at: tag, &events)
             case .closeBlock: breakInvoke(at: tag, &events)
-            // Within a value only ends count.
+            // Within a value, only closing tags count.
             default: scanned = tag.range.lowerBound + 1
             }
             return
@@ -192,7 +194,7 @@ struct ToolCallParser: Sendable {
             pass(tag, to: .invoke)
         case .closeInvoke: close(with: tag, &events)
         case .openInvoke, .openBlock:
-            // An invoke without an end gives way to what follows.
+            // An invoke without an end ends where the next one begins.
             let isInBlock = invoke.isInBlock || tag.kind == .openBlock
             breakInvoke(upTo: tag.range.lowerBound, &events)
             if tag.kind == .openInvoke { open(tag, isInBlock: isInBlock, &events) } else { pass(tag, to: .block) }
@@ -223,7 +225,7 @@ struct ToolCallParser: Sendable {
         }
     }
 
-    /// Hands on the open value up to `end` if it is long enough.
+    /// Streams the open value up to `end` if it is long enough.
     private mutating func streamValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
         guard let parameter = invoke.open, parameter.isString, let name = invoke.name, parameter.name != nil else {
             return
@@ -234,7 +236,7 @@ struct ToolCallParser: Sendable {
         start = end
     }
 
-    /// The invoke ends with a tag that does not end it well.
+    /// Ends a malformed invoke with `tag`.
     private mutating func breakInvoke(at tag: DSMLTag, _ events: inout [OutputParser.Event]) {
         if tag.kind == .closeBlock {
             breakInvoke(upTo: tag.range.lowerBound, &events)

@@ -1,25 +1,26 @@
 import JSON
 
-/// One invoke being read: a function's name and what it is called with.
+/// An invoke element of a tool call that is being parsed: the name of a function and its arguments.
 struct ToolInvoke: Sendable {
     struct Parameter: Sendable {
         var name: String?
         var isString: Bool
     }
 
-    /// `nil` if the tag had none: the invoke is broken.
+    /// The name of the function; `nil` if the tag has none, so that the invoke is malformed.
     let name: String?
     let isInBlock: Bool
-    /// What stands outside parameters.
+    /// The text outside parameters.
     var body: [UInt8] = []
     /// The parameter whose value is being read.
     var open: Parameter?
-    /// Whether arguments have been handed on before the invoke's end, and whether the open value is one of them.
+    /// Whether arguments were returned before the end of the invoke.
     private(set) var isStreaming = false
+    /// Whether a part of the open value was returned.
     private(set) var isStreamingValue = false
-    /// Names and values not yet handed on, the values as JSON text.
+    /// The names and values that were not returned yet; values are JSON text.
     private var parameters: [(name: String, json: String)] = []
-    /// Whether a parameter without a name was read, whose value has no place.
+    /// Whether a parameter without a name was read, which cannot be part of the arguments.
     private var hasNameless = false
 
     init(name: String?, isInBlock: Bool) {
@@ -28,8 +29,9 @@ struct ToolInvoke: Sendable {
     }
 
     /// Ends a parameter.
-    /// - Parameter value: all of it, or what was not yet streamed.
-    /// - Returns: text of the arguments to hand on now.
+    ///
+    /// - Parameter value: the value, or the part of it that was not streamed yet.
+    /// - Returns: the text of the arguments to stream now.
     mutating func close(_ parameter: Parameter, value: ArraySlice<UInt8>) -> String {
         defer { (open, isStreamingValue) = (nil, false) }
         guard let name = parameter.name else {
@@ -49,7 +51,8 @@ struct ToolInvoke: Sendable {
         return ""
     }
 
-    /// Hands on more of the open value, which is a string, and first what comes before it.
+    /// Returns the text of the arguments to stream for a piece of the open value, which is a string. With the first
+    /// piece it includes the arguments before it.
     mutating func stream(_ parameter: Parameter, _ piece: ArraySlice<UInt8>) -> String {
         var text = ""
         if !isStreamingValue {
@@ -64,13 +67,13 @@ struct ToolInvoke: Sendable {
         JSONValue.string(parameter.name).pythonText + ": " + parameter.json
     }
 
-    /// The inside of a JSON string.
+    /// Returns text as a JSON string without its quotes.
     private static func escaped(_ text: ArraySlice<UInt8>) -> String {
         String(JSONValue.string(String(decoding: text, as: UTF8.self)).pythonText.dropFirst().dropLast())
     }
 
-    /// What is left to hand on of the JSON object of all parameters, or of the one that stands in their place; `nil` if
-    /// there is something else.
+    /// The rest of the arguments that was not streamed: the JSON object of all parameters, or the object that the
+    /// invoke contains instead of parameters. It is `nil` if the invoke is malformed.
     var arguments: String? {
         if hasNameless { return nil }
         if isStreaming { return "}" }
@@ -81,7 +84,7 @@ struct ToolInvoke: Sendable {
         return value.pythonText
     }
 
-    /// What stands beside the parameters and is no blank.
+    /// The text beside parameters; `nil` if it is blank.
     var words: String? {
         guard isStreaming || !parameters.isEmpty, body.contains(where: { $0 > 0x20 }) else { return nil }
         return String(decoding: body, as: UTF8.self)

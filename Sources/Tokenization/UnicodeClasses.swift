@@ -1,4 +1,4 @@
-/// Is what the pre-tokenizer patterns distinguish in a character: the first letter of its Unicode general category,
+/// The properties of a character that pre-tokenizer patterns distinguish: the first letter of its general category,
 /// `White_Space`, and two sets of DeepSeek's patterns.
 struct CharacterClass: OptionSet {
     let rawValue: UInt8
@@ -9,9 +9,9 @@ struct CharacterClass: OptionSet {
     static let punctuation = CharacterClass(rawValue: 8)
     static let symbol = CharacterClass(rawValue: 16)
     static let space = CharacterClass(rawValue: 32)
-    /// Contains only carriage return and line feed.
+    /// Only carriage return and line feed.
     static let newline = CharacterClass(rawValue: 64)
-    /// Contains `[一-龥぀-ゟ゠-ヿ]`: U+4E00–9FA5 and U+3040–30FF.
+    /// `[一-龥぀-ゟ゠-ヿ]`: U+4E00–9FA5 and U+3040–30FF.
     static let chineseOrKana = CharacterClass(rawValue: 128)
 
     /// Creates the class of a scalar as of Unicode 16. Later characters count as unassigned, so that a text has the
@@ -42,7 +42,7 @@ struct CharacterClass: OptionSet {
     }
 }
 
-/// Is a text as UTF-8 with the class of every byte. All bytes of a character have the character's class, so a run of
+/// A text as UTF-8 with the class of every byte. All bytes of a character have the character's class, so a run of
 /// characters of one class is a run of bytes.
 struct ClassifiedText {
     let bytes: [UInt8]
@@ -104,7 +104,7 @@ struct ClassifiedText {
         return classes
     }
 
-    /// Holds the classes of the first two planes, which almost all text uses; it is built at first use, in about 20 ms.
+    /// The classes of the first two planes, which almost all text uses; it is built at first use, in about 20 ms.
     private static let table: [UInt8] = (0..<0x20000).map { value in
         Unicode.Scalar(UInt32(value)).map { CharacterClass($0).rawValue } ?? 0
     }

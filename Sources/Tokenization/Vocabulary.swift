@@ -8,14 +8,14 @@ struct Vocabulary: Sendable {
     /// Maps an id to its index in `words`; -1 for literals and for ids without a token.
     private var wordOfID: [Int32] = []
     private var literals: [Int32: String] = [:]
-    /// Is keyed by bytes, since `String` would treat canonically equivalent spellings as equal.
+    /// The ids of literals, keyed by bytes, since `String` treats canonically equivalent spellings as equal.
     private var idOfLiteral: [[UInt8]: Int32] = [:]
 
     init(capacity: Int) {
         words = ByteStringTable(capacity: capacity)
     }
 
-    /// Is the largest id plus one.
+    /// The largest id plus one.
     var idBound: Int { wordOfID.count }
 
     /// Adds a token that represents `bytes`; both must be new.

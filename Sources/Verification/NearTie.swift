@@ -1,7 +1,7 @@
 /// A near tie makes two runs that are equal to rounding select other keys: scores that differ by less than the tolerance may
 /// change places, and from there on the rows attend to other keys.
 package enum NearTie {
-    /// Tells whether two selections differ only in entries whose scores are nearly the same.
+    /// Returns whether two selections differ only in entries whose scores are nearly the same.
     ///
     /// - Parameters:
     ///   - old: The numbers of the entries that were selected in the one run.
@@ -12,11 +12,10 @@ package enum NearTie {
         let (left, right) = (Set(old), Set(new))
         let differing = left.symmetricDifference(right)
         guard left.count == old.count, right.count == new.count, old.count == new.count, !differing.isEmpty,
-            differing.allSatisfy({ $0 >= 0 && Int($0) < scores.count })
+            differing.allSatisfy({ $0 >= 0 && $0 < Float(scores.count) })
         else { return false }
         let largest = scores.reduce(0) { max($0, abs($1)) }
-        let least = left.subtracting(right).map { scores[Int($0)] }
-        let most = right.subtracting(left).map { scores[Int($0)] }
-        return least.max()! - most.min()! <= tolerance * largest
+        let tied = differing.map { scores[Int($0)] }
+        return largest.isFinite && tied.max()! - tied.min()! <= tolerance * largest
     }
 }

@@ -6,9 +6,9 @@ import Parallelism
 /// Faults arise from two values together, such as zigzag and a page of one token, far more often than from three: a
 /// sample that contains every pair finds nearly all of what the whole matrix would.
 struct ValuePairs {
-    /// Counts the pairs that some case can have.
+    /// The number of pairs that some case can have.
     let total: Int
-    /// Counts the pairs that no case has had so far.
+    /// The number of pairs that no case has had so far.
     private(set) var missingCount: Int
     /// The values of each parallel configuration and of each combination of conditions. Every value of every dimension
     /// has a number; those of parallel configurations come first.
@@ -21,7 +21,7 @@ struct ValuePairs {
     /// Tells for each pair whether no case has had it; the index is the smaller number times `valueCount`, plus the
     /// larger.
     private var isMissing: [Bool]
-    /// Counts the missing pairs of two conditions.
+    /// The number of missing pairs of two conditions.
     private var missingConditionPairs: Int
 
     init(_ layouts: [ParallelConfiguration], _ conditions: [ServingConditions]) {

@@ -7,7 +7,7 @@ package import Tensors
 /// A verification compares parallel configurations with one rank: every token, log-probability and logit, bit by bit.
 /// Only one thread may use it.
 package final class Verification {
-    /// Counts what happened in the cases so far.
+    /// The counts of events in the cases so far.
     package private(set) var coverage = RunCoverage()
     private let model: any Model
     private let settings: Settings
@@ -21,7 +21,7 @@ package final class Verification {
     private struct Reference: Hashable {
         let mix: Workload.Kind
         let cacheType: CacheType
-        /// Tells whether the workload leaves prompts unscored, so that they can be found in the cache.
+        /// Whether the workload leaves prompts unscored, so that they can be found in the cache.
         let reuse: Bool
 
         init(_ conditions: ServingConditions) {
@@ -59,7 +59,7 @@ package final class Verification {
         self.settings = settings
     }
 
-    /// Tells whether a case must be bitwise equal to one rank.
+    /// Returns whether a case must be bitwise equal to one rank.
     package func mustBeEqual(_ candidate: VerificationCase) -> Bool {
         candidate.layout.isBitwiseEqual(for: model.parallelShape)
     }

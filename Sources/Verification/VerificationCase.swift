@@ -37,7 +37,7 @@ package struct VerificationCase: Sendable, Hashable {
 /// Serving conditions are everything in which cases differ besides the parallel configuration. None but the cache's
 /// type may change an answer.
 package struct ServingConditions: Sendable, Hashable {
-    /// Limits the prompt tokens of a request in one step; -1 computes whole prompts.
+    /// The maximum number of prompt tokens of a request in one step; -1 computes whole prompts.
     package var chunk = -1
     /// The number of tokens in a page.
     package var pageSize = 16

@@ -8,10 +8,10 @@ package import Parallelism
 package struct VerificationPlan: Sendable {
     /// The cases in ascending order of ranks.
     package let cases: [VerificationCase]
-    /// Counts the cases of the whole matrix.
+    /// The number of cases of the whole matrix.
     package let total: Int
-    /// Counts pairs of values of two dimensions: those that occur in some case of the plan, and those of the whole
-    /// matrix.
+    /// The numbers of pairs of values of two dimensions: those that occur in some case of the plan, and those of the
+    /// whole matrix.
     package let pairs: (covered: Int, total: Int)
 
     /// - Parameters:

@@ -45,7 +45,7 @@ package struct Workload: Sendable {
         }
     }
 
-    /// Limits the new tokens of a request.
+    /// The maximum number of new tokens of a request.
     package static let maxNewTokensOfMix = 12
     /// Limits, roughly, the logits that are recorded for a workload, in elements.
     private static let logitBudget = 1 << 22

@@ -30,11 +30,11 @@ struct Transcript {
 /// Run coverage counts what happened while cases were served: a feature that never came into play has not been
 /// verified.
 package struct RunCoverage: Sendable, Equatable {
-    /// Counts requests that were preempted and computed again.
+    /// The number of requests that were preempted and computed again.
     package var preemptions: UInt64 = 0
-    /// Counts prompt tokens whose keys were found in the prefix cache.
+    /// The number of prompt tokens whose keys were found in the prefix cache.
     package var cachedTokens: UInt64 = 0
-    /// Counts chunks that used query-gather attention.
+    /// The number of chunks that used query-gather attention.
     package var dcpChunks: UInt64 = 0
     package var speculation = SpeculationCount()
 
@@ -113,7 +113,7 @@ struct MixRun {
 
     private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
         while let plan = scheduler.nextStep() {
-            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpRows.count)
+            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpChunks.count)
             pool.submit(plan)
         }
         let plan = scheduler.inFlight[0]

@@ -10,7 +10,9 @@ package struct Braid: AsyncParsableCommand {
             Models are directories as Hugging Face has them: config.json, *.safetensors, tokenizer.json.
             Familiar spellings of other engines' flags are accepted.
             """,
-        subcommands: [Serve.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Tune.self])
+        subcommands: [
+            Serve.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Plan.self, Tune.self,
+        ])
 
     package init() {}
 }

@@ -213,7 +213,8 @@ private struct Outcome {
             line += ", then \(tokens.count - 1) tokens at \(Int(rate)) tokens/s"
         }
         if let length = speculation.acceptLength {
-            line += "; \(speculation.right) of \(speculation.drafted) drafts accepted, accept length \(rounded(length))"
+            line +=
+                "; \(speculation.accepted) of \(speculation.drafted) drafts accepted, accept length \(rounded(length))"
         }
         note(line)
     }

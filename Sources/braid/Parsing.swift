@@ -3,11 +3,11 @@ import ArgumentParser
 /// All numbers and durations of the command line are read here. Each has a range; a value outside of it is refused with
 /// the range and the nearest legal value. So no arithmetic on an option can overflow.
 package enum Parsing {
-    /// Limits durations in seconds, to a week.
+    /// The maximum duration in seconds, which is a week.
     static let maxSeconds = 604_800
-    /// Limits repetitions; more are taken for a mistake.
+    /// The maximum number of repetitions; more are taken for a mistake.
     static let maxCount = 1_000_000
-    /// Limits numbers of tokens; no cache has more slots.
+    /// The maximum number of tokens; no cache has more slots.
     static let maxTokens = Int(Int32.max)
     static let maxRanks = 65_536
 

@@ -41,22 +41,47 @@ struct Serve: AsyncParsableCommand {
             """)
     var restartOnFailure = false
 
+    @Option(
+        help: """
+            auto: measure this machine's cores, choose the ranks that are predicted to serve most tokens a second, and say \
+            why. Instead of sizes; for one process.
+            """)
+    var plan: AutomaticLayout.Choice?
+
     @OptionGroup var parsers: ParserOptions
 
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
 
-    func run() async throws {
+    mutating func run() async throws {
         let job = try engineOptions.join()
+        if plan == .auto { try choosePlan(job) }
         if job.count > 1, restartOnFailure {
             throw CommandError(
                 "--restart-on-failure: not with \(job.count) processes, which only mpirun can start; "
                     + "let Scripts/supervise or systemd do it")
         }
+        let command = self
         let options = engineOptions
         try await job.run(
             { try options.load().model }, grammars: { GrammarCache(try Self.vocabulary(options, for: $0).grammar) },
-            lead: { try await serve(job) })
+            lead: { try await command.serve(job) })
+    }
+
+    private mutating func choosePlan(_ job: Job) throws {
+        if job.count > 1 {
+            throw CommandError(
+                "--plan auto: not with \(job.count) processes, of which each sees its own cores only; give sizes, such as "
+                    + "those that braid plan prints")
+        }
+        guard engineOptions.parallel.isDefault else {
+            throw CommandError("--plan auto chooses the ranks: leave out their sizes, or leave out --plan")
+        }
+        let chosen = try AutomaticLayout(
+            modelPath: engineOptions.modelPath, cache: engineOptions.kvCacheDtype,
+            chunk: engineOptions.chunkedPrefillSize > 0 ? engineOptions.chunkedPrefillSize : 32_768)
+        engineOptions.parallel = chosen.options
+        for reason in chosen.reasons { note(reason) }
     }
 
     private func serve(_ job: Job) async throws {
@@ -70,7 +95,7 @@ struct Serve: AsyncParsableCommand {
         let problems = server.validate()
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
 
-        // What cannot work is said before anything is said to work.
+        // Problems of the options are reported before anything is started.
         try Self.check(directory: engineOptions.modelPath)
         try Self.check(host: server.host, port: server.port)
 
@@ -109,7 +134,9 @@ struct Serve: AsyncParsableCommand {
         if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
     }
 
-    /// - Throws: one line about a path that leads to no checkpoint.
+    /// Checks that `path` is a directory.
+    ///
+    /// - Throws: an error of one line if it is not.
     private static func check(directory path: String) throws {
         var isDirectory: ObjCBool = false
         if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) {
@@ -128,7 +155,9 @@ struct Serve: AsyncParsableCommand {
         throw CommandError("--model-path: there is no directory \(path)")
     }
 
-    /// - Throws: one line about an address that cannot be listened on.
+    /// Checks that the server can listen on an address.
+    ///
+    /// - Throws: an error of one line if it cannot.
     private static func check(host: String, port: Int) throws {
         guard port != 0 else { return }
         do {
@@ -145,7 +174,7 @@ struct Serve: AsyncParsableCommand {
         }
     }
 
-    /// Every client has its error by now. Leaves the answers a moment to get out, then ends the command.
+    /// Ends the command after a moment in which the error responses, which are already written, reach the clients.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
         note("the engine has failed: \(failure.reason)")

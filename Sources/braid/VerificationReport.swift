@@ -79,7 +79,7 @@ struct VerificationReport {
         line("pairs of values: \(grouped(plan.pairs.covered)) of \(grouped(plan.pairs.total))")
         line(
             "with \(grouped(Int(coverage.cachedTokens))) tokens found in the prefix cache, "
-                + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.right)) of "
+                + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.accepted)) of "
                 + "\(grouped(coverage.speculation.drafted)) drafts accepted, and query-gather attention used "
                 + "\(grouped(Int(coverage.dcpChunks))) times")
         line("")
@@ -178,7 +178,8 @@ struct VerificationReport {
             "covered_pairs": .integer(plan.pairs.covered), "of_pairs": .integer(plan.pairs.total),
             "cached_tokens": .integer(Int(coverage.cachedTokens)), "preemptions": .integer(Int(coverage.preemptions)),
             "dcp_chunks": .integer(Int(coverage.dcpChunks)),
-            "drafts": .integer(coverage.speculation.drafted), "accepted_drafts": .integer(coverage.speculation.right),
+            "drafts": .integer(coverage.speculation.drafted),
+            "accepted_drafts": .integer(coverage.speculation.accepted),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])

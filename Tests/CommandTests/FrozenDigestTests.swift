@@ -301,7 +301,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
                     answer.add(event)
                     guard case .finished(_, let usage) = event else { continue }
                     met.cachedTokens += usage.cachedTokens
-                    met.acceptedDrafts += usage.speculation.right
+                    met.acceptedDrafts += usage.speculation.accepted
                 }
                 answers.append(answer)
             }

@@ -1,11 +1,14 @@
+import ArgumentParser
 import Checkpoints
 import DeepSeekV32
+import Foundation
 import JSON
 import KVCache
 import Modeling
 import Parallelism
 import Planning
 import Tensors
+import TestSupport
 import Testing
 import braid
 
@@ -344,5 +347,40 @@ private enum XMLScanner {
     private static func fault(inWords words: Substring) -> String? {
         if words.unicodeScalars.contains(where: { $0.value < 32 && $0 != "\n" }) { return "control characters" }
         return words.replacing(#/&(amp|lt|gt|quot);/#, with: "").contains("&") ? "bare &: \(words)" : nil
+    }
+}
+
+@Suite struct `A directory without weights` {
+    private func directory(_ body: (String) throws -> Void) throws {
+        let path = NSTemporaryDirectory() + "braid-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try FileManager.default.copyItem(
+            atPath: Golden.root + "/Models/demo/config.json", toPath: path + "/config.json")
+        try body(path)
+    }
+
+    private func run(_ arguments: [String]) throws {
+        var command = try Braid.parseAsRoot(arguments)
+        try command.run()
+    }
+
+    @Test func `is inspected and planned for`() throws {
+        try directory { path in
+            try run(["inspect", "--model-path", path])
+            try run(["plan", "--model-path", path, "--hardware", "epyc-9654x2"])
+            // An index whose files have not come yet is no reason to refuse.
+            try Data(#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#.utf8)
+                .write(to: URL(fileURLWithPath: path + "/model.safetensors.index.json"))
+            try run(["inspect", "--model-path", path])
+        }
+    }
+
+    @Test func `is told from one whose weights are damaged`() throws {
+        try directory { path in
+            try Data([1, 2, 3]).write(to: URL(fileURLWithPath: path + "/model.safetensors"))
+            #expect(throws: CheckpointError.self) { try run(["inspect", "--model-path", path]) }
+            try run(["inspect", "--model-path", path, "--config-only"])
+        }
     }
 }

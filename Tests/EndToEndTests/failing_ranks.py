@@ -1,6 +1,6 @@
 """Checks what happens to a server and its clients when a rank's thread traps.
 
-Nothing in the server helps with this: the signal that a trap raises is sent to the thread from outside.
+The server has no code for this test: the signal that a trap raises is sent to the thread from outside.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ def expect(condition, message):
 
 
 def trap(server, number):
-    """Lets the thread of a rank trap."""
+    """Makes the thread of a rank trap."""
     for task in pathlib.Path(f"/proc/{server.pid}/task").iterdir():
         if (task / "comm").read_text().strip() == f"braid rank {RANK}":
             done = ctypes.CDLL(None, use_errno=True).tgkill(server.pid, int(task.name), number)
@@ -75,7 +75,7 @@ def generate(url):
 
 
 def trap_under_load(server, url, number):
-    """The rank's thread traps while clients wait; each of them must get an error that names it."""
+    """Makes the rank's thread trap while clients wait; each of them must get an error that names the rank."""
     clients = [Client(url, stream) for stream in (False, True, False)]
     for client in clients:
         client.start()
@@ -85,14 +85,14 @@ def trap_under_load(server, url, number):
     trap(server, number)
     for client in clients:
         client.join(SECONDS_TO_ANSWER + 1)
-        expect(client.ended and client.ended - start < SECONDS_TO_ANSWER, "a client waits for ever")
+        expect(client.ended and client.ended - start < SECONDS_TO_ANSWER, "a client waits forever")
         expect(f"rank {RANK} failed: its thread trapped ({number.name})" in client.text,
-               f"a client was told: {client.text[-300:]}")
+               f"a client received: {client.text[-300:]}")
         expect(client.stream or client.status == 500, f"a client got status {client.status}")
 
 
 def ends(start, number):
-    """Without an option the server ends, and says so with its exit status."""
+    """Checks that the server ends with its exit status for traps, as it does by default."""
     server, url = start(OPTIONS)
     trap_under_load(server, url, number)
     status = server.wait(SECONDS_TO_END)
@@ -100,13 +100,13 @@ def ends(start, number):
 
 
 def starts_anew(start):
-    """With --restart-on-failure the same process serves again, at the same address, with the same answers."""
+    """Checks that with --restart-on-failure the same process serves again, at the same address, with the same answers."""
     server, url = start([*OPTIONS, "--restart-on-failure"])
     before = generate(url)
     for _ in range(2):
         trap_under_load(server, url, signal.SIGILL)
         deadline = time.monotonic() + 60
-        # The old server answers 503 or nothing until the new one takes its place.
+        # Until it serves again, the server answers 503 or not at all.
         while True:
             expect(server.poll() is None, f"the server ended with exit status {server.poll()}")
             expect(time.monotonic() < deadline, "the server did not come back")
@@ -115,16 +115,16 @@ def starts_anew(start):
                     break
             except OSError:
                 time.sleep(0.1)
-        expect(generate(url) == before, "the answer is another one now")
+        expect(generate(url) == before, "the answer differs after the restart")
     server.send_signal(signal.SIGTERM)
     status = server.wait(30)
     expect(status == 0, f"the server ended with exit status {status} after SIGTERM")
 
 
 def run(start):
-    """Runs everything.
+    """Runs all cases, and returns whether they passed.
 
-    start: takes options of `braid serve`, and returns the process and its address once it is ready.
+    start: a function that takes options of `braid serve` and returns the process and its address once it is ready.
     """
     failed = 0
     cases = [("a trap ends the server", lambda: ends(start, signal.SIGILL)),

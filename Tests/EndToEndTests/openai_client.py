@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends a running server the requests of users, with the official OpenAI client, whatever the model answers.
+"""Tests a running server with the official OpenAI client. The tests do not depend on the content of answers.
 
     pip install -r requirements.txt
     openai_client.py --base-url http://127.0.0.1:30000 --model NAME [--api-key KEY]
@@ -69,7 +69,7 @@ class Server:
         return self.openai.completions.create(**{"model": self.model, "prompt": "Once upon", "max_tokens": 8, **more})
 
     def metric(self, name):
-        """The sum of a metric's series."""
+        """Returns the sum of a metric's series."""
         lines = self.http.get("/metrics").raise_for_status().text.splitlines()
         values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"braid:{name}{{")]
         assert values, f"no metric braid:{name}"
@@ -81,7 +81,7 @@ class Server:
 
 
 def text_of(stream, field="content"):
-    """The text of each choice of a stream of chat chunks."""
+    """Returns the text of each choice of a stream of chat chunks."""
     texts = {}
     for chunk in stream:
         for choice in chunk.choices:
@@ -135,7 +135,7 @@ def a_seed_repeats_an_answer(server):
 
 
 @test
-def several_choices_come_with_seeds_in_a_row(server):
+def several_choices_have_consecutive_seeds(server):
     answer = server.chat(temperature=1, seed=7, n=3)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     single = server.chat(temperature=1, seed=8)
@@ -224,7 +224,7 @@ def calls_can_be_required(server):
             answer = server.chat(**options, max_tokens=200)
             check_choice(answer.choices[0])
             assert len(answer.choices[0].message.tool_calls) == 1
-    # Reasoning is unconstrained, and endless for a random model: it may be cut short, but nothing else may.
+    # Reasoning is unconstrained, and endless for a random model, so max_tokens may end it.
     thinking = {"chat_template_kwargs": {"thinking": True}}
     answer = server.chat(tools=[CHOOSE], tool_choice="required", extra_body=thinking, max_tokens=30)
     assert answer.choices[0].finish_reason in ("length", "tool_calls")
@@ -238,7 +238,7 @@ class Report(pydantic.BaseModel):
 
 
 @test
-def an_answer_can_be_held_to_a_schema(server):
+def an_answer_can_follow_a_schema(server):
     server_parse = server.openai.chat.completions.parse
     parsed = 0
     for seed in range(6):
@@ -258,7 +258,7 @@ def an_answer_can_be_held_to_a_schema(server):
 
 
 @test
-def an_answer_can_be_held_to_a_pattern_or_a_grammar(server):
+def an_answer_can_follow_a_pattern_or_a_grammar(server):
     body = {"text": "Once", "sampling_params": {"regex": "[a-f]{3}-[0-9]{2,5}", "max_new_tokens": 30, "n": 3}}
     for answer in server.http.post("/generate", json=body).raise_for_status().json():
         assert re.fullmatch("[a-f]{3}-[0-9]{2,5}", answer["text"]), answer
@@ -302,7 +302,7 @@ def a_completion_echoes_and_scores_its_prompt(server):
     assert len(scores.tokens) == len(tokens) + 1 == len(scores.token_logprobs) == len(scores.text_offset)
     assert scores.token_logprobs[0] is None and all(score <= 0 for score in scores.token_logprobs[1:])
     assert answer.choices[0].text.startswith("Once upon a time")
-    # Scoring alone gives the same scores.
+    # A request that only scores gets the same scores.
     alone = server.complete(prompt=tokens, max_tokens=0, echo=True, logprobs=0).choices[0].logprobs
     assert alone.token_logprobs == scores.token_logprobs[:-1]
 
@@ -318,7 +318,7 @@ def completions_take_many_prompts(server):
 
 
 @test
-def generate_speaks_tokens(server):
+def generate_takes_and_returns_tokens(server):
     tokens = server.tokens("Once upon a time")
     body = {
         "input_ids": tokens,
@@ -337,8 +337,8 @@ def generate_speaks_tokens(server):
 
 
 @test
-def a_prompt_asked_twice_is_the_same_answer(server):
-    """The second finds the first's prompt in the cache, and nothing else changes."""
+def a_repeated_prompt_has_the_same_answer(server):
+    """The second request finds the prompt in the prefix cache, and nothing else changes."""
     prompt = server.tokens("Once upon a time there was " * 40)
     first, second = (server.complete(prompt=prompt, temperature=0, logprobs=1).choices[0] for _ in range(2))
     assert first.text == second.text
@@ -346,7 +346,7 @@ def a_prompt_asked_twice_is_the_same_answer(server):
 
 
 @test
-def answers_do_not_depend_on_what_else_runs(server):
+def answers_do_not_depend_on_other_requests(server):
     alone = server.chat(temperature=1, seed=5).choices[0].message.content
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda seed: server.chat(temperature=1, seed=seed), [5, 1, 2, 5, 3, 4, 5, 6]))
@@ -368,7 +368,7 @@ def mistakes_are_explained(server):
 
 
 @test
-def a_client_that_leaves_frees_its_place(server):
+def a_request_whose_client_disconnects_is_aborted(server):
     before = server.metric("aborted_requests_total")
     with server.chat(max_tokens=400, stream=True, extra_body={"ignore_eos": True}) as stream:
         next(iter(stream))
@@ -376,12 +376,12 @@ def a_client_that_leaves_frees_its_place(server):
     while server.metric("num_running_reqs") > 0 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server.metric("num_running_reqs") == 0
-    # A very fast model may have been finished already.
+    # A very fast model may have finished the answer already.
     assert server.metric("aborted_requests_total") - before in (0, 1)
 
 
 @test
-def load_and_health_are_told(server):
+def load_and_health_are_reported(server):
     assert server.http.get("/health").status_code == 200
     assert server.http.get("/ready").status_code == 200
     assert server.metric("generation_tokens_total") > 0
@@ -394,7 +394,7 @@ def main():
     parser.add_argument("--base-url", default="http://127.0.0.1:30000", help="without /v1")
     parser.add_argument("--model", required=True)
     parser.add_argument("--api-key")
-    parser.add_argument("--tools", action="store_true", help="only what needs a model whose chat format has tools")
+    parser.add_argument("--tools", action="store_true", help="run only the tests that need a model whose chat format has tools")
     options = parser.parse_args()
     server = Server(options.base_url.rstrip("/"), options.model, options.api_key)
     failed = 0

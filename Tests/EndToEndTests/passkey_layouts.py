@@ -1,14 +1,14 @@
 """Checks that the demo model finds the same pass keys in every parallel configuration.
 
-Documents are made from a seed, so that every server is asked the same questions; what each answered is compared, cell by
-cell, with one rank. Among the layouts is every way of sharing a prompt or its keys, and every axis.
+Documents are made from a seed, so that every server gets the same questions. The answers are compared, cell by cell, with
+those of one rank. The configurations include every way of dividing a prompt or its keys, and every axis.
 """
 
 import collections
 
 SEED = 1
 DEPTHS = "0,50,100"
-# Query-gather attention is used however short a document is.
+# Query-gather attention is used even for short documents.
 OWNED = ["--dcp-min-keys", "1"]
 LAYOUTS = {
     "one rank": [],
@@ -32,7 +32,8 @@ Cell = collections.namedtuple("Cell", "length depth right wrong failed")
 def run(start, stop, evaluate, lengths, expects_all):
     """Returns whether all parallel configurations answer as one rank does.
 
-    start(options) gives a server that is ready and its address; evaluate(url, options) what `braid eval passkey` says.
+    start(options) returns a server that is ready and its address; evaluate(url, options) returns the report of
+    `braid eval passkey`.
     expects_all: whether one rank must find every key, as it does in documents that are not too long for the model.
     """
     options = ["--lengths", ",".join(map(str, lengths)), "--depths", DEPTHS, "--num-questions", "1", "--seed", str(SEED)]

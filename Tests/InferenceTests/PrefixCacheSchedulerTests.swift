@@ -107,9 +107,14 @@ struct PrefixCacheSchedulerTests {
         #expect(rig.transcripts[2]?.withoutHits == rig.soloRun(Self.request(22, tail: 5, from: 17)))
     }
 
-    @Test func `a conversation continues after its last answer`() throws {
-        var rig = Rig()
-        var request = Self.request(6, new: 7)
+    /// The window of the last page border is kept while a request decodes, wherever its text ends.
+    @Test(arguments: [0, 1, 4, 6], [5, 7, 8, 9, 10])
+    func `a conversation continues after its last answer`(window: Int, new: Int) throws {
+        var rig = Rig {
+            $0.window = window
+            $0.windowPages = window == 0 ? 0 : 2 * $0.minWindowPages
+        }
+        var request = Self.request(6, new: new)
         for turn in 0..<3 {
             try rig.submit(UInt64(turn), request)
             let start = rig.runToEnd()[0].chunks[0].start

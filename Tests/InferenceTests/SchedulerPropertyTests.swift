@@ -196,7 +196,7 @@ private struct RandomRun {
         }
         rig.record(rig.scheduler.finish(result))
         let speculation = rig.scheduler.status.speculation
-        if speculation.right > 0 { seen.insert("an accepted draft") }
-        if speculation.right < speculation.drafted { seen.insert("a rejected draft") }
+        if speculation.accepted > 0 { seen.insert("an accepted draft") }
+        if speculation.accepted < speculation.drafted { seen.insert("a rejected draft") }
     }
 }

@@ -173,7 +173,7 @@ struct SchedulerRefusalTests {
         #expect(throws: EngineError.overloaded(queued: 4, retryAfterSeconds: 3)) {
             try rig.submit(5, makeRequest(2, new: 2))
         }
-        // A request that can never be served is not told to try again.
+        // A request that can never be served gets no advice to try again.
         let error = try #require(throws: EngineError.self) { try rig.submit(5, makeRequest(0, new: 2)) }
         #expect(error == .invalid(parameter: "prompt", message: "is empty; give at least one token"))
         rig.step()

@@ -219,7 +219,37 @@ extension PageLists {
             guard let damaged = try? Wire.value(RankSettings.self, in: bytes) else { continue }
             #expect(Tuning.settings.allSatisfy { $0.legal.contains(damaged.tuning[keyPath: $0.path]) })
             #expect((1...1 << 31).contains(damaged.pages * damaged.pageSize))
+            #expect((0...1 << 31).contains(damaged.windowPages * damaged.pageSize))
             #expect((1...65_536).contains(damaged.parallel.context) && damaged.parallel.kvSharding.unit > 0)
+        }
+    }
+
+    @Test func `plans with pages that are not in the cache are refused`() {
+        let window = KeySet("window", [.init(.f32, width: 4)], lifetime: .window(tokens: 10))
+        let format = CacheFormat(layers: [[window]], pageSize: 8)
+        let plain = CacheFormat(layers: [[KeySet("keys", [.init(.f32, width: 4)])]], pageSize: 8)
+        func problem(
+            _ windowPages: [Int32], from first: Int = 0, pages: [Int32] = [1, 2, 3, 4], _ format: CacheFormat
+        ) -> String? {
+            let chunk = StepPlan.Chunk(
+                request: 7, tokens: [1, 2, 3], start: 25, pages: pages, windowPages: windowPages, firstWindowPage: first
+            )
+            return StepPlan(number: 0, chunks: [chunk])
+                .problem(format, pages: 9, windowPages: 6, vocabularySize: 9, groups: 1)
+        }
+        #expect(problem([0, 1, 2, 5], format) == nil)
+        #expect(problem([1, 5], from: 2, format) == nil, "rows see positions from 16 on")
+        for (pages, first) in [
+            ([0, 1, 2, 6], 0), ([0, 1, 2, -1], 0), ([0, 1, 2, .min], 0), ([0, 1, 2], 0), ([5], 3), ([1, 5], 3),
+            ([1, 5], -1), ([1, 5], .max), ([1, 5], .min), ([], 0),
+        ] as [([Int32], Int)] {
+            #expect(problem(pages, from: first, format) != nil, "\(pages) from \(first)")
+        }
+        #expect(problem([], plain) == nil)
+        #expect(problem([1], plain) != nil)
+        #expect(problem([], from: 1, plain) != nil)
+        for pages in [[1, 2, 3], [1, 2, 3, 9], [1, 2, 3, -1]] as [[Int32]] {
+            #expect(problem([0, 1, 2, 5], pages: pages, format) != nil)
         }
     }
 }

@@ -321,3 +321,13 @@ private struct RandomUse {
         return random.below(2) == 0 ? most : least + random.below(most - least + 1)
     }
 }
+
+extension PrefixCache {
+    /// Evicts up to `count` pages that no request uses, of a model without windows.
+    @discardableResult fileprivate mutating func evict(_ count: Int, from pool: inout PagePool) -> Int {
+        var none = PagePool(totalPages: 0, pageSize: pool.pageSize)
+        return evict(count, from: &pool, windows: &none)
+    }
+
+    @discardableResult fileprivate mutating func flush(_ pool: inout PagePool) -> Int { evict(.max, from: &pool) }
+}

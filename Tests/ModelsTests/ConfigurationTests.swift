@@ -106,8 +106,8 @@ private func expectRefused(
     @Test(arguments: [
         ("model_type", "\"llama\""), ("model_type", "null"), ("model_type", "32"), ("hidden_act", "\"gelu\""),
         ("topk_method", "\"greedy\""), ("scoring_func", "\"softmax\""), ("moe_layer_freq", "2"),
-        ("torch_dtype", "\"float16\""), ("attention_bias", "true"), ("attention_bias", "0"),
-        ("tie_word_embeddings", "true"), ("norm_topk_prob", "1"), ("norm_topk_prob", "\"true\""),
+        ("torch_dtype", "\"float64\""), ("attention_bias", "true"), ("attention_bias", "0"),
+        ("tie_word_embeddings", "1"), ("norm_topk_prob", "1"), ("norm_topk_prob", "\"true\""),
         ("indexer_rope_interleave", "1"), ("rms_norm_eps", "-1e-6"), ("rms_norm_eps", "2"), ("rms_norm_eps", "\"0\""),
         ("routed_scaling_factor", "-1"), ("routed_scaling_factor", "1e7"), ("routed_scaling_factor", "null"),
         ("rope_theta", "1"), ("rope_theta", "0"), ("rope_scaling", "[]"), ("qk_rope_head_dim", "63"),
@@ -137,6 +137,21 @@ private func expectRefused(
             ["quantization_config": #"{"quant_method": "fp8", "weight_block_size": [64, 64]}"#],
             naming: "quantization_config.weight_block_size")
         _ = try configuration(["quantization_config": #"{"quant_method": "fp8", "weight_block_size": [128, 128]}"#])
+    }
+
+    @Test func `with tied embeddings counts their matrix once in memory and twice in work`() throws {
+        let (plain, tied) = (try configuration(), try configuration(["tie_word_embeddings": "true"]))
+        #expect(tied.tiesEmbeddings && !plain.tiesEmbeddings)
+        let (separate, shared) = (plain.description, tied.description)
+        #expect(shared.tiesEmbeddings && shared.head.names == shared.embedding.names)
+        #expect(separate.parameters.total - shared.parameters.total == 8192 * 512)
+        #expect(separate.multipliedParameters == shared.multipliedParameters)
+        let operations = [separate, shared].map { FloatingPointOperations($0).matrices(rows: 5, outputs: 3) }
+        #expect(operations[0] == operations[1])
+    }
+
+    @Test func `made in F16 has weights of four bytes in memory`() throws {
+        #expect(try configuration(["torch_dtype": "\"float16\""]).storedType == .f32)
     }
 
     @Test(arguments: [

@@ -36,15 +36,6 @@ private func e4m3(_ byte: UInt8) -> Float {
         significand: exponent == 0 ? mantissa : 1 + mantissa)
 }
 
-private func elements(_ weight: Weight) -> [Float] {
-    let scratch = Scratch(bytes: 1 << 24)
-    let ids = scratch.indices(weight.rows)
-    ids.copy((0..<weight.rows).map { Int32($0) })
-    let out = scratch.rows(weight.rows, weight.columns)
-    Kernels.best.embedding(weight, ids, into: out)
-    return withExtendedLifetime(scratch) { out.elements }
-}
-
 private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy: Float = 9) throws -> [Float] {
     let vector = try source.vector(name, count, dummy: dummy)
     return withExtendedLifetime(vector) { vector.view.elements }
@@ -145,7 +136,7 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
         #expect(ints.subject == .tensor("ints") && ints.problem.contains("I32"))
     }
 
-    @Test(arguments: [StoredType.f16, .f64, .i32, .f8e5m2])
+    @Test(arguments: [StoredType.f64, .i16, .i32, .f8e5m2, .f8e8m0])
     func `are refused in a type the kernels do not read`(type: StoredType) throws {
         var writer = SafeTensorsWriter()
         writer.add("w", type.rawValue, [2, 2], [UInt8](repeating: 0, count: 4 * type.bytes))
@@ -182,7 +173,7 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
         for seed in [0, 1, .max, 0 &- 0x9E37_79B9_7F4A_7C15] as [UInt64] {
             let dummy = DummyWeights(dtype: dtype, seed: seed)
             let weight = try WeightSource.dummy(dummy).matrix("any", 50, 400)
-            let values = elements(weight)
+            let values = weight.elements
             #expect(weight.dtype == dtype && values.count == 50 * 400)
             #expect(values.allSatisfy { $0.isFinite })
             #expect(Set(values).count > (dtype == .f32 ? 15_000 : 500), "seed \(seed)")
@@ -199,7 +190,7 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
         func draw(_ seed: UInt64) throws -> [[Float]] {
             let dummy = DummyWeights(dtype: dtype, seed: seed)
             let source = WeightSource.dummy(dummy)
-            let drawn = [try source.matrix("first", 8, 64), try source.matrix("second", 8, 64)].map(elements)
+            let drawn = [try source.matrix("first", 8, 64), try source.matrix("second", 8, 64)].map(\.elements)
             withExtendedLifetime(dummy) {}
             return drawn
         }
@@ -229,7 +220,7 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
     @Test func `of experts are those of others, where only some have their own`() throws {
         let dummy = DummyWeights(dtype: .f32, distinctExperts: 2)
         let source = WeightSource.dummy(dummy)
-        func values(_ name: String) throws -> [Float] { elements(try source.matrix(name, 3, 5)) }
+        func values(_ name: String) throws -> [Float] { try source.matrix(name, 3, 5).elements }
         let experts = try (0..<5).map { try values("model.layers.1.mlp.experts.\($0).up_proj.weight") }
         #expect(experts[0] != experts[1] && experts[2] == experts[0] && experts[4] == experts[0])
         #expect(experts[3] == experts[1] && dummy.owners.count == 2)

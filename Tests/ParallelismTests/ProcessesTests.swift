@@ -76,22 +76,22 @@ import Testing
         let heard = Mutex<[UInt8]>([])
         processes[0].read(.order) { message, _ in heard.withLock { $0 += message.bodyCopy } }
         let left = Mutex<[Int]>([])
-        let pendingDispatch = DispatchGroup()
+        let departures = DispatchGroup()
         for process in [0, 1] {
-            pendingDispatch.enter()
+            departures.enter()
             Thread.detachNewThread {
                 processes[process].leave()
                 left.withLock { $0.append(process) }
-                pendingDispatch.leave()
+                departures.leave()
             }
         }
         // The pause is longer than the patience with a silent process.
-        #expect(pendingDispatch.wait(timeout: .now() + 1) == .timedOut)
+        #expect(departures.wait(timeout: .now() + 1) == .timedOut)
         #expect(left.withLock { $0 } == [] && processes.allSatisfy { $0.failure == nil })
         processes[2].sendToAll(Message(.order, body: [7]))
         processes[1].sendToAll(Message(.order, body: [8]))
         processes[2].leave()
-        #expect(pendingDispatch.wait(timeout: .now() + 5) == .success)
+        #expect(departures.wait(timeout: .now() + 5) == .success)
         #expect(heard.withLock { $0 } == [7])
     }
 

@@ -1,5 +1,6 @@
 import DeepSeekV32
 import Inference
+import KVCache
 import Modeling
 import Models
 import Parallelism
@@ -53,14 +54,17 @@ import Testing
 
     /// Runs a prompt in chunks and some steps with drafts; returns `nil`, or the reason why the job ended.
     private static func failure(
-        of model: any Model, _ golden: Golden, _ layout: ParallelConfiguration, damaging number: Int?
+        of model: any Model, _ prompt: [Int32], _ layout: ParallelConfiguration, pageSize: Int = 4,
+        process sender: Int = 1,
+        damaging number: Int?
     ) throws -> GroupFailure? {
         let transports = InMemoryTransport.network(2)
         defer { for transport in transports { transport.leave() } }
         var configuration = EngineConfiguration(smallCache: layout)
         configuration.processes = 2
-        configuration.drafts = 2
-        if let number { transports[1].damage(damager(number)) }
+        configuration.drafts = model.canDraft ? 2 : 0
+        configuration.pageSize = pageSize
+        if let number { transports[sender].damage(damager(number)) }
         return try onEveryRank(of: 2) { [configuration] process -> GroupFailure? in
             let processes = Processes(transports[process])
             guard process == 0 else {
@@ -73,8 +77,8 @@ import Testing
             do throws(GroupFailure) {
                 for (step, range) in [0..<20, 20..<40, 40..<41, 41..<42, 42..<43].enumerated() {
                     // Short requests beside the long one, so that ranks of either process sample a token.
-                    let others = (2...4).map { Self.chunk(request: $0, golden.prompt[0..<4], lastPage: 60 * $0 % 200) }
-                    let chunks = [Self.chunk(request: 1, golden.prompt[range], lastPage: 200)]
+                    let others = (2...4).map { Self.chunk(request: $0, prompt[0..<4], model, pageSize) }
+                    let chunks = [Self.chunk(request: 1, prompt[range], model, pageSize)]
                     _ = try pool.run(StepPlan(number: step, chunks: chunks + (step == 0 ? others : [])))
                 }
                 return nil
@@ -84,10 +88,16 @@ import Testing
         }[0]
     }
 
-    private static func chunk(request: Int, _ tokens: ArraySlice<Int32>, lastPage: Int) -> StepPlan.Chunk {
-        StepPlan.Chunk(
-            request: UInt64(request), tokens: Array(tokens), start: tokens.startIndex,
-            pages: (0..<(tokens.endIndex + 7) / 4).map { Int32(lastPage - $0) },
+    private static func chunk(
+        request: Int, _ tokens: ArraySlice<Int32>, _ model: any Model, _ pageSize: Int
+    ) -> StepPlan.Chunk {
+        // The first request is the long one.
+        let last = request == 1 ? 40 : 3 * request
+        let pages = (0..<(tokens.endIndex + 3 + pageSize - 1) / pageSize).map { Int32(last - $0) }
+        let hasWindows = model.cacheFormat(.float32, pageSize: pageSize).window > 0
+        return StepPlan.Chunk(
+            request: UInt64(request), tokens: Array(tokens), start: tokens.startIndex, pages: pages,
+            windowPages: hasWindows ? pages : [],
             sample: StepPlan.Sample(parameters: SamplingParameters(), position: tokens.endIndex),
             speculation: .init(ahead: 2))
     }
@@ -99,7 +109,9 @@ import Testing
         var reasons: [String] = []
         for layout in Self.layouts {
             for number in 0..<72 {
-                guard let failure = try Self.failure(of: model, golden, layout, damaging: number) else { continue }
+                guard let failure = try Self.failure(of: model, golden.prompt, layout, damaging: number) else {
+                    continue
+                }
                 reasons.append(failure.reason)
                 #expect(failure.rank >= layout.world / 2, "\(layout), message \(number): \(failure)")
                 #expect(
@@ -112,11 +124,27 @@ import Testing
         }
     }
 
+    /// A later layer reuses a selection that an earlier pipeline stage made.
+    @Test func `whose selection cannot be right ends the job in the name of the earlier stage`() throws {
+        let model = ToyModel(longEntry: 16)
+        let prompt = (0..<43).map { Int32($0 * 7 % 40) }
+        let layout = ParallelConfiguration(pipeline: 2)
+        #expect(try Self.failure(of: model, prompt, layout, pageSize: 16, damaging: nil) == nil)
+        var reasons: [String] = []
+        for number in 0..<12 {
+            let failure = try Self.failure(of: model, prompt, layout, pageSize: 16, process: 0, damaging: number)
+            guard let failure else { continue }
+            reasons.append(failure.reason)
+            #expect(failure.rank == 0, "message \(number): \(failure)")
+        }
+        #expect(reasons.contains { $0.contains("selection") }, "\(reasons)")
+    }
+
     @Test func `are the usual ones where nothing is damaged`() throws {
         let golden = try Golden("v32-guesses")
         let model = try golden.directory.load(drafts: true)
         for layout in Self.layouts {
-            let failure = try Self.failure(of: model, golden, layout, damaging: nil)
+            let failure = try Self.failure(of: model, golden.prompt, layout, damaging: nil)
             #expect(failure == nil, "\(layout)")
         }
     }

@@ -55,10 +55,12 @@ import Testing
         let seed = UInt64.random(in: 0...UInt64.max)
         var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
         var predicted = [[String: Double]](repeating: [:], count: parallel.world)
+        var mostRows = 0
         for number in 0..<6 {
             // The last steps have DCP rows if keys have several owners.
             let plan = number < 4 ? batches.next(number) : batches.decode(number)
             let records = try pool.run(plan).records
+            mostRows = max(mostRows, RowAssignment(plan, parallel).rows.map(\.count).max()!)
             for rank in 0..<parallel.world {
                 for (name, bytes) in bytes(ofRank: rank, RowAssignment(plan, parallel), cost, records) {
                     predicted[rank][name, default: 0] += bytes
@@ -67,6 +69,9 @@ import Testing
         }
         expect(predicted, of: pool, "\(parallel), seed \(seed)")
         #expect(predicted.joined().contains { $0.value > 0 })
+        // Buffers that grow may be twice what they need.
+        let reserved = try #require(pool.world as? ThreadWorld).sendBytes
+        #expect(reserved > 0 && reserved <= 2 * parallel.world * cost.sendBytes(rows: mostRows), "\(parallel)")
         if parallel.kvSharding.ranks > 1 {
             let ofIndexer = model.description.selection == nil ? [] : ["index queries", "candidates"]
             for exchange in ofIndexer + ["queries", "partial attention"] {

@@ -62,7 +62,7 @@ import Verification
         let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }
         let (found, coverage) = try Self.verdicts(notations, of: "v32-guesses", processes: processes)
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
-        #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0 && coverage.speculation.right > 0)
+        #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0 && coverage.speculation.accepted > 0)
     }
 
     /// The first process may leave while its ranks are within a step. From then on it sends nothing, so that what the

@@ -131,7 +131,7 @@ import Testing
         )
         var parallel = ParallelConfiguration(context: 4)
         parallel.kvSharding = KVSharding(ranks: 4)
-        func dcpRows(_ chunks: [(start: Int, tokens: Int)]) -> Set<Int> {
+        func dcpChunks(_ chunks: [(start: Int, tokens: Int)]) -> Set<Int> {
             let plan = StepPlan(
                 number: 0,
                 chunks: chunks.enumerated().map { index, chunk in
@@ -140,11 +140,11 @@ import Testing
                         request: UInt64(index), tokens: Array(repeating: 0, count: chunk.tokens), start: chunk.start,
                         pages: (0..<pages).map { Int32(index * 100 + $0) })
                 })
-            return RowAssignment(plan, parallel, processSharding: processSharding).dcpRows
+            return RowAssignment(plan, parallel, processSharding: processSharding).dcpChunks
         }
-        #expect(dcpRows([(0, 30), (100, 1), (101, 1), (400, 4), (401, 4)]) == [2, 4])
+        #expect(dcpChunks([(0, 30), (100, 1), (101, 1), (400, 4), (401, 4)]) == [2, 4])
         // 64 pages can be gathered: the third chunk exceeds what is left, and the last one fits.
-        #expect(dcpRows([(0, 500), (100, 400), (0, 16), (0, 0)]) == [2])
-        #expect(RowAssignment(StepPlan(number: 0, chunks: []), parallel).dcpRows == [])
+        #expect(dcpChunks([(0, 500), (100, 400), (0, 16), (0, 0)]) == [2])
+        #expect(RowAssignment(StepPlan(number: 0, chunks: []), parallel).dcpChunks == [])
     }
 }

@@ -104,7 +104,7 @@ import Testing
             }
         }
         let count = drafting.status().speculation
-        #expect(count.right > 10 && count.right < count.drafted, "\(count)")
+        #expect(count.accepted > 10 && count.accepted < count.drafted, "\(count)")
         #expect(drafting.checkInvariants() == [])
         #expect(drafting.status().usedPages == 0)
     }
@@ -114,23 +114,23 @@ import Testing
     ) async throws {
         let golden = try Golden("v32-guesses")
         let plain = try Self.engine("v32-guesses", drafts: 0) { $0.cacheType = type }
-        let preemption = try Self.engine("v32-guesses", drafts: 2) {
+        let preempting = try Self.engine("v32-guesses", drafts: 2) {
             $0.cacheType = type
             $0.maxTotalTokens = 164
             $0.prefixCache = false
         }
         defer {
             plain.stop()
-            preemption.stop()
+            preempting.stop()
         }
         var requests = Self.requests(golden, count: 8)
         for index in requests.indices { requests[index].sampling.maxNewTokens! += 20 }
         let expected = try await Self.answers(plain, requests)
-        let found = try await Self.answers(preemption, requests)
+        let found = try await Self.answers(preempting, requests)
         #expect(found.map(\.tokens) == expected.map(\.tokens))
-        #expect(preemption.status().preemptions > 0)
-        #expect(preemption.status().speculation.right > 0)
-        #expect(preemption.checkInvariants() == [])
+        #expect(preempting.status().preemptions > 0)
+        #expect(preempting.status().speculation.accepted > 0)
+        #expect(preempting.checkInvariants() == [])
     }
 
     @Test(arguments: Golden.draftingCases)
@@ -154,7 +154,7 @@ import Testing
             #expect(found.map(\.speculation) == expected, "\(notation)")
             #expect(found.dropFirst().allSatisfy { round == 0 || $0.cached > 0 })
         }
-        #expect(expected.contains { $0.right > 0 })
+        #expect(expected.contains { $0.accepted > 0 })
     }
 
     @Test func `needs a model that can draft`() throws {

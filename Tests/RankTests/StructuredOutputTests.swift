@@ -143,7 +143,7 @@ import Testing
             #expect(engine.status().preemptions > 0)
             if drafts > 0 {
                 let count = engine.status().speculation
-                #expect(count.right > 0 && count.right < count.drafted, "\(count)")
+                #expect(count.accepted > 0 && count.accepted < count.drafted, "\(count)")
             }
             #expect(engine.checkInvariants() == [])
         }

@@ -6,7 +6,7 @@ import Serving
 import TestSupport
 import Testing
 
-/// Who may do what, and what is where.
+/// Tests of API keys, of the list of models, and of unknown routes and methods.
 @Suite struct AccessTests {
     private static let key = "secret-key-123"
 
@@ -23,7 +23,7 @@ import Testing
     ]
 
     @Test(arguments: paths, ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE"])
-    func `no route but health is answered without the key, whether it exists or not`(
+    func `no path but health is answered without the key, whether it is a route or not`(
         _ path: String, _ method: String
     ) async throws {
         let reply = try await Self.server().send(#require(HTTPRequest.Method(method)), path, "{}")
@@ -41,7 +41,7 @@ import Testing
         #expect(reply.code == "invalid_api_key")
     }
 
-    @Test func `a key in the query is no key`() async throws {
+    @Test func `a key in the query is not accepted`() async throws {
         let reply = try await Self.server().send(.get, "/v1/models?api_key=\(Self.key)")
         #expect(reply.status == 401)
     }
@@ -78,7 +78,7 @@ import Testing
         #expect(other.code == "model_not_found")
     }
 
-    @Test func `an unknown route is a 404 in the shape of the others`() async throws {
+    @Test func `an unknown route is a 404 in OpenAI's format`() async throws {
         let reply = try await ToyServer("x").send(.get, "/v2/nothing")
         #expect(reply.status == 404)
         #expect(reply.json["error"]?["type"]?.string == "invalid_request_error")

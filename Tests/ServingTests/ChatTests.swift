@@ -8,7 +8,7 @@ import Tokenization
 @Suite struct ChatTests {
     private static let path = "/v1/chat/completions"
 
-    /// A request of one user message with more members.
+    /// Returns a request of one user message with further members.
     private static func body(_ more: String = "") -> String {
         #"{"model":"toy","messages":[{"role":"user","content":"hi"}]\#(more.isEmpty ? "" : ",")\#(more)}"#
     }
@@ -29,7 +29,7 @@ import Tokenization
         </｜DSML｜function_calls>
         """
 
-    @Test func `a conversation is answered in OpenAI's shape`() async throws {
+    @Test func `a conversation is answered in OpenAI's format`() async throws {
         let server = ToyServer("hello")
         server.engine.cachedTokens = 3
         let reply = try await server.post(Self.path, Self.body())
@@ -45,7 +45,7 @@ import Tokenization
         #expect(choice["message"]?["tool_calls"] == nil)
         #expect(choice["finish_reason"]?.string == "stop")
         #expect(choice["logprobs"]?.isNull == true)
-        // Begin, user, two letters, assistant, end of thinking.
+        // The prompt consists of the marks for begin, user, assistant and end of thinking, and of two letters.
         #expect(server.engine.received[0].prompt == [0, 2] + ToyTokenizer.tokens("hi") + [3, 5])
         #expect(reply.json["usage"]?["prompt_tokens"]?.integer == 6)
         #expect(reply.json["usage"]?["completion_tokens"]?.integer == 6)
@@ -77,7 +77,7 @@ import Tokenization
     }
 
     @Test(arguments: ["thinking", "enable_thinking"])
-    func `reasoning is told apart from the answer`(_ name: String) async throws {
+    func `reasoning is separated from the answer`(_ name: String) async throws {
         let server = ToyServer { _ in ToyTokenizer.tokens("hm, ") + [5] + ToyTokenizer.tokens("yes") }
         let switched = #""chat_template_kwargs":{"\#(name)":true}"#
         let reply = try await server.post(Self.path, Self.body(switched))
@@ -89,7 +89,7 @@ import Tokenization
         #expect(joined.json["choices"]?[0]?["message"]?["content"]?.string == "hm, </think>yes")
     }
 
-    @Test func `tool calls become tool_calls, with ids and a reason of their own`() async throws {
+    @Test func `tool calls become tool_calls, with ids and finish_reason tool_calls`() async throws {
         let server = ToyServer(Self.call)
         let reply = try await server.post(Self.path, Self.body(Self.tools))
         let choice = try #require(reply.json["choices"]?[0])
@@ -102,7 +102,7 @@ import Tokenization
         #expect(calls[0]["id"] != calls[1]["id"])
     }
 
-    @Test func `one tool call is all a client sees that wants no more at once`() async throws {
+    @Test func `a client that disables parallel tool calls sees only the first one`() async throws {
         let reply = try await ToyServer(Self.call).post(
             Self.path, Self.body(Self.tools + #","parallel_tool_calls":false"#))
         #expect(reply.json["choices"]?[0]?["message"]?["tool_calls"]?.array?.count == 1)
@@ -144,7 +144,7 @@ import Tokenization
         #expect(server.engine.received[0].prompt.suffix(2) == ToyTokenizer.tokens("he").suffix(2))
     }
 
-    @Test func `log-probabilities list every token with its bytes and its rivals`() async throws {
+    @Test func `log-probabilities list every token with its bytes and its alternatives`() async throws {
         let server = ToyServer("é")
         let reply = try await server.post(Self.path, Self.body(#""logprobs":true,"top_logprobs":2,"max_tokens":2"#))
         let entries = try #require(reply.json["choices"]?[0]?["logprobs"]?["content"]?.array)
@@ -158,7 +158,7 @@ import Tokenization
 
     // MARK: - Streams
 
-    @Test func `a stream opens with the role and closes with the reason, the usage and that it is done`() async throws {
+    @Test func `a stream begins with the role and ends with the finish reason, the usage and DONE`() async throws {
         let reply = try await ToyServer("ab").post(
             Self.path, Self.body(#""stream":true,"stream_options":{"include_usage":true}"#))
         #expect(reply.header("Content-Type") == "text/event-stream; charset=utf-8")
@@ -178,7 +178,7 @@ import Tokenization
         #expect(chunks[4]["usage"]?["completion_tokens"]?.integer == 3)
     }
 
-    @Test func `a stream says nothing of usage unless asked`() async throws {
+    @Test func `a stream has no usage unless the request asks for it`() async throws {
         let reply = try await ToyServer("ab").post(Self.path, Self.body(#""stream":true"#))
         #expect(reply.chunks.allSatisfy { $0["usage"] == nil })
     }
@@ -207,7 +207,7 @@ import Tokenization
         }
     }
 
-    @Test func `every token's log-probability is streamed once, also when its text is held back`() async throws {
+    @Test func `every token's log-probability is streamed once, even if its text is held back`() async throws {
         let server = ToyServer("aEN")
         let reply = try await server.post(
             Self.path, Self.body(#""stream":true,"logprobs":true,"stop":"END""#))
@@ -276,7 +276,7 @@ import Tokenization
     ]
 
     @Test(arguments: refused)
-    func `a bad conversation is refused with the name of what is wrong`(_ body: String, _ parameter: String)
+    func `an invalid conversation is refused with the name of the invalid member`(_ body: String, _ parameter: String)
         async throws
     {
         let server = ToyServer("x")
@@ -311,7 +311,7 @@ import Tokenization
                 .toolCalls(calls(isRequired: false, answer: #"{"type": "object"}"#))
             ),
         ] as [(String, GrammarSource)])
-    func `an answer is held to the form that is asked for`(_ more: String, _ source: GrammarSource) async throws {
+    func `an answer follows the form that the request requires`(_ more: String, _ source: GrammarSource) async throws {
         let server = ToyServer("x")
         #expect(try await server.post(Self.path, Self.body(more)).status == 200)
         #expect(server.engine.received[0].grammar == source)
@@ -326,7 +326,7 @@ import Tokenization
             allowsSeveral: allowsSeveral, answerSchema: answer)
     }
 
-    @Test func `tools alone leave the answer free, strict ones do not, and an end is always possible`() async throws {
+    @Test func `tools alone do not restrict the answer, strict ones do, and an end is always possible`() async throws {
         let server = ToyServer("x")
         _ = try await server.post(Self.path, Self.body(Self.tools))
         let strict = #""ignore_eos":true,"tools":[{"type":"function","function":{"name":"look","strict":true}}]"#
@@ -339,7 +339,7 @@ import Tokenization
     }
 
     @Test(arguments: [#""response_format":{"type":"text"}"#, #""tool_choice":"auto""#, #""reasoning_effort":null"#])
-    func `what changes nothing is accepted`(_ more: String) async throws {
+    func `members that change nothing are accepted`(_ more: String) async throws {
         #expect(try await ToyServer("x").post(Self.path, Self.body(more)).status == 200)
     }
 }

@@ -7,7 +7,7 @@ import Testing
 @Suite struct CompletionTests {
     private static let hi = ToyTokenizer.tokens("hi")
 
-    @Test func `a text prompt is continued in OpenAI's shape`() async throws {
+    @Test func `a text prompt is continued in OpenAI's format`() async throws {
         let server = ToyServer("yes")
         server.engine.cachedTokens = 2
         let reply = try await server.post("/v1/completions", #"{"model":"toy","prompt":"hi","max_tokens":20}"#)
@@ -21,7 +21,7 @@ import Testing
         #expect(choice["index"]?.integer == 0)
         #expect(choice["logprobs"]?.isNull == true)
         #expect(choice["finish_reason"]?.string == "stop")
-        // Three letters and the end of the text; the prompt has its beginning-of-sentence token.
+        // The answer is three letters and the end of the text; the prompt has its beginning-of-sentence token.
         let usage = try #require(reply.json["usage"])
         #expect(usage["prompt_tokens"]?.integer == 3)
         #expect(usage["completion_tokens"]?.integer == 4)
@@ -84,7 +84,7 @@ import Testing
         let choice = try #require(reply.json["choices"]?[0])
         #expect(choice["text"]?.string == "hi")
         #expect(choice["logprobs"]?["tokens"]?.strings == ["h", "i"])
-        // The token itself is always among the best that are listed.
+        // The token itself is always among the alternatives that are listed.
         #expect(choice["logprobs"]?["top_logprobs"]?[1]?.object?.map(\.key) == ["i"])
         #expect(choice["finish_reason"]?.string == "length")
     }
@@ -106,7 +106,7 @@ import Testing
         #expect(scores["text_offset"]?.integers == [0, 1, 1])
     }
 
-    @Test func `n choices have seeds in a row and count their prompt once`() async throws {
+    @Test func `n choices have consecutive seeds and count their prompt once`() async throws {
         let server = ToyServer("ab")
         let reply = try await server.post(
             "/v1/completions", #"{"model":"toy","prompt":["h","i"],"n":3,"seed":7}"#)
@@ -116,13 +116,13 @@ import Testing
         #expect(reply.json["usage"]?["completion_tokens"]?.integer == 18)
     }
 
-    @Test func `without a seed every choice draws its own`() async throws {
+    @Test func `without a seed every choice gets a random one`() async throws {
         let server = ToyServer("ab")
         _ = try await server.post("/v1/completions", #"{"model":"toy","prompt":"h","n":4}"#)
         #expect(Set(server.engine.received.map(\.sampling.seed)).count == 4)
     }
 
-    @Test func `a stream sends the echo, then pieces, then the usage, then that it is done`() async throws {
+    @Test func `a stream sends the echo, then pieces, then the usage, then DONE`() async throws {
         let server = ToyServer("abc")
         let reply = try await server.post(
             "/v1/completions",
@@ -150,7 +150,7 @@ import Testing
         #expect(scores.compactMap { $0["tokens"]?.strings } == [["a"], ["b"], []])
     }
 
-    @Test func `everything that steers sampling reaches the engine`() async throws {
+    @Test func `every sampling parameter reaches the engine`() async throws {
         let server = ToyServer("a")
         let reply = try await server.post(
             "/v1/completions",
@@ -176,7 +176,7 @@ import Testing
         #expect(server.engine.received.map(\.sampling) == [expected])
     }
 
-    @Test func `the model's own defaults hold where a request says nothing`() async throws {
+    @Test func `the model's own defaults apply to parameters that a request omits`() async throws {
         let server = ToyServer(defaults: .init(temperature: 0.625, topP: 0.75, topK: 3)) { _ in [] }
         _ = try await server.post("/v1/completions", #"{"model":"toy","prompt":"hi","temperature":null}"#)
         let sampling = try #require(server.engine.received.first?.sampling)
@@ -186,7 +186,7 @@ import Testing
         #expect(sampling.stopTokens == [ToyTokenizer.eos])
     }
 
-    @Test(arguments: ["-1", "0"]) func `top_k says "all" in two ways`(_ value: String) async throws {
+    @Test(arguments: ["-1", "0"]) func `top_k has two values that mean all tokens`(_ value: String) async throws {
         let server = ToyServer("a")
         _ = try await server.post("/v1/completions", #"{"model":"toy","prompt":"hi","top_k":\#(value)}"#)
         #expect(server.engine.received.map(\.sampling.topK) == [0])

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 import Tokenization
 
-/// Bodies that are answered, and how another member is put into them.
+/// A valid body for each route, to which a test adds a member.
 private struct Body {
     let path: String
     private let members: String
@@ -52,8 +52,7 @@ private struct Body {
         ("sampling", #""custom_params":{"a":1}"#), ("sampling", #""temprature":1"#), ("sampling", #""stop_regex":"a""#),
         ("tokenize", #""return_token_strs":true"#), ("tokenize", #""messages":[{"role":"user","content":"x"}]"#),
     ])
-    func `that would change the answer and are not done are refused by name`(place: String, member: String) async throws
-    {
+    func `that are unsupported and change the answer are refused by name`(place: String, member: String) async throws {
         let body = try #require(Body.all[place])
         let reply = try await ToyServer("x").post(body.path, body.with(member))
         let name = try #require(member.split(separator: "\"").first.map(String.init))
@@ -80,7 +79,7 @@ private struct Body {
         ("sampling", #""spaces_between_special_tokens":false,"regex":null,"stream_interval":4,"custom_params":null"#),
         ("tokenize", #""model":"toy","return_token_strs":false"#),
     ])
-    func `that change nothing may come`(place: String, members: String) async throws {
+    func `that change nothing are accepted`(place: String, members: String) async throws {
         let body = try #require(Body.all[place])
         let reply = try await ToyServer("x").post(body.path, body.with(members))
         #expect(reply.status == 200, "\(reply.text)")
@@ -103,7 +102,7 @@ private struct Body {
         #expect(other.status == 400 && other.parameter == "thinking")
     }
 
-    @Test func `an answer can be begun by its request`() async throws {
+    @Test func `can give the beginning of the answer`() async throws {
         let server = ToyServer("x")
         let messages = #"[{"role":"user","content":"hi"},{"role":"assistant","content":"Sure","prefix":true}]"#
         #expect(
@@ -135,7 +134,7 @@ private struct Body {
     private static let chat = #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"#
 
     @Test(arguments: ["include_stop_str_in_output", "no_stop_trim"])
-    func `shows its stop string where asked to`(name: String) async throws {
+    func `shows its stop string if the request asks for it`(name: String) async throws {
         let server = ToyServer("Hello there you")
         let reply = try await server.post("/v1/chat/completions", Self.chat + #""stop":["there"],"\#(name)":true}"#)
         #expect(reply.json["choices"]?[0]?["message"]?["content"]?.string == "Hello there")
@@ -146,7 +145,7 @@ private struct Body {
         #expect(without.json["choices"]?[0]?["message"]?["content"]?.string == "Hello ")
     }
 
-    @Test func `is not looked for in thoughts`() async throws {
+    @Test func `is not searched for in reasoning`() async throws {
         let server = ToyServer("I think about it</think>All about it.")
         for stream in [true, false] {
             let reply = try await server.post(
@@ -161,11 +160,11 @@ private struct Body {
         }
         let usage = try await server.post("/v1/chat/completions", Self.chat + #""thinking":{"type":"enabled"}}"#)
         let tokens = usage.json["usage"]?["completion_tokens_details"]?["reasoning_tokens"]?.integer
-        // Each byte is a token here, those of the mark among them.
+        // Each byte is a token here, including those of `</think>`.
         #expect(tokens == "I think about it</think".utf8.count)
     }
 
-    @Test func `is not looked for before the tokens that are wanted at least`() async throws {
+    @Test func `is not searched for in the minimum number of tokens`() async throws {
         let server = ToyServer("one two one two one")
         let body = #"{"model":"toy","prompt":"hi","max_tokens":40,"stop":["two"],"min_tokens":"#
         for (least, expected) in [(0, "one "), (6, "one "), (7, "one two one "), (15, "one two one two one")] {
@@ -174,7 +173,7 @@ private struct Body {
         }
     }
 
-    @Test func `tells what was cached, also after a stop string`() async throws {
+    @Test func `reports the cached tokens, even after a stop string`() async throws {
         let server = ToyServer("one two")
         server.engine.cachedTokens = 3
         let chat = try await server.post("/v1/chat/completions", Self.chat + #""stop":["two"]}"#)
@@ -185,7 +184,7 @@ private struct Body {
         #expect(await eventually { server.engine.runningCount == 0 })
     }
 
-    @Test func `is told in the words that clients know when the prompt is too long`() async throws {
+    @Test func `comes with the message that clients know if the prompt is too long`() async throws {
         let server = ToyServer(contextLength: 16) { _ in [] }
         let long = String(repeating: "x", count: 40)
         for (path, body) in [
@@ -204,7 +203,7 @@ private struct Body {
         }
     }
 
-    @Test func `that can never be is refused for good`() async throws {
+    @Test func `that can never fit is refused without advice to retry`() async throws {
         let server = ToyServer("x")
         let reply = try await server.post("/v1/completions", #"{"model":"toy","prompt":"hi","n":9}"#)
         #expect(reply.status == 400 && reply.parameter == "n", "a queue of 8 has no place for 9")
@@ -227,7 +226,7 @@ private struct Body {
             + "<｜DSML｜parameter name=\"p\" string=\"true\">\(value)\(close)"
     }
 
-    /// A streamed answer put together as clients do.
+    /// Returns a streamed answer that is joined as clients do it.
     private static func joined(_ reply: Reply) -> (content: String, arguments: [String], finish: String?) {
         var (content, arguments, finish) = ("", [String](), String?.none)
         for choice in reply.chunks.compactMap({ $0["choices"]?[0] }) {
@@ -241,7 +240,7 @@ private struct Body {
         return (content, arguments, finish)
     }
 
-    @Test func `come as they are written: first the name, then pieces of arguments`() async throws {
+    @Test func `are streamed while they are generated: first the name, then pieces of arguments`() async throws {
         let value = String(repeating: "wordé ", count: 200)
         let server = ToyServer { _ in Self.tokens("Sure." + Self.call(value) + "\n</｜DSML｜function_calls>") }
         let reply = try await server.post("/v1/chat/completions", Self.body(#","stream":true"#))
@@ -257,7 +256,7 @@ private struct Body {
     }
 
     @Test(arguments: ["short", String(repeating: "long", count: 100)])
-    func `that never end are text, or cut by a limit`(value: String) async throws {
+    func `without an end are text, or a call if the token limit cut them`(value: String) async throws {
         let text = "Sure." + Self.call(value, close: "")
         let server = ToyServer { _ in Self.tokens(text) }
         for limit in [false, true] {
@@ -277,7 +276,7 @@ private struct Body {
         }
     }
 
-    @Test func `end the thoughts in which they are made`() async throws {
+    @Test func `end the reasoning in which they are made`() async throws {
         let server = ToyServer { _ in Self.tokens("Need it." + Self.call("Oslo") + "\n</｜DSML｜function_calls>") }
         let reply = try await server.post("/v1/chat/completions", Self.body(#","thinking":{"type":"enabled"}"#))
         let choice = try #require(reply.json["choices"]?[0])

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 @Suite struct GenerateTests {
-    @Test(arguments: ["POST", "PUT"]) func `a text is continued in SGLang's shape`(_ method: String) async throws {
+    @Test(arguments: ["POST", "PUT"]) func `a text is continued in SGLang's format`(_ method: String) async throws {
         let server = ToyServer("yes")
         server.engine.cachedTokens = 1
         let reply = try await server.send(
@@ -26,7 +26,7 @@ import Testing
         #expect(server.engine.received[0].sampling.temperature == 0)
     }
 
-    @Test func `without max_new_tokens there are 128`() async throws {
+    @Test func `without max_new_tokens 128 tokens are generated`() async throws {
         let server = ToyServer(String(repeating: "x", count: 999))
         let reply = try await server.post("/generate", #"{"input_ids":[360]}"#)
         #expect(reply.json["output_ids"]?.array?.count == 128)
@@ -38,7 +38,7 @@ import Testing
         ("/generate", #""text":"hi""#), ("/v1/completions", #""model":"toy","prompt":"hi""#),
         ("/v1/chat/completions", #""model":"toy","messages":[{"role":"user","content":"hi"}]"#),
     ])
-    func `a cache salt reaches the engine, and one that cannot be is refused`(
+    func `a cache salt reaches the engine, and an invalid one is refused`(
         _ path: String, _ prompt: String
     ) async throws {
         let server = ToyServer("x")
@@ -58,7 +58,7 @@ import Testing
         }
     }
 
-    @Test func `a stop string is named as what matched`() async throws {
+    @Test func `a stop string is reported as matched`() async throws {
         let server = ToyServer("one two")
         let reply = try await server.post("/generate", #"{"text":"hi","sampling_params":{"stop":["x","e t"]}}"#)
         #expect(reply.json["text"]?.string == "on")
@@ -66,7 +66,7 @@ import Testing
         #expect(reply.json["output_ids"]?.array?.count == 5)
     }
 
-    @Test func `the names of this interface reach the engine`() async throws {
+    @Test func `the sampling parameters of this interface reach the engine`() async throws {
         let server = ToyServer("abcdef")
         _ = try await server.post(
             "/generate",
@@ -82,14 +82,14 @@ import Testing
         #expect(sampling.logitBias == [3: 1])
     }
 
-    @Test func `log-probabilities are of the output alone unless the prompt is asked for`() async throws {
+    @Test func `log-probabilities cover only the output unless the request includes the prompt`() async throws {
         let server = ToyServer("ab")
         let body = #"{"input_ids":[360,361],"sampling_params":{"max_new_tokens":2},"return_logprob":true"#
         let output = try await server.post("/generate", body + "}")
         let meta = try #require(output.json["meta_info"])
         #expect(meta["input_token_logprobs"]?.array == [])
         #expect(meta["output_top_logprobs"] == nil)
-        // 353 ends in the bits 0001, so its log-probability is -2/16; 354 is one sixteenth less likely.
+        // The id 353 ends in the bits 0001, so its log-probability is -2/16; that of 354 is lower by 1/16.
         #expect(meta["output_token_logprobs"]?.pythonText == "[[-0.125, 353, null], [-0.1875, 354, null]]")
 
         let prompt = try await server.post(
@@ -101,7 +101,7 @@ import Testing
             scored["output_top_logprobs"]?[0]?.pythonText == #"[[-0.125, 353, "a"], [-1.125, 354, "b"]]"#)
     }
 
-    @Test func `a prompt is scored from where the request says, without new tokens if it wants none`() async throws {
+    @Test func `a prompt is scored from logprob_start_len on, even without new tokens`() async throws {
         let server = ToyServer("ab")
         let reply = try await server.post(
             "/generate",
@@ -126,7 +126,7 @@ import Testing
         #expect(one.json.array?.count == 1)
     }
 
-    @Test func `a stream shows all of the text so far, each time`() async throws {
+    @Test func `every event of a stream shows the whole text so far`() async throws {
         let server = ToyServer("abc")
         let reply = try await server.post(
             "/generate", #"{"text":"hi","stream":true,"return_logprob":true,"sampling_params":{"max_new_tokens":3}}"#)
@@ -137,7 +137,7 @@ import Testing
         #expect(reply.events.last == "[DONE]")
     }
 
-    @Test func `a streamed batch says which answer an event is of`() async throws {
+    @Test func `events of a streamed batch have the index of their answer`() async throws {
         let server = ToyServer { [$0.prompt.last ?? 0] }
         let reply = try await server.post("/generate", #"{"text":["a","b"],"stream":true}"#)
         for (index, text) in ["a", "b"].enumerated() {
@@ -163,7 +163,7 @@ import Testing
     }
 
     @Test(arguments: ["/generate", "/v1/completions"])
-    func `a limit nobody asked for does not make a prompt too long`(path: String) async throws {
+    func `a default limit does not make a prompt too long`(path: String) async throws {
         let server = ToyServer(contextLength: 8) { _ in ToyTokenizer.tokens("xxxxxxxxxxxx") }
         let prompt = path == "/generate" ? "input_ids" : "prompt"
         let reply = try await server.post(path, "{\"model\":\"toy\",\"\(prompt)\":[360,361,362,363,364,365]}")

@@ -8,7 +8,7 @@ import Testing
 import Tokenization
 
 @Suite struct HealthTests {
-    @Test func `a loaded server is alive and ready`() async throws {
+    @Test func `a loaded server is healthy and ready`() async throws {
         let server = ToyServer("x")
         #expect(try await server.send(.get, "/health").status == 200)
         #expect(try await server.send(.head, "/health").status == 200)
@@ -16,7 +16,7 @@ import Tokenization
     }
 
     @Test(arguments: ["/ready", "/server_info", "/v1/models"])
-    func `while the model is loading the server lives but is not ready`(_ path: String) async throws {
+    func `while the model is loading the server is healthy but not ready`(_ path: String) async throws {
         let slot = ModelSlot()
         let application = buildApplication(configuration: ServerConfiguration(servedModelName: "toy"), slot: slot)
         try await application.test(.router) { client in
@@ -47,7 +47,7 @@ import Tokenization
         }
     }
 
-    @Test func `a failed engine is neither in order nor ready, and says why`() async throws {
+    @Test func `a server with a failed engine is neither healthy nor ready, and gives the reason`() async throws {
         let server = ToyServer("x")
         server.engine.failForever("rank 3 died")
         for path in ["/health", "/ready"] {
@@ -58,7 +58,7 @@ import Tokenization
         #expect(try await metrics(server)["braid:engine_up"] == 0)
     }
 
-    @Test func `a draining server takes no new work`() async throws {
+    @Test func `a draining server refuses new requests`() async throws {
         let server = ToyServer("x")
         server.slot.startDraining()
         #expect(try await server.send(.get, "/ready").status == 503)
@@ -68,7 +68,7 @@ import Tokenization
         #expect(try await server.send(.get, "/health").status == 200)
     }
 
-    @Test func `the set-up is told`() async throws {
+    @Test func `server_info shows the configuration`() async throws {
         let reply = try await ToyServer("x").send(.get, "/server_info")
         #expect(reply.json["served_model_name"]?.string == "toy")
         #expect(reply.json["context_length"]?.integer == 4096)
@@ -79,7 +79,7 @@ import Tokenization
         #expect(reply.json["kv_bytes_per_token"]?.integer == 0)
     }
 
-    @Test func `the layout of the ranks is told in words`() async throws {
+    @Test func `server_info describes the parallel configuration in words`() async throws {
         let server = ToyServer("x")
         var ranks = Self.ranks
         (ranks[0].ownedTokens, ranks[1].ownedTokens, ranks[1].keyOwner) = (8, 7, 1)
@@ -93,7 +93,7 @@ import Tokenization
         #expect(keys.map { $0["tokens"]?.integer } == [8, 7])
     }
 
-    @Test func `the pages are told: free, cached, in use, and all of them`() async throws {
+    @Test func `server_info counts the pages: free, cached, in use, and all`() async throws {
         let server = ToyServer("x")
         server.engine.cachedPages = 5
         let reply = try await server.send(.get, "/server_info")
@@ -106,7 +106,7 @@ import Tokenization
         #expect(try await metrics(server)["braid:cached_pages"] == 5)
     }
 
-    @Test func `a flush says how many pages were freed`() async throws {
+    @Test func `a flush reports the number of freed pages`() async throws {
         let server = ToyServer("x")
         server.engine.cachedPages = 7
         for freed in [7, 0] {
@@ -120,7 +120,7 @@ import Tokenization
 
     // MARK: - Metrics
 
-    /// Values by series, without the model's label; every line has to follow the format.
+    /// Returns the values of `/metrics` by series, without the model's label. Every line must follow the format.
     private func metrics(_ server: ToyServer) async throws -> [String: Double] {
         let reply = try await server.send(.get, "/metrics")
         #expect(reply.header("Content-Type") == "text/plain; version=0.0.4; charset=utf-8")
@@ -171,7 +171,7 @@ import Tokenization
         #expect(try #require(values["braid:e2e_request_latency_seconds_sum"]) > 0)
     }
 
-    /// Two context ranks in the second stage.
+    /// The status of two context ranks in the second stage.
     private static var ranks: [RankStatus] {
         (0..<2).map { place in
             var status = RankStatus(
@@ -195,7 +195,7 @@ import Tokenization
         }
     }
 
-    @Test func `metrics tell what each rank did, by its place`() async throws {
+    @Test func `metrics show the work of each rank, labelled with its coordinates`() async throws {
         let server = ToyServer("x")
         server.engine.setRanks(Self.ranks, layout: "")
         let values = try await metrics(server)

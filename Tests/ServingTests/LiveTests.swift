@@ -7,7 +7,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// What needs a network: connections that break, dawdle, stay open or are shut down.
+/// Tests that need a network: connections that break, are slow, stay open or are shut down.
 @Suite(.timeLimit(.minutes(1))) struct LiveTests {
     private static let chat = #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"#
     private static let long = String(repeating: "x", count: 4000)
@@ -82,7 +82,7 @@ import Testing
         }
     }
 
-    @Test func `a client that waits for leave to send its body gets it`() async throws {
+    @Test func `a client that expects status 100 before it sends its body gets it`() async throws {
         try await Self.live(ToyServer("abc")) { port in
             try await RawConnection.open(port: port) { connection in
                 let body = #"{"text":"a"}"#
@@ -108,7 +108,7 @@ import Testing
         }
     }
 
-    @Test func `a header that dawdles is cut off`() async throws {
+    @Test func `a header that arrives too slowly ends the connection`() async throws {
         var server = ToyServer("abc")
         server.configuration.idleTimeout = .seconds(1)
         try await Self.live(server) { port in
@@ -131,7 +131,7 @@ import Testing
         }
     }
 
-    @Test func `a chunked body over the limit is refused while it comes`() async throws {
+    @Test func `a chunked body over the limit is refused while it arrives`() async throws {
         var server = ToyServer("abc")
         server.configuration.maxBodyBytes = 2048
         try await Self.live(server) { port in
@@ -146,8 +146,8 @@ import Testing
         }
     }
 
-    @Test func `a reader that takes nothing of its stream is disconnected`() async throws {
-        // Every event holds the text so far: far more than the connection's buffers take.
+    @Test func `a client that does not read its stream is disconnected`() async throws {
+        // Every event holds the whole text so far, so the stream exceeds the connection's buffers.
         var server = ToyServer { _ in ToyTokenizer.tokens(Self.long) }
         server.configuration.writeTimeout = .milliseconds(200)
         try await Self.live(server) { [server] port in
@@ -166,9 +166,9 @@ import Testing
 
     // MARK: - Shutting down
 
-    /// A server run the way the command runs it, with stops instead of signals.
+    /// Runs a server as the command does, with stops instead of signals.
     ///
-    /// - Parameter end: how it must end.
+    /// - Parameter end: the expected outcome.
     private static func serving(
         _ server: ToyServer, end: ServerEnd = .drained,
         _ body: @Sendable (Int, AsyncStream<Void>.Continuation) async throws -> Void
@@ -185,7 +185,7 @@ import Testing
             }
             var iterator = ports.makeAsyncIterator()
             try await body(try #require(await iterator.next()), stop)
-            // The server must now end by itself.
+            // The server must now end without another stop.
             try await group.waitForAll()
         }
     }
@@ -211,7 +211,7 @@ import Testing
         #expect(server.engine.abortedCount == 0)
     }
 
-    @Test func `a second stop ends everything at once, and clients are told`() async throws {
+    @Test func `a second stop ends everything at once, and clients get an error`() async throws {
         let server = ToyServer("abc")
         server.engine.isHolding = true
         let reason = "the server was told to stop a second time"
@@ -228,7 +228,7 @@ import Testing
         }
     }
 
-    @Test func `a drain ends when its time is up, and streams end with an error`() async throws {
+    @Test func `a drain ends after its timeout, and streams end with an error`() async throws {
         var server = ToyServer("abc")
         server.configuration.drainTimeout = .milliseconds(100)
         server.engine.isHolding = true

@@ -9,7 +9,7 @@ import Serving
 import TestSupport
 import Testing
 
-/// What a server does with requests and connections that are not as they should be, byte by byte.
+/// Tests of invalid requests and unusual connections, byte by byte.
 @Suite(.timeLimit(.minutes(1))) struct ProtocolTests {
     private static func live(_ server: ToyServer, _ body: @Sendable (Int) async throws -> Void) async throws {
         try await server.application.test(.live) { client in
@@ -17,7 +17,7 @@ import Testing
         }
     }
 
-    /// Everything a server says to `request` until it ends the connection.
+    /// Returns everything that a server sends after `request` until it closes the connection.
     private static func answer(_ server: ToyServer, _ request: String) async throws -> String {
         let heard = Heard()
         try await live(server) { port in
@@ -62,14 +62,14 @@ import Testing
         ("GET /health HTTP/1.1\r\nHost: localhost\r\nX: \(String(repeating: "x", count: 40_000))\r\n\r\n", "431"),
         ("nonsense\r\n\r\n", "400"),
     ])
-    func `what is no HTTP is refused with a body that says why`(request: String, status: String) async throws {
+    func `invalid HTTP is refused with a body that gives the reason`(request: String, status: String) async throws {
         let text = try await Self.answer(ToyServer("x"), request)
         #expect(text.hasPrefix("HTTP/1.1 \(status) "), "\(text.prefix(200))")
         #expect(text.contains(#""code": "invalid_http""#) && text.lowercased().contains("connection: close"))
         #expect(text.components(separatedBy: "HTTP/1.1 ").count == 2 || text.contains("no HTTP/1.1"))
     }
 
-    @Test(arguments: ["/v1/completions", "/health"]) func `HTTP 1_0 gets no chunks and the end of the connection`(
+    @Test(arguments: ["/v1/completions", "/health"]) func `a client of HTTP 1_0 gets no chunks and the connection ends`(
         path: String
     ) async throws {
         let body = #"{"model":"toy","prompt":"hi","stream":true}"#
@@ -83,7 +83,7 @@ import Testing
         #expect(path == "/health" ? text.hasSuffix("}") : text.hasSuffix("data: [DONE]\n\n"))
     }
 
-    @Test func `a connection is closed in whatever spelling that is asked for`() async throws {
+    @Test func `a connection is closed whatever the spelling of the request to do so`() async throws {
         let text = try await Self.answer(
             ToyServer("x"), "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Close\r\n\r\n")
         #expect(text.hasPrefix("HTTP/1.1 200"))
@@ -95,14 +95,14 @@ import Testing
         "POST /generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 999999999999999\r\n\r\n",
         "POST /nope HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
     ])
-    func `what is left of a refused request is thrown away for a while, and no longer`(request: String) async throws {
+    func `the rest of a refused request is discarded for a limited time`(request: String) async throws {
         let server = ToyServer("x")
         try await Self.live(server) { port in
             try await RawConnection.open(port: port) { connection in
                 try await connection.send(request)
                 let answer = await connection.receive(until: "}")
                 #expect(answer.contains("HTTP/1.1 4"))
-                // One byte now and then does not keep it open; the test's limit of time ends it otherwise.
+                // Single bytes must not keep the connection open; otherwise the test's time limit ends it.
                 for _ in 0..<100 {
                     do { try await connection.send("x") } catch { break }
                     try await Task.sleep(for: .milliseconds(50))
@@ -112,7 +112,7 @@ import Testing
         }
     }
 
-    @Test func `a client is not told to send what will be refused`() async throws {
+    @Test func `a body that will be refused gets no status 100`() async throws {
         let text = try await Self.answer(
             ToyServer("x"),
             "POST /generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\n"
@@ -120,7 +120,7 @@ import Testing
         #expect(text.hasPrefix("HTTP/1.1 413"), "\(text)")
     }
 
-    @Test func `idle connections make room`() async throws {
+    @Test func `idle connections are closed for new ones`() async throws {
         var server = ToyServer("x")
         server.configuration.maxConnections = 8
         server.configuration.maxConnectionsPerAddress = 8
@@ -132,7 +132,7 @@ import Testing
         }
     }
 
-    /// Opens connections that ask for nothing, then runs `body`.
+    /// Opens connections without requests, then runs `body`.
     private static func nested(
         _ count: Int, port: Int, _ body: @escaping @Sendable () async throws -> Void
     ) async throws {
@@ -149,7 +149,7 @@ import Testing
         return await heard.text
     }
 
-    @Test func `a client that leaves is counted as the one who did`() async throws {
+    @Test func `a request whose client disconnects is counted with status 499`() async throws {
         let server = ToyServer("x")
         server.engine.isHolding = true
         try await Self.live(server) { port in
@@ -179,7 +179,7 @@ import Testing
     }
 }
 
-@Suite struct `Pages of others` {
+@Suite struct `Pages of other origins` {
     private func origin(_ text: String) -> HTTPFields {
         var fields = HTTPFields()
         fields[.origin] = text
@@ -221,7 +221,7 @@ import Testing
             ("localhost", "200"), ("127.0.0.1", "200"), ("[::1]", "200"), ("app.localhost", "200"),
             ("evil.example", "403"), ("127.0.0.1.evil.example", "403"), ("friend.example", "200"),
         ])
-    func `call the server by names that are not its own in vain`(host: String, status: String) async throws {
+    func `may address the server only by its own names`(host: String, status: String) async throws {
         var server = ToyServer("x")
         server.configuration.allowedHosts = ["friend.example"]
         try await server.application.test(.live) { client in

@@ -2,7 +2,7 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A connection on which a test says and hears exactly what it wants, byte by byte.
+/// A connection on which a test sends and receives bytes as they are.
 final class RawConnection: Sendable {
     private struct Heard {
         var text = ""
@@ -11,7 +11,7 @@ final class RawConnection: Sendable {
 
     private let outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>
     private let heard = Mutex(Heard())
-    /// While true, nothing is taken from the connection.
+    /// Whether nothing is read from the connection.
     private let isDeaf: Mutex<Bool>
 
     private init(_ outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>, isDeaf: Bool) {
@@ -19,8 +19,9 @@ final class RawConnection: Sendable {
         self.isDeaf = Mutex(isDeaf)
     }
 
-    /// Connects, runs `body`, hangs up.
-    /// - Parameter isDeaf: whether nothing is taken from the connection until `startListening()`.
+    /// Connects, runs `body`, and hangs up.
+    ///
+    /// - Parameter isDeaf: whether nothing is read from the connection until `startListening()`.
     static func open(
         port: Int, isDeaf: Bool = false, _ body: @escaping @Sendable (RawConnection) async throws -> Void
     ) async throws {
@@ -47,7 +48,7 @@ final class RawConnection: Sendable {
         do {
             for try await buffer in inbound { heard.withLock { $0.text += String(buffer: buffer) } }
         } catch {
-            // A connection that breaks is over like one that is closed.
+            // A broken connection counts as closed.
         }
         heard.withLock { $0.isOver = true }
     }
@@ -64,8 +65,8 @@ final class RawConnection: Sendable {
             "POST \(path) HTTP/1.1\r\nHost: localhost\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
     }
 
-    /// What was heard since the last call, once `end` is in it, or once the server has hung up.
-    /// After five seconds, whatever there is.
+    /// Returns what was received since the last call, as soon as it contains `end` or the server has hung up, or after
+    /// five seconds.
     func receive(until end: String? = nil) async -> String {
         _ = await eventually {
             self.heard.withLock { heard in heard.isOver || end.map { heard.text.contains($0) } ?? false }

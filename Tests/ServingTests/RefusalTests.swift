@@ -7,7 +7,7 @@ import Serving
 import TestSupport
 import Testing
 
-/// Requests that are refused, each with the parameter at fault.
+/// Tests of requests that are refused, each with the name of the invalid member.
 @Suite struct RefusalTests {
     struct Case: Sendable, CustomTestStringConvertible {
         let path: String
@@ -78,7 +78,7 @@ import Testing
         ("/detokenize", #"{"tokens":[-1]}"#, "tokens"), ("/detokenize", #"{"tokens":[[5],6]}"#, "tokens"),
     ].map { Case(path: $0.0, body: $0.1, parameter: $0.2) }
 
-    /// Bodies that are no request for any route.
+    /// Bodies that are invalid for every route.
     static let malformed: [String] = [
         "", "{", "nonsense", "[]", "5", "\"text\"", "null", "{\"model\":\"toy\",}", "{\"n\":1e400}", "{\"n\":NaN}",
         "{\"n\":-Infinity}", "{\"n\":01}", "{\"a\":\"\u{1}\"}", "{\"a\":\"\\ud800\"}", "{} {}",
@@ -86,7 +86,7 @@ import Testing
     ]
 
     @Test(arguments: completions + prompts + generate + tokenize)
-    func `a bad request is refused with the name of what is wrong`(_ refused: Case) async throws {
+    func `an invalid request is refused with the name of the invalid member`(_ refused: Case) async throws {
         let server = ToyServer("x")
         let reply = try await server.post(refused.path, refused.body)
         #expect(reply.status == 400)
@@ -112,7 +112,7 @@ import Testing
         }
     }
 
-    @Test func `of equal members the last counts`() async throws {
+    @Test func `the last of several equal members counts`() async throws {
         let server = ToyServer("x")
         let reply = try await server.post(
             "/v1/completions", #"{"model":"no","prompt":"a","model":"toy","temperature":9,"temperature":0}"#)
@@ -120,7 +120,7 @@ import Testing
         #expect(server.engine.received[0].sampling.temperature == 0)
     }
 
-    @Test func `a prompt may fill the context but for the tokens it asks for`() async throws {
+    @Test func `a prompt may fill the context except for the new tokens`() async throws {
         let server = ToyServer(contextLength: 8) { _ in [] }
         let body = #"{"input_ids":[5,5,5,5,5],"sampling_params":{"max_new_tokens":"#
         #expect(try await server.post("/generate", body + "3}}").status == 200)
@@ -131,7 +131,7 @@ import Testing
     }
 
     @Test(arguments: ["/v1/completions", "/v1/chat/completions"])
-    func `another model's name is not found, a missing one is a mistake`(_ path: String) async throws {
+    func `another model's name is a 404, a missing one a 400`(_ path: String) async throws {
         let rest = #""prompt":"a","messages":[{"role":"user","content":"a"}]}"#
         let other = try await ToyServer("x").post(path, #"{"model":"gpt-4","# + rest)
         #expect(other.status == 404)
@@ -142,7 +142,7 @@ import Testing
         #expect(missing.parameter == "model")
     }
 
-    @Test func `an overloaded engine is a 429 that says when to come back`() async throws {
+    @Test func `an overloaded engine is a 429 that says when to try again`() async throws {
         let server = ToyServer("x")
         server.engine.capacity = 0
         let reply = try await server.post("/v1/completions", #"{"model":"toy","prompt":"a"}"#)
@@ -200,7 +200,7 @@ import Testing
         (#"{"text":"a","rid":"\#(String(repeating: "x", count: 257))"}"#, "rid"),
         (#"{"text":[\#(String(repeating: "\"\",", count: 2000))"a"]}"#, "text"),
     ])
-    func `what cannot be done or is too much is refused before any work`(body: String, parameter: String) async throws {
+    func `unsupported or too large requests are refused before any work`(body: String, parameter: String) async throws {
         let reply = try await ToyServer("ab").post("/generate", body)
         #expect(reply.status == 400)
         #expect(reply.json["error"]?["param"]?.string == parameter)

@@ -14,21 +14,21 @@ import Testing
         ("POST", "/tokenize", #"{"prompt":"hi"}"#), ("POST", "/detokenize", #"{"tokens":[300]}"#),
         ("POST", "/flush_cache", ""),
     ])
-    func `asks no rank for its state`(method: String, path: String, body: String) async throws {
+    func `reads no state of ranks`(method: String, path: String, body: String) async throws {
         let server = ToyServer("x")
         let reply = try await server.send(method == "GET" ? .get : .post, path, body.isEmpty ? nil : body)
         #expect(reply.status == 200)
         #expect(server.engine.statusReads == 0)
     }
 
-    @Test func `asks the ranks where their state is the answer`() async throws {
+    @Test func `reads the state of ranks if the answer shows it`() async throws {
         let server = ToyServer("x")
         _ = try await server.send(.get, "/metrics")
         _ = try await server.send(.get, "/server_info")
         #expect(server.engine.statusReads == 2)
     }
 
-    /// Allocations for one stream of events, each of which shows the whole answer so far.
+    /// Returns the number of allocations for one stream of events, each of which shows the whole answer so far.
     private func allocations(tokens: Int) -> UInt64 {
         var answer = GenerateAnswer(
             id: "r", promptTokens: 1, returnsLogProbs: true, returnsTop: true, textOfToken: { "<\($0)>" })

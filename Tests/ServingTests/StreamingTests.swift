@@ -3,7 +3,7 @@ import JSON
 import TestSupport
 import Testing
 
-/// How tokens become text, seen through `/v1/completions`.
+/// Tests of turning tokens into text, through `/v1/completions`.
 @Suite struct StreamingTests {
     private static func stream(_ text: String, stop: String = "null", maxTokens: Int = 99) async throws -> Reply {
         try await ToyServer(text).post(
@@ -15,7 +15,7 @@ import Testing
         reply.chunks.compactMap { $0["choices"]?[0]?["text"]?.string }
     }
 
-    @Test func `a character whose bytes are spread over tokens comes whole`() async throws {
+    @Test func `a character whose bytes are spread over tokens is sent whole`() async throws {
         let reply = try await Self.stream("a👍🏽é中")
         #expect(Self.texts(reply) == ["a", "👍", "🏽", "é", "中", ""])
     }
@@ -32,7 +32,7 @@ import Testing
         #expect(reply.chunks.last?["choices"]?[0]?["finish_reason"]?.string == "stop")
     }
 
-    @Test func `what only looks like a stop string is sent once that is clear`() async throws {
+    @Test func `text that turns out to be no stop string is sent`() async throws {
         let reply = try await Self.stream("xENDURE EN", stop: #""ENDED""#)
         #expect(Self.texts(reply) == ["x", "ENDU", "R", "E ", "EN"])
     }
@@ -60,7 +60,7 @@ import Testing
         #expect(reply.json["usage"]?["completion_tokens"]?.integer == 2)
     }
 
-    @Test func `ignoring the end of the text goes on until the tokens are used up`() async throws {
+    @Test func `ignore_eos generates tokens up to the limit`() async throws {
         let server = ToyServer("ab")
         let reply = try await server.post(
             "/v1/completions", #"{"model":"toy","prompt":"p","max_tokens":6,"ignore_eos":true}"#)
@@ -69,7 +69,7 @@ import Testing
         #expect(reply.json["usage"]?["completion_tokens"]?.integer == 6)
     }
 
-    @Test func `special tokens are shown when a request wants them`() async throws {
+    @Test func `special tokens are shown if a request asks for them`() async throws {
         let server = ToyServer { _ in [353, 2, 354] }
         let hidden = try await server.post("/v1/completions", #"{"model":"toy","prompt":"p"}"#)
         #expect(hidden.json["choices"]?[0]?["text"]?.string == "ab")
@@ -78,7 +78,7 @@ import Testing
         #expect(shown.json["choices"]?[0]?["text"]?.string == "a<｜User｜>b")
     }
 
-    @Test func `a failure on the way is the last event, and nothing says that the stream is complete`() async throws {
+    @Test func `a failure of the generation is the last event, and DONE does not follow`() async throws {
         let server = ToyServer("abc")
         server.engine.requestFailure = "a logit was not a number"
         let reply = try await server.post(

@@ -8,13 +8,15 @@ import Serving
 import TestSupport
 import Tokenization
 
-/// A server over the toy engine, and how to talk to it.
+/// A server over the toy engine, with functions that send requests to it.
 struct ToyServer {
     let engine: ToyEngine
     let slot: ModelSlot
     var configuration = ServerConfiguration(servedModelName: "toy")
 
-    /// - Parameter answer: the tokens the engine generates for a request; after them it ends the text.
+    /// Creates a server.
+    ///
+    /// - Parameter answer: returns the tokens that the engine generates for a request before the end of the text.
     init(
         contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
         tokenizer: Tokenizer = ToyTokenizer.shared,
@@ -25,14 +27,14 @@ struct ToyServer {
         slot = ModelSlot(TextService(engine: engine, tokenizer: tokenizer, defaults: defaults))
     }
 
-    /// A server that answers every request with `text`.
+    /// Creates a server that answers every request with `text`.
     init(_ text: String) {
         self.init { _ in ToyTokenizer.tokens(text) }
     }
 
     var application: some ApplicationProtocol { buildApplication(configuration: configuration, slot: slot) }
 
-    /// Sends one request to the routes, without a network.
+    /// Sends one request to the routes without a network.
     func send(
         _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil, headers: HTTPFields = [:]
     ) async throws -> Reply {
@@ -53,7 +55,7 @@ struct ToyServer {
     func post(_ path: String, _ body: String) async throws -> Reply { try await send(.post, path, body) }
 }
 
-/// An answer, read the way a client reads it.
+/// A response, with accessors that read it as a client does.
 struct Reply {
     let status: Int
     private let headers: HTTPFields
@@ -77,7 +79,7 @@ struct Reply {
     /// The events that are JSON: all but the final `[DONE]`.
     var chunks: [JSONValue] { events.compactMap { try? JSONValue(parsing: $0) } }
 
-    /// `param` and `code` of an error.
+    /// The members `param` and `code` of an error.
     var parameter: String? { json["error"]?["param"]?.string }
     var code: String? { json["error"]?["code"]?.string }
     var message: String { json["error"]?["message"]?.string ?? "" }
@@ -93,8 +95,9 @@ extension JSONValue {
     var strings: [String]? { array?.compactMap(\.string) }
 }
 
-/// Waits until something is so, for at most five seconds.
-/// - Returns: whether it became so.
+/// Waits until a condition holds, for at most five seconds.
+///
+/// - Returns: whether it holds.
 func eventually(_ condition: @Sendable () -> Bool) async -> Bool {
     for _ in 0..<2500 {
         if condition() { return true }

@@ -2,8 +2,8 @@ import Foundation
 import JSON
 import Tokenization
 
-/// A tokenizer whose tokens can be told by hand: every byte is a token of its own, 256 + its value, and the control
-/// tokens are the first numbers.
+/// A tokenizer whose tokens are easy to compute by hand: every byte is a token of its own, 256 plus its value, and the
+/// control tokens have the first ids.
 enum ToyTokenizer {
     static let bos: Int32 = 0
     static let eos: Int32 = 1
@@ -11,12 +11,12 @@ enum ToyTokenizer {
         "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", "｜DSML｜",
     ]
 
-    /// The tokens of a text without control tokens.
+    /// Returns the tokens of a text without control tokens.
     static func tokens(_ text: String) -> [Int32] { text.utf8.map { 256 + Int32($0) } }
 
-    /// It has what DeepSeek-V3.2's conversations need.
+    /// The tokenizer with the control tokens of DeepSeek-V3.2's conversations.
     static let shared = loaded(controlTokens)
-    /// It knows of no conversations.
+    /// The tokenizer without control tokens of conversations.
     static let withoutChat = loaded(Array(controlTokens.prefix(2)))
 
     /// It has what GLM-5's conversations need.
@@ -66,12 +66,12 @@ enum ToyTokenizer {
         ])
     }
 
-    /// How words are cut does not matter where nothing merges; this is one of the patterns that are known.
+    /// A known pattern for splitting words; since nothing merges, the pattern does not matter.
     private static let pattern =
         #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"#
         + #"|\s*[\r\n]+|\s+(?!\S)|\s+"#
 
-    /// GPT-2's printable stand-in for a byte.
+    /// Returns GPT-2's printable representation of a byte.
     private static func spelling(of byte: UInt8) -> String {
         func isPrintable(_ byte: UInt8) -> Bool {
             0x21...0x7E ~= byte || 0xA1...0xAC ~= byte || 0xAE...0xFF ~= byte

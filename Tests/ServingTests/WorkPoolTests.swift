@@ -6,21 +6,21 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// Something that happened, told between tasks and threads.
+/// A flag that tasks and threads share.
 private final class Flag: Sendable {
     private let value = Atomic(false)
     var isSet: Bool { value.load(ordering: .relaxed) }
     func set() { value.store(true, ordering: .relaxed) }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct `Work beside connections` {
-    @Test func `takes turns, so that short work is not behind long work`() async throws {
+@Suite(.timeLimit(.minutes(1))) struct `The work pool` {
+    @Test func `lets short work run before long work has ended`() async throws {
         let pool = WorkPool(turns: 1, slice: .milliseconds(1))
         let stop = Flag()
         try await withThrowingTaskGroup(of: Void.self) { group in
             for _ in 0..<3 {
                 group.addTask {
-                    // Without turns this never ends, and the short work never begins.
+                    // If long work did not yield, it would never end and the short work never begin.
                     try await pool.run(bytes: .max) {
                         while !stop.isSet, WorkPool.mayContinue {}
                     }
@@ -33,7 +33,7 @@ private final class Flag: Sendable {
         }
     }
 
-    @Test func `ends when nobody waits for it`() async throws {
+    @Test func `ends work that is not wanted any more`() async throws {
         let pool = WorkPool(turns: 1, slice: .milliseconds(1))
         let begun = Flag()
         let task = Task {
@@ -49,7 +49,7 @@ private final class Flag: Sendable {
         #expect(next == 1)
     }
 
-    @Test func `hands on errors and does small work where it is`() async throws {
+    @Test func `passes errors on and runs small work on the caller's thread`() async throws {
         struct Mine: Error {}
         let pool = WorkPool(turns: 2)
         await #expect(throws: Mine.self) { try await pool.run(bytes: .max) { throw Mine() } }
@@ -61,8 +61,8 @@ private final class Flag: Sendable {
         }
     }
 
-    /// A request that takes seconds, and one that asks meanwhile. Both by what happens first, not by a clock.
-    @Test func `a large request does not keep others waiting`() async throws {
+    /// Sends a request that takes seconds, and another one meanwhile. The test checks the order of events, not times.
+    @Test func `does not let a large request block others`() async throws {
         var server = ToyServer("x")
         server.configuration.maxBodyBytes = 64 << 20
         let large = #"{"prompt":""# + String(repeating: "ab ", count: 2 << 20) + #""}"#
@@ -84,7 +84,7 @@ private final class Flag: Sendable {
         }
     }
 
-    @Test func `memory is promised before it is taken`() async throws {
+    @Test func `requests that exceed the memory are refused before they run`() async throws {
         var server = ToyServer("x")
         server.configuration.maxBodyValues = 1024
         let many = #"{"prompt":["# + Array(repeating: #""""#, count: 2000).joined(separator: ",") + "]}"

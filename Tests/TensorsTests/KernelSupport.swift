@@ -30,11 +30,13 @@ func e4m3(_ byte: UInt8) -> Float {
 }
 
 /// Holds a stored matrix that is a part of a larger one, and its elements widened. Memory after its last element is
-/// protected, and memory between its rows must not be read.
+/// protected, and memory between its rows must not be read. FP8 and INT8 matrices have a scale per row, or one per block
+/// of any size that is a power of two; a third have blocks of 128 × 128.
 final class StoredMatrix {
     let rows: Int, columns: Int, stride: Int
     let dtype: braid_dtype
     private let row: Int, column: Int, scaleStride: Int
+    private let shifts: (row: Int, column: Int)
     private let bytes: Guarded<UInt8>
     private let scales: Guarded<Float>
     /// [rows, columns], each rounded to F32 once.
@@ -47,8 +49,11 @@ final class StoredMatrix {
         stride = columns + dice.int(0...5)
         row = dice.flag() ? 0 : dice.int(0...200)
         column = dice.flag() ? 0 : dice.int(0...200)
-        scaleStride = (column + columns + 127) / 128
-        let scaleCount = dtype == BRAID_INT8 ? row + rows : (row + rows + 127) / 128 * scaleStride
+        let shifts =
+            [(7, 7), (0, Int(BRAID_WHOLE_SHIFT)), (dice.int(0...8), dice.int(0...8))].randomElement(using: &dice)!
+        let scaleStride = columns == 0 ? 1 : (column + columns - 1) >> shifts.1 + 1
+        (self.shifts, self.scaleStride) = (shifts, scaleStride)
+        let scaleCount = rows == 0 ? 0 : ((row + rows - 1) >> shifts.0 + 1) * scaleStride
         let scale = (0..<scaleCount).map { _ in dice.float() }
         var stored = [UInt8](repeating: 0xFF, count: rows == 0 ? 0 : ((rows - 1) * stride + columns) * dtype.bytes)
         var widened: [Float] = []
@@ -60,11 +65,12 @@ final class StoredMatrix {
                     var byte = UInt8.random(in: 0...255, using: &dice)
                     if !wild && byte & 0x7F == 0x7F { byte = 0x01 }
                     stored[at] = byte
-                    widened.append(e4m3(byte) * scale[(row + r) / 128 * scaleStride + (column + c) / 128])
+                    widened.append(e4m3(byte) * scale[(row + r) >> shifts.0 * scaleStride + (column + c) >> shifts.1])
                 case BRAID_INT8:
                     let value = Int8.random(in: -128...127, using: &dice)
                     stored[at] = UInt8(bitPattern: value)
-                    widened.append(Float(value) * scale[row + r])
+                    widened.append(
+                        Float(value) * scale[(row + r) >> shifts.0 * scaleStride + (column + c) >> shifts.1])
                 default:
                     let value = wild ? dice.wildFloat() : dice.float()
                     let encoded = storedBytes(value, dtype)
@@ -84,7 +90,7 @@ final class StoredMatrix {
         columns = other.columns
         stride = columns
         dtype = BRAID_F32
-        (row, column, scaleStride) = (0, 0, 0)
+        (row, column, scaleStride, shifts) = (0, 0, 0, (0, 0))
         values = other.values
         bytes = Guarded(values.flatMap { storedBytes($0, BRAID_F32) })
         scales = Guarded([])
@@ -95,7 +101,8 @@ final class StoredMatrix {
         let scaled = dtype == BRAID_FP8 || dtype == BRAID_INT8
         return unsafe braid_weight(
             data: bytes.pointer, dtype: dtype, stride: Int64(stride), scale: scaled ? scales.pointer : nil,
-            scale_stride: Int64(scaleStride), row: Int64(row), column: Int64(column))
+            scale_stride: Int64(scaleStride), row: Int64(row), column: Int64(column),
+            row_shift: Int32(shifts.row), column_shift: Int32(shifts.column))
     }
 }
 

@@ -245,12 +245,14 @@ struct MatMulKernelTests {
         let column = output(1, width: 256, stride: 256)
         let room = scratch(Int(BRAID_MATMUL_SCRATCH))
         let weight = unsafe braid_weight(
-            data: bytes.pointer, dtype: BRAID_FP8, stride: 256, scale: ones.pointer, scale_stride: 2, row: 0, column: 0)
+            data: bytes.pointer, dtype: BRAID_FP8, stride: 256, scale: ones.pointer, scale_stride: 2, row: 0, column: 0,
+            row_shift: 7, column_shift: 7)
         let embedding = unsafe braid_embedding(
             w: weight, ids: ids.pointer, m: 1, n: 256, out: row.pointer, out_stride: 256)
         unsafe call(level.table.embedding, embedding, keeping: [bytes, ones, ids, row])
         let tall = unsafe braid_weight(
-            data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0)
+            data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0,
+            row_shift: 7, column_shift: 7)
         let product = unsafe braid_matmul(
             w: tall, transposed: false, accumulate: false, m: 1, n: 256, k: 1, x: unit.pointer, x_stride: 1,
             x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)

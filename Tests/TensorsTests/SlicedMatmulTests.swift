@@ -8,11 +8,14 @@ final class OwnedWeight {
     /// [rows, columns].
     let values: [Float]
     private let dtype: DType
+    private let scaling: Scaling
     private let bytes: Guarded<UInt8>
     private let scales: Guarded<Float>
 
     init(_ dice: inout Dice, rows: Int, columns: Int, dtype: DType, _ scratch: Scratch) {
         (self.rows, self.columns, self.dtype) = (rows, columns, dtype)
+        let scaling = dtype.scalings.randomElement(using: &dice)!
+        self.scaling = scaling
         let numbers = (0..<rows * columns).map { _ in dice.float() }
         switch dtype {
         case .f32: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 0) })
@@ -20,21 +23,21 @@ final class OwnedWeight {
         // Every byte is used except those of E4M3's NaN.
         case .fp8, .int8: bytes = Guarded(numbers.map { _ in UInt8(dice.int(0...0x7E)) | (dice.flag() ? 0x80 : 0) })
         }
-        let blocks = ((rows + 127) / 128, (columns + 127) / 128)
-        scales = Guarded((0..<max(rows, blocks.0 * blocks.1)).map { _ in abs(dice.float()) + 0.01 })
+        let grid = scaling.grid(rows: rows, columns: columns) ?? (0, 0)
+        scales = Guarded((0..<grid.rows * grid.columns).map { _ in abs(dice.float()) + 0.01 })
         let widened = scratch.rows(rows, columns)
         let ids = scratch.indices(rows)
         ids.copy((0..<rows).map { Int32($0) })
         let whole = unsafe Weight(
-            bytes.pointer, dtype: dtype, rows: rows, columns: columns,
-            scale: dtype == .fp8 || dtype == .int8 ? scales.pointer : nil)
+            bytes.pointer, dtype: dtype, rows: rows, columns: columns, scaling: scaling,
+            scale: scaling == .none ? nil : scales.pointer)
         Kernels(.reference)!.embedding(whole, ids, into: widened)
         values = widened.elements
     }
 
     /// Creates F32 weights.
     init(_ values: [Float], rows: Int, columns: Int) {
-        (self.rows, self.columns, self.values, dtype) = (rows, columns, values, .f32)
+        (self.rows, self.columns, self.values, dtype, scaling) = (rows, columns, values, .f32, .none)
         bytes = Guarded(values.flatMap { Self.bytes($0, from: 0) })
         scales = Guarded([])
     }
@@ -46,8 +49,8 @@ final class OwnedWeight {
     /// Is valid while this object lives.
     var weight: Weight {
         unsafe Weight(
-            bytes.pointer, dtype: dtype, rows: rows, columns: columns,
-            scale: dtype == .fp8 || dtype == .int8 ? scales.pointer : nil)
+            bytes.pointer, dtype: dtype, rows: rows, columns: columns, scaling: scaling,
+            scale: scaling == .none ? nil : scales.pointer)
     }
 
     /// Returns a copy of some columns, in F32.

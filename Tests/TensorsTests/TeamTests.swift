@@ -53,8 +53,8 @@ enum Sharable: CaseIterable {
         }
     }
 
-    /// Counts how often each unit was done, and by how many threads.
-    private struct VisitedUnits: ParallelWork {
+    /// Work that counts how often each unit was done, and by how many threads.
+    private struct CountedUnits: ParallelWork {
         let counts: Indices
         let threads: Threads
 
@@ -63,7 +63,7 @@ enum Sharable: CaseIterable {
             threads.enter()
         }
 
-        /// Holds the threads that have done something so far.
+        /// The threads that have done something so far.
         final class Threads: Sendable {
             private let all = Mutex<Set<UInt>>([])
             func enter() {
@@ -77,7 +77,7 @@ enum Sharable: CaseIterable {
     @Test(arguments: [false, true])
     func `does every unit once, however it is split, and every thread takes part`(spins: Bool) {
         var dice = Dice(seed: 5)
-        let (scratch, threads) = (Scratch(bytes: 1 << 24), VisitedUnits.Threads())
+        let (scratch, threads) = (Scratch(bytes: 1 << 24), CountedUnits.Threads())
         let team = HelpedTeam(threads: 3, spins: spins)
         var round = 0
         // On a busy processor a helper may get its first time slice late.
@@ -91,7 +91,7 @@ enum Sharable: CaseIterable {
             let counts = scratch.indices(units)
             counts.fill(0)
             let cut = WorkSplit(units: units, step: dice.int(1...70), least: dice.int(1...200))
-            if !team.kernels.share(VisitedUnits(counts: counts, threads: threads), cut, cost: units) { continue }
+            if !team.kernels.share(CountedUnits(counts: counts, threads: threads), cut, cost: units) { continue }
             #expect(counts.elements.allSatisfy { $0 == 1 }, "round \(round)")
         }
     }

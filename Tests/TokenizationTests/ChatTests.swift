@@ -124,7 +124,7 @@ import Tokenization
     private static let begin = "<｜begin▁of▁sentence｜>"
     private static let end = "<｜end▁of▁sentence｜>"
 
-    @Test func `in thinking mode earlier reasoning is dropped, and no instruction`() throws {
+    @Test func `in thinking mode earlier reasoning is dropped, but instructions are kept`() throws {
         let messages = [
             ChatMessage(.developer, "D"), ChatMessage(.user, "A"), ChatMessage(.assistant, "B", reasoning: "R"),
             ChatMessage(.developer, "C"),
@@ -137,7 +137,7 @@ import Tokenization
         }
     }
 
-    @Test func `a developer speaks like a system wherever something else is to be answered`() throws {
+    @Test func `a developer message counts as a system message if there is another message to answer`() throws {
         let (user, developer) = (ChatMessage(.user, "A"), ChatMessage(.developer, "D"))
         let answer = ChatMessage(.assistant, "B")
         for thinking in [true, false] {
@@ -163,7 +163,7 @@ import Tokenization
         }
     }
 
-    @Test func `a system message behind a turn stands before the assistant's`() throws {
+    @Test func `a system message after a user message or results is rendered before the answer`() throws {
         let (user, system) = (ChatMessage(.user, "A"), ChatMessage(.system, "S"))
         let call = ChatMessage(.assistant, "", toolCalls: [ChatToolCall(name: "f", arguments: "")])
         for (thinking, mark) in [(true, "<think>"), (false, "</think>")] {
@@ -181,14 +181,14 @@ import Tokenization
                 == Self.begin + "<｜User｜>A<｜Assistant｜></think>B" + Self.end + "<｜User｜>S<｜Assistant｜></think>")
     }
 
-    @Test func `tools go to a system message of their own where there is none`() throws {
+    @Test func `without a system message tools are rendered in one of their own`() throws {
         let options = ChatOptions(tools: [try ChatTool(function: .object([JSONMember("name", .string("f"))]))])
         let with = try text([ChatMessage(.user, "A")], options)
         #expect(with.hasPrefix("<｜begin▁of▁sentence｜>\n\n## Tools\n"))
         #expect(with == (try text([ChatMessage(.system, ""), ChatMessage(.user, "A")], options)))
     }
 
-    @Test func `results go to the calls they name`() throws {
+    @Test func `results are matched to calls by id`() throws {
         let calls = [
             ChatToolCall(id: "x", name: "f", arguments: "{}"), ChatToolCall(id: "y", name: "g", arguments: "{}"),
         ]
@@ -215,7 +215,7 @@ import Tokenization
                 == "<｜begin▁of▁sentence｜><｜User｜>A<｜Assistant｜></think>B")
     }
 
-    @Test func `conversations that cannot be rendered are refused with their place`() {
+    @Test func `conversations that cannot be rendered are refused with the index of the message`() {
         func refusal(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) -> String {
             let error = #expect(throws: ChatError.self) { try ChatFormat.deepSeekV32.render(messages, options) }
             return error?.description ?? "accepted"

@@ -3,13 +3,13 @@ import JSON
 import Testing
 import Tokenization
 
-/// Collects a parser's events for an output, joined.
+/// The events of a parser for an output, joined by kind.
 private struct Parsed: Equatable {
     var reasoning = ""
     var content = ""
-    /// Complete calls.
+    /// The complete calls.
     var calls: [String] = []
-    /// Calls that began and never ended well, as far as their arguments came.
+    /// The calls that began and were malformed, with the arguments that were streamed.
     var broken: [String] = []
     private var open: (name: String, arguments: String)?
 
@@ -66,10 +66,10 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     Parsed([marked(text)], thinking: thinking, tools: tools)
 }
 
-@Suite struct `Taking output apart` {
+@Suite struct `Parsing outputs` {
     @Test func `completions parse as by DeepSeek's own parser`() throws {
         for row in try Fixtures.rows("completions_v32.json") {
-            // The end of the sentence is a token, which never reaches the parser.
+            // The decoder drops the end-of-sentence token.
             let text = try #require(row["text"]?.string).replacing("<｜end▁of▁sentence｜>", with: "")
             let parsed = Parsed([text], thinking: row["thinking_mode"]?.string == "thinking")
             #expect(parsed.reasoning == row["parsed"]?["reasoning_content"]?.string)
@@ -95,7 +95,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(parse("<thi").content == "<thi")
     }
 
-    @Test func `a call ends reasoning, and its mark may follow`() {
+    @Test func `a call ends reasoning, and the closing mark may follow`() {
         for text in ["‹invoke name=\"f\"›‹/invoke›", "‹function_calls›‹invoke name=\"f\"›‹/invoke›‹/function_calls›"] {
             let parsed = parse("why\n\n\(text)</think>\nDone</think>", thinking: true)
             #expect(parsed.reasoning == "why\n\n" && parsed.calls == ["f({})"] && parsed.content == "Done</think>")
@@ -104,7 +104,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         }
     }
 
-    @Test func `reasoning may be opened again at the beginning, or unasked`() {
+    @Test func `reasoning may begin with a mark, whatever the prompt ends with`() {
         for opening in ["<think>", "\n<think>", " \n <think>"] {
             #expect(parse(opening + "why</think>so", thinking: true).reasoning == "why")
             #expect(parse(opening + "why</think>so", thinking: true).content == "so")
@@ -143,7 +143,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(parse("a\n\n").content == "a\n\n")
     }
 
-    @Test func `values are kept to the last blank`() {
+    @Test func `values keep all their blanks`() {
         let call = """
             ‹invoke name="f"›
             ‹parameter name="s" string="true"›  "q" <b>&amp;
@@ -182,7 +182,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             [#"f({"s": "<｜DSML｜invoke name=\"g\">"})"#]
         ),
     ])
-    func `unusual calls are understood`(text: String, calls: [String]) {
+    func `unusual calls are parsed`(text: String, calls: [String]) {
         #expect(parse(text).calls == calls)
     }
 
@@ -201,7 +201,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         "‹invoke name=\"f\"›‹parameter name=\"a\" string=\"true\"›x‹/function_calls›",
         "‹function_calls›words‹/function_calls›",
     ])
-    func `malformed calls come back as content, and later ones are calls`(text: String) {
+    func `malformed calls become content, and later ones are calls`(text: String) {
         let parsed = parse(text)
         let expected = text.hasPrefix("‹function_calls›words") ? "words" : marked(text)
         #expect(parsed.calls == [] && parsed.content == expected)
@@ -212,18 +212,18 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     }
 
     @Test(arguments: ["‹", "‹/", "‹inv", "‹invoke", "‹invoke na", "‹function_calls", "‹function_calls›\n"])
-    func `what is cut off comes back as content`(text: String) {
+    func `incomplete calls become content`(text: String) {
         #expect(parse("a\n\n" + text).content == "a\n\n" + marked(text))
     }
 
-    @Test func `an invoke without end gives way to the next`() {
+    @Test func `an invoke without an end ends where the next begins`() {
         let next = parse("‹function_calls›‹invoke name=\"f\"›‹invoke name=\"g\"›‹/invoke›")
         #expect(next.calls == ["g({})"] && next.content == marked("‹function_calls›‹invoke name=\"f\"›"))
         let text = "‹function_calls›‹invoke name=\"f\"›‹/function_calls›x"
         #expect(parse(text).content == marked(text))
     }
 
-    @Test func `words between calls are content`() {
+    @Test func `text between calls is content`() {
         let call = "‹invoke name=\"f\"›‹/invoke›"
         let parsed = parse("‹function_calls›\n\(call) and then \n\(call)\n‹/function_calls›\n\nend")
         #expect(parsed.calls == ["f({})", "f({})"] && parsed.content == " and thenend")
@@ -231,7 +231,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(inside.calls == [#"f({"a": "x"})"#] && inside.content == "hm\n")
     }
 
-    @Test func `a long string is handed on as it comes`() {
+    @Test func `a long string is streamed`() {
         let value = String(repeating: "\"é\n", count: 100)
         var parser = OutputParser(startsInReasoning: false, toolCalls: .deepSeek)
         var pieces: [String] = []
@@ -250,7 +250,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     }
 
     @Test(arguments: ["", "‹/parametr›‹/invoke›", "‹/function_calls›after", "‹/invoke›after"])
-    func `a long call that breaks is reported with its text`(end: String) {
+    func `a long call that is malformed is reported with its text`(end: String) {
         let text = "‹invoke name=\"f\"›‹parameter name=\"t\" string=\"true\"›" + String(repeating: "x", count: 200)
         let parsed = parse("a\n\n" + text + end)
         #expect(parsed.calls == [])
@@ -259,7 +259,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(end.hasSuffix("after") == parsed.content.hasSuffix("after"))
     }
 
-    @Test func `text that only resembles a tag stays`() {
+    @Test func `text that only resembles a tag is content`() {
         for text in ["‹invokes", "‹invokes a›", "‹foo›", "‹/invoke›", "a‹parameter name=\"x\"›b", "<｜DSML", "\n\n<"] {
             #expect(parse(text).content == marked(text))
         }
@@ -267,7 +267,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(parse(long).content == marked(long))
     }
 
-    @Test func `any cutting gives the same`() {
+    @Test func `the division into pieces does not change the result`() {
         let parts = [
             "<", "</", "｜DSML｜", "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n",
             "\n\n",
@@ -292,7 +292,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(callCount > 500 && brokenCount > 10, "\(callCount), \(brokenCount)")
     }
 
-    /// Words that are no markup, each another number, so that none can stand for another.
+    /// Generates outputs of random markup and distinct numbers, each of which must occur in the result.
     @Test func `no word is lost, whatever the model writes`() {
         let parts = [
             "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n", "\n\n",
@@ -311,7 +311,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             let parsed = Parsed([text], thinking: Bool.random(using: &generator))
             let all = parsed.reasoning + parsed.content + parsed.calls.joined() + parsed.broken.joined()
             for word in words where !all.contains(word) {
-                // Of two parameters of one name the last counts, by the rules of the markup.
+                // The last of several parameters with the same name counts.
                 let isReplaced =
                     text.components(separatedBy: "name=\"a\"").count > 2
                     || text.components(separatedBy: "name=\"b\"").count > 2

@@ -80,7 +80,7 @@ import Tokenization
         #expect(released.encodePrompt("<think>") == [128_798])
     }
 
-    @Test func `without tokenizer_config_json the post-processor says how a prompt begins`() throws {
+    @Test func `without tokenizer_config_json the post-processor defines the beginning of a prompt`() throws {
         let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: directory) }
@@ -113,7 +113,7 @@ import Tokenization
         #expect(spelled("abcab") == ["abc", "ab"])
     }
 
-    @Test func `of control tokens at one place the longest is taken`() throws {
+    @Test func `the longest of the control tokens at one place is taken`() throws {
         let tokenizer = try TinyTokenizer().load()
         #expect(tokenizer.encode("<end>><end>", allowingControlTokens: true) == [301, 300])
         #expect(tokenizer.encode("<en<end>", allowingControlTokens: true).last == 300)

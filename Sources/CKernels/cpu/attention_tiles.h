@@ -35,7 +35,7 @@
 
 BRAID_INLINE int64_t whole_vectors(int64_t n) { return (n + 15) / 16 * 16; }
 
-/// Is the latent or the rotary part of a block of keys.
+/// The latent or the rotary part of a block of keys.
 typedef struct {
     braid_dtype dtype;   // F32 if the keys were widened
     int64_t width;       // whole vectors
@@ -182,7 +182,7 @@ static void score_block(
 
 // MARK: sums
 
-/// Is the part of a block of keys that a tile of sums reads.
+/// The part of a block of keys that a tile of sums reads.
 typedef struct {
     braid_dtype dtype;
     const char *const *keys;

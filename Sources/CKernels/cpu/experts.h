@@ -32,7 +32,7 @@ static void expert_hidden(const braid_expert_hidden *p) {
     }
 }
 
-/// Is the number of 16-column vectors that are summed together.
+/// The number of 16-column vectors that are summed together.
 #define BRAID_COMBINE_VECTORS 4
 
 /// Adds a leaf to a tree whose leaves come in index order: a finished subtree stays on the stack until its sibling is

@@ -29,16 +29,13 @@ BRAID_INLINE int64_t gemv_rows_at_most(const braid_matmul *p) {
 BRAID_INLINE f16 scales_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t *end) {
     const braid_weight *w = &p->w;
     f16 scale = splat(0);
-    if (w->dtype == BRAID_FP8) {
-        int64_t offset = p->transposed ? w->row : w->column, across = n + (p->transposed ? w->column : w->row);
-        *end = at_most(*end, (offset + k) / 128 * 128 + 128 - offset);
-        if (across / 128 == (across + lanes - 1) / 128)
-            return splat(p->transposed ? scale_at(w, k, n) : scale_at(w, n, k));
-    } else if (w->dtype == BRAID_INT8) {
-        if (p->transposed) *end = k + 1;
-    } else {
-        return scale;
-    }
+    if (!w->scale) return scale;
+    const int32_t along = p->transposed ? w->row_shift : w->column_shift;
+    const int32_t side = p->transposed ? w->column_shift : w->row_shift;
+    const int64_t offset = p->transposed ? w->row : w->column, across = n + (p->transposed ? w->column : w->row);
+    *end = at_most(*end, block_end(offset + k, along) - offset);
+    if ((across >> side) == ((across + lanes - 1) >> side))
+        return splat(p->transposed ? scale_at(w, k, n) : scale_at(w, n, k));
     for (int64_t i = 0; i < lanes; i++) scale[i] = p->transposed ? scale_at(w, k, n + i) : scale_at(w, n + i, k);
     return scale;
 }
@@ -336,7 +333,8 @@ static void embedding(const braid_embedding *p) {
         float *out = p->out + i * p->out_stride;
         for (int64_t n = 0, lanes; n < p->n; n += lanes) {
             // There are sixteen lanes at a time, fewer at the end and where a block of scales ends.
-            lanes = at_most(lanes_left(p->n - n), 128 - (w->column + n) % 128);
+            lanes = lanes_left(p->n - n);
+            if (w->scale) lanes = at_most(lanes, block_end(w->column + n, w->column_shift) - (w->column + n));
             f16 scale = splat(w->scale ? scale_at(w, row, n) : 0), v = splat(0);
             const char *from = weight_bytes(w, row, n);
             switch (w->dtype) {

@@ -50,7 +50,7 @@ static inline int64_t braid_attention_scores(int64_t heads, int64_t keys) {
 #define BRAID_MAX_LATENT 2048
 #define BRAID_MAX_ROPE 128
 
-/// Is the number of floats for keys widened to F32: 8 entries of at most 4096 elements.
+/// The number of floats for keys widened to F32: 8 entries of at most 4096 elements.
 #define BRAID_ATTENTION_KEYS (32 * 1024)
 
 /// Returns the floats of scratch for one attention call. `max_keys` is the largest number of keys of a row.

@@ -26,5 +26,5 @@ typedef struct {
 
 #define BRAID_INDEX_SCRATCH (64 * 1024)
 
-/// Is the widest key that scratch is made for.
+/// The widest key that scratch is made for.
 #define BRAID_MAX_INDEX_WIDTH 1024

@@ -8,22 +8,31 @@
 typedef enum {
     BRAID_F32 = 0,
     BRAID_BF16 = 1,
-    BRAID_FP8 = 2,   // E4M3 (bias 7, max 448, no infinity, NaN 0x7F and 0xFF); weights: scaled per 128 x 128 block
-    BRAID_INT8 = 3,  // weights: scaled per row
+    BRAID_FP8 = 2,   // E4M3 (bias 7, max 448, no infinity, NaN 0x7F and 0xFF)
+    BRAID_INT8 = 3,
 } braid_dtype;
 
 /// Describes a matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger
-/// matrix. An element's value is the stored value widened exactly to F32, times its scale, rounded once to F32: an FP8
-/// or INT8 matrix gives the same bits as its dequantized F32 twin.
+/// matrix. FP8 and INT8 elements have scales, F32 and BF16 ones have none. An element's value is the stored value
+/// widened exactly to F32, times its scale, rounded once to F32: an FP8 or INT8 matrix gives the same bits as its
+/// dequantized F32 twin.
+///
+/// A scale belongs to a block of `1 << row_shift` rows and `1 << column_shift` columns of the whole matrix, whose last
+/// blocks may be partial. The element format says nothing about the size of blocks; one scale per row is blocks of
+/// shifts 0 and BRAID_WHOLE_SHIFT.
 typedef struct {
     const void *data;       // element (0, 0) of this part
     braid_dtype dtype;
     int64_t stride;         // elements from one row to the next
-    const float *scale;     // FP8: [ceil(R/128), scale_stride]; INT8: [R]; else NULL. It covers the whole matrix.
-    int64_t scale_stride;   // FP8: block columns of the whole matrix
+    const float *scale;     // [blocks of rows, scale_stride] of the whole matrix; NULL without scales
+    int64_t scale_stride;   // scales of a block row of the whole matrix
     int64_t row;            // where this part begins in the whole matrix, to find its scales
     int64_t column;
+    int32_t row_shift, column_shift;
 } braid_weight;
+
+/// This shift makes a block as wide as any matrix.
+#define BRAID_WHOLE_SHIFT 62
 
 /// Describes one lane of one layer's paged KV cache, with entries of `width` elements and `1 << page_shift` entries per
 /// page. Position `p` is stored at entry `(pages[p >> page_shift] << page_shift) + (p & mask)`.
@@ -47,7 +56,7 @@ static inline int64_t braid_entry_bytes(braid_dtype dtype, int64_t width, int64_
     return width * (dtype == BRAID_F32 ? 4 : 2);
 }
 
-/// Is a rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.
+/// A rank's share of the positions of a request: runs of `unit` positions are assigned to `ranks` ranks round-robin.
 /// (1, 1, 0) owns all positions.
 typedef struct {
     int64_t ranks, unit, rank;

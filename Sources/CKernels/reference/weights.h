@@ -26,11 +26,13 @@ static inline float fp8_value(uint8_t byte) {
     return byte & 0x80 ? -magnitude : magnitude;
 }
 
-/// Returns the scale of element (row, column) of `w`; only FP8 and INT8 have one.
+/// Returns the scale of element (row, column) of `w`, which must have scales.
 static inline float scale_at(const braid_weight *w, int64_t row, int64_t column) {
-    if (w->dtype == BRAID_INT8) return w->scale[w->row + row];
-    return w->scale[(w->row + row) / 128 * w->scale_stride + (w->column + column) / 128];
+    return w->scale[((w->row + row) >> w->row_shift) * w->scale_stride + ((w->column + column) >> w->column_shift)];
 }
+
+/// Returns where the block of `1 << shift` that contains `i` ends.
+static inline int64_t block_end(int64_t i, int32_t shift) { return ((i >> shift) + 1) << shift; }
 
 static inline float weight_at(const braid_weight *w, int64_t row, int64_t column) {
     int64_t i = row * w->stride + column;

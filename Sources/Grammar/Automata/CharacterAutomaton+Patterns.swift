@@ -9,7 +9,7 @@ extension CharacterAutomaton {
     }
 }
 
-/// Is a non-deterministic automaton of a pattern, with edges that apply only at the beginning or the end of the text.
+/// A non-deterministic automaton of a pattern, with edges that apply only at the beginning or the end of the text.
 private struct PatternNetwork {
     enum Label {
         case empty, atStart, atEnd
@@ -80,7 +80,7 @@ private struct PatternNetwork {
         return end
     }
 
-    /// Is a place in the network: a state, whether a character was read before, whether the end was asserted.
+    /// A place in the network: a state, whether a character was read before, whether the end was asserted.
     private struct Place: Hashable, Comparable {
         let bits: Int
 

@@ -1,4 +1,4 @@
-/// Is a deterministic automaton over Unicode scalars. State 0 is the start, and a missing edge rejects.
+/// A deterministic automaton over Unicode scalars. State 0 is the start, and a missing edge rejects.
 ///
 /// Patterns, formats, bounds of numbers and names of properties become such automata, because those can be
 /// intersected and complemented.
@@ -9,7 +9,7 @@ struct CharacterAutomaton: Sendable, Equatable {
     }
 
     struct State: Sendable, Equatable {
-        /// Lists the edges in ascending order, without overlap.
+        /// The edges in ascending order, without overlap.
         var edges: [Edge] = []
         var accepts = false
     }
@@ -69,7 +69,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         }
     }
 
-    /// Is true if no text is accepted.
+    /// Whether no text is accepted.
     var isEmpty: Bool { !liveStates()[0] }
 
     func accepts(_ text: String) -> Bool {

@@ -1,4 +1,4 @@
-/// Is a set of Unicode scalars, as ranges in ascending order that neither overlap nor touch.
+/// A set of Unicode scalars, as ranges in ascending order that neither overlap nor touch.
 struct ScalarSet: Sendable, Hashable {
     private(set) var ranges: [ClosedRange<UInt32>]
 
@@ -17,7 +17,7 @@ struct ScalarSet: Sendable, Hashable {
 
     private init(ascending: [ClosedRange<UInt32>]) { ranges = ascending }
 
-    /// Contains all Unicode scalars.
+    /// All Unicode scalars.
     static let all = ScalarSet(ascending: [0...0xD7FF, 0xE000...0x10FFFF])
 
     var isEmpty: Bool { ranges.isEmpty }
@@ -70,11 +70,11 @@ struct ScalarSet: Sendable, Hashable {
 }
 
 extension ScalarSet {
-    /// Contains ASCII digits, as ECMAScript's `\d` does.
+    /// ASCII digits, as ECMAScript's `\d` does.
     static let digits = ScalarSet([0x30...0x39])
-    /// Contains ASCII letters, digits and `_`, as ECMAScript's `\w` does.
+    /// ASCII letters, digits and `_`, as ECMAScript's `\w` does.
     static let wordCharacters = ScalarSet([0x30...0x39, 0x41...0x5A, 0x5F...0x5F, 0x61...0x7A])
-    /// Contains blanks and line ends, as ECMAScript's `\s` does.
+    /// Blanks and line ends, as ECMAScript's `\s` does.
     static let spaces = ScalarSet([
         0x09...0x0D, 0x20...0x20, 0xA0...0xA0, 0x1680...0x1680, 0x2000...0x200A, 0x2028...0x2029, 0x202F...0x202F,
         0x205F...0x205F, 0x3000...0x3000, 0xFEFF...0xFEFF,

@@ -45,7 +45,7 @@ enum UnicodeCategories {
         "cntrl": "Cc", "Format": "Cf", "Private_Use": "Co", "Unassigned": "Cn", "Surrogate": "Cs",
     ]
 
-    /// Is built at first use, in some tens of milliseconds.
+    /// The sets of scalars by general category, built at first use in some tens of milliseconds.
     private static let byCategory: [String: ScalarSet] = {
         var ranges: [String: [ClosedRange<UInt32>]] = [:]
         var (current, start): (String?, UInt32) = (nil, 0)

@@ -1,12 +1,12 @@
 import JSON
 import Tokenization
 
-/// Is a decimal number of any length that is compared exactly.
+/// A decimal number of any length that is compared exactly.
 struct DecimalNumber: Sendable, Comparable {
     var isNegative: Bool
-    /// Holds the digits before the point, without leading zeros; "0" if there are none.
+    /// The digits before the point, without leading zeros; "0" if there are none.
     let integer: [UInt8]
-    /// Holds the digits after the point, without trailing zeros.
+    /// The digits after the point, without trailing zeros.
     let fraction: [UInt8]
 
     static let zero = DecimalNumber(isNegative: false, integer: [0], fraction: [])

@@ -1,6 +1,6 @@
 /// Describes how JSON writes characters.
 enum JSONText {
-    /// Contains the scalars that must be escaped inside a string.
+    /// The scalars that must be escaped inside a string.
     static let escapedScalars = ScalarSet([0x00...0x1F, 0x22...0x22, 0x5C...0x5C])
 
     /// Returns the spellings of an escaped scalar: the short one, if there is one, and those by its number.

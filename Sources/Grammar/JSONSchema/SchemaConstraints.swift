@@ -8,9 +8,9 @@ struct SchemaConstraints {
     }
 
     var kinds = Set(Kind.allCases)
-    /// Is true if numbers must be integers.
+    /// Whether numbers must be integers.
     var integersOnly = false
-    /// Lists the only values allowed; it is `nil` if there is no such list.
+    /// The only values allowed; it is `nil` if there is no such list.
     var values: [JSONValue]?
     var lower, upper: NumberAutomata.Bound?
     var multiples: [DecimalNumber] = []
@@ -30,11 +30,11 @@ struct SchemaConstraints {
     var minItems = 0
     var maxItems: Int?
 
-    /// Lists groups, each of which requires that one of its parts applies, or exactly one.
+    /// Groups, each of which requires that one of its parts applies, or exactly one.
     var groups: [Group] = []
-    /// Lists the parts that must not apply.
+    /// The parts that must not apply.
     var negated: [Int] = []
-    /// Lists keywords that cannot be enforced for some kinds of values, with the reason.
+    /// Keywords that cannot be enforced for some kinds of values, with the reason.
     var refusals: [(kind: Kind, error: GrammarError)] = []
 
     struct Group {
@@ -55,7 +55,7 @@ struct SchemaConstraints {
         var items: Int?
     }
 
-    /// Is true if any value is allowed, groups aside.
+    /// Whether any value is allowed, groups aside.
     var isUnconstrained: Bool {
         kinds.count == Kind.allCases.count && !integersOnly && values == nil && lower == nil && upper == nil
             && multiples.isEmpty && minLength == 0 && maxLength == nil && patterns.isEmpty && formats.isEmpty

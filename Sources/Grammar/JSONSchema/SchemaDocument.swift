@@ -5,7 +5,7 @@ import Tokenization
 struct SchemaDocument {
     struct Node {
         let value: JSONValue
-        /// Locates the part, as a JSON pointer in a fragment.
+        /// The location of the part, as a JSON pointer in a fragment.
         let path: String
     }
 

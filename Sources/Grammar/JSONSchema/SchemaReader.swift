@@ -4,7 +4,7 @@ import Tokenization
 /// Reads the keywords of schema parts.
 struct SchemaReader {
     var document: SchemaDocument
-    /// Counts the parts read so far; that bounds the time of schemas whose combinations multiply.
+    /// The number of parts read so far. Its limit bounds the time for schemas whose combinations multiply.
     private var reads = 0
 
     private static let maxReads = 100_000

@@ -1,6 +1,6 @@
 /// Defines the supported values of `format`, as patterns of the whole string.
 enum StringFormats {
-    /// Lists formats that do not restrict a string's characters, or that concern numbers: annotations, in the
+    /// Formats that do not restrict a string's characters, or that concern numbers: annotations, in the
     /// standard's terms.
     static let annotations: Set<String> = [
         "int32", "int64", "uint32", "uint64", "float", "double", "decimal", "password", "binary", "byte", "regex",

@@ -5,9 +5,9 @@ import Tokenization
 package struct ToolCallSource: Sendable, Hashable {
     package struct Tool: Sendable, Hashable {
         package var name: String
-        /// Is the JSON text of the schema of its arguments; `nil` for any arguments.
+        /// The JSON text of the schema of its arguments; `nil` for any arguments.
         package var parameters: String?
-        /// Is true if arguments must follow the schema, which is refused if it cannot be enforced. Otherwise they
+        /// Whether arguments must follow the schema, which is refused if it cannot be enforced. Otherwise they
         /// follow it as far as possible.
         package var isStrict: Bool
 
@@ -19,10 +19,10 @@ package struct ToolCallSource: Sendable, Hashable {
     }
 
     package var tools: [Tool]
-    /// Is true if the text must consist of calls; otherwise it may also be, or begin with, anything else.
+    /// Whether the text must consist of calls; otherwise it may also be, or begin with, anything else.
     package var isRequired: Bool
     package var allowsSeveral: Bool
-    /// Is the JSON text of the schema of an answer without calls; `nil` for any text. It is not used if calls are
+    /// The JSON text of the schema of an answer without calls; `nil` for any text. It is not used if calls are
     /// required.
     package var answerSchema: String?
 

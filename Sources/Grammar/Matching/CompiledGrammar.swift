@@ -1,6 +1,6 @@
 import Synchronization
 
-/// Is a grammar compiled for one vocabulary; it says which tokens may come next. Many threads may use it at once.
+/// A grammar compiled for one vocabulary; it says which tokens may come next. Many threads may use it at once.
 ///
 /// What is computed about it is kept in memory that grows with use, up to a bound, and is shared by all texts that
 /// follow the grammar.
@@ -24,7 +24,7 @@ package final class CompiledGrammar: Sendable {
         _ = try start
     }
 
-    /// Is the state before any token.
+    /// The state before any token.
     package var start: GrammarState {
         get throws(GrammarError) {
             let memory = currentMemory
@@ -33,7 +33,7 @@ package final class CompiledGrammar: Sendable {
         }
     }
 
-    /// Is the memory that new states use; it is replaced by an empty one when it has become too large.
+    /// The memory that new states use; it is replaced by an empty one when it has become too large.
     var currentMemory: Memory {
         memory.withLock { current in
             if current.sets.withLock({ $0.byteCount > ItemSets.maxBytes }) {
@@ -43,16 +43,16 @@ package final class CompiledGrammar: Sendable {
         }
     }
 
-    /// Estimates the memory in use, in bytes.
+    /// The estimated memory in use, in bytes.
     package var byteCount: Int {
         currentMemory.sets.withLock { $0.byteCount + $0.maskByteCount } + network.states.count * 100
     }
 
-    /// Counts the nodes of token trees that mask searches have read since the current memory was begun.
+    /// The number of nodes of token trees that mask searches have read since the current memory was begun.
     package var searchedNodes: Int { currentMemory.sets.withLock { $0.searchedNodes } }
 }
 
-/// Is the position of a text in a grammar. It is a value: to go back, keep the earlier one.
+/// The position of a text in a grammar. It is a value: to go back, keep the earlier one.
 package struct GrammarState: Sendable {
     private let grammar: CompiledGrammar
     private var memory: CompiledGrammar.Memory
@@ -94,10 +94,10 @@ package struct GrammarState: Sendable {
         return state.set == 0 ? nil : state
     }
 
-    /// Is true if the text may end here.
+    /// Whether the text may end here.
     package var mayEnd: Bool { memory.sets.withLock { $0.accepts(set) } }
 
-    /// Is true if nothing may follow.
+    /// Whether nothing may follow.
     package var isFinal: Bool { memory.sets.withLock { $0.isFinal(set) } }
 
     /// Returns the tokens that may follow. The end of the text is not among them: see `mayEnd`.

@@ -5,21 +5,21 @@ package import Tokenization
 ///
 /// Control tokens are never text: they match only where a grammar names them. Ids without a token never match.
 package final class GrammarVocabulary: Sendable {
-    /// Is the number of bits in a mask: the rows of the model's output, which may be more than there are tokens.
+    /// The number of bits in a mask: the rows of the model's output, which may be more than there are tokens.
     package let size: Int
-    /// Holds each token's bytes; they are empty for control tokens and for ids without a token.
+    /// Each token's bytes; they are empty for control tokens and for ids without a token.
     private let bytes: [[UInt8]]
     /// Maps spellings to control tokens.
     let controlTokens: [String: Int32]
-    /// Lists the symbols that represent control tokens in networks, after those of bytes, in the order of ids.
+    /// The symbols that represent control tokens in networks, after those of bytes, in the order of ids.
     let controlSymbols: [(symbol: UInt16, token: Int32)]
     let symbolOfControl: [String: UInt16]
     private let symbolOfToken: [Int32: UInt16]
-    /// Contains all tokens that are text.
+    /// All tokens that are text.
     let trie: TokenTrie
-    /// Contains the text tokens that are not plain; see `plainMask`.
+    /// The text tokens that are not plain; see `plainMask`.
     let otherTrie: TokenTrie
-    /// Contains the plain tokens: up to `PlainText.maxLength` whole characters of `PlainText`. They need no search
+    /// The plain tokens: up to `PlainText.maxLength` whole characters of `PlainText`. They need no search
     /// where a grammar admits any such text, as at most places inside strings.
     let plainMask: TokenMask
 
@@ -68,7 +68,7 @@ enum PlainText {
     /// A plain token has at most this many characters.
     static let maxLength = 24
 
-    /// Lists the byte ranges of each state's moves; state 0 is between characters.
+    /// The byte ranges of each state's moves; state 0 is between characters.
     static let moves: [[(range: ClosedRange<UInt8>, target: Int)]] = [
         [
             (0x20...0x21, 0), (0x23...0x3B, 0), (0x3D...0x5B, 0), (0x5D...0x7E, 0), (0xC2...0xDF, 1), (0xE0...0xE0, 2),
@@ -78,7 +78,7 @@ enum PlainText {
         [(0x80...0xBF, 3)], [(0x80...0x8F, 3)],
     ]
 
-    /// Contains the first byte of every range and the byte after it. No range cuts a class of bytes between two
+    /// The first byte of every range and the byte after it. No range cuts a class of bytes between two
     /// borders.
     static let borders = Set(moves.joined().flatMap { [Int($0.range.lowerBound), Int($0.range.upperBound) + 1] })
 

@@ -10,7 +10,7 @@ struct ItemSets {
     /// Maps each symbol to its class: no move distinguishes symbols of one class.
     private let classes: [UInt16]
     private let classCount: Int
-    /// Lists the control tokens that the grammar names.
+    /// The control tokens that the grammar names.
     private let controls: [(symbolClass: UInt16, token: Int32)]
 
     private var sets: [ItemSet] = []
@@ -21,11 +21,11 @@ struct ItemSets {
     private var moves: [Int32] = []
     private var masks: [Int32: TokenMask] = [:]
     private var admitsPlain: [Int32: Bool] = [:]
-    /// Counts the items of all sets and frames.
+    /// The number of items of all sets and frames.
     private var storedItems = 0
-    /// Counts the items that the current operation has read.
+    /// The number of items that the current operation has read.
     private var work = 0
-    /// Counts the nodes of token trees that were read.
+    /// The number of nodes of token trees that were read.
     private(set) var searchedNodes = 0
 
     private struct ItemSet {
@@ -44,7 +44,7 @@ struct ItemSets {
     static let maxBytes = 24 << 20
     static let maxMasks = 512
     private static let maxWork = 2_000_000
-    /// Is the item after the end of the root rule.
+    /// The item after the end of the root rule.
     private static let endOfText = UInt64.max
 
     init(_ network: TransitionNetwork, _ vocabulary: GrammarVocabulary, symbolCount: Int) {
@@ -76,7 +76,7 @@ struct ItemSets {
         return try close([], calling: (Int32(RuleSet.root), [Self.endOfText]), accepts: network.rootIsNullable)
     }
 
-    /// Estimates the bytes of the sets, masks aside.
+    /// The estimated bytes of the sets, masks aside.
     var byteCount: Int { moves.count * 4 + storedItems * 8 + (sets.count + frames.count) * 100 }
 
     var maskByteCount: Int { masks.count * vocabulary.size / 8 }
@@ -247,9 +247,9 @@ struct ItemSets {
         var path = [Int32](repeating: 0, count: trie.maxDepth + 1)
         path[0] = set
         var node = 0
-        var visited = 0
+        var searched = 0
         while node < trie.nodeCount {
-            visited += 1
+            searched += 1
             let depth = Int(trie.depths[node])
             let found = try next(path[depth], classes[Int(trie.bytes[node])])
             if found == 0 {
@@ -260,7 +260,7 @@ struct ItemSets {
             if trie.tokens[node] >= 0 { mask.insert(trie.tokens[node]) }
             node += 1
         }
-        searchedNodes += visited
+        searchedNodes += searched
     }
 
     /// Returns true if every plain text of up to `PlainText.maxLength` characters may follow.

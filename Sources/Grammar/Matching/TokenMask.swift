@@ -1,6 +1,6 @@
-/// Is a set of tokens, with one bit for each.
+/// A set of tokens, with one bit for each.
 package struct TokenMask: Sendable, Equatable {
-    /// Holds token `t` as bit `t % 64` of word `t / 64`.
+    /// Token `t` as bit `t % 64` of word `t / 64`.
     package private(set) var words: [UInt64]
 
     package init(size: Int) { words = Array(repeating: 0, count: (size + 63) / 64) }

@@ -1,13 +1,13 @@
 /// Holds the byte strings of tokens as a tree in preorder: a node's children follow it, and skipping them is one
 /// addition.
 struct TokenTrie: Sendable {
-    /// Holds the byte on the edge to each node; the root is left out.
+    /// The byte on the edge to each node; the root is left out.
     private(set) var bytes: [UInt8] = []
-    /// Holds the number of bytes that lead to each node, minus one.
+    /// The number of bytes that lead to each node, minus one.
     private(set) var depths: [UInt16] = []
-    /// Holds the first node after each node's descendants.
+    /// The first node after each node's descendants.
     private(set) var ends: [Int32] = []
-    /// Holds the token that ends at each node; -1 for none.
+    /// The token that ends at each node; -1 for none.
     private(set) var tokens: [Int32] = []
     private(set) var maxDepth = 0
 

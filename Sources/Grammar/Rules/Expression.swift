@@ -28,7 +28,7 @@ enum ScalarEncoding: Sendable {
     case jsonString
 }
 
-/// Is a graph with expressions on its edges. It derives the texts of all paths from node 0 to node 1.
+/// A graph with expressions on its edges. It derives the texts of all paths from node 0 to node 1.
 struct ExpressionGraph: Sendable {
     private(set) var nodeCount = 2
     private(set) var edges: [(from: Int, to: Int, expression: Expression)] = []

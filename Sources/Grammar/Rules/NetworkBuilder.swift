@@ -3,7 +3,7 @@ struct NetworkBuilder {
     private var network = TransitionNetwork()
     /// Maps the control tokens that the vocabulary has to their symbols.
     private let controlSymbols: [String: UInt16]
-    /// Lists auxiliary rules, created for repeated expressions, that are still to be translated.
+    /// Auxiliary rules, created for repeated expressions, that are still to be translated.
     private var pending: [(rule: Int32, expression: Expression)] = []
     /// Maps a target and ranges of bytes to the state that leads to the target by them.
     private var tails: [Tail: Int32] = [:]

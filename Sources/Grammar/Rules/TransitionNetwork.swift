@@ -9,7 +9,7 @@ struct TransitionNetwork: Sendable {
         var calls: [Call] = []
         var accepts = false
 
-        /// Is true if only the end of the rule is possible here.
+        /// Whether only the end of the rule is possible here.
         var isBareEnd: Bool { accepts && empty.isEmpty && moves.isEmpty && calls.isEmpty }
     }
 
@@ -29,10 +29,10 @@ struct TransitionNetwork: Sendable {
     }
 
     var states: [State] = []
-    /// Holds the first state of each rule.
+    /// The first state of each rule.
     var starts: [Int32] = []
     private(set) var entries: [Entry] = []
-    /// Holds each rule's index in an order in which rules precede those they may call before reading.
+    /// Each rule's index in an order in which rules precede those they may call before reading.
     private(set) var callOrder: [Int32] = []
     private(set) var rootIsNullable = false
 

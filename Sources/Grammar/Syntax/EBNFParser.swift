@@ -6,15 +6,14 @@
 /// Literals are in double quotes, classes in brackets; `*`, `+`, `?`, `{m}`, `{m,}` and `{m,n}` repeat, `|` separates
 /// options, parentheses group, `.` is any character. The rule `root` derives the whole text. A rule ends where the next
 /// begins.
-struct EBNFParser {
-    private let scalars: [Unicode.Scalar]
-    private var at = 0
-    private var depth = 0
+struct EBNFParser: SyntaxParser {
+    let scalars: [Unicode.Scalar]
+    var at = 0
+    var depth = 0
     private var rules = RuleSet()
     private var ruleOfName: [String: Int] = ["root": RuleSet.root]
     private var defined: Set<String> = []
 
-    private static let maxDepth = 100
     private static let maxRepetitions = 100_000
 
     static func rules(of text: String) throws(GrammarError) -> RuleSet {
@@ -47,17 +46,10 @@ struct EBNFParser {
     }
 
     private mutating func choice() throws(GrammarError) -> Expression {
-        depth += 1
-        defer { depth -= 1 }
-        guard depth <= Self.maxDepth else {
-            throw error(.tooLarge, "groups are nested deeper than \(Self.maxDepth) levels")
-        }
-        var options = [try sequence()]
-        while skip("|") { options.append(try sequence()) }
-        return .choice(options)
+        .choice(try options())
     }
 
-    private mutating func sequence() throws(GrammarError) -> Expression {
+    mutating func sequence() throws(GrammarError) -> Expression {
         var parts: [Expression] = []
         skipSpace()
         while let part = try part() {
@@ -143,9 +135,7 @@ struct EBNFParser {
 
     private mutating func number() -> Int? {
         skipSpace()
-        let start = at
-        while let next = peek, "0"..."9" ~= next { at += 1 }
-        return at == start ? nil : Int(String(String.UnicodeScalarView(scalars[start..<at]))) ?? .max
+        return digits()
     }
 
     private mutating func literal() throws(GrammarError) -> String {
@@ -221,14 +211,6 @@ struct EBNFParser {
 
     // MARK: - Characters
 
-    private var peek: Unicode.Scalar? { at < scalars.count ? scalars[at] : nil }
-
-    private mutating func skip(_ text: String) -> Bool {
-        guard scalars[at...].starts(with: text.unicodeScalars) else { return false }
-        at += text.unicodeScalars.count
-        return true
-    }
-
     private mutating func name() -> String? {
         let start = at
         while let next = peek, next.isASCII,
@@ -251,8 +233,5 @@ struct EBNFParser {
         }
     }
 
-    private func error(_ kind: GrammarError.Kind, _ problem: String, at place: Int? = nil) -> GrammarError {
-        let line = 1 + scalars[..<(place ?? at)].count { $0 == "\n" }
-        return GrammarError(kind, at: "line \(line)", problem)
-    }
+    func place(of index: Int) -> String { "line \(1 + scalars[..<index].count { $0 == "\n" })" }
 }

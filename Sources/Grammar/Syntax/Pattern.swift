@@ -1,4 +1,4 @@
-/// Is a regular expression over Unicode scalars.
+/// A regular expression over Unicode scalars.
 indirect enum Pattern: Sendable, Equatable {
     case set(ScalarSet)
     case sequence([Pattern])

@@ -10,12 +10,11 @@ extension Pattern {
     }
 }
 
-private struct PatternParser {
-    private let scalars: [Unicode.Scalar]
-    private var at = 0
-    private var depth = 0
+private struct PatternParser: SyntaxParser {
+    let scalars: [Unicode.Scalar]
+    var at = 0
+    var depth = 0
 
-    private static let maxDepth = 100
     private static let maxLength = 20_000
     private static let maxRepetitions = 10_000
 
@@ -32,17 +31,11 @@ private struct PatternParser {
     }
 
     private mutating func choice() throws(GrammarError) -> Pattern {
-        depth += 1
-        defer { depth -= 1 }
-        guard depth <= Self.maxDepth else {
-            throw error(.tooLarge, "groups are nested deeper than \(Self.maxDepth) levels")
-        }
-        var options = [try sequence()]
-        while skip("|") { options.append(try sequence()) }
+        let options = try options()
         return options.count == 1 ? options[0] : .choice(options)
     }
 
-    private mutating func sequence() throws(GrammarError) -> Pattern {
+    mutating func sequence() throws(GrammarError) -> Pattern {
         var parts: [Pattern] = []
         while let next = peek, next != "|", next != ")" { parts.append(try quantified()) }
         return parts.count == 1 ? parts[0] : .sequence(parts)
@@ -72,26 +65,18 @@ private struct PatternParser {
         if skip("?") { return (0, 1) }
         let start = at
         guard skip("{") else { return nil }
-        if let minimum = number() {
+        if let minimum = digits() {
             if skip("}") { return (minimum, minimum) }
             if skip(",") {
                 if skip("}") { return (minimum, nil) }
-                if let maximum = number(), skip("}") { return (minimum, maximum) }
+                if let maximum = digits(), skip("}") { return (minimum, maximum) }
             }
-        } else if skip(","), let maximum = number(), skip("}") {
+        } else if skip(","), let maximum = digits(), skip("}") {
             return (0, maximum)
         }
         // It is no quantifier, so the brace is an ordinary character.
         at = start
         return nil
-    }
-
-    /// Reads digits as a number; one that does not fit counts as `Int.max`.
-    private mutating func number() -> Int? {
-        let start = at
-        while let next = peek, "0"..."9" ~= next { at += 1 }
-        guard at > start else { return nil }
-        return Int(String(String.UnicodeScalarView(scalars[start..<at]))) ?? .max
     }
 
     private mutating func atom() throws(GrammarError) -> Pattern {
@@ -281,17 +266,5 @@ private struct PatternParser {
         return (Unicode.Scalar(set.ranges[0].lowerBound), set)
     }
 
-    // MARK: - Characters
-
-    private var peek: Unicode.Scalar? { at < scalars.count ? scalars[at] : nil }
-
-    private mutating func skip(_ scalar: Unicode.Scalar) -> Bool {
-        guard peek == scalar else { return false }
-        at += 1
-        return true
-    }
-
-    private func error(_ kind: GrammarError.Kind, _ problem: String, at place: Int? = nil) -> GrammarError {
-        GrammarError(kind, at: "character \(place ?? at)", problem)
-    }
+    func place(of index: Int) -> String { "character \(index)" }
 }

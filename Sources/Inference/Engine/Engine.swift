@@ -19,7 +19,7 @@ package final class Engine: EngineClient {
     /// The published status is written whenever the state changes, and its part about the ranks once per step. It is
     /// read without the lock of `state`.
     private let published = PublishedStatus()
-    /// Tells whether a thread of this process that the engine depends on has trapped.
+    /// Whether a thread of this process that the engine depends on has trapped.
     private let hasTrapped = Atomic(false)
     /// Yields the failure that ended service, at most once, and finishes when the engine is stopped.
     package let failures: AsyncStream<EngineFailure>
@@ -38,7 +38,7 @@ package final class Engine: EngineClient {
     private struct State {
         var scheduler: Scheduler
         var pool: RankPool
-        /// Counts restarts of the ranks since the last completed step.
+        /// The number of restarts of the ranks since the last completed step.
         var restarts = 0
         var nextID: UInt64 = 1
         var drained: [CheckedContinuation<Void, Never>] = []
@@ -234,7 +234,7 @@ package final class Engine: EngineClient {
         return take(state.scheduler.fail(reason))
     }
 
-    /// Limits how many violated invariants one message lists.
+    /// The maximum number of violated invariants that one message lists.
     private static let maxProblems = 5
 
     /// Ends every request after the ranks failed, and starts new ranks if the configuration and the failure allow it.
@@ -270,7 +270,7 @@ package final class Engine: EngineClient {
         return true
     }
 
-    /// Limits the restarts of ranks without a completed step between them.
+    /// The maximum number of restarts of ranks without a completed step between them.
     private static let maxFutileRestarts = 3
 
     private func traced<Result>(_ name: StaticString, _ body: () -> Result) -> Result {

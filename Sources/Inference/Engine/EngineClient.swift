@@ -10,7 +10,7 @@ package protocol EngineClient: Sendable {
     var refusal: EngineError? { get }
     /// Returns the load after the last step. It copies the status and waits for no lock of the engine.
     func status() -> EngineStatus
-    /// Ends a request whose events are still being read: the last of them, with its usage, comes at once.
+    /// Aborts a request. Its last event, with the usage, follows at once, for readers that still read the stream.
     func abort(_ id: UInt64)
     /// Refuses new requests, lets running ones end, returns when none is left.
     func drain() async
@@ -38,7 +38,7 @@ package struct Generation: Sendable {
 
 /// A request is checked against these bounds before it is queued.
 package struct EngineLimits: Sendable, Equatable {
-    /// Limits the prompt and new tokens of a request together.
+    /// The maximum number of prompt and new tokens of a request together.
     package var contextLength: Int
     package var vocabularySize: Int
     package var maxQueuedRequests: Int
@@ -57,7 +57,7 @@ package struct EngineStatus: Sendable, Equatable {
     package var queued = 0
     /// Every page is free, cached or used: `freePages + cachedPages + usedPages == totalPages`.
     package var freePages = 0
-    /// Counts pages that no request uses and that the prefix cache keeps for later ones.
+    /// The number of pages that no request uses and that the prefix cache keeps for later ones.
     package var cachedPages = 0
     package var usedPages = 0
     package var totalPages = 0
@@ -78,18 +78,18 @@ package struct EngineStatus: Sendable, Equatable {
     package var speculation = SpeculationCount()
     package var steps: UInt64 = 0
     package var isDraining = false
-    /// Describes the parallel configuration, for example "one rank".
+    /// The parallel configuration in words, for example "one rank".
     package var layout = "one rank"
-    /// Counts the threads that share the work of each rank.
+    /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
     /// Token `t` of a request is owned by rank `(t / keyUnit) mod keyOwners` of its data group (KV sharding).
     package var keyOwners = 1
     package var keyUnit = 1
-    /// Holds the statistics of each rank since the ranks were started.
+    /// The statistics of each rank since the ranks were started.
     package var ranks: [RankStatus] = []
-    /// Counts how often failed ranks were replaced by new ones.
+    /// The number of times that failed ranks were replaced by new ones.
     package var restarts: UInt64 = 0
-    /// Names the failure that ended service; no request is served once it is set.
+    /// The failure that ended service; no request is served once it is set.
     package var failure: String?
     package init() {}
 }
@@ -118,6 +118,6 @@ package enum EngineError: Error, Sendable, Equatable, CustomStringConvertible {
 package struct EngineFailure: Sendable, Equatable {
     /// The reason names the rank that failed.
     package let reason: String
-    /// Tells whether code of a rank trapped, after which this process cannot go on.
+    /// Whether code of a rank trapped, after which this process cannot go on.
     package let isTrap: Bool
 }

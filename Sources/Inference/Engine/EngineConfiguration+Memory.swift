@@ -81,10 +81,15 @@ extension EngineConfiguration {
         let settings = RankSettings(self, for: model, recording: [], isTraced: false)
         let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranksHere, limited: true)
         let scratch = memory.total(settings, ranks: ranksHere)
-        guard let error = Buffer.problem(reserving: cache + scratch) else { return [] }
+        let ranks = parallel.context * parallel.tensor
+        let sending =
+            ranksHere
+            * LayoutCost(model.description, parallel, format: format)
+            .sendBytes(rows: (settings.maxRows + ranks - 1) / ranks)
+        guard let error = Buffer.problem(reserving: cache + scratch + sending) else { return [] }
         return [
-            "\(error.bytes) bytes of address space are needed, \(cache) for the KV cache and \(scratch) for the steps of "
-                + "\(ranksHere) ranks, but the system does not reserve them (\(error.reason)); lower "
+            "\(error.bytes) bytes of address space are needed, \(cache) for the KV cache, \(scratch) for the steps of "
+                + "\(ranksHere) ranks and \(sending) for rows that they send, but the system does not reserve them (\(error.reason)); lower "
                 + "--max-total-tokens, --chunked-prefill-size or --max-running-requests, start fewer ranks or threads "
                 + "in a process, or raise its limit (ulimit -v)"
         ]
@@ -95,7 +100,15 @@ extension EngineConfiguration {
     /// Returns the problems with the size of the cache, each as a sentence; empty when it fits the machine.
     func memoryProblems(for model: any Model) -> [String] {
         let format = model.cacheFormat(cacheType, pageSize: pageSize)
-        let windows = format.bytesPerWindowPage * scheduler(for: model).windowPages
+        let scheduler = scheduler(for: model)
+        let windows = format.bytesPerWindowPage * scheduler.windowPages
+        if windows > Self.physicalMemory / 2 || scheduler.windowPages < scheduler.minWindowPages {
+            return [
+                "--max-running-requests: the windows of \(maxRunningRequests) requests in pages of \(pageSize) tokens need "
+                    + "\(scheduler.minWindowPages) pages of \(format.bytesPerWindowPage) bytes, which is more than half of "
+                    + "this machine's memory; lower it or --page-size"
+            ]
+        }
         if let cacheBytesPerRank {
             if maxTotalTokens != nil {
                 return [

@@ -12,20 +12,20 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var cacheType = CacheType.float32
     /// The number of tokens in a page is a power of two.
     package var pageSize = 64
-    /// Limits the tokens of all requests in the KV cache; `nil` derives the limit from `cacheBytesPerRank`.
+    /// The maximum number of tokens of all requests in the KV cache; `nil` derives the limit from `cacheBytesPerRank`.
     package var maxTotalTokens: Int?
     /// Limits the cache memory in bytes per rank; `nil` takes half of the machine's memory in each process, but at most
     /// what eight requests of full context need.
     package var cacheBytesPerRank: Int?
-    /// Limits the prompt and new tokens of a request together; `nil` takes the model's context length.
+    /// The maximum number of prompt and new tokens of a request together; `nil` takes the model's context length.
     package var contextLength: Int?
     package var maxRunningRequests = 64
     package var maxQueuedRequests = 1024
-    /// Limits the prompt tokens of one request that a step computes; -1 leaves only the limit of a step (32768 rows).
+    /// The maximum number of prompt tokens of one request in a step; -1 leaves only the limit of a step (32768 rows).
     package var chunkedPrefillSize = 1024
-    /// Makes later chunks of a long prompt smaller, so that each takes about as long as the first.
+    /// Whether later chunks of a long prompt are smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
-    /// Lets a request reuse the pages of earlier requests with the same beginning.
+    /// Whether a request reuses the pages of earlier requests with the same beginning.
     package var prefixCache = true
     /// The number of tokens that the model's next-token block drafts for each decoding request; 0 turns speculation
     /// off.
@@ -40,9 +40,9 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var processes = 1
     /// A rank that makes no progress for this many seconds has failed.
     package var watchdogTimeout = 300
-    /// Starts new ranks after ranks have failed.
+    /// Whether new ranks are started after ranks have failed.
     package var restartsOnFailure = false
-    /// Checks the scheduler's invariants after every step; meant for debugging.
+    /// Whether the scheduler's invariants are checked after every step, for debugging.
     package var checksInvariants = false
     /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
@@ -73,7 +73,7 @@ package struct EngineConfiguration: Sendable, Equatable {
         return scheduler
     }
 
-    /// Limits the rows of a step: in the largest models a row needs up to a megabyte of scratch memory.
+    /// The maximum number of rows of a step: in the largest models a row needs up to a megabyte of scratch memory.
     static let maxRows = 32_768
     private static let maxDraftTokens = 15
     /// More threads per core than this are taken for a mistake, even on a small machine.

@@ -7,7 +7,7 @@ package struct GenerationRequest: Sendable, Equatable {
     /// The prompt is always given as a whole; the prefix cache finds the part that was computed before.
     package var prompt: [Int32]
     package var sampling: SamplingParameters
-    /// Which log-probabilities to return; `nil` for none.
+    /// The log-probabilities to return; `nil` for none.
     package var logProbs: LogProbOptions?
     /// Requests with larger priority are served first; equal priorities are served in order of arrival.
     package var priority: Int
@@ -49,7 +49,8 @@ extension GenerationRequest {
 /// Sampling parameters determine how a token is chosen from logits. The defaults sample from the model's own
 /// distribution.
 package struct SamplingParameters: Sendable, Equatable {
-    /// Divides the logits. 0 takes the token with the largest logit, and of equal ones that with the smaller id.
+    /// The number that divides the logits. 0 takes the token with the largest logit, and of equal ones that with the
+    /// smaller id.
     package var temperature: Float = 1
     /// Keeps the smallest set of most likely tokens whose probabilities add up to at least this, in (0, 1].
     package var topP: Float = 1
@@ -57,28 +58,28 @@ package struct SamplingParameters: Sendable, Equatable {
     package var topK = 0
     /// Drops tokens that are less likely than `minP` times the most likely one, in [0, 1].
     package var minP: Float = 0
-    /// Is subtracted from a token's logit once for each earlier occurrence among the generated tokens.
+    /// The number subtracted from a token's logit for each earlier occurrence among the generated tokens.
     package var frequencyPenalty: Float = 0
-    /// Is subtracted from a token's logit once if the token was generated before.
+    /// The number subtracted once from a token's logit if the token was generated before.
     package var presencePenalty: Float = 0
-    /// Divides the positive and multiplies the negative logits of tokens in the prompt or the output; 1 changes
-    /// nothing.
+    /// The number that divides the positive and multiplies the negative logits of tokens in the prompt or the output;
+    /// 1 changes nothing.
     package var repetitionPenalty: Float = 1
     /// Maps tokens to numbers that are added to their logits before anything else.
     package var logitBias: [Int32: Float] = [:]
     /// Determines, together with a token's position, the random number of its draw: equal seeds give equal draws in any
     /// batch.
     package var seed: UInt64 = 0
-    /// Limits the new tokens; `nil` allows as many as the context length leaves.
+    /// The maximum number of new tokens; `nil` allows as many as the context length leaves.
     package var maxNewTokens: Int?
-    /// Stop tokens are not sampled before this many new tokens.
+    /// The number of new tokens before which no stop token is sampled.
     package var minNewTokens = 0
-    /// Generation ends after one of these tokens, which is still reported.
+    /// The tokens after any of which generation ends; that token is still reported.
     package var stopTokens: Set<Int32> = []
 
     package init() {}
 
-    /// Tells whether sampling depends on the tokens generated before.
+    /// Whether sampling depends on the tokens generated before.
     var penalizes: Bool { repetitionPenalty != 1 || frequencyPenalty != 0 || presencePenalty != 0 }
 }
 
@@ -135,7 +136,7 @@ package enum FinishReason: Sendable, Equatable {
 package struct Usage: Sendable, Equatable {
     package var promptTokens: Int
     package var completionTokens: Int
-    /// Counts the prompt tokens whose keys were found in the prefix cache and not computed again.
+    /// The number of prompt tokens whose keys were found in the prefix cache and not computed again.
     package var cachedTokens: Int
     package var speculation = SpeculationCount()
     package init(promptTokens: Int, completionTokens: Int, cachedTokens: Int = 0) {
@@ -145,28 +146,29 @@ package struct Usage: Sendable, Equatable {
     }
 }
 
-/// A speculation count tells how many draft tokens were accepted.
+/// The counts of speculative decoding: steps with drafts, draft tokens, and accepted draft tokens.
 package struct SpeculationCount: Sendable, Equatable {
-    /// Counts the steps of requests that verified draft tokens.
+    /// The number of steps of requests that verified draft tokens.
     package var steps = 0
-    /// `drafted` counts the draft tokens that were verified, `right` those that were accepted.
+    /// The number of draft tokens that were verified.
     package var drafted = 0
-    package var right = 0
+    /// The number of verified draft tokens that were accepted.
+    package var accepted = 0
 
-    package init(steps: Int = 0, drafted: Int = 0, right: Int = 0) {
+    package init(steps: Int = 0, drafted: Int = 0, accepted: Int = 0) {
         self.steps = steps
         self.drafted = drafted
-        self.right = right
+        self.accepted = accepted
     }
 
     /// The average number of tokens per step, counting the token after the last accepted draft; `nil` before the first
     /// step with drafts.
-    package var acceptLength: Double? { steps == 0 ? nil : Double(steps + right) / Double(steps) }
+    package var acceptLength: Double? { steps == 0 ? nil : Double(steps + accepted) / Double(steps) }
 
     package static func += (sum: inout Self, other: Self) {
         sum.steps += other.steps
         sum.drafted += other.drafted
-        sum.right += other.right
+        sum.accepted += other.accepted
     }
 }
 

@@ -4,7 +4,7 @@ import Parallelism
 /// thread uses it.
 final class TraceBuffer {
     private var spans: [TraceSpan] = []
-    /// Limits the spans of a step, and thereby its memory; a model's layers have far fewer.
+    /// The maximum number of spans of a step, and thereby its memory; a model's layers have far fewer.
     private static let most = 1 << 16
 
     func add(_ span: TraceSpan) {

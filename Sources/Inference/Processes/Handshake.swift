@@ -10,7 +10,7 @@ package struct ProcessCard: Sendable, Equatable {
     /// The instruction-set levels of the process's processor, in ascending order.
     package var levels: [String]
     package var host: String
-    /// Identifies the pid namespace: processes of one host with equal values see each other's pids.
+    /// The identity of the pid namespace: processes of one host with equal values see each other's pids.
     package var system: String
     package var pid: Int
 

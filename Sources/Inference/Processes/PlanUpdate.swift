@@ -1,7 +1,7 @@
 /// A plan update is a step plan as it is sent to another process: it contains only those pages of each chunk that the
 /// receiver does not know from earlier plans. The pages of long contexts would otherwise be most of every message.
 package struct PlanUpdate: Sendable, Equatable {
-    /// Counts the plans of an epoch, from 0. It reveals a lost plan, after which the receiver would use wrong pages.
+    /// The number of this plan in its epoch, from 0. It reveals lost plans, which would leave wrong pages.
     package var sequence: UInt64
     /// The plan, with only the last pages of each chunk.
     package var plan: StepPlan

@@ -100,7 +100,7 @@ package final class RankFollower {
             team.threads.put(
                 RowAssignment(
                     plan, team.settings.parallel, processSharding: team.settings.processSharding,
-                    alignment: model.positionAlignment))
+                    alignment: team.format.positionAlignment))
         case .stop:
             // The ranks of a later epoch may already run.
             if team?.epoch == epoch { endTeam() }

@@ -12,9 +12,9 @@ package struct RankSettings: Sendable, Equatable {
     package var pages = 0
     /// The number of pages of the key sets that have a window.
     package var windowPages = 0
-    /// Describes how processes divide the KV cache; `nil` where each keeps all keys.
+    /// The division of the KV cache between processes; `nil` where each keeps all keys.
     package var processSharding: ProcessKVSharding?
-    /// Limits the rows of a step, counted over all ranks.
+    /// The maximum number of rows of a step, counted over all ranks.
     package var maxRows = 1
     /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
@@ -23,7 +23,7 @@ package struct RankSettings: Sendable, Equatable {
     package var tuning = Tuning()
     /// The stages whose values ranks record; none in service.
     package var stages: Set<Stage> = []
-    /// Tells whether ranks collect spans for a trace.
+    /// Whether ranks collect spans for a trace.
     package var isTraced = false
 
     package init() {}

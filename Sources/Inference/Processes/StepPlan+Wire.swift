@@ -1,5 +1,5 @@
 import Grammar
-import KVCache
+package import KVCache
 
 extension StepPlan: WireCodable {
     package static var empty: StepPlan { StepPlan(number: 0, chunks: []) }
@@ -18,7 +18,7 @@ extension StepPlan: WireCodable {
     ///   - pages: The number of pages in the cache.
     ///   - windowPages: The number of window pages in the cache.
     ///   - groups: The number of data groups.
-    func problem(
+    package func problem(
         _ format: CacheFormat, pages: Int, windowPages: Int, vocabularySize: Int, groups: Int
     ) -> String? {
         let pageSize = format.pageSize
@@ -65,7 +65,7 @@ extension StepPlan: WireCodable {
 }
 
 extension StepPlan.Sample {
-    /// Returns what is wrong with a sample that another process sent; `nil` if it is valid.
+    /// The problem of a sample that another process sent; `nil` if it is valid.
     fileprivate var problem: String? {
         let legal = 0...Int(Int32.max)
         if !legal.contains(position) || !legal.contains(minTokensRemaining) {

@@ -8,8 +8,8 @@ extension StepReport: WireCodable {
         try wire.pass(&rank)
         try wire.pass(&step)
         try wire.pass(&findings)
-        var (drafting, drafted) = (drafts.keys.sorted(), [Guesses]())
-        drafted = drafting.map { Guesses(tokens: drafts[$0]!) }
+        var (drafting, drafted) = (drafts.keys.sorted(), [DraftTokens]())
+        drafted = drafting.map { DraftTokens(tokens: drafts[$0]!) }
         try wire.pass(&drafting)
         try wire.pass(&drafted)
         guard drafting.count == drafted.count else { throw Wire.Failure(description: "drafts for each chunk") }
@@ -26,10 +26,10 @@ extension StepReport: WireCodable {
 }
 
 /// The draft tokens after one chunk.
-private struct Guesses: WireCodable {
+private struct DraftTokens: WireCodable {
     var tokens: [Int32]
 
-    static var empty: Guesses { Guesses(tokens: []) }
+    static var empty: DraftTokens { DraftTokens(tokens: []) }
 
     mutating func pass(_ wire: inout Wire) throws(Wire.Failure) { try wire.pass(&tokens) }
 }
@@ -123,7 +123,7 @@ private struct RecordedRow: WireCodable {
 }
 
 extension StepReport {
-    /// Tells whether a report that another process sent can belong to a step: it has a finding for each row whose
+    /// Returns whether a report that another process sent can belong to a step: it has a finding for each row whose
     /// logits this rank reads, in order, and for no other row.
     ///
     /// - Parameter operationsBefore: The collectives of the rank's previous report; their counts never decrease.

@@ -13,14 +13,14 @@ package struct ProcessKVSharding: Sendable, Equatable {
     package var keysPerRow = 1
     /// The number of tokens in a page.
     package var pageSize = 1
-    /// Limits the pages whose keys a step gathers.
+    /// The maximum number of pages whose keys a step gathers.
     package var gatheredPages = 1
-    /// Limits the rows of a step that one rank owns.
+    /// The maximum number of rows of a step that one rank owns.
     package var rows = 1
 
     package init() {}
 
-    /// Tells whether each process stores only a part of the keys. That requires that ranks divide evenly among the
+    /// Returns whether each process stores only a part of the keys. That requires that ranks divide evenly among the
     /// processes, that a process has fewer ranks than there are key owners, and that a page's entries divide evenly
     /// among the owners. Otherwise each process stores all keys.
     ///
@@ -48,9 +48,9 @@ package struct ProcessKVSharding: Sendable, Equatable {
 extension ProcessKVSharding {
     /// The memory that a rank needs in addition to the cache for keys of its rows.
     struct Buffers {
-        /// Receives gathered keys; the ranks of a data group and pipeline stage share it.
+        /// The store of gathered keys; the ranks of a data group and pipeline stage share it.
         let gathered: CacheStore
-        /// Stages the entries of the rank's own rows until their owners store them; every rank has its own.
+        /// The store for the entries of the rank's own rows until their owners store them; every rank has its own.
         let staging: CacheStore
     }
 

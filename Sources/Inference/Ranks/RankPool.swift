@@ -10,12 +10,12 @@ import Synchronization
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
-    /// Positions that stay with one rank.
+    /// The number of consecutive positions that stay together on one rank; see `Model.positionAlignment`.
     package let positionAlignment: Int
     package let world: any RankWorld
     /// The KV cache of this process, which its ranks share.
     package let cache: CacheStore
-    /// Describes how processes divide the KV cache; `nil` where each keeps all keys.
+    /// The division of the KV cache between processes; `nil` where each keeps all keys.
     package let processSharding: ProcessKVSharding?
     let here: RankThreads
     /// Sends steps to the ranks of other processes; `nil` where there are none.
@@ -27,8 +27,8 @@ package final class RankPool: Sendable {
     private let trace: TraceWriter?
     private let grammars: RequestGrammars
     let state: Mutex<State>
-    /// Is signalled when a step is complete or a rank has failed. The pool's owner may signal it too, and wait for both
-    /// at once.
+    /// The semaphore that is signalled when a step is complete or a rank has failed. The pool's owner may signal it
+    /// too, and wait for both at once.
     let progress: DispatchSemaphore
 
     struct State {
@@ -134,13 +134,13 @@ package final class RankPool: Sendable {
     /// The first failure of a rank, after which the pool runs no step; `nil` while all ranks work.
     package var failure: GroupFailure? { world.alarm.failure }
 
-    /// Describes the parallel configuration in words.
+    /// The parallel configuration in words.
     package var layout: String { configuration.description }
 
     /// The statistics of each rank since the start.
     package var status: [RankStatus] { state.withLock { $0.ledger.status } }
 
-    /// Tells whether a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
+    /// Whether a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
     package var hasTrapped: Bool { here.hasTrapped }
 
     /// Lets the ranks finish the submitted steps, and returns when those of this process have ended; see

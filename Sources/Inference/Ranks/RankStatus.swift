@@ -5,10 +5,10 @@ package struct RankStatus: Sendable, Equatable {
     package var coordinates: [Coordinate]
     /// The rank's index among the owners of a request's keys: token `t` belongs to index `(t / unit) mod owners`.
     package var keyOwner = 0
-    /// Counts the tokens of running requests whose keys this rank owns.
+    /// The number of tokens of running requests whose keys this rank owns.
     package var ownedTokens = 0
     package var steps = 0
-    /// Counts the rows this rank owned.
+    /// The number of rows this rank owned.
     package var rows = 0
     /// `keysScored` counts the keys the rank's indexer scored, `keysAttended` those its heads attended to, over all
     /// rows and layers.
@@ -32,7 +32,7 @@ package struct RankStatus: Sendable, Equatable {
     package struct Operation: Sendable, Equatable {
         package let name: String
         package var calls = 0
-        /// Counts the bytes this rank received from others.
+        /// The number of bytes this rank received from others.
         package var bytes = 0
         /// The seconds spent waiting for other ranks and copying.
         package var seconds = 0.0

@@ -17,7 +17,7 @@ final class RankWorker {
     private let trace: TraceBuffer?
     let pageShift: Int
     let hasWindows: Bool
-    /// Limits the rows of logits held at once, and thereby the memory where a whole prompt is scored.
+    /// The maximum number of rows of logits held at once, and thereby the memory where a whole prompt is scored.
     private static let logitRows = 32
 
     init(
@@ -76,7 +76,7 @@ final class RankWorker {
             cache.format.groups.indices.map { group in
                 if chunk.group != dataGroup { return PageMap(pages: scratch.indices(0), shift: 0) }
                 if cache.format.groups[group].isWindow { return windowMap(of: chunk) }
-                if let gatheredKeys, !assignment.dcpRows.contains(index) {
+                if let gatheredKeys, !assignment.dcpChunks.contains(index) {
                     return gatheredKeys.map(chunk.pages, group: group, scratch)
                 }
                 return cache.shard(ofGroup: group).map(chunk.pages, scratch)
@@ -108,7 +108,9 @@ final class RankWorker {
             let number = group.isWindow ? chunk.windowPages[page - chunk.firstWindowPage] : chunk.pages[page]
             slots[at] = number * Int32(group.entriesPerPage) + Int32(place)
         }
-        let counts = assignment.rows.map { $0.count { group.closesEntry(at: position($0)) } }
+        let counts = assignment.rows.map { rows in
+            group.tokensPerEntry == 1 ? rows.count : rows.count { group.closesEntry(at: position($0)) }
+        }
         return Step.EntryRows(rows: rows, slots: slots, counts: counts)
     }
 
@@ -151,13 +153,13 @@ final class RankWorker {
     /// Returns the DCP rows of all ranks among which this rank's data group divides its keys; `nil` where the step has
     /// none.
     private func dcpRows(_ assignment: RowAssignment, _ maps: [[PageMap]]) -> Step.DCPRows? {
-        if assignment.dcpRows.isEmpty { return nil }
+        if assignment.dcpChunks.isEmpty { return nil }
         let members = seat.members(along: .kvSharding)
-        let own = members.map { member in assignment.rows[member].filter { assignment.dcpRows.contains($0.chunk) } }
+        let own = members.map { member in assignment.rows[member].filter { assignment.dcpChunks.contains($0.chunk) } }
         let attended = members.map { member in
             let first = member - member % seat.degree(.tensor)
             return assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
-                .filter { assignment.dcpRows.contains($0.chunk) }
+                .filter { assignment.dcpChunks.contains($0.chunk) }
         }
         let (ownCounts, attendedCounts) = (seat.scratch.indices(members.count), seat.scratch.indices(members.count))
         ownCounts.copy(own.map { Int32($0.count) })
@@ -172,7 +174,7 @@ final class RankWorker {
 
     /// Returns the indices of the DCP rows among the rows of some ranks, counted one rank after the other.
     private func dcpIndices(of rows: ArraySlice<[RowAssignment.Row]>, _ assignment: RowAssignment) -> Indices {
-        let found = rows.joined().enumerated().filter { assignment.dcpRows.contains($1.chunk) }
+        let found = rows.joined().enumerated().filter { assignment.dcpChunks.contains($1.chunk) }
         let indices = seat.scratch.indices(found.count)
         indices.copy(found.map { Int32($0.offset) })
         return indices
@@ -189,7 +191,7 @@ final class RankWorker {
             requests.append(
                 Step.RequestRows(
                     request: plan.chunks[row.chunk].request, rows: first..<at + 1, pages: maps[row.chunk],
-                    usesDCP: assignment.dcpRows.contains(row.chunk)))
+                    usesDCP: assignment.dcpChunks.contains(row.chunk)))
             first = at + 1
         }
         return Step.Rows(positions: positions, requests: requests)

@@ -10,7 +10,7 @@ package struct RowAssignment: Sendable {
     package let rows: [[Row]]
     /// The indices of the chunks that use query-gather attention; the owners of other chunks' rows read all of their
     /// keys.
-    package let dcpRows: Set<Int>
+    package let dcpChunks: Set<Int>
     /// The rows of each rank of the stage whose logits are needed.
     package let outputs: [[Output]]
     /// Decides between query-gather and key-gather attention where processes divide the KV cache; `nil` elsewhere.
@@ -71,26 +71,26 @@ package struct RowAssignment: Sendable {
         self.rows = rows
         self.configuration = configuration
         let ranks = configuration.context * configuration.tensor
-        dcpRows = (0..<configuration.data).reduce(into: []) { dcpRows, group in
+        dcpChunks = (0..<configuration.data).reduce(into: []) { dcpChunks, group in
             let chunks = plan.chunks.indices.filter { plan.chunks[$0].group == group }
             if let processSharding {
-                return dcpRows.formUnion(Set(chunks).subtracting(processSharding.gatheredKeys(among: chunks, plan)))
+                return dcpChunks.formUnion(Set(chunks).subtracting(processSharding.gatheredKeys(among: chunks, plan)))
             }
-            dcpRows.formUnion(
-                Self.dcpRows(
+            dcpChunks.formUnion(
+                Self.dcpChunks(
                     among: chunks, rows[group * ranks..<(group + 1) * ranks], plan, configuration.kvSharding))
         }
         self.processSharding = processSharding
         outputs = rows.map { Self.outputs(among: $0, of: plan) }
     }
 
-    /// Tells whether the next-token block runs after the layers.
+    /// Whether the next-token block runs after the layers.
     var drafts: Bool { plan.chunks.contains { $0.speculation != nil } }
 
     /// Returns the pages of a data group's key-gather chunks; a page that requests share occurs more than once.
     func gatheredPages(ofGroup group: Int) -> [GatheredKeys.Page] {
         guard let pageSize = processSharding?.pageSize else { return [] }
-        return plan.chunks.enumerated().filter { $1.group == group && !dcpRows.contains($0) }.flatMap { _, chunk in
+        return plan.chunks.enumerated().filter { $1.group == group && !dcpChunks.contains($0) }.flatMap { _, chunk in
             chunk.pages.enumerated().map { index, page in
                 GatheredKeys.Page(number: page, known: min(max(chunk.start - index * pageSize, 0), pageSize))
             }
@@ -102,7 +102,7 @@ package struct RowAssignment: Sendable {
     /// few rows of long contexts. Query-gather attention divides each row's keys evenly and costs four exchanges per
     /// layer. Chunks with fewer rows than there are key owners use it where it lowers the number of keys of the longest
     /// rank by a fifth.
-    private static func dcpRows(
+    private static func dcpChunks(
         among chunks: [Int], _ rows: ArraySlice<[Row]>, _ plan: StepPlan, _ kvSharding: KVSharding
     ) -> [Int] {
         let few = chunks.filter { chunk in
@@ -111,10 +111,10 @@ package struct RowAssignment: Sendable {
         }
         if few.isEmpty { return [] }
         func keys(_ row: Row) -> Int { plan.chunks[row.chunk].start + row.offset + 1 }
-        let localExperts = rows.map { $0.reduce(0) { $0 + keys($1) } }
-        let shared = rows.map { $0.reduce(0) { few.contains($1.chunk) ? $0 : $0 + keys($1) } }
-        let dcpRows = zip(localExperts, shared).reduce(0) { $0 + $1.0 - $1.1 }
-        return Double(shared.max()!) + Double(dcpRows) / Double(rows.count) <= 0.8 * Double(localExperts.max()!)
+        let allKeys = rows.map { $0.reduce(0) { $0 + keys($1) } }
+        let otherKeys = rows.map { $0.reduce(0) { few.contains($1.chunk) ? $0 : $0 + keys($1) } }
+        let dcpKeys = zip(allKeys, otherKeys).reduce(0) { $0 + $1.0 - $1.1 }
+        return Double(otherKeys.max()!) + Double(dcpKeys) / Double(rows.count) <= 0.8 * Double(allKeys.max()!)
             ? few : []
     }
 

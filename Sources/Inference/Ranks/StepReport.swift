@@ -9,11 +9,11 @@ package struct StepReport: Sendable {
     var findings: [Finding] = []
     /// The draft tokens after each chunk, by its index. One rank of the last stage reports them for all chunks.
     var drafts: [Int: [Int32]] = [:]
-    /// Counts the rows this rank owned in the step.
+    /// The number of rows this rank owned in the step.
     package var rows = 0
     /// The duration of the rank's part, with its waits.
     package var seconds = 0.0
-    /// Counts the keys the rank read, since the start.
+    /// The work of the rank since the start: rows, and the keys it read.
     package var work = Work()
     /// The statistics of the rank's collectives, since the start.
     package var operations: [Meter.CollectiveStatistics] = []

@@ -10,7 +10,7 @@ extension StepRows {
         self.init(
             owned: assignment.rows.map(\.count), outputs: assignment.outputs.map(\.count),
             maxPosition: assignment.rows.map(maxPosition))
-        let dcpRows = assignment.rows.map { $0.filter { assignment.dcpRows.contains($0.chunk) } }
+        let dcpRows = assignment.rows.map { $0.filter { assignment.dcpChunks.contains($0.chunk) } }
         self.dcpRows = dcpRows.map(\.count)
         maxDCPPosition = dcpRows.map(maxPosition)
         guard assignment.processSharding != nil else { return }

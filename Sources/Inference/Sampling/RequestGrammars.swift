@@ -40,7 +40,7 @@ final class RequestGrammars: Sendable {
     struct Choices {
         /// The tokens that may come next, including stop tokens where the text may end.
         var allowed: TokenMask
-        /// Tells whether only a stop token may come next.
+        /// Whether only a stop token may come next.
         var mustEnd: Bool
     }
 

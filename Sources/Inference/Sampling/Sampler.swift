@@ -34,7 +34,7 @@ package struct Sampler: ~Copyable {
     var buckets: [Double]
     /// The sums of `Self.block` consecutive weights each.
     private var blockSums: [Double]
-    /// Counts the occurrences of each token; all are 0 between calls.
+    /// The number of occurrences of each token; all are 0 between calls.
     private var occurrences: [Int32]
 
     private static let block = 512

@@ -97,7 +97,7 @@ extension Scheduler {
         return tokens.indices.min { tokens[$0] < tokens[$1] }!
     }
 
-    /// Tells whether a request fits beside others, whose pages needed soon count as used.
+    /// Returns whether a request fits beside others, whose pages needed soon count as used.
     private func fits(_ candidate: ServiceOrder.Entry, beside others: ArraySlice<ServiceOrder.Entry>) -> Bool {
         guard others.count < configuration.maxRunningRequests else { return false }
         let most = others.reduce(pagesNeededSoon(candidate)) { $0 + pagesNeededSoon($1) }

@@ -36,11 +36,13 @@ extension Scheduler {
         return events
     }
 
-    /// Frees those window pages of a request that none of its later rows sees.
+    /// Frees those window pages of a request that none of its later rows sees, nor a request that continues from its last
+    /// page border.
     private mutating func releaseWindowPages(behind id: UInt64) {
         guard configuration.window > 0 else { return }
         let state = sequences[id]!
-        let first = max(0, state.computed - configuration.window + 1) / pool.pageSize
+        let next = configuration.prefixCache ? state.computed / pool.pageSize * pool.pageSize : state.computed
+        let first = max(0, next - configuration.window + 1) / pool.pageSize
         let count = min(max(first - state.firstWindowPage, 0), state.windowPages.count)
         windowPool.release(Array(state.windowPages.prefix(count)))
         sequences[id]!.windowPages.removeFirst(count)
@@ -66,7 +68,7 @@ extension Scheduler {
         if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
         var reason: FinishReason?
         if !chunk.drafts.isEmpty {
-            let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, right: found.sampled.count - 1)
+            let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, accepted: found.sampled.count - 1)
             state.speculation += speculated
             counters.speculation += speculated
         }
@@ -85,7 +87,7 @@ extension Scheduler {
 }
 
 extension SequenceState {
-    /// Tells whether a chunk that was just computed contains prompt tokens and fills a page.
+    /// Returns whether a chunk that was just computed contains prompt tokens and fills a page.
     fileprivate func filledPrompt(by chunk: StepPlan.Chunk, pageSize: Int) -> Bool {
         chunk.start < promptCount && computed / pageSize > chunk.start / pageSize
     }

@@ -9,31 +9,31 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var window = 0
     /// The number of window pages in the cache; see `minWindowPages`.
     package var windowPages = 0
-    /// Limits the prompt and new tokens of one request together.
+    /// The maximum number of prompt and new tokens of one request together.
     package var contextLength: Int
     package var vocabularySize: Int
-    /// Limits the requests that hold pages at the same time.
+    /// The maximum number of requests that hold pages at the same time.
     package var maxRunningRequests = 64
-    /// Limits the requests in the queue; more are refused.
+    /// The maximum number of requests in the queue; more are refused.
     package var maxQueuedRequests = 1024
-    /// Limits the prompt tokens of one request that a step computes; `nil` or -1 leaves only `maxRowsPerStep`.
+    /// The maximum number of prompt tokens of one request in a step; `nil` or -1 leaves only `maxRowsPerStep`.
     package var chunkedPrefillSize: Int? = 4096
-    /// Makes later chunks of a prompt smaller, so that each takes about as long as the first.
+    /// Whether later chunks of a prompt are smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
-    /// Limits the rows of one step. Decoding requests get their rows first, then prompts.
+    /// The maximum number of rows of one step. Decoding requests get their rows first, then prompts.
     package var maxRowsPerStep = 8192
-    /// Limits the steps in flight: one for each pipeline stage.
+    /// The maximum number of steps in flight: one for each pipeline stage.
     package var maxStepsInFlight = 1
     /// The number of data groups, the groups of ranks among which requests are divided.
     package var dataGroups = 1
-    /// Tells whether ranks of one data group can read the keys that ranks of another have stored. They cannot if the
+    /// Whether ranks of one data group can read the keys that ranks of another have stored. They cannot if the
     /// groups may live in different processes; a request then reuses pages of its own group only.
     package var groupsShareKeys = true
-    /// Lets a request reuse the pages of earlier requests with the same beginning.
+    /// Whether a request reuses the pages of earlier requests with the same beginning.
     package var prefixCache = true
     /// The number of tokens drafted for each decoding request, and verified in the next step; 0 turns speculation off.
     package var drafts = 0
-    /// Limits the alternatives a request may ask for with each token.
+    /// The maximum number of alternatives that a request may ask for with each token.
     package var maxTopLogProbs = 20
 
     package init(totalPages: Int, contextLength: Int, vocabularySize: Int) {
@@ -96,15 +96,17 @@ package struct SchedulerConfiguration: Sendable, Equatable {
         return problems
     }
 
-    /// The least number of window pages. Every running request can then have those of its window, of one row, and of its
-    /// drafts, so that the first in order makes progress whatever the others hold.
+    /// The least number of window pages. Every running request can then have those of its last page border's window, of
+    /// one row, and of its drafts, so that the first in order makes progress whatever the others hold.
     package var minWindowPages: Int {
         guard window > 0, pageSize > 0 else { return 0 }
-        let tokens = window + 2 * max(drafts, 0)
-        return max(maxRunningRequests, 1) * ((tokens + pageSize - 1) / pageSize + 1)
+        // Values beyond these are refused elsewhere.
+        func bounded(_ value: Int) -> Int { min(max(value, 0), 1 << 24) }
+        let tokens = bounded(window) + 2 * bounded(drafts)
+        return max(bounded(maxRunningRequests), 1) * ((tokens + pageSize - 1) / pageSize + 2)
     }
 
-    /// Limits the prompt tokens of one request that a step computes.
+    /// The maximum number of prompt tokens of one request that a step computes.
     var prefillChunk: Int {
         guard let size = chunkedPrefillSize, size != -1 else { return maxRowsPerStep }
         return min(size, maxRowsPerStep)

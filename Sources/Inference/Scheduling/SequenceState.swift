@@ -19,11 +19,11 @@ struct SequenceState: Sendable {
     let cacheSalt: String?
     let grammar: GrammarSource?
     let promptCount: Int
-    /// Limits the generated tokens: what the request asks for, or what the context and the cache leave.
+    /// The maximum number of generated tokens: what the request asks for, or what the context and the cache leave.
     let newTokenLimit: Int
 
     var phase = Phase.queued
-    /// Tells whether a plan has announced the grammar to the ranks.
+    /// Whether a plan has announced the grammar to the ranks.
     var isGrammarAnnounced = false
     /// The prompt and the generated tokens. After a preemption all of them are computed again.
     var tokens: [Int32]
@@ -32,7 +32,7 @@ struct SequenceState: Sendable {
     /// Positions `0 ..< computed` have keys in `pages`; positions `0 ..< planned` are computed or in flight.
     var computed = 0
     var planned = 0
-    /// Counts the steps in flight with rows of this request.
+    /// The number of steps in flight with rows of this request.
     var stepsInFlight = 0
     /// The number of the last plan with rows of this request.
     var lastPlan = -1
@@ -40,7 +40,7 @@ struct SequenceState: Sendable {
     var preemptionRequested = false
     /// The data group whose ranks compute the request.
     var group = 0
-    /// Counts the prompt tokens reported to the metrics as computed; a preemption does not subtract any.
+    /// The number of prompt tokens reported to the metrics as computed; a preemption does not subtract any.
     var countedPrompt = 0
     /// The request's pages in order of position; together they hold at least `computed` tokens.
     var pages: [Int32] = []
@@ -48,9 +48,9 @@ struct SequenceState: Sendable {
     var windowPages: [Int32] = []
     /// The index in `pages` of the page that has the same positions as the first of `windowPages`.
     var firstWindowPage = 0
-    /// Counts the pages, from the first on, that were found in the cache; this request must not write them.
+    /// The number of pages, from the first on, that were found in the cache; this request must not write them.
     var sharedPages = 0
-    /// Counts the prompt tokens found in the cache when the request was first admitted; `nil` before that.
+    /// The number of prompt tokens found in the cache when the request was first admitted; `nil` before that.
     var cachedTokens: Int?
     var speculation = SpeculationCount()
     /// The request produced invalid values such as NaN, so no other request may reuse its pages.
@@ -73,11 +73,11 @@ struct SequenceState: Sendable {
     }
 
     var generatedCount: Int { tokens.count - promptCount }
-    /// Counts the tokens whose keys are neither in the cache nor in a step in flight.
+    /// The number of tokens whose keys are neither in the cache nor in a step in flight.
     var unplanned: Int { tokens.count - planned }
-    /// Tells whether only the newest token lacks its keys, and is a generated one.
+    /// Whether only the newest token lacks its keys, and is a generated one.
     var isDecoding: Bool { generatedCount > 0 && unplanned == 1 }
-    /// Limits the positions ever computed; the last generated token is never an input.
+    /// The maximum number of positions ever computed; the last generated token is never an input.
     var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }
 
     var usage: Usage {
@@ -87,7 +87,7 @@ struct SequenceState: Sendable {
         return usage
     }
 
-    /// Limits the draft tokens that can still be accepted: the last token allowed is never an input.
+    /// The maximum number of draft tokens that can still be accepted: the last token allowed is never an input.
     var acceptedDrafts: Int { max(newTokenLimit - generatedCount - 1, 0) }
 
     /// Returns why generation ends with `token`, which was just appended; `nil` when it goes on.

@@ -36,8 +36,8 @@ extension StepPlan.Chunk {
     /// Returns how many of the tokens sampled from `sampledRows` are valid: those up to and including the first that
     /// differs from its draft token, or that could not be sampled (`nil`).
     package func acceptedCount(_ chosen: [Int32?]) -> Int {
-        let right = zip(chosen, drafts).prefix { $0 == $1 }.count
-        return min(right + 1, chosen.count)
+        let accepted = zip(chosen, drafts).prefix { $0 == $1 }.count
+        return min(accepted + 1, chosen.count)
     }
 }
 

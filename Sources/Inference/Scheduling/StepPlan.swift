@@ -100,7 +100,7 @@ package struct StepPlan: Sendable, Equatable {
         package var prompt: [Int32]
         /// The next `minTokensRemaining` tokens, including this one, must not be stop tokens: see `minNewTokens`.
         package var minTokensRemaining: Int
-        /// Tells whether the request follows a grammar.
+        /// Whether the request follows a grammar.
         package var isConstrained: Bool
 
         package init(

@@ -18,7 +18,7 @@ package final class MPITransport: MessageTransport {
     private let handlers = Mutex<Handlers?>(nil)
     private let isLeaving = Atomic(false)
     private let hasLeft = DispatchSemaphore(value: 0)
-    /// Is -1 while the job runs.
+    /// The exit status of the job; -1 while it runs.
     private let endStatus = Atomic<Int32>(-1)
     private let polls = Atomic(false)
 
@@ -33,7 +33,7 @@ package final class MPITransport: MessageTransport {
         package let description: String
     }
 
-    /// Is true if this program was built with MPI.
+    /// Whether this program was built with MPI.
     package static var isBuilt: Bool { braid_mpi_is_built() }
 
     /// Joins the job for which `mpirun` started this process.
@@ -187,7 +187,7 @@ private struct Rest {
 /// Holds the messages that MPI is sending or receiving. Only one thread may use it.
 private final class Traffic {
     private var sends: [Sending] = []
-    /// Lists the arrivals from each process in the order of delivery.
+    /// The arrivals from each process in the order of delivery.
     private var receives: [[Arrival]]
 
     @safe private struct Sending {
@@ -198,13 +198,13 @@ private final class Traffic {
     @safe private struct Arrival {
         let memory: UnsafeMutableRawPointer
         let bytes: Int
-        /// Is `nil` once all bytes have arrived.
+        /// `nil` once all bytes have arrived.
         var request: OpaquePointer?
     }
 
     init(processes: Int) { receives = Array(repeating: [], count: processes) }
 
-    /// Is true if every message has been sent.
+    /// Whether every message has been sent.
     var hasSent: Bool { sends.isEmpty }
     var isMoving: Bool { !sends.isEmpty || receives.contains { !$0.isEmpty } }
 

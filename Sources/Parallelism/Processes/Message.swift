@@ -1,7 +1,7 @@
 import Foundation
 import Tensors
 
-/// Is a message from one process to another: a head of one unit with its kind and channel, and a body of bytes.
+/// A message from one process to another: a head of one unit with its kind and channel, and a body of bytes.
 ///
 /// A message owns its memory, so that the sender continues at once. Every field of a received message is checked before
 /// it is used.
@@ -24,7 +24,7 @@ import Tensors
         case farewell
     }
 
-    /// Is incremented when the format of messages or of their contents changes.
+    /// The version of the format of messages and of their contents, incremented when either changes.
     package static let version: UInt16 = 2
     /// Messages consist of whole units of this many bytes.
     static let unit = 64
@@ -35,18 +35,18 @@ import Tensors
     private static let maxBytes = 1 << 37
 
     package let kind: Kind
-    /// Identifies one of the successive sets of ranks of a job.
+    /// The number of one of the successive sets of ranks of a job.
     package let epoch: UInt64
-    /// Identifies the channel within the epoch.
+    /// The number of the channel within the epoch.
     let channel: UInt64
-    /// Counts a channel's messages from one process, from 0.
+    /// The number of this message among those of its channel and sender, from 0.
     private(set) var number: UInt64
     package private(set) var bodyBytes: Int
     private let memory: UnsafeMutableRawPointer
-    /// Is the size of `memory` in bytes.
+    /// The size of `memory` in bytes.
     private let capacity: Int
 
-    /// Is the size of head and body in bytes, rounded up to whole units.
+    /// The size of head and body in bytes, rounded up to whole units.
     var bytes: Int { Self.bytes(body: bodyBytes) }
 
     /// Creates a message whose body is still to be written. Traps if there is no memory for it.
@@ -149,7 +149,7 @@ import Tensors
     /// Points to the `bodyBytes` bytes of the body, valid as long as the message.
     @unsafe var body: UnsafeMutableRawPointer { unsafe memory + Self.unit }
 
-    /// Is a copy of the body.
+    /// A copy of the body.
     package var bodyCopy: [UInt8] { unsafe Array(UnsafeRawBufferPointer(start: body, count: bodyBytes)) }
 }
 

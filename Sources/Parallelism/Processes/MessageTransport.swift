@@ -4,7 +4,7 @@ package protocol MessageTransport: AnyObject, Sendable {
     /// These are this process's number, and the number of processes.
     var process: Int { get }
     var processes: Int { get }
-    /// Is the number of the job's processes on this host.
+    /// The number of the job's processes on this host.
     var processesHere: Int { get }
 
     /// Begins to deliver messages.

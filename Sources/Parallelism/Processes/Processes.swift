@@ -11,9 +11,9 @@ package final class Processes: Sendable {
     private let transport: any MessageTransport
     private let cores: Int
     private let state: Mutex<State>
-    /// Is true once this process has said farewell, after which it sends only heartbeats.
+    /// Whether this process has said farewell, after which it sends only heartbeats.
     private let hasLeft = Mutex(false)
-    /// Is signalled by every other process's farewell.
+    /// The semaphore that every other process's farewell signals.
     private let farewells = DispatchSemaphore(value: 0)
 
     private struct State {
@@ -23,7 +23,7 @@ package final class Processes: Sendable {
         var lastEpoch: UInt64 = 0
         var placement: Placement?
         var readers: [Message.Kind: @Sendable (Message, Int) -> Void] = [:]
-        /// Holds messages that arrived before a reader was set.
+        /// Messages that arrived before a reader was set.
         var unread: [(message: Message, process: Int)] = []
         var peers: [Peer]
         var failure: GroupFailure?
@@ -43,9 +43,9 @@ package final class Processes: Sendable {
         var name: String
         var heard = Meter.now()
         var heartbeat: [UInt8] = []
-        /// Is the process id, if the process runs on this host.
+        /// The process id, if the process runs on this host.
         var pid: Int32?
-        /// Is true if the process has said farewell.
+        /// Whether the process has said farewell.
         var hasLeft = false
     }
 
@@ -215,10 +215,10 @@ package final class Processes: Sendable {
     /// Returns the contents of a process's last heartbeat.
     package func heartbeat(of process: Int) -> [UInt8] { state.withLock { $0.peers[process].heartbeat } }
 
-    /// Reports the loss of a process, or of the connection to it, that ended the job.
+    /// The loss of a process, or of the connection to it, that ended the job.
     package var failure: GroupFailure? { state.withLock { $0.failure } }
 
-    /// Is true if the first process was lost.
+    /// Whether the first process was lost.
     package var hasLostFirst: Bool { state.withLock { $0.hasLostFirst } }
 
     /// Sets the function that is called once, with the loss that ends the job; it replaces an earlier function.

@@ -9,7 +9,7 @@ package final class Alarm: Sendable {
 
     private struct State {
         var failure: GroupFailure?
-        /// Holds the counters that threads may wait for, weakly, because counters keep their alarm alive.
+        /// The counters that threads may wait for, weakly, because counters keep their alarm alive.
         var counters: [WeakCounter] = []
         /// At this many counters, those that no longer exist are removed.
         var pruneCount = 32
@@ -30,7 +30,7 @@ package final class Alarm: Sendable {
     /// - Parameter announce: is called with the first failure, if it occurred in this process.
     init(announce: @escaping @Sendable (GroupFailure) -> Void) { self.announce = announce }
 
-    /// Is the first failure, if there was one.
+    /// The first failure, if there was one.
     package var failure: GroupFailure? { isRaised.load(ordering: .acquiring) ? state.withLock { $0.failure } : nil }
 
     /// Wakes all waiting threads, which throw the first failure that was raised.
@@ -74,7 +74,7 @@ package final class Alarm: Sendable {
     }
 }
 
-/// Is a counter of a group's members, which throw instead of waiting once the alarm has been raised.
+/// A counter of a group's members, which throw instead of waiting once the alarm has been raised.
 final class AbortableCounter: Sendable {
     private let counter: EventCounter
     private let alarm: Alarm

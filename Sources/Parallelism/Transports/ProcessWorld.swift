@@ -1,9 +1,9 @@
-/// Is the set of a job's ranks as one of its processes sees them: ranks here share memory, others exchange messages.
+/// The set of a job's ranks as one of its processes sees them: ranks here share memory, others exchange messages.
 package final class ProcessWorld: RankWorld {
     private let processes: Processes
     private let placement: Placement
     private let mailboxes: MailboxRegistry
-    /// Holds the groups whose ranks are all in this process.
+    /// The groups whose ranks are all in this process.
     private let threads: ThreadWorld
     private let hubs = HubRegistry<SpanningHub>()
 

@@ -9,22 +9,22 @@ package import Tensors
 final class SpanningHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
-    /// Lists the members' numbers in the whole job, by place.
+    /// The members' numbers in the whole job, by place.
     let ranks: [Int]
-    /// Says where each member's rows are found, by place.
+    /// The location of each member's rows, by place.
     let sources: [Source]
-    /// Lists the places of the members in this process.
+    /// The places of the members in this process.
     let here: [Int]
     let peers: [Peer]
     let sendBuffers: [[SendBuffer]]
-    /// Count the arrivals of the members here at all collectives so far, and the ends of storing.
+    /// The numbers of arrivals of the members here at all collectives so far, and of ends of storing.
     let arrivals: AbortableCounter
     let stored: AbortableCounter
-    /// Lists the channel from each place to the next; `nil` if both are in other processes.
+    /// The channel from each place to the next; `nil` if both are in other processes.
     let channels: [(any PointToPoint)?]
     let processes: Processes
     let spins: Int
-    /// Holds the messages to each peer. Only the last member here that arrives at a collective uses them.
+    /// The messages to each peer. Only the last member here that arrives at a collective uses them.
     private var messages: [MessageRing]
 
     enum Source {
@@ -33,10 +33,10 @@ final class SpanningHub: @unchecked Sendable {
         case peer(Int, Int)
     }
 
-    /// Is another process with members of the group.
+    /// Another process with members of the group.
     struct Peer {
         let process: Int
-        /// Lists the places of its members, ascending.
+        /// The places of its members, ascending.
         let places: [Int]
         let mailbox: Mailbox
     }
@@ -123,7 +123,7 @@ final class SpanningHub: @unchecked Sendable {
     }
 }
 
-/// Is a list of blocks of equally wide rows, as a message carries them: their counts, then the rows, one after the
+/// A list of blocks of equally wide rows, as a message carries them: their counts, then the rows, one after the
 /// other.
 enum Bundle {
     /// Creates a message with blocks of rows.
@@ -156,7 +156,7 @@ enum Bundle {
     }
 }
 
-/// Is a received bundle. Its contents have been checked, because they come from another process.
+/// A received bundle. Its contents have been checked, because they come from another process.
 struct ArrivedBundle {
     let counts: Indices
     let columns: Int
@@ -185,7 +185,7 @@ struct ArrivedBundle {
 
     var all: View { rows.view }
 
-    /// Returns all rows, readable by the host.
+    /// All rows, readable by the host.
     var allHostRows: HostRows { rows }
 
     func block(_ index: Int) -> View {
@@ -194,17 +194,17 @@ struct ArrivedBundle {
     }
 }
 
-/// Is one rank's membership in a group whose members live in several processes.
+/// One rank's membership in a group whose members live in several processes.
 package final class SpanningGroup: ProcessGroup {
     package let place: Int
     private let hub: SpanningHub
-    /// Count the collectives that this member has finished, and those of them that stored rows.
+    /// The number of collectives that this member has finished, and of those among them that stored rows.
     private var round = 0
     private var shares = 0
     private var pending: Collective?
     private var sent = 0
     private var received = 0
-    /// Holds the bundles received in the current collective, one for each peer. Its memory is reused.
+    /// The bundles received in the current collective, one for each peer. Its memory is reused.
     private var bundles: [ArrivedBundle] = []
 
     init(_ hub: SpanningHub, place: Int) {
@@ -335,7 +335,7 @@ package final class SpanningGroup: ProcessGroup {
 final class ProcessLink: PointToPoint {
     private static let depth = Mailbox.depth
     private let other: Int
-    /// Is the number, in the whole job, of the member at the other end.
+    /// The number, in the whole job, of the member at the other end.
     private let rank: Int
     private var sent: MessageRing
     private var acknowledgements: MessageRing

@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 package import Tensors
 
-/// Is the set of a job's ranks if all are threads of this process.
+/// The set of a job's ranks if all are threads of this process.
 package final class ThreadWorld: RankWorld {
     package let alarm: Alarm
     let spins: Int
@@ -32,6 +32,9 @@ package final class ThreadWorld: RankWorld {
         let hub = hubs.hub(purpose, ranks) { ThreadHub(ranks, spins: spins, alarm: alarm) }
         return ThreadGroup(hub, place: place)
     }
+
+    /// The bytes that all ranks together have reserved for rows they send. Read it while no step runs.
+    package var sendBytes: Int { hubs.all.reduce(0) { $0 + $1.sendBytes } }
 }
 
 /// Finds groups by name: all ranks that give the same ranks and the same purpose are in the same group.
@@ -42,6 +45,9 @@ final class HubRegistry<Hub: AnyObject & Sendable>: Sendable {
         let purpose: Int
         let ranks: [Int]
     }
+
+    /// Returns the groups that exist.
+    var all: [Hub] { hubs.withLock { Array($0.values) } }
 
     func hub(_ purpose: Int, _ ranks: [Int], make: () -> Hub) -> Hub {
         hubs.withLock { hubs in
@@ -61,10 +67,10 @@ final class HubRegistry<Hub: AnyObject & Sendable>: Sendable {
 final class ThreadHub: @unchecked Sendable {
     let size: Int
     let alarm: Alarm
-    /// Counts the arrivals of all members at all collectives so far.
+    /// The number of arrivals of all members at all collectives so far.
     let arrivals: AbortableCounter
     let sendBuffers: [[SendBuffer]]
-    /// Lists the channel from each member to the next.
+    /// The channel from each member to the next.
     let channels: [ThreadChannel]
 
     /// Creates the shared state.
@@ -80,18 +86,24 @@ final class ThreadHub: @unchecked Sendable {
     }
 }
 
+extension ThreadHub {
+    fileprivate var sendBytes: Int {
+        sendBuffers.joined().reduce(0) { $0 + $1.bytes } + channels.reduce(0) { $0 + $1.sendBytes }
+    }
+}
+
 /// Holds rows to send, in memory that grows to the largest contribution and shrinks some time after it.
 final class SendBuffer {
-    /// Is the sender's number in the whole job, for errors.
+    /// The sender's number in the whole job, for errors.
     private let rank: Int
     private static var none: HostRows { unsafe HostRows(UnsafeMutablePointer(bitPattern: 64)!, rows: 0, columns: 0) }
     private var memory = Buffer(bytes: 0)
-    /// Counts how often in succession a quarter of the memory would have sufficed.
+    /// The number of times in succession that a quarter of the memory would have sufficed.
     private var timesTooLarge = 0
-    /// Holds the rows. The host may read them, because the memory is the transport's own.
+    /// The rows. The host may read them, because the memory is the transport's own.
     private(set) var hostRows = SendBuffer.none
     var rows: View { hostRows.view }
-    /// Holds the number of rows for each member; it is used only in all-to-all.
+    /// The number of rows for each member; it is used only in all-to-all.
     var counts: [Int]
 
     /// Memory shrinks only after it has been too large for this many collectives: those of a layer differ in size, and
@@ -110,7 +122,7 @@ final class SendBuffer {
         counts = Array(repeating: 0, count: destinations)
     }
 
-    /// Is the number of reserved bytes.
+    /// The number of reserved bytes.
     var bytes: Int { memory.bytes }
 
     /// Copies a member's contribution to a collective.
@@ -188,6 +200,8 @@ final class ThreadChannel: PointToPoint {
         emptied = AbortableCounter(period: 1, spins: spins, alarm: alarm)
     }
 
+    fileprivate var sendBytes: Int { sendBuffers.reduce(0) { $0 + $1.bytes } }
+
     func send(_ rows: View, number: Int) throws(GroupFailure) {
         try emptied.wait(for: number + 1 - Self.depth)
         try sendBuffers[number % Self.depth].pack(rows)
@@ -201,11 +215,11 @@ final class ThreadChannel: PointToPoint {
     }
 }
 
-/// Is one thread's membership in a group.
+/// One thread's membership in a group.
 package final class ThreadGroup: ProcessGroup {
     package let place: Int
     private let hub: ThreadHub
-    /// Counts the collectives that this member has finished.
+    /// The number of collectives that this member has finished.
     private var round = 0
     private var pending: Collective?
     private var sent = 0

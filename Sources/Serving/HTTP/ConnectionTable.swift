@@ -1,14 +1,14 @@
 import NIOCore
 import Synchronization
 
-/// The connections of a server, and which of them has to make room when there are too many: one on which nothing is
-/// asked, then one whose request dawdles; never one that is being answered. So idle connections, however many, keep
-/// nobody out.
+/// The table of a server's connections. If there are too many, a new connection closes an old one: the one that has
+/// been idle longest or, if none is idle, the one whose request has been arriving longest; never one that is being
+/// answered. Idle connections therefore cannot exclude clients.
 final class ConnectionTable: Sendable {
     enum State: Int, Sendable {
-        /// No request has begun.
+        /// No request has begun to arrive.
         case idle
-        /// A request has not come whole.
+        /// A request has begun to arrive and is not complete.
         case receiving
         case answering
     }
@@ -17,7 +17,7 @@ final class ConnectionTable: Sendable {
         let channel: any Channel
         let address: String
         var state = State.idle
-        /// Counts changes of all connections: the smallest has waited longest.
+        /// The value of `changes` when the state was set; the entry with the smallest has been in its state longest.
         var since: UInt64
     }
 
@@ -27,10 +27,11 @@ final class ConnectionTable: Sendable {
         var changes: UInt64 = 0
     }
 
-    /// Connections beyond which one has to go for every new one, together and of one address.
+    /// The number of connections beyond which every new one closes another.
     private let most: Int
+    /// The number of connections from one address beyond which every new one closes another of that address.
     private let mostPerAddress: Int
-    /// Beyond `most`, while all are being answered: enough for who looks after the server.
+    /// The number of connections accepted beyond `most` while all are being answered, so that operators can connect.
     static let reserve = 64
     private let content = Mutex(Content())
 
@@ -39,7 +40,7 @@ final class ConnectionTable: Sendable {
         mostPerAddress = perAddress
     }
 
-    /// Takes a connection in; closes another one, or this one, where there is no room.
+    /// Adds a connection. If there are too many, it closes another one or, if all are being answered, this one.
     func open(_ channel: any Channel) {
         let address = channel.remoteAddress?.ipAddress ?? ""
         let excess = content.withLock { content -> (any Channel)? in
@@ -61,6 +62,7 @@ final class ConnectionTable: Sendable {
         excess?.close(promise: nil)
     }
 
+    /// Removes a connection that was closed.
     func close(_ channel: any Channel) {
         content.withLock { _ = Self.remove(ObjectIdentifier(channel), &$0) }
     }

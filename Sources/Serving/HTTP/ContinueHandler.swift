@@ -2,18 +2,18 @@ import HTTPTypes
 import NIOCore
 import NIOHTTPTypes
 
-/// Tells a client that waits for leave to send its body (`Expect: 100-continue`) to go on.
+/// Sends status 100 to a client that waits for it before it sends its body (`Expect: 100-continue`).
 ///
-/// Command-line clients ask for bodies of a megabyte and more, and without an answer wait a second before they send.
+/// Command-line clients do so for bodies of a megabyte and more; without status 100 they wait for a second.
 final class ContinueHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPRequestPart
     typealias InboundOut = HTTPRequestPart
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = HTTPResponsePart
 
-    /// Longer bodies will be refused, and must not be sent for.
+    /// The maximum size of a body; larger bodies will be refused, so their clients get no status 100.
     private let maxBodyBytes: Int
-    /// Requests read whose response is not written: a leave must not stand within the response to an earlier request.
+    /// The number of requests read whose response is not written. Status 100 must not interrupt an earlier response.
     private var unanswered = 0
 
     init(maxBodyBytes: Int) { self.maxBodyBytes = maxBodyBytes }

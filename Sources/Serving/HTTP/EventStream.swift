@@ -4,8 +4,8 @@ import Synchronization
 
 /// Writes server-sent events to one client.
 ///
-/// A slow reader is bounded twice: a write waits until the connection takes it, and a write that waits too long
-/// ends the connection. What the engine produces meanwhile waits too, and is bounded by the tokens the request asked for.
+/// A write waits until the connection accepts it, and a write that waits too long ends the connection. Events of the
+/// engine are buffered meanwhile; their number is bounded by the tokens that the request asked for.
 struct EventStream: ~Copyable {
     private var writer: any ResponseBodyWriter
     private let stall: WriteStall
@@ -19,7 +19,9 @@ struct EventStream: ~Copyable {
         try await send(written: value.pythonBytes)
     }
 
-    /// - Parameter json: a value that was written before.
+    /// Sends an event.
+    ///
+    /// - Parameter json: the JSON text of the event.
     @concurrent mutating func send(written json: [UInt8]) async throws {
         var event = ByteBuffer()
         event.reserveCapacity(json.count + 8)
@@ -29,7 +31,7 @@ struct EventStream: ~Copyable {
         try await send(event)
     }
 
-    /// Tells the client that the stream is complete. A stream without this was cut off.
+    /// Sends `[DONE]`, which tells the client that the stream is complete. A stream without it was interrupted.
     @concurrent mutating func sendDone() async throws {
         try await send(ByteBuffer(string: "data: [DONE]\n\n"))
     }
@@ -46,14 +48,14 @@ struct EventStream: ~Copyable {
 }
 
 extension Response {
-    /// A response of server-sent events. An error thrown by `write` is sent as the last event; then the connection ends.
+    /// Returns a response of server-sent events. A `RequestError` that `write` throws is sent as the last event.
     static func events(
         on connection: ClientConnection, writeTimeout: Duration,
         _ write: @escaping @concurrent @Sendable (inout EventStream) async throws -> Void
     ) -> Response {
         let headers: HTTPFields = [
             .contentType: "text/event-stream; charset=utf-8", .cacheControl: "no-cache",
-            // Proxies must not collect events.
+            // Proxies must not buffer events.
             .init("X-Accel-Buffering")!: "no",
         ]
         return Response(
@@ -73,7 +75,7 @@ extension Response {
     }
 }
 
-/// Knows since when a write has been waiting.
+/// The time since which a write has been waiting; `nil` while none is.
 private final class WriteStall: Sendable {
     private let since = Mutex<ContinuousClock.Instant?>(nil)
 

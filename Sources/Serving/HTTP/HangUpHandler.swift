@@ -1,9 +1,10 @@
 import NIOCore
 import Synchronization
 
-/// Notices that a client has closed its side of a connection, also while its request is being answered.
+/// Detects that a client has closed its side of a connection, even while its request is being answered.
 ///
-/// A client that closes its sending side alone counts as gone: HTTP clients do not do that while they wait.
+/// A client that closes only its sending side counts as disconnected, since HTTP clients do not do that while they
+/// wait.
 final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
     typealias InboundIn = NIOAny
 
@@ -15,7 +16,7 @@ final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Senda
 
     private let state = Mutex(State())
 
-    /// Keeps an action waiting for the client to hang up; dropping it calls the action off.
+    /// A registration of an action for when the client hangs up; dropping it removes the action.
     final class Watch: Sendable {
         private let handler: HangUpHandler
         private let number: Int
@@ -28,7 +29,7 @@ final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Senda
         deinit { handler.forget(number) }
     }
 
-    /// Calls `action` at once if the client is gone already.
+    /// Calls `action` when the client hangs up, or at once if it already has.
     func watch(_ action: @escaping @Sendable () -> Void) -> Watch {
         let (number, isGone) = state.withLock { state in
             state.nextWatch += 1

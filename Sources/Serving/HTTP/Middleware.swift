@@ -2,7 +2,7 @@ import Hummingbird
 import Logging
 import NIOCore
 
-/// Turns every error into an answer in OpenAI's shape, and counts the answers.
+/// Turns every error into a response in OpenAI's format, and counts the responses.
 struct ErrorResponses: RouterMiddleware {
     typealias Context = ServingContext
 
@@ -17,7 +17,6 @@ struct ErrorResponses: RouterMiddleware {
         do {
             response = try await next(request, context)
         } catch let error as RequestError where error.kind == .clientGone {
-            // Nobody reads the answer.
             metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(error.status.code))
             throw CancellationError()
         } catch let error as RequestError {
@@ -27,7 +26,7 @@ struct ErrorResponses: RouterMiddleware {
         } catch is NIOTooManyBytesError {
             response = .error(RequestError(.tooLarge, "the request body is too large", code: "request_too_large"))
         } catch is CancellationError {
-            // The connection has ended.
+            // A cancellation means that the connection has ended.
             metrics.countResponse(
                 route: routes.pattern(context.endpointPath), status: Int(RequestError.clientGone.status.code))
             throw CancellationError()
@@ -36,12 +35,12 @@ struct ErrorResponses: RouterMiddleware {
             response = .error(RequestError(.failed, "the server failed to answer this request; its log says why"))
         }
         metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(response.status.code))
-        // A body behind the header would be taken for the next answer.
+        // A client would take a body after the header for the next response.
         return request.method == .head ? response.createHeadResponse() : response
     }
 }
 
-/// Asks for the API key, before anything else is found out about a request.
+/// Checks the API key before anything else of a request is looked at.
 struct BearerAuthentication: RouterMiddleware {
     typealias Context = ServingContext
 
@@ -70,7 +69,7 @@ struct BearerAuthentication: RouterMiddleware {
         return Self.isEqual(Array(parts[1].utf8), key)
     }
 
-    /// Compares in a time that depends on the length of what was presented alone, not on how much of it is right.
+    /// Compares a presented key in a time that depends only on its length, not on how many of its bytes are right.
     static func isEqual(_ presented: [UInt8], _ key: [UInt8]) -> Bool {
         var difference: UInt8 = presented.count == key.count ? 0 : 1
         for (index, byte) in presented.enumerated() {

@@ -1,11 +1,11 @@
 import Foundation
 import Hummingbird
 
-/// Keeps web pages of others away from a server that asks for no key: a page may send requests to any address its
-/// reader can reach, and a name may be made to lead here.
+/// Protects a server without an API key from web pages of other origins. A browser lets any page send requests to this
+/// server, and DNS rebinding lets a page use a name of its own for this server's address.
 ///
-/// Requests that change something must not come from another origin; on a server that only this machine can reach, the
-/// host must be called by a name that is this machine's.
+/// Requests that change something must not come from another origin. If the server listens only on a loopback address,
+/// requests must also address it by a name of this machine.
 struct OriginGuard: RouterMiddleware {
     typealias Context = ServingContext
 
@@ -47,13 +47,13 @@ struct OriginGuard: RouterMiddleware {
         names.contains(host) || names.contains("*") || host.hasSuffix(".localhost") || Self.isAddress(host)
     }
 
-    /// Whether a page's origin, `http://host:port`, is this server itself.
+    /// Returns whether a page's origin, `http://host:port`, is this server itself.
     private static func isSame(_ origin: String, _ authority: String) -> Bool {
         guard let scheme = origin.firstRange(of: "://") else { return false }
         return origin[scheme.upperBound...] == authority[...]
     }
 
-    /// A host without its port.
+    /// Returns the host of an authority, without its port.
     static func host(_ authority: String) -> String {
         if authority.hasPrefix("["), let end = authority.firstIndex(of: "]") {
             return String(authority[authority.index(after: authority.startIndex)..<end])
@@ -61,7 +61,7 @@ struct OriginGuard: RouterMiddleware {
         return String(authority.prefix { $0 != ":" })
     }
 
-    /// Whether a host is a number: nobody else's name leads there.
+    /// Returns whether a host is an IP address, which no DNS name can stand for.
     private static func isAddress(_ host: String) -> Bool {
         var (v4, v6) = (in_addr(), in6_addr())
         return unsafe inet_pton(AF_INET, host, &v4) == 1 || inet_pton(AF_INET6, host, &v6) == 1

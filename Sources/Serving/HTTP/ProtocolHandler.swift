@@ -4,18 +4,19 @@ import NIOCore
 import NIOHTTP1
 import NIOHTTPTypesHTTP1
 
-/// Keeps a connection to the rules of HTTP/1 (RFC 9112) where the layers above do not see them: versions, hosts, lengths
-/// and codings of requests, answers without a body, and ends.
+/// Enforces those rules of HTTP/1 (RFC 9112) that the layers above do not see: versions, hosts, lengths and codings of
+/// requests, responses without a body, and the end of connections.
 ///
-/// What is no HTTP is refused here with a body that says why. What is left of a request whose answer is complete is read
-/// for a bounded time and length and thrown away, then the connection ends.
+/// Requests that are not valid HTTP are refused here, with a body that gives the reason. If a request's response is
+/// complete before its body has arrived, the rest is read and discarded, up to `drainBytes` and `drainTime`; then the
+/// connection ends.
 final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
     typealias OutboundIn = HTTPServerResponsePart
     typealias OutboundOut = HTTPServerResponsePart
 
-    /// Puts a `ProtocolHandler` where bytes have just become parts of requests.
+    /// Inserts a `ProtocolHandler` into the pipeline right after the decoder of HTTP.
     final class Installer: ChannelInboundHandler, RemovableChannelHandler {
         typealias InboundIn = NIOAny
 
@@ -34,27 +35,28 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
-    /// A request whose answer is not complete.
+    /// A request whose response is not complete.
     private struct Exchange {
         let isHTTP10: Bool
         let isHead: Bool
         var closes: Bool
-        /// What the request's header announces beyond what has come; `nil` where it does not say.
+        /// The number of bytes of the body that have not arrived; `nil` if the header does not give the length.
         var bytesLeft: Int?
         var hasBegunAnswer = false
     }
 
-    /// Bytes of an answered request that are read and thrown away, and how long that may take.
+    /// The maximum number of bytes of an answered request that are discarded.
     static let drainBytes = 256 << 10
+    /// The maximum time in which the rest of an answered request is discarded.
     static let drainTime = TimeAmount.seconds(2)
 
     private let table: ConnectionTable
     private var exchanges: [Exchange] = []
-    /// Whether the newest request has come whole.
+    /// Whether the newest request has arrived completely.
     private var isWhole = true
-    /// Set once nothing more is read from this connection.
+    /// Whether no further request is read from this connection.
     private var isEnding = false
-    /// Set once all that will be written to it has been handed to the system.
+    /// Whether everything has been written and the sending side is closed.
     private var isOut = false
     private var drained = 0
     private var timer: Scheduled<Void>?
@@ -84,7 +86,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         case .head(var head):
             if let problem = Self.problem(with: head) { return refuse(problem.status, problem.message, context) }
             let closes = head.version == .http1_0 || Self.tokens(head.headers["connection"]).contains("close")
-            // The layer above knows this spelling alone.
+            // The layer above recognizes only this spelling.
             if closes { head.headers.replaceOrAdd(name: "connection", value: "close") }
             let isChunked = head.headers.contains(name: "transfer-encoding")
             exchanges.append(
@@ -112,11 +114,11 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         context.fireChannelReadComplete()
-        // Nobody above asks for what is thrown away.
+        // The layers above do not request reads of data that is discarded.
         if !isWhole, exchanges.isEmpty || isEnding { context.read() }
     }
 
-    /// Throws away what follows the answer to a request.
+    /// Discards a part of a request that arrives after its response.
     private func drain(_ part: HTTPServerRequestPart, _ context: ChannelHandlerContext) {
         switch part {
         case .head: break
@@ -138,7 +140,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
-    /// Answers instead of the layers above, and ends the connection.
+    /// Sends an error response instead of the layers above, and closes the connection.
     private func refuse(_ status: HTTPResponseStatus, _ message: String, _ context: ChannelHandlerContext) {
         isEnding = true
         let error = RequestError(.invalid, message, code: "invalid_http")
@@ -158,7 +160,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     // MARK: - Answers
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        // Answered here already, or an answer to nothing.
+        // The request was already answered here, or there is none.
         guard !isEnding, !exchanges.isEmpty else {
             promise?.succeed()
             return
@@ -181,7 +183,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
-    /// After an answer: the next request, or what is left of this one, or the end.
+    /// Continues after a response: with the next request, with discarding the rest of this one, or with the end.
     private func end(_ exchange: Exchange, _ written: EventLoopFuture<Void>, _ context: ChannelHandlerContext) {
         if exchanges.isEmpty { table.set(isWhole ? .idle : .receiving, of: context.channel) }
         if exchange.closes {
@@ -191,7 +193,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         }
         drained = 0
         let channel = context.channel
-        // Not before the answer is out, however slowly its reader takes it.
+        // The time starts when the response has been written, however slowly its client reads.
         written.assumeIsolated().whenComplete { [self] _ in
             if exchange.closes {
                 isOut = true
@@ -216,7 +218,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
 // MARK: - Rules
 
 extension ProtocolHandler {
-    /// Why a request is refused before anything else is known of it.
+    /// Returns the reason to refuse a request by its header; `nil` if it is valid.
     static func problem(with head: HTTPRequestHead) -> (status: HTTPResponseStatus, message: String)? {
         let hosts = head.headers["host"]
         guard hosts.count == 1 || hosts.isEmpty && head.version == .http1_0 else {
@@ -239,7 +241,7 @@ extension ProtocolHandler {
         return nil
     }
 
-    /// The members of a list that may stand in several fields, in lower case.
+    /// Returns the elements of a list that may be spread over several fields, in lower case.
     private static func tokens(_ fields: [String]) -> [String] {
         fields.flatMap { $0.split(separator: ",", omittingEmptySubsequences: false) }
             .map { $0.trimmingCharacters(in: .whitespaces).lowercased() }

@@ -1,7 +1,7 @@
 import Hummingbird
 import JSON
 
-/// How a request's body is read: all of it, as JSON, within bounds of size, memory and time.
+/// Reads the whole body of a request as JSON, within limits of size, memory and time.
 struct BodyReader: Sendable {
     private let maxBytes: Int
     private let limits: JSONLimits
@@ -17,9 +17,9 @@ struct BodyReader: Sendable {
         self.limits = limits
     }
 
-    /// Reads a body and makes of its members what a route needs, beside the threads that serve others if it is large.
+    /// Reads a body and returns what `make` makes of its members, in the work pool if the body is large.
     ///
-    /// - Parameter make: gets the members and a share of memory that it may enlarge.
+    /// - Parameter make: a closure that receives the members, and a share of memory that it may enlarge.
     func read<Asked: Sendable>(
         _ request: Request, on connection: ClientConnection,
         _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> Asked
@@ -32,7 +32,7 @@ struct BodyReader: Sendable {
             try share.resize(to: Self.estimate(length))
         }
         let bytes = try await collect(request.body, share)
-        // A client that hangs up in between has sent less than it said.
+        // A client that has hung up has sent less than its header announced.
         if let length, bytes.readableBytes < length { throw RequestError.clientGone }
         let limits = limits
         let work: @Sendable () throws -> Asked = {
@@ -53,10 +53,11 @@ struct BodyReader: Sendable {
         return asked
     }
 
-    /// Memory for a body and the values in it, most of which are a few bytes long.
+    /// Estimates the memory for a body of `bytes` bytes and its values, most of which are a few bytes long.
     private static func estimate(_ bytes: Int) -> Int { 8 * bytes }
 
-    /// Programs say what they send. Pages can send other types without asking, and they are not meant here.
+    /// Checks that the body's content type is JSON, if the header gives one. Web pages can send other types to any
+    /// server without its consent, which must not have an effect here.
     static func checkContentType(_ request: Request) throws(RequestError) {
         guard let field = request.headers[.contentType] else { return }
         let type = field.prefix { $0 != ";" }.filter { !$0.isWhitespace }.lowercased()
@@ -76,14 +77,14 @@ struct BodyReader: Sendable {
                     for try await var part in body {
                         let length = whole.readableBytes + part.readableBytes
                         guard length <= maxBytes else { throw tooLarge("") }
-                        // What came without a length is counted as it comes.
+                        // A body without a known length is counted as it arrives.
                         try share.grow(to: Self.estimate(length))
                         whole.writeBuffer(&part)
                     }
                 } catch let error as RequestError {
                     throw error
                 } catch {
-                    // The connection ended, or what came on it was no HTTP, which its client has been told.
+                    // The connection ended, or its data was not valid HTTP, which `ProtocolHandler` has answered.
                     throw RequestError.clientGone
                 }
                 return whole

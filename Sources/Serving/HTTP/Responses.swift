@@ -6,7 +6,9 @@ extension Response {
         json(written: value.pythonBytes, status: status, headers: headers)
     }
 
-    /// - Parameter bytes: JSON that was written before.
+    /// Returns a response of JSON text.
+    ///
+    /// - Parameter bytes: the JSON text.
     static func json(
         written bytes: [UInt8], status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]
     ) -> Response {
@@ -23,13 +25,13 @@ extension Response {
             body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
     }
 
-    /// An error in OpenAI's shape.
+    /// Returns an error in OpenAI's format.
     static func error(_ error: RequestError) -> Response {
         var headers: HTTPFields = [:]
         switch error.kind {
         case .overloaded(let seconds): headers[.retryAfter] = String(seconds)
         case .unauthorized: headers[.wwwAuthenticate] = "Bearer"
-        // What is left of the body will not be read.
+        // The rest of the body will not be read.
         case .timeout, .tooLarge, .unsupportedMediaType, .forbidden: headers[.connection] = "close"
         default: break
         }

@@ -1,7 +1,7 @@
 import Hummingbird
 import NIOCore
 
-/// What a handler knows of its request besides the request: also the connection it came by.
+/// The context of a request that handlers receive, with the connection on which it arrived.
 struct ServingContext: RequestContext {
     var coreContext: CoreRequestContextStorage
     let connection: ClientConnection
@@ -12,18 +12,18 @@ struct ServingContext: RequestContext {
     }
 }
 
-/// A client's connection, as far as one has to know whether the client is still there.
+/// A client's connection, by which handlers detect that the client has disconnected.
 struct ClientConnection: Sendable {
     let channel: any Channel
 
     /// Calls `action` once if the client hangs up before the returned watch is dropped.
     func onHangUp(_ action: @escaping @Sendable () -> Void) async -> HangUpHandler.Watch? {
-        // There is no handler where there is no network, as in tests of the routes alone.
+        // Tests of the routes alone have no network and no handler.
         guard let handler = try? await channel.pipeline.handler(type: HangUpHandler.self).get() else { return nil }
         return handler.watch(action)
     }
 
-    /// Ends the connection, so that a write that waits for its reader fails.
+    /// Closes the connection, so that a write that waits for its reader fails.
     func close() {
         channel.close(promise: nil)
     }

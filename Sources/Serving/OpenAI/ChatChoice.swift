@@ -2,7 +2,7 @@ import Inference
 import JSON
 import Tokenization
 
-/// One choice of a chat completion as it grows: reasoning, content and tool calls told apart.
+/// One choice of a chat completion while it is generated, with reasoning, content and tool calls separated.
 struct ChatChoice: Sendable {
     private let index: Int
     private let service: TextService
@@ -11,12 +11,12 @@ struct ChatChoice: Sendable {
     private var parser: OutputParser
     private var logProbs = GrowingJSON.array
     private var finish: TextFinish.Reason?
-    /// Whether a call is complete.
+    /// Whether at least one tool call is complete.
     private var hasCalled = false
-    /// Tokens up to the end of reasoning.
+    /// The number of tokens up to the end of reasoning.
     private(set) var reasoningTokens = 0
 
-    /// The message of a whole answer.
+    /// The reasoning so far, for an answer that is sent whole; so are `content` and `calls`.
     private var reasoning = ""
     private var content = ""
     private var calls: [Call] = []
@@ -37,7 +37,7 @@ struct ChatChoice: Sendable {
             toolCalls: request.toolCalls)
     }
 
-    /// What an event adds, in order.
+    /// Adds an event, and returns the parts of the output that it completes, in order.
     private mutating func take(_ event: TextEvent) -> [OutputParser.Event] {
         var parts: [OutputParser.Event] = []
         switch event {
@@ -66,7 +66,7 @@ struct ChatChoice: Sendable {
 
     // MARK: - Whole
 
-    /// Takes an event into the message.
+    /// Adds an event to the message of an answer that is sent whole.
     mutating func collect(_ event: TextEvent) {
         for part in take(event) {
             switch part {
@@ -76,7 +76,7 @@ struct ChatChoice: Sendable {
             case .toolCallArguments(_, let text): calls[calls.count - 1].arguments += text
             case .toolCallEnd: break
             case .toolCallBroken(_, let text):
-                // A limit of tokens cuts calls like everything; another broken call is no call.
+                // A call that the token limit has cut stays a call; one that is broken otherwise becomes content.
                 if finish == .length { break }
                 calls.removeLast()
                 content += text
@@ -84,7 +84,7 @@ struct ChatChoice: Sendable {
         }
     }
 
-    /// The whole choice.
+    /// The whole choice, as JSON text.
     var whole: [UInt8] {
         var message = [
             JSONMember("role", .string("assistant")),
@@ -102,13 +102,13 @@ struct ChatChoice: Sendable {
 
     // MARK: - Streamed
 
-    /// The first chunk of a stream: who speaks.
+    /// The first chunk of a stream, which gives the role.
     var opening: [UInt8] {
         written(
             "delta", .fields(["role": .string("assistant"), "content": .string("")]), logProbs: nil, finish: .null)
     }
 
-    /// Takes an event in and gives out the chunks it makes.
+    /// Adds an event, and returns the chunks that it makes, as JSON text.
     mutating func feed(_ event: TextEvent) -> [[UInt8]] {
         let hadScores = logProbs.count
         var deltas: [JSONValue] = []
@@ -119,7 +119,7 @@ struct ChatChoice: Sendable {
             case .content(let text): deltas.append(.fields(["content": .string(text)]))
             case .toolCallStart(let index, let name):
                 calls.append(Call(name: name))
-                // A call that is complete comes at once.
+                // A call that is complete already is sent in one chunk.
                 var arguments = ""
                 if case .toolCallArguments(index, let text)? = parts[(place + 1)...].first,
                     case .toolCallEnd? = parts[(place + 2)...].first
@@ -180,7 +180,7 @@ struct ChatChoice: Sendable {
         return writer.takeBytes()
     }
 
-    /// A model that stops after calling tools waits for their results.
+    /// The member `finish_reason`. It is `tool_calls` if the model has called tools, since it then waits for results.
     private var finishReason: JSONValue {
         guard let finish else { return .null }
         return .string(hasCalled && finish != .length ? "tool_calls" : finish.word)
@@ -188,7 +188,7 @@ struct ChatChoice: Sendable {
 }
 
 extension TextService {
-    /// One entry of `logprobs.content`.
+    /// Returns one entry of `logprobs.content`.
     fileprivate func chatLogProbs(of token: TokenLogProbs) -> JSONValue {
         let own = ScoredToken(token: token.token, logProb: token.logProb ?? -.infinity)
         return .object(

@@ -15,7 +15,7 @@ enum ChatMessageFields {
         return messages
     }
 
-    /// Whether the last message is marked as the beginning of the answer (`"prefix": true`, DeepSeek's way to say it).
+    /// Returns whether the last message is marked as the beginning of the answer, with DeepSeek's `"prefix": true`.
     static func continuesLast(_ fields: RequestFields) throws(RequestError) -> Bool {
         var isLast = false
         for (index, value) in (try fields.array("messages") ?? []).enumerated() {
@@ -52,7 +52,7 @@ enum ChatMessageFields {
             toolCallID: try fields.string("tool_call_id"))
     }
 
-    /// A text, or parts of type `text`, which are joined as they are.
+    /// Returns the content of a message: a text, or parts of type `text`, which are joined without separators.
     private static func content(_ fields: RequestFields) throws(RequestError) -> String? {
         guard let value = fields.value("content") else { return nil }
         if let text = value.string { return text }
@@ -84,7 +84,7 @@ enum ChatMessageFields {
                 let path = call.path(of: "function")
                 throw .invalid(path, "\(path) must be an object with name and arguments")
             }
-            // Some clients keep arguments as the object they are.
+            // Some clients send arguments as an object instead of its text.
             let arguments =
                 switch function.value("arguments") {
                 case .object(let members): JSONValue.object(members).pythonText

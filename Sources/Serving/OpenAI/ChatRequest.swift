@@ -3,21 +3,21 @@ import Inference
 import JSON
 import Tokenization
 
-/// A checked request to `/v1/chat/completions`.
+/// A request to `/v1/chat/completions` that was checked.
 struct ChatRequest: Sendable {
     let requests: [TextRequest]
     let wantsLogProbs: Bool
     /// The markup of the tool calls to look for; `nil` if no tools are offered.
     let toolCalls: ToolCallMarkup?
-    /// False if the client wants to see one tool call at most.
+    /// Whether the answer may have more than one tool call.
     let allowsParallelCalls: Bool
     /// Whether the answer begins inside the model's reasoning.
     let startsInReasoning: Bool
-    /// Whether reasoning is told apart from content.
+    /// Whether the answer shows reasoning separately from content.
     let separatesReasoning: Bool
     let stream: StreamFields
 
-    /// See `TextRequest.memory`.
+    /// The estimated memory in bytes that the request takes; see `TextRequest.memory`.
     var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
@@ -72,7 +72,7 @@ struct ChatRequest: Sendable {
         let kept = format.keptTokens(service.tokenizer)
         let salt = try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes)
         let tokens = try service.tokens(of: prompt)
-        // What is looked for in an answer is not looked for in the thoughts before it.
+        // Stop strings apply to the answer, not to the reasoning before it.
         let stopsAfter = prompt.startsInReasoning ? format.reasoningEnds : []
         requests = sampling.requests(prompt: tokens, logProbs: scores, cacheSalt: salt).map { request in
             var request = request
@@ -82,7 +82,8 @@ struct ChatRequest: Sendable {
         }
     }
 
-    /// DeepSeek's own switch, `thinking`, or the template's, which SGLang and vLLM hand on; `nil` if none is given.
+    /// Returns whether the model is to reason: DeepSeek's own switch is `thinking`, SGLang and vLLM pass on those of
+    /// the chat template in `chat_template_kwargs`. It returns `nil` if the request has none of them.
     private static func thinking(_ fields: RequestFields) throws(RequestError) -> Bool? {
         var answers: [(path: String, isOn: Bool)] = []
         if let value = fields.value("thinking") {

@@ -1,7 +1,7 @@
 import Hummingbird
 import JSON
 
-/// `POST /v1/chat/completions`: a conversation, answered.
+/// Handles `POST /v1/chat/completions`, which answers a conversation.
 struct ChatRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -45,6 +45,9 @@ struct ChatRoutes: Sendable {
         }
     }
 
+    /// Returns the body of an answer that is not streamed.
+    ///
+    /// - Parameter bytes: the approximate size of what has to be written, which decides whether `WorkPool` writes it.
     private static func whole(
         _ choices: [ChatChoice], of generations: TextGenerations, on connection: ClientConnection,
         in envelope: Envelope,

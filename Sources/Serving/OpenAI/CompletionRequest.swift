@@ -1,17 +1,17 @@
 import Inference
 import JSON
 
-/// A checked request to `/v1/completions`.
+/// A request to `/v1/completions` that was checked.
 struct CompletionRequest: Sendable {
-    /// `n` for each prompt in turn.
+    /// The requests to the engine: `n` for each prompt, in the order of the prompts.
     let requests: [TextRequest]
     let choicesPerPrompt: Int
     let echoes: Bool
-    /// `nil` when no log-probabilities are wanted.
+    /// The number of alternatives with each token; `nil` if no log-probabilities are wanted.
     let topLogProbs: Int?
     let stream: StreamFields
 
-    /// See `TextRequest.memory`.
+    /// The estimated memory in bytes that the request takes; see `TextRequest.memory`.
     var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
@@ -33,7 +33,7 @@ struct CompletionRequest: Sendable {
         requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
     }
 
-    /// `prompt`: a text, tokens, or a list of either.
+    /// Returns the tokens of each prompt. `prompt` is a text, a list of token ids, or a list of either.
     private static func prompts(_ fields: RequestFields, service: TextService) throws(RequestError) -> [[Int32]] {
         guard let value = fields.value("prompt") else {
             throw .invalid("prompt", "prompt is missing; give a text, a list of token ids, or a list of either")
@@ -64,7 +64,9 @@ struct CompletionRequest: Sendable {
 }
 
 extension RequestFields {
-    /// - Throws: when `model` is missing or is not the name this server serves.
+    /// Checks the member `model`.
+    ///
+    /// - Throws: an error if `model` is missing or is not the name of the model that this server serves.
     func requireModel(_ served: String) throws(RequestError) {
         guard let model = try string("model") else {
             throw .invalid("model", "model is missing; this server serves '\(served)'")

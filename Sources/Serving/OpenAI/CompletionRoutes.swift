@@ -3,7 +3,7 @@ import Inference
 import JSON
 import Tokenization
 
-/// `POST /v1/completions`: text or tokens, continued.
+/// Handles `POST /v1/completions`, which continues a text or tokens.
 struct CompletionRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -41,6 +41,9 @@ struct CompletionRoutes: Sendable {
         }
     }
 
+    /// Returns the body of an answer that is not streamed.
+    ///
+    /// - Parameter bytes: the approximate size of what has to be written, which decides whether `WorkPool` writes it.
     private static func whole(
         _ choices: [CompletionChoice], perPrompt: Int, of generations: TextGenerations,
         on connection: ClientConnection, in envelope: Envelope, bytes: Int
@@ -57,7 +60,7 @@ struct CompletionRoutes: Sendable {
     }
 }
 
-/// One choice of a completion as it grows.
+/// One choice of a completion while it is generated.
 struct CompletionChoice: Sendable {
     private let index: Int
     private let service: TextService
@@ -70,11 +73,10 @@ struct CompletionChoice: Sendable {
         self.index = index
         self.service = service
         wantsScores = request.topLogProbs != nil
-        // An echo is the beginning of the text.
         text = request.echoes ? service.text(ofPrompt: request.requests[index].prompt) : ""
     }
 
-    /// Takes an event in.
+    /// Adds an event to the choice.
     mutating func collect(_ event: TextEvent) {
         switch event {
         case .promptScores(let tokens): for token in tokens { scores.append(token, service) }
@@ -88,8 +90,9 @@ struct CompletionChoice: Sendable {
         }
     }
 
-    /// Takes an event in and gives out everything not yet given.
-    /// - Returns: `nil` if there is nothing to show yet.
+    /// Adds an event, and returns everything that was not returned before, as JSON text.
+    ///
+    /// - Returns: `nil` if there is nothing new yet.
     mutating func feed(_ event: TextEvent) -> [UInt8]? {
         collect(event)
         guard !text.isEmpty || !scores.isEmpty || finish != nil else { return nil }
@@ -100,7 +103,7 @@ struct CompletionChoice: Sendable {
         return whole
     }
 
-    /// What has been taken in and not given out.
+    /// Everything that was added and that `feed` has not returned, as JSON text.
     var whole: [UInt8] {
         var writer = JSONWriter()
         writer.beginObject()
@@ -114,14 +117,14 @@ struct CompletionChoice: Sendable {
     }
 }
 
-/// The `logprobs` member of a completion: four lists, one entry a token, each written as it comes.
+/// The member `logprobs` of a completion: four lists with one entry for each token, encoded as tokens are added.
 struct CompletionLogProbs: Sendable {
     private(set) var isEmpty = true
     private var tokens = GrowingJSON.array
     private var logProbs = GrowingJSON.array
     private var tops = GrowingJSON.array
     private var offsets = GrowingJSON.array
-    /// Characters (code points) before the next token, over everything given out so far.
+    /// The number of characters (code points) of the whole text before the next token.
     private var offset = 0
 
     mutating func append(_ token: TokenLogProbs, _ service: TextService) {
@@ -131,7 +134,7 @@ struct CompletionLogProbs: Sendable {
         logProbs.append(token.logProb.map(JSONValue.number) ?? .null)
         tops.append(token.logProb == nil ? .null : top(token, service))
         offsets.append(.integer(offset))
-        // Special tokens are not shown, and continuation bytes begin no character.
+        // Special tokens are not part of the text, and continuation bytes do not begin a character.
         if !service.tokenizer.isSpecial(token.token) { offset += bytes.count { $0 & 0xC0 != 0x80 } }
     }
 
@@ -149,7 +152,7 @@ struct CompletionLogProbs: Sendable {
         writer.endObject()
     }
 
-    /// The best tokens and the token itself, as `token: log-probability`.
+    /// Returns the log-probabilities of the most likely tokens and of the token itself, by token.
     private func top(_ token: TokenLogProbs, _ service: TextService) -> JSONValue {
         var members = token.top.map {
             JSONMember(Self.name(service.tokenizer.bytes(of: $0.token)), .number($0.logProb))
@@ -160,7 +163,8 @@ struct CompletionLogProbs: Sendable {
         return .object(members)
     }
 
-    /// The token's text; if it is no whole text, its bytes in the notation of this API, which keeps tokens apart.
+    /// Returns the text of a token or, if its bytes are not valid UTF-8, the bytes in the notation of this API, which
+    /// is different for different tokens.
     private static func name(_ bytes: [UInt8]) -> String {
         String(validating: bytes, as: UTF8.self)
             ?? "bytes:" + bytes.map { "\\x" + ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()

@@ -1,12 +1,12 @@
 import Foundation
 import JSON
 
-/// What all parts of one answer repeat: whose answer, of which kind, from which model, and when.
+/// The members that all chunks of one answer repeat: its id, its kind, the model, and the time.
 struct Envelope: Sendable {
     let id: String
     let created: Int
     let model: String
-    /// The `object` member: what kind of answer this is.
+    /// The member `object`, which names the kind of the answer.
     let object: String
 
     init(prefix: String, object: String, model: String) {
@@ -16,9 +16,11 @@ struct Envelope: Sendable {
         self.object = object
     }
 
+    /// Returns an answer or a chunk as JSON text.
+    ///
     /// - Parameters:
-    ///   - choices: each as it was written.
-    ///   - usage: `nil` for an answer without that member.
+    ///   - choices: the JSON text of each choice.
+    ///   - usage: the member `usage`; `nil` for an answer without that member.
     func body(choices: [[UInt8]], usage: JSONValue? = nil) -> [UInt8] {
         var writer = JSONWriter()
         writer.reserve(choices.reduce(512) { $0 + $1.count + 2 })
@@ -36,12 +38,12 @@ struct Envelope: Sendable {
         return writer.takeBytes()
     }
 
-    /// A part of a stream that will end with the usage, or not.
+    /// Returns a chunk of a stream. If the stream will end with its usage, earlier chunks have `"usage": null`.
     func chunk(_ choice: [UInt8], _ stream: StreamFields) -> [UInt8] {
         body(choices: [choice], usage: stream.includesUsage ? .null : nil)
     }
 
-    /// 32 hexadecimal digits nobody can guess.
+    /// Returns 32 random hexadecimal digits, which cannot be predicted.
     static func randomDigits() -> String {
         (0..<2).map { _ in
             let digits = String(UInt64.random(in: .min ... .max), radix: 16)
@@ -50,7 +52,7 @@ struct Envelope: Sendable {
     }
 }
 
-/// Adds up what the choices of a request cost: each prompt once, however many choices it has.
+/// The sums of the token counts of a request's choices. Each prompt counts once, however many choices it has.
 struct UsageTotals {
     private let choicesPerPrompt: Int
     private var promptTokens = 0
@@ -62,7 +64,9 @@ struct UsageTotals {
         self.choicesPerPrompt = choicesPerPrompt
     }
 
-    /// - Parameter reasoningTokens: `nil` where reasoning is not told apart.
+    /// Adds the counts of choice `index`.
+    ///
+    /// - Parameter reasoningTokens: the tokens of reasoning; `nil` if reasoning is not separated.
     mutating func add(_ finish: TextFinish, of index: Int, reasoningTokens: Int? = nil) {
         completionTokens += finish.completionTokens
         if let reasoningTokens { self.reasoningTokens = (self.reasoningTokens ?? 0) + reasoningTokens }
@@ -85,7 +89,7 @@ struct UsageTotals {
     }
 }
 
-/// `stream` and `stream_options`, the same for both OpenAI routes.
+/// The members `stream` and `stream_options`, which both OpenAI routes share.
 struct StreamFields: Sendable {
     let isOn: Bool
     let includesUsage: Bool
@@ -102,15 +106,17 @@ struct StreamFields: Sendable {
 }
 
 extension TextFinish.Reason {
-    /// OpenAI's word. An abort has none: it is an error there.
+    /// OpenAI's name of the reason. It has none for an abort, which is an error there.
     var word: String { self == .length ? "length" : "stop" }
 }
 
 extension ClientConnection {
-    /// Hands on events until the last of `count` generations has ended.
-    /// - Parameter showsAborts: true where an answer can say that the engine aborted it; elsewhere that is an error.
-    /// - Throws: `RequestError` when one failed or the client went away. In either case, and when `handle` throws, the
-    ///   others are aborted.
+    /// Calls `handle` with each event until the last of `count` generations has ended.
+    ///
+    /// - Parameter showsAborts: whether an answer can report that the engine aborted it; otherwise an abort is an
+    ///   error.
+    /// - Throws: `RequestError` if a generation failed or the client disconnected. In either case, and when `handle`
+    ///   throws, the other generations are aborted.
     @concurrent func forEach(
         of generations: TextGenerations, count: Int, showsAborts: Bool = false,
         _ handle: @concurrent (Int, TextEvent) async throws -> Void
@@ -127,7 +133,7 @@ extension ClientConnection {
                 throw RequestError(.failed, "the generation failed: \(message)", code: "generation_failed")
             case .finished(let finish):
                 if finish.reason == .abort {
-                    // What a client does that goes away is no fault of the engine's.
+                    // The abort follows from the client's disconnecting, not from a fault of the engine.
                     if generations.isCancelled { throw RequestError.clientGone }
                     guard showsAborts else {
                         throw RequestError(.unavailable, "the engine aborted this request; try again", code: "aborted")

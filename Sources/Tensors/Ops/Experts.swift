@@ -171,9 +171,9 @@ extension Kernels {
 
 /// Lists the rows to send to the ranks that hold their experts.
 package struct Dispatch {
-    /// Holds the number of rows that each rank of a place receives, by place.
+    /// The number of rows that each rank of a place receives, by place.
     package let counts: ComputedIndices
-    /// Lists the rows that each rank receives, rank by rank.
+    /// The rows that each rank receives, rank by rank.
     package let rows: ComputedIndices
     /// `[rows, places]`: the row's index among all rows sent, place by place; negative if it is not sent there.
     package let slots: ComputedIndices
@@ -181,18 +181,18 @@ package struct Dispatch {
 
 /// Assigns rows to experts, as slots sorted by expert. Only kernels write and read it.
 package struct ExpertSlots {
-    /// Lists the experts that have slots, in the router's numbering.
+    /// The experts that have slots, in the router's numbering.
     package let experts: Range<Int>
     /// Expert `experts.lowerBound + e` has slots `start[e] ..< start[e + 1]`.
     fileprivate let start: ComputedIndices
-    /// Holds the row of each slot.
+    /// The row of each slot.
     fileprivate let rows: ComputedIndices
-    /// Holds the router's weight of each slot.
+    /// The router's weight of each slot.
     fileprivate let weights: View
-    /// Holds the slot of each choice, in the router's order; negative if the expert is not among `experts`.
+    /// The slot of each choice, in the router's order; negative if the expert is not among `experts`.
     fileprivate let slots: ComputedIndices
 
-    /// Is the largest possible number of slots: one for each choice.
+    /// The largest possible number of slots: one for each choice.
     package var capacity: Int { slots.count }
 
     /// Returns the slots of some of the experts, counted from the first of these.
@@ -207,9 +207,9 @@ package struct ExpertSlots {
 /// Describes the groups of consecutive experts whose sums are leaves of the canonical tree.
 package struct ExpertGroups {
     package let expertsPerGroup: Int
-    /// Lists the groups that are summed; their number is a power of two times `trees`.
+    /// The groups that are summed; their number is a power of two times `trees`.
     package let range: Range<Int>
-    /// Is the number of balanced trees, each over an equal part of the groups.
+    /// The number of balanced trees, each over an equal part of the groups.
     package let trees: Int
 
     package init(of expertsPerGroup: Int, _ range: Range<Int>, trees: Int = 1) {

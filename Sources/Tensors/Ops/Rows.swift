@@ -56,7 +56,7 @@ extension Kernels {
 
     /// Multiplies every element by `factor`, in place.
     package func scale(_ x: View, by factor: Float) {
-        if share(Scaling(x: x, factor: factor), rows: x.rows, each: 2 * x.columns) { return }
+        if share(Scale(x: x, factor: factor), rows: x.rows, each: 2 * x.columns) { return }
         var p = unsafe braid_scale(
             m: Int64(x.rows), n: Int64(x.columns), factor: factor, x: x.base, x_stride: Int64(x.stride))
         run { unsafe table.scale(&p) }

@@ -94,7 +94,7 @@ struct ToyLayer: Sendable {
         case .reading, .reusing: break
         }
         return try ContextAttention.selection(
-            state.selected(seat), topK: ToySizes.topK, of: entries!, step, seat)
+            try state.selected(of: entries!, step, seat), topK: ToySizes.topK, of: entries!, step, seat)
     }
 
     private func attend(

@@ -19,8 +19,8 @@ extension TransportLaws {
     package static func startAllGather(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
         -> Flight
     {
-        let (mailboxes, counts, columns) = (draw.next(), counts(group.size, &draw), 1 + draw.below(40))
-        let part = rows(mailboxes, group.place, counts[group.place], columns, in: scratch)
+        let (rowSeed, counts, columns) = (draw.next(), counts(group.size, &draw), 1 + draw.below(40))
+        let part = rows(rowSeed, group.place, counts[group.place], columns, in: scratch)
         let announced = scratch.indices(group.size)
         announced.copy(counts.map { Int32($0) })
         let whole = scratch.rows(counts.reduce(0, +), columns)
@@ -28,10 +28,10 @@ extension TransportLaws {
         let (place, size) = (group.place, group.size)
         return Flight(group: group) {
             var next = 0
-            var problems = difference(part, mailboxes, place).map { ["the part was changed: \($0)"] } ?? []
+            var problems = difference(part, rowSeed, place).map { ["the part was changed: \($0)"] } ?? []
             for member in 0..<size {
                 let arrived = whole.rows(next..<next + counts[member])
-                if let found = difference(arrived, mailboxes, member) { problems.append("all-gather: \(found)") }
+                if let found = difference(arrived, rowSeed, member) { problems.append("all-gather: \(found)") }
                 next += counts[member]
             }
             return problems
@@ -42,19 +42,19 @@ extension TransportLaws {
     package static func startAllToAll(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws
         -> Flight
     {
-        let (mailboxes, columns, size, place) = (draw.next(), 1 + draw.below(40), group.size, group.place)
+        let (rowSeed, columns, size, place) = (draw.next(), 1 + draw.below(40), group.size, group.place)
         let matrix = (0..<size).map { _ in counts(size, &draw) }
-        let parts = rows(mailboxes, place, matrix[place].reduce(0, +), columns, in: scratch)
-        let (pendingDispatch, arriving) = (scratch.indices(size), scratch.indices(size))
-        pendingDispatch.copy(matrix[place].map { Int32($0) })
+        let parts = rows(rowSeed, place, matrix[place].reduce(0, +), columns, in: scratch)
+        let (sentCounts, arriving) = (scratch.indices(size), scratch.indices(size))
+        sentCounts.copy(matrix[place].map { Int32($0) })
         arriving.fill(-1)
         let count = matrix.reduce(0) { $0 + $1[place] }
         let spare = draw.below(4)
         let received = scratch.rows(count + spare, columns)
         received.fill(7)
-        try group.start(.allToAll(parts: parts, counts: pendingDispatch, received: received, receivedCounts: arriving))
+        try group.start(.allToAll(parts: parts, counts: sentCounts, received: received, receivedCounts: arriving))
         return Flight(group: group) {
-            var problems = difference(parts, mailboxes, place).map { ["the parts were changed: \($0)"] } ?? []
+            var problems = difference(parts, rowSeed, place).map { ["the parts were changed: \($0)"] } ?? []
             if arriving.elements != matrix.map({ Int32($0[place]) }) {
                 problems.append("received \(arriving.elements) rows, not \(matrix.map { $0[place] })")
             }
@@ -62,7 +62,7 @@ extension TransportLaws {
             for member in 0..<size {
                 let block = received.rows(next..<next + matrix[member][place])
                 let before = matrix[member][..<place].reduce(0, +)
-                if let found = difference(block, mailboxes, member, from: before) {
+                if let found = difference(block, rowSeed, member, from: before) {
                     problems.append("all-to-all: \(found)")
                 }
                 next += block.rows

@@ -8,13 +8,13 @@ extension TransportLaws {
         { member in
             let group = member.everybody()
             return try repeated(rounds, seed, member) { draw in
-                let (mailboxes, counts, columns) = (draw.next(), counts(group.size, &draw), 2 + draw.below(40))
-                let part = rows(mailboxes, group.place, counts[group.place], columns, in: member.scratch)
+                let (rowSeed, counts, columns) = (draw.next(), counts(group.size, &draw), 2 + draw.below(40))
+                let part = rows(rowSeed, group.place, counts[group.place], columns, in: member.scratch)
                 for row in 0..<part.rows { part.rows(row..<row + 1).integers[0] = Int32(row * 1000 + group.place) }
                 let stored = Stored()
                 let announced = member.scratch.indices(counts.count)
                 announced.copy(counts.map { Int32($0) })
-                try group.run(.share(part: part, counts: announced) { stored.add($0, mailboxes) })
+                try group.run(.share(part: part, counts: announced) { stored.add($0, rowSeed) })
                 let everywhere = try all(stored.names, of: group, member.scratch)
                 let wanted = counts.indices.flatMap { member in (0..<counts[member]).map { Int32($0 * 1000 + member) } }
                 var problems = stored.problems
@@ -31,13 +31,13 @@ extension TransportLaws {
         var names: [Int32] = []
         var problems: [String] = []
 
-        func add(_ rows: HostRows, _ mailboxes: UInt64) -> Bool {
+        func add(_ rows: HostRows, _ rowSeed: UInt64) -> Bool {
             for row in 0..<rows.rows {
                 let integers = (0..<rows.columns).map { rows.integer(row, $0) }
                 let (place, number) = (Int(integers[0]) % 1000, Int(integers[0]) / 1000)
                 names.append(integers[0])
                 for column in 1..<rows.columns
-                where UInt32(bitPattern: integers[column]) != bits(mailboxes, member: place, row: number, column) {
+                where UInt32(bitPattern: integers[column]) != bits(rowSeed, member: place, row: number, column) {
                     problems.append("row \(number) of member \(place) has other bits in column \(column)")
                 }
             }

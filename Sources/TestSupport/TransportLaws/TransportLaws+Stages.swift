@@ -11,14 +11,14 @@ extension TransportLaws {
     /// Sends a message from each member to the next; each member checks the one it receives before it sends its own.
     package static func pass(_ group: any ProcessGroup, _ draw: inout SplitMix64, _ scratch: Scratch) throws -> [String]
     {
-        let (mailboxes, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
+        let (rowSeed, count, columns) = (draw.next(), counts(1, &draw)[0], 1 + draw.below(40))
         var problems: [String] = []
         if group.place > 0 {
             let arrived = scratch.rows(count, columns)
             try group.receive(into: arrived)
-            if let found = difference(arrived, mailboxes, group.place - 1) { problems.append("receive: \(found)") }
+            if let found = difference(arrived, rowSeed, group.place - 1) { problems.append("receive: \(found)") }
         }
-        if group.place + 1 < group.size { try group.send(rows(mailboxes, group.place, count, columns, in: scratch)) }
+        if group.place + 1 < group.size { try group.send(rows(rowSeed, group.place, count, columns, in: scratch)) }
         return problems
     }
 
@@ -28,13 +28,13 @@ extension TransportLaws {
         { member in
             let (group, meeting) = (member.everybody(0), member.everybody(1))
             return try repeated(rounds, seed, member) { draw in
-                let (mailboxes, columns) = (draw.next(), 1 + draw.below(40))
+                let (rowSeed, columns) = (draw.next(), 1 + draw.below(40))
                 let sizes = (0..<ahead).map { _ in counts(1, &draw)[0] }
                 for (number, size) in sizes.enumerated() where group.place + 1 < group.size {
-                    let pendingDispatch = rows(
-                        mailboxes &+ UInt64(number), group.place, size, columns, in: member.scratch)
-                    try group.send(pendingDispatch)
-                    pendingDispatch.fill(.nan)
+                    let sentRows = rows(
+                        rowSeed &+ UInt64(number), group.place, size, columns, in: member.scratch)
+                    try group.send(sentRows)
+                    sentRows.fill(.nan)
                 }
                 // If a send waited for its receiver, no member would reach this barrier.
                 try meeting.run(.barrier)
@@ -42,7 +42,7 @@ extension TransportLaws {
                 for (number, size) in sizes.enumerated() where group.place > 0 {
                     let arrived = member.scratch.rows(size, columns)
                     try group.receive(into: arrived)
-                    if let found = difference(arrived, mailboxes &+ UInt64(number), group.place - 1) {
+                    if let found = difference(arrived, rowSeed &+ UInt64(number), group.place - 1) {
                         problems.append("message \(number): \(found)")
                     }
                 }

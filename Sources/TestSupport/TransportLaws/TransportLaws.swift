@@ -33,8 +33,8 @@ package struct Member {
 
 extension TransportLaws {
     /// Returns the bits of a member's row at a column. One in eight is a value that arithmetic would change.
-    package static func bits(_ mailboxes: UInt64, member: Int, row: Int, _ column: Int) -> UInt32 {
-        var draw = SplitMix64(seed: mailboxes &+ UInt64(member) << 40 ^ UInt64(row) << 16 ^ UInt64(column))
+    package static func bits(_ rowSeed: UInt64, member: Int, row: Int, _ column: Int) -> UInt32 {
+        var draw = SplitMix64(seed: rowSeed &+ UInt64(member) << 40 ^ UInt64(row) << 16 ^ UInt64(column))
         return draw.below(8) == 0 ? delicate[draw.below(delicate.count)] : UInt32(truncatingIfNeeded: draw.next())
     }
 
@@ -45,14 +45,14 @@ extension TransportLaws {
     ]
 
     /// Returns rows of a member in a view whose rows are not contiguous in memory.
-    package static func rows(_ mailboxes: UInt64, _ member: Int, _ count: Int, _ columns: Int, in scratch: Scratch)
+    package static func rows(_ rowSeed: UInt64, _ member: Int, _ count: Int, _ columns: Int, in scratch: Scratch)
         -> View
     {
         let view = scratch.rows(count, columns + 3).columns(1..<columns + 1)
         for row in 0..<count {
             let integers = view.rows(row..<row + 1).integers
             for column in 0..<columns {
-                integers[column] = Int32(bitPattern: bits(mailboxes, member: member, row: row, column))
+                integers[column] = Int32(bitPattern: bits(rowSeed, member: member, row: row, column))
             }
         }
         return view
@@ -60,11 +60,11 @@ extension TransportLaws {
 
     /// Returns the first difference between `view` and the rows of a member from its row `first` on; `nil` if there is
     /// none.
-    package static func difference(_ view: View, _ mailboxes: UInt64, _ member: Int, from first: Int = 0) -> String? {
+    package static func difference(_ view: View, _ rowSeed: UInt64, _ member: Int, from first: Int = 0) -> String? {
         for row in 0..<view.rows {
             let integers = view.rows(row..<row + 1).integers
             for column in 0..<view.columns {
-                let wanted = bits(mailboxes, member: member, row: first + row, column)
+                let wanted = bits(rowSeed, member: member, row: first + row, column)
                 let found = UInt32(bitPattern: integers[column])
                 if found != wanted {
                     return "row \(first + row) of member \(member), column \(column): "

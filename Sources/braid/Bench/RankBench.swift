@@ -15,7 +15,7 @@ final class RankBench {
     private let prompts: [[Int32]]
     private let pagesPerRequest: Int
     private let pageSize: Int
-    /// Limits the prompt tokens of a step.
+    /// The maximum number of prompt tokens of a step.
     private let chunk: Int
     /// The number of positions of each prompt that are computed; later positions get copies of their keys.
     private let computedPositions: Int
@@ -170,16 +170,16 @@ extension RankBench {
         let name: String
         let model: any Model
         let configuration: EngineConfiguration
-        /// Limits the prompt tokens of a step.
+        /// The maximum number of prompt tokens of a step.
         let chunk: Int
         let kernels: Kernels.Level
         let trace: TraceWriter?
         let job: Job
 
-        /// The format of the cache, with pages of one token.
-        var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: 1) }
+        /// The format of the cache.
+        var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize) }
 
-        /// Describes the parallel configuration in words.
+        /// The parallel configuration in words.
         var layout: String {
             let threads = configuration.threadsPerRank
             return "\(configuration.parallel)" + (threads > 1 ? ", \(threads) threads a rank" : "")

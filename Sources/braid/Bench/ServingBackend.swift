@@ -7,7 +7,7 @@ package enum ServingBackend: String, Sendable, CaseIterable {
     case sglangCompletions = "sglang-oai"
     case vllm
 
-    /// Tells whether it is SGLang's own `/generate` rather than OpenAI's `/v1/completions`.
+    /// Whether it is SGLang's own `/generate` rather than OpenAI's `/v1/completions`.
     private var isNative: Bool { self != .sglangCompletions && self != .vllm }
 
     package var path: String { isNative ? "/generate" : "/v1/completions" }

@@ -5,9 +5,9 @@ import Inference
 /// alone.
 package struct ServingTraffic: Sendable, Equatable {
     package var requests = 1000
-    /// Limits the tokens of a prompt.
+    /// The maximum number of tokens of a prompt.
     package var inputLength = 1024
-    /// Limits the new tokens of a request.
+    /// The maximum number of new tokens of a request.
     package var outputLength = 1024
     /// Lengths are distributed uniformly between this fraction of the maximum and the maximum; at 1 all are equal.
     package var rangeRatio = 0.0

@@ -44,9 +44,9 @@ package struct HTTPClient: Sendable {
     package let address: ServerAddress
     /// The key that is sent as a bearer token; `nil` sends none.
     private let apiKey: String?
-    /// Limits the time from connecting to the end of the answer.
+    /// The maximum time from connecting to the end of the answer.
     private let timeout: Duration
-    /// Limits the bytes of an answer that is collected.
+    /// The maximum number of bytes of an answer that is collected.
     private static let bodyLimit = 64 << 20
 
     package init(_ address: ServerAddress, apiKey: String?, timeout: Duration) {

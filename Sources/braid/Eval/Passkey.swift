@@ -20,7 +20,7 @@ package struct PasskeyDocument: Sendable {
     private let seed: UInt64
 
     package static let factCount = 8
-    /// Limits the tokens of an answer; it suffices for a key whose digits are single tokens.
+    /// The maximum number of tokens of an answer; it suffices for a key whose digits are single tokens.
     package static let answerTokens = 12
 
     /// - Parameters:

@@ -30,7 +30,7 @@ package struct Perplexity: Sendable, Equatable {
         return windows
     }
 
-    /// Counts the scored tokens.
+    /// The number of scored tokens.
     package private(set) var tokens = 0
     /// The sum of the tokens' losses in nats.
     package private(set) var loss = 0.0

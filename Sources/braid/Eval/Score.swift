@@ -1,11 +1,11 @@
 /// A score counts right and wrong answers.
 package struct Score: Sendable, Equatable {
     package var right = 0
-    /// Counts answers that are not the right one, or from which none could be read.
+    /// The number of answers that are not the right one, or from which none could be read.
     package var wrong = 0
-    /// Counts those of `wrong` in which no answer was found.
+    /// The number of those of `wrong` in which no answer was found.
     package var invalid = 0
-    /// Counts questions whose request failed.
+    /// The number of questions whose request failed.
     package var failed = 0
 
     package init() {}

@@ -21,7 +21,7 @@ struct Inspect: ParsableCommand {
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
     var modelPath: String
 
-    @Flag(help: "Look at config.json alone; the weights need not be there.")
+    @Flag(help: "Look at config.json alone, also where there are weights. Without any nothing else is looked at.")
     var configOnly = false
 
     @OptionGroup(title: "Ranks") var parallel: ParallelOptions
@@ -49,13 +49,14 @@ struct Inspect: ParsableCommand {
 
     func run() throws {
         let directory = try ModelDirectory(modelPath)
-        let index = configOnly ? nil : try WeightIndex(directory: modelPath)
+        let index = try configOnly || !WeightIndex.hasWeights(in: modelPath) ? nil : WeightIndex(directory: modelPath)
         let report = try report(directory, index)
         if json {
             print(report.json.pythonText)
         } else {
             let checkpoint = CheckpointSummary(directory.configuration)
-            print((checkpoint.lines + (try index.map(CheckpointSummary.weights) ?? [])).joined(separator: "\n"))
+            let weights = try index.map(CheckpointSummary.weights) ?? [CheckpointSummary.withoutWeights(directory)]
+            print((checkpoint.lines + weights).joined(separator: "\n"))
             let tuned = try ChosenTuning(nil, directory.description, Kernels.best.level)
             print(titled("tuning", tuned.summary))
             print(report.text)
@@ -95,16 +96,8 @@ struct Inspect: ParsableCommand {
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { weights in
             guard let index else { return weights.elements * model.weightType.bytes }
-            return try weights.names.reduce(0) { try $0 + index.bytes(ofWeight: $1) }
+            return try weights.names.reduce(0) { try $0 + index.memoryBytes(ofWeight: $1) }
         }
-    }
-}
-
-extension WeightIndex {
-    /// Returns the bytes of a weight and its scales.
-    fileprivate func bytes(ofWeight name: String) throws -> Int {
-        let scales = ["_scale_inv", "_scale"].map { name + $0 }.filter(contains)
-        return try ([name] + scales).reduce(0) { try $0 + tensor(named: $1).byteCount }
     }
 }
 
@@ -152,6 +145,11 @@ struct CheckpointSummary {
     }
 
     private mutating func show(_ title: String, _ text: String) { lines.append(titled(title, text)) }
+
+    /// Returns the line for a directory whose weights are not looked at.
+    static func withoutWeights(_ directory: ModelDirectory) -> String {
+        titled("weights", "not looked at: bytes are those of \(directory.description.weightType) elements")
+    }
 
     /// Returns lines about the tensors in the files, by type.
     static func weights(_ index: WeightIndex) throws -> [String] {

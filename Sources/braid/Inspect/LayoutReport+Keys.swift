@@ -44,7 +44,7 @@ extension LayoutReport {
                     pages: [])
             }
             let assignment = RowAssignment(StepPlan(number: 0, chunks: chunks), parallel)
-            return Way(step: step, rows: requests * rows, usesDCP: !assignment.dcpRows.isEmpty)
+            return Way(step: step, rows: requests * rows, usesDCP: !assignment.dcpChunks.isEmpty)
         }
         return [
             way("a request decodes"), way("\(owners / 2 + 1) requests decode", requests: owners / 2 + 1),

@@ -71,7 +71,7 @@ extension LayoutReport {
         return least == most ? grouped(most) : "\(grouped(least)) to \(grouped(most))"
     }
 
-    /// Tells whether the bytes that ranks receive depend on the router.
+    /// Whether the bytes that ranks receive depend on the router.
     private var receivesExpected: Bool { cost.layerKinds.flatMap(cost.transfers).contains { $0.isExpected } }
 
     private var sequence: [String] {

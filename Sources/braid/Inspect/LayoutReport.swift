@@ -25,7 +25,7 @@ package struct LayoutReport: Sendable {
     package struct Rank: Sendable {
         package let share: RankShare
         package let coordinates: [(axis: Axis, place: Int)]
-        /// Counts the rank's own rows of the example.
+        /// The number of rows of the example that the rank owns.
         package fileprivate(set) var rows = 0
         /// The rank's part of the attention of its data group's prompt: the fraction of pairs of a row and a key it
         /// sees, times the fraction of heads.
@@ -48,13 +48,13 @@ package struct LayoutReport: Sendable {
     package private(set) var ranks: [Rank]
     /// The coordinate on the context axis of the owner of each token of one prompt.
     package let owners: [Int]
-    /// The bytes of the model's weights, as stored.
+    /// The bytes of the model's weights in memory: as stored, or in F32 where they are widened.
     package private(set) var weightBytes = 0
     /// The bytes that the process may use.
     package let memory: Int
     private let steps: [StepRows]
 
-    /// - Parameter weightBytes: Returns the bytes of weights as stored.
+    /// - Parameter weightBytes: Returns the bytes of weights in memory.
     package init(
         _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
         threadsPerRank: Int = 1, cacheType: CacheType = .float32,
@@ -80,7 +80,7 @@ package struct LayoutReport: Sendable {
         addWork(deals)
         for placed in model.weights {
             let bytes = try weightBytes(placed.weights)
-            self.weightBytes += bytes
+            if !model.isRepeated(placed) { self.weightBytes += bytes }
             for rank in ranks.indices {
                 ranks[rank].weightBytes += Double(bytes) * ranks[rank].share.fraction(of: placed)
             }
@@ -176,6 +176,6 @@ package struct LayoutReport: Sendable {
     /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks.
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
 
-    /// Tells whether the configuration is bitwise equal to one rank.
+    /// Whether the configuration is bitwise equal to one rank.
     package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }
 }

@@ -97,7 +97,7 @@ struct Job: Sendable {
             pid: Int(ProcessInfo.processInfo.processIdentifier))
     }
 
-    /// Identifies this boot of this host and its pid namespace.
+    /// The identity of this boot of this host and its pid namespace.
     private static var system: String {
         let boot = (try? String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)) ?? ""
         let pids = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/pid")) ?? ""

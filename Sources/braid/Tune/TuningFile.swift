@@ -59,7 +59,7 @@ package struct TuningFile: Equatable {
     }
 
     package static let format = 1
-    /// Limits the bytes of a file that is read.
+    /// The maximum number of bytes of a file that is read.
     private static let maxBytes = 1 << 20
 
     package init(processor: String) { self.processor = processor }
@@ -159,7 +159,7 @@ extension TuningFile {
 /// A chosen tuning holds the block sizes a command runs with, and where they come from.
 package struct ChosenTuning {
     package private(set) var tuning = Tuning()
-    /// Describes where the sizes come from.
+    /// The origin of the sizes, in words.
     private var source: String
     /// A problem with the default file, which was not requested by name; `nil` without one.
     package private(set) var warning: String?
@@ -192,7 +192,7 @@ package struct ChosenTuning {
         }
     }
 
-    /// Describes the chosen sizes and where they come from.
+    /// The chosen sizes and their origin, in words.
     package var summary: String {
         (tuning.changes.map { "\($0.name) \($0.value)" } + [source]).joined(separator: ", ")
     }

@@ -8,7 +8,7 @@ struct ExpertLayer {
     private let bed: KernelBed
     private let rows: Int
     /// The number of experts that have rows.
-    private let visited: Int
+    private let usedExperts: Int
     private let chosen: Indices
     private let x: View, weights: View, sums: View
 
@@ -21,13 +21,13 @@ struct ExpertLayer {
         let perRow = max(
             shapes.routed.gate.expertsPerToken * shapes.experts / shapes.routed.gate.experts, 1)
         let count = rows * perRow
-        visited = min(shapes.experts, count)
+        usedExperts = min(shapes.experts, count)
         chosen = bed.scratch.indices(count)
         weights = bed.activations(rows, perRow)
         // Choice c of row r has number c * rows + r of all. Equal runs of numbers go to each expert, so the experts of
         // a row ascend.
         for number in 0..<count {
-            chosen[number % rows * perRow + number / rows] = Int32(number * visited / count)
+            chosen[number % rows * perRow + number / rows] = Int32(number * usedExperts / count)
         }
         x = bed.activations(rows, shapes.model.hiddenSize)
         sums = bed.scratch.rows(rows, shapes.model.hiddenSize)
@@ -36,22 +36,22 @@ struct ExpertLayer {
     var measured: KernelCase {
         let elements = 3 * width * hidden
         return KernelCase(
-            operation: "experts", shape: "\(visited) × \(width) × \(hidden)", type: type, rows: rows,
+            operation: "experts", shape: "\(usedExperts) × \(width) × \(hidden)", type: type, rows: rows,
             operations: 2 * Double(chosen.count * elements),
-            bytes: Double(visited * elements * type.bytes), run: run)
+            bytes: Double(usedExperts * elements * type.bytes), run: run)
     }
 
     private func run() {
         let mark = bed.scratch.mark()
         defer { bed.scratch.reset(to: mark) }
         let experts = ExpertWeights(
-            (0..<visited).map { _ in
+            (0..<usedExperts).map { _ in
                 (
                     bed.cold.weight(type, width, hidden), bed.cold.weight(type, width, hidden),
                     bed.cold.weight(type, hidden, width)
                 )
             })
-        let slots = bed.kernels.groupByExpert(ComputedIndices(chosen), weights, experts: 0..<visited, bed.scratch)
+        let slots = bed.kernels.groupByExpert(ComputedIndices(chosen), weights, experts: 0..<usedExperts, bed.scratch)
         let inner = bed.scratch.rows(slots.capacity, width)
         bed.kernels.expertHidden(x, experts, slots, columns: 0..<width, into: inner, bed.scratch)
         let groups = ExpertGroups(of: (shapes.experts + 7) / 8, 0..<8)

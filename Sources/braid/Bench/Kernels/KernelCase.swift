@@ -10,9 +10,9 @@ package struct KernelCase {
     package let rows: Int
     /// The matrix product, for comparison with other libraries; `nil` for other operations.
     var product: KernelShapes.Product?
-    /// Counts the floating-point operations of one run, a multiply-add as two; 0 where they do not matter.
+    /// The number of floating-point operations of one run, a multiply-add as two; 0 where they do not matter.
     package var operations = 0.0
-    /// Counts the bytes that one run reads or writes, each once.
+    /// The number of bytes that one run reads or writes, each once.
     package let bytes: Double
     package let run: () -> Void
 }

@@ -1,0 +1,196 @@
+import JSON
+import Synchronization
+package import Tensors
+
+/// These functions read weights in any legal combination of element format and scaling.
+///
+/// The scales of `X.weight` are called `X.weight_scale_inv` or `X.weight_scale`; despite the first name, values are
+/// multiplied by them. Their shape says what a scale belongs to: `[rows]` or `[rows, 1]` to a row, else to a block.
+extension WeightIndex {
+    /// Returns a matrix `[rows, columns]` with its scales if it has any.
+    ///
+    /// Elements in F32, BF16, F8_E4M3 and I8 are used as stored, and F32 scales too. F16 elements and scales in BF16 or
+    /// F8_E8M0 are widened exactly to F32. All memory is valid as long as this index lives.
+    ///
+    /// - Throws: naming the tensor, if it is missing, has another shape, is stored in a type or with scales that no
+    ///   kernel reads, or a scale is not finite and greater than 0.
+    package func matrix(_ name: String, rows: Int, columns: Int) throws(CheckpointError) -> Weight {
+        let tensor = try tensor(named: name)
+        try tensor.require(shape: [rows, columns])
+        guard let dtype = tensor.type.weightFormat else {
+            throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "convert it: \(Self.legalWeights)")
+        }
+        guard let (scaling, scales) = try scales(of: tensor, dtype) else {
+            let elements = unsafe dtype == .f32 ? UnsafeRawPointer(try numbers(of: tensor)) : tensor.start
+            return unsafe Weight(elements, dtype: dtype, rows: rows, columns: columns)
+        }
+        return try unsafe Weight(
+            tensor.start, dtype: dtype, rows: rows, columns: columns, scaling: scaling, scale: numbers(of: scales))
+    }
+
+    /// Returns a vector of `count` numbers, widened exactly to F32.
+    ///
+    /// - Throws: naming the tensor, if it is missing, has another shape or is not F32, BF16 or F16.
+    package func vector(_ name: String, _ count: Int) throws(CheckpointError) -> Vector {
+        let tensor = try tensor(named: name)
+        try tensor.require(shape: [count])
+        guard tensor.type.isWidened, tensor.type != .f8e8m0 else {
+            throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use F32, BF16 or F16 here")
+        }
+        return unsafe Vector(count: count) { unsafe tensor.widen(into: $0) }
+    }
+
+    /// Requires that a matrix is stored once where the model uses it under two names (`tie_word_embeddings`): a tensor
+    /// of the second name may be missing, or a copy of the first.
+    ///
+    /// - Throws: naming the second tensor if its bytes differ from those of the first.
+    package func requireTied(_ name: String, to other: String) throws(CheckpointError) {
+        guard contains(name) else { return }
+        let (copy, original) = (try tensor(named: name), try tensor(named: other))
+        defer { withExtendedLifetime(self) {} }
+        let isAlike = copy.type == original.type && copy.shape == original.shape
+        let isCopy = unsafe isAlike && copy.bytes.elementsEqual(original.bytes)
+        if !isCopy {
+            throw copy.refusal(
+                "differs from \(other), but tie_word_embeddings of config.json says that they are one",
+                advice: "set tie_word_embeddings to false to use both, or remove the tensor that is not meant")
+        }
+    }
+
+    /// Is the size of the memory that this index owns, for the tensors that were widened so far.
+    package var widenedBytes: Int {
+        widened.withLock { $0.values.reduce(0) { $0 + $1.count * DType.f32.bytes } }
+    }
+
+    /// Returns the bytes that a tensor and its scales take in memory: those of the file, or of F32 where they are
+    /// widened.
+    package func memoryBytes(ofWeight name: String) throws(CheckpointError) -> Int {
+        func bytes(_ tensor: StoredTensor, isWidened: Bool) -> Int {
+            isWidened ? tensor.elementCount * DType.f32.bytes : tensor.byteCount
+        }
+        let tensor = try tensor(named: name)
+        var total = bytes(tensor, isWidened: tensor.type == .f16)
+        for scales in scaleNames(of: name) {
+            total += bytes(try self.tensor(named: scales), isWidened: true)
+        }
+        return total
+    }
+}
+
+// MARK: - Formats
+
+extension StoredType {
+    /// Is the element format that kernels read; F16 is widened to F32. It is `nil` for types of no weights.
+    fileprivate var weightFormat: DType? {
+        switch self {
+        case .f32, .f16: .f32
+        case .bf16: .bf16
+        case .f8e4m3: .fp8
+        case .i8: .int8
+        default: nil
+        }
+    }
+}
+
+extension StoredTensor {
+    /// Points to the first number.
+    @unsafe fileprivate var start: UnsafeRawPointer { unsafe bytes.baseAddress! }
+}
+
+extension WeightIndex {
+    /// Lists the legal combinations of element format and scaling, for messages.
+    package static var legalWeights: String {
+        let formats = StoredType.allCases.compactMap { type in
+            type.weightFormat.map {
+                "\(type.rawValue) with " + $0.scalings.map(\.description).joined(separator: " or ")
+            }
+        }
+        return "legal are " + formats.joined(separator: ", ")
+    }
+
+    /// Returns the tensor's numbers in F32: as stored, or widened into memory that the index owns.
+    @unsafe private func numbers(of tensor: StoredTensor) throws(CheckpointError) -> UnsafePointer<Float> {
+        if tensor.type == .f32 { return unsafe tensor.start.assumingMemoryBound(to: Float.self) }
+        let owner = try widened.withLock { known throws(CheckpointError) -> WidenedTensor in
+            if let owner = known[tensor.name] { return owner }
+            let made = try WidenedTensor(tensor)
+            known[tensor.name] = made
+            return made
+        }
+        return unsafe owner.numbers.baseAddress!
+    }
+}
+
+// MARK: - Scales
+
+extension WeightIndex {
+    /// Returns the names of the tensors that hold a weight's scales: none, or one in valid checkpoints.
+    private func scaleNames(of name: String) -> [String] { Self.suffixes.map { name + $0 }.filter(contains) }
+
+    private static let suffixes = ["_scale_inv", "_scale"]
+
+    /// Returns what a matrix's scales belong to and the tensor that holds them, checked; `nil` if it has none and needs
+    /// none.
+    private func scales(
+        of values: StoredTensor, _ dtype: DType
+    ) throws(CheckpointError) -> (Scaling, StoredTensor)? {
+        let names = scaleNames(of: values.name)
+        guard names.count < 2 else {
+            throw values.refusal("has scales of two names, \(names[0]) and \(names[1])", advice: "remove the wrong one")
+        }
+        guard let name = names.first else {
+            if dtype.scalings.contains(.none) { return nil }
+            let expected = Self.suffixes.map { (values.name + $0).quotedForMessage }.joined(separator: " or ")
+            throw values.refusal(
+                "is \(values.type.rawValue) but its scales \(expected) are missing",
+                advice: "the download is not complete, or the model was quantized in another way")
+        }
+        let scales = try tensor(named: name)
+        let scaling = try scaling(of: values, dtype, by: scales)
+        try requirePositive(scales)
+        return (scaling, scales)
+    }
+
+    /// Returns the scaling of the element format that fits the scales' shape.
+    private func scaling(
+        of values: StoredTensor, _ dtype: DType, by scales: StoredTensor
+    ) throws(CheckpointError) -> Scaling {
+        guard dtype.scalings != [.none] else {
+            throw values.refusal(
+                "is \(values.type.rawValue) with the scales \(scales.name.quotedForMessage), which no kernel reads",
+                advice: Self.legalWeights)
+        }
+        let shapes = dtype.scalings.map { ($0, $0.shapes(of: values.shape)) }
+        if let (scaling, _) = shapes.first(where: { $0.1.contains(scales.shape) }) { return scaling }
+        let expected = shapes.flatMap { scaling, shapes in shapes.map { "\($0) (\(scaling))" } }
+        throw scales.refusal(
+            "has the shape \(scales.shape), but a weight of \(values.shape) in \(values.type.rawValue) needs "
+                + expected.joined(separator: " or "),
+            advice: "weights and scales are of different models, or the model was quantized in another way")
+    }
+
+    /// Requires that scales are stored in a type that is widened exactly, and all finite and greater than 0.
+    private func requirePositive(_ scales: StoredTensor) throws(CheckpointError) {
+        guard [.f32, .bf16, .f8e8m0].contains(scales.type) else {
+            throw scales.refusal(
+                "is \(scales.type.rawValue), but scales must be F32, BF16 or F8_E8M0",
+                advice: "convert the scales to F32")
+        }
+        let numbers = try unsafe UnsafeBufferPointer(start: numbers(of: scales), count: scales.elementCount)
+        defer { withExtendedLifetime(self) {} }
+        if let index = unsafe numbers.firstIndex(where: { !($0.isFinite && $0 > 0) }) {
+            throw scales.refusal(
+                "scale \(index) is \(unsafe numbers[index]), but every scale must be finite and greater than 0",
+                advice: "the file is damaged or the quantization went wrong: download or convert it again")
+        }
+    }
+}
+
+extension Scaling {
+    /// Returns the shapes that scales of a matrix of this shape may have in a file.
+    fileprivate func shapes(of matrix: [Int]) -> [[Int]] {
+        guard let grid = grid(rows: matrix[0], columns: matrix[1]) else { return [] }
+        let shape = [grid.rows, grid.columns]
+        return self == .perRow ? [[grid.rows], shape] : [shape]
+    }
+}

@@ -1,0 +1,25 @@
+package import Checkpoints
+package import Modeling
+
+/// A model that was released, as its `config.json` alone: what one plans with before downloading weights.
+package enum ReleasedModel: String, Sendable, CaseIterable {
+    case v31 = "v3.1"
+    case v32 = "v3.2"
+
+    private var bytes: [UInt8] {
+        switch self {
+        case .v31: PackageResources.v3_1_json
+        case .v32: PackageResources.v3_2_json
+        }
+    }
+
+    /// - Throws: `CheckpointError` if the file and the readers no longer agree.
+    package func configuration() throws(CheckpointError) -> any ModelConfiguration {
+        try ModelRegistry.configuration(file())
+    }
+
+    /// The file.
+    package func file() throws(CheckpointError) -> ConfigurationValue {
+        try ModelConfigurationFile.parse(bytes, file: rawValue + ".json")
+    }
+}

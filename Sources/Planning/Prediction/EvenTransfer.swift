@@ -1,0 +1,71 @@
+import Modeling
+import Parallelism
+
+/// A collective of a layer where every rank owns as many rows as the others: `LayoutCost.bytes` in closed form, which does
+/// not look at ranks one by one. Tests compare the two.
+struct EvenTransfer: Sendable {
+    /// How often a rank gets a row in it, for each row it owns.
+    let rowsPerOwnRow: Double
+    let bytesPerRow: Double
+    /// The part of what it gets that comes from other hosts.
+    let foreignHosts: Double
+    let condition: Transfer.Condition
+
+    init(_ transfer: Transfer, _ cost: LayoutCost, _ rules: EngineRules, dispatch: Double, devicesPerHost: Int) {
+        rowsPerOwnRow = Self.rows(transfer, cost, rules, dispatch: dispatch)
+        // Keys travel as the cache keeps them, activations as the engine has them.
+        switch transfer.kind {
+        case .sharedMemory: bytesPerRow = Double(transfer.bytesPerRow)
+        default: bytesPerRow = Double(transfer.columns) * rules.activationBytes
+        }
+        foreignHosts = Self.foreignHosts(transfer, cost.parallel, devicesPerHost)
+        condition = transfer.condition
+    }
+
+    private static func rows(
+        _ transfer: Transfer, _ cost: LayoutCost, _ rules: EngineRules, dispatch: Double
+    ) -> Double {
+        let parallel = cost.parallel
+        let ranks = Double(parallel.stageRanks)
+        let widths = Double(parallel.degree(.expertTensor))
+        let travels = parallel.exchange == .allToAll ? dispatch : 1
+        func held(_ layout: Layout) -> Double {
+            Double(parallel.degree(Axes.stage.subtracting(parallel.onMesh(layout.rows))))
+        }
+        switch transfer.flow {
+        case .edge(let edge):
+            return switch edge.move {
+            case .nothing: 0
+            case .allGather: held(edge.to) - held(edge.from)
+            case .reduceScatter: Double(transfer.ranks - 1) * held(edge.to)
+            }
+        case .dispatch: return (ranks - 1) * travels
+        case .combine:
+            // Where widths are added first, only sums of other experts are still to come.
+            return (ranks - (rules.sendsTreeLeaves ? 1 : widths)) * travels / widths
+        case .expertTensorSums:
+            let leaves = ExpertExchange.blocks(of: cost.model.parallelShape.experts, parallel)
+            let blocks = rules.sendsTreeLeaves ? Double(leaves) : 1
+            return Double(transfer.ranks - 1) * blocks * ranks * travels / widths
+        case .stageInput: return 1
+        case .dcpRows(.queries), .dcpRows(.partialAttention): return Double((transfer.ranks - 1) * parallel.tensor)
+        case .outputs, .logits, .gatheredKeys, .dcpRows: return Double(transfer.ranks - 1)
+        }
+    }
+
+    /// Members of a group stand at equal distances; those of one host are near each other.
+    private static func foreignHosts(
+        _ transfer: Transfer, _ parallel: ParallelConfiguration, _ devicesPerHost: Int
+    ) -> Double {
+        if transfer.kind == .send { return parallel.stageRanks >= devicesPerHost ? 1 : 0 }
+        let extent: Int =
+            switch transfer.axes {
+            case .tensor, .dense, .expertTensor, .kvSharding: transfer.ranks
+            case .context, [.context, .tensor]: parallel.context * parallel.tensor
+            default: parallel.stageRanks
+            }
+        guard extent > devicesPerHost, transfer.ranks > 1 else { return 0 }
+        let here = max(devicesPerHost * transfer.ranks / extent, 1)
+        return Double(transfer.ranks - here) / Double(transfer.ranks - 1)
+    }
+}

@@ -1,0 +1,157 @@
+import ArgumentParser
+import Checkpoints
+import Foundation
+import JSON
+import KVCache
+import Modeling
+import Models
+import Parallelism
+import Planning
+
+/// Which layout of ranks to use on which devices, from `config.json` alone.
+struct Plan: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Ranks layouts by what they would hold and how fast they would be, and says how sure that is.",
+        discussion: """
+            Arithmetic on the model's layers and a table of devices; nothing is computed and no weights are needed. \
+            Efficiencies are fitted on published measurements; what others of them were missed by is printed beside \
+            each prediction of the same kind: Docs/planning.md.
+            """)
+
+    @Option(
+        name: [.customLong("model-path"), .customLong("model")],
+        help: "A directory with a config.json, or a released model: v3.1, v3.2.")
+    var modelPath = "v3.2"
+
+    @OptionGroup(title: "Hardware") var hardware: PlanHardwareOptions
+
+    @OptionGroup(title: "Traffic") var traffic: PlanTrafficOptions
+
+    @Option(help: "Layouts to show.", transform: Parsing.count(1...10_000))
+    var top = 10
+
+    @Flag(help: "Some devices compute prompts and others decode: the best way to divide them.")
+    var disaggregated = false
+
+    @Option(help: "The time to the first token by ranks, such as cp=1..32, beside that of as many tensor ranks.")
+    var scaling: RankRange?
+
+    @Option(help: "Two models over lengths of prompts, such as v3.1,v3.2: from where on the second is faster.")
+    var compare: String?
+
+    @Option(help: "Draws --scaling into this file.")
+    var svg: String?
+
+    @Option(
+        help: "Measure this machine's cores with the model's operations, and write them to this file for --hardware.")
+    var measure: String?
+
+    @Flag(help: "Print published measurements beside predictions, as Markdown.")
+    var errors = false
+
+    @Flag(help: "Fit the efficiencies on the published rows that are for that, and print them.")
+    var fit = false
+
+    @Flag(help: "Print one line of JSON.")
+    var json = false
+
+    func validate() throws {
+        let modes = [
+            ("--disaggregated", disaggregated), ("--scaling", scaling != nil), ("--compare", compare != nil),
+            ("--measure", measure != nil), ("--errors", errors), ("--fit", fit),
+        ].filter(\.1).map(\.0)
+        if modes.count > 1 { throw ValidationError("\(modes.joined(separator: " and ")): give one of them") }
+        if json, let mode = modes.first { throw ValidationError("--json: there is none for \(mode)") }
+        if svg != nil && scaling == nil { throw ValidationError("--svg draws --scaling; give both") }
+    }
+
+    func run() throws {
+        if fit { return try printFit() }
+        if errors { return print(CalibrationReport(try .builtIn()).markdown, terminator: "") }
+        if let measure { return try writeMeasurement(measure) }
+        if let compare { return try printComparison(compare) }
+        let cluster = try hardware.cluster()
+        let planner = try planner(modelPath, cluster)
+        let load = traffic.traffic(for: cluster.hardware)
+        let limit = planner.model.description.contextLength
+        guard load.input + load.output <= limit else {
+            throw CommandError("--input-tokens: with --output-tokens more than the model's \(limit) positions")
+        }
+        if let scaling { return try printScaling(planner, load, scaling.ranks) }
+        if disaggregated { return try printDisaggregation(planner, load) }
+        let layouts = planner.layouts.filter { $0.stageRanks == 1 || !$0.replicatesExperts }
+        guard !layouts.isEmpty else {
+            throw CommandError(
+                "--hardware: no layout of \(cluster.devices) ranks divides the model's "
+                    + "\(planner.model.description.parallelShape.heads) heads and its experts")
+        }
+        let ranked = planner.ranked(planner.predictions(layouts, load), traffic.objectives)
+        let report = PlanReport(
+            planner, load, try .builtIn(), cache: traffic.cache(for: cluster.hardware),
+            predictions: Array(ranked.prefix(top)), considered: layouts.count, objectives: traffic.objectives)
+        print(json ? report.json.pythonText : report.text)
+    }
+
+    private func planner(_ name: String, _ cluster: Cluster) throws -> Planner {
+        let cache = traffic.cache(for: cluster.hardware)
+        return Planner(try Self.model(name, cache), cluster, try EfficiencyTable.builtIn()[cluster.hardware])
+    }
+
+    private static func model(_ name: String, _ cache: CacheType) throws -> PlannedModel {
+        if let released = ReleasedModel(rawValue: name.lowercased()) {
+            return try PlanModels.released(released, cache: cache)
+        }
+        let directory = try ModelDirectory(name)
+        let file = try ModelConfigurationFile.read(name + "/config.json")
+        return try PlanModels.model(directory.name, directory.configuration, file, cache: cache)
+    }
+
+    private func printFit() throws {
+        let fitted = try Fit(
+            PublishedTable.builtIn(), HardwareTable.builtIn(), model: PlanModels.ofPublished()
+        ).run()
+        print(fitted.json.pythonText)
+    }
+
+    private func writeMeasurement(_ path: String) throws {
+        let model = try Self.model(modelPath, traffic.kvCacheDtype ?? .float32)
+        let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
+        try write(hardware.json.pythonText + "\n", to: path, "--measure")
+        print("\(hardware.devicesPerHost) cores, written to \(path)")
+    }
+
+    private func write(_ text: String, to path: String, _ option: String) throws {
+        do {
+            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+        } catch {
+            throw CommandError("\(option): cannot write to '\(path)'")
+        }
+    }
+
+    private func printScaling(_ planner: Planner, _ load: PlannedTraffic, _ ranks: ClosedRange<Int>) throws {
+        let report = try ScalingReport(planner, load, .builtIn(), ranks: ranks)
+        print(report.lines.joined(separator: "\n"))
+        if let svg { try write(report.svg, to: svg, "--svg") }
+    }
+
+    private func printComparison(_ names: String) throws {
+        let names = names.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+        guard names.count == 2 else { throw CommandError("--compare: two models are compared, such as v3.1,v3.2") }
+        let cluster = try hardware.cluster()
+        let comparison = try ModelComparison(
+            names.map { try planner($0, cluster) }, traffic.traffic(for: cluster.hardware))
+        print(try comparison.lines().joined(separator: "\n"))
+    }
+
+    private func printDisaggregation(_ planner: Planner, _ load: PlannedTraffic) throws {
+        guard planner.cluster.devices > 1 else {
+            throw CommandError("--disaggregated: one device cannot be divided; give more with --hardware")
+        }
+        let pairs = planner.disaggregations(load, traffic.objectives)
+        guard !pairs.isEmpty else {
+            throw CommandError("--disaggregated: no division of the devices has room for the weights on both sides")
+        }
+        let cache = traffic.cache(for: planner.cluster.hardware)
+        print(DisaggregationReport(planner, load, pairs, cache: cache).lines.joined(separator: "\n"))
+    }
+}

@@ -1,0 +1,105 @@
+import ArgumentParser
+import Foundation
+import JSON
+import KVCache
+import Planning
+
+/// What to plan for: devices by name or by file.
+struct PlanHardwareOptions: ParsableArguments {
+    @Option(
+        help: """
+            Devices: a name of the table and a number, such as h20x8 (a name that is not there prints all), or a file \
+            that describes those of one host.
+            """)
+    var hardware = "h20x8"
+
+    func cluster() throws -> Cluster {
+        guard FileManager.default.fileExists(atPath: hardware) else { return try Cluster(name: hardware) }
+        guard let data = FileManager.default.contents(atPath: hardware) else {
+            throw CommandError("--hardware: cannot read '\(hardware)'")
+        }
+        let device: Hardware
+        do {
+            device = try Hardware(JSONValue(parsing: data, limits: .strict))
+        } catch {
+            throw CommandError("--hardware: '\(hardware)': \(error)")
+        }
+        return Cluster(device, devices: device.devicesPerHost)
+    }
+}
+
+/// What clients send, and what they expect.
+struct PlanTrafficOptions: ParsableArguments {
+    @Option(help: "Tokens of a prompt.", transform: Parsing.count(1...Parsing.maxTokens / 2))
+    var inputTokens = 4096
+
+    @Option(help: "Tokens of an answer.", transform: Parsing.count(1...Parsing.maxTokens / 2))
+    var outputTokens = 512
+
+    @Option(help: "Requests computed at the same time.", transform: Parsing.count(1...65_536))
+    var concurrency = 1
+
+    @Option(help: "The part of a prompt whose keys the prefix cache has, 0 to 1.", transform: Parsing.number(0...1))
+    var prefixHitRate = 0.0
+
+    @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3. auto is bfloat16 on accelerators.")
+    var kvCacheDtype: CacheType?
+
+    @Option(
+        help: "Prompt tokens of one request computed in one step; default: 16384, or 1024 on processors.",
+        transform: Parsing.count(1...Parsing.maxTokens))
+    var chunkedPrefillSize: Int?
+
+    @Option(help: "Tokens to guess in a decode step.", transform: Parsing.count(0...16))
+    var speculativeNumSteps = 0
+
+    @Option(
+        help: "The probability that a guess is right if those before it are, 0 to 1.",
+        transform: Parsing.number(0...1))
+    var acceptanceRate = 0.8
+
+    @Option(help: "Layouts whose first token takes longer rank below others: 2s, 500ms.", transform: Parsing.duration)
+    var sloTtft: Double?
+
+    @Option(help: "Layouts whose further tokens take longer each: 50ms.", transform: Parsing.duration)
+    var sloTpot: Double?
+
+    func cache(for hardware: Hardware) -> CacheType {
+        kvCacheDtype ?? (hardware.kind == .accelerator ? .bfloat16 : .float32)
+    }
+
+    func traffic(for hardware: Hardware) -> PlannedTraffic {
+        PlannedTraffic(
+            input: inputTokens, output: outputTokens, concurrency: concurrency, prefixHitRate: prefixHitRate,
+            chunk: chunkedPrefillSize ?? (hardware.kind == .accelerator ? 16_384 : 1024),
+            drafts: speculativeNumSteps, acceptanceRate: acceptanceRate)
+    }
+
+    var objectives: Planner.Objectives { Planner.Objectives(firstToken: sloTtft, perToken: sloTpot) }
+}
+
+/// `cp=1..32`.
+struct RankRange: ExpressibleByArgument {
+    let ranks: ClosedRange<Int>
+
+    init?(argument: String) {
+        let parts = argument.split(separator: "=", omittingEmptySubsequences: false)
+        let ends = parts.last.map { String($0).components(separatedBy: "..").compactMap { Int($0) } } ?? []
+        guard parts.count == 2, parts[0] == "cp", ends.count == 2, 1 <= ends[0], ends[0] <= ends[1], ends[1] <= 128
+        else { return nil }
+        ranks = ends[0]...ends[1]
+    }
+}
+
+extension Parsing {
+    /// Reads a duration that need not be whole: `2s`, `500ms`, or seconds.
+    static let duration: @Sendable (String) throws -> Double = { text in
+        let (digits, unit): (Substring, Double) =
+            text.hasSuffix("ms")
+            ? (text.dropLast(2), 1e-3) : text.hasSuffix("s") ? (text.dropLast(), 1) : (text[...], 1)
+        guard let number = Double(digits), number > 0, number * unit <= Double(maxSeconds) else {
+            throw ValidationError("it is not a duration such as 2s or 500ms, at most a week")
+        }
+        return number * unit
+    }
+}
