@@ -128,12 +128,12 @@ CASES = {
                    n_routed_experts=8, num_experts_per_tok=2, index_n_heads=8, index_head_dim=24, index_topk=14),
         further_keys=dict(indexer_types=["full", "shared", "shared"], mlp_layer_types=["dense", "sparse", "sparse"])),
     "glm-guesses": Case(
-        why="a next-token block with an indexer of its own behind layers without; BF16 matrices",
+        why="a next-token block behind layers without indexers, whose further rows reuse its selection; BF16 matrices",
         arch="glm", layers=3, prompt=36, guesses=True, matrices=torch.bfloat16,
         sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
                    q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, index_n_heads=4, index_head_dim=24, index_topk=12),
-        further_keys=dict(index_topk_freq=3, index_skip_topk_offset=1)),
+        further_keys=dict(index_topk_freq=3, index_skip_topk_offset=1, index_share_for_mtp_iteration=True)),
 }
 
 

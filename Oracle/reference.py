@@ -107,10 +107,19 @@ def guesses(model, block, ids, count):
     """[len(ids) - 2 + count, vocabulary]: what the next-token block says of the tokens after next, from position 0 on.
 
     Row i has the model's final state of position i and the token at i + 1. The last `count` - 1 rows have the block's own
-    state of the row before instead, and the token that the row before guesses, the best one.
+    state of the row before instead, and the token that the row before guesses, the best one. In models that say so, they
+    also have the selection of the last row before them, as SGLang's drafts have.
     """
     layer, around = block
     config, inner = model.config, model.model
+    last = len(ids) - 2
+
+    def share(module, arguments, selected):
+        selected[:, last + 1:] = selected[:, last:last + 1]
+        return selected
+
+    if getattr(config, "index_share_for_mtp_iteration", False) and not layer.self_attn.indexer._forward_hooks:
+        layer.self_attn.indexer.register_forward_hook(share)
 
     def norm(x, name):
         return around[name] * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + config.rms_norm_eps))

@@ -52,7 +52,7 @@ struct Attention {
         let compressed = compress(x, seat)
         let keySet = KeySetID(layer: layer)
         let published = try step.publish(keys(x, angles.own, keySet, step, seat), into: keySet, seat)
-        let index = indexQuery(x, compressed: compressed, angles.own, keySet, step, seat)
+        let index = state.isSelected ? nil : indexQuery(x, compressed: compressed, angles.own, keySet, step, seat)
         let heads = seat.part(of: configuration.heads, along: .tensor)
         let query = absorbedQuery(try seat.cross(Sharding.query, compressed), heads, angles.attended, seat)
         try step.finish(published, seat)
@@ -89,8 +89,7 @@ struct Attention {
             return try ContextAttention.select(index, topK: topK, of: keySet, step, seat)
         }
         if let index {
-            // Stages send the selections of all rows, so those of rows that do not select have defined contents, too.
-            let best = seat.kernels.zeros(step.own.count * topK, seat.scratch)
+            let best = LayerState.firstEntries(topK, rows: step.own.count, seat)
             try ContextAttention.select(index, step, seat, into: best)
             state.keep(best, seat)
         }

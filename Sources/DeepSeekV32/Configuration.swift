@@ -45,6 +45,8 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         /// For each layer, true if it selects keys with an indexer of its own. The others have no index keys; their rows
         /// attend to the keys that the nearest earlier such layer selected. The first layer always selects.
         package var selects: [Bool]
+        /// Whether the next-token block reuses the selection of a chain's first row for the rows that follow it.
+        package var isSharedInDrafts: Bool
         /// Whether rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
         package var interleaved: Bool
     }
@@ -175,6 +177,7 @@ extension DeepSeekConfiguration.IndexerConfiguration {
         let isGLM = try file.string("model_type") == "glm_moe_dsa"
         interleaved = try file.bool("indexer_rope_interleave", default: isGLM)
         selects = try Self.selects(file, layers: layers)
+        isSharedInDrafts = try file.bool("index_share_for_mtp_iteration", default: false)
         if width < ropeWidth {
             throw file.refusal(
                 "index_head_dim", "is \(width)", advice: "it holds the rotary part, so it is at least \(ropeWidth)")

@@ -82,12 +82,18 @@ package final class DeepSeekModel: Model {
 
     package var canDraft: Bool { nextToken != nil }
 
-    package func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
+    package var draftStateWidth: Int {
+        guard let indexer = configuration.indexer, indexer.isSharedInDrafts else { return stateWidth }
+        return stateWidth + indexer.topK
+    }
+
+    package func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure) {
         guard let nextToken else { preconditionFailure("the next-token block was not loaded") }
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         try seat.span("draft", layers.count) { () throws(GroupFailure) in
-            try nextToken.forward(states, embedding: embedding, angles(of: step, seat), step, seat)
+            try nextToken.forward(
+                states, continues: continues, embedding: embedding, angles(of: step, seat), step, seat)
         }
     }
 

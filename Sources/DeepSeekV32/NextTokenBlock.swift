@@ -32,22 +32,30 @@ struct NextTokenBlock {
 
     /// Runs the block for own rows and publishes their keys.
     ///
-    /// - Parameter states: final states of own rows, normed, `[own rows, hidden]`; they become the block's states.
+    /// - Parameters:
+    ///   - states: final states of own rows, normed, `[own rows, hidden]`; they become the block's states. Where the rows
+    ///     of a chain share a selection, it follows in further columns.
+    ///   - continues: true if an earlier call made the states and the selection.
     func forward(
-        _ states: View, embedding: Weight, _ angles: StepAngles, _ step: Step, _ seat: Seat
+        _ states: View, continues: Bool, embedding: Weight, _ angles: StepAngles, _ step: Step, _ seat: Seat
     ) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let both = seat.scratch.rows(states.rows, 2 * states.columns)
-        let embedded = both.columns(0..<states.columns)
+        let width = projection.rows
+        let (final, selection) = (states.columns(0..<width), states.columns(width..<states.columns))
+        let both = seat.scratch.rows(states.rows, 2 * width)
+        let embedded = both.columns(0..<width)
         seat.kernels.embedding(embedding, step.tokens, into: embedded)
         seat.kernels.rmsNorm(embedded, embeddingNorm.view, epsilon: epsilon, into: embedded)
-        seat.kernels.rmsNorm(
-            states, stateNorm.view, epsilon: epsilon, into: both.columns(states.columns..<both.columns))
+        seat.kernels.rmsNorm(final, stateNorm.view, epsilon: epsilon, into: both.columns(width..<both.columns))
         // The block selects keys for itself, also in models whose layers reuse a selection.
-        let state = LayerState(rows: states.rows, stateWidth: states.columns, selected: 0, seat)
+        let isShared = selection.columns > 0
+        let state = LayerState(
+            rows: states.rows, stateWidth: width, selected: selection.columns, isSelected: isShared && continues, seat)
+        if state.isSelected { seat.kernels.copyRows(selection, into: state.selection) }
         seat.kernels.matmul(both, projection, into: state.residual.stream, seat.scratch)
         try layer.forward(state, angles, step, seat)
-        seat.kernels.rmsNorm(state.residual.stream, finalNorm.view, epsilon: epsilon, into: states)
+        if isShared, !continues { seat.kernels.copyRows(state.selection, into: selection) }
+        seat.kernels.rmsNorm(state.residual.stream, finalNorm.view, epsilon: epsilon, into: final)
     }
 }

@@ -21,10 +21,15 @@ package protocol Model: AnyObject, Sendable {
     /// Runs the step's own rows through the next-token block, storing its keys. `step.tokens` are the tokens that
     /// follow the rows. Only ranks of the last stage may call it; it traps if `canDraft` is false.
     ///
-    /// - Parameter states: `[step.own.count, stateWidth]`, the final states of the own rows, this block's or the
-    ///   model's; they become the block's own, whose logits score the token that follows the one in `step.tokens`.
+    /// - Parameters:
+    ///   - states: `[step.own.count, draftStateWidth]`, in their first `stateWidth` columns the final states of the own
+    ///     rows; they become the block's own, whose logits score the token that follows the one in `step.tokens`.
+    ///   - continues: false if these are the model's states, true if an earlier call made them, whose rows these follow.
     /// - Throws: `GroupFailure` when a rank fails, this one or another.
-    func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure)
+    func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure)
+    /// The number of elements of a row's state while tokens are drafted: `stateWidth`, and what the block reuses of the
+    /// row's first call when it continues.
+    var draftStateWidth: Int { get }
     /// Computes the logits of some tokens of the vocabulary, `[rows, vocabulary.count]`, from final states.
     func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View)
 }
@@ -41,7 +46,8 @@ extension Model {
     package var positionAlignment: Int { cacheFormat(.float32, pageSize: CacheFormat.maxPageSize).positionAlignment }
 
     package var canDraft: Bool { false }
-    package func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
+    package var draftStateWidth: Int { stateWidth }
+    package func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure) {
         preconditionFailure("a model without a next-token block was asked to draft")
     }
 }

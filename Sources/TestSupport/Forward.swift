@@ -57,13 +57,13 @@ package final class Forward {
             let rows = logits.count..<min(tokens.count - 1, chunk == .max ? .max : logits.count + chunk)
             let states = run(Array(tokens[rows]), at: rows.lowerBound).states
             let following = Array(tokens[rows.lowerBound + 1..<rows.upperBound + 1])
-            let found = run(following, at: rows.lowerBound, behind: states)
+            let found = run(following, at: rows.lowerBound, behind: states, continues: false)
             logits += found.logits
             state = [found.states.last!]
         }
         for _ in 1..<count {
             let best = logits.last!.indices.max { logits.last![$0] < logits.last![$1] }!
-            let found = run([Int32(best)], at: logits.count, behind: state)
+            let found = run([Int32(best)], at: logits.count, behind: state, continues: true)
             logits += found.logits
             state = found.states
         }
@@ -72,7 +72,7 @@ package final class Forward {
 
     /// Runs the layers or, if `states` are given, the next-token block on these states.
     private func run(
-        _ tokens: [Int32], at start: Int, behind states: [[Float]]? = nil
+        _ tokens: [Int32], at start: Int, behind states: [[Float]]? = nil, continues: Bool = false
     ) -> (logits: [[Float]], states: [[Float]]) {
         let scratch = seat.scratch
         let mark = scratch.mark()
@@ -102,16 +102,17 @@ package final class Forward {
         let step = Step(
             own: rows, tokens: ids, entries: entries, attended: rows, outputs: outputs, cache: cache,
             recorder: isRecording ? recorder : nil)
-        let hidden = scratch.rows(count, model.stateWidth)
+        let all = scratch.rows(count, states == nil ? model.stateWidth : model.draftStateWidth)
+        let hidden = all.columns(0..<model.stateWidth)
         let logits = scratch.rows(count, model.vocabularySize)
         seat.begin(rows: [count])
         let (before, callsBefore) = (braid_allocations(), seat.kernelCalls)
         do {
             if let states {
                 for (row, values) in states.enumerated() {
-                    for (column, value) in values.enumerated() { hidden[row, column] = value }
+                    for (column, value) in values.enumerated() { all[row, column] = value }
                 }
-                try model.draft(step, seat, states: hidden)
+                try model.draft(step, seat, states: all, continues: continues)
             } else {
                 try model.forward(step, seat, into: hidden)
             }
@@ -123,6 +124,6 @@ package final class Forward {
         allocations.append(braid_allocations() - before)
         kernelCalls.append(calls)
         func elements(_ view: View) -> [[Float]] { (0..<count).map { view.rows($0..<$0 + 1).elements } }
-        return (elements(logits), elements(hidden))
+        return (elements(logits), elements(all))
     }
 }

@@ -81,7 +81,11 @@ package struct RandomCheckpoint: Sendable {
                 ("index_n_heads", "\(indexHeads)"), ("index_head_dim", "\(indexWidth)"), ("index_topk", "\(indexTopK)"),
             ]
         }
-        if let selectionPattern { members.append(("index_topk_pattern", "\"\(selectionPattern)\"")) }
+        if let selectionPattern {
+            members += [
+                ("index_topk_pattern", "\"\(selectionPattern)\""), ("index_share_for_mtp_iteration", "true"),
+            ]
+        }
         if usesYaRN {
             members.append(
                 (

@@ -244,6 +244,8 @@ private func expectRefused(
         #expect(glm.reusedSelection == indexer.topK && glm.description.reusedSelection == indexer.topK)
         #expect(try configuration().reusedSelection == 0 && configuration().indexer?.interleaved == false)
         #expect(try self.glm(["indexer_rope_interleave": "false"]).indexer?.interleaved == false)
+        #expect(try self.glm(["index_share_for_mtp_iteration": "true"]).indexer?.isSharedInDrafts == true)
+        #expect(!indexer.isSharedInDrafts)
     }
 
     @Test func `stores index keys only in layers that select`() throws {

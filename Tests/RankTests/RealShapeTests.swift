@@ -8,25 +8,27 @@ import TestSupport
 import Testing
 import Verification
 
-/// The model has every width and count of the released V3.2 except the numbers of layers, tokens and selected keys: one
-/// dense layer and one with experts, four of which have weights of their own. Few keys are selected, so that a short
-/// prompt has more.
-@Suite(.timeLimit(.minutes(5))) struct `V3.2's real shape` {
-    private static func model() throws -> DeepSeekModel {
+/// The models have every width and count of the released V3.2 and GLM-5.2 except the numbers of layers, tokens and
+/// selected keys: one dense layer and one with experts, four of which have weights of their own. Few keys are selected,
+/// so that a short prompt has more. GLM's second layer reuses the selection of the first.
+@Suite(.timeLimit(.minutes(5))) struct `A released model's real shape` {
+    private static func model(_ name: String) throws -> DeepSeekModel {
         var configuration = try #require(
-            try ModelDirectory(Golden.root + "/Benchmarks/models/v3.2").configuration as? DeepSeekConfiguration)
+            try ModelDirectory(Golden.root + "/Benchmarks/models/" + name).configuration as? DeepSeekConfiguration)
+        let isGLM = name == "glm-5.2"
+        if isGLM { configuration.indexer!.selects = [true, false] }
         configuration.layers = 2
         configuration.denseLayers = 1
         configuration.vocabularySize = 1024
         configuration.contextLength = 4096
         configuration.indexer!.topK = 8
-        #expect(configuration.heads == 128 && configuration.hiddenSize == 7168)
-        #expect(configuration.experts.gate.experts == 256 && configuration.experts.gate.groups == 8)
+        #expect(configuration.heads == (isGLM ? 64 : 128) && configuration.hiddenSize == (isGLM ? 6144 : 7168))
+        #expect(configuration.experts.gate.experts == 256 && configuration.experts.gate.groups == (isGLM ? 1 : 8))
         return try DeepSeekModel(configuration, .dummy(DummyWeights(dtype: .bf16, distinctExperts: 4)))
     }
 
-    @Test func `gives one rank's bits on many ranks`() throws {
-        let model = try Self.model()
+    @Test(arguments: ["v3.2", "glm-5.2"]) func `gives one rank's bits on many ranks`(name: String) throws {
+        let model = try Self.model(name)
         let measure = Workload.Measure(
             selecting: 8, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         let verification = Verification(model, measure)

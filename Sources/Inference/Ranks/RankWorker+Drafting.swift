@@ -37,14 +37,16 @@ extension RankWorker {
         behind assignment: RowAssignment, _ step: Step, _ states: View, chosen: [Int32?]
     ) throws(GroupFailure) -> [Int: [Int32]] {
         let choices = choices(of: assignment, chosen)
-        try model.draft(step.with(tokens: following(assignment, choices)), seat, states: states)
+        var states = drafting(states)
+        try model.draft(
+            step.with(tokens: following(assignment, choices)), seat, states: states, continues: false)
         var (active, ended) = (chains(behind: assignment, choices), [DraftChain]())
-        var states = states
         while !active.isEmpty {
             // From here on `states` has one row per chain, in the order of their owners.
             let counts = assignment.rows.indices.map { rank in active.count { $0.owner == rank } }
             let own = active.filter { $0.owner == seat.stageRank }.map(\.row)
-            let drafted = try readLogits(of: pick(own, of: states), counts: counts, sharing: true) { logits, index in
+            let final = pick(own, of: states.columns(0..<model.stateWidth))
+            let drafted = try readLogits(of: final, counts: counts, sharing: true) { logits, index in
                 let chain = active[index]
                 return try? sampleToken(logits, as: chain.sample, of: assignment.plan.chunks[chain.chunk]).token
             }
@@ -57,6 +59,14 @@ extension RankWorker {
         }
         return seat.place(along: .stage) == 0
             ? Dictionary(uniqueKeysWithValues: ended.map { ($0.chunk, $0.drafts) }) : [:]
+    }
+
+    /// Returns the model's states with as many columns as the next-token block needs.
+    private func drafting(_ states: View) -> View {
+        if model.draftStateWidth == states.columns { return states }
+        let wide = seat.scratch.rows(states.rows, model.draftStateWidth)
+        seat.kernels.copyRows(states, into: wide.columns(0..<states.columns))
+        return wide
     }
 
     /// Returns the tokens sampled from the `sampledRows` of each chunk.
@@ -130,7 +140,7 @@ extension RankWorker {
         let own = pick(rows[seat.stageRank].map { chains[$0.chunk].row }, of: states)
         seat.begin(rows: rows.map(\.count))
         let dealt = RowAssignment(plan, rows: rows, seat.configuration, processSharding: assignment.processSharding)
-        try model.draft(step(for: dealt), seat, states: own)
+        try model.draft(step(for: dealt), seat, states: own, continues: true)
         for rank in rows.indices {
             for (place, row) in rows[rank].enumerated() {
                 chains[row.chunk].row = place

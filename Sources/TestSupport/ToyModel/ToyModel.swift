@@ -74,7 +74,7 @@ package final class ToyModel: Model {
         seat.kernels.copyRows(stream, xRows: ComputedIndices(step.outputs), into: hidden)
     }
 
-    package func draft(_ step: Step, _ seat: Seat, states: View) throws(GroupFailure) {
+    package func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure) {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let state = LayerState(rows: states.rows, stateWidth: stateWidth, selected: 0, seat)

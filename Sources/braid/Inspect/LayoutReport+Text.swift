@@ -22,7 +22,7 @@ extension LayoutReport {
         lines.append(
             titled(
                 "cache",
-                "\(cacheType.rawValue): \(grouped(cost.cacheBytes(ofLayer: 0))) bytes per token and layer"
+                "\(cacheType.rawValue): \(cacheBytesPerLayer) bytes per token and layer"
                     + (parallel.world > 1 ? "; a rank writes those of its rows" : "")))
         if parallel.kvSharding.ranks > 1 { lines.append(titled("keys", kvShardingRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
@@ -62,6 +62,13 @@ extension LayoutReport {
             "columns: of each expert · weights: as read, from one mapping for all ranks · KV/token: bytes it writes",
             "attention: part of a prompt's pairs of row and key × heads · gets: bytes from other ranks",
         ]
+    }
+
+    /// The bytes of a token's keys in a layer: the least and the most where layers differ.
+    private var cacheBytesPerLayer: String {
+        let bytes = model.layers.indices.map { cost.cacheBytes(ofLayer: $0) }
+        let (least, most) = (bytes.min() ?? 0, bytes.max() ?? 0)
+        return least == most ? grouped(most) : "\(grouped(least)) to \(grouped(most))"
     }
 
     /// Whether the bytes that ranks receive depend on the router.
