@@ -36,25 +36,32 @@ private final class Flag: Sendable {
     /// What a job holds: a request's bytes, and its share of the memory budget.
     private final class Held: Sendable {}
 
+    /// The actions that cancel work, as a connection keeps them.
+    private final class Actions: Sendable {
+        private let actions = Mutex<[@Sendable () -> Void]>([])
+        var count: Int { actions.withLock { $0.count } }
+        func keep(_ action: @escaping @Sendable () -> Void) { actions.withLock { $0.append(action) } }
+    }
+
     @Test(arguments: [true, false])
     func `lets go of what ended work held`(fails: Bool) async throws {
-        let pool = WorkPool(turns: 1)
-        let actions = Mutex<[@Sendable () -> Void]>([])
-        let held = Mutex<[@Sendable () -> Bool]>([])
+        let (pool, actions) = (WorkPool(turns: 1), Actions())
+        var held: [@Sendable () -> Bool] = []
         for _ in 0..<3 {
             let object = Held()
-            held.withLock { held in held.append { [weak object] in object == nil } }
-            let run = Task { [object] in
-                try await pool.run(bytes: .max, onStart: { action in actions.withLock { $0.append(action) } }) {
+            held.append { [weak object] in object == nil }
+            do {
+                try await pool.run(bytes: .max, onStart: { actions.keep($0) }) {
                     try withExtendedLifetime(object) { if fails { throw CancellationError() } }
                 }
+                #expect(!fails)
+            } catch {
+                #expect(fails)
             }
-            let result = await run.result
-            #expect((try? result.get()) == nil || !fails)
         }
-        // A connection still has the actions that cancel the work.
-        #expect(actions.withLock { $0.count } == 3)
-        #expect(await eventually { held.withLock { $0.allSatisfy { $0() } } })
+        #expect(actions.count == 3)
+        let isGone = held
+        #expect(await eventually { isGone.allSatisfy { $0() } })
     }
 
     @Test func `ends work that is not wanted any more`() async throws {
