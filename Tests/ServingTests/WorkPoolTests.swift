@@ -51,7 +51,7 @@ private final class Flag: Sendable {
             let object = Held()
             held.append { [weak object] in object == nil }
             do {
-                try await pool.run(bytes: .max, onStart: { actions.keep($0) }) {
+                try await pool.run(bytes: .max, onStart: actions.keep) {
                     try withExtendedLifetime(object) { if fails { throw CancellationError() } }
                 }
                 #expect(!fails)
