@@ -28,7 +28,7 @@ package struct Planner: Sendable {
         self.efficiencies = efficiencies
     }
 
-    /// Every layout of as many ranks as there are devices that is different for planning: rows are dealt in turn, keys
+    /// Every layout of as many ranks as there are devices that is different for planning: rows are assigned round-robin, keys
     /// owned token by token, stages even.
     package var layouts: [ParallelConfiguration] {
         LayoutMatrix(

@@ -50,11 +50,11 @@ struct PlanTrafficOptions: ParsableArguments {
         transform: Parsing.count(1...Parsing.maxTokens))
     var chunkedPrefillSize: Int?
 
-    @Option(help: "Tokens to guess in a decode step.", transform: Parsing.count(0...16))
+    @Option(help: "Tokens to draft in a decode step.", transform: Parsing.count(0...16))
     var speculativeNumSteps = 0
 
     @Option(
-        help: "The probability that a guess is right if those before it are, 0 to 1.",
+        help: "The probability that a draft is accepted if those before it are, 0 to 1.",
         transform: Parsing.number(0...1))
     var acceptanceRate = 0.8
 
