@@ -29,9 +29,4 @@ package enum Sharding {
         "feed-forward output", from: Layout(rows: [.data, .context], owes: .dense), to: ownedForDense)
     /// The edge of the gathered dispatch, after which every rank has all rows for its routed experts.
     package static let dispatch = Edge("dispatch", from: owned, to: Layout())
-
-    /// All edges, in the order in which a layer crosses them.
-    package static let edges = [
-        keys, query, selection, attentionOutput, feedForwardInput, feedForwardOutput, dispatch,
-    ]
 }

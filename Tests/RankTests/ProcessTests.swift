@@ -16,24 +16,10 @@ import Verification
     ) throws -> ([Verification.Verdict], RunCoverage) {
         let golden = try Golden(name)
         let model = try golden.directory.load(drafts: name == "v32-guesses")
-        let transports = InMemoryTransport.network(count)
-        defer { for transport in transports { transport.leave() } }
         let measure = Workload.Measure(
             selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
-        return try onEveryRank(of: count, limit: 150) { process -> ([Verification.Verdict], RunCoverage)? in
-            let processes = Processes(transports[process])
-            guard process == 0 else {
-                try RankFollower(model, processes).run()
-                return nil
-            }
-            defer { RankFollower.dismiss(processes) }
-            let verification = Verification(model, measure, processes: processes)
-            let verdicts = try notations.map {
-                try verification.check(VerificationCase(notation: $0, for: model.parallelShape))
-            }
-            return (verdicts, verification.coverage)
-        }[0]!
+        return try verdictsInProcesses(notations, of: model, measure, processes: count)
     }
 
     @Test(arguments: [2, 3, 4]) func `give one rank's bits`(processes: Int) throws {

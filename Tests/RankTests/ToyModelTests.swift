@@ -125,24 +125,9 @@ import Verification
             "chunk51 page16 bfloat16 mixed",
         ]
         let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }
-        let transports = InMemoryTransport.network(count)
-        defer { for transport in transports { transport.leave() } }
         let measure = Workload.Measure(
             longestPrompt: 150, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
-        let (found, coverage) = try onEveryRank(of: count, limit: 200) {
-            process -> ([Verification.Verdict], RunCoverage)? in
-            let processes = Processes(transports[process])
-            guard process == 0 else {
-                try RankFollower(model, processes).run()
-                return nil
-            }
-            defer { RankFollower.dismiss(processes) }
-            let verification = Verification(model, measure, processes: processes)
-            let verdicts = try notations.map {
-                try verification.check(VerificationCase(notation: $0, for: model.parallelShape))
-            }
-            return (verdicts, verification.coverage)
-        }[0]!
+        let (found, coverage) = try verdictsInProcesses(notations, of: model, measure, processes: count)
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
         #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0 && coverage.preemptions > 0)
     }

@@ -128,49 +128,10 @@ import Tokenization
                         """))
         ]))
 
-    private struct Parsed: Equatable {
-        var reasoning = ""
-        var content = ""
-        var calls: [String] = []
-        var broken: [String] = []
-        private var open: (name: String, arguments: String)?
-
-        init(_ pieces: [String], thinking: Bool) {
-            var parser = OutputParser(startsInReasoning: thinking, toolCalls: markup)
-            for piece in pieces { add(parser.feed(piece)) }
-            add(parser.finish())
-            #expect(open == nil)
-        }
-
-        private mutating func add(_ events: [OutputParser.Event]) {
-            for event in events {
-                switch event {
-                case .reasoning(let text): reasoning += text
-                case .content(let text): content += text
-                case .toolCallStart(let index, let name):
-                    #expect(index == calls.count + broken.count && open == nil)
-                    open = (name, "")
-                case .toolCallArguments(_, let text): open?.arguments += text
-                case .toolCallEnd:
-                    calls.append("\(open?.name ?? "?")(\(open?.arguments ?? ""))")
-                    open = nil
-                case .toolCallBroken(_, let text):
-                    broken.append("\(open?.name ?? "?")(\(open?.arguments ?? "")")
-                    content += text
-                    open = nil
-                }
-            }
-        }
-
-        static func == (a: Parsed, b: Parsed) -> Bool {
-            a.reasoning == b.reasoning && a.content == b.content && a.calls == b.calls && a.broken == b.broken
-        }
-    }
-
     /// Parses a text whole, byte-character by character and in random pieces, which must not matter.
     private func parse(_ text: String, thinking: Bool = false) -> Parsed {
-        let whole = Parsed([text], thinking: thinking)
-        #expect(Parsed(text.map(String.init), thinking: thinking) == whole, "\(text)")
+        let whole = Parsed([text], thinking: thinking, toolCalls: Self.markup)
+        #expect(Parsed(text.map(String.init), thinking: thinking, toolCalls: Self.markup) == whole, "\(text)")
         var random = SplitMix(state: 7)
         for _ in 0..<20 {
             var (pieces, rest) = ([String](), text[...])
@@ -179,7 +140,7 @@ import Tokenization
                 pieces.append(String(rest.prefix(length)))
                 rest = rest.dropFirst(length)
             }
-            #expect(Parsed(pieces, thinking: thinking) == whole, "\(pieces)")
+            #expect(Parsed(pieces, thinking: thinking, toolCalls: Self.markup) == whole, "\(pieces)")
         }
         return whole
     }

@@ -139,8 +139,9 @@ extension RankWorker {
         }
         let own = pick(rows[seat.stageRank].map { chains[$0.chunk].row }, of: states)
         seat.begin(rows: rows.map(\.count))
-        let dealt = RowAssignment(plan, rows: rows, seat.configuration, processSharding: assignment.processSharding)
-        try model.draft(step(for: dealt), seat, states: own, continues: true)
+        let extended = RowAssignment(
+            plan, rows: rows, seat.configuration, processSharding: assignment.processSharding)
+        try model.draft(step(for: extended), seat, states: own, continues: true)
         for rank in rows.indices {
             for (place, row) in rows[rank].enumerated() {
                 chains[row.chunk].row = place
