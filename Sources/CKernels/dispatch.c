@@ -1,10 +1,17 @@
 // Chooses the table of kernels for the processor.
 #include "include/ckernels.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 extern const braid_kernels braid_reference;
 #if defined(__x86_64__)
 extern const braid_kernels braid_avx2;
 extern const braid_kernels braid_avx512;
+extern const braid_kernels braid_amx;
+bool braid_amx_is_exact(void);  // see cpu/amx.h
 #elif defined(__aarch64__)
 extern const braid_kernels braid_neon;
 #endif
@@ -23,7 +30,27 @@ static bool has_avx512(void) {
         && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
         && __builtin_cpu_supports("avx512cd");
 }
+
+// Returns whether this processor has AMX, the operating system lets this process use it, and its sums are those of the
+// BF16 profile. The permission holds for all threads.
+static bool has_amx(void) {
+    static _Atomic(int) known;  // 0 until it is known, then 1 or -1; threads that find out together find the same
+    if (known == 0) known = braid_tiles() == BRAID_TILES_USABLE && braid_amx_is_exact() ? 1 : -1;
+    return known > 0;
+}
 #endif
+
+braid_tiles_state braid_tiles(void) {
+#if defined(__x86_64__) && defined(__linux__)
+    if (!has_avx512() || !__builtin_cpu_supports("avx512vbmi") || !__builtin_cpu_supports("avx512bf16")
+        || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16"))
+        return BRAID_TILES_MISSING;
+    const long refusal = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* the state of tiles */);
+    return refusal == 0 ? BRAID_TILES_USABLE : BRAID_TILES_REFUSED;
+#else
+    return BRAID_TILES_MISSING;
+#endif
+}
 
 const braid_kernels *braid_kernels_at(braid_level level) {
     switch (level) {
@@ -31,6 +58,7 @@ const braid_kernels *braid_kernels_at(braid_level level) {
 #if defined(__x86_64__)
     case BRAID_AVX2: return has_avx2() ? &braid_avx2 : 0;
     case BRAID_AVX512: return has_avx512() ? &braid_avx512 : 0;
+    case BRAID_AMX: return has_amx() ? &braid_amx : 0;
 #elif defined(__aarch64__)
     case BRAID_NEON: return &braid_neon;  // part of the architecture
 #endif
@@ -39,7 +67,7 @@ const braid_kernels *braid_kernels_at(braid_level level) {
 }
 
 braid_level braid_best_level(void) {
-    braid_level level = BRAID_AVX512;
+    braid_level level = BRAID_AMX;
     while (!braid_kernels_at(level)) level = (braid_level)(level - 1);
     return level;
 }

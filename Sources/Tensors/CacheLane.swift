@@ -15,7 +15,7 @@ import CKernels
     ///   - base: `entries` times `entryBytes` bytes, 4-byte aligned.
     ///   - group: the columns that share a scale (FP8): a multiple of 16, or at least the width.
     @unsafe package init(_ base: UnsafeMutableRawPointer, dtype: DType, width: Int, group: Int, entries: Int) {
-        precondition(dtype != .int8, "a cache has no INT8 lanes")
+        precondition(dtype != .int8 && dtype != .fp4, "a cache has no \(dtype) lanes")
         precondition(group > 0 && (group % 16 == 0 || group >= width), "groups of \(group) in a lane of \(width)")
         unsafe self.base = unsafe base
         self.group = group
@@ -35,6 +35,23 @@ import CKernels
         precondition(
             (0..<entries).contains(entry) && bytes.count == entryBytes, "\(bytes.count) bytes for entry \(entry)")
         unsafe UnsafeMutableRawBufferPointer(start: base + entry * entryBytes, count: entryBytes).copyBytes(from: bytes)
+    }
+
+    /// Appends the bytes of consecutive entries, scales included.
+    package func append(_ entries: Range<Int>, to bytes: inout [UInt8]) {
+        precondition(entries.lowerBound >= 0 && entries.upperBound <= self.entries, "\(entries) of \(self.entries)")
+        unsafe bytes.append(
+            contentsOf: UnsafeRawBufferPointer(
+                start: base + entries.lowerBound * entryBytes, count: entries.count * entryBytes))
+    }
+
+    /// Overwrites consecutive entries with bytes that `append` has made of as many.
+    package func overwrite(_ entries: Range<Int>, with bytes: ArraySlice<UInt8>) {
+        precondition(
+            entries.lowerBound >= 0 && entries.upperBound <= self.entries && bytes.count == entries.count * entryBytes,
+            "\(bytes.count) bytes for \(entries) of \(self.entries)")
+        unsafe UnsafeMutableRawBufferPointer(start: base + entries.lowerBound * entryBytes, count: bytes.count)
+            .copyBytes(from: bytes)
     }
 
     /// Copies `count` entries, scales included, from entry `first` on to entry `target` on.

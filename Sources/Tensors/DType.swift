@@ -8,15 +8,22 @@ package enum DType: Sendable, Equatable, CaseIterable {
     case fp8
     /// Integers have F32 scales, those of a weight's `Scaling`; no cache lane has integers.
     case int8
+    /// E2M1 values are pairs in a byte, the first in its low four bits, and have E8M0 scales, which are bytes; no cache
+    /// lane has them.
+    case fp4
 
-    /// The size of one element in bytes, without scales.
-    package var bytes: Int {
+    /// The size of one element in bits, without scales.
+    package var bits: Int {
         switch self {
-        case .f32: 4
-        case .bf16: 2
-        case .fp8, .int8: 1
+        case .f32: 32
+        case .bf16: 16
+        case .fp8, .int8: 8
+        case .fp4: 4
         }
     }
+
+    /// Returns the size of `count` elements in bytes, without scales.
+    package func bytes(of count: Int) -> Int { (count * bits + 7) / 8 }
 
     var kernelValue: braid_dtype {
         switch self {
@@ -24,6 +31,7 @@ package enum DType: Sendable, Equatable, CaseIterable {
         case .bf16: BRAID_BF16
         case .fp8: BRAID_FP8
         case .int8: BRAID_INT8
+        case .fp4: BRAID_FP4
         }
     }
 }

@@ -3,7 +3,7 @@ import CKernels
 /// Offers the operations of one instruction-set level.
 @safe package struct Kernels: @unchecked Sendable {
     package enum Level: String, Sendable, CaseIterable, Comparable {
-        case reference, neon, avx2, avx512
+        case reference, neon, avx2, avx512, amx
 
         var kernelValue: braid_level {
             switch self {
@@ -11,6 +11,7 @@ import CKernels
             case .neon: BRAID_NEON
             case .avx2: BRAID_AVX2
             case .avx512: BRAID_AVX512
+            case .amx: BRAID_AMX
             }
         }
 
@@ -21,6 +22,8 @@ import CKernels
     let table: braid_kernels
     /// The team that shares the larger operations; `nil` if one thread does everything.
     package private(set) var team: Team?
+    /// The profile of products, index scores and attention.
+    package private(set) var profile = NumericsProfile.f32
     /// The block sizes in use.
     package private(set) var tuning = Tuning()
     /// A counter of the operations, if they are counted.
@@ -40,6 +43,17 @@ import CKernels
         kernels.team = team
         return kernels
     }
+
+    /// Returns the same kernels with another numerics profile.
+    package func computing(in profile: NumericsProfile) -> Kernels {
+        var kernels = self
+        kernels.profile = profile
+        return kernels
+    }
+
+    /// The same kernels in the profile `f32`, for the few products whose small errors have large effects: of a router,
+    /// of index head weights, of the vocabulary.
+    package var inF32: Kernels { computing(in: .f32) }
 
     /// Returns the same kernels with other block sizes; results are bitwise equal.
     package func tuned(_ tuning: Tuning) -> Kernels {

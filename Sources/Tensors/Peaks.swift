@@ -7,6 +7,11 @@ extension Kernels {
     /// - Returns: the floating-point operations done; a multiplication and an addition count as two.
     package func multiplyAdds(turns: Int) -> Int { unsafe Int(table.multiply_adds(Int64(turns))) }
 
+    /// Runs `turns` rounds of products of BF16 tiles that are loaded each time.
+    ///
+    /// - Returns: the floating-point operations done; 0 where the level `amx` is missing.
+    package static func tileDots(turns: Int) -> Int { Int(braid_tile_dots(Int64(turns))) }
+
     /// Runs `turns` rounds of dot products of BF16 pairs, which no kernel uses.
     ///
     /// - Returns: the operations done; 0 where the processor has no such instruction.
@@ -54,9 +59,12 @@ package final class ColdMemory: @unchecked Sendable {
         let scaling = dtype.scalings[0]
         precondition(
             rows <= scales.count && rows * columns / (128 * 64) <= scales.count, "\(rows) × \(columns) weights")
+        let grid = scaling.grid(rows: rows, columns: columns) ?? (0, 0)
+        // Scales of FP4 are a large part of its bytes.
+        let scale = unsafe dtype == .fp4 ? take(grid.rows * grid.columns) : UnsafeMutableRawPointer(scales.view.base)
         return unsafe Weight(
-            take(rows * columns * dtype.bytes), dtype: dtype, rows: rows, columns: columns, scaling: scaling,
-            scale: scaling == .none ? nil : UnsafePointer(scales.view.base))
+            take(dtype.bytes(of: rows * columns)), dtype: dtype, rows: rows, columns: columns, scaling: scaling,
+            scale: scaling == .none ? nil : scale)
     }
 
     package func lane(_ dtype: DType, width: Int, group: Int, entries: Int) -> CacheLane {

@@ -52,6 +52,7 @@ extension DType {
         case .f32, .bf16: [.none]
         case .fp8: [.blocks(rows: 128, columns: 128), .perRow]
         case .int8: [.perRow, .blocks(rows: 128, columns: 128)]
+        case .fp4: [.blocks(rows: 1, columns: 32)]
         }
     }
 }

@@ -78,6 +78,7 @@ package final class Team: @unchecked Sendable {
         let work: any ParallelWork.Type
         /// The pointer is valid until all parts are done.
         let operands: UnsafeRawPointer
+        let kernels: Kernels
         let cut: WorkSplit
         let parts: Int
     }
@@ -107,13 +108,17 @@ package final class Team: @unchecked Sendable {
 
     /// Splits the work among all threads, and returns when it is done. Only the leader may call it.
     ///
-    /// - Parameter cost: the cost of all units, in the unit of `Tuning.minParallelWork`.
+    /// - Parameters:
+    ///   - profile: the numerics profile in which all parts are computed.
+    ///   - cost: the cost of all units, in the unit of `Tuning.minParallelWork`.
     /// - Returns: false if the work is too small to share; then nothing was computed.
-    func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
+    func share(_ work: some ParallelWork, _ cut: WorkSplit, in profile: NumericsProfile, cost: Int) -> Bool {
         let parts = cut.parts(threads: threads)
         guard threads > 1, parts > 1, cost >= kernels.tuning.minParallelWork else { return false }
         unsafe withUnsafePointer(to: work) { operands in
-            unsafe operation = Operation(work: type(of: work), operands: operands, cut: cut, parts: parts)
+            unsafe operation = Operation(
+                work: type(of: work), operands: operands, kernels: kernels.computing(in: profile), cut: cut,
+                parts: parts)
             self.parts += parts
             left.store(parts, ordering: .releasing)
             begun.advance()
@@ -150,7 +155,7 @@ package final class Team: @unchecked Sendable {
             if taken <= 0 { return }
             let operation = operation!
             let units = operation.cut.units(ofPart: operation.parts - taken, of: operation.parts)
-            unsafe operation.work.compute(units, of: operation.operands, kernels, scratch)
+            unsafe operation.work.compute(units, of: operation.operands, operation.kernels, scratch)
             done.advance()
         }
     }
@@ -161,7 +166,7 @@ extension Kernels {
     ///
     /// - Returns: true if the work is done.
     package func share(_ work: some ParallelWork, _ cut: WorkSplit, cost: Int) -> Bool {
-        guard let team, team.share(work, cut, cost: cost) else { return false }
+        guard let team, team.share(work, cut, in: profile, cost: cost) else { return false }
         countShared()
         return true
     }

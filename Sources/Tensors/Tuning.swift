@@ -9,7 +9,7 @@ package struct Tuning: Sendable, Equatable {
     package var spins = 4000
     /// A matrix product of at most this many rows reads weights as stored, without a panel.
     package var gemvMaxRows = PerType()
-    /// Attention of at most this many heads reads keys as stored, without widening them first. No cache has INT8 keys.
+    /// Attention of at most this many heads reads keys as stored, without widening them first. No cache has INT8 or FP4 keys.
     package var directKeyMaxHeads = PerType()
     /// In index scores, a tile of queries runs over at most this many panels of sixteen or thirty-two keys. 0 selects
     /// the default of the instruction-set level.
@@ -26,11 +26,14 @@ package struct Tuning: Sendable, Equatable {
         package var bf16 = 0
         package var fp8 = 0
         package var int8 = 0
+        package var fp4 = 0
 
         package init() {}
 
         /// The numbers in the order of the kernels' types.
-        var byType: (Int64, Int64, Int64, Int64) { (Int64(f32), Int64(bf16), Int64(fp8), Int64(int8)) }
+        var byType: (Int64, Int64, Int64, Int64, Int64) {
+            (Int64(f32), Int64(bf16), Int64(fp8), Int64(int8), Int64(fp4))
+        }
 
         package subscript(type: DType) -> Int {
             get {
@@ -39,6 +42,7 @@ package struct Tuning: Sendable, Equatable {
                 case .bf16: bf16
                 case .fp8: fp8
                 case .int8: int8
+                case .fp4: fp4
                 }
             }
             set {
@@ -47,6 +51,7 @@ package struct Tuning: Sendable, Equatable {
                 case .bf16: bf16 = newValue
                 case .fp8: fp8 = newValue
                 case .int8: int8 = newValue
+                case .fp4: fp4 = newValue
                 }
             }
         }
@@ -79,6 +84,7 @@ package struct Tuning: Sendable, Equatable {
         Setting("gemv_max_rows_bf16", \.gemvMaxRows.bf16, 0...1024),
         Setting("gemv_max_rows_fp8", \.gemvMaxRows.fp8, 0...1024),
         Setting("gemv_max_rows_int8", \.gemvMaxRows.int8, 0...1024),
+        Setting("gemv_max_rows_fp4", \.gemvMaxRows.fp4, 0...1024),
         Setting("direct_key_max_heads_f32", \.directKeyMaxHeads.f32, 0...1024),
         Setting("direct_key_max_heads_bf16", \.directKeyMaxHeads.bf16, 0...1024),
         Setting("direct_key_max_heads_fp8", \.directKeyMaxHeads.fp8, 0...1024),

@@ -14,7 +14,7 @@ import CKernels
     package let scaling: Scaling
     private let data: UnsafeRawPointer
     private let stride: Int
-    private let scale: UnsafePointer<Float>?
+    private let scale: UnsafeRawPointer?
     private let scaleStride: Int
     private let row: Int
     private let column: Int
@@ -22,14 +22,16 @@ import CKernels
     /// Creates a whole matrix.
     ///
     /// - Parameters:
-    ///   - data: `rows × columns` elements, row-major.
+    ///   - data: `rows × columns` elements, row-major; of FP4 the columns are even.
     ///   - scaling: one of `dtype.scalings`.
-    ///   - scale: the scales, row-major, as many as `scaling.grid` says; `nil` without scales.
+    ///   - scale: the scales, row-major, as many as `scaling.grid` says: E8M0 bytes for FP4, otherwise F32; `nil`
+    ///     without scales.
     @unsafe package init(
         _ data: UnsafeRawPointer, dtype: DType, rows: Int, columns: Int, scaling: Scaling = .none,
-        scale: UnsafePointer<Float>? = nil
+        scale: UnsafeRawPointer? = nil
     ) {
         precondition(dtype.scalings.contains(scaling), "no kernel reads \(dtype) weights with \(scaling)")
+        precondition(dtype != .fp4 || columns % 2 == 0, "\(columns) columns in pairs")
         precondition((unsafe scale != nil) == (scaling != .none), "scales must be given exactly where there are some")
         unsafe self.data = unsafe data
         self.dtype = dtype
@@ -47,8 +49,10 @@ import CKernels
         precondition(rows.lowerBound >= 0 && rows.upperBound <= whole.rows, "rows \(rows) of \(whole.rows)")
         precondition(
             columns.lowerBound >= 0 && columns.upperBound <= whole.columns, "columns \(columns) of \(whole.columns)")
-        let offset = (rows.lowerBound * whole.stride + columns.lowerBound) * whole.dtype.bytes
-        unsafe data = whole.data + offset
+        let element = rows.lowerBound * whole.stride + columns.lowerBound
+        // The first element of an FP4 part may be the second in its byte.
+        let place = whole.dtype == .fp4 ? whole.column & 1 + element : element
+        unsafe data = whole.data + place * whole.dtype.bits / 8
         dtype = whole.dtype
         scaling = whole.scaling
         self.rows = rows.count

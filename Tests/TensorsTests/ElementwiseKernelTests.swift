@@ -62,6 +62,7 @@ struct ElementwiseKernelTests {
     private struct Case {
         let m: Int, n: Int, stride: Int, otherStride: Int, outStride: Int
         let x: [Float], other: [Float], rowWeight: [Float]
+        let limit: Float
 
         init(_ dice: inout Dice, wild: Bool) {
             m = dice.int(0...7)
@@ -72,6 +73,7 @@ struct ElementwiseKernelTests {
             x = dice.rows(m, width: n, stride: stride, wild: wild)
             other = dice.rows(m, width: n, stride: otherStride, wild: wild)
             rowWeight = dice.rows(1, width: m, stride: max(m, 1))
+            limit = dice.flag() ? .infinity : abs(dice.float())
         }
 
         func add(_ level: KernelLevel) -> [Float] {
@@ -92,8 +94,8 @@ struct ElementwiseKernelTests {
             let out = output(m, width: n, stride: outStride)
             let parameters = unsafe braid_swiglu(
                 m: Int64(m), n: Int64(n), gate: gate.pointer, gate_stride: Int64(stride), up: up.pointer,
-                up_stride: Int64(otherStride), row_weight: weighted ? weights.pointer : nil, out: out.pointer,
-                out_stride: Int64(outStride))
+                up_stride: Int64(otherStride), row_weight: weighted ? weights.pointer : nil, limit: limit,
+                out: out.pointer, out_stride: Int64(outStride))
             unsafe call(level.table.swiglu, parameters, keeping: [gate, up, weights, out])
             return out.values
         }
@@ -172,7 +174,7 @@ struct ElementwiseKernelTests {
                         out: sum.pointer, out_stride: Int64(n))
                     var activation = unsafe braid_swiglu(
                         m: 1, n: Int64(n), gate: gate.pointer, gate_stride: Int64(n), up: up.pointer,
-                        up_stride: Int64(n), row_weight: nil, out: product.pointer, out_stride: Int64(n))
+                        up_stride: Int64(n), row_weight: nil, limit: 1, out: product.pointer, out_stride: Int64(n))
                     unsafe call(level.table.add, addition, keeping: [a, b, sum])
                     unsafe call(level.table.swiglu, activation, keeping: [gate, up, product])
                     unsafe addition.out = overSecond ? b.pointer : a.pointer
@@ -194,14 +196,33 @@ struct ElementwiseKernelTests {
             let found = example.swiglu(.reference, weighted: true)
             for r in 0..<example.m {
                 for j in 0..<example.n {
-                    let gate = Double(example.x[r * example.stride + j])
-                    let up = Double(example.other[r * example.otherStride + j])
+                    let limit = Double(example.limit)
+                    let gate = min(Double(example.x[r * example.stride + j]), limit)
+                    let up = max(-limit, min(Double(example.other[r * example.otherStride + j]), limit))
                     let expected = gate / (1 + exp(-gate)) * up * Double(example.rowWeight[r])
                     let difference = abs(Double(found[r * example.outStride + j]) - expected)
                     #expect(difference <= 8 * rounding * abs(expected) + 1e-37)
                 }
             }
         }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `swiglu bounds the gate from above and the other factor from both sides`(level: KernelLevel) {
+        func swiglu(_ gate: Float, _ up: Float, limit: Float) -> Float {
+            let (a, b, out) = (Guarded([gate]), Guarded([up]), Guarded(repeating: untouched, count: 1))
+            let parameters = unsafe braid_swiglu(
+                m: 1, n: 1, gate: a.pointer, gate_stride: 1, up: b.pointer, up_stride: 1, row_weight: nil,
+                limit: limit, out: out.pointer, out_stride: 1)
+            unsafe call(level.table.swiglu, parameters, keeping: [a, b, out])
+            return out.values[0]
+        }
+        #expect(swiglu(50, 3, limit: 10) == swiglu(10, 3, limit: .infinity))
+        #expect(swiglu(-50, 3, limit: 10) == swiglu(-50, 3, limit: .infinity))
+        #expect(swiglu(1, 50, limit: 10) == swiglu(1, 10, limit: .infinity))
+        #expect(swiglu(1, -50, limit: 10) == swiglu(1, -10, limit: .infinity))
+        #expect(swiglu(.infinity, -.infinity, limit: 10) == swiglu(10, -10, limit: .infinity))
+        #expect(swiglu(.nan, 1, limit: 10).isNaN && swiglu(1, .nan, limit: 10).isNaN)
     }
 
     @Test

@@ -13,16 +13,20 @@ struct ExpertsKernelTests {
         var logits: [Float], stride: Int, bias: [Float]?
         var normalize = true
         var scaling: Float = 1
+        var scoring = BRAID_SIGMOID
+        /// Experts that are chosen already, `k` of each row.
+        var given: [Int32]?
 
         func route(_ level: KernelLevel) -> (chosen: [Int32], weights: [Float]) {
             let m = logits.isEmpty ? 0 : (logits.count - experts) / stride + 1
             let input = Guarded(logits)
             let biases = Guarded(bias ?? [])
-            let chosen = Guarded(repeating: Int32(-7), count: m * k)
+            let chosen = Guarded(given ?? [Int32](repeating: -7, count: m * k))
             let weights = Guarded(repeating: untouched, count: m * k)
             let parameters = unsafe braid_gate(
                 m: Int64(m), experts: Int64(experts), k: Int64(k), groups: Int64(groups),
-                top_groups: Int64(topGroups), logits: input.pointer, logits_stride: Int64(stride),
+                top_groups: Int64(topGroups), scoring: scoring, given: given != nil, logits: input.pointer,
+                logits_stride: Int64(stride),
                 bias: bias == nil ? nil : biases.pointer, normalize: normalize, scaling: scaling,
                 chosen: chosen.pointer, weights: weights.pointer)
             unsafe call(level.table.gate, parameters, keeping: [input, biases, chosen, weights])
@@ -41,7 +45,7 @@ struct ExpertsKernelTests {
             experts: experts, k: dice.int(1...topGroups * size), groups: groups, topGroups: topGroups,
             logits: dice.rows(m, width: experts, stride: stride, wild: wild), stride: stride,
             bias: dice.flag() ? dice.rows(1, width: experts, stride: experts) : nil, normalize: dice.flag(),
-            scaling: 2.5)
+            scaling: 2.5, scoring: dice.flag() ? BRAID_SIGMOID : BRAID_SQRT_SOFTPLUS)
     }
 
     @Test
@@ -60,7 +64,10 @@ struct ExpertsKernelTests {
 
     /// Computes the gate by its formula, with a sort.
     private func sortedRoute(_ gate: Gate, logits: ArraySlice<Float>) -> (chosen: [Int], weights: [Double]) {
-        let scores = logits.map { 1 / (1 + exp(-Double($0))) }
+        let scores = logits.map { logit in
+            let z = Double(logit)
+            return gate.scoring == BRAID_SIGMOID ? 1 / (1 + exp(-z)) : (z > 20 ? z : log1p(exp(z))).squareRoot()
+        }
         let choice = scores.indices.map { scores[$0] + Double(gate.bias?[$0] ?? 0) }
         func best(_ count: Int, of candidates: [Int], by value: (Int) -> Double) -> [Int] {
             Array(candidates.sorted { (-value($0), $0) < (-value($1), $1) }.prefix(count))
@@ -96,6 +103,50 @@ struct ExpertsKernelTests {
                     #expect(abs(weight - expected.weights[j]) <= tolerance)
                 }
             }
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `experts that are given have the weights of experts that are chosen`(level: KernelLevel) {
+        var dice = Dice(seed: 47)
+        for i in 0..<200 {
+            var example = gate(&dice, wild: i % 3 == 0)
+            let expected = example.route(level)
+            example.given = expected.chosen
+            let found = example.route(level)
+            #expect(found.chosen == expected.chosen)
+            #expect(firstDifference(found.weights, expected.weights) == nil, "\(level.name)")
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `given experts are weighed in their order, whatever their logits`(level: KernelLevel) {
+        let gate = Gate(
+            experts: 5, k: 2, logits: [0, -1, 2, 3, 4], stride: 5, bias: nil, normalize: false,
+            scoring: BRAID_SQRT_SOFTPLUS, given: [4, 1])
+        let expected = [4.0, -1.0].map { Float(log1p(exp($0)).squareRoot()) }
+        let found = gate.route(level)
+        #expect(found.chosen == [4, 1])
+        #expect(zip(found.weights, expected).allSatisfy { abs($0 - $1) <= 2e-7 })
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `a score of sqrt softplus is right for every size of logit`(level: KernelLevel) {
+        let logits: [Float] = (-340...400).map { Float($0) / 4 } + [20, Float(20).nextUp, 1e30, .infinity]
+        for logit in logits {
+            let gate = Gate(
+                experts: 1, k: 1, logits: [logit], stride: 1, bias: nil, normalize: false,
+                scoring: BRAID_SQRT_SOFTPLUS)
+            let z = Double(logit)
+            let expected = (z > 20 ? z : log1p(exp(z))).squareRoot()
+            let difference = abs(Double(gate.route(level).weights[0]) - expected)
+            #expect(logit == .infinity ? expected == .infinity : difference <= 4 * rounding * expected, "\(logit)")
+        }
+        for (logit, score) in [(-Float.infinity, Float(0)), (-100, 0), (.infinity, .infinity)] {
+            let gate = Gate(
+                experts: 1, k: 1, logits: [logit], stride: 1, bias: nil, normalize: false,
+                scoring: BRAID_SQRT_SOFTPLUS)
+            #expect(gate.route(level).weights == [score])
         }
     }
 

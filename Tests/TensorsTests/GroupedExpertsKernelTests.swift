@@ -18,6 +18,8 @@ struct GroupedExpertsKernelTests {
         let start: [Int32], rows: [Int32], weights: [Float]
         var slots: [Int32]
         let gemvMaxRows: Int64
+        let limit: Float
+        var profile: braid_profile
 
         init(_ dice: inout Dice, dtype: braid_dtype, rows: ClosedRange<Int>, wild: Bool = false) {
             m = dice.int(rows)
@@ -67,10 +69,12 @@ struct GroupedExpertsKernelTests {
             }
             weights = dice.rows(1, width: Int(starts.last!), stride: max(Int(starts.last!), 1), wild: wild)
             gemvMaxRows = dice.flag() ? 0 : Int64(dice.int(1...40))
+            limit = dice.flag() ? .infinity : Float(dice.int(0...8))
+            profile = dice.profile()
         }
 
         var description: String {
-            "\(m) rows, \(hidden) × \(width), columns \(columns) in \(slices), experts \(first)+\(count) of \(groups) × \(expertsPerGroup)"
+            "\(m) rows, profile \(profile.rawValue), \(hidden) × \(width), columns \(columns) in \(slices), experts \(first)+\(count) of \(groups) × \(expertsPerGroup)"
         }
 
         private func table() -> Guarded<braid_expert> {
@@ -80,7 +84,9 @@ struct GroupedExpertsKernelTests {
                 })
         }
 
-        private var few: (Int64, Int64, Int64, Int64) { (gemvMaxRows, gemvMaxRows, gemvMaxRows, gemvMaxRows) }
+        private var few: (Int64, Int64, Int64, Int64, Int64) {
+            (gemvMaxRows, gemvMaxRows, gemvMaxRows, gemvMaxRows, gemvMaxRows)
+        }
 
         /// `[slots, columns]`, packed.
         func hiddenValues(_ level: KernelLevel) -> [Float] {
@@ -90,10 +96,11 @@ struct GroupedExpertsKernelTests {
             let room = scratch(Int(BRAID_MATMUL_SCRATCH) + fullest * n)
             let out = output(rows.count, width: n, stride: n)
             let parameters = unsafe braid_expert_hidden(
-                experts: experts.pointer, count: Int64(count), first_column: Int64(columns.lowerBound), n: Int64(n),
+                experts: experts.pointer, count: Int64(count), profile: profile,
+                first_column: Int64(columns.lowerBound), n: Int64(n),
                 k: Int64(hidden), x: input.pointer, x_stride: Int64(xStride), start: starts.pointer, rows: list.pointer,
-                slot_weights: factors.pointer, out: out.pointer, out_stride: Int64(n), gemv_max_rows: few,
-                scratch: room.pointer)
+                slot_weights: factors.pointer, limit: limit, out: out.pointer, out_stride: Int64(n),
+                gemv_max_rows: few, scratch: room.pointer)
             unsafe call(
                 level.table.expert_hidden, parameters,
                 keeping: [experts, input, starts, list, factors, room, out] + gate + up)
@@ -108,6 +115,7 @@ struct GroupedExpertsKernelTests {
             let out = output(trees * m, width: outputs.count, stride: outputs.count)
             let parameters = unsafe braid_expert_sums(
                 experts: experts.pointer, count: Int64(count), first_expert: Int64(first),
+                profile: profile,
                 experts_per_group: Int64(expertsPerGroup), first_group: Int64(firstGroup), groups: Int64(groups),
                 trees: Int64(trees), first_output: Int64(outputs.lowerBound), n: Int64(outputs.count),
                 first_column: Int64(columns.lowerBound), width: Int64(columns.count), slices: Int64(slices),
@@ -165,7 +173,8 @@ struct GroupedExpertsKernelTests {
     func `the experts' sum is what its formula says`() {
         var dice = Dice(seed: 81)
         for _ in 0..<40 {
-            let example = Case(&dice, dtype: BRAID_F32, rows: 1...7)
+            var example = Case(&dice, dtype: BRAID_F32, rows: 1...7)
+            example.profile = BRAID_PROFILE_F32
             let (n, perTree) = (example.columns.count, example.groups / example.trees)
             let hidden = dice.rows(example.rows.count, width: n, stride: n)
             let found = example.sums(.reference, hidden)

@@ -8,6 +8,7 @@ struct IndexerKernelTests {
         var q: [Float], weights: [Float]
         /// 0 selects the level's default.
         let panels: Int
+        var profile: braid_profile
 
         init(_ dice: inout Dice, small: Bool = false, wild: Bool = false) {
             m = dice.int(0...(small ? 3 : 9))
@@ -22,6 +23,7 @@ struct IndexerKernelTests {
             q = dice.rows(m * heads, width: width, stride: width)
             weights = dice.rows(m, width: heads, stride: heads)
             panels = dice.flag() ? 0 : dice.int(1...12)
+            profile = dice.flag() ? BRAID_PROFILE_F32 : BRAID_PROFILE_BF16
         }
 
         /// Creates few (row, head) pairs, of one type.
@@ -39,6 +41,7 @@ struct IndexerKernelTests {
             q = dice.rows(m * heads, width: width, stride: width)
             weights = dice.rows(m, width: heads, stride: heads)
             panels = 0
+            profile = dice.flag() ? BRAID_PROFILE_F32 : BRAID_PROFILE_BF16
         }
 
         func run(_ level: KernelLevel, skipping skipped: Int = 0) -> [Float] {
@@ -46,7 +49,8 @@ struct IndexerKernelTests {
             let out = Guarded(repeating: untouched, count: m * stride)
             let room = scratch(Int(BRAID_INDEX_SCRATCH))
             let parameters = unsafe braid_index_scores(
-                m: Int64(m), heads: Int64(heads), q: queries.pointer, weights: factors.pointer, keys: keys.lane(0),
+                profile: profile, m: Int64(m), heads: Int64(heads), q: queries.pointer,
+                weights: factors.pointer, keys: keys.lane(0),
                 pages: keys.pages.pointer, page_shift: Int32(keys.pageShift),
                 owned: braid_kv_sharding(ranks: 1, unit: 1, rank: 0), first: Int64(first + skipped),
                 count: Int64(count - skipped), scores: out.pointer, scores_stride: Int64(stride),
@@ -55,7 +59,9 @@ struct IndexerKernelTests {
             return out.values
         }
 
-        var description: String { "m \(m), heads \(heads), width \(width), \(count) from \(first)" }
+        var description: String {
+            "profile \(profile.rawValue), m \(m), heads \(heads), width \(width), \(count) from \(first)"
+        }
     }
 
     @Test
@@ -92,6 +98,7 @@ struct IndexerKernelTests {
         var dice = Dice(seed: 24)
         for i in 0..<100 {
             var example = Case(&dice, wild: i % 5 == 1)
+            example.profile = BRAID_PROFILE_F32  // the other one may multiply by a key's scale last
             let found = example.run(level)
             example.keys = PagedLanes(twinOf: example.keys)
             #expect(firstDifference(found, example.run(level)) == nil, "\(example.description)")
@@ -120,7 +127,9 @@ struct IndexerKernelTests {
                         sum += Double(example.weights[r * example.heads + h]) * max(0, dot)
                         magnitude += abs(Double(example.weights[r * example.heads + h])) * size
                     }
-                    let tolerance = Double(example.width + example.heads) * rounding * magnitude
+                    // In the BF16 profile, a query and a key each lose 2^-9 of themselves at most.
+                    let lost = example.profile == BRAID_PROFILE_BF16 ? 0x1p-7 : 0
+                    let tolerance = (Double(example.width + example.heads) * rounding + lost) * magnitude
                     #expect(abs(Double(found[r * example.stride + i]) - sum) <= tolerance)
                 }
             }

@@ -7,9 +7,17 @@ extension KernelLevel: @unchecked Sendable, CustomTestStringConvertible {
 }
 
 extension braid_dtype {
-    static var all: [braid_dtype] { [BRAID_F32, BRAID_BF16, BRAID_FP8, BRAID_INT8] }
+    static var all: [braid_dtype] { [BRAID_F32, BRAID_BF16, BRAID_FP8, BRAID_INT8, BRAID_FP4] }
 
-    var bytes: Int { self == BRAID_F32 ? 4 : self == BRAID_BF16 ? 2 : 1 }
+    var bits: Int { self == BRAID_F32 ? 32 : self == BRAID_BF16 ? 16 : self == BRAID_FP4 ? 4 : 8 }
+}
+
+extension braid_profile {
+    static var all: [braid_profile] { [BRAID_PROFILE_F32, BRAID_PROFILE_BF16] }
+}
+
+extension Dice {
+    mutating func profile() -> braid_profile { flag() ? BRAID_PROFILE_F32 : BRAID_PROFILE_BF16 }
 }
 
 /// Returns a number's bytes as a type stores it, least significant byte first; BF16 is truncated, not rounded.
@@ -29,16 +37,23 @@ func e4m3(_ byte: UInt8) -> Float {
         significand: exponent == 0 ? mantissa : 1 + mantissa)
 }
 
+/// Returns the number that an E2M1 code of four bits represents.
+func e2m1(_ code: UInt8) -> Float {
+    let magnitude: Float = [0, 0.5, 1, 1.5, 2, 3, 4, 6][Int(code & 7)]
+    return code & 8 == 0 ? magnitude : -magnitude
+}
+
 /// Holds a stored matrix that is a part of a larger one, and its elements widened. Memory after its last element is
 /// protected, and memory between its rows must not be read. FP8 and INT8 matrices have a scale per row, or one per block
-/// of any size that is a power of two; a third have blocks of 128 × 128.
+/// of any size that is a power of two; a third have blocks of 128 × 128. Two thirds of FP4 matrices have a scale per
+/// 1 × 32 block, and the others blocks of any size.
 final class StoredMatrix {
     let rows: Int, columns: Int, stride: Int
     let dtype: braid_dtype
     private let row: Int, column: Int, scaleStride: Int
     private let shifts: (row: Int, column: Int)
     private let bytes: Guarded<UInt8>
-    private let scales: Guarded<Float>
+    private let scales: Guarded<UInt8>
     /// [rows, columns], each rounded to F32 once.
     let values: [Float]
 
@@ -46,21 +61,33 @@ final class StoredMatrix {
         self.rows = rows
         self.columns = columns
         self.dtype = dtype
-        stride = columns + dice.int(0...5)
+        // Rows of FP4 begin with whole bytes, the first of which a part may share with the element before it.
+        stride = dtype == BRAID_FP4 ? (columns + 2 + dice.int(0...5)) / 2 * 2 : columns + dice.int(0...5)
         row = dice.flag() ? 0 : dice.int(0...200)
         column = dice.flag() ? 0 : dice.int(0...200)
-        let shifts =
-            [(7, 7), (0, Int(BRAID_WHOLE_SHIFT)), (dice.int(0...8), dice.int(0...8))].randomElement(using: &dice)!
+        let usual = dtype == BRAID_FP4 ? [(0, 5), (0, 5)] : [(7, 7), (0, Int(BRAID_WHOLE_SHIFT))]
+        let shifts = (usual + [(dice.int(0...8), dice.int(0...8))]).randomElement(using: &dice)!
         let scaleStride = columns == 0 ? 1 : (column + columns - 1) >> shifts.1 + 1
         (self.shifts, self.scaleStride) = (shifts, scaleStride)
         let scaleCount = rows == 0 ? 0 : ((row + rows - 1) >> shifts.0 + 1) * scaleStride
-        let scale = (0..<scaleCount).map { _ in dice.float() }
-        var stored = [UInt8](repeating: 0xFF, count: rows == 0 ? 0 : ((rows - 1) * stride + columns) * dtype.bytes)
+        let exponents = (0..<scaleCount).map { _ in UInt8(wild ? dice.int(0...255) : dice.int(120...134)) }
+        let scale = exponents.map { exponent -> Float in
+            if dtype != BRAID_FP4 { return dice.float() }
+            return exponent == 0xFF ? .nan : Float(sign: .plus, exponent: Int(exponent) - 127, significand: 1)
+        }
+        let odd = dtype == BRAID_FP4 ? column & 1 : 0
+        var stored = [UInt8](
+            repeating: 0xFF, count: rows == 0 ? 0 : (((rows - 1) * stride + odd + columns) * dtype.bits + 7) / 8)
         var widened: [Float] = []
         for r in 0..<rows {
             for c in 0..<columns {
-                let at = (r * stride + c) * dtype.bytes
+                let at = (r * stride + odd + c) * dtype.bits / 8
                 switch dtype {
+                case BRAID_FP4:
+                    let code = UInt8.random(in: 0...15, using: &dice)
+                    let isHigh = (odd + c) % 2 == 1
+                    stored[at] = isHigh ? stored[at] & 0x0F | code << 4 : stored[at] & 0xF0 | code
+                    widened.append(e2m1(code) * scale[(row + r) >> shifts.0 * scaleStride + (column + c) >> shifts.1])
                 case BRAID_FP8:
                     var byte = UInt8.random(in: 0...255, using: &dice)
                     if !wild && byte & 0x7F == 0x7F { byte = 0x01 }
@@ -80,7 +107,7 @@ final class StoredMatrix {
             }
         }
         bytes = Guarded(stored)
-        scales = Guarded(scale)
+        scales = Guarded(dtype == BRAID_FP4 ? exponents : scale.flatMap { storedBytes($0, BRAID_F32) })
         values = widened
     }
 
@@ -98,7 +125,7 @@ final class StoredMatrix {
 
     /// Is valid while this object lives.
     @unsafe var weight: braid_weight {
-        let scaled = dtype == BRAID_FP8 || dtype == BRAID_INT8
+        let scaled = dtype != BRAID_F32 && dtype != BRAID_BF16
         return unsafe braid_weight(
             data: bytes.pointer, dtype: dtype, stride: Int64(stride), scale: scaled ? scales.pointer : nil,
             scale_stride: Int64(scaleStride), row: Int64(row), column: Int64(column),

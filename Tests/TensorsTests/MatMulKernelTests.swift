@@ -6,6 +6,7 @@ struct MatMulKernelTests {
         let m: Int, n: Int, k: Int
         let transposed: Bool, accumulate: Bool
         var weights: StoredMatrix
+        var profile: braid_profile
         let x: [Float], xStride: Int, xRows: [Int32]?
         let out: [Float], outStride: Int, outRows: [Int32]?
         /// 0 selects the level's default.
@@ -16,6 +17,7 @@ struct MatMulKernelTests {
             (self.m, self.n) = (m, n)
             k = dice.flag() ? dice.int(1...6) * 64 : dice.int(0...330)
             self.transposed = transposed
+            profile = dice.profile()
             accumulate = dice.flag()
             weights = StoredMatrix(
                 &dice, rows: transposed ? k : n, columns: transposed ? n : k, dtype: dtype, wild: wild)
@@ -43,7 +45,8 @@ struct MatMulKernelTests {
             let gathers = xRows != nil || rows != nil
             let scatters = outRows != nil || rows != nil
             let parameters = unsafe braid_matmul(
-                w: weights.weight, transposed: transposed, accumulate: accumulate, m: Int64(range.count), n: Int64(n),
+                w: weights.weight, profile: profile, transposed: transposed, accumulate: accumulate,
+                m: Int64(range.count), n: Int64(n),
                 k: Int64(k), x: input.pointer, x_stride: Int64(xStride), x_rows: gathers ? from.pointer : nil,
                 out: result.pointer, out_stride: Int64(outStride), out_rows: scatters ? to.pointer : nil,
                 gemv_max_rows: Int64(gemvMaxRows), scratch: room.pointer)
@@ -52,7 +55,7 @@ struct MatMulKernelTests {
         }
 
         var description: String {
-            "m \(m), n \(n), k \(k), dtype \(weights.dtype.rawValue), transposed \(transposed)"
+            "m \(m), n \(n), k \(k), dtype \(weights.dtype.rawValue), profile \(profile.rawValue), transposed \(transposed)"
         }
     }
 
@@ -69,8 +72,8 @@ struct MatMulKernelTests {
         }
     }
 
-    @Test(arguments: KernelLevel.all)
-    func `more rows and columns than one block are multiplied alike`(level: KernelLevel) {
+    @Test(arguments: KernelLevel.all, braid_profile.all)
+    func `more rows and columns than one block are multiplied alike`(level: KernelLevel, profile: braid_profile) {
         var dice = Dice(seed: 11)
         let (m, n, k) = (261, 70, 600)
         let weights = StoredMatrix(&dice, rows: n, columns: k, dtype: BRAID_BF16)
@@ -79,7 +82,8 @@ struct MatMulKernelTests {
             let out = output(m, width: n, stride: n)
             let room = scratch(Int(BRAID_MATMUL_SCRATCH))
             let parameters = unsafe braid_matmul(
-                w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
+                w: weights.weight, profile: profile, transposed: false, accumulate: false, m: Int64(m),
+                n: Int64(n), k: Int64(k),
                 x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer, out_stride: Int64(n),
                 out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, input, out, room])
@@ -89,11 +93,30 @@ struct MatMulKernelTests {
     }
 
     @Test(arguments: braid_dtype.all, [false, true])
+    func `long sums of many rows are continued from part to part`(dtype: braid_dtype, transposed: Bool) {
+        var dice = Dice(seed: 19 + UInt64(dtype.rawValue))
+        let (m, n, k) = (70, 300, 2112)
+        let weights = StoredMatrix(&dice, rows: transposed ? k : n, columns: transposed ? n : k, dtype: dtype)
+        let input = Guarded(dice.rows(m, width: k, stride: k))
+        func product(_ level: KernelLevel) -> [Float] {
+            let (out, room) = (output(m, width: n, stride: n), scratch(Int(BRAID_MATMUL_SCRATCH)))
+            let parameters = unsafe braid_matmul(
+                w: weights.weight, profile: BRAID_PROFILE_BF16, transposed: transposed, accumulate: false, m: Int64(m),
+                n: Int64(n), k: Int64(k), x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer,
+                out_stride: Int64(n), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
+            unsafe call(level.table.matmul, parameters, keeping: [weights, input, out, room])
+            return out.values
+        }
+        let expected = product(.reference)
+        for level in KernelLevel.fast { #expect(firstDifference(product(level), expected) == nil, "\(level.name)") }
+    }
+
+    @Test(arguments: braid_dtype.all, [false, true])
     func `products of one shape in one call have the bits of one call each`(dtype: braid_dtype, transposed: Bool) {
         var dice = Dice(seed: 15 + UInt64(dtype.rawValue))
         for i in 0..<30 {
             let (m, n, k, count) = (dice.int(0...30), dice.int(1...70), dice.int(0...90), dice.int(0...5))
-            let rows = transposed ? k : n
+            let (rows, profile) = (transposed ? k : n, dice.profile())
             let (xStep, wStep, outStep) = (k + dice.int(0...5), rows + dice.int(0...140), n + dice.int(0...5))
             let weights = StoredMatrix(
                 &dice, rows: max(count - 1, 0) * wStep + rows, columns: transposed ? n : k, dtype: dtype,
@@ -104,7 +127,8 @@ struct MatMulKernelTests {
             func run(_ body: (braid_matmul) -> Void) -> [Float] {
                 let out = output(m, width: outStride, stride: outStride)
                 let product = unsafe braid_matmul(
-                    w: weights.weight, transposed: transposed, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
+                    w: weights.weight, profile: profile, transposed: transposed, accumulate: false,
+                    m: Int64(m), n: Int64(n), k: Int64(k),
                     x: x.pointer, x_stride: Int64(xStride), x_rows: nil, out: out.pointer,
                     out_stride: Int64(outStride), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
                 unsafe body(product)
@@ -113,7 +137,7 @@ struct MatMulKernelTests {
             let expected = unsafe run { product in
                 for b in 0..<count {
                     var one = unsafe product
-                    unsafe one.w.data += b * wStep * weights.stride * dtype.bytes
+                    unsafe one.w.data += b * wStep * weights.stride * dtype.bits / 8
                     unsafe one.w.row += Int64(b * wStep)
                     unsafe one.x += b * xStep
                     unsafe one.out += b * outStep
@@ -139,15 +163,17 @@ struct MatMulKernelTests {
             let m = i % 10 == 0 ? dice.int(600...1100) : i % 3 == 0 ? dice.int(0...60) : dice.int(0...9)
             let (n, slices) = (dice.flag() ? dice.int(1...300) : 64 * dice.int(1...4), 1 << dice.int(0...3))
             let k = slices * dice.int(m > 100 ? 1...4 : 1...70)
+            let profile = dice.profile()
             let weights = StoredMatrix(&dice, rows: n, columns: k, dtype: dtype, wild: i % 5 == 0)
             let (xStride, outStride) = (k + dice.int(0...4), n + dice.int(0...4))
             let x = Guarded(dice.rows(m, width: k, stride: xStride, wild: i % 5 == 0))
             func run(_ level: KernelLevel) -> [Float] {
                 let out = output(m, width: n, stride: outStride)
                 let room = scratch(Int(BRAID_MATMUL_SCRATCH))
-                let partial = scratch(Int(braid_sliced_scratch(Int64(m), Int64(slices))))
+                let partial = scratch(Int(braid_sliced_scratch(profile, Int64(m), Int64(slices))))
                 let product = unsafe braid_matmul(
-                    w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: Int64(n), k: Int64(k),
+                    w: weights.weight, profile: profile, transposed: false, accumulate: false, m: Int64(m),
+                    n: Int64(n), k: Int64(k),
                     x: x.pointer, x_stride: Int64(xStride), x_rows: nil, out: out.pointer,
                     out_stride: Int64(outStride), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
                 let parameters = unsafe braid_sliced_matmul(
@@ -163,7 +189,7 @@ struct MatMulKernelTests {
         }
     }
 
-    @Test(arguments: [BRAID_FP8, BRAID_INT8], [false, true])
+    @Test(arguments: [BRAID_FP8, BRAID_INT8, BRAID_FP4], [false, true])
     func `a quantized matrix gives the bits of its dequantized twin`(dtype: braid_dtype, transposed: Bool) {
         var dice = Dice(seed: 12)
         for _ in 0..<30 {
@@ -198,7 +224,8 @@ struct MatMulKernelTests {
     func `a product is what its formula says`(dtype: braid_dtype) {
         var dice = Dice(seed: 14)
         for _ in 0..<30 {
-            let example = Case(&dice, dtype: dtype, transposed: dice.flag(), rows: 1...6)
+            var example = Case(&dice, dtype: dtype, transposed: dice.flag(), rows: 1...6)
+            example.profile = BRAID_PROFILE_F32
             let found = example.run(.reference)
             for i in 0..<example.m {
                 let xRow = Int(example.xRows?[i] ?? Int32(i)) * example.xStride
@@ -227,7 +254,8 @@ struct MatMulKernelTests {
             let out = output(m, width: 40, stride: 40)
             let room = scratch(Int(BRAID_MATMUL_SCRATCH))
             let parameters = unsafe braid_matmul(
-                w: weights.weight, transposed: false, accumulate: false, m: Int64(m), n: 40, k: 0, x: room.pointer,
+                w: weights.weight, profile: BRAID_PROFILE_F32, transposed: false, accumulate: false, m: Int64(m), n: 40,
+                k: 0, x: room.pointer,
                 x_stride: 0, x_rows: nil, out: out.pointer, out_stride: 40, out_rows: nil, gemv_max_rows: 0,
                 scratch: room.pointer)
             unsafe call(level.table.matmul, parameters, keeping: [weights, out, room])
@@ -254,7 +282,8 @@ struct MatMulKernelTests {
             data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0,
             row_shift: 7, column_shift: 7)
         let product = unsafe braid_matmul(
-            w: tall, transposed: false, accumulate: false, m: 1, n: 256, k: 1, x: unit.pointer, x_stride: 1,
+            w: tall, profile: BRAID_PROFILE_F32, transposed: false, accumulate: false, m: 1, n: 256, k: 1,
+            x: unit.pointer, x_stride: 1,
             x_rows: nil, out: column.pointer, out_stride: 256, out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
         unsafe call(level.table.matmul, product, keeping: [bytes, ones, unit, column, room])
         let expected = (0...255).map { e4m3(UInt8($0)) }

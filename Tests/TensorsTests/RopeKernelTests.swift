@@ -3,14 +3,14 @@ import Testing
 
 struct RopeKernelTests {
     private struct Case {
-        let m: Int, heads: Int, width: Int, interleaved: Bool, headStride: Int, stride: Int
+        let m: Int, heads: Int, width: Int, interleaved: Bool, inverse: Bool, headStride: Int, stride: Int
         let x: [Float], cosine: [Float], sine: [Float]
 
         init(_ dice: inout Dice, wild: Bool) {
             m = dice.int(0...5)
             heads = dice.int(1...4)
             width = 2 * dice.int(1...70)
-            interleaved = dice.flag()
+            (interleaved, inverse) = (dice.flag(), dice.flag())
             headStride = width + dice.int(0...9)
             stride = heads * headStride + dice.int(0...7)
             let count = m == 0 ? 0 : (m - 1) * stride + (heads - 1) * headStride + width
@@ -24,8 +24,9 @@ struct RopeKernelTests {
             let cosines = Guarded(cosine)
             let sines = Guarded(sine)
             let parameters = unsafe braid_rope(
-                m: Int64(m), heads: Int64(heads), width: Int64(width), interleaved: interleaved, x: values.pointer,
-                x_stride: Int64(stride), head_stride: Int64(headStride), cosine: cosines.pointer, sine: sines.pointer)
+                m: Int64(m), heads: Int64(heads), width: Int64(width), interleaved: interleaved,
+                inverse: inverse, x: values.pointer, x_stride: Int64(stride), head_stride: Int64(headStride),
+                cosine: cosines.pointer, sine: sines.pointer)
             unsafe call(level.table.rope, parameters, keeping: [values, cosines, sines])
             return values.values
         }
@@ -62,7 +63,7 @@ struct RopeKernelTests {
                         let a = expected[first]
                         let b = expected[second]
                         let c = Double(example.cosine[r * pairs + i])
-                        let s = Double(example.sine[r * pairs + i])
+                        let s = Double(example.sine[r * pairs + i]) * (example.inverse ? -1 : 1)
                         (expected[first], expected[second]) = (a * c - b * s, a * s + b * c)
                         tolerance[first] = 3 * rounding * (abs(a * c) + abs(b * s))
                         tolerance[second] = 3 * rounding * (abs(a * s) + abs(b * c))

@@ -47,7 +47,7 @@ import Testing
     }
 
     static var reference: KernelLevel { KernelLevel(BRAID_REFERENCE)! }
-    static var fast: [KernelLevel] { [BRAID_NEON, BRAID_AVX2, BRAID_AVX512].compactMap { KernelLevel($0) } }
+    static var fast: [KernelLevel] { [BRAID_NEON, BRAID_AVX2, BRAID_AVX512, BRAID_AMX].compactMap { KernelLevel($0) } }
     static var all: [KernelLevel] { [reference] + fast }
 }
 

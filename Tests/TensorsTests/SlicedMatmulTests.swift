@@ -10,21 +10,26 @@ final class OwnedWeight {
     private let dtype: DType
     private let scaling: Scaling
     private let bytes: Guarded<UInt8>
-    private let scales: Guarded<Float>
+    private let scales: Guarded<UInt8>
 
     init(_ dice: inout Dice, rows: Int, columns: Int, dtype: DType, _ scratch: Scratch) {
         (self.rows, self.columns, self.dtype) = (rows, columns, dtype)
         let scaling = dtype.scalings.randomElement(using: &dice)!
         self.scaling = scaling
+        precondition(dtype != .fp4 || columns % 2 == 0, "FP4 elements are pairs")
         let numbers = (0..<rows * columns).map { _ in dice.float() }
         switch dtype {
+        case .fp4: bytes = Guarded((0..<rows * columns / 2).map { _ in UInt8(dice.int(0...255)) })
         case .f32: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 0) })
         case .bf16: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 16) })
         // Every byte is used except those of E4M3's NaN.
         case .fp8, .int8: bytes = Guarded(numbers.map { _ in UInt8(dice.int(0...0x7E)) | (dice.flag() ? 0x80 : 0) })
         }
         let grid = scaling.grid(rows: rows, columns: columns) ?? (0, 0)
-        scales = Guarded((0..<grid.rows * grid.columns).map { _ in abs(dice.float()) + 0.01 })
+        scales = Guarded(
+            (0..<grid.rows * grid.columns).flatMap { _ in
+                dtype == .fp4 ? [UInt8(dice.int(120...130))] : Self.bytes(abs(dice.float()) + 0.01, from: 0)
+            })
         let widened = scratch.rows(rows, columns)
         let ids = scratch.indices(rows)
         ids.copy((0..<rows).map { Int32($0) })
@@ -73,7 +78,7 @@ func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
     /// Lists rows of x, outputs and contracted width; slices have 1, 2, 25, 96 and 256 columns.
     static let shapes = [(1, 5, 8), (3, 33, 16), (2, 130, 200), (17, 40, 768), (9, 20, 2048)]
 
-    @Test(arguments: Kernels.available.map(\.level), [DType.f32, .bf16, .fp8, .int8])
+    @Test(arguments: Kernels.available.map(\.level), DType.allCases)
     func `is a balanced tree over slices cut by hand`(level: Kernels.Level, dtype: DType) throws {
         let kernels = try #require(Kernels(level))
         var dice = Dice(seed: 11)

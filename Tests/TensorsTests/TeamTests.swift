@@ -9,6 +9,7 @@ enum Sharable: CaseIterable {
     case matmul, slicedMatmul, batchedMatmul, embedding, rmsNorm, layerNorm, rope, add, copyRows, swiglu, store
     case hadamard, gate, experts, combineExperts
     case indexScores, topK, attention, attentionOfFewRows, mergeAttention
+    case streamMix, readStreams, writeStreams, compressEntries, applySink
 
     /// Returns the bits that the operation writes; the operands are the same for the same seed.
     func run(_ kernels: Kernels, seed: UInt64) -> [UInt32] {
@@ -29,11 +30,14 @@ enum Sharable: CaseIterable {
         case .attention: return bench.attention(rows: 3...24)
         case .attentionOfFewRows: return bench.attention(rows: 1...3)
         case .mergeAttention: return bench.mergeAttention()
+        case .streamMix, .readStreams, .writeStreams: return bench.streams(self)
+        case .compressEntries: return bench.compressEntries()
+        case .applySink: return bench.applySink()
         }
     }
 }
 
-@Suite(.timeLimit(.minutes(5))) struct `A team of threads` {
+@Suite(.timeLimit(.minutes(15))) struct `A team of threads` {
     @Test(arguments: Sharable.allCases, [1, 2, 3, 5])
     func `gives the bits of one thread`(operation: Sharable, threads: Int) {
         let team = HelpedTeam(threads: threads)
@@ -144,7 +148,8 @@ private struct Bench {
     private func computed(_ values: [Int]) -> ComputedIndices { ComputedIndices(indices(values)) }
 
     private mutating func weight(_ rows: Int, _ columns: Int) -> OwnedWeight {
-        OwnedWeight(&dice, rows: rows, columns: columns, dtype: DType.allCases.randomElement(using: &dice)!, scratch)
+        let types = DType.allCases.filter { $0 != .fp4 || columns % 2 == 0 }
+        return OwnedWeight(&dice, rows: rows, columns: columns, dtype: types.randomElement(using: &dice)!, scratch)
     }
 
     mutating func matmul() -> [UInt32] {
@@ -215,27 +220,59 @@ private struct Bench {
         case .layerNorm: kernels.layerNorm(x, weight, bias, epsilon: 1e-5, into: out)
         case .add: kernels.add(x, y, into: out)
         case .swiglu:
-            kernels.swiglu(x, y, rowWeights: dice.flag() ? view(1, rows, packed: true) : nil, into: out)
+            kernels.swiglu(
+                x, y, rowWeights: dice.flag() ? view(1, rows, packed: true) : nil, limit: dice.flag() ? 1 : .infinity,
+                into: out)
         case .hadamard: kernels.hadamard(x, heads: heads)
         default:
             let angles = RotaryAngles(
                 cosine: view(rows, width / 2, packed: true), sine: view(rows, width / 2, packed: true))
-            kernels.rope(x, heads: heads, headStride: width, interleaved: dice.flag(), angles)
+            kernels.rope(
+                x, heads: heads, headStride: width, interleaved: dice.flag(),
+                dice.flag() ? angles : angles.inverse)
         }
         return bits(x.elements + out.elements)
+    }
+
+    mutating func streams(_ operation: Sharable) -> [UInt32] {
+        let (rows, hidden) = (dice.int(1...40), dice.int(1...60))
+        let (count, readsOnly) = (dice.flag() ? 4 : dice.int(1...8), operation != .writeStreams && dice.flag())
+        let mixes = view(rows, readsOnly ? count : (2 + count) * count)
+        let (streams, x) = (view(rows, count * hidden), view(rows, hidden))
+        switch operation {
+        case .streamMix:
+            kernels.streamMix(
+                mixes, of: streams, scale: view(1, readsOnly ? 1 : 3, packed: true),
+                base: view(1, mixes.columns, packed: true), count: count, rounds: 3, normEpsilon: 1e-6, epsilon: 1e-6)
+        case .readStreams: kernels.readStreams(streams, mixes, count: count, into: x)
+        default: kernels.writeStreams(x, mixes, count: count, into: streams)
+        }
+        return bits(mixes.elements + streams.elements + x.elements)
+    }
+
+    mutating func compressEntries() -> [UInt32] {
+        let (entries, halves, width) = (dice.int(1...20), dice.int(1...2), dice.int(1...60))
+        let slots = halves * dice.int(1...9)
+        let out = room(entries, width)
+        kernels.compressEntries(
+            view(entries * slots, 2 * halves * width), slots: slots, halves: halves,
+            ape: view(slots / halves, halves * width, packed: true), into: out)
+        return bits(out.elements)
     }
 
     mutating func gate() -> [UInt32] {
         let (rows, size, groups) = (dice.int(1...40), dice.int(2...8), 1 << dice.int(0...3))
         let rule = GateRule(
             experts: groups * size, expertsPerToken: dice.int(1...size), groups: groups, topGroups: 1 + groups / 2,
-            normalize: dice.flag(), scaling: 2.5)
+            normalize: dice.flag(), scaling: 2.5, scoring: dice.flag() ? .sigmoid : .sqrtSoftplus)
         let chosen = computed(Array(repeating: -1, count: rows * rule.expertsPerToken))
         let weights = room(rows, rule.expertsPerToken)
         kernels.gate(
             view(rows, rule.experts), bias: dice.flag() ? view(1, rule.experts, packed: true) : nil, rule,
             chosen: chosen, weights: weights)
-        return chosen.elements.map { UInt32(bitPattern: $0) } + bits(weights.elements)
+        let givenWeights = room(rows, rule.expertsPerToken)
+        kernels.gate(view(rows, rule.experts), ofExperts: chosen, rule, weights: givenWeights)
+        return chosen.elements.map { UInt32(bitPattern: $0) } + bits(weights.elements + givenWeights.elements)
     }
 
     mutating func experts() -> [UInt32] {
@@ -252,7 +289,7 @@ private struct Bench {
         withExtendedLifetime(owned) {
             let slots = kernels.groupByExpert(
                 chosen, view(rows, perRow, packed: true), experts: here, scratch)
-            kernels.expertHidden(x, experts, slots, columns: 0..<width, into: values, scratch)
+            kernels.expertHidden(x, experts, slots, columns: 0..<width, limit: 1, into: values, scratch)
             kernels.expertSums(
                 values, experts, slots, columns: 0..<width, slices: slices, ExpertGroups(of: 2, 0..<4, trees: trees),
                 into: sums, scratch)
@@ -333,16 +370,22 @@ private struct Bench {
             selection = Selection(positions: computed(chosen), stride: 30, counts: computed(counts))
         }
         let classes = 1 << dice.int(0...3)
-        let (out, logSumExp) = (room(rows, heads * latentWidth), room(rows, heads))
+        let whole = dice.flag()
+        let (out, logSumExp) = (room(rows, heads * (latentWidth + (whole ? ropeWidth : 0))), room(rows, heads))
         withExtendedLifetime((latents, ropes)) {
             kernels.attention(
                 view(rows, heads * (latentWidth + ropeWidth)), heads: heads, scale: 0.1, latent: latent, rope: rope,
-                map,
-                positions: indices(seen), selection: selection, classes: (classes, dice.int(0...classes - 1)),
-                into: out,
-                logSumExp: logSumExp, scratch)
+                valuesIncludeRotary: whole, map, positions: indices(seen), selection: selection,
+                classes: (classes, dice.int(0...classes - 1)), into: out, logSumExp: logSumExp, scratch)
         }
         return bits(out.elements + logSumExp.elements)
+    }
+
+    mutating func applySink() -> [UInt32] {
+        let (rows, heads, width) = (dice.int(1...30), dice.int(1...5), dice.int(1...40))
+        let values = view(rows, heads * width)
+        kernels.applySink(values, view(rows, heads, packed: true), sinks: view(1, heads, packed: true))
+        return bits(values.elements)
     }
 
     mutating func mergeAttention() -> [UInt32] {

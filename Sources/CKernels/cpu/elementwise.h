@@ -42,16 +42,23 @@ static void scale(const braid_scale *p) {
     }
 }
 
-BRAID_INLINE f16 gated(f16 gate, f16 up) { return gate / (splat(1) + exp16(-gate)) * up; }
+/// Computes silu(gate) * up with both bounded by `limit`; a comparison with NaN leaves NaN.
+BRAID_INLINE f16 gated(f16 gate, f16 up, f16 limit) {
+    gate = where(gate > limit, limit, gate);
+    up = where(up > limit, limit, where(up < -limit, -limit, up));
+    return gate / (splat(1) + exp16(-gate)) * up;
+}
 
-BRAID_INLINE void swiglu_row(const float *gate, const float *up, float *out, int64_t n, bool weighted, float weight) {
-    f16 w = splat(weight);
+BRAID_INLINE void swiglu_row(
+    const float *gate, const float *up, float *out, int64_t n, float bound, bool weighted, float weight
+) {
+    f16 w = splat(weight), limit = splat(bound);
     int64_t j = 0;
     for (; j + 16 <= n; j += 16) {
-        f16 y = gated(load16(gate + j), load16(up + j));
+        f16 y = gated(load16(gate + j), load16(up + j), limit);
         store16(out + j, weighted ? y * w : y);
     }
-    f16 y = gated(load_some(gate + j, n - j), load_some(up + j, n - j));
+    f16 y = gated(load_some(gate + j, n - j), load_some(up + j, n - j), limit);
     store_some(out + j, weighted ? y * w : y, n - j);
 }
 
@@ -59,8 +66,8 @@ static void swiglu(const braid_swiglu *p) {
     for (int64_t r = 0; r < p->m; r++) {
         const float *gate = p->gate + r * p->gate_stride, *up = p->up + r * p->up_stride;
         float *out = p->out + r * p->out_stride;
-        if (p->row_weight) swiglu_row(gate, up, out, p->n, true, p->row_weight[r]);
-        else swiglu_row(gate, up, out, p->n, false, 0);
+        if (p->row_weight) swiglu_row(gate, up, out, p->n, p->limit, true, p->row_weight[r]);
+        else swiglu_row(gate, up, out, p->n, p->limit, false, 0);
     }
 }
 

@@ -11,18 +11,18 @@ static void gate(const braid_gate *p) { gate_rows(p); }
 static void group_by_expert(const braid_group_by_expert *p) { group_by_expert_rows(p); }
 static void dispatch(const braid_dispatch *p) { dispatch_rows(p); }
 
-static void expert_hidden(const braid_expert_hidden *p) {
+BRAID_INLINE void expert_hidden_products(const braid_expert_hidden *p, braid_product matmul) {
     float *upper = p->scratch + BRAID_MATMUL_SCRATCH;
     for (int64_t e = 0; e < p->count; e++) {
         const int64_t first = p->start[e], m = p->start[e + 1] - first;
         const braid_expert *expert = p->experts + e;
         braid_matmul product = {
-            .w = weight_part(expert->gate, p->first_column, 0), .m = m, .n = p->n, .k = p->k, .x = p->x,
-            .x_stride = p->x_stride, .x_rows = p->rows + first, .out = p->out + first * p->out_stride,
+            .w = weight_part(expert->gate, p->first_column, 0), .profile = p->profile, .m = m, .n = p->n, .k = p->k,
+            .x = p->x, .x_stride = p->x_stride, .x_rows = p->rows + first, .out = p->out + first * p->out_stride,
             .out_stride = p->out_stride, .gemv_max_rows = p->gemv_max_rows[expert->gate.dtype], .scratch = p->scratch};
         const braid_swiglu gated = {
             .m = m, .n = p->n, .gate = product.out, .gate_stride = p->out_stride, .up = upper, .up_stride = p->n,
-            .row_weight = p->slot_weights + first, .out = product.out, .out_stride = p->out_stride};
+            .row_weight = p->slot_weights + first, .limit = p->limit, .out = product.out, .out_stride = p->out_stride};
         matmul(&product);
         product.w = weight_part(expert->up, p->first_column, 0);
         product.out = upper;
@@ -31,6 +31,8 @@ static void expert_hidden(const braid_expert_hidden *p) {
         swiglu(&gated);
     }
 }
+
+static void expert_hidden(const braid_expert_hidden *p) { expert_hidden_products(p, matmul); }
 
 /// The number of 16-column vectors that are summed together.
 #define BRAID_COMBINE_VECTORS 4
@@ -117,7 +119,7 @@ BRAID_INLINE int64_t expert_from(const braid_expert_sums *p, int64_t group) {
 
 /// Computes the products of a group's slots with outputs `n ..< n + columns`, slice by slice.
 static void group_products(
-    const braid_expert_sums *p, int64_t e, int64_t end, int64_t n, int64_t columns, float *partial
+    const braid_expert_sums *p, int64_t e, int64_t end, int64_t n, int64_t columns, float *partial, braid_product matmul
 ) {
     const int64_t base = p->start[e], slots = p->start[end] - base, k = p->width / p->slices;
     for (; e < end; e++) {
@@ -125,7 +127,8 @@ static void group_products(
         const int64_t first = p->start[e], m = p->start[e + 1] - first;
         for (int64_t slice = 0; slice < p->slices && m > 0; slice++) {
             const braid_matmul product = {
-                .w = weight_part(*down, p->first_output + n, p->first_column + slice * k), .m = m, .n = columns, .k = k,
+                .w = weight_part(*down, p->first_output + n, p->first_column + slice * k), .profile = p->profile,
+                .m = m, .n = columns, .k = k,
                 .x = p->hidden + first * p->hidden_stride + slice * k, .x_stride = p->hidden_stride,
                 .out = partial + (slice * slots + first - base) * columns, .out_stride = columns,
                 .gemv_max_rows = p->gemv_max_rows[down->dtype], .scratch = p->scratch};
@@ -134,7 +137,7 @@ static void group_products(
     }
 }
 
-static void expert_sums(const braid_expert_sums *p) {
+BRAID_INLINE void expert_sums_products(const braid_expert_sums *p, braid_product matmul) {
     int64_t fullest = 1;
     for (int64_t g = p->first_group; g < p->first_group + p->groups; g++) {
         int64_t slots = p->start[expert_from(p, g + 1)] - p->start[expert_from(p, g)];
@@ -159,11 +162,13 @@ static void expert_sums(const braid_expert_sums *p) {
                 .slices = p->slices, .leaf = leaf, .waiting = waiting, .level = level,
                 .out = last ? p->out + g / per_tree * p->m * p->out_stride + n : waiting + depth * level,
                 .out_stride = last ? p->out_stride : columns};
-            group_products(p, e, end, n, columns, partial);
+            group_products(p, e, end, n, columns, partial, matmul);
             group_sums(&sums, p->m, p->k, p->slots);
         }
     }
 }
+
+static void expert_sums(const braid_expert_sums *p) { expert_sums_products(p, matmul); }
 
 /// Sums the columns of one row from `column` on, in `vectors` vectors, the last of which has `last` columns.
 BRAID_INLINE void combine_columns(

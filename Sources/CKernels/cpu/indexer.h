@@ -2,51 +2,16 @@
 // With few pairs there are no panels.
 #pragma once
 
-#include "../include/indexer.h"
 #include "chains.h"
-
-// This many panels of keys are packed before the queries run over them, so that a tile of queries is read once for all.
-#define BRAID_KEY_PANELS 8
+#if defined(__x86_64__)
+#include "indexer_bf16.h"
+#endif
+#include "indexer_keys.h"
 
 /// Returns the most (row, head) pairs that are faster without panels: each further pass over the keys transposes and
 /// widens them again.
 BRAID_INLINE int64_t few_pairs_at_most(braid_dtype dtype) {
     return dtype == BRAID_FP8 ? BRAID_FEW_ROWS : 2 * BRAID_FEW_ROWS;
-}
-
-// Without panels, keys are prefetched this many ahead.
-#define BRAID_FEW_AHEAD 32
-
-/// Returns the entry at which the key of score `i` is stored.
-BRAID_INLINE int64_t key_entry(const braid_index_scores *p, int64_t i) {
-    return entry_of(p->pages, p->page_shift, braid_sharded(p->owned, p->first + i));
-}
-
-/// Prefetches part number `share` of `shares` of the panel of keys at `i`.
-BRAID_INLINE void fetch_keys(const braid_index_scores *p, int64_t i, int64_t share, int64_t shares) {
-    for (int64_t l = share; l < BRAID_PANEL_WIDTH; l += shares)
-        if (i + l < p->count) fetch_entry(&p->keys, entry_at(&p->keys, key_entry(p, i + l)));
-}
-
-/// Packs FP8 keys group by group, with the scales as factors of the panel's lanes.
-static void pack_scaled_keys(const braid_lane *keys, const char *rows[16], int64_t lanes, float *panel) {
-    const float *scales[16];
-    for (int64_t l = 0; l < lanes; l++) scales[l] = entry_scales(keys, rows[l]);
-    for (int64_t k = 0, group = 0; k < keys->width; k += keys->group, group++) {
-        f16 scale = splat(0);
-        for (int64_t l = 0; l < lanes; l++) scale[l] = scales[l][group];
-        pack_rows(BRAID_FP8, rows, lanes, at_most(keys->group, keys->width - k), scale, panel + k * BRAID_PANEL_WIDTH);
-        for (int64_t l = 0; l < 16; l++) rows[l] += keys->group;
-    }
-}
-
-static void pack_keys(const braid_index_scores *p, int64_t i, int64_t lanes, float *panel) {
-    const char *rows[16];
-    for (int64_t l = 0; l < 16; l++) {
-        rows[l] = entry_at(&p->keys, key_entry(p, i + at_most(l, lanes - 1)));
-    }
-    if (p->keys.dtype == BRAID_FP8) pack_scaled_keys(&p->keys, rows, lanes, panel);
-    else pack_rows(p->keys.dtype, rows, lanes, p->keys.width, splat(0), panel);
 }
 
 BRAID_INLINE void index_tile(
@@ -177,7 +142,14 @@ static void index_panels(const braid_index_scores *p) {
     }
 }
 
+void reference_index_scores(const braid_index_scores *);
+
 static void index_scores(const braid_index_scores *p) {
+#if defined(__x86_64__)
+    if (p->profile == BRAID_PROFILE_BF16) return index_bf16(p);
+#else
+    if (p->profile == BRAID_PROFILE_BF16) return reference_index_scores(p);  // see decision 0023
+#endif
     if (p->m * p->heads <= few_pairs_at_most(p->keys.dtype)) index_few(p);
     else index_panels(p);
 }

@@ -1,4 +1,4 @@
-// All kernels for processors with AVX-512.
+// All kernels for processors with AVX-512, and those for AMX.
 #if defined(__x86_64__)
 #include <immintrin.h>  // before the attribute: its functions carry their own
 
@@ -9,5 +9,10 @@
 #define BRAID_COMPRESS      // packs selected lanes with one instruction
 #define BRAID_WORD_TABLES 1  // looks up sixteen-bit words in a table in registers
 #include "table.h"
+#pragma clang attribute pop
+
+// The level above has the same kernels, but for those that multiply in the BF16 profile.
+#pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512vbmi,avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt"), min_vector_width(512))), apply_to = function)
+#include "amx.h"
 #pragma clang attribute pop
 #endif

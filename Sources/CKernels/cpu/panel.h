@@ -118,6 +118,16 @@ BRAID_INLINE void widen_32_fp8(const char *p, f16 out[2]) {
 }
 #endif
 
+/// Widens the E2M1 number at bit 4 `e` of each lane exactly, as widen_fp8 does: with the exponent moved, a normal value
+/// is `normal`; the value m / 2 of a subnormal one is (1 + m / 2) - 1. The wrong one of both is never the smaller.
+BRAID_INLINE f16 widen_fp4(u16 v, int e) {
+    u16 magnitude = (e < 6 ? v << (uint32_t)(22 - 4 * e) : v >> (uint32_t)(4 * e - 22)) & 0x1C00000u;
+    u16 sign = (v << (uint32_t)(28 - 4 * e)) & 0x80000000u;
+    f16 normal = (f16)(magnitude + (126u << 23));
+    f16 subnormal = (f16)(magnitude + (127u << 23)) - splat(1);
+    return (f16)((u16)__builtin_elementwise_min(normal, subnormal) | sign);
+}
+
 /// Widens element `e` of the stored elements in each 32-bit lane, and multiplies by its scale if the type has scales.
 BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
     switch (dtype) {
@@ -125,6 +135,7 @@ BRAID_INLINE f16 widen_element(braid_dtype dtype, u16 v, int e, f16 scale) {
     case BRAID_BF16: return e ? (f16)(v & 0xFFFF0000u) : (f16)(v << 16);
     case BRAID_FP8: return widen_fp8(v, e) * scale;
     case BRAID_INT8: return __builtin_convertvector((i16)(v << (24 - 8 * (uint32_t)e)) >> 24, f16) * scale;
+    case BRAID_FP4: return widen_fp4(v, e) * scale;
     }
     return scale;
 }
@@ -201,6 +212,7 @@ static void pack_rows(
     case BRAID_BF16: return pack_rows_of(BRAID_BF16, rows, lanes, k, scale, width, panel);
     case BRAID_FP8: return pack_rows_of(BRAID_FP8, rows, lanes, k, scale, width, panel);
     case BRAID_INT8: return pack_rows_of(BRAID_INT8, rows, lanes, k, scale, width, panel);
+    case BRAID_FP4: return;  // see fp4.h
     }
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "attention.h"
+#include "compress.h"
 #include "elementwise.h"
 #include "experts.h"
 #include "indexer.h"
@@ -19,6 +20,7 @@
 #include "peaks.h"
 #include "quantization.h"
 #include "rope.h"
+#include "streams.h"
 #include "topk.h"
 #include "types.h"
 
@@ -32,12 +34,16 @@ typedef struct {
     void (*rms_norm)(const braid_norm *);
     void (*layer_norm)(const braid_norm *);
     void (*rope)(const braid_rope *);
+    void (*stream_mix)(const braid_stream_mix *);
+    void (*read_streams)(const braid_streams *);
+    void (*write_streams)(const braid_streams *);
     void (*add)(const braid_add *);
     void (*copy_rows)(const braid_copy_rows *);
     void (*scale)(const braid_scale *);
     void (*swiglu)(const braid_swiglu *);
     void (*softmax)(const braid_softmax *);
     void (*log_softmax)(const braid_softmax *);
+    void (*compress_entries)(const braid_compress *);
     void (*index_scores)(const braid_index_scores *);
     void (*top_k)(const braid_top_k *);
     void (*pack_candidates)(const braid_pack_candidates *);
@@ -45,6 +51,7 @@ typedef struct {
     void (*sharded_keys)(const braid_sharded_keys *);
     void (*attention)(const braid_attention *);
     void (*merge_attention)(const braid_merge *);
+    void (*apply_sink)(const braid_sink *);
     void (*gate)(const braid_gate *);
     void (*group_by_expert)(const braid_group_by_expert *);
     void (*dispatch)(const braid_dispatch *);
@@ -70,6 +77,7 @@ typedef enum {
     BRAID_NEON = 1,       // 64-bit Arm
     BRAID_AVX2 = 2,       // x86-64 with AVX2, FMA, F16C
     BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL
+    BRAID_AMX = 4,        // and AVX-512 VBMI and BF16, AMX tiles of BF16
 } braid_level;
 
 /// Returns the table of a level, or NULL where this build or processor lacks the level.
@@ -77,6 +85,16 @@ const braid_kernels *braid_kernels_at(braid_level level);
 
 /// Returns the best level of this processor.
 braid_level braid_best_level(void);
+
+/// Whether AMX can be used. Some sandboxes and virtual machines show it and refuse it.
+typedef enum {
+    BRAID_TILES_MISSING,
+    BRAID_TILES_REFUSED,
+    BRAID_TILES_USABLE,
+} braid_tiles_state;
+
+/// Asks the operating system for the use of AMX, for all threads of this process.
+braid_tiles_state braid_tiles(void);
 
 /// Hints to the processor that this thread is waiting for another thread's write.
 static inline void braid_pause(void) {

@@ -36,6 +36,7 @@ typedef struct {
 
 /// Computes `out = (silu(gate) * up) * row_weight` with silu(x) = x / (1 + exp(-x)); without weights the last factor is
 /// left out. exp is the kernels' own (reference/math.h), bitwise equal on every level. `out` may be `gate` or `up`.
+/// Both are bounded first: gate to at most `limit`, up to `-limit ... limit`. NaN stays NaN.
 typedef struct {
     int64_t m, n;
     const float *gate;
@@ -43,6 +44,7 @@ typedef struct {
     const float *up;
     int64_t up_stride;
     const float *row_weight;  // [m] or NULL
+    float limit;              // not negative; infinity for no bounds
     float *out;
     int64_t out_stride;
 } braid_swiglu;

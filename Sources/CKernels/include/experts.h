@@ -7,21 +7,32 @@
 /// A router may have at most this many experts; callers check.
 #define BRAID_MAX_EXPERTS 1024
 
+/// Says how a router's logits become scores.
+typedef enum {
+    BRAID_SIGMOID = 0,        // 1 / (1 + exp(-logit))
+    BRAID_SQRT_SOFTPLUS = 1,  // sqrt(softplus(logit)); softplus is log(1 + exp(logit)), and the logit itself above 20
+} braid_scoring;
+
 /// Chooses `k` experts for each row as DeepSeek-V3's gate does. From logits [m, experts]:
-///   s = 1 / (1 + exp(-logit));  c = s + bias
+///   s = the score of the logit;  c = s + bias
 ///   groups > 1: a group's score is the sum of its two largest c (larger first); the best `top_groups` groups remain
 ///   the experts with the `k` largest c of those groups are chosen;  ties everywhere to the smaller index
 ///   g = s of the chosen (without bias); normalize: g / (sum + 1e-20), sum one chain by ascending expert; g * scaling
 /// Chosen experts are written in ascending order with their weights. NaN logits count as below -infinity.
 /// The score of a group of one expert is that expert's c. `k` is at most the number of experts in `top_groups` groups.
+///
+/// With `given`, the experts are chosen already (DeepSeek-V4 chooses those of its first layers by token): `chosen` is
+/// read, in any order, and only the weights are computed, with the sum in the order given.
 typedef struct {
     int64_t m, experts, k, groups, top_groups;
+    braid_scoring scoring;
+    bool given;
     const float *logits;
     int64_t logits_stride;
     const float *bias;      // [experts] or NULL
     bool normalize;
     float scaling;
-    int32_t *chosen;        // [m, k]
+    int32_t *chosen;        // [m, k], each less than `experts`
     float *weights;         // [m, k]
 } braid_gate;
 
@@ -58,19 +69,21 @@ typedef struct {
 
 /// Computes the hidden values of all slots of `count` experts, for columns `first_column ..< first_column + n` of their
 /// width: `out[slot] = (silu(gate x) * up x) * weight[slot]`, where x is the slot's row, in the orders of braid_matmul
-/// and braid_swiglu.
+/// and with the bounds of braid_swiglu.
 typedef struct {
     const braid_expert *experts;  // [count]
     int64_t count;
+    braid_profile profile;
     int64_t first_column, n, k;
     const float *x;         // [*, k]
     int64_t x_stride;
     const int32_t *start;   // [count + 1], see braid_group_by_expert
     const int32_t *rows;
     const float *slot_weights;
+    float limit;            // infinity for no bounds
     float *out;             // [slots, n]
     int64_t out_stride;
-    int64_t gemv_max_rows[4];    // by type of weights; see braid_matmul
+    int64_t gemv_max_rows[BRAID_DTYPES];  // by type of weights; see braid_matmul
     float *scratch;         // BRAID_MATMUL_SCRATCH + (most slots of an expert) * n floats, 64-byte aligned
 } braid_expert_hidden;
 
@@ -79,7 +92,7 @@ typedef struct {
 ///
 ///   tree over groups (tree over slices (sum over the group's experts of down[n, slice] . hidden[slot, slice]))
 ///
-/// `width` is cut into `slices` equal K-slices. A dot product is one chain over a K-slice, as in braid_matmul. Within a
+/// `width` is cut into `slices` equal K-slices. A dot product is over a K-slice, as in braid_matmul. Within a
 /// group of `experts_per_group` consecutive experts, plain additions follow the row's choices, which ascend. Groups and
 /// slices (powers of two) are balanced binary trees in index order with slices inside groups, so that a rank that holds
 /// whole groups sends one partial sum. Experts without a slot add nothing, and an empty sum is +0. +0 is added to every
@@ -87,6 +100,7 @@ typedef struct {
 typedef struct {
     const braid_expert *experts;  // [count]
     int64_t count, first_expert;
+    braid_profile profile;
     int64_t experts_per_group, first_group, groups, trees;
     int64_t first_output, n;      // rows of the down projections
     int64_t first_column, width;  // columns of the down projections
@@ -98,7 +112,7 @@ typedef struct {
     const int32_t *slots;   // [m, k]
     float *out;             // [trees * m, n]
     int64_t out_stride;
-    int64_t gemv_max_rows[4];    // by type of weights; see braid_matmul
+    int64_t gemv_max_rows[BRAID_DTYPES];  // by type of weights; see braid_matmul
     float *scratch;         // braid_expert_scratch(...) floats, 64-byte aligned
 } braid_expert_sums;
 
@@ -106,7 +120,7 @@ typedef struct {
 /// this many at most, should fit the caches. A block has enough columns to be worth packing the slots' hidden values.
 #define BRAID_EXPERT_PARTIALS (1024 * 1024)
 #define BRAID_EXPERT_MIN_COLUMNS 64
-#define BRAID_EXPERT_MAX_COLUMNS 256
+#define BRAID_EXPERT_MAX_COLUMNS 512
 
 /// Returns the floats of scratch that braid_expert_sums needs for `m` rows of `k` choices, whichever experts they
 /// chose. Most of it stays untouched address space: only the fullest group's need is used.

@@ -6,9 +6,11 @@
 /// Computes `out[r, n] = sum over k of x[r, k] * w[n, k]` (or `w[k, n]` when `transposed`).
 ///
 /// Each output is one chain: `a = accumulate ? out[r, n] : +0`, then for k ascending `a = fma(x, w, a)`.
-/// A sum that may be split over ranks is a `braid_sliced_matmul`.
+/// A sum that may be split over ranks is a `braid_sliced_matmul`. In the BF16 profile each output is a BF16 sum (see
+/// profile.h) of bf16(x) and bf16(w), from `accumulate ? out[r, n] : +0`.
 typedef struct {
     braid_weight w;
+    braid_profile profile;
     bool transposed;
     bool accumulate;
     int64_t m, n, k;
@@ -22,8 +24,8 @@ typedef struct {
     float *scratch;         // BRAID_MATMUL_SCRATCH floats, 64-byte aligned
 } braid_matmul;
 
-/// This many floats hold a panel of weights widened to F32, whatever the shape.
-#define BRAID_MATMUL_SCRATCH (64 * 1024)
+/// This many floats hold the panels of weights and packed rows of any product.
+#define BRAID_MATMUL_SCRATCH (512 * 1024)
 
 /// Computes `count` products of one shape, for instance those of all attention heads: product b reads x from column
 /// `b * x_step` on and weights from row `b * w_step` on, and writes out from column `b * out_step` on. Each product has
@@ -35,30 +37,33 @@ typedef struct {
 } braid_batched_matmul;
 
 /// Computes a product in the canonical form of a sum that ranks may share: k is cut into `slices` equal K-slices (a
-/// power of two that divides k), each slice is one chain from +0, and slices are added as a balanced binary tree in
-/// index order. A rank that holds a subtree of the slices multiplies its columns, and adding the ranks' results
+/// power of two that divides k), each slice is one chain (or BF16 sum) from +0, and slices are added as a balanced binary
+/// tree in index order. A rank that holds a subtree of the slices multiplies its columns, and adding the ranks' results
 /// continues the tree: the sum is bitwise equal.
 typedef struct {
     braid_matmul product;   // neither transposed nor accumulating, without row lists
     int64_t slices;
-    float *partial;         // braid_sliced_scratch(m, slices) floats, 64-byte aligned
+    float *partial;         // braid_sliced_scratch(product.profile, product.m, slices) floats, 64-byte aligned
 } braid_sliced_matmul;
 
-/// A sliced product is computed in blocks of at most this many outputs, whose partial sums fit the caches.
+/// A sliced product is computed in blocks of at most this many outputs, whose partial sums fit the caches. Rows are
+/// packed again for each block, which costs more in the BF16 profile, where products take less time.
 #define BRAID_SLICED_ELEMENTS (64 * 1024)
+#define BRAID_SLICED_BF16_ELEMENTS (512 * 1024)
 #define BRAID_SLICED_COLUMNS 64  // at least, in a block
 
 /// Returns the number of columns in a block of a sliced product of `m` rows.
-static inline int64_t braid_sliced_columns(int64_t m) {
-    int64_t columns = BRAID_SLICED_ELEMENTS / (m < 1 ? 1 : m) / BRAID_SLICED_COLUMNS * BRAID_SLICED_COLUMNS;
+static inline int64_t braid_sliced_columns(braid_profile profile, int64_t m) {
+    const int64_t all = profile == BRAID_PROFILE_BF16 ? BRAID_SLICED_BF16_ELEMENTS : BRAID_SLICED_ELEMENTS;
+    const int64_t columns = all / (m < 1 ? 1 : m) / BRAID_SLICED_COLUMNS * BRAID_SLICED_COLUMNS;
     return columns < BRAID_SLICED_COLUMNS ? BRAID_SLICED_COLUMNS : columns;
 }
 
 /// Returns the floats of scratch for one block at each level of the tree except the first, which is the output.
-static inline int64_t braid_sliced_scratch(int64_t m, int64_t slices) {
+static inline int64_t braid_sliced_scratch(braid_profile profile, int64_t m, int64_t slices) {
     int64_t levels = 0;
     while (slices >> levels > 1) levels++;
-    return levels * m * braid_sliced_columns(m);
+    return levels * m * braid_sliced_columns(profile, m);
 }
 
 /// Copies rows of a matrix, widened: `out[i, :] = w[ids[i], :]`. The caller checks the ids.

@@ -4,27 +4,35 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "profile.h"
+
 /// Says how an element is stored. The values equal those of the Swift enum `DType`.
 typedef enum {
     BRAID_F32 = 0,
     BRAID_BF16 = 1,
     BRAID_FP8 = 2,   // E4M3 (bias 7, max 448, no infinity, NaN 0x7F and 0xFF)
     BRAID_INT8 = 3,
+    BRAID_FP4 = 4,   // E2M1 (0, 0.5, 1, 1.5, 2, 3, 4, 6 and a sign), two in a byte, the first in the low four bits
 } braid_dtype;
 
+#define BRAID_DTYPES 5
+
 /// Describes a matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger
-/// matrix. FP8 and INT8 elements have scales, F32 and BF16 ones have none. An element's value is the stored value
-/// widened exactly to F32, times its scale, rounded once to F32: an FP8 or INT8 matrix gives the same bits as its
-/// dequantized F32 twin.
+/// matrix. FP8, INT8 and FP4 elements have scales, F32 and BF16 ones have none. An element's value is the stored value
+/// widened exactly to F32, times its scale, rounded once to F32: in the profile F32 a matrix with scales gives the same
+/// bits as its dequantized F32 twin. In the profile BF16 (profile.h) the product is also rounded to BF16.
 ///
 /// A scale belongs to a block of `1 << row_shift` rows and `1 << column_shift` columns of the whole matrix, whose last
 /// blocks may be partial. The element format says nothing about the size of blocks; one scale per row is blocks of
 /// shifts 0 and BRAID_WHOLE_SHIFT.
+///
+/// The rows of an FP4 matrix begin with whole bytes, so that an element of an even column is in the low four bits.
 typedef struct {
-    const void *data;       // element (0, 0) of this part
+    const void *data;       // element (0, 0) of this part; the byte that holds it
     braid_dtype dtype;
-    int64_t stride;         // elements from one row to the next
-    const float *scale;     // [blocks of rows, scale_stride] of the whole matrix; NULL without scales
+    int64_t stride;         // elements from one row to the next; even for FP4
+    const void *scale;      // [blocks of rows, scale_stride] of the whole matrix, F32, or E8M0 bytes (2^(byte - 127),
+                            // NaN 0xFF) for FP4; NULL without scales
     int64_t scale_stride;   // scales of a block row of the whole matrix
     int64_t row;            // where this part begins in the whole matrix, to find its scales
     int64_t column;
@@ -39,7 +47,7 @@ typedef struct {
 ///
 /// An FP8 entry consists of its E4M3 values, zero bytes up to a multiple of four, then one F32 scale for each `group`
 /// columns; the last group may be shorter. Element i is value i widened exactly to F32, times scale i / group, rounded
-/// once to F32: an FP8 lane gives the same bits as its dequantized F32 twin.
+/// once to F32: in the profile F32 an FP8 lane gives the same bits as its dequantized F32 twin.
 typedef struct {
     const void *data;       // 4-byte aligned
     braid_dtype dtype;      // F32, BF16 or FP8

@@ -31,9 +31,9 @@ void reference_scale(const braid_scale *p) {
 void reference_swiglu(const braid_swiglu *p) {
     for (int64_t r = 0; r < p->m; r++) {
         for (int64_t j = 0; j < p->n; j++) {
-            float gate = p->gate[r * p->gate_stride + j];
+            float gate = bounded_scalar(p->gate[r * p->gate_stride + j], -INFINITY, p->limit);
             float silu = gate / (1.0f + exp_scalar(-gate));
-            float y = silu * p->up[r * p->up_stride + j];
+            float y = silu * bounded_scalar(p->up[r * p->up_stride + j], -p->limit, p->limit);
             p->out[r * p->out_stride + j] = p->row_weight ? y * p->row_weight[r] : y;
         }
     }

@@ -1,8 +1,8 @@
 // The router, its experts, and the sums of their outputs; orders are in include/experts.h.
 #include "../include/experts.h"
 
+#include "dots.h"
 #include "experts_body.h"
-#include "weights.h"
 
 #pragma STDC FP_CONTRACT OFF
 
@@ -19,13 +19,10 @@ void reference_expert_hidden(const braid_expert_hidden *p) {
         for (int64_t slot = p->start[e]; slot < p->start[e + 1]; slot++) {
             const float *x = p->x + p->rows[slot] * p->x_stride;
             for (int64_t n = 0; n < p->n; n++) {
-                float g = 0, u = 0;
-                for (int64_t k = 0; k < p->k; k++) {
-                    g = fmaf(x[k], weight_at(&gate, n, k), g);
-                    u = fmaf(x[k], weight_at(&up, n, k), u);
-                }
+                float g = bounded_scalar(weight_dot(p->profile, &gate, false, x, n, p->k, 0), -INFINITY, p->limit);
+                float u = weight_dot(p->profile, &up, false, x, n, p->k, 0);
                 float silu = g / (1.0f + exp_scalar(-g));
-                float y = silu * u;
+                float y = silu * bounded_scalar(u, -p->limit, p->limit);
                 p->out[slot * p->out_stride + n] = y * p->slot_weights[slot];
             }
         }
@@ -50,9 +47,7 @@ static float leaf_sum(const braid_expert_sums *p, int64_t row, int64_t n, int64_
         if ((p->first_expert + e) / p->experts_per_group != group) continue;
         const float *hidden = p->hidden + slot * p->hidden_stride + slice * k;
         braid_weight down = weight_part(p->experts[e].down, p->first_output + n, p->first_column + slice * k);
-        float a = 0;
-        for (int64_t i = 0; i < k; i++) a = fmaf(hidden[i], weight_at(&down, 0, i), a);
-        sum = sum + a;
+        sum = sum + weight_dot(p->profile, &down, false, hidden, 0, k, 0);
     }
     return sum;
 }

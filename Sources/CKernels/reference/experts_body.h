@@ -38,12 +38,31 @@ static inline float group_score(const float *values, uint32_t *keys, int64_t n) 
     return values[first] + values[largest_key(keys, n)];
 }
 
+static inline float gate_score(braid_scoring scoring, float logit) {
+    return scoring == BRAID_SQRT_SOFTPLUS ? sqrtf(softplus_scalar(logit)) : 1.0f / (1.0f + exp_scalar(-logit));
+}
+
+/// Replaces the scores of a row's experts by their weights; `sum` is the sum of the scores.
+static inline void weigh_choices(const braid_gate *p, float sum, float *weights) {
+    for (int64_t j = 0; j < p->k; j++)
+        weights[j] = (p->normalize ? weights[j] / (sum + 1e-20f) : weights[j]) * p->scaling;
+}
+
+static inline void weigh_given(const braid_gate *p, const float *logits, const int32_t *chosen, float *weights) {
+    float sum = 0;
+    for (int64_t j = 0; j < p->k; j++) {
+        weights[j] = gate_score(p->scoring, logits[chosen[j]]);
+        sum = sum + weights[j];
+    }
+    weigh_choices(p, sum, weights);
+}
+
 static inline void gate_row(const braid_gate *p, const float *logits, int32_t *chosen, float *weights) {
     float score[BRAID_MAX_EXPERTS], choice[BRAID_MAX_EXPERTS], groups[BRAID_MAX_EXPERTS];
     uint32_t keys[BRAID_MAX_EXPERTS];
     bool taken[BRAID_MAX_EXPERTS];
     for (int64_t e = 0; e < p->experts; e++) {
-        score[e] = 1.0f / (1.0f + exp_scalar(-logits[e]));
+        score[e] = gate_score(p->scoring, logits[e]);
         choice[e] = p->bias ? score[e] + p->bias[e] : score[e];
     }
     int64_t candidates = p->experts;
@@ -70,14 +89,14 @@ static inline void gate_row(const braid_gate *p, const float *logits, int32_t *c
         sum = sum + score[index[i]];
         weights[count++] = score[index[i]];
     }
-    for (int64_t j = 0; j < count; j++) {
-        weights[j] = (p->normalize ? weights[j] / (sum + 1e-20f) : weights[j]) * p->scaling;
-    }
+    weigh_choices(p, sum, weights);
 }
 
 static inline void gate_rows(const braid_gate *p) {
     for (int64_t r = 0; r < p->m; r++) {
-        gate_row(p, p->logits + r * p->logits_stride, p->chosen + r * p->k, p->weights + r * p->k);
+        const float *logits = p->logits + r * p->logits_stride;
+        if (p->given) weigh_given(p, logits, p->chosen + r * p->k, p->weights + r * p->k);
+        else gate_row(p, logits, p->chosen + r * p->k, p->weights + r * p->k);
     }
 }
 

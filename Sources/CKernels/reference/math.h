@@ -37,14 +37,33 @@ static inline float exp_scalar(float x) {
     return p * fa * fb;
 }
 
+/// Returns `x`, or the bound that it exceeds; NaN stays NaN.
+static inline float bounded_scalar(float x, float lower, float upper) {
+    return x > upper ? upper : x < lower ? lower : x;
+}
+
+/// Computes ln x in double, for a positive and finite x, without the C library's logarithm.
+static inline double log_double(double x) {
+    int e;
+    double m = frexp(x, &e);  // exact
+    if (m < 0.70710678118654752) { m *= 2; e -= 1; }
+    double t = (m - 1) / (m + 1), t2 = t * t, s = 0;
+    for (int k = 21; k >= 1; k -= 2) s = s * t2 + 1.0 / k;
+    return 2 * t * s + e * 0.69314718055994530942;
+}
+
 /// Computes ln x for x > 0 in double, rounded once, so that the result does not depend on the C library.
 static inline float log_scalar(float x) {
     if (!(x > 0)) return x == 0 ? -INFINITY : NAN;
     if (x == INFINITY) return x;
-    int e;
-    double m = frexp((double)x, &e);  // exact
-    if (m < 0.70710678118654752) { m *= 2; e -= 1; }
-    double t = (m - 1) / (m + 1), t2 = t * t, s = 0;
-    for (int k = 21; k >= 1; k -= 2) s = s * t2 + 1.0 / k;
-    return (float)(2 * t * s + e * 0.69314718055994530942);
+    return (float)log_double((double)x);
+}
+
+/// Computes softplus, ln(1 + e^x), in double from the F32 exponential, rounded once. Above 20 it is x, as PyTorch
+/// defines it; NaN stays NaN.
+static inline float softplus_scalar(float x) {
+    if (x > 20.0f || x != x) return x;
+    double e = (double)exp_scalar(x);
+    if (e < 0x1p-12) return (float)(e - e * e * (0.5 - e * (1.0 / 3)));  // 1 + e would lose the digits of e
+    return (float)log_double(1 + e);
 }

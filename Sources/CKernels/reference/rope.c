@@ -15,8 +15,9 @@ void reference_rope(const braid_rope *p) {
                 float *first = p->interleaved ? x + 2 * i : x + i;
                 float *second = p->interleaved ? x + 2 * i + 1 : x + i + pairs;
                 float a = *first, b = *second;
-                *first = fmaf(a, cosine[i], -(b * sine[i]));
-                *second = fmaf(a, sine[i], b * cosine[i]);
+                float s = p->inverse ? -sine[i] : sine[i];
+                *first = fmaf(a, cosine[i], -(b * s));
+                *second = fmaf(a, s, b * cosine[i]);
             }
         }
     }

@@ -8,12 +8,16 @@ void reference_sliced_matmul(const braid_sliced_matmul *);
 void reference_rms_norm(const braid_norm *);
 void reference_layer_norm(const braid_norm *);
 void reference_rope(const braid_rope *);
+void reference_stream_mix(const braid_stream_mix *);
+void reference_read_streams(const braid_streams *);
+void reference_write_streams(const braid_streams *);
 void reference_add(const braid_add *);
 void reference_copy_rows(const braid_copy_rows *);
 void reference_scale(const braid_scale *);
 void reference_swiglu(const braid_swiglu *);
 void reference_softmax(const braid_softmax *);
 void reference_log_softmax(const braid_softmax *);
+void reference_compress_entries(const braid_compress *);
 void reference_index_scores(const braid_index_scores *);
 void reference_top_k(const braid_top_k *);
 void reference_pack_candidates(const braid_pack_candidates *);
@@ -21,6 +25,7 @@ void reference_merge_candidates(const braid_merge_candidates *);
 void reference_sharded_keys(const braid_sharded_keys *);
 void reference_attention(const braid_attention *);
 void reference_merge_attention(const braid_merge *);
+void reference_apply_sink(const braid_sink *);
 void reference_gate(const braid_gate *);
 void reference_group_by_expert(const braid_group_by_expert *);
 void reference_dispatch(const braid_dispatch *);
@@ -45,12 +50,16 @@ const braid_kernels braid_reference = {
     .rms_norm = reference_rms_norm,
     .layer_norm = reference_layer_norm,
     .rope = reference_rope,
+    .stream_mix = reference_stream_mix,
+    .read_streams = reference_read_streams,
+    .write_streams = reference_write_streams,
     .add = reference_add,
     .copy_rows = reference_copy_rows,
     .scale = reference_scale,
     .swiglu = reference_swiglu,
     .softmax = reference_softmax,
     .log_softmax = reference_log_softmax,
+    .compress_entries = reference_compress_entries,
     .index_scores = reference_index_scores,
     .top_k = reference_top_k,
     .pack_candidates = reference_pack_candidates,
@@ -58,6 +67,7 @@ const braid_kernels braid_reference = {
     .sharded_keys = reference_sharded_keys,
     .attention = reference_attention,
     .merge_attention = reference_merge_attention,
+    .apply_sink = reference_apply_sink,
     .gate = reference_gate,
     .group_by_expert = reference_group_by_expert,
     .dispatch = reference_dispatch,

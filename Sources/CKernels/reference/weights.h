@@ -26,31 +26,68 @@ static inline float fp8_value(uint8_t byte) {
     return byte & 0x80 ? -magnitude : magnitude;
 }
 
+/// Widens an E2M1 number: sign, 2 bits of exponent (bias 1), 1 of mantissa.
+static inline float fp4_value(unsigned code) {
+    static const float magnitudes[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    return code & 8 ? -magnitudes[code & 7] : magnitudes[code & 7];
+}
+
+/// Widens an E8M0 byte, 2^(byte - 127).
+static inline float e8m0_value(uint8_t byte) {
+    return byte == 0xFF ? NAN : float_of_bits(byte == 0 ? 0x400000u : (uint32_t)byte << 23);
+}
+
 /// Returns the scale of element (row, column) of `w`, which must have scales.
 static inline float scale_at(const braid_weight *w, int64_t row, int64_t column) {
-    return w->scale[((w->row + row) >> w->row_shift) * w->scale_stride + ((w->column + column) >> w->column_shift)];
+    const int64_t block_row = (w->row + row) >> w->row_shift, block = (w->column + column) >> w->column_shift;
+    const int64_t i = block_row * w->scale_stride + block;
+    return w->dtype == BRAID_FP4 ? e8m0_value(((const uint8_t *)w->scale)[i]) : ((const float *)w->scale)[i];
 }
 
 /// Returns where the block of `1 << shift` that contains `i` ends.
 static inline int64_t block_end(int64_t i, int32_t shift) { return ((i >> shift) + 1) << shift; }
 
-static inline float weight_at(const braid_weight *w, int64_t row, int64_t column) {
+/// Returns the bits of an element.
+static inline int64_t bits_of(braid_dtype dtype) {
+    return dtype == BRAID_F32 ? 32 : dtype == BRAID_BF16 ? 16 : dtype == BRAID_FP4 ? 4 : 8;
+}
+
+/// Returns the bytes of an element, of a type other than FP4.
+static inline int64_t bytes_of(braid_dtype dtype) { return bits_of(dtype) / 8; }
+
+/// Returns 1 if element (·, column) of an FP4 matrix is in the high bits of its byte, and 0 otherwise.
+static inline int64_t is_high(const braid_weight *w, int64_t column) { return (w->column + column) & 1; }
+
+/// Returns where element (row, column) is stored; of FP4, its byte.
+static inline const char *weight_bytes(const braid_weight *w, int64_t row, int64_t column) {
+    int64_t i = row * w->stride + column;
+    return (const char *)w->data + (w->dtype == BRAID_FP4 ? (is_high(w, 0) + i) >> 1 : i * bytes_of(w->dtype));
+}
+
+/// Returns an element as it is stored, without its scale.
+static inline float unscaled_weight_at(const braid_weight *w, int64_t row, int64_t column) {
     int64_t i = row * w->stride + column;
     switch (w->dtype) {
     case BRAID_F32: return ((const float *)w->data)[i];
     case BRAID_BF16: return bf16_at(w->data, i);
-    case BRAID_FP8: return fp8_value(((const uint8_t *)w->data)[i]) * scale_at(w, row, column);
-    case BRAID_INT8: return (float)((const int8_t *)w->data)[i] * scale_at(w, row, column);
+    case BRAID_FP8: return fp8_value(((const uint8_t *)w->data)[i]);
+    case BRAID_INT8: return (float)((const int8_t *)w->data)[i];
+    case BRAID_FP4: {
+        unsigned byte = *(const uint8_t *)weight_bytes(w, row, column);
+        return fp4_value(is_high(w, column) ? byte >> 4 : byte);
+    }
     }
     return NAN;
 }
 
-/// Returns the bytes of an element.
-static inline int64_t bytes_of(braid_dtype dtype) { return dtype == BRAID_F32 ? 4 : dtype == BRAID_BF16 ? 2 : 1; }
+static inline float weight_at(const braid_weight *w, int64_t row, int64_t column) {
+    float value = unscaled_weight_at(w, row, column);
+    return w->scale ? value * scale_at(w, row, column) : value;
+}
 
 /// Returns the part of `w` that begins at (row, column).
 static inline braid_weight weight_part(braid_weight w, int64_t row, int64_t column) {
-    w.data = (const char *)w.data + (row * w.stride + column) * bytes_of(w.dtype);
+    w.data = weight_bytes(&w, row, column);
     w.row += row;
     w.column += column;
     return w;

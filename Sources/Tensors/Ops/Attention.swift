@@ -70,7 +70,8 @@ extension Kernels {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_index_scores(
-            m: Int64(q.rows), heads: Int64(weights.columns), q: q.base, weights: weights.base, keys: keys.kernelValue,
+            profile: profile.kernelValue, m: Int64(q.rows), heads: Int64(weights.columns), q: q.base,
+            weights: weights.base, keys: keys.kernelValue,
             pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: Int64(first),
             count: Int64(scores.columns),
             scores: scores.base, scores_stride: Int64(scores.stride), index_key_tiles: Int64(tuning.indexKeyTiles),
@@ -98,37 +99,42 @@ extension Kernels {
     ///
     /// - Parameters:
     ///   - q: `[rows, heads * (latent + rope)]`.
+    ///   - valuesIncludeRotary: whether a value is the whole key, the latent part and then the rotary part, and not only
+    ///     the latent part.
     ///   - positions: the rows' own positions; without a selection, row r sees `0 ... positions[r]`.
     ///   - classes: only keys with `position mod classes.count == classes.index` take part; the count divides 8.
     ///     Partial results of all classes, merged by `mergeAttention` in bit-reversed order, are bitwise equal to one
     ///     call.
-    ///   - out: `[rows, heads * latent]`.
+    ///   - out: `[rows, heads * value]`, where a value is as wide as the latent part, or as the whole key.
     ///   - logSumExp: `[rows, heads]`, packed.
     package func attention(
-        _ q: View, heads: Int, scale: Float, latent: CacheLane, rope: CacheLane, _ pages: PageMap, positions: Indices,
-        selection: Selection?, classes: (count: Int, index: Int) = (1, 0), into out: View, logSumExp: View,
-        _ scratch: Scratch
+        _ q: View, heads: Int, scale: Float, latent: CacheLane, rope: CacheLane, valuesIncludeRotary: Bool = false,
+        _ pages: PageMap, positions: Indices, selection: Selection?, classes: (count: Int, index: Int) = (1, 0),
+        into out: View, logSumExp: View, _ scratch: Scratch
     ) {
         precondition(8 % classes.count == 0 && (0..<classes.count).contains(classes.index), "class \(classes)")
         precondition(latent.width <= Self.maximumLatentWidth && rope.width <= Self.maximumRopeWidth)
         precondition(q.rows == positions.count, "\(positions.count) positions for \(q.rows) rows")
         precondition(q.columns == heads * (latent.width + rope.width), "queries \(q.shape)")
-        precondition(out.rows == q.rows && out.columns == heads * latent.width, "attention into \(out.shape)")
+        let value = latent.width + (valuesIncludeRotary ? rope.width : 0)
+        precondition(out.rows == q.rows && out.columns == heads * value, "attention into \(out.shape)")
         precondition(logSumExp.rows == q.rows && logSumExp.columns == heads && logSumExp.isPacked)
         if q.rows == 0 { return }
         let maxPosition = (0..<positions.count).reduce(0) { max($0, Int(positions[$1])) } + 1
         precondition(maxPosition <= pages.capacity, "position \(maxPosition - 1) has no page")
         let keys = selection.map { min($0.stride, maxPosition) } ?? maxPosition
         let work = Attention(
-            q: q, heads: heads, scale: scale, latent: latent, rope: rope, pages: pages, positions: positions,
-            selection: selection, classes: classes, out: out, logSumExp: logSumExp)
+            q: q, heads: heads, scale: scale, latent: latent, rope: rope, valuesIncludeRotary: valuesIncludeRotary,
+            pages: pages, positions: positions, selection: selection, classes: classes, out: out, logSumExp: logSumExp)
         if share(work, keysPerRow: keys / classes.count) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
-        let floats = braid_attention_scratch(Int64(heads), Int64(latent.width), Int64(keys))
+        let floats = braid_attention_scratch(Int64(heads), Int64(value), Int64(keys))
         var p = unsafe braid_attention(
-            m: Int64(q.rows), heads: Int64(heads), q: q.base, q_stride: Int64(q.stride), scale: scale,
-            latent: latent.kernelValue, rope: rope.kernelValue, pages: pages.pages.base, page_shift: Int32(pages.shift),
+            profile: profile.kernelValue, m: Int64(q.rows), heads: Int64(heads), q: q.base, q_stride: Int64(q.stride),
+            scale: scale,
+            latent: latent.kernelValue, rope: rope.kernelValue, rotary_values: valuesIncludeRotary,
+            pages: pages.pages.base, page_shift: Int32(pages.shift),
             positions: positions.base, selected: selection?.positions.base,
             selected_stride: Int64(selection?.stride ?? 0), selected_count: selection?.counts.base,
             class_stride: Int32(classes.count), class_offset: Int32(classes.index), out: out.base,
@@ -154,5 +160,24 @@ extension Kernels {
             m: Int64(a.rows), heads: Int64(heads), width: Int64(a.columns / heads), a: a.base, a_lse: aLogSumExp.base,
             b: b.base, b_lse: bLogSumExp.base)
         run { unsafe table.merge_attention(&p) }
+    }
+
+    /// Adds an attention sink to each head's softmax, in place: one more exponential, whose value is zero. Results over
+    /// all keys of a row are merged before.
+    ///
+    /// - Parameters:
+    ///   - values: `[rows, heads * width]`.
+    ///   - logSumExp: `[rows, heads]`, packed; it stays without the sink.
+    ///   - sinks: the sinks' scores, `[1, heads]`, finite.
+    package func applySink(_ values: View, _ logSumExp: View, sinks: View) {
+        let heads = sinks.columns
+        precondition(heads > 0 && values.columns % heads == 0, "\(heads) sinks for \(values.shape)")
+        precondition(logSumExp.rows == values.rows && logSumExp.columns == heads && logSumExp.isPacked)
+        let work = Sink(values: values, logSumExp: logSumExp, sinks: sinks)
+        if share(work, rows: values.rows, each: 2 * values.columns) { return }
+        var p = unsafe braid_sink(
+            m: Int64(values.rows), heads: Int64(heads), width: Int64(values.columns / heads), x: values.base,
+            x_stride: Int64(values.stride), lse: logSumExp.base, sinks: sinks.base)
+        run { unsafe table.apply_sink(&p) }
     }
 }

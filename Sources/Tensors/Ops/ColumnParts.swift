@@ -72,12 +72,13 @@ struct ExpertHidden: ParallelWork {
     let weights: ExpertWeights
     let slots: ExpertSlots
     let columns: Range<Int>
+    let limit: Float
     let out: View
 
     func compute(_ columns: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
         let first = self.columns.lowerBound
         kernels.expertHidden(
-            x, weights, slots, columns: first + columns.lowerBound..<first + columns.upperBound,
+            x, weights, slots, columns: first + columns.lowerBound..<first + columns.upperBound, limit: limit,
             into: out.columns(columns), scratch)
     }
 }
@@ -87,7 +88,8 @@ struct ExpertHiddenByExperts: ParallelWork {
 
     func compute(_ experts: Range<Int>, _ kernels: Kernels, _ scratch: Scratch) {
         kernels.expertHidden(
-            hidden.x, hidden.weights, hidden.slots.experts(experts), columns: hidden.columns, into: hidden.out, scratch)
+            hidden.x, hidden.weights, hidden.slots.experts(experts), columns: hidden.columns, limit: hidden.limit,
+            into: hidden.out, scratch)
     }
 }
 

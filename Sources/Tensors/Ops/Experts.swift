@@ -1,20 +1,41 @@
 import CKernels
 
-/// Describes how a router chooses experts (DeepSeek-V3's gate; the formulas are in `experts.h`).
+/// Describes how a router chooses experts (the gates of DeepSeek-V3 and V4; the formulas are in `experts.h`).
 package struct GateRule: Sendable, Equatable {
+    /// Says how a router's logits become scores.
+    package enum Scoring: Sendable, Equatable {
+        /// `1 / (1 + exp(-logit))`.
+        case sigmoid
+        /// `sqrt(log(1 + exp(logit)))`.
+        case sqrtSoftplus
+
+        fileprivate var kernelValue: braid_scoring {
+            switch self {
+            case .sigmoid: BRAID_SIGMOID
+            case .sqrtSoftplus: BRAID_SQRT_SOFTPLUS
+            }
+        }
+    }
+
     package var experts: Int
     package var expertsPerToken: Int
     package var groups: Int
     package var topGroups: Int
     package var normalize: Bool
     package var scaling: Float
-    package init(experts: Int, expertsPerToken: Int, groups: Int, topGroups: Int, normalize: Bool, scaling: Float) {
+    package var scoring: Scoring
+
+    package init(
+        experts: Int, expertsPerToken: Int, groups: Int, topGroups: Int, normalize: Bool, scaling: Float,
+        scoring: Scoring = .sigmoid
+    ) {
         self.experts = experts
         self.expertsPerToken = expertsPerToken
         self.groups = groups
         self.topGroups = topGroups
         self.normalize = normalize
         self.scaling = scaling
+        self.scoring = scoring
     }
 }
 
@@ -27,17 +48,37 @@ extension Kernels {
     ///   - chosen: `rows * expertsPerToken`.
     ///   - weights: `[rows, expertsPerToken]`, packed.
     package func gate(_ logits: View, bias: View?, _ rule: GateRule, chosen: ComputedIndices, weights: View) {
-        precondition(logits.columns == rule.experts && bias.map { $0.columns == rule.experts } ?? true)
-        precondition(chosen.count == logits.rows * rule.expertsPerToken, "room for the chosen experts")
-        precondition(weights.rows == logits.rows && weights.columns == rule.expertsPerToken)
-        let work = Gate(logits: logits, bias: bias, rule: rule, chosen: chosen, weights: weights)
+        let work = Gate(logits: logits, bias: bias, rule: rule, given: false, chosen: chosen, weights: weights)
         if share(work, rows: logits.rows, each: 8 * logits.columns) { return }
-        var p = unsafe braid_gate(
-            m: Int64(logits.rows), experts: Int64(rule.experts), k: Int64(rule.expertsPerToken),
-            groups: Int64(rule.groups), top_groups: Int64(rule.topGroups), logits: logits.base,
-            logits_stride: Int64(logits.stride), bias: bias?.base, normalize: rule.normalize, scaling: rule.scaling,
-            chosen: chosen.base, weights: weights.base)
+        var p = unsafe gateValue(work)
         run { unsafe table.gate(&p) }
+    }
+
+    /// Computes the weights of experts that are chosen already, for instance by token; groups play no part.
+    ///
+    /// - Parameters:
+    ///   - logits: `[rows, experts]`.
+    ///   - chosen: `rows * expertsPerToken` numbers of experts, less than `rule.experts`; a row's weights are summed in
+    ///     their order.
+    ///   - weights: `[rows, expertsPerToken]`, packed.
+    package func gate(_ logits: View, ofExperts chosen: ComputedIndices, _ rule: GateRule, weights: View) {
+        let work = Gate(logits: logits, bias: nil, rule: rule, given: true, chosen: chosen, weights: weights)
+        if share(work, rows: logits.rows, each: 16 * rule.expertsPerToken) { return }
+        var p = unsafe gateValue(work)
+        run { unsafe table.gate(&p) }
+    }
+
+    private func gateValue(_ gate: Gate) -> braid_gate {
+        let (logits, rule) = (gate.logits, gate.rule)
+        precondition(logits.columns == rule.experts && gate.bias.map { $0.columns == rule.experts } ?? true)
+        precondition(gate.chosen.count == logits.rows * rule.expertsPerToken, "room for the chosen experts")
+        precondition(gate.weights.rows == logits.rows && gate.weights.columns == rule.expertsPerToken)
+        precondition(gate.weights.isPacked, "weights that are not packed")
+        return unsafe braid_gate(
+            m: Int64(logits.rows), experts: Int64(rule.experts), k: Int64(rule.expertsPerToken),
+            groups: Int64(rule.groups), top_groups: Int64(rule.topGroups), scoring: rule.scoring.kernelValue,
+            given: gate.given, logits: logits.base, logits_stride: Int64(logits.stride), bias: gate.bias?.base,
+            normalize: rule.normalize, scaling: rule.scaling, chosen: gate.chosen.base, weights: gate.weights.base)
     }
 
     /// Sorts rows by the experts they chose, as far as those are among `experts`. The result is scratch.
@@ -87,24 +128,27 @@ extension Kernels {
     ///
     /// - Parameters:
     ///   - x: the rows that chose, `[rows, hidden]`.
+    ///   - limit: bounds both products first, as `swiglu` does.
     ///   - out: `[slots, columns]`.
     package func expertHidden(
-        _ x: View, _ weights: ExpertWeights, _ slots: ExpertSlots, columns: Range<Int>, into out: View,
-        _ scratch: Scratch
+        _ x: View, _ weights: ExpertWeights, _ slots: ExpertSlots, columns: Range<Int>, limit: Float = .infinity,
+        into out: View, _ scratch: Scratch
     ) {
         precondition(x.columns == weights.hidden && columns.upperBound <= weights.width, "\(x.shape), \(columns)")
         precondition(slots.experts.upperBound <= weights.count, "experts \(slots.experts) of \(weights.count)")
         precondition(out.rows >= slots.capacity && out.columns == columns.count, "into \(out.shape)")
         if slots.capacity == 0 { return }
-        if share(ExpertHidden(x: x, weights: weights, slots: slots, columns: columns, out: out)) { return }
+        let work = ExpertHidden(x: x, weights: weights, slots: slots, columns: columns, limit: limit, out: out)
+        if share(work) { return }
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let floats = Int(BRAID_MATMUL_SCRATCH) + slots.capacity * columns.count
         var p = unsafe braid_expert_hidden(
             experts: weights.table + slots.experts.lowerBound, count: Int64(slots.experts.count),
-            first_column: Int64(columns.lowerBound), n: Int64(columns.count), k: Int64(x.columns), x: x.base,
-            x_stride: Int64(x.stride), start: slots.start.base, rows: slots.rows.base, slot_weights: slots.weights.base,
-            out: out.base, out_stride: Int64(out.stride), gemv_max_rows: tuning.gemvMaxRows.byType,
+            profile: profile.kernelValue, first_column: Int64(columns.lowerBound), n: Int64(columns.count),
+            k: Int64(x.columns), x: x.base, x_stride: Int64(x.stride), start: slots.start.base, rows: slots.rows.base,
+            slot_weights: slots.weights.base,
+            limit: limit, out: out.base, out_stride: Int64(out.stride), gemv_max_rows: tuning.gemvMaxRows.byType,
             scratch: scratch.take(Float.self, floats))
         run { unsafe table.expert_hidden(&p) }
     }
@@ -140,7 +184,8 @@ extension Kernels {
         let floats = Int(braid_expert_scratch(Int64(rows), Int64(perRow), Int64(slices)))
         var p = unsafe braid_expert_sums(
             experts: weights.table + slots.experts.lowerBound, count: Int64(slots.experts.count),
-            first_expert: Int64(slots.experts.lowerBound), experts_per_group: Int64(groups.expertsPerGroup),
+            first_expert: Int64(slots.experts.lowerBound), profile: profile.kernelValue,
+            experts_per_group: Int64(groups.expertsPerGroup),
             first_group: Int64(groups.range.lowerBound), groups: Int64(groups.range.count),
             trees: Int64(groups.trees), first_output: Int64(outputs.lowerBound), n: Int64(outputs.count),
             first_column: Int64(columns.lowerBound), width: Int64(columns.count), slices: Int64(slices),

@@ -59,7 +59,7 @@ extension Kernels {
     func share(_ attention: Attention, keysPerRow keys: Int) -> Bool {
         guard let team else { return false }
         let (rows, heads) = (attention.q.rows, attention.heads)
-        let each = heads * keys * (2 * attention.latent.width + attention.rope.width) / 16
+        let each = keys * (attention.q.columns + attention.out.columns) / 16
         if rows >= 2 * team.threads { return share(attention, WorkSplit(units: rows), cost: rows * each) }
         for row in 0..<rows {
             let one = attention.rows(row..<row + 1)

@@ -35,7 +35,8 @@ extension Kernels {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_matmul(
-            w: w.kernelValue, transposed: transposed, accumulate: accumulate, m: Int64(m), n: Int64(n), k: Int64(k),
+            w: w.kernelValue, profile: profile.kernelValue, transposed: transposed, accumulate: accumulate, m: Int64(m),
+            n: Int64(n), k: Int64(k),
             x: x.base, x_stride: Int64(x.stride), x_rows: xRows?.base, out: out.base, out_stride: Int64(out.stride),
             out_rows: outRows?.base, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
@@ -64,7 +65,8 @@ extension Kernels {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let product = unsafe braid_matmul(
-            w: w.rows(rows).kernelValue, transposed: transposed, accumulate: false, m: Int64(x.rows),
+            w: w.rows(rows).kernelValue, profile: profile.kernelValue, transposed: transposed, accumulate: false,
+            m: Int64(x.rows),
             n: Int64(batch.outputs), k: Int64(batch.contracted), x: x.base, x_stride: Int64(x.stride), x_rows: nil,
             out: out.base, out_stride: Int64(out.stride), out_rows: nil,
             gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
@@ -89,11 +91,12 @@ extension Kernels {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let product = unsafe braid_matmul(
-            w: w.kernelValue, transposed: false, accumulate: false, m: Int64(x.rows), n: Int64(w.rows),
+            w: w.kernelValue, profile: profile.kernelValue, transposed: false, accumulate: false, m: Int64(x.rows),
+            n: Int64(w.rows),
             k: Int64(w.columns), x: x.base, x_stride: Int64(x.stride), x_rows: nil, out: out.base,
             out_stride: Int64(out.stride), out_rows: nil, gemv_max_rows: Int64(tuning.gemvMaxRows[w.dtype]),
             scratch: scratch.take(Float.self, Int(BRAID_MATMUL_SCRATCH)))
-        let partial = Int(braid_sliced_scratch(Int64(x.rows), Int64(slices)))
+        let partial = Int(braid_sliced_scratch(profile.kernelValue, Int64(x.rows), Int64(slices)))
         var p = unsafe braid_sliced_matmul(
             product: product, slices: Int64(slices), partial: scratch.take(Float.self, partial))
         run { unsafe table.sliced_matmul(&p) }

@@ -42,8 +42,46 @@ struct Rope: ParallelWork {
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
         kernels.rope(
-            x.rows(rows), heads: heads, headStride: headStride, interleaved: interleaved,
-            RotaryAngles(cosine: angles.cosine.rows(rows), sine: angles.sine.rows(rows)))
+            x.rows(rows), heads: heads, headStride: headStride, interleaved: interleaved, angles.rows(rows))
+    }
+}
+
+struct StreamMix: ParallelWork {
+    let mixes: View
+    let streams: View
+    let scale: View
+    let base: View
+    let count: Int
+    let rounds: Int
+    let normEpsilon: Float
+    let epsilon: Float
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.streamMix(
+            mixes.rows(rows), of: streams.rows(rows), scale: scale, base: base, count: count, rounds: rounds,
+            normEpsilon: normEpsilon, epsilon: epsilon)
+    }
+}
+
+struct StreamRead: ParallelWork {
+    let streams: View
+    let mixes: View
+    let count: Int
+    let input: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.readStreams(streams.rows(rows), mixes.rows(rows), count: count, into: input.rows(rows))
+    }
+}
+
+struct StreamWrite: ParallelWork {
+    let output: View
+    let mixes: View
+    let count: Int
+    let streams: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.writeStreams(output.rows(rows), mixes.rows(rows), count: count, into: streams.rows(rows))
     }
 }
 
@@ -86,10 +124,26 @@ struct SwiGLU: ParallelWork {
     let gate: View
     let up: View
     let rowWeights: View?
+    let limit: Float
     let out: View
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
-        kernels.swiglu(gate.rows(rows), up.rows(rows), rowWeights: rowWeights?.columns(rows), into: out.rows(rows))
+        kernels.swiglu(
+            gate.rows(rows), up.rows(rows), rowWeights: rowWeights?.columns(rows), limit: limit, into: out.rows(rows))
+    }
+}
+
+struct Compression: ParallelWork {
+    let inputs: View
+    let slots: Int
+    let halves: Int
+    let ape: View
+    let out: View
+
+    func compute(_ entries: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.compressEntries(
+            inputs.rows(entries.lowerBound * slots..<entries.upperBound * slots), slots: slots, halves: halves,
+            ape: ape, into: out.rows(entries))
     }
 }
 
@@ -116,14 +170,16 @@ struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
+    /// Whether the experts are chosen already.
+    let given: Bool
     let chosen: ComputedIndices
     let weights: View
 
     func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
-        let each = rule.expertsPerToken
-        kernels.gate(
-            logits.rows(rows), bias: bias, rule, chosen: chosen[rows.lowerBound * each..<rows.upperBound * each],
-            weights: weights.rows(rows))
+        let (each, logits, weights) = (rule.expertsPerToken, logits.rows(rows), weights.rows(rows))
+        let chosen = chosen[rows.lowerBound * each..<rows.upperBound * each]
+        if given { return kernels.gate(logits, ofExperts: chosen, rule, weights: weights) }
+        kernels.gate(logits, bias: bias, rule, chosen: chosen, weights: weights)
     }
 }
 
@@ -148,12 +204,23 @@ struct Merge: ParallelWork {
     }
 }
 
+struct Sink: ParallelWork {
+    let values: View
+    let logSumExp: View
+    let sinks: View
+
+    func compute(_ rows: Range<Int>, _ kernels: Kernels, _: Scratch) {
+        kernels.applySink(values.rows(rows), logSumExp.rows(rows), sinks: sinks)
+    }
+}
+
 struct Attention: ParallelWork {
     let q: View
     let heads: Int
     let scale: Float
     let latent: CacheLane
     let rope: CacheLane
+    let valuesIncludeRotary: Bool
     let pages: PageMap
     let positions: Indices
     let selection: Selection?
@@ -167,23 +234,26 @@ struct Attention: ParallelWork {
 
     func rows(_ rows: Range<Int>) -> Attention {
         Attention(
-            q: q.rows(rows), heads: heads, scale: scale, latent: latent, rope: rope, pages: pages,
-            positions: positions[rows], selection: selection?.rows(rows), classes: classes, out: out.rows(rows),
+            q: q.rows(rows), heads: heads, scale: scale, latent: latent, rope: rope,
+            valuesIncludeRotary: valuesIncludeRotary, pages: pages, positions: positions[rows],
+            selection: selection?.rows(rows), classes: classes, out: out.rows(rows),
             logSumExp: logSumExp.rows(rows))
     }
 
     func heads(_ heads: Range<Int>) -> Attention {
+        let value = out.columns / self.heads
         func columns(_ width: Int) -> Range<Int> { heads.lowerBound * width..<heads.upperBound * width }
         return Attention(
             q: q.columns(columns(latent.width + rope.width)), heads: heads.count, scale: scale, latent: latent,
-            rope: rope, pages: pages, positions: positions, selection: selection, classes: classes,
-            out: out.columns(columns(latent.width)), logSumExp: logSumExp.columns(heads))
+            rope: rope, valuesIncludeRotary: valuesIncludeRotary, pages: pages, positions: positions,
+            selection: selection, classes: classes, out: out.columns(columns(value)),
+            logSumExp: logSumExp.columns(heads))
     }
 
     func compute(_ kernels: Kernels, _ scratch: Scratch) {
         kernels.attention(
-            q, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: positions,
-            selection: selection, classes: classes, into: out, logSumExp: logSumExp, scratch)
+            q, heads: heads, scale: scale, latent: latent, rope: rope, valuesIncludeRotary: valuesIncludeRotary, pages,
+            positions: positions, selection: selection, classes: classes, into: out, logSumExp: logSumExp, scratch)
     }
 }
 

@@ -37,9 +37,9 @@ extension Kernels {
         let work = Rope(x: x, heads: heads, headStride: headStride, interleaved: interleaved, angles: angles)
         if share(work, rows: x.rows, each: 2 * heads * width) { return }
         var p = unsafe braid_rope(
-            m: Int64(x.rows), heads: Int64(heads), width: Int64(width), interleaved: interleaved, x: x.base,
-            x_stride: Int64(x.stride), head_stride: Int64(headStride), cosine: angles.cosine.base,
-            sine: angles.sine.base)
+            m: Int64(x.rows), heads: Int64(heads), width: Int64(width), interleaved: interleaved,
+            inverse: angles.isInverse, x: x.base, x_stride: Int64(x.stride), head_stride: Int64(headStride),
+            cosine: angles.cosine.base, sine: angles.sine.base)
         run { unsafe table.rope(&p) }
     }
 
@@ -91,15 +91,40 @@ extension Kernels {
 
     /// Computes `silu(gate) * up`, times the row's weight if there are weights (`[1, rows]`). `out` may be `gate` or
     /// `up`.
-    package func swiglu(_ gate: View, _ up: View, rowWeights: View? = nil, into out: View) {
+    ///
+    /// - Parameter limit: `gate` is first bounded from above and `up` from both sides, as DeepSeek-V4 does.
+    package func swiglu(_ gate: View, _ up: View, rowWeights: View? = nil, limit: Float = .infinity, into out: View) {
         precondition(gate.rows == up.rows && gate.columns == up.columns, "\(gate.shape) and \(up.shape)")
         precondition(rowWeights.map { $0.columns == gate.rows } ?? true, "a weight per row")
-        let work = SwiGLU(gate: gate, up: up, rowWeights: rowWeights, out: out)
+        let work = SwiGLU(gate: gate, up: up, rowWeights: rowWeights, limit: limit, out: out)
         if share(work, rows: gate.rows, each: 8 * gate.columns) { return }
         var p = unsafe braid_swiglu(
             m: Int64(gate.rows), n: Int64(gate.columns), gate: gate.base, gate_stride: Int64(gate.stride), up: up.base,
-            up_stride: Int64(up.stride), row_weight: rowWeights?.base, out: out.base, out_stride: Int64(out.stride))
+            up_stride: Int64(up.stride), row_weight: rowWeights?.base, limit: limit, out: out.base,
+            out_stride: Int64(out.stride))
         run { unsafe table.swiglu(&p) }
+    }
+
+    /// Compresses the inputs of `slots` tokens to one entry: for every column the sum of the tokens' values, weighted by
+    /// the softmax of their gates. The formulas are in `compress.h`.
+    ///
+    /// - Parameters:
+    ///   - inputs: `[entries * slots, 2 * halves * width]`, each token's values and then its gates. A token without a
+    ///     part in the sum has gates of minus infinity.
+    ///   - halves: 2 if windows overlap: then the first half of the slots uses the first half of values and gates, and
+    ///     the other slots the second. Otherwise 1.
+    ///   - ape: `[slots / halves, halves * width]`, packed; it is added to the gates.
+    ///   - out: `[entries, width]`.
+    package func compressEntries(_ inputs: View, slots: Int, halves: Int, ape: View, into out: View) {
+        precondition((halves == 1 || halves == 2) && slots > 0 && slots % halves == 0, "\(slots) slots, \(halves)")
+        precondition(inputs.rows == out.rows * slots && inputs.columns == 2 * halves * out.columns, "\(inputs.shape)")
+        precondition(ape.rows == slots / halves && ape.columns == halves * out.columns && ape.isPacked, "\(ape.shape)")
+        let work = Compression(inputs: inputs, slots: slots, halves: halves, ape: ape, out: out)
+        if share(work, rows: out.rows, each: 8 * slots * out.columns) { return }
+        var p = unsafe braid_compress(
+            m: Int64(out.rows), slots: Int64(slots), halves: Int64(halves), n: Int64(out.columns), inputs: inputs.base,
+            inputs_stride: Int64(inputs.stride), ape: ape.base, out: out.base, out_stride: Int64(out.stride))
+        run { unsafe table.compress_entries(&p) }
     }
 
     /// Stores rows in a cache lane, converted to its element type. Row i becomes entry `slots[i]`; a negative slot
@@ -150,9 +175,23 @@ extension Kernels {
 package struct RotaryAngles {
     package let cosine: View
     package let sine: View
-    package init(cosine: View, sine: View) {
+    /// Whether rotations are by the negative angles.
+    package let isInverse: Bool
+
+    package init(cosine: View, sine: View) { self.init(cosine: cosine, sine: sine, isInverse: false) }
+
+    private init(cosine: View, sine: View, isInverse: Bool) {
         precondition(cosine.stride == cosine.columns && sine.stride == sine.columns, "angles are packed")
         self.cosine = cosine
         self.sine = sine
+        self.isInverse = isInverse
+    }
+
+    /// The same angles with the opposite sign: rotating by both changes nothing but roundings.
+    package var inverse: RotaryAngles { RotaryAngles(cosine: cosine, sine: sine, isInverse: !isInverse) }
+
+    /// Returns the angles of some of the rows.
+    package func rows(_ range: Range<Int>) -> RotaryAngles {
+        RotaryAngles(cosine: cosine.rows(range), sine: sine.rows(range), isInverse: isInverse)
     }
 }

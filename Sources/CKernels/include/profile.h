@@ -1,0 +1,32 @@
+// Numerics profiles: how products and attention round, and in which order they add.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/// A profile is a property of a run. Every level computes every profile with the same bits.
+///
+/// **F32.** Operands are widened to F32; the order of summation is that of each operation's header.
+///
+/// **BF16.** Operands are rounded to BF16 and added in the order in which AMX (TDPBF16PS) adds, so that a processor
+/// with that instruction and one without it give the same bits. Where an operation's header says "a BF16 sum" of a and
+/// b, with K terms and from `C`, it is, for each block of 32 terms ascending:
+///
+///   e = o = +0;  for p = 0 ... 15:  e = fma(a[2p], b[2p], e);  o = fma(a[2p + 1], b[2p + 1], o)
+///   C = C + (e + o)
+///
+/// Terms beyond K are +0 * +0. In each of those lines, and in products of a stored weight or key with its scale, an
+/// operand of magnitude below 2^-126 counts as a zero of its sign, and a result that would be below 2^-126 if it were
+/// rounded to 24 bits with an unbounded exponent becomes a zero of its sign. All roundings are to nearest, ties to
+/// even.
+///
+/// `bf16(x)` keeps the sign, makes magnitudes below 2^-126 zero, rounds to 8 bits, and leaves a NaN a NaN. Which NaN is
+/// not promised. A stored weight or key becomes `bf16(value * scale)`, where FP4, FP8 with a power of two as scale, and
+/// BF16 lose nothing. Sources: Intel's Software Developer's Manual, TDPBF16PS and VCVTNEPS2BF16.
+typedef enum {
+    BRAID_PROFILE_F32 = 0,
+    BRAID_PROFILE_BF16 = 1,
+} braid_profile;
+
+/// The terms of a block of a BF16 sum.
+#define BRAID_BF16_BLOCK 32
