@@ -31,7 +31,7 @@ CLEAR_ROUNDING = 5e-7  # of the largest value with the same scale
 CLEAR_TOKEN = 1e-2  # between the logprobs of the best and the second token
 SELF_AGREEMENT = 1e-5  # between two code paths of the source, in logits of size about 5
 NEW_TOKENS = 16
-GUESSES = 3
+DRAFTS = 3
 
 
 @dataclasses.dataclass
@@ -48,7 +48,9 @@ class Case:
     shards: int = 1
     newer_keys: bool = False
     rounded_cache: bool = False
-    guesses: bool = False
+    drafts: bool = False
+    fp4_experts: bool = False
+    last_rows: int | None = None  # how many rows of the stages to keep; all when None
     further_keys: dict = dataclasses.field(default_factory=dict)
 
     def new_cache(self, model):
@@ -101,15 +103,15 @@ CASES = {
                    q_lora_rank=24, kv_lora_rank=150, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
                    index_n_heads=8, index_head_dim=32, index_topk=12)),
-    "v3-guesses": Case(
+    "v3-drafts": Case(
         why="a next-token block; V3, YaRN, F32",
-        arch="v3", layers=2, prompt=26, rope_scaling=YARN, guesses=True,
+        arch="v3", layers=2, prompt=26, rope_scaling=YARN, drafts=True,
         sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
                    q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1)),
-    "v32-guesses": Case(
+    "v32-drafts": Case(
         why="a next-token block with an indexer of its own, index_topk 12 under a context of 45; BF16 matrices",
-        arch="v32", layers=2, prompt=45, guesses=True, matrices=torch.bfloat16,
+        arch="v32", layers=2, prompt=45, drafts=True, matrices=torch.bfloat16,
         sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
                    q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
@@ -127,19 +129,44 @@ CASES = {
                    q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=20,
                    n_routed_experts=8, num_experts_per_tok=2, index_n_heads=8, index_head_dim=24, index_topk=14),
         further_keys=dict(indexer_types=["full", "shared", "shared"], mlp_layer_types=["dense", "sparse", "sparse"])),
-    "glm-guesses": Case(
+    "glm-drafts": Case(
         why="a next-token block behind layers without indexers, whose further rows reuse its selection; BF16 matrices",
-        arch="glm", layers=3, prompt=36, guesses=True, matrices=torch.bfloat16,
+        arch="glm", layers=3, prompt=36, drafts=True, matrices=torch.bfloat16,
         sizes=dict(hidden_size=48, intermediate_size=64, moe_intermediate_size=8, num_attention_heads=4,
                    q_lora_rank=24, kv_lora_rank=24, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=12,
                    n_routed_experts=8, num_experts_per_tok=2, index_n_heads=4, index_head_dim=24, index_topk=12),
         further_keys=dict(index_topk_freq=3, index_skip_topk_offset=1, index_share_for_mtp_iteration=True)),
+    "v4": Case(
+        why="V4: the three kinds of attention, two layers with hash routing, index_topk 24 of 76 entries, two complete "
+            "entries of 128; F32",
+        arch="v4", layers=3, prompt=307, last_rows=60, sizes=make_checkpoint.V4_SIZES["tiny"] | dict(
+            hidden_size=48, q_lora_rank=24, head_dim=24, qk_rope_head_dim=8, o_groups=4, o_lora_rank=12,
+            n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16, index_n_heads=16, index_head_dim=16)),
+    "v4-drafts": Case(
+        why="V4: a next-token block, whose head mixes the streams by itself; BF16 matrices, hash routing first, few rounds "
+            "and a large epsilon in the mix of the streams",
+        arch="v4", layers=2, prompt=60, drafts=True, matrices=torch.bfloat16,
+        sizes=make_checkpoint.V4_SIZES["tiny"] | dict(
+            hidden_size=48, q_lora_rank=24, head_dim=24, qk_rope_head_dim=8, o_groups=4, o_lora_rank=12,
+            n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=16, index_n_heads=16, index_head_dim=16,
+            index_topk=6),
+        further_keys=dict(num_hash_layers=1, hc_sinkhorn_iters=3, hc_eps=0.02)),
+    "v4-fp8-fp4": Case(
+        why="V4 as released: FP8 blocks with E8M0 scales, FP4 experts; the truth is that of the dequantized numbers",
+        arch="v4", layers=3, prompt=140, last_rows=40, quant=True, fp4_experts=True,
+        sizes=make_checkpoint.V4_SIZES["tiny"] | dict(
+            hidden_size=160, q_lora_rank=136, head_dim=40, qk_rope_head_dim=8, o_groups=4, o_lora_rank=24,
+            n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, index_n_heads=16, index_head_dim=16, index_topk=20)),
 }
 
 
 def checkpoint(case, seed):
     """(config, tensors to store, (config, tensors) that transformers reads)."""
-    config = make_checkpoint.configuration(case.arch, case.layers, 256, case.sizes, case.rope_scaling, case.guesses)
+    if case.arch == "v4":
+        config = make_checkpoint.v4_configuration(case.layers, 256, case.sizes, mtp=case.drafts)
+    else:
+        config = make_checkpoint.configuration(
+            case.arch, case.layers, 256, case.sizes, case.rope_scaling, case.drafts)
     config["torch_dtype"] = str(case.matrices).removeprefix("torch.")
     config |= case.further_keys
     if case.newer_keys:
@@ -148,7 +175,8 @@ def checkpoint(case, seed):
     tensors = make_checkpoint.random_tensors(config, seed, case.matrices, case.vectors)
     if not case.quant:
         return config, tensors, (config, tensors)
-    stored_config, stored, twin = make_checkpoint.quantized(config, tensors, powers_of_two=False)
+    stored_config, stored, twin = make_checkpoint.quantized(
+        config, tensors, powers_of_two=False, fp4_experts=case.fp4_experts)
     return stored_config, stored, (config, twin)
 
 
@@ -175,11 +203,11 @@ def first_clear_run(case, scratch):
         ids = reference.random_ids(case.prompt, config["vocab_size"], seed)
         new, logprobs, gaps = reference.greedy(model, ids, NEW_TOKENS, lambda: case.new_cache(model))
         cache = case.new_cache(model)
-        block = reference.next_token_block(model, scratch) if case.guesses else None
+        block = reference.next_token_block(model, scratch) if case.drafts else None
         with reference.Decisions(model, *(block or [])[:1]) as decisions:
             reference.logits(model, ids + new, cache)
             if block:
-                reference.guesses(model, block, ids, GUESSES)
+                reference.drafts(model, block, ids, DRAFTS)
         run = Run(seed, ids, new, logprobs, gaps, decisions.smallest(),
                   min(cache.closest.values()) if cache else float("inf"))
         if run.is_clear():
@@ -192,7 +220,9 @@ def disagreement(case, model, scratch, run):
     for chunk in (1, 7, len(run.ids)):
         if reference.greedy_with_cache(model, run.ids, NEW_TOKENS, chunk, case.new_cache(model)) != run.new:
             raise SystemExit(f"transformers continues otherwise with a cache and chunks of {chunk}")
-    other = reference.load(scratch, attention="sdpa", experts="batched_mm")
+    # V4 has no other attention in transformers.
+    attention = "eager" if case.arch == "v4" else "sdpa"
+    other = reference.load(scratch, attention=attention, experts="batched_mm")
     a, b = (reference.logits(its, run.ids + run.new, case.new_cache(its)) for its in (model, other))
     difference = float((a - b).abs().max())
     if difference > SELF_AGREEMENT:
@@ -209,9 +239,12 @@ def make(name, case):
         difference = disagreement(case, model, scratch, run)
         make_checkpoint.write_checkpoint(directory / "checkpoint", config, tensors, case.shards)
         stages = reference.stages(model, run.ids, case.new_cache(model))
-        if case.guesses:
+        if case.drafts:
             block = reference.next_token_block(model, scratch)
-            stages["guesses"] = reference.guesses(model, block, run.ids, GUESSES).contiguous()
+            stages["drafts"] = reference.drafts(model, block, run.ids, DRAFTS).contiguous()
+        if case.last_rows:
+            ids = stages.pop("ids")
+            stages = {"ids": ids} | {stage: rows[-case.last_rows:].contiguous() for stage, rows in stages.items()}
         save_file(dict(sorted(stages.items())), directory / "stages.safetensors")
     for path in directory.rglob("*.safetensors"):
         path.chmod(0o644)
@@ -250,9 +283,10 @@ Stages: `layers.N.` + `attention_norm`, `query_latent` (after its norm), `latent
 `[row, position]` (-inf where not causal), `selected` `[row, index_topk]` (ascending positions, -1 after the last),
 `attention` (after the output projection, before the residual), `feed_forward_norm`, `gate_experts` (ascending),
 `gate_weights` (same order, scaled), `feed_forward` (before the residual), `output` (the residual stream); and `ids`,
-`final_norm`, `logits`. Where there is a next-token block, `guesses`: its logits of the token after next of every
-position that has a next token, then of {guesses} rows more, fed with their own states and best tokens. All `[row, …]`, F32
-or I32.
+`final_norm`, `logits`. Where there is a next-token block, `drafts`: its logits of the token after next of every
+position that has a next token, then of {drafts} rows more, fed with their own states and best tokens. All `[row, …]`, F32
+or I32; of long prompts only the last rows. In V4, index scores and selections are of compressed entries of four tokens
+each, and `output` is the residual streams.
 
 | case | what it holds | seed | prompt + new | margins | token gap | other path |
 |---|---|---|---|---|---|---|
@@ -277,7 +311,7 @@ def write_manifest():
             files.append(f"| `{hashlib.sha256(data).hexdigest()}` | {len(data)} | {path.relative_to(GOLDEN)} |")
     (GOLDEN / "MANIFEST.md").write_text(MANIFEST.format(
         transformers=transformers.__version__, torch=torch.__version__, clear=CLEAR_DECISION,
-        rounding=CLEAR_ROUNDING, guesses=GUESSES - 1,
+        rounding=CLEAR_ROUNDING, drafts=DRAFTS - 1,
         rows="\n".join(rows), files="\n".join(files)))
 
 

@@ -128,9 +128,7 @@ extension DeepSeekConfiguration {
         indexer =
             modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, layers: layers, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
-        let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
-        let stored = try file.string(spelling, oneOf: ["float32", "bfloat16", "float16"], default: "bfloat16")
-        storedType = stored == "bfloat16" ? .bf16 : .f32
+        storedType = try ModelConfigurationFile.storedType(file)
         tiesEmbeddings = try file.bool("tie_word_embeddings", default: false)
         try refuseWhatIsNotImplemented(file)
     }

@@ -60,3 +60,24 @@ struct DecoderLayer {
         state.residual.write(output, seat)
     }
 }
+
+extension MoE {
+    /// Loads a layer's router, routed experts and shared experts.
+    fileprivate init(
+        _ model: DeepSeekConfiguration, _ source: WeightSource, layer: Int
+    ) throws(CheckpointError) {
+        let (hidden, rule) = (model.hiddenSize, model.experts.gate)
+        func name(_ name: String) -> String { WeightNames.feedForward(layer, name) }
+        let router = try source.matrix(name("gate.weight"), rule.experts, hidden)
+        let bias = try source.vector(name("gate.e_score_correction_bias"), rule.experts, dummy: 0)
+        var experts: [FeedForward] = []
+        for number in 0..<rule.experts {
+            experts.append(
+                try FeedForward(
+                    source, WeightNames.expert(layer, number), hidden: hidden, width: model.experts.width))
+        }
+        let width = model.experts.shared * model.experts.width
+        let shared = width == 0 ? nil : try FeedForward(source, name("shared_experts."), hidden: hidden, width: width)
+        self.init(router: router, .scores(bias: bias), rule, experts: experts, shared: shared)
+    }
+}

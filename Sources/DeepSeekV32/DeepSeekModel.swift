@@ -38,19 +38,14 @@ package final class DeepSeekModel: Model {
         }
         self.layers = layers
         finalNorm = try source.vector(WeightNames.finalNorm, hidden, dummy: 1)
-        if configuration.tiesEmbeddings {
-            try source.requireTied(WeightNames.head, to: WeightNames.embedding)
-            head = embedding
-        } else {
-            head = try source.matrix(WeightNames.head, vocabulary, hidden)
-        }
+        head =
+            configuration.tiesEmbeddings
+            ? try source.matrix(WeightNames.head, tiedTo: embedding, WeightNames.embedding)
+            : try source.matrix(WeightNames.head, vocabulary, hidden)
         precondition(!drafts || configuration.nextTokenLayers > 0, "a model without a next-token block")
         nextToken = drafts ? try NextTokenBlock(configuration, source, layer: configuration.layers) : nil
         frequencies = configuration.rotary.frequencies
-        switch source {
-        case .checkpoint(let index): owners = [index]
-        case .dummy(let dummy): owners = dummy.owners
-        }
+        owners = source.owners
     }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
@@ -102,6 +97,6 @@ package final class DeepSeekModel: Model {
     }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
-        seat.kernels.matmul(hidden, head.rows(vocabulary), into: logits, seat.scratch)
+        seat.kernels.inF32.matmul(hidden, head.rows(vocabulary), into: logits, seat.scratch)
     }
 }

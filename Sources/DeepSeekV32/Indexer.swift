@@ -57,7 +57,7 @@ struct Indexer {
         seat.kernels.rope(
             queries, heads: heads, headStride: width, interleaved: configuration.interleaved, angles)
         rotate(queries, heads: heads, dtype, seat)
-        seat.kernels.matmul(x, headWeights, into: weights, seat.scratch)
+        seat.kernels.inF32.matmul(x, headWeights, into: weights, seat.scratch)
         seat.kernels.scale(weights, by: 1 / Float(heads).squareRoot() / Float(width).squareRoot())
         return IndexQuery(
             queries: queries, weights: weights, topK: configuration.topK, set: keySet, lane: KeyLanes.index)

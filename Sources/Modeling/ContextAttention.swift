@@ -30,17 +30,26 @@ package struct AttentionKeys {
     package let latent: Int
     /// The lane of rotary keys.
     package let rotary: Int
+    /// Whether rotary keys are also values, after the compressed ones.
+    package let valuesIncludeRotary: Bool
 
-    package init(_ set: KeySetID, latent: Int, rotary: Int) {
+    package init(_ set: KeySetID, latent: Int, rotary: Int, valuesIncludeRotary: Bool = false) {
         self.set = set
         self.latent = latent
         self.rotary = rotary
+        self.valuesIncludeRotary = valuesIncludeRotary
+    }
+
+    /// Returns the number of elements of a value in a cache.
+    func valueWidth(_ cache: CacheStore) -> Int {
+        let lanes = cache.format[set].lanes
+        return lanes[latent].width + (valuesIncludeRotary ? lanes[rotary].width : 0)
     }
 }
 
 /// The result of attention over some keys. Results over disjoint keys can be merged (`Kernels.mergeAttention`).
 package struct AttendedValues {
-    /// The attended latents of each head, `[rows, heads * latent]`.
+    /// The attended values of each head, `[rows, heads * value]`.
     package let values: View
     /// The natural logarithm of the sum of exponentials, `[rows, heads]`; -infinity if a row sees no key.
     package let logSumExp: View
@@ -137,7 +146,8 @@ package enum ContextAttention {
         let (number, group) = step.group(of: keys.set)
         let rows = step.attended
         let out = AttendedValues(
-            values: seat.scratch.rows(query.rows, heads * latent.width), logSumExp: seat.scratch.rows(query.rows, heads)
+            values: seat.scratch.rows(query.rows, heads * keys.valueWidth(step.cache)),
+            logSumExp: seat.scratch.rows(query.rows, heads)
         )
         // Every process keeps all entries of a window, so query-gather attention is not needed for them.
         for request in rows.requests where !request.usesDCP || window != nil {
@@ -148,7 +158,8 @@ package enum ContextAttention {
                 let mark = seat.scratch.mark()
                 defer { seat.scratch.reset(to: mark) }
                 seat.kernels.attention(
-                    query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope, request.pages[number],
+                    query.rows(range), heads: heads, scale: scale, latent: latent, rope: rope,
+                    valuesIncludeRotary: keys.valuesIncludeRotary, request.pages[number],
                     positions: lastVisible(rows.positions[range], group, seat), selection: selection,
                     into: out.values.rows(range), logSumExp: out.logSumExp.rows(range), seat.scratch)
             }

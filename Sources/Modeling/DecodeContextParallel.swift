@@ -10,8 +10,8 @@ package import Tensors
 package enum DecodeContextParallel {
     /// Returns the number of columns of a rank's partial results for a row: values and log-sum-exp for each residue
     /// class the rank owns.
-    package static func partialColumns(heads: Int, latent: Int, _ kvSharding: KVSharding) -> Int {
-        classesHere(kvSharding) * heads * (latent + 1)
+    package static func partialColumns(heads: Int, value: Int, _ kvSharding: KVSharding) -> Int {
+        classesHere(kvSharding) * heads * (value + 1)
     }
 
     private static func classesHere(_ kvSharding: KVSharding) -> Int {
@@ -200,15 +200,15 @@ package enum DecodeContextParallel {
     }
 
     /// Returns the partial results of all rows over the keys that this rank owns, residue class by residue class:
-    /// `[rows, classes of a rank · (heads · latent + heads)]`.
+    /// `[rows, classes of a rank · (heads · value + heads)]`.
     private static func partials(
         _ packed: View, to keys: AttentionKeys, heads: Int, scale: Float, topK: Int, _ rows: Step.Rows, _ step: Step,
         _ seat: Seat
     ) -> View {
-        let latent = step.cache.lane(keys.latent, of: keys.set).width
+        let value = keys.valueWidth(step.cache)
         let (number, group) = step.group(of: keys.set)
         let partials = seat.scratch.rows(
-            packed.rows, partialColumns(heads: heads, latent: latent, seat.configuration.kvSharding))
+            packed.rows, partialColumns(heads: heads, value: value, seat.configuration.kvSharding))
         let queries = packed.columns(0..<packed.columns - topK)
         let selected = packed.columns(packed.columns - topK..<packed.columns)
         for request in rows.requests {
@@ -232,13 +232,13 @@ package enum DecodeContextParallel {
     ) {
         let (latent, rope) = (step.cache.lane(keys.latent, of: keys.set), step.cache.lane(keys.rotary, of: keys.set))
         let (kvSharding, owned) = (seat.configuration.kvSharding, seat.owned)
-        let width = heads * latent.width
+        let width = heads * keys.valueWidth(step.cache)
         for number in 0..<classesHere(kvSharding) {
             let first = number * (width + heads)
             let logSumExp = seat.scratch.rows(queries.rows, heads)
             seat.kernels.attention(
-                queries, heads: heads, scale: scale, latent: latent, rope: rope, pages, positions: last,
-                selection: selection,
+                queries, heads: heads, scale: scale, latent: latent, rope: rope,
+                valuesIncludeRotary: keys.valuesIncludeRotary, pages, positions: last, selection: selection,
                 classes: kvSharding.classes.map { ($0, owned.rank * owned.unit + number) } ?? (1, 0),
                 into: partials.columns(first..<first + width), logSumExp: logSumExp, seat.scratch)
             seat.kernels.copyRows(logSumExp, into: partials.columns(first + width..<first + width + heads))
@@ -279,7 +279,7 @@ package enum DecodeContextParallel {
             self.seat = seat
         }
 
-        /// Returns the merged values, `[rows, heads · latent]`, and their log-sum-exp, `[rows, heads]`.
+        /// Returns the merged values, `[rows, heads · value]`, and their log-sum-exp, `[rows, heads]`.
         func result() -> (values: View, logSumExp: View) {
             if let classes = seat.configuration.kvSharding.classes { return subtree(0, 1, of: classes) }
             let (values, logSumExp) = leaf(0, perRank: 1)

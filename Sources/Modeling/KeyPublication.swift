@@ -65,8 +65,11 @@ extension Step {
     /// - Parameters:
     ///   - set: a key set with a window of at least `count` tokens.
     ///   - rows: own rows, ascending.
-    ///   - out: `[rows * count, width]`, packed. Entries before a request's first token are zeros.
-    package func copyWindow(of set: KeySetID, lane: Int, rows: Indices, count: Int, into out: View, _ seat: Seat) {
+    ///   - missing: what stands for an entry before a request's first token, `[1, width]`; zeros when `nil`.
+    ///   - out: `[rows * count, width]`, packed.
+    package func copyWindow(
+        of set: KeySetID, lane: Int, rows: Indices, count: Int, missing: View? = nil, into out: View, _ seat: Seat
+    ) {
         let source = cache.lane(lane, of: set)
         let (number, group) = group(of: set)
         precondition(source.dtype == .f32 && group.isWindow, "a window of \(source.dtype) is not copied")
@@ -74,20 +77,27 @@ extension Step {
         precondition(out.rows == rows.count * count, "\(out.rows) rows for \(rows.count) windows of \(count)")
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
-        let zeros = seat.scratch.hostRows(count, out.columns)
-        zeros.fill(0)
+        let before = missing ?? zeros(out.columns, seat)
+        let repeated = seat.kernels.zeros(count, seat.scratch)
         let slots = seat.scratch.indices(count)
         var request = 0
         for at in 0..<rows.count {
             while !own.requests[request].rows.contains(Int(rows[at])) { request += 1 }
             let map = own.requests[request].pages[number]
             let end = Int(own.positions[Int(rows[at])]) + 1
-            let missing = max(count - end, 0)
-            seat.kernels.copyRows(zeros.view.rows(0..<missing), into: out.rows(at * count..<at * count + missing))
-            let seen = slots[missing..<count]
+            let absent = max(count - end, 0)
+            seat.kernels.copyRows(
+                before, xRows: repeated[0..<absent], into: out.rows(at * count..<at * count + absent))
+            let seen = slots[absent..<count]
             for place in 0..<seen.count { seen[place] = map.slot(of: end - seen.count + place) }
             seat.kernels.loadEntries(
-                seen, of: source, into: out.rows(at * count + missing..<(at + 1) * count), column: 0)
+                seen, of: source, into: out.rows(at * count + absent..<(at + 1) * count), column: 0)
         }
+    }
+
+    private func zeros(_ columns: Int, _ seat: Seat) -> View {
+        let row = seat.scratch.hostRows(1, columns)
+        row.fill(0)
+        return row.view
     }
 }

@@ -22,8 +22,9 @@ package struct LayerDescription: Sendable {
         case vectors(Weights)
         /// A matrix product of rows.
         case product(Product)
-        /// Stores rows' keys and makes them readable for the ranks along the edge.
-        case publish(Edge, columns: Int)
+        /// Stores rows' keys, or the entries that rows complete, in one of the layer's key sets, and makes them readable
+        /// for the ranks along the edge.
+        case publish(Edge, columns: Int, set: Int = 0)
         /// Sends rows from rank to rank over the edge.
         case cross(Edge, columns: Int)
         case select(Selection)
@@ -89,10 +90,15 @@ package struct LayerDescription: Sendable {
         package let width: Int
         /// The number of keys a row attends to, at most.
         package let topK: Int
+        /// The number of tokens that a key covers.
+        package let tokensPerEntry: Int
 
-        package init(heads: Int, width: Int, topK: Int) {
-            (self.heads, self.width, self.topK) = (heads, width, topK)
+        package init(heads: Int, width: Int, topK: Int, tokensPerEntry: Int = 1) {
+            (self.heads, self.width, self.topK, self.tokensPerEntry) = (heads, width, topK, tokensPerEntry)
         }
+
+        /// The first position whose row selects, because it sees more than `topK` keys.
+        package var firstPosition: Int { (topK + 1) * tokensPerEntry - 1 }
     }
 
     /// Attention of `heads` queries over keys that all heads share.
@@ -100,13 +106,26 @@ package struct LayerDescription: Sendable {
         package let heads: Int
         /// The number of elements of a key that are also its value.
         package let latentWidth: Int
-        /// The number of rotary elements of a key, which are no part of its value.
+        /// The number of rotary elements of a key.
         package let ropeWidth: Int
-        /// The number of keys a row attends to, at most; `nil` for all that it sees.
+        /// The number of elements of a value: those of `latentWidth`, and in some models the rotary ones.
+        package let valueWidth: Int
+        /// The number of keys a row attends to, at most; `nil` for all that it sees. Those of the window are not among
+        /// them.
         package let topK: Int?
+        /// The number of tokens whose keys a row attends to besides; 0 if there is no such window.
+        package let window: Int
+        /// The number of tokens that a key covers outside the window; 0 if there are no such keys.
+        package let tokensPerEntry: Int
 
-        package init(heads: Int, latentWidth: Int, ropeWidth: Int, topK: Int?) {
+        /// - Parameter valuesIncludeRotary: whether rotary elements of a key are also part of its value.
+        package init(
+            heads: Int, latentWidth: Int, ropeWidth: Int, valuesIncludeRotary: Bool = false, topK: Int?,
+            window: Int = 0, tokensPerEntry: Int = 1
+        ) {
             (self.heads, self.latentWidth, self.ropeWidth, self.topK) = (heads, latentWidth, ropeWidth, topK)
+            (self.window, self.tokensPerEntry) = (window, tokensPerEntry)
+            valueWidth = latentWidth + (valuesIncludeRotary ? ropeWidth : 0)
         }
     }
 
@@ -118,15 +137,15 @@ package struct LayerDescription: Sendable {
         package let width: Int
         package let weights: Weights
 
-        /// - Parameter prefix: the part of the tensors' names before `gate_proj.weight`, `up_proj.weight` and
-        ///   `down_proj.weight`.
-        package init(_ name: String, prefix: String, hidden: Int, width: Int, split: Split = .dense) {
+        /// - Parameter prefix: the part of the tensors' names before `names`.
+        package init(
+            _ name: String, prefix: String, _ names: FeedForwardNames = .projections, hidden: Int, width: Int,
+            split: Split = .dense
+        ) {
             self.name = name
             self.hidden = hidden
             self.width = width
-            weights = Weights(
-                ["gate_proj", "up_proj", "down_proj"].map { "\(prefix)\($0).weight" }, elements: 3 * hidden * width,
-                split: split)
+            weights = Weights(names.tensors(prefix), elements: 3 * hidden * width, split: split)
         }
     }
 
@@ -137,15 +156,21 @@ package struct LayerDescription: Sendable {
         /// The number of inner columns of one expert.
         package let width: Int
         private let prefix: String
+        private let names: FeedForwardNames
 
-        /// - Parameter prefix: the part of the tensors' names before the expert's number.
-        package init(gate: GateRule, hidden: Int, width: Int, prefix: String) {
-            (self.gate, self.hidden, self.width, self.prefix) = (gate, hidden, width, prefix)
+        /// - Parameters:
+        ///   - prefix: the part of the tensors' names before the expert's number.
+        ///   - names: the names of an expert's matrices.
+        package init(
+            gate: GateRule, hidden: Int, width: Int, prefix: String, _ names: FeedForwardNames = .projections
+        ) {
+            (self.gate, self.hidden, self.width, self.prefix, self.names) = (gate, hidden, width, prefix, names)
         }
 
         /// Returns the weights of one expert.
         package func expert(_ number: Int) -> FeedForward {
-            FeedForward("expert", prefix: "\(prefix)\(number).", hidden: hidden, width: width, split: .expert(number))
+            FeedForward(
+                "expert", prefix: "\(prefix)\(number).", names, hidden: hidden, width: width, split: .expert(number))
         }
     }
 }

@@ -32,6 +32,9 @@ package protocol Model: AnyObject, Sendable {
     var draftStateWidth: Int { get }
     /// Computes the logits of some tokens of the vocabulary, `[rows, vocabulary.count]`, from final states.
     func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View)
+    /// Computes logits from the states that `draft` has made, in their first `stateWidth` columns. It traps if `canDraft`
+    /// is false.
+    func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View)
 }
 
 extension Model {
@@ -49,5 +52,8 @@ extension Model {
     package var draftStateWidth: Int { stateWidth }
     package func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure) {
         preconditionFailure("a model without a next-token block was asked to draft")
+    }
+    package func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        self.logits(states, vocabulary: vocabulary, seat, into: logits)
     }
 }

@@ -63,6 +63,8 @@ package struct ModelDescription: Sendable {
 
     /// The attention of the first layer that has any.
     package var attention: LayerDescription.Attention? { layers.lazy.compactMap(\.attention).first }
+    /// The number of tokens of the longest entries that layers attend to.
+    package var longestEntry: Int { layers.compactMap(\.attention?.tokensPerEntry).reduce(1, max) }
     /// The key selection of the first layer that has any.
     package var selection: LayerDescription.Selection? { layers.lazy.compactMap(\.selection).first }
     /// The routed experts of the first layer that has any.

@@ -19,6 +19,10 @@ package struct RotaryConfiguration: Sendable, Equatable {
         package var mscaleAllDimensions: Double
     }
 
+    package init(width: Int, theta: Double, yarn: YaRN? = nil) {
+        (self.width, self.theta, self.yarn) = (width, theta, yarn)
+    }
+
     /// Reads `rope_theta` and `rope_scaling`, or the newer `rope_parameters`, which holds both.
     ///
     /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
@@ -29,9 +33,7 @@ package struct RotaryConfiguration: Sendable, Equatable {
         theta = try thetaHolder.double("rope_theta", in: 1.001...1e12, default: 10_000)
         let older = try file.objectIfPresent("rope_scaling")
         guard let scaling = newer ?? older else { return }
-        let spelling = scaling.contains("rope_type") ? "rope_type" : "type"
-        let kind = try scaling.string(spelling, oneOf: ["default", "yarn"], default: "default")
-        if kind == "yarn" { yarn = try YaRN(scaling) }
+        yarn = try .ifPresent(scaling)
     }
 
     /// The angle by which each pair of a head's elements rotates per position, in radians.
@@ -75,7 +77,20 @@ package struct RotaryConfiguration: Sendable, Equatable {
 }
 
 extension RotaryConfiguration.YaRN {
-    package init(_ scaling: ConfigurationValue) throws(CheckpointError) {
+    /// Reads the parameters of YaRN if an object has them; other kinds of scaling are refused.
+    package static func ifPresent(
+        _ scaling: ConfigurationValue, hasAmplitude: Bool = true
+    ) throws(CheckpointError) -> Self? {
+        let spelling = scaling.contains("rope_type") ? "rope_type" : "type"
+        let kind = try scaling.string(spelling, oneOf: ["default", "yarn"], default: "default")
+        return kind == "yarn" ? try Self(scaling, hasAmplitude: hasAmplitude) : nil
+    }
+
+    /// Reads the parameters of YaRN.
+    ///
+    /// - Parameter hasAmplitude: whether cosines and sines have a factor that follows from the parameters. Without one,
+    ///   `attention_factor` may be 1, and `mscale` has no meaning.
+    package init(_ scaling: ConfigurationValue, hasAmplitude: Bool = true) throws(CheckpointError) {
         factor = try scaling.double("factor", in: 1e-3...1e6)
         originalLength = try scaling.double("original_max_position_embeddings", in: 1...1e9)
         betaFast = try scaling.double("beta_fast", in: 1e-6...1e6, default: 32)
@@ -83,6 +98,11 @@ extension RotaryConfiguration.YaRN {
         guard betaFast >= betaSlow else {
             throw scaling.refusal(
                 "beta_fast", "is \(betaFast), less than beta_slow \(betaSlow)", advice: "released models have 32 and 1")
+        }
+        if !hasAmplitude {
+            _ = try scaling.double("attention_factor", in: 1...1, default: 1)
+            (mscale, mscaleAllDimensions) = (0, 0)
+            return
         }
         for key in ["attention_factor", "truncate"] where scaling.contains(key) && !scaling.isNull(key) {
             throw scaling.refusal(key, "is given", advice: "released models do not have it; it is not supported")

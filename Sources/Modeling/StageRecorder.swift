@@ -50,6 +50,22 @@ package struct StageRecords: Sendable {
         for (key, rows) in other.values { values[key, default: [:]].merge(rows) { $1 } }
     }
 
+    /// Returns the rows of some requests, as rows of other ones.
+    ///
+    /// - Parameter names: the new request of each request whose rows are kept.
+    package func renamed(_ names: [UInt64: UInt64]) -> StageRecords {
+        var renamed = StageRecords()
+        renamed.values = values.mapValues { rows in
+            var kept: [Place: [Float]] = [:]
+            for (place, row) in rows {
+                guard let request = names[place.request] else { continue }
+                kept[Place(request: request, position: place.position)] = row
+            }
+            return kept
+        }
+        return renamed
+    }
+
     /// Removes rows of a request, such as those of rejected draft tokens.
     package mutating func remove(_ positions: Range<Int>, of request: UInt64) {
         for key in values.keys {

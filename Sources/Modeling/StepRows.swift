@@ -11,6 +11,13 @@ package struct StepRows: Sendable, Equatable {
     package var maxDCPPosition: [Int]
     /// The number of keys that each rank sends for key-gather attention.
     package var gatheredKeys: [Int]
+    /// The number of entries that each rank stores, by the number of tokens of an entry, where it is known.
+    package var storedEntries: [Int: [Int]] = [:]
+
+    /// Returns the number of entries of so many tokens that each rank stores, or expects to store.
+    package func entries(of tokens: Int) -> [Double] {
+        storedEntries[tokens]?.map(Double.init) ?? owned.map { Double($0) / Double(tokens) }
+    }
 
     /// Creates the numbers of a step in which no row uses query-gather attention and no key is gathered.
     package init(owned: [Int], outputs: [Int], maxPosition: [Int]) {

@@ -4,19 +4,37 @@ package import Modeling
 /// A model directory contains `config.json`, `generation_config.json`, safetensors files and a tokenizer.
 package struct ModelDirectory: Sendable {
     package let path: String
+    /// The name of the model: its name on Hugging Face, or the directory's name.
+    package let name: String
     package let configuration: any ModelConfiguration
     /// The model's layers, shapes and weights as data.
     package let description: ModelDescription
     package let generation: GenerationDefaults
+    /// The `quant_method` of `config.json`; `nil` if the weights are not quantized.
+    package let quantization: String?
+
+    /// Finds a model as `ModelLocation` does, and reads and checks its configuration files; `load` reads the weights.
+    package init(_ given: String) throws(CheckpointError) {
+        try self.init(ModelLocation(given))
+    }
 
     /// Reads and checks the configuration files; `load` reads the weights.
-    package init(_ path: String) throws(CheckpointError) {
-        self.path = path
+    package init(_ location: ModelLocation) throws(CheckpointError) {
+        path = location.directory
+        name = location.name
         let file = try ModelConfigurationFile.read(path + "/config.json")
         configuration = try ModelRegistry.configuration(file)
         description = configuration.description
+        quantization = try file.objectIfPresent("quantization_config")?.string("quant_method")
         generation = try GenerationDefaults(
             config: file, generation: ModelConfigurationFile.readIfPresent(path + "/generation_config.json"))
+    }
+
+    /// Checks that a directory has a `tokenizer.json`, and the file itself rather than a pointer of Git LFS.
+    package static func checkTokenizer(in directory: String) throws(CheckpointError) {
+        try ModelConfigurationFile.check(
+            directory + "/tokenizer.json",
+            advice: "copy it from the released checkpoint, or give its directory as --tokenizer-path")
     }
 
     /// The load format tells where the weights come from.
@@ -27,17 +45,33 @@ package struct ModelDirectory: Sendable {
         case dummy
     }
 
-    /// Maps the weights and builds the model. The operating system reads weights as they are used, unless `preloads` is
-    /// set.
+    /// Opens and checks the files of the weights, of which only headers are read; `nil` for dummy weights.
+    package func openWeights(_ format: LoadFormat) throws(CheckpointError) -> WeightIndex? {
+        format == .dummy ? nil : try WeightIndex(directory: path)
+    }
+
+    /// Maps the weights and builds the model. The operating system reads weights as they are used.
     ///
     /// - Parameters:
     ///   - drafts: Whether to load the next-token block, for speculative decoding.
-    ///   - preloads: Whether to read all weights first; dummy ones are in memory anyway.
     ///   - progress: Receives fractions from 0 to 1.
     /// - Throws: `CheckpointError`, also if `drafts` is set and the checkpoint has no next-token block.
     package func load(
-        _ format: LoadFormat = .auto, drafts: Bool = false, preloads: Bool = false,
-        progress: (Double) -> Void = { _ in }
+        _ format: LoadFormat = .auto, drafts: Bool = false, progress: (Double) -> Void = { _ in }
+    ) throws(CheckpointError) -> any Model {
+        try model(openWeights(format), drafts: drafts, progress: progress)
+    }
+
+    /// Builds the model; weights stay where the files have them.
+    ///
+    /// - Parameters:
+    ///   - weights: The weights; `nil` for random ones.
+    ///   - drafts: Whether to load the next-token block, for speculative decoding.
+    ///   - progress: Receives fractions from 0 to 1.
+    /// - Throws: `CheckpointError` naming the tensor that is missing or does not fit the configuration; also if `drafts`
+    ///   is set and the checkpoint has no next-token block.
+    package func model(
+        _ weights: WeightIndex?, drafts: Bool, progress: (Double) -> Void = { _ in }
     ) throws(CheckpointError) -> any Model {
         if drafts && description.draftLayers.isEmpty {
             throw CheckpointError(
@@ -45,14 +79,10 @@ package struct ModelDirectory: Sendable {
                 problem: "is 0: this checkpoint has no next-token block to draft with",
                 advice: "leave out --speculative-algorithm, or use a checkpoint that has one")
         }
-        let source: WeightSource =
-            switch format {
-            case .auto: .checkpoint(try WeightIndex(directory: path))
-            case .dummy: .dummy(DummyWeights(dtype: description.weightType))
-            }
-        if preloads, case .checkpoint(let index) = source { try index.preload(progress: progress) }
+        let source =
+            weights.map(WeightSource.checkpoint) ?? .dummy(DummyWeights(dtype: description.weightType))
         return try configuration.model(source, drafts: drafts) { layer in
-            if !preloads { progress(Double(layer + 1) / Double(description.layers.count)) }
+            progress(Double(layer + 1) / Double(description.layers.count))
         }
     }
 }
@@ -64,6 +94,8 @@ package struct GenerationDefaults: Sendable, Equatable {
     package var temperature: Float?
     package var topP: Float?
     package var topK: Int?
+    package var minP: Float?
+    package var repetitionPenalty: Float?
 
     init(config: ConfigurationValue, generation: ConfigurationValue?) throws(CheckpointError) {
         let vocabulary = try config.int("vocab_size", in: 1...10_000_000)
@@ -76,14 +108,19 @@ package struct GenerationDefaults: Sendable, Equatable {
                 .map { Int32($0) }
         }
         self.endTokens = endTokens
+        guard let generation else { return }
+        if generation.contains("repetition_penalty") {
+            repetitionPenalty = Float(try generation.double("repetition_penalty", in: 0.01...2, default: 1))
+        }
         // With do_sample false the file's temperature is only a placeholder.
-        guard let generation, try generation.bool("do_sample", default: true) else {
-            if generation != nil { temperature = 0 }
+        guard try generation.bool("do_sample", default: true) else {
+            temperature = 0
             return
         }
         if generation.contains("temperature") {
             temperature = Float(try generation.double("temperature", in: 0...100, default: 1))
         }
+        if generation.contains("min_p") { minP = Float(try generation.double("min_p", in: 0...1, default: 0)) }
         if generation.contains("top_p") { topP = Float(try generation.double("top_p", in: 1e-6...1, default: 1)) }
         // Some files give -1 for all tokens.
         if generation.contains("top_k") { topK = max(try generation.int("top_k", in: -1...10_000_000, default: 0), 0) }

@@ -1,11 +1,12 @@
 package import Checkpoints
 import DeepSeekV32
+import DeepSeekV4
 package import Modeling
 
 /// The registry lists the models that Braid can serve, one line each.
 package enum ModelRegistry {
     package static let families: [any ModelConfiguration.Type] = [
-        DeepSeekConfiguration.self
+        DeepSeekConfiguration.self, DeepSeekV4Configuration.self,
     ]
 
     /// Every legal `model_type`.

@@ -5,11 +5,15 @@ package import Modeling
 package enum ReleasedModel: String, Sendable, CaseIterable {
     case v31 = "v3.1"
     case v32 = "v3.2"
+    case v4Flash = "v4-flash"
+    case v4Pro = "v4-pro"
 
     private var bytes: [UInt8] {
         switch self {
         case .v31: PackageResources.v3_1_json
         case .v32: PackageResources.v3_2_json
+        case .v4Flash: PackageResources.v4_flash_json
+        case .v4Pro: PackageResources.v4_pro_json
         }
     }
 

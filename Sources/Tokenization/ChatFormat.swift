@@ -5,6 +5,10 @@ package enum ChatFormat: String, Sendable, CaseIterable {
     /// It is also the format of V3.2-Exp.
     case deepSeekV31 = "DeepSeek-V3.1"
     case deepSeekV32 = "DeepSeek-V3.2"
+    /// As the encoder that is released with the checkpoints, `encoding_dsv4.py`, writes it.
+    case deepSeekV4 = "DeepSeek-V4"
+    /// As DeepSeek's later library `deepseek-recipe` 0.2.0 writes it, which SGLang calls.
+    case deepSeekV4Recipe = "DeepSeek-V4 (deepseek-recipe)"
     case glm5 = "GLM-5"
     case glm51 = "GLM-5.1"
     case glm52 = "GLM-5.2"
@@ -19,7 +23,12 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         for token in [Mark.begin, Mark.end, Mark.user, Mark.assistant] where !has(token) {
             throw .unknownFormat(reason: "it has no \(token)")
         }
-        if has("<｜latest_reminder｜>") { throw .unknownFormat(reason: "DeepSeek-V4's is not supported yet") }
+        if has(Mark.latestReminder) {
+            for token in [Mark.think, Mark.thinkEnd, DSMLTag.mark] where !has(token) {
+                throw .unknownFormat(reason: "it has \(Mark.latestReminder), but no \(token)")
+            }
+            return .deepSeekV4
+        }
         guard has(Mark.thinkEnd), has(Mark.think) else { return .deepSeekV3 }
         if has(DSMLTag.mark) { return .deepSeekV32 }
         let alwaysThinks = tokenizer.chatTemplate?.utf8.contains((Mark.assistant + Mark.think).utf8) ?? false
@@ -46,6 +55,12 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 
     private var isGLM: Bool { self == .glm5 || self == .glm51 || self == .glm52 }
 
+    /// Whether this is one of DeepSeek-V4's formats, which have efforts, tasks and reminders.
+    package var isV4: Bool { self == .deepSeekV4 || self == .deepSeekV4Recipe }
+
+    /// The block of DeepSeek's markup in which models of this format call tools; `nil` for other markup.
+    private var block: DSMLBlock? { isGLM ? nil : isV4 ? .toolCalls : .functionCalls }
+
     /// Returns the special tokens that the decoder of a model's output must keep, because `OutputParser` reads them.
     package func keptTokens(_ tokenizer: Tokenizer) -> Set<Int32> {
         Set([Mark.think, Mark.thinkEnd, DSMLTag.mark].compactMap { tokenizer.controlToken($0) })
@@ -53,7 +68,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 
     /// Returns the markup in which models of this format call tools.
     package func toolCalls(_ tools: [ChatTool]) -> ToolCallMarkup {
-        isGLM ? .glm(ToolParameterTypes(tools)) : .deepSeek
+        block.map(ToolCallMarkup.deepSeek) ?? .glm(ToolParameterTypes(tools))
     }
 
     /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.
@@ -70,6 +85,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         switch self {
         case .deepSeekV3, .deepSeekR1, .deepSeekV31: []
         case .deepSeekV32: ["deepseekv32"]
+        case .deepSeekV4, .deepSeekV4Recipe: ["deepseekv4"]
         case .glm5, .glm51, .glm52: ["glm47", "glm45"]
         }
     }
@@ -80,12 +96,10 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         case .deepSeekV3: []
         case .deepSeekR1: ["deepseek-r1"]
         case .deepSeekV31, .deepSeekV32: ["deepseek-v3"]
+        case .deepSeekV4, .deepSeekV4Recipe: ["deepseek-v4"]
         case .glm5, .glm51, .glm52: ["glm45"]
         }
     }
-
-    /// Whether a grammar can constrain tool calls.
-    package var hasToolCallGrammar: Bool { !isGLM }
 
     /// Renders a conversation up to the place where the model continues.
     ///
@@ -98,8 +112,21 @@ package enum ChatFormat: String, Sendable, CaseIterable {
             throw .invalidMessage(
                 index: messages.count - 1, problem: "only an assistant's message without tool calls can be continued")
         }
+        if !isV4 {
+            for (index, message) in messages.enumerated() {
+                if message.role == .latestReminder {
+                    throw .invalidMessage(index: index, problem: "\(rawValue) has no latest_reminder messages")
+                }
+                if message.task != nil {
+                    throw .invalidMessage(index: index, problem: "\(rawValue) has no tasks")
+                }
+            }
+            guard options.effort == nil else { throw .unsupported("reasoning effort", by: rawValue) }
+        }
         switch self {
         case .deepSeekV32: return try DeepSeekV32Chat.render(messages, options)
+        case .deepSeekV4, .deepSeekV4Recipe:
+            return try DeepSeekV4Chat.render(messages, options, isRecipe: self == .deepSeekV4Recipe)
         case .glm5, .glm51, .glm52: return try GLMChat.render(messages, options, self)
         case .deepSeekV3, .deepSeekR1, .deepSeekV31: return try plainPrompt(messages, options)
         }
@@ -111,6 +138,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
         static let end = "<｜end▁of▁sentence｜>"
         static let user = "<｜User｜>"
         static let assistant = "<｜Assistant｜>"
+        static let latestReminder = "<｜latest_reminder｜>"
         static let think = "<think>"
         static let thinkEnd = "</think>"
     }
@@ -133,7 +161,7 @@ extension ChatFormat {
         var isAfterUser = false
         for (index, message) in messages.enumerated() {
             switch message.role {
-            case .system, .developer: continue
+            case .system, .developer, .latestReminder: continue
             case .user:
                 prompt.template(Mark.user)
                 prompt.text(message.content)

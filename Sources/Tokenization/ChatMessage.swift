@@ -4,6 +4,14 @@ package import JSON
 package struct ChatMessage: Sendable, Equatable {
     package enum Role: String, Sendable, CaseIterable {
         case system, user, developer, assistant, tool
+        /// DeepSeek-V4's: what the model is to know now, such as the date.
+        case latestReminder = "latest_reminder"
+    }
+
+    /// The task that DeepSeek-V4 performs after a message instead of answering it.
+    package enum Task: String, Sendable, CaseIterable {
+        case action, query, authority, domain, title
+        case readURL = "read_url"
     }
 
     package var role: Role
@@ -14,16 +22,19 @@ package struct ChatMessage: Sendable, Equatable {
     package var toolCalls: [ChatToolCall]
     /// The id of the call that a tool message answers. Results without ids belong to the calls in order.
     package var toolCallID: String?
+    /// The task that follows the message; only DeepSeek-V4 has tasks.
+    package var task: Task?
 
     package init(
         _ role: Role, _ content: String, reasoning: String? = nil, toolCalls: [ChatToolCall] = [],
-        toolCallID: String? = nil
+        toolCallID: String? = nil, task: Task? = nil
     ) {
         self.role = role
         self.content = content
         self.reasoning = reasoning
         self.toolCalls = toolCalls
         self.toolCallID = toolCallID
+        self.task = task
     }
 }
 
@@ -31,7 +42,7 @@ package struct ChatMessage: Sendable, Equatable {
 package struct ChatToolCall: Sendable, Equatable {
     package var id: String?
     package var name: String
-    /// The text of a JSON object.
+    /// The text of a JSON object, or whatever a model wrote instead of one.
     package var arguments: String
 
     package init(id: String? = nil, name: String, arguments: String) {
@@ -40,26 +51,15 @@ package struct ChatToolCall: Sendable, Equatable {
         self.arguments = arguments
     }
 
-    /// Returns the members of the arguments' object.
+    /// The members of the arguments' object, as a conversation's history shows them.
     ///
-    /// - Parameters:
-    ///   - number: the index of the call in its message, for the error.
-    ///   - index: the index of the message in the request, for the error.
-    /// - Throws: `ChatError.invalidMessage` if the arguments are no JSON object.
-    func members(number: Int, message index: Int) throws(ChatError) -> [JSONMember] {
-        // Clients write nothing where a function takes nothing.
+    /// Arguments that are no JSON object, as of a call that a limit cut or that a model wrote wrongly, are one member
+    /// `arguments` with their text: DeepSeek's own encoders of V4 do so, and the conversation can go on. Empty
+    /// arguments have no members, because clients write nothing where a function takes nothing.
+    var members: [JSONMember] {
         if arguments.utf8.allSatisfy({ $0 <= 0x20 }) { return [] }
-        let problem = "the arguments of tool call \(number) are no JSON object"
-        let value: JSONValue
-        do {
-            value = try JSONValue(parsing: arguments)
-        } catch {
-            throw .invalidMessage(index: index, problem: "\(problem): \(error)")
-        }
-        guard let members = value.object else {
-            throw .invalidMessage(index: index, problem: "\(problem) but \(value.kindName)")
-        }
-        return members
+        if let members = (try? JSONValue(parsing: arguments))?.object { return members }
+        return [JSONMember("arguments", .string(arguments))]
     }
 }
 
@@ -90,16 +90,24 @@ package struct ChatOptions: Sendable, Equatable {
     package var responseFormat: JSONValue?
     /// Whether the last message begins the assistant's answer, which the model then continues.
     package var continuesFinalMessage: Bool
+    /// The thoroughness of the model's reasoning; `nil` if the request does not say. Only DeepSeek-V4 has efforts.
+    package var effort: ReasoningEffort?
 
     package init(
         thinking: Bool = false, tools: [ChatTool] = [], responseFormat: JSONValue? = nil,
-        continuesFinalMessage: Bool = false
+        continuesFinalMessage: Bool = false, effort: ReasoningEffort? = nil
     ) {
         self.thinking = thinking
         self.tools = tools
         self.responseFormat = responseFormat
         self.continuesFinalMessage = continuesFinalMessage
+        self.effort = effort
     }
+}
+
+/// The degrees of reasoning that requests name.
+package enum ReasoningEffort: String, Sendable, CaseIterable {
+    case minimal, low, medium, high, xhigh, max
 }
 
 /// A rendered conversation.
@@ -125,13 +133,11 @@ package struct ChatPrompt: Sendable, Equatable {
     }
 
     /// Whether the model's output begins inside its reasoning.
-    package var startsInReasoning: Bool {
-        var end = ""
-        for case .template(let part) in segments.suffix(1) { end = part }
-        return end.hasSuffix("<think>") || end.hasSuffix("<think>\n")
-    }
+    package internal(set) var startsInReasoning = false
 
     mutating func template(_ part: String) {
+        if part.isEmpty { return }
+        startsInReasoning = part.hasSuffix("<think>") || part.hasSuffix("<think>\n")
         if case .template(let before) = segments.last {
             segments[segments.count - 1] = .template(before + part)
         } else {
@@ -140,7 +146,9 @@ package struct ChatPrompt: Sendable, Equatable {
     }
 
     mutating func text(_ part: String) {
-        if !part.isEmpty { segments.append(.text(part)) }
+        if part.isEmpty { return }
+        startsInReasoning = false
+        segments.append(.text(part))
     }
 }
 

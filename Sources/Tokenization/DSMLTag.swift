@@ -1,3 +1,14 @@
+/// The element of DeepSeek's markup that holds tool calls; its name is what V3.2 and V4 write differently.
+package enum DSMLBlock: String, Sendable, Hashable, CaseIterable {
+    /// DeepSeek-V3.2's.
+    case functionCalls = "function_calls"
+    /// DeepSeek-V4's.
+    case toolCalls = "tool_calls"
+
+    /// The strings with which tool calls begin.
+    var openings: [String] { ["<\(DSMLTag.mark)\(rawValue)", "<\(DSMLTag.mark)invoke"] }
+}
+
 /// One tag of DeepSeek's tool call markup, in which the mark `｜DSML｜` follows the angle bracket.
 struct DSMLTag: Equatable {
     enum Kind {
@@ -14,14 +25,19 @@ struct DSMLTag: Equatable {
     /// The tag's text between its name and `>`.
     let attributes: String
 
-    /// The strings with which tool calls begin.
-    static let openings = ["<\(mark)function_calls", "<\(mark)invoke"]
+    private typealias Name = (text: [UInt8], kind: Kind)
 
-    private static let names: [(text: [UInt8], kind: Kind)] = [
-        (Array("<\(mark)function_calls".utf8), .openBlock), (Array("</\(mark)function_calls".utf8), .closeBlock),
-        (Array("<\(mark)invoke".utf8), .openInvoke), (Array("</\(mark)invoke".utf8), .closeInvoke),
-        (Array("<\(mark)parameter".utf8), .openParameter), (Array("</\(mark)parameter".utf8), .closeParameter),
-    ]
+    private static func names(_ block: DSMLBlock) -> [Name] {
+        [
+            (Array("<\(mark)\(block.rawValue)".utf8), .openBlock),
+            (Array("</\(mark)\(block.rawValue)".utf8), .closeBlock),
+            (Array("<\(mark)invoke".utf8), .openInvoke), (Array("</\(mark)invoke".utf8), .closeInvoke),
+            (Array("<\(mark)parameter".utf8), .openParameter), (Array("</\(mark)parameter".utf8), .closeParameter),
+        ]
+    }
+
+    private static let namesOfV32 = names(.functionCalls)
+    private static let namesOfV4 = names(.toolCalls)
 
     enum Search {
         case found(DSMLTag)
@@ -30,16 +46,22 @@ struct DSMLTag: Equatable {
     }
 
     /// Returns the first tag in `bytes` that begins at `start` or later.
-    static func first(in bytes: [UInt8], from start: Int) -> Search {
+    static func first(in bytes: [UInt8], from start: Int, block: DSMLBlock) -> Search {
+        let names = block == .functionCalls ? namesOfV32 : namesOfV4
         var at = start
         while let bracket = bytes[at...].firstIndex(of: UInt8(ascii: "<")) {
-            switch tag(in: bytes, at: bracket) {
+            switch tag(in: bytes, at: bracket, names) {
             case .whole(let tag): return .found(tag)
             case .beginning: return .none(before: bracket)
             case .other: at = bracket + 1
             }
         }
         return .none(before: bytes.count)
+    }
+
+    /// Returns whether a text begins with the mark of a tag.
+    static func beginsWithMark(_ text: ArraySlice<UInt8>) -> Bool {
+        text.starts(with: "<\(mark)".utf8) || text.starts(with: "</\(mark)".utf8)
     }
 
     private enum Reading {
@@ -49,7 +71,7 @@ struct DSMLTag: Equatable {
         case other
     }
 
-    private static func tag(in bytes: [UInt8], at start: Int) -> Reading {
+    private static func tag(in bytes: [UInt8], at start: Int, _ names: [Name]) -> Reading {
         let rest = bytes[start...]
         guard let name = names.first(where: { rest.starts(with: $0.text) }) else {
             return names.contains { $0.text.starts(with: rest) } ? .beginning : .other

@@ -39,8 +39,10 @@ struct GLMChat {
             case .user:
                 prompt.template("<|user|>")
                 prompt.text(message.content)
-            case .assistant: try appendAssistant(message, at: index)
+            case .assistant: appendAssistant(message, at: index)
             case .tool: try appendResult(message, at: index)
+            // `ChatFormat.render` refuses it.
+            case .latestReminder: break
             }
         }
         if options.continuesFinalMessage { return }
@@ -69,7 +71,7 @@ struct GLMChat {
         return JSONValue.object(members).pythonText
     }
 
-    private mutating func appendAssistant(_ message: ChatMessage, at index: Int) throws(ChatError) {
+    private mutating func appendAssistant(_ message: ChatMessage, at index: Int) {
         prompt.template("<|assistant|>")
         let (reasoning, content) = thoughts(of: message)
         // GLM-5 writes no marks around nothing; GLM-5.1 does while it thinks.
@@ -87,10 +89,10 @@ struct GLMChat {
             prompt.template(noThoughts)
         }
         prompt.text(Self.stripped(content))
-        for (number, call) in message.toolCalls.enumerated() {
+        for call in message.toolCalls {
             prompt.template("<tool_call>")
             prompt.text(call.name)
-            for argument in try call.members(number: number, message: index) {
+            for argument in call.members {
                 prompt.template("<arg_key>")
                 prompt.text(argument.key)
                 prompt.template("</arg_key><arg_value>")

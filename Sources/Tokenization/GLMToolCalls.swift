@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 /// Finds tool calls in the markup of GLM-4.7 and GLM-5:
 ///
@@ -8,14 +8,15 @@ import JSON
 /// kept as it is, others are read as JSON and are strings where they are none (`ToolParameterTypes`).
 ///
 /// No text is lost: a call without a name or an end, or with something else where a tag must be, comes back as content,
-/// markup and all. A string of `ToolCallParser.streamedBytes` or more is handed on as it comes; a call that breaks after
-/// that is reported as broken, with its text. Line breaks before a call and blanks after one are markup.
+/// markup and all. A call is reported from its first value on, and its arguments as they come (`ToolInvoke`); a call
+/// that breaks after that is reported as broken, with its text. Two line breaks before a call are markup, and so are
+/// blanks that separate calls or end the output after one.
 struct GLMToolCallParser: Sendable {
     private enum Place {
         case content, name, arguments, key
         /// A key has been read, and its value has not begun.
-        case gap(ToolInvoke.Parameter)
-        case value(ToolInvoke.Parameter)
+        case gap(key: String)
+        case value
     }
 
     private enum Tag: String, CaseIterable {
@@ -36,8 +37,8 @@ struct GLMToolCallParser: Sendable {
     private var place = Place.content
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// True after a call, when blanks are left out until other text follows.
-    private var skipsBlanks = false
+    /// Whether only blanks have followed the last call.
+    private var isAfterCall = false
     /// The text that is not handed on: in a call, all of it with the line breaks before it.
     private var held: [UInt8] = []
     /// The index in `held` of what has not been read; before `scanned` there is no tag.
@@ -53,13 +54,26 @@ struct GLMToolCallParser: Sendable {
         return events
     }
 
-    mutating func finish() -> [OutputParser.Event] {
+    /// Ends the output.
+    ///
+    /// - Parameter isCut: whether the output was cut off. A call whose name is known then counts as begun, and the
+    ///   unfinished markup before a name is left out.
+    mutating func finish(isCut: Bool) -> [OutputParser.Event] {
         var events: [OutputParser.Event] = []
-        if case .content = place {
+        switch place {
+        case .content:
+            if isAfterCall, held.allSatisfy(Self.isBlank) { break }
             emit(upTo: held.count, &events)
-        } else {
-            streamValue(upTo: held.count, &events)
-            breakCall(upTo: held.count, &events)
+        case .name where isCut && (Self.name(held[at..<scanned]) != nil || held[at..<scanned].allSatisfy(Self.isBlank)):
+            break
+        default:
+            feedValue(upTo: scanned, &events)
+            if isCut, !invoke.isCall, let name = invoke.name {
+                events.append(.toolCallStart(index: callCount, name: name))
+                events.append(.toolCallBroken(index: callCount, text: String(decoding: held, as: UTF8.self)))
+            } else {
+                breakCall(upTo: held.count, &events)
+            }
         }
         self = GLMToolCallParser(types)
         return events
@@ -69,19 +83,27 @@ struct GLMToolCallParser: Sendable {
     ///
     /// - Returns: false if there is no further tag.
     private mutating func step(_ events: inout [OutputParser.Event]) -> Bool {
-        if case .content = place, skipsBlanks {
-            release(upTo: held.firstIndex { !Self.isBlank($0) } ?? held.count)
-            skipsBlanks = held.isEmpty
-        }
         let (start, tag) = nextTag()
         if let tag {
             handle(tag, start, &events)
             return true
         }
-        scanned = start
-        if case .content = place { emit(upTo: start - lineBreaks(before: start), &events) }
-        streamValue(upTo: start, &events)
+        let before = held.count
+        if case .content = place { emitText(upTo: start, &events) }
+        // What was emitted is no longer there.
+        scanned = start - (before - held.count)
+        feedValue(upTo: scanned, &events)
         return false
+    }
+
+    /// Hands on content, without the line breaks and blanks at its end that may belong to a call.
+    private mutating func emitText(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        if isAfterCall {
+            // Before `scanned` there are only blanks.
+            guard held[min(scanned, end)..<end].contains(where: { !Self.isBlank($0) }) else { return }
+            isAfterCall = false
+        }
+        emit(upTo: end - lineBreaks(before: end), &events)
     }
 
     /// Returns the next tag and where it begins; without one, the end of the text in which no tag begins.
@@ -102,22 +124,27 @@ struct GLMToolCallParser: Sendable {
         let end = start + tag.rawValue.utf8.count
         switch (place, tag) {
         case (.content, .openCall):
-            let breaks = lineBreaks(before: start)
-            emit(upTo: start - breaks, &events)
-            pass(to: breaks + tag.rawValue.utf8.count, .name)
+            let length = held.count - end
+            emitText(upTo: start, &events)
+            isAfterCall = false
+            pass(to: held.count - length, .name)
         case (.name, .openKey), (.name, .closeCall):
             invoke = ToolInvoke(name: Self.name(text), isInBlock: false)
             if invoke.name == nil { return breakCall(upTo: end, &events) }
             if tag == .openKey { pass(to: end, .key) } else { closeCall(upTo: end, &events) }
         case (.arguments, .openKey) where isBlank: pass(to: end, .key)
         case (.arguments, .closeCall) where isBlank: closeCall(upTo: end, &events)
-        case (.key, .closeKey): pass(to: end, .gap(parameter(Self.trimmed(text))))
-        case (.gap(let parameter), .openValue) where isBlank: pass(to: end, .value(parameter))
-        case (.value(let parameter), .closeValue):
-            streamValue(upTo: start, &events)
-            closeValue(parameter, held[at..<start], &events)
+        case (.key, .closeKey): pass(to: end, .gap(key: Self.trimmed(text)))
+        case (.gap(let key), .openValue) where isBlank:
+            openValue(key, &events)
+            pass(to: end, .value)
+        case (.value, .closeValue):
+            feedValue(upTo: start, &events)
+            events.append(arguments: invoke.closeValue(), of: callCount)
             pass(to: end, .arguments)
-        case (.value, .closeCall): breakCall(upTo: end, &events)
+        case (.value, .closeCall):
+            feedValue(upTo: start, &events)
+            breakCall(upTo: end, &events)
         // Elsewhere in content and in values, tags are text.
         case (.content, _), (.value, _): scanned = start + 1
         // A call without an end gives way to the next one.
@@ -146,48 +173,36 @@ struct GLMToolCallParser: Sendable {
         held[..<end].suffix(2).reversed().prefix { $0 == UInt8(ascii: "\n") }.count
     }
 
-    private func parameter(_ name: String) -> ToolInvoke.Parameter {
-        let kinds = types.kinds(of: name, in: invoke.name ?? "")
-        return ToolInvoke.Parameter(name: name.isEmpty ? nil : name, isString: kinds == [.string])
+    private mutating func openValue(_ key: String, _ events: inout [OutputParser.Event]) {
+        let isFirst = !invoke.isCall
+        invoke.open(key.isEmpty ? nil : key, ToolInvoke.ValueRule(kinds: types.kinds(of: key, in: invoke.name ?? "")))
+        if isFirst, invoke.isCall, let name = invoke.name {
+            events.append(.toolCallStart(index: callCount, name: name))
+        }
     }
 
-    /// Hands on the open value up to `end` if it is a long string.
-    private mutating func streamValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard case .value(let parameter) = place, parameter.isString, parameter.name != nil, let name = invoke.name,
-            end > at, invoke.isStreamingValue || end - at >= ToolCallParser.streamedBytes
-        else { return }
-        if !invoke.isStreaming { events.append(.toolCallStart(index: callCount, name: name)) }
-        events.append(.toolCallArguments(index: callCount, invoke.stream(parameter, held[at..<end])))
+    /// Reads the open value up to `end`.
+    private mutating func feedValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        guard case .value = place, end > at else { return }
+        events.append(arguments: invoke.feed(held[at..<end]), of: callCount)
         at = end
     }
 
-    private mutating func closeValue(
-        _ parameter: ToolInvoke.Parameter, _ value: ArraySlice<UInt8>, _ events: inout [OutputParser.Event]
-    ) {
-        var parameter = parameter
-        if let kinds = types.kinds(of: parameter.name ?? "", in: invoke.name ?? ""), kinds.contains(.string),
-            let json = try? JSONValue(parsing: String(decoding: value, as: UTF8.self))
-        {
-            parameter.isString = !kinds.contains(ToolParameterTypes.Kind(of: json)) || json.string != nil
-        }
-        let more = invoke.close(parameter, value: value)
-        if !more.isEmpty { events.append(.toolCallArguments(index: callCount, more)) }
-    }
-
     private mutating func closeCall(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard let name = invoke.name, let arguments = invoke.arguments else { return breakCall(upTo: end, &events) }
-        if !invoke.isStreaming { events.append(.toolCallStart(index: callCount, name: name)) }
-        events.append(.toolCallArguments(index: callCount, arguments))
+        guard let name = invoke.name, let rest = invoke.rest else { return breakCall(upTo: end, &events) }
+        if !invoke.isCall { events.append(.toolCallStart(index: callCount, name: name)) }
+        events.append(arguments: rest, of: callCount)
         events.append(.toolCallEnd(index: callCount))
         callCount += 1
         release(upTo: end)
+        invoke = ToolInvoke(name: nil, isInBlock: false)
         pass(to: 0, .content)
-        skipsBlanks = true
+        isAfterCall = true
     }
 
     /// The call is none: its text is content, or broken if a part of it has been handed on.
     private mutating func breakCall(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        if invoke.isStreaming {
+        if invoke.isCall {
             events.append(.toolCallBroken(index: callCount, text: String(decoding: held[..<end], as: UTF8.self)))
             callCount += 1
             release(upTo: end)
@@ -215,7 +230,7 @@ struct GLMToolCallParser: Sendable {
 
 /// The kinds of values that tools' schemas allow for each parameter.
 package struct ToolParameterTypes: Sendable {
-    enum Kind: Sendable {
+    package enum Kind: Sendable {
         case string, number, boolean, null, array, object
 
         init(of value: JSONValue) {
@@ -241,6 +256,19 @@ package struct ToolParameterTypes: Sendable {
             default: return nil
             }
         }
+
+        /// Creates the kind of the value with which a JSON text begins.
+        init(beginningOf text: [UInt8]) {
+            self =
+                switch text.first(where: { $0 > 0x20 }) {
+                case UInt8(ascii: "{"): .object
+                case UInt8(ascii: "["): .array
+                case UInt8(ascii: "\""): .string
+                case UInt8(ascii: "t"), UInt8(ascii: "f"): .boolean
+                case UInt8(ascii: "n"): .null
+                default: .number
+                }
+        }
     }
 
     private var kinds: [String: [String: Set<Kind>]] = [:]
@@ -256,7 +284,8 @@ package struct ToolParameterTypes: Sendable {
     /// Returns the kinds that a parameter may have; `nil` if the schema does not say.
     func kinds(of parameter: String, in tool: String) -> Set<Kind>? { kinds[tool]?[parameter] }
 
-    private static func kinds(_ schema: JSONValue) -> Set<Kind>? {
+    /// Returns the kinds that a schema allows, as far as it says so itself; `nil` if it does not.
+    package static func kinds(_ schema: JSONValue) -> Set<Kind>? {
         let names = schema["type"]?.array ?? schema["type"].map { [$0] }
         if let names { return Set(names.compactMap { $0.string.flatMap(Kind.init(named:)) }) }
         if let values = schema["enum"]?.array { return Set(values.map(Kind.init(of:))) }

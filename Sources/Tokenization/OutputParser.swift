@@ -30,7 +30,7 @@ package struct OutputParser: Sendable {
     package init(startsInReasoning: Bool, parsesReasoning: Bool = true, toolCalls markup: ToolCallMarkup?) {
         reasoning =
             parsesReasoning
-            ? ReasoningParser(isOpen: startsInReasoning, callOpenings: markup?.openings ?? []) : nil
+            ? ReasoningParser(isOpen: startsInReasoning, callOpenings: markup?.openingsWithBreaks ?? []) : nil
         toolCalls = markup.map(Calls.init)
     }
 
@@ -42,7 +42,7 @@ package struct OutputParser: Sendable {
         init(_ markup: ToolCallMarkup) {
             self =
                 switch markup {
-                case .deepSeek: .deepSeek(ToolCallParser())
+                case .deepSeek(let block): .deepSeek(ToolCallParser(block))
                 case .glm(let types): .glm(GLMToolCallParser(types))
                 }
         }
@@ -58,10 +58,10 @@ package struct OutputParser: Sendable {
             }
         }
 
-        mutating func finish() -> [Event] {
+        mutating func finish(isCut: Bool) -> [Event] {
             switch self {
-            case .deepSeek(var parser): parser.finish()
-            case .glm(var parser): parser.finish()
+            case .deepSeek(var parser): parser.finish(isCut: isCut)
+            case .glm(var parser): parser.finish(isCut: isCut)
             }
         }
     }
@@ -76,9 +76,12 @@ package struct OutputParser: Sendable {
     }
 
     /// Ends the output, and returns the events of the text that was held back.
-    package mutating func finish() -> [Event] {
+    ///
+    /// - Parameter isCut: whether a limit cut the output off. A call whose name is known is then begun even if it has
+    ///   no arguments yet, and the unfinished markup at the end is left out.
+    package mutating func finish(isCut: Bool = false) -> [Event] {
         let (thought, rest) = reasoning?.finish() ?? ("", "")
-        return (thought.isEmpty ? [] : [.reasoning(thought)]) + answer(rest) + (toolCalls?.finish() ?? [])
+        return (thought.isEmpty ? [] : [.reasoning(thought)]) + answer(rest) + (toolCalls?.finish(isCut: isCut) ?? [])
     }
 
     private mutating func answer(_ text: String) -> [Event] {
@@ -89,16 +92,24 @@ package struct OutputParser: Sendable {
 
 /// The ways in which models write tool calls.
 package enum ToolCallMarkup: Sendable {
-    /// The markup of DeepSeek-V3.2.
-    case deepSeek
+    /// The markup of DeepSeek-V3.2 or V4.
+    case deepSeek(DSMLBlock)
     /// The markup of GLM-4.7 and GLM-5, whose values need the types of the tools' parameters.
     case glm(ToolParameterTypes)
 
     /// The texts by which calls begin.
     package var openings: [String] {
         switch self {
-        case .deepSeek: DSMLTag.openings
+        case .deepSeek(let block): block.openings
         case .glm: [GLMToolCallParser.opening]
+        }
+    }
+
+    /// The texts by which calls begin, also with the line breaks before them that are markup.
+    var openingsWithBreaks: [String] {
+        switch self {
+        case .deepSeek: openings + openings.map { "\n\n" + $0 }
+        case .glm: openings + openings.map { "\n" + $0 } + openings.map { "\n\n" + $0 }
         }
     }
 }

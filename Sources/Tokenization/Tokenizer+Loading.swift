@@ -6,12 +6,15 @@ extension Tokenizer {
     ///
     /// Every setting of `tokenizer.json` that would change tokens is either followed exactly or refused. `truncation`
     /// and `padding` are not used. `post_processor` only says whether a prompt begins with the beginning-of-sentence
-    /// token.
+    /// token. Where neither it nor a `tokenizer_config.json` names that token, DeepSeek's tokens are taken if the
+    /// vocabulary has them, and prompts begin with the first: these models need it.
     package convenience init(directory: URL) throws(TokenizerError) {
         let file = TokenizerFile(json: try ModelFile(directory, "tokenizer.json", sizeLimit: 256 << 20))
         var parts = try file.parts()
         let opening = file.json.openingToken
-        if FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path) {
+        let hasConfiguration =
+            FileManager.default.fileExists(atPath: directory.appendingPathComponent("tokenizer_config.json").path)
+        if hasConfiguration {
             try parts.read(ModelFile(directory, "tokenizer_config.json", sizeLimit: 16 << 20))
         }
         let template = directory.appendingPathComponent("chat_template.jinja").resolvingSymlinksInPath()
@@ -20,6 +23,12 @@ extension Tokenizer {
             // If `tokenizer_config.json` names no token that begins a sentence, the post-processor's template does.
             parts.bosToken = parts.bosToken ?? token
             if token == parts.bosToken { parts.addsBeginning = true }
+        }
+        if !hasConfiguration {
+            parts.eosToken = parts.vocabulary.id(ofLiteral: ChatFormat.Mark.end)
+            if parts.bosToken == nil, let token = parts.vocabulary.id(ofLiteral: ChatFormat.Mark.begin) {
+                (parts.bosToken, parts.addsBeginning) = (token, true)
+            }
         }
         self.init(parts)
     }

@@ -1,4 +1,4 @@
-/// Parses tool calls in DeepSeek-V3.2's markup:
+/// Parses tool calls in the markup of DeepSeek-V3.2 and, with `tool_calls` as the name of the block, of V4:
 ///
 ///     <｜DSML｜function_calls>
 ///     <｜DSML｜invoke name="weather">
@@ -9,26 +9,25 @@
 /// Well-formed calls are parsed as DeepSeek's own parser does: the two line breaks before a block belong to it, strings
 /// keep all their blanks, and other values are JSON. Deviations are accepted: an invoke may occur without a block,
 /// close itself or contain one JSON object; text and further blocks may follow a block; a value that should be JSON and
-/// is not counts as a string; the last of several equal parameters counts.
+/// is not counts as a string (`ToolInvoke`).
 ///
-/// No text is lost. An invoke without a name or an end, or with an open parameter at its end, becomes content including
-/// its markup, and so does text between invokes. A string of `streamedBytes` or more is streamed while it is generated;
-/// a call that turns out to be malformed after that is reported as broken, with its text.
+/// No text is lost. Only blanks are left out that separate the tags of a block or two calls, or that end the output
+/// after a call. An invoke without a name or an end, or with an open parameter at its end, becomes content including
+/// its markup; so does a block without an invoke; text between invokes becomes content. A call is reported from its
+/// first parameter on, and its arguments as they come; a call that turns out to be malformed after that is reported as
+/// broken, with its text.
 struct ToolCallParser: Sendable {
     private enum Place {
         case content, block, invoke
     }
 
-    /// The size in bytes from which a string value is streamed. Calls with shorter values are reported when they are
-    /// complete.
-    static let streamedBytes = 128
-
+    private let block: DSMLBlock
     private var place = Place.content
     /// The invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// Whether blanks are left out until other text follows, as they are after a call.
-    private var skipsBlanks = false
+    /// Whether only blanks have followed the last call, while content is read.
+    private var isAfterCall = false
     /// Undecided text, which begins at `start`; before `scanned` there is no tag.
     private var held: [UInt8] = []
     private var start = 0
@@ -39,6 +38,10 @@ struct ToolCallParser: Sendable {
     private var hasCall = false
     /// Whether the block being read has contained a malformed invoke.
     private var hasBroken = false
+    /// Whether the text since the last tag of the block has words, so that its blanks count.
+    private var hasWords = false
+
+    init(_ block: DSMLBlock) { self.block = block }
 
     mutating func feed(_ text: String) -> [OutputParser.Event] {
         held.append(contentsOf: text.utf8)
@@ -52,17 +55,31 @@ struct ToolCallParser: Sendable {
         return events
     }
 
-    mutating func finish() -> [OutputParser.Event] {
+    /// Ends the output.
+    ///
+    /// - Parameter isCut: whether the output was cut off. A call whose name is known then counts as begun, and an
+    ///   unfinished tag before a name is left out.
+    mutating func finish(isCut: Bool) -> [OutputParser.Event] {
         var events: [OutputParser.Event] = []
+        let isInTag = isCut && DSMLTag.beginsWithMark(held[max(scanned, start)...])
         switch place {
-        case .content: emit(upTo: held.count, &events)
-        case .block where hasCall: emitWords(upTo: held.count, &events)
-        case .block: giveBack(upTo: held.count, &events)
+        case .content:
+            // The line breaks before the tag are its own.
+            let end = isInTag ? contentEnd(before: scanned) : held.count
+            if !isAfterCall || !isBlank(start..<end) { emit(upTo: end, &events) }
+        case .block where hasCall: emitWords(upTo: isInTag ? scanned : held.count, &events)
+        case .block where isCut && (isInTag || isBlank(start..<held.count)): break
+        case .block: keepAsText(upTo: held.count, &events)
         case .invoke:
-            streamValue(upTo: held.count, &events)
-            breakInvoke(upTo: held.count, &events)
+            feedValue(upTo: max(scanned, start), &events)
+            if isCut, !invoke.isCall, let name = invoke.name {
+                events.append(.toolCallStart(index: callCount, name: name))
+                events.append(.toolCallBroken(index: callCount, text: text(raw..<held.count)))
+            } else {
+                breakInvoke(upTo: held.count, &events)
+            }
         }
-        self = ToolCallParser()
+        self = ToolCallParser(block)
         return events
     }
 
@@ -70,12 +87,8 @@ struct ToolCallParser: Sendable {
     ///
     /// - Returns: whether there was a tag.
     private mutating func step(_ events: inout [OutputParser.Event]) -> Bool {
-        if place == .content, skipsBlanks {
-            while start < held.count, isBlank(held[start]) { start += 1 }
-            skipsBlanks = start == held.count
-        }
         scanned = max(scanned, start)
-        switch DSMLTag.first(in: held, from: scanned) {
+        switch DSMLTag.first(in: held, from: scanned, block: block) {
         case .none(let end):
             settleText(upTo: end, &events)
             scanned = end
@@ -92,13 +105,18 @@ struct ToolCallParser: Sendable {
 
     /// Handles the text before `end`, which contains no tag.
     private mutating func settleText(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        if place == .block { emitWords(upTo: end, &events) }
         switch place {
-        case .content: emit(upTo: end - lineBreaks(before: end), &events)
-        case .block: emitWords(upTo: end, &events)
-        case .invoke where invoke.open == nil:
+        case .content:
+            // Before `scanned` there are only blanks.
+            if isAfterCall, isBlank(min(max(start, scanned), end)..<end) { return }
+            isAfterCall = false
+            emit(upTo: end - lineBreaks(before: end), &events)
+        case .block: break
+        case .invoke where !invoke.isInValue:
             invoke.body += held[start..<end]
             start = end
-        case .invoke: streamValue(upTo: end, &events)
+        case .invoke: feedValue(upTo: end, &events)
         }
     }
 
@@ -119,17 +137,23 @@ struct ToolCallParser: Sendable {
         start = max(start, end)
     }
 
-    /// Emits the text between invokes as content, without blanks at its end.
+    /// Emits the text between the tags of a block as content if it has words. Words before the first invoke show that
+    /// this is no block: its tag is content, like all that follows.
     private mutating func emitWords(upTo end: Int, _ events: inout [OutputParser.Event]) {
         // Before `scanned` there are only blanks.
-        let unseen = min(max(start, scanned), end)
-        guard let last = held[unseen..<end].lastIndex(where: { !isBlank($0) }) else { return }
-        emit(upTo: last + 1, &events)
+        guard hasWords || !isBlank(min(max(start, scanned), end)..<end) else { return }
+        guard hasCall || hasBroken else {
+            start = raw
+            place = .content
+            return
+        }
+        hasWords = true
+        emit(upTo: end, &events)
         raw = start
     }
 
     /// Emits everything from `raw` on as content.
-    private mutating func giveBack(upTo end: Int, _ events: inout [OutputParser.Event]) {
+    private mutating func keepAsText(upTo end: Int, _ events: inout [OutputParser.Event]) {
         start = raw
         emit(upTo: end, &events)
         raw = end
@@ -142,13 +166,14 @@ struct ToolCallParser: Sendable {
     private mutating func pass(_ tag: DSMLTag, to place: Place) {
         start = tag.range.upperBound
         scanned = start
+        hasWords = false
         self.place = place
     }
 
     private mutating func leaveBlock(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        if hasBroken, !hasCall { giveBack(upTo: tag.range.upperBound, &events) }
+        if !hasCall { keepAsText(upTo: tag.range.upperBound, &events) }
         pass(tag, to: .content)
-        skipsBlanks = !hasBroken || hasCall
+        isAfterCall = hasCall
         (hasCall, hasBroken) = (false, false)
     }
 
@@ -157,13 +182,18 @@ struct ToolCallParser: Sendable {
             scanned = tag.range.lowerBound + 1
             return
         }
-        emit(upTo: contentEnd(before: tag.range.lowerBound), &events)
+        // Blanks between calls are left out, unless the second is none.
+        if !isAfterCall || !isBlank(start..<tag.range.lowerBound) {
+            emit(upTo: contentEnd(before: tag.range.lowerBound), &events)
+        }
+        isAfterCall = false
         raw = start
         if tag.kind == .openBlock { pass(tag, to: .block) } else { open(tag, isInBlock: false, &events) }
     }
 
     private mutating func handleInBlock(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
         emitWords(upTo: tag.range.lowerBound, &events)
+        if place == .content { return handleInContent(tag, &events) }
         switch tag.kind {
         case .openInvoke: open(tag, isInBlock: true, &events)
         case .closeBlock: leaveBlock(tag, &events)
@@ -172,15 +202,13 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func handleInInvoke(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        if let parameter = invoke.open {
-            streamValue(upTo: tag.range.lowerBound, &events)
+        if invoke.isInValue {
+            feedValue(upTo: tag.range.lowerBound, &events)
             switch tag.kind {
             case .closeParameter:
-                let more = invoke.close(parameter, value: held[start..<tag.range.lowerBound])
-                if !more.isEmpty { events.append(.toolCallArguments(index: callCount, more)) }
+                events.append(arguments: invoke.closeValue(), of: callCount)
                 pass(tag, to: .invoke)
-            case .closeInvoke: breakInvoke(at: tag, &events)
-            case .closeBlock: breakInvoke(at: tag, &events)
+            case .closeInvoke, .closeBlock: breakInvoke(at: tag, &events)
             // Within a value, only closing tags count.
             default: scanned = tag.range.lowerBound + 1
             }
@@ -189,8 +217,7 @@ struct ToolCallParser: Sendable {
         invoke.body += held[start..<tag.range.lowerBound]
         switch tag.kind {
         case .openParameter:
-            invoke.open = ToolInvoke.Parameter(
-                name: tag.attribute("name"), isString: tag.attribute("string") == "true")
+            openValue(tag, &events)
             pass(tag, to: .invoke)
         case .closeInvoke: close(with: tag, &events)
         case .openInvoke, .openBlock:
@@ -210,29 +237,34 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func close(with tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        guard let name = invoke.name, let arguments = invoke.arguments else { return breakInvoke(at: tag, &events) }
-        if let words = invoke.words { events.append(.content(words)) }
-        if !invoke.isStreaming { events.append(.toolCallStart(index: callCount, name: name)) }
-        events.append(.toolCallArguments(index: callCount, arguments))
+        guard let name = invoke.name, let rest = invoke.rest else { return breakInvoke(at: tag, &events) }
+        if !invoke.isCall { events.append(.toolCallStart(index: callCount, name: name)) }
+        events.append(arguments: rest, of: callCount)
         events.append(.toolCallEnd(index: callCount))
+        // Not between the parts of the arguments: some interfaces show an answer as a list of items in order.
+        if let words = invoke.words { events.append(.content(words)) }
         callCount += 1
         hasCall = true
         pass(tag, to: invoke.isInBlock ? .block : .content)
         raw = start
         if !invoke.isInBlock {
-            skipsBlanks = true
+            isAfterCall = true
             (hasCall, hasBroken) = (false, false)
         }
     }
 
-    /// Streams the open value up to `end` if it is long enough.
-    private mutating func streamValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard let parameter = invoke.open, parameter.isString, let name = invoke.name, parameter.name != nil else {
-            return
+    private mutating func openValue(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
+        let isFirst = !invoke.isCall
+        invoke.open(tag.attribute("name"), tag.attribute("string") == "true" ? .string : .json)
+        if isFirst, invoke.isCall, let name = invoke.name {
+            events.append(.toolCallStart(index: callCount, name: name))
         }
-        guard end > start, invoke.isStreamingValue || end - start >= Self.streamedBytes else { return }
-        if !invoke.isStreaming { events.append(.toolCallStart(index: callCount, name: name)) }
-        events.append(.toolCallArguments(index: callCount, invoke.stream(parameter, held[start..<end])))
+    }
+
+    /// Reads the open value up to `end`.
+    private mutating func feedValue(upTo end: Int, _ events: inout [OutputParser.Event]) {
+        guard invoke.isInValue, end > start else { return }
+        events.append(arguments: invoke.feed(held[start..<end]), of: callCount)
         start = end
     }
 
@@ -249,7 +281,7 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func breakInvoke(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard invoke.isStreaming else { return giveBack(upTo: end, &events) }
+        guard invoke.isCall else { return keepAsText(upTo: end, &events) }
         events.append(.toolCallBroken(index: callCount, text: text(raw..<end)))
         callCount += 1
         start = end
@@ -257,7 +289,20 @@ struct ToolCallParser: Sendable {
         hasBroken = true
     }
 
-    private func isBlank(_ byte: UInt8) -> Bool {
-        byte == 0x20 || 0x09...0x0D ~= byte
+    /// Returns whether a part of the undecided text is only blanks.
+    private func isBlank(_ range: Range<Int>) -> Bool {
+        held[range].allSatisfy { $0 == 0x20 || 0x09...0x0D ~= $0 }
+    }
+}
+
+extension [OutputParser.Event] {
+    /// Adds a piece of a call's arguments, to the piece before it if there is one.
+    mutating func append(arguments text: String, of index: Int) {
+        guard !text.isEmpty else { return }
+        if case .toolCallArguments(index, let before)? = last {
+            self[count - 1] = .toolCallArguments(index: index, before + text)
+        } else {
+            append(.toolCallArguments(index: index, text))
+        }
     }
 }

@@ -1,10 +1,43 @@
 import JSON
 
 /// An invoke element of a tool call that is being parsed: the name of a function and its arguments.
+///
+/// Values are read piece by piece, and each piece returns the text of the arguments that it decides. Strings are
+/// decided at once. Another value may be JSON or a text that is not: that is decided by the first byte with which no
+/// JSON continues, by the first `decisionBytes`, or by its end.
 struct ToolInvoke: Sendable {
-    struct Parameter: Sendable {
-        var name: String?
-        var isString: Bool
+    /// The size in bytes from which the beginning of a JSON text counts as JSON.
+    static let decisionBytes = 128
+
+    /// The ways in which the text of a value may be meant.
+    struct ValueRule: Sendable {
+        /// The kinds that the value may have if its text is JSON; `nil` for any.
+        var kinds: Set<ToolParameterTypes.Kind>?
+
+        static let string = ValueRule(kinds: [.string])
+        static let json = ValueRule(kinds: nil)
+
+        /// Returns whether JSON of a kind is meant as JSON, rather than as a string that looks like it.
+        func isJSON(_ kind: ToolParameterTypes.Kind) -> Bool {
+            guard let kinds, kinds.contains(.string) else { return true }
+            return kind != .string && kinds.contains(kind)
+        }
+    }
+
+    private enum Form {
+        case undecided, string, json
+    }
+
+    /// A parameter whose value is being read.
+    private struct Parameter {
+        let name: String
+        let rule: ValueRule
+        var form: Form
+        /// The value so far, unless it is a string.
+        var text: [UInt8] = []
+        var prefix = JSONPrefix()
+        /// Whether a part of the value was returned.
+        var hasBegun = false
     }
 
     /// The name of the function; `nil` if the tag has none, so that the invoke is malformed.
@@ -12,81 +45,97 @@ struct ToolInvoke: Sendable {
     let isInBlock: Bool
     /// The text outside parameters.
     var body: [UInt8] = []
-    /// The parameter whose value is being read.
-    var open: Parameter?
-    /// Whether arguments were returned before the end of the invoke.
-    private(set) var isStreaming = false
-    /// Whether a part of the open value was returned.
-    private(set) var isStreamingValue = false
-    /// The names and values that were not returned yet; values are JSON text.
-    private var parameters: [(name: String, json: String)] = []
-    /// Whether a parameter without a name was read, which cannot be part of the arguments.
-    private var hasNameless = false
+    /// Whether a parameter is being read.
+    private(set) var isInValue = false
+    /// Whether the invoke has a parameter with a name, so that it counts as a call from there on.
+    private(set) var isCall = false
+    private var parameter: Parameter?
+    private var count = 0
+    /// Whether a parameter without a name, or a long value that began as JSON and is none, was read: the arguments are
+    /// no JSON object then.
+    private var isBroken = false
 
     init(name: String?, isInBlock: Bool) {
         self.name = name
         self.isInBlock = isInBlock
     }
 
-    /// Ends a parameter.
+    /// Begins a parameter.
     ///
-    /// - Parameter value: the value, or the part of it that was not streamed yet.
-    /// - Returns: the text of the arguments to stream now.
-    mutating func close(_ parameter: Parameter, value: ArraySlice<UInt8>) -> String {
-        defer { (open, isStreamingValue) = (nil, false) }
-        guard let name = parameter.name else {
-            hasNameless = true
+    /// - Parameter name: its name; `nil` if its tag has none.
+    mutating func open(_ name: String?, _ rule: ValueRule) {
+        isInValue = true
+        guard let name else {
+            isBroken = true
+            return
+        }
+        if self.name != nil, !isBroken { isCall = true }
+        parameter = Parameter(name: name, rule: rule, form: rule.kinds == [.string] ? .string : .undecided)
+    }
+
+    /// Reads a piece of the open value, and returns the text of the arguments that it decides.
+    mutating func feed(_ piece: ArraySlice<UInt8>) -> String {
+        guard isCall, !isBroken, var open = parameter, !piece.isEmpty else { return "" }
+        defer { parameter = open }
+        if open.form != .string { open.text += piece }
+        guard open.form == .undecided else { return begin(&open) + Self.written(piece, open.form) }
+        for place in (open.text.count - piece.count)..<open.text.count where open.form == .undecided {
+            if !open.prefix.feed(open.text[place]) {
+                open.form = .string
+            } else if place + 1 == Self.decisionBytes {
+                open.form = open.rule.isJSON(ToolParameterTypes.Kind(beginningOf: open.text)) ? .json : .string
+            }
+        }
+        guard open.form != .undecided else { return "" }
+        return begin(&open) + Self.written(open.text[...], open.form)
+    }
+
+    /// Ends the open value, and returns the rest of its text.
+    mutating func closeValue() -> String {
+        isInValue = false
+        defer { parameter = nil }
+        guard isCall, !isBroken, var open = parameter else { return "" }
+        switch open.form {
+        case .string: return begin(&open) + "\""
+        case .json:
+            isBroken = (try? JSONValue(parsing: open.text)) == nil
             return ""
+        case .undecided:
+            let value = try? JSONValue(parsing: open.text)
+            open.form = value.map { open.rule.isJSON(ToolParameterTypes.Kind(of: $0)) } ?? false ? .json : .string
+            return begin(&open) + Self.written(open.text[...], open.form) + (open.form == .string ? "\"" : "")
         }
-        if isStreamingValue { return Self.escaped(value) + "\"" }
-        let text = String(decoding: value, as: UTF8.self)
-        let isJSON = !parameter.isString && (try? JSONValue(parsing: text)) != nil
-        let json = isJSON ? text : JSONValue.string(text).pythonText
-        if isStreaming { return ", " + JSONValue.string(name).pythonText + ": " + json }
-        if let place = parameters.firstIndex(where: { $0.name.utf8.elementsEqual(name.utf8) }) {
-            parameters[place].json = json
-        } else {
-            parameters.append((name, json))
-        }
-        return ""
     }
 
-    /// Returns the text of the arguments to stream for a piece of the open value, which is a string. With the first
-    /// piece it includes the arguments before it.
-    mutating func stream(_ parameter: Parameter, _ piece: ArraySlice<UInt8>) -> String {
-        var text = ""
-        if !isStreamingValue {
-            let before = isStreaming ? ", " : "{" + parameters.map { Self.member($0) + ", " }.joined()
-            text = before + JSONValue.string(parameter.name ?? "").pythonText + ": \""
-            (isStreaming, isStreamingValue, parameters) = (true, true, [])
-        }
-        return text + Self.escaped(piece)
+    /// Returns the text before a value, the first time that it is called for it.
+    private mutating func begin(_ open: inout Parameter) -> String {
+        guard !open.hasBegun else { return "" }
+        open.hasBegun = true
+        count += 1
+        return (count == 1 ? "{" : ", ") + JSONValue.string(open.name).pythonText + ": "
+            + (open.form == .string ? "\"" : "")
     }
 
-    private static func member(_ parameter: (name: String, json: String)) -> String {
-        JSONValue.string(parameter.name).pythonText + ": " + parameter.json
+    /// Returns a part of a value as it stands in JSON.
+    private static func written(_ text: ArraySlice<UInt8>, _ form: Form) -> String {
+        let text = String(decoding: text, as: UTF8.self)
+        return form == .string ? String(JSONValue.string(text).pythonText.dropFirst().dropLast()) : text
     }
 
-    /// Returns text as a JSON string without its quotes.
-    private static func escaped(_ text: ArraySlice<UInt8>) -> String {
-        String(JSONValue.string(String(decoding: text, as: UTF8.self)).pythonText.dropFirst().dropLast())
-    }
-
-    /// The rest of the arguments that was not streamed: the JSON object of all parameters, or the object that the
-    /// invoke contains instead of parameters. It is `nil` if the invoke is malformed.
-    var arguments: String? {
-        if hasNameless { return nil }
-        if isStreaming { return "}" }
-        guard parameters.isEmpty, body.contains(where: { $0 > 0x20 }) else {
-            return "{" + parameters.map(Self.member).joined(separator: ", ") + "}"
-        }
+    /// The rest of the arguments: the end of the JSON object of all parameters, or the object that the invoke contains
+    /// instead of parameters. It is `nil` if the invoke is malformed. Parameters with equal names are equal members, of
+    /// which JSON's readers take the last.
+    var rest: String? {
+        if isBroken { return nil }
+        if isCall { return "}" }
+        guard body.contains(where: { $0 > 0x20 }) else { return "{}" }
         guard let value = try? JSONValue(parsing: body), value.object != nil else { return nil }
         return value.pythonText
     }
 
     /// The text beside parameters; `nil` if it is blank.
     var words: String? {
-        guard isStreaming || !parameters.isEmpty, body.contains(where: { $0 > 0x20 }) else { return nil }
+        guard isCall, body.contains(where: { $0 > 0x20 }) else { return nil }
         return String(decoding: body, as: UTF8.self)
     }
 }

@@ -135,7 +135,7 @@ struct PrefixCacheTests {
     static let seeds: [UInt64] = (1...5).map { $0 } + (1...10).map { _ in UInt64.random(in: 0 ... .max) }
 
     /// Runs 10^5 operations with fresh seeds.
-    @Test(.timeLimit(.minutes(2)), arguments: seeds)
+    @Test(.timeLimit(.minutes(15)), arguments: seeds)
     func `random use agrees with a dictionary of prefixes`(seed: UInt64) throws {
         var run = RandomUse(seed: seed)
         for operation in 0..<10_000 {

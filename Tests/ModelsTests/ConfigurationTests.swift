@@ -151,7 +151,12 @@ private func expectRefused(
     }
 
     @Test func `made in F16 has weights of four bytes in memory`() throws {
-        #expect(try configuration(["torch_dtype": "\"float16\""]).storedType == .f32)
+        for name in ["float16", "half", "torch.float16", "torch.half", "float32", "float", "torch.float32"] {
+            #expect(try configuration(["torch_dtype": "\"\(name)\""]).storedType == .f32, "\(name)")
+        }
+        for name in ["bfloat16", "torch.bfloat16", "auto"] {
+            #expect(try configuration(["torch_dtype": "\"\(name)\""]).storedType == .bf16, "\(name)")
+        }
     }
 
     @Test(arguments: [

@@ -13,10 +13,14 @@ enum Fixtures {
     /// Is the released DeepSeek-V3.2 tokenizer.
     static func deepSeekV32() throws -> Tokenizer { try released.get() }
 
+    /// Is the released DeepSeek-V4 tokenizer.
+    static func deepSeekV4() throws -> Tokenizer { try releasedV4.get() }
+
     /// Is the released tokenizer of GLM-4.7 and GLM-5, with GLM-5's template.
     static func glm5() throws -> Tokenizer { try releasedGLM.get() }
 
     private static let released = Result { try fetched("deepseek-v3.2") }
+    private static let releasedV4 = Result { try fetched("deepseek-v4") }
     private static let releasedGLM = Result { try fetched("glm-5") }
 
     private static func fetched(_ name: String) throws -> Tokenizer {
@@ -41,15 +45,15 @@ enum Fixtures {
     static func vectors() throws -> [Vector] {
         try rows("vectors.json").map { row in
             Vector(
-                text: try #require(row["text"]?.string), v32: try ids(row["v32"]), glm: try ids(row["glm"]),
-                demo: try ids(row["demo"]),
+                text: try #require(row["text"]?.string), v32: try ids(row["v32"]), v4: try ids(row["v4"]),
+                glm: try ids(row["glm"]), demo: try ids(row["demo"]),
                 deepSeekWords: try strings(row["deepseekWords"]), glmWords: try strings(row["glmWords"]))
         }
     }
 
     struct Vector {
         let text: String
-        let v32, glm, demo: [Int32]
+        let v32, v4, glm, demo: [Int32]
         let deepSeekWords, glmWords: [String]
     }
 

@@ -76,16 +76,12 @@ import Tokenization
                 == "[gMASK]<sop><|system|>D<|user|>A<|assistant|><think>")
     }
 
-    @Test func `are refused where a result answers no call, or arguments are no object`() throws {
+    @Test func `are refused where a result answers no call`() throws {
         #expect(
             throws: ChatError.invalidMessage(
                 index: 1, problem: "a tool message must follow the assistant's call that it answers")
         ) {
             try text([ChatMessage(.user, "A"), ChatMessage(.tool, "20")])
-        }
-        let call = ChatToolCall(name: "f", arguments: "[1]")
-        #expect(throws: ChatError.self) {
-            try text([ChatMessage(.user, "A"), ChatMessage(.assistant, "", toolCalls: [call])])
         }
         #expect(throws: ChatError.self) {
             try text([ChatMessage(.user, "A")], ChatOptions(responseFormat: .object([])))
@@ -156,7 +152,8 @@ import Tokenization
         #expect(parsed.calls == [#"f({"s": "a b", "n": 3})"#, #"f({"s": "a b", "n": 3})"#, "now({})"])
         let unasked = parse("hm\(call)", thinking: true)
         #expect(unasked.reasoning == "hm" && unasked.calls.count == 1)
-        #expect(parse("a\(call)\n b").content == "ab")
+        #expect(parse("a\(call)\n b").content == "a\n b" && parse("a\n\n\n\(call) \n\(call)\n").content == "a\n")
+        #expect(parse("hm\n\n\(call)", thinking: true).reasoning == "hm")
     }
 
     @Test(arguments: [
@@ -187,24 +184,37 @@ import Tokenization
     ])
     func `that are broken are content`(text: String) {
         let parsed = parse(text)
-        #expect(parsed.content == text && parsed.calls.isEmpty && parsed.broken.isEmpty)
+        #expect(parsed.content == text && parsed.calls.isEmpty)
         // The next call is found.
         let next = parse(text + "<tool_call>now</tool_call>")
         #expect(next.calls == ["now({})"], "\(text)")
     }
 
-    @Test func `hand on long strings as they come`() {
-        let value = String(repeating: "\"é\n", count: 100)
+    @Test func `stream as they come`() {
         var parser = OutputParser(startsInReasoning: false, toolCalls: Self.markup)
-        #expect(parser.feed("<tool_call>f\(argument("n", "1"))<arg_key>s</arg_key><arg_value>short").isEmpty)
-        let events = parser.feed(value)
-        #expect(events.first == .toolCallStart(index: 0, name: "f"))
-        #expect(events.dropFirst().contains { if case .toolCallArguments = $0 { true } else { false } })
-        let whole = parse("<tool_call>f\(argument("n", "1"))\(argument("s", value))\(argument("x", "2"))</tool_call>")
-        #expect(whole.calls == ["f({\"n\": 1, \"s\": \(JSONValue.string(value).pythonText), \"x\": 2})"])
+        #expect(parser.feed("<tool_call>f<arg_key>n</arg_key>") == [])
+        #expect(parser.feed("<arg_value>") == [.toolCallStart(index: 0, name: "f")])
+        #expect(parser.feed("1</arg_value>") == [.toolCallArguments(index: 0, #"{"n": 1"#)])
+        #expect(parser.feed(argument("s", "a\"b")) == [.toolCallArguments(index: 0, #", "s": "a\"b""#)])
+        let list = "[" + Array(repeating: "1000000", count: 40).joined(separator: ",") + "]"
+        #expect(parser.feed("<arg_key>x</arg_key><arg_value>" + list.prefix(100)) == [])
+        let begun = parser.feed(String(list.dropFirst(100).prefix(100)))
+        #expect(begun == [.toolCallArguments(index: 0, #", "x": "# + list.prefix(200))])
+        let value = String(repeating: "\"é\n", count: 100)
+        let whole = parse("<tool_call>f\(argument("n", "1"))\(argument("s", value))\(argument("x", list))</tool_call>")
+        #expect(whole.calls == ["f({\"n\": 1, \"s\": \(JSONValue.string(value).pythonText), \"x\": \(list)})"])
         let broken = parse("a<tool_call>f<arg_key>s</arg_key><arg_value>\(value)")
         #expect(broken.calls.isEmpty && broken.broken.count == 1)
         #expect(broken.content == "a<tool_call>f<arg_key>s</arg_key><arg_value>\(value)")
+    }
+
+    @Test func `that a limit cuts are calls as soon as their name is known`() {
+        func cut(_ text: String) -> Parsed { Parsed([text], toolCalls: Self.markup, isCut: true) }
+        #expect(cut("a<tool_call>f<arg_key>s</arg_key><arg_value>Par</arg_").broken == [#"f({"s": "Par"#])
+        #expect(cut("a<tool_call>f<arg_key>s").broken == ["f("])
+        #expect(
+            cut("a\n\n<tool_call>f").content == "a" && cut("a<tool_call>no name: {").content == "a<tool_call>no name: {"
+        )
     }
 
     @Test func `of random markup lose no text`() {

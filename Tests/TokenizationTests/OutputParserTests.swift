@@ -3,8 +3,8 @@ import JSON
 import Testing
 import Tokenization
 
-/// `‹x›` in these tests stands for a tag with DeepSeek's mark: `<｜DSML｜x>`.
-private func marked(_ text: String) -> String {
+/// `‹x›` in these tests stands for a tag with DeepSeek's mark: `<｜DSML｜x>`. `‹function_calls›` is any model's block.
+private func marked(_ text: String, _ block: DSMLBlock = .functionCalls) -> String {
     var result = ""
     for character in text {
         switch character {
@@ -14,18 +14,23 @@ private func marked(_ text: String) -> String {
         }
     }
     return result.replacing("<｜DSML｜/", with: "</｜DSML｜")
+        .replacing("｜DSML｜function_calls", with: "｜DSML｜\(block.rawValue)")
 }
 
-private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -> Parsed {
-    Parsed([marked(text)], thinking: thinking, toolCalls: tools ? .deepSeek : nil)
+private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, isCut: Bool = false) -> Parsed {
+    Parsed([marked(text)], thinking: thinking, toolCalls: tools ? .deepSeek(.functionCalls) : nil, isCut: isCut)
 }
 
 @Suite struct `Parsing outputs` {
-    @Test func `completions parse as by DeepSeek's own parser`() throws {
-        for row in try Fixtures.rows("completions_v32.json") {
+    @Test(arguments: [("completions_v32.json", DSMLBlock.functionCalls), ("completions_v4.json", .toolCalls)])
+    func `completions parse as by DeepSeek's own parser`(file: String, block: DSMLBlock) throws {
+        let rows = try Fixtures.rows(file)
+        #expect(rows.count == 4)
+        for row in rows {
             // The decoder drops the end-of-sentence token.
             let text = try #require(row["text"]?.string).replacing("<｜end▁of▁sentence｜>", with: "")
-            let parsed = Parsed([text], thinking: row["thinking_mode"]?.string == "thinking")
+            let thinking = row["thinking_mode"]?.string == "thinking"
+            let parsed = Parsed([text], thinking: thinking, toolCalls: .deepSeek(block))
             #expect(parsed.reasoning == row["parsed"]?["reasoning_content"]?.string)
             #expect(parsed.content == row["parsed"]?["content"]?.string)
             let calls = try #require(row["parsed"]?["tool_calls"]?.array).map { call in
@@ -52,7 +57,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     @Test func `a call ends reasoning, and the closing mark may follow`() {
         for text in ["‹invoke name=\"f\"›‹/invoke›", "‹function_calls›‹invoke name=\"f\"›‹/invoke›‹/function_calls›"] {
             let parsed = parse("why\n\n\(text)</think>\nDone</think>", thinking: true)
-            #expect(parsed.reasoning == "why\n\n" && parsed.calls == ["f({})"] && parsed.content == "Done</think>")
+            #expect(parsed.reasoning == "why" && parsed.calls == ["f({})"] && parsed.content == "\nDone</think>")
             let without = parse("why \(text)", thinking: true, tools: false)
             #expect(without.reasoning == "why " + marked(text) && without.content == "")
         }
@@ -70,7 +75,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     }
 
     @Test func `text streams as soon as it is decided`() {
-        var parser = OutputParser(startsInReasoning: true, toolCalls: .deepSeek)
+        var parser = OutputParser(startsInReasoning: true, toolCalls: .deepSeek(.functionCalls))
         #expect(parser.feed("why") == [.reasoning("why")])
         #expect(parser.feed(" <") == [.reasoning(" ")])
         #expect(parser.feed("b></think>so") == [.reasoning("<b>"), .content("so")])
@@ -90,11 +95,26 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(parse(text, tools: false).content == marked(text))
     }
 
-    @Test func `only the block's own line breaks are left out of the content`() {
-        #expect(parse("a\n\n\n‹function_calls›‹/function_calls›").content == "a\n")
-        #expect(parse("a\n‹function_calls›‹/function_calls›").content == "a\n")
-        #expect(parse("a ‹function_calls›‹/function_calls›").content == "a ")
+    @Test func `only the block's own line breaks and blanks between calls are left out`() {
+        let call = "‹function_calls›\n‹invoke name=\"f\"›\n‹/invoke›\n‹/function_calls›"
+        #expect(parse("a\n\n\n\(call)").content == "a\n")
+        #expect(parse("a\n\(call)").content == "a\n")
+        #expect(parse("a \(call)").content == "a ")
+        #expect(parse("a\n\n\(call)").content == "a")
         #expect(parse("a\n\n").content == "a\n\n")
+        #expect(parse("\(call)\n\n\n b").content == "\n\n\n b")
+        #expect(parse("\(call)\n \n\(call)\n").content == "" && parse("\(call)\n\n\(call)").calls.count == 2)
+    }
+
+    @Test func `a block without an invoke is content`() {
+        for text in [
+            "‹function_calls›", "‹function_calls›‹/function_calls›", "‹function_calls›words‹/function_calls›",
+            "The tag ‹function_calls› begins a block.", "‹function_calls›\n words",
+        ] {
+            #expect(parse("a\n\n" + text).content == "a\n\n" + marked(text))
+        }
+        let later = parse("‹function_calls› is a tag: ‹invoke name=\"f\"/›")
+        #expect(later.calls == ["f({})"] && later.content == marked("‹function_calls› is a tag: "))
     }
 
     @Test func `values keep all their blanks`() {
@@ -128,7 +148,8 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             "‹invoke name=\"f\"›‹parameter name=\"a\" string=\"false\"›1‹/parameter›"
                 + "‹parameter name=\"b\" string=\"false\"›2‹/parameter›"
                 + "‹parameter name=\"a\" string=\"false\"›3‹/parameter›‹/invoke›",
-            [#"f({"a": 3, "b": 2})"#]
+            // Readers of JSON take the last of equal members.
+            [#"f({"a": 1, "b": 2, "a": 3})"#]
         ),
         (param("a\\é", "true", "x"), [#"f({"a\\é": "x"})"#]),
         (
@@ -157,7 +178,7 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     ])
     func `malformed calls become content, and later ones are calls`(text: String) {
         let parsed = parse(text)
-        let expected = text.hasPrefix("‹function_calls›words") ? "words" : marked(text)
+        let expected = marked(text)
         #expect(parsed.calls == [] && parsed.content == expected)
         if text.hasSuffix("/invoke›") || text.hasSuffix("calls›") {
             let later = parse(text + "‹invoke name=\"g\"›‹/invoke›after")
@@ -180,27 +201,78 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     @Test func `text between calls is content`() {
         let call = "‹invoke name=\"f\"›‹/invoke›"
         let parsed = parse("‹function_calls›\n\(call) and then \n\(call)\n‹/function_calls›\n\nend")
-        #expect(parsed.calls == ["f({})", "f({})"] && parsed.content == " and thenend")
+        #expect(parsed.calls == ["f({})", "f({})"] && parsed.content == " and then \n\n\nend")
         let inside = parse("‹invoke name=\"f\"›hm‹parameter name=\"a\" string=\"true\"›x‹/parameter›\n‹/invoke›")
         #expect(inside.calls == [#"f({"a": "x"})"#] && inside.content == "hm\n")
     }
 
-    @Test func `a long string is streamed`() {
-        let value = String(repeating: "\"é\n", count: 100)
-        var parser = OutputParser(startsInReasoning: false, toolCalls: .deepSeek)
-        var pieces: [String] = []
-        var events = parser.feed(marked("‹invoke name=\"f\"›‹parameter name=\"p\" string=\"true\"›/tmp‹/parameter›"))
-        #expect(events == [])
-        events = parser.feed(marked("‹parameter name=\"t\" string=\"true\"›"))
-        for character in value { events += parser.feed(String(character)) }
-        #expect(events.first == .toolCallStart(index: 0, name: "f"))
-        #expect(events.count > 100)
-        events += parser.feed(marked("‹/parameter›‹parameter name=\"n\" string=\"false\"›1‹/parameter›‹/invoke›"))
-        for case .toolCallArguments(_, let text) in events { pieces.append(text) }
-        let expected = JSONValue.fields(["p": .string("/tmp"), "t": .string(value), "n": .integer(1)]).pythonText
-        #expect(pieces.joined() == expected)
-        #expect(pieces[0].hasPrefix(#"{"p": "/tmp", "t": "\""#))
-        #expect(events.last == .toolCallEnd(index: 0))
+    @Test func `a call is streamed from its first parameter on`() {
+        var parser = OutputParser(startsInReasoning: false, toolCalls: .deepSeek(.functionCalls))
+        #expect(parser.feed(marked("‹function_calls›\n‹invoke name=\"f\"›\n")) == [])
+        #expect(parser.feed(marked("‹parameter name=\"p\" string=\"true\"›")) == [.toolCallStart(index: 0, name: "f")])
+        #expect(parser.feed("/t\"mp") == [.toolCallArguments(index: 0, #"{"p": "/t\"mp"#)])
+        #expect(parser.feed(marked("‹/parameter›")) == [.toolCallArguments(index: 0, "\"")])
+        #expect(parser.feed(marked("\n‹parameter name=\"n\" string=\"false\"›12")) == [])
+        #expect(parser.feed(marked("3‹/parameter›\n")) == [.toolCallArguments(index: 0, #", "n": 123"#)])
+        #expect(parser.feed(marked("‹/invoke›")) == [.toolCallArguments(index: 0, "}"), .toolCallEnd(index: 0)])
+        #expect(parser.finish() == [])
+    }
+
+    @Test func `a long value that is no string is streamed once it is certain`() {
+        let list = "[" + Array(repeating: "{\"k\": 1.5e3}", count: 40).joined(separator: ", ") + "]"
+        var parser = OutputParser(startsInReasoning: false, toolCalls: .deepSeek(.functionCalls))
+        let opening = marked("‹invoke name=\"f\"›‹parameter name=\"l\" string=\"false\"›")
+        #expect(parser.feed(opening + list.prefix(127)) == [.toolCallStart(index: 0, name: "f")])
+        #expect(parser.feed(String(list.dropFirst(127).prefix(1))).count == 1)
+        #expect(parser.feed(String(list.dropFirst(128).prefix(20))).count == 1)
+        #expect(parse(opening + list + "‹/parameter›‹/invoke›").calls == ["f({\"l\": \(list)})"])
+        // What is no JSON is a string as soon as that is certain, and a call that promised JSON is broken.
+        var other = OutputParser(startsInReasoning: false, toolCalls: .deepSeek(.functionCalls))
+        #expect(other.feed(opening + "nul") == [.toolCallStart(index: 0, name: "f")])
+        #expect(other.feed("l and") == [.toolCallArguments(index: 0, "{\"l\": \"null and")])
+        let broken = parse(opening + list.dropLast() + ", x‹/parameter›‹/invoke›")
+        #expect(broken.calls == [] && broken.broken.count == 1)
+        #expect(broken.content == opening + list.dropLast() + ", x" + marked("‹/parameter›‹/invoke›"))
+    }
+
+    @Test func `a call that a limit cuts is returned as far as it got`() {
+        func cut(_ text: String) -> Parsed { parse(text, isCut: true) }
+        let opening = "a\n\n‹function_calls›\n‹invoke name=\"f\"›\n"
+        #expect(cut(opening + "‹parameter name=\"p\" string=\"true\"›/tm").broken == [#"f({"p": "/tm"#])
+        #expect(cut(opening + "‹parameter name=\"p\" string=\"true\"›/tm‹/par").broken == [#"f({"p": "/tm"#])
+        #expect(cut(opening).broken == ["f("] && cut(opening + "‹param").broken == ["f("])
+        for unnamed in ["‹function_calls›\n", "‹function_calls›\n‹invoke name=\"f", "‹function_ca", "‹"] {
+            let parsed = cut("a\n\n" + unnamed)
+            #expect(parsed.content == "a" && parsed.broken == [])
+        }
+        #expect(cut("a\n\n<").content == "a\n\n<" && cut("a‹foo").content == marked("a‹foo"))
+    }
+
+    @Test func `the beginning of a JSON text is told from others`() {
+        let parts = [
+            "{", "}", "[", "]", ",", ":", "\"a\"", "\"é\\n\\u00e9\"", "1", "-0.5e+3", "0", "true", "null", " ", "x",
+        ]
+        func isPrefix(_ text: String) -> Bool {
+            var prefix = JSONPrefix()
+            return text.utf8.allSatisfy { prefix.feed($0) }
+        }
+        var generator = SplitMix(state: 3)
+        var count = 0
+        for _ in 0..<40_000 {
+            let text = (0..<Int.random(in: 1...7, using: &generator)).map { _ in
+                parts.randomElement(using: &generator)!
+            }
+            .joined()
+            guard (try? JSONValue(parsing: text)) != nil else { continue }
+            count += 1
+            #expect(isPrefix(text), "\(text)")
+        }
+        #expect(count > 1000)
+        for text in [
+            "{'a'", "[1 2", "nil", "01", "1.e", "- 1", "{,", "[,", "{\"a\" 1", "\"\\x", "]", "{]", "1}", "tru ",
+        ] {
+            #expect(!isPrefix(text), "\(text)")
+        }
     }
 
     @Test(arguments: ["", "‹/parametr›‹/invoke›", "‹/function_calls›after", "‹/invoke›after"])
@@ -221,7 +293,8 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
         #expect(parse(long).content == marked(long))
     }
 
-    @Test func `the division into pieces does not change the result`() {
+    @Test(arguments: DSMLBlock.allCases)
+    func `the division into pieces does not change the result`(block: DSMLBlock) {
         let parts = [
             "<", "</", "｜DSML｜", "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n",
             "\n\n",
@@ -229,7 +302,8 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             "{\"k\": 1}",
             "text é ", "</think>", "‹invoke name=\"g\"/›", "‹/", ">", "\"", " ", "<think>",
             String(repeating: "long é\n", count: 30), String(repeating: "long", count: 40),
-        ].map(marked)
+            String(repeating: "[1, ", count: 40), "[" + String(repeating: "1, ", count: 50) + "1]",
+        ].map { marked($0, block) }
         var generator = SplitMix(state: 5)
         var (callCount, brokenCount) = (0, 0)
         for _ in 0..<4000 {
@@ -238,8 +312,11 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
             }
             .joined()
             let thinking = Bool.random(using: &generator)
-            let whole = Parsed([text], thinking: thinking)
-            #expect(Parsed(cut(text, &generator), thinking: thinking) == whole, "\(text)")
+            let isCut = Bool.random(using: &generator)
+            let whole = Parsed([text], thinking: thinking, toolCalls: .deepSeek(block), isCut: isCut)
+            let pieces = cut(text, &generator)
+            #expect(
+                Parsed(pieces, thinking: thinking, toolCalls: .deepSeek(block), isCut: isCut) == whole, "\(text)")
             callCount += whole.calls.count
             brokenCount += whole.broken.count
         }
@@ -247,31 +324,72 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true) -
     }
 
     /// Generates outputs of random markup and distinct numbers, each of which must occur in the result.
-    @Test func `no word is lost, whatever the model writes`() {
+    @Test(arguments: DSMLBlock.allCases)
+    func `no word is lost, whatever the model writes`(block: DSMLBlock) {
         let parts = [
             "‹function_calls›", "‹/function_calls›", "‹invoke name=\"f\"›", "‹/invoke›", "\n", "\n\n",
             "‹parameter name=\"a\" string=\"true\"›", "‹parameter name=\"b\" string=\"false\"›",
             "‹parameter string=\"true\"›", "‹/parameter›", "</think>", "<think>", "‹invoke›", "‹/", "‹/parametr›",
-        ].map(marked)
+        ].map { marked($0, block) }
         var generator = SplitMix(state: 7)
         for _ in 0..<4000 {
             var words: [String] = []
             let text = (0..<Int.random(in: 0...14, using: &generator)).map { place in
                 guard Bool.random(using: &generator) else { return parts.randomElement(using: &generator)! }
-                words.append("w\(place)w")
+                words.append("w\(place)\n\n \nw")
                 return words[words.count - 1] + String(repeating: "x", count: Bool.random(using: &generator) ? 0 : 150)
             }
             .joined()
-            let parsed = Parsed([text], thinking: Bool.random(using: &generator))
+            let parsed = Parsed(
+                [text], thinking: Bool.random(using: &generator), toolCalls: .deepSeek(block))
             let all = parsed.reasoning + parsed.content + parsed.calls.joined() + parsed.broken.joined()
-            for word in words where !all.contains(word) {
-                // The last of several parameters with the same name counts.
-                let isReplaced =
-                    text.components(separatedBy: "name=\"a\"").count > 2
-                    || text.components(separatedBy: "name=\"b\"").count > 2
-                #expect(isReplaced, "\(word) of \(text)")
+            for word in words {
+                let escaped = word.replacing("\n", with: "\\n")
+                #expect(all.contains(word) || all.contains(escaped), "\(word) of \(text)")
             }
         }
+    }
+
+    /// Feeds outputs token by token, where each token is one byte, so that every cut of the bytes occurs.
+    @Test func `an output of V4 is the same for every cut of its bytes`() throws {
+        let tokenizer = try TinyTokenizer().load()
+        let text = marked(
+            """
+            Wég 🧭 why</think>Sure.
+
+            ‹function_calls›
+            ‹invoke name="get_weather"›
+            ‹parameter name="city" string="true"›Zürich 🏔 <b>‹/parameter›
+            ‹parameter name="days" string="false"›[3, {"é": null}]‹/parameter›
+            ‹/invoke›
+            ‹invoke name="now"›
+
+            ‹/invoke›
+            ‹/function_calls›
+
+            Bye é
+            """, .toolCalls)
+        let bytes = Array(text.utf8)
+        let tokens = tokenizer.encode(text, allowingControlTokens: false)
+        #expect(tokens.count > bytes.count / 2)
+        let whole = Parsed([text], thinking: true, toolCalls: .deepSeek(.toolCalls))
+        #expect(whole.reasoning == "Wég 🧭 why" && whole.content == "Sure.\n\nBye é")
+        #expect(
+            whole.calls == [#"get_weather({"city": "Zürich 🏔 <b>", "days": [3, {"é": null}]})"#, "now({})"])
+        var single = StreamingDecoder(tokenizer)
+        #expect(
+            Parsed(tokens.map { single.feed($0) } + [single.finish()], thinking: true, toolCalls: .deepSeek(.toolCalls))
+                == whole)
+        for cut in tokens.indices {
+            var decoder = StreamingDecoder(tokenizer)
+            let pieces = [decoder.feed(tokens[..<cut]), decoder.feed(tokens[cut...]), decoder.finish()]
+            #expect(Parsed(pieces, thinking: true, toolCalls: .deepSeek(.toolCalls)) == whole, "\(cut)")
+        }
+    }
+
+    @Test func `a block of another model is text`() {
+        let text = marked("a ‹function_calls›words", .toolCalls)
+        #expect(Parsed([text]).content == text)
     }
 
     @Test func `a long value takes time in proportion`() {

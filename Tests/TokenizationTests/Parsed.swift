@@ -18,11 +18,16 @@ struct Parsed: Equatable {
 
     /// Parses an output that comes in pieces.
     ///
-    /// - Parameter toolCalls: the markup of the tool calls to parse; `nil` if the prompt offers no tools.
-    init(_ pieces: [String], thinking: Bool = false, toolCalls: ToolCallMarkup? = .deepSeek) {
+    /// - Parameters:
+    ///   - toolCalls: the markup of the tool calls to parse; `nil` if the prompt offers no tools.
+    ///   - isCut: whether a limit ends the output.
+    init(
+        _ pieces: [String], thinking: Bool = false, toolCalls: ToolCallMarkup? = .deepSeek(.functionCalls),
+        isCut: Bool = false
+    ) {
         var parser = OutputParser(startsInReasoning: thinking, toolCalls: toolCalls)
         for piece in pieces { add(parser.feed(piece)) }
-        add(parser.finish())
+        add(parser.finish(isCut: isCut))
         #expect(open == nil)
     }
 

@@ -11,6 +11,15 @@ import Tokenization
         }
     }
 
+    @Test func `the released V4 tokenizer gives the reference library's tokens`() throws {
+        let tokenizer = try Fixtures.deepSeekV4()
+        for vector in try Fixtures.vectors() {
+            #expect(tokenizer.encode(vector.text, allowingControlTokens: true) == vector.v4, "\(vector.text)")
+            let text = tokenizer.decode(vector.v4, skippingSpecialTokens: false)
+            #expect(scalars(text) == scalars(vector.text))
+        }
+    }
+
     @Test func `the released GLM tokenizer gives the reference library's tokens`() throws {
         let tokenizer = try Fixtures.glm5()
         for vector in try Fixtures.vectors() {
@@ -85,7 +94,9 @@ import Tokenization
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: directory) }
         var members = try #require(Fixtures.demoFile.object).filter { $0.key != "post_processor" }
-        for (opening, expected) in [("<｜begin▁of▁sentence｜>", Int32?.some(0)), ("none", nil)] {
+        // A token that is none leaves it to the model family.
+        for (opening, expected) in [("<｜begin▁of▁sentence｜>", 0), ("<｜end▁of▁sentence｜>", 1), ("none", Int32?.some(0))]
+        {
             let processor =
                 #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"\#(opening)","type_id":0}}]}"#
             members.append(JSONMember("post_processor", try JSONValue(parsing: processor)))
@@ -95,6 +106,24 @@ import Tokenization
             #expect(tokenizer.bosToken == expected && tokenizer.addsBeginning == (expected != nil))
             members.removeLast()
         }
+    }
+
+    @Test func `where the files name no token that begins a sentence, the model family does`() throws {
+        var tiny = TinyTokenizer()
+        let marks = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
+        tiny.set(
+            "added_tokens",
+            to: .array(marks.enumerated().map { TinyTokenizer.added($0.element, 400 + $0.offset, special: true) }))
+        tiny.set("post_processor", to: .object([JSONMember("type", .string("ByteLevel"))]))
+        let family = try tiny.load()
+        #expect(family.bosToken == 400 && family.eosToken == 401 && family.addsBeginning)
+        #expect(family.encodePrompt("ab").first == 400 && family.encode("ab", allowingControlTokens: true).first != 400)
+        // A configuration that says no is followed.
+        tiny.config = .object([JSONMember("add_bos_token", .bool(false)), JSONMember("bos_token", .string(marks[0]))])
+        #expect(try !tiny.load().addsBeginning)
+        tiny.config = nil
+        tiny.set("added_tokens", to: .array([]))
+        #expect(try tiny.load().bosToken == nil && !tiny.load().addsBeginning)
     }
 
     @Test func `an empty text has no tokens`() {

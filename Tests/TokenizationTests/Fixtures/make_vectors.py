@@ -1,6 +1,6 @@
 """Makes vectors.json: tokens and words of texts.json and of random texts, by the `tokenizers` library.
 
-usage: make_vectors.py FOLDER_OF_THE_V3.2_TOKENIZER FOLDER_OF_THE_GLM-5_TOKENIZER
+usage: make_vectors.py FOLDER_OF_THE_V3.2_TOKENIZER FOLDER_OF_THE_GLM-5_TOKENIZER FOLDER_OF_THE_V4_TOKENIZER
 """
 import json
 import pathlib
@@ -35,7 +35,7 @@ def random_text(rng):
 def main():
     rng = random.Random(20)
     texts = json.load(open(HERE / "texts.json")) + [random_text(rng) for _ in range(150)]
-    real, released_glm = (Tokenizer.from_file(folder + "/tokenizer.json") for folder in sys.argv[1:3])
+    real, released_glm, v4 = (Tokenizer.from_file(folder + "/tokenizer.json") for folder in sys.argv[1:4])
     demo = Tokenizer.from_file(str(HERE / "demo/tokenizer.json"))
     glm = pre_tokenizers.Split(Regex(GLM), "isolated")
     deepseek = pre_tokenizers.Sequence([
@@ -46,6 +46,7 @@ def main():
         rows.append({
             "text": text,
             "v32": real.encode(text, add_special_tokens=False).ids,
+            "v4": v4.encode(text, add_special_tokens=False).ids,
             "glm": released_glm.encode(text, add_special_tokens=False).ids,
             "demo": demo.encode(text, add_special_tokens=False).ids,
             "deepseekWords": [piece for piece, _ in deepseek.pre_tokenize_str(text)],

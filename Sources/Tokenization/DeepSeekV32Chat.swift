@@ -9,37 +9,22 @@ import JSON
 /// messages in thinking mode.
 enum DeepSeekV32Chat {
     static func render(_ messages: [ChatMessage], _ options: ChatOptions) throws(ChatError) -> ChatPrompt {
-        var turns = inOrder(messages.enumerated().map { Turn(index: $0.offset, message: $0.element) })
+        var turns = inOrder(messages.enumerated().map { ChatTurn(index: $0.offset, message: $0.element) })
         if options.thinking {
             let lastUser = lastUser(in: turns)
             for place in turns.indices where place < lastUser { turns[place].message.reasoning = nil }
         }
         if !options.tools.isEmpty || options.responseFormat != nil, turns.first?.message.role != .system {
-            turns.insert(Turn(index: 0, message: ChatMessage(.system, "")), at: 0)
+            turns.insert(ChatTurn(index: 0, message: ChatMessage(.system, "")), at: 0)
         }
         var renderer = Renderer(turns: turns, options: options, lastUser: lastUser(in: turns))
         return try renderer.render()
     }
 
-    /// Returns the messages in the order and with the roles in which they are rendered.
-    ///
-    /// A developer message counts as a system message unless it is the only message to answer. A system message at the
-    /// end that follows an answer counts as a user message. System messages between tool results move behind them.
-    private static func inOrder(_ messages: [Turn]) -> [Turn] {
-        var turns = messages
-        for (place, turn) in messages.enumerated() where turn.message.role == .developer {
-            let before = messages[..<place].last { $0.message.role != .system && $0.message.role != .developer }
-            let next = place + 1 < messages.count ? messages[place + 1].message.role : nil
-            let isPending = before?.message.role == .user || before?.message.role == .tool
-            let isOpening = before == nil && messages[place...].contains { $0.message.role == .user }
-            if isPending || isOpening || next != nil && next != .assistant { turns[place].message.role = .system }
-        }
-        if let last = turns.last, last.message.role == .system,
-            let before = turns.last(where: { $0.message.role != .system }), before.message.role == .assistant,
-            before.message.toolCalls.isEmpty
-        {
-            turns[turns.count - 1].message.role = .user
-        }
+    /// Returns the messages in the order and with the roles in which they are rendered. System messages between tool
+    /// results move behind them.
+    private static func inOrder(_ messages: [ChatTurn]) -> [ChatTurn] {
+        var turns = messages.withRolesResolved
         for call in turns.indices where !turns[call].message.toolCalls.isEmpty {
             let end =
                 turns[(call + 1)...].firstIndex { $0.message.role != .tool && $0.message.role != .system }
@@ -53,28 +38,20 @@ enum DeepSeekV32Chat {
     }
 
     /// Returns the index of the last message that a user or developer wrote, or -1.
-    private static func lastUser(in turns: [Turn]) -> Int {
+    private static func lastUser(in turns: [ChatTurn]) -> Int {
         turns.lastIndex { $0.message.role == .user || $0.message.role == .developer } ?? -1
-    }
-
-    /// A message with its index in the request, for errors.
-    fileprivate struct Turn {
-        let index: Int
-        var message: ChatMessage
-
-        func invalid(_ problem: String) -> ChatError { .invalidMessage(index: index, problem: problem) }
     }
 }
 
 private struct Renderer {
     typealias Mark = ChatFormat.Mark
 
-    let turns: [DeepSeekV32Chat.Turn]
+    let turns: [ChatTurn]
     let options: ChatOptions
     let lastUser: Int
     var prompt = ChatPrompt()
 
-    init(turns: [DeepSeekV32Chat.Turn], options: ChatOptions, lastUser: Int) {
+    init(turns: [ChatTurn], options: ChatOptions, lastUser: Int) {
         self.turns = turns
         self.options = options
         self.lastUser = lastUser
@@ -106,6 +83,8 @@ private struct Renderer {
                 try appendAssistant(at: place)
                 place += try appendResults(after: place)
             case .tool: throw turns[place].invalid("a tool message must follow the assistant's call that it answers")
+            // `ChatFormat.render` refuses it.
+            case .latestReminder: break
             }
             place += 1
         }
@@ -155,28 +134,8 @@ private struct Renderer {
             prompt.template(Mark.thinkEnd)
         }
         prompt.text(message.content)
-        if !message.toolCalls.isEmpty { try appendCalls(of: turns[place]) }
+        prompt.append(message.toolCalls, in: .functionCalls)
         if !(options.continuesFinalMessage && place == turns.count - 1) { prompt.template(Mark.end) }
-    }
-
-    private mutating func appendCalls(of turn: DeepSeekV32Chat.Turn) throws(ChatError) {
-        let mark = DSMLTag.mark
-        prompt.template("\n\n<\(mark)function_calls>\n")
-        for (index, call) in turn.message.toolCalls.enumerated() {
-            let arguments = try call.members(number: index, message: turn.index)
-            prompt.template("\(index > 0 ? "\n" : "")<\(mark)invoke name=\"")
-            prompt.text(call.name)
-            prompt.template("\">\n")
-            for (index, argument) in arguments.enumerated() {
-                prompt.template("\(index > 0 ? "\n" : "")<\(mark)parameter name=\"")
-                prompt.text(argument.key)
-                prompt.template("\" string=\"\(argument.value.string != nil)\">")
-                prompt.text(argument.value.string ?? argument.value.pythonText)
-                prompt.template("</\(mark)parameter>")
-            }
-            prompt.template("\n</\(mark)invoke>")
-        }
-        prompt.template("\n</\(mark)function_calls>")
     }
 
     /// Renders the tool messages that follow an assistant's calls, and the system messages behind them.
@@ -207,13 +166,13 @@ private struct Renderer {
 
     /// Returns results in the order of the calls: by id if all have distinct ids, else unchanged.
     private func inOrder(
-        _ results: [DeepSeekV32Chat.Turn], of calls: [ChatToolCall]
-    ) throws(ChatError) -> [DeepSeekV32Chat.Turn] {
+        _ results: [ChatTurn], of calls: [ChatToolCall]
+    ) throws(ChatError) -> [ChatTurn] {
         let ids = calls.compactMap(\.id)
         guard Set(ids).count == calls.count, results.allSatisfy({ $0.message.toolCallID != nil }) else {
             return results
         }
-        var ordered: [DeepSeekV32Chat.Turn?] = Array(repeating: nil, count: calls.count)
+        var ordered: [ChatTurn?] = Array(repeating: nil, count: calls.count)
         for result in results {
             let id = result.message.toolCallID ?? ""
             guard let place = ids.firstIndex(of: id), ordered[place] == nil else {

@@ -1,44 +1,47 @@
-import Checkpoints
-import Modeling
-import Parallelism
-import Tensors
+package import Parallelism
+package import Tensors
 
 /// A mixture of experts: a router, routed experts, and shared experts that compute every row.
-struct MoE {
+package struct MoE {
     private let router: Weight
-    private let bias: Vector
+    private let choice: Choice
     private let experts: ExpertWeights
     private let shared: FeedForward?
     private let rule: GateRule
     private let width: Int
+    private let limit: Float
 
-    init(_ configuration: DeepSeekConfiguration, _ source: WeightSource, layer: Int) throws(CheckpointError) {
-        let hidden = configuration.hiddenSize
-        rule = configuration.experts.gate
-        width = configuration.experts.width
-        router = try source.matrix(WeightNames.feedForward(layer, "gate.weight"), rule.experts, hidden)
-        bias = try source.vector(
-            WeightNames.feedForward(layer, "gate.e_score_correction_bias"), rule.experts, dummy: 0)
-        var experts: [(gate: Weight, up: Weight, down: Weight)] = []
-        for number in 0..<rule.experts {
-            let expert = try FeedForward(source, WeightNames.expert(layer, number), hidden: hidden, width: width)
-            experts.append((expert.gate, expert.up, expert.down))
-        }
-        self.experts = ExpertWeights(experts)
-        let sharedWidth = configuration.experts.shared * width
-        shared =
-            sharedWidth == 0
-            ? nil
-            : try FeedForward(
-                source, WeightNames.feedForward(layer, "shared_experts."), hidden: hidden, width: sharedWidth)
+    /// The way in which the experts of a row are chosen. Their weights always follow from the router's scores.
+    package enum Choice {
+        /// By the router's scores, to which a bias is added.
+        case scores(bias: Vector)
+        /// By the row's token: a table has the experts of each token of the vocabulary.
+        case tokens(TokenExperts)
+    }
+
+    /// Creates a mixture of experts from loaded weights.
+    ///
+    /// - Parameters:
+    ///   - router: `[experts, hidden]`.
+    ///   - experts: the routed experts, in the router's order; all have the same limit.
+    ///   - shared: the shared experts as one feed-forward; `nil` if there are none.
+    package init(router: Weight, _ choice: Choice, _ rule: GateRule, experts: [FeedForward], shared: FeedForward?) {
+        precondition(experts.count == rule.experts, "\(experts.count) experts for a router of \(rule.experts)")
+        self.router = router
+        self.choice = choice
+        self.rule = rule
+        self.experts = ExpertWeights(experts.map { ($0.gate, $0.up, $0.down) })
+        self.shared = shared
+        width = experts[0].down.columns
+        limit = experts[0].limit
     }
 
     /// Computes the experts of own rows.
     ///
     /// - Parameter x: own rows, normed, `[own rows, hidden]`.
     /// - Returns: `[own rows, hidden]`.
-    func forward(_ x: View, layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> View {
-        let (chosen, weights) = route(x, seat)
+    package func forward(_ x: View, layer: Int, _ step: Step, _ seat: Seat) throws(GroupFailure) -> View {
+        let (chosen, weights) = route(x, step, seat)
         record(chosen, weights, layer: layer, step, seat)
         let exchange = ExpertExchange(experts: rule.experts, perRow: rule.expertsPerToken, seat)
         let pendingDispatch = try exchange.send(x, chosen: chosen, weights: weights)
@@ -61,14 +64,19 @@ struct MoE {
     }
 
     /// Routes own rows: returns each row's experts, ascending, and their weights.
-    private func route(_ x: View, _ seat: Seat) -> (chosen: ComputedIndices, weights: View) {
+    private func route(_ x: View, _ step: Step, _ seat: Seat) -> (chosen: ComputedIndices, weights: View) {
         let chosen = seat.scratch.computed(x.rows * rule.expertsPerToken)
         let weights = seat.scratch.rows(x.rows, rule.expertsPerToken)
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let logits = seat.scratch.rows(x.rows, rule.experts)
-        seat.kernels.matmul(x, router, into: logits, seat.scratch)
-        seat.kernels.gate(logits, bias: bias.view, rule, chosen: chosen, weights: weights)
+        seat.kernels.inF32.matmul(x, router, into: logits, seat.scratch)
+        switch choice {
+        case .scores(let bias): seat.kernels.gate(logits, bias: bias.view, rule, chosen: chosen, weights: weights)
+        case .tokens(let table):
+            table.experts(of: step.tokens, seat, into: chosen)
+            seat.kernels.gate(logits, ofExperts: chosen, rule, weights: weights)
+        }
         return (chosen, weights)
     }
 
@@ -82,7 +90,8 @@ struct MoE {
         let slots = seat.kernels.groupByExpert(
             dispatched.chosen, dispatched.weights, experts: exchange.localExperts, seat.scratch)
         let hidden = seat.scratch.rows(slots.capacity, columns.count)
-        seat.kernels.expertHidden(dispatched.rows, experts, slots, columns: columns, into: hidden, seat.scratch)
+        seat.kernels.expertHidden(
+            dispatched.rows, experts, slots, columns: columns, limit: limit, into: hidden, seat.scratch)
         let groups = ExpertGroups(
             of: rule.experts / Kernels.slices(of: rule.experts), exchange.groups, trees: exchange.blocks)
         seat.kernels.expertSums(

@@ -1,0 +1,59 @@
+import JSON
+
+/// A message with its index in the request, for errors.
+struct ChatTurn {
+    let index: Int
+    var message: ChatMessage
+
+    func invalid(_ problem: String) -> ChatError { .invalidMessage(index: index, problem: problem) }
+}
+
+extension [ChatTurn] {
+    /// The messages with the roles in which DeepSeek's formats render them: a developer message counts as a system
+    /// message unless it is the only message to answer, and a system message at the end that follows an answer counts
+    /// as a user message.
+    var withRolesResolved: [ChatTurn] {
+        var turns = self
+        for (place, turn) in enumerated() where turn.message.role == .developer {
+            let before = self[..<place].last { $0.message.role != .system && $0.message.role != .developer }
+            let next = place + 1 < count ? self[place + 1].message.role : nil
+            let isPending = before?.message.role == .user || before?.message.role == .tool
+            let isOpening = before == nil && self[place...].contains { $0.message.role == .user }
+            if isPending || isOpening || next != nil && next != .assistant { turns[place].message.role = .system }
+        }
+        if let last = turns.last, last.message.role == .system,
+            let before = turns.last(where: { $0.message.role != .system }), before.message.role == .assistant,
+            before.message.toolCalls.isEmpty
+        {
+            turns[turns.count - 1].message.role = .user
+        }
+        return turns
+    }
+}
+
+extension ChatPrompt {
+    /// Appends an assistant's calls in DeepSeek's markup, if there are any.
+    ///
+    /// - Parameter hasEmptyLine: whether a call without arguments contains an empty line.
+    mutating func append(_ calls: [ChatToolCall], in block: DSMLBlock, hasEmptyLine: Bool = true) {
+        if calls.isEmpty { return }
+        let mark = DSMLTag.mark
+        template("\n\n<\(mark)\(block.rawValue)>")
+        for call in calls {
+            template("\n<\(mark)invoke name=\"")
+            text(call.name)
+            template("\">")
+            let members = call.members
+            for member in members {
+                template("\n<\(mark)parameter name=\"")
+                text(member.key)
+                template("\" string=\"\(member.value.string != nil)\">")
+                text(member.value.string ?? member.value.pythonText)
+                template("</\(mark)parameter>")
+            }
+            if members.isEmpty, hasEmptyLine { template("\n") }
+            template("\n</\(mark)invoke>")
+        }
+        template("\n</\(mark)\(block.rawValue)>")
+    }
+}
