@@ -50,6 +50,9 @@ static void handle(int number, siginfo_t *info, void *context) {
         return;
     }
     struct braid_trap trap = {.token = token, .signal = number};
+    if ((number == SIGBUS || number == SIGSEGV) && info->si_code > 0) {
+        memcpy(&trap.address, &info->si_addr, sizeof info->si_addr);
+    }
     while (write(writing, &trap, sizeof trap) < 0 && errno == EINTR) {
     }
     // The thread never continues: it may hold locks, and its state is unknown. It only makes sure that the process ends

@@ -1,4 +1,5 @@
 import JSON
+package import Tensors
 
 /// Reads `config.json` and `generation_config.json` as data: nothing in them is executed or downloaded.
 package enum ModelConfigurationFile {
@@ -14,9 +15,32 @@ package enum ModelConfigurationFile {
         return try parse(file.contents(limit: maximumBytes), file: path)
     }
 
+    /// Checks that a file exists, may be read and is no pointer of Git LFS.
+    ///
+    /// - Parameter advice: What to do if there is no such file.
+    package static func check(_ path: String, advice: String) throws(CheckpointError) {
+        guard RegularFile.exists(path) else {
+            throw CheckpointError(file: path, problem: "does not exist", advice: advice)
+        }
+        _ = try RegularFile(opening: path)
+    }
+
     /// Reads the file's top-level object, or returns nil if no file has that name.
     package static func readIfPresent(_ path: String) throws(CheckpointError) -> ConfigurationValue? {
         RegularFile.exists(path) ? try read(path) : nil
+    }
+
+    /// Returns the element type in which kernels read the checkpoint's unquantized weights, from `torch_dtype` or, in
+    /// newer files, `dtype`. F16 is widened to F32. A missing key and `auto` stand for `bfloat16`, the type of the
+    /// released models.
+    package static func storedType(_ file: ConfigurationValue) throws(CheckpointError) -> DType {
+        let spelling = file.contains("torch_dtype") ? "torch_dtype" : "dtype"
+        let names = ["float32", "bfloat16", "float16", "float", "half", "auto"]
+        let stored = try file.string(spelling, oneOf: names + names.map { "torch." + $0 }, default: "bfloat16")
+        switch stored.split(separator: ".").last {
+        case "bfloat16", "auto": return .bf16
+        default: return .f32
+        }
     }
 
     /// Parses a text that is already in memory; `file` names it in errors.

@@ -28,9 +28,26 @@ struct RegularFile: ~Copyable {
                 file: path, problem: "is not a regular file",
                 advice: "put the file itself, or a symbolic link to it, in the model directory")
         }
+        let size = Int(facts.st_size)
+        if (try? Self.isPointer(size: size, descriptor: descriptor, path: path)) == true {
+            close(descriptor)
+            throw CheckpointError(
+                file: path, problem: "is a pointer of Git LFS, not the file itself",
+                advice: "run git lfs pull in its directory, or download the model with hf download")
+        }
         self.path = path
-        self.size = Int(facts.st_size)
+        self.size = size
         self.descriptor = descriptor
+    }
+
+    /// Returns whether a file is the text that stands in place of a large one where a repository was cloned without Git
+    /// LFS.
+    private static func isPointer(
+        size: Int, descriptor: Int32, path: String
+    ) throws(CheckpointError) -> Bool {
+        let beginning = Array("version https://git-lfs.github.com/spec/".utf8)
+        guard (beginning.count..<1024).contains(size) else { return false }
+        return try read(0..<beginning.count, descriptor: descriptor, path: path) == beginning
     }
 
     deinit { close(descriptor) }

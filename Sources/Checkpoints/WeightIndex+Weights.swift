@@ -2,25 +2,36 @@ import JSON
 import Synchronization
 package import Tensors
 
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
 /// These functions read weights in any legal combination of element format and scaling.
 ///
-/// The scales of `X.weight` are called `X.weight_scale_inv` or `X.weight_scale`; despite the first name, values are
-/// multiplied by them. Their shape says what a scale belongs to: `[rows]` or `[rows, 1]` to a row, else to a block.
+/// The scales of `X.weight` are called `X.weight_scale_inv`, `X.weight_scale` or `X.scale`; despite the first name,
+/// values are multiplied by them. Their shape says what a scale belongs to: `[rows]` or `[rows, 1]` to a row, else to a
+/// block. I8 or U8 numbers of half as many columns as the matrix has are pairs of FP4 elements.
 extension WeightIndex {
     /// Returns a matrix `[rows, columns]` with its scales if it has any.
     ///
-    /// Elements in F32, BF16, F8_E4M3 and I8 are used as stored, and F32 scales too. F16 elements and scales in BF16 or
-    /// F8_E8M0 are widened exactly to F32. All memory is valid as long as this index lives.
+    /// Elements in F32, BF16, F8_E4M3, I8 and FP4 are used as stored, and so are F32 scales and those of FP4, which are
+    /// F8_E8M0. F16 elements and other scales in BF16 or F8_E8M0 are widened exactly to F32. All memory is valid as long
+    /// as this index lives.
     ///
     /// - Throws: naming the tensor, if it is missing, has another shape, is stored in a type or with scales that no
     ///   kernel reads, or a scale is not finite and greater than 0.
     package func matrix(_ name: String, rows: Int, columns: Int) throws(CheckpointError) -> Weight {
         let tensor = try tensor(named: name)
+        if tensor.type.holdsPairs, columns % 2 == 0, tensor.shape == [rows, columns / 2] {
+            return try pairs(tensor, rows: rows, columns: columns)
+        }
         try tensor.require(shape: [rows, columns])
         guard let dtype = tensor.type.weightFormat else {
             throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "convert it: \(Self.legalWeights)")
         }
-        guard let (scaling, scales) = try scales(of: tensor, dtype) else {
+        guard let (scaling, scales) = try scales(of: tensor, shape: tensor.shape, dtype) else {
             let elements = unsafe dtype == .f32 ? UnsafeRawPointer(try numbers(of: tensor)) : tensor.start
             return unsafe Weight(elements, dtype: dtype, rows: rows, columns: columns)
         }
@@ -28,16 +39,50 @@ extension WeightIndex {
             tensor.start, dtype: dtype, rows: rows, columns: columns, scaling: scaling, scale: numbers(of: scales))
     }
 
+    /// Returns a matrix of FP4 elements, two in each number of the tensor.
+    private func pairs(_ tensor: StoredTensor, rows: Int, columns: Int) throws(CheckpointError) -> Weight {
+        let (scaling, scales) = try scales(of: tensor, shape: [rows, columns], .fp4)!
+        return unsafe Weight(
+            tensor.start, dtype: .fp4, rows: rows, columns: columns, scaling: scaling, scale: scales.start)
+    }
+
     /// Returns a vector of `count` numbers, widened exactly to F32.
     ///
     /// - Throws: naming the tensor, if it is missing, has another shape or is not F32, BF16 or F16.
     package func vector(_ name: String, _ count: Int) throws(CheckpointError) -> Vector {
-        let tensor = try tensor(named: name)
-        try tensor.require(shape: [count])
+        try vector(name, shape: [count])
+    }
+
+    /// Returns the numbers of a tensor, row by row, widened exactly to F32.
+    ///
+    /// - Throws: as `vector(_:_:)` does.
+    package func vector(_ name: String, shape: [Int]) throws(CheckpointError) -> Vector {
+        let (tensor, count) = (try tensor(named: name), shape.reduce(1, *))
+        try tensor.require(shape: shape)
         guard tensor.type.isWidened, tensor.type != .f8e8m0 else {
             throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use F32, BF16 or F16 here")
         }
         return unsafe Vector(count: count) { unsafe tensor.widen(into: $0) }
+    }
+
+    /// Returns the integers of a tensor, row by row.
+    ///
+    /// - Throws: naming the tensor, if it is missing, has another shape or is not I64 or I32.
+    package func integers(_ name: String, shape: [Int]) throws(CheckpointError) -> [Int] {
+        let tensor = try tensor(named: name)
+        try tensor.require(shape: shape)
+        defer { withExtendedLifetime(self) {} }
+        func numbers<Integer: FixedWidthInteger>(_: Integer.Type) -> [Int] {
+            (0..<tensor.elementCount).map {
+                unsafe Int(
+                    Integer(littleEndian: tensor.bytes.load(fromByteOffset: $0 * tensor.type.bytes, as: Integer.self)))
+            }
+        }
+        switch tensor.type {
+        case .i64: return numbers(Int64.self)
+        case .i32: return numbers(Int32.self)
+        default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use I64 or I32 here")
+        }
     }
 
     /// Requires that a matrix is stored once where the model uses it under two names (`tie_word_embeddings`): a tensor
@@ -59,21 +104,38 @@ extension WeightIndex {
 
     /// Is the size of the memory that this index owns, for the tensors that were widened so far.
     package var widenedBytes: Int {
-        widened.withLock { $0.values.reduce(0) { $0 + $1.count * DType.f32.bytes } }
+        DType.f32.bytes(of: widened.withLock { $0.values.reduce(0) { $0 + $1.count } })
     }
 
     /// Returns the bytes that a tensor and its scales take in memory: those of the file, or of F32 where they are
     /// widened.
     package func memoryBytes(ofWeight name: String) throws(CheckpointError) -> Int {
         func bytes(_ tensor: StoredTensor, isWidened: Bool) -> Int {
-            isWidened ? tensor.elementCount * DType.f32.bytes : tensor.byteCount
+            isWidened ? DType.f32.bytes(of: tensor.elementCount) : tensor.byteCount
         }
         let tensor = try tensor(named: name)
         var total = bytes(tensor, isWidened: tensor.type == .f16)
-        for scales in scaleNames(of: name) {
-            total += bytes(try self.tensor(named: scales), isWidened: true)
+        for name in scaleNames(of: name) {
+            let scales = try self.tensor(named: name)
+            total += bytes(scales, isWidened: !tensor.isPairs(with: scales))
         }
         return total
+    }
+}
+
+extension WeightIndex {
+    /// The numerics profile that suits the weights: `f32` if most bytes of the matrices are F32 or F16, which BF16 would
+    /// round, and `bf16` otherwise.
+    package var profile: NumericsProfile {
+        var (wide, narrow) = (0, 0)
+        for tensor in files.flatMap(\.tensors) where tensor.shape.count == 2 {
+            switch tensor.type {
+            case .f32, .f16: wide += tensor.byteCount
+            case .bf16, .f8e4m3, .i8, .u8: narrow += tensor.byteCount
+            default: continue
+            }
+        }
+        return wide > narrow ? .f32 : .bf16
     }
 }
 
@@ -92,7 +154,19 @@ extension StoredType {
     }
 }
 
+extension StoredType {
+    /// True for bytes that may be two FP4 elements each.
+    fileprivate var holdsPairs: Bool { self == .i8 || self == .u8 }
+}
+
 extension StoredTensor {
+    /// Returns true if this is a matrix of pairs of FP4 elements with these scales.
+    fileprivate func isPairs(with scales: StoredTensor) -> Bool {
+        guard type.holdsPairs, scales.type == .f8e8m0, shape.count == 2 else { return false }
+        let (columns, isDoubled) = shape[1].multipliedReportingOverflow(by: 2)
+        return !isDoubled && DType.fp4.scalings.contains { $0.shapes(of: [shape[0], columns]).contains(scales.shape) }
+    }
+
     /// Points to the first number.
     @unsafe fileprivate var start: UnsafeRawPointer { unsafe bytes.baseAddress! }
 }
@@ -105,7 +179,8 @@ extension WeightIndex {
                 "\(type.rawValue) with " + $0.scalings.map(\.description).joined(separator: " or ")
             }
         }
-        return "legal are " + formats.joined(separator: ", ")
+        let pairs = DType.fp4.scalings.map(\.description).joined(separator: " or ")
+        return "legal are " + formats.joined(separator: ", ") + ", I8 or U8 of pairs of FP4 with \(pairs) in F8_E8M0"
     }
 
     /// Returns the tensor's numbers in F32: as stored, or widened into memory that the index owns.
@@ -125,14 +200,20 @@ extension WeightIndex {
 
 extension WeightIndex {
     /// Returns the names of the tensors that hold a weight's scales: none, or one in valid checkpoints.
-    private func scaleNames(of name: String) -> [String] { Self.suffixes.map { name + $0 }.filter(contains) }
+    private func scaleNames(of name: String) -> [String] { Self.possibleScaleNames(of: name).filter(contains) }
 
-    private static let suffixes = ["_scale_inv", "_scale"]
+    private static func possibleScaleNames(of name: String) -> [String] {
+        let ending = ".weight"
+        let released: [String] = name.hasSuffix(ending) ? [String(name.dropLast(ending.count)) + ".scale"] : []
+        return [name + "_scale_inv", name + "_scale"] + released
+    }
 
     /// Returns what a matrix's scales belong to and the tensor that holds them, checked; `nil` if it has none and needs
     /// none.
+    ///
+    /// - Parameter shape: that of the matrix, which has more columns than `values` if those are pairs.
     private func scales(
-        of values: StoredTensor, _ dtype: DType
+        of values: StoredTensor, shape: [Int], _ dtype: DType
     ) throws(CheckpointError) -> (Scaling, StoredTensor)? {
         let names = scaleNames(of: values.name)
         guard names.count < 2 else {
@@ -140,33 +221,49 @@ extension WeightIndex {
         }
         guard let name = names.first else {
             if dtype.scalings.contains(.none) { return nil }
-            let expected = Self.suffixes.map { (values.name + $0).quotedForMessage }.joined(separator: " or ")
+            let expected = Self.possibleScaleNames(of: values.name).map(\.quotedForMessage).joined(separator: " or ")
             throw values.refusal(
                 "is \(values.type.rawValue) but its scales \(expected) are missing",
                 advice: "the download is not complete, or the model was quantized in another way")
         }
         let scales = try tensor(named: name)
-        let scaling = try scaling(of: values, dtype, by: scales)
-        try requirePositive(scales)
+        let scaling = try scaling(of: values, shape: shape, dtype, by: scales)
+        if dtype == .fp4 { try requireBytes(scales) } else { try requirePositive(scales) }
         return (scaling, scales)
     }
 
     /// Returns the scaling of the element format that fits the scales' shape.
     private func scaling(
-        of values: StoredTensor, _ dtype: DType, by scales: StoredTensor
+        of values: StoredTensor, shape: [Int], _ dtype: DType, by scales: StoredTensor
     ) throws(CheckpointError) -> Scaling {
         guard dtype.scalings != [.none] else {
             throw values.refusal(
                 "is \(values.type.rawValue) with the scales \(scales.name.quotedForMessage), which no kernel reads",
                 advice: Self.legalWeights)
         }
-        let shapes = dtype.scalings.map { ($0, $0.shapes(of: values.shape)) }
+        let shapes = dtype.scalings.map { ($0, $0.shapes(of: shape)) }
         if let (scaling, _) = shapes.first(where: { $0.1.contains(scales.shape) }) { return scaling }
         let expected = shapes.flatMap { scaling, shapes in shapes.map { "\($0) (\(scaling))" } }
         throw scales.refusal(
-            "has the shape \(scales.shape), but a weight of \(values.shape) in \(values.type.rawValue) needs "
+            "has the shape \(scales.shape), but a weight of \(shape) in "
+                + "\(dtype == .fp4 ? "FP4" : values.type.rawValue) needs "
                 + expected.joined(separator: " or "),
             advice: "weights and scales are of different models, or the model was quantized in another way")
+    }
+
+    /// Requires that the scales of FP4 elements are F8_E8M0 and none is NaN: any other byte is finite and greater than 0.
+    private func requireBytes(_ scales: StoredTensor) throws(CheckpointError) {
+        guard scales.type == .f8e8m0 else {
+            throw scales.refusal(
+                "is \(scales.type.rawValue), but the scales of FP4 weights must be F8_E8M0",
+                advice: "convert the scales to F8_E8M0")
+        }
+        defer { withExtendedLifetime(scales) {} }
+        // They are a sixteenth of the weights, so they are searched at the speed of the memory.
+        guard scales.byteCount > 0, let found = unsafe memchr(scales.start, 0xFF, scales.byteCount) else { return }
+        throw scales.refusal(
+            "scale \(unsafe UnsafeRawPointer(found) - scales.start) is NaN, but every scale must be finite",
+            advice: "the file is damaged or the quantization went wrong: download or convert it again")
     }
 
     /// Requires that scales are stored in a type that is widened exactly, and all finite and greater than 0.

@@ -6,6 +6,8 @@ package struct Work: Sendable, Equatable {
     package var scored = 0
     /// The number of keys that attention read; the rank's heads count once together.
     package var attended = 0
+    /// The number of tokens' inputs from which compressors made entries.
+    package var compressed = 0
 
     package init() {}
 }

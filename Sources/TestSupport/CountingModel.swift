@@ -32,4 +32,8 @@ package final class CountingModel: Model {
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }
+
+    package func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        model.draftLogits(states, vocabulary: vocabulary, seat, into: logits)
+    }
 }

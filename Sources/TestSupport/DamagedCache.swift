@@ -36,6 +36,10 @@ package final class DamagedCache: Model {
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }
 
+    package func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        model.draftLogits(states, vocabulary: vocabulary, seat, into: logits)
+    }
+
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         switch damage {
         case .stalePage(let layer):

@@ -82,6 +82,12 @@ package final class FailingModel: Model {
         model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
     }
 
+    package func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
+        // `logits` cannot throw.
+        do { try goWrong(on: seat.rank, at: .logits, seat.kernels) } catch { preconditionFailure("\(error)") }
+        model.draftLogits(states, vocabulary: vocabulary, seat, into: logits)
+    }
+
     /// Work that fails on a helper's thread alone. It is slow, so that the helper receives a part of it.
     private struct Trap: ParallelWork {
         func compute(_: Range<Int>, _: Kernels, _: Scratch) {

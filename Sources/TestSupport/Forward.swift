@@ -21,12 +21,15 @@ package final class Forward {
 
     /// Creates a cache and a single rank for a model.
     ///
-    /// - Parameter capacity: the number of positions in the cache.
+    /// - Parameters:
+    ///   - capacity: the number of positions in the cache.
+    ///   - pageSize: the smallest page size; pages have at least as many tokens as the model's longest entry.
     package init(
         _ model: any Model, cacheType: CacheType = .float32, kernels: Kernels = .best, capacity: Int = 1024,
         pageSize: Int = 4, isRecording: Bool = true
     ) {
         self.model = model
+        let pageSize = max(pageSize, model.positionAlignment)
         self.pageSize = pageSize
         self.isRecording = isRecording
         seat = Seat(kernels: kernels)
@@ -120,7 +123,11 @@ package final class Forward {
             preconditionFailure("a rank alone failed: \(error)")
         }
         let calls = seat.kernelCalls - callsBefore
-        model.logits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
+        if states == nil {
+            model.logits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
+        } else {
+            model.draftLogits(hidden, vocabulary: 0..<model.vocabularySize, seat, into: logits)
+        }
         allocations.append(braid_allocations() - before)
         kernelCalls.append(calls)
         func elements(_ view: View) -> [[Float]] { (0..<count).map { view.rows($0..<$0 + 1).elements } }

@@ -5,16 +5,18 @@ import JSON
 package import KVCache
 import Modeling
 package import Models
+package import Tensors
 
 /// A case of `Tests/Golden`: a tiny checkpoint, and the values that another implementation computed with it, stage by
 /// stage.
 package struct Golden: Sendable {
     package static let cases = [
-        "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache", "glm", "glm-shared",
+        "v3", "v32", "v32-fp8", "v32-norope-scaling", "v3-fp8-cache", "v32-fp8-cache", "glm", "glm-shared", "v4",
+        "v4-fp8-fp4",
     ]
 
     /// The names of the cases that have a next-token block.
-    package static let draftingCases = ["v3-guesses", "v32-guesses", "glm-guesses"]
+    package static let draftingCases = ["v3-drafts", "v32-drafts", "glm-drafts", "v4-drafts"]
 
     package let name: String
     package let directory: ModelDirectory
@@ -41,6 +43,14 @@ package struct Golden: Sendable {
         logProbs = numbers("logprobs").map { Float($0.double!) }
         gaps = numbers("gaps").map { Float($0.double!) }
         cacheType = greedy["cache"]?.string.map { CacheType(rawValue: $0)! } ?? .float32
+    }
+
+    /// All numerics profiles, first the one that suits the checkpoint.
+    package var profiles: [NumericsProfile] {
+        get throws {
+            let first = try WeightIndex(directory: directory.path).profile
+            return [first] + NumericsProfile.allCases.filter { $0 != first }
+        }
     }
 
     /// The path of the package's directory.

@@ -1,4 +1,4 @@
-import Grammar
+package import Grammar
 package import Inference
 import Synchronization
 
@@ -22,6 +22,7 @@ package final class ToyEngine: EngineClient {
         var finished: Set<UInt64> = []
         var status = EngineStatus()
         var isHolding = false
+        var holdsAfter: Int?
         var capacity = Int.max
         var cachedTokens = 0
         var failure: String?
@@ -29,6 +30,7 @@ package final class ToyEngine: EngineClient {
         var streams: [UInt64: AsyncStream<GenerationEvent>.Continuation] = [:]
         var isStopped = false
         var statusReads = 0
+        var timeline: StepTimeline?
     }
 
     /// Creates an engine.
@@ -38,7 +40,8 @@ package final class ToyEngine: EngineClient {
         contextLength: Int = 4096, vocabularySize: Int = 1024, endOfText: Int32 = 1,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
-        limits = EngineLimits(contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: 8)
+        limits = EngineLimits(
+            contextLength: contextLength, vocabularySize: vocabularySize, maxRunningRequests: 4, maxQueuedRequests: 8)
         self.endOfText = endOfText
         grammars = GrammarCache(GrammarVocabulary(bytes: [], controlTokens: [:], size: vocabularySize))
         self.answer = answer
@@ -65,6 +68,12 @@ package final class ToyEngine: EngineClient {
     package var isHolding: Bool {
         get { state.withLock { $0.isHolding } }
         set { state.withLock { $0.isHolding = newValue } }
+    }
+
+    /// The number of tokens after which running requests are held; `nil` holds none.
+    package var holdsAfter: Int? {
+        get { state.withLock { $0.holdsAfter } }
+        set { state.withLock { $0.holdsAfter = newValue } }
     }
 
     /// The number of requests that may run at once; further ones are refused as overload.
@@ -98,6 +107,9 @@ package final class ToyEngine: EngineClient {
             state.status.layout = layout
         }
     }
+
+    /// Sets what `timeline` returns.
+    package func setTimeline(_ timeline: StepTimeline) { state.withLock { $0.timeline = timeline } }
 
     /// Makes the engine fail permanently, as if a rank had failed.
     package func failForever(_ reason: String) {
@@ -134,6 +146,8 @@ package final class ToyEngine: EngineClient {
         }
     }
 
+    package func timeline() -> StepTimeline? { state.withLock { $0.timeline } }
+
     package func flushCache() -> Int {
         state.withLock { state in
             defer { state.status.cachedPages = 0 }
@@ -162,6 +176,10 @@ package final class ToyEngine: EngineClient {
             do { try await Task.sleep(for: .milliseconds(2)) } catch { return }
         }
     }
+
+    package func prepare(_ grammar: GrammarSource) throws(EngineError) { try grammar.compile(with: grammars) }
+
+    package func cachedTokens(of id: UInt64) -> Int? { cachedTokens }
 
     package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
         guard !request.prompt.isEmpty else {
@@ -225,7 +243,7 @@ package final class ToyEngine: EngineClient {
             continuation.yield(.promptLogProbs(prompt(request, from: start)))
         }
         while count < limit {
-            guard await isReleased() else { return }
+            guard await isReleased(after: count) else { return }
             if let failure = requestFailure {
                 return end(id, continuation, .failed(failure))
             }
@@ -249,8 +267,8 @@ package final class ToyEngine: EngineClient {
     /// Waits while the test holds the engine.
     ///
     /// - Returns: false if the request was aborted meanwhile.
-    private func isReleased() async -> Bool {
-        while isHolding && !state.withLock({ $0.isStopped }) {
+    private func isReleased(after count: Int = 0) async -> Bool {
+        while isHolding || count == holdsAfter, !state.withLock({ $0.isStopped }) {
             do { try await Task.sleep(for: .milliseconds(1)) } catch { return false }
         }
         return !Task.isCancelled && !state.withLock { $0.isStopped }

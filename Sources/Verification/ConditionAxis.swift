@@ -3,18 +3,18 @@ import Parallelism
 
 /// A condition axis is one dimension of the verification matrix besides the parallel configuration: its name in
 /// reports, and its word in a case's notation.
-package struct ConditionAxis: Sendable {
+package struct ConditionAxis<Conditions>: Sendable {
     package let name: String
     /// Returns the value of the dimension, such as `29` or `warm`.
-    package let value: @Sendable (ServingConditions) -> String
+    package let value: @Sendable (Conditions) -> String
     /// Returns the word for that value, such as `chunk29` or `warm`.
-    package let word: @Sendable (ServingConditions) -> String
+    package let word: @Sendable (Conditions) -> String
     /// Sets the value that a word names, and returns `false` if the word belongs to another dimension.
-    let read: @Sendable (Substring, inout ServingConditions) throws(NotationError) -> Bool
+    let read: @Sendable (Substring, inout Conditions) throws(NotationError) -> Bool
 
     /// Creates a dimension whose values are words.
     init<Value: RawRepresentable<String> & SendableMetatype>(
-        _ name: String, _ path: any WritableKeyPath<ServingConditions, Value> & Sendable
+        _ name: String, _ path: any WritableKeyPath<Conditions, Value> & Sendable
     ) {
         self.name = name
         value = { $0[keyPath: path].rawValue }
@@ -28,7 +28,7 @@ package struct ConditionAxis: Sendable {
 
     /// Creates a dimension whose values are numbers, written after the name.
     init(
-        _ name: String, _ path: any WritableKeyPath<ServingConditions, Int> & Sendable, legal: String,
+        _ name: String, _ path: any WritableKeyPath<Conditions, Int> & Sendable, legal: String,
         isLegal: @escaping @Sendable (Int) -> Bool
     ) {
         self.name = name

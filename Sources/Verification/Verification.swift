@@ -1,5 +1,5 @@
 import Inference
-package import KVCache
+import KVCache
 package import Modeling
 package import Parallelism
 package import Tensors
@@ -12,7 +12,7 @@ package final class Verification {
     private let model: any Model
     private let settings: Settings
     private let measure: Workload.Measure
-    private let processes: Processes?
+    private let jobs: MixRun.Jobs
     /// The transcripts of one rank for each workload, with whole prompts per chunk and without prefix cache.
     private var references: [Reference: Transcript] = [:]
     private var detailed: (of: Reference, transcript: Transcript)?
@@ -21,12 +21,14 @@ package final class Verification {
     private struct Reference: Hashable {
         let mix: Workload.Kind
         let cacheType: CacheType
+        let profile: NumericsProfile
         /// Whether the workload leaves prompts unscored, so that they can be found in the cache.
         let reuse: Bool
 
         init(_ conditions: ServingConditions) {
             mix = conditions.mix
             cacheType = conditions.cacheType
+            profile = conditions.profile
             reuse = conditions.prefix != .cold
         }
     }
@@ -49,11 +51,14 @@ package final class Verification {
         case different(Difference)
     }
 
-    /// - Parameter processes: The processes the ranks are divided among; `nil` if all ranks run in this one.
+    /// - Parameters:
+    ///   - processes: The processes the ranks are divided among; `nil` if all ranks run in this one.
+    ///   - prefillProcesses: Those of the ranks of prefill servers.
     package init(
-        _ model: any Model, _ measure: Workload.Measure, _ settings: Settings = Settings(), processes: Processes? = nil
+        _ model: any Model, _ measure: Workload.Measure, _ settings: Settings = Settings(),
+        processes: ServerProcesses? = nil, prefillProcesses: ServerProcesses? = nil
     ) {
-        self.processes = processes
+        jobs = MixRun.Jobs(server: processes, prefill: prefillProcesses)
         self.model = model
         self.measure = measure
         self.settings = settings
@@ -61,13 +66,15 @@ package final class Verification {
 
     /// Returns whether a case must be bitwise equal to one rank.
     package func mustBeEqual(_ candidate: VerificationCase) -> Bool {
-        candidate.layout.isBitwiseEqual(for: model.parallelShape)
+        candidate.isBitwiseEqual(for: model.parallelShape)
     }
 
     /// Returns the difference, relative to a row's largest value, that is allowed where bitwise equality is not
-    /// promised. If the cache rounds keys, a difference in the last bit of a key can become one of a whole rounding
-    /// step.
-    package static func tolerance(of cacheType: CacheType) -> Float { cacheType == .float32 ? 1e-5 : 1e-2 }
+    /// promised. If the cache rounds keys or the profile rounds operands, a difference in the last bit of one can become
+    /// one of a whole rounding step.
+    package static func tolerance(of conditions: ServingConditions) -> Float {
+        conditions.cacheType == .float32 && conditions.profile == .f32 ? 1e-5 : 1e-2
+    }
 
     /// Serves a case's workload and compares the result with one rank's run.
     ///
@@ -95,10 +102,11 @@ package final class Verification {
     private func compare(
         _ found: MixRun, with expected: Transcript, _ candidate: VerificationCase
     ) -> [Comparison] {
-        let tolerance = mustBeEqual(candidate) ? nil : Self.tolerance(of: candidate.conditions.cacheType)
+        let tolerance = mustBeEqual(candidate) ? nil : Self.tolerance(of: candidate.conditions)
         var incomplete: Set<Stage> = []
         // In query-gather attention no rank sees all index scores of a row.
-        if candidate.layout.kvSharding.ranks > 1 { incomplete = [.indexScores] }
+        let layouts = [candidate.layout, candidate.prefill?.layout ?? candidate.layout]
+        if layouts.contains(where: { $0.kvSharding.ranks > 1 }) { incomplete = [.indexScores] }
         // Rows found in the cache are not computed, except those whose logits are needed.
         if candidate.conditions.prefix != .cold { incomplete = Set(Stage.allCases).subtracting([.logits]) }
         return found.runs.map { Comparison(expected, $0, tolerance: tolerance, incomplete: incomplete) }
@@ -151,12 +159,12 @@ package final class Verification {
 
     private func alone(_ reference: Reference, recording stages: Set<Stage>) throws(GroupFailure) -> Transcript {
         var conditions = ServingConditions()
-        conditions.cacheType = reference.cacheType
+        (conditions.cacheType, conditions.profile) = (reference.cacheType, reference.profile)
         conditions.pageSize = max(conditions.pageSize, model.positionAlignment)
         let mix = Workload(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
         return try MixRun(
-            model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, processes: processes,
-            recording: stages
+            model, VerificationCase(ParallelConfiguration(), conditions), mix, settings.kernels, jobs,
+            seed: settings.seed, recording: stages
         ).runs[0]
     }
 
@@ -164,6 +172,6 @@ package final class Verification {
         let reference = Reference(candidate.conditions)
         let mix = Workload(reference.mix, measure, seed: settings.seed, reuse: reference.reuse)
         return try MixRun(
-            model, candidate, mix, settings.kernels, processes: processes, recording: stages)
+            model, candidate, mix, settings.kernels, jobs, seed: settings.seed, recording: stages)
     }
 }

@@ -1,5 +1,6 @@
 import Inference
 package import Parallelism
+import Tensors
 
 /// A verification plan lists the cases that a verification runs: all there are, or a sample. A sample has every mesh
 /// once before any twice, every combination of conditions once before any twice, and covers all pairs of values as soon
@@ -7,12 +8,14 @@ package import Parallelism
 /// values, as with one rank.
 package struct VerificationPlan: Sendable {
     /// The cases in ascending order of ranks.
-    package let cases: [VerificationCase]
+    package internal(set) var cases: [VerificationCase]
     /// The number of cases of the whole matrix.
     package let total: Int
     /// The numbers of pairs of values of two dimensions: those that occur in some case of the plan, and those of the
     /// whole matrix.
     package let pairs: (covered: Int, total: Int)
+    /// The numbers of pairs of a value of the prefill server and one of the other server; 0 without prefill servers.
+    package internal(set) var prefillPairs: (covered: Int, total: Int) = (0, 0)
 
     /// - Parameters:
     ///   - layouts: The parallel configurations, all different.
@@ -37,6 +40,12 @@ package struct VerificationPlan: Sendable {
         self.pairs = (pairs.total - pairs.missingCount, pairs.total)
         cases = chosen.sorted { ($0.layout, $0.conditions) < ($1.layout, $1.conditions) }
             .map { VerificationCase(layouts[$0.layout], conditions[$0.conditions]) }
+    }
+
+    /// Creates the plan of one case.
+    package init(only candidate: VerificationCase) {
+        self.init([candidate.layout], [candidate.conditions], limit: 1, seed: 1)
+        cases = [candidate]
     }
 
     /// A choice is a case, given by its indices in the lists it was chosen from.
@@ -101,6 +110,17 @@ package struct VerificationPlan: Sendable {
 }
 
 extension VerificationPlan {
+    /// Returns the plan with those cases in the profile `f32` whose layouts are equal to one rank only to rounding. In
+    /// `bf16` a difference in the last bit can become one of a whole rounding step of an operand, which can change the
+    /// choice of an expert: there nothing could be told from a fault.
+    package func comparingRoundedLayoutsInF32(_ shape: ModelShape) -> VerificationPlan {
+        var plan = self
+        for index in cases.indices where !cases[index].isBitwiseEqual(for: shape) {
+            plan.cases[index].conditions.profile = .f32
+        }
+        return plan
+    }
+
     /// Counts, for each value of each dimension, the cases that have it.
     package var coverage: [Coverage] { Coverage.all(of: cases) }
 
@@ -115,23 +135,33 @@ extension VerificationPlan {
         }
 
         fileprivate static func all(of cases: [VerificationCase]) -> [Coverage] {
-            let names = cases.first.map { $0.values.map(\.axis) } ?? []
+            let all = cases.map { $0.values + $0.prefillValues }
+            let names = all.first.map { $0.map(\.axis) } ?? []
             return names.enumerated().map { index, axis in
                 var counts: [String: Int] = [:]
                 var order: [String] = []
-                for value in cases.map({ $0.values[index].value }) {
+                for value in all.map({ $0[index].value }) {
                     if counts.updateValue((counts[value] ?? 0) + 1, forKey: value) == nil { order.append(value) }
                 }
                 let sorted = order.allSatisfy { Int($0) != nil } ? order.sorted { Int($0)! < Int($1)! } : order
                 return Coverage(axis: axis, values: sorted.map { ($0, counts[$0]!) })
-            }
+            }.filter { $0.values.map(\.value) != ["-"] }
         }
     }
 }
 
 extension VerificationCase {
-    /// The value of every dimension, by name; `-` where it does not apply to the parallel configuration.
+    /// Returns true if the answers must be bitwise equal to those of one rank.
+    func isBitwiseEqual(for shape: ModelShape) -> Bool {
+        layout.isBitwiseEqual(for: shape) && prefill?.layout.isBitwiseEqual(for: shape) ?? true
+    }
+
+    /// The value of every dimension of the server that answers, by name; `-` where it does not apply to the parallel
+    /// configuration.
     package var values: [(axis: String, value: String)] { layout.values + conditions.values }
+
+    /// The value of every dimension of the prefill server, by name; `-` if there is none.
+    package var prefillValues: [(axis: String, value: String)] { prefill?.values ?? PrefillServer.noValues }
 }
 
 extension ParallelConfiguration {

@@ -36,9 +36,12 @@ package struct Workload: Sendable {
             self.vocabularySize = vocabularySize
         }
 
-        /// Creates the measure for a model whose rows select at most `keys` keys; `nil` if they attend to all.
-        package init(selecting keys: Int?, contextLength: Int, vocabularySize: Int) {
-            let wanted = keys.map { $0 + $0 / 4 + 8 } ?? 68
+        /// Creates the measure for a model whose rows attend to all keys of at most `keys` tokens and select among those
+        /// of more; `nil` if they attend to all.
+        ///
+        /// - Parameter entry: The number of tokens of the longest entries; prompts complete two of them.
+        package init(selecting keys: Int?, entry: Int = 1, contextLength: Int, vocabularySize: Int) {
+            let wanted = max(keys.map { $0 + $0 / 4 + 8 } ?? 68, entry > 1 ? 2 * entry + entry / 8 + 3 : 0)
             self.init(
                 longestPrompt: max(1, min(wanted, contextLength - Workload.maxNewTokensOfMix)),
                 contextLength: contextLength, vocabularySize: vocabularySize)

@@ -1,4 +1,6 @@
+import Disaggregation
 package import Inference
+import KVCache
 import Modeling
 import Parallelism
 import Tensors
@@ -37,74 +39,85 @@ package struct RunCoverage: Sendable, Equatable {
     /// The number of chunks that used query-gather attention.
     package var dcpChunks: UInt64 = 0
     package var speculation = SpeculationCount()
+    /// What prefill servers have sent.
+    package var transfers = TransferCoverage()
 
     mutating func add(_ other: RunCoverage) {
         preemptions += other.preemptions
         cachedTokens += other.cachedTokens
         dcpChunks += other.dcpChunks
         speculation += other.speculation
+        transfers.add(other.transfers)
     }
 }
 
-/// This type serves a case's workload in lock step: it plans as many steps as may be in flight, and waits for the first
-/// of them.
+/// This type serves a case's workload in lock step (`LockStepServer`).
 struct MixRun {
     /// The transcript of each time the workload was served.
     private(set) var runs: [Transcript] = []
     /// The violated invariants found after any step.
     private(set) var problems: [String] = []
     private(set) var coverage = RunCoverage()
-    private let pool: RankPool
-    private var scheduler: Scheduler
+    private var server: LockStepServer
+    /// The prefill server of the case, and the link to it.
+    private var prefill: PrefillLink?
 
-    /// - Parameters:
-    ///   - processes: The processes the ranks are divided among; `nil` if all ranks run in this one.
-    ///   - stages: The stages to record.
+    /// The processes that the ranks of both servers of a case are divided among; `nil` if all ranks run in this one.
+    struct Jobs {
+        var server: ServerProcesses?
+        var prefill: ServerProcesses?
+    }
+
+    /// - Parameter stages: The stages to record.
     init(
-        _ model: any Model, _ candidate: VerificationCase, _ mix: Workload, _ kernels: Kernels.Level?,
-        processes: Processes?, recording stages: Set<Stage>
+        _ model: any Model, _ candidate: VerificationCase, _ mix: Workload, _ kernels: Kernels.Level?, _ jobs: Jobs,
+        seed: UInt64, recording stages: Set<Stage>
     ) throws(GroupFailure) {
-        let conditions = candidate.conditions
-        var configuration = EngineConfiguration()
-        configuration.parallel = candidate.layout
-        configuration.chunkedPrefillSize = conditions.chunk
-        configuration.cacheType = conditions.cacheType
-        configuration.prefixCache = conditions.prefix != .cold
-        configuration.drafts = conditions.drafts
-        configuration.threadsPerRank = conditions.threads
-        if conditions.blocks == .odd { configuration.tuning = .odd(kernels ?? Kernels.best.level) }
-        // All work is divided among threads, even that of the tiny models of tests.
-        configuration.tuning.minParallelWork = 1
-        configuration.kernels = kernels
-        configuration.pageSize = conditions.pageSize
-        configuration.maxTotalTokens = mix.totalTokens(pageSize: conditions.pageSize, conditions.prefix)
-        configuration.processes = processes?.count ?? 1
-        let pool = RankPool(model, configuration, processes: processes, recording: stages)
-        defer { pool.stop() }
-        self.pool = pool
-        scheduler = Scheduler(configuration: configuration.scheduler(for: model))
-        try serve(mix.requests, behind: conditions.prefix == .shared ? mix.warmupRequests : [])
-        if conditions.prefix == .warm { try serve(mix.requests) }
+        let prefix = candidate.conditions.prefix
+        let caching = prefix == .cold ? nil : candidate.prefill?.caching ?? .decode
+        server = LockStepServer(
+            model, candidate, mix, cachesPrefixes: caching == .decode || caching == .both, kernels,
+            processes: jobs.server, recording: stages)
+        defer { server.stop() }
+        if let other = candidate.prefill {
+            let first = LockStepServer(
+                model, other.asCase(beside: candidate.conditions), mix,
+                cachesPrefixes: caching == .prefill || caching == .both, kernels, processes: jobs.prefill,
+                recording: stages)
+            let layers =
+                candidate.conditions.drafts > 0
+                ? server.placement.format.layers.count : model.description.layers.count
+            prefill = PrefillLink(first, to: server, layers: 0..<layers, other.link, seed: seed)
+        }
+        defer { prefill?.server.stop() }
+        try serve(mix.requests, behind: prefix == .shared ? mix.warmupRequests : [])
+        if prefix == .warm { try serve(mix.requests) }
         closeBooks()
     }
 
-    /// - Parameter warmupRequests: Requests that are submitted two steps earlier.
+    /// - Parameter warmupRequests: Requests that are submitted some steps earlier.
     private mutating func serve(
         _ requests: [GenerationRequest], behind warmupRequests: [GenerationRequest] = []
     ) throws(GroupFailure) {
         var transcript = Transcript()
         submit(warmupRequests, from: UInt64(requests.count + 1))
-        // After two steps some have computed their prompts, and all still run.
-        for _ in 0..<2 where !scheduler.isIdle { try step(&transcript) }
+        // After these steps some have computed their prompts, and most still run.
+        for _ in 0..<(prefill == nil ? 2 : 4) where !isIdle { try step(&transcript) }
         submit(requests, from: 1)
-        while !scheduler.isIdle { try step(&transcript) }
+        while !isIdle { try step(&transcript) }
         runs.append(transcript)
+    }
+
+    private var isIdle: Bool {
+        server.scheduler.isIdle && prefill?.isIdle ?? true || prefill?.isStuck ?? false
     }
 
     private mutating func submit(_ requests: [GenerationRequest], from first: UInt64) {
         for (index, request) in requests.enumerated() {
+            var request = request
+            request.mode = prefill == nil ? .none : .decode
             do {
-                try scheduler.submit(first + UInt64(index), request)
+                try server.scheduler.submit(first + UInt64(index), request)
             } catch {
                 preconditionFailure("a mix has a request that cannot be served: \(error)")
             }
@@ -112,48 +125,31 @@ struct MixRun {
     }
 
     private mutating func step(_ transcript: inout Transcript) throws(GroupFailure) {
-        while let plan = scheduler.nextStep() {
-            coverage.dcpChunks += UInt64(pool.rowAssignment(of: plan).dcpChunks.count)
-            pool.submit(plan)
+        let events: [Scheduler.Event]
+        if prefill != nil {
+            events = try prefill!.round(&server, &transcript.records)
+        } else {
+            while let plan = server.scheduler.nextStep() { server.submit(plan) }
+            events = try server.finishStep(&transcript.records)
         }
-        let plan = scheduler.inFlight[0]
-        let outcome = try pool.awaitResult()
-        transcript.records.merge(outcome.records)
-        for (chunk, found) in zip(plan.chunks, outcome.result.chunks) where !chunk.drafts.isEmpty {
-            // Rows after a rejected draft token are no part of the text.
-            let end = chunk.start + chunk.tokens.count
-            transcript.records.remove(
-                end - chunk.sampledRows.count + found.sampled.count..<end, of: chunk.request)
-        }
-        for event in scheduler.finish(outcome.result) {
-            transcript.answers[event.request, default: Transcript.Answer()].add(event.event)
-        }
-        problems += scheduler.checkInvariants()
+        for event in events { transcript.answers[event.request, default: Transcript.Answer()].add(event.event) }
     }
 
     private mutating func closeBooks() {
-        let status = scheduler.status
+        let status = server.scheduler.status
         coverage.preemptions = status.preemptions
         coverage.cachedTokens = status.cacheHitTokens
         coverage.speculation = status.speculation
-        if status.usedPages != 0 { problems.append("\(status.usedPages) pages are still in use") }
-        _ = scheduler.flushCache()
-        let free = scheduler.status.freePages
-        if free != status.totalPages { problems.append("\(free) of \(status.totalPages) unused pages are free") }
-    }
-}
-
-extension Tuning {
-    /// Returns block sizes that all differ from those of a level.
-    fileprivate static func odd(_ level: Kernels.Level) -> Tuning {
-        var tuning = Tuning()
-        for type in DType.allCases {
-            tuning.gemvMaxRows[type] = 1
-            // Keys are used as they are stored exactly at the levels that by default convert them.
-            tuning.directKeyMaxHeads[type] = level == .avx512 ? 1 : 1024
-        }
-        tuning.indexKeyTiles = 1
-        tuning.indexRowTile = 3
-        return tuning
+        coverage.dcpChunks = server.dcpChunks
+        if prefill?.isStuck ?? false { problems.append("the servers wait for each other") }
+        server.checkBooks()
+        problems += server.problems
+        if prefill != nil { problems += prefill!.checkBooks() }
+        guard let prefill else { return }
+        let other = prefill.server.scheduler.status
+        coverage.preemptions += other.preemptions
+        coverage.cachedTokens += other.cacheHitTokens
+        coverage.dcpChunks += prefill.server.dcpChunks
+        coverage.transfers = prefill.coverage
     }
 }

@@ -274,7 +274,7 @@ private func two(_ a: (Int, Int), _ b: (Int, Int), data: Int) -> [UInt8] {
         }
     }
 
-    @Test(.timeLimit(.minutes(1)))
+    @Test(.timeLimit(.minutes(15)))
     func `when it is a pipe, without waiting for a writer`() throws {
         let directory = try TemporaryDirectory()
         let path = directory.file("pipe.safetensors")

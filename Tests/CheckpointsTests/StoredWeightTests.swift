@@ -42,6 +42,20 @@ private func shortBytes(_ values: [Float]) -> [UInt8] {
 }
 
 @Suite struct `Quantized weights` {
+    @Test(arguments: [StoredType.f32, .f8e8m0])
+    func `may have scales by the name of DeepSeek-V4`(type: StoredType) throws {
+        let scales = type == .f32 ? bytes([0.5, 2]) : [126, 128]
+        let directory = try TemporaryDirectory()
+        var writer = SafeTensorsWriter()
+        writer.add("layers.0.attn.wkv.scale", type.rawValue, [1, 2], scales)
+        writer.add("layers.0.attn.wkv.weight", "F8_E4M3", [1, 129], [UInt8](repeating: 0x38, count: 129))
+        try writer.write(to: directory.file("model.safetensors"))
+        let index = try WeightIndex(directory: directory.path)
+        let weight = try index.matrix("layers.0.attn.wkv.weight", rows: 1, columns: 129)
+        #expect(weight.elements == [Float](repeating: 0.5, count: 128) + [2])
+        withExtendedLifetime(index) {}
+    }
+
     @Test(arguments: [StoredType.f8e4m3, .i8], ["_scale_inv", "_scale"])
     func `have one scale for each block, the last ones partial, or for each row`(
         type: StoredType, suffix: String
@@ -130,7 +144,8 @@ private func shortBytes(_ values: [Float]) -> [UInt8] {
         #expect(error.subject == .tensor(name))
         #expect(
             error.problem
-                == "is \(type.rawValue) but its scales \"\(name)_scale_inv\" or \"\(name)_scale\" are missing")
+                == "is \(type.rawValue) but its scales \"\(name)_scale_inv\" or \"\(name)_scale\" or "
+                + "\"layers.0.q_a_proj.scale\" are missing")
     }
 
     @Test func `are refused with scales under two names`() throws {
@@ -148,7 +163,7 @@ private func shortBytes(_ values: [Float]) -> [UInt8] {
         #expect(error.problem == "is \(type.rawValue) with the scales \"\(name)_scale_inv\", which no kernel reads")
         for legal in [
             "BF16 with no scales", "F8_E4M3 with a scale per 128 × 128 block or a scale per row",
-            "I8 with a scale per row",
+            "I8 with a scale per row", "I8 or U8 of pairs of FP4 with a scale per 1 × 32 block in F8_E8M0",
         ] {
             #expect(error.advice.contains(legal))
         }
@@ -166,6 +181,128 @@ private func shortBytes(_ values: [Float]) -> [UInt8] {
         #expect(try widened.memoryBytes(ofWeight: name) == 576 * 256 + 10 * 4)
         #expect(try StoredWeight(shape: [3, 5], type: .f16).index().memoryBytes(ofWeight: name) == 3 * 5 * 4)
         #expect(try StoredWeight(shape: [3, 5], type: .bf16).index().memoryBytes(ofWeight: name) == 3 * 5 * 2)
+    }
+}
+
+@Suite struct `FP4 weights` {
+    private static let name = "layers.3.ffn.experts.7.w1.weight"
+
+    /// Returns a checkpoint with the pairs of a matrix and its scales.
+    private static func index(
+        _ pairs: (shape: [Int], bytes: [UInt8]), type: StoredType = .i8, suffix: String? = nil,
+        scaleType: StoredType = .f8e8m0, scales: (shape: [Int], bytes: [UInt8])?
+    ) throws -> WeightIndex {
+        let directory = try TemporaryDirectory()
+        var writer = SafeTensorsWriter()
+        writer.add(name, type.rawValue, pairs.shape, pairs.bytes)
+        let scaleName = suffix.map { name + $0 } ?? "layers.3.ffn.experts.7.w1.scale"
+        if let scales { writer.add(scaleName, scaleType.rawValue, scales.shape, scales.bytes) }
+        try writer.write(to: directory.file("model.safetensors"))
+        return try WeightIndex(directory: directory.path)
+    }
+
+    private static func refusal(
+        rows: Int, columns: Int, type: StoredType = .u8, scaleType: StoredType = .f8e8m0,
+        scales: (shape: [Int], bytes: [UInt8])?, asked: (Int, Int)? = nil
+    ) throws -> CheckpointError {
+        let pairs = ([rows, columns / 2], [UInt8](repeating: 0x22, count: rows * (columns / 2) * type.bytes))
+        let index = try index(pairs, type: type, scaleType: scaleType, scales: scales)
+        return try CheckpointsTests.refusal {
+            try index.matrix(name, rows: asked?.0 ?? rows, columns: asked?.1 ?? columns)
+        }
+    }
+
+    /// Returns the number that a code of four bits represents.
+    private static func e2m1(_ code: UInt8) -> Float {
+        (code & 8 == 0 ? 1 : -1) * ([0, 0.5, 1, 1.5, 2, 3, 4, 6] as [Float])[Int(code & 7)]
+    }
+
+    @Test(arguments: [StoredType.i8, .u8], [nil, "_scale_inv", "_scale"])
+    func `are pairs, the first in the low bits, with a scale for 32 columns`(
+        type: StoredType, suffix: String?
+    ) throws {
+        for (rows, columns) in [(3, 64), (1, 2), (2, 34), (16, 128), (17, 258)] {
+            let pairs = (0..<rows * columns / 2).map { UInt8(truncatingIfNeeded: $0 &* 37 &+ $0 >> 3) }
+            let across = (columns + 31) / 32
+            let scales = (0..<rows * across).map { UInt8(120 + $0 % 13) }
+            let index = try Self.index(
+                ([rows, columns / 2], pairs), type: type, suffix: suffix, scales: ([rows, across], scales))
+            let weight = try index.matrix(Self.name, rows: rows, columns: columns)
+            #expect(weight.dtype == .fp4 && weight.rows == rows && weight.columns == columns)
+            let expected = (0..<rows * columns).map { place -> Float in
+                let (row, column) = (place / columns, place % columns)
+                let code = column % 2 == 0 ? pairs[place / 2] & 15 : pairs[place / 2] >> 4
+                let exponent = Int(scales[row * across + column / 32]) - 127
+                return Self.e2m1(code) * Float(sign: .plus, exponent: exponent, significand: 1)
+            }
+            #expect(weight.elements == expected, "\(rows) × \(columns)")
+            #expect(try index.memoryBytes(ofWeight: Self.name) == rows * columns / 2 + rows * across)
+            #expect(index.widenedBytes == 0, "scales are used as stored")
+            withExtendedLifetime(index) {}
+        }
+    }
+
+    @Test func `have scales of every power of two that a byte can name`() throws {
+        // Each row is one block: 1 and 6.
+        let index = try Self.index(
+            ([255, 1], [UInt8](repeating: 0x72, count: 255)), scales: ([255, 1], Array(0...254)))
+        let weight = try index.matrix(Self.name, rows: 255, columns: 2)
+        #expect(
+            weight.elements
+                == (0..<510).map { place in
+                    (place % 2 == 0 ? 1 : 6) * Float(sign: .plus, exponent: place / 2 - 127, significand: 1)
+                })
+        withExtendedLifetime(index) {}
+    }
+
+    @Test(arguments: [[4, 1], [4, 3], [4], [8], [2, 4], [4, 2, 1], [1, 2], []])
+    func `are refused with scales of another shape`(shape: [Int]) throws {
+        let scales = (shape, [UInt8](repeating: 127, count: shape.reduce(1, *)))
+        let error = try Self.refusal(rows: 4, columns: 64, scales: scales)
+        #expect(error.subject == .tensor("layers.3.ffn.experts.7.w1.scale"))
+        #expect(
+            error.problem
+                == "has the shape \(shape), but a weight of [4, 64] in FP4 needs [4, 2] (a scale per 1 × 32 block)")
+    }
+
+    @Test(arguments: [StoredType.f32, .bf16, .u8, .f8e4m3])
+    func `are refused with scales of another type`(type: StoredType) throws {
+        let scales = ([4, 2], [UInt8](repeating: 0x3F, count: 8 * type.bytes))
+        let error = try Self.refusal(rows: 4, columns: 64, scaleType: type, scales: scales)
+        #expect(error.subject == .tensor("layers.3.ffn.experts.7.w1.scale"))
+        #expect(error.problem == "is \(type.rawValue), but the scales of FP4 weights must be F8_E8M0")
+    }
+
+    @Test func `are refused with a scale that is NaN, and without scales`() throws {
+        let error = try Self.refusal(rows: 4, columns: 64, scales: ([4, 2], [1, 2, 3, 4, 5, 0xFF, 0xFF, 7]))
+        #expect(error.subject == .tensor("layers.3.ffn.experts.7.w1.scale"))
+        #expect(error.problem.contains("scale 5 is NaN"))
+        let missing = try Self.refusal(rows: 4, columns: 64, scales: nil)
+        #expect(missing.subject == .tensor(Self.name) && missing.problem.contains("w1.scale\" are missing"))
+    }
+
+    @Test(arguments: [(4, 62), (4, 65), (4, 63), (3, 64), (5, 64), (64, 4), (2, 128), (4, 128), (0, 0), (4, 0)])
+    func `are refused in another shape than config.json asks for`(rows: Int, columns: Int) throws {
+        let scales = ([4, 2], [UInt8](repeating: 127, count: 8))
+        let error = try Self.refusal(rows: 4, columns: 64, scales: scales, asked: (rows, columns))
+        #expect(error.subject == .tensor(Self.name))
+        #expect(error.problem.contains("has shape [4, 32]") && error.problem.contains("[\(rows), \(columns)]"))
+    }
+
+    @Test(arguments: [StoredType.i16, .u16, .f8e8m0, .f8e4m3])
+    func `are refused in another type`(type: StoredType) throws {
+        let error = try Self.refusal(
+            rows: 4, columns: 64, type: type, scales: ([4, 2], [UInt8](repeating: 127, count: 8)))
+        #expect(error.subject == .tensor(Self.name) && error.problem.contains("has shape [4, 32]"))
+    }
+
+    @Test func `are no integers of a matrix of the tensor's own shape`() throws {
+        // The same tensor is 4 × 32 integers with a scale per row.
+        let index = try Self.index(
+            ([4, 32], [UInt8](repeating: 3, count: 128)), suffix: "_scale", scales: ([4, 1], [127, 128, 129, 130]))
+        #expect(try index.matrix(Self.name, rows: 4, columns: 32).dtype == .int8)
+        #expect(throws: CheckpointError.self) { try index.matrix(Self.name, rows: 4, columns: 64) }
+        withExtendedLifetime(index) {}
     }
 }
 

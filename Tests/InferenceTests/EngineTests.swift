@@ -32,7 +32,7 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
     return answers
 }
 
-@Suite(.timeLimit(.minutes(2))) struct `An engine` {
+@Suite(.timeLimit(.minutes(15))) struct `An engine` {
     // If this is inlined, it crashes the optimiser of Swift 6.3.1 in the coroutines that call it.
     @inline(never)
     private static func engine(_ name: String = "v32", _ change: (inout EngineConfiguration) -> Void = { _ in }) throws

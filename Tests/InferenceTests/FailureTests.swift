@@ -3,7 +3,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(3))) struct `A rank that fails` {
+@Suite(.timeLimit(.minutes(15))) struct `A rank that fails` {
     /// The cases are all failures that a thread survives, at every point where they can happen.
     private static let faults: [(FailingModel.Phase, FailingModel.Kind)] =
         [.prefill, .layers, .decode].map { ($0, .failure) } + FailingModel.Phase.allCases.map { ($0, .hang) }

@@ -4,7 +4,7 @@ import Tensors
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct `A handshake` {
+@Suite(.timeLimit(.minutes(15))) struct `A handshake` {
     private static func card(
         _ model: String = "m", levels: [String] = ["reference", "avx2", "avx512"], system: String = "s", pid: Int = 7
     ) -> ProcessCard {
@@ -28,6 +28,14 @@ import Testing
         let cards = [Self.card(), Self.card("n"), Self.card()]
         #expect(Self.differences(cards) == ["model: m n m"])
         #expect(Handshake(cards).names[1] == "process 1 on h")
+    }
+
+    @Test func `says who computes in another numerics profile, by the option`() throws {
+        var cards = [Self.card(), Self.card()]
+        for (index, dtype) in ["float32", "bfloat16"].enumerated() {
+            cards[index].properties.append(.init("--dtype", dtype))
+        }
+        #expect(Self.differences(cards) == ["--dtype: float32 bfloat16"])
     }
 
     @Test func `lets processors differ where that is allowed, at the level all have`() {

@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// These tests use engines that check their invariants after every step.
-@Suite(.timeLimit(.minutes(2))) struct `The scheduler's invariants` {
+@Suite(.timeLimit(.minutes(15))) struct `The scheduler's invariants` {
     static let layouts = [
         ParallelConfiguration(), ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
         ParallelConfiguration(pipeline: 2), ParallelConfiguration(data: 2, context: 2, expert: 4),

@@ -4,7 +4,7 @@ import Models
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(3))) struct `An engine with a prefix cache` {
+@Suite(.timeLimit(.minutes(15))) struct `An engine with a prefix cache` {
     /// The outcome of one request.
     private struct Answer: Equatable {
         var tokens: [TokenLogProbs] = []
@@ -34,9 +34,10 @@ import Testing
         -> Engine
     {
         var configuration = EngineConfiguration()
-        configuration.pageSize = 4
+        let model = try Golden(name).directory.load()
+        configuration.pageSize = max(4, model.positionAlignment)
         change(&configuration)
-        return Engine(try Golden(name).directory.load(), configuration)
+        return Engine(model, configuration)
     }
 
     /// Returns requests with the same beginning, greedy and sampled, with log-probabilities of prompt and answer.

@@ -241,7 +241,7 @@ struct PrefixCacheSchedulerTests {
     /// Some seeds are fixed and some differ from run to run; the latter run 10^5 operations. A failure prints the seed.
     static let seeds: [UInt64] = (1...12).map { $0 } + (1...20).map { _ in UInt64.random(in: 0 ... .max) }
 
-    @Test(.timeLimit(.minutes(3)), arguments: seeds)
+    @Test(.timeLimit(.minutes(15)), arguments: seeds)
     func `with shared prefixes every request gets what it would get alone`(seed: UInt64) throws {
         var run = SharingRun(seed: seed)
         for operation in 0..<5_000 {

@@ -6,7 +6,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct `An engine's ranks` {
+@Suite(.timeLimit(.minutes(15))) struct `An engine's ranks` {
     /// The audit runs under the engine's lock, so `status` must return while it runs.
     @Test func `are asked without the engine's lock`() async throws {
         let found = Mutex<(engine: Engine?, steps: [UInt64])>((nil, []))

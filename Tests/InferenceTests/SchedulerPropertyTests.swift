@@ -8,7 +8,7 @@ struct SchedulerPropertyTests {
     /// seed.
     static let seeds: [UInt64] = (1...50).map { $0 } + (1...50).map { _ in UInt64.random(in: 0 ... .max) }
 
-    @Test(.timeLimit(.minutes(2)), arguments: seeds)
+    @Test(.timeLimit(.minutes(15)), arguments: seeds)
     func `every request gets what it would get alone, and the pages add up`(seed: UInt64) throws {
         var run = RandomRun(seed: seed)
         for operation in 0..<2_000 {

@@ -1,4 +1,5 @@
 import Inference
+import TestSupport
 import Testing
 
 /// These simulated ranks run a model without arithmetic: the next token is a hash of *all* tokens before it, read back
@@ -104,16 +105,12 @@ struct HashingRanks {
         behind chunk: StepPlan.Chunk, _ speculation: StepPlan.Chunk.Speculation, _ prefix: [Int32], _ sampled: [Int32]
     ) -> [Int32] {
         guard speculation.ahead > 0, !sampled.isEmpty else { return [] }
-        let model = HashModel(vocabularySize: vocabularySize)
-        var text = prefix.dropLast(chunk.drafts.count) + sampled
-        var drafts: [Int32] = []
-        repeat {
-            let right = model.choose(after: text, forbidden: [], topCount: nil).token
-            drafts.append(text.reduce(Int(right), { $0 + Int($1) }) % 3 == 0 ? right ^ 1 : right)
-            text.append(drafts.last!)
-        } while drafts.count < speculation.ahead && text.count - 2 < chunk.pages.count * pageSize
-            && (window == 0 || text.count - 2 < (chunk.firstWindowPage + chunk.windowPages.count) * pageSize)
-        return drafts
+        let text = prefix.dropLast(chunk.drafts.count) + sampled
+        let pages =
+            window == 0 ? chunk.pages.count : min(chunk.pages.count, chunk.firstWindowPage + chunk.windowPages.count)
+        return HashModel(vocabularySize: vocabularySize).drafts(behind: text) { drafts in
+            drafts.count >= speculation.ahead || text.count + drafts.count - 2 >= pages * pageSize
+        }
     }
 
     private func slot(_ position: Int, _ chunk: StepPlan.Chunk) -> Int {
@@ -121,55 +118,14 @@ struct HashingRanks {
     }
 }
 
-/// The model alone gives the answer of a request that runs without others.
-struct HashModel {
-    let vocabularySize: Int
-
-    func choose(after prefix: some Collection<Int32>, forbidden: Set<Int32>, topCount: Int?) -> TokenLogProbs {
-        var token = Int32(hash(prefix) % UInt64(vocabularySize))
-        while forbidden.contains(token) { token = (token + 1) % Int32(vocabularySize) }
-        return score(token, after: prefix, topCount: topCount)
-    }
-
-    func score(_ token: Int32, after prefix: some Collection<Int32>, topCount: Int?) -> TokenLogProbs {
-        guard let topCount else { return TokenLogProbs(token: token) }
-        let bits = hash(Array(prefix) + [token])
-        let top = (0..<topCount).map { ScoredToken(token: Int32($0), logProb: -Float(bits >> 50) - Float($0)) }
-        return TokenLogProbs(token: token, logProb: -Float(bits >> 44), top: top)
-    }
-
+extension HashModel {
     /// Returns all events of a request that runs alone with room for everything it asks for.
     func soloRun(_ request: GenerationRequest, limit: Int) -> Transcript {
-        var transcript = Transcript()
-        let topCount = request.logProbs?.topCount
-        if let start = request.logProbs?.promptStart {
-            for index in start..<request.prompt.count {
-                let token = request.prompt[index]
-                transcript.scores.append(
-                    index == 0
-                        ? TokenLogProbs(token: token)
-                        : score(token, after: request.prompt.prefix(index), topCount: topCount))
-            }
-        }
-        var tokens = request.prompt
-        var reason = FinishReason.length
-        while transcript.tokens.count < limit, reason == .length {
-            let early = transcript.tokens.count < request.sampling.minNewTokens
-            let next = choose(after: tokens, forbidden: early ? request.sampling.stopTokens : [], topCount: topCount)
-            transcript.tokens.append(next)
-            tokens.append(next.token)
-            if request.sampling.stopTokens.contains(next.token) { reason = .stop(token: next.token) }
-        }
-        transcript.end = .finished(
-            reason, Usage(promptTokens: request.prompt.count, completionTokens: transcript.tokens.count))
-        return transcript
-    }
-
-    /// Returns FNV-1a over the tokens, mixed once more.
-    private func hash(_ tokens: some Collection<Int32>) -> UInt64 {
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for token in tokens { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
-        return (hash ^ (hash >> 29)) &* 0xBF58_476D_1CE4_E5B9
+        let answer = answer(request, limit: limit)
+        return Transcript(
+            scores: answer.scores, tokens: answer.tokens,
+            end: .finished(
+                answer.reason, Usage(promptTokens: request.prompt.count, completionTokens: answer.tokens.count)))
     }
 }
 

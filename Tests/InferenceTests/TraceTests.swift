@@ -33,7 +33,7 @@ private struct TraceEvent: Decodable {
     }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct `A trace` {
+@Suite(.timeLimit(.minutes(15))) struct `A trace` {
     private static let parallel = ParallelConfiguration(context: 2, expert: 2, pipeline: 2)
 
     /// Runs a prompt of 21 tokens and two more steps, and returns the file's events.

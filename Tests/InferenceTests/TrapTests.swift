@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// Each test runs in a process of its own, which the trap ends.
-@Suite(.timeLimit(.minutes(5))) struct `A rank that traps` {
+@Suite(.timeLimit(.minutes(15))) struct `A rank that traps` {
     /// Each case takes the grace period of a trap, so not every phase is tested at every place.
     private static let cases: [(Int, FailingModel.Phase)] = [
         (0, .logits), (1, .layers), (2, .decode), (3, .prefill), (4, .building), (4, .logits),

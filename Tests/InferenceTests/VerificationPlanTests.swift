@@ -1,6 +1,7 @@
 import Inference
 import KVCache
 import Parallelism
+import Tensors
 import Testing
 import Verification
 
@@ -116,9 +117,18 @@ import Verification
     /// The matrix that `braid verify` has without options for a checkpoint with a next-token block.
     @Test(arguments: [1, 2]) func `has every two values of the whole matrix in 500 cases`(seed: UInt64) {
         let layouts = LayoutMatrix(Self.shape, maxRanks: 8, minKeys: [1, 44]).layouts
-        let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true)
+        let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true, profiles: [.bf16, .f32])
         let plan = VerificationPlan(layouts, conditions, limit: 500, seed: seed)
         #expect(plan.pairs.covered == plan.pairs.total && plan.pairs.total > 2500)
+    }
+
+    @Test func `has the first numerics profile in most cases, and the other in a share of them`() {
+        let conditions = ServingConditions.all(longestPrompt: 88, profiles: [.bf16, .f32])
+        #expect(Set(conditions).count == conditions.count && conditions.count > Self.conditions.count)
+        let cases = VerificationPlan(Self.layouts, conditions, limit: 500, seed: 1).cases
+        let others = cases.count { $0.conditions.profile == .f32 }
+        #expect((50...200).contains(others), "\(others)")
+        #expect(Self.plan(500).cases.allSatisfy { $0.conditions.profile == .f32 })
     }
 
     @Test func `chooses by its seed alone`() {
@@ -147,7 +157,8 @@ import Verification
                 let mix = Workload(kind, measure, seed: 7)
                 #expect(mix.requests == Workload(kind, measure, seed: 7).requests)
                 #expect(mix.requests != Workload(kind, measure, seed: 8).requests)
-                let limits = EngineLimits(contextLength: context, vocabularySize: 100, maxQueuedRequests: 9)
+                let limits = EngineLimits(
+                    contextLength: context, vocabularySize: 100, maxRunningRequests: 3, maxQueuedRequests: 9)
                 for request in mix.requests + mix.warmupRequests {
                     #expect(throws: Never.self) { try limits.check(request) }
                 }
@@ -173,5 +184,44 @@ import Verification
         }
         #expect(chunks(88) == [-1, 29, 9])
         #expect(chunks(1) == [-1, 1])
+    }
+
+    @Test func `compares layouts that are equal only to rounding in float32`() {
+        let conditions = ServingConditions.all(longestPrompt: 88, profiles: [.bf16, .f32])
+        let plan = VerificationPlan(Self.layouts, conditions, limit: 500, seed: 1)
+        let compared = plan.comparingRoundedLayoutsInF32(Self.shape)
+        for (before, after) in zip(plan.cases, compared.cases) {
+            var expected = before
+            if !before.layout.isBitwiseEqual(for: Self.shape) { expected.conditions.profile = .f32 }
+            #expect(after == expected)
+        }
+        #expect(plan.cases != compared.cases && compared.cases.contains { $0.conditions.profile == .bf16 })
+    }
+
+    @Test(arguments: [1, 2]) func `has prefill servers whose values meet those of the other server`(seed: UInt64)
+        throws
+    {
+        let conditions = ServingConditions.all(longestPrompt: 88, canDraft: true)
+        let plan = VerificationPlan(Self.layouts, conditions, limit: 500, seed: seed)
+        let all = plan.withPrefillServers(.all, Self.layouts, seed: seed)
+        #expect(all.cases.allSatisfy { $0.prefill != nil })
+        #expect(all.cases.allSatisfy { $0.conditions.drafts == 0 || $0.prefill!.drafts > 0 })
+        // Counts pairs in the cases themselves.
+        var pairs: Set<[String]> = []
+        for candidate in all.cases {
+            for (axis, value) in candidate.prefillValues {
+                for other in candidate.values { pairs.insert(["\(axis) \(value)", "\(other.axis) \(other.value)"]) }
+            }
+        }
+        #expect(all.prefillPairs.covered == pairs.count)
+        #expect(pairs.count > all.prefillPairs.total * 9 / 10 && pairs.count <= all.prefillPairs.total)
+        for candidate in all.cases {
+            #expect(try VerificationCase(notation: candidate.notation, for: Self.shape) == candidate)
+        }
+        let some = plan.withPrefillServers(.some, Self.layouts, seed: seed)
+        #expect(some.cases.count { $0.prefill != nil } == 100)
+        #expect(zip(some.cases, plan.cases).allSatisfy { ($0.layout, $0.conditions) == ($1.layout, $1.conditions) })
+        #expect(plan.withPrefillServers(.none, Self.layouts, seed: seed).cases == plan.cases)
+        #expect(some.cases == plan.withPrefillServers(.some, Self.layouts, seed: seed).cases)
     }
 }

@@ -46,7 +46,7 @@ import Testing
 }
 
 /// Ranks that are started repeatedly must leak neither threads nor memory.
-@Suite(.timeLimit(.minutes(2))) struct `Pools of ranks` {
+@Suite(.timeLimit(.minutes(15))) struct `Pools of ranks` {
     private struct Left {
         weak var pool: RankPool?
         weak var cache: CacheStore?

@@ -50,6 +50,7 @@ extension PageLists {
             StepPlan.RequestGrammar(request: draw.next(), source: sources[draw.below(sources.count)])
         }
         plan.endedGrammars = (0..<draw.below(3)).map { _ in draw.next() }
+        plan.isTraced = draw.below(2) == 0
         return plan
     }
 
@@ -58,7 +59,8 @@ extension PageLists {
             ToolCallSource.Tool(name: "f", parameters: "{}", isStrict: true),
             ToolCallSource.Tool(name: "gé", parameters: nil, isStrict: false),
         ]
-        let calls = ToolCallSource(tools: tools, isRequired: true, allowsSeveral: false, answerSchema: "true")
+        let calls = ToolCallSource(
+            markup: .glm, tools: tools, isRequired: true, allowsSeveral: false, answerSchema: "true")
         let plain: [GrammarSource] = [
             .jsonObject, .jsonSchema("{\"a\": 1}"), .pattern("a+"), .ebnf("root ::= x"), .choice(["a", ""]),
             .toolCalls(calls),
@@ -79,7 +81,8 @@ extension PageLists {
     @Test func `have the fields that Wire passes`() {
         func fields(_ value: Any) -> [String] { Mirror(reflecting: value).children.compactMap(\.label) }
         let sample = StepPlan.Sample(parameters: SamplingParameters(), position: 0)
-        #expect(fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks", "grammars", "endedGrammars"])
+        #expect(
+            fields(StepPlan(number: 0, chunks: [])) == ["number", "chunks", "grammars", "endedGrammars", "isTraced"])
         #expect(
             fields(StepPlan.Chunk(request: 0, tokens: [], start: 0, pages: []))
                 == [
@@ -101,7 +104,7 @@ extension PageLists {
         #expect(
             fields(RankSettings()) == [
                 "parallel", "cacheType", "pageSize", "pages", "windowPages", "processSharding", "maxRows", "kernels",
-                "threadsPerRank", "tuning", "stages", "isTraced",
+                "profile", "threadsPerRank", "tuning", "stages",
             ])
         #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
         #expect(
@@ -207,10 +210,10 @@ extension PageLists {
         settings.processSharding = processSharding
         settings.maxRows = 1088
         settings.kernels = .reference
+        settings.profile = .bf16
         settings.threadsPerRank = 3
         for (index, setting) in Tuning.settings.enumerated() { settings.tuning[keyPath: setting.path] = index + 5 }
         settings.stages = [.logits, .selected]
-        settings.isTraced = true
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
         var draw = SplitMix64(seed: .random(in: 0 ... .max))
         for _ in 0..<3000 {

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// Checks what ranks leave behind when they end: a job starts new ones after a failure, and `verify` for every case.
-@Suite(.timeLimit(.minutes(1))) struct `A world of ranks` {
+@Suite(.timeLimit(.minutes(15))) struct `A world of ranks` {
     /// Runs every kind of operation once on some ranks.
     private static func use(_ world: any RankWorld, ranks: Range<Int>, of count: Int) throws {
         _ = try onEveryRank(of: ranks.count) { index in
@@ -83,7 +83,7 @@ import Testing
     }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct `Memory of rows that are sent` {
+@Suite(.timeLimit(.minutes(15))) struct `Memory of rows that are sent` {
     private static func gather(_ group: any ProcessGroup, rows: Int, _ scratch: Scratch) throws {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }

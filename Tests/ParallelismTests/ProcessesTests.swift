@@ -5,7 +5,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct `Processes of a job` {
+@Suite(.timeLimit(.minutes(15))) struct `Processes of a job` {
     /// Creates processes that know each other's names and wait half a second for each other.
     private static func processes(_ transports: [InMemoryTransport], pids: [Int32?]? = nil) -> [Processes] {
         let names = transports.indices.map { "process \($0) on host \($0)" }

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Tests parts, edges and their costs, for random meshes and row counts.
-@Suite(.timeLimit(.minutes(2))) struct `A seat` {
+@Suite(.timeLimit(.minutes(15))) struct `A seat` {
     /// Holds fixed seeds, and one that differs from run to run; a failure prints the seed.
     static let seeds = Array(1...40) + [UInt64.random(in: 0 ... .max)]
 
@@ -200,7 +200,7 @@ import Testing
 }
 
 /// Compares the meter's numbers for edges and exchanges with arithmetic.
-@Suite(.timeLimit(.minutes(1))) struct `A seat's meter` {
+@Suite(.timeLimit(.minutes(15))) struct `A seat's meter` {
     typealias Trial = `A seat`.Trial
 
     private struct CollectiveStatistics: Sendable {

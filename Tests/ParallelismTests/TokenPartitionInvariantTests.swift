@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// Checks what every strategy guarantees for every total, degree and mix of requests.
-@Suite(.timeLimit(.minutes(2))) struct `Every partition strategy` {
+@Suite(.timeLimit(.minutes(15))) struct `Every partition strategy` {
     static let seed = UInt64.random(in: 0 ... .max)
 
     /// Draws, for every total from 1 to four squares of the degree, up to four requests, some of them empty.

@@ -11,7 +11,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
 }
 
 /// Checks the laws of `TransportLaws` for every transport and way of waiting. `transport-laws` checks them over MPI.
-@Suite(.timeLimit(.minutes(3))) struct `Every process group` {
+@Suite(.timeLimit(.minutes(15))) struct `Every process group` {
     static let sizes = [1, 2, 3, 5, 8, 16, 32]
     /// Differs from run to run; a failure prints it.
     static let seed = UInt64.random(in: 0 ... .max)
@@ -66,7 +66,7 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
 }
 
 /// Checks the laws that need shared memory.
-@Suite(.timeLimit(.minutes(3))) struct `Process groups of one process` {
+@Suite(.timeLimit(.minutes(15))) struct `Process groups of one process` {
     @Test(arguments: World.inMemory, `Every process group`.sizes)
     func `order memory by barriers`(world: World, size: Int) throws {
         let law = TransportLaws.barrierOrdersMemory(SharedNumbers(size), rounds: max(20, 2000 / size))

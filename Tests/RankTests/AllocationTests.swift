@@ -6,7 +6,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct `Ranks in a step` {
+@Suite(.timeLimit(.minutes(15))) struct `Ranks in a step` {
     private static let layouts = [
         ParallelConfiguration(), ParallelConfiguration(context: 4, expert: 4),
         ParallelConfiguration(tensor: 2, expert: 2, denseTensor: 2),

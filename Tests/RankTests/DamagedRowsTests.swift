@@ -10,7 +10,7 @@ import Testing
 
 /// These tests receive rows with valid frames and invalid contents, as a process with damaged memory or an attacker
 /// would send them.
-@Suite(.timeLimit(.minutes(5))) struct `Rows from another process` {
+@Suite(.timeLimit(.minutes(15))) struct `Rows from another process` {
     private static let layouts = [
         ParallelConfiguration(context: 2, kvSharding: KVSharding(ranks: 2, minKeys: 1)),
         ParallelConfiguration(tensor: 2, expert: 2, exchange: .allToAll),
@@ -103,7 +103,7 @@ import Testing
     }
 
     @Test func `whose contents cannot be right end the job in its name, and reach no memory`() throws {
-        let golden = try Golden("v32-guesses")
+        let golden = try Golden("v32-drafts")
         let model = try golden.directory.load(drafts: true)
         #expect(golden.prompt.count >= 43 && model.description.selection!.topK < 40)
         var reasons: [String] = []
@@ -141,7 +141,7 @@ import Testing
     }
 
     @Test func `are the usual ones where nothing is damaged`() throws {
-        let golden = try Golden("v32-guesses")
+        let golden = try Golden("v32-drafts")
         let model = try golden.directory.load(drafts: true)
         for layout in Self.layouts {
             let failure = try Self.failure(of: model, golden.prompt, layout, damaging: nil)

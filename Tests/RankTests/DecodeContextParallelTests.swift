@@ -6,7 +6,7 @@ import Parallelism
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct `Query-gather attention` {
+@Suite(.timeLimit(.minutes(15))) struct `Query-gather attention` {
     /// Prefills most of a golden prompt, then computes the rest in steps of a few rows; every row is scored.
     private static func run(_ golden: Golden, _ model: any Model, _ parallel: ParallelConfiguration, rows: Int) throws
         -> (scores: [[TokenLogProbs]], records: StageRecords, work: [RankStatus])
@@ -76,7 +76,10 @@ import Testing
         #expect(undivided.attended.filter { $0 > 0 } == one.attended)
     }
 
-    @Test(arguments: Golden.cases, [1, 2, 3])
+    /// The cases whose steps can be planned with one page map: V4 also has windows. `ParityTests` have them all.
+    private static let cases = Golden.cases.filter { !$0.hasPrefix("v4") }
+
+    @Test(arguments: cases, [1, 2, 3])
     func `gives one rank's bits`(name: String, rows: Int) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()

@@ -9,7 +9,7 @@ import Testing
 import Verification
 
 /// These tests share heads among eight and sixteen ranks; goldens have too few heads for that.
-@Suite(.timeLimit(.minutes(5))) struct `Many ranks that share the heads` {
+@Suite(.timeLimit(.minutes(15))) struct `Many ranks that share the heads` {
     private static func load(_ checkpoint: RandomCheckpoint) throws -> any Model {
         let path = FileManager.default.temporaryDirectory.path + "/braid-heads-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: path) }

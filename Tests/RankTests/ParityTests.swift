@@ -8,7 +8,7 @@ import Testing
 import Verification
 
 /// These tests compare golden checkpoints on many ranks with one rank, as `braid verify` does.
-@Suite(.timeLimit(.minutes(5))) struct `Every layout gives one rank's bits` {
+@Suite(.timeLimit(.minutes(15))) struct `Every layout gives one rank's bits` {
     /// The matrix has all strategies and both exchanges with every kind of degree. Goldens have two or three layers.
     private static func fixedLayouts(_ shape: ModelShape) throws -> [ParallelConfiguration] {
         var notations = [
@@ -28,19 +28,20 @@ import Verification
         return try notations.map { try ParallelConfiguration(notation: $0, for: shape) }
     }
 
-    /// - Parameter plan: Returns the plan for a shape and a length of the longest prompts.
-    private static func check(_ plan: (ModelShape, Int) throws -> VerificationPlan, _ name: String, seed: UInt64)
+    /// - Parameter plan: Returns the plan for a shape, a length of the longest prompts, and the tokens of the longest entries.
+    private static func check(_ plan: (ModelShape, Int, Int) throws -> VerificationPlan, _ name: String, seed: UInt64)
         throws
     {
         let golden = try Golden(name)
         let model = try golden.directory.load(drafts: Golden.draftingCases.contains(name))
         let measure = Workload.Measure(
-            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
-            vocabularySize: model.vocabularySize)
+            selecting: golden.directory.description.selection?.firstPosition,
+            entry: golden.directory.description.longestEntry,
+            contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         var settings = Verification.Settings()
         settings.seed = seed
         let verification = Verification(model, measure, settings)
-        for candidate in try plan(model.parallelShape, measure.longestPrompt).cases {
+        for candidate in try plan(model.parallelShape, measure.longestPrompt, model.positionAlignment).cases {
             let verdict = try verification.check(candidate)
             if case .close = verdict, !verification.mustBeEqual(candidate) { continue }
             #expect(verdict == .equal, "\(name), seed \(seed): \(candidate.notation)")
@@ -51,18 +52,22 @@ import Verification
         try Self.check(
             {
                 VerificationPlan(
-                    try Self.fixedLayouts($0), ServingConditions.all(longestPrompt: $1), limit: 150, seed: 1)
+                    try Self.fixedLayouts($0), ServingConditions.all(longestPrompt: $1, alignment: $2), limit: 150,
+                    seed: 1)
             }, name, seed: 1)
     }
 
     @Test(arguments: Golden.cases) func `in a sample that differs each time`(name: String) throws {
         let seed = UInt64.random(in: 0..<1 << 32)
         print("again: braid verify --model-path Tests/Golden/\(name)/checkpoint --layouts 100 --seed \(seed)")
+        let profiles = try Golden(name).profiles
         try Self.check(
             {
                 VerificationPlan(
                     LayoutMatrix($0, maxRanks: 8, minKeys: [1, $1 / 2]).layouts,
-                    ServingConditions.all(longestPrompt: $1), limit: 100, seed: seed)
+                    ServingConditions.all(longestPrompt: $1, alignment: $2, profiles: profiles), limit: 100,
+                    seed: seed
+                ).comparingRoundedLayoutsInF32($0)
             }, name, seed: seed)
     }
 
@@ -73,25 +78,28 @@ import Verification
             {
                 VerificationPlan(
                     LayoutMatrix($0, maxRanks: 8, minKeys: [1, $1 / 2]).layouts,
-                    ServingConditions.all(longestPrompt: $1, canDraft: true).filter { $0.drafts > 0 }, limit: 100,
+                    ServingConditions.all(longestPrompt: $1, canDraft: true, alignment: $2).filter { $0.drafts > 0 },
+                    limit: 100,
                     seed: seed)
             }, name, seed: seed)
     }
 
-    @Test(arguments: [16, 32], PartitionStrategy.allCases)
-    func `on many context ranks`(degree: Int, strategy: PartitionStrategy) throws {
+    @Test(arguments: [("v32", 16), ("v32", 32), ("v4", 16)], PartitionStrategy.allCases)
+    func `on many context ranks`(model: (name: String, degree: Int), strategy: PartitionStrategy) throws {
+        let degree = model.degree
         for exchange in ExpertExchangeKind.allCases {
             var request = ParallelRequest()
             request.attnCPSize = degree
             request.strategy = strategy
             request.exchange = exchange
             try Self.check(
-                { shape, longestPrompt in
+                { shape, longestPrompt, alignment in
                     let layout = try request.resolve(for: shape)
                     #expect(layout.context == degree && layout.isBitwiseEqual(for: shape))
                     return VerificationPlan(
-                        [layout], ServingConditions.all(longestPrompt: longestPrompt), limit: 12, seed: 1)
-                }, "v32", seed: 1)
+                        [layout], ServingConditions.all(longestPrompt: longestPrompt, alignment: alignment),
+                        limit: 12, seed: 1)
+                }, model.name, seed: 1)
         }
     }
 }

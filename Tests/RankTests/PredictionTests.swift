@@ -9,7 +9,7 @@ import Tensors
 import TestSupport
 import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct `Predicted bytes` {
+@Suite(.timeLimit(.minutes(15))) struct `Predicted bytes` {
     /// These configurations together have every axis, both exchanges, all strategies, and shared and whole
     /// feed-forwards.
     static let layouts: [ParallelConfiguration] = [
@@ -48,21 +48,24 @@ import Testing
     func `are the measured ones, for every rank and operation`(name: String, parallel: ParallelConfiguration) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
-        let cost = LayoutCost(model.description, parallel, format: model.cacheFormat(.float32, pageSize: 1))
+        let cost = LayoutCost(model.description, parallel, format: model.cacheFormat(.float32, pageSize: 128))
         let pool = RankPool(
-            model, EngineConfiguration(smallCache: parallel, tokens: 4096), recording: Set(Stage.allCases))
+            model,
+            EngineConfiguration(smallCache: parallel, tokens: 4096, alignment: model.positionAlignment),
+            recording: Set(Stage.allCases))
         defer { pool.stop() }
         let seed = UInt64.random(in: 0...UInt64.max)
-        var batches = RandomBatches(seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
+        var batches = RandomBatches(seed: seed, groups: parallel.data, model)
         var predicted = [[String: Double]](repeating: [:], count: parallel.world)
         var mostRows = 0
         for number in 0..<6 {
             // The last steps have DCP rows if keys have several owners.
             let plan = number < 4 ? batches.next(number) : batches.decode(number)
             let records = try pool.run(plan).records
-            mostRows = max(mostRows, RowAssignment(plan, parallel).rows.map(\.count).max()!)
+            let assignment = RowAssignment(plan, parallel, alignment: model.positionAlignment)
+            mostRows = max(mostRows, assignment.rows.map(\.count).max()!)
             for rank in 0..<parallel.world {
-                for (name, bytes) in bytes(ofRank: rank, RowAssignment(plan, parallel), cost, records) {
+                for (name, bytes) in bytes(ofRank: rank, assignment, cost, records) {
                     predicted[rank][name, default: 0] += bytes
                 }
             }
@@ -103,10 +106,9 @@ import Testing
             let pool = RankPool(model, configuration, processes: processes, recording: Set(Stage.allCases))
             defer { pool.stop() }
             let cost = LayoutCost(
-                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: 1), isDivided: true)
+                model.description, parallel, format: model.cacheFormat(cacheType, pageSize: 128), isDivided: true)
             let seed = UInt64.random(in: 0...UInt64.max)
-            var batches = RandomBatches(
-                seed: seed, groups: parallel.data, vocabularySize: model.vocabularySize)
+            var batches = RandomBatches(seed: seed, groups: parallel.data, model)
             var predicted = [[String: Double]](repeating: [:], count: parallel.world)
             for number in 0..<6 {
                 let plan = batches.next(number)
@@ -138,7 +140,7 @@ import Testing
     private func bytes(
         ofRank rank: Int, _ assignment: RowAssignment, _ cost: LayoutCost, _ records: StageRecords
     ) -> [(String, Double)] {
-        let rows = StepRows(assignment)
+        let rows = StepRows(assignment, cost.format)
         var all = cost.bytes(ofRank: rank, rows).filter { !$0.transfer.isExpected }.map { ($0.transfer.name, $0.bytes) }
         let (stage, stageRank) = rank.quotientAndRemainder(dividingBy: cost.parallel.stageRanks)
         let here = cost.parallel.layers(ofStage: stage, total: cost.model.layers.count)
@@ -178,7 +180,7 @@ import Testing
             experts: 16, expertsPerToken: 3, groups: groups, topGroups: (groups + 1) / 2, normalize: true, scaling: 1)
         let parallel = ParallelConfiguration(context: places, expert: places, exchange: .allToAll)
         let cost = LayoutCost(
-            model.description, parallel, format: model.cacheFormat(.float32, pageSize: 1))
+            model.description, parallel, format: model.cacheFormat(.float32, pageSize: 128))
         let rows = StepRows(
             owned: (0..<places).map { $0 == 0 ? 1 : 0 }, outputs: Array(repeating: 0, count: places),
             maxPosition: Array(repeating: -1, count: places))
@@ -213,16 +215,28 @@ private struct RandomBatches {
     private var draw: SplitMix64
     private let groups: Int
     private let vocabularySize: Int
+    private let pageSize: Int
+    private let hasWindows: Bool
+    /// A position whose row sees more keys than it may select.
+    private let firstSelecting: Int
     /// The positions of each request so far; those that the first steps do not compute count as cached.
     private var lengths: [Int]
     private static let maxPositions = 256
 
-    init(seed: UInt64, groups: Int, vocabularySize: Int) {
+    init(seed: UInt64, groups: Int, _ model: any Model) {
         draw = SplitMix64(seed: seed)
         self.groups = groups
-        self.vocabularySize = vocabularySize
+        vocabularySize = model.vocabularySize
+        pageSize = max(4, model.positionAlignment)
+        firstSelecting = max(40, model.description.selection?.firstPosition ?? 0)
+        hasWindows = model.cacheFormat(.float32, pageSize: pageSize).window > 0
         lengths = []
         for _ in 0..<4 { lengths.append(draw.below(31)) }
+    }
+
+    private func pages(of request: Int, _ positions: Int) -> [Int32] {
+        let first = request * Self.maxPositions / pageSize
+        return (first..<first + (positions + pageSize - 1) / pageSize).map { Int32($0) }
     }
 
     mutating func next(_ number: Int) -> StepPlan {
@@ -232,11 +246,11 @@ private struct RandomBatches {
             let start = lengths[request]
             let tokens = (0..<rows).map { _ in Int32(draw.below(vocabularySize)) }
             let outputs = draw.below(3)
-            let first = request * Self.maxPositions / 4
+            let pages = pages(of: request, start + rows)
             chunks.append(
                 StepPlan.Chunk(
                     request: UInt64(request), group: request % groups, tokens: tokens, start: start,
-                    pages: (first..<first + (start + rows + 3) / 4).map { Int32($0) },
+                    pages: pages, windowPages: hasWindows ? pages : [],
                     sample: outputs == 0 ? nil : .init(parameters: SamplingParameters(), position: start + rows),
                     score: outputs == 2 ? (0..<rows).map { .init(row: $0, target: 1) } : []))
             lengths[request] = start + rows
@@ -247,12 +261,13 @@ private struct RandomBatches {
     /// Returns a step in which one request of each group decodes, after more keys than it may select.
     mutating func decode(_ number: Int) -> StepPlan {
         let chunks = (0..<groups).map { request in
-            lengths[request] = max(lengths[request], 40)
+            lengths[request] = max(lengths[request], firstSelecting)
             defer { lengths[request] += 1 }
-            let (start, first) = (lengths[request], request * Self.maxPositions / 4)
+            let start = lengths[request]
+            let pages = pages(of: request, start + 1)
             return StepPlan.Chunk(
                 request: UInt64(request), group: request, tokens: [1], start: start,
-                pages: (first..<first + start / 4 + 1).map { Int32($0) },
+                pages: pages, windowPages: hasWindows ? pages : [],
                 sample: .init(parameters: SamplingParameters(), position: start + 1))
         }
         return StepPlan(number: number, chunks: chunks)

@@ -10,7 +10,7 @@ import TestSupport
 import Testing
 
 /// The keys and logits of a prefill are the same however its rows are assigned to ranks and cut into chunks and stages.
-@Suite(.timeLimit(.minutes(5))) struct `What a prefill leaves behind` {
+@Suite(.timeLimit(.minutes(15))) struct `What a prefill leaves behind` {
     static let seed = UInt64.random(in: 0 ... .max)
     static let samples = 30
 
@@ -27,13 +27,16 @@ import Testing
     private struct Prompts {
         let model: any Model
         let tokens: [[Int32]]
-        static let pageSize = 4
+        let pageSize: Int
         static let pages = 64
 
         init(_ golden: Golden) throws {
             model = try golden.directory.load()
+            pageSize = max(4, model.positionAlignment)
             tokens = [golden.prompt, Array(golden.prompt.reversed().prefix(7)), [golden.prompt[2]]]
         }
+
+        private var hasWindows: Bool { model.cacheFormat(.float32, pageSize: pageSize).window > 0 }
 
         /// Returns steps that each compute `chunk` more rows of every request.
         func plans(chunk: Int, groups: Int) -> [StepPlan] {
@@ -48,7 +51,7 @@ import Testing
             guard step * size < prompt.count else { return nil }
             let range = step * size..<min(prompt.count, step * size + size)
             // Pages are taken alternately from the end of the cache, so that no request's pages are adjacent.
-            let pages = (0..<(range.upperBound + Self.pageSize - 1) / Self.pageSize)
+            let pages = (0..<(range.upperBound + pageSize - 1) / pageSize)
                 .map { Int32(Self.pages - 1 - $0 * tokens.count - request) }
             let scored = range.filter { $0 + 1 < prompt.count }
                 .map { StepPlan.ScoreRow(row: $0 - range.lowerBound, target: prompt[$0 + 1]) }
@@ -56,7 +59,7 @@ import Testing
             sampling.temperature = 0
             return StepPlan.Chunk(
                 request: UInt64(request), group: request % groups, tokens: Array(prompt[range]),
-                start: range.lowerBound, pages: pages,
+                start: range.lowerBound, pages: pages, windowPages: hasWindows ? pages : [],
                 sample: range.upperBound == prompt.count ? .init(parameters: sampling, position: prompt.count) : nil,
                 score: scored, topLogProbs: 2)
         }
@@ -67,8 +70,8 @@ import Testing
         _ prompts: Prompts, _ parallel: ParallelConfiguration, chunk: Int = .max, cacheType: CacheType = .float32
     ) throws -> Outcome {
         var configuration = EngineConfiguration()
-        configuration.pageSize = Prompts.pageSize
-        configuration.maxTotalTokens = Prompts.pages * Prompts.pageSize
+        configuration.pageSize = prompts.pageSize
+        configuration.maxTotalTokens = Prompts.pages * prompts.pageSize
         configuration.parallel = parallel
         configuration.cacheType = cacheType
         let progress = DispatchSemaphore(value: 0)

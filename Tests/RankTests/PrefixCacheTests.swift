@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// A cached prefix was computed as other rows of other requests, perhaps on other ranks.
-@Suite(.timeLimit(.minutes(5))) struct `A prefix found in the cache gives the same bits` {
+@Suite(.timeLimit(.minutes(15))) struct `A prefix found in the cache gives the same bits` {
     @inline(never)
     private static func engine(_ parallel: ParallelConfiguration, prefixCache: Bool) throws -> Engine {
         var configuration = EngineConfiguration()

@@ -9,16 +9,17 @@ import Testing
 import Verification
 
 /// These tests simulate processes in one process: each has a cache of its own, and they exchange messages.
-@Suite(.timeLimit(.minutes(3))) struct `Ranks in several processes` {
+@Suite(.timeLimit(.minutes(15))) struct `Ranks in several processes` {
     /// Returns the verdicts on some cases whose ranks are divided among `processes` processes, and their coverage.
     private static func verdicts(
         _ notations: [String], of name: String = "v32", processes count: Int
     ) throws -> ([Verification.Verdict], RunCoverage) {
         let golden = try Golden(name)
-        let model = try golden.directory.load(drafts: name == "v32-guesses")
+        let model = try golden.directory.load(drafts: Golden.draftingCases.contains(name))
         let measure = Workload.Measure(
-            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
-            vocabularySize: model.vocabularySize)
+            selecting: golden.directory.description.selection?.firstPosition,
+            entry: golden.directory.description.longestEntry,
+            contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         return try verdictsInProcesses(notations, of: model, measure, processes: count)
     }
 
@@ -31,6 +32,24 @@ import Verification
         ]
         let (found, _) = try Self.verdicts(notations, processes: processes)
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
+    }
+
+    /// A model with windows and compressed entries sends its windows and its compressors' inputs to all processes.
+    @Test(arguments: [("v4", 128), ("v4-drafts", 4)], [2, 4])
+    func `give one rank's bits of a model with compressed entries`(model: (name: String, page: Int), processes: Int)
+        throws
+    {
+        let notations = [
+            "cp4 ep4 zigzag alltoall chunk41 mixed", "cp2 tp2 ep4 dense2 interleave gathered chunk7 preemption",
+            "pp2 cp2 ep2 contiguous gathered chunk91 warm mixed", "dp2 cp2 ep4 alltoall chunk5 fp8_e4m3 preemption",
+            "cp16 ep8 etp2 interleave gathered chunk-1 long", "cp8 ep8 dcp8 interleave gathered chunk-1 fp8_e4m3 long",
+            "cp4 tp2 ep8 dense2 dcp8 zigzag gathered chunk61 bfloat16 warm mixed",
+            "dp2 cp4 ep8 dcp4:2 alltoall chunk131 mixed bf16",
+            "pp2 cp4 ep4 dcp4 zigzag gathered chunk7 shared preemption",
+        ].map { "\($0) page\(model.page)" + (model.name == "v4-drafts" ? " draft2" : "") }
+        let (found, coverage) = try Self.verdicts(notations, of: model.name, processes: processes)
+        for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
+        #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0)
     }
 
     @Test(arguments: [2, 4, 8]) func `give one rank's bits where each keeps only what its ranks own`(processes: Int)
@@ -46,7 +65,7 @@ import Verification
             "chunk-1 bfloat16 page64 preemption",
         ]
         let notations = layouts.flatMap { layout in conditions.map { "\(layout) \($0)" } }
-        let (found, coverage) = try Self.verdicts(notations, of: "v32-guesses", processes: processes)
+        let (found, coverage) = try Self.verdicts(notations, of: "v32-drafts", processes: processes)
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
         #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0 && coverage.speculation.accepted > 0)
     }

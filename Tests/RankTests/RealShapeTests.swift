@@ -1,4 +1,5 @@
 import DeepSeekV32
+import DeepSeekV4
 import Inference
 import Modeling
 import Models
@@ -8,10 +9,11 @@ import TestSupport
 import Testing
 import Verification
 
-/// The models have every width and count of the released V3.2 and GLM-5.2 except the numbers of layers, tokens and
-/// selected keys: one dense layer and one with experts, four of which have weights of their own. Few keys are selected,
-/// so that a short prompt has more. GLM's second layer reuses the selection of the first.
-@Suite(.timeLimit(.minutes(5))) struct `A released model's real shape` {
+/// The models have every width and count of the released V3.2, GLM-5.2 and V4-Flash except the numbers of layers, tokens
+/// and selected keys: one dense layer and one with experts, four of which have weights of their own. Few keys are
+/// selected, so that a short prompt has more. GLM's second layer reuses the selection of the first. V4 has experts in
+/// both layers, chosen by token in the first, and compressed entries in the second.
+@Suite(.timeLimit(.minutes(15))) struct `A released model's real shape` {
     private static func model(_ name: String) throws -> DeepSeekModel {
         var configuration = try #require(
             try ModelDirectory(Golden.root + "/Benchmarks/models/" + name).configuration as? DeepSeekConfiguration)
@@ -27,10 +29,23 @@ import Verification
         return try DeepSeekModel(configuration, .dummy(DummyWeights(dtype: .bf16, distinctExperts: 4)))
     }
 
-    @Test(arguments: ["v3.2", "glm-5.2"]) func `gives one rank's bits on many ranks`(name: String) throws {
-        let model = try Self.model(name)
+    private static func v4Flash() throws -> DeepSeekV4Model {
+        var configuration = try #require(try ReleasedModel.v4Flash.configuration() as? DeepSeekV4Configuration)
+        configuration.kinds = [.slidingWindow, .compressedSparse]
+        configuration.hashLayers = [true, false]
+        configuration.vocabularySize = 1024
+        configuration.contextLength = 4096
+        configuration.indexer.topK = 8
+        #expect(configuration.heads == 64 && configuration.headWidth == 512 && configuration.hiddenSize == 4096)
+        #expect(configuration.experts.gate.experts == 256 && configuration.outputGroups == 8)
+        return try DeepSeekV4Model(configuration, .dummy(DummyWeights(dtype: .bf16, distinctExperts: 4)))
+    }
+
+    @Test(arguments: ["v3.2", "glm-5.2", "v4-flash"]) func `gives one rank's bits on many ranks`(name: String) throws {
+        let model: any Model = name == "v4-flash" ? try Self.v4Flash() : try Self.model(name)
         let measure = Workload.Measure(
-            selecting: 8, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+            selecting: model.description.selection?.firstPosition, contextLength: model.contextLength,
+            vocabularySize: model.vocabularySize)
         let verification = Verification(model, measure)
         for notation in [
             "cp2 tp4 ep8 dense4 zigzag alltoall chunk11 page4 long",

@@ -9,7 +9,7 @@ import Testing
 
 /// Random weights draft badly, so most requests may sample from only three tokens: then drafts are often accepted, and
 /// often rejected.
-@Suite(.timeLimit(.minutes(5))) struct `Speculative decoding` {
+@Suite(.timeLimit(.minutes(15))) struct `Speculative decoding` {
     private struct Answer: Equatable {
         var tokens: [TokenLogProbs] = []
         var reason: FinishReason?
@@ -112,9 +112,9 @@ import Testing
     @Test(arguments: CacheType.allCases) func `does not change it with any cache, nor when pages are short`(
         type: CacheType
     ) async throws {
-        let golden = try Golden("v32-guesses")
-        let plain = try Self.engine("v32-guesses", drafts: 0) { $0.cacheType = type }
-        let preempting = try Self.engine("v32-guesses", drafts: 2) {
+        let golden = try Golden("v32-drafts")
+        let plain = try Self.engine("v32-drafts", drafts: 0) { $0.cacheType = type }
+        let preempting = try Self.engine("v32-drafts", drafts: 2) {
             $0.cacheType = type
             $0.maxTotalTokens = 164
             $0.prefixCache = false

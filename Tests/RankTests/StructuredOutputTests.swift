@@ -11,7 +11,7 @@ import Testing
 
 /// Requests with grammars run beside others without: answers must be bitwise equal in all parallel configurations, and
 /// have the requested form.
-@Suite(.timeLimit(.minutes(5))) struct `Structured output` {
+@Suite(.timeLimit(.minutes(15))) struct `Structured output` {
     private static let endOfText: Int32 = 1
 
     /// Returns a vocabulary for a model without one, with one or two printable characters per token.

@@ -8,7 +8,7 @@ import Verification
 
 /// Tests of a model that uses everything a model with compressed keys needs, over the whole verification matrix; see
 /// `ToyModel`.
-@Suite(.timeLimit(.minutes(5))) struct `A model with windows, compressed keys and several streams` {
+@Suite(.timeLimit(.minutes(15))) struct `A model with windows, compressed keys and several streams` {
     private static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
         var draw = SplitMix64(seed: seed)
         return (0..<count).map { _ in Int32(draw.below(40)) }

@@ -8,7 +8,7 @@ import Testing
 import Verification
 
 /// A comparison with one rank must find faults and their place; parity tests rely on it.
-@Suite(.timeLimit(.minutes(2))) struct `A verification` {
+@Suite(.timeLimit(.minutes(15))) struct `A verification` {
     private static let measure = Workload.Measure(longestPrompt: 20, contextLength: 256, vocabularySize: 32)
 
     private static func verification(_ fault: FaultyModel.Fault? = nil) -> Verification {
@@ -20,8 +20,9 @@ import Verification
         let golden = try Golden(name)
         let model = DamagedCache(try golden.directory.load(), damage)
         let measure = Workload.Measure(
-            selecting: golden.directory.description.selection?.topK, contextLength: model.contextLength,
-            vocabularySize: model.vocabularySize)
+            selecting: golden.directory.description.selection?.firstPosition,
+            entry: golden.directory.description.longestEntry,
+            contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         return (Verification(model, measure), model.parallelShape)
     }
 

@@ -20,6 +20,8 @@ enum { BRAID_TRAP_GRACE_SECONDS = 4 };
 // A report of one trap, as the pipe carries it.
 struct braid_trap {
     uint64_t token;  // the token that `braid_traps_enter` received
+    // The address whose access failed; 0 if the signal has none, or was sent by a process.
+    uint64_t address;
     int32_t signal;
     int32_t unused;
 };

@@ -1,5 +1,6 @@
 import Foundation
 package import Grammar
+package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization
@@ -19,6 +20,14 @@ package final class Engine: EngineClient {
     /// The published status is written whenever the state changes, and its part about the ranks once per step. It is
     /// read without the lock of `state`.
     private let published = PublishedStatus()
+    /// The timeline of the last step that was traced for `timeline`.
+    private let lastTimeline = Mutex<StepTimeline?>(nil)
+    /// When a step was last traced for `timeline`, and the least time between two: tracing costs time, and clients may ask
+    /// often.
+    private let timelineAsked = Mutex<ContinuousClock.Instant?>(nil)
+    private static let timelineInterval = Duration.milliseconds(500)
+    /// Whether the next step is to be traced for `timeline`.
+    private let wantsTimeline = Atomic(false)
     /// Whether a thread of this process that the engine depends on has trapped.
     private let hasTrapped = Atomic(false)
     /// Yields the failure that ended service, at most once, and finishes when the engine is stopped.
@@ -28,6 +37,9 @@ package final class Engine: EngineClient {
     private let grammars: GrammarCache?
     private let restartsOnFailure: Bool
     private let trace: TraceWriter?
+    /// The events for clients that wait to be delivered, and whether a thread delivers some. Only one does at a time, so that
+    /// none overtakes another one with later events.
+    private let outbox = Mutex((waiting: [Delivery](), isDelivering: false))
     private let log: @Sendable (String) -> Void
     /// Returns the violated invariants of a scheduler. It runs after every step with `--check-invariants`; otherwise it
     /// is `nil`.
@@ -38,6 +50,8 @@ package final class Engine: EngineClient {
     private struct State {
         var scheduler: Scheduler
         var pool: RankPool
+        /// Carries out what the scheduler wants of another server; `nil` if this server computes whole requests only.
+        var partner: (any TransferPartner)?
         /// The number of restarts of the ranks since the last completed step.
         var restarts = 0
         var nextID: UInt64 = 1
@@ -118,6 +132,12 @@ package final class Engine: EngineClient {
         }
     }
 
+    package func prepare(_ grammar: GrammarSource) throws(EngineError) { try grammar.compile(with: grammars) }
+
+    package func cachedTokens(of id: UInt64) -> Int? {
+        hasTrapped.load(ordering: .acquiring) ? nil : state.withLock { $0.scheduler.cachedTokens(of: id) }
+    }
+
     package func submit(_ request: GenerationRequest) throws(EngineError) -> Generation {
         if hasTrapped.load(ordering: .acquiring) { throw .failed(published.failure ?? "a thread trapped") }
         try request.checkGrammar(with: grammars)
@@ -125,20 +145,50 @@ package final class Engine: EngineClient {
         let outcome: Result<UInt64, EngineError> = update { state in
             let id = state.nextID
             do throws(EngineError) {
+                guard request.mode == .none || request.mode == .decode && state.partner?.computesPrompts == true else {
+                    throw .invalid(
+                        parameter: "mode", message: "is \(request.mode), and this engine has no prefill server to ask")
+                }
                 try state.scheduler.submit(id, request)
             } catch {
                 return .failure(error)
             }
             state.nextID += 1
             streams.withLock { $0[id] = continuation }
+            settle(&state)
             return .success(id)
         }
         let id = try outcome.get()
+        deliver()
         continuation.onTermination = { [weak self] reason in
             if case .cancelled = reason { self?.abort(id) }
         }
         wake.signal()
         return Generation(id: id, events: events)
+    }
+
+    /// Gives the engine a partner.
+    ///
+    /// - Precondition: It has none.
+    package func attach(_ partner: any TransferPartner) {
+        update { state in
+            precondition(state.partner == nil, "an engine has one partner")
+            state.partner = partner
+        }
+    }
+
+    /// Tells the scheduler what another server has sent, or takes from the cache what is sent to it.
+    ///
+    /// - Parameter body: Receives the scheduler and this process's cache, both under the engine's lock, and returns the
+    ///   events that follow. It is not called after a trap.
+    package func exchange(_ body: (inout Scheduler, CacheStore) -> [Scheduler.Event]) {
+        if hasTrapped.load(ordering: .acquiring) { return }
+        update { state in
+            let events = body(&state.scheduler, state.pool.cache)
+            settle(&state, events)
+        }
+        deliver()
+        wake.signal()
     }
 
     /// The error that new requests would get (`draining` or `failed`); `nil` while requests are accepted. Reading it
@@ -150,6 +200,16 @@ package final class Engine: EngineClient {
     }
 
     package func status() -> EngineStatus { published.value }
+
+    package func timeline() -> StepTimeline? {
+        let isDue = timelineAsked.withLock { last in
+            guard last.map({ $0 + Self.timelineInterval <= .now }) ?? true else { return false }
+            last = .now
+            return true
+        }
+        if isDue { wantsTimeline.store(true, ordering: .relaxed) }
+        return lastTimeline.withLock { $0 }
+    }
 
     package func flushCache() -> Int { update { $0.scheduler.flushCache() } }
 
@@ -166,11 +226,11 @@ package final class Engine: EngineClient {
 
     package func stop(_ reason: String) {
         if hasTrapped.load(ordering: .acquiring) { return }
-        let deliveries = update { state in
+        update { state in
             state.isStopped = true
-            return take(state.scheduler.fail(reason))
+            settle(&state, state.scheduler.fail(reason))
         }
-        deliver(deliveries)
+        deliver()
         wake.signal()
     }
 
@@ -179,12 +239,12 @@ package final class Engine: EngineClient {
 
     package func abort(_ id: UInt64) {
         if hasTrapped.load(ordering: .acquiring) { return }
-        let deliveries = state.withLock { state in
+        state.withLock { state in
             // Publishes the ranks' part too: no later step may come to update how many tokens each rank owns.
             defer { published.publish(state.pool, state.scheduler) }
-            return take(state.scheduler.abort(id))
+            settle(&state, state.scheduler.abort(id))
         }
-        deliver(deliveries)
+        deliver()
         wake.signal()
     }
 
@@ -193,22 +253,32 @@ package final class Engine: EngineClient {
         while true {
             let pool = state.withLock { $0.pool }
             while let outcome = pool.nextResult() {
+                if let timeline = outcome.timeline { lastTimeline.withLock { $0 = timeline } }
                 traced("finish") {
-                    let deliveries = state.withLock { state in
+                    state.withLock { state in
                         state.restarts = 0
                         // After `fail` the scheduler no longer knows its steps in flight.
-                        guard state.scheduler.isStepInFlight else { return [Delivery]() }
+                        guard state.scheduler.isStepInFlight else { return }
                         let events = state.scheduler.finish(outcome.result, seconds: outcome.seconds)
                         published.publish(pool, state.scheduler)
                         // A violated invariant ends service, which must show in the status at once.
                         defer { published.publish(state.scheduler) }
-                        return take(events) + audited(&state)
+                        settle(&state, events)
+                        endIfInvariantsAreViolated(&state)
                     }
-                    deliver(deliveries)
+                    deliver()
                 }
             }
             if let failure = pool.failure, replace(pool, after: failure) { continue }
-            if let plan = traced("plan", { update { $0.isStopped ? nil : $0.scheduler.nextStep() } }) {
+            let plan = traced("plan") {
+                update { state in
+                    defer { settle(&state) }
+                    return state.isStopped ? nil : state.scheduler.nextStep()
+                }
+            }
+            deliver()
+            if var plan {
+                plan.isTraced = wantsTimeline.exchange(false, ordering: .relaxed)
                 pool.submit(plan)
                 continue
             }
@@ -223,15 +293,15 @@ package final class Engine: EngineClient {
 
     /// Checks the invariants, where the configuration asks for it, and ends service if one is violated: the scheduler's
     /// other state can then not be trusted either.
-    private func audited(_ state: inout State) -> [Delivery] {
-        guard let audit, state.scheduler.failure == nil else { return [] }
+    private func endIfInvariantsAreViolated(_ state: inout State) {
+        guard let audit, state.scheduler.failure == nil else { return }
         let problems = audit(state.scheduler)
-        guard !problems.isEmpty else { return [] }
+        guard !problems.isEmpty else { return }
         let reason =
             "invariants are violated after step \(state.scheduler.status.steps) (--check-invariants): "
             + problems.prefix(Self.maxProblems).joined(separator: "; ")
         failed.yield(EngineFailure(reason: reason, isTrap: false))
-        return take(state.scheduler.fail(reason))
+        settle(&state, state.scheduler.fail(reason))
     }
 
     /// The maximum number of violated invariants that one message lists.
@@ -244,9 +314,9 @@ package final class Engine: EngineClient {
     private func replace(_ pool: RankPool, after failure: GroupFailure) -> Bool {
         // After a trap no memory of this process can be relied on; and ranks that fail at once would be restarted
         // forever.
-        let (deliveries, restarts, isNews) = update { state in
+        let (restarts, isNews) = update { state in
             let isNews = state.scheduler.failure == nil
-            let deliveries = take(state.scheduler.fail(failure.description))
+            settle(&state, state.scheduler.fail(failure.description))
             let restarts =
                 restartsOnFailure && isNews && !state.isStopped && !pool.hasTrapped
                 && state.restarts < Self.maxFutileRestarts
@@ -254,9 +324,9 @@ package final class Engine: EngineClient {
                 state.scheduler.restart()
                 state.restarts += 1
             }
-            return (deliveries, restarts, isNews)
+            return (restarts, isNews)
         }
-        deliver(deliveries)
+        deliver()
         if isNews, !restarts { failed.yield(EngineFailure(reason: failure.description, isTrap: pool.hasTrapped)) }
         guard restarts else { return false }
         log("\(failure); starting new ranks")
@@ -291,9 +361,20 @@ package final class Engine: EngineClient {
 
     private typealias Delivery = (AsyncStream<GenerationEvent>.Continuation, GenerationEvent, last: Bool)
 
-    /// Pairs each event with the stream of its request, and removes the streams of requests that ended.
-    private func take(_ events: [Scheduler.Event]) -> [Delivery] {
-        streams.withLock { streams in
+    /// Lets the partner carry out what the scheduler wants of another server, and queues the events for `deliver`. It must
+    /// be called after every change of the scheduler, and before the next plan is submitted.
+    private func settle(_ state: inout State, _ events: [Scheduler.Event] = []) {
+        guard let partner = state.partner else { return queue(events) }
+        // What the partner answers may allow another plan.
+        if state.scheduler.hasTransferActions { wake.signal() }
+        queue(partner.carryOut(&state.scheduler, events))
+    }
+
+    /// Queues events with the streams of their requests, and removes the streams of requests that ended. It is called
+    /// under the engine's lock, so that the events of a request are queued in their order.
+    private func queue(_ events: [Scheduler.Event]) {
+        if events.isEmpty { return }
+        let deliveries: [Delivery] = streams.withLock { streams in
             events.compactMap { event in
                 guard let stream = streams[event.request] else { return nil }
                 switch event.event {
@@ -305,13 +386,29 @@ package final class Engine: EngineClient {
                 }
             }
         }
+        outbox.withLock { $0.waiting += deliveries }
     }
 
-    /// Delivers events. It must be called without the lock, because ending a stream may call `abort`.
-    private func deliver(_ deliveries: [Delivery]) {
-        for (stream, event, last) in deliveries {
-            stream.yield(event)
-            if last { stream.finish() }
+    /// Delivers the queued events in their order, whichever threads queued them, unless a thread does so already: it then
+    /// delivers these too. It must be called without the engine's lock, because ending a stream, or releasing it, may call
+    /// `abort`, and so this function again.
+    private func deliver() {
+        while let deliveries = nextDeliveries() {
+            for (stream, event, last) in deliveries {
+                stream.yield(event)
+                if last { stream.finish() }
+            }
+            outbox.withLock { $0.isDelivering = false }
+        }
+    }
+
+    /// Returns the queued events, and marks this thread as the one that delivers them; `nil` if there are none, or another
+    /// thread delivers.
+    private func nextDeliveries() -> [Delivery]? {
+        outbox.withLock { outbox in
+            if outbox.isDelivering || outbox.waiting.isEmpty { return nil }
+            defer { outbox = ([], true) }
+            return outbox.waiting
         }
     }
 }

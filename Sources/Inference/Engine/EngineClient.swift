@@ -1,8 +1,13 @@
+package import Grammar
+
 /// A server uses an engine through this protocol; it is the only way from asynchronous code to the ranks.
 ///
 /// `Engine` is the implementation for service; tests use `ToyEngine`, whose answers can be worked out by hand.
 package protocol EngineClient: Sendable {
     var limits: EngineLimits { get }
+    /// Compiles a grammar, so that `submit` finds it ready. It may take seconds, unlike `submit`, and throws if the
+    /// grammar cannot be compiled.
+    func prepare(_ grammar: GrammarSource) throws(EngineError)
     /// Queues a request, or throws at once if it cannot be served. Dropping the returned stream aborts the request.
     func submit(_ request: GenerationRequest) throws(EngineError) -> Generation
     /// The error that new requests would get (`draining` or `failed`); `nil` while requests are accepted. Reading it
@@ -10,6 +15,13 @@ package protocol EngineClient: Sendable {
     var refusal: EngineError? { get }
     /// Returns the load after the last step. It copies the status and waits for no lock of the engine.
     func status() -> EngineStatus
+    /// Returns the timeline of the last step that was traced, `nil` before the first, and has the next step traced, unless
+    /// that was asked for less than half a second ago. So tracing costs nothing while no page asks. It waits for no lock of
+    /// the engine.
+    func timeline() -> StepTimeline?
+    /// Returns the number of a running request's prompt tokens that were found in the prefix cache; `nil` before this is
+    /// known and after the request has ended.
+    func cachedTokens(of id: UInt64) -> Int?
     /// Aborts a request. Its last event, with the usage, follows at once, for readers that still read the stream.
     func abort(_ id: UInt64)
     /// Refuses new requests, lets running ones end, returns when none is left.
@@ -41,11 +53,17 @@ package struct EngineLimits: Sendable, Equatable {
     /// The maximum number of prompt and new tokens of a request together.
     package var contextLength: Int
     package var vocabularySize: Int
+    /// The maximum number of requests that run at the same time, in each data group.
+    package var maxRunningRequests: Int
     package var maxQueuedRequests: Int
     package var maxTopLogProbs: Int
-    package init(contextLength: Int, vocabularySize: Int, maxQueuedRequests: Int, maxTopLogProbs: Int = 20) {
+    package init(
+        contextLength: Int, vocabularySize: Int, maxRunningRequests: Int, maxQueuedRequests: Int,
+        maxTopLogProbs: Int = 20
+    ) {
         self.contextLength = contextLength
         self.vocabularySize = vocabularySize
+        self.maxRunningRequests = maxRunningRequests
         self.maxQueuedRequests = maxQueuedRequests
         self.maxTopLogProbs = maxTopLogProbs
     }
@@ -82,6 +100,10 @@ package struct EngineStatus: Sendable, Equatable {
     package var layout = "one rank"
     /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
+    /// The name of the numerics profile.
+    package var dtype = "float32"
+    /// The instruction-set level of the kernels.
+    package var kernels = "reference"
     /// Token `t` of a request is owned by rank `(t / keyUnit) mod keyOwners` of its data group (KV sharding).
     package var keyOwners = 1
     package var keyUnit = 1

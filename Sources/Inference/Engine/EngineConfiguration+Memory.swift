@@ -41,6 +41,10 @@ extension EngineConfiguration {
                 (maxTotalTokens + pageSize - 1) / pageSize
             } else if let cacheBytesPerRank {
                 pages(of: format, bytesPerRank: cacheBytesPerRank, windows: windows)
+            } else if let cacheBytesPerProcess {
+                min(
+                    maxRunningRequests * ((context + pageSize - 1) / pageSize),
+                    maxPages(of: format, bytes: max(min(cacheBytesPerProcess, Self.physicalMemory) - windows, 0)))
             } else {
                 min(8 * context / pageSize, maxPages(of: format, bytes: max(Self.physicalMemory / 2 - windows, 0)))
             }
@@ -78,7 +82,7 @@ extension EngineConfiguration {
         let scheduler = scheduler(for: model)
         let cache =
             scheduler.totalPages * keptBytes(of: format) + scheduler.windowPages * format.bytesPerWindowPage
-        let settings = RankSettings(self, for: model, recording: [], isTraced: false)
+        let settings = RankSettings(self, for: model, recording: [])
         let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranksHere, limited: true)
         let scratch = memory.total(settings, ranks: ranksHere)
         let ranks = parallel.context * parallel.tensor

@@ -17,12 +17,17 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// Limits the cache memory in bytes per rank; `nil` takes half of the machine's memory in each process, but at most
     /// what eight requests of full context need.
     package var cacheBytesPerRank: Int?
+    /// Limits the cache memory in bytes per process to this and to what the maximum number of running requests with full
+    /// context need; it is not used beside the two limits above.
+    package var cacheBytesPerProcess: Int?
     /// The maximum number of prompt and new tokens of a request together; `nil` takes the model's context length.
     package var contextLength: Int?
     package var maxRunningRequests = 64
     package var maxQueuedRequests = 1024
     /// The maximum number of prompt tokens of one request in a step; -1 leaves only the limit of a step (32768 rows).
     package var chunkedPrefillSize = 1024
+    /// The maximum number of prompt tokens of all requests in a step; `nil` takes `chunkedPrefillSize`, at least 1024.
+    package var maxPrefillTokens: Int?
     /// Whether later chunks of a long prompt are smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
     /// Whether a request reuses the pages of earlier requests with the same beginning.
@@ -46,6 +51,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var checksInvariants = false
     /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
+    /// The numerics profile of all ranks. `f32` is bitwise equal to the reference.
+    package var profile = NumericsProfile.f32
 
     package init() {}
 
@@ -63,7 +70,8 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.dataGroups = parallel.data
         scheduler.groupsShareKeys = processes == 1
         scheduler.chunkedPrefillSize = chunkedPrefillSize
-        let prefill = chunkedPrefillSize == -1 ? min(context, Self.maxRows) : max(chunkedPrefillSize, 1024)
+        let prefill =
+            maxPrefillTokens ?? (chunkedPrefillSize == -1 ? min(context, Self.maxRows) : max(chunkedPrefillSize, 1024))
         scheduler.drafts = drafts
         scheduler.maxRowsPerStep = prefill + maxRunningRequests * (1 + drafts)
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
@@ -74,7 +82,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     }
 
     /// The maximum number of rows of a step: in the largest models a row needs up to a megabyte of scratch memory.
-    static let maxRows = 32_768
+    package static let maxRows = 32_768
     private static let maxDraftTokens = 15
     /// More threads per core than this are taken for a mistake, even on a small machine.
     private static let maxThreadsPerCore = 8
@@ -136,6 +144,7 @@ package struct EngineConfiguration: Sendable, Equatable {
             ("--max-running-requests", maxRunningRequests, 1...65_536),
             ("--max-queued-requests", maxQueuedRequests, 1...16_777_216),
             ("--chunked-prefill-size", chunk, 1...Self.maxRows),
+            ("--max-prefill-tokens", maxPrefillTokens ?? 1, 1...Self.maxRows),
             ("--speculative-num-steps", drafts, 0...Self.maxDraftTokens),
             ("--watchdog-timeout", watchdogTimeout, 1...1_000_000),
         ]

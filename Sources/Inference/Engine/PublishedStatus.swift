@@ -1,6 +1,7 @@
 import KVCache
 import Parallelism
 import Synchronization
+import Tensors
 
 /// The published status is a copy of the engine's status outside the engine's lock: readers never wait for the planning
 /// of a step, and never delay it.
@@ -28,6 +29,8 @@ final class PublishedStatus: Sendable {
         status.withLock { status in
             status.layout = pool.layout
             status.threadsPerRank = pool.threadsPerRank
+            status.dtype = pool.profile.name
+            status.kernels = pool.kernels.rawValue
             status.keyBytesPerToken = Int(pool.cache.format.bytesPerToken)
             status.keyOwners = pool.configuration.kvSharding.ranks
             status.keyUnit = pool.configuration.kvSharding.unit
@@ -45,6 +48,8 @@ extension EngineStatus {
     fileprivate mutating func takeRanks(of other: EngineStatus) {
         layout = other.layout
         threadsPerRank = other.threadsPerRank
+        dtype = other.dtype
+        kernels = other.kernels
         keyBytesPerToken = other.keyBytesPerToken
         keyOwners = other.keyOwners
         keyUnit = other.keyUnit

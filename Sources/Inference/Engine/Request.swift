@@ -15,6 +15,8 @@ package struct GenerationRequest: Sendable, Equatable {
     package var cacheSalt: String?
     /// The grammar that the generated text must match; `nil` allows any text.
     package var grammar: GrammarSource?
+    /// The part of the request that this server computes; see `DisaggregationMode`.
+    package var mode = DisaggregationMode.none
 
     package init(
         prompt: [Int32], sampling: SamplingParameters = SamplingParameters(), logProbs: LogProbOptions? = nil,
@@ -29,17 +31,35 @@ package struct GenerationRequest: Sendable, Equatable {
     }
 }
 
+/// A disaggregation mode tells which part of a request a server computes, where one server computes the keys of prompts
+/// (prefill) and another one the tokens (decode).
+package enum DisaggregationMode: Sendable, Equatable {
+    /// The server computes the whole request.
+    case none
+    /// The server computes the prompt's keys and the first token for another server, and reports them as
+    /// `TransferAction`, not as events.
+    case prefill
+    /// Another server computes the prompt's keys and the first token. If it is lost, this server computes them.
+    case decode
+}
+
 extension GenerationRequest {
     /// Compiles the request's grammar in advance, so that ranks find it ready, and throws if it cannot be compiled.
     ///
     /// - Parameter grammars: The grammar cache of the engine's vocabulary; `nil` where it has none.
     package func checkGrammar(with grammars: GrammarCache?) throws(EngineError) {
-        guard let grammar else { return }
+        if let grammar { try grammar.compile(with: grammars) }
+    }
+}
+
+extension GrammarSource {
+    /// Compiles the grammar, or throws if it cannot be compiled.
+    package func compile(with grammars: GrammarCache?) throws(EngineError) {
         guard let grammars else {
             throw .invalid(parameter: "grammar", message: "is not supported: the engine has no vocabulary")
         }
         do {
-            _ = try grammars.grammar(for: grammar)
+            _ = try grammars.grammar(for: self)
         } catch {
             throw .invalid(parameter: "grammar", message: "is refused: \(error)")
         }

@@ -25,7 +25,7 @@ package final class Traps: Sendable {
             ThreadName.current = "braid traps"
             while let trap = Self.read(pipe) {
                 let callback = state.withLock { $0.watched[trap.token] }
-                callback?(Self.name(of: trap.signal))
+                callback?(Self.name(of: trap.signal, at: trap.address))
             }
         }
         thread.start()
@@ -66,6 +66,22 @@ package final class Traps: Sendable {
     /// Ends or executes the process anew, at once, as after the grace period of a trap. It takes no lock.
     package static func endProcess() -> Never { braid_traps_end() }
 
+    /// Returns the path of the file that is mapped at an address; `nil` if there is none, or the system does not tell.
+    private static func mappedFile(at address: UInt64) -> String? {
+        guard address != 0, let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8) else {
+            return nil
+        }
+        // A line is "begin-end rights offset device inode path", in hexadecimal digits.
+        for line in maps.split(separator: "\n") {
+            let fields = line.split(separator: " ", maxSplits: 5, omittingEmptySubsequences: true)
+            let bounds = fields[0].split(separator: "-").compactMap { UInt64($0, radix: 16) }
+            guard bounds.count == 2, (bounds[0]..<bounds[1]).contains(address), fields.count == 6 else { continue }
+            let path = fields[5].trimmingCharacters(in: .whitespaces)
+            return path.hasPrefix("/") ? path : nil
+        }
+        return nil
+    }
+
     private static func read(_ pipe: CInt) -> braid_trap? {
         var trap = braid_trap()
         while true {
@@ -75,7 +91,11 @@ package final class Traps: Sendable {
         }
     }
 
-    private static func name(of signal: Int32) -> String {
+    /// Returns the name of a signal and, for SIGBUS, the mapped file whose page could not be read.
+    private static func name(of signal: Int32, at address: UInt64) -> String {
+        if signal == SIGBUS, let file = mappedFile(at: address) {
+            return "SIGBUS: '\(file)' became shorter while it was in use, or its disk fails; restore it and start again"
+        }
         let names = [
             SIGILL: "SIGILL", SIGTRAP: "SIGTRAP", SIGSEGV: "SIGSEGV", SIGBUS: "SIGBUS", SIGFPE: "SIGFPE",
             SIGABRT: "SIGABRT",

@@ -61,6 +61,7 @@ extension ToolCallSource: WireCodable {
     package static var empty: Self { Self(tools: [], isRequired: false, allowsSeveral: false) }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
+        try wire.pass(&markup)
         try wire.pass(&tools)
         try wire.pass(&isRequired)
         try wire.pass(&allowsSeveral)

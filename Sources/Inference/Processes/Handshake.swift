@@ -58,6 +58,11 @@ package struct Handshake: Sendable, Equatable {
         package let name: String
         /// The value in each process.
         package let values: [String]
+
+        package init(name: String, values: [String]) {
+            self.name = name
+            self.values = values
+        }
     }
 
     /// Returns the properties that differ.

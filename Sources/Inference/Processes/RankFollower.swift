@@ -1,6 +1,6 @@
 import Foundation
 package import Grammar
-import KVCache
+package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization
@@ -11,6 +11,7 @@ package final class RankFollower {
     private let model: any Model
     private let processes: Processes
     private let grammars: GrammarCache?
+    private let cacheObserver: (CacheStore) -> Void
     private let orders = Orders()
     private var team: Team?
     private var lastEpoch: UInt64 = 0
@@ -33,8 +34,14 @@ package final class RankFollower {
         }
     }
 
-    /// - Parameter grammars: A grammar cache of the same vocabulary as the first process's.
-    package init(_ model: any Model, _ processes: Processes, grammars: GrammarCache? = nil) {
+    /// - Parameters:
+    ///   - grammars: A grammar cache of the same vocabulary as the first process's.
+    ///   - cacheObserver: Receives the cache of the process's ranks before they run.
+    package init(
+        _ model: any Model, _ processes: Processes, grammars: GrammarCache? = nil,
+        cacheObserver: @escaping (CacheStore) -> Void = { _ in }
+    ) {
+        self.cacheObserver = cacheObserver
         precondition(processes.process > 0, "the first process follows nobody")
         self.model = model
         self.processes = processes
@@ -118,6 +125,7 @@ package final class RankFollower {
         let threads = RankThreads(placement.ranks(of: processes.process), alarm: world.alarm)
         processes.setHeartbeat { Wire.bytes(of: HeartbeatPayload(epoch, threads.progresses)) }
         let cache = CacheStore(settings, for: model, ranks: threads.ranks)
+        cacheObserver(cache)
         let grammars = RequestGrammars(grammars)
         threads.start(model, cache, settings, grammars: grammars, in: world) { [processes] report in
             let sent = SentReport(report: report, at: Meter.now())

@@ -1,7 +1,7 @@
 import Parallelism
 
 /// An order is a message of the first process to the others.
-enum Order {
+package enum Order {
     /// Starts new ranks, and ends those of the epoch before.
     case start(RankSettings)
     case step(PlanUpdate)
@@ -10,7 +10,7 @@ enum Order {
     /// Ends the job.
     case leave
 
-    var bytes: [UInt8] {
+    package var bytes: [UInt8] {
         switch self {
         case .start(let settings): [0] + Wire.bytes(of: settings)
         case .step(let update): [1] + Wire.bytes(of: update)
@@ -19,7 +19,7 @@ enum Order {
         }
     }
 
-    init(_ bytes: [UInt8]) throws(Wire.Failure) {
+    package init(_ bytes: [UInt8]) throws(Wire.Failure) {
         let rest = Array(bytes.dropFirst())
         switch bytes.first {
         case 0: self = .start(try Wire.value(in: rest))

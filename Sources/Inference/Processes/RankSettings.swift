@@ -18,17 +18,17 @@ package struct RankSettings: Sendable, Equatable {
     package var maxRows = 1
     /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?
+    /// The numerics profile of all ranks.
+    package var profile = NumericsProfile.f32
     /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
     package var tuning = Tuning()
     /// The stages whose values ranks record; none in service.
     package var stages: Set<Stage> = []
-    /// Whether ranks collect spans for a trace.
-    package var isTraced = false
 
     package init() {}
 
-    init(_ configuration: EngineConfiguration, for model: any Model, recording stages: Set<Stage>, isTraced: Bool) {
+    init(_ configuration: EngineConfiguration, for model: any Model, recording stages: Set<Stage>) {
         parallel = configuration.parallel
         cacheType = configuration.cacheType
         pageSize = configuration.pageSize
@@ -37,10 +37,10 @@ package struct RankSettings: Sendable, Equatable {
         maxRows = scheduler.maxRowsPerStep
         processSharding = configuration.processSharding(for: model)
         kernels = configuration.kernels
+        profile = configuration.profile
         threadsPerRank = configuration.threadsPerRank
         tuning = configuration.tuning
         self.stages = stages
-        self.isTraced = isTraced
     }
 }
 
@@ -63,6 +63,7 @@ extension RankSettings: WireCodable {
         try wire.pass(&maxRows)
         var (level, names) = (kernels?.rawValue ?? "", stages.map(\.rawValue).sorted())
         try wire.pass(&level)
+        try wire.pass(&profile)
         try wire.pass(&threadsPerRank)
         for setting in Tuning.settings {
             try wire.pass(&tuning[keyPath: setting.path])
@@ -71,7 +72,6 @@ extension RankSettings: WireCodable {
             }
         }
         try wire.pass(&names)
-        try wire.pass(&isTraced)
         kernels = Kernels.Level(rawValue: level)
         stages = Set(names.compactMap { Stage(rawValue: $0) })
         guard (1...65_536).contains(threadsPerRank) else {

@@ -9,6 +9,7 @@ extension StepPlan: WireCodable {
         try wire.pass(&chunks)
         try wire.pass(&grammars)
         try wire.pass(&endedGrammars)
+        try wire.pass(&isTraced)
     }
 
     /// Returns what is wrong with a plan that another process sent; `nil` if ranks can run it.

@@ -19,6 +19,7 @@ extension StepReport: WireCodable {
         try wire.pass(&work.indexed)
         try wire.pass(&work.scored)
         try wire.pass(&work.attended)
+        try wire.pass(&work.compressed)
         try wire.pass(&operations)
         try wire.pass(&spans)
         try wire.pass(&records)
@@ -138,7 +139,7 @@ extension StepReport {
             }
         return continuesAccounts && fitsFindings(assignment, vocabularySize) && fitsDrafts(assignment, vocabularySize)
             && (0...plan.chunks.reduce(0) { $0 + $1.tokens.count }).contains(rows) && seconds >= 0 && seconds.isFinite
-            && [work.indexed, work.scored, work.attended].allSatisfy { $0 >= 0 }
+            && [work.indexed, work.scored, work.attended, work.compressed].allSatisfy { $0 >= 0 }
     }
 
     private func fitsFindings(_ assignment: RowAssignment, _ vocabularySize: Int) -> Bool {

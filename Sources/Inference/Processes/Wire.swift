@@ -11,6 +11,8 @@ package struct Wire {
     /// A failure describes bytes that cannot be read.
     package struct Failure: Error, Equatable, CustomStringConvertible {
         package let description: String
+
+        package init(description: String) { self.description = description }
     }
 
     private init(bytes: [UInt8], isReading: Bool) {
@@ -19,7 +21,7 @@ package struct Wire {
     }
 
     /// The format's version, which must change with every change of a coded type.
-    private static let version: UInt8 = 4
+    private static let version: UInt8 = 6
 
     package static func bytes(of value: some WireCodable) -> [UInt8] {
         var wire = Wire(bytes: [version], isReading: false)

@@ -4,12 +4,15 @@ package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization
+import Tensors
 
 /// The rank pool runs steps on all ranks of a job, in this process and in others, and combines the reports of the ranks
 /// into results.
 package final class RankPool: Sendable {
     package let configuration: ParallelConfiguration
     let threadsPerRank: Int
+    let profile: NumericsProfile
+    let kernels: Kernels.Level
     /// The number of consecutive positions that stay together on one rank; see `Model.positionAlignment`.
     package let positionAlignment: Int
     package let world: any RankWorld
@@ -66,12 +69,14 @@ package final class RankPool: Sendable {
         cache: CacheStore? = nil,
         progress: DispatchSemaphore = DispatchSemaphore(value: 0)
     ) {
-        let settings = RankSettings(configuration, for: model, recording: stages, isTraced: trace != nil)
+        let settings = RankSettings(configuration, for: model, recording: stages)
         let parallel = settings.parallel
         let elsewhere = processes.map { RemoteRanks(settings, vocabularySize: model.vocabularySize, $0) }
         let world: any RankWorld = elsewhere?.world ?? ThreadWorld(threads: parallel.world * settings.threadsPerRank)
         self.configuration = parallel
         threadsPerRank = settings.threadsPerRank
+        profile = settings.profile
+        kernels = configuration.kernels ?? Kernels.best.level
         positionAlignment = model.positionAlignment
         self.world = world
         self.elsewhere = elsewhere
@@ -93,7 +98,9 @@ package final class RankPool: Sendable {
 
     /// Submits a step to all ranks. Results are returned in the order of submission.
     package func submit(_ plan: StepPlan) {
-        let assignment = rowAssignment(of: plan)
+        var traced = plan
+        traced.isTraced = plan.isTraced || trace != nil
+        let assignment = rowAssignment(of: traced)
         state.withLock {
             $0.pending.append(Pending(plan: plan, spent: Array(repeating: [:], count: configuration.world)))
         }
@@ -114,6 +121,8 @@ package final class RankPool: Sendable {
         package let records: StageRecords
         /// The time of the slowest rank of the first pipeline stage.
         package let seconds: Double
+        /// The spans of the step, where its plan asks for them.
+        let timeline: StepTimeline?
     }
 
     /// Returns the outcome of the first step in flight once all ranks have reported, and `nil` before.
@@ -128,7 +137,8 @@ package final class RankPool: Sendable {
         for report in done.reports { if let other = report.records { records.merge(other) } }
         let first = done.reports.filter { $0.rank < configuration.stageRanks }
         return Outcome(
-            result: StepResult(done.plan, done.reports), records: records, seconds: first.map(\.seconds).max()!)
+            result: StepResult(done.plan, done.reports), records: records, seconds: first.map(\.seconds).max()!,
+            timeline: done.plan.isTraced ? StepTimeline(done.plan, done.reports) : nil)
     }
 
     /// The first failure of a rank, after which the pool runs no step; `nil` while all ranks work.

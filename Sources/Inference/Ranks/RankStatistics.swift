@@ -14,6 +14,7 @@ struct RankStatistics {
     private struct Entry {
         var steps = 0
         var rows = 0
+        var lastRows = 0
         var work = Work()
         var busySeconds = 0.0
         var collectives: [Meter.CollectiveStatistics] = []
@@ -51,6 +52,7 @@ struct RankStatistics {
         }
         entries[report.rank].steps += 1
         entries[report.rank].rows += report.rows
+        entries[report.rank].lastRows = report.rows
         entries[report.rank].work = report.work
         entries[report.rank].busySeconds += report.seconds - spent.values.reduce(0, +)
         entries[report.rank].collectives = report.operations
@@ -86,6 +88,7 @@ struct RankStatistics {
             status.keyOwner = rank % keyOwners
             status.steps = book.steps
             status.rows = book.rows
+            status.lastRows = book.lastRows
             status.keysScored = book.work.scored
             status.keysAttended = book.work.attended
             status.busySeconds = book.busySeconds

@@ -10,6 +10,8 @@ package struct RankStatus: Sendable, Equatable {
     package var steps = 0
     /// The number of rows this rank owned.
     package var rows = 0
+    /// The number of rows this rank owned in its last step.
+    package var lastRows = 0
     /// `keysScored` counts the keys the rank's indexer scored, `keysAttended` those its heads attended to, over all
     /// rows and layers.
     package var keysScored = 0
@@ -49,4 +51,6 @@ package struct RankStatus: Sendable, Equatable {
 
     /// The seconds spent in all collectives together.
     package var collectiveSeconds: Double { operations.reduce(0) { $0 + $1.seconds } }
+    /// The seconds of these that are due to uneven work: see `Operation.skewSeconds`.
+    package var skewSeconds: Double { operations.reduce(0) { $0 + $1.skewSeconds } }
 }

@@ -39,6 +39,7 @@ final class RankThreads: Sendable {
         deliver: @escaping @Sendable (StepReport) -> Void
     ) {
         let kernels = (settings.kernels.flatMap { Kernels($0) } ?? .best).tuned(settings.tuning)
+            .computing(in: settings.profile)
         let buffers = settings.processSharding?.buffers(cache.format, for: ranks, settings.parallel)
         let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranks.count)
         for (index, rank) in ranks.enumerated() {
@@ -58,9 +59,8 @@ final class RankThreads: Sendable {
                     settings.parallel, rank: rank, world: world, kernels: team.map(kernels.shared) ?? kernels,
                     progress: progresses[index], scratch: scratch)
                 let recorder = settings.stages.isEmpty ? nil : StageRecorder(only: settings.stages)
-                let trace = settings.isTraced ? TraceBuffer() : nil
                 let worker = RankWorker(
-                    model, cache, buffers?[index], seat, grammars: grammars, recorder: recorder, trace: trace)
+                    model, cache, buffers?[index], seat, grammars: grammars, recorder: recorder)
                 run(worker, inboxes[index], deliver)
             }
         }

@@ -46,7 +46,7 @@ extension RankWorker {
             let counts = assignment.rows.indices.map { rank in active.count { $0.owner == rank } }
             let own = active.filter { $0.owner == seat.stageRank }.map(\.row)
             let final = pick(own, of: states.columns(0..<model.stateWidth))
-            let drafted = try readLogits(of: final, counts: counts, sharing: true) { logits, index in
+            let drafted = try readLogits(of: final, counts: counts, sharing: true, areDrafts: true) { logits, index in
                 let chain = active[index]
                 return try? sampleToken(logits, as: chain.sample, of: assignment.plan.chunks[chain.chunk]).token
             }

@@ -14,7 +14,8 @@ final class RankWorker {
     var sampler: Sampler
     let grammars: RequestGrammars
     private let recorder: StageRecorder?
-    private let trace: TraceBuffer?
+    private let trace = TraceBuffer()
+    private let collect: (TraceSpan) -> Void
     let pageShift: Int
     let hasWindows: Bool
     /// The maximum number of rows of logits held at once, and thereby the memory where a whole prompt is scored.
@@ -23,7 +24,7 @@ final class RankWorker {
     init(
         _ model: any Model, _ cache: CacheStore, _ buffers: ProcessKVSharding.Buffers?, _ seat: Seat,
         grammars: RequestGrammars,
-        recorder: StageRecorder?, trace: TraceBuffer? = nil
+        recorder: StageRecorder?
     ) {
         self.model = model
         self.cache = cache
@@ -31,8 +32,7 @@ final class RankWorker {
         self.seat = seat
         self.grammars = grammars
         self.recorder = recorder
-        self.trace = trace
-        if let trace { seat.meter.tracer = { trace.add($0) } }
+        collect = { [trace] in trace.add($0) }
         sampler = Sampler(vocabularySize: model.vocabularySize)
         pageShift = cache.format.pageSize.trailingZeroBitCount
         hasWindows = cache.format.window > 0
@@ -44,6 +44,7 @@ final class RankWorker {
         defer { seat.scratch.reset(to: mark) }
         let began = Meter.now()
         seat.begin(rows: assignment.rows.map(\.count))
+        seat.meter.tracer = assignment.plan.isTraced ? collect : nil
         let step = step(for: assignment)
         let states = seat.scratch.rows(step.outputs.count, model.stateWidth)
         var report = StepReport(rank: seat.rank, step: assignment.plan.number)
@@ -61,7 +62,7 @@ final class RankWorker {
         report.work = seat.finishedWork()
         report.operations = seat.meter.collectives.map { $0 }
         report.records = recorder?.take()
-        report.spans = trace?.take() ?? []
+        report.spans = trace.take()
         return report
     }
 
@@ -233,11 +234,13 @@ final class RankWorker {
     ///   - states: The states of this rank's rows, `[rows, hidden]`.
     ///   - counts: The number of rows of each rank of the stage.
     ///   - sharing: Whether all ranks are to know all sampled tokens.
+    ///   - areDrafts: Whether the next-token block made the states.
     ///   - read: Receives one row of logits `[vocabulary]` and the row's index over all ranks; returns the sampled
     ///     token, if any.
     /// - Returns: The token sampled from each row.
     func readLogits(
-        of states: View, counts: [Int], sharing: Bool, _ read: (Span<Float>, Int) -> Int32?
+        of states: View, counts: [Int], sharing: Bool, areDrafts: Bool = false,
+        _ read: (Span<Float>, Int) -> Int32?
     ) throws(GroupFailure) -> [Int32?] {
         let rowCounts = seat.scratch.indices(counts.count)
         rowCounts.copy(counts.map { Int32($0) })
@@ -248,7 +251,7 @@ final class RankWorker {
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }
             let tile = first..<min(first + Self.logitRows * seat.degree(.stage), all.rows)
-            let (logits, mine) = try logits(all.rows(tile))
+            let (logits, mine) = try logits(all.rows(tile), areDrafts: areDrafts)
             let rows = seat.kernels.synchronize(logits)
             for (row, place) in mine.enumerated() {
                 let values = unsafe Span(_unsafeElements: rows.row(row))
@@ -289,12 +292,16 @@ final class RankWorker {
 
     /// - Returns: The whole rows of logits that this rank reads, `[rows, vocabulary]`, and the indices of those rows in
     ///   the tile.
-    private func logits(_ hidden: View) throws(GroupFailure) -> (View, mine: StrideTo<Int>) {
+    private func logits(_ hidden: View, areDrafts: Bool) throws(GroupFailure) -> (View, mine: StrideTo<Int>) {
+        func logits(_ states: View, vocabulary: Range<Int>, into out: View) {
+            if areDrafts { return model.draftLogits(states, vocabulary: vocabulary, seat, into: out) }
+            model.logits(states, vocabulary: vocabulary, seat, into: out)
+        }
         let (ranks, vocabulary) = (seat.degree(.stage), model.vocabularySize)
         let mine = stride(from: seat.place(along: .stage), to: hidden.rows, by: ranks)
         let whole = seat.scratch.rows(mine.underestimatedCount, vocabulary)
         if ranks == 1 {
-            model.logits(hidden, vocabulary: 0..<vocabulary, seat, into: whole)
+            logits(hidden, vocabulary: 0..<vocabulary, into: whole)
             return (whole, mine)
         }
         let (order, counts) = (seat.scratch.indices(hidden.rows), seat.scratch.indices(ranks))
@@ -311,7 +318,7 @@ final class RankWorker {
         seat.kernels.copyRows(hidden, xRows: ComputedIndices(order), into: sorted)
         let part = seat.part(of: vocabulary, along: .stage)
         let parts = seat.scratch.rows(hidden.rows, (vocabulary + ranks - 1) / ranks)
-        model.logits(sorted, vocabulary: part, seat, into: parts.columns(0..<part.count))
+        logits(sorted, vocabulary: part, into: parts.columns(0..<part.count))
         let pending = try seat.startExchange(
             "logits", along: .stage, parts, counts: counts, expecting: seat.counts(whole.rows, along: .stage))
         let received = try seat.finish(pending)

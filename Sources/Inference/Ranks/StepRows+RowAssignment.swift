@@ -1,9 +1,12 @@
+package import KVCache
 package import Modeling
 import Parallelism
 
 extension StepRows {
     /// Counts the rows of each rank, as the cost model needs them.
-    package init(_ assignment: RowAssignment) {
+    ///
+    /// - Parameter format: the cache format, whose entries are counted as well.
+    package init(_ assignment: RowAssignment, _ format: CacheFormat) {
         func maxPosition(_ rows: some Sequence<RowAssignment.Row>) -> Int {
             rows.reduce(-1) { max($0, assignment.plan.chunks[$1.chunk].start + $1.offset) }
         }
@@ -13,6 +16,11 @@ extension StepRows {
         let dcpRows = assignment.rows.map { $0.filter { assignment.dcpChunks.contains($0.chunk) } }
         self.dcpRows = dcpRows.map(\.count)
         maxDCPPosition = dcpRows.map(maxPosition)
+        for group in format.groups where group.tokensPerEntry > 1 {
+            storedEntries[group.tokensPerEntry] = assignment.rows.map { rows in
+                rows.count { group.closesEntry(at: assignment.plan.chunks[$0.chunk].start + $0.offset) }
+            }
+        }
         guard assignment.processSharding != nil else { return }
         let ranks = assignment.configuration.context * assignment.configuration.tensor
         gatheredKeys = (0..<assignment.configuration.data).flatMap {

@@ -23,15 +23,15 @@ extension Scheduler {
             for page in state.windowPages { users[page, default: []].append(state.id) }
             let first = max(0, state.computed - configuration.window + 1)
             let held = state.firstWindowPage..<state.firstWindowPage + state.windowPages.count
-            if state.planned > 0, state.phase != .draining,
+            if state.planned > 0, state.phase == .running,
                 held.lowerBound * pool.pageSize > first || held.upperBound * pool.pageSize < state.planned
             {
                 problems.append(
                     "\(state.id) has window pages \(held) of \(pool.pageSize) for rows \(state.computed)..<\(state.planned)"
                 )
             }
-            if state.phase == .queued && !state.windowPages.isEmpty {
-                problems.append("\(state.id) is queued with window pages")
+            if [.queued, .awaitingPeer].contains(state.phase) && !state.windowPages.isEmpty {
+                problems.append("\(state.id) is \(state.phase) with window pages")
             }
         }
         let kept = cache.windowPages()
@@ -80,15 +80,21 @@ extension Scheduler {
 
     private var placeProblems: [String] {
         var problems: [String] = []
-        for (phase, order) in [(SequenceState.Phase.queued, queue), (.running, running)] {
-            if order.count != sequences.values.count(where: { $0.phase == phase }) {
-                problems.append("\(order.count) requests are listed as \(phase)")
+        let listed: [([SequenceState.Phase], ServiceOrder)] = [([.queued], queue), ([.running, .receiving], running)]
+        for (phases, order) in listed {
+            if order.count != sequences.values.count(where: { phases.contains($0.phase) }) {
+                problems.append("\(order.count) requests are listed as \(phases)")
             }
-            for entry in order.entries
-            where sequences[entry.request]?.phase != phase || sequences[entry.request]?.precedence != entry.precedence {
-                problems.append("\(entry.request) is listed as \(phase), but is not")
+            for entry in order.entries {
+                guard let state = sequences[entry.request], phases.contains(state.phase),
+                    state.precedence == entry.precedence
+                else {
+                    problems.append("\(entry.request) is listed as \(phases), but is not")
+                    continue
+                }
             }
         }
+        problems += transferProblems
         for state in sequences.values {
             let steps = inFlight.count { $0.chunks.contains { $0.request == state.id } }
             let isInFlight = steps > 0
@@ -101,10 +107,14 @@ extension Scheduler {
                 problems.append("\(state.id) computed \(state.computed), planned \(state.planned) in \(steps) steps")
             }
             if state.phase == .draining && !isInFlight { problems.append("\(state.id) is dying in no step") }
-            if state.phase == .queued && (isInFlight || !state.pages.isEmpty || state.computed != 0) {
-                problems.append("\(state.id) is queued with pages or in a step")
+            if [.queued, .awaitingPeer].contains(state.phase)
+                && (isInFlight || !state.pages.isEmpty || state.computed != 0)
+            {
+                problems.append("\(state.id) is \(state.phase) with pages or in a step")
             }
-            if state.tokens.count > configuration.contextLength || state.computed >= state.tokens.count {
+            if state.tokens.count > configuration.contextLength
+                || state.computed >= state.tokens.count + (state.phase == .sending ? 1 : 0)
+            {
                 problems.append("\(state.id) has \(state.tokens.count) tokens, \(state.computed) computed")
             }
         }
@@ -122,7 +132,9 @@ extension Scheduler {
         }
         for waiting in queue.entries {
             for served in running.entries
-            where waiting.precedence.priority == served.precedence.priority && waiting.precedence < served.precedence {
+            where waiting.precedence.priority == served.precedence.priority && waiting.precedence < served.precedence
+                && !sequences[waiting.request]!.wasQueuedLate
+            {
                 problems.append("\(served.request) runs before \(waiting.request), which came first")
             }
         }

@@ -11,6 +11,7 @@ extension Scheduler {
             sequences[entry.request]!.preemptionRequested = false
         }
         admit()
+        if !reserving.isEmpty { reserveReceptions() }
         var decodes = decodesPerStep
         let decoding = decodingRequests
         var prefillRows = configuration.maxRowsPerStep - min(decoding.count, decodes) * (1 + configuration.drafts)
@@ -74,7 +75,7 @@ extension Scheduler {
     private mutating func admit() {
         while let candidate = queue.first {
             // The group comes first: which pages the request finds may depend on it.
-            sequences[candidate.request]!.group = idlestGroup
+            if !sequences[candidate.request]!.isPrefillAnnounced { sequences[candidate.request]!.group = idlestGroup }
             let sooner = running.entries.prefix { $0.precedence < candidate.precedence }
             guard fits(candidate, beside: sooner), rowsWanted(by: sooner) < configuration.maxRowsPerStep else { return }
             while !fits(candidate, beside: running.entries[...]) {
@@ -84,6 +85,7 @@ extension Scheduler {
             running.insert(candidate.request, at: candidate.precedence)
             sequences[candidate.request]!.phase = .running
             takePrefix(candidate.request)
+            if sequences[candidate.request]!.mode != .none { beginTransfer(of: candidate.request) }
         }
     }
 
@@ -130,14 +132,15 @@ extension Scheduler {
     }
 
     private func rowsWanted(_ state: SequenceState) -> Int {
-        min(
+        if state.phase == .receiving { return 0 }
+        return min(
             state.unplanned,
             configuration.dynamicChunks ? chunkSizer.rows(after: state.planned) : configuration.prefillChunk)
     }
 
     /// Allocates pages for a running request's next `rows` positions, evicting cached pages first and then preempting
     /// requests of lower precedence. Returns how many of the rows have pages now.
-    private mutating func takePages(for id: UInt64, rows: Int) -> Int {
+    mutating func takePages(for id: UInt64, rows: Int) -> Int {
         let state = sequences[id]!
         let rows = windowReach(of: id, until: state.planned + rows) - state.planned
         let missing = max(0, pool.pages(holding: state.planned + rows) - state.pages.count)
@@ -210,18 +213,31 @@ extension Scheduler {
             return false
         }
         running.remove(at: last.precedence)
-        queue.insert(last.request, at: last.precedence)
-        releasePages(of: state)
-        sequences[last.request]!.pages = []
-        sequences[last.request]!.windowPages = []
-        sequences[last.request]!.firstWindowPage = 0
-        sequences[last.request]!.sharedPages = 0
-        sequences[last.request]!.drafts = []
-        sequences[last.request]!.computed = 0
-        sequences[last.request]!.planned = 0
-        sequences[last.request]!.phase = .queued
+        forgetKeys(of: last.request)
+        if state.phase == .receiving {
+            transferActions.append(.cancel(last.request))
+            awaitPrefill(last.request)
+        } else {
+            if state.isSending { transferActions.append(.pauseSending(last.request)) }
+            queue.insert(last.request, at: last.precedence)
+            sequences[last.request]!.phase = .queued
+        }
         // A request that was admitted but not yet computed loses nothing.
         if state.pages.count > state.sharedPages { counters.preemptions += 1 }
         return true
+    }
+
+    /// Releases a request's pages and starts its state anew: it has computed nothing.
+    mutating func forgetKeys(of id: UInt64) {
+        releasePages(of: sequences[id]!)
+        reserving.remove(id)
+        sequences[id]!.pages = []
+        sequences[id]!.windowPages = []
+        sequences[id]!.firstWindowPage = 0
+        sequences[id]!.firstWindowEntry = 0
+        sequences[id]!.sharedPages = 0
+        sequences[id]!.drafts = []
+        sequences[id]!.computed = 0
+        sequences[id]!.planned = 0
     }
 }

@@ -30,6 +30,9 @@ extension Scheduler {
         counters.hitTokens += UInt64(count)
     }
 
+    /// Returns the number of a request's prompt tokens that were found in the cache; `nil` before they were looked up.
+    func cachedTokens(of id: UInt64) -> Int? { sequences[id]?.cachedTokens }
+
     /// Returns the cached pages that a queued request would begin with.
     func knownPages(of state: SequenceState) -> [Int32] {
         guard configuration.prefixCache else { return [] }
@@ -53,8 +56,11 @@ extension Scheduler {
     }
 
     private mutating func keepWindows(of state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
+        // Received window entries may begin in the middle of a page, which no other request can use.
+        let partial = max(0, pool.pages(holding: state.firstWindowEntry) - state.firstWindowPage)
         cache.keepWindows(
-            state.windowPages, from: state.firstWindowPage, holding: known.tokens, salt: known.salt, in: &windowPool)
+            Array(state.windowPages.dropFirst(partial)), from: state.firstWindowPage + partial, holding: known.tokens,
+            salt: known.salt, in: &windowPool)
     }
 
     /// Releases all pages of a request that no step in flight writes. Valid pages stay in the prefix cache until they
@@ -83,7 +89,7 @@ extension Scheduler {
 extension SequenceState {
     /// The number of positions whose keys may come from the cache. The last token must be computed, as its logits
     /// choose the next one; so must the token before each prompt token that is to be scored.
-    fileprivate var reusablePositions: Int {
+    var reusablePositions: Int {
         min(nextPromptScore.map { max($0 - 1, 0) } ?? tokens.count, tokens.count - 1)
     }
 }

@@ -31,6 +31,7 @@ extension Scheduler {
             } else {
                 if sequences[chunk.request]!.filledPrompt(by: chunk, pageSize: pool.pageSize) { share(chunk.request) }
                 releaseWindowPages(behind: chunk.request)
+                if sequences[chunk.request]!.mode == .prefill { advancePrefill(chunk.request, found) }
             }
         }
         return events
@@ -38,7 +39,7 @@ extension Scheduler {
 
     /// Frees those window pages of a request that none of its later rows sees, nor a request that continues from its last
     /// page border.
-    private mutating func releaseWindowPages(behind id: UInt64) {
+    mutating func releaseWindowPages(behind id: UInt64) {
         guard configuration.window > 0 else { return }
         let state = sequences[id]!
         let next = configuration.prefixCache ? state.computed / pool.pageSize * pool.pageSize : state.computed
@@ -66,6 +67,10 @@ extension Scheduler {
         state.drafts = found.drafts
         counters.promptTokens += UInt64(state.countPrompt())
         if let scores = state.takePromptScores(found.scored) { events.append(.promptLogProbs(scores)) }
+        if state.mode == .prefill {
+            sequences[chunk.request] = state
+            return (events, false)
+        }
         var reason: FinishReason?
         if !chunk.drafts.isEmpty {
             let speculated = SpeculationCount(steps: 1, drafted: chunk.drafts.count, accepted: found.sampled.count - 1)
@@ -93,7 +98,7 @@ extension SequenceState {
     }
 
     /// Returns how many prompt tokens were computed, or found in the cache, for the first time since the last call.
-    fileprivate mutating func countPrompt() -> Int {
+    mutating func countPrompt() -> Int {
         let reached = max(min(computed, promptCount), countedPrompt)
         defer { countedPrompt = reached }
         return reached - countedPrompt

@@ -40,6 +40,12 @@ package struct Scheduler: Sendable {
     package var inFlight: [StepPlan] = []
     var counters = Counters()
     var chunkSizer: ChunkSizer
+    /// The requests in phase `awaitingPeer`.
+    var awaitingPeer: Set<UInt64> = []
+    /// The requests in phase `receiving` that do not have all of their pages yet.
+    var reserving: Set<UInt64> = []
+    /// The actions that `takeTransferActions` returns next.
+    var transferActions: [TransferAction] = []
     /// Ended requests with a grammar; the next plan tells the ranks to release those grammars.
     var endedGrammars: [UInt64] = []
     private var arrivals: UInt64 = 0
@@ -93,14 +99,15 @@ package struct Scheduler: Sendable {
         if isDraining { throw .draining }
         try limits.check(request)
         let newTokenLimit = try newTokenLimit(of: request)
-        guard queue.count < configuration.maxQueuedRequests else {
-            throw .overloaded(queued: queue.count, retryAfterSeconds: retryAfterSeconds)
+        let queued = queue.count + awaitingPeer.count
+        guard queued < configuration.maxQueuedRequests else {
+            throw .overloaded(queued: queued, retryAfterSeconds: retryAfterSeconds)
         }
         let precedence = Precedence(priority: request.priority, arrival: arrivals)
         arrivals += 1
         sequences[id] = SequenceState(
             id: id, precedence: precedence, request: request, newTokenLimit: newTokenLimit)
-        queue.insert(id, at: precedence)
+        if request.mode == .decode { awaitPrefill(id) } else { queue.insert(id, at: precedence) }
     }
 
     /// Ends a request at once; no further event is reported for it. Pages that a step in flight may still write are
@@ -123,6 +130,9 @@ package struct Scheduler: Sendable {
         pool = PagePool(totalPages: configuration.totalPages, pageSize: configuration.pageSize)
         windowPool = PagePool(totalPages: configuration.windowPages, pageSize: configuration.pageSize)
         cache = PrefixCache(of: pool, window: configuration.window)
+        for state in ended where state.mode != .none { transferActions.append(.cancel(state.id)) }
+        awaitingPeer = []
+        reserving = []
         sequences.removeAll()
         // New ranks know no grammars.
         endedGrammars = []
@@ -142,7 +152,7 @@ package struct Scheduler: Sendable {
     package var status: EngineStatus {
         var status = EngineStatus()
         status.running = running.count
-        status.queued = queue.count
+        status.queued = queue.count + awaitingPeer.count
         status.freePages = pool.freePages
         status.cachedPages = cache.evictablePages
         status.usedPages = pool.usedPages - cache.evictablePages
@@ -177,9 +187,12 @@ package struct Scheduler: Sendable {
         guard let state = sequences.removeValue(forKey: id) else { preconditionFailure("request \(id) does not exist") }
         switch state.phase {
         case .queued: queue.remove(at: state.precedence)
-        case .running: running.remove(at: state.precedence)
-        case .draining: break
+        case .running, .receiving: running.remove(at: state.precedence)
+        case .awaitingPeer: awaitingPeer.remove(id)
+        case .draining, .sending: break
         }
+        reserving.remove(id)
+        if state.mode != .none { transferActions.append(.cancel(id)) }
         if state.isGrammarAnnounced { endedGrammars.append(id) }
         releasePages(of: state)
     }

@@ -54,7 +54,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     /// The bounds that a request is checked against.
     package var limits: EngineLimits {
         EngineLimits(
-            contextLength: contextLength, vocabularySize: vocabularySize, maxQueuedRequests: maxQueuedRequests,
+            contextLength: contextLength, vocabularySize: vocabularySize, maxRunningRequests: maxRunningRequests,
+            maxQueuedRequests: maxQueuedRequests,
             maxTopLogProbs: maxTopLogProbs)
     }
 

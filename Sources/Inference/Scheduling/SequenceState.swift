@@ -8,6 +8,14 @@ struct SequenceState: Sendable {
         case queued
         /// The request runs, and holds the pages of what was computed.
         case running
+        /// The request waits for the other server, and holds no pages: in mode `decode` until that has begun with the
+        /// prompt, in mode `prefill`, after the prompt was computed, until that asks for the keys.
+        case awaitingPeer
+        /// The request is listed as running. It holds the pages of the whole prompt, or gets them next, and the other
+        /// server's keys are written to them.
+        case receiving
+        /// The prompt is computed, and its pages are kept until their keys have been sent.
+        case sending
         /// The request ended while steps in flight write its pages, which are freed when the last of those steps ends.
         case draining
     }
@@ -23,6 +31,17 @@ struct SequenceState: Sendable {
     let newTokenLimit: Int
 
     var phase = Phase.queued
+    /// The part that this server computes. It becomes `none` when the server has, or must compute, everything else.
+    var mode: DisaggregationMode
+    /// True in mode `prefill` once the other server has been told that the prompt is being computed. The data group
+    /// does not change from then on.
+    var isPrefillAnnounced = false
+    /// True in mode `prefill` once the other server has asked for the keys.
+    var isSending = false
+    /// Whether the request was queued later than it arrived.
+    var wasQueuedLate = false
+    /// Entries of window sets before this position are not known, although a page has space for them.
+    var firstWindowEntry = 0
     /// Whether a plan has announced the grammar to the ranks.
     var isGrammarAnnounced = false
     /// The prompt and the generated tokens. After a preemption all of them are computed again.
@@ -66,6 +85,7 @@ struct SequenceState: Sendable {
         logProbs = request.logProbs
         cacheSalt = request.cacheSalt
         grammar = request.grammar
+        mode = request.mode
         promptCount = request.prompt.count
         self.newTokenLimit = newTokenLimit
         tokens = request.prompt

@@ -11,6 +11,8 @@ package struct StepPlan: Sendable, Equatable {
     package var grammars: [RequestGrammar] = []
     /// The requests with a grammar that have ended.
     package var endedGrammars: [UInt64] = []
+    /// Whether ranks collect the spans of this step.
+    package var isTraced = false
 
     package init(number: Int, chunks: [Chunk]) {
         self.number = number

@@ -90,7 +90,7 @@ package final class ToyModel: Model {
         let mark = seat.scratch.mark()
         defer { seat.scratch.reset(to: mark) }
         let input = Residual(stream: hidden).read(weights.finalRead, seat)
-        seat.kernels.matmul(input, weights.head.weight.rows(vocabulary), into: logits, seat.scratch)
+        seat.kernels.inF32.matmul(input, weights.head.weight.rows(vocabulary), into: logits, seat.scratch)
     }
 }
 

@@ -1,0 +1,85 @@
+package import Inference
+import KVCache
+package import Modeling
+import Parallelism
+import Tensors
+
+/// A server card describes a server to the one that it exchanges keys with, before any request does.
+package struct ServerCard: Sendable, Equatable {
+    /// The version of messages and frames.
+    package var protocolVersion = 1
+    /// The numerics profile, and the version of all profiles.
+    package var numerics: String
+    /// The digest of the model's files.
+    package var model: String
+    package var placement: CachePlacement
+    /// The number of the model's layers, without those of the next-token block.
+    package var layers: Int
+    /// The number of tokens that are drafted for a request.
+    package var drafts: Int
+    package var vocabularySize: Int
+
+    /// - Parameters:
+    ///   - configuration: that of a server of one process.
+    ///   - digest: identifies the model's files.
+    package init(_ model: any Model, _ configuration: EngineConfiguration, digest: String) {
+        numerics = "\(configuration.profile.name), version \(NumericsProfile.version)"
+        self.model = digest
+        layers = model.description.layers.count
+        placement = CachePlacement(
+            model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize), configuration.parallel,
+            processes: configuration.processes, layers: model.parallelShape.layers, isSharded: false)
+        drafts = configuration.drafts
+        vocabularySize = model.vocabularySize
+    }
+
+    /// The layers whose keys a decode server with this card needs: those of the next-token block only if it drafts
+    /// tokens.
+    package var receivedLayers: Range<Int> { 0..<(drafts > 0 ? placement.format.layers.count : layers) }
+
+    /// Returns why a prefill server's keys would not give a decode server the answers that it computes alone; empty if
+    /// they do, in layouts whose answers are bitwise equal to one rank's. Layouts, page sizes and builds may differ. The
+    /// first value is the prefill server's.
+    package static func differences(prefill: ServerCard, decode: ServerCard) -> [Handshake.Difference] {
+        func difference(_ name: String, _ value: (ServerCard) -> String) -> Handshake.Difference {
+            Handshake.Difference(name: name, values: [value(prefill), value(decode)])
+        }
+        let needed = decode.receivedLayers
+        let compared = [
+            difference("protocol version") { "\($0.protocolVersion)" }, difference("numerics") { $0.numerics },
+            difference("model") { $0.model }, difference("vocabulary size") { "\($0.vocabularySize)" },
+            difference("layers") { "\($0.layers)" },
+            difference("cache entries") { $0.placement.format.entries(ofLayers: needed) },
+        ]
+        var found = compared.filter { $0.values[0] != $0.values[1] }
+        if decode.drafts > 0, prefill.drafts == 0 {
+            found.append(difference("tokens drafted at a time") { "\($0.drafts)" })
+        }
+        if prefill.placement.processes != 1 || decode.placement.processes != 1 {
+            found.append(
+                Handshake.Difference(
+                    name: "processes, of which each server may have one",
+                    values: ["\(prefill.placement.processes)", "\(decode.placement.processes)"]))
+        }
+        return found
+    }
+}
+
+extension CacheFormat {
+    /// The key sets of some layers in words, such as `60 layers: keys (bf16 512, bf16 64)`.
+    fileprivate func entries(ofLayers range: Range<Int>) -> String {
+        var runs: [(count: Int, text: String)] = []
+        for layer in layers[range.clamped(to: layers.indices)] {
+            let text = layer.map { set in
+                let lanes = set.lanes.map { lane in
+                    "\(lane.dtype) \(lane.width)" + (lane.group == lane.width ? "" : " by \(lane.group)")
+                }
+                let window = set.window.map { ", window \($0)" } ?? ""
+                let tokens = set.tokensPerEntry == 1 ? "" : ", \(set.tokensPerEntry) tokens"
+                return "\(set.name) (\(lanes.joined(separator: ", "))\(tokens)\(window))"
+            }.joined(separator: " + ")
+            if runs.last?.text == text { runs[runs.count - 1].count += 1 } else { runs.append((1, text)) }
+        }
+        return runs.map { "\($0.count) layers: \($0.text)" }.joined(separator: "; ")
+    }
+}

@@ -1,0 +1,81 @@
+import Inference
+
+/// The state that both ends of a session keep: the numbers of messages and frames, by which each notices a lost or repeated one,
+/// and the time of the last sign of life. Times are in milliseconds of a monotonic clock that the caller reads.
+///
+/// A repeated message or frame is skipped. A missing one ends the session: whatever it concerned is then resolved by
+/// the servers separately, so no loss can leave one of them waiting for the other.
+struct TransferConnection: Sendable {
+    let session: UInt64
+    let timing: TransferTiming
+    private(set) var outbox: [[UInt8]] = []
+    private var nextMessage: UInt64 = 0
+    private var nextExpected: UInt64 = 0
+    private var lastSent: UInt64
+    private var lastHeard: UInt64
+
+    init(session: UInt64, _ timing: TransferTiming, at now: UInt64) {
+        self.session = session
+        self.timing = timing
+        lastSent = now
+        lastHeard = now
+    }
+
+    mutating func send(_ message: TransferMessage) {
+        outbox.append(SealedMessage(message, session: session, sequence: nextMessage).bytes)
+        nextMessage += 1
+    }
+
+    mutating func takeOutbox() -> [[UInt8]] {
+        defer { outbox = [] }
+        return outbox
+    }
+
+    /// Returns the message in some bytes; `nil` if it is to be skipped.
+    ///
+    /// - Throws: the reason to end the session.
+    mutating func read(_ bytes: [UInt8], at now: UInt64) throws(TransferFailure) -> TransferMessage? {
+        let sealed: SealedMessage
+        do throws(Wire.Failure) {
+            sealed = try SealedMessage(bytes)
+        } catch {
+            throw TransferFailure("a message cannot be read: \(error)")
+        }
+        guard sealed.session == session, sealed.sequence >= nextExpected else { return nil }
+        guard sealed.sequence == nextExpected else {
+            throw TransferFailure("message \(nextExpected) is missing before message \(sealed.sequence)")
+        }
+        nextExpected += 1
+        lastHeard = now
+        return sealed.message
+    }
+
+    /// Sends a sign of life when it is time.
+    ///
+    /// - Throws: if the other server has been silent for too long.
+    mutating func tick(at now: UInt64) throws(TransferFailure) {
+        guard now < lastHeard + timing.peerTimeout else {
+            throw TransferFailure("the other server was silent for \(now - lastHeard) ms")
+        }
+        if now >= lastSent + timing.beatInterval {
+            send(.beat)
+            lastSent = now
+        }
+    }
+}
+
+/// The intervals of a session, in milliseconds.
+package struct TransferTiming: Sendable, Equatable {
+    package var beatInterval: UInt64 = 1000
+    /// A server that was silent for this long is lost.
+    package var peerTimeout: UInt64 = 10_000
+
+    package init() {}
+}
+
+/// The reason why a session ends.
+package struct TransferFailure: Error, Equatable, CustomStringConvertible {
+    package let description: String
+
+    init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,13 @@
+/// A transfer partner carries out what an engine's scheduler wants of another server (`TransferAction`).
+package protocol TransferPartner: Sendable {
+    /// Whether it has prompts of this engine's requests computed by another server, and not the other way round.
+    var computesPrompts: Bool { get }
+
+    /// Carries out the scheduler's actions until there are none left. The engine calls it under its lock, after every
+    /// change of the scheduler and before it submits the next plan; it must not call the engine or wait.
+    ///
+    /// - Parameter events: the events of the change.
+    /// - Returns: the events for this server's clients: those of `events` that are not of requests that it prefills for
+    ///   others, and those that follow from the actions.
+    func carryOut(_ scheduler: inout Scheduler, _ events: [Scheduler.Event]) -> [Scheduler.Event]
+}

@@ -1,0 +1,287 @@
+import Disaggregation
+import Foundation
+import Inference
+import KVCache
+import Models
+import Parallelism
+import Synchronization
+import Tensors
+import TestSupport
+import Testing
+
+/// The outcome of one request.
+private struct Answer: Equatable {
+    var tokens: [TokenLogProbs] = []
+    var prompt: [TokenLogProbs] = []
+    var finish: FinishReason?
+    var failure: String?
+
+    mutating func add(_ event: GenerationEvent) {
+        switch event {
+        case .promptLogProbs(let scores): prompt += scores
+        case .token(let token): tokens.append(token)
+        case .finished(let reason, _): finish = reason
+        case .failed(let reason): failure = reason
+        }
+    }
+}
+
+@inline(never)
+private func answers(_ generations: [Generation]) async -> [Answer] {
+    var answers: [Answer] = []
+    for generation in generations {
+        answers.append(await generation.events.reduce(into: Answer()) { $0.add($1) })
+    }
+    return answers
+}
+
+/// A prefill and a decode engine in one process, whose endpoints are connected by memory.
+private final class EnginePair: Sendable {
+    let prefill: Engine
+    let decode: Engine
+    let sending: PrefillEndpoint
+    let receiving: DecodeEndpoint
+    private let cards: (prefill: ServerCard, decode: ServerCard)
+    private let sessions = Atomic<UInt64>(0)
+
+    init(
+        _ name: String, _ policy: PrefillPolicy, prefill p: (inout EngineConfiguration) -> Void,
+        decode d: (inout EngineConfiguration) -> Void
+    ) throws {
+        var prefillSettings = EngineConfiguration()
+        prefillSettings.pageSize = 128
+        prefillSettings.checksInvariants = true
+        prefillSettings.chunkedPrefillSize = 7
+        var decodeSettings = prefillSettings
+        p(&prefillSettings)
+        d(&decodeSettings)
+        let directory = try Golden(name).directory
+        let prefillModel = try directory.load(drafts: prefillSettings.drafts > 0)
+        let decodeModel = try directory.load(drafts: decodeSettings.drafts > 0)
+        prefill = Engine(prefillModel, prefillSettings)
+        decode = Engine(decodeModel, decodeSettings)
+        var timing = TransferTiming()
+        timing.beatInterval = 40
+        timing.peerTimeout = 5000
+        cards = (
+            ServerCard(prefillModel, prefillSettings, digest: name),
+            ServerCard(decodeModel, decodeSettings, digest: name)
+        )
+        sending = PrefillEndpoint(cards.prefill, timing: timing, maxFrameBytes: 2048)
+        receiving = DecodeEndpoint(cards.decode, policy, timing: timing)
+        prefill.attach(sending)
+        decode.attach(receiving)
+    }
+
+    /// Begins a session, whose link ends after some number of frames.
+    func connect(lastFrame: Int? = nil) throws {
+        let (one, other) = MemoryLink.pair(limit: 5000, lastFrame: lastFrame)
+        let session = sessions.add(1, ordering: .relaxed).newValue
+        try sending.begin(session, to: cards.decode, over: one, for: prefill)
+        try receiving.begin(session, from: cards.prefill, over: other, for: decode)
+    }
+
+    /// Waits until no request, page or transfer is left; records what is.
+    func settle(_ place: SourceLocation = #_sourceLocation) async throws {
+        for _ in 0..<500 {
+            let (p, d) = (prefill.status(), decode.status())
+            let transfers = sending.transferCount + receiving.transferCount
+            if transfers + p.usedPages + d.usedPages + p.running + d.running + p.queued + d.queued == 0 { break }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        #expect(sending.transferCount == 0 && receiving.transferCount == 0, sourceLocation: place)
+        for engine in [prefill, decode] {
+            let status = engine.status()
+            #expect(status.usedPages == 0 && status.running == 0 && status.queued == 0, sourceLocation: place)
+            #expect(engine.checkInvariants() == [], sourceLocation: place)
+        }
+    }
+
+    func stop() {
+        decode.stop()
+        prefill.stop()
+    }
+}
+
+@Suite(.timeLimit(.minutes(15))) struct `Two engines` {
+    /// Returns requests of different lengths, greedy and sampled, some with prompt scores.
+    private static func requests(count: Int = 12, salt: String? = nil) -> [GenerationRequest] {
+        (0..<count).map { index in
+            var sampling = SamplingParameters()
+            sampling.temperature = index % 2 == 0 ? 0 : 0.8
+            sampling.seed = UInt64(index)
+            sampling.maxNewTokens = index == 5 ? 0 : 5 + index % 7
+            let prompt = (0..<(1 + index * 7 % 60)).map { Int32(($0 * 31 + index * 17) % 200) }
+            let logProbs = LogProbOptions(topCount: 3, promptStart: index % 3 == 0 ? 0 : nil)
+            return GenerationRequest(prompt: prompt, sampling: sampling, logProbs: logProbs, cacheSalt: salt)
+        }
+    }
+
+    private static var askingAlways: PrefillPolicy {
+        var policy = PrefillPolicy()
+        policy.localPrefillTokens = 0
+        return policy
+    }
+
+    @inline(never)
+    private static func together(_ engine: Engine, _ requests: [GenerationRequest], _ mode: DisaggregationMode)
+        async throws -> [Answer]
+    {
+        let generations = try requests.map { request in
+            var request = request
+            request.mode = mode
+            return try engine.submit(request)
+        }
+        return await answers(generations)
+    }
+
+    @inline(never)
+    private static func alone(_ name: String, _ requests: [GenerationRequest]) async throws -> [Answer] {
+        var configuration = EngineConfiguration()
+        configuration.pageSize = 128
+        let engine = Engine(try Golden(name).directory.load(), configuration)
+        defer { engine.stop() }
+        return try await together(engine, requests, .none)
+    }
+
+    @inline(never)
+    private static func pair(
+        _ name: String, _ policy: PrefillPolicy = askingAlways,
+        prefill: (inout EngineConfiguration) -> Void = { _ in }, decode: (inout EngineConfiguration) -> Void = { _ in }
+    ) throws -> EnginePair {
+        try EnginePair(name, policy, prefill: prefill, decode: decode)
+    }
+
+    @Test(arguments: ["v3-drafts", "v32", "glm-shared", "v4-drafts"])
+    func `answer as one does, in layouts of their own`(name: String) async throws {
+        let requests = Self.requests()
+        let alone = try await Self.alone(name, requests)
+        let drafts = Golden.draftingCases.contains(name) ? 2 : 0
+        let pair = try Self.pair(
+            name,
+            prefill: {
+                $0.parallel = ParallelConfiguration(context: 2, pipeline: 2)
+                $0.drafts = drafts
+            },
+            decode: {
+                $0.parallel = ParallelConfiguration(tensor: 2)
+                $0.pageSize = 256
+                $0.drafts = drafts / 2
+            })
+        defer { pair.stop() }
+        try pair.connect()
+        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        #expect(pair.prefill.status().promptTokens >= UInt64(requests.reduce(0) { $0 + $1.prompt.count }))
+        // Again, when both find prefixes, and beside requests of the prefill server's own clients.
+        async let own = Self.together(pair.prefill, requests, .none)
+        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        #expect(try await own == alone)
+        // A decode server that computed everything itself would answer the same.
+        #expect(pair.receiving.failure == nil)
+        try await pair.settle()
+    }
+
+    /// A server that drafts tokens keeps more layers; the other one takes those that it has.
+    @Test func `exchange keys if only the prefill server drafts tokens`() async throws {
+        let requests = Self.requests()
+        let alone = try await Self.alone("v32-drafts", requests)
+        let pair = try Self.pair("v32-drafts", prefill: { $0.drafts = 1 })
+        defer { pair.stop() }
+        try pair.connect()
+        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        #expect(pair.receiving.failure == nil)
+        try await pair.settle()
+    }
+
+    @Test(arguments: ["v32", "v4"]) func `answer as one does when the link is cut, after any frame`(name: String)
+        async throws
+    {
+        let pair = try Self.pair(name)
+        defer { pair.stop() }
+        for lastFrame in [1, 2, 3, 5, 8, 13, 21, 34] {
+            // With another salt nothing is found in either prefix cache.
+            let requests = Self.requests(salt: "\(lastFrame)")
+            let alone = try await Self.alone(name, requests)
+            try pair.connect(lastFrame: lastFrame)
+            #expect(try await Self.together(pair.decode, requests, .decode) == alone, "\(lastFrame) frames")
+            // The prompts need more frames than these.
+            if lastFrame <= 5 { #expect(pair.receiving.failure != nil, "\(lastFrame) frames") }
+            try await pair.settle()
+        }
+    }
+
+    @Test func `answer as one does without a session, or fail if the decode server must not compute prompts`()
+        async throws
+    {
+        let requests = Self.requests()
+        let alone = try await Self.alone("v3", requests)
+        let pair = try Self.pair("v3")
+        defer { pair.stop() }
+        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        var strict = Self.askingAlways
+        strict.computesLost = false
+        let other = try Self.pair("v3", strict)
+        defer { other.stop() }
+        for answer in try await Self.together(other.decode, requests, .decode) {
+            #expect(answer.failure?.contains("there is no prefill server yet") ?? false)
+        }
+        try await other.settle()
+    }
+
+    @Test func `answer as one does when the prefill engine stops`() async throws {
+        let requests = Self.requests()
+        let alone = try await Self.alone("v32", requests)
+        let pair = try Self.pair("v32", prefill: { $0.chunkedPrefillSize = 1 })
+        defer { pair.stop() }
+        try pair.connect()
+        async let found = Self.together(pair.decode, requests, .decode)
+        while pair.prefill.status().steps < 3 { try await Task.sleep(for: .milliseconds(1)) }
+        pair.prefill.stop()
+        #expect(try await found == alone)
+        try await pair.settle()
+    }
+
+    @Test func `end a prefill whose client is gone, on both sides`() async throws {
+        let pair = try Self.pair("v32", prefill: { $0.chunkedPrefillSize = 1 })
+        defer { pair.stop() }
+        try pair.connect()
+        for round in 0..<20 {
+            var requests = Self.requests(salt: "\(round)")
+            for index in requests.indices { requests[index].mode = .decode }
+            let generations = try requests.map { try pair.decode.submit($0) }
+            if round % 2 == 0 { try await Task.sleep(for: .milliseconds(round)) }
+            for generation in generations { pair.decode.abort(generation.id) }
+            for answer in await answers(generations) { #expect(answer.failure == nil && answer.finish != nil) }
+            try await pair.settle()
+        }
+    }
+
+    @Test func `refuse each other if their keys differ`() throws {
+        let pair = try Self.pair("v32", prefill: { $0.cacheType = .bfloat16 })
+        defer { pair.stop() }
+        let failure = #expect(throws: TransferFailure.self) { try pair.connect() }
+        #expect(failure?.description.contains("cache entries: ") ?? false, "\(failure as Any)")
+        let drafting = try Self.pair("v32-drafts", decode: { $0.drafts = 1 })
+        defer { drafting.stop() }
+        #expect(throws: TransferFailure.self) { try drafting.connect() }
+        let rounding = try Self.pair("v32", prefill: { $0.profile = .bf16 })
+        defer { rounding.stop() }
+        #expect(throws: TransferFailure.self) { try rounding.connect() }
+    }
+
+    @Test func `without a link refuse requests for another server`() throws {
+        let engine = Engine(try Golden("v3").directory.load(), EngineConfiguration())
+        defer { engine.stop() }
+        for mode in [DisaggregationMode.prefill, .decode] {
+            var request = Self.requests()[0]
+            request.mode = mode
+            #expect(throws: EngineError.self) { try engine.submit(request) }
+        }
+        // A prefill server has nobody to ask either.
+        let pair = try Self.pair("v3")
+        defer { pair.stop() }
+        var request = Self.requests()[0]
+        request.mode = .decode
+        #expect(throws: EngineError.self) { try pair.prefill.submit(request) }
+    }
+}
