@@ -39,7 +39,7 @@ package final class GrammarCache: Sendable {
 
     private func find(_ source: GrammarSource) -> CompiledGrammar? {
         entries.withLock { entries in
-            guard let index = entries.firstIndex(where: { $0.source == source }) else { return nil }
+            guard let index = entries.firstIndex(where: { $0.source.isIdentical(to: source) }) else { return nil }
             let entry = entries.remove(at: index)
             entries.insert(entry, at: 0)
             return entry.grammar

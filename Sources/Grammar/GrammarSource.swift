@@ -23,6 +23,26 @@ package indirect enum GrammarSource: Sendable, Hashable {
     package static let maxBytes = 1 << 20
 }
 
+extension GrammarSource {
+    /// All texts of the source, in order.
+    private var texts: [String] {
+        switch self {
+        case .jsonObject: []
+        case .jsonSchema(let text), .pattern(let text), .ebnf(let text): [text]
+        case .choice(let texts): texts
+        case .toolCalls(let source):
+            source.tools.flatMap { [$0.name, $0.parameters ?? ""] } + [source.answerSchema ?? ""]
+        case .afterReasoning(let source): source.texts
+        }
+    }
+
+    /// Returns whether two sources are equal, and their texts byte by byte: `==` also holds for strings that are only
+    /// canonically equivalent, which require different texts.
+    func isIdentical(to other: GrammarSource) -> Bool {
+        self == other && zip(texts, other.texts).allSatisfy { $0.utf8.elementsEqual($1.utf8) }
+    }
+}
+
 extension CompiledGrammar {
     /// Compiles a source.
     ///

@@ -4,11 +4,14 @@ package struct JSONKey: Hashable, Sendable {
 
     package init(_ text: String) { self.text = text }
 
-    package static func == (left: JSONKey, right: JSONKey) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
+    package static func == (left: JSONKey, right: JSONKey) -> Bool {
+        left.text.utf8.count == right.text.utf8.count && left.text.utf8.elementsEqual(right.text.utf8)
+    }
 
     package func hash(into hasher: inout Hasher) {
         // Seeded by the process, so that keys cannot be made to collide; by bytes, so that canonical equivalents do not.
-        for byte in text.utf8 { hasher.combine(byte) }
+        var text = text
+        text.withUTF8 { bytes in unsafe hasher.combine(bytes: UnsafeRawBufferPointer(bytes)) }
         // As the standard library's strings do: no key continues into what is hashed after it.
         hasher.combine(0xFF as UInt8)
     }
@@ -17,6 +20,7 @@ package struct JSONKey: Hashable, Sendable {
 /// Collects the members of an object while it is read, and finds an earlier equal key fast even in large objects.
 struct JSONMemberList {
     private(set) var members: [JSONMember] = []
+    var count: Int { members.count }
     /// The index of each member by key, filled once there are more members than are searched one by one.
     private var places: [JSONKey: Int] = [:]
     private static let searched = 8

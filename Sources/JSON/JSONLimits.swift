@@ -12,6 +12,8 @@ package struct JSONLimits: Sendable {
     package var maxDepth = 128
     /// The text may have this many values; each key counts as one more. A value takes about 24 bytes beside its text.
     package var maxValues = Int.max
+    /// One object may have this many members, since each is compared with all others.
+    package var maxMembers = Int.max
     /// A number may have this many characters: by default as many as Python accepts for an integer.
     package var maxNumberBytes = 4300
 

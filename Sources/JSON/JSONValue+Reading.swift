@@ -68,6 +68,9 @@ private struct JSONReader {
             _ = scanner.peek()
             let start = scanner.position
             let key = try scanner.key()
+            guard list.count < limits.maxMembers else {
+                throw scanner.failure("an object has more than \(limits.maxMembers) members", at: start)
+            }
             let place = list.place(of: key)
             if place != nil, limits.duplicateKeys == .refused {
                 throw scanner.failure("the key \(key.quotedForMessage) occurs twice", at: start)

@@ -24,6 +24,9 @@ extension RequestFields {
             ("guided_choice", Self.choice),
             ("guided_grammar", { (value, path) throws(RequestError) in .ebnf(try Self.text(value, path)) }),
         ])
+        if try bool("guided_json_object") ?? false {
+            found.append(AnswerForm(source: .jsonObject, field: path(of: "guided_json_object")))
+        }
         if let options = try object("structured_outputs") {
             let own = try options.forms([
                 ("json", Self.schema),
@@ -68,7 +71,15 @@ extension RequestFields {
     /// `json_schema`.
     private func responseFormat() throws(RequestError) -> AnswerForm? {
         guard let format = try object("response_format") else { return nil }
-        let field = path(of: "response_format")
+        return try format.answerForm(describedAt: path(of: "response_format"))
+    }
+
+    /// Returns the form that the members of this object describe, as `response_format` of chat completions and
+    /// `text.format` of responses do.
+    ///
+    /// - Parameter field: the name of the object, for errors.
+    func answerForm(describedAt field: String) throws(RequestError) -> AnswerForm? {
+        let format = self
         guard let type = try format.string("type") else {
             throw .invalid(field, "\(format.path(of: "type")) is missing; it is 'text', 'json_object' or 'json_schema'")
         }
@@ -95,7 +106,7 @@ extension RequestFields {
     }
 
     /// Returns the grammar of a schema, which is given as JSON or as its text.
-    private static func schema(_ value: JSONValue, _ path: String) throws(RequestError) -> GrammarSource {
+    static func schema(_ value: JSONValue, _ path: String) throws(RequestError) -> GrammarSource {
         switch value {
         case .string(let text): .jsonSchema(text)
         case .object, .bool: .jsonSchema(value.pythonText)
@@ -113,28 +124,26 @@ extension RequestFields {
 
 // MARK: - Tools
 
-extension RequestFields {
+extension Conversation {
     /// Returns the form that `tool_choice` and tools that are `strict` require of an answer.
     ///
     /// - Parameters:
-    ///   - tools: the tools that the prompt offers.
+    ///   - markup: the markup in which the model calls tools.
     ///   - form: the form of an answer without tool calls; `nil` for any.
     /// - Returns: the form of the whole answer, without reasoning; `nil` for any.
-    func answerForm(
-        with tools: [ChatTool], besides form: AnswerForm?, allowsParallelCalls: Bool
-    ) throws(RequestError) -> AnswerForm? {
-        var offered = try tools.map { (tool: ChatTool) throws(RequestError) in try callable(tool) }
-        var source = ToolCallSource(tools: [], isRequired: false, allowsSeveral: allowsParallelCalls)
-        switch value("tool_choice") {
-        case .string("required"): source.isRequired = true
-        case .some(let choice) where choice.object != nil:
-            let name = try toolChoiceName(choice)
+    func form(in markup: ToolCallSource.Markup, besides form: AnswerForm?) throws(RequestError) -> AnswerForm? {
+        var offered = offeredTools.map(Self.callable)
+        var source = ToolCallSource(
+            markup: markup, tools: [], isRequired: false, allowsSeveral: allowsParallelCalls)
+        switch toolChoice {
+        case .required: source.isRequired = true
+        case .named(let name):
             offered = offered.filter { $0.name == name }
             guard !offered.isEmpty else {
                 throw .invalid("tool_choice", "tool_choice: there is no tool '\(name.prefix(100))' among tools")
             }
             (source.isRequired, source.allowsSeveral) = (true, false)
-        default:
+        case .auto, .none:
             guard offered.contains(where: \.isStrict) || (form != nil && !offered.isEmpty) else { return form }
         }
         guard !offered.isEmpty else {
@@ -148,26 +157,13 @@ extension RequestFields {
             default: throw .invalid(form.field, "\(form.field) is not supported together with tools")
             }
         }
-        let field = value("tool_choice") == nil || !source.isRequired ? "tools" : "tool_choice"
+        let field = source.isRequired ? "tool_choice" : "tools"
         return AnswerForm(source: .toolCalls(source), field: source.answerSchema == nil ? field : form?.field ?? field)
     }
 
-    private func callable(_ tool: ChatTool) throws(RequestError) -> ToolCallSource.Tool {
+    private static func callable(_ tool: ChatTool) -> ToolCallSource.Tool {
         let parameters = tool.function["parameters"].flatMap { $0.isNull ? nil : $0.pythonText }
         return ToolCallSource.Tool(
             name: tool.name, parameters: parameters, isStrict: tool.function["strict"]?.bool ?? false)
-    }
-
-    /// Returns the name in `{"type": "function", "function": {"name": …}}`.
-    private func toolChoiceName(_ choice: JSONValue) throws(RequestError) -> String {
-        guard choice["type"]?.string ?? "function" == "function",
-            let name = choice["function"]?["name"]?.string ?? choice["name"]?.string
-        else {
-            throw .invalid(
-                "tool_choice",
-                "tool_choice must be \"none\", \"auto\", \"required\" or {\"type\": \"function\", "
-                    + "\"function\": {\"name\": …}}")
-        }
-        return name
     }
 }

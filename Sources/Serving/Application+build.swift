@@ -13,9 +13,14 @@ package func buildApplication(
     precondition(configuration.validate().isEmpty, "an invalid configuration")
     let routes = RouteTable(configuration: configuration, slot: slot)
     let router = Router(context: ServingContext.self, options: .autoGenerateHeadEndpoints)
+    if configuration.logsAccess { router.add(middleware: AccessLog()) }
+    router.add(middleware: RequestIdentifiers())
+    if !configuration.corsOrigins.isEmpty { router.add(middleware: CrossOrigin(configuration)) }
     router.add(middleware: ErrorResponses(metrics: slot.metrics, routes: routes))
     if let key = configuration.apiKey {
-        router.add(middleware: BearerAuthentication(key: key))
+        router.add(
+            middleware: BearerAuthentication(
+                key: key, opensMonitoring: configuration.opensMonitoring, hasPage: configuration.hasPage))
     } else {
         router.add(middleware: OriginGuard(configuration))
     }

@@ -7,6 +7,12 @@ struct FieldTable: Sendable {
     enum Place: String, Sendable, CaseIterable {
         case chat, message, completion, generate, sampling, tokenize, detokenize
         case streamOptions = "stream_options"
+        /// `/v1/messages`, the blocks of its messages, its members `thinking` and `output_config`, and
+        /// `/v1/messages/count_tokens`.
+        case messages, messagesBlock, messagesThinking, messagesOutput, countTokens
+        /// `/v1/responses`, the items of its `input`, and its member `text`.
+        case responses, responsesItem, responsesText
+        case abort
     }
 
     enum Rule: Sendable {

@@ -15,7 +15,9 @@ struct GenerateRoutes: Sendable {
             try share.resize(to: asked.memory)
             return (asked, share)
         }
-        let generations = try service.start(asked.requests, names: ["prompt": asked.promptName], slot: slot)
+        let generations = try await service.start(
+            asked.requests, names: ["prompt": asked.promptName], slot: slot,
+            waitingEvery: asked.streams ? configuration.keepAliveInterval : nil)
         let answers = asked.requests.indices.map { asked.answer(index: $0, service: service) }
         let isBatch = asked.isBatch
         guard asked.streams else {
@@ -25,9 +27,10 @@ struct GenerateRoutes: Sendable {
             withExtendedLifetime(share) {}
             return .json(written: body)
         }
-        return .events(on: connection, writeTimeout: configuration.writeTimeout) { events in
+        return .events(on: connection, configuration) { events in
             var answers = answers
-            try await connection.forEach(of: generations, count: answers.count, showsAborts: true) { index, event in
+            try await connection.forEach(of: generations, count: answers.count) { index, event in
+                if case .waiting = event { return try await events.sendComment() }
                 guard answers[index].take(event) else { return }
                 try await events.send(
                     written: answers[index].json(elapsed: generations.elapsed, index: isBatch ? index : nil))
@@ -45,7 +48,7 @@ struct GenerateRoutes: Sendable {
     ) async throws -> [UInt8] {
         var answers = answers
         var elapsed = Array(repeating: Duration.zero, count: answers.count)
-        try await connection.forEach(of: generations, count: answers.count, showsAborts: true) { index, event in
+        try await connection.forEach(of: generations, count: answers.count) { index, event in
             _ = answers[index].take(event)
             elapsed[index] = generations.elapsed
         }
@@ -81,6 +84,7 @@ package struct GenerateAnswer: Sendable {
     private var text = GrowingJSON.string
     private var tokens = GrowingJSON.array
     private var tokenCount = 0
+    private var cachedTokens = 0
     private var promptScores: Scores
     private var scores: Scores
     private var finish: TextFinish?
@@ -139,7 +143,11 @@ package struct GenerateAnswer: Sendable {
         case .finished(let end):
             text.append(end.text)
             finish = end
-        case .failed: return false
+            cachedTokens = end.cachedTokens ?? cachedTokens
+        case .started(let count):
+            cachedTokens = count
+            return false
+        case .waiting, .failed: return false
         }
         return true
     }
@@ -173,7 +181,7 @@ package struct GenerateAnswer: Sendable {
         var members = [
             JSONMember("id", .string(id)), JSONMember("finish_reason", finishReason),
             JSONMember("prompt_tokens", .integer(promptTokens)), JSONMember("completion_tokens", .integer(tokenCount)),
-            JSONMember("cached_tokens", .integer(finish?.cachedTokens ?? 0)),
+            JSONMember("cached_tokens", .integer(cachedTokens)),
             JSONMember("e2e_latency", .number(elapsed / .seconds(1))),
         ]
         if let speculation = finish?.speculation, let length = speculation.acceptLength {
@@ -193,7 +201,7 @@ package struct GenerateAnswer: Sendable {
         case .stopToken(let token): .fields(["type": .string("stop"), "matched": .integer(token)])
         case .stopString(let text): .fields(["type": .string("stop"), "matched": .string(text)])
         case .length: .fields(["type": .string("length"), "length": .integer(tokenCount)])
-        case .abort: .fields(["type": .string("abort"), "message": .string("the engine aborted this request")])
+        case .abort: .fields(["type": .string("abort"), "message": .string("another request aborted this one")])
         }
     }
 }

@@ -5,7 +5,7 @@ import JSON
 struct GenerateRequest: Sendable {
     /// The requests to the engine: `n` for each prompt, in the order of the prompts.
     let requests: [TextRequest]
-    /// The `rid` of each of `requests`.
+    /// The id of each of `requests`.
     let ids: [String]
     /// Whether the answer is a list: for a list of prompts, or more than one choice.
     let isBatch: Bool
@@ -47,8 +47,13 @@ struct GenerateRequest: Sendable {
             returnsLogProbs ? LogProbOptions(topCount: topCount, promptStart: start < 0 ? nil : start) : nil
         let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
         let requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
-        self.requests = requests
-        ids = try Self.ids(fields, count: requests.count)
+        let ids = try Self.ids(fields, count: requests.count)
+        self.ids = ids
+        self.requests = zip(requests, ids).map { request, id in
+            var request = request
+            request.id = id
+            return request
+        }
     }
 
     /// Returns the tokens of each prompt. A prompt is given by `text` or `input_ids`, as one or as a list.
@@ -93,20 +98,19 @@ struct GenerateRequest: Sendable {
         }
     }
 
-    /// Returns the id of each answer. `rid` gives one id, or one for each answer; absent ids are random.
+    /// Returns the id of each answer. The request gives one id, or one for each answer; absent ids are random.
     private static func ids(_ fields: RequestFields, count: Int) throws(RequestError) -> [String] {
-        guard let value = fields.value("rid") else { return (0..<count).map { _ in Envelope.randomDigits() } }
+        guard let name = RequestFields.idNames.first(where: { fields.value($0) != nil }),
+            let value = fields.value(name)
+        else { return (0..<count).map { _ in Envelope.randomDigits() } }
         let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
-        guard texts.allSatisfy({ $0.utf8.count <= 256 }) else {
-            throw .invalid("rid", "rid is longer than 256 bytes, which is the most")
+        for text in texts { try RequestFields.checkID(text, name) }
+        if let id = value.string {
+            return count == 1 ? [id] : (0..<count).map { "\(id)_\($0)" }
         }
-        if let name = value.string {
-            return count == 1 ? [name] : (0..<count).map { "\(name)_\($0)" }
+        guard texts.count == count, value.array?.count == count else {
+            throw .invalid(name, "\(name) must be a string, or a list of \(count) strings, one for each answer")
         }
-        let names = value.array?.compactMap(\.string) ?? []
-        guard names.count == count, value.array?.count == count else {
-            throw .invalid("rid", "rid must be a string, or a list of \(count) strings, one for each answer")
-        }
-        return names
+        return texts
     }
 }

@@ -1,9 +1,10 @@
 import Hummingbird
 import Inference
 import JSON
+import Tokenization
 
 /// Handles the routes of operators: `/health` reports whether the process works, `/ready` whether it accepts requests;
-/// `/metrics`, `/server_info` and `/flush_cache` concern the engine.
+/// `/metrics`, `/health_generate`, `/flush_cache` and `/abort_request` concern the engine.
 struct HealthRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -16,6 +17,11 @@ struct HealthRoutes: Sendable {
     func ready(_ request: Request, _ context: ServingContext) async throws -> Response {
         _ = try slot.service()
         return .json(.fields(["status": .string("ready")]))
+    }
+
+    /// Handles `/ping`, which some platforms ask instead of `/ready`.
+    func ping(_ request: Request, _ context: ServingContext) async throws -> Response {
+        try await ready(request, context)
     }
 
     func metrics(_ request: Request, _ context: ServingContext) async throws -> Response {
@@ -35,46 +41,62 @@ struct HealthRoutes: Sendable {
             ]))
     }
 
-    /// Returns a rank's index among the ranks that share keys, and the number of tokens of running requests that it
-    /// owns.
-    private static func keys(of rank: RankStatus) -> JSONValue {
-        .fields([
-            "rank": .integer(rank.rank), "owner": .integer(rank.keyOwner), "tokens": .integer(rank.ownedTokens),
-        ])
+    /// Handles `/health_generate`, which has the engine generate one token. A busy engine that works on other requests
+    /// is well too, though it may be long until it takes one more.
+    func healthGenerate(_ request: Request, _ context: ServingContext) async throws -> Response {
+        let service = try slot.service()
+        let before = service.engine.status().steps
+        var probe = TextRequest(prompt: [service.tokenizer.bosToken ?? 0])
+        probe.sampling.maxNewTokens = 1
+        // A refusal because of a full queue says nothing about the engine.
+        let generations = try? await service.start([probe], names: [:], slot: slot)
+        defer { generations?.cancel() }
+        let isWell = await withTaskGroup(of: Bool.self) { race in
+            if let generations {
+                race.addTask {
+                    for await (_, event) in generations.events {
+                        // A request that was aborted has been answered as well.
+                        switch event {
+                        case .token, .finished: return true
+                        default: break
+                        }
+                        if case .failed = event { return false }
+                    }
+                    return false
+                }
+            }
+            let (engine, limit) = (service.engine, configuration.healthTimeout)
+            race.addTask {
+                let start = ContinuousClock.now
+                while start.duration(to: .now) < limit, (try? await Task.sleep(for: .milliseconds(50))) != nil {
+                    if engine.status().steps > before + 1 { return true }
+                }
+                return false
+            }
+            defer { race.cancelAll() }
+            return await race.next() ?? false
+        }
+        guard isWell else {
+            throw RequestError(
+                .unavailable, "the engine generated nothing within \(configuration.healthTimeout)", code: "engine_stuck"
+            )
+        }
+        return .json(.fields(["status": .string("ok")]))
     }
 
-    /// Handles `GET /server_info`: the configuration without the API key, and the state of the KV cache.
-    func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
-        let service = try slot.service()
-        let (limits, status) = (service.engine.limits, service.engine.status())
-        return .json(
-            .fields([
-                "served_model_name": .string(configuration.servedModelName),
-                "context_length": .integer(limits.contextLength),
-                "vocab_size": .integer(limits.vocabularySize),
-                "max_queued_requests": .integer(limits.maxQueuedRequests),
-                "max_top_logprobs": .integer(min(limits.maxTopLogProbs, configuration.requests.maxTopLogProbs)),
-                "max_choices": .integer(configuration.requests.maxChoices),
-                "max_body_bytes": .integer(configuration.maxBodyBytes),
-                "layout": .string(status.layout),
-                "ranks": .integer(status.ranks.count),
-                "threads_per_rank": .integer(status.threadsPerRank),
-                "page_size": .integer(status.pageSize),
-                "kv_pages": .integer(status.totalPages),
-                "kv_pages_free": .integer(status.freePages),
-                "kv_pages_cached": .integer(status.cachedPages),
-                "kv_pages_used": .integer(status.usedPages),
-                "speculative_num_steps": .integer(status.drafts),
-                "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
-                "kv_bytes_per_token": .integer(status.keyBytesPerToken),
-                "kv_owners": .integer(status.keyOwners),
-                "kv_owner_unit": .integer(status.keyUnit),
-                "kv_ranks": .array(status.ranks.map(Self.keys)),
-                "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
-                "default_sampling_params": .fields([
-                    "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),
-                    "top_k": .integer(service.defaults.topK),
-                ]),
-            ]))
+    /// Handles `POST /abort_request`, which ends the requests with the id `rid` or `request_id`, or all with `abort_all`.
+    /// Their clients get what was generated so far.
+    func abortRequest(_ request: Request, _ context: ServingContext) async throws -> Response {
+        let running = slot.running
+        let count = try await BodyReader(configuration, slot).read(request, on: context.connection) { fields, _ in
+            try FieldTable.check(fields, at: .abort)
+            let abortsAll = try fields.bool("abort_all") ?? false
+            let id = try fields.requestID()
+            guard abortsAll || id?.isEmpty == false else {
+                throw RequestError.invalid("rid", "rid is missing; give the id of a request, or \"abort_all\": true")
+            }
+            return running.abort(abortsAll ? nil : id)
+        }
+        return .json(.fields(["success": .bool(true), "aborted": .integer(count)]))
     }
 }

@@ -77,7 +77,8 @@ package final class ServerMetrics: Sendable {
                 "requests_total", Double(count), labels: [("route", outcome.route), ("status", String(outcome.status))])
         }
         page.single(
-            "aborted_requests_total", "counter", "Generations whose client disconnected.", Double(state.aborted))
+            "aborted_requests_total", "counter", "Generations whose client disconnected, or that a request aborted.",
+            Double(state.aborted))
         page.single("failed_requests_total", "counter", "Generations that failed in the engine.", Double(state.failed))
         if let status { Self.write(status, to: &page) }
         return page.text
@@ -92,7 +93,7 @@ package final class ServerMetrics: Sendable {
             ("kv_pages_used", "KV pages in use.", Double(status.usedPages)),
             ("kv_pages_free", "KV pages free.", Double(status.freePages)),
             ("cached_pages", "KV pages that only the prefix cache keeps.", Double(status.cachedPages)),
-            ("kv_pages_total", "All KV pages.", Double(status.totalPages)),
+            ("kv_pages", "All KV pages.", Double(status.totalPages)),
             ("kv_page_size_tokens", "Tokens of a KV page.", Double(status.pageSize)),
             (
                 "spec_accept_length", "Tokens sampled in a step that verified drafts, on average; 0 before the first.",

@@ -6,12 +6,12 @@ struct MetricsPage {
     init(model: String) { self.model = model }
 
     mutating func family(_ name: String, _ type: String, _ explanation: String) {
-        text += "# HELP braid:\(name) \(explanation)\n# TYPE braid:\(name) \(type)\n"
+        text += "# HELP braid_\(name) \(explanation)\n# TYPE braid_\(name) \(type)\n"
     }
 
     mutating func sample(_ name: String, _ value: Double, labels: [(String, String)] = []) {
         let list = ([("model_name", model)] + labels).map { "\($0.0)=\"\(Self.escaped($0.1))\"" }
-        text += "braid:\(name){\(list.joined(separator: ","))} \(Self.number(value))\n"
+        text += "braid_\(name){\(list.joined(separator: ","))} \(Self.number(value))\n"
     }
 
     mutating func single(_ name: String, _ type: String, _ explanation: String, _ value: Double) {

@@ -18,10 +18,12 @@ package final class ModelSlot: Sendable {
 
     private let state: Mutex<State>
     let metrics = ServerMetrics()
+    let running = RunningRequests()
     /// The memory for requests being read and answers being collected.
     let memory: MemoryBudget
     /// The time when the server was created, in seconds since 1970.
     let created = Int(Date().timeIntervalSince1970)
+    let started = ContinuousClock.now
 
     /// Creates a slot.
     ///

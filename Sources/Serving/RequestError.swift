@@ -47,15 +47,37 @@ package struct RequestError: Error, Sendable, Equatable, CustomStringConvertible
 
     static let clientGone = RequestError(.clientGone, "the client went away")
 
+    /// The length of a prompt that does not fit the context.
+    enum Length {
+        case tokens(Int, new: Int)
+        /// The bytes of a text that is too long to be tokenized.
+        case bytes(Int)
+    }
+
     /// Returns the error for a request that exceeds the context length. Clients recognize it by its text, which
     /// contains that of OpenAI and that of Anthropic.
-    static func contextExceeded(_ parameter: String, _ wanted: String, context: Int) -> RequestError {
-        .invalid(
+    static func contextExceeded(_ parameter: String, _ length: Length, context: Int) -> RequestError {
+        let excess =
+            switch length {
+            case .tokens(let count, let new):
+                // A request may ask for any number of tokens.
+                "\(new > Int.max - count ? Int.max : count + new) tokens > \(context) maximum; the prompt has \(count) tokens and \(new) new ones were "
+                    + "asked for"
+            case .bytes(let count): "\(count) bytes of text are more than \(context) tokens can have"
+            }
+        // Clients shorten the conversation when they read Anthropic's words, which does not help if the wish is too large.
+        let isPrompt = if case .tokens(let count, _) = length { count >= context } else { true }
+        let subject = isPrompt ? promptTooLong : "input length and max_tokens exceed the context limit"
+        return .invalid(
             parameter,
-            "\(parameter): This model's maximum context length is \(context) tokens, and the prompt is too long for it: "
-                + "\(wanted) were asked for; shorten the prompt or ask for fewer tokens",
-            code: "context_length_exceeded")
+            "\(parameter): This model's maximum context length is \(context) tokens. \(subject): \(excess); "
+                + "shorten the prompt or ask for fewer tokens",
+            code: contextExceededCode)
     }
+
+    static let contextExceededCode = "context_length_exceeded"
+    /// The words by which clients of Anthropic recognize the error.
+    static let promptTooLong = "prompt is too long"
 }
 
 extension RequestError {

@@ -164,6 +164,29 @@ extension RequestFields {
         return salt
     }
 
+    /// Returns a text that must be given.
+    func requiredString(_ name: String) throws(RequestError) -> String {
+        guard let text = try string(name) else { throw .invalid(path(of: name), "\(path(of: name)) is missing") }
+        return text
+    }
+
+    /// Returns the id that the request gives itself, by which it can be aborted: `rid` or `request_id`.
+    func requestID() throws(RequestError) -> String? {
+        for name in Self.idNames {
+            guard let id = try string(name) else { continue }
+            try Self.checkID(id, name)
+            return id
+        }
+        return nil
+    }
+
+    /// The members by which a request can give itself an id: SGLang's and vLLM's.
+    static let idNames = ["rid", "request_id"]
+
+    static func checkID(_ id: String, _ name: String) throws(RequestError) {
+        guard id.utf8.count <= 256 else { throw .invalid(name, "\(name) is longer than 256 bytes, which is the most") }
+    }
+
     /// Refuses a list of more prompts than a request may have, before any of them is read. A list of token ids is one
     /// prompt.
     func checkPrompts(_ name: String, choices: Int, most: Int) throws(RequestError) {

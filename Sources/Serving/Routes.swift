@@ -11,11 +11,22 @@ struct RouteTable: Sendable {
         let method: HTTPRequest.Method
         /// The path in Hummingbird's notation.
         let pattern: String
+        /// The table of the members that a request's body may have; `nil` for routes without one.
+        let place: FieldTable.Place?
         let handler: Handler
+
+        init(
+            _ method: HTTPRequest.Method, _ pattern: String, _ place: FieldTable.Place? = nil,
+            _ handler: @escaping Handler
+        ) {
+            (self.method, self.pattern, self.place, self.handler) = (method, pattern, place, handler)
+        }
     }
 
     /// The only route that never requires an API key.
     static let health = "/health"
+    /// The routes that require none if the operator says so.
+    static let monitoring = ["/ready", "/ping", "/metrics"]
     static let models = "/v1/models"
 
     let routes: [Route]
@@ -27,33 +38,55 @@ struct RouteTable: Sendable {
         let completions = CompletionRoutes(configuration: configuration, slot: slot)
         let generate = GenerateRoutes(configuration: configuration, slot: slot)
         let text = TokenizeRoutes(configuration: configuration, slot: slot)
-        routes = [
-            Route(method: .get, pattern: Self.health, handler: health.health),
-            Route(method: .get, pattern: "/ready", handler: health.ready),
-            Route(method: .get, pattern: "/metrics", handler: health.metrics),
-            Route(method: .get, pattern: "/server_info", handler: health.serverInfo),
-            Route(method: .post, pattern: "/flush_cache", handler: health.flushCache),
-            Route(method: .get, pattern: Self.models, handler: models.list),
-            Route(method: .get, pattern: Self.models + "/**", handler: models.one),
-            Route(method: .post, pattern: "/v1/chat/completions", handler: chat.post),
-            Route(method: .post, pattern: "/v1/completions", handler: completions.post),
-            Route(method: .post, pattern: "/generate", handler: generate.post),
-            Route(method: .put, pattern: "/generate", handler: generate.post),
-            Route(method: .post, pattern: "/tokenize", handler: text.tokenize),
-            Route(method: .post, pattern: "/detokenize", handler: text.detokenize),
+        let info = InfoRoutes(configuration: configuration, slot: slot)
+        let messages = MessagesRoutes(configuration: configuration, slot: slot)
+        let responses = ResponsesRoutes(configuration: configuration, slot: slot)
+        let page = configuration.hasPage ? PageRoutes(configuration: configuration, slot: slot).routes : []
+        let others = [
+            Route(.get, Self.health, nil, health.health),
+            Route(.get, "/ready", nil, health.ready),
+            Route(.get, "/ping", nil, health.ping),
+            Route(.post, "/ping", nil, health.ping),
+            Route(.get, "/health_generate", nil, health.healthGenerate),
+            Route(.get, "/metrics", nil, health.metrics),
+            Route(.get, "/version", nil, info.version),
+            Route(.get, "/server_info", nil, info.serverInfo),
+            Route(.get, "/get_server_info", nil, info.serverInfo),
+            Route(.get, "/model_info", nil, info.modelInfo),
+            Route(.get, "/get_model_info", nil, info.modelInfo),
+            Route(.get, "/v1/loads", nil, info.loads),
+            Route(.get, "/get_load", nil, info.load),
+            Route(.get, "/tokenizer_info", nil, info.tokenizerInfo),
+            Route(.post, "/flush_cache", nil, health.flushCache),
+            Route(.post, "/abort_request", .abort, health.abortRequest),
+            Route(.get, Self.models, nil, models.list),
+            Route(.get, Self.models + "/**", nil, models.one),
+            Route(.post, "/v1/chat/completions", .chat, chat.post),
+            Route(.post, "/v1/completions", .completion, completions.post),
+            Route(.post, "/v1/responses", .responses, responses.post),
+            Route(.post, MessagesRoutes.path, .messages, messages.post),
+            Route(.post, MessagesRoutes.path + "/count_tokens", .countTokens, messages.countTokens),
+            Route(.post, "/generate", .generate, generate.post),
+            Route(.put, "/generate", .generate, generate.post),
+            Route(.post, "/tokenize", .tokenize, text.tokenize),
+            Route(.post, "/detokenize", .detokenize, text.detokenize),
         ]
+        let described = page + others
+        let description = OpenAPI.document(of: described).pythonBytes
+        routes = described + [Route(.get, OpenAPI.path, nil) { _, _ in .json(written: description) }]
     }
 
     /// Returns the response to a request without a route: 405 if the path has routes for other methods, otherwise 404.
     func missing(_ path: String, method: HTTPRequest.Method) -> Response {
         let allowed = Set(routes.filter { Self.matches($0.pattern, path) }.map(\.method.rawValue))
         guard !allowed.isEmpty else {
-            return .error(RequestError(.notFound, "there is no route '\(path.prefix(256))'", code: "not_found"))
+            return .error(RequestError(.notFound, "there is no route '\(path.prefix(256))'", code: "not_found"), path)
         }
         let list = allowed.union(allowed.contains("GET") ? ["HEAD"] : []).sorted().joined(separator: ", ")
         var response = Response.error(
             RequestError(
-                .methodNotAllowed, "\(path) does not take \(method.rawValue); use \(list)", code: "method_not_allowed"))
+                .methodNotAllowed, "\(path) does not take \(method.rawValue); use \(list)", code: "method_not_allowed"),
+            path)
         response.headers[.allow] = list
         return response
     }
@@ -92,8 +125,11 @@ struct ModelRoutes: Sendable {
         let service = try slot.service()
         return .fields([
             "id": .string(configuration.servedModelName), "object": .string("model"),
-            "created": .integer(slot.created), "owned_by": .string("braid"),
-            "max_model_len": .integer(service.engine.limits.contextLength),
+            // Routers choose by this how to talk to the server, and its own routes are those of SGLang.
+            "created": .integer(slot.created), "owned_by": .string("sglang"),
+            "root": .string(
+                configuration.model.path.isEmpty ? configuration.servedModelName : configuration.model.path),
+            "parent": .null, "max_model_len": .integer(service.engine.limits.contextLength),
         ])
     }
 }

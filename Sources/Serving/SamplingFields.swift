@@ -17,6 +17,7 @@ struct SamplingFields {
     /// The route's own limit of new tokens, if the request gave none.
     private let defaultMaxTokens: Int?
     private let contextLength: Int
+    private let seeds: SeedSource
 
     /// The names of members that differ from route to route.
     struct Names {
@@ -24,9 +25,13 @@ struct SamplingFields {
         var maxTokens: [String]
         var minTokens: String
         var seed: [String]
+        var stop = "stop"
 
         static let openAI = Names(
             maxTokens: ["max_completion_tokens", "max_tokens"], minTokens: "min_tokens", seed: ["seed"])
+        static let responses = Names(maxTokens: ["max_output_tokens"], minTokens: "min_tokens", seed: ["seed"])
+        static let messages = Names(
+            maxTokens: ["max_tokens"], minTokens: "min_tokens", seed: ["seed"], stop: "stop_sequences")
         static let generate = Names(
             maxTokens: ["max_new_tokens"], minTokens: "min_new_tokens", seed: ["sampling_seed", "seed"])
     }
@@ -53,11 +58,12 @@ struct SamplingFields {
         sampling.topP = Float(try fields.number("top_p", in: 0...1, excluding: 0) ?? Double(defaults.topP))
         // Both -1 and 0 stand for all tokens.
         sampling.topK = max(0, try fields.integer("top_k", in: -1...Int.max) ?? defaults.topK)
-        sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? 0)
+        sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? Double(defaults.minP))
         sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
         sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
         sampling.repetitionPenalty = Float(
-            try fields.number("repetition_penalty", in: Self.leastRepetitionPenalty...2) ?? 1)
+            try fields.number("repetition_penalty", in: Self.leastRepetitionPenalty...2)
+                ?? Double(defaults.repetitionPenalty))
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
         for name in names.maxTokens.reversed() {
             sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
@@ -65,6 +71,7 @@ struct SamplingFields {
         // A default that was not requested must not make a prompt too long for the context.
         defaultMaxTokens = sampling.maxNewTokens == nil ? defaultMaximum : nil
         contextLength = service.engine.limits.contextLength
+        seeds = service.seeds
         sampling.minNewTokens = try fields.integer(names.minTokens, in: 0...Int.max) ?? 0
         if let most = sampling.maxNewTokens ?? defaultMaximum, sampling.minNewTokens > most {
             throw .invalid(
@@ -77,7 +84,7 @@ struct SamplingFields {
         for name in names.seed where seed == nil {
             seed = try fields.integer(name, in: Int.min...Int.max).map { UInt64(bitPattern: Int64($0)) }
         }
-        stopStrings = try Self.stopStrings(fields, limits: limits)
+        stopStrings = try Self.stopStrings(fields, names.stop, limits: limits)
         ignoresEndOfText = try fields.bool("ignore_eos") ?? false
         skipsSpecialTokens = try fields.bool("skip_special_tokens") ?? true
         let includes = try fields.bool("include_stop_str_in_output")
@@ -91,7 +98,7 @@ struct SamplingFields {
     func requests(prompt: [Int32], logProbs: LogProbOptions?, cacheSalt: String?) -> [TextRequest] {
         (0..<choices).map { index in
             var request = TextRequest(prompt: prompt, sampling: sampling, logProbs: logProbs)
-            request.sampling.seed = seed.map { $0 &+ UInt64(index) } ?? UInt64.random(in: .min ... .max)
+            request.sampling.seed = seed.map { $0 &+ UInt64(index) } ?? seeds.next()
             if let defaultMaxTokens {
                 request.sampling.maxNewTokens = min(defaultMaxTokens, max(contextLength - prompt.count, 1))
             }
@@ -105,10 +112,12 @@ struct SamplingFields {
         }
     }
 
-    /// Returns the stop strings. `stop` is a string or a list of strings.
-    private static func stopStrings(_ fields: RequestFields, limits: RequestLimits) throws(RequestError) -> [String] {
-        guard let value = fields.value("stop") else { return [] }
-        let path = fields.path(of: "stop")
+    /// Returns the stop strings. The member `name` is a string or a list of strings.
+    private static func stopStrings(
+        _ fields: RequestFields, _ name: String, limits: RequestLimits
+    ) throws(RequestError) -> [String] {
+        guard let value = fields.value(name) else { return [] }
+        let path = fields.path(of: name)
         let elements = value.array ?? [value]
         guard elements.count <= limits.maxStopStrings else {
             throw .invalid(path, "\(path) has \(elements.count) strings; the most is \(limits.maxStopStrings)")

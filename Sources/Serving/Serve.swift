@@ -47,8 +47,12 @@ package func serve(
     let end = EndReason()
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { try await group.run() }
+        let housekeeping = Task { await FreeMemory.keepReturning() }
+        defer { housekeeping.cancel() }
         tasks.addTask {
             await next(of: stops)
+            // A server that could not start has nothing to drain.
+            guard !Task.isCancelled else { return }
             application.logger.notice("draining: new requests are refused, running ones may end")
             slot.startDraining()
             let reason = await drain(slot, group, for: configuration.drainTimeout, stops: stops)

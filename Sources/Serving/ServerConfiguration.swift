@@ -4,10 +4,20 @@ package struct ServerConfiguration: Sendable, Equatable {
     package var host = "127.0.0.1"
     /// The port to listen on; 0 lets the system choose one.
     package var port = 30000
-    /// The API key that every route but `/health` requires; `nil` requires none.
+    /// The API key that every route requires but `/health` and the files of the page; `nil` requires none.
     package var apiKey: String?
     /// The name that requests must give as `model`.
     package var servedModelName: String
+    /// The description of the model for routers and operators.
+    package var model = ServedModel()
+    /// The origins whose web pages may use this server, such as `https://app.example`; `*` allows all pages.
+    package var corsOrigins: [String] = []
+    /// Whether `/ready`, `/ping` and `/metrics` need no API key.
+    package var opensMonitoring = false
+    /// Whether `/` is a page to chat with the model and to watch the ranks.
+    package var hasPage = true
+    /// The drawing of the ranks that the page shows.
+    package var drawing: LayoutDrawing?
     package var requests = RequestLimits()
     /// The maximum size of a request's body in bytes. Larger bodies are refused with 413.
     package var maxBodyBytes = 32 << 20
@@ -23,14 +33,23 @@ package struct ServerConfiguration: Sendable, Equatable {
     /// The names by which clients may address this server besides its own and `localhost`; `*` allows any. They are
     /// checked only if there is no API key.
     package var allowedHosts: [String] = []
+    /// Whether each request is a line of the log.
+    package var logsAccess = false
     /// The time within which the whole body of a request must arrive.
     package var bodyTimeout: Duration = .seconds(60)
     /// The time after which a connection is closed if no request on it is being answered, even if a header is arriving.
     package var idleTimeout: Duration = .seconds(75)
     /// The time after which a client is disconnected that reads nothing of its stream.
     package var writeTimeout: Duration = .seconds(120)
+    /// The time that the engine has to generate the token of `/health_generate`.
+    package var healthTimeout: Duration = .seconds(20)
+    /// The time after which a stream without an event sends a comment, so that proxies do not take it for dead.
+    package var keepAliveInterval: Duration = .seconds(15)
     /// The time that running requests have to end after the first signal to stop.
     package var drainTimeout: Duration = .seconds(60)
+
+    /// The version of the program, which `/version` and `--version` tell and `CHANGELOG.md` describes.
+    package static let version = "0.1.0"
 
     package init(servedModelName: String) {
         self.servedModelName = servedModelName
@@ -42,6 +61,10 @@ package struct ServerConfiguration: Sendable, Equatable {
         if host.isEmpty { problems.append("--host is empty; use 127.0.0.1 for this machine only, 0.0.0.0 for all") }
         if !(0...65535).contains(port) {
             problems.append("--port is \(port); it must be in 0...65535, for example 30000")
+        }
+        for origin in corsOrigins where origin != "*" && !Self.isOrigin(origin) {
+            problems.append(
+                "--cors-allow-origin: '\(origin)' is no origin; write one such as https://app.example, or *")
         }
         if servedModelName.isEmpty { problems.append("--served-model-name is empty; give the model a name") }
         if let apiKey {
@@ -61,12 +84,40 @@ package struct ServerConfiguration: Sendable, Equatable {
         }
         let times = [
             ("--body-timeout", bodyTimeout), ("--idle-timeout", idleTimeout), ("--write-timeout", writeTimeout),
+            ("the keep-alive interval", keepAliveInterval), ("the time of /health_generate", healthTimeout),
         ]
         for (name, value) in times where value <= .zero {
             problems.append("\(name) is \(value); it must be more than 0 seconds")
         }
         if drainTimeout < .zero { problems.append("--drain-timeout is \(drainTimeout); the least is 0 seconds") }
         return problems
+    }
+}
+
+extension ServerConfiguration {
+    /// Returns whether a text is an origin as browsers write it: a scheme and a host, perhaps with a port.
+    private static func isOrigin(_ text: String) -> Bool {
+        guard let mark = text.firstRange(of: "://"), text.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+            return false
+        }
+        let host = text[mark.upperBound...]
+        return mark.lowerBound > text.startIndex && !host.isEmpty && !host.contains("/")
+    }
+}
+
+/// A description of the served model for routers, which show and compare it.
+package struct ServedModel: Sendable, Equatable {
+    /// The directory of the checkpoint; empty if there is none.
+    package var path = ""
+    /// `model_type` of the checkpoint's `config.json`.
+    package var type: String?
+    /// `architectures` of the checkpoint's `config.json`.
+    package var architectures: [String] = []
+
+    package init(path: String = "", type: String? = nil, architectures: [String] = []) {
+        self.path = path
+        self.type = type
+        self.architectures = architectures
     }
 }
 
@@ -107,6 +158,10 @@ package struct SamplingDefaults: Sendable, Equatable {
     package var topP: Float = 1
     /// The number of tokens to sample from; 0 for all.
     package var topK = 0
+    package var minP: Float = 0
+    package var repetitionPenalty: Float = 1
+    /// The seed from which the seeds of requests that give none are drawn; `nil` draws them from the system.
+    package var seed: UInt64?
 
     package init(temperature: Float = 1, topP: Float = 1, topK: Int = 0) {
         self.temperature = temperature

@@ -20,16 +20,28 @@ struct TextGenerations: Sendable {
         func set() { flag.store(true, ordering: .relaxed) }
     }
 
-    init(_ submitted: [(TextRequest, Generation)], service: TextService, slot: ModelSlot) {
+    /// - Parameter waitingEvery: the time after which a `waiting` event follows, again and again; `nil` for none.
+    init(
+        _ submitted: [(TextRequest, Generation)], service: TextService, slot: ModelSlot,
+        waitingEvery interval: Duration?
+    ) {
         let (events, continuation) = AsyncStream.makeStream(of: Element.self)
         let start = ContinuousClock.now
-        let (metrics, engine) = (slot.metrics, service.engine)
-        let unfinished = Countdown(submitted.count) { continuation.finish() }
+        let (metrics, engine, running) = (slot.metrics, service.engine, slot.running)
+        let clock = interval.map { interval in
+            Task { while (try? await Task.sleep(for: interval)) != nil { continuation.yield((0, .waiting)) } }
+        }
+        let unfinished = Countdown(submitted.count) {
+            clock?.cancel()
+            continuation.finish()
+        }
         let readers = submitted.enumerated().map { index, submission in
             let (request, generation) = submission
             let stopTokens = request.sampling.stopTokens.union(request.ignoresEndOfText ? [] : service.endOfText)
             let assembler = TextAssembler(request, stopTokens: stopTokens, tokenizer: service.tokenizer)
+            let number = running.add(request.id) { engine.abort(generation.id) }
             return Task {
+                defer { running.remove(number) }
                 await Self.read(generation, assembler, GenerationTimer(start: start, metrics: metrics), engine) {
                     continuation.yield((index, $0))
                 }
@@ -37,6 +49,7 @@ struct TextGenerations: Sendable {
             }
         }
         continuation.onTermination = { reason in
+            clock?.cancel()
             if case .cancelled = reason { for reader in readers { reader.cancel() } }
         }
         self.events = events
@@ -63,8 +76,13 @@ struct TextGenerations: Sendable {
         yield: (TextEvent) -> Void
     ) async {
         var (assembler, timer) = (assembler, timer)
+        var hasStarted = false
         for await event in generation.events {
             timer.observe(event)
+            if case .token = event, !hasStarted {
+                hasStarted = true
+                if let count = engine.cachedTokens(of: generation.id) { yield(.started(cachedTokens: count)) }
+            }
             for event in assembler.feed(event) {
                 if case .finished(var finish) = event, finish.cachedTokens == nil {
                     // The engine does not know stop strings; it reports the usage when it aborts the request.

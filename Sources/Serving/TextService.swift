@@ -7,6 +7,8 @@ package final class TextService: Sendable {
     package let engine: any EngineClient
     package let tokenizer: Tokenizer
     package let defaults: SamplingDefaults
+    /// The seeds of requests that give none.
+    let seeds: SeedSource
     /// The tokens that end an answer, unless a request ignores them.
     package let endOfText: Set<Int32>
     /// The format of conversations for this model, or the reason why they are refused.
@@ -14,34 +16,56 @@ package final class TextService: Sendable {
 
     /// Creates the service.
     ///
-    /// - Parameter endOfText: the end tokens of `generation_config.json`; the tokenizer's own is added.
+    /// - Parameters:
+    ///   - endOfText: the end tokens of `generation_config.json`; the tokenizer's own is added.
+    ///   - chatFormat: the format of conversations; `nil` for the one that is detected.
     package init(
         engine: any EngineClient, tokenizer: Tokenizer, defaults: SamplingDefaults = SamplingDefaults(),
-        endOfText: Set<Int32> = []
+        endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil
     ) {
         self.engine = engine
         self.tokenizer = tokenizer
         self.defaults = defaults
-        chatFormat = Result { () throws(ChatError) in try ChatFormat.detect(tokenizer) }
+        seeds = SeedSource(seed: defaults.seed)
+        self.chatFormat = chatFormat ?? Result { () throws(ChatError) in try ChatFormat.detect(tokenizer) }
         self.endOfText = tokenizer.eosToken.map { endOfText.union([$0]) } ?? endOfText
     }
 
     /// Submits all requests or none.
     ///
-    /// - Parameter names: the request's names of the engine's parameters, where they differ.
+    /// - Parameters:
+    ///   - names: the request's names of the engine's parameters, where they differ.
+    ///   - interval: the time after which a `waiting` event follows, again and again; `nil` for none.
     /// - Returns: the running generations; dropping or cancelling them aborts those that still run.
     /// - Throws: the first refusal; requests that were submitted before it are aborted.
     func start(
-        _ requests: [TextRequest], names: [String: String], slot: ModelSlot
-    ) throws(RequestError) -> TextGenerations {
+        _ requests: [TextRequest], names: [String: String], slot: ModelSlot, waitingEvery interval: Duration? = nil
+    ) async throws -> TextGenerations {
         do {
-            return try start(requests, slot: slot)
-        } catch {
+            try await prepareForms(of: requests)
+            return try start(requests, slot: slot, waitingEvery: interval)
+        } catch let error as RequestError {
             throw error.renamed(by: names)
         }
     }
 
-    private func start(_ requests: [TextRequest], slot: ModelSlot) throws(RequestError) -> TextGenerations {
+    /// Compiles the grammars of the forms that answers must have, on a thread of the pool.
+    private func prepareForms(of requests: [TextRequest]) async throws {
+        // The answers of one request have one form.
+        guard let form = requests.first?.form else { return }
+        let engine = engine
+        try await WorkPool.shared.run(bytes: WorkPool.smallBytes) {
+            do {
+                try engine.prepare(form.source)
+            } catch let error as EngineError {
+                throw RequestError(error).renamed(by: ["grammar": form.field])
+            }
+        }
+    }
+
+    private func start(
+        _ requests: [TextRequest], slot: ModelSlot, waitingEvery interval: Duration?
+    ) throws(RequestError) -> TextGenerations {
         guard requests.count <= engine.limits.maxQueuedRequests else {
             throw .invalid(
                 "n",
@@ -62,7 +86,7 @@ package final class TextService: Sendable {
                 throw RequestError(error).renamed(by: request.form.map { ["grammar": $0.field] } ?? [:])
             }
         }
-        return TextGenerations(submitted, service: self, slot: slot)
+        return TextGenerations(submitted, service: self, slot: slot, waitingEvery: interval)
     }
 
     /// Refuses prompts that do not fit the context, with messages that say more than the engine's.
@@ -71,7 +95,7 @@ package final class TextService: Sendable {
         guard count > 0 else { throw .invalid("prompt", "prompt: there are no tokens; give at least one") }
         let wanted = request.sampling.maxNewTokens ?? 1
         guard count <= context, wanted <= context - count else {
-            throw .contextExceeded("prompt", "\(count) tokens and \(wanted) new ones", context: context)
+            throw .contextExceeded("prompt", .tokens(count, new: wanted), context: context)
         }
     }
 }
@@ -96,7 +120,7 @@ extension TextService {
     func prompt(_ text: String, _ parameter: String, addingBeginning: Bool = true) throws(RequestError) -> [Int32] {
         let context = engine.limits.contextLength
         guard text.utf8.count <= context * Self.maxBytesOfToken else {
-            throw .contextExceeded(parameter, "\(text.utf8.count) bytes of text", context: context)
+            throw .contextExceeded(parameter, .bytes(text.utf8.count), context: context)
         }
         return try tokens(of: text, addingBeginning: addingBeginning)
     }
@@ -105,10 +129,12 @@ extension TextService {
     private static let maxBytesOfToken = 256
 
     /// Returns the tokens of a rendered conversation.
-    func tokens(of prompt: ChatPrompt) throws(RequestError) -> [Int32] {
+    ///
+    /// - Parameter parameter: the member of the request that has the conversation, for errors.
+    func tokens(of prompt: ChatPrompt, _ parameter: String) throws(RequestError) -> [Int32] {
         let (bytes, context) = (prompt.byteCount, engine.limits.contextLength)
         guard bytes <= context * Self.maxBytesOfToken else {
-            throw .contextExceeded("messages", "\(bytes) bytes of text", context: context)
+            throw .contextExceeded(parameter, .bytes(bytes), context: context)
         }
         let tokens = tokenizer.encode(segments: prompt.segments, mayContinue: { WorkPool.mayContinue })
         try WorkPool.checkCancellation()
@@ -147,6 +173,8 @@ struct TextRequest: Sendable {
     var keptTokens: Set<Int32> = []
     /// The cache salt; only requests with equal salts use each other's cached prefixes.
     var cacheSalt: String?
+    /// The id by which other requests can abort this one.
+    var id: String?
 
     /// Estimates the memory in bytes that the request takes until its answer is sent: its prompt and log-probabilities,
     /// which are many times as large as text. A stream sends most of them at once.
@@ -165,9 +193,13 @@ struct TextRequest: Sendable {
 
 /// One event of a `TextRequest`; the last event is `finished` or `failed`.
 package enum TextEvent: Sendable, Equatable {
+    /// The first token follows; this many tokens of the prompt were found in the prefix cache.
+    case started(cachedTokens: Int)
     case promptScores([TokenLogProbs])
     /// A token with the text that is final now. It is empty while a character is incomplete or a stop string may begin.
     case token(TokenLogProbs, text: String)
+    /// An interval has passed in which the request has not ended; a stream then shows that it still works.
+    case waiting
     case finished(TextFinish)
     case failed(String)
 }

@@ -3,7 +3,7 @@ import Inference
 import JSON
 import Tokenization
 
-/// Handles `POST /tokenize` and `POST /detokenize`.
+/// Handles `POST /tokenize`, for texts and conversations, and `POST /detokenize`.
 struct TokenizeRoutes: Sendable {
     let configuration: ServerConfiguration
     let slot: ModelSlot
@@ -12,9 +12,10 @@ struct TokenizeRoutes: Sendable {
         let service = try slot.service()
         return try await answer(request, context) { fields, share in
             try FieldTable.check(fields, at: .tokenize)
+            if fields.value("messages") != nil { return try Self.tokenizeConversation(fields, service) }
             let addsBeginning = try fields.bool("add_special_tokens") ?? true
             guard let value = fields.value("prompt") else {
-                throw RequestError.invalid("prompt", "prompt is missing; give a string or a list of strings")
+                throw RequestError.invalid("prompt", "prompt is missing; give a string, a list of strings, or messages")
             }
             let isList = value.array != nil
             var (tokens, counts) = (JSONWriter(), JSONWriter())
@@ -49,6 +50,27 @@ struct TokenizeRoutes: Sendable {
             writer.endObject()
             return writer.takeBytes()
         }
+    }
+
+    /// Returns the tokens of the prompt that a chat route makes of the same members.
+    private static func tokenizeConversation(
+        _ fields: RequestFields, _ service: TextService
+    ) throws(RequestError) -> [UInt8] {
+        guard fields.value("prompt") == nil else {
+            throw .invalid("messages", "give either prompt or messages, not both")
+        }
+        if try fields.bool("add_special_tokens") ?? false {
+            throw .invalid(
+                "add_special_tokens", "add_special_tokens is not supported with messages: the chat format writes them",
+                code: "unsupported_parameter")
+        }
+        let conversation = try ChatFields.conversation(fields)
+        let prompt = try conversation.prompt(in: conversation.format(service))
+        let tokens = try service.tokens(of: prompt, conversation.messagesName)
+        return JSONValue.fields([
+            "tokens": .array(tokens.map(JSONValue.integer)), "count": .integer(tokens.count),
+            "max_model_len": .integer(service.engine.limits.contextLength),
+        ]).pythonBytes
     }
 
     func detokenize(_ request: Request, _ context: ServingContext) async throws -> Response {

@@ -71,8 +71,8 @@ class Server:
     def metric(self, name):
         """Returns the sum of a metric's series."""
         lines = self.http.get("/metrics").raise_for_status().text.splitlines()
-        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"braid:{name}{{")]
-        assert values, f"no metric braid:{name}"
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"braid_{name}{{")]
+        assert values, f"no metric braid_{name}"
         return sum(values)
 
     def tokens(self, text, beginning=True):

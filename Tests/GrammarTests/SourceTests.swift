@@ -137,4 +137,31 @@ import Testing
         let closed = try state.advanced(by: Array((String(repeating: "]", count: depth) + "}").utf8))
         #expect(closed?.mayEnd == true && closed?.isFinal == true)
     }
+
+    @Test func `sources whose texts are only canonically equivalent do not share a grammar`() throws {
+        let cache = GrammarCache(Fixtures.bytes)
+        let spellings = ["\u{e9}", "e\u{301}"]
+        let kinds: [(String) -> GrammarSource] = [
+            { .pattern($0) }, { .choice([$0]) }, { .ebnf("root ::= \"\($0)\"") }, { .afterReasoning(.pattern($0)) },
+        ]
+        for kind in kinds {
+            for spelling in spellings {
+                let grammar = try cache.grammar(for: kind(spelling))
+                for text in spellings {
+                    let whole = if case .afterReasoning = kind("") { "</think>\(text)" } else { text }
+                    #expect(try grammar.accepts(whole) == text.utf8.elementsEqual(spelling.utf8), "\(kind(spelling))")
+                }
+            }
+        }
+    }
+
+    @Test func `parts of a schema whose names are only canonically equivalent are different parts`() throws {
+        let grammar = try schema(
+            ##"""
+            {"$defs": {"\##u{e9}": {"const": 1}, "e\##u{301}": {"const": 2}}, "type": "object", "required": ["a", "b"],
+             "properties": {"a": {"$ref": "#/$defs/\##u{e9}"}, "b": {"$ref": "#/$defs/e\##u{301}"}}}
+            """##)
+        #expect(try grammar.accepts(#"{"a":1,"b":2}"#))
+        #expect(try !grammar.accepts(#"{"a":1,"b":1}"#))
+    }
 }

@@ -1,8 +1,9 @@
 import Grammar
+import JSON
 import Testing
 import Tokenization
 
-/// Tests calls in DeepSeek-V3.2's markup.
+/// Tests calls in the markup of DeepSeek-V3.2, DeepSeek-V4 and GLM.
 @Suite struct ToolCallTests {
     private static let weather = ToolCallSource.Tool(
         name: "get_weather",
@@ -76,6 +77,110 @@ import Tokenization
         let grammar = try compiled(allowsSeveral: false)
         #expect(try grammar.accepts(Self.block(Self.invoke("ping", ""))))
         #expect(try !grammar.accepts(Self.block(Self.invoke("ping", ""), Self.invoke("ping", ""))))
+    }
+
+    @Test func `V4's calls are the same in a block of another name`() throws {
+        let tools = [Self.weather, Self.ping]
+        let source = ToolCallSource(markup: .deepSeekV4, tools: tools, isRequired: true, allowsSeveral: true)
+        let older = Self.block(Self.invoke("get_weather", Self.city), Self.invoke("ping", ""))
+        let newer = older.replacing("function_calls", with: "tool_calls")
+        #expect(try grammar(.toolCalls(source)).accepts(newer) && !grammar(.toolCalls(source)).accepts(older))
+        #expect(try !compiled().accepts(newer))
+        let parsed = Self.parsed(newer, .deepSeek(.toolCalls))
+        #expect(parsed == ["get_weather", #"{"city": "Paris <3"}"#, "ping", "{}"])
+    }
+
+    private static func parsed(_ text: String, _ markup: ToolCallMarkup) -> [String] {
+        var parser = OutputParser(startsInReasoning: false, toolCalls: markup)
+        return (parser.feed(text) + parser.finish()).compactMap { event in
+            switch event {
+            case .toolCallStart(_, let name): name
+            case .toolCallArguments(_, let text): text
+            case .toolCallEnd: nil
+            case .content(let text), .reasoning(let text), .toolCallBroken(_, let text): "lost: " + text
+            }
+        }
+    }
+
+    private static func call(_ name: String, _ arguments: (String, String)...) -> String {
+        "<tool_call>\(name)"
+            + arguments.map { "<arg_key>\($0.0)</arg_key><arg_value>\($0.1)</arg_value>" }.joined() + "</tool_call>"
+    }
+
+    private func glm(isRequired: Bool = true, allowsSeveral: Bool = true) throws -> CompiledGrammar {
+        try grammar(
+            .toolCalls(
+                ToolCallSource(
+                    markup: .glm, tools: [Self.weather, Self.ping], isRequired: isRequired,
+                    allowsSeveral: allowsSeveral)))
+    }
+
+    @Test func `GLM's calls follow its markup and the schemas of their tools`() throws {
+        let calls = try glm()
+        let markup = ToolCallMarkup.glm(
+            ToolParameterTypes([
+                try ChatTool(
+                    function: JSONValue(
+                        parsing: #"{"name": "get_weather", "parameters": \#(Self.weather.parameters!)}"#))
+            ]))
+        let city = ("city", "7 <3")
+        let accepted: [(text: String, parsed: [String])] = [
+            (Self.call("get_weather", city), ["get_weather", #"{"city": "7 <3"}"#]),
+            (
+                "\n\n" + Self.call("get_weather", city, ("days", "3")) + "\n" + Self.call("ping"),
+                ["get_weather", #"{"city": "7 <3", "days": 3}"#, "ping", "{}"]
+            ),
+            (Self.call("get_weather", city, ("unit", "c")), ["get_weather", #"{"city": "7 <3", "unit": "c"}"#]),
+            (Self.call("get_weather", city, ("unit", "null")), ["get_weather", #"{"city": "7 <3", "unit": null}"#]),
+            (
+                Self.call("ping", ("x", "{\"a\": [1]}"), ("y", "free text")),
+                ["ping", #"{"x": {"a": [1]}, "y": "free text"}"#]
+            ),
+        ]
+        for (text, parsed) in accepted {
+            #expect(try calls.accepts(text), "\(text)")
+            #expect(Self.parsed(text, markup) == parsed)
+        }
+        let refused = [
+            "", "hello", Self.call("get_weather"), Self.call("other"), Self.call("get_weather", ("city", "P")),
+            Self.call("get_weather", city, ("days", "0")), Self.call("get_weather", city, ("days", "x")),
+            Self.call("get_weather", city, ("unit", "\"c\"")), Self.call("get_weather", city, city),
+            Self.call("ping") + " and text", Self.call("get_weather", ("city", "Paris</arg_value>")),
+        ]
+        for text in refused { #expect(try !calls.accepts(text), "\(text)") }
+        #expect(try !glm(allowsSeveral: false).accepts(Self.call("ping") + Self.call("ping")))
+        let optional = try glm(isRequired: false)
+        #expect(try optional.accepts("a < b") && optional.accepts("Hm\n\n" + Self.call("get_weather", city)))
+        #expect(try !optional.accepts("Hm" + Self.call("get_weather")))
+    }
+
+    @Test func `a string in GLM's markup is none that reads as JSON, where the schema allows other values`() throws {
+        let tool = ToolCallSource.Tool(
+            name: "f",
+            parameters: #"""
+                {"type":"object","properties":{"u":{"type":["string","integer"],"maximum":5},"s":{"type":"string"}}}
+                """#, isStrict: true)
+        let source = ToolCallSource(markup: .glm, tools: [tool], isRequired: true, allowsSeveral: false)
+        let grammar = try grammar(.toolCalls(source))
+        for value in ["", "5", "seven", "5 or 7", "nullable"] {
+            #expect(try grammar.accepts(Self.call("f", ("u", value))), "\(value)")
+        }
+        for value in ["7", "true", " 7", "null ", "-1.5e3", "[]", "\"quoted\"", "</tool_call>"] {
+            #expect(try !grammar.accepts(Self.call("f", ("u", value))), "\(value)")
+        }
+        for value in ["7", "true", "[]", "\"quoted\""] {
+            #expect(try grammar.accepts(Self.call("f", ("s", value))), "\(value)")
+        }
+    }
+
+    @Test func `GLM's calls are made of control tokens where the vocabulary has them`() throws {
+        let vocabulary = GrammarVocabulary(
+            bytes: (0...255).map { [$0] }, controlTokens: ["<tool_call>": 300, "</tool_call>": 301], size: 320)
+        let source = ToolCallSource(markup: .glm, tools: [Self.ping], isRequired: true, allowsSeveral: false)
+        let grammar = try CompiledGrammar(.toolCalls(source), vocabulary)
+        #expect(try grammar.start.mask().contains(300) && !grammar.start.mask().contains(Int32(UInt8(ascii: "<"))))
+        let named = try #require(try grammar.start.advanced(by: 300)?.advanced(by: Array("ping".utf8)))
+        #expect(try named.advanced(by: 301)?.mayEnd == true)
     }
 
     @Test func `reasoning comes first, and ends in its mark or in the mark's text`() throws {

@@ -68,6 +68,16 @@ import Testing
         #expect(throws: JSONError.self) { try JSONValue(parsing: #"{"a": 1, "a": 1}"#, limits: .strict) }
     }
 
+    @Test func `the members of one object are counted`() throws {
+        var limits = JSONLimits()
+        limits.maxMembers = 3
+        _ = try JSONValue(parsing: #"[{"a": 1, "b": 2, "c": 3}, {"d": 4}]"#, limits: limits)
+        let error = #expect(throws: JSONError.self) {
+            try JSONValue(parsing: #"[{"a": 1, "b": 2, "c": 3, "d": 4}]"#, limits: limits)
+        }
+        #expect(error?.problem == "an object has more than 3 members")
+    }
+
     @Test func `values are counted, keys too`() throws {
         var limits = JSONLimits()
         limits.maxValues = 7

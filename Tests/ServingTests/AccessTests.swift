@@ -17,11 +17,18 @@ import Testing
     }
 
     static let paths = [
-        "/ready", "/metrics", "/server_info", "/flush_cache", "/v1/models", "/v1/models/toy", "/v1/chat/completions",
+        "/ready", "/metrics", "/server_info", "/flush_cache", "/ping", "/version", "/health_generate",
+        "/get_server_info",
+        "/model_info", "/get_model_info", "/v1/loads", "/get_load", "/abort_request", "/tokenizer_info",
+        "/openapi.json",
+        "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/models", "/v1/models/toy",
+        "/v1/chat/completions",
         "/v1/completions",
-        "/generate", "/tokenize", "/detokenize", "/no/such/route", "/", "/health/../metrics", "/Health", "/healthy",
+        "/generate", "/tokenize", "/detokenize", "/no/such/route", "//", "/page/ranks", "/page/timeline",
+        "/page/layout.svg", "/page/no", "/health/../metrics", "/Health", "/healthy",
     ]
 
+    /// The files of the page are the only others: see `PageTests`.
     @Test(arguments: paths, ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE"])
     func `no path but health is answered without the key, whether it is a route or not`(
         _ path: String, _ method: String

@@ -108,6 +108,16 @@ import Tokenization
         #expect(reply.json["choices"]?[0]?["message"]?["tool_calls"]?.array?.count == 1)
     }
 
+    @Test func `a broken call does not take the place of the one that a client wants`() async throws {
+        let broken = Self.call.replacing(#"name="at" string="true">the sky</｜DSML｜parameter>"#, with: #"name="at">"#)
+        let reply = try await ToyServer(broken).post(
+            Self.path, Self.body(Self.tools + #","parallel_tool_calls":false"#))
+        let choice = try #require(reply.json["choices"]?[0])
+        let calls = try #require(choice["message"]?["tool_calls"]?.array, "\(reply.text)")
+        #expect(calls.map { $0["function"]?["arguments"]?.string } == [#"{"times": 2}"#])
+        #expect(choice["finish_reason"]?.string == "tool_calls")
+    }
+
     @Test func `without tools, or with tool_choice none, nothing is a tool call`() async throws {
         let server = ToyServer(Self.call)
         let none = try await server.post(Self.path, Self.body(Self.tools + #","tool_choice":"none""#))
@@ -131,6 +141,98 @@ import Tokenization
         #expect(reply.status == 200)
         let prompt = ToyTokenizer.shared.decode(server.engine.received[0].prompt, skippingSpecialTokens: false)
         #expect(prompt.contains("<result>blue</result>"))
+    }
+
+    @Test func `a conversation goes on after what a model or a tool left out or wrote wrongly`() async throws {
+        let answers = [
+            #"{"role":"assistant","content":null,"reasoning_content":"hm"}"#, #"{"role":"assistant"}"#,
+            #"{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"look","arguments":"{\"at\": \"th"}}]}"#,
+            #"{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"look","arguments":"[1]"}}]}"#,
+            #"{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"look","arguments":[1]}}]}"#,
+            #"{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"look","arguments":null}}]}"#,
+        ]
+        let result = #"{"role":"tool","tool_call_id":"1","content":null}"#
+        for tokenizer in [ToyTokenizer.shared, ToyTokenizer.v4, ToyTokenizer.glm] {
+            for answer in answers {
+                let server = ToyServer(tokenizer: tokenizer) { _ in ToyTokenizer.tokens("x") }
+                let user = #"{"role":"user","content":"hi"}"#
+                let turns = [user, answer] + (answer.contains("tool_calls") ? [result] : []) + [user]
+                let reply = try await server.post(
+                    Self.path, #"{"model":"toy","messages":[\#(turns.joined(separator: ","))]}"#)
+                #expect(reply.status == 200, "\(answer): \(reply.message)")
+                let prompt = tokenizer.decode(server.engine.received[0].prompt, skippingSpecialTokens: false)
+                #expect(!answer.contains("[1]") || prompt.contains("[1]"))
+            }
+        }
+    }
+
+    @Test(arguments: [7, 12])
+    func `a call that max_tokens cuts is returned as far as it got`(_ kept: Int) async throws {
+        let opening = "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"look\">\n"
+        let text = opening + "<｜DSML｜parameter name=\"at\" string=\"true\">the whole sky"
+        let cut = kept == 7 ? opening + "<｜DSML｜par" : text
+        let server = ToyServer { _ in ToyTokenizer.tokens(text + "…</｜DSML｜parameter>") }
+        let limit = #","max_tokens":\#(cut.utf8.count)"#
+        let reply = try await server.post(Self.path, Self.body(Self.tools + limit))
+        let choice = try #require(reply.json["choices"]?[0])
+        #expect(choice["finish_reason"]?.string == "length" && choice["message"]?["content"]?.isNull == true)
+        let function = choice["message"]?["tool_calls"]?[0]?["function"]
+        let arguments = kept == 7 ? "" : #"{"at": "the whole sky"#
+        #expect(function?["name"]?.string == "look" && function?["arguments"]?.string == arguments)
+        let stream = try await server.post(Self.path, Self.body(Self.tools + limit + #","stream":true"#))
+        let deltas = stream.chunks.compactMap { $0["choices"]?[0]?["delta"] }
+        #expect(deltas.allSatisfy { $0["content"]?.string ?? "" == "" })
+        let pieces = deltas.compactMap { $0["tool_calls"]?[0]?["function"] }
+        #expect(pieces.first?["name"]?.string == "look")
+        #expect(pieces.compactMap { $0["arguments"]?.string }.joined() == arguments)
+    }
+
+    @Test func `DeepSeek-V4 has efforts, tasks, reminders and its own markup`() async throws {
+        let call = Self.call.replacing("function_calls", with: "tool_calls")
+        func server() -> ToyServer { ToyServer(tokenizer: ToyTokenizer.v4) { _ in ToyTokenizer.tokens(call) } }
+        func prompt(_ more: String) async throws -> String {
+            let server = server()
+            let reply = try await server.post(Self.path, Self.body(more))
+            #expect(reply.status == 200, "\(more): \(reply.message)")
+            return ToyTokenizer.v4.decode(server.engine.received[0].prompt, skippingSpecialTokens: false)
+        }
+        let plain = "<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜>"
+        #expect(try await prompt(#""user":"x""#) == plain + "</think>")
+        #expect(try await prompt(#""reasoning_effort":"none""#) == plain + "</think>")
+        #expect(try await prompt(#""reasoning_effort":"high""#) == plain + "<think>")
+        #expect(try await prompt(#""chat_template_kwargs":{"reasoning_effort":"low"}"#) == plain + "<think>")
+        // SGLang's clients may give the task of the last message beside the messages.
+        #expect(try await prompt(#""task":"query""#).hasSuffix("hi<｜query｜>"))
+        let most = try await prompt(#""reasoning_effort":"max""#)
+        #expect(most.contains("Reasoning Effort: Absolute maximum") && most.hasSuffix("<think>"))
+        #expect(try await prompt(#""reasoning_effort":"max","thinking":{"type":"disabled"}"#) == plain + "</think>")
+        for (wrong, parameter) in [
+            (#""reasoning_effort":"much""#, "reasoning_effort"),
+            (#""reasoning_effort":"none","thinking":{"type":"enabled"}"#, "reasoning_effort"),
+        ] {
+            let reply = try await server().post(Self.path, Self.body(wrong))
+            #expect(reply.status == 400 && reply.parameter == parameter, "\(reply.message)")
+        }
+        let asking = server()
+        let reply = try await asking.post(
+            Self.path,
+            #"{"model":"toy","messages":[{"role":"latest_reminder","content":"R"},"#
+                + #"{"role":"user","content":"q","task":"query"}],"tool_choice":"required",\#(Self.tools)}"#)
+        #expect(reply.json["choices"]?[0]?["message"]?["tool_calls"]?.array?.count == 2, "\(reply.message)")
+        let asked = ToyTokenizer.v4.decode(asking.engine.received[0].prompt, skippingSpecialTokens: false)
+        #expect(asked.hasSuffix("<｜latest_reminder｜>R<｜User｜>q<｜query｜>"))
+        guard case .toolCalls(let source) = asking.engine.received[0].grammar else {
+            Issue.record("the calls are not enforced")
+            return
+        }
+        #expect(source.markup == .deepSeekV4)
+        let wrong = try await server().post(
+            Self.path, #"{"model":"toy","messages":[{"role":"user","content":"q","task":"nap"}]}"#)
+        #expect(wrong.status == 400 && wrong.parameter == "messages[0].task")
+        for older in [#"{"role":"user","content":"q","task":"query"}"#, #"{"role":"latest_reminder","content":"q"}"#] {
+            let reply = try await ToyServer("x").post(Self.path, #"{"model":"toy","messages":[\#(older)]}"#)
+            #expect(reply.status == 400 && reply.parameter == "messages[0]")
+        }
     }
 
     @Test func `a final message of the assistant can be continued`() async throws {
@@ -190,8 +292,13 @@ import Tokenization
         #expect(deltas.compactMap { $0["reasoning_content"]?.string }.joined() == "hm 👍")
         #expect(deltas.compactMap { $0["content"]?.string }.joined() == "Wait.")
         let calls = deltas.compactMap { $0["tool_calls"]?.array }.joined()
-        #expect(calls.map { $0["index"]?.integer } == [0, 1])
-        #expect(calls.map { $0["function"]?["arguments"]?.string } == [#"{"at": "the sky"}"#, #"{"times": 2}"#])
+        // Each call begins with its id and name, and its arguments follow as they come.
+        #expect(calls.filter { $0["id"] != nil }.map { $0["index"]?.integer } == [0, 1])
+        #expect(calls.compactMap { $0["function"]?["name"]?.string } == ["look", "look"])
+        let arguments = (0...1).map { index in
+            calls.filter { $0["index"]?.integer == index }.compactMap { $0["function"]?["arguments"]?.string }.joined()
+        }
+        #expect(arguments == [#"{"at": "the sky"}"#, #"{"times": 2}"#] && calls.count > 10)
         #expect(reply.chunks.last?["choices"]?[0]?["finish_reason"]?.string == "tool_calls")
     }
 
@@ -268,7 +375,7 @@ import Tokenization
         (body(#""tools":[{"type":"function","function":{}}]"#), "tools[0].function"),
         (body(#""chat_template_kwargs":{"evil":true}"#), "chat_template_kwargs.evil"),
         (body(#""chat_template_kwargs":{"thinking":"yes"}"#), "chat_template_kwargs.thinking"),
-        (body(#""reasoning_effort":"high""#), "reasoning_effort"),
+        (body(#""reasoning_effort":"max""#), "reasoning_effort"),
         (body(#""functions":[]"#), "functions"),
         (body(#""temperature":3"#), "temperature"),
         (body(#""stop":[""]"#), "stop"),

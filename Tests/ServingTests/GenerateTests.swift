@@ -171,4 +171,12 @@ import Testing
         let full = try await server.post(path, "{\"model\":\"toy\",\"\(prompt)\":[360,361,362,363,364,365,366,367]}")
         #expect(full.status == 400)
     }
+
+    @Test func `every event of a stream tells the cached tokens`() async throws {
+        let server = ToyServer("abc")
+        server.engine.cachedTokens = 7
+        let reply = try await server.post("/generate", #"{"text":"hi","stream":true}"#)
+        let counts = reply.chunks.map { $0["meta_info"]?["cached_tokens"]?.integer }
+        #expect(counts.count > 2 && counts.allSatisfy { $0 == 7 }, "\(counts)")
+    }
 }

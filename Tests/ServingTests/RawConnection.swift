@@ -28,7 +28,9 @@ final class RawConnection: Sendable {
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connect(host: "127.0.0.1", port: port) { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
+                        wrappingChannelSynchronously: channel,
+                        configuration: .init(isOutboundHalfClosureEnabled: true))
                 }
             }
         try await channel.executeThenClose { inbound, outbound in
@@ -58,6 +60,9 @@ final class RawConnection: Sendable {
     func send(_ text: String) async throws {
         try await outbound.write(ByteBuffer(string: text))
     }
+
+    /// Closes the sending side, as `nc -N` does at the end of its input.
+    func finishSending() { outbound.finish() }
 
     /// Sends a request with a body and the right length.
     func post(_ path: String, _ body: String) async throws {

@@ -76,6 +76,15 @@ struct Reply {
         text.split(separator: "\n\n").compactMap { $0.hasPrefix("data: ") ? String($0.dropFirst(6)) : nil }
     }
 
+    /// The names and data of the server-sent events that have names.
+    var namedEvents: [(name: String, data: JSONValue)] {
+        text.split(separator: "\n\n").compactMap { event in
+            let lines = event.split(separator: "\n")
+            guard lines.count == 2, lines[0].hasPrefix("event: "), lines[1].hasPrefix("data: ") else { return nil }
+            return (String(lines[0].dropFirst(7)), (try? JSONValue(parsing: String(lines[1].dropFirst(6)))) ?? .null)
+        }
+    }
+
     /// The events that are JSON: all but the final `[DONE]`.
     var chunks: [JSONValue] { events.compactMap { try? JSONValue(parsing: $0) } }
 

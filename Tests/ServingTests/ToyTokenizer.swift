@@ -16,6 +16,8 @@ enum ToyTokenizer {
 
     /// The tokenizer with the control tokens of DeepSeek-V3.2's conversations.
     static let shared = loaded(controlTokens)
+    /// The tokenizer with those of DeepSeek-V4's.
+    static let v4 = loaded(controlTokens + ["<｜latest_reminder｜>", "<｜query｜>"])
     /// The tokenizer without control tokens of conversations.
     static let withoutChat = loaded(Array(controlTokens.prefix(2)))
 

@@ -13,7 +13,7 @@ private final class Flag: Sendable {
     func set() { value.store(true, ordering: .relaxed) }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct `The work pool` {
+@Suite(.timeLimit(.minutes(15))) struct `The work pool` {
     @Test func `lets short work run before long work has ended`() async throws {
         let pool = WorkPool(turns: 1, slice: .milliseconds(1))
         let stop = Flag()

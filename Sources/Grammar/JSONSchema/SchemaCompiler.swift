@@ -82,7 +82,7 @@ struct SchemaCompiler {
         of parts: [Int]
     ) throws(GrammarError) -> [(parts: [Int], constraints: SchemaConstraints)] {
         var found: [(parts: [Int], constraints: SchemaConstraints)] = []
-        var pending = [(parts: parts, done: Set<String>())]
+        var pending = [(parts: parts, done: Set<JSONKey>())]
         var count = 0
         while let (parts, done) = pending.popLast() {
             count += 1
@@ -92,13 +92,13 @@ struct SchemaCompiler {
                     "the alternatives have more than \(Self.maxAlternatives) combinations")
             }
             let constraints = try reader.constraints(of: parts)
-            guard let group = constraints.groups.first(where: { !done.contains($0.path) }) else {
+            guard let group = constraints.groups.first(where: { !done.contains(JSONKey($0.path)) }) else {
                 found.append((parts, constraints))
                 continue
             }
             if group.isExclusive { try requireDisjoint(group, beside: parts) }
             for option in group.options.reversed() {
-                pending.append((parts + [option], done.union([group.path])))
+                pending.append((parts + [option], done.union([JSONKey(group.path)])))
             }
         }
         return found

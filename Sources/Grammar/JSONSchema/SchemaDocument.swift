@@ -10,11 +10,12 @@ struct SchemaDocument {
     }
 
     private(set) var nodes: [Node] = []
-    private var numbers: [String: Int] = [:]
+    /// The number of each part by its path. Keys are compared by their bytes, as everywhere in JSON.
+    private var numbers: [JSONKey: Int] = [:]
     private let root: JSONValue
     private let rootID: String?
     /// Maps each `$anchor` to its part.
-    private var anchors: [String: (value: JSONValue, path: String)] = [:]
+    private var anchors: [JSONKey: (value: JSONValue, path: String)] = [:]
     private var hasEmbeddedResources = false
 
     static let maxNodes = 50_000
@@ -28,7 +29,7 @@ struct SchemaDocument {
 
     /// Returns the number of a part; equal paths have equal numbers.
     mutating func number(_ value: JSONValue, _ path: String) throws(GrammarError) -> Int {
-        if let known = numbers[path] { return known }
+        if let known = numbers[JSONKey(path)] { return known }
         guard nodes.count < Self.maxNodes else {
             throw GrammarError(.tooLarge, at: path, "the schema has more than \(Self.maxNodes) parts")
         }
@@ -37,7 +38,7 @@ struct SchemaDocument {
         default: throw GrammarError(.invalid, at: path, "a schema must be an object or a boolean")
         }
         nodes.append(Node(value: value, path: path))
-        numbers[path] = nodes.count - 1
+        numbers[JSONKey(path)] = nodes.count - 1
         return nodes.count - 1
     }
 
@@ -48,7 +49,7 @@ struct SchemaDocument {
     private mutating func findAnchors(_ value: JSONValue, _ path: String) {
         switch value {
         case .object(let members):
-            if let anchor = value["$anchor"]?.string { anchors[anchor] = (value, path) }
+            if let anchor = value["$anchor"]?.string { anchors[JSONKey(anchor)] = (value, path) }
             if path != "#", let id = value["$id"]?.string, !id.hasPrefix("#") { hasEmbeddedResources = true }
             for member in members where member.key != "enum" && member.key != "const" {
                 findAnchors(member.value, Self.path(path, member.key))
@@ -73,7 +74,7 @@ struct SchemaDocument {
         let fragment = Self.percentDecoded(text.dropFirst())
         if fragment.isEmpty { return try number(root, "#") }
         guard fragment.hasPrefix("/") else {
-            guard let anchor = anchors[fragment] else { throw missing(reference, path) }
+            guard let anchor = anchors[JSONKey(fragment)] else { throw missing(reference, path) }
             return try number(anchor.value, anchor.path)
         }
         var (value, place) = (root, "#")

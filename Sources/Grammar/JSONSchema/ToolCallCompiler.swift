@@ -1,8 +1,22 @@
 import JSON
-import Tokenization
+package import Tokenization
 
-/// Describes the functions that a model may call in the markup of DeepSeek-V3.2, and whether it must.
+/// Describes the functions that a model may call, in which markup, and whether it must.
 package struct ToolCallSource: Sendable, Hashable {
+    /// The ways in which models write calls.
+    package enum Markup: String, Sendable, Hashable, CaseIterable {
+        case deepSeekV32, deepSeekV4, glm
+
+        package init(_ markup: ToolCallMarkup) {
+            self =
+                switch markup {
+                case .deepSeek(.functionCalls): .deepSeekV32
+                case .deepSeek(.toolCalls): .deepSeekV4
+                case .glm: .glm
+                }
+        }
+    }
+
     package struct Tool: Sendable, Hashable {
         package var name: String
         /// The JSON text of the schema of its arguments; `nil` for any arguments.
@@ -18,6 +32,7 @@ package struct ToolCallSource: Sendable, Hashable {
         }
     }
 
+    package var markup: Markup
     package var tools: [Tool]
     /// Whether the text must consist of calls; otherwise it may also be, or begin with, anything else.
     package var isRequired: Bool
@@ -26,7 +41,11 @@ package struct ToolCallSource: Sendable, Hashable {
     /// required.
     package var answerSchema: String?
 
-    package init(tools: [Tool], isRequired: Bool, allowsSeveral: Bool, answerSchema: String? = nil) {
+    package init(
+        markup: Markup = .deepSeekV32, tools: [Tool], isRequired: Bool, allowsSeveral: Bool,
+        answerSchema: String? = nil
+    ) {
+        self.markup = markup
         self.tools = tools
         self.isRequired = isRequired
         self.allowsSeveral = allowsSeveral
@@ -34,13 +53,20 @@ package struct ToolCallSource: Sendable, Hashable {
     }
 }
 
-/// Translates tools into rules for calls: a block of invokes, with parameters as raw strings or as JSON. Parameters are
-/// written in the order of the schema, and only those that it names.
+/// Translates tools into rules for calls, in the markup of DeepSeek or GLM, with parameters as raw strings or as JSON.
+/// Parameters are written in the order of the schema, and only those that it names.
 struct ToolCallCompiler {
+    let markup: ToolCallSource.Markup
+
     private static let mark = "｜DSML｜"
-    private static let block = "function_calls"
+
+    private var isGLM: Bool { markup == .glm }
 
     static func rules(of source: ToolCallSource) throws(GrammarError) -> RuleSet {
+        try ToolCallCompiler(markup: source.markup).rules(of: source)
+    }
+
+    private func rules(of source: ToolCallSource) throws(GrammarError) -> RuleSet {
         var rules = RuleSet()
         let json = try JSONRules(into: &rules)
         guard !source.tools.isEmpty else { throw GrammarError(.invalid, at: "tools", "there is no tool to call") }
@@ -52,13 +78,7 @@ struct ToolCallCompiler {
                 throw error.within("tools[\(index)] '\(tool.name.prefix(100))'")
             }
         }
-        let invoke = Expression.rule(try rules.add(.choice(invokes)))
-        let more = Expression.repeated(
-            .sequence([.text("\n"), invoke]), minimum: 0, maximum: source.allowsSeveral ? nil : 0)
-        let calls = Expression.sequence([
-            .text("<"), .control(mark), .text("\(block)>\n"), invoke, more, .text("\n</"), .control(mark),
-            .text("\(block)>"),
-        ])
+        let calls = calls(.rule(try rules.add(.choice(invokes))), several: source.allowsSeveral)
         let onlyCalls = Expression.sequence([.repeated(.text("\n\n"), minimum: 0, maximum: 1), calls])
         if source.isRequired {
             rules.define(RuleSet.root, onlyCalls)
@@ -66,68 +86,104 @@ struct ToolCallCompiler {
             let answer = try SchemaCompiler.compile(GrammarSource.schema(schema), json, into: &rules)
             rules.define(RuleSet.root, .choice([answer, onlyCalls]))
         } else {
-            let text = try Expression.text(without: ["<\(mark)", "</\(mark)"])
+            let text = try Expression.text(
+                without: isGLM ? ["<tool_call>", "</tool_call>"] : ["<\(Self.mark)", "</\(Self.mark)"])
             rules.define(RuleSet.root, .sequence([text, .repeated(calls, minimum: 0, maximum: 1)]))
         }
         return rules
     }
 
-    private static func invoke(
+    /// Derives one or more invokes, in DeepSeek's markup within their block.
+    private func calls(_ invoke: Expression, several: Bool) -> Expression {
+        let next = Expression.sequence([isGLM ? .repeated(.text("\n"), minimum: 0, maximum: 1) : .text("\n"), invoke])
+        let more = Expression.repeated(next, minimum: 0, maximum: several ? nil : 0)
+        if isGLM { return .sequence([invoke, more]) }
+        let block: DSMLBlock = markup == .deepSeekV4 ? .toolCalls : .functionCalls
+        return .sequence([
+            .text("<"), .control(Self.mark), .text("\(block.rawValue)>\n"), invoke, more, .text("\n</"),
+            .control(Self.mark), .text("\(block.rawValue)>"),
+        ])
+    }
+
+    private func invoke(
         _ tool: ToolCallSource.Tool, _ json: JSONRules, _ rules: inout RuleSet
     ) throws(GrammarError) -> Expression {
-        try checkAttribute(tool.name)
+        try checkName(tool.name)
         var parameters = try anyParameters(json, &rules)
         if let text = tool.parameters {
             var attempt = rules
             do {
-                parameters = try SchemaCompiler.compileParameters(GrammarSource.schema(text), json, into: &attempt)
+                parameters = try SchemaCompiler.compileParameters(
+                    GrammarSource.schema(text), json, self, into: &attempt)
                 rules = attempt
             } catch {
                 if tool.isStrict { throw error }
             }
         }
+        if isGLM {
+            return .sequence([.control("<tool_call>"), .text(tool.name), parameters, .control("</tool_call>")])
+        }
         return .sequence([
-            .text("<"), .control(mark), .text("invoke name=\"\(tool.name)\">\n"), parameters, .text("\n</"),
-            .control(mark), .text("invoke>"),
+            .text("<"), .control(Self.mark), .text("invoke name=\"\(tool.name)\">\n"), parameters, .text("\n</"),
+            .control(Self.mark), .text("invoke>"),
         ])
     }
 
     /// Derives parameters of any names and values.
-    private static func anyParameters(_ json: JSONRules, _ rules: inout RuleSet) throws(GrammarError) -> Expression {
+    private func anyParameters(_ json: JSONRules, _ rules: inout RuleSet) throws(GrammarError) -> Expression {
         let name = Expression.automaton(
             try CharacterAutomaton(Pattern(parsing: "[A-Za-z_][A-Za-z0-9_.-]{0,63}"), search: false), .utf8)
-        let options = [try stringParameter(name, Expression.text(without: ["</\(mark)"])), parameter(name, json.value)]
-        let any = Expression.rule(try rules.add(.choice(options)))
+        let string = stringParameter(name, .automaton(try rawStrings(of: nil), .utf8))
+        let any = Expression.rule(try rules.add(.choice([string, parameter(name, json.value)])))
         let list = Expression.sequence([
-            any, .repeated(.sequence([.text("\n"), any]), minimum: 0, maximum: nil),
+            any, .repeated(.sequence([separator, any]), minimum: 0, maximum: nil),
         ])
         return .repeated(list, minimum: 0, maximum: 1)
     }
 
-    static func stringParameter(_ name: Expression, _ value: Expression) -> Expression {
+    /// The text between two parameters.
+    var separator: Expression { isGLM ? .empty : .text("\n") }
+
+    func stringParameter(_ name: Expression, _ value: Expression) -> Expression {
         parameter(name, value, isString: true)
     }
 
-    static func parameter(_ name: Expression, _ value: Expression, isString: Bool = false) -> Expression {
-        .sequence([
-            .text("<"), .control(mark), .text("parameter name=\""), name, .text("\" string=\"\(isString)\">"), value,
-            .text("</"), .control(mark), .text("parameter>"),
+    func parameter(_ name: Expression, _ value: Expression, isString: Bool = false) -> Expression {
+        if isGLM {
+            return .sequence([
+                .control("<arg_key>"), name, .control("</arg_key>"), .control("<arg_value>"), value,
+                .control("</arg_value>"),
+            ])
+        }
+        return .sequence([
+            .text("<"), .control(Self.mark), .text("parameter name=\""), name, .text("\" string=\"\(isString)\">"),
+            value, .text("</"), .control(Self.mark), .text("parameter>"),
         ])
     }
 
-    /// Checks that a name can be an attribute, because attributes have no escapes.
-    static func checkAttribute(_ name: String) throws(GrammarError) {
+    /// Checks that a name can stand in a call, because markup has no escapes.
+    func checkName(_ name: String) throws(GrammarError) {
+        let forbidden = isGLM ? "\"<>{} " : "\"<>"
         let isLegal =
-            !name.isEmpty && name.utf8.count <= 256 && !name.utf8.contains { $0 < 0x20 || "\"<>".utf8.contains($0) }
+            !name.isEmpty && name.utf8.count <= 256 && !name.utf8.contains { $0 < 0x20 || forbidden.utf8.contains($0) }
         guard isLegal else {
             throw GrammarError(
                 .unsupported, "the name '\(name.prefix(100))' cannot stand in a call; use no quotes and brackets")
         }
     }
 
-    /// Accepts the texts that a raw string may be: those without the end of a tag.
-    static func rawStrings() throws(GrammarError) -> CharacterAutomaton {
-        try CharacterAutomaton(.text("</\(mark)"), search: true).complement.trimmed
+    /// Accepts the texts that a raw string may be: those without the end of a tag. GLM's markup does not say what a
+    /// string is, so where the schema allows more than strings, a text that could be JSON is none.
+    ///
+    /// - Parameter kinds: what the schema of the parameter allows; `nil` if it does not say.
+    func rawStrings(of kinds: Set<ToolParameterTypes.Kind>?) throws(GrammarError) -> CharacterAutomaton {
+        guard isGLM else { return try CharacterAutomaton(.text("</\(Self.mark)"), search: true).complement.trimmed }
+        let ends = Pattern.choice([.text("</arg_value>"), .text("</tool_call>")])
+        let texts = try CharacterAutomaton(ends, search: true).complement.trimmed
+        if kinds == [.string] { return texts }
+        let likeJSON = #"[ \t\r\n{\["][\s\S]*|(true|false|null|[-+.0-9eE]+)[ \t\r\n]*"#
+        return try texts.intersection(
+            CharacterAutomaton(Pattern(parsing: likeJSON), search: false).complement.trimmed)
     }
 }
 
@@ -142,7 +198,7 @@ extension Expression {
 extension SchemaCompiler {
     /// Derives the parameters of a call whose arguments satisfy a schema of an object.
     static func compileParameters(
-        _ schema: JSONValue, _ json: JSONRules, into rules: inout RuleSet
+        _ schema: JSONValue, _ json: JSONRules, _ calls: ToolCallCompiler, into rules: inout RuleSet
     ) throws(GrammarError) -> Expression {
         var compiler = try SchemaCompiler(schema, json, rules)
         var options: [Expression] = []
@@ -152,14 +208,16 @@ extension SchemaCompiler {
                 throw GrammarError(
                     .unsupported, at: "#", "enum, const and not are not supported for all arguments together")
             }
-            options.append(try compiler.parameters(constraints))
+            options.append(try compiler.parameters(constraints, schema, calls))
         }
         try compiler.definePending()
         rules = compiler.rules
         return .choice(options)
     }
 
-    private mutating func parameters(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression {
+    private mutating func parameters(
+        _ constraints: SchemaConstraints, _ schema: JSONValue, _ calls: ToolCallCompiler
+    ) throws(GrammarError) -> Expression {
         let properties = try namedProperties(constraints)
         guard constraints.minProperties <= 1, constraints.maxProperties == nil else {
             throw GrammarError(.unsupported, at: "#", "minProperties and maxProperties are not supported for arguments")
@@ -168,11 +226,12 @@ extension SchemaCompiler {
         // Nodes distinguish whether a parameter precedes: then a line break separates.
         var (none, some) = (ExpressionGraph.start, graph.addNode())
         for (key, parts, isRequired) in properties {
-            try ToolCallCompiler.checkAttribute(key)
-            let parameter = try parameter(key, parts)
+            try calls.checkName(key)
+            let kinds = schema["properties"]?[key].flatMap(ToolParameterTypes.kinds)
+            let parameter = try parameter(key, parts, kinds, calls)
             let (laterNone, laterSome) = (graph.addNode(), graph.addNode())
             graph.add(parameter, from: none, to: laterSome)
-            graph.add(.sequence([.text("\n"), parameter]), from: some, to: laterSome)
+            graph.add(.sequence([calls.separator, parameter]), from: some, to: laterSome)
             if !isRequired {
                 graph.add(.empty, from: none, to: laterNone)
                 graph.add(.empty, from: some, to: laterSome)
@@ -185,11 +244,13 @@ extension SchemaCompiler {
     }
 
     /// Derives a parameter whose value satisfies the parts: a raw string, or JSON that is no string.
-    private mutating func parameter(_ key: String, _ parts: [Int]) throws(GrammarError) -> Expression {
+    private mutating func parameter(
+        _ key: String, _ parts: [Int], _ kinds: Set<ToolParameterTypes.Kind>?, _ calls: ToolCallCompiler
+    ) throws(GrammarError) -> Expression {
         let name = Expression.text(key)
         var options: [Expression] = []
         for (parts, constraints) in try alternatives(of: parts) where constraints.kinds.contains(.string) {
-            var raw = try ToolCallCompiler.rawStrings()
+            var raw = try calls.rawStrings(of: kinds)
             if let values = constraints.values {
                 var texts: [String] = []
                 for value in values where try reader.validates(value, parts) { value.string.map { texts.append($0) } }
@@ -207,12 +268,12 @@ extension SchemaCompiler {
                         CharacterAutomaton(lengths: constraints.minLength, constraints.maxLength))
                 }
             }
-            options.append(ToolCallCompiler.stringParameter(name, .automaton(raw, .utf8)))
+            options.append(calls.stringParameter(name, .automaton(raw, .utf8)))
         }
         let path = "(no string)"
         let noString = try reader.document.number(
             .object([JSONMember("not", .object([JSONMember("type", .string("string"))]))]), path)
-        options.append(ToolCallCompiler.parameter(name, try rule(for: parts + [noString])))
+        options.append(calls.parameter(name, try rule(for: parts + [noString])))
         return .choice(options)
     }
 }

@@ -21,10 +21,13 @@ struct EventStream: ~Copyable {
 
     /// Sends an event.
     ///
-    /// - Parameter json: the JSON text of the event.
-    @concurrent mutating func send(written json: [UInt8]) async throws {
+    /// - Parameters:
+    ///   - json: the JSON text of the event.
+    ///   - name: the name of the event, where the interface has names.
+    @concurrent mutating func send(written json: [UInt8], named name: String? = nil) async throws {
         var event = ByteBuffer()
-        event.reserveCapacity(json.count + 8)
+        event.reserveCapacity(json.count + 64)
+        if let name { event.writeString("event: \(name)\n") }
         event.writeStaticString("data: ")
         event.writeBytes(json)
         event.writeStaticString("\n\n")
@@ -34,6 +37,11 @@ struct EventStream: ~Copyable {
     /// Sends `[DONE]`, which tells the client that the stream is complete. A stream without it was interrupted.
     @concurrent mutating func sendDone() async throws {
         try await send(ByteBuffer(string: "data: [DONE]\n\n"))
+    }
+
+    /// Sends a comment, which clients skip: it shows proxies and clients that the connection is in use.
+    @concurrent mutating func sendComment() async throws {
+        try await send(ByteBuffer(string: ": keep-alive\n\n"))
     }
 
     @concurrent private mutating func send(_ event: ByteBuffer) async throws {
@@ -50,7 +58,7 @@ struct EventStream: ~Copyable {
 extension Response {
     /// Returns a response of server-sent events. A `RequestError` that `write` throws is sent as the last event.
     static func events(
-        on connection: ClientConnection, writeTimeout: Duration,
+        on connection: ClientConnection, _ configuration: ServerConfiguration,
         _ write: @escaping @concurrent @Sendable (inout EventStream) async throws -> Void
     ) -> Response {
         let headers: HTTPFields = [
@@ -58,6 +66,7 @@ extension Response {
             // Proxies must not buffer events.
             .init("X-Accel-Buffering")!: "no",
         ]
+        let writeTimeout = configuration.writeTimeout
         return Response(
             status: .ok, headers: headers,
             body: ResponseBody { writer in

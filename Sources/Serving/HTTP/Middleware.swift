@@ -1,8 +1,9 @@
+import HTTPTypes
 import Hummingbird
 import Logging
 import NIOCore
 
-/// Turns every error into a response in OpenAI's format, and counts the responses.
+/// Turns every error into a response in the format of the route, and counts the responses.
 struct ErrorResponses: RouterMiddleware {
     typealias Context = ServingContext
 
@@ -18,21 +19,26 @@ struct ErrorResponses: RouterMiddleware {
             response = try await next(request, context)
         } catch let error as RequestError where error.kind == .clientGone {
             metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(error.status.code))
+            // A client that has closed only its sending side must not take an error of the layers below for an answer.
+            context.connection.close()
             throw CancellationError()
         } catch let error as RequestError {
-            response = .error(error)
+            response = .error(error, request.uri.path)
         } catch let error as HTTPError where error.status == .notFound {
             response = routes.missing(request.uri.path, method: request.method)
         } catch is NIOTooManyBytesError {
-            response = .error(RequestError(.tooLarge, "the request body is too large", code: "request_too_large"))
+            response = .error(
+                RequestError(.tooLarge, "the request body is too large", code: "request_too_large"), request.uri.path)
         } catch is CancellationError {
             // A cancellation means that the connection has ended.
             metrics.countResponse(
                 route: routes.pattern(context.endpointPath), status: Int(RequestError.clientGone.status.code))
+            context.connection.close()
             throw CancellationError()
         } catch {
             context.logger.error("a request failed", metadata: ["error": "\(error)", "path": "\(request.uri.path)"])
-            response = .error(RequestError(.failed, "the server failed to answer this request; its log says why"))
+            response = .error(
+                RequestError(.failed, "the server failed to answer this request; its log says why"), request.uri.path)
         }
         metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(response.status.code))
         // A client would take a body after the header for the next response.
@@ -45,16 +51,24 @@ struct BearerAuthentication: RouterMiddleware {
     typealias Context = ServingContext
 
     private let key: [UInt8]
+    private let openPaths: Set<String>
+    /// The paths that need no key to be read.
+    private let readablePaths: Set<String>
 
-    init(key: String) {
+    /// - Parameters:
+    ///   - opensMonitoring: whether the routes for monitoring need no key.
+    ///   - hasPage: whether the server has its page, whose files need no key.
+    init(key: String, opensMonitoring: Bool, hasPage: Bool) {
         self.key = Array(key.utf8)
+        openPaths = Set([RouteTable.health] + (opensMonitoring ? RouteTable.monitoring : []))
+        readablePaths = hasPage ? PageRoutes.openPaths : []
     }
 
     func handle(
         _ request: Request, context: ServingContext,
         next: @concurrent (Request, ServingContext) async throws -> Response
     ) async throws -> Response {
-        guard request.uri.path == RouteTable.health || isAuthorized(request) else {
+        guard isOpen(request) || isAuthorized(request) else {
             throw RequestError(
                 .unauthorized, "this server asks for an API key: send the header 'Authorization: Bearer KEY'",
                 code: "invalid_api_key")
@@ -62,12 +76,21 @@ struct BearerAuthentication: RouterMiddleware {
         return try await next(request, context)
     }
 
+    private func isOpen(_ request: Request) -> Bool {
+        openPaths.contains(request.uri.path)
+            || (request.method == .get || request.method == .head) && readablePaths.contains(request.uri.path)
+    }
+
     private func isAuthorized(_ request: Request) -> Bool {
+        // Clients of Anthropic send the key by itself.
+        if let presented = request.headers[Self.plainKey], Self.isEqual(Array(presented.utf8), key) { return true }
         guard let field = request.headers[.authorization] else { return false }
         let parts = field.split(separator: " ", maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.count == 2, parts[0].lowercased() == "bearer" else { return false }
         return Self.isEqual(Array(parts[1].utf8), key)
     }
+
+    private static let plainKey = HTTPField.Name("x-api-key")!
 
     /// Compares a presented key in a time that depends only on its length, not on how many of its bytes are right.
     static func isEqual(_ presented: [UInt8], _ key: [UInt8]) -> Bool {

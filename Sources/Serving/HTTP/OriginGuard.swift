@@ -11,8 +11,12 @@ struct OriginGuard: RouterMiddleware {
 
     private let isLocal: Bool
     private let names: Set<String>
+    private let port: Int
+    private let origins: Set<String>
 
     init(_ configuration: ServerConfiguration) {
+        port = configuration.port
+        origins = Set(configuration.corsOrigins.map { $0.lowercased() })
         isLocal = Self.isLoopback(configuration.host)
         names = Set(
             (["localhost", configuration.host, ProcessInfo.processInfo.hostName] + configuration.allowedHosts)
@@ -34,11 +38,13 @@ struct OriginGuard: RouterMiddleware {
             return try await next(request, context)
         }
         try BodyReader.checkContentType(request)
-        if let origin = request.headers[.origin]?.lowercased(), !Self.isSame(origin, authority) {
+        if let origin = request.headers[.origin]?.lowercased(), !origins.contains(origin), !origins.contains("*"),
+            !isSame(origin, authority)
+        {
             throw RequestError(
                 .forbidden,
-                "pages of '\(origin.prefix(128))' may not use this server, which asks for no key; start it with --api-key",
-                code: "foreign_origin")
+                "pages of '\(origin.prefix(128))' may not use this server, which asks for no key; start it with --api-key, "
+                    + "or with --cors-allow-origin for this origin", code: "foreign_origin")
         }
         return try await next(request, context)
     }
@@ -47,10 +53,12 @@ struct OriginGuard: RouterMiddleware {
         names.contains(host) || names.contains("*") || host.hasSuffix(".localhost") || Self.isAddress(host)
     }
 
-    /// Returns whether a page's origin, `http://host:port`, is this server itself.
-    private static func isSame(_ origin: String, _ authority: String) -> Bool {
+    /// Returns whether a page's origin, `http://host:port`, is this server itself. Some proxies drop the port of
+    /// `Host`; the origin then has the server's port.
+    private func isSame(_ origin: String, _ authority: String) -> Bool {
         guard let scheme = origin.firstRange(of: "://") else { return false }
-        return origin[scheme.upperBound...] == authority[...]
+        let place = origin[scheme.upperBound...]
+        return place == authority[...] || place == "\(authority):\(port)"[...]
     }
 
     /// Returns the host of an authority, without its port.

@@ -28,7 +28,9 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             let pipeline = context.pipeline.syncOperations
             do {
                 let codec = try pipeline.handler(type: HTTP1ToHTTPServerCodec.self)
-                try pipeline.addHandler(ProtocolHandler(table), position: .before(codec))
+                let start = RequestStart()
+                try pipeline.addHandler(start, position: .first)
+                try pipeline.addHandler(ProtocolHandler(table, start), position: .before(codec))
             } catch {
                 context.fireErrorCaught(error)
             }
@@ -51,6 +53,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     static let drainTime = TimeAmount.seconds(2)
 
     private let table: ConnectionTable
+    private let start: RequestStart
     private var exchanges: [Exchange] = []
     /// Whether the newest request has arrived completely.
     private var isWhole = true
@@ -61,7 +64,10 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var drained = 0
     private var timer: Scheduled<Void>?
 
-    init(_ table: ConnectionTable) { self.table = table }
+    init(_ table: ConnectionTable, _ start: RequestStart) {
+        self.table = table
+        self.start = start
+    }
 
     func handlerAdded(context: ChannelHandlerContext) {
         if context.channel.isActive { table.open(context.channel) }
@@ -84,7 +90,9 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         if isEnding { return drain(unwrapInboundIn(data), context) }
         switch unwrapInboundIn(data) {
         case .head(var head):
-            if let problem = Self.problem(with: head) { return refuse(problem.status, problem.message, context) }
+            if let problem = Self.problem(with: head) {
+                return refuse(problem.status, problem.message, isHead: head.method == .HEAD, context)
+            }
             let closes = head.version == .http1_0 || Self.tokens(head.headers["connection"]).contains("close")
             // The layer above recognizes only this spelling.
             if closes { head.headers.replaceOrAdd(name: "connection", value: "close") }
@@ -105,6 +113,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
             }
         case .end:
             isWhole = true
+            start.reset()
             timer?.cancel()
             timer = nil
             table.set(exchanges.isEmpty ? .idle : .answering, of: context.channel)
@@ -133,15 +142,21 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         guard let error = error as? HTTPParserError else { return context.fireErrorCaught(error) }
         guard !isEnding else { return }
         if exchanges.contains(where: \.hasBegunAnswer) { return context.close(promise: nil) }
+        let isHead = isWhole && start.isHead
         if error == .headerOverflow {
-            refuse(.requestHeaderFieldsTooLarge, "the request's header fields are too large", context)
+            refuse(
+                .requestHeaderFieldsTooLarge, "the request's header fields are too large", isHead: isHead, context)
         } else {
-            refuse(.badRequest, "the request is no HTTP/1.1: \(error)", context)
+            refuse(.badRequest, "the request is no HTTP/1.1: \(error)", isHead: isHead, context)
         }
     }
 
     /// Sends an error response instead of the layers above, and closes the connection.
-    private func refuse(_ status: HTTPResponseStatus, _ message: String, _ context: ChannelHandlerContext) {
+    ///
+    /// - Parameter isHead: whether the request is known to be a HEAD, whose response has no body.
+    private func refuse(
+        _ status: HTTPResponseStatus, _ message: String, isHead: Bool, _ context: ChannelHandlerContext
+    ) {
         isEnding = true
         let error = RequestError(.invalid, message, code: "invalid_http")
         let body = ByteBuffer(bytes: error.json.pythonBytes)
@@ -150,7 +165,7 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
         ]
         context.write(
             wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))), promise: nil)
-        context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
+        if !isHead { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
         let written = context.eventLoop.makePromise(of: Void.self)
         let channel = context.channel
         written.futureResult.whenComplete { _ in channel.close(promise: nil) }
@@ -212,6 +227,29 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private func endLater(_ channel: any Channel) {
         timer?.cancel()
         timer = channel.eventLoop.scheduleTask(in: Self.drainTime) { channel.close(promise: nil) }
+    }
+}
+
+/// Remembers the first bytes of a request, since a request whose header is not valid is never decoded, and the response
+/// to a HEAD has no body.
+final class RequestStart: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+
+    private static let head = Array("HEAD ".utf8)
+    private var bytes: [UInt8] = []
+
+    /// Whether the request that is arriving is known to be a HEAD. It is not known of requests that a client sends
+    /// before it has the response to an earlier one.
+    var isHead: Bool { bytes == Self.head }
+
+    /// Forgets a request that has arrived completely.
+    func reset() { bytes = [] }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if bytes.count < Self.head.count {
+            bytes += unwrapInboundIn(data).readableBytesView.prefix(Self.head.count - bytes.count)
+        }
+        context.fireChannelRead(data)
     }
 }
 

@@ -14,8 +14,12 @@ struct BodyReader: Sendable {
         memory = slot.memory
         var limits = JSONLimits()
         limits.maxValues = configuration.maxBodyValues
+        limits.maxMembers = Self.maxMembers
         self.limits = limits
     }
+
+    /// The maximum number of members of an object in a body.
+    static let maxMembers = 1 << 16
 
     /// Reads a body and returns what `make` makes of its members, in the work pool if the body is large.
     ///
@@ -25,21 +29,22 @@ struct BodyReader: Sendable {
         _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> Asked
     ) async throws -> Asked {
         try Self.checkContentType(request)
+        let isPacked = try Self.isPacked(request)
         let share = try memory.share(of: 0)
         let length = request.headers[.contentLength].flatMap { Int($0) }
         if let length {
-            guard length <= maxBytes else { throw tooLarge(" of \(length) bytes") }
+            guard length <= maxBytes else { throw Self.tooLarge(" of \(length) bytes", maxBytes) }
             try share.resize(to: Self.estimate(length))
         }
         let bytes = try await collect(request.body, share)
         // A client that has hung up has sent less than its header announced.
         if let length, bytes.readableBytes < length { throw RequestError.clientGone }
-        let limits = limits
+        let (limits, maxBytes) = (limits, maxBytes)
         let work: @Sendable () throws -> Asked = {
             let value: JSONValue
+            let text = isPacked ? try Self.unpack(bytes, atMost: maxBytes, share) : Array(bytes.readableBytesView)
             do {
-                value = try JSONValue(
-                    parsing: bytes.readableBytesView, limits: limits, mayContinue: { WorkPool.mayContinue })
+                value = try JSONValue(parsing: text, limits: limits, mayContinue: { WorkPool.mayContinue })
             } catch {
                 try WorkPool.checkCancellation()
                 throw RequestError.invalid(nil, "the request body is not usable: \(error)", code: "invalid_json")
@@ -48,9 +53,41 @@ struct BodyReader: Sendable {
         }
         var watch: HangUpHandler.Watch?
         let asked = try await WorkPool.shared.run(
-            bytes: bytes.readableBytes, onStart: { watch = await connection.onHangUp($0) }, work)
+            bytes: isPacked ? max(bytes.readableBytes, WorkPool.smallBytes) : bytes.readableBytes,
+            onStart: { watch = await connection.onHangUp($0) }, work)
         withExtendedLifetime(watch) {}
         return asked
+    }
+
+    /// Returns whether the body is packed with gzip, the only content coding that is read.
+    private static func isPacked(_ request: Request) throws(RequestError) -> Bool {
+        switch request.headers[.contentEncoding]?.lowercased() {
+        case nil, "identity": return false
+        case "gzip", "x-gzip": return true
+        case .some(let coding):
+            throw RequestError(
+                .unsupportedMediaType, "the body has the coding '\(coding.prefix(64))'; send it as it is, or as gzip",
+                code: "unsupported_media_type")
+        }
+    }
+
+    /// Returns the unpacked bytes of a body.
+    ///
+    /// - Throws: an error if they are more than `limit` or do not fit the memory for requests.
+    private static func unpack(
+        _ bytes: ByteBuffer, atMost limit: Int, _ share: MemoryBudget.Share
+    ) throws -> [UInt8] {
+        do {
+            let text = try Gzip.unpack(Array(bytes.readableBytesView)) { count in
+                guard WorkPool.mayContinue else { throw RequestError.clientGone }
+                guard count <= limit + (64 << 10) else { throw Self.tooLarge(", unpacked,", limit) }
+                try share.grow(to: Self.estimate(count))
+            }
+            guard text.count <= limit else { throw Self.tooLarge(", unpacked,", limit) }
+            return text
+        } catch is Gzip.Problem {
+            throw RequestError.invalid(nil, "the request body is not valid gzip", code: "invalid_gzip")
+        }
     }
 
     /// Estimates the memory for a body of `bytes` bytes and its values, most of which are a few bytes long.
@@ -76,7 +113,7 @@ struct BodyReader: Sendable {
                 do {
                     for try await var part in body {
                         let length = whole.readableBytes + part.readableBytes
-                        guard length <= maxBytes else { throw tooLarge("") }
+                        guard length <= maxBytes else { throw Self.tooLarge("", maxBytes) }
                         // A body without a known length is counted as it arrives.
                         try share.grow(to: Self.estimate(length))
                         whole.writeBuffer(&part)
@@ -99,7 +136,7 @@ struct BodyReader: Sendable {
         }
     }
 
-    private func tooLarge(_ size: String) -> RequestError {
+    private static func tooLarge(_ size: String, _ maxBytes: Int) -> RequestError {
         RequestError(
             .tooLarge, "the request body\(size) is too large: at most \(maxBytes) bytes are read",
             code: "request_too_large")

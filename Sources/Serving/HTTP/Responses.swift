@@ -25,8 +25,8 @@ extension Response {
             body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
     }
 
-    /// Returns an error in OpenAI's format.
-    static func error(_ error: RequestError) -> Response {
+    /// Returns an error in the form of the route's interface: Anthropic's for its routes, OpenAI's for all others.
+    static func error(_ error: RequestError, _ path: String) -> Response {
         var headers: HTTPFields = [:]
         switch error.kind {
         case .overloaded(let seconds): headers[.retryAfter] = String(seconds)
@@ -35,7 +35,8 @@ extension Response {
         case .timeout, .tooLarge, .unsupportedMediaType, .forbidden: headers[.connection] = "close"
         default: break
         }
-        return .json(error.json, status: error.status, headers: headers)
+        let json = MessagesRoutes.has(path: path) ? error.anthropicJSON : error.json
+        return .json(json, status: error.status, headers: headers)
     }
 }
 

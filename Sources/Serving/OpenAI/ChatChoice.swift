@@ -7,14 +7,13 @@ struct ChatChoice: Sendable {
     private let index: Int
     private let service: TextService
     private let wantsLogProbs: Bool
-    private let allowsParallelCalls: Bool
-    private var parser: OutputParser
+    private var output: ChatOutput
     private var logProbs = GrowingJSON.array
-    private var finish: TextFinish.Reason?
-    /// Whether at least one tool call is complete.
-    private var hasCalled = false
+
     /// The number of tokens up to the end of reasoning.
-    private(set) var reasoningTokens = 0
+    var reasoningTokens: Int { output.reasoningTokens }
+    private var finish: TextFinish.Reason? { output.finish?.reason }
+    private var isCut: Bool { finish?.isCut ?? false }
 
     /// The reasoning so far, for an answer that is sent whole; so are `content` and `calls`.
     private var reasoning = ""
@@ -31,37 +30,13 @@ struct ChatChoice: Sendable {
         self.index = index
         self.service = service
         wantsLogProbs = request.wantsLogProbs
-        allowsParallelCalls = request.allowsParallelCalls
-        parser = OutputParser(
-            startsInReasoning: request.startsInReasoning, parsesReasoning: request.separatesReasoning,
-            toolCalls: request.toolCalls)
+        output = ChatOutput(request)
     }
 
     /// Adds an event, and returns the parts of the output that it completes, in order.
     private mutating func take(_ event: TextEvent) -> [OutputParser.Event] {
-        var parts: [OutputParser.Event] = []
-        switch event {
-        case .token(let token, let text):
-            if wantsLogProbs { logProbs.append(service.chatLogProbs(of: token)) }
-            parts = parser.feed(text)
-            if parser.isInReasoning || parts.contains(where: { if case .reasoning = $0 { true } else { false } }) {
-                reasoningTokens += 1
-            }
-        case .finished(let end):
-            finish = end.reason
-            parts = parser.feed(end.text) + parser.finish()
-        case .promptScores, .failed: break
-        }
-        for case .toolCallEnd in parts { hasCalled = true }
-        guard !allowsParallelCalls else { return parts }
-        return parts.compactMap { part in
-            switch part {
-            case .toolCallStart(let place, _), .toolCallArguments(let place, _), .toolCallEnd(let place):
-                place == 0 ? part : nil
-            case .toolCallBroken(let place, let text): place == 0 ? part : .content(text)
-            case .reasoning, .content: part
-            }
-        }
+        if wantsLogProbs, case .token(let token, _) = event { logProbs.append(service.chatLogProbs(of: token)) }
+        return output.take(event)
     }
 
     // MARK: - Whole
@@ -76,8 +51,8 @@ struct ChatChoice: Sendable {
             case .toolCallArguments(_, let text): calls[calls.count - 1].arguments += text
             case .toolCallEnd: break
             case .toolCallBroken(_, let text):
-                // A call that the token limit has cut stays a call; one that is broken otherwise becomes content.
-                if finish == .length { break }
+                // A call that was cut stays a call; one that is broken otherwise becomes content.
+                if isCut { break }
                 calls.removeLast()
                 content += text
             }
@@ -138,7 +113,7 @@ struct ChatChoice: Sendable {
                         .fields(["index": .integer(index), "function": .fields(["arguments": .string(text)])])))
             case .toolCallEnd: break
             case .toolCallBroken(_, let text):
-                if finish != .length { deltas.append(.fields(["content": .string(text)])) }
+                if !isCut { deltas.append(.fields(["content": .string(text)])) }
             }
         }
         if deltas.isEmpty, logProbs.count > hadScores { deltas.append(.fields([:])) }
@@ -183,7 +158,7 @@ struct ChatChoice: Sendable {
     /// The member `finish_reason`. It is `tool_calls` if the model has called tools, since it then waits for results.
     private var finishReason: JSONValue {
         guard let finish else { return .null }
-        return .string(hasCalled && finish != .length ? "tool_calls" : finish.word)
+        return .string(output.hasCalled && !finish.isCut ? "tool_calls" : finish.word)
     }
 }
 

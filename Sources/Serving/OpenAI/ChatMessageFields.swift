@@ -41,7 +41,8 @@ enum ChatMessageFields {
         guard calls.isEmpty || role == .assistant else {
             throw .invalid(fields.path(of: "tool_calls"), "only an assistant's message has tool_calls")
         }
-        guard let content = try content(fields) ?? (calls.isEmpty ? nil : "") else {
+        // Assistants that only reason or call have no content, nor have tools that return nothing.
+        guard let content = try content(fields) ?? (role == .assistant || role == .tool ? "" : nil) else {
             let path = fields.path(of: "content")
             throw .invalid(path, "\(path) is missing; give a text or a list of text parts")
         }
@@ -49,7 +50,16 @@ enum ChatMessageFields {
         if reasoning == nil { reasoning = try fields.string("reasoning") }
         return ChatMessage(
             role, content, reasoning: reasoning, toolCalls: calls,
-            toolCallID: try fields.string("tool_call_id"))
+            toolCallID: try fields.string("tool_call_id"), task: try task(fields))
+    }
+
+    static func task(_ fields: RequestFields) throws(RequestError) -> ChatMessage.Task? {
+        guard let name = try fields.string("task") else { return nil }
+        guard let task = ChatMessage.Task(rawValue: name) else {
+            let (path, known) = (fields.path(of: "task"), ChatMessage.Task.allCases.map(\.rawValue))
+            throw .invalid(path, "\(path) must be one of \(known.joined(separator: ", ")), not '\(name.prefix(32))'")
+        }
+        return task
     }
 
     /// Returns the content of a message: a text, or parts of type `text`, which are joined without separators.
@@ -84,12 +94,9 @@ enum ChatMessageFields {
                 let path = call.path(of: "function")
                 throw .invalid(path, "\(path) must be an object with name and arguments")
             }
-            // Some clients send arguments as an object instead of its text.
-            let arguments =
-                switch function.value("arguments") {
-                case .object(let members): JSONValue.object(members).pythonText
-                default: try function.string("arguments") ?? ""
-                }
+            // Some clients send arguments as an object instead of its text. Whatever else a model wrote in an earlier
+            // turn must not end the conversation.
+            let arguments = function.value("arguments").map { $0.string ?? $0.pythonText } ?? ""
             calls.append(ChatToolCall(id: try call.string("id"), name: name, arguments: arguments))
         }
         return calls

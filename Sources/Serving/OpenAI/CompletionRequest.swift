@@ -30,7 +30,12 @@ struct CompletionRequest: Sendable {
         let promptStart = echoes ? 0 : nil
         let scores = topLogProbs.map { LogProbOptions(topCount: $0, promptStart: promptStart) }
         let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
-        requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
+        let id = try fields.requestID()
+        requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }.map { request in
+            var request = request
+            request.id = id
+            return request
+        }
     }
 
     /// Returns the tokens of each prompt. `prompt` is a text, a list of token ids, or a list of either.

@@ -17,7 +17,9 @@ struct CompletionRoutes: Sendable {
             return (request: asked, share: share)
         }
         let completion = asked.request
-        let generations = try service.start(completion.requests, names: ["max_new_tokens": "max_tokens"], slot: slot)
+        let generations = try await service.start(
+            completion.requests, names: ["max_new_tokens": "max_tokens"], slot: slot,
+            waitingEvery: completion.stream.isOn ? configuration.keepAliveInterval : nil)
         let envelope = Envelope(prefix: "cmpl-", object: "text_completion", model: configuration.servedModelName)
         let choices = completion.requests.indices.map { CompletionChoice(completion, index: $0, service: service) }
         let (count, perPrompt, stream) = (choices.count, completion.choicesPerPrompt, completion.stream)
@@ -28,9 +30,10 @@ struct CompletionRoutes: Sendable {
             withExtendedLifetime(asked.share) {}
             return .json(written: body)
         }
-        return .events(on: connection, writeTimeout: configuration.writeTimeout) { events in
+        return .events(on: connection, configuration) { events in
             var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: perPrompt))
             try await connection.forEach(of: generations, count: count) { index, event in
+                if case .waiting = event { return try await events.sendComment() }
                 if let piece = choices[index].feed(event) {
                     try await events.send(written: envelope.chunk(piece, stream))
                 }
@@ -86,7 +89,7 @@ struct CompletionChoice: Sendable {
         case .finished(let end):
             text += end.text
             finish = end.reason
-        case .failed: break
+        case .started, .waiting, .failed: break
         }
     }
 
@@ -94,6 +97,7 @@ struct CompletionChoice: Sendable {
     ///
     /// - Returns: `nil` if there is nothing new yet.
     mutating func feed(_ event: TextEvent) -> [UInt8]? {
+        if case .started = event { return nil }
         collect(event)
         guard !text.isEmpty || !scores.isEmpty || finish != nil else { return nil }
         defer {

@@ -106,44 +106,56 @@ struct StreamFields: Sendable {
 }
 
 extension TextFinish.Reason {
-    /// OpenAI's name of the reason. It has none for an abort, which is an error there.
-    var word: String { self == .length ? "length" : "stop" }
+    /// OpenAI's name of the reason; for an abort, which OpenAI does not know, SGLang's and vLLM's.
+    var word: String {
+        switch self {
+        case .stopToken, .stopString: "stop"
+        case .length: "length"
+        case .abort: "abort"
+        }
+    }
+
+    /// Whether the answer ended before the model had ended it.
+    var isCut: Bool { self == .length || self == .abort }
+}
+
+extension TextGenerations {
+    /// Calls `handle` with each event until the last of `count` generations has ended.
+    ///
+    /// - Throws: `RequestError` if a generation failed or the client disconnected.
+    @concurrent func forEach(
+        count: Int, _ handle: @concurrent (Int, TextEvent) async throws -> Void
+    ) async throws {
+        var unfinished = count
+        for await (index, event) in events {
+            switch event {
+            case .failed(let message):
+                throw RequestError(.failed, "the generation failed: \(message)", code: "generation_failed")
+            case .finished(let finish):
+                // An abort follows from the client's disconnecting, or from another request, which asked for it.
+                if finish.reason == .abort, isCancelled { throw RequestError.clientGone }
+                unfinished -= 1
+            case .started, .promptScores, .token, .waiting: break
+            }
+            try await handle(index, event)
+        }
+        guard unfinished == 0 else { throw RequestError.clientGone }
+    }
 }
 
 extension ClientConnection {
     /// Calls `handle` with each event until the last of `count` generations has ended.
     ///
-    /// - Parameter showsAborts: whether an answer can report that the engine aborted it; otherwise an abort is an
-    ///   error.
     /// - Throws: `RequestError` if a generation failed or the client disconnected. In either case, and when `handle`
     ///   throws, the other generations are aborted.
     @concurrent func forEach(
-        of generations: TextGenerations, count: Int, showsAborts: Bool = false,
-        _ handle: @concurrent (Int, TextEvent) async throws -> Void
+        of generations: TextGenerations, count: Int, _ handle: @concurrent (Int, TextEvent) async throws -> Void
     ) async throws {
         let watch = await onHangUp { generations.cancel() }
         defer {
             generations.cancel()
             withExtendedLifetime(watch) {}
         }
-        var unfinished = count
-        for await (index, event) in generations.events {
-            switch event {
-            case .failed(let message):
-                throw RequestError(.failed, "the generation failed: \(message)", code: "generation_failed")
-            case .finished(let finish):
-                if finish.reason == .abort {
-                    // The abort follows from the client's disconnecting, not from a fault of the engine.
-                    if generations.isCancelled { throw RequestError.clientGone }
-                    guard showsAborts else {
-                        throw RequestError(.unavailable, "the engine aborted this request; try again", code: "aborted")
-                    }
-                }
-                unfinished -= 1
-            case .promptScores, .token: break
-            }
-            try await handle(index, event)
-        }
-        guard unfinished == 0 else { throw RequestError.clientGone }
+        try await generations.forEach(count: count, handle)
     }
 }

@@ -1,0 +1,62 @@
+import HTTPTypes
+import Hummingbird
+
+/// Lets web pages of the origins that the operator names use this server (CORS): answers the questions of browsers
+/// before such requests, which have no API key, and marks all other responses.
+struct CrossOrigin: RouterMiddleware {
+    typealias Context = ServingContext
+
+    private let origins: Set<String>
+
+    init(_ configuration: ServerConfiguration) {
+        origins = Set(configuration.corsOrigins.map { $0.lowercased() })
+    }
+
+    func handle(
+        _ request: Request, context: ServingContext,
+        next: @concurrent (Request, ServingContext) async throws -> Response
+    ) async throws -> Response {
+        guard let origin = request.headers[.origin], origins.contains(origin.lowercased()) || origins.contains("*")
+        else {
+            return try await next(request, context)
+        }
+        if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
+            var headers = Self.headers(origin)
+            headers[.accessControlAllowMethods] = "GET, POST, PUT, HEAD, OPTIONS"
+            headers[.accessControlAllowHeaders] =
+                request.headers[.accessControlRequestHeaders] ?? "authorization, content-type"
+            headers[.accessControlMaxAge] = "600"
+            return Response(status: .noContent, headers: headers)
+        }
+        var response = try await next(request, context)
+        for field in Self.headers(origin) { response.headers[field.name] = field.value }
+        return response
+    }
+
+    private static func headers(_ origin: String) -> HTTPFields {
+        [.accessControlAllowOrigin: origin, .accessControlExposeHeaders: "x-request-id", .vary: "origin"]
+    }
+}
+
+/// Gives each response the id of its request: the header `x-request-id` that the client sent, or a new one.
+struct RequestIdentifiers: RouterMiddleware {
+    typealias Context = ServingContext
+
+    private static let name = HTTPField.Name("x-request-id")!
+    /// Anthropic's name of the header.
+    private static let anthropicName = HTTPField.Name("request-id")!
+
+    func handle(
+        _ request: Request, context: ServingContext,
+        next: @concurrent (Request, ServingContext) async throws -> Response
+    ) async throws -> Response {
+        var response = try await next(request, context)
+        let given = request.headers[Self.name].flatMap { id in
+            id.utf8.count <= 256 && id.utf8.allSatisfy { (0x20...0x7E).contains($0) } ? id : nil
+        }
+        let id = given ?? Envelope.randomDigits()
+        response.headers[Self.name] = id
+        if MessagesRoutes.has(path: request.uri.path) { response.headers[Self.anthropicName] = id }
+        return response
+    }
+}

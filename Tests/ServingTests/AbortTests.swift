@@ -1,0 +1,98 @@
+import Inference
+import JSON
+import TestSupport
+import Testing
+import Tokenization
+
+/// Tests of `POST /abort_request`: every route's requests can be aborted, and their answers say so.
+@Suite struct `A request that another one aborts` {
+    private struct Route: CustomTestStringConvertible {
+        let path: String
+        let body: String
+        var testDescription: String { path }
+
+        static let all = [
+            Route(path: "/generate", body: #""text":"hi""#),
+            Route(path: "/v1/chat/completions", body: #""model":"toy","messages":[{"role":"user","content":"hi"}]"#),
+            Route(path: "/v1/completions", body: #""model":"toy","prompt":"hi","max_tokens":9"#),
+            Route(path: "/v1/responses", body: #""model":"toy","input":"hi""#),
+            Route(
+                path: "/v1/messages",
+                body: #""model":"toy","messages":[{"role":"user","content":"hi"}],"max_tokens":9"#),
+        ]
+
+        /// Returns the reason with which an answer ended.
+        func reason(of reply: Reply, isStreamed: Bool) -> String? {
+            switch path {
+            case "/generate":
+                (isStreamed ? reply.chunks.last : reply.json)?["meta_info"]?["finish_reason"]?["type"]?.string
+            case "/v1/responses":
+                (isStreamed ? reply.namedEvents.last?.data["response"] : reply.json)?["status"]?.string
+            case "/v1/messages":
+                isStreamed
+                    ? reply.namedEvents.first { $0.name == "message_delta" }?.data["delta"]?["stop_reason"]?.string
+                    : reply.json["stop_reason"]?.string
+            default: (isStreamed ? reply.chunks.last : reply.json)?["choices"]?[0]?["finish_reason"]?.string
+            }
+        }
+
+        var expected: String {
+            switch path {
+            case "/v1/responses": "cancelled"
+            case "/v1/messages": "max_tokens"
+            default: "abort"
+            }
+        }
+    }
+
+    @Test(arguments: Route.all, [false, true])
+    private func `is answered with status 200 and what was generated`(route: Route, isStreamed: Bool) async throws {
+        for name in ["rid", "request_id"] {
+            let server = ToyServer("x")
+            server.engine.isHolding = true
+            async let answer = server.post(
+                route.path, #"{\#(route.body),"\#(name)":"a","stream":\#(isStreamed)}"#)
+            #expect(await eventually { server.engine.runningCount == 1 })
+            #expect(try await server.post("/abort_request", #"{"rid":"b"}"#).json["aborted"]?.integer == 0)
+            let abort = try await server.post("/abort_request", #"{"\#(name)":"a"}"#)
+            #expect(abort.json["aborted"]?.integer == 1, "\(abort.text)")
+            server.engine.isHolding = false
+            let reply = try await answer
+            #expect(reply.status == 200, "\(reply.text)")
+            #expect(route.reason(of: reply, isStreamed: isStreamed) == route.expected, "\(reply.text)")
+            #expect(server.engine.runningCount == 0)
+        }
+    }
+
+    @Test func `keeps a call that it cut as a call`() async throws {
+        let begun = ToyTokenizer.shared.encode(
+            MessagesTests.call.replacing(/\ sky.*/.dotMatchesNewlines(), with: ""), allowingControlTokens: true)
+        let tools = #""tools":[{"type":"function","function":{"name":"look"}}]"#
+        for isStreamed in [false, true] {
+            let server = ToyServer { _ in begun }
+            server.engine.holdsAfter = begun.count
+            async let answer = server.post(
+                "/v1/chat/completions",
+                #"{"model":"toy","messages":[{"role":"user","content":"hi"}],\#(tools),"rid":"a","stream":\#(isStreamed)}"#
+            )
+            #expect(await eventually { server.engine.status().generatedTokens == UInt64(begun.count) })
+            #expect(try await server.post("/abort_request", #"{"rid":"a"}"#).json["aborted"]?.integer == 1)
+            server.engine.holdsAfter = nil
+            let reply = try await answer
+            let deltas = isStreamed ? reply.chunks.compactMap { $0["choices"]?[0]?["delta"] } : []
+            let whole = reply.json["choices"]?[0]?["message"].map { [$0] } ?? []
+            let functions = (deltas + whole).compactMap { $0["tool_calls"]?[0]?["function"] }
+            #expect(functions.compactMap { $0["name"]?.string } == ["look"], "\(reply.text)")
+            #expect(functions.compactMap { $0["arguments"]?.string }.joined() == #"{"at": "the"#)
+            let last = isStreamed ? reply.chunks.last : reply.json
+            #expect(last?["choices"]?[0]?["finish_reason"]?.string == "abort")
+        }
+    }
+
+    @Test func `needs an id, or abort_all`() async throws {
+        let server = ToyServer("x")
+        for body in ["{}", #"{"rid":""}"#, #"{"rid":3}"#, #"{"abort_all":false}"#] {
+            #expect(try await server.post("/abort_request", body).status == 400)
+        }
+    }
+}

@@ -1,0 +1,199 @@
+import Foundation
+import HTTPTypes
+import Inference
+import JSON
+import Serving
+import TestSupport
+import Testing
+
+/// Tests of the routes that describe the server, and of headers.
+@Suite struct InfoRouteTests {
+    private static func server() -> ToyServer {
+        var server = ToyServer("x")
+        server.configuration.model = ServedModel(
+            path: "/models/toy", type: "deepseek_v32", architectures: ["DeepseekV32ForCausalLM"])
+        return server
+    }
+
+    @Test func `routers find an engine of SGLang's interface`() async throws {
+        let server = Self.server()
+        let model = try #require(try await server.send(.get, "/v1/models").json["data"]?[0])
+        #expect(model["owned_by"]?.string == "sglang" && model["root"]?.string == "/models/toy")
+        #expect(try await server.send(.get, "/version").json["version"]?.string == ServerConfiguration.version)
+        for path in ["/model_info", "/get_model_info"] {
+            let info = try await server.send(.get, path).json
+            #expect(info["model_path"]?.string == "/models/toy" && info["is_generation"]?.bool == true)
+            #expect(info["model_type"]?.string == "deepseek_v32")
+            #expect(info["architectures"]?.strings == ["DeepseekV32ForCausalLM"])
+        }
+        for path in ["/server_info", "/get_server_info"] {
+            let info = try await server.send(.get, path).json
+            #expect(info["model_path"]?.string == "/models/toy" && info["served_model_name"]?.string == "toy")
+            #expect(info["dp_size"]?.integer == 1 && info["disaggregation_mode"]?.string == "null")
+            #expect(info["max_total_tokens"]?.integer == 64 * 64 && info["context_length"]?.integer == 4096)
+        }
+        #expect(try await server.send(.get, "/v1/models/toy").json["owned_by"]?.string == "sglang")
+    }
+
+    @Test func `the sizes of the layout are told under SGLang's names`() async throws {
+        let server = Self.server()
+        let ranks = (0..<12).map { rank in
+            RankStatus(
+                rank: rank,
+                coordinates: [
+                    .init(axis: "pipeline", place: rank / 4), .init(axis: "data", place: rank / 2 % 2),
+                    .init(axis: "tensor", place: rank % 2),
+                ])
+        }
+        server.engine.setRanks(ranks, layout: "pipeline=3,data=2,tensor=2")
+        let info = try await server.send(.get, "/get_server_info").json
+        #expect(info["pp_size"]?.integer == 3 && info["dp_size"]?.integer == 2 && info["tp_size"]?.integer == 4)
+    }
+
+    @Test func `the load is told in both forms`() async throws {
+        let server = Self.server()
+        server.engine.isHolding = true
+        async let answer = server.post("/generate", #"{"text":"a","sampling_params":{"max_new_tokens":1}}"#)
+        #expect(await eventually { server.engine.runningCount == 1 })
+        let loads = try await server.send(.get, "/v1/loads?include=core").json
+        #expect(loads["dp_rank_count"]?.integer == 1 && loads["loads"]?[0]?["num_running_reqs"]?.integer == 1)
+        #expect(loads["aggregate"]?["total_running_reqs"]?.integer == 1)
+        let load = try await server.send(.get, "/get_load").json
+        #expect(load[0]?["num_reqs"]?.integer == 1 && load[0]?["dp_rank"]?.integer == 0)
+        server.engine.isHolding = false
+        _ = try await answer
+    }
+
+    @Test func `health_generate notices an engine that generates nothing`() async throws {
+        var server = Self.server()
+        let engine = server.engine
+        #expect(try await server.send(.get, "/health_generate").status == 200)
+        server.configuration.healthTimeout = .milliseconds(200)
+        engine.isHolding = true
+        let stuck = try await server.send(.get, "/health_generate")
+        #expect(stuck.status == 503 && stuck.code == "engine_stuck")
+        engine.isHolding = false
+        #expect(await eventually { engine.runningCount == 0 })
+    }
+
+    @Test(arguments: [#"{"rid":"a"}"#, #"{"abort_all":true}"#])
+    func `requests are aborted by their id`(body: String) async throws {
+        let server = Self.server()
+        server.engine.isHolding = true
+        async let generate = server.post("/generate", #"{"text":["a","b"],"rid":"a"}"#)
+        async let chat = server.post(
+            "/v1/chat/completions", #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"rid":"a"}"#)
+        #expect(await eventually { server.engine.runningCount == 3 })
+        let unknown = try await server.post("/abort_request", #"{"rid":"ab"}"#)
+        #expect(unknown.status == 200 && unknown.json["aborted"]?.integer == 0)
+        let reply = try await server.post("/abort_request", body)
+        #expect(reply.json["aborted"]?.integer == 3, "\(reply.text)")
+        let answers = try await generate.json
+        #expect(answers[0]?["meta_info"]?["finish_reason"]?["type"]?.string == "abort", "\(answers)")
+        #expect(answers[1]?["meta_info"]?["finish_reason"]?["type"]?.string == "abort")
+        #expect(try await chat.json["choices"]?[0]?["finish_reason"]?.string == "abort")
+        #expect(server.engine.runningCount == 0)
+    }
+
+    @Test func `a conversation can be tokenized`() async throws {
+        let server = Self.server()
+        let messages = #""messages":[{"role":"user","content":"hi"}]"#
+        let reply = try await server.post("/tokenize", "{\(messages),\"chat_template_kwargs\":{\"thinking\":true}}")
+        #expect(reply.json["tokens"]?.integers == [0, 2] + ToyTokenizer.tokens("hi").map(Int.init) + [3, 4])
+        #expect(reply.json["count"]?.integer == 6)
+        for more in [#""add_special_tokens":false"#, #""continue_final_message":false,"add_generation_prompt":true"#] {
+            let same = try await server.post("/tokenize", "{\(messages),\(more)}")
+            #expect(same.json["count"]?.integer == 6, "\(same.text)")
+        }
+        for name in ["add_special_tokens", "add_generation_prompt"] {
+            let body = #"{\#(messages),"\#(name)":\#(name == "add_special_tokens")}"#
+            let refused = try await server.post("/tokenize", body)
+            #expect(refused.status == 400 && refused.parameter == name && refused.code == "unsupported_parameter")
+        }
+        let begun = #""messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"a"}]"#
+        let continued = try await server.post(
+            "/tokenize", #"{\#(begun),"continue_final_message":true,"add_generation_prompt":false}"#)
+        #expect(continued.json["tokens"]?.integers?.last == Int(ToyTokenizer.tokens("a")[0]), "\(continued.text)")
+        let info = try await server.send(.get, "/tokenizer_info").json
+        #expect(info["bos_token"]?.string == "<｜begin▁of▁sentence｜>" && info["eos_token_id"]?.integer == 1)
+    }
+
+    @Test func `openapi_json describes every route and every member of the tables`() async throws {
+        let document = try await Self.server().send(.get, "/openapi.json").json
+        for path in AccessTests.paths where path.hasPrefix("/v1/") && !path.hasSuffix("toy") {
+            #expect(document["paths"]?[path] != nil, "\(path)")
+        }
+        let chat = document["paths"]?["/v1/chat/completions"]?["post"]?["requestBody"]?["content"]
+        let schema = chat?["application/json"]?["schema"]
+        #expect(schema?["required"]?.strings == ["model", "messages"])
+        #expect(schema?["properties"]?["temperature"]?["type"]?[0]?.string == "number")
+        #expect(schema?["properties"]?["functions"]?["description"]?.string?.contains("use tools") == true)
+        #expect(document["paths"]?["/v1/models/{id}"]?["get"] != nil)
+    }
+
+    @Test func `monitoring needs no key if the operator says so`() async throws {
+        var server = Self.server()
+        server.configuration.apiKey = "k"
+        for path in ["/ready", "/ping", "/metrics"] { #expect(try await server.send(.get, path).status == 401) }
+        server.configuration.opensMonitoring = true
+        for path in ["/ready", "/ping", "/metrics"] { #expect(try await server.send(.get, path).status == 200) }
+        #expect(try await server.send(.get, "/server_info").status == 401)
+    }
+
+    @Test func `pages of origins that are named may use the server`() async throws {
+        var server = Self.server()
+        server.configuration.apiKey = "k"
+        let method = try #require(HTTPField.Name("access-control-request-method"))
+        var headers: HTTPFields = [.origin: "https://app.example", method: "POST"]
+        #expect(try await server.send(.options, "/v1/models", headers: headers).status == 401)
+        server.configuration.corsOrigins = ["https://app.example"]
+        let question = try await server.send(.options, "/v1/models", headers: headers)
+        #expect(question.status == 204)
+        #expect(question.header("access-control-allow-origin") == "https://app.example")
+        #expect(question.header("access-control-allow-methods")?.contains("POST") == true)
+        let refused = try await server.send(.get, "/v1/models", headers: [.origin: "https://app.example"])
+        #expect(refused.status == 401 && refused.header("access-control-allow-origin") == "https://app.example")
+        headers[.origin] = "https://other.example"
+        let other = try await server.send(.options, "/v1/models", headers: headers)
+        #expect(other.status == 401 && other.header("access-control-allow-origin") == nil)
+        server.configuration.apiKey = nil
+        let post = try await server.send(
+            .post, "/generate", #"{"text":"a"}"#, headers: [.origin: "https://app.example"])
+        #expect(post.status == 200)
+        #expect(!server.configuration.validate().contains { $0.contains("cors") })
+        server.configuration.corsOrigins = ["app.example/x"]
+        #expect(server.configuration.validate().contains { $0.contains("--cors-allow-origin") })
+    }
+
+    @Test func `a request keeps its id`() async throws {
+        let name = try #require(HTTPField.Name("x-request-id"))
+        let server = Self.server()
+        #expect(try await server.send(.get, "/health", headers: [name: "r-1"]).header("x-request-id") == "r-1")
+        #expect(try await server.send(.get, "/nope", headers: [name: "r-2"]).header("x-request-id") == "r-2")
+        #expect(try await server.send(.get, "/health").header("x-request-id")?.count == 32)
+        let long = String(repeating: "x", count: 300)
+        #expect(try await server.send(.get, "/health", headers: [name: long]).header("x-request-id") != long)
+    }
+
+    @Test func `a stream shows that it still works while nothing is generated`() async throws {
+        var configured = Self.server()
+        configured.configuration.keepAliveInterval = .milliseconds(20)
+        let (server, engine) = (configured, configured.engine)
+        engine.isHolding = true
+        for (path, body) in [
+            ("/v1/completions", #"{"model":"toy","prompt":"a","stream":true}"#),
+            (
+                "/v1/messages",
+                #"{"model":"toy","max_tokens":2,"messages":[{"role":"user","content":"a"}],"stream":true}"#
+            ),
+        ] {
+            async let reply = server.post(path, body)
+            try await Task.sleep(for: .milliseconds(200))
+            engine.isHolding = false
+            let text = try await reply.text
+            engine.isHolding = true
+            #expect(text.contains(": keep-alive\n\n"))
+        }
+        engine.isHolding = false
+    }
+}
