@@ -6,7 +6,7 @@ package import Modeling
 /// 2405.04434, section 2.1; the indexer: DeepSeek-V3.2, section 2.1):
 /// - Each parameter that a row uses costs two operations; the embedding is a look-up, and the head serves only rows
 ///   with logits.
-/// - Attention, per layer, head and visible key: a score costs 2·(latent + rope), its value 2·latent.
+/// - Attention, per layer, head and attended key: a score costs 2·(latent + rope), its value 2·(elements of a value).
 /// - The indexer, per layer, head and visible key: 2·(width + 1), where more keys are visible than it selects.
 ///
 /// Softmax, norms, rotations and top-k are left out: they cost well below 1 % of the whole.
@@ -33,14 +33,14 @@ package struct FloatingPointOperations {
     /// Returns the operations of the attention of rows that see `first`, `first` + 1, … `last` keys, in all layers.
     package func attention(_ first: Int, _ last: Int) -> Double {
         model.layers.compactMap(\.attention).reduce(0) { sum, attention in
-            sum + Self.perKey(attention) * Self.attendedKeys(first, last, limit: attention.topK)
+            sum + Self.perKey(attention) * Self.attendedKeys(first, last, attention)
         }
     }
 
     /// Returns the operations of the index scores of rows that see `first`, `first` + 1, … `last` keys, in all layers.
     package func indexing(_ first: Int, _ last: Int) -> Double {
         model.layers.compactMap(\.selection).reduce(0) { sum, selection in
-            sum + Self.perKey(selection) * Self.scoredKeys(first, last, topK: selection.topK)
+            sum + Self.perKey(selection) * Self.scoredKeys(first, last, selection)
         }
     }
 }
@@ -50,7 +50,7 @@ package struct FloatingPointOperations {
 extension FloatingPointOperations {
     /// Operations of one row's attention to one key, all heads together.
     static func perKey(_ attention: LayerDescription.Attention) -> Double {
-        Double(2 * attention.heads * (2 * attention.latentWidth + attention.ropeWidth))
+        Double(2 * attention.heads * (attention.latentWidth + attention.ropeWidth + attention.valueWidth))
     }
 
     /// Operations of one row's index score of one key, all heads together.
@@ -58,18 +58,29 @@ extension FloatingPointOperations {
         Double(2 * selection.heads * (selection.width + 1))
     }
 
-    /// Keys that rows attend to which see `first`, `first` + 1, … `last` keys: each at most `limit`.
-    static func attendedKeys(_ first: Int, _ last: Int, limit: Int?) -> Double {
-        let limit = limit ?? last
-        let limited = Double(max(last - max(first - 1, limit), 0)) * Double(limit)
-        return sum(first, min(last, limit)) + limited
+    /// Keys that rows attend to which see `first`, `first` + 1, … `last` tokens: those of a window, and of the others at
+    /// most as many as they select.
+    static func attendedKeys(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
+        let window = attention.window > 0 ? entries(first, last, of: 1, limit: attention.window) : 0
+        if attention.tokensPerEntry == 0 { return window }
+        return window + entries(first, last, of: attention.tokensPerEntry, limit: attention.topK)
     }
 
     /// Keys that the same rows score: all they see, where those are more than are selected.
-    static func scoredKeys(_ first: Int, _ last: Int, topK: Int) -> Double { sum(max(first, topK + 1), last) }
+    static func scoredKeys(_ first: Int, _ last: Int, _ selection: LayerDescription.Selection) -> Double {
+        entries(max(first, selection.firstPosition + 1), last, of: selection.tokensPerEntry, limit: nil)
+    }
 
-    /// Returns `first` + … + `last`; 0 when `first` is larger than `last`.
-    private static func sum(_ first: Int, _ last: Int) -> Double {
-        first > last ? 0 : Double(first + last) * Double(last - first + 1) / 2
+    /// Returns the sum over `first`, `first` + 1, … `last` tokens of the entries of `tokens` tokens that are complete, at
+    /// most `limit` each; 0 when `first` is larger than `last`.
+    private static func entries(_ first: Int, _ last: Int, of tokens: Int, limit: Int?) -> Double {
+        /// Returns the sum for 1, 2, … `count` tokens.
+        func upTo(_ count: Int) -> Double {
+            let growing = limit.map { min(count, $0 * tokens) } ?? count
+            let (whole, rest) = growing.quotientAndRemainder(dividingBy: tokens)
+            let all = Double(tokens) * Double(whole) * Double(whole - 1) / 2 + Double(whole) * Double(rest + 1)
+            return all + Double(count - growing) * Double(limit ?? 0)
+        }
+        return first > last ? 0 : upTo(last) - upTo(first - 1)
     }
 }

@@ -47,7 +47,7 @@ extension LayoutCost {
         for transfer in layerKinds.flatMap(transfers) + transfersOfStages where transfer.ranks > 1 {
             let copies = copies(of: transfer)
             let buffers = transfer.kind == .send ? 4 : 2
-            let perRow = transfer.bytesPerRow + (transfer.selectedColumns ?? 0) * DType.f32.bytes
+            let perRow = transfer.bytesPerRow + DType.f32.bytes(of: transfer.selectedColumns ?? 0)
             largest[transfer.axes] = max(largest[transfer.axes] ?? 0, buffers * copies * perRow * rows)
         }
         return largest.values.reduce(0) { $0 + $1 + $1 / 4 }
@@ -89,7 +89,8 @@ extension LayoutCost {
         let dispatched = DispatchedRows(cost: self, owned: rows.owned, known: isDispatched)
         let foreign: Double
         switch transfer.flow {
-        case .edge(let edge): foreign = Double(foreignRows(edge, rank, rows.owned))
+        case .edge(let edge): foreign = foreignRows(edge, rank, rows.owned.map(Double.init))
+        case .published(let edge, let tokens): foreign = foreignRows(edge, rank, rows.entries(of: tokens))
         case .dispatch: foreign = dispatched.arriving(at: rank)
         case .expertTensorSums:
             let blocks = ExpertExchange.blocks(of: model.parallelShape.experts, parallel)
@@ -118,9 +119,9 @@ extension LayoutCost {
         case .indexQueries: return (dcpRowIndices.own.sum - dcpRowIndices.own.here) * bytes
         case .candidates: return others * dcpRowIndices.own.here * bytes
         case .partialAttention: return others * dcpRowIndices.attended.here * bytes
-        case .queries(let topK):
+        case .queries(let topK, let first):
             // The selected positions are sent with the queries if any row selects.
-            let selects = topK.map { dcpRowIndices.maxAttendedPosition >= $0 } ?? false
+            let selects = first.map { dcpRowIndices.maxAttendedPosition >= $0 } ?? false
             let selected = selects ? topK! * MemoryLayout<Int32>.size : 0
             return (dcpRowIndices.attended.sum - dcpRowIndices.attended.here) * (bytes + selected)
         }
@@ -148,15 +149,15 @@ extension LayoutCost {
         }
     }
 
-    private func foreignRows(_ edge: Edge, _ rank: Int, _ owned: [Int]) -> Int {
-        func held(_ layout: Layout) -> Int {
+    private func foreignRows(_ edge: Edge, _ rank: Int, _ owned: [Double]) -> Double {
+        func held(_ layout: Layout) -> Double {
             parallel.ranks(around: rank, along: Axes.stage.subtracting(parallel.onMesh(layout.rows)))
                 .reduce(0) { $0 + owned[$1] }
         }
         return switch edge.move {
         case .nothing: 0
         case .allGather: held(edge.to) - held(edge.from)
-        case .reduceScatter: (parallel.degree(edge.axes) - 1) * held(edge.to)
+        case .reduceScatter: Double(parallel.degree(edge.axes) - 1) * held(edge.to)
         }
     }
 

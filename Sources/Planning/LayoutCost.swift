@@ -13,7 +13,7 @@ import Tensors
 package struct LayoutCost: Sendable {
     package let model: ModelDescription
     package let parallel: ParallelConfiguration
-    private let format: CacheFormat
+    package let format: CacheFormat
     /// Whether each process stores only the keys that its ranks own.
     private let isDivided: Bool
     /// The probability, for each place along the expert axis, that a row chooses one of the experts there. Empty where rows
@@ -68,16 +68,20 @@ package struct LayoutCost: Sendable {
 
     private func transfers(of operation: LayerDescription.Operation, layer: Int) -> [Transfer] {
         switch operation {
-        case .publish(let edge, let columns):
+        case .publish(let edge, let columns, let index):
+            let set = format[KeySetID(layer: layer, index)]
             let keys = Transfer(
-                edge, .sharedMemory, columns: columns, bytesPerRow: cacheBytes(ofLayer: layer),
-                ranks: parallel.degree(edge.axes))
-            return [keys] + (isDivided ? [gatheredKeys(edge, columns: columns, layer: layer)] : [])
+                "\(edge.name)", .sharedMemory, .published(edge, tokensPerEntry: set.tokensPerEntry), along: edge.axes,
+                columns: columns, bytesPerRow: set.bytesPerEntry, ranks: parallel.degree(edge.axes))
+            // Every process has the entries of windows.
+            let isGathered = isDivided && set.window == nil
+            return [keys] + (isGathered ? [gatheredKeys(edge, columns: columns, layer: layer)] : [])
         case .cross(let edge, let columns): return [transfer(edge, columns: columns)]
         case .select(let selection):
-            return dcpTransfers(of: selection) + [gatheredSelection(topK: selection.topK)]
-        case .reuseSelection(let topK): return [gatheredSelection(topK: topK)]
-        case .attend(let attention): return dcpTransfers(of: attention)
+            return dcpTransfers(of: selection)
+                + [gatheredSelection(topK: selection.topK, from: selection.firstPosition)]
+        case .reuseSelection(let topK): return [gatheredSelection(topK: topK, from: topK)]
+        case .attend(let attention): return attention.tokensPerEntry > 0 ? dcpTransfers(of: attention) : []
         case .dispatch(let experts): return dispatch(experts)
         case .experts(let experts): return combine(experts)
         case .vectors, .product, .feedForward: return []
@@ -85,8 +89,10 @@ package struct LayoutCost: Sendable {
     }
 
     /// Returns the collective that gathers the selections of own rows for the attended rows.
-    private func gatheredSelection(topK: Int) -> Transfer {
-        transfer(Sharding.selection, columns: topK, condition: .positionsFrom(topK))
+    ///
+    /// - Parameter first: the first position whose row selects.
+    private func gatheredSelection(topK: Int, from first: Int) -> Transfer {
+        transfer(Sharding.selection, columns: topK, condition: .positionsFrom(first))
     }
 
     /// Returns the bytes of one token's keys in a layer, as the cache stores them.
@@ -99,7 +105,7 @@ package struct LayoutCost: Sendable {
 
     /// Returns the collectives with which the owners of keys select the best keys for DCP rows.
     private func dcpTransfers(of selection: LayerDescription.Selection) -> [Transfer] {
-        let condition = Transfer.Condition.dcpRowsFrom(selection.topK)
+        let condition = Transfer.Condition.dcpRowsFrom(selection.firstPosition)
         return [
             transfer(
                 "index queries", .allGather, .indexQueries, columns: selection.heads * (selection.width + 1), condition),
@@ -140,12 +146,13 @@ package struct LayoutCost: Sendable {
         let heads = attention.heads / parallel.tensor
         return [
             transfer(
-                "queries", .allGather, .queries(topK: attention.topK),
+                "queries", .allGather,
+                .queries(topK: attention.topK, from: attention.topK.map { ($0 + 1) * attention.tokensPerEntry - 1 }),
                 columns: heads * (attention.latentWidth + attention.ropeWidth), .dcpRows),
             transfer(
                 "partial attention", .allToAll, .partialAttention,
                 columns: DecodeContextParallel.partialColumns(
-                    heads: heads, latent: attention.latentWidth, parallel.kvSharding),
+                    heads: heads, value: attention.valueWidth, parallel.kvSharding),
                 .dcpRows),
         ]
     }
@@ -224,9 +231,11 @@ extension LayoutCost {
         return Double(stages.max()!) / Double(owners)
     }
 
-    /// Returns the number of tokens whose keys fit into `bytes` on each of `owners` ranks.
+    /// Returns the number of tokens whose keys fit into `bytes` on each of `owners` ranks; the largest number if only
+    /// windows keep keys.
     package func capacity(bytesPerRank bytes: Int, owners: Int) -> Int {
-        bytes / Int(keyBytesPerToken(owners: 1)) * owners
+        let bytesPerToken = Int(keyBytesPerToken(owners: 1))
+        return bytesPerToken == 0 ? .max : bytes / bytesPerToken * owners
     }
 }
 

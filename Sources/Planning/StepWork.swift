@@ -36,16 +36,16 @@ package struct StepWork: Sendable, Equatable {
             attention.operations += counts.attention(first, last)
             // Rows of a chunk may select the same keys, but never more than all.
             var selected = last
-            if let topK = model.selection?.topK {
-                selected = min(last, topK * positions.count)
-                if last > topK { scores.bytes += Double(last) * bytes.index }
+            if let selection = model.selection {
+                selected = min(last, selection.topK * selection.tokensPerEntry * positions.count)
+                if last > selection.firstPosition { scores.bytes += Double(last) * bytes.index }
             }
             attention.bytes += Double(selected) * bytes.attention
         }
         parts = [
             Part(
                 name: "matrices", operations: counts.matrices(rows: rows, outputs: outputs),
-                bytes: Self.weights(model, rows: rows) * Double(model.weightType.bytes)),
+                bytes: Self.weights(model, rows: rows) * Double(model.weightType.bits) / 8),
             scores, attention,
         ]
     }

@@ -34,6 +34,8 @@ package struct Transfer: Sendable {
     /// The flow determines which rows a rank receives.
     enum Flow: Sendable {
         case edge(Edge)
+        /// Entries of so many tokens, each from the row that completes it.
+        case published(Edge, tokensPerEntry: Int)
         case dispatch, expertTensorSums, combine
         case stageInput, outputs, logits
         case dcpRows(DCPExchange)
@@ -43,8 +45,8 @@ package struct Transfer: Sendable {
     /// The exchanges of query-gather attention, between the owners of rows and the owners of keys.
     enum DCPExchange: Sendable {
         case indexQueries, candidates, partialAttention
-        /// The queries, followed by the `topK` selected positions of rows that select.
-        case queries(topK: Int?)
+        /// The queries, followed by the `topK` selected positions of rows that select, which are those from a position on.
+        case queries(topK: Int?, from: Int?)
     }
 
     /// The collective's name in metrics, traces and reports.
@@ -78,14 +80,14 @@ package struct Transfer: Sendable {
         self.axes = axes
         self.columns = columns
         // Activations are sent as they are computed, in F32.
-        self.bytesPerRow = bytesPerRow ?? columns * DType.f32.bytes
+        self.bytesPerRow = bytesPerRow ?? DType.f32.bytes(of: columns)
         self.ranks = ranks
         self.condition = condition
     }
 
     /// The number of selected positions that are sent with a row's query; `nil` for other exchanges.
     package var selectedColumns: Int? {
-        if case .dcpRows(.queries(let topK)) = flow { topK } else { nil }
+        if case .dcpRows(.queries(let topK, _)) = flow { topK } else { nil }
     }
 
     /// A transfer's bytes per row count for one of these units.

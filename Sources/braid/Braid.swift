@@ -1,4 +1,6 @@
 package import ArgumentParser
+import Foundation
+import Serving
 
 /// The `braid` command. Each subcommand has a file of its own.
 @main
@@ -8,11 +10,25 @@ package struct Braid: AsyncParsableCommand {
         abstract: "A serving engine for DeepSeek's long-context models.",
         discussion: """
             Models are directories as Hugging Face has them: config.json, *.safetensors, tokenizer.json.
-            Familiar spellings of other engines' flags are accepted.
+            Options of other engines' launch commands are accepted: Docs/options.md.
             """,
+        version: ServerConfiguration.version,
         subcommands: [
-            Serve.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Plan.self, Tune.self,
+            Serve.self, Chat.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Plan.self,
+            Tune.self,
         ])
 
     package init() {}
+
+    /// Runs the command of the program's command line, completed by configuration file and environment.
+    package static func main() async {
+        let line: LaunchLine
+        do {
+            line = try LaunchLine(
+                Array(CommandLine.arguments.dropFirst()), environment: ProcessInfo.processInfo.environment)
+        } catch {
+            exit(withError: error)
+        }
+        await LaunchLine.$current.withValue(line) { await main(line.arguments) }
+    }
 }

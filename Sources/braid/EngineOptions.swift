@@ -1,4 +1,6 @@
 import ArgumentParser
+import Checkpoints
+import Foundation
 package import Inference
 package import KVCache
 import Modeling
@@ -8,10 +10,17 @@ import Tensors
 
 /// These options belong to every command that runs a model.
 package struct EngineOptions: ParsableArguments, Sendable {
-    @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
-    var modelPath: String
+    @Option(
+        name: [.customLong("model-path"), .customLong("model")],
+        help: "The model's directory, or its name on Hugging Face if it is in the download cache.")
+    var modelPath: String?
 
-    @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone, for benchmarks.")
+    @OptionGroup(title: "Checkpoint") var checkpoint: CheckpointOptions
+
+    @Option(
+        help: """
+            auto or safetensors: the checkpoint's weights; dummy: random ones from config.json alone, for benchmarks.
+            """)
     var loadFormat: ModelDirectory.LoadFormat = .auto
 
     @Flag(
@@ -22,13 +31,24 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     @Option(
         help: """
+            How products and attention compute: float32, or bfloat16, which rounds their operands to BF16 and adds in \
+            float32. auto is bfloat16 for a checkpoint in BF16, FP8, INT8 or FP4, and float32 for one in F32 or F16.
+            """)
+    package var dtype = ProfileChoice.auto
+
+    @Option(
+        help: """
             How the KV cache keeps keys: auto, float32, bfloat16, fp8_e4m3. auto is float32, which adds no rounding; \
             bfloat16 takes half of the memory, fp8_e4m3 little more than a quarter.
             """)
     var kvCacheDtype: CacheType = .float32
 
-    @Option(help: "Tokens of a KV page, a power of two.", transform: Parsing.count(1...65_536))
-    var pageSize = 64
+    @Option(
+        help: """
+            Tokens of a KV page, a power of two. By default 64, or as many as the model's longest cache entry covers \
+            (V4: 128).
+            """, transform: Parsing.count(1...65_536))
+    var pageSize: Int?
 
     @Option(help: "Tokens of the KV cache, all requests together.", transform: Parsing.count(1...Parsing.maxTokens))
     var maxTotalTokens: Int?
@@ -37,6 +57,14 @@ package struct EngineOptions: ParsableArguments, Sendable {
         help: "Bytes of each rank for the KV cache, instead of --max-total-tokens.",
         transform: Parsing.count(1...1 << 60))
     var kvCacheMemoryBytes: Int?
+
+    @Option(
+        name: [.customLong("mem-fraction-static"), .customLong("gpu-memory-utilization")],
+        help: """
+            The part of this machine's memory that the weights and the KV cache of a process may fill, instead of \
+            --max-total-tokens; the cache is never larger than all running requests can use.
+            """, transform: Parsing.number(0.01...1))
+    var memFractionStatic: Double?
 
     @Option(
         name: [.customLong("context-length"), .customLong("max-model-len")],
@@ -53,9 +81,18 @@ package struct EngineOptions: ParsableArguments, Sendable {
     var maxQueuedRequests = 1024
 
     @Option(
-        parsing: .unconditional, help: "Prompt tokens of one request computed in one step; -1 for 32768, the most.",
+        parsing: .unconditional,
+        help: "Prompt tokens of one request computed in one step, at most 32768, which -1 stands for.",
         transform: Parsing.count(-1...Parsing.maxTokens))
     var chunkedPrefillSize = 1024
+
+    @Option(
+        name: [.customLong("max-prefill-tokens"), .customLong("max-num-batched-tokens")],
+        help: """
+            Prompt tokens of all requests computed in one step, at most 32768. Default: those of --chunked-prefill-size, \
+            at least 1024.
+            """, transform: Parsing.count(1...Parsing.maxTokens))
+    var maxPrefillTokens: Int?
 
     @Flag(
         help: """
@@ -88,7 +125,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     @OptionGroup(title: "Processes") var processes: ProcessOptions
 
-    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
 
     @Option(
@@ -103,7 +140,8 @@ package struct EngineOptions: ParsableArguments, Sendable {
     /// Joins the processes that run this command together.
     func join() throws -> Job {
         try Job.join(
-            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: patience), agreed: agreed)
+            processes,
+            Job.Checkpoint(path: try location().directory, loadFormat: loadFormat, patience: patience), agreed: agreed)
     }
 
     /// The options that must have the same values in all processes, because ranks depend on them. They include neither
@@ -114,11 +152,17 @@ package struct EngineOptions: ParsableArguments, Sendable {
             ProcessCard.Property(name, value.map { "\($0)" } ?? "default")
         }
         return [
-            property("--load-format", loadFormat), property("--kv-cache-dtype", kvCacheDtype),
-            property("--page-size", pageSize), property("--max-total-tokens", maxTotalTokens),
-            property("--kv-cache-memory-bytes", kvCacheMemoryBytes), property("--context-length", contextLength),
+            property("--load-format", loadFormat), property("--dtype", dtype),
+            property("--kv-cache-dtype", kvCacheDtype),
+            // The size that is used by default, unless the model's entries need a larger one; processes have the same
+            // model.
+            property("--page-size", pageSize ?? EngineConfiguration().pageSize),
+            property("--max-total-tokens", maxTotalTokens),
+            property("--kv-cache-memory-bytes", kvCacheMemoryBytes),
+            property("--mem-fraction-static", memFractionStatic), property("--context-length", contextLength),
             property("--max-running-requests", maxRunningRequests),
             property("--chunked-prefill-size", chunkedPrefillSize),
+            property("--max-prefill-tokens", maxPrefillTokens),
             property("--speculative-num-steps", speculation.drafts), property("--watchdog-timeout", watchdogTimeout),
             property("--kernels", kernels),
         ] + parallel.agreed
@@ -127,16 +171,23 @@ package struct EngineOptions: ParsableArguments, Sendable {
     /// A process is lost after this many seconds of silence: at most half a minute, however long a step may take.
     private var patience: Double { Double(min(max(watchdogTimeout, 1), 30)) }
 
-    func engineConfiguration(for model: any Model, _ job: Job) throws -> EngineConfiguration {
-        var configuration = EngineConfiguration()
+    /// Returns the configuration of an engine, after checking it against the model and this machine.
+    ///
+    /// - Throws: `CommandError` with all problems, a line each. Nothing was printed then.
+    func engineConfiguration(
+        for model: any Model, _ profile: NumericsProfile, _ job: Job
+    ) throws -> EngineConfiguration {
+        var (notes, configuration) = ([String](), EngineConfiguration())
+        configuration.profile = profile
         configuration.cacheType = kvCacheDtype
-        configuration.pageSize = pageSize
+        configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
         configuration.maxTotalTokens = maxTotalTokens
         configuration.cacheBytesPerRank = kvCacheMemoryBytes
         configuration.contextLength = contextLength
         configuration.maxRunningRequests = maxRunningRequests
         configuration.maxQueuedRequests = maxQueuedRequests
-        configuration.chunkedPrefillSize = chunkedPrefillSize
+        configuration.chunkedPrefillSize = clamped(chunkedPrefillSize, "--chunked-prefill-size", model, &notes)
+        configuration.maxPrefillTokens = maxPrefillTokens.map { clamped($0, "--max-prefill-tokens", model, &notes) }
         configuration.dynamicChunks = enableDynamicChunking
         configuration.watchdogTimeout = watchdogTimeout
         configuration.prefixCache = !disableRadixCache
@@ -154,14 +205,56 @@ package struct EngineOptions: ParsableArguments, Sendable {
         if let problem = processes.problem(ranks: configuration.parallel.world, processes: job.count) {
             problems.append(problem)
         }
+        if let memFractionStatic, maxTotalTokens == nil, kvCacheMemoryBytes == nil {
+            do throws(CommandError) {
+                configuration.cacheBytesPerProcess = try cacheBytes(memFractionStatic)
+            } catch {
+                problems.append(error.description)
+            }
+        }
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
-        if let warning = configuration.warning { note(warning) }
+        if let warning = configuration.warning { notes.append(warning) }
         let chosen = try ChosenTuning(tuning, model.description, configuration.kernels ?? Kernels.best.level)
         configuration.tuning = chosen.tuning
-        if chosen.tuning != Tuning() { note("sizes of blocks: \(chosen.summary)") }
-        if let warning = chosen.warning { note(warning) }
+        if chosen.tuning != Tuning() { notes.append("sizes of blocks: \(chosen.summary)") }
+        if let warning = chosen.warning { notes.append(warning) }
+        for line in notes { note(line) }
         return configuration
+    }
+
+    /// Returns a number of tokens of a step that is no larger than a step can be, and says so if it was.
+    private func clamped(_ tokens: Int, _ option: String, _ model: any Model, _ notes: inout [String]) -> Int {
+        let most = min(EngineConfiguration.maxRows, contextLength ?? model.contextLength)
+        // A smaller number than the largest step is legal even if no prompt is as long.
+        guard tokens > EngineConfiguration.maxRows else { return tokens }
+        notes.append("\(option): \(tokens) is more than a step can have; \(most) is used")
+        return most
+    }
+
+    /// Returns the bytes of the KV cache of this process if weights and cache fill a part of the machine's memory.
+    private func cacheBytes(_ fraction: Double) throws(CommandError) -> Int {
+        let memory = Double(ProcessInfo.processInfo.physicalMemory)
+        let weights = loadFormat == .dummy ? 0 : weightBytes
+        let bytes = memory * fraction - Double(weights)
+        guard bytes >= 1 else {
+            throw CommandError(
+                "--mem-fraction-static: \(fraction) of this machine's \(Int(memory)) bytes has no room for a KV cache beside "
+                    + "the \(weights) bytes of the weights; leave it out, and give --max-total-tokens")
+        }
+        return Int(bytes)
+    }
+
+    /// The size of the checkpoint's files of weights.
+    private var weightBytes: Int {
+        guard let directory = try? location().directory,
+            let names = try? FileManager.default.contentsOfDirectory(atPath: directory)
+        else { return 0 }
+        return names.filter { $0.hasSuffix(".safetensors") }.reduce(0) { sum, name in
+            // Files of download caches are symbolic links.
+            let file = URL(fileURLWithPath: directory + "/" + name).resolvingSymlinksInPath().path
+            return sum + (((try? FileManager.default.attributesOfItem(atPath: file))?[.size] as? Int) ?? 0)
+        }
     }
 
     /// Opens the trace, if one was requested.
@@ -170,12 +263,29 @@ package struct EngineOptions: ParsableArguments, Sendable {
     }
 
     /// Opens the model, with a progress bar if standard error is a terminal.
-    func load() throws -> (directory: ModelDirectory, model: any Model) {
-        let directory = try ModelDirectory(modelPath)
-        let progress = ProgressBar("loading \(modelPath)")
+    func load() throws -> (directory: ModelDirectory, model: any Model, profile: NumericsProfile) {
+        let directory = try directory()
+        let weights = try directory.openWeights(loadFormat)
+        let progress = ProgressBar("loading \(try location().directory)")
         defer { progress.finish() }
-        let model = try directory.load(loadFormat, drafts: speculation.isOn, preloads: preload) { progress.update($0) }
-        return (directory, model)
+        if preload { try weights?.preload { progress.update($0) } }
+        let model = try directory.model(weights, drafts: speculation.isOn) { if !preload { progress.update($0) } }
+        return (directory, model, dtype.profile(of: directory, weights))
+    }
+
+    /// Finds the model.
+    func location() throws -> ModelLocation {
+        guard let modelPath else {
+            throw CommandError("--model-path is missing; give the directory of a model, or its name on Hugging Face")
+        }
+        return try ModelLocation(modelPath, revision: checkpoint.revision, cache: checkpoint.downloadDir)
+    }
+
+    /// Finds the model, and reads and checks its configuration files and the options that must agree with them.
+    func directory() throws -> ModelDirectory {
+        let directory = try ModelDirectory(try location())
+        try checkpoint.check(directory)
+        return directory
     }
 }
 
@@ -193,7 +303,11 @@ extension CacheType: ExpressibleByArgument {
     package static var allValueStrings: [String] { ["auto"] + allCases.map(\.rawValue) }
 }
 
-extension ModelDirectory.LoadFormat: ExpressibleByArgument {}
+extension ModelDirectory.LoadFormat: ExpressibleByArgument {
+    package init?(argument: String) {
+        self.init(rawValue: argument == "safetensors" ? "auto" : argument)
+    }
+}
 extension Kernels.Level: ExpressibleByArgument {}
 
 extension Kernels {

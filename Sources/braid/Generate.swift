@@ -4,6 +4,7 @@ import Inference
 import Modeling
 import Models
 import Parallelism
+import Serving
 import Tensors
 import Tokenization
 
@@ -14,6 +15,8 @@ struct Generate: AsyncParsableCommand {
         discussion: "The text goes to standard output; everything else to standard error.")
 
     @OptionGroup var engineOptions: EngineOptions
+
+    @OptionGroup(title: "Tokenizer") var tokenizerOptions: TokenizerOptions
 
     @Option(help: "The prompt.")
     var prompt: String?
@@ -65,12 +68,13 @@ struct Generate: AsyncParsableCommand {
     }
 
     private func generate(_ job: Job) async throws {
-        let (directory, model) = try engineOptions.load()
-        let configuration = try engineOptions.engineConfiguration(for: model, job)
-        let tokenizer = try tokenizer()
+        let (directory, model, profile) = try engineOptions.load()
+        let configuration = try engineOptions.engineConfiguration(for: model, profile, job)
+        let tokenizer = try tokenizer(tokenizerOptions.directory(directory))
         let tokens = try tokens(tokenizer, vocabulary: model.vocabularySize)
         let trace = try engineOptions.traceWriter(for: configuration)
         defer { trace?.close() }
+        note("numerics profile: \(profile.name)")
         if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
         let request = request(tokens, endTokens: directory.generation.endTokens)
         let outcome = try await outcome(
@@ -91,8 +95,7 @@ struct Generate: AsyncParsableCommand {
         if let problem = trace?.problem { throw CommandError(problem) }
     }
 
-    private func tokenizer() throws -> Tokenizer? {
-        let url = URL(fileURLWithPath: engineOptions.modelPath)
+    private func tokenizer(_ url: URL) throws -> Tokenizer? {
         let exists = FileManager.default.fileExists(atPath: url.appendingPathComponent("tokenizer.json").path)
         if !exists, inputIds == nil {
             throw CommandError("\(url.path) has no tokenizer.json; give the prompt as --input-ids")
@@ -200,7 +203,9 @@ private struct Outcome {
 
     mutating func emit(_ piece: String) {
         text += piece
-        try? FileHandle.standardOutput.write(contentsOf: Data(piece.utf8))
+        // A terminal must not obey what a model writes; a file gets it as it is.
+        let shown = isatty(STDOUT_FILENO) == 1 ? piece.printable : piece
+        try? FileHandle.standardOutput.write(contentsOf: Data(shown.utf8))
     }
 
     func report(promptTokens: Int, on layout: ParallelConfiguration) {
@@ -239,4 +244,4 @@ private struct Outcome {
 func rounded(_ value: Double) -> String { String(format: "%.3f", value) }
 
 /// Writes a line to standard error.
-func note(_ line: String) { try? FileHandle.standardError.write(contentsOf: Data((line + "\n").utf8)) }
+func note(_ line: String) { Log.write(.notice, line) }

@@ -119,7 +119,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
             ("--moe-dense-tp-size", moeDenseTpSize), ("--dcp-interleave", dcpInterleave.map { [$0] } ?? []),
             ("--dcp-min-keys", dcpMinKeys.map { [$0] } ?? []),
             ("--threads-per-rank", threadsPerRank.map { [$0] } ?? []),
-            ("--pp-layer-partition", ppLayerPartition?.layers ?? []),
+            ("--pp-layer-partition", (try? layerCounts(ProcessInfo.processInfo.environment))?.layers ?? []),
         ]
         let lists =
             sizes.map { ($0, $1.map { "\($0)" }) } + [
@@ -161,21 +161,35 @@ package struct ParallelOptions: ParsableArguments, Sendable {
                         + "--enable-dp-attention",
                     given: replicas, legal: [1]))
         }
-        request.ppLayerPartition = ppLayerPartition?.layers
         request.contextFillsRanks = enablePrefillCp
-        if let partition = environment["SGLANG_PP_LAYER_PARTITION"], !partition.isEmpty {
-            request.problems.append(
-                .init(
-                    parameter: "SGLANG_PP_LAYER_PARTITION",
-                    message: "the environment is not read; unset it and write "
-                        + "--pp-layer-partition \(partition)"))
+        do throws(CommandError) {
+            request.ppLayerPartition = try layerCounts(environment)?.layers
+        } catch {
+            request.problems.append(.init(parameter: Self.partitionVariable, message: error.description))
         }
         return request
     }
 
+    /// Returns the layers of each stage: those of `--pp-layer-partition` or of SGLang's variable for the same.
+    private func layerCounts(_ environment: [String: String]) throws(CommandError) -> LayerCounts? {
+        guard let text = environment[Self.partitionVariable], !text.isEmpty else { return ppLayerPartition }
+        guard let counts = LayerCounts(argument: text) else {
+            throw CommandError("'\(text.prefix(80))' is no list of layers, such as 31,30; correct it or unset it")
+        }
+        if let ppLayerPartition, ppLayerPartition.layers != counts.layers {
+            throw CommandError("\(text) is not what --pp-layer-partition says; unset it")
+        }
+        return counts
+    }
+
+    /// SGLang's variable for the layers of each stage.
+    private static let partitionVariable = "SGLANG_PP_LAYER_PARTITION"
+
     /// Layer counts are read from numbers separated by commas.
     struct LayerCounts: ExpressibleByArgument, Sendable {
         let layers: [Int]
+
+        var defaultValueDescription: String { layers.map(String.init).joined(separator: ",") }
 
         init?(argument: String) {
             let parts = argument.split(separator: ",", omittingEmptySubsequences: false)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import Grammar
 import Inference
@@ -7,15 +8,22 @@ import Models
 import NIOCore
 import NIOPosix
 import Serving
+import Tensors
 import Tokenization
 
 /// The command runs the HTTP server.
 struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Serves a model over HTTP: OpenAI's routes, /generate, /metrics.",
-        discussion: "Listens on this machine only unless --host says otherwise. SIGTERM drains, a second one ends.")
+        discussion: """
+            `braid serve MODEL` is `braid serve --model-path MODEL`. Listens on this machine only unless --host says \
+            otherwise. SIGTERM drains, a second one ends. Options may also be in a file (--config) and in the \
+            environment, as BRAID_PAGE_SIZE; those of SGLang's and vLLM's servers are accepted (Docs/options.md).
+            """)
 
     @OptionGroup var engineOptions: EngineOptions
+
+    @OptionGroup(title: "Tokenizer") var tokenizerOptions: TokenizerOptions
 
     @Option(help: "The address to listen on.")
     var host = "127.0.0.1"
@@ -23,10 +31,14 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "The port; 0 lets the system choose.", transform: Parsing.count(0...65_535))
     var port = 30000
 
-    @Option(help: "The key that every route but /health asks for. Also read from BRAID_API_KEY.")
+    @Option(
+        help: """
+            The key that every route asks for but /health and the files of the page. Lists of processes do not show \
+            BRAID_API_KEY.
+            """)
     var apiKey: String?
 
-    @Option(help: "The name requests give as `model`; default: the directory's name.")
+    @Option(help: "The name requests give as `model`; default: the model's.")
     var servedModelName: String?
 
     @Option(
@@ -53,22 +65,86 @@ struct Serve: AsyncParsableCommand {
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
 
+    @Option(
+        name: [.customLong("random-seed"), .customLong("seed")],
+        help: "The seed of requests that give none, each in turn; default: a random one for each.")
+    var randomSeed: UInt64?
+
+    @Option(
+        help: """
+            Where sampling parameters come from that a request does not give: model (generation_config.json) or openai \
+            (temperature 1, nothing cut off).
+            """)
+    var samplingDefaults = SamplingSource.model
+
+    @Option(help: "The least level of lines in the log: trace, debug, info, notice, warning, error, critical.")
+    var logLevel = Log.Level.info
+
+    @Option(help: "The form of lines in the log: text, or json with time, level and message.")
+    var logFormat = Log.Format.text
+
+    @Flag(help: "Write a line for each request into the log: method, path, status, time and the client's address.")
+    var accessLog = false
+
+    @Option(
+        help: """
+            A file with options, as YAML lines such as page-size: 64 or a JSON object. The environment (BRAID_PAGE_SIZE) \
+            and the command line come before it.
+            """)
+    var config: String?
+
+    @Flag(help: "Print every option with its value and where that comes from, as such a file, and end.")
+    var printConfig = false
+
+    @Option(help: "An origin whose web pages may use this server, such as https://app.example, or *; repeatable.")
+    var corsAllowOrigin: [String] = []
+
+    @Flag(help: "Let /ready, /ping and /metrics need no API key.")
+    var openMonitoring = false
+
+    @Flag(help: "Serve no page at /, on which people chat with the model and watch the ranks.")
+    var disablePage = false
+
+    enum SamplingSource: String, ExpressibleByArgument, CaseIterable { case model, openai }
+
     mutating func run() async throws {
+        if printConfig { return printConfiguration() }
+        Log.start(level: logLevel, format: logFormat)
+        do {
+            try await start()
+        } catch let error where logFormat == .json && !(error is ExitCode) {
+            Log.write(.critical, Self.message(for: error))
+            throw ExitCode(1)
+        }
+    }
+
+    private func printConfiguration() {
+        guard let options = CommandOptions.command(named: ["serve"]) else { return }
+        let settings = LaunchLine.current?.settings ?? []
+        for line in EffectiveConfiguration(of: self, options, settings).lines { print(line) }
+    }
+
+    private mutating func start() async throws {
         let job = try engineOptions.join()
-        if plan == .auto { try choosePlan(job) }
+        let reasons = try plan == .auto ? choosePlan(job) : []
         if job.count > 1, restartOnFailure {
             throw CommandError(
                 "--restart-on-failure: not with \(job.count) processes, which only mpirun can start; "
                     + "let Scripts/supervise or systemd do it")
         }
         let command = self
-        let options = engineOptions
+        let (options, tokenizer) = (engineOptions, tokenizerOptions)
         try await job.run(
-            { try options.load().model }, grammars: { GrammarCache(try Self.vocabulary(options, for: $0).grammar) },
-            lead: { try await command.serve(job) })
+            { try options.load().model },
+            grammars: { model in
+                GrammarCache(
+                    try tokenizer.vocabulary(options.directory(), size: model.vocabularySize).grammar)
+            },
+            lead: { try await command.serve(job, planned: reasons) })
     }
 
-    private mutating func choosePlan(_ job: Job) throws {
+    /// Chooses the ranks, and returns the reasons, a line each.
+    private mutating func choosePlan(_ job: Job) throws -> [String] {
         if job.count > 1 {
             throw CommandError(
                 "--plan auto: not with \(job.count) processes, of which each sees its own cores only; give sizes, such as "
@@ -77,38 +153,34 @@ struct Serve: AsyncParsableCommand {
         guard engineOptions.parallel.isDefault else {
             throw CommandError("--plan auto chooses the ranks: leave out their sizes, or leave out --plan")
         }
+        let chunk = engineOptions.chunkedPrefillSize
         let chosen = try AutomaticLayout(
-            modelPath: engineOptions.modelPath, cache: engineOptions.kvCacheDtype,
-            chunk: engineOptions.chunkedPrefillSize > 0 ? engineOptions.chunkedPrefillSize : 32_768)
+            engineOptions.directory(), cache: engineOptions.kvCacheDtype,
+            chunk: chunk > 0 ? min(chunk, EngineConfiguration.maxRows) : EngineConfiguration.maxRows)
         engineOptions.parallel = chosen.options
-        for reason in chosen.reasons { note(reason) }
+        return chosen.reasons
     }
 
-    private func serve(_ job: Job) async throws {
-        let url = URL(fileURLWithPath: engineOptions.modelPath)
-        var server = ServerConfiguration(servedModelName: servedModelName ?? url.lastPathComponent)
-        server.host = host
-        server.port = port
-        server.apiKey = apiKey ?? ProcessInfo.processInfo.environment["BRAID_API_KEY"]
-        server.allowedHosts = allowedHost
-        server.drainTimeout = .seconds(drainTimeout)
-        let problems = server.validate()
-        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+    private func serve(_ job: Job, planned reasons: [String]) async throws {
+        // Whatever can be refused is refused before anything is printed or a connection is accepted.
+        let directory = try engineOptions.directory()
+        var server = try serverConfiguration(directory)
+        let loaded = try loadedService(directory, job)
+        if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
+        let configuration = server
+        let profile = "numerics profile: \(loaded.configuration.profile.name)"
+        for line in (LaunchLine.current?.startLines ?? []) + reasons + [profile] { note(line) }
 
-        // Problems of the options are reported before anything is started.
-        try Self.check(directory: engineOptions.modelPath)
-        try Self.check(host: server.host, port: server.port)
-
-        // Listen first: /health answers while the weights are mapped, /ready when they are in place.
+        // /health answers as soon as the server listens, /ready when weights are read (--preload) and ranks run.
         let slot = ModelSlot()
-        let (configuration, options, parsers, restarts) = (server, engineOptions, parsers, restartOnFailure)
+        let restarts = restartOnFailure
         Traps.setRestartsProcess(restarts)
-        let loading = Task { () throws -> (engine: Engine, trace: TraceWriter?) in
+        let starting = Task { () throws -> Engine in
             do {
-                let (service, engine, trace) = try Self.service(options, parsers, job, restartsOnFailure: restarts)
+                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts)
                 slot.fill(with: service)
                 note("ready: \(configuration.servedModelName)")
-                return (engine, trace)
+                return engine
             } catch {
                 slot.fail("\(error)")
                 throw error
@@ -120,9 +192,9 @@ struct Serve: AsyncParsableCommand {
                 if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
             }
             tasks.addTask {
-                // The command ends if the model cannot be loaded, or ranks fail for good.
-                let (engine, trace) = try await loading.value
-                defer { trace?.close() }
+                // The command ends if weights cannot be read, or ranks fail for good.
+                let engine = try await starting.value
+                defer { loaded.trace?.close() }
                 engine.answerForAllThreads()
                 for await failure in engine.failures { try await Self.end(after: failure) }
                 // The server has stopped the engine and ends soon.
@@ -131,28 +203,34 @@ struct Serve: AsyncParsableCommand {
             defer { tasks.cancelAll() }
             try await tasks.next()
         }
-        if let problem = try? await loading.value.trace?.problem { throw CommandError(problem) }
+        if let problem = loaded.trace?.problem { throw CommandError(problem) }
     }
 
-    /// Checks that `path` is a directory.
-    ///
-    /// - Throws: an error of one line if it is not.
-    private static func check(directory path: String) throws {
-        var isDirectory: ObjCBool = false
-        if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) {
-            if isDirectory.boolValue { return }
-            throw CommandError(
-                path.lowercased().hasSuffix(".gguf")
-                    ? "--model-path: \(path) is a GGUF file, which is not read; give the directory of the released checkpoint"
-                    : "--model-path: \(path) is a file; give the directory with config.json and the weights")
-        }
-        let words = path.split(separator: "/", omittingEmptySubsequences: false)
-        if words.count == 2, words.allSatisfy({ !$0.isEmpty && !$0.hasPrefix(".") }) {
-            throw CommandError(
-                "--model-path: there is no directory \(path); if it is a name on Hugging Face, download it first: "
-                    + "hf download \(path) --local-dir DIRECTORY, and give DIRECTORY")
-        }
-        throw CommandError("--model-path: there is no directory \(path)")
+    /// Maps the weights and checks the options of the engine.
+    private func loadedService(_ directory: ModelDirectory, _ job: Job) throws -> LoadedService {
+        var loaded = try LoadedService(engineOptions, tokenizerOptions, parsers, directory, job)
+        if samplingDefaults == .openai { loaded.defaults = SamplingDefaults() }
+        loaded.defaults.seed = randomSeed
+        return loaded
+    }
+
+    /// Returns the configuration of the HTTP server, after checking that it can listen.
+    private func serverConfiguration(_ directory: ModelDirectory) throws -> ServerConfiguration {
+        var server = ServerConfiguration(servedModelName: servedModelName ?? directory.name)
+        server.host = host
+        server.port = port
+        server.apiKey = apiKey
+        server.allowedHosts = allowedHost
+        server.logsAccess = accessLog
+        server.corsOrigins = corsAllowOrigin
+        server.opensMonitoring = openMonitoring
+        server.hasPage = !disablePage
+        server.model = ServedModel(directory: directory.path)
+        server.drainTimeout = .seconds(drainTimeout)
+        let problems = server.validate()
+        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+        try Self.check(host: server.host, port: server.port)
+        return server
     }
 
     /// Checks that the server can listen on an address.
@@ -177,7 +255,7 @@ struct Serve: AsyncParsableCommand {
     /// Ends the command after a moment in which the error responses, which are already written, reach the clients.
     private static func end(after failure: EngineFailure) async throws {
         if !failure.isTrap { Traps.setRestartsProcess(false) }
-        note("the engine has failed: \(failure.reason)")
+        Log.write(.error, "the engine has failed: \(failure.reason)")
         // The failure may prevent an orderly end, so a thread enforces it.
         Thread.detachNewThread {
             Thread.sleep(forTimeInterval: secondsToEnd)
@@ -189,37 +267,17 @@ struct Serve: AsyncParsableCommand {
     }
 
     private static let secondsToEnd = 4.0
+}
 
-    private static func service(
-        _ options: EngineOptions, _ parsers: ParserOptions, _ job: Job, restartsOnFailure: Bool
-    ) throws -> (TextService, Engine, TraceWriter?) {
-        let (directory, model) = try options.load()
-        var configuration = try options.engineConfiguration(for: model, job)
-        configuration.restartsOnFailure = restartsOnFailure
-        let (tokenizer, vocabulary) = try vocabulary(options, for: model)
-        try parsers.check(tokenizer)
-        var defaults = SamplingDefaults()
-        if let temperature = directory.generation.temperature { defaults.temperature = temperature }
-        if let topP = directory.generation.topP { defaults.topP = topP }
-        if let topK = directory.generation.topK { defaults.topK = topK }
-        let trace = try options.traceWriter(for: configuration)
-        let engine = Engine(
-            model, configuration, processes: job.processes, grammars: GrammarCache(vocabulary), trace: trace, log: note)
-        let service = TextService(
-            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: Set(directory.generation.endTokens))
-        return (service, engine, trace)
-    }
-
-    /// Returns the tokenizer of a model, and its vocabulary in the form that grammars need.
-    private static func vocabulary(
-        _ options: EngineOptions, for model: any Model
-    ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {
-        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: options.modelPath))
-        guard tokenizer.vocabularySize <= model.vocabularySize else {
-            throw CommandError(
-                "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of "
-                    + "\(model.vocabularySize): they belong to different models")
+extension Log.Level: ExpressibleByArgument {
+    /// Reads a level by any of the names that Python's servers have.
+    package init?(argument: String) {
+        switch argument.lowercased() {
+        case "warn": self = .warning
+        case "fatal": self = .critical
+        case let name: self.init(rawValue: name)
         }
-        return (tokenizer, GrammarVocabulary(tokenizer, size: model.vocabularySize))
     }
 }
+
+extension Log.Format: ExpressibleByArgument {}

@@ -4,6 +4,7 @@ import Inference
 import JSON
 import Modeling
 import Parallelism
+import Tensors
 import Verification
 
 /// A verification report prints the output of `braid verify`: a line for each case, then a summary.
@@ -71,10 +72,13 @@ struct VerificationReport {
         let rounding = close > 0 ? ", \(close) equal to rounding (largest difference \(short(largest)))" : ""
         let verdict = differing > 0 ? "\(differing) DIFFERENT" : "none different"
         let layouts = Set(plan.cases.map(\.layout)).count
+        let profiles = plan.cases.map(\.conditions.profile)
+        let named = NumericsProfile.allCases.filter(profiles.contains).map(\.name).joined(separator: " and ")
         line("")
+        let axisWidth = (plan.coverage.map(\.axis.count).max() ?? 0) + 1
         for coverage in plan.coverage {
             let counts = coverage.values.map { "\($0.value): \($0.cases)" }.joined(separator: "  ")
-            line(coverage.axis.padding(toLength: 14, withPad: " ", startingAt: 0) + counts)
+            line(coverage.axis.padding(toLength: axisWidth, withPad: " ", startingAt: 0) + counts)
         }
         line("pairs of values: \(grouped(plan.pairs.covered)) of \(grouped(plan.pairs.total))")
         line(
@@ -82,9 +86,18 @@ struct VerificationReport {
                 + "\(grouped(Int(coverage.preemptions))) preemptions, \(grouped(coverage.speculation.accepted)) of "
                 + "\(grouped(coverage.speculation.drafted)) drafts accepted, and query-gather attention used "
                 + "\(grouped(Int(coverage.dcpChunks))) times")
+        if plan.prefillPairs.covered > 0 {
+            let (pairs, sent) = (plan.prefillPairs, coverage.transfers)
+            line(
+                "with keys from prefill servers in \(grouped(plan.cases.count { $0.prefill != nil })) cases, with "
+                    + "\(grouped(pairs.covered)) of \(grouped(pairs.total)) pairs of a value of each server: "
+                    + "\(grouped(Int(sent.bytes))) bytes in \(grouped(Int(sent.frames))) frames, "
+                    + "\(sent.losses) sessions lost")
+        }
         line("")
         line(
-            "\(number) cases of \(layouts == 1 ? "one layout" : "\(layouts) layouts") in \(rounded(seconds)) s: "
+            "\(number) cases of \(layouts == 1 ? "one layout" : "\(layouts) layouts"), computed in \(named), in "
+                + "\(rounded(seconds)) s: "
                 + "\(equal) equal\(rounding), \(verdict)")
         if let slowest { line("slowest: \(rounded(slowest.seconds)) s, \(slowest.candidate.notation)") }
         if plan.cases.count < plan.total {
@@ -105,13 +118,17 @@ struct VerificationReport {
         switch verdict {
         case .equal: return "equal"
         case .close(let distance):
-            let tolerance = Verification.tolerance(of: candidate.conditions.cacheType)
+            let tolerance = Verification.tolerance(of: candidate.conditions)
             return "equal to \(short(tolerance)) (\(short(distance)))"
         case .different(let difference):
-            let values = candidate.values.map { "\($0.axis) \($0.value)" }.joined(separator: ", ")
+            let values = values(of: candidate).map { "\($0.axis) \($0.value)" }.joined(separator: ", ")
             return "DIFFERENT\n        \(difference)\n        \(values)\n        repeat: "
                 + command.command(repeating: candidate)
         }
+    }
+
+    private func values(of candidate: VerificationCase) -> [(axis: String, value: String)] {
+        candidate.values + (candidate.prefill == nil ? [] : candidate.prefillValues)
     }
 
     /// Returns a number with one digit, such as `1e-5`.
@@ -134,7 +151,7 @@ struct VerificationReport {
             JSONMember("of", .integer(plan.cases.count)), JSONMember("case", .string(candidate.notation)),
             JSONMember("ranks", .integer(candidate.layout.world)),
             JSONMember(
-                "values", .object(candidate.values.map { JSONMember(name($0.axis), .string($0.value)) })),
+                "values", .object(values(of: candidate).map { JSONMember(name($0.axis), .string($0.value)) })),
             JSONMember("must_be_equal", .bool(mustBeEqual)),
             JSONMember("seconds", .measured(seconds)),
         ]
@@ -180,6 +197,11 @@ struct VerificationReport {
             "dcp_chunks": .integer(Int(coverage.dcpChunks)),
             "drafts": .integer(coverage.speculation.drafted),
             "accepted_drafts": .integer(coverage.speculation.accepted),
+            "prefill_pairs": .integer(plan.prefillPairs.covered),
+            "of_prefill_pairs": .integer(plan.prefillPairs.total),
+            "sent_frames": .integer(Int(coverage.transfers.frames)),
+            "sent_bytes": .integer(Int(coverage.transfers.bytes)),
+            "lost_sessions": .integer(Int(coverage.transfers.losses)),
             "seconds": .measured(seconds),
             "slowest": .string(slowest?.candidate.notation ?? ""), "slowest_seconds": .measured(slowest?.seconds),
         ])

@@ -16,11 +16,12 @@ struct Verify: AsyncParsableCommand {
         abstract: "Compares layouts of ranks with one rank on a checkpoint, bit by bit.",
         discussion: """
             Serves mixes of random requests on one rank and on many, and compares every token, log-probability and \
-            logit. Varied are layouts, threads of a rank, chunk sizes, page sizes, types of the KV cache (compared with \
-            one rank that has the same), what is found in the prefix cache, and the mixes, of which one preempts. Without flags for ranks \
+            logit. In a share of the cases (--from) another server, of another layout, computes the prompts and sends its \
+            keys over a link in memory, which may fail. Varied are layouts, threads of a rank, chunk sizes, page sizes, types of the KV cache and numerics \
+            profiles (compared with one rank that has the same), what is found in the prefix cache, and the mixes, of which one preempts. Without flags for ranks \
             it takes all layouts up to --max-ranks, or a sample of them; with some, such as --tp-size 8 --cp-size 4, \
-            that one layout. Layouts that cut a sum where one rank does not are only equal to rounding, and are \
-            reported so. Exit status 0 if nothing differs.
+            that one layout. Layouts that cut a sum where one rank does not are only equal to rounding, are compared in \
+            float32, and are reported so. Exit status 0 if nothing differs.
             """)
 
     @Option(name: [.customLong("model-path"), .customLong("model")], help: "The model's directory.")
@@ -29,10 +30,17 @@ struct Verify: AsyncParsableCommand {
     @Option(help: "auto: the checkpoint's weights; dummy: random ones from config.json alone.")
     var loadFormat: ModelDirectory.LoadFormat = .auto
 
+    @Option(
+        help: """
+            The numerics profile of all cases: float32 or bfloat16. auto is the one that braid serve takes for this \
+            checkpoint, and the other one in a share of the cases.
+            """)
+    var dtype = ProfileChoice.auto
+
     @Option(help: "Element type of the KV cache: float32, bfloat16, fp8_e4m3; default: all of them.")
     var kvCacheDtype: CacheType?
 
-    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
 
     @Option(
@@ -51,6 +59,14 @@ struct Verify: AsyncParsableCommand {
         transform: Parsing.count(1...Parsing.maxCount))
     var cases = 500
 
+    @Option(
+        name: .customLong("from"),
+        help: """
+            Cases whose prompts another server computes: none, some (a fifth), all; default: some, and none in several \
+            processes.
+            """)
+    var prefillShare: VerificationPlan.PrefillShare?
+
     @Option(help: "Of the prompts, the draws and the choice of cases.")
     var seed: UInt64 = 1
 
@@ -62,8 +78,9 @@ struct Verify: AsyncParsableCommand {
     @Option(
         help: """
             Run this case alone, written as it was printed, such as "cp4 ep4 zigzag alltoall chunk29 page16 fp8_e4m3 \
-            warm draft0 mixed threads2 odd-blocks"; what is left out is one rank, chunk-1, page16, float32, cold, \
-            draft0, mixed, threads1, usual-blocks.
+            warm draft0 mixed threads2 odd-blocks bf16 from pp2 chunk9 page64 draft0 cached-by-both link-cuts"; what is \
+            left out is one rank, chunk-1, page16, float32, cold, draft0, mixed, threads1, usual-blocks, f32, and behind \
+            'from' one rank, chunk-1, page16, draft0, cached-by-both, link-whole.
             """)
     var only: String?
 
@@ -76,6 +93,9 @@ struct Verify: AsyncParsableCommand {
 
     func validate() throws {
         guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
+        if only != nil, dtype != .auto {
+            throw ValidationError("--dtype: with --only, write f32 or bf16 into the case")
+        }
         if only != nil, let kvCacheDtype {
             throw ValidationError("--kv-cache-dtype: with --only, write \(kvCacheDtype.rawValue) into the case")
         }
@@ -87,23 +107,30 @@ struct Verify: AsyncParsableCommand {
                 throw ValidationError("--threads-per-rank: with --only, write threads\(threads) into the case")
             }
         }
+        if only != nil, let prefillShare {
+            throw ValidationError("--from: with --only, write the prefill server into the case; omit '\(prefillShare)'")
+        }
         guard cases > 0 else { throw ValidationError("--layouts: \(cases) is not positive; try 500") }
     }
 
     func run() async throws {
         // A verification names the exact checkpoint, so the digest covers every byte.
-        let digest = try ContentDigest(model: modelPath, weights: loadFormat == .auto, .everyByte)
+        let location = try ModelLocation(modelPath)
+        let digest = try ContentDigest(model: location.directory, weights: loadFormat == .auto, .everyByte)
         let job = try Job.join(
-            processes, Job.Checkpoint(path: modelPath, loadFormat: loadFormat, patience: 30, digest: digest),
-            agreed: [.init("--load-format", "\(loadFormat)")])
-        try await job.run({ try load().1 }, lead: { try verify(job, digest) })
+            processes, Job.Checkpoint(path: location.directory, loadFormat: loadFormat, patience: 30, digest: digest),
+            agreed: [.init("--load-format", "\(loadFormat)"), .init("--dtype", "\(dtype)")])
+        try await job.run({ try load().model }, lead: { try verify(job, digest) })
     }
 
     private func verify(_ job: Job, _ digest: ContentDigest) throws {
-        let (directory, model) = try load()
+        let (directory, model, profile) = try load()
         let measure = try measure(directory.description)
-        let (plan, layouts) = try plan(model, longestPrompt: measure.longestPrompt)
-        let verification = Verification(model, measure, try settings(job), processes: job.processes)
+        let profiles = [profile] + (dtype == .auto ? NumericsProfile.allCases.filter { $0 != profile } : [])
+        let (plan, layouts) = try plan(
+            model, longestPrompt: measure.longestPrompt, profiles, severalProcesses: job.processes != nil)
+        let verification = Verification(
+            model, measure, try settings(job), processes: job.processes.map { ServerProcesses($0) })
         var report = VerificationReport(self, plan, layouts: layouts, digest: digest)
         for candidate in plan.cases {
             report.begin(candidate)
@@ -117,17 +144,20 @@ struct Verify: AsyncParsableCommand {
         if report.differing > 0 { throw ExitCode(1) }
     }
 
-    private func load() throws -> (ModelDirectory, any Model) {
+    private func load() throws -> (directory: ModelDirectory, model: any Model, profile: NumericsProfile) {
         let directory = try ModelDirectory(modelPath)
+        let weights = try directory.openWeights(loadFormat)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
         let canDraft = !directory.description.draftLayers.isEmpty
-        return (directory, try directory.load(loadFormat, drafts: canDraft) { progress.update($0) })
+        let model = try directory.model(weights, drafts: canDraft) { progress.update($0) }
+        return (directory, model, dtype.profile(of: directory, weights))
     }
 
     private func measure(_ model: ModelDescription) throws -> Workload.Measure {
         var measure = Workload.Measure(
-            selecting: model.selection?.topK, contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+            selecting: model.selection?.firstPosition, entry: model.longestEntry,
+            contextLength: model.contextLength, vocabularySize: model.vocabularySize)
         if let longestPrompt {
             let most = min(model.contextLength - Workload.maxNewTokensOfMix, 32_768)
             guard (1...max(most, 1)).contains(longestPrompt) else {
@@ -150,11 +180,19 @@ struct Verify: AsyncParsableCommand {
     }
 
     /// Returns the plan, and the number of parallel configurations its cases were chosen from.
-    private func plan(_ model: any Model, longestPrompt: Int) throws -> (VerificationPlan, layouts: Int) {
+    private func plan(
+        _ model: any Model, longestPrompt: Int, _ profiles: [NumericsProfile], severalProcesses: Bool
+    ) throws -> (VerificationPlan, layouts: Int) {
+        if severalProcesses, let prefillShare, prefillShare != .none {
+            throw CommandError(
+                "--from: keys are sent between servers of one process each; omit '\(prefillShare.rawValue)', or start "
+                    + "one process")
+        }
         let shape = model.parallelShape
         // With these thresholds query-gather attention is used always, or in the later half of the longest prompts.
         let minKeys = [1, max(2, longestPrompt / 2)]
-        var layouts = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, minKeys: minKeys).layouts
+        let all = LayoutMatrix(shape, maxRanks: maxRanks, strategies: strategies, minKeys: minKeys).layouts
+        var layouts = all
         let request = parallel.request()
         if request != ParallelRequest() {
             do throws(ParallelRequest.Refusal) {
@@ -163,23 +201,31 @@ struct Verify: AsyncParsableCommand {
                 throw CommandError(error.description)
             }
         }
-        var conditions = ServingConditions.all(
+        let conditions = ServingConditions.all(
             longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
             canDraft: model.canDraft, alignment: model.positionAlignment,
-            threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2])
-        if let only {
-            do throws(NotationError) {
-                let candidate = try VerificationCase(notation: only, for: shape)
-                if candidate.conditions.drafts > 0 && !model.canDraft {
-                    throw NotationError(
-                        "'draft\(candidate.conditions.drafts)': this checkpoint has no next-token block; use draft0")
-                }
-                (layouts, conditions) = ([candidate.layout], [candidate.conditions])
-            } catch {
-                throw CommandError("--only: \(error)")
+            threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2], profiles: profiles)
+        if let only { return (try plan(only, model, severalProcesses: severalProcesses), 1) }
+        let plan = VerificationPlan(layouts, conditions, limit: cases, seed: seed)
+            .withPrefillServers(prefillShare ?? (severalProcesses ? .none : .some), all, seed: seed)
+        return (plan.comparingRoundedLayoutsInF32(shape), layouts.count)
+    }
+
+    /// Returns the plan of the one case that was asked for.
+    private func plan(_ only: String, _ model: any Model, severalProcesses: Bool) throws -> VerificationPlan {
+        do throws(NotationError) {
+            let candidate = try VerificationCase(notation: only, for: model.parallelShape)
+            let drafts = max(candidate.conditions.drafts, candidate.prefill?.drafts ?? 0)
+            if drafts > 0 && !model.canDraft {
+                throw NotationError("'draft\(drafts)': this checkpoint has no next-token block; use draft0")
             }
+            if severalProcesses && candidate.prefill != nil {
+                throw NotationError("'from': keys are sent between servers of one process each; start one process")
+            }
+            return VerificationPlan(only: candidate)
+        } catch {
+            throw CommandError("--only: \(error)")
         }
-        return (VerificationPlan(layouts, conditions, limit: cases, seed: seed), layouts.count)
     }
 
     /// Returns the command line that runs one case again.
@@ -205,3 +251,5 @@ package func partitionStrategies(_ text: String) throws -> [PartitionStrategy] {
     }
     return PartitionStrategy.allCases.filter { given.contains($0) }
 }
+
+extension VerificationPlan.PrefillShare: ExpressibleByArgument {}

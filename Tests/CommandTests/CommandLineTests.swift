@@ -5,13 +5,16 @@ import Testing
 import braid
 
 /// `Tests/Frozen/options.txt` lists every option of every subcommand, so that adding, renaming or removing one shows in
-/// a review. `BRAID_RECORD_OPTIONS=1` makes this test write the file anew, and fail.
+/// a review, and `Docs/options.md` the options of other engines. `BRAID_RECORD_OPTIONS=1` makes this test write both
+/// anew, and fail.
 @Suite struct `The command line` {
     @Test func `has the options that are written down, and no others`() throws {
         let found = try Self.options()
         let file = URL(fileURLWithPath: Golden.root + "/Tests/Frozen/options.txt")
+        let page = URL(fileURLWithPath: Golden.root + "/Docs/options.md")
         if ProcessInfo.processInfo.environment["BRAID_RECORD_OPTIONS"] == "1" {
             try Data((found.joined(separator: "\n") + "\n").utf8).write(to: file)
+            try Data(OptionsPage.text.utf8).write(to: page)
             Issue.record("recorded \(found.count) options anew")
             return
         }
@@ -19,6 +22,7 @@ import braid
         #expect(Set(found).subtracting(written).sorted() == [], "options that are not written down")
         #expect(Set(written).subtracting(found).sorted() == [], "options that are gone")
         #expect(found.count > 100 && Set(found).count == found.count)
+        #expect(try String(contentsOf: page, encoding: .utf8) == OptionsPage.text, "Docs/options.md is not the table")
     }
 
     /// Returns a line for each option: the command, all spellings of the option, its values if they are few, and its

@@ -3,7 +3,7 @@ import Synchronization
 import Testing
 import braid
 
-@Suite(.timeLimit(.minutes(1))) struct EvalServerTests {
+@Suite(.timeLimit(.minutes(15))) struct EvalServerTests {
     @Test func `a completion has a text and a number of tokens`() throws {
         let answer = try JSONValue(
             parsing: #"{"text": " 5", "meta_info": {"completion_tokens": 2, "finish_reason": {"type": "length"}}}"#)

@@ -16,7 +16,7 @@ import braid
 ///
 /// `Tests/Frozen/answers` has a file for each model. If a bit has to change, `BRAID_RECORD_FROZEN=1` makes `swift test
 /// --filter Frozen` write the files anew, provided that all configurations agree, and fail.
-@Suite(.timeLimit(.minutes(5))) struct `Frozen answers` {
+@Suite(.timeLimit(.minutes(15))) struct `Frozen answers` {
     @Test(arguments: FrozenModel.all) func `are given by every configuration, bit for bit`(model: FrozenModel)
         async throws
     {

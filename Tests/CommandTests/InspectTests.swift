@@ -2,11 +2,14 @@ import ArgumentParser
 import Checkpoints
 import DeepSeekV32
 import Foundation
+import Inference
 import JSON
 import KVCache
 import Modeling
+import Models
 import Parallelism
 import Planning
+import Serving
 import Tensors
 import TestSupport
 import Testing
@@ -42,7 +45,7 @@ import braid
     ) throws -> LayoutReport {
         LayoutReport(
             name, try model(type).description, parallel,
-            format: try model(type).cacheFormat(.float32, pageSize: 1), example: .init(tokens: tokens, chunk: chunk),
+            format: try model(type).cacheFormat(.float32, pageSize: 128), example: .init(tokens: tokens, chunk: chunk),
             memory: memory
         ) { $0.elements }
     }
@@ -51,7 +54,7 @@ import braid
         func report(_ threads: Int) throws -> LayoutReport {
             LayoutReport(
                 "tiny", try model().description, ParallelConfiguration(), threadsPerRank: threads,
-                format: try model().cacheFormat(.float32, pageSize: 1),
+                format: try model().cacheFormat(.float32, pageSize: 128),
                 example: .init(tokens: 8, chunk: 8), memory: 1 << 20
             ) { $0.elements }
         }
@@ -282,7 +285,7 @@ import braid
         let model = try `Inspecting a layout`().model()
         let cost = LayoutCost(
             model.description, .init(context: 2, expert: 2, exchange: .allToAll),
-            format: model.cacheFormat(.float32, pageSize: 1))
+            format: model.cacheFormat(.float32, pageSize: 128))
         let step = RankTraffic(predicted: cost, StepRows(owned: [3, 2], outputs: [0, 1], maxPosition: [4, 3]))
         // The bytes are, in three layers, 80 bytes of keys for each of the other rank's rows; a state of 32 numbers,
         // and half of the vocabulary of 96.
@@ -381,6 +384,25 @@ private enum XMLScanner {
             try Data([1, 2, 3]).write(to: URL(fileURLWithPath: path + "/model.safetensors"))
             #expect(throws: CheckpointError.self) { try run(["inspect", "--model-path", path]) }
             try run(["inspect", "--model-path", path, "--config-only"])
+        }
+    }
+
+    @Test(arguments: [1024, 64, -1]) func `is drawn for a server's page as it is for a file`(chunk: Int) throws {
+        try directory { path in
+            let file = path + "/layout.svg"
+            try run([
+                "inspect", "--model-path", path, "--tp-size", "4", "--attn-cp-size", "2", "--ep-size", "4",
+                "--chunked-prefill-size", "\(chunk < 0 ? 4096 : chunk)", "--svg", file,
+            ])
+            var engine = EngineConfiguration()
+            engine.parallel = ParallelConfiguration(context: 2, tensor: 2, expert: 4, denseTensor: 2)
+            engine.chunkedPrefillSize = chunk
+            let drawing = LayoutDrawing(try ModelDirectory(path), engine)
+            #expect(try String(contentsOfFile: file, encoding: .utf8) == drawing.svg)
+            let colours = drawing.colours
+            #expect(
+                colours.count == 4 && colours[0] == colours[1] && colours[2] == colours[3] && Set(colours).count == 2)
+            #expect(Set(colours).allSatisfy { drawing.svg.contains($0) })
         }
     }
 }

@@ -56,7 +56,7 @@ import braid
         for measured in cases {
             #expect(measured.operations == Double(measured.rows * 2 * 3 * 96 * 16))
             let experts = min(measured.rows, 4)
-            #expect(measured.bytes == Double(experts * 3 * 96 * 16 * measured.type.bytes))
+            #expect(measured.bytes == Double(measured.type.bytes(of: experts * 3 * 96 * 16)))
         }
     }
 

@@ -86,12 +86,15 @@ import braid
         #expect(try request("--tp 8 --\(flag) --cp-size 4").resolve(for: shape).context == 4)
     }
 
-    @Test func `say what to write for the variable they do not read`() throws {
-        #expect(
-            try request("", environment: ["SGLANG_PP_LAYER_PARTITION": "31,30"]).problems.map(\.description) == [
-                "SGLANG_PP_LAYER_PARTITION: the environment is not read; unset it and write --pp-layer-partition 31,30"
-            ])
-        #expect(try request("", environment: ["SGLANG_PP_LAYER_PARTITION": ""]).problems.isEmpty)
+    @Test func `read the variable with which SGLang's users give the layers of each stage`() throws {
+        let variable = "SGLANG_PP_LAYER_PARTITION"
+        #expect(try request("", environment: [variable: "31,30"]).ppLayerPartition == [31, 30])
+        #expect(try request("--pp-layer-partition 31,30", environment: [variable: "31,30"]).problems.isEmpty)
+        #expect(try request("", environment: [variable: ""]) == ParallelRequest())
+        for (options, text) in [("--pp-layer-partition 31,30", "30,31"), ("", "31;30"), ("", "0,61")] {
+            let problems = try request(options, environment: [variable: text]).problems
+            #expect(problems.map(\.parameter) == [variable], "\(text)")
+        }
     }
 
     @Test func `take the layers of each stage`() throws {
@@ -128,7 +131,7 @@ import braid
     @Test func `are refused if they name the parser of another chat format`() throws {
         let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: Golden.root + "/Models/demo"))
         func check(_ arguments: String) throws {
-            try ParserOptions.parse(arguments.split(separator: " ").map(String.init)).check(tokenizer)
+            _ = try ParserOptions.parse(arguments.split(separator: " ").map(String.init)).chatFormat(tokenizer)
         }
         try check("")
         try check("--reasoning-parser deepseek-v3 --tool-call-parser auto")
@@ -136,5 +139,8 @@ import braid
             let error = try #require(throws: (any Error).self) { try check(wrong) }
             #expect("\(error)".contains(wrong.split(separator: " ")[0]) && "\(error)".contains("auto"))
         }
+        try check("--chat-encoder checkpoint")
+        let error = try #require(throws: (any Error).self) { try check("--chat-encoder recipe") }
+        #expect("\(error)".contains("--chat-encoder") && "\(error)".contains("DeepSeek-V4"))
     }
 }

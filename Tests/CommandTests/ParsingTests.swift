@@ -87,8 +87,9 @@ import braid
         let one = try Self.agreed(["--model-path", "/private/model"])
         let changes = [
             ("--page-size", "32"), ("--tp-size", "2"), ("--dcp-interleave", "2"), ("--max-total-tokens", "5"),
-            ("--context-length", "7"), ("--kv-cache-dtype", "fp8_e4m3"), ("--load-format", "dummy"),
-            ("--cp-strategy", "zigzag"), ("--watchdog-timeout", "7"), ("--kernels", "reference"),
+            ("--context-length", "7"), ("--dtype", "bfloat16"), ("--kv-cache-dtype", "fp8_e4m3"),
+            ("--load-format", "dummy"), ("--cp-strategy", "zigzag"), ("--watchdog-timeout", "7"),
+            ("--kernels", "reference"),
         ]
         for (name, value) in changes {
             let other = try Self.agreed(["--model-path", "/private/model", name, value, "--trace", "/private/trace"])

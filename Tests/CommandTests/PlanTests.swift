@@ -299,7 +299,7 @@ enum PlanExample {
     private let demo = Golden.root + "/Models/demo"
 
     @Test(arguments: [1, 2, 3]) func `has no more ranks than cores, and says why`(cores: Int) throws {
-        let chosen = try AutomaticLayout(modelPath: demo, cache: .float32, chunk: 1024, cores: cores)
+        let chosen = try AutomaticLayout(ModelDirectory(demo), cache: .float32, chunk: 1024, cores: cores)
         let shape = try ModelDirectory(demo).description.parallelShape
         let parallel = try chosen.options.request(environment: [:]).resolve(for: shape)
         #expect(parallel.world <= cores)

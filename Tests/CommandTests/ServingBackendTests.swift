@@ -8,7 +8,8 @@ import braid
     ) -> JSONValue {
         var options = ServingBackend.Options(model: "toy")
         change(&options)
-        return backend.body(prompt: [5, 6], maxTokens: 7, options)
+        return backend.body(
+            prompt: ServingPrompt(tokens: [5, 6], text: "hi", maxNewTokens: 9), maxTokens: 7, options)
     }
 
     @Test func `generate gets its own shape`() {
@@ -30,6 +31,26 @@ import braid
         #expect(body["ignore_eos"]?.bool == false)
         #expect(body["stream_options"]?["include_usage"]?.bool == true)
         #expect(self.body(.vllm) { $0.streams = false }["stream_options"] == nil)
+    }
+
+    @Test(arguments: [ServingBackend.sglangChat, .vllmChat, .openAIChat])
+    func `chats get text, and count the pieces of an answer`(backend: ServingBackend) throws {
+        let body = body(backend)
+        #expect(backend.path == "/v1/chat/completions")
+        #expect(body["messages"]?.array?.map { $0["content"]?.string } == ["hi"])
+        #expect(body["prompt"] == nil && body["max_tokens"]?.integer == 7)
+        var outcome = ServingOutcome(inputTokens: 2)
+        for event in [
+            #"{"choices": [{"delta": {"role": "assistant", "content": ""}}]}"#,
+            #"{"choices": [{"delta": {"reasoning_content": "a"}}]}"#, #"{"choices": [{"delta": {"content": "b"}}]}"#,
+        ] {
+            try backend.read(JSONValue(parsing: event), streams: true, at: 1, into: &outcome)
+        }
+        #expect(outcome.outputTokens == 2)
+        try backend.read(
+            JSONValue(parsing: #"{"choices": [], "usage": {"completion_tokens": 3}}"#), streams: true, at: 2,
+            into: &outcome)
+        #expect(outcome.outputTokens == 3)
     }
 
     @Test func `extra members take the place of those with the same key`() {

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 import braid
 
-@Suite(.timeLimit(.minutes(1))) struct ServingRunTests {
+@Suite(.timeLimit(.minutes(15))) struct ServingRunTests {
     private func traffic(_ requests: Int) -> ServingTraffic {
         var traffic = ServingTraffic()
         traffic.requests = requests

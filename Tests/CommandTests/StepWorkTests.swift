@@ -23,7 +23,7 @@ import braid
 
     private func bytes(_ requests: [Range<Int>], cacheType: CacheType = .float32) throws -> [String: Double] {
         let work = StepWork(
-            try configuration().description, format: try configuration().cacheFormat(cacheType, pageSize: 1),
+            try configuration().description, format: try configuration().cacheFormat(cacheType, pageSize: 128),
             requests: requests, outputs: requests.count)
         return Dictionary(uniqueKeysWithValues: work.parts.map { ($0.name, $0.bytes) })
     }
@@ -32,7 +32,7 @@ import braid
     func `the parts' operations are all that are counted`(positions: Range<Int>) throws {
         let model = try configuration()
         let work = StepWork(
-            model.description, format: model.cacheFormat(.float32, pageSize: 1), requests: [positions], outputs: 1)
+            model.description, format: model.cacheFormat(.float32, pageSize: 128), requests: [positions], outputs: 1)
         #expect(
             work.parts.reduce(0) { $0 + $1.operations }
                 == FloatingPointOperations(model.description).count(positions: positions, outputs: 1))

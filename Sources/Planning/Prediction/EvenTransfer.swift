@@ -39,6 +39,7 @@ struct EvenTransfer: Sendable {
             case .allGather: held(edge.to) - held(edge.from)
             case .reduceScatter: Double(transfer.ranks - 1) * held(edge.to)
             }
+        case .published(let edge, let tokens): return (held(edge.to) - held(edge.from)) / Double(tokens)
         case .dispatch: return (ranks - 1) * travels
         case .combine:
             // Where widths are added first, only sums of other experts are still to come.

@@ -200,7 +200,7 @@ package struct LayoutTime: Sendable {
             ranks = 1
         }
         let tensor = Double(parallel.tensor)
-        let attended = FloatingPointOperations.attendedKeys(first, last, limit: layer.attention?.topK)
+        let attended = layer.attention.map { FloatingPointOperations.attendedKeys(first, last, $0) } ?? 0
         let expands = rules.expandsKeys && layer.attention?.topK == nil
         time[.attention] += max(
             (expands ? layer.expandedPerKey : layer.attentionPerKey) * attended / ranks / tensor / attentionRate,
@@ -208,7 +208,7 @@ package struct LayoutTime: Sendable {
         // Keys of earlier chunks are expanded again; those of this one are among the products.
         if expands { time[.products] += layer.expansion * Double(positions.lowerBound) / tensor / matrixRate }
         guard let selection = layer.selection else { return }
-        let scored = FloatingPointOperations.scoredKeys(first, last, topK: selection.topK)
+        let scored = FloatingPointOperations.scoredKeys(first, last, selection)
         let here = scored / ranks / (rules.repeatsSharedWork ? 1 : tensor)
         // Scores are written once and read once.
         time[.index] += max(layer.indexPerKey * here / indexRate, 8 * here / bandwidth)
@@ -219,11 +219,11 @@ package struct LayoutTime: Sendable {
     ) {
         let owners = isDCP ? Double(parallel.kvSharding.ranks) : 1
         let tensor = Double(parallel.tensor)
-        let seen = Double(min(keys, layer.attention?.topK ?? keys))
+        let seen = layer.attention.map { FloatingPointOperations.attendedKeys(keys, keys, $0) } ?? 0
         let bytes = rows.attended / perRequest * seen * layer.attentionBytes / min(owners, tensor)
         time[.attention] += max(
             rows.attended * seen * layer.attentionPerKey / tensor / attentionRate, bytes / bandwidth)
-        guard let selection = layer.selection, keys > selection.topK else { return }
+        guard let selection = layer.selection, keys > selection.firstPosition else { return }
         let scored = rules.repeatsIndexKeys ? rows.shared : rows.own
         // Owners of keys score theirs for each other's rows: as many pairs, and as many bytes, in all.
         time[.index] += max(

@@ -59,7 +59,7 @@ package struct MemoryNeed: Sendable, Equatable {
     package var room: Double { max(available - weights - scratch - transport, 0) }
 
     /// Tokens whose keys fit, all requests together.
-    package var capacity: Int { Int(room / keysPerToken) * groups }
+    package var capacity: Int { keysPerToken == 0 ? .max : Int(room / keysPerToken) * groups }
 
     package var fits: Bool { weights + scratch + transport < available }
 

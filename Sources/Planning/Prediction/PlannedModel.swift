@@ -35,7 +35,7 @@ package struct PlannedModel: Sendable {
     }
 
     /// Bytes of an element of the embedding and of the head.
-    var headBytes: Double { Double(description.weightType.bytes) }
+    var headBytes: Double { Double(description.weightType.bits) / 8 }
 
     /// The number of layers of each kind among some.
     func counts(_ range: Range<Int>) -> [Int] {

@@ -47,9 +47,10 @@ struct BenchDecode: AsyncParsableCommand {
     var computedTokens: Int?
 
     func validate() throws {
-        if let computedTokens, computedTokens < 1 || computedTokens % engineOptions.pageSize != 0 {
+        let pageSize = engineOptions.pageSize ?? EngineConfiguration().pageSize
+        if let computedTokens, computedTokens < 1 || computedTokens % pageSize != 0 {
             throw ValidationError(
-                "--computed-tokens: \(computedTokens) is not a positive multiple of --page-size \(engineOptions.pageSize)"
+                "--computed-tokens: \(computedTokens) is not a positive multiple of --page-size \(pageSize)"
             )
         }
         if steps < 1 { throw ValidationError("--steps: \(steps) is not positive; try 32") }
@@ -135,11 +136,11 @@ struct BenchDecode: AsyncParsableCommand {
         let (setup, medians) = (setups[0], "medians of \(steps) steps (least – most)")
         let parallel = setup.configuration.parallel
         if dcpSizes.isEmpty {
-            return "\(setup.name): \(setup.kernels.rawValue), \(setup.layout), \(medians)\n"
+            return "\(setup.name): \(setup.numerics), \(setup.layout), \(medians)\n"
                 + columns("context", "batch", "milliseconds per token", "tokens/s")
                 + (parallel.world > 1 ? RankTraffic.titles : "")
         }
-        return "\(setup.name): \(setup.kernels.rawValue), keys owned by 'dcp' ranks, \(medians)\n"
+        return "\(setup.name): \(setup.numerics), keys owned by 'dcp' ranks, \(medians)\n"
             + "ratios are to the first layout; processor: all ranks together; a token takes 'KV/token' bytes of a rank's memory\n"
             + columns(
                 "context", "batch", "dcp", "ranks", "milliseconds per token", "ratio",
@@ -207,6 +208,7 @@ private struct DecodePoint: Sendable {
             "tpot_seconds_p90": .measured(seconds.percentile(90)), "tokens_per_second": .measured(rate),
             "processor_seconds": .measured(processorSeconds.median),
             "kernels": .string(setup.kernels.rawValue), "threads": .integer(setup.configuration.threads),
+            "dtype": .string(setup.configuration.profile.name),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .integer(setup.configuration.pageSize), "dcp_size": .integer(parallel.kvSharding.ranks),
             "kv_bytes_per_token_and_rank": .amount(keyBytes), "tokens_per_gib": .integer(tokensPerGibibyte),

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Grammar
 import JSON
+import Models
 import Tokenization
 
 /// The command measures the cost of structured output: compiling grammars, and computing masks over a model's
@@ -42,7 +43,7 @@ struct BenchGrammar: ParsableCommand {
     ]
 
     func run() throws {
-        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: modelPath))
+        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: ModelLocation(modelPath).directory))
         let vocabulary = GrammarVocabulary(tokenizer, size: tokenizer.vocabularySize)
         if !output.json { print("grammar\tcompile ms\tmasks\tfirst ms\tmean ms\tp99 ms\tmax ms\tMiB") }
         for (name, source) in Self.sources {

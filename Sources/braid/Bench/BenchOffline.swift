@@ -16,14 +16,20 @@ struct BenchOffline: AsyncParsableCommand {
     @OptionGroup var engineOptions: EngineOptions
     @OptionGroup(title: "Requests") var bench: ServingBenchOptions
 
+    func validate() throws {
+        if bench.datasetName == .shareGPT {
+            throw ValidationError("--dataset-name sharegpt: a server's tokenizer is needed; use bench serving")
+        }
+    }
+
     func run() async throws {
         let job = try engineOptions.join()
         try await job.run({ try engineOptions.load().model }, lead: { try await measure(with: job) })
     }
 
     private func measure(with job: Job) async throws {
-        let (directory, model) = try engineOptions.load()
-        let configuration = try engineOptions.engineConfiguration(for: model, job)
+        let (directory, model, profile) = try engineOptions.load()
+        let configuration = try engineOptions.engineConfiguration(for: model, profile, job)
         let endOfText = bench.disableIgnoreEos ? Set(directory.generation.endTokens) : []
         let engine = Engine(model, configuration, processes: job.processes)
         defer { engine.stop() }
@@ -34,7 +40,7 @@ struct BenchOffline: AsyncParsableCommand {
             sampling.temperature = 0
             sampling.maxNewTokens = maxTokens
             sampling.stopTokens = endOfText
-            return await engine.outcome(of: GenerationRequest(prompt: prompt, sampling: sampling))
+            return await engine.outcome(of: GenerationRequest(prompt: prompt.tokens, sampling: sampling))
         }
         try bench.write(report)
     }

@@ -102,7 +102,7 @@ struct BenchPrefill: AsyncParsableCommand {
 
     private func heading(_ setup: RankBench.Setup) -> String {
         let parallel = setup.configuration.parallel
-        return "\(setup.name): \(setup.kernels.rawValue), \(setup.layout), chunks of \(setup.chunk), "
+        return "\(setup.name): \(setup.numerics), \(setup.layout), chunks of \(setup.chunk), "
             + "medians of \(repetitions) (least – most)\n"
             + columns("tokens", "new", "seconds of the new", "tokens/s", "GFLOP/s", "seconds to first token")
             + (parallel.world > 1 ? RankTraffic.titles : "")
@@ -154,6 +154,7 @@ private struct PrefillFrontier {
             "gflops_per_second": .measured(gigaflops), "kernels": .string(setup.kernels.rawValue),
             "threads": .integer(setup.configuration.threads), "repeat": .integer(newSeconds.count),
             "chunk": .integer(setup.chunk),
+            "dtype": .string(setup.configuration.profile.name),
             "kv_cache_dtype": .string(setup.configuration.cacheType.rawValue),
             "page_size": .integer(setup.configuration.pageSize),
         ])

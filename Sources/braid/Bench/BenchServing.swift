@@ -8,11 +8,16 @@ struct BenchServing: AsyncParsableCommand {
         commandName: "serving",
         abstract: "Sends random prompts to a running server and measures throughput and latencies.",
         discussion: """
-            Options and results are those of SGLang's bench_serving. Prompts are token ids, so no tokenizer is needed; \
-            token counts are the server's. The exit status is 1 when no request succeeded.
+            Options and results are those of SGLang's bench_serving. Prompts are token ids, or text for chats; the server's \
+            /tokenize and /detokenize convert them, so no tokenizer is needed. Token counts are the server's. The exit \
+            status is 1 when no request succeeded.
             """)
 
-    @Option(help: "The interface: /generate (braid, sglang, sglang-native) or /v1/completions (sglang-oai, vllm).")
+    @Option(
+        help: """
+            The interface: /generate (braid, sglang, sglang-native), /v1/completions (sglang-oai, vllm, openai) or \
+            /v1/chat/completions (sglang-oai-chat, vllm-chat, openai-chat).
+            """)
     var backend = ServingBackend.braid
 
     @OptionGroup(title: "Server") var server: ServerOptions
@@ -44,20 +49,43 @@ struct BenchServing: AsyncParsableCommand {
         let http = try server.client(defaultPort: backend.defaultPort)
         let facts = try await ServerFacts(http, model: server.model)
         let vocabularySize = try vocabularySize(facts, http.address)
+        let prompts = try await prompts(http, vocabularySize: vocabularySize)
+        let longest =
+            prompts.map { $0.tokens.count + $0.maxNewTokens }.max() ?? bench.randomInputLen + bench.randomOutputLen
         try facts.check(
-            longest: bench.randomInputLen + bench.randomOutputLen, "--random-input-len and --random-output-len")
+            longest: longest,
+            bench.datasetName == .shareGPT ? "--dataset-path" : "--random-input-len and --random-output-len")
         let client = ServingClient(http, backend, try options(model: facts.model))
         let probe = HealthProbe(http)
         let probing = probeHealth ? Task { try await probe.run() } : nil
         defer { probing?.cancel() }
         var report = try await bench.measure(
-            backend: backend.rawValue, model: facts.model, vocabularySize: vocabularySize
+            backend: backend.rawValue, model: facts.model, vocabularySize: vocabularySize, prompts: prompts
         ) {
             await client.send($0, maxTokens: $1)
         }
         probing?.cancel()
         if let health = try await probing?.value { report.health = health }
         try bench.write(report)
+    }
+
+    /// Returns the prompts to send; empty for random ones that need no text.
+    private func prompts(_ http: HTTPClient, vocabularySize: Int) async throws -> [ServingPrompt] {
+        let texts = EvalServer(http)
+        if bench.datasetName == .shareGPT, let path = bench.datasetPath {
+            return try await ShareGPT(path: path, seed: bench.seed)
+                .prompts(bench.numPrompts, outputTokens: bench.sharegptOutputLen, texts)
+        }
+        guard backend.isChat else { return [] }
+        var prompts: [ServingPrompt] = []
+        for arrival in bench.traffic.arrivals {
+            var prompt = bench.traffic.randomPrompt(
+                number: arrival.number, tokens: arrival.inputTokens, vocabularySize: vocabularySize)
+            prompt.text = try await texts.text(of: prompt.tokens.map { Int($0) })
+            prompt.maxNewTokens = arrival.outputTokens
+            prompts.append(prompt)
+        }
+        return prompts
     }
 
     private func vocabularySize(_ facts: ServerFacts, _ address: ServerAddress) throws -> Int {

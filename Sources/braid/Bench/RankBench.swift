@@ -15,6 +15,8 @@ final class RankBench {
     private let prompts: [[Int32]]
     private let pagesPerRequest: Int
     private let pageSize: Int
+    /// The number of window pages in the cache; 0 for a model without windows.
+    private let windowPages: Int
     /// The maximum number of prompt tokens of a step.
     private let chunk: Int
     /// The number of positions of each prompt that are computed; later positions get copies of their keys.
@@ -44,6 +46,7 @@ final class RankBench {
             setup.model.description, parallel, format: setup.format, isDivided: pool.processSharding != nil)
         predicted = RankTraffic(ranks: parallel.world)
         pageSize = setup.configuration.pageSize
+        windowPages = setup.configuration.scheduler(for: setup.model).windowPages
         pagesPerRequest = (positions + pageSize - 1) / pageSize
         chunk = setup.chunk
         computedPositions = computed ?? promptLength
@@ -141,9 +144,14 @@ final class RankBench {
             greedy.temperature = 0
             sample = StepPlan.Sample(parameters: greedy, position: end)
         }
+        let pages = (end + pageSize - 1) / pageSize
+        // Window pages are taken in turn, as all requests together have more pages than the windows need.
+        let firstWindowPage = windowPages > 0 ? max(start + 1 - cost.format.window, 0) / pageSize : 0
+        let windows = windowPages > 0 ? (firstWindowPage..<pages).map { Int32((first + $0) % windowPages) } : []
         return StepPlan.Chunk(
             request: UInt64(request), group: request % cost.parallel.data, tokens: tokens, start: start,
-            pages: (first..<first + (end + pageSize - 1) / pageSize).map { Int32($0) }, sample: sample)
+            pages: (first..<first + pages).map { Int32($0) }, windowPages: windows, firstWindowPage: firstWindowPage,
+            sample: sample)
     }
 
     private func run(_ chunks: [StepPlan.Chunk]) throws -> (
@@ -153,7 +161,7 @@ final class RankBench {
         let plan = StepPlan(number: step, chunks: chunks)
         predicted.add(
             RankTraffic(
-                predicted: cost, StepRows(pool.rowAssignment(of: plan))))
+                predicted: cost, StepRows(pool.rowAssignment(of: plan), cost.format)))
         let (start, processor) = (clock.now, processSeconds())
         let result = try pool.run(plan).result
         let (seconds, processorSeconds) = ((clock.now - start) / .seconds(1), processSeconds() - processor)
@@ -179,6 +187,9 @@ extension RankBench {
         /// The format of the cache.
         var format: CacheFormat { model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize) }
 
+        /// The instruction-set level and the numerics profile in words.
+        var numerics: String { "\(kernels.rawValue) in \(configuration.profile.name)" }
+
         /// The parallel configuration in words.
         var layout: String {
             let threads = configuration.threadsPerRank
@@ -197,13 +208,14 @@ extension EngineOptions {
     ///
     /// - Throws: `CommandError` if the positions exceed the model's context or the size of the cache.
     func benchSetup(_ job: Job, requests: Int, positions: Int) throws -> RankBench.Setup {
-        let (directory, model) = try load()
-        var configuration = try engineConfiguration(for: model, job)
+        let (directory, model, profile) = try load()
+        var configuration = try engineConfiguration(for: model, profile, job)
         let context = configuration.contextLength ?? model.contextLength
         guard positions <= context else {
             throw CommandError(
                 "\(positions) positions are needed, with the generated tokens; the context has \(context)")
         }
+        let pageSize = configuration.pageSize
         let tokens = requests * ((positions + pageSize - 1) / pageSize) * pageSize
         let room = configuration.scheduler(for: model).totalPages * pageSize
         if maxTotalTokens != nil || kvCacheMemoryBytes != nil, room < tokens {
@@ -217,12 +229,5 @@ extension EngineOptions {
             name: directory.name, model: model, configuration: configuration,
             chunk: min(chunk, scheduler.maxRowsPerStep), kernels: kernels ?? Kernels.best.level,
             trace: try traceWriter(for: configuration), job: job)
-    }
-}
-
-extension ModelDirectory {
-    /// The last component of the directory's path.
-    var name: String {
-        path.split(separator: "/").last.map(String.init) ?? path
     }
 }

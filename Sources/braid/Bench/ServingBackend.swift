@@ -5,13 +5,19 @@ package enum ServingBackend: String, Sendable, CaseIterable {
     case braid, sglang
     case sglangNative = "sglang-native"
     case sglangCompletions = "sglang-oai"
+    case sglangChat = "sglang-oai-chat"
     case vllm
+    case vllmChat = "vllm-chat"
+    case openAI = "openai"
+    case openAIChat = "openai-chat"
 
-    /// Whether it is SGLang's own `/generate` rather than OpenAI's `/v1/completions`.
-    private var isNative: Bool { self != .sglangCompletions && self != .vllm }
+    /// Whether it is SGLang's own `/generate` rather than a route of OpenAI's.
+    private var isNative: Bool { [.braid, .sglang, .sglangNative].contains(self) }
+    /// Whether it is OpenAI's `/v1/chat/completions`, whose prompts are text.
+    package var isChat: Bool { [.sglangChat, .vllmChat, .openAIChat].contains(self) }
 
-    package var path: String { isNative ? "/generate" : "/v1/completions" }
-    package var defaultPort: Int { self == .vllm ? 8000 : 30000 }
+    package var path: String { isNative ? "/generate" : isChat ? "/v1/chat/completions" : "/v1/completions" }
+    package var defaultPort: Int { [.vllm, .vllmChat].contains(self) ? 8000 : 30000 }
 
     /// Options that are the same for all requests of a benchmark.
     package struct Options: Sendable {
@@ -25,8 +31,10 @@ package enum ServingBackend: String, Sendable, CaseIterable {
     }
 
     /// Returns the body of a request. Decoding is greedy, so that repetitions do the same work.
-    package func body(prompt: [Int32], maxTokens: Int, _ options: Options) -> JSONValue {
-        let tokens = JSONValue.array(prompt.map { .integer(Int($0)) })
+    ///
+    /// - Precondition: The prompt has a text if the interface is for chats.
+    package func body(prompt: ServingPrompt, maxTokens: Int, _ options: Options) -> JSONValue {
+        let tokens = JSONValue.array(prompt.tokens.map { .integer(Int($0)) })
         let sampling: [JSONMember] = [
             JSONMember("temperature", .integer(0)),
             JSONMember(isNative ? "max_new_tokens" : "max_tokens", .integer(maxTokens)),
@@ -36,7 +44,13 @@ package enum ServingBackend: String, Sendable, CaseIterable {
         if isNative {
             members += [JSONMember("input_ids", tokens), JSONMember("sampling_params", .object(sampling))]
         } else {
-            members += [JSONMember("model", .string(options.model)), JSONMember("prompt", tokens)] + sampling
+            members += [JSONMember("model", .string(options.model))] + sampling
+            if isChat {
+                let message = JSONValue.fields(["role": .string("user"), "content": .string(prompt.text!)])
+                members.append(JSONMember("messages", .array([message])))
+            } else {
+                members.append(JSONMember("prompt", tokens))
+            }
             if options.streams { members.append(JSONMember("stream_options", .fields(["include_usage": .bool(true)]))) }
         }
         members.removeAll { member in options.extra.contains { $0.key == member.key } }
@@ -45,7 +59,7 @@ package enum ServingBackend: String, Sendable, CaseIterable {
 
     /// Reads an event of a stream, or a whole answer, into the outcome of its request.
     ///
-    /// `/generate` counts tokens in each event. `/v1/completions` returns text: an event with text counts as a token,
+    /// `/generate` counts tokens in each event. The other routes return text: an event with text counts as a token,
     /// as in SGLang's benchmark, until the usage at the end gives the true number. Tokens of whole answers have no
     /// times.
     ///
@@ -67,7 +81,9 @@ package enum ServingBackend: String, Sendable, CaseIterable {
         guard let choices = answer["choices"]?.array else {
             throw CommandError("the answer has no choices; is this the right --backend?")
         }
-        if streams, choices.first?["text"]?.string?.isEmpty == false {
+        let delta = choices.first.map { $0["delta"] ?? $0 }
+        let pieces = [delta?["text"], delta?["content"], delta?["reasoning_content"]]
+        if streams, pieces.contains(where: { $0?.string?.isEmpty == false }) {
             outcome.receive(total: outcome.outputTokens + 1, at: seconds)
         }
         if let total = answer["usage"]?["completion_tokens"]?.integer { outcome.finish(total: total, at: seconds) }

@@ -6,8 +6,16 @@ import Synchronization
 /// These options belong to benchmarks that serve many requests: which requests, how many at once, and where the results
 /// go. Their names and meanings are those of SGLang's bench_serving.
 struct ServingBenchOptions: ParsableArguments, Sendable {
-    @Option(help: "Which prompts to send: random token ids.")
+    @Option(help: "Which prompts to send: random or random-ids, which are random token ids, or sharegpt.")
     var datasetName = Dataset.random
+
+    @Option(help: "The JSON file of conversations for --dataset-name sharegpt.")
+    var datasetPath: String?
+
+    @Option(
+        help: "New tokens for each prompt of sharegpt; default: as many as the answer in the file has.",
+        transform: Parsing.count(1...Parsing.maxTokens))
+    var sharegptOutputLen: Int?
 
     @Option(help: "Requests to send.", transform: Parsing.count(1...Parsing.maxCount))
     var numPrompts = 1000
@@ -50,10 +58,17 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
     @Flag(help: "List every request in --output-file.")
     var outputDetails = false
 
-    enum Dataset: String, ExpressibleByArgument, CaseIterable { case random }
+    enum Dataset: String, ExpressibleByArgument, CaseIterable {
+        case random
+        case randomIDs = "random-ids"
+        case shareGPT = "sharegpt"
+    }
 
     func validate() throws {
         var problems = traffic.validate()
+        if datasetName == .shareGPT && datasetPath == nil {
+            problems.append("--dataset-name sharegpt: give the file of conversations as --dataset-path")
+        }
         if let maxConcurrency, maxConcurrency < 1 {
             problems.append("--max-concurrency: \(maxConcurrency) is not positive")
         }
@@ -78,29 +93,38 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
     ///
     /// - Parameters:
     ///   - backend: The name of the interface in the report.
+    ///   - prompts: The prompts to send; empty for random ones. A warm-up request sends the first.
     ///   - send: Serves a prompt with at most the given number of new tokens. It never throws: a failure is an outcome.
     func measure(
-        backend: String, model: String, vocabularySize: Int,
-        send: @escaping @Sendable ([Int32], Int) async -> ServingOutcome
+        backend: String, model: String, vocabularySize: Int, prompts: [ServingPrompt] = [],
+        send: @escaping @Sendable (ServingPrompt, Int) async -> ServingOutcome
     ) async throws -> ServingReport {
-        let traffic = traffic
+        var traffic = traffic
+        traffic.prompts = prompts
+        let sent = traffic
         for number in 0..<warmupRequests {
-            let prompt = traffic.prompt(number: -1 - number, tokens: randomInputLen, vocabularySize: vocabularySize)
-            let outcome = await send(prompt, min(randomOutputLen, 32))
+            let prompt =
+                prompts.first
+                ?? sent.randomPrompt(number: -1 - number, tokens: randomInputLen, vocabularySize: vocabularySize)
+            let outcome = await send(prompt, min(prompt.maxNewTokens, randomOutputLen, 32))
             if let error = outcome.error { throw CommandError("the first request failed: \(error)") }
         }
         let answers = AnswerCount()
         let progress = Task { await showProgress(answers) }
-        let (outcomes, seconds) = await traffic.run(concurrency: maxConcurrency ?? numPrompts) { arrival in
+        let (outcomes, seconds) = await sent.run(concurrency: maxConcurrency ?? numPrompts) { arrival in
             defer { answers.value.add(1, ordering: .relaxed) }
-            return await send(
-                traffic.prompt(number: arrival.number, tokens: arrival.inputTokens, vocabularySize: vocabularySize),
-                arrival.outputTokens)
+            let prompt =
+                sent.prompts.isEmpty
+                ? sent.randomPrompt(
+                    number: arrival.number, tokens: arrival.inputTokens, vocabularySize: vocabularySize)
+                : sent.prompts[arrival.number % sent.prompts.count]
+            return await send(prompt, arrival.outputTokens)
         }
         progress.cancel()
         await progress.value
         return ServingReport(
-            backend: backend, model: model, traffic: traffic, concurrencyLimit: maxConcurrency,
+            backend: backend, model: model, dataset: datasetName.rawValue, traffic: traffic,
+            concurrencyLimit: maxConcurrency,
             outcomes: outcomes, duration: seconds)
     }
 

@@ -15,9 +15,9 @@ package struct ServingClient: Sendable {
     }
 
     /// Sends one request and returns its outcome. It never throws: a failure is an outcome.
-    package func send(_ prompt: [Int32], maxTokens: Int) async -> ServingOutcome {
+    package func send(_ prompt: ServingPrompt, maxTokens: Int) async -> ServingOutcome {
         let body = ByteBuffer(string: backend.body(prompt: prompt, maxTokens: maxTokens, options).pythonText)
-        let outcome = ServingOutcome(inputTokens: prompt.count)
+        let outcome = ServingOutcome(inputTokens: prompt.tokens.count)
         let reader = AnswerReader(backend: backend, streams: options.streams, outcome: outcome)
         do {
             var read = try await client.exchange(.POST, backend.path, body: body, into: reader) {

@@ -7,6 +7,7 @@ package import JSON
 package struct ServingReport: Sendable {
     private let backend: String
     private let model: String
+    private let dataset: String
     private let traffic: ServingTraffic
     private let concurrencyLimit: Int?
     private let outcomes: [ServingOutcome]
@@ -15,11 +16,12 @@ package struct ServingReport: Sendable {
     package var health = Measurements([])
 
     package init(
-        backend: String, model: String, traffic: ServingTraffic, concurrencyLimit: Int?,
+        backend: String, model: String, dataset: String = "random", traffic: ServingTraffic, concurrencyLimit: Int?,
         outcomes: [ServingOutcome], duration: Double
     ) {
         self.backend = backend
         self.model = model
+        self.dataset = dataset
         self.traffic = traffic
         self.concurrencyLimit = concurrencyLimit
         self.outcomes = outcomes
@@ -112,7 +114,7 @@ package struct ServingReport: Sendable {
     private var settings: [JSONMember] {
         [
             JSONMember("backend", .string(backend)), JSONMember("model", .string(model)),
-            JSONMember("dataset_name", .string("random")),
+            JSONMember("dataset_name", .string(dataset)),
             JSONMember("request_rate", traffic.rate.isFinite ? .measured(traffic.rate) : .string("inf")),
             JSONMember("max_concurrency", concurrencyLimit.map(JSONValue.integer) ?? .null),
             JSONMember("num_prompts", .integer(traffic.requests)),

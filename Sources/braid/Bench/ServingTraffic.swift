@@ -15,6 +15,9 @@ package struct ServingTraffic: Sendable, Equatable {
     package var rate = Double.infinity
     package var seed: UInt32 = 1
 
+    /// The prompts to send, one after the other and again from the first; empty for random ones.
+    package var prompts: [ServingPrompt] = []
+
     package init() {}
 
     /// An arrival is one request to be sent.
@@ -36,6 +39,12 @@ package struct ServingTraffic: Sendable, Equatable {
                 // The gaps of a Poisson process are exponential; 1 - u is never 0.
                 seconds -= Foundation.log(1 - Double.random(in: 0..<1, using: &times)) / rate
             }
+            if !prompts.isEmpty {
+                let prompt = prompts[number % prompts.count]
+                return Arrival(
+                    number: number, inputTokens: prompt.tokens.count, outputTokens: prompt.maxNewTokens,
+                    seconds: seconds)
+            }
             return Arrival(
                 number: number, inputTokens: length(upTo: inputLength, &lengths),
                 outputTokens: length(upTo: outputLength, &lengths), seconds: seconds)
@@ -47,6 +56,12 @@ package struct ServingTraffic: Sendable, Equatable {
     package func prompt(number: Int, tokens: Int, vocabularySize: Int) -> [Int32] {
         var generator = SeededGenerator(seed: UInt64(seed), stream: UInt64(bitPattern: Int64(number)) &+ 2)
         return generator.tokens(tokens, vocabularySize: vocabularySize)
+    }
+
+    /// Returns such a prompt with the maximum number of new tokens.
+    func randomPrompt(number: Int, tokens: Int, vocabularySize: Int) -> ServingPrompt {
+        let tokens = prompt(number: number, tokens: tokens, vocabularySize: vocabularySize)
+        return ServingPrompt(tokens: tokens, maxNewTokens: outputLength)
     }
 
     private func length(upTo most: Int, _ generator: inout SeededGenerator) -> Int {
@@ -68,5 +83,20 @@ package struct ServingTraffic: Sendable, Equatable {
         }
         if !(rate > 0) { problems.append("--request-rate: \(rate) is not positive; inf sends everything at once") }
         return problems
+    }
+}
+
+/// A prompt of a serving benchmark.
+package struct ServingPrompt: Sendable, Equatable {
+    package var tokens: [Int32]
+    /// The text; `nil` if only tokens are known.
+    package var text: String?
+    /// The new tokens to ask for.
+    package var maxNewTokens: Int
+
+    package init(tokens: [Int32], text: String? = nil, maxNewTokens: Int) {
+        self.tokens = tokens
+        self.text = text
+        self.maxNewTokens = maxNewTokens
     }
 }

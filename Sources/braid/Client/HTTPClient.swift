@@ -17,13 +17,14 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
         prefix = ""
     }
 
+    /// - Parameter option: The option that gives the URL, for errors.
     /// - Throws: `CommandError` unless `url` is an http URL with a host.
-    package init(url: String) throws {
+    package init(url: String, option: String = "--base-url") throws {
         guard let parts = URLComponents(string: url), let host = parts.host, !host.isEmpty else {
-            throw CommandError("--base-url: '\(url)' is not a URL; write for example http://127.0.0.1:30000")
+            throw CommandError("\(option): '\(url)' is not a URL; write for example http://127.0.0.1:30000")
         }
         guard parts.scheme == "http" else {
-            throw CommandError("--base-url: '\(url)' does not begin with http://, the one scheme spoken here")
+            throw CommandError("\(option): '\(url)' does not begin with http://, the one scheme spoken here")
         }
         // An IPv6 address has brackets in a URL and nowhere else.
         self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
@@ -31,6 +32,14 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
         var prefix = parts.path
         while prefix.hasSuffix("/") { prefix.removeLast() }
         self.prefix = prefix
+    }
+
+    /// Returns the key to send: the given one, or that of the environment. `OPENAI_API_KEY` belongs to another service, and
+    /// http does not protect it, so that only a server on this machine gets it.
+    func apiKey(_ given: String?) -> String? {
+        let environment = ProcessInfo.processInfo.environment
+        let isHere = host == "localhost" || host == "::1" || host.hasPrefix("127.")
+        return given ?? environment["BRAID_API_KEY"] ?? (isHere ? environment["OPENAI_API_KEY"] : nil)
     }
 
     /// The value of the Host header.
@@ -54,6 +63,9 @@ package struct HTTPClient: Sendable {
         self.apiKey = apiKey
         self.timeout = timeout
     }
+
+    /// Returns the same client with less time for an exchange.
+    func limited(to timeout: Duration) -> HTTPClient { HTTPClient(address, apiKey: apiKey, timeout: timeout) }
 
     /// An answer with its whole body.
     package struct Answer: Sendable {
@@ -154,12 +166,14 @@ private func within<Result: Sendable>(
 extension HTTPClient.Answer {
     /// The message of an error's body.
     var message: String {
-        guard let json = try? JSONValue(parsing: body) else { return String(decoding: body.prefix(500), as: UTF8.self) }
+        guard let json = try? JSONValue(parsing: body) else {
+            return String(decoding: body.prefix(500), as: UTF8.self).printableLine
+        }
         return serverMessage(of: json["error"] ?? json)
     }
 }
 
-/// Returns the message of an error in OpenAI's form or, in any other form, the beginning of the error.
+/// Returns the message of an error in OpenAI's form or, in any other form, the beginning of the error, as one line.
 package func serverMessage(of error: JSONValue) -> String {
-    error["message"]?.string ?? error.string ?? String(error.pythonText.prefix(500))
+    (error["message"]?.string ?? error.string ?? error.pythonText).printableLine
 }

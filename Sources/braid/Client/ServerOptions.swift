@@ -6,7 +6,7 @@ struct ServerOptions: ParsableArguments, Sendable {
     @Option(help: "The server, as http://host:port; in place of --host and --port.")
     var baseUrl: String?
 
-    @Option(help: "The server's host.")
+    @Option(help: "The server's host; http:// before it is allowed, as SGLang's clients have it.")
     var host = "127.0.0.1"
 
     @Option(
@@ -14,7 +14,10 @@ struct ServerOptions: ParsableArguments, Sendable {
         transform: Parsing.count(1...65_535))
     var port: Int?
 
-    @Option(help: "The key, if the server asks for one. Also read from BRAID_API_KEY and OPENAI_API_KEY.")
+    @Option(
+        help:
+            "The key, if the server asks for one. Also read from BRAID_API_KEY and, for a server on this machine, OPENAI_API_KEY."
+    )
     var apiKey: String?
 
     @Option(help: "The model's name; default: the first that /v1/models lists.")
@@ -27,11 +30,10 @@ struct ServerOptions: ParsableArguments, Sendable {
 
     /// - Parameter defaultPort: The port if neither a URL nor a port is given.
     func client(defaultPort: Int = 30000) throws -> HTTPClient {
+        let name = host.hasPrefix("http://") ? String(host.dropFirst("http://".count)) : host
         let address =
-            try baseUrl.map { try ServerAddress(url: $0) } ?? ServerAddress(host: host, port: port ?? defaultPort)
-        let environment = ProcessInfo.processInfo.environment
+            try baseUrl.map { try ServerAddress(url: $0) } ?? ServerAddress(host: name, port: port ?? defaultPort)
         return HTTPClient(
-            address, apiKey: apiKey ?? environment["BRAID_API_KEY"] ?? environment["OPENAI_API_KEY"],
-            timeout: .seconds(requestTimeout))
+            address, apiKey: address.apiKey(apiKey), timeout: .seconds(requestTimeout))
     }
 }

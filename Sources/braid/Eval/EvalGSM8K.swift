@@ -29,6 +29,9 @@ struct EvalGSM8K: AsyncParsableCommand {
     @Option(help: "New tokens of an answer, at most.", transform: Parsing.count(1...Parsing.maxTokens))
     var maxNewTokens = 512
 
+    @Option(help: "0 takes the best token each time.", transform: Parsing.number(0...2))
+    var temperature = 0.0
+
     func validate() throws {
         var problems: [String] = []
         if !(0...1000).contains(numShots) { problems.append("--num-shots: \(numShots) is not between 0 and 1000") }
@@ -43,10 +46,11 @@ struct EvalGSM8K: AsyncParsableCommand {
     func run() async throws {
         let (shots, questions) = try problems()
         let (server, facts) = try await options.connect()
-        let maxNewTokens = maxNewTokens
+        let (maxNewTokens, temperature) = (maxNewTokens, temperature)
         let asked = await ask(questions, parallel: options.parallel, title: "\(questions.count) questions") {
             try await server.complete(
-                .text(GSM8K.prompt(shots: shots, question: $0.question)), maxNewTokens: maxNewTokens, stop: GSM8K.stop)
+                .text(GSM8K.prompt(shots: shots, question: $0.question)), maxNewTokens: maxNewTokens, stop: GSM8K.stop,
+                temperature: temperature)
         }
         var score = Score()
         score.failed = asked.failures.count

@@ -13,13 +13,17 @@ package struct EvalServer: Sendable {
         case tokens([Int])
     }
 
-    /// Continues a prompt greedily.
+    /// Continues a prompt.
     ///
-    /// - Parameter stop: The texts that end the answer and are not part of it.
+    /// - Parameters:
+    ///   - stop: The texts that end the answer and are not part of it.
+    ///   - temperature: The temperature of sampling; 0 takes the best token each time.
     package func complete(
-        _ prompt: Prompt, maxNewTokens: Int, stop: [String] = []
+        _ prompt: Prompt, maxNewTokens: Int, stop: [String] = [], temperature: Double = 0
     ) async throws -> Completion {
-        var sampling = [JSONMember("temperature", .integer(0)), JSONMember("max_new_tokens", .integer(maxNewTokens))]
+        var sampling = [
+            JSONMember("temperature", .measured(temperature)), JSONMember("max_new_tokens", .integer(maxNewTokens)),
+        ]
         if !stop.isEmpty { sampling.append(JSONMember("stop", .array(stop.map(JSONValue.string)))) }
         let body: [JSONMember] = [prompt.member, JSONMember("sampling_params", .object(sampling))]
         return try Completion(reading: await post("/generate", .object(body)))
@@ -52,6 +56,15 @@ package struct EvalServer: Sendable {
             throw CommandError("/tokenize gave no lists of tokens for \(texts.count) texts")
         }
         return lists
+    }
+
+    /// Returns the text of tokens.
+    package func text(of tokens: [Int]) async throws -> String {
+        let answer = try await post("/detokenize", .fields(["tokens": .array(tokens.map(JSONValue.integer))]))
+        guard let text = (answer["text"] ?? answer["prompt"])?.string else {
+            throw CommandError("/detokenize gave no text")
+        }
+        return text
     }
 
     private func post(_ path: String, _ body: JSONValue) async throws -> JSONValue {

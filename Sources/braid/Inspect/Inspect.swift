@@ -49,7 +49,8 @@ struct Inspect: ParsableCommand {
 
     func run() throws {
         let directory = try ModelDirectory(modelPath)
-        let index = try configOnly || !WeightIndex.hasWeights(in: modelPath) ? nil : WeightIndex(directory: modelPath)
+        let path = directory.path
+        let index = try configOnly || !WeightIndex.hasWeights(in: path) ? nil : WeightIndex(directory: path)
         let report = try report(directory, index)
         if json {
             print(report.json.pythonText)
@@ -58,6 +59,7 @@ struct Inspect: ParsableCommand {
             let weights = try index.map(CheckpointSummary.weights) ?? [CheckpointSummary.withoutWeights(directory)]
             print((checkpoint.lines + weights).joined(separator: "\n"))
             let tuned = try ChosenTuning(nil, directory.description, Kernels.best.level)
+            print(titled("numerics", "\(report.profile.name) by --dtype auto"))
             print(titled("tuning", tuned.summary))
             print(report.text)
         }
@@ -91,11 +93,12 @@ struct Inspect: ParsableCommand {
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
         return try LayoutReport(
             directory.name, model, configuration, threadsPerRank: parallel.threads, cacheType: kvCacheDtype,
-            format: directory.configuration.cacheFormat(kvCacheDtype, pageSize: 1, drafts: false),
+            profile: ProfileChoice.auto.profile(of: directory, index),
+            format: directory.configuration.cacheFormat(kvCacheDtype, pageSize: 128, drafts: false),
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { weights in
-            guard let index else { return weights.elements * model.weightType.bytes }
+            guard let index else { return model.weightType.bytes(of: weights.elements) }
             return try weights.names.reduce(0) { try $0 + index.memoryBytes(ofWeight: $1) }
         }
     }
@@ -134,9 +137,9 @@ struct CheckpointSummary {
         let parameters = model.parameters
         show("parameters", "\(grouped(parameters.total)), \(grouped(parameters.active)) active per token")
         for type in CacheType.allCases {
-            let bytes = configuration.cacheFormat(type, pageSize: 1, drafts: false).bytesPerToken
+            let bytes = configuration.cacheFormat(type, pageSize: 128, drafts: false).bytesPerToken
             let full = Int(bytes * Double(model.contextLength)) >> 20
-            let drafting = configuration.cacheFormat(type, pageSize: 1, drafts: true).bytesPerToken - bytes
+            let drafting = configuration.cacheFormat(type, pageSize: 128, drafts: true).bytesPerToken - bytes
             show(
                 "KV cache",
                 "\(type.rawValue): \(grouped(Int(bytes))) bytes per token, \(grouped(full)) MiB for a full context"

@@ -16,6 +16,9 @@ extension LayoutReport {
         return drawing.xml(title: "\(name), \(parallel)")
     }
 
+    /// The colour of each rank in the drawing.
+    var colours: [String] { ranks.map { colour($0.coordinates[2].place) } }
+
     private static let margin = 28.0
     private static let inner = 960 - 2 * margin
 

@@ -3,6 +3,7 @@ import KVCache
 import Modeling
 import Parallelism
 import Planning
+import Tensors
 
 extension LayoutReport {
     /// The report for programs, with bytes as numbers.
@@ -13,6 +14,7 @@ extension LayoutReport {
             "strategy": .string(parallel.strategy.rawValue), "exchange": .string("\(parallel.exchange)"),
             "bitwise_equal": .bool(isBitwiseEqual),
             "tokens": .integer(example.tokens), "chunk": .integer(example.chunk), "weight_bytes": .integer(weightBytes),
+            "dtype": .string(profile.name),
             "kv_cache_dtype": .string(cacheType.rawValue), "kv_bytes_per_token": .integer(cacheBytesPerToken),
             "memory_bytes": .integer(memory), "capacity_tokens": .integer(capacity),
             "kv_sharding": kvSharding, "ranks": .array(ranks.map(json)),

@@ -3,7 +3,7 @@ package import KVCache
 package import Modeling
 package import Parallelism
 package import Planning
-import Tensors
+package import Tensors
 
 /// A layout report describes what the ranks of a parallel configuration hold, compute and exchange; `text`, `json` and
 /// `drawing` present it.
@@ -44,6 +44,8 @@ package struct LayoutReport: Sendable {
     package let threadsPerRank: Int
     package let cost: LayoutCost
     package let cacheType: CacheType
+    /// The numerics profile that `--dtype auto` takes.
+    package let profile: NumericsProfile
     package let example: Example
     package private(set) var ranks: [Rank]
     /// The coordinate on the context axis of the owner of each token of one prompt.
@@ -57,7 +59,7 @@ package struct LayoutReport: Sendable {
     /// - Parameter weightBytes: Returns the bytes of weights in memory.
     package init(
         _ name: String, _ model: ModelDescription, _ parallel: ParallelConfiguration,
-        threadsPerRank: Int = 1, cacheType: CacheType = .float32,
+        threadsPerRank: Int = 1, cacheType: CacheType = .float32, profile: NumericsProfile = .f32,
         format: CacheFormat, example: Example, memory: Int, weightBytes: (LayerDescription.Weights) throws -> Int
     ) rethrows {
         self.name = name
@@ -65,11 +67,12 @@ package struct LayoutReport: Sendable {
         self.parallel = parallel
         self.threadsPerRank = threadsPerRank
         self.cacheType = cacheType
+        self.profile = profile
         self.example = example
         self.memory = memory
         cost = LayoutCost(model, parallel, format: format)
         let deals = Self.deals(example, parallel)
-        steps = deals.map { StepRows($0) }
+        steps = deals.map { StepRows($0, format) }
         owners = Self.owners(example, deals, parallel)
         let mesh = parallel.mesh
         ranks = (0..<parallel.world).map { rank in

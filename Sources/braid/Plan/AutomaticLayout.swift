@@ -3,7 +3,7 @@ import Checkpoints
 import Foundation
 package import KVCache
 import Modeling
-import Models
+package import Models
 import Parallelism
 import Planning
 
@@ -28,11 +28,10 @@ package struct AutomaticLayout {
     ///   - cores: ranks, at most.
     /// - Throws: `CheckpointError`, or `CommandError` where no layout has room.
     package init(
-        modelPath: String, cache: CacheType, chunk: Int,
+        _ directory: ModelDirectory, cache: CacheType, chunk: Int,
         cores: Int = ProcessInfo.processInfo.activeProcessorCount
     ) throws {
-        let directory = try ModelDirectory(modelPath)
-        let file = try ModelConfigurationFile.read(modelPath + "/config.json")
+        let file = try ModelConfigurationFile.read(directory.path + "/config.json")
         let model = try PlanModels.model(directory.name, directory.configuration, file, cache: cache)
         let hardware = try PlanMeasurement(model, cores: cores).hardware(name: "this machine")
         let answer = min(256, model.description.contextLength / 2)

@@ -7,12 +7,14 @@ import Tensors
 /// What a rank of this machine does with a model's operations: a device to plan for, a core each.
 struct PlanMeasurement {
     private let model: PlannedModel
-    private let kernels = Kernels.best
+    /// The best kernels, in the profile that `--dtype auto` takes for such weights.
+    private let kernels: Kernels
     private let cores: Int
     private let repetitions = 5
 
     init(_ model: PlannedModel, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
         self.model = model
+        kernels = .best.computing(in: model.weights == .f32 ? .f32 : .bf16)
         self.cores = min(max(cores, 1), Cluster.maxDevices)
     }
 
@@ -33,7 +35,7 @@ struct PlanMeasurement {
         }
         progress.finish()
         let memory = MachinePeaks(kernels, threads: cores, repetitions: repetitions).memory / Double(cores)
-        return Self.hardware(name, measured, memory: memory, cores: cores, level: kernels.level)
+        return Self.hardware(name, measured, memory: memory, cores: cores, kernels)
     }
 
     /// Tells whether an operation tells a rate: many rows are bounded by operations, one row by bytes.
@@ -47,7 +49,7 @@ struct PlanMeasurement {
     }
 
     private static func hardware(
-        _ name: String, _ measured: [KernelMeasurement], memory: Double, cores: Int, level: Kernels.Level
+        _ name: String, _ measured: [KernelMeasurement], memory: Double, cores: Int, _ kernels: Kernels
     ) -> Hardware {
         func rate(_ isMeant: (KernelCase) -> Bool, _ amount: (KernelCase) -> Double) -> Double? {
             let meant = measured.filter { isMeant($0.measured) }
@@ -63,7 +65,7 @@ struct PlanMeasurement {
         // All cores read at the same time; a kernel reads no faster than it does alone.
         efficiencies.memory = min(reading / memory, 1)
         return Hardware(
-            name: name, title: "a core of this machine (\(level.rawValue))",
+            name: name, title: "a core of this machine (\(kernels.level.rawValue), \(kernels.profile.name))",
             memoryBytes: Double(ProcessInfo.processInfo.physicalMemory) / Double(cores), bandwidth: memory,
             rates: [.f32: products, .bf16: products], linkBandwidth: memory / 2, devicesPerHost: cores,
             efficiencies: efficiencies,

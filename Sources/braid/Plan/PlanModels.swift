@@ -17,7 +17,7 @@ package enum PlanModels {
         if stored == nil { stored = try storedType(description, file) }
         return PlannedModel(
             name, description, weights: stored!,
-            format: configuration.cacheFormat(cache, pageSize: 1, drafts: false))
+            format: configuration.cacheFormat(cache, pageSize: 128, drafts: false))
     }
 
     package static func released(

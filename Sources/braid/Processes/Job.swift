@@ -6,6 +6,7 @@ import Inference
 import Modeling
 import Models
 import Parallelism
+import Serving
 import Synchronization
 import Tensors
 import Verification
@@ -27,7 +28,10 @@ struct Job: Sendable {
     static func join(
         _ options: ProcessOptions, _ checkpoint: Checkpoint, agreed: [ProcessCard.Property]
     ) throws -> Job {
-        if let line = options.mpirunLine(Array(CommandLine.arguments.dropFirst())) {
+        let line = try options.mpirunLine(
+            Array(CommandLine.arguments.dropFirst()),
+            program: Bundle.main.executablePath ?? "braid", isRoot: geteuid() == 0)
+        if let line {
             throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)")
         }
         let environment = ProcessInfo.processInfo.environment
@@ -168,7 +172,7 @@ struct Job: Sendable {
 
     /// Prints the reason, and ends all processes.
     func end(_ reason: String) -> Never {
-        note("process \(processes?.process ?? 0): \(reason)")
+        Log.write(.error, "process \(processes?.process ?? 0): \(reason)")
         processes?.endJob(status: 1)
         // MPI ends this process too; if it cannot, it ends itself.
         Thread.sleep(forTimeInterval: 3)

@@ -15,7 +15,8 @@ package struct ProcessOptions: ParsableArguments, Sendable {
     var allowMixedIsa = false
 
     @Option(
-        help: "Accepted for users of other engines: prints the mpirun line to use.", transform: Parsing.count(1...4096))
+        help: "Accepted for users of other engines: prints the command with mpirun to use.",
+        transform: Parsing.count(1...4096))
     var nnodes: Int?
 
     @Option(help: "See --nnodes.", transform: Parsing.count(0...4095))
@@ -26,31 +27,73 @@ package struct ProcessOptions: ParsableArguments, Sendable {
 
     package init() {}
 
-    /// Returns the `mpirun` command line to use if options were given that start processes in other engines; `nil` if
-    /// none was.
+    /// Returns the command to run on the first host in place of this one, if options were given that start processes of
+    /// several hosts in other engines; `nil` if none was. A shell can run it as it is: where the options do not name the
+    /// other hosts, it asks for them.
     ///
-    /// - Parameter arguments: The arguments of this command.
-    package func mpirunLine(_ arguments: [String]) -> String? {
-        guard nnodes ?? 1 > 1 || nodeRank ?? 0 > 0 || distInitAddr != nil else { return nil }
-        let count = max(nnodes ?? 2, (nodeRank ?? 0) + 1, 1)
-        let address = distInitAddr.map { String($0.split(separator: ":").first ?? "") } ?? "HOST0"
-        let hosts = (0..<count).map { "\($0 == 0 ? address : "HOST\($0)"):1" }.joined(separator: ",")
+    /// - Parameters:
+    ///   - arguments: The arguments of this command.
+    ///   - program: The path of this program.
+    ///   - isRoot: Whether mpirun must be told to run as root.
+    /// - Throws: `CommandError` if the node's number is not below the number of nodes.
+    package func mpirunLine(_ arguments: [String], program: String, isRoot: Bool) throws -> String? {
+        let count = nnodes ?? 1
+        guard nodeRank ?? 0 < count else {
+            throw CommandError(
+                "--node-rank: \(nodeRank ?? 0) is not below the number of nodes, --nnodes \(count); legal: 0"
+                    + (count > 1 ? " to \(count - 1)" : ""))
+        }
+        guard count > 1 else { return nil }
+        var (first, asks) = (["mpirun", "-np", "\(count)"], "")
+        if isRoot { first.append("--allow-run-as-root") }
+        if let host = firstHost, !Self.isThisMachine(host) {
+            let others = "Names of the other \(count - 1) hosts, separated by commas"
+            asks = "printf '\(count == 2 ? "Name of the other host" : others): '; read -r hosts; "
+            first += ["--host", "\(Self.shellWord(host)),\"$hosts\""]
+        } else {
+            first.append("--oversubscribe")
+        }
+        first += ["--bind-to", "none", Self.shellWord(program)]
+        return asks + (first + kept(of: arguments)).joined(separator: " ")
+    }
+
+    /// The host of `--dist-init-addr`, without its port; an IPv6 address has brackets there and nowhere else.
+    private var firstHost: String? {
+        guard let distInitAddr else { return nil }
+        let address = distInitAddr.split(separator: "/").last.map(String.init) ?? distInitAddr
+        if address.hasPrefix("[") { return address.dropFirst().split(separator: "]").first.map(String.init) }
+        let parts = address.split(separator: ":", omittingEmptySubsequences: false)
+        return parts.count == 2 ? String(parts[0]) : address
+    }
+
+    /// Returns whether nodes at this address are processes of one machine.
+    private static func isThisMachine(_ host: String) -> Bool {
+        host == "localhost" || host.hasPrefix("127.") || host == "::1"
+    }
+
+    /// Returns the words of the command that all processes are started with.
+    private func kept(of arguments: [String]) -> [String] {
         var kept: [String] = []
         var rest = arguments[...]
         while let argument = rest.popFirst() {
-            let name = argument.split(separator: "=").first.map(String.init) ?? ""
-            if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr"].contains(name) {
+            let name = CommandOptions.dashed(argument.split(separator: "=").first.map(String.init) ?? "")
+            if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr", "--master-addr"].contains(name) {
                 if !argument.contains("=") { rest = rest.dropFirst() }
             } else if name == "--api-key" {
                 // A printed command line ends up in logs, so it must not contain the key.
                 if !argument.contains("=") { rest = rest.dropFirst() }
                 kept += ["--api-key", "\"$BRAID_API_KEY\""]
             } else {
-                kept.append(argument.contains(" ") ? "'\(argument)'" : argument)
+                kept.append(Self.shellWord(argument))
             }
         }
-        return "mpirun -np \(count) --host \(hosts) --bind-to none braid "
-            + kept.joined(separator: " ")
+        return kept
+    }
+
+    /// Returns a word as a shell reads it, in quotes if it has other characters than those of names and paths.
+    private static func shellWord(_ word: String) -> String {
+        let isPlain = word.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "-_./:=,+@%".contains($0)) }
+        return isPlain && !word.isEmpty ? word : "'" + word.replacing("'", with: "'\\''") + "'"
     }
 
     /// Returns what is wrong with dividing `ranks` among `processes`; `nil` if nothing is.

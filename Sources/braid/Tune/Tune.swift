@@ -22,7 +22,7 @@ struct Tune: ParsableCommand {
         transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 9
 
-    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
 
     @Option(help: "Write here; default: this processor's file in the user's cache.")

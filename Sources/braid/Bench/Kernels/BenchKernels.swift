@@ -11,7 +11,8 @@ struct BenchKernels: ParsableCommand {
         abstract: "Measures every operation of a layer against this processor's measured limits.",
         discussion: """
             One thread, by the processor time it got. Weights and keys are read from main memory, as in a step; rows are \
-            in a cache. The limit is the one that bounds an operation more: multiply-adds in F32, or reading its bytes \
+            in a cache. The limit is the one that bounds an operation more: multiply-adds in F32, products of tiles \
+            where bfloat16 uses AMX, or reading its bytes \
             once at the speed of memory (above 100 % where they were in a cache). It is measured anew beside every \
             operation. Sizes of blocks are those of the level, not those that braid tune found. The model's directory needs \
             a config.json only.
@@ -33,8 +34,11 @@ struct BenchKernels: ParsableCommand {
         transform: Parsing.count(1...Parsing.maxCount))
     var repetitions = 9
 
-    @Option(help: "Instruction-set level: reference, neon, avx2, avx512; default: the best this processor has.")
+    @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
+
+    @Option(help: "How products and attention compute: float32 or bfloat16.")
+    var dtype = ProfileChoice.float32
 
     @Option(name: .customLong("json"), help: "Write the results to this file.")
     var file: String?
@@ -43,14 +47,16 @@ struct BenchKernels: ParsableCommand {
     var commit: String?
 
     func validate() throws {
+        if dtype == .auto { throw ValidationError("--dtype: give float32 or bfloat16") }
         if repetitions < 1 { throw ValidationError("--repeat: \(repetitions) is not positive; try 9") }
     }
 
     func run() throws {
-        let kernels = try Kernels.asked(kernels)
+        let kernels = try Kernels.asked(kernels).computing(in: profile)
         let shapes = try KernelShapes(try ModelDirectory(modelPath).description, ranks: ranks)
         let report = KernelReport(
             name: URL(fileURLWithPath: modelPath).lastPathComponent, ranks: ranks, level: kernels.level,
+            profile: profile,
             peaks: [1, 2].map { MachinePeaks(kernels, threads: $0, repetitions: repetitions) },
             measurements: measure(shapes, kernels))
         print(report.text)
@@ -61,6 +67,8 @@ struct BenchKernels: ParsableCommand {
             }
         }
     }
+
+    private var profile: NumericsProfile { dtype == .bfloat16 ? .bf16 : .f32 }
 
     private func measure(_ shapes: KernelShapes, _ kernels: Kernels) -> [KernelMeasurement] {
         let bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())

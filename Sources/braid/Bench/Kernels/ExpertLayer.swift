@@ -38,7 +38,7 @@ struct ExpertLayer {
         return KernelCase(
             operation: "experts", shape: "\(usedExperts) × \(width) × \(hidden)", type: type, rows: rows,
             operations: 2 * Double(chosen.count * elements),
-            bytes: Double(usedExperts * elements * type.bytes), run: run)
+            bytes: Double(type.bytes(of: usedExperts * elements)), run: run)
     }
 
     private func run() {

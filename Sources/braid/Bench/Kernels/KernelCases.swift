@@ -18,7 +18,7 @@ extension KernelShapes {
                     return KernelCase(
                         operation: "matmul", shape: "\(product.name) \(product.outputs) × \(product.inputs)",
                         type: type, rows: rows, product: product, operations: 2 * Double(rows * elements),
-                        bytes: Double(elements * type.bytes)
+                        bytes: Double(type.bytes(of: elements))
                     ) {
                         let weight = bed.cold.weight(type, product.outputs, product.inputs)
                         bed.kernels.matmul(x, weight, into: out, bed.scratch)

@@ -8,34 +8,36 @@ struct KernelMeasurement {
     /// The seconds of one run.
     let seconds: Measurements
     /// The processor's limits: floating-point operations per second, and bytes read per second.
-    private let multiplyAdds: Double
+    private let products: Double
+    private let productName: String
     private let memory: Double
 
     init(_ measured: KernelCase, repetitions: Int, beside meter: PeakMeter) {
         // One measurement consists of as many runs as take a millisecond; the first run also warms caches.
         let first = processorSeconds(measured.run)
         let runs = max(Int(0.001 / first), 1)
-        var (seconds, multiplyAdds, memory): ([Double], [Double], [Double]) = ([], [], [])
+        var (seconds, products, memory): ([Double], [Double], [Double]) = ([], [], [])
         for _ in 0..<repetitions {
-            multiplyAdds.append(meter.multiplyAdds())
+            products.append(meter.products())
             memory.append(meter.memoryRead())
             seconds.append(processorSeconds { for _ in 0..<runs { measured.run() } } / Double(runs))
         }
         self.measured = measured
         self.seconds = Measurements(seconds)
-        self.multiplyAdds = Measurements(multiplyAdds).median!
+        self.products = Measurements(products).median!
+        productName = meter.productName
         self.memory = Measurements(memory).median!
     }
 
     var operationsPerSecond: Double { measured.operations / seconds.median! }
     var bytesPerSecond: Double { measured.bytes / seconds.median! }
 
-    private var ofMultiplyAdds: Double { operationsPerSecond / multiplyAdds }
+    private var ofProducts: Double { operationsPerSecond / products }
     private var ofMemory: Double { bytesPerSecond / memory }
 
     /// The fraction reached of the limit that bounds the operation more, and the name of that limit.
-    var share: Double { max(ofMultiplyAdds, ofMemory) }
-    var limit: String { ofMultiplyAdds > ofMemory ? "FMA" : "memory" }
+    var share: Double { max(ofProducts, ofMemory) }
+    var limit: String { ofProducts > ofMemory ? productName : "memory" }
 
     static let titles = ["operation", "shape", "type", "rows", "µs", "µs/row", "GFLOP/s", "GB/s", "share", "of"]
 
@@ -63,7 +65,7 @@ struct KernelMeasurement {
                     "seconds_max": .measured(seconds.maximum),
                     "gflops_per_second": measured.operations == 0 ? .null : .measured(operationsPerSecond / 1e9),
                     "gbytes_per_second": .measured(bytesPerSecond / 1e9), "share": .measured(share),
-                    "of": .string(limit), "fma_gflops_per_second": .measured(multiplyAdds / 1e9),
+                    "of": .string(limit), "limit_gflops_per_second": .measured(products / 1e9),
                     "memory_gbytes_per_second": .measured(memory / 1e9),
                 ]))
     }
@@ -74,21 +76,24 @@ struct KernelReport {
     let name: String
     let ranks: Int
     let level: Kernels.Level
+    let profile: NumericsProfile
     let peaks: [MachinePeaks]
     let measurements: [KernelMeasurement]
 
     var text: String {
         var limits = TextTable(
-            ["threads", "F32 FMA GFLOP/s", "int8 dot GOP/s", "BF16 dot GFLOP/s", "memory GB/s"], left: 0)
+            ["threads", "F32 FMA GFLOP/s", "BF16 tiles GFLOP/s", "int8 dot GOP/s", "BF16 dot GFLOP/s", "memory GB/s"],
+            left: 0)
         for peak in peaks {
             limits.add([
-                String(peak.threads), giga(peak.multiplyAdds), giga(peak.int8Dots), giga(peak.bf16Dots),
+                String(peak.threads), giga(peak.multiplyAdds), giga(peak.tileDots), giga(peak.int8Dots),
+                giga(peak.bf16Dots),
                 giga(peak.memory),
             ])
         }
         var table = TextTable(KernelMeasurement.titles, left: 3)
         for measurement in measurements { table.add(measurement.row) }
-        let heading = "\(Processor.name), \(level.rawValue); \(name), one of \(ranks) ranks; medians"
+        let heading = "\(Processor.name), \(level.rawValue), \(profile.name); \(name), one of \(ranks) ranks; medians"
         return ([heading, ""] + limits.lines + [""] + table.lines).joined(separator: "\n")
     }
 
@@ -98,12 +103,14 @@ struct KernelReport {
     func json(commit: String?, date: Date) -> String {
         let facts: [(String, JSONValue)] = [
             ("kind", .string("kernels")), ("processor", .string(Processor.name)), ("kernels", .string(level.rawValue)),
+            ("dtype", .string(profile.name)),
             ("commit", commit.map(JSONValue.string) ?? .null),
             ("date", .string(date.formatted(.iso8601))), ("model", .string(name)), ("ranks", .integer(ranks)),
         ]
         let peaks = peaks.map { peak in
             JSONValue.fields([
                 "threads": .integer(peak.threads), "fma_gflops_per_second": .measured(peak.multiplyAdds / 1e9),
+                "tile_gflops_per_second": .measured(peak.tileDots.map { $0 / 1e9 }),
                 "int8_gops_per_second": .measured(peak.int8Dots.map { $0 / 1e9 }),
                 "bf16_gflops_per_second": .measured(peak.bf16Dots.map { $0 / 1e9 }),
                 "memory_gbytes_per_second": .measured(peak.memory / 1e9),

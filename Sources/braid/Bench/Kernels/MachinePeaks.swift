@@ -10,6 +10,8 @@ struct MachinePeaks {
     /// The rates of dot products of bytes and of BF16 pairs, which no kernel uses; `nil` where the processor has none.
     let int8Dots: Double?
     let bf16Dots: Double?
+    /// The rate of products of BF16 tiles; `nil` without the level `amx`.
+    let tileDots: Double?
     /// The rate of reading main memory, in bytes per second.
     let memory: Double
 
@@ -23,14 +25,16 @@ struct MachinePeaks {
             }
             return [
                 median(meter.multiplyAdds), median(meter.int8Dots), median(meter.bf16Dots), median(meter.memoryRead),
+                median(meter.tileDots),
             ]
         }
-        let sums = (0..<4).map { kind in rates.reduce(0) { $0 + $1[kind] } }
+        let sums = (0..<5).map { kind in rates.reduce(0) { $0 + $1[kind] } }
         self.threads = threads
         multiplyAdds = sums[0]
         int8Dots = sums[1] > 0 ? sums[1] : nil
         bf16Dots = sums[2] > 0 ? sums[2] : nil
         memory = sums[3]
+        tileDots = sums[4] > 0 ? sums[4] : nil
     }
 
     private static func onThreads(_ count: Int, _ body: @escaping @Sendable () -> [Double]) -> [[Double]] {
@@ -63,6 +67,16 @@ struct PeakMeter {
 
     func multiplyAdds() -> Double { rate { Double(kernels.multiplyAdds(turns: $0)) } }
     func int8Dots() -> Double { rate { Double(Kernels.int8Dots(turns: $0)) } }
+    func tileDots() -> Double { rate { Double(Kernels.tileDots(turns: $0)) } }
+
+    /// The name of the instruction that products are made of.
+    var productName: String { kernels.profile == .bf16 && kernels.level == .amx ? "tiles" : "FMA" }
+
+    /// The rate of the instruction that products are made of: tiles or multiply-adds.
+    func products() -> Double {
+        kernels.profile == .bf16 && kernels.level == .amx ? tileDots() : multiplyAdds()
+    }
+
     func bf16Dots() -> Double { rate { Double(Kernels.bf16Dots(turns: $0)) } }
 
     func memoryRead() -> Double {

@@ -1,0 +1,301 @@
+import Foundation
+
+/// A command line as it was given, completed by a configuration file and the environment, and rewritten to the options
+/// that the command declares.
+///
+/// A value of the command line replaces one of the environment, that one of the configuration file, that the default.
+/// All unknown options and illegal values are reported together.
+package struct LaunchLine: Sendable {
+    /// The place that an option's value comes from.
+    package enum Origin: Sendable, Equatable, CustomStringConvertible {
+        case commandLine
+        case environment(String)
+        case file(String, line: Int?)
+
+        package var description: String {
+            switch self {
+            case .commandLine: "command line"
+            case .environment(let name): "environment \(name)"
+            case .file(let path, let line): line.map { "\(path):\($0)" } ?? path
+            }
+        }
+    }
+
+    /// An option of the command with the words that give it, and where they come from. A flag that is off has no words.
+    package struct Setting: Sendable, Equatable {
+        package let option: CommandOptions.Option
+        package let words: [String]
+        package let origin: Origin
+    }
+
+    /// The words for ArgumentParser, without the name of the program.
+    package private(set) var arguments: [String]
+    package private(set) var settings: [Setting] = []
+    /// Names of options that have no effect, in the order in which they were given.
+    package private(set) var withoutEffect: [String] = []
+    /// Warnings for the operator.
+    package private(set) var warnings: [String] = []
+
+    /// The line of the command that runs.
+    @TaskLocal package static var current: LaunchLine?
+
+    /// Reads a command line.
+    ///
+    /// - Parameters:
+    ///   - given: The words after the name of the program.
+    ///   - environment: The environment; its `BRAID_…` variables give options of `braid serve`.
+    /// - Throws: `CommandError` with all problems, a line each.
+    package init(_ given: [String], environment: [String: String]) throws {
+        arguments = given
+        guard let command = CommandOptions.command(named: given) else { return }
+        let words = Array(given.dropFirst(command.path.count))
+        // ArgumentParser answers these, whatever else is there.
+        if words.contains(where: { ["-h", "--help", "-help", "--version"].contains($0) }) { return }
+        let table = CompatibilityTable(for: command.path)
+        var reader = OptionReader(command, table)
+        reader.read(words, from: .commandLine)
+        var sources = [reader.takeSettings()]
+        if command.path == ["serve"] {
+            sources.append(reader.readEnvironment(environment))
+            let path = sources.joined().last { $0.option.name == "--config" }?.words.last
+            if let path { sources.append(try reader.readFile(path)) }
+        }
+        guard reader.problems.isEmpty else { throw CommandError(reader.problems.joined(separator: "\n")) }
+        for source in sources {
+            let known = Set(settings.map(\.option.name))
+            settings += source.filter { !known.contains($0.option.name) }
+        }
+        withoutEffect = reader.withoutEffect
+        warnings = reader.warnings
+        arguments = command.path + settings.flatMap(\.words) + reader.others
+    }
+
+    /// The lines to print when the command starts.
+    package var startLines: [String] {
+        warnings + (withoutEffect.isEmpty ? [] : ["has no effect here: " + withoutEffect.joined(separator: ", ")])
+    }
+}
+
+/// Reads words of a command line into settings.
+struct OptionReader {
+    private let command: CommandOptions
+    private let table: CompatibilityTable
+    private var settings: [LaunchLine.Setting] = []
+    private(set) var problems: [String] = []
+    private(set) var warnings: [String] = []
+    private(set) var withoutEffect: [String] = []
+    /// Words that are no options, which ArgumentParser judges.
+    private(set) var others: [String] = []
+    private var unknown: [String] = []
+
+    init(_ command: CommandOptions, _ table: CompatibilityTable) {
+        self.command = command
+        self.table = table
+    }
+
+    /// Returns the settings read since the last call.
+    mutating func takeSettings() -> [LaunchLine.Setting] {
+        defer { settings = [] }
+        return settings
+    }
+
+    /// Reads the words of a command line or, with names and values of options, of another source.
+    mutating func read(_ words: [String], from origin: LaunchLine.Origin) {
+        let before = problems.count
+        readWords(words, origin)
+        reportUnknown()
+        guard origin != .commandLine else { return }
+        for index in before..<problems.count { problems[index] = "\(origin): \(problems[index])" }
+    }
+
+    private mutating func readWords(_ words: [String], _ origin: LaunchLine.Origin) {
+        var rest = words[...]
+        while let word = rest.popFirst() {
+            if word == "--" {
+                others += [word] + rest
+                break
+            }
+            guard Self.isOption(word) else {
+                readModel(word, origin)
+                continue
+            }
+            let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            let (name, value) = (parts[0], parts.count > 1 ? parts[1] : nil)
+            if let option = command[name] {
+                read(option, name, value, &rest, origin)
+            } else if let row = table[name] {
+                read(row, name, value, &rest, origin)
+            } else {
+                unknown.append(name)
+                if value == nil, let next = rest.first, !Self.isOption(next) { rest.removeFirst() }
+            }
+        }
+    }
+
+    /// Returns whether a word is the name of an option, not a value such as `-1`.
+    private static func isOption(_ word: String) -> Bool {
+        word.hasPrefix("--") && word.count > 2
+            || word.hasPrefix("-") && word.dropFirst().first.map { $0.isLetter } == true
+    }
+
+    /// `braid serve MODEL` is `braid serve --model-path MODEL`, and so for `braid chat`.
+    private mutating func readModel(_ word: String, _ origin: LaunchLine.Origin) {
+        guard command.path == ["serve"] || command.path == ["chat"], let option = command["--model-path"],
+            !settings.contains(where: { $0.option == option })
+        else {
+            return others.append(word)
+        }
+        settings.append(.init(option: option, words: [option.name, word], origin: origin))
+    }
+
+    /// Reads an option that the command declares.
+    private mutating func read(
+        _ option: CommandOptions.Option, _ name: String, _ value: String?, _ rest: inout ArraySlice<String>,
+        _ origin: LaunchLine.Origin
+    ) {
+        var words = [option.names.contains(name) ? name : CommandOptions.dashed(name)]
+        if option.isFlag {
+            switch value.map(Self.truth) {
+            case nil, true??: break
+            // It replaces what a source of lower precedence says.
+            case false??: words = []
+            case .some(nil): return problems.append("\(name): '\(value!)' is neither true nor false")
+            }
+        } else if let value = value ?? Self.value(of: &rest) {
+            // The parser takes a word that begins with a dash for an option.
+            words = value.hasPrefix("-") ? [words[0] + "=" + value] : words + [value]
+        } else {
+            return problems.append("\(name) needs a value")
+        }
+        settings.append(.init(option: option, words: words, origin: origin))
+    }
+
+    /// Takes the next word as a value. Negative numbers are values; names of options are not.
+    private static func value(of rest: inout ArraySlice<String>) -> String? {
+        guard let next = rest.first, !isOption(next) else { return nil }
+        return rest.removeFirst()
+    }
+
+    private static func truth(_ text: String) -> Bool? {
+        switch text.lowercased() {
+        case "true", "1", "yes", "on": true
+        case "false", "0", "no", "off": false
+        default: nil
+        }
+    }
+
+    /// Reads an option of another engine.
+    private mutating func read(
+        _ row: CompatibilityOption, _ name: String, _ value: String?, _ rest: inout ArraySlice<String>,
+        _ origin: LaunchLine.Origin
+    ) {
+        var values = value.map { [$0] } ?? []
+        switch row.arity {
+        case .none:
+            if let value {
+                guard let isOn = Self.truth(value) else {
+                    return problems.append("\(name): '\(value)' is neither true nor false")
+                }
+                if !isOn { return }
+                values = []
+            }
+        case .one:
+            if values.isEmpty, let value = Self.value(of: &rest) { values = [value] }
+        case .oneOrMore:
+            if value == nil { while let value = Self.value(of: &rest) { values.append(value) } }
+        }
+        if row.arity != .none, values.isEmpty { return problems.append("\(name) needs a value") }
+        if case .refused(let neutral, let advice) = row.meaning {
+            if row.arity == .none || !values.allSatisfy(neutral.contains) {
+                problems.append("\(name) is not supported: \(advice)")
+            }
+            return
+        }
+        let illegal = values.compactMap(row.problem)
+        problems += illegal.map { "\(name): \($0)" }
+        guard illegal.isEmpty else { return }
+        switch row.meaning {
+        case .noEffect: withoutEffect.append(name)
+        case .always, .refused: break
+        case .same(_, let translate):
+            do {
+                readWords(try translate(values), origin)
+            } catch {
+                problems.append("\(error)")
+            }
+        }
+    }
+
+    /// Reports all unknown options of a source in one line.
+    private mutating func reportUnknown() {
+        guard !unknown.isEmpty else { return }
+        let known = command.options.flatMap(\.names) + table.names
+        let list = unknown.map { name in
+            nearest(to: name, in: known).map { "\(name) (nearest: \($0))" } ?? name
+        }
+        problems.append("unknown option\(list.count > 1 ? "s" : "") \(list.joined(separator: ", "))")
+        unknown = []
+    }
+}
+
+// MARK: - Environment and file
+
+extension OptionReader {
+    /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning.
+    mutating func readEnvironment(_ environment: [String: String]) -> [LaunchLine.Setting] {
+        let options = Dictionary(uniqueKeysWithValues: command.options.map { ($0.variable, $0) })
+        for (name, value) in environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix("BRAID_") {
+            if let option = options[name], !["--help", "--version", "--print-config"].contains(option.name) {
+                read(["\(option.name)=\(value)"], from: .environment(name))
+            } else {
+                let advice = nearest(to: name, in: Array(options.keys)).map { "; the nearest is \($0)" } ?? ""
+                warnings.append("environment \(name): there is no such option\(advice)")
+            }
+        }
+        return takeSettings()
+    }
+
+    /// Returns the settings of a configuration file.
+    mutating func readFile(_ path: String) throws -> [LaunchLine.Setting] {
+        for entry in try ConfigurationFile(path: path).entries {
+            let origin = LaunchLine.Origin.file(path, line: entry.line)
+            let name = "--" + entry.key.drop { $0 == "-" }
+            if CommandOptions.dashed(name) == "--config" {
+                problems.append("\(origin): a configuration file cannot name another one")
+                continue
+            }
+            let isList = command[name]?.isFlag == false && command[name]?.isRepeatable == true
+            if table[name]?.arity == .oneOrMore {
+                read([name] + entry.values, from: origin)
+            } else if entry.values.count == 1 || isList {
+                for value in entry.values { read(["\(name)=\(value)"], from: origin) }
+            } else {
+                problems.append("\(origin): \(entry.key) takes one value, not a list of \(entry.values.count)")
+            }
+        }
+        return takeSettings()
+    }
+}
+
+/// Returns the name that differs least from `name`, if it differs in less than a third of its characters.
+func nearest(to name: String, in names: [String]) -> String? {
+    let best = names.map { (distance: distance(name, $0), name: $0) }.min { $0 < $1 }
+    guard let best, best.distance * 3 < max(name.count, 4) + 2 else { return nil }
+    return best.name
+}
+
+/// Returns the Levenshtein distance: the number of characters to insert, delete or replace.
+private func distance(_ first: String, _ second: String) -> Int {
+    let (first, second) = (Array(first.prefix(64)), Array(second.prefix(64)))
+    var row = Array(0...second.count)
+    for (i, left) in first.enumerated() {
+        var diagonal = row[0]
+        row[0] = i + 1
+        for (j, right) in second.enumerated() {
+            let cost = min(diagonal + (left == right ? 0 : 1), row[j] + 1, row[j + 1] + 1)
+            diagonal = row[j + 1]
+            row[j + 1] = cost
+        }
+    }
+    return row[second.count]
+}

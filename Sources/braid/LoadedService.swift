@@ -1,0 +1,92 @@
+import Checkpoints
+import Foundation
+import Grammar
+import Inference
+import Modeling
+import Models
+import Serving
+import Tensors
+import Tokenization
+
+/// A model with everything that its service needs, checked, before ranks are started.
+struct LoadedService: Sendable {
+    let model: any Model
+    let configuration: EngineConfiguration
+    let chatFormat: Result<ChatFormat, ChatError>
+    let trace: TraceWriter?
+    /// The sampling parameters of requests that give none: those that the checkpoint recommends.
+    var defaults = SamplingDefaults()
+    private let tokenizer: Tokenizer
+    private let grammars: GrammarCache
+    private let endTokens: Set<Int32>
+    /// The files to read before ranks start, if they are asked for.
+    private let preloaded: WeightIndex?
+    private let name: String
+
+    /// Maps the weights and checks all options, without printing anything before the last check.
+    init(
+        _ options: EngineOptions, _ tokenizerOptions: TokenizerOptions, _ parsers: ParserOptions,
+        _ directory: ModelDirectory, _ job: Job
+    ) throws {
+        let vocabulary: GrammarVocabulary
+        (tokenizer, vocabulary) = try tokenizerOptions.vocabulary(
+            directory, size: directory.description.vocabularySize)
+        chatFormat = try parsers.chatFormat(tokenizer)
+        let weights = try directory.openWeights(options.loadFormat)
+        model = try directory.model(weights, drafts: options.speculation.isOn)
+        preloaded = options.preload ? weights : nil
+        configuration = try options.engineConfiguration(
+            for: model, options.dtype.profile(of: directory, weights), job)
+        trace = try options.traceWriter(for: configuration)
+        grammars = GrammarCache(vocabulary)
+        endTokens = Set(directory.generation.endTokens)
+        name = directory.name
+        defaults.follow(directory.generation)
+    }
+
+    /// Reads the weights that are to be read first, and starts the ranks.
+    func start(_ job: Job, restartsOnFailure: Bool) throws -> (service: TextService, engine: Engine) {
+        if let preloaded {
+            let progress = ProgressBar("reading \(name)")
+            defer { progress.finish() }
+            try preloaded.preload { progress.update($0) }
+        }
+        var configuration = configuration
+        configuration.restartsOnFailure = restartsOnFailure
+        let engine = Engine(
+            model, configuration, processes: job.processes, grammars: grammars, trace: trace, log: note)
+        let service = TextService(
+            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: endTokens, chatFormat: chatFormat)
+        return (service, engine)
+    }
+}
+
+extension TokenizerOptions {
+    /// Returns the tokenizer of a model, and its vocabulary in the form that grammars need.
+    ///
+    /// - Parameter size: The size of the model's vocabulary.
+    func vocabulary(
+        _ model: ModelDirectory, size: Int
+    ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {
+        let folder = directory(model)
+        try ModelDirectory.checkTokenizer(in: folder.path)
+        let tokenizer = try Tokenizer(directory: folder)
+        guard tokenizer.vocabularySize <= size else {
+            throw CommandError(
+                "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of \(size): they belong to "
+                    + "different models")
+        }
+        return (tokenizer, GrammarVocabulary(tokenizer, size: size))
+    }
+}
+
+extension SamplingDefaults {
+    /// Takes the parameters that a checkpoint recommends.
+    fileprivate mutating func follow(_ generation: GenerationDefaults) {
+        if let value = generation.temperature { temperature = value }
+        if let value = generation.topP { topP = value }
+        if let value = generation.topK { topK = value }
+        if let value = generation.minP { minP = value }
+        if let value = generation.repetitionPenalty { repetitionPenalty = value }
+    }
+}

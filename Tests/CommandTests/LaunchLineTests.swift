@@ -1,0 +1,261 @@
+import ArgumentParser
+import Foundation
+import Testing
+import braid
+
+@Suite struct `A launch line` {
+    private static func line(_ text: String, environment: [String: String] = [:]) throws -> LaunchLine {
+        try LaunchLine(text.split(separator: " ").map(String.init), environment: environment)
+    }
+
+    private static func refusal(_ text: String, environment: [String: String] = [:]) throws -> [String] {
+        let error = try #require(throws: (any Error).self) { try line(text, environment: environment) }
+        return "\(error)".split(separator: "\n").map(String.init)
+    }
+
+    private static let commands = CompatibilityTable.Command.allCases.map {
+        $0.rawValue.split(separator: " ").map(String.init)
+    }
+
+    /// Returns a legal value of an option.
+    private static func legalValue(_ row: CompatibilityOption) -> String {
+        switch row.legal {
+        case .any: "x"
+        case .oneOf(let values): values.last!
+        case .integer(let range): "\(range.lowerBound)"
+        case .number(let range): "\(range.lowerBound)"
+        case .json: row.names.contains("--speculative-config") ? #"{"method":"mtp","num_speculative_tokens":3}"# : "{}"
+        }
+    }
+
+    private static let needed = ["serve": ["--model-path", "m"], "eval gsm8k": ["--data-path", "d"]]
+
+    /// Parses words of a command with what it needs besides.
+    private static func parse(_ command: [String], _ words: [String]) throws -> LaunchLine {
+        let line = try LaunchLine(
+            command + (needed[command.joined(separator: " ")] ?? []) + words, environment: [:])
+        _ = try Braid.parseAsRoot(line.arguments)
+        return line
+    }
+
+    @Test func `a value may begin with a dash`() throws {
+        let line = try Self.parse(["serve"], ["--api-key=-secret"])
+        #expect(line.arguments.contains("--api-key=-secret"))
+    }
+
+    @Test(arguments: commands)
+    func `accepts or refuses every option of the table, each in its way`(command: [String]) throws {
+        let table = CompatibilityTable(for: command)
+        let own = try #require(CommandOptions.command(named: command))
+        #expect(!table.rows.isEmpty)
+        for row in table.rows {
+            for name in row.names {
+                #expect(own[name] == nil, "\(name) is an option of the command itself")
+                let words = [name] + (row.arity == .none ? [] : [Self.legalValue(row)])
+                switch row.meaning {
+                case .noEffect:
+                    #expect(try Self.parse(command, words).startLines == ["has no effect here: \(name)"])
+                case .always:
+                    #expect(try Self.parse(command, words).startLines == [])
+                case .same(let other, _):
+                    // The other engine's values are those of the option of Braid; some are numbers.
+                    let candidates = [Self.legalValue(row), "4", "auto", "braid", "random", "NEXTN", "{}"]
+                    let line = candidates.lazy.compactMap { value in
+                        try? Self.parse(command, [name] + (row.arity == .none ? [] : [value]))
+                    }.first
+                    let option = try #require(other.split(separator: " ").first.map(String.init))
+                    #expect(line?.settings.contains { $0.option.names.contains(option) } == true, "\(name)")
+                case .refused(let neutral, _):
+                    let refused = [name] + (row.arity == .none ? [] : ["something"])
+                    let error = #expect(throws: (any Error).self) { try Self.parse(command, refused) }
+                    #expect(error.map { "\($0)".hasPrefix("\(name) is not supported: ") } == true, "\(name)")
+                    for value in neutral { #expect(try Self.parse(command, ["\(name)=\(value)"]).startLines == []) }
+                }
+            }
+        }
+    }
+
+    @Test(arguments: commands) func `refuses values that are not legal, with those that are`(command: [String]) throws {
+        for row in CompatibilityTable(for: command).rows {
+            if case .refused = row.meaning { continue }
+            let name = row.names[0]
+            let (value, expected): (String, String)
+            switch row.legal {
+            case .any: continue
+            case .oneOf(let values): (value, expected) = ("mystery", "legal: \(values.joined(separator: ", "))")
+            case .integer(let range): (value, expected) = ("\(range.upperBound)0", "and \(range.upperBound)")
+            case .number(let range): (value, expected) = ("-7", "between \(range.lowerBound)")
+            case .json: (value, expected) = ("{", "is not JSON")
+            }
+            let error = try #require(throws: (any Error).self) { try Self.parse(command, ["\(name)=\(value)"]) }
+            #expect("\(error)".hasPrefix("\(name): ") && "\(error)".contains(expected), "\(error)")
+        }
+    }
+
+    @Test(arguments: [
+        // SGLang, prefill with context parallelism.
+        """
+        serve --model-path m --trust-remote-code --tp 8 --attn-cp-size 8 --enable-nsa-prefill-context-parallel \
+        --nsa-prefill-cp-mode round-robin-split --page-size 64 --mem-fraction-static 0.85 --chunked-prefill-size 32768 \
+        --max-running-requests 32 --cuda-graph-bs 1 2 4 8 16 --disable-overlap-schedule --attention-backend nsa \
+        --nsa-prefill-backend flashmla_sparse --nsa-decode-backend flashmla_kv --kv-cache-dtype bfloat16 \
+        --enable-metrics --enable-cache-report --watchdog-timeout 3600 --host 0.0.0.0 --port 30000
+        """,
+        // SGLang on NPUs.
+        """
+        serve --model-path m --device npu --attention-backend ascend --quantization w8a8_int8 --moe-a2a-backend deepep \
+        --deepep-mode auto --disable-cuda-graph --disable-radix-cache --max-prefill-tokens 68000 --dtype bfloat16 \
+        --disaggregation-mode null --disaggregation-transfer-backend ascend --num-reserved-decode-tokens 64 \
+        --load-balance-method round_robin --dist-timeout 3600 --skip-server-warmup --collect-tokens-histogram \
+        --enable-request-time-stats-logging --decode-log-interval 1 --log-level info --random-seed 7 \
+        --model-loader-extra-config {"enable_multithread_load":true,"num_threads":8} --tokenizer-path m
+        """,
+        // vLLM.
+        """
+        serve m --served-model-name s --max-model-len 4096 --gpu-memory-utilization 0.9 --enable-prefix-caching \
+        --tokenizer-mode deepseek_v32 --tool-call-parser deepseekv32 --reasoning-parser deepseek-v3 --block-size 64 \
+        --enable-auto-tool-choice -tp 8 --max-num-seqs 16 --max-num-batched-tokens 8192 --enforce-eager \
+        --speculative-config {"method":"deepseek_mtp","num_speculative_tokens":1} --seed 3 --swap-space 4 \
+        --no-enable-log-requests --disable-log-stats --enable-expert-parallel --compilation-config {"level":3}
+        """,
+        "bench serving --backend sglang --dataset-name random --random-input-len 64 --random-output-len 8 --num-prompt 4",
+        "bench serving --backend vllm --tokenizer x --num-prompts 4 --random-range-ratio 1 --request-rate inf",
+        "eval gsm8k --data-path d --num-shots 5 --num-questions 200 --max-new-tokens 512 --parallel 128",
+    ])
+    func `of other engines is parsed`(text: String) throws {
+        _ = try Braid.parseAsRoot(try Self.line(text).arguments)
+    }
+
+    @Test func `names what has no effect once, in one line`() throws {
+        let line = try Self.line("serve m --attention-backend nsa --cuda-graph-bs 1 2 4 --enable-metrics --tp 2")
+        #expect(line.startLines == ["has no effect here: --attention-backend, --cuda-graph-bs"])
+        #expect(line.arguments == ["serve", "--model-path", "m", "--tp", "2"])
+    }
+
+    @Test func `reports all problems at once, and unknown options with the nearest names`() throws {
+        let lines = try Self.refusal(
+            "serve m --page-sise 32 --frobnicate 7 --attention-backend best --cuda-graph-bs two --lora-paths a b --prot=1"
+        )
+        #expect(lines.count == 4)
+        let unknown = "unknown options --page-sise (nearest: --page-size), --frobnicate, --prot (nearest: --port)"
+        #expect(lines.contains(unknown), "\(lines)")
+        #expect(lines.contains { $0.hasPrefix("--lora-paths is not supported") })
+        #expect(lines.contains { $0.hasPrefix("--attention-backend: 'best' is not legal; legal: nsa, ") })
+        #expect(try Self.refusal("generate --model m --promt x") == ["unknown option --promt (nearest: --prompt)"])
+        #expect(try Self.refusal("serve --page-size --tp 2") == ["--page-size needs a value"])
+    }
+
+    @Test(arguments: ["prefill", "decode"]) func `refuses roles that a server cannot have`(role: String) throws {
+        let lines = try Self.refusal("serve m --disaggregation-mode \(role)")
+        #expect(lines.count == 1 && lines[0].hasPrefix("--disaggregation-mode is not supported: "))
+    }
+
+    @Test func `means with underscores what it means with dashes`() throws {
+        let line = try Self.line("serve m --page_size 32 --attention_backend nsa")
+        #expect(line.settings.last?.words == ["--page-size", "32"] && line.withoutEffect == ["--attention_backend"])
+    }
+
+    @Test func `of a command for help is left alone`() throws {
+        for text in ["serve --help --nonsense", "--version", "help serve", "bench", ""] {
+            #expect(try Self.line(text).arguments == text.split(separator: " ").map(String.init))
+        }
+    }
+
+    // MARK: - Sources
+
+    private static func file(_ text: String) throws -> String {
+        let path = NSTemporaryDirectory() + "braid-config-\(UUID().uuidString)"
+        try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+        return path
+    }
+
+    @Test func `takes values from itself, the environment and a file, in this order`() throws {
+        let path = try Self.file("page-size: 16\ntp-size: 2 # two\nattn_cp_size: 2\npreload: true\nblock-size: 8\n")
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let line = try Self.line(
+            "serve m --config \(path) --tp 4", environment: ["BRAID_ATTN_CP_SIZE": "4", "BRAID_PRELOAD": "false"])
+        let origins = Dictionary(
+            line.settings.map { ($0.option.name, $0.origin) }, uniquingKeysWith: { first, _ in first })
+        #expect(origins["--tp-size"] == .commandLine)
+        #expect(origins["--attn-cp-size"] == .environment("BRAID_ATTN_CP_SIZE"))
+        #expect(origins["--page-size"] == .file(path, line: 1))
+        #expect(line.arguments.suffix(4) == ["--page-size", "16", "--page-size", "8"])
+        #expect(!line.arguments.contains("--preload") && !line.arguments.contains("2"))
+    }
+
+    @Test func `reads lists, quotes, flags and JSON of a file`() throws {
+        let yaml = """
+            ---
+            # A comment.
+            model-path: "a # b"
+            allowed-host: [x, 'y']
+            enable-metrics: true
+            cuda-graph-bs:
+              - 1
+              - 2
+            preload: yes
+            served-model-name: 'it''s'
+            """
+        let json = """
+            {"model-path": "a # b", "allowed-host": ["x", "y"], "enable-metrics": true, "cuda-graph-bs": [1, 2],
+             "preload": true, "served-model-name": "it's"}
+            """
+        for text in [yaml, json] {
+            let path = try Self.file(text)
+            defer { try? FileManager.default.removeItem(atPath: path) }
+            let line = try Self.line("serve --config=\(path)")
+            #expect(
+                line.arguments.dropFirst(3) == [
+                    "--model-path", "a # b", "--allowed-host", "x", "--allowed-host", "y", "--preload",
+                    "--served-model-name", "it's",
+                ])
+            #expect(line.withoutEffect == ["--cuda-graph-bs"])
+        }
+    }
+
+    @Test(arguments: [
+        ("page-sise: 4", "unknown option --page-sise (nearest: --page-size)"), ("page-size:", "page-size has no value"),
+        ("page-size: [1, 2]", "takes one value"), ("tp-size: {a: 1}", "not a plain value"),
+        ("  page-size: 4", "indented"),
+        ("- 4", "no name before it"), ("page-size", "no name and colon"), ("page-size: 1\npage_size: 2", "given twice"),
+        ("config: other", "cannot name another"), ("{\"page-size\": null}", "is expected"), ("{", "JSON"),
+        ("preload: perhaps", "neither true nor false"), ("page-size: &a 4", "not a plain value"),
+    ])
+    func `refuses a file that it cannot follow, with the place`(text: String, words: String) throws {
+        let path = try Self.file(text)
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let lines = try Self.refusal("serve m --config \(path)")
+        #expect(lines.contains { $0.contains(words) && $0.contains(path) }, "\(lines)")
+    }
+
+    @Test func `warns of a variable that names no option`() throws {
+        let line = try Self.line("serve m", environment: ["BRAID_PAGE_SISE": "4", "PAGE_SIZE": "8"])
+        let warning = "environment BRAID_PAGE_SISE: there is no such option; the nearest is BRAID_PAGE_SIZE"
+        #expect(line.startLines == [warning])
+        #expect(line.arguments == ["serve", "--model-path", "m"])
+    }
+
+    @Test func `prints every value with its origin, in a form that gives the same values again`() throws {
+        let given = try Self.line(
+            "serve m --tp 4 --allowed-host a --allowed-host b --api-key hidden --pp-layer-partition 3,1",
+            environment: ["BRAID_PAGE_SIZE": "32"])
+        let options = try #require(CommandOptions.command(named: ["serve"]))
+        func printed(_ line: LaunchLine) throws -> [String] {
+            EffectiveConfiguration(of: try Braid.parseAsRoot(line.arguments), options, line.settings).lines
+        }
+        let lines = try printed(given)
+        #expect(lines.count == options.options.count - 4)
+        for expected in [
+            "tp-size: [4]  # command line", "page-size: 32  # environment BRAID_PAGE_SIZE", "port: 30000  # default",
+            "allowed-host: [a, b]  # command line", "api-key: (secret)  # command line", "preload: false  # default",
+            "# trace: unset  # default", "pp-layer-partition: '3,1'  # command line",
+            "kv-cache-dtype: float32  # default", "log-level: info  # default",
+        ] { #expect(lines.contains(expected), "\(expected)") }
+        #expect(!lines.joined().contains("hidden"))
+        let path = try Self.file(lines.joined(separator: "\n"))
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let again = try printed(try Self.line("serve --config \(path)"))
+        func values(_ lines: [String]) -> [String] { lines.map { String($0.split(separator: "  # ")[0]) } }
+        #expect(values(again) == values(lines))
+    }
+}

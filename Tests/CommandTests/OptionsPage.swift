@@ -1,0 +1,85 @@
+import braid
+
+/// The text of `Docs/options.md`, made of the compatibility table.
+enum OptionsPage {
+    static var text: String {
+        var lines = [
+            "# Options of other engines", "",
+            """
+            Launch commands of SGLang and vLLM start `braid` with the program's name replaced. Most of their options exist
+            under the same name (`braid help serve`); this page lists all others. Underscores in names count as dashes, and
+            unknown options are reported all at once, each with the nearest known name. This page is generated from the table
+            that the program parses (`CompatibilityTable`); `BRAID_RECORD_OPTIONS=1` before
+            `swift test -c release --filter CommandLineTests` writes it again.
+
+            An option *without effect* selects something that does not exist here and that changes no answer. It is accepted,
+            its values are checked, and the start names all of them in one line:
+            `has no effect here: --attention-backend, …`.
+
+            ## Configuration file and environment
+
+            `braid serve` also reads options from a file (`--config FILE`) and from the environment. A value of the command
+            line replaces one of the environment, that one of the file, that the default. `--print-config` prints every option
+            with its value and where it comes from, in the form of such a file.
+
+            ```yaml
+            # braid.yaml
+            model-path: deepseek-ai/DeepSeek-V3.2
+            tp-size: 8
+            enable-dp-attention: true
+            allowed-host: [a.example, b.example]
+            ```
+
+            The variable of an option has its name in capitals behind `BRAID_`: `BRAID_PAGE_SIZE=32` is `--page-size 32`. The
+            file is such YAML, with one option a line, or a JSON object. It may contain every option of the command line, also
+            those below. `SGLANG_PP_LAYER_PARTITION` is read as `--pp-layer-partition`.
+            """,
+        ]
+        for command in CompatibilityTable.Command.allCases {
+            lines += ["", "## `braid \(command.rawValue)`", "", "In place of \(command.replaces).", ""]
+            lines += section(CompatibilityTable(for: command.rawValue.split(separator: " ").map(String.init)))
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private static func section(_ table: CompatibilityTable) -> [String] {
+        var lines = ["| option | values | here |", "|---|---|---|"]
+        for row in table.rows {
+            guard let meaning = meaning(row) else { continue }
+            let names = row.names.map { "`\($0)`" }.joined(separator: ", ")
+            lines.append("| \(names) | \(values(row)) | \(meaning) |")
+        }
+        for subject in CompatibilityOption.Subject.allCases {
+            let rows = table.rows.filter { if case .noEffect(subject) = $0.meaning { true } else { false } }
+            guard !rows.isEmpty else { continue }
+            lines += ["", "Without effect, because they concern \(subject.rawValue):", ""]
+            let restricted = rows.filter { if case .any = $0.legal { false } else { true } }
+            let free = rows.filter { if case .any = $0.legal { true } else { false } }
+            lines += restricted.map { "- `\($0.names.joined(separator: "`, `"))`: \(values($0))" }
+            if !free.isEmpty { lines.append("- " + free.flatMap(\.names).map { "`\($0)`" }.joined(separator: ", ")) }
+        }
+        return lines
+    }
+
+    /// Returns what an option means; `nil` for one without effect.
+    private static func meaning(_ row: CompatibilityOption) -> String? {
+        switch row.meaning {
+        case .noEffect: nil
+        case .always(let reason): "always so: \(reason)"
+        case .same(let words, _): "the same as `\(words)`"
+        case .refused(let neutral, let advice):
+            "refused\(neutral.isEmpty ? "" : " unless `\(neutral.joined(separator: "`, `"))`"): \(advice)"
+        }
+    }
+
+    private static func values(_ row: CompatibilityOption) -> String {
+        let list = row.arity == .oneOrMore ? ", one or more" : ""
+        switch row.legal {
+        case .any: return row.arity == .none ? "" : "any" + list
+        case .oneOf(let values): return values.joined(separator: ", ") + list
+        case .integer(let range): return "\(range.lowerBound) to \(range.upperBound)" + list
+        case .number(let range): return "\(range.lowerBound) to \(range.upperBound)" + list
+        case .json: return "JSON" + list
+        }
+    }
+}

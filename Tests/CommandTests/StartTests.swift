@@ -1,0 +1,115 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// `braid serve` as a process, with what cannot be started: one line says what, where and what to try, and nothing else
+/// is printed.
+@Suite(.timeLimit(.minutes(15))) struct `The start of a server` {
+    /// Requires that the server does not start, and returns its one line.
+    private static func refusal(
+        _ arguments: [String], environment: [String: String] = [:], sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> String {
+        let run = try Program.run(["serve", "--port", "0"] + arguments, environment: environment)
+        #expect(
+            run.status != 0 && run.output.isEmpty && run.errors.count == 1, "\(run.errors)",
+            sourceLocation: sourceLocation)
+        return run.errors.first ?? ""
+    }
+
+    /// A directory with the demo model's files, by symbolic links.
+    private final class Checkpoint {
+        let path = NSTemporaryDirectory() + "braid-start-\(UUID().uuidString)"
+
+        init(_ names: [String]? = nil) throws {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+            for name in try names ?? FileManager.default.contentsOfDirectory(atPath: Program.demo) {
+                try FileManager.default.createSymbolicLink(
+                    atPath: path + "/" + name, withDestinationPath: Program.demo + "/" + name)
+            }
+        }
+
+        deinit { try? FileManager.default.removeItem(atPath: path) }
+
+        func write(_ name: String, _ text: String) throws {
+            try? FileManager.default.removeItem(atPath: path + "/" + name)
+            try Data(text.utf8).write(to: URL(fileURLWithPath: path + "/" + name))
+        }
+    }
+
+    private static let pointer = """
+        version https://git-lfs.github.com/spec/v1
+        oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393
+        size 12345
+
+        """
+
+    @Test(arguments: [
+        ("model.safetensors", pointer, "pointer of Git LFS"), ("config.json", pointer, "pointer of Git LFS"),
+        ("tokenizer.json", pointer, "pointer of Git LFS"), ("config.json", "{\"model_type\": \"llama\"}", "\"llama\""),
+        ("config.json", "{", "config.json"), ("tokenizer.json", "{}", "tokenizer.json"),
+        ("model.safetensors.index.json", "{\"weight_map\": {}}", "names no tensor"),
+        ("generation_config.json", "{\"top_p\": 7}", "top_p"), ("model.safetensors", "", "0 bytes"),
+    ])
+    func `names the file that is wrong`(name: String, text: String, words: String) throws {
+        let checkpoint = try Checkpoint()
+        try checkpoint.write(name, text)
+        let line = try Self.refusal(["--model-path", checkpoint.path])
+        #expect(line.hasPrefix("Error: ") && line.contains(words) && line.contains(name), "\(line)")
+    }
+
+    @Test(arguments: ["tokenizer.json", "config.json", "model-next-token.safetensors"])
+    func `names the file that is missing`(name: String) throws {
+        let checkpoint = try Checkpoint()
+        try FileManager.default.removeItem(atPath: checkpoint.path + "/" + name)
+        #expect(try Self.refusal([checkpoint.path]).contains(name))
+    }
+
+    @Test func `says what a directory holds instead of a checkpoint`() throws {
+        let empty = try Checkpoint([])
+        #expect(try Self.refusal([empty.path]).contains("is an empty directory"))
+        try empty.write("model-q4.gguf", "GGUF")
+        #expect(try Self.refusal([empty.path]).contains("the GGUF file model-q4.gguf, which is not read"))
+        #expect(try Self.refusal([empty.path + "/model-q4.gguf"]).contains("is a GGUF file"))
+        let pickled = try Checkpoint(["config.json", "tokenizer.json"])
+        try pickled.write("pytorch_model.bin", "x")
+        #expect(try Self.refusal([pickled.path]).contains("holds no .safetensors file"))
+        #expect(try Self.refusal(["/nowhere/model"]).contains("/nowhere/model: there is no such directory"))
+        let line = try Self.refusal(["someone/model"], environment: ["HF_HUB_CACHE": empty.path])
+        #expect(line.contains("no such model in Hugging Face's cache \(empty.path)"))
+        #expect(line.contains("hf download someone/model"))
+    }
+
+    @Test(arguments: [
+        ("--tool-call-parser glm47", "--tool-call-parser"), ("--tp-size 2 --attn-cp-size 3", "attn_cp_size"),
+        ("--context-length 999999999", "--context-length"), ("--page-size 48", "--page-size"),
+        ("--dtype float16", "'auto', 'float32'"), ("--quantization fp8", "--quantization"), ("--kernels neon", "neon"),
+        ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
+        ("--mem-fraction-static 2", "--mem-fraction-static"), ("--speculative-num-steps 2", "--speculative-algorithm"),
+        ("--nnodes 2 --node-rank 5", "--node-rank: 5"), ("--api-key ä", "--api-key"),
+    ])
+    func `names the option that is wrong`(options: String, expected: String) throws {
+        let words = ["serve", "--port", "0", Program.demo] + options.split(separator: " ").map(String.init)
+        let errors = try Program.run(words).errors
+        #expect(errors.first?.contains(expected) == true, "\(errors)")
+        #expect(!errors.contains { $0.contains("listening") || $0.contains("Cancellation") || $0.contains("ready") })
+    }
+
+    @Test func `names SGLang's variable where the stages are not those of the model`() throws {
+        let variable = ["SGLANG_PP_LAYER_PARTITION": "30,31"]
+        #expect(try Self.refusal([Program.demo], environment: variable).contains("pp_layer_partition"))
+        #expect(
+            try Self.refusal([Program.demo], environment: ["SGLANG_PP_LAYER_PARTITION": "a"])
+                .contains("SGLANG_PP_LAYER_PARTITION"))
+    }
+
+    @Test func `is a line of JSON if the log is`() throws {
+        let line = try Self.refusal(["/nowhere/model", "--log-format", "json"])
+        #expect(line.hasPrefix("{\"time\": ") && line.contains("\"level\": \"critical\""))
+        #expect(line.contains("/nowhere/model"))
+    }
+
+    @Test func `of a version prints it`() throws {
+        let version = try Program.run(["--version"])
+        #expect(version.status == 0 && version.output.split(separator: ".").count == 3)
+    }
+}
