@@ -11,7 +11,7 @@
 #include "../Sources/CKernels/include/ckernels.h"
 
 // A kernel that is new in the table needs a trial below.
-_Static_assert(sizeof(braid_kernels) == 34 * sizeof(void *), "every kernel of the table has a trial");
+_Static_assert(sizeof(braid_kernels) == 39 * sizeof(void *), "every kernel of the table has a trial");
 
 // ------------------------------------------------------------------------------------------------------- random numbers
 
@@ -33,7 +33,18 @@ static int64_t width(void) {
     return flag() ? from_to(1, 8) * 16 : from_to(1, 140);
 }
 
-static float number(void) { return (float)(int32_t)draw() * 0x1p-30f; }
+/// What numbers are multiplied by: in some trials products of two come close to the smallest normal number.
+static float magnitude = 1;
+
+static float number(void) { return (float)(int32_t)draw() * 0x1p-30f * magnitude; }
+
+static float power_of_two(void) {
+    float value = 1;
+    for (int64_t i = from_to(0, 12); i > 0; i--) value *= 0.5f;
+    return value;
+}
+
+static braid_profile profile(void) { return flag() ? BRAID_PROFILE_F32 : BRAID_PROFILE_BF16; }
 
 /// Also what is not finite, and what is subnormal.
 static float wild(void) {
@@ -171,7 +182,7 @@ static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
     w.row_shift = per_row ? 0 : flag() ? 7 : (int32_t)from_to(0, 8);
     w.column_shift = per_row ? BRAID_WHOLE_SHIFT : flag() ? 7 : (int32_t)from_to(0, 8);
     w.scale_stride = columns == 0 ? 1 : ((w.column + columns - 1) >> w.column_shift) + 1;
-    w.scale = floats(rows == 0 ? 0 : (((w.row + rows - 1) >> w.row_shift) + 1) * w.scale_stride, number);
+    w.scale = floats(rows == 0 ? 0 : (((w.row + rows - 1) >> w.row_shift) + 1) * w.scale_stride, flag() ? number : power_of_two);
     return w;
 }
 
@@ -239,7 +250,7 @@ static void try_embedding(const braid_kernels *reference, const braid_kernels *f
 }
 
 static void try_matmul(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_matmul p = {.transposed = flag(), .accumulate = flag(), .m = from_to(0, flag() ? 4 : 30), .n = width()};
+    braid_matmul p = {.profile = profile(), .transposed = flag(), .accumulate = flag(), .m = from_to(0, flag() ? 4 : 30), .n = width()};
     p.k = from_to(0, 20) == 0 ? 0 : width();
     p.w = p.transposed ? weight(p.k, p.n) : weight(p.n, p.k);
     int64_t rows = p.m + from_to(0, 3), out_rows = p.m + from_to(0, 3);
@@ -258,7 +269,7 @@ static void try_matmul(const braid_kernels *reference, const braid_kernels *fast
 static void try_batched_matmul(const braid_kernels *reference, const braid_kernels *fast) {
     braid_batched_matmul p = {.count = from_to(0, 5)};
     braid_matmul *q = &p.product;
-    *q = (braid_matmul){.transposed = flag(), .m = from_to(0, flag() ? 4 : 30), .n = from_to(1, 70), .k = from_to(1, 70)};
+    *q = (braid_matmul){.profile = profile(), .transposed = flag(), .m = from_to(0, flag() ? 4 : 30), .n = from_to(1, 70), .k = from_to(1, 70)};
     int64_t before = p.count > 0 ? p.count - 1 : 0;
     p.x_step = from_to(0, q->k + 5);
     p.out_step = q->n + from_to(0, 5);
@@ -279,16 +290,17 @@ static void try_sliced_matmul(const braid_kernels *reference, const braid_kernel
     braid_matmul *q = &p.product;
     // Rarely more outputs than a block has.
     bool is_large = from_to(0, 19) == 0;
+    q->profile = profile();
     q->m = is_large ? 200 : from_to(0, flag() ? 4 : 30);
     q->n = is_large ? 400 : width();
-    q->k = p.slices * from_to(1, is_large ? 2 : 20);
+    q->k = p.slices * (flag() ? from_to(1, is_large ? 2 : 20) : 64 * from_to(1, 2));
     q->w = weight(q->n, q->k);
     q->x_stride = q->k + from_to(0, 5);
     q->out_stride = q->n + from_to(0, 5);
     q->x = floats(extent(q->m, q->x_stride, q->k), number);
     q->gemv_max_rows = flag() ? 0 : from_to(1, 20);
     q->scratch = aligned(BRAID_MATMUL_SCRATCH);
-    p.partial = aligned(braid_sliced_scratch(q->m, p.slices));
+    p.partial = aligned(braid_sliced_scratch(q->profile, q->m, p.slices));
     int out = output(extent(q->m, q->out_stride, q->n) * 4, true, NULL);
     BOTH(sliced_matmul, q->out = of(out));
 }
@@ -385,8 +397,11 @@ static void try_swiglu(const braid_kernels *reference, const braid_kernels *fast
 }
 
 static void try_index_scores(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_index_scores p = {.m = from_to(0, 9), .heads = from_to(1, flag() ? 5 : 33), .first = from_to(0, 40)};
-    p.count = from_to(0, 150);
+    // Rarely more keys than are packed at once, and more heads than are added at once.
+    const bool is_large = from_to(0, 19) == 0;
+    braid_index_scores p = {.profile = profile(), .m = from_to(0, is_large ? 2 : 9), .first = from_to(0, 40)};
+    p.heads = is_large ? from_to(1, 130) : from_to(1, flag() ? 5 : 33);
+    p.count = from_to(0, is_large ? 700 : 150);
     p.owned = flag() ? (braid_kv_sharding){1, 1, 0} : (braid_kv_sharding){from_to(2, 5), from_to(1, 3), 0};
     p.owned.rank = from_to(0, p.owned.ranks - 1);
     paging map = page_map(braid_sharded(p.owned, p.first + p.count) + 1);
@@ -522,17 +537,28 @@ static int64_t select_keys(braid_attention *p) {
 static void try_attention(const braid_kernels *reference, const braid_kernels *fast) {
     static const int64_t tiled[] = {32, 64, 128, 160, 512};
     braid_attention p = {.m = from_to(0, 3), .heads = from_to(1, flag() ? 9 : 30), .scale = 0.2f};
+    p.profile = profile();
+    p.rotary_values = flag();
     int64_t longest = from_to(0, 7) ? 60 : 700, most = 1;
+    if (from_to(0, 9) == 0) {  // so many heads only with few keys, because the reference is slow
+        p.heads = from_to(1, 130);
+        longest = 60;
+    }
+    const bool is_long = from_to(0, 39) == 0;  // several parts of a class's keys, so narrow ones
+    if (is_long) {
+        p.heads = from_to(1, 3);
+        longest = 6000;
+    }
     int32_t *positions = block(p.m * 4);
     for (int64_t r = 0; r < p.m; r++) {
-        positions[r] = (int32_t)from_to(0, longest);
+        positions[r] = (int32_t)from_to(is_long ? 4000 : 0, longest);
         most = positions[r] + 1 > most ? positions[r] + 1 : most;
     }
     p.positions = positions;
     paging map = page_map(longest + 1);
     p.pages = map.pages;
     p.page_shift = map.shift;
-    p.latent = lane(map, flag() ? tiled[from_to(0, 4)] : from_to(1, 150));
+    p.latent = lane(map, is_long ? from_to(1, 40) : flag() ? tiled[from_to(0, 4)] : from_to(1, 150));
     p.rope = lane(map, flag() ? 16 * from_to(0, 4) : from_to(0, 64));
     int64_t per_head = p.latent.width + p.rope.width;
     p.q_stride = p.heads * per_head + from_to(0, 3);
@@ -540,10 +566,11 @@ static void try_attention(const braid_kernels *reference, const braid_kernels *f
     if (flag()) most = select_keys(&p);
     p.class_stride = 1 << from_to(0, 3);
     p.class_offset = (int32_t)from_to(0, p.class_stride - 1);
-    p.out_stride = p.heads * p.latent.width + from_to(0, 3);
+    const int64_t value = braid_value_width(&p);
+    p.out_stride = p.heads * value + from_to(0, 3);
     p.direct_key_max_heads = flag() ? 0 : from_to(1, 40);
-    p.scratch = aligned(braid_attention_scratch(p.heads, p.latent.width, most));
-    int out = output(extent(p.m, p.out_stride, p.heads * p.latent.width) * 4, true, NULL);
+    p.scratch = aligned(braid_attention_scratch(p.heads, value, most));
+    int out = output(extent(p.m, p.out_stride, p.heads * value) * 4, true, NULL);
     int lse = output(p.m * p.heads * 4, true, NULL);
     BOTH(attention, p.out = of(out), p.lse = of(lse));
 }
@@ -558,6 +585,69 @@ static void try_merge_attention(const braid_kernels *reference, const braid_kern
     int a = output(rows * p.width * 4, true, floats(rows * p.width, number));
     int a_lse = output(rows * 4, true, floats(rows, maybe_empty));
     BOTH(merge_attention, p.a = of(a), p.a_lse = of(a_lse));
+}
+
+static void try_stream_mix(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_stream_mix p = {.m = from_to(0, 7), .count = from_to(1, BRAID_MAX_STREAMS), .rounds = from_to(1, 20)};
+    p.reads_only = flag();
+    p.n = p.count * from_to(1, 60);
+    int64_t mixes = p.reads_only ? p.count : (2 + p.count) * p.count;
+    p.streams_stride = p.n + from_to(0, 5);
+    p.streams = floats(extent(p.m, p.streams_stride, p.n), number);
+    p.scale = floats(p.reads_only ? 1 : 3, number);
+    p.base = floats(mixes, number);
+    p.norm_eps = p.eps = 1e-6f;
+    p.mixes_stride = mixes + from_to(0, 5);
+    int64_t count = extent(p.m, p.mixes_stride, mixes);
+    int x = output(count * 4, true, floats(count, number));
+    BOTH(stream_mix, p.mixes = of(x));
+}
+
+static braid_streams streams(void) {
+    braid_streams p = {.m = from_to(0, 7), .count = from_to(1, BRAID_MAX_STREAMS), .n = width()};
+    int64_t mixes = (2 + p.count) * p.count;
+    p.mixes_stride = mixes + from_to(0, 5);
+    p.mixes = floats(extent(p.m, p.mixes_stride, mixes), number);
+    p.streams_stride = p.count * p.n + from_to(0, 5);
+    p.x_stride = p.n + from_to(0, 5);
+    return p;
+}
+
+static void try_read_streams(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_streams p = streams();
+    p.streams = (float *)floats(extent(p.m, p.streams_stride, p.count * p.n), number);
+    int x = output(extent(p.m, p.x_stride, p.n) * 4, false, NULL);
+    BOTH(read_streams, p.x = of(x));
+}
+
+static void try_write_streams(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_streams p = streams();
+    p.x = (float *)floats(extent(p.m, p.x_stride, p.n), number);
+    int64_t count = extent(p.m, p.streams_stride, p.count * p.n);
+    int x = output(count * 4, true, floats(count, number));
+    BOTH(write_streams, p.streams = of(x));
+}
+
+static void try_compress_entries(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_compress p = {.m = from_to(0, 5), .halves = from_to(1, 2), .n = from_to(1, 60)};
+    p.slots = p.halves * from_to(1, 8);
+    int64_t columns = 2 * p.halves * p.n;
+    p.inputs_stride = columns + from_to(0, 5);
+    p.inputs = floats(extent(p.m * p.slots, p.inputs_stride, columns), number);
+    p.ape = floats(p.slots * p.n, number);
+    p.out_stride = p.n + from_to(0, 5);
+    int x = output(extent(p.m, p.out_stride, p.n) * 4, false, NULL);
+    BOTH(compress_entries, p.out = of(x));
+}
+
+static void try_apply_sink(const braid_kernels *reference, const braid_kernels *fast) {
+    braid_sink p = {.m = from_to(0, 5), .heads = from_to(1, 9), .width = width()};
+    p.lse = floats(p.m * p.heads, maybe_empty);
+    p.sinks = floats(p.heads, number);
+    int64_t count = p.m * p.heads * p.width;
+    int x = output(count * 4, true, floats(count, number));
+    p.x_stride = p.heads * p.width;
+    BOTH(apply_sink, p.x = of(x));
 }
 
 static void try_gate(const braid_kernels *reference, const braid_kernels *fast) {
@@ -638,6 +728,7 @@ static mixture mix(const braid_kernels *reference, int64_t first, int64_t count,
 static void try_expert_hidden(const braid_kernels *reference, const braid_kernels *fast) {
     mixture x = mix(reference, from_to(0, 3), from_to(1, 4), from_to(1, 80));
     braid_expert_hidden p = {.experts = x.experts, .count = x.count, .k = x.hidden, .start = x.start, .rows = x.rows};
+    p.profile = profile();
     p.n = from_to(1, x.width);
     p.first_column = from_to(0, x.width - p.n);
     p.x_stride = p.k + from_to(0, 5);
@@ -656,6 +747,7 @@ static void try_expert_hidden(const braid_kernels *reference, const braid_kernel
 
 static void try_expert_sums(const braid_kernels *reference, const braid_kernels *fast) {
     braid_expert_sums p = {.slices = 1 << from_to(0, 3), .groups = 1 << from_to(0, 2), .first_group = from_to(0, 2)};
+    p.profile = profile();
     p.experts_per_group = from_to(1, 2);
     p.trees = 1 << from_to(0, p.groups == 4 ? 2 : p.groups / 2);
     int64_t least = p.first_group * p.experts_per_group, all = p.groups * p.experts_per_group;
@@ -790,6 +882,11 @@ static const struct {
     {"sharded_keys", try_sharded_keys, 1},
     {"attention", try_attention, 12},
     {"merge_attention", try_merge_attention, 1},
+    {"stream_mix", try_stream_mix, 1},
+    {"read_streams", try_read_streams, 1},
+    {"write_streams", try_write_streams, 1},
+    {"compress_entries", try_compress_entries, 1},
+    {"apply_sink", try_apply_sink, 1},
     {"gate", try_gate, 1},
     {"group_by_expert", try_group_by_expert, 1},
     {"dispatch", try_dispatch, 1},
@@ -820,6 +917,7 @@ static int64_t first_difference(
     double end = now() + seconds;
     for (*shapes = 0; *shapes < LEAST_SHAPES || now() < end; ++*shapes) {
         state = seed + (uint64_t)*shapes * 0x51ED2701;
+        magnitude = from_to(0, 7) ? 1 : 0x1p-63f;
         output_count = 0;
         run(braid_kernels_at(BRAID_REFERENCE), fast);
         bool equal = true;
@@ -837,11 +935,11 @@ int main(int count, char **arguments) {
     double seconds = count > 1 ? atof(arguments[1]) : 20;
     uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : (uint64_t)time(NULL);
     int passed = 0, failed = 0, levels = 0;
-    for (int level = BRAID_NEON; level <= BRAID_AVX512; level++) levels += braid_kernels_at((braid_level)level) != NULL;
+    for (int level = BRAID_NEON; level <= BRAID_AMX; level++) levels += braid_kernels_at((braid_level)level) != NULL;
     int kernels = (int)(sizeof trials / sizeof *trials), weights = 0;
     for (int i = 0; i < kernels; i++) weights += trials[i].weight;
     printf("seed %llu\n", (unsigned long long)seed);
-    for (int level = BRAID_NEON; level <= BRAID_AVX512; level++) {
+    for (int level = BRAID_NEON; level <= BRAID_AMX; level++) {
         const braid_kernels *fast = braid_kernels_at((braid_level)level);
         uint64_t results = 0xCBF29CE484222325;
         for (int i = 0; fast && i < kernels; i++) {
