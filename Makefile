@@ -16,8 +16,8 @@ PORT ?= 30000
 DEMO := Models/demo
 DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
 
-.PHONY: help setup build build-tests demo serve test unit-tests kernel-tests process-tests end-to-end-tests passkey check \
-    sanitize format bench oracle clean
+.PHONY: help setup build build-tests demo install deb package-tests serve test unit-tests kernel-tests process-tests end-to-end-tests client-tests client-tests-all page-tests passkey attack attack-tests soak fuzz \
+    check sanitize format bench oracle clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -32,10 +32,20 @@ demo: build ## Find a number in a document of 17,000 tokens on four context rank
 	.build/release/braid generate --model-path $(DEMO) --prompt-file $(DEMO_PROMPT) \
 	    --expect ' 68157' --max-new-tokens 12 --attn-cp-size 4 --compare-one-rank
 
+PREFIX ?= /usr/local
+
+install: build ## Install the program, its manual, completion and services under PREFIX (default: /usr/local); it then needs no Swift
+	@Scripts/setup --install
+	DESTDIR='$(DESTDIR)' Scripts/install $(PREFIX)
+
+deb: build ## Make a package for Debian, in .build/deb
+	@Scripts/setup --package
+	Scripts/deb
+
 serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
 	.build/release/braid serve --model-path $(MODEL) --port $(PORT)
 
-test: unit-tests kernel-tests process-tests end-to-end-tests ## Everything that proves the code right
+test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-tests package-tests ## Everything that proves the code right
 
 build-tests: setup
 	@$(call logged,$(BUILD) --build-tests)
@@ -58,12 +68,46 @@ process-tests: build-tests ## Several processes under mpirun, and on hosts made 
 end-to-end-tests: build-tests .venv-test ## OpenAI's client against a running server
 	.venv-test/bin/python Tests/EndToEndTests/run
 
+client-tests: build ## The clients that most people use, unmodified, against a server whose answers are known
+	python3 Tests/ClientTests/run
+
+page-tests: build ## The server's page in a browser
+	@Scripts/setup --browser || echo "page-tests: the page will not be tried"
+	@Scripts/venv .venv-clients/page Tests/ClientTests/page-requirements.txt
+	.venv-clients/page/bin/python Tests/ClientTests/page
+
+client-tests-all: build ## The same with all clients: benchmarks, routers and others as well (installs about 9 GB)
+	python3 Tests/ClientTests/run --all
+
 .PHONY: .venv-test
 .venv-test: setup
 	@Scripts/venv $@ Tests/EndToEndTests/requirements.txt
 
+package-tests: build ## What is installed, its units and manual, the metrics and the dashboard
+	@Scripts/setup --package-tests || echo "package-tests: some will not be able to run"
+	python3 Tests/PackageTests/run
+
 passkey: build ## Pass keys of documents of up to 32K tokens, asked for in every layout of ranks
 	python3 Tests/EndToEndTests/run passkey 1024 4096 16384 32768
+
+SECONDS := 60
+MINUTES := 60
+SEED := 1
+attack: build ## Attack a server, the command line and the reading of checkpoints for SECONDS (default: 60), with SEED (default: 1)
+	@$(call logged,$(BUILD) --product attack)
+	nice -n 10 .build/release/attack --model-path $(MODEL) --seconds $(SECONDS) --seed $(SEED)
+
+attack-tests: SECONDS := 25
+attack-tests: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+attack-tests: attack ## A short attack, with a random seed
+
+soak: build ## The same for MINUTES (default: 60), with a random seed and two context ranks
+	@$(call logged,$(BUILD) --product attack)
+	nice -n 10 .build/release/attack --model-path $(MODEL) --seconds $$(($(MINUTES) * 60)) \
+	    --serve --attn-cp-size --serve 2 --serve --speculative-num-steps --serve 2
+
+fuzz: setup ## libFuzzer on each reader of bytes of somebody else, for SECONDS each (default: 60)
+	@Scripts/fuzz $(SECONDS)
 
 check: build-tests ## The rules that are not tests: format, arrows, warnings, …
 	@Scripts/check

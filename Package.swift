@@ -45,20 +45,27 @@ let package = Package(
         library("Modeling", ["Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // One target for each model; `Models` knows them all.
         library("DeepSeekV32", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
+        library("DeepSeekV4", ["Modeling", "Tensors", "Parallelism", "Checkpoints", "KVCache"]),
         // Pure arithmetic on descriptions: bytes, operations, shares.
         library(
             "Planning", ["Modeling", "KVCache", "Parallelism", "Tensors", "JSON"],
             data: ["Data/hardware.json", "Data/published.json", "Data/calibration.json"]),
         library(
-            "Models", ["DeepSeekV32", "Modeling", "Checkpoints"],
-            data: ["Released/v3_1.json", "Released/v3_2.json"]),
+            "Models", ["DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints"],
+            data: ["Released/v3_1.json", "Released/v3_2.json", "Released/v4_flash.json", "Released/v4_pro.json"]),
         library("Tokenization", ["JSON"]),
         library("Grammar", ["JSON", "Tokenization"]),
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
-        library("Verification", ["Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
+        // Keys that one server computes for another.
+        library("Disaggregation", ["Inference", "Modeling", "KVCache", "Parallelism", "Tensors"]),
+        library("Verification", ["Disaggregation", "Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
-            ["Inference", "Grammar", "JSON", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")]),
+            ["Inference", "Grammar", "JSON", "Tokenization", .product(name: "Hummingbird", package: "hummingbird")],
+            data: [
+                "index.html", "page.css", "page.js", "server.js", "elements.js", "chat.js", "answer.js", "ranks.js",
+                "timeline.js", "icon.svg",
+            ].map { "Page/" + $0 }),
         .executableTarget(
             name: "braid",
             dependencies: [
@@ -83,16 +90,28 @@ let package = Package(
         // For `mpirun`; Tests/ProcessTests/run starts it.
         .executableTarget(
             name: "transport-laws", dependencies: ["Parallelism", "Tensors", "TestSupport"], swiftSettings: strict),
+        // `make attack`: hostile input for `braid`, from outside.
+        .executableTarget(
+            name: "attack",
+            dependencies: [
+                "Inference", "JSON", "Serving", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
         tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
         tests("CheckpointsTests", ["Checkpoints", "Tensors", "TestSupport"]),
         tests("KVCacheTests", ["KVCache", "Tensors", "TestSupport"]),
         tests(
+            "DisaggregationTests",
+            [
+                "Disaggregation", "Inference", "Models", "Modeling", "KVCache", "Parallelism", "Tensors", "TestSupport",
+            ]),
+        tests(
             "ModelsTests",
             [
-                "Models", "Planning", "DeepSeekV32", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors",
-                "TestSupport", "CAllocations",
+                "Models", "Planning", "DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints", "KVCache", "Parallelism",
+                "Tensors", "TestSupport", "CAllocations",
             ]),
         tests("TokenizationTests", ["Tokenization", "JSON"], excluding: ["Fixtures"]),
         tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"]),
@@ -105,8 +124,8 @@ let package = Package(
         tests(
             "RankTests",
             [
-                "Verification", "Planning", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling",
-                "Parallelism", "Tensors", "TestSupport", "CAllocations",
+                "Verification", "Planning", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "DeepSeekV4",
+                "Modeling", "Parallelism", "Tensors", "TestSupport", "CAllocations",
             ]),
         tests(
             "ServingTests",
@@ -114,12 +133,13 @@ let package = Package(
                 "Serving", "Inference", "Grammar", "JSON", "Tokenization", "TestSupport", "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ]),
         tests(
             "CommandTests",
             [
                 "braid", "Verification", "Planning", "Checkpoints", "Inference", "JSON", "KVCache", "Models",
-                "DeepSeekV32", "Modeling", "Parallelism", "Tensors", "Tokenization", "TestSupport",
+                "DeepSeekV32", "Modeling", "Parallelism", "Serving", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ]),
