@@ -24,7 +24,7 @@ import Testing
             #expect(reason.contains("rank \(place.rank) failed: "))
             #expect(reason.contains(kind == .failure ? FailingModel.reason : "no progress for 1 s"))
         }
-        #expect(ContinuousClock.now - start < .seconds(5))
+        #expect(ContinuousClock.now - start < hangBound)
         let status = engine.status()
         #expect(try #require(status.failure).contains("rank \(place.rank)"))
         #expect(status.freePages == status.totalPages && status.running == 0 && status.queued == 0)
@@ -51,7 +51,7 @@ import Testing
         }
         let start = ContinuousClock.now
         #expect(await outcomes(engine).contains { $0.failure?.contains("no progress for 1 s") ?? false })
-        #expect(ContinuousClock.now - start < .seconds(5))
+        #expect(ContinuousClock.now - start < hangBound)
         traffic.cancel()
         await traffic.value
         engine.stop()
@@ -69,6 +69,8 @@ import Testing
         // A short request may have ended before the failure.
         let first = await outcomes(engine).compactMap(\.failure)
         #expect(!first.isEmpty && first.allSatisfy { $0.contains("rank \(place.rank) failed: ") })
+        // The new ranks computed the requests that came after the failure, and `Usage` would count their keys as cached.
+        _ = engine.flushCache()
         #expect(await outcomes(engine) == expected)
         #expect(engine.status().restarts == 1)
         #expect(engine.status().failure == nil)

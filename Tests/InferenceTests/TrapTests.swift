@@ -70,7 +70,7 @@ import Testing
         }
         // Clients have their errors before the status says so, because the thread that trapped may hold its lock.
         while !(engine.status().failure?.contains("trapped") ?? false) {
-            guard ContinuousClock.now - start < .seconds(3) else { exit(2) }
+            guard ContinuousClock.now - start < hangBound else { exit(2) }
             try await Task.sleep(for: .milliseconds(1))
         }
         do {
@@ -107,7 +107,7 @@ import Testing
             guard let reason = outcome.failure, reason.contains("rank \(place.rank) failed: its thread trapped (SIG")
             else { exit(1) }
         }
-        guard ContinuousClock.now - start < .seconds(3), engine.status().freePages == engine.status().totalPages
+        guard ContinuousClock.now - start < hangBound, engine.status().freePages == engine.status().totalPages
         else { exit(2) }
         await engine.drain()
         engine.stop()

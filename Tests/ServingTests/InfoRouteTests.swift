@@ -1,5 +1,6 @@
 import Foundation
 import HTTPTypes
+import HummingbirdTesting
 import Inference
 import JSON
 import Serving
@@ -175,25 +176,22 @@ import Testing
         #expect(try await server.send(.get, "/health", headers: [name: long]).header("x-request-id") != long)
     }
 
-    @Test func `a stream shows that it still works while nothing is generated`() async throws {
-        var configured = Self.server()
-        configured.configuration.keepAliveInterval = .milliseconds(20)
-        let (server, engine) = (configured, configured.engine)
+    @Test(arguments: [
+        ("/v1/completions", #"{"model":"toy","prompt":"a","stream":true}"#),
+        ("/v1/messages", #"{"model":"toy","max_tokens":2,"messages":[{"role":"user","content":"a"}],"stream":true}"#),
+    ])
+    func `a stream shows that it still works while nothing is generated`(path: String, body: String) async throws {
+        var server = Self.server()
+        server.configuration.keepAliveInterval = .milliseconds(20)
+        let engine = server.engine
         engine.isHolding = true
-        for (path, body) in [
-            ("/v1/completions", #"{"model":"toy","prompt":"a","stream":true}"#),
-            (
-                "/v1/messages",
-                #"{"model":"toy","max_tokens":2,"messages":[{"role":"user","content":"a"}],"stream":true}"#
-            ),
-        ] {
-            async let reply = server.post(path, body)
-            try await Task.sleep(for: .milliseconds(200))
-            engine.isHolding = false
-            let text = try await reply.text
-            engine.isHolding = true
-            #expect(text.contains(": keep-alive\n\n"))
+        try await server.application.test(.live) { client in
+            try await RawConnection.open(port: try #require(client.port)) { connection in
+                try await connection.post(path, body)
+                #expect(await connection.receive(until: ": keep-alive\n\n").contains(": keep-alive\n\n"))
+                engine.isHolding = false
+                _ = await connection.receive(until: "0\r\n\r\n")
+            }
         }
-        engine.isHolding = false
     }
 }

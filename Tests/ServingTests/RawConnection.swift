@@ -70,8 +70,8 @@ final class RawConnection: Sendable {
             "POST \(path) HTTP/1.1\r\nHost: localhost\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
     }
 
-    /// Returns what was received since the last call, as soon as it contains `end` or the server has hung up, or after
-    /// five seconds.
+    /// Returns what was received since the last call, as soon as it contains `end` or the server has hung up. It
+    /// gives up as `eventually` does.
     func receive(until end: String? = nil) async -> String {
         _ = await eventually {
             self.heard.withLock { heard in heard.isOver || end.map { heard.text.contains($0) } ?? false }

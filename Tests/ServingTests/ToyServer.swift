@@ -104,11 +104,11 @@ extension JSONValue {
     var strings: [String]? { array?.compactMap(\.string) }
 }
 
-/// Waits until a condition holds, for at most five seconds.
+/// Waits until a condition holds, for at least a minute: a machine that others use may be slow for seconds.
 ///
 /// - Returns: whether it holds.
 func eventually(_ condition: @Sendable () -> Bool) async -> Bool {
-    for _ in 0..<2500 {
+    for _ in 0..<30_000 {
         if condition() { return true }
         try? await Task.sleep(for: .milliseconds(2))
     }
