@@ -9,32 +9,6 @@ import Tensors
 import TestSupport
 import Testing
 
-/// The outcome of one request.
-private struct Answer: Equatable {
-    var tokens: [TokenLogProbs] = []
-    var prompt: [TokenLogProbs] = []
-    var finish: FinishReason?
-    var failure: String?
-
-    mutating func add(_ event: GenerationEvent) {
-        switch event {
-        case .promptLogProbs(let scores): prompt += scores
-        case .token(let token): tokens.append(token)
-        case .finished(let reason, _): finish = reason
-        case .failed(let reason): failure = reason
-        }
-    }
-}
-
-@inline(never)
-private func answers(_ generations: [Generation]) async -> [Answer] {
-    var answers: [Answer] = []
-    for generation in generations {
-        answers.append(await generation.events.reduce(into: Answer()) { $0.add($1) })
-    }
-    return answers
-}
-
 /// A prefill and a decode engine in one process, whose endpoints are connected by memory.
 private final class EnginePair: Sendable {
     let prefill: Engine

@@ -6,42 +6,16 @@ import Parallelism
 import TestSupport
 import Testing
 
-/// The outcome of one request.
-private struct Answer: Equatable {
-    var tokens: [TokenLogProbs] = []
-    var prompt: [TokenLogProbs] = []
-    var finish: FinishReason?
-    var failure: String?
-
-    mutating func add(_ event: GenerationEvent) {
-        switch event {
-        case .promptLogProbs(let scores): prompt += scores
-        case .token(let token): tokens.append(token)
-        case .finished(let reason, _): finish = reason
-        case .failed(let reason): failure = reason
-        }
-    }
-}
-
-@inline(never)
-private func answers(_ generations: [Generation]) async -> [Answer] {
-    var answers: [Answer] = []
-    for generation in generations {
-        answers.append(await generation.events.reduce(into: Answer()) { $0.add($1) })
-    }
-    return answers
-}
-
 @Suite(.timeLimit(.minutes(15))) struct `An engine` {
     // If this is inlined, it crashes the optimiser of Swift 6.3.1 in the coroutines that call it.
     @inline(never)
-    private static func engine(_ name: String = "v32", _ change: (inout EngineConfiguration) -> Void = { _ in }) throws
-        -> Engine
-    {
+    private static func engine(
+        _ name: String = "v32", of model: (any Model)? = nil, _ change: (inout EngineConfiguration) -> Void = { _ in }
+    ) throws -> Engine {
         var configuration = EngineConfiguration()
         configuration.pageSize = 4
         change(&configuration)
-        return Engine(try Golden(name).directory.load(), configuration)
+        return Engine(try model ?? Golden(name).directory.load(), configuration)
     }
 
     /// Returns requests of different lengths, greedy and sampled, some with prompt scores.
@@ -91,9 +65,10 @@ private func answers(_ generations: [Generation]) async -> [Answer] {
     @Test func `gives the same bits after preemption`() async throws {
         let requests = Self.requests()
         // The longest request fits into twenty pages of four tokens; all of them together do not.
-        let engine = try Self.engine { $0.maxTotalTokens = 80 }
+        let model = HeldModel(try Golden("v32").directory.load())
+        let engine = try Self.engine(of: model) { $0.maxTotalTokens = 80 }
         defer { engine.stop() }
-        #expect(try await Self.together(engine, requests) == Self.alone(requests))
+        #expect(try await model.answers(of: engine, to: requests) == Self.alone(requests))
         #expect(engine.status().preemptions > 0, "the test must preempt something")
         #expect(engine.status().freePages + engine.status().cachedPages == engine.status().totalPages)
     }

@@ -47,32 +47,18 @@ let someRequests = (0..<5).map { index in
     return GenerationRequest(prompt: (0..<(2 + index * 6)).map { Int32($0 * 7 + index) }, sampling: sampling)
 }
 
-/// The outcome of a request: its tokens, and the event that ended it.
-struct Outcome: Equatable {
-    var tokens: [Int32] = []
-    var end: GenerationEvent?
-
-    /// The reason why the request failed, if it did.
-    var failure: String? { if case .failed(let reason) = end { reason } else { nil } }
-}
-
 /// Submits requests and reads their events to the end. A request that is refused because ranks have failed counts as
 /// failed.
 @inline(never)
-func outcomes(_ engine: Engine, _ requests: [GenerationRequest] = someRequests) async -> [Outcome] {
+func outcomes(_ engine: Engine, _ requests: [GenerationRequest] = someRequests) async -> [Answer] {
     let generations = requests.map { request in
         Result { () throws(EngineError) in try engine.submit(request) }
     }
-    var outcomes: [Outcome] = []
+    var outcomes: [Answer] = []
     for generation in generations {
         switch generation {
-        case .success(let generation):
-            outcomes.append(
-                await generation.events.reduce(into: Outcome()) { outcome, event in
-                    if case .token(let token) = event { outcome.tokens.append(token.token) }
-                    outcome.end = event
-                })
-        case .failure(let error): outcomes.append(Outcome(end: .failed("\(error)")))
+        case .success(let generation): outcomes += await answers([generation])
+        case .failure(let error): outcomes.append(Answer(failure: "\(error)"))
         }
     }
     return outcomes

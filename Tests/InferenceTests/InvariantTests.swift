@@ -16,7 +16,7 @@ import Testing
     /// The cache has twenty pages of four tokens, and the requests together need many more; chunks have three tokens.
     @inline(never)
     private static func engine(
-        _ parallel: ParallelConfiguration,
+        _ parallel: ParallelConfiguration, of model: (any Model)? = nil,
         audit: @escaping @Sendable (Scheduler) -> [String] = { $0.checkInvariants() }
     ) throws -> Engine {
         var configuration = EngineConfiguration()
@@ -25,7 +25,7 @@ import Testing
         configuration.chunkedPrefillSize = 3
         configuration.checksInvariants = true
         configuration.parallel = parallel
-        return Engine(try Golden("v32").directory.load(), configuration, audit: audit)
+        return Engine(try model ?? Golden("v32").directory.load(), configuration, audit: audit)
     }
 
     private static func request(_ index: Int) -> GenerationRequest {
@@ -42,7 +42,8 @@ import Testing
     @inline(never)
     func `hold after every step under preemption, aborts and eviction`(parallel: ParallelConfiguration) async throws {
         let audits = Mutex(0)
-        let engine = try Self.engine(parallel) { scheduler in
+        let model = HeldModel(try Golden("v32").directory.load())
+        let engine = try Self.engine(parallel, of: model) { scheduler in
             audits.withLock { $0 += 1 }
             let status = scheduler.status
             let sum = status.freePages + status.cachedPages + status.usedPages
@@ -65,6 +66,7 @@ import Testing
                     return failure
                 }
             }
+            if round == 0 { model.letGo() }
             for reader in readers { #expect(await reader.value == nil, "\(parallel)") }
         }
         await engine.drain()

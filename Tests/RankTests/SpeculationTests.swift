@@ -19,7 +19,8 @@ import Testing
 
     @inline(never)
     private static func engine(
-        _ name: String, drafts: Int, _ change: (inout EngineConfiguration) -> Void = { _ in }
+        _ name: String, of model: (any Model)? = nil, drafts: Int,
+        _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws -> Engine {
         var configuration = EngineConfiguration()
         configuration.pageSize = 4
@@ -27,7 +28,7 @@ import Testing
         configuration.maxTotalTokens = 600
         configuration.drafts = drafts
         change(&configuration)
-        return Engine(try Golden(name).directory.load(drafts: drafts > 0), configuration)
+        return Engine(try model ?? Golden(name).directory.load(drafts: drafts > 0), configuration)
     }
 
     /// Returns requests that are greedy and sampled, restricted and not, with penalties, stop tokens and minimum
@@ -114,7 +115,8 @@ import Testing
     ) async throws {
         let golden = try Golden("v32-drafts")
         let plain = try Self.engine("v32-drafts", drafts: 0) { $0.cacheType = type }
-        let preempting = try Self.engine("v32-drafts", drafts: 2) {
+        let model = HeldModel(try golden.directory.load(drafts: true))
+        let preempting = try Self.engine("v32-drafts", of: model, drafts: 2) {
             $0.cacheType = type
             $0.maxTotalTokens = 164
             $0.prefixCache = false
@@ -126,7 +128,7 @@ import Testing
         var requests = Self.requests(golden, count: 8)
         for index in requests.indices { requests[index].sampling.maxNewTokens! += 20 }
         let expected = try await Self.answers(plain, requests)
-        let found = try await Self.answers(preempting, requests)
+        let found = try await model.answers(of: preempting, to: requests)
         #expect(found.map(\.tokens) == expected.map(\.tokens))
         #expect(preempting.status().preemptions > 0)
         #expect(preempting.status().speculation.accepted > 0)

@@ -51,28 +51,8 @@ import Testing
         }
     }
 
-    private struct Answer: Equatable {
-        var tokens: [TokenLogProbs] = []
-        var reason: FinishReason?
-        var failure: String?
-    }
-
     private static func answers(_ engine: Engine, _ requests: [GenerationRequest]) async throws -> [Answer] {
-        let generations = try requests.map { try engine.submit($0) }
-        var answers: [Answer] = []
-        for generation in generations {
-            var answer = Answer()
-            for await event in generation.events {
-                switch event {
-                case .token(let token): answer.tokens.append(token)
-                case .finished(let reason, _): answer.reason = reason
-                case .failed(let failure): answer.failure = failure
-                case .promptLogProbs: break
-                }
-            }
-            answers.append(answer)
-        }
-        return answers
+        await TestSupport.answers(try requests.map { try engine.submit($0) })
     }
 
     private static func configuration(
@@ -102,11 +82,11 @@ import Testing
             for token in answer.tokens.map(\.token) where token != endOfText {
                 state = try #require(try state.advanced(by: token), "token \(token) of \(source)")
             }
-            #expect((answer.reason == .stop(token: endOfText)) == (answer.tokens.last?.token == endOfText))
-            if answer.reason == .stop(token: endOfText) { #expect(state.mayEnd, "\(source)") }
+            #expect((answer.finish == .stop(token: endOfText)) == (answer.tokens.last?.token == endOfText))
+            if answer.finish == .stop(token: endOfText) { #expect(state.mayEnd, "\(source)") }
             if case .choice = source {
                 // The grammar takes precedence over a minimum number of tokens.
-                #expect(answer.reason == .stop(token: endOfText))
+                #expect(answer.finish == .stop(token: endOfText))
             }
         }
         return found
@@ -123,7 +103,7 @@ import Testing
         let expected = try await Self.reference(golden)
         let requests = Self.requests(golden)
         for drafts in [0, 3] {
-            let model = try golden.directory.load(drafts: drafts > 0)
+            let model = HeldModel(try golden.directory.load(drafts: drafts > 0))
             let layout = try ParallelConfiguration(
                 notation: notation, for: golden.directory.description.parallelShape)
             let longest = requests.map { $0.prompt.count + 24 }.max()!
@@ -136,7 +116,7 @@ import Testing
                     $0.maxTotalTokens = (longest + 40) / 4 * 4
                 }, grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
             defer { engine.stop() }
-            let found = try await Self.answers(engine, requests)
+            let found = try await model.answers(of: engine, to: requests)
             for index in requests.indices {
                 #expect(found[index] == expected[index], "request \(index), \(drafts) drafts")
             }
