@@ -113,7 +113,7 @@ let package = Package(
                 "Models", "Planning", "DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints", "KVCache", "Parallelism",
                 "Tensors", "TestSupport", "CAllocations",
             ]),
-        tests("TokenizationTests", ["Tokenization", "JSON"], excluding: ["Fixtures"]),
+        tests("TokenizationTests", ["Tokenization", "JSON", "TestSupport"], excluding: ["Fixtures"]),
         tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"]),
         tests(
             "InferenceTests",

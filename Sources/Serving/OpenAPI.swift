@@ -100,8 +100,8 @@ enum OpenAPI {
 
     /// The members without which a request cannot be answered.
     private static let required: [FieldTable.Place: [String]] = [
-        .chat: ["model", "messages"], .completion: ["model", "prompt"], .responses: ["model", "input"],
-        .messages: ["model", "messages", "max_tokens"], .countTokens: ["model", "messages"], .detokenize: ["tokens"],
+        .chat: ["messages"], .completion: ["prompt"], .responses: ["input"], .messages: ["messages", "max_tokens"],
+        .countTokens: ["messages"], .detokenize: ["tokens"],
     ]
 
     /// The JSON types of members that have one type on all routes.

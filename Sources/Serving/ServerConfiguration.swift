@@ -95,6 +95,9 @@ package struct ServerConfiguration: Sendable, Equatable {
 }
 
 extension ServerConfiguration {
+    /// Whether only programs of this machine can connect.
+    package var isLocal: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
+
     /// Returns whether a text is an origin as browsers write it: a scheme and a host, perhaps with a port.
     private static func isOrigin(_ text: String) -> Bool {
         guard let mark = text.firstRange(of: "://"), text.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {

@@ -92,7 +92,7 @@ package final class FailingModel: Model {
     private struct Trap: ParallelWork {
         func compute(_: Range<Int>, _: Kernels, _: Scratch) {
             precondition(!ThreadName.current.contains("."), FailingModel.reason)
-            Thread.sleep(forTimeInterval: 0.05)
+            Thread.sleep(forTimeInterval: 1)
         }
     }
 

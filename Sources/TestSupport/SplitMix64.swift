@@ -4,6 +4,13 @@ package struct SplitMix64: RandomNumberGenerator, Sendable {
 
     package init(seed: UInt64) { state = seed }
 
+    /// Returns a generator with another seed each time, which it prints for whoever repeats a failing test.
+    package static func printed(_ test: String = #function) -> SplitMix64 {
+        let seed = UInt64.random(in: 0 ... .max)
+        print("\(test): seed \(seed)")
+        return SplitMix64(seed: seed)
+    }
+
     package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9

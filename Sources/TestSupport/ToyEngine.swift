@@ -249,10 +249,10 @@ package final class ToyEngine: EngineClient {
             }
             let token = count < script.count ? script[count] : endOfText
             count += 1
-            state.withLock { $0.status.generatedTokens += 1 }
             let options = request.logProbs
             continuation.yield(
                 .token(options.map { Self.scores(of: token, topCount: $0.topCount) } ?? TokenLogProbs(token: token)))
+            state.withLock { $0.status.generatedTokens += 1 }
             if request.sampling.stopTokens.contains(token), count > request.sampling.minNewTokens {
                 reason = .stop(token: token)
                 break

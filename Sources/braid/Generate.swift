@@ -113,8 +113,21 @@ struct Generate: AsyncParsableCommand {
                 return id
             }
         }
-        let text = try prompt ?? String(contentsOfFile: promptFile!, encoding: .utf8)
-        return tokenizer!.encodePrompt(text)
+        return tokenizer!.encodePrompt(try prompt ?? Self.text(ofFile: promptFile!))
+    }
+
+    private static func text(ofFile path: String) throws -> String {
+        let data: Data
+        do {
+            data = try Data(contentsOf: URL(fileURLWithPath: path))
+        } catch {
+            let reason = (error as NSError).userInfo[NSUnderlyingErrorKey].map { "\($0)" } ?? error.localizedDescription
+            throw CommandError("--prompt-file: \(path) cannot be read: \(reason)")
+        }
+        guard let text = String(validating: data, as: UTF8.self) else {
+            throw CommandError("--prompt-file: \(path) is not UTF-8 text")
+        }
+        return text
     }
 
     private func request(_ tokens: [Int32], endTokens: [Int32]) -> GenerationRequest {

@@ -44,6 +44,22 @@ struct LoadedService: Sendable {
         defaults.follow(directory.generation)
     }
 
+    /// What an operator should know when the ranks start: the layout, the cache and the numerics, a line each.
+    var startLines: [String] {
+        let parallel = configuration.parallel
+        let scheduler = configuration.scheduler(for: model)
+        let level = configuration.kernels ?? Kernels.best.level
+        let threads = configuration.threadsPerRank == 1 ? "one thread" : "\(configuration.threadsPerRank) threads"
+        let slower = configuration.profile == .bf16 && level < .amx
+        return [
+            "layout: \(parallel), \(threads) a rank",
+            "cache: \(scheduler.totalPages * scheduler.pageSize) tokens in pages of \(scheduler.pageSize), "
+                + "\(configuration.cacheType.rawValue); context length \(scheduler.contextLength)",
+            "numerics profile: \(configuration.profile.name), on \(level.rawValue)"
+                + (slower ? "; without AMX --dtype float32 computes faster, rounded differently" : ""),
+        ]
+    }
+
     /// Reads the weights that are to be read first, and starts the ranks.
     func start(_ job: Job, restartsOnFailure: Bool) throws -> (service: TextService, engine: Engine) {
         if let preloaded {

@@ -11,30 +11,33 @@ package enum Parsing {
     static let maxTokens = Int(Int32.max)
     static let maxRanks = 65_536
 
-    /// Reads a whole number.
+    /// Reads a whole number. As in vLLM's options it may end with `k` or `m` for thousands or millions, and with `K` or `M`
+    /// for 1,024 or 1,048,576.
     package static func count(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
         { text in
-            guard let number = Int(text) ?? beyond(text) else { throw refusal(text, "a whole number", legal) }
-            guard legal.contains(number) else { throw refusal(text, "a whole number", legal, nearest: number) }
-            return number
+            let units: [Character: Int] = ["k": 1000, "m": 1_000_000, "K": 1 << 10, "M": 1 << 20]
+            return try whole(text, units, "a whole number", legal)
         }
     }
 
     /// Reads a duration in whole seconds: a number of them, or a number followed by `s`, `m` or `h`.
     package static func seconds(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
         { text in
-            let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600]
-            let unit = text.last.flatMap { units[$0] }
-            let digits = unit == nil ? text : String(text.dropLast())
-            guard let number = Int(digits) ?? beyond(digits) else {
-                throw refusal(text, "a duration in seconds", legal)
-            }
-            let (seconds, overflow) = number.multipliedReportingOverflow(by: unit ?? 1)
-            guard !overflow, legal.contains(seconds) else {
-                throw refusal(text, "a duration in seconds", legal, nearest: number)
-            }
-            return seconds
+            try whole(text, ["s": 1, "m": 60, "h": 3600], "a duration in seconds", legal)
         }
+    }
+
+    /// Reads a whole number that may be followed by a unit.
+    private static func whole(
+        _ text: String, _ units: [Character: Int], _ kind: String, _ legal: ClosedRange<Int>
+    ) throws -> Int {
+        let unit = text.last.flatMap { units[$0] }
+        let digits = unit == nil ? text : String(text.dropLast())
+        guard let number = Int(digits) ?? beyond(digits) else { throw refusal(text, kind, legal) }
+        let (product, overflow) = number.multipliedReportingOverflow(by: unit ?? 1)
+        let value = overflow ? (number < 0 ? .min : .max) : product
+        guard legal.contains(value) else { throw refusal(text, kind, legal, nearest: value) }
+        return value
     }
 
     /// Reads a decimal number.

@@ -168,8 +168,11 @@ struct Serve: AsyncParsableCommand {
         let loaded = try loadedService(directory, job)
         if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
         let configuration = server
-        let profile = "numerics profile: \(loaded.configuration.profile.name)"
-        for line in (LaunchLine.current?.startLines ?? []) + reasons + [profile] { note(line) }
+        for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines { note(line) }
+        if apiKey == nil, !configuration.isLocal {
+            Log.write(
+                .warning, "--host: whoever reaches \(host):\(port) is served, without a key; --api-key asks for one")
+        }
 
         // /health answers as soon as the server listens, /ready when weights are read (--preload) and ranks run.
         let slot = ModelSlot()
@@ -179,7 +182,6 @@ struct Serve: AsyncParsableCommand {
             do {
                 let (service, engine) = try loaded.start(job, restartsOnFailure: restarts)
                 slot.fill(with: service)
-                note("ready: \(configuration.servedModelName)")
                 return engine
             } catch {
                 slot.fail("\(error)")
@@ -188,7 +190,10 @@ struct Serve: AsyncParsableCommand {
         }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
-                let end = try await Serving.serve(configuration: configuration, slot: slot)
+                let end = try await Serving.serve(configuration: configuration, slot: slot) { _ in
+                    // A start that fails is reported below.
+                    Task { if (try? await starting.value) != nil { note("ready: \(configuration.servedModelName)") } }
+                }
                 if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
             }
             tasks.addTask {
@@ -248,7 +253,9 @@ struct Serve: AsyncParsableCommand {
         } catch let error as IOError where error.errnoCode == EACCES {
             throw CommandError("--port: \(host):\(port) may not be used by this user; choose a port from 1024 on")
         } catch {
-            throw CommandError("--host: cannot listen on \(host):\(port): \(error)")
+            throw CommandError(
+                "--host: cannot listen on \(host):\(port): \(error.reason); give an address of this machine, such as "
+                    + "127.0.0.1, or 0.0.0.0 for all of them")
         }
     }
 

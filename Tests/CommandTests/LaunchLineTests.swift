@@ -155,6 +155,22 @@ import braid
         #expect(line.settings.last?.words == ["--page-size", "32"] && line.withoutEffect == ["--attention_backend"])
     }
 
+    @Test(arguments: ["serve", "chat", "generate", "inspect", "verify", "plan", "tune", "bench prefill"])
+    func `may name the model by its first word`(command: String) throws {
+        let expected = "\(command) --model-path m".split(separator: " ").map(String.init)
+        #expect(try Self.line("\(command) m").arguments == expected)
+    }
+
+    @Test(arguments: [
+        ("serv m", "there is no command 'serv'; the nearest is serve; legal: serve, chat,"),
+        ("bench prefil", "there is no command 'prefil'; the nearest is prefill; legal: "),
+        ("xyzzy", "there is no command 'xyzzy'; legal: serve, chat,"),
+    ])
+    func `of no command is refused, with the nearest name`(text: String, message: String) throws {
+        let lines = try Self.refusal(text)
+        #expect(lines.count == 1 && lines[0].hasPrefix(message), "\(lines)")
+    }
+
     @Test func `of a command for help is left alone`() throws {
         for text in ["serve --help --nonsense", "--version", "help serve", "bench", ""] {
             #expect(try Self.line(text).arguments == text.split(separator: " ").map(String.init))

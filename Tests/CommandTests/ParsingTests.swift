@@ -9,6 +9,10 @@ import braid
     @Test func `are read where they are in range`() throws {
         #expect(try Parsing.count(-1...9)("-1") == -1)
         #expect(try Parsing.count(0...9)("9") == 9)
+        #expect(try Parsing.count(0...1 << 30)("32k") == 32_000)
+        #expect(try Parsing.count(0...1 << 30)("32K") == 32_768)
+        #expect(try Parsing.count(-9000...0)("-8k") == -8000)
+        #expect(try Parsing.count(0...1 << 30)("1M") == 1 << 20)
         #expect(try Parsing.seconds(0...86_400)("60") == 60)
         #expect(try Parsing.seconds(0...86_400)("90s") == 90)
         #expect(try Parsing.seconds(0...86_400)("5m") == 300)
@@ -19,7 +23,7 @@ import braid
     @Test(arguments: [
         largest, "-9223372036854775808", "99999999999999999999999", "-99999999999999999999999", "10", "-1", "", "-",
         "1.5",
-        "1e3", "0x7", "٣", "nan", "5 ", "\(largest)h", "5d", "h",
+        "1e3", "0x7", "٣", "nan", "5 ", "\(largest)h", "\(largest)K", "5d", "5G", "K5", "h",
     ])
     func `are refused with the range where they are not`(text: String) {
         for parse in [Parsing.count(0...9), Parsing.seconds(0...9)] {

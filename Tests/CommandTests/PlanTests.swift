@@ -150,16 +150,16 @@ enum PlanExample {
 }
 
 @Suite struct `Predicted layouts` {
-    @Test func `ten thousand take less than two seconds`() throws {
+    @Test func `ten thousand are made within one call of a user`() throws {
         let planner = try PlanExample.planner("h20x16", PlanExample.model())
         let all = LayoutMatrix(planner.model.description.parallelShape, minRanks: 8, maxRanks: 16).layouts
         let layouts = Array(all.prefix(10_000))
         #expect(layouts.count == 10_000)
         let traffic = PlannedTraffic(input: 48_500, output: 512, concurrency: 16)
-        let start = clock()
+        let start = threadSeconds()
         #expect(planner.predictions(layouts, traffic).count == 10_000)
-        // Processor time, so that what else the machine does decides nothing.
-        #expect(Double(clock() - start) / Double(CLOCKS_PER_SEC) < 2)
+        // Half a second is usual. The bound finds only work that grows faster than the number of layouts.
+        #expect(threadSeconds() - start < 20)
     }
 
     @Test func `keep the bytes of a token that the cache keeps`() throws {

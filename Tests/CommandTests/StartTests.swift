@@ -1,4 +1,5 @@
 import Foundation
+import Tensors
 import TestSupport
 import Testing
 
@@ -15,6 +16,9 @@ import Testing
             sourceLocation: sourceLocation)
         return run.errors.first ?? ""
     }
+
+    /// A level of instructions that this processor lacks.
+    private static let missingLevel = Kernels.Level.allCases.first { Kernels($0) == nil }!.rawValue
 
     /// A directory with the demo model's files, by symbolic links.
     private final class Checkpoint {
@@ -82,7 +86,8 @@ import Testing
     @Test(arguments: [
         ("--tool-call-parser glm47", "--tool-call-parser"), ("--tp-size 2 --attn-cp-size 3", "attn_cp_size"),
         ("--context-length 999999999", "--context-length"), ("--page-size 48", "--page-size"),
-        ("--dtype float16", "'auto', 'float32'"), ("--quantization fp8", "--quantization"), ("--kernels neon", "neon"),
+        ("--dtype float16", "'auto', 'float32'"), ("--quantization fp8", "--quantization"),
+        ("--kernels \(missingLevel)", missingLevel),
         ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
         ("--mem-fraction-static 2", "--mem-fraction-static"), ("--speculative-num-steps 2", "--speculative-algorithm"),
         ("--nnodes 2 --node-rank 5", "--node-rank: 5"), ("--api-key ä", "--api-key"),

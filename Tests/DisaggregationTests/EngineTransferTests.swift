@@ -36,7 +36,7 @@ private final class EnginePair: Sendable {
         decode = Engine(decodeModel, decodeSettings)
         var timing = TransferTiming()
         timing.beatInterval = 40
-        timing.peerTimeout = 5000
+        timing.peerTimeout = 60_000
         cards = (
             ServerCard(prefillModel, prefillSettings, digest: name),
             ServerCard(decodeModel, decodeSettings, digest: name)
@@ -57,7 +57,7 @@ private final class EnginePair: Sendable {
 
     /// Waits until no request, page or transfer is left; records what is.
     func settle(_ place: SourceLocation = #_sourceLocation) async throws {
-        for _ in 0..<500 {
+        for _ in 0..<6000 {
             let (p, d) = (prefill.status(), decode.status())
             let transfers = sending.transferCount + receiving.transferCount
             if transfers + p.usedPages + d.usedPages + p.running + d.running + p.queued + d.queued == 0 { break }

@@ -134,7 +134,11 @@ import Testing
             #expect(problem.hasPrefix("--threads-per-rank: \(threads) is not between 1 and \(most), "))
             #expect(problem.hasSuffix("the nearest legal value is \(nearest)"))
         }
-        #expect(configuration(1).warning == nil)
         #expect(configuration(cores + 1).warning?.contains("share \(cores) cores") == true)
+        // One thread a rank: too many ranks share the cores, and too few leave most of them idle.
+        let warning = configuration(1).warning
+        #expect((warning?.contains("ranks will share") == true) == (ranks > cores))
+        #expect((warning?.contains("would use the others") == true) == (2 * ranks <= cores))
+        #expect((warning == nil) == (ranks <= cores && 2 * ranks > cores))
     }
 }

@@ -23,16 +23,17 @@ struct Place: Sendable, CustomTestStringConvertible {
     var isInLastStage: Bool { rank >= parallel.world - parallel.stageRanks }
 }
 
+/// - Parameter watchdog: the seconds without progress after which a rank counts as hanging. It is short only where one hangs.
 @inline(never)
 func faultyEngine(
-    _ parallel: ParallelConfiguration, threads: Int = 1, _ wrap: (any Model) -> any Model = { $0 },
-    restarts: Bool = false
+    _ parallel: ParallelConfiguration, threads: Int = 1, watchdog: Int = 300,
+    _ wrap: (any Model) -> any Model = { $0 }, restarts: Bool = false
 ) throws -> Engine {
     var configuration = EngineConfiguration()
     configuration.pageSize = 4
     configuration.parallel = parallel
     configuration.threadsPerRank = threads
-    configuration.watchdogTimeout = 1
+    configuration.watchdogTimeout = watchdog
     configuration.restartsOnFailure = restarts
     return Engine(wrap(try Golden("v32").directory.load()), configuration)
 }

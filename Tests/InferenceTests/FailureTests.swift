@@ -17,7 +17,9 @@ import Testing
     func `fails every request in its name, and nothing hangs`(
         _ place: Place, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind
     ) async throws {
-        let engine = try faultyEngine(place.parallel) { FailingModel($0, rank: place.rank, phase, kind) }
+        let engine = try faultyEngine(place.parallel, watchdog: kind == .hang ? 1 : 300) {
+            FailingModel($0, rank: place.rank, phase, kind)
+        }
         let start = ContinuousClock.now
         for outcome in await outcomes(engine) {
             let reason = try #require(outcome.failure, "ended with \(outcome)")
@@ -39,7 +41,7 @@ import Testing
     }
 
     @Test func `is noticed under a constant stream of requests`() async throws {
-        let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2)) {
+        let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2), watchdog: 1) {
             FailingModel($0, rank: 1, .decode, .hang)
         }
         let traffic = Task {
@@ -65,7 +67,8 @@ import Testing
         let expected = await outcomes(sound)
         sound.stop()
         let engine = try faultyEngine(
-            place.parallel, { FailingModel($0, rank: place.rank, .decode, kind) }, restarts: true)
+            place.parallel, watchdog: kind == .hang ? 3 : 300, { FailingModel($0, rank: place.rank, .decode, kind) },
+            restarts: true)
         // A short request may have ended before the failure.
         let first = await outcomes(engine).compactMap(\.failure)
         #expect(!first.isEmpty && first.allSatisfy { $0.contains("rank \(place.rank) failed: ") })

@@ -33,7 +33,7 @@ import Testing
     }
 
     @Test func `own what each owner of keys has of all requests together`() {
-        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var draw = SplitMix64.printed()
         for _ in 0..<300 {
             let sharding = KVSharding(ranks: 1 + draw.below(9), unit: 1 + draw.below(5))
             let lengths = (0..<draw.below(12)).map { _ in draw.below(200) }

@@ -52,7 +52,8 @@ import Testing
                 // The trap happens under the engine's lock.
                 precondition(!isEngine, "made to fail")
                 stepped.signal()
-                Thread.sleep(forTimeInterval: 0.5)
+                // The other thread traps meanwhile.
+                Thread.sleep(forTimeInterval: 60)
                 return []
             })
         if !isEngine {

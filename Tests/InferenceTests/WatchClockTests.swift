@@ -70,7 +70,7 @@ import Testing
             let model: any Model = fails ? FailingModel(sound, rank: place.rank, .decode, .failure) : sound
             let left = try Self.left(by: place.parallel, model)
             // A thread that has ended releases its resources shortly after the pool has noticed its end.
-            for _ in 0..<500 where left.pool != nil || left.cache != nil || left.alarm != nil {
+            for _ in 0..<6000 where left.pool != nil || left.cache != nil || left.alarm != nil {
                 Thread.sleep(forTimeInterval: 0.01)
             }
             #expect(left.pool == nil && left.cache == nil && left.alarm == nil, "\(place.parallel)")

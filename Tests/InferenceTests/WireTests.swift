@@ -69,7 +69,7 @@ extension PageLists {
     }()
 
     @Test func `arrive as they were sent`() throws {
-        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var draw = SplitMix64.printed()
         for _ in 0..<200 {
             let plan = Self.plan(&draw)
             #expect(try Wire.value(StepPlan.self, in: Wire.bytes(of: plan)) == plan)
@@ -151,7 +151,7 @@ extension PageLists {
     }
 
     @Test func `that are lost, or come twice or in another order, are refused`() throws {
-        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var draw = SplitMix64.printed()
         var sender = PageLists()
         let updates = Self.plans(4, &draw).map { sender.update(for: $0) }
         for order in [[1], [0, 2], [0, 0], [0, 1, 3], [0, 1, 2, 1]] {
@@ -181,7 +181,7 @@ extension PageLists {
     }
 
     @Test func `that were damaged cost no more than their bytes`() {
-        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var draw = SplitMix64.printed()
         for _ in 0..<3000 {
             var bytes = Wire.bytes(of: Self.plan(&draw))
             for _ in 0...draw.below(4) { bytes[draw.below(bytes.count)] = UInt8(draw.below(256)) }
@@ -215,7 +215,7 @@ extension PageLists {
         for (index, setting) in Tuning.settings.enumerated() { settings.tuning[keyPath: setting.path] = index + 5 }
         settings.stages = [.logits, .selected]
         #expect(try Wire.value(RankSettings.self, in: Wire.bytes(of: settings)) == settings)
-        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var draw = SplitMix64.printed()
         for _ in 0..<3000 {
             var bytes = Wire.bytes(of: settings)
             bytes[1 + draw.below(bytes.count - 1)] = UInt8(draw.below(256))

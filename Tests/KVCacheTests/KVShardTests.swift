@@ -27,7 +27,7 @@ import Testing
     }
 
     @Test func `maps the positions it keeps to the entries of their slots`() {
-        var draw = SplitMix64(seed: .random(in: 0 ... .max))
+        var draw = SplitMix64.printed()
         let scratch = Scratch()
         for (pageSize, run, owners) in Self.processShardings {
             let kept = Set((0..<owners).filter { _ in draw.below(2) == 0 } + [draw.below(owners)])

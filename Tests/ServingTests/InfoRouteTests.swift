@@ -87,8 +87,13 @@ import Testing
         #expect(await eventually { server.engine.runningCount == 3 })
         let unknown = try await server.post("/abort_request", #"{"rid":"ab"}"#)
         #expect(unknown.status == 200 && unknown.json["aborted"]?.integer == 0)
-        let reply = try await server.post("/abort_request", body)
-        #expect(reply.json["aborted"]?.integer == 3, "\(reply.text)")
+        // A generation may run a moment before it is known by its id.
+        var aborted = 0
+        for _ in 0..<6000 where aborted < 3 {
+            aborted += try await server.post("/abort_request", body).json["aborted"]?.integer ?? 0
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        #expect(aborted == 3)
         let answers = try await generate.json
         #expect(answers[0]?["meta_info"]?["finish_reason"]?["type"]?.string == "abort", "\(answers)")
         #expect(answers[1]?["meta_info"]?["finish_reason"]?["type"]?.string == "abort")
@@ -126,7 +131,7 @@ import Testing
         }
         let chat = document["paths"]?["/v1/chat/completions"]?["post"]?["requestBody"]?["content"]
         let schema = chat?["application/json"]?["schema"]
-        #expect(schema?["required"]?.strings == ["model", "messages"])
+        #expect(schema?["required"]?.strings == ["messages"])
         #expect(schema?["properties"]?["temperature"]?["type"]?[0]?.string == "number")
         #expect(schema?["properties"]?["functions"]?["description"]?.string?.contains("use tools") == true)
         #expect(document["paths"]?["/v1/models/{id}"]?["get"] != nil)

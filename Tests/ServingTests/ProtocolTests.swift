@@ -197,8 +197,10 @@ import Testing
         server.engine.isHolding = true
         try await Self.live(server) { port in
             try await RawConnection.open(port: port) { connection in
-                try await connection.send("POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-                try await Task.sleep(for: .milliseconds(50))
+                try await connection.send(
+                    "POST /generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+                #expect(await connection.receive(until: "100 Continue").contains("100 Continue"))
+                try await connection.send("{")
             }
             try await RawConnection.open(port: port) { connection in
                 try await connection.post("/v1/completions", #"{"model":"toy","prompt":"a"}"#)

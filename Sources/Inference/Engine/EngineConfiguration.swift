@@ -125,11 +125,21 @@ package struct EngineConfiguration: Sendable, Equatable {
 
     private var maxThreadsPerRank: Int { max(1, Self.maxThreadsPerCore * cores / ranksHere) }
 
-    /// A warning for the operator where the threads of all ranks outnumber the processor's cores; `nil` otherwise.
+    /// A warning for the operator where the threads of all ranks outnumber the processor's cores, or leave most of them
+    /// idle; `nil` otherwise.
     package var warning: String? {
-        guard threadsPerRank > 1, ranksHere * threadsPerRank > cores else { return nil }
-        return "--threads-per-rank: \(ranksHere * threadsPerRank) threads will share \(cores) cores; "
-            + "\(max(1, cores / ranksHere)) a rank would be faster"
+        let threads = ranksHere * threadsPerRank
+        if threads > cores, threadsPerRank > 1 {
+            return "--threads-per-rank: \(threads) threads will share \(cores) cores; "
+                + "\(max(1, cores / ranksHere)) a rank would be faster"
+        }
+        if threads > cores {
+            return "\(ranksHere) ranks will share \(cores) cores, and wait for each other; "
+                + "as many ranks as cores would be faster"
+        }
+        guard 2 * threads <= cores else { return nil }
+        return "\(threads) of \(cores) cores will compute; "
+            + "--threads-per-rank \(cores / ranksHere) would use the others"
     }
 
     private var cores: Int { ProcessInfo.processInfo.activeProcessorCount }

@@ -11,7 +11,7 @@ struct MessagesFields {
 
     /// Reads the members that both routes have.
     init(_ fields: RequestFields, at place: FieldTable.Place, served: String) throws(RequestError) {
-        try fields.requireModel(served)
+        try fields.checkModel(served)
         try FieldTable.check(fields, at: place)
         self.fields = fields
         var conversation = Conversation(messages: try AnthropicMessages.messages(fields))

@@ -69,8 +69,11 @@ struct BearerAuthentication: RouterMiddleware {
         next: @concurrent (Request, ServingContext) async throws -> Response
     ) async throws -> Response {
         guard isOpen(request) || isAuthorized(request) else {
+            let isMissing = request.headers[.authorization] == nil && request.headers[Self.plainKey] == nil
             throw RequestError(
-                .unauthorized, "this server asks for an API key: send the header 'Authorization: Bearer KEY'",
+                .unauthorized,
+                (isMissing ? "this server asks for an API key" : "the API key is not this server's")
+                    + ": send the header 'Authorization: Bearer KEY'",
                 code: "invalid_api_key")
         }
         return try await next(request, context)

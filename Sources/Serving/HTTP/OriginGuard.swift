@@ -17,7 +17,7 @@ struct OriginGuard: RouterMiddleware {
     init(_ configuration: ServerConfiguration) {
         port = configuration.port
         origins = Set(configuration.corsOrigins.map { $0.lowercased() })
-        isLocal = Self.isLoopback(configuration.host)
+        isLocal = configuration.isLocal
         names = Set(
             (["localhost", configuration.host, ProcessInfo.processInfo.hostName] + configuration.allowedHosts)
                 .map { $0.lowercased() })
@@ -73,9 +73,5 @@ struct OriginGuard: RouterMiddleware {
     private static func isAddress(_ host: String) -> Bool {
         var (v4, v6) = (in_addr(), in6_addr())
         return unsafe inet_pton(AF_INET, host, &v4) == 1 || inet_pton(AF_INET6, host, &v6) == 1
-    }
-
-    static func isLoopback(_ host: String) -> Bool {
-        host == "localhost" || host == "::1" || host.hasPrefix("127.")
     }
 }

@@ -15,7 +15,7 @@ struct CompletionRequest: Sendable {
     var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
-        try fields.requireModel(configuration.servedModelName)
+        try fields.checkModel(configuration.servedModelName)
         try FieldTable.check(fields, at: .completion)
         let limits = configuration.requests
         stream = try StreamFields(fields)
@@ -69,14 +69,12 @@ struct CompletionRequest: Sendable {
 }
 
 extension RequestFields {
-    /// Checks the member `model`.
+    /// Checks the member `model`. Without it a request is for the model that this server serves.
     ///
-    /// - Throws: an error if `model` is missing or is not the name of the model that this server serves.
-    func requireModel(_ served: String) throws(RequestError) {
-        guard let model = try string("model") else {
-            throw .invalid("model", "model is missing; this server serves '\(served)'")
-        }
-        guard model == served else { throw .modelNotFound(model, served: served) }
+    /// - Throws: an error if `model` names another model.
+    func checkModel(_ served: String) throws(RequestError) {
+        guard let model = try string("model"), model != served else { return }
+        throw .modelNotFound(model, served: served)
     }
 }
 

@@ -13,7 +13,7 @@ struct ResponsesFields: Sendable {
     static func read(
         _ fields: RequestFields, service: TextService, configuration: ServerConfiguration
     ) throws(RequestError) -> (ChatRequest, ResponsesFields) {
-        try fields.requireModel(configuration.servedModelName)
+        try fields.checkModel(configuration.servedModelName)
         try FieldTable.check(fields, at: .responses)
         if let options = try fields.object("stream_options") { try FieldTable.check(options, at: .streamOptions) }
         var conversation = Conversation(messages: try ResponsesInput.messages(fields), messagesName: "input")

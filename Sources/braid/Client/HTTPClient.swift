@@ -130,8 +130,7 @@ package struct HTTPClient: Sendable {
                     }
                 }
         } catch {
-            let reason = (error as? NIOConnectionError)?.connectionErrors.first?.error ?? error
-            throw CommandError("cannot connect to \(address): \(reason); does a server run there?")
+            throw CommandError("cannot connect to \(address): \(error.reason); does a server run there?")
         }
     }
 
@@ -145,6 +144,15 @@ package struct HTTPClient: Sendable {
         }
         if let apiKey { headers.add(name: "authorization", value: "Bearer \(apiKey)") }
         return HTTPRequestHead(version: .http1_1, method: method, uri: address.prefix + path, headers: headers)
+    }
+}
+
+extension Error {
+    /// Why the system refused a connection or an address, without the names of functions.
+    var reason: String {
+        let cause = (self as? NIOConnectionError)?.connectionErrors.first?.error ?? self
+        guard let code = (cause as? IOError)?.errnoCode else { return "\(cause)" }
+        return unsafe String(cString: strerror(code))
     }
 }
 

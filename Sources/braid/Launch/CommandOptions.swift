@@ -52,6 +52,23 @@ package struct CommandOptions: Sendable {
         return path.isEmpty || command.subcommands?.isEmpty == false ? nil : CommandOptions(path: path, command)
     }
 
+    /// Returns what is wrong with the name of a command or of a command of a group; `nil` if nothing is.
+    static func problem(withCommand words: [String]) -> String? {
+        var group = Description.root
+        for word in words {
+            guard let commands = group.subcommands, !commands.isEmpty, !word.hasPrefix("-"), word != "help" else {
+                return nil
+            }
+            guard let next = commands.first(where: { $0.commandName == word }) else {
+                let names = commands.map(\.commandName)
+                let advice = nearest(to: word, in: names).map { "the nearest is \($0); " } ?? ""
+                return "there is no command '\(word)'; \(advice)legal: \(names.joined(separator: ", "))"
+            }
+            group = next
+        }
+        return nil
+    }
+
     /// The description of all commands that ArgumentParser gives.
     private struct Description: Decodable {
         let command: Command

@@ -47,7 +47,10 @@ package struct LaunchLine: Sendable {
     /// - Throws: `CommandError` with all problems, a line each.
     package init(_ given: [String], environment: [String: String]) throws {
         arguments = given
-        guard let command = CommandOptions.command(named: given) else { return }
+        guard let command = CommandOptions.command(named: given) else {
+            if let problem = CommandOptions.problem(withCommand: given) { throw CommandError(problem) }
+            return
+        }
         let words = Array(given.dropFirst(command.path.count))
         // ArgumentParser answers these, whatever else is there.
         if words.contains(where: { ["-h", "--help", "-help", "--version"].contains($0) }) { return }
@@ -138,9 +141,9 @@ struct OptionReader {
             || word.hasPrefix("-") && word.dropFirst().first.map { $0.isLetter } == true
     }
 
-    /// `braid serve MODEL` is `braid serve --model-path MODEL`, and so for `braid chat`.
+    /// `braid serve MODEL` is `braid serve --model-path MODEL`, and so for every command that reads a model.
     private mutating func readModel(_ word: String, _ origin: LaunchLine.Origin) {
-        guard command.path == ["serve"] || command.path == ["chat"], let option = command["--model-path"],
+        guard let option = command["--model-path"],
             !settings.contains(where: { $0.option == option })
         else {
             return others.append(word)
