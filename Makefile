@@ -31,6 +31,8 @@ build: setup ## Build the braid command
 demo: build ## Find a number in a document of 17,000 tokens on four context ranks, and again on one
 	.build/release/braid generate --model-path $(DEMO) --prompt-file $(DEMO_PROMPT) \
 	    --expect ' 68157' --max-new-tokens 12 --attn-cp-size 4 --compare-one-rank
+	@echo 'This shows that four ranks give the bits of one rank. It does not show speed: the model is tiny, and the ranks share'
+	@echo 'the cores of this machine. For speed see Docs/performance.md.'
 
 PREFIX ?= /usr/local
 
