@@ -19,7 +19,7 @@ extension TransportLaws {
             let failure = GroupFailure(rank: failing, reason: "injected")
             do {
                 try meeting.run(.barrier)
-            } catch let error where error == failure {
+            } catch let error as GroupFailure where error == failure {
                 // The failure has overtaken the barrier's last message, since this member was slow.
                 return []
             }
