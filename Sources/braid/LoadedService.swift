@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import Grammar
 import Inference
+import KVCache
 import Modeling
 import Models
 import Serving
