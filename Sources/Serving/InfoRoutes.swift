@@ -91,12 +91,6 @@ struct InfoRoutes: Sendable {
 
     // MARK: - Server
 
-    /// Returns the number of ranks along an axis.
-    private func degree(of axis: String, _ status: EngineStatus) -> Int {
-        let places = status.ranks.flatMap(\.coordinates).filter { $0.axis == axis }.map(\.place)
-        return (places.max() ?? 0) + 1
-    }
-
     /// Returns a rank's index among the ranks that share keys, and the number of tokens of running requests that it
     /// owns.
     private static func keys(of rank: RankStatus) -> JSONValue {
@@ -109,12 +103,10 @@ struct InfoRoutes: Sendable {
     func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
         let (limits, status) = (service.engine.limits, service.engine.status())
-        let stages = degree(of: "pipeline", status)
         let facts = JSONMember.list([
             "model_path": .string(modelPath), "tokenizer_path": .string(modelPath),
             "version": .string(ServerConfiguration.version),
-            "dp_size": .integer(degree(of: "data", status)), "tp_size": .integer(status.ranks.count / stages),
-            "pp_size": .integer(stages), "dtype": .string(status.dtype),
+            "dtype": .string(status.dtype),
             "load_balance_method": .string("round_robin"),
             "disaggregation_mode": .string("null"), "is_embedding": .bool(false),
             "max_total_tokens": .integer(status.totalPages * status.pageSize),
@@ -150,6 +142,28 @@ struct InfoRoutes: Sendable {
                 "top_k": .integer(service.defaults.topK),
             ]),
         ])
-        return .json(.object(facts + measures))
+        return .json(.object(facts + Self.sizes(status.settings) + measures))
+    }
+
+    /// Returns the settings in force under the names of SGLang's server arguments, where it has the same; the others are
+    /// named as options of `braid serve`.
+    private static func sizes(_ settings: EngineSettings) -> [JSONMember] {
+        JSONMember.list([
+            "tp_size": .integer(settings.tpSize), "dp_size": .integer(settings.attnDPSize),
+            "enable_dp_attention": .bool(settings.attnDPSize > 1),
+            "attn_cp_size": .integer(settings.attnCPSize), "attn_tp_size": .integer(settings.attnTPSize),
+            "pp_size": .integer(settings.ppSize),
+            "pp_layer_partition": settings.ppLayerPartition.map { .array($0.map { .integer($0) }) } ?? .null,
+            "ep_size": .integer(settings.epSize), "moe_tp_size": .integer(settings.moeTPSize),
+            "moe_dense_tp_size": .integer(settings.moeDenseTPSize),
+            "moe_a2a_backend": .string(settings.moeA2ABackend), "cp_strategy": .string(settings.cpStrategy),
+            "dcp_size": .integer(settings.dcpSize), "dcp_interleave": .integer(settings.dcpInterleave),
+            "dcp_min_keys": .integer(settings.dcpMinKeys),
+            "layout_notation": .string(settings.notation),
+            "chunked_prefill_size": .integer(settings.chunkedPrefillSize),
+            "max_prefill_tokens": .integer(settings.maxPrefillTokens),
+            "kv_cache_dtype": .string(settings.kvCacheDtype), "disable_radix_cache": .bool(!settings.prefixCache),
+            "processes": .integer(settings.processes),
+        ])
     }
 }

@@ -3,7 +3,7 @@ import Synchronization
 
 /// The metrics of the server for `/metrics`: times and responses are measured here, the engine reports its load.
 package final class ServerMetrics: Sendable {
-    /// A histogram of times: the number of observations in each bucket, and their sum in seconds.
+    /// A histogram of times in seconds, or of numbers of tokens: the number of observations in each bucket, and their sum.
     struct Histogram {
         let bounds: [Double]
         /// The number of observations in each bucket. The last bucket holds those above all bounds.
@@ -15,10 +15,11 @@ package final class ServerMetrics: Sendable {
             counts = Array(repeating: 0, count: bounds.count + 1)
         }
 
-        mutating func observe(_ duration: Duration) {
-            let seconds = duration / .seconds(1)
-            counts[bounds.firstIndex { seconds <= $0 } ?? bounds.count] += 1
-            sum += seconds
+        mutating func observe(_ duration: Duration) { observe(duration / .seconds(1)) }
+
+        mutating func observe(_ value: Double) {
+            counts[bounds.firstIndex { value <= $0 } ?? bounds.count] += 1
+            sum += value
         }
     }
 
@@ -37,9 +38,16 @@ package final class ServerMetrics: Sendable {
         var endToEnd = Histogram(bounds: [
             0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560,
         ])
+        var promptTokens = Histogram(bounds: tokenBounds)
+        var generatedTokens = Histogram(bounds: tokenBounds)
         var outcomes: [Outcome: UInt64] = [:]
         var aborted: UInt64 = 0
         var failed: UInt64 = 0
+
+        private static let tokenBounds: [Double] = [
+            1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+            1_000_000,
+        ]
     }
 
     private let state = Mutex(State())
@@ -49,6 +57,13 @@ package final class ServerMetrics: Sendable {
     func observeFirstToken(after duration: Duration) { state.withLock { $0.timeToFirstToken.observe(duration) } }
     func observeNextToken(after duration: Duration) { state.withLock { $0.interToken.observe(duration) } }
     func observeRequest(of duration: Duration) { state.withLock { $0.endToEnd.observe(duration) } }
+    /// Records the lengths of a request that was not aborted.
+    func observeLengths(_ usage: Usage) {
+        state.withLock {
+            $0.promptTokens.observe(Double(usage.promptTokens))
+            $0.generatedTokens.observe(Double(usage.completionTokens))
+        }
+    }
     func countAborted() { state.withLock { $0.aborted += 1 } }
     func countFailed() { state.withLock { $0.failed += 1 } }
 
@@ -69,6 +84,8 @@ package final class ServerMetrics: Sendable {
         page.histogram("time_to_first_token_seconds", "From arrival to the first token.", state.timeToFirstToken)
         page.histogram("inter_token_latency_seconds", "Between tokens of a request.", state.interToken)
         page.histogram("e2e_request_latency_seconds", "From arrival to the last token.", state.endToEnd)
+        page.histogram("request_prompt_tokens", "Prompt tokens of a finished request.", state.promptTokens)
+        page.histogram("request_generation_tokens", "New tokens of a finished request.", state.generatedTokens)
         page.family("requests_total", "counter", "HTTP responses by route and status.")
         for (outcome, count) in state.outcomes.sorted(by: {
             ($0.key.route, $0.key.status) < ($1.key.route, $1.key.status)
@@ -102,19 +119,31 @@ package final class ServerMetrics: Sendable {
             ("engine_up", "1 while the engine can serve.", status.failure == nil ? 1 : 0),
         ]
         for (name, explanation, value) in gauges { page.single(name, "gauge", explanation, value) }
-        let counters: [(String, String, UInt64)] = [
-            ("prompt_tokens_total", "Prompt tokens computed or found in the cache.", status.promptTokens),
-            ("generation_tokens_total", "Tokens generated.", status.generatedTokens),
-            ("preemptions_total", "Requests preempted and computed again.", status.preemptions),
-            ("engine_steps_total", "Forward steps.", status.steps),
-            ("engine_restarts_total", "Restarts of failed ranks.", status.restarts),
-            ("prefix_cache_query_tokens_total", "Prompt tokens looked up in the cache.", status.cacheLookupTokens),
-            ("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.", status.cacheHitTokens),
-            ("spec_steps_total", "Steps of requests that verified drafts.", UInt64(status.speculation.steps)),
-            ("spec_draft_tokens_total", "Draft tokens verified.", UInt64(status.speculation.drafted)),
-            ("spec_accepted_tokens_total", "Draft tokens accepted.", UInt64(status.speculation.accepted)),
-        ]
-        for (name, explanation, value) in counters { page.single(name, "counter", explanation, Double(value)) }
+        writeCounters(of: status, to: &page)
         page.write(status.ranks)
+    }
+
+    private static func writeCounters(of status: EngineStatus, to page: inout MetricsPage) {
+        let counters: [(String, String, Double)] = [
+            ("prompt_tokens_total", "Prompt tokens computed or found in the cache.", Double(status.promptTokens)),
+            ("generation_tokens_total", "Tokens generated.", Double(status.generatedTokens)),
+            ("busy_seconds_total", "Time in which at least one request was being computed.", status.busySeconds),
+            (
+                "running_seconds_total", "Time of requests being computed, added up over requests.",
+                status.runningSeconds
+            ),
+            ("preemptions_total", "Requests preempted and computed again.", Double(status.preemptions)),
+            ("engine_steps_total", "Forward steps.", Double(status.steps)),
+            ("engine_restarts_total", "Restarts of failed ranks.", Double(status.restarts)),
+            (
+                "prefix_cache_query_tokens_total", "Prompt tokens looked up in the cache.",
+                Double(status.cacheLookupTokens)
+            ),
+            ("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.", Double(status.cacheHitTokens)),
+            ("spec_steps_total", "Steps of requests that verified drafts.", Double(status.speculation.steps)),
+            ("spec_draft_tokens_total", "Draft tokens verified.", Double(status.speculation.drafted)),
+            ("spec_accepted_tokens_total", "Draft tokens accepted.", Double(status.speculation.accepted)),
+        ]
+        for (name, explanation, value) in counters { page.single(name, "counter", explanation, value) }
     }
 }

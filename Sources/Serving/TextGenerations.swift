@@ -87,6 +87,7 @@ struct TextGenerations: Sendable {
                 if case .finished(var finish) = event, finish.cachedTokens == nil {
                     // The engine does not know stop strings; it reports the usage when it aborts the request.
                     let usage = await Self.end(generation, engine)
+                    if let usage { timer.observeLengths(usage) }
                     finish.cachedTokens = usage?.cachedTokens
                     finish.speculation = usage?.speculation
                     yield(.finished(finish))
@@ -134,9 +135,12 @@ private struct GenerationTimer {
             lastToken = now
         case .failed: metrics.countFailed()
         case .finished(.abort, _): metrics.countAborted()
-        case .finished, .promptLogProbs: break
+        case .finished(_, let usage): observeLengths(usage)
+        case .promptLogProbs: break
         }
     }
+
+    func observeLengths(_ usage: Usage) { metrics.observeLengths(usage) }
 
     func end(wasAborted: Bool) {
         if wasAborted { metrics.countAborted() } else { metrics.observeRequest(of: start.duration(to: .now)) }

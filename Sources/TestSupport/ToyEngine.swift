@@ -108,6 +108,9 @@ package final class ToyEngine: EngineClient {
         }
     }
 
+    /// Sets what `status` reports about the engine's settings.
+    package func setSettings(_ settings: EngineSettings) { state.withLock { $0.status.settings = settings } }
+
     /// Sets what `timeline` returns.
     package func setTimeline(_ timeline: StepTimeline) { state.withLock { $0.timeline = timeline } }
 

@@ -2,12 +2,17 @@ import NIOCore
 import NIOPosix
 import braid
 
-/// This server listens on a port of its own and answers every request with the same bytes.
+/// This server listens on a port of its own and answers requests with bytes that are known before.
 struct CannedServer: Sendable {
     private let channel: any Channel
 
     /// - Parameter closes: Whether the connection ends after the bytes.
     init(_ answer: String, closes: Bool = true) async throws {
+        try await self.init(closes: closes) { _ in answer }
+    }
+
+    /// - Parameter answer: Returns the bytes for a request, of which it receives the bytes.
+    init(closes: Bool = true, _ answer: @escaping @Sendable (String) -> String) async throws {
         channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -23,11 +28,11 @@ struct CannedServer: Sendable {
 
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
-        let answer: String
+        let answer: @Sendable (String) -> String
         let closes: Bool
         private var request = ""
 
-        init(answer: String, closes: Bool) {
+        init(answer: @escaping @Sendable (String) -> String, closes: Bool) {
             self.answer = answer
             self.closes = closes
         }
@@ -36,8 +41,8 @@ struct CannedServer: Sendable {
             request += String(buffer: unwrapInboundIn(data))
             // Bodies are JSON objects, which end with a brace. Closing before all of one has arrived would break the
             // client's sending.
-            guard request.hasSuffix("}") else { return }
-            let sent = context.writeAndFlush(NIOAny(ByteBuffer(string: answer)))
+            guard request.hasSuffix("}") || request.hasPrefix("GET ") && request.hasSuffix("\r\n\r\n") else { return }
+            let sent = context.writeAndFlush(NIOAny(ByteBuffer(string: answer(request))))
             if closes { sent.assumeIsolated().whenComplete { _ in context.close(promise: nil) } }
         }
     }

@@ -354,43 +354,43 @@ private enum XMLScanner {
 }
 
 @Suite struct `A directory without weights` {
-    private func directory(_ body: (String) throws -> Void) throws {
+    private func directory(_ body: (String) async throws -> Void) async throws {
         let path = NSTemporaryDirectory() + "braid-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: path) }
         try FileManager.default.copyItem(
             atPath: Golden.root + "/Models/demo/config.json", toPath: path + "/config.json")
-        try body(path)
+        try await body(path)
     }
 
-    private func run(_ arguments: [String]) throws {
+    private func run(_ arguments: [String]) async throws {
         var command = try Braid.parseAsRoot(arguments)
-        try command.run()
+        if var command = command as? any AsyncParsableCommand { try await command.run() } else { try command.run() }
     }
 
-    @Test func `is inspected and planned for`() throws {
-        try directory { path in
-            try run(["inspect", "--model-path", path])
-            try run(["plan", "--model-path", path, "--hardware", "epyc-9654x2"])
+    @Test func `is inspected and planned for`() async throws {
+        try await directory { path in
+            try await run(["inspect", "--model-path", path])
+            try await run(["plan", "--model-path", path, "--hardware", "epyc-9654x2"])
             // An index whose files have not come yet is no reason to refuse.
             try Data(#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#.utf8)
                 .write(to: URL(fileURLWithPath: path + "/model.safetensors.index.json"))
-            try run(["inspect", "--model-path", path])
+            try await run(["inspect", "--model-path", path])
         }
     }
 
-    @Test func `is told from one whose weights are damaged`() throws {
-        try directory { path in
+    @Test func `is told from one whose weights are damaged`() async throws {
+        try await directory { path in
             try Data([1, 2, 3]).write(to: URL(fileURLWithPath: path + "/model.safetensors"))
-            #expect(throws: CheckpointError.self) { try run(["inspect", "--model-path", path]) }
-            try run(["inspect", "--model-path", path, "--config-only"])
+            await #expect(throws: CheckpointError.self) { try await run(["inspect", "--model-path", path]) }
+            try await run(["inspect", "--model-path", path, "--config-only"])
         }
     }
 
-    @Test(arguments: [1024, 64, -1]) func `is drawn for a server's page as it is for a file`(chunk: Int) throws {
-        try directory { path in
+    @Test(arguments: [1024, 64, -1]) func `is drawn for a server's page as it is for a file`(chunk: Int) async throws {
+        try await directory { path in
             let file = path + "/layout.svg"
-            try run([
+            try await run([
                 "inspect", "--model-path", path, "--tp-size", "4", "--attn-cp-size", "2", "--ep-size", "4",
                 "--chunked-prefill-size", "\(chunk < 0 ? 4096 : chunk)", "--svg", file,
             ])

@@ -141,6 +141,13 @@ enum PlanExample {
         #expect(PlannedTraffic(input: 1, output: 1, drafts: 2, acceptanceRate: 0.5).tokensPerStep == 1.75)
     }
 
+    @Test func `accept as many drafts as the tokens of a step say`() {
+        #expect(abs(PlannedTraffic.acceptanceRate(drafts: 2, tokensPerStep: 1.75) - 0.5) < 1e-12)
+        #expect(PlannedTraffic.acceptanceRate(drafts: 0, tokensPerStep: 1) == 0)
+        #expect(PlannedTraffic.acceptanceRate(drafts: 3, tokensPerStep: 1) < 1e-12)
+        #expect(PlannedTraffic.acceptanceRate(drafts: 3, tokensPerStep: 9) == 1)
+    }
+
     @Test func `leave out what the prefix cache has, but for the last token`() {
         let cold = PlannedTraffic(input: 10, output: 1, chunk: 4)
         #expect(cold.chunks == [0..<4, 4..<8, 8..<10])
@@ -306,16 +313,18 @@ enum PlanExample {
         #expect(chosen.reasons[0].contains(parallel.notation) && chosen.reasons[0].contains("\(cores) cores"))
     }
 
-    @Test func `is a measured device that a file keeps`() throws {
+    @Test func `is a measured device that a file keeps`() async throws {
         let path = NSTemporaryDirectory() + "braid-\(UUID().uuidString).json"
         defer { try? FileManager.default.removeItem(atPath: path) }
-        var measure = try Braid.parseAsRoot(["plan", "--measure", path, "--model-path", demo])
-        try measure.run()
+        func run(_ arguments: [String]) async throws {
+            var plan = try #require(try Braid.parseAsRoot(["plan"] + arguments) as? any AsyncParsableCommand)
+            try await plan.run()
+        }
+        try await run(["--measure", path, "--model-path", demo])
         let data = try #require(FileManager.default.contents(atPath: path))
         let hardware = try Hardware(JSONValue(parsing: data))
         #expect(hardware.efficiencies != nil && hardware.rate(.f32) > 1e9 && hardware.bandwidth > 1e8)
-        var plan = try Braid.parseAsRoot(["plan", "--hardware", path, "--model-path", demo, "--json"])
-        try plan.run()
+        try await run(["--hardware", path, "--model-path", demo, "--json"])
     }
 
     @Test func `is refused beside sizes`() async throws {

@@ -170,6 +170,27 @@ import Tokenization
         #expect(values["braid_e2e_request_latency_seconds_count"] == 2)
         #expect(values[#"braid_e2e_request_latency_seconds_bucket{le="+Inf"}"#] == 2)
         #expect(try #require(values["braid_e2e_request_latency_seconds_sum"]) > 0)
+        #expect(values["braid_request_prompt_tokens_count"] == 2 && values["braid_request_prompt_tokens_sum"] == 6)
+        #expect(values["braid_request_generation_tokens_count"] == 2)
+        #expect(values["braid_request_generation_tokens_sum"] == 8)
+        #expect(values[#"braid_request_prompt_tokens_bucket{le="2"}"#] == 0)
+        #expect(values[#"braid_request_prompt_tokens_bucket{le="5"}"#] == 2)
+        #expect(values["braid_busy_seconds_total"] == 0 && values["braid_running_seconds_total"] == 0)
+    }
+
+    @Test func `lengths are those of requests that end, by a stop string too, and not of aborted ones`() async throws {
+        let server = ToyServer("abcdef")
+        _ = try await server.post("/generate", #"{"text":"hi","sampling_params":{"stop":"c"}}"#)
+        #expect(try await metrics(server)["braid_request_generation_tokens_count"] == 1)
+        #expect(try #require(try await metrics(server)["braid_request_generation_tokens_sum"]) >= 3)
+        server.engine.isHolding = true
+        async let held = server.post("/generate", #"{"text":"hi","rid":"a"}"#)
+        #expect(await eventually { server.engine.runningCount == 1 })
+        _ = try await server.post("/abort_request", #"{"rid":"a"}"#)
+        _ = try await held
+        let values = try await metrics(server)
+        #expect(values["braid_request_generation_tokens_count"] == 1)
+        #expect(values["braid_request_prompt_tokens_count"] == 1 && values["braid_aborted_requests_total"] == 1)
     }
 
     /// The status of two context ranks in the second stage.

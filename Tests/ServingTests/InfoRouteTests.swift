@@ -36,19 +36,30 @@ import Testing
         #expect(try await server.send(.get, "/v1/models/toy").json["owned_by"]?.string == "sglang")
     }
 
-    @Test func `the sizes of the layout are told under SGLang's names`() async throws {
+    @Test func `the settings in force are told under SGLang's names`() async throws {
         let server = Self.server()
-        let ranks = (0..<12).map { rank in
-            RankStatus(
-                rank: rank,
-                coordinates: [
-                    .init(axis: "pipeline", place: rank / 4), .init(axis: "data", place: rank / 2 % 2),
-                    .init(axis: "tensor", place: rank % 2),
-                ])
-        }
-        server.engine.setRanks(ranks, layout: "pipeline=3,data=2,tensor=2")
+        let first = try await server.send(.get, "/server_info").json
+        #expect(first["enable_dp_attention"]?.bool == false && first["disable_radix_cache"]?.bool == false)
+        #expect(first["pp_layer_partition"]?.isNull == true && first["layout_notation"]?.string == "one")
+        var settings = EngineSettings()
+        let sizes: [(String, WritableKeyPath<EngineSettings, Int>)] = [
+            ("tp_size", \.tpSize), ("dp_size", \.attnDPSize), ("attn_cp_size", \.attnCPSize),
+            ("attn_tp_size", \.attnTPSize), ("pp_size", \.ppSize), ("ep_size", \.epSize), ("moe_tp_size", \.moeTPSize),
+            ("moe_dense_tp_size", \.moeDenseTPSize), ("dcp_size", \.dcpSize), ("dcp_interleave", \.dcpInterleave),
+            ("dcp_min_keys", \.dcpMinKeys), ("chunked_prefill_size", \.chunkedPrefillSize),
+            ("max_prefill_tokens", \.maxPrefillTokens), ("processes", \.processes),
+        ]
+        for (place, size) in sizes.enumerated() { settings[keyPath: size.1] = 10 + place }
+        settings.ppLayerPartition = [3, 1]
+        (settings.notation, settings.moeA2ABackend, settings.cpStrategy) = ("pp2:3,1 tp2", "alltoall", "zigzag")
+        (settings.kvCacheDtype, settings.prefixCache) = ("fp8_e4m3", false)
+        server.engine.setSettings(settings)
         let info = try await server.send(.get, "/get_server_info").json
-        #expect(info["pp_size"]?.integer == 3 && info["dp_size"]?.integer == 2 && info["tp_size"]?.integer == 4)
+        for (place, size) in sizes.enumerated() { #expect(info[size.0]?.integer == 10 + place, "\(size.0)") }
+        #expect(info["pp_layer_partition"]?.integers == [3, 1] && info["layout_notation"]?.string == "pp2:3,1 tp2")
+        #expect(info["moe_a2a_backend"]?.string == "alltoall" && info["cp_strategy"]?.string == "zigzag")
+        #expect(info["kv_cache_dtype"]?.string == "fp8_e4m3" && info["disable_radix_cache"]?.bool == true)
+        #expect(info["enable_dp_attention"]?.bool == true)
     }
 
     @Test func `the load is told in both forms`() async throws {

@@ -95,7 +95,12 @@ package struct EngineStatus: Sendable, Equatable {
     package var drafts = 0
     package var speculation = SpeculationCount()
     package var steps: UInt64 = 0
+    /// `busySeconds` is the time during which at least one request was running, `runningSeconds` the time of all running
+    /// requests added up: divided, they give the mean number of requests that ran at the same time.
+    package var busySeconds = 0.0
+    package var runningSeconds = 0.0
     package var isDraining = false
+    package var settings = EngineSettings()
     /// The parallel configuration in words, for example "one rank".
     package var layout = "one rank"
     /// The number of threads that share the work of each rank.

@@ -6,46 +6,63 @@ import Tensors
 /// The published status is a copy of the engine's status outside the engine's lock: readers never wait for the planning
 /// of a step, and never delay it.
 final class PublishedStatus: Sendable {
-    private let status = Mutex(EngineStatus())
+    private struct State {
+        var status = EngineStatus()
+        /// The time of the last publication, in nanoseconds of `Meter.now`.
+        var published: UInt64 = Meter.now()
+    }
 
-    var value: EngineStatus { status.withLock { $0 } }
+    private let state = Mutex(State())
+
+    var value: EngineStatus { state.withLock { $0.status } }
 
     /// The reason of the failure that ended service; `nil` while requests are served.
-    var failure: String? { status.withLock { $0.failure } }
+    var failure: String? { state.withLock { $0.status.failure } }
 
     /// Replaces the scheduler's numbers and keeps those of the ranks.
     func publish(_ scheduler: Scheduler) {
         var new = scheduler.status
-        status.withLock { status in
-            new.takeRanks(of: status)
-            new.failure = status.failure ?? new.failure
-            status = new
+        state.withLock { state in
+            let now = Meter.now()
+            new.takeRanks(of: state.status)
+            new.addTime(Double(now - state.published) * 1e-9, after: state.status)
+            new.failure = state.status.failure ?? new.failure
+            state.status = new
+            state.published = now
         }
     }
 
     /// Replaces the ranks' statistics, among them how many tokens each rank owns, and the scheduler's numbers.
     func publish(_ pool: RankPool, _ scheduler: Scheduler) {
         let ranks = pool.status(computed: scheduler.computedTokens)
-        status.withLock { status in
-            status.layout = pool.layout
-            status.threadsPerRank = pool.threadsPerRank
-            status.dtype = pool.profile.name
-            status.kernels = pool.kernels.rawValue
-            status.keyBytesPerToken = Int(pool.cache.format.bytesPerToken)
-            status.keyOwners = pool.configuration.kvSharding.ranks
-            status.keyUnit = pool.configuration.kvSharding.unit
-            status.ranks = ranks
+        state.withLock { state in
+            state.status.settings = pool.engineSettings
+            state.status.layout = pool.layout
+            state.status.threadsPerRank = pool.threadsPerRank
+            state.status.dtype = pool.profile.name
+            state.status.kernels = pool.kernels.rawValue
+            state.status.keyBytesPerToken = Int(pool.cache.format.bytesPerToken)
+            state.status.keyOwners = pool.configuration.kvSharding.ranks
+            state.status.keyUnit = pool.configuration.kvSharding.unit
+            state.status.ranks = ranks
         }
         publish(scheduler)
     }
 
     /// Records that service has ended. It is for failures after which the scheduler can no longer be changed, such as a
     /// trap.
-    func fail(_ reason: String) { status.withLock { $0.failure = $0.failure ?? reason } }
+    func fail(_ reason: String) { state.withLock { $0.status.failure = $0.status.failure ?? reason } }
 }
 
 extension EngineStatus {
+    /// Adds up the time for which the previous status lasted.
+    fileprivate mutating func addTime(_ seconds: Double, after previous: EngineStatus) {
+        busySeconds = previous.busySeconds + (previous.running > 0 ? seconds : 0)
+        runningSeconds = previous.runningSeconds + Double(previous.running) * seconds
+    }
+
     fileprivate mutating func takeRanks(of other: EngineStatus) {
+        settings = other.settings
         layout = other.layout
         threadsPerRank = other.threadsPerRank
         dtype = other.dtype

@@ -13,6 +13,8 @@ package final class RankPool: Sendable {
     let threadsPerRank: Int
     let profile: NumericsProfile
     let kernels: Kernels.Level
+    /// The settings in force, for the engine's status.
+    let engineSettings: EngineSettings
     /// The number of consecutive positions that stay together on one rank; see `Model.positionAlignment`.
     package let positionAlignment: Int
     package let world: any RankWorld
@@ -77,6 +79,7 @@ package final class RankPool: Sendable {
         threadsPerRank = settings.threadsPerRank
         profile = settings.profile
         kernels = configuration.kernels ?? Kernels.best.level
+        engineSettings = EngineSettings(configuration, configuration.scheduler(for: model))
         positionAlignment = model.positionAlignment
         self.world = world
         self.elsewhere = elsewhere

@@ -76,6 +76,20 @@ package struct Hardware: Sendable, Equatable {
             }
         return wider.lazy.compactMap { rates[$0] }.first!
     }
+
+    /// Several of these as one device, for a rank with as many threads: they share its work without loss.
+    package func joined(_ count: Int) -> Hardware {
+        precondition(count > 0, "\(count) devices as one")
+        guard count > 1 else { return self }
+        var joined = self
+        joined.title = "\(count) of \(title)"
+        joined.memoryBytes *= Double(count)
+        joined.bandwidth *= Double(count)
+        joined.linkBandwidth *= Double(count)
+        joined.rates = rates.mapValues { $0 * Double(count) }
+        joined.devicesPerHost = max(devicesPerHost / count, 1)
+        return joined
+    }
 }
 
 /// Why a description of hardware is not accepted.

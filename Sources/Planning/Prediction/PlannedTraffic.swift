@@ -37,6 +37,18 @@ package struct PlannedTraffic: Sendable, Equatable {
         }.sum
     }
 
+    /// Returns the probability that gives a number of tokens per step: the inverse of `tokensPerStep`. What no probability
+    /// gives is taken for the nearest that one does.
+    package static func acceptanceRate(drafts: Int, tokensPerStep wanted: Double) -> Double {
+        var (low, high) = (0.0, 1.0)
+        for _ in 0..<52 {
+            let middle = (low + high) / 2
+            let traffic = PlannedTraffic(input: 1, output: 1, drafts: drafts, acceptanceRate: middle)
+            if traffic.tokensPerStep < wanted { low = middle } else { high = middle }
+        }
+        return drafts == 0 ? 0 : high
+    }
+
     /// The first position that is computed: a prompt's last token always is.
     package var firstPosition: Int { min(Int(Double(input) * prefixHitRate), input - 1) }
 

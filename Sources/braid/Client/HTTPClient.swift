@@ -24,7 +24,9 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
             throw CommandError("\(option): '\(url)' is not a URL; write for example http://127.0.0.1:30000")
         }
         guard parts.scheme == "http" else {
-            throw CommandError("\(option): '\(url)' does not begin with http://, the one scheme spoken here")
+            throw CommandError(
+                "\(option): '\(url)' does not begin with http://, the one scheme spoken here; for a server "
+                    + "behind TLS forward its port, such as ssh -L 30000:127.0.0.1:30000 HOST")
         }
         // An IPv6 address has brackets in a URL and nowhere else.
         self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
@@ -38,9 +40,11 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
     /// http does not protect it, so that only a server on this machine gets it.
     func apiKey(_ given: String?) -> String? {
         let environment = ProcessInfo.processInfo.environment
-        let isHere = host == "localhost" || host == "::1" || host.hasPrefix("127.")
         return given ?? environment["BRAID_API_KEY"] ?? (isHere ? environment["OPENAI_API_KEY"] : nil)
     }
+
+    /// Tells whether the server is on this machine.
+    var isHere: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
 
     /// The value of the Host header.
     var authority: String { (host.contains(":") ? "[\(host)]" : host) + ":\(port)" }

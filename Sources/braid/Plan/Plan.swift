@@ -9,7 +9,7 @@ import Parallelism
 import Planning
 
 /// Which layout of ranks to use on which devices, from `config.json` alone.
-struct Plan: ParsableCommand {
+struct Plan: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Ranks layouts by what they would hold and how fast they would be, and says how sure that is.",
         discussion: """
@@ -20,8 +20,11 @@ struct Plan: ParsableCommand {
 
     @Option(
         name: [.customLong("model-path"), .customLong("model")],
-        help: "A directory with a config.json, or a released model: v3.1, v3.2.")
-    var modelPath = "v3.2"
+        help: """
+            A directory with a config.json, or a released model: v3.1, v3.2. Default: v3.2, or that of the server of \
+            --compare.
+            """)
+    var modelPath: String?
 
     @OptionGroup(title: "Hardware") var hardware: PlanHardwareOptions
 
@@ -36,7 +39,11 @@ struct Plan: ParsableCommand {
     @Option(help: "The time to the first token by ranks, such as cp=1..32, beside that of as many tensor ranks.")
     var scaling: RankRange?
 
-    @Option(help: "Two models over lengths of prompts, such as v3.1,v3.2: from where on the second is faster.")
+    @Option(
+        help: """
+            Two models over lengths of prompts, such as v3.1,v3.2: from where on the second is faster. Or a server, as \
+            http://host:port: what it measured, beside the prediction of its layout and traffic; BRAID_API_KEY is its key.
+            """)
     var compare: String?
 
     @Option(help: "Draws --scaling into this file.")
@@ -61,17 +68,32 @@ struct Plan: ParsableCommand {
             ("--measure", measure != nil), ("--errors", errors), ("--fit", fit),
         ].filter(\.1).map(\.0)
         if modes.count > 1 { throw ValidationError("\(modes.joined(separator: " and ")): give one of them") }
-        if json, let mode = modes.first { throw ValidationError("--json: there is none for \(mode)") }
+        if serverURL != nil, !traffic.changed.isEmpty {
+            throw ValidationError(
+                "\(traffic.changed.joined(separator: ", ")): not with a server, which says what it has; leave it out")
+        }
+        if json, serverURL == nil, let mode = modes.first { throw ValidationError("--json: there is none for \(mode)") }
         if svg != nil && scaling == nil { throw ValidationError("--svg draws --scaling; give both") }
     }
 
-    func run() throws {
+    /// The server to compare; `nil` where models are.
+    private var serverURL: String? { compare.flatMap { $0.contains("://") ? $0 : nil } }
+
+    func run() async throws {
+        if let serverURL {
+            let comparison = try await ServerComparison(url: serverURL, modelPath: modelPath, hardware)
+            return print(json ? comparison.json.pythonText : comparison.text)
+        }
+        try runHere()
+    }
+
+    private func runHere() throws {
         if fit { return try printFit() }
         if errors { return print(CalibrationReport(try .builtIn()).markdown, terminator: "") }
         if let measure { return try writeMeasurement(measure) }
         if let compare { return try printComparison(compare) }
         let cluster = try hardware.cluster()
-        let planner = try planner(modelPath, cluster)
+        let planner = try planner(modelPath ?? Self.defaultModel, cluster)
         let load = traffic.traffic(for: cluster.hardware)
         let limit = planner.model.description.contextLength
         guard load.input + load.output <= limit else {
@@ -94,17 +116,11 @@ struct Plan: ParsableCommand {
 
     private func planner(_ name: String, _ cluster: Cluster) throws -> Planner {
         let cache = traffic.cache(for: cluster.hardware)
-        return Planner(try Self.model(name, cache), cluster, try EfficiencyTable.builtIn()[cluster.hardware])
+        return Planner(
+            try PlanModels.named(name, cache: cache), cluster, try EfficiencyTable.builtIn()[cluster.hardware])
     }
 
-    private static func model(_ name: String, _ cache: CacheType) throws -> PlannedModel {
-        if let released = ReleasedModel(rawValue: name.lowercased()) {
-            return try PlanModels.released(released, cache: cache)
-        }
-        let directory = try ModelDirectory(name)
-        let file = try ModelConfigurationFile.read(name + "/config.json")
-        return try PlanModels.model(directory.name, directory.configuration, file, cache: cache)
-    }
+    private static let defaultModel = ReleasedModel.v32.rawValue
 
     private func printFit() throws {
         let fitted = try Fit(
@@ -114,7 +130,7 @@ struct Plan: ParsableCommand {
     }
 
     private func writeMeasurement(_ path: String) throws {
-        let model = try Self.model(modelPath, traffic.kvCacheDtype ?? .float32)
+        let model = try PlanModels.named(modelPath ?? Self.defaultModel, cache: traffic.kvCacheDtype ?? .float32)
         let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
         try write(hardware.json.pythonText + "\n", to: path, "--measure")
         print("\(hardware.devicesPerHost) cores, written to \(path)")

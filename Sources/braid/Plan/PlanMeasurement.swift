@@ -7,14 +7,17 @@ import Tensors
 /// What a rank of this machine does with a model's operations: a device to plan for, a core each.
 struct PlanMeasurement {
     private let model: PlannedModel
-    /// The best kernels, in the profile that `--dtype auto` takes for such weights.
     private let kernels: Kernels
     private let cores: Int
     private let repetitions = 5
 
-    init(_ model: PlannedModel, cores: Int = ProcessInfo.processInfo.activeProcessorCount) {
+    /// - Parameter kernels: those to measure; by default the best, in the profile that `--dtype auto` takes for such
+    ///   weights.
+    init(
+        _ model: PlannedModel, kernels: Kernels? = nil, cores: Int = ProcessInfo.processInfo.activeProcessorCount
+    ) {
         self.model = model
-        kernels = .best.computing(in: model.weights == .f32 ? .f32 : .bf16)
+        self.kernels = kernels ?? .best.computing(in: model.weights == .f32 ? .f32 : .bf16)
         self.cores = min(max(cores, 1), Cluster.maxDevices)
     }
 

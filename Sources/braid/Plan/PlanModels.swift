@@ -20,6 +20,16 @@ package enum PlanModels {
             format: configuration.cacheFormat(cache, pageSize: 128, drafts: false))
     }
 
+    /// - Parameter name: a released model, or what `ModelDirectory` finds.
+    package static func named(_ name: String, cache: CacheType) throws -> PlannedModel {
+        if let released = ReleasedModel(rawValue: name.lowercased()) {
+            return try self.released(released, cache: cache)
+        }
+        let directory = try ModelDirectory(name)
+        let file = try ModelConfigurationFile.read(directory.path + "/config.json")
+        return try model(directory.name, directory.configuration, file, cache: cache)
+    }
+
     package static func released(
         _ model: ReleasedModel, cache: CacheType, weights: Hardware.ElementType? = nil
     ) throws(CheckpointError) -> PlannedModel {

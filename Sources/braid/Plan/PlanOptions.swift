@@ -9,11 +9,12 @@ struct PlanHardwareOptions: ParsableArguments {
     @Option(
         help: """
             Devices: a name of the table and a number, such as h20x8 (a name that is not there prints all), or a file \
-            that describes those of one host.
+            that describes those of one host. Default: h20x8; for a server on this machine, its cores, measured.
             """)
-    var hardware = "h20x8"
+    var hardware: String?
 
     func cluster() throws -> Cluster {
+        let hardware = hardware ?? "h20x8"
         guard FileManager.default.fileExists(atPath: hardware) else { return try Cluster(name: hardware) }
         guard let data = FileManager.default.contents(atPath: hardware) else {
             throw CommandError("--hardware: cannot read '\(hardware)'")
@@ -63,6 +64,17 @@ struct PlanTrafficOptions: ParsableArguments {
 
     @Option(help: "Layouts whose further tokens take longer each: 50ms.", transform: Parsing.duration)
     var sloTpot: Double?
+
+    /// The options that have other values than by default.
+    var changed: [String] {
+        [
+            ("--input-tokens", inputTokens != 4096), ("--output-tokens", outputTokens != 512),
+            ("--concurrency", concurrency != 1), ("--prefix-hit-rate", prefixHitRate != 0),
+            ("--kv-cache-dtype", kvCacheDtype != nil), ("--chunked-prefill-size", chunkedPrefillSize != nil),
+            ("--speculative-num-steps", speculativeNumSteps != 0), ("--acceptance-rate", acceptanceRate != 0.8),
+            ("--slo-ttft", sloTtft != nil), ("--slo-tpot", sloTpot != nil),
+        ].filter(\.1).map(\.0)
+    }
 
     func cache(for hardware: Hardware) -> CacheType {
         kvCacheDtype ?? (hardware.kind == .accelerator ? .bfloat16 : .float32)

@@ -1,0 +1,64 @@
+import Inference
+import KVCache
+import Modeling
+import Models
+import Parallelism
+import TestSupport
+import Testing
+
+@Suite(.timeLimit(.minutes(15))) struct `The status of an engine` {
+    private static func request(newTokens: Int) -> GenerationRequest {
+        var sampling = SamplingParameters()
+        sampling.maxNewTokens = newTokens
+        return GenerationRequest(prompt: [1, 2, 3], sampling: sampling)
+    }
+
+    @Test func `has the settings in force, and not only those that were given`() throws {
+        let directory = try Golden("v32").directory
+        let layers = directory.description.layers.count
+        var configuration = EngineConfiguration()
+        configuration.parallel = ParallelConfiguration(
+            data: 2, context: 1, tensor: 2, expert: 2, expertTensor: 2, pipeline: 2, stageLayers: [layers - 1, 1],
+            denseTensor: 2, exchange: .allToAll, kvSharding: KVSharding(ranks: 2, unit: 4, minKeys: 64))
+        configuration.maxRunningRequests = 8
+        configuration.chunkedPrefillSize = -1
+        configuration.maxPrefillTokens = 96
+        configuration.cacheType = .bfloat16
+        configuration.prefixCache = false
+        let engine = Engine(try directory.load(), configuration)
+        defer { engine.stop() }
+        var expected = EngineSettings()
+        expected.notation = "pp2:\(layers - 1),1 dp2 tp2 ep2 etp2 dense2 dcp2:4,64 alltoall"
+        (expected.tpSize, expected.attnDPSize, expected.attnTPSize) = (4, 2, 2)
+        (expected.ppSize, expected.ppLayerPartition) = (2, [layers - 1, 1])
+        (expected.epSize, expected.moeTPSize, expected.moeDenseTPSize) = (2, 2, 2)
+        expected.moeA2ABackend = "alltoall"
+        (expected.dcpSize, expected.dcpInterleave, expected.dcpMinKeys) = (2, 4, 64)
+        // Without a limit of one request, a step has room for all prompts and for eight that decode.
+        (expected.chunkedPrefillSize, expected.maxPrefillTokens) = (104, 96)
+        (expected.kvCacheDtype, expected.prefixCache) = ("bfloat16", false)
+        #expect(engine.status().settings == expected)
+    }
+
+    @Test func `counts the time in which requests ran, and not the time between`() async throws {
+        let engine = Engine(try Golden("v32").directory.load(), EngineConfiguration())
+        defer { engine.stop() }
+        #expect(engine.status().busySeconds == 0 && engine.status().runningSeconds == 0)
+        for await _ in try engine.submit(Self.request(newTokens: 4)).events {}
+        let first = engine.status()
+        #expect(first.busySeconds > 0 && first.runningSeconds == first.busySeconds)
+
+        let start = ContinuousClock.now
+        let pause = Duration.milliseconds(300)
+        try await Task.sleep(for: pause)
+        let generations = try (0..<3).map { _ in try engine.submit(Self.request(newTokens: 8)) }
+        for generation in generations { for await _ in generation.events {} }
+        let elapsed = (start.duration(to: .now) - pause) / .seconds(1)
+        let second = engine.status()
+        let (busy, running) = (
+            second.busySeconds - first.busySeconds, second.runningSeconds - first.runningSeconds
+        )
+        #expect(busy > 0 && busy <= elapsed)
+        #expect(running > busy && running <= 3 * busy + 1e-9, "\(running) of \(busy)")
+    }
+}
