@@ -19,6 +19,8 @@ package final class HeldModel: Model {
 
     package var vocabularySize: Int { model.vocabularySize }
     package var description: ModelDescription { model.description }
+    package var canDraft: Bool { model.canDraft }
+    package var draftStateWidth: Int { model.draftStateWidth }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
         model.cacheFormat(type, pageSize: pageSize)
@@ -28,6 +30,10 @@ package final class HeldModel: Model {
         gate.wait()
         gate.signal()
         try model.forward(step, seat, into: hidden)
+    }
+
+    package func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure) {
+        try model.draft(step, seat, states: states, continues: continues)
     }
 
     package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
@@ -41,8 +47,11 @@ package final class HeldModel: Model {
     /// Submits requests to an engine of this model, lets it go, and reads their events to the ends.
     @inline(never)
     package func answers(of engine: Engine, to requests: [GenerationRequest]) async throws -> [Answer] {
-        let generations = try requests.map { try engine.submit($0) }
-        letGo()
+        let generations: [Generation]
+        do {
+            defer { letGo() }
+            generations = try requests.map { try engine.submit($0) }
+        }
         return await TestSupport.answers(generations)
     }
 }

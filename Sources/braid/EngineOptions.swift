@@ -214,7 +214,6 @@ package struct EngineOptions: ParsableArguments, Sendable {
         }
         problems += configuration.validate(for: model)
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
-        if let warning = configuration.warning { notes.append(warning) }
         let chosen = try ChosenTuning(tuning, model.description, configuration.kernels ?? Kernels.best.level)
         configuration.tuning = chosen.tuning
         if chosen.tuning != Tuning() { notes.append("sizes of blocks: \(chosen.summary)") }

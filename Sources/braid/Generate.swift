@@ -75,6 +75,7 @@ struct Generate: AsyncParsableCommand {
         let trace = try engineOptions.traceWriter(for: configuration)
         defer { trace?.close() }
         note("numerics profile: \(profile.name)")
+        if let warning = configuration.warning { note(warning) }
         if expect != nil, let tokenizer { note("question: …\(ending(of: tokens, tokenizer))") }
         let request = request(tokens, endTokens: directory.generation.endTokens)
         let outcome = try await outcome(
@@ -121,8 +122,8 @@ struct Generate: AsyncParsableCommand {
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: path))
         } catch {
-            let reason = (error as NSError).userInfo[NSUnderlyingErrorKey].map { "\($0)" } ?? error.localizedDescription
-            throw CommandError("--prompt-file: \(path) cannot be read: \(reason)")
+            let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? error as NSError
+            throw CommandError("--prompt-file: \(path) cannot be read: \(cause.localizedDescription)")
         }
         guard let text = String(validating: data, as: UTF8.self) else {
             throw CommandError("--prompt-file: \(path) is not UTF-8 text")

@@ -58,7 +58,7 @@ struct LoadedService: Sendable {
                 + "\(configuration.cacheType.rawValue); context length \(scheduler.contextLength)",
             "numerics profile: \(configuration.profile.name), on \(level.rawValue)"
                 + (slower ? "; without AMX --dtype float32 computes faster, rounded differently" : ""),
-        ]
+        ] + (configuration.warning.map { [$0] } ?? [])
     }
 
     /// Reads the weights that are to be read first, and starts the ranks.

@@ -161,6 +161,12 @@ import braid
         #expect(try Self.line("\(command) m").arguments == expected)
     }
 
+    @Test(arguments: ["verify --only cp4 tp2 --model-path m", "generate m --prompt x --model-path n"])
+    func `may not name the model twice`(text: String) throws {
+        let lines = try Self.refusal(text)
+        #expect(lines.count == 1 && lines[0].contains("the model is given twice"), "\(lines)")
+    }
+
     @Test(arguments: [
         ("serv m", "there is no command 'serv'; the nearest is serve; legal: serve, chat,"),
         ("bench prefil", "there is no command 'prefil'; the nearest is prefill; legal: "),

@@ -29,7 +29,7 @@ import braid
     }
 
     @Test func `lengths are read, sorted and made unique`() throws {
-        #expect(try ascendingCounts("4K, 1024,1k") == [1024, 4096])
+        #expect(try ascendingCounts("4K, 1024,1K,1k") == [1000, 1024, 4096])
         for text in ["", "1,", "-1", "0", "1.5K", "K", "99999999999999999999"] {
             #expect(throws: (any Error).self, "\(text)") { try ascendingCounts(text) }
         }

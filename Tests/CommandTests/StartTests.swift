@@ -83,6 +83,17 @@ import Testing
         #expect(line.contains("hf download someone/model"))
     }
 
+    @Test func `names a prompt file that cannot be read`() throws {
+        let binary = try Checkpoint([])
+        try Data([0xFF, 0xFE, 0x00]).write(to: URL(fileURLWithPath: binary.path + "/prompt"))
+        for (path, reason) in [("/nowhere/prompt", "No such file"), (binary.path + "/prompt", "is not UTF-8 text")] {
+            let run = try Program.run(["generate", Program.demo, "--prompt-file", path])
+            #expect(run.status != 0 && run.errors.count == 1, "\(run.errors)")
+            #expect(run.errors.first?.contains("--prompt-file: \(path)") == true, "\(run.errors)")
+            #expect(run.errors.first?.contains(reason) == true, "\(run.errors)")
+        }
+    }
+
     @Test(arguments: [
         ("--tool-call-parser glm47", "--tool-call-parser"), ("--tp-size 2 --attn-cp-size 3", "attn_cp_size"),
         ("--context-length 999999999", "--context-length"), ("--page-size 48", "--page-size"),

@@ -17,14 +17,14 @@ import Testing
     func `fails every request in its name, and nothing hangs`(
         _ place: Place, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind
     ) async throws {
-        let engine = try faultyEngine(place.parallel, watchdog: kind == .hang ? 1 : 300) {
+        let engine = try faultyEngine(place.parallel, watchdog: kind == .hang ? 3 : 300) {
             FailingModel($0, rank: place.rank, phase, kind)
         }
         let start = ContinuousClock.now
         for outcome in await outcomes(engine) {
             let reason = try #require(outcome.failure, "ended with \(outcome)")
             #expect(reason.contains("rank \(place.rank) failed: "))
-            #expect(reason.contains(kind == .failure ? FailingModel.reason : "no progress for 1 s"))
+            #expect(reason.contains(kind == .failure ? FailingModel.reason : "no progress for 3 s"))
         }
         #expect(ContinuousClock.now - start < hangBound)
         let status = engine.status()
@@ -41,7 +41,7 @@ import Testing
     }
 
     @Test func `is noticed under a constant stream of requests`() async throws {
-        let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2), watchdog: 1) {
+        let engine = try faultyEngine(ParallelConfiguration(context: 2, expert: 2), watchdog: 3) {
             FailingModel($0, rank: 1, .decode, .hang)
         }
         let traffic = Task {
@@ -52,7 +52,7 @@ import Testing
             }
         }
         let start = ContinuousClock.now
-        #expect(await outcomes(engine).contains { $0.failure?.contains("no progress for 1 s") ?? false })
+        #expect(await outcomes(engine).contains { $0.failure?.contains("no progress for 3 s") ?? false })
         #expect(ContinuousClock.now - start < hangBound)
         traffic.cancel()
         await traffic.value
@@ -67,7 +67,7 @@ import Testing
         let expected = await outcomes(sound)
         sound.stop()
         let engine = try faultyEngine(
-            place.parallel, watchdog: kind == .hang ? 3 : 300, { FailingModel($0, rank: place.rank, .decode, kind) },
+            place.parallel, watchdog: kind == .hang ? 5 : 300, { FailingModel($0, rank: place.rank, .decode, kind) },
             restarts: true)
         // A short request may have ended before the failure.
         let first = await outcomes(engine).compactMap(\.failure)

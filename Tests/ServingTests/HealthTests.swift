@@ -186,7 +186,7 @@ import Tokenization
         server.engine.isHolding = true
         async let held = server.post("/generate", #"{"text":"hi","rid":"a"}"#)
         #expect(await eventually { server.engine.runningCount == 1 })
-        _ = try await server.post("/abort_request", #"{"rid":"a"}"#)
+        try await server.abort(#"{"rid":"a"}"#)
         _ = try await held
         let values = try await metrics(server)
         #expect(values["braid_request_generation_tokens_count"] == 1)

@@ -53,6 +53,17 @@ struct ToyServer {
     }
 
     func post(_ path: String, _ body: String) async throws -> Reply { try await send(.post, path, body) }
+
+    /// Posts to `/abort_request` until so many aborts were counted. A generation may run a moment before it is known by its
+    /// id, and one that ends may be counted again.
+    func abort(_ body: String, atLeast count: Int = 1) async throws {
+        var aborted = 0
+        for _ in 0..<6000 where aborted < count {
+            aborted += try await post("/abort_request", body).json["aborted"]?.integer ?? 0
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        #expect(aborted >= count)
+    }
 }
 
 /// A response, with accessors that read it as a client does.

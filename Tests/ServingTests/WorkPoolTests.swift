@@ -94,17 +94,21 @@ private final class Flag: Sendable {
 
     @Test func `does not let large requests block others`() async throws {
         let server = ToyServer("x")
-        let stop = Flag()
+        let (begun, stop) = (Flag(), Flag())
         try await withThrowingTaskGroup(of: Void.self) { group in
             for _ in 0..<4 {
                 group.addTask {
                     try await WorkPool.shared.run(bytes: .max) {
+                        begun.set()
                         while !stop.isSet, WorkPool.mayContinue {}
                     }
                 }
             }
+            while !begun.isSet { try await Task.sleep(for: .milliseconds(1)) }
             for _ in 0..<20 { #expect(try await server.send(.get, "/health").status == 200) }
-            #expect(try await server.post("/tokenize", #"{"prompt":"hi"}"#).status == 200)
+            // Large enough for the pool.
+            let prompt = String(repeating: "ab ", count: 10_000)
+            #expect(try await server.post("/tokenize", #"{"prompt":"\#(prompt)"}"#).status == 200)
             stop.set()
             try await group.waitForAll()
         }

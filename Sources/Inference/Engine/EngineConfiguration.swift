@@ -137,7 +137,8 @@ package struct EngineConfiguration: Sendable, Equatable {
             return "\(ranksHere) ranks will share \(cores) cores, and wait for each other; "
                 + "as many ranks as cores would be faster"
         }
-        guard 2 * threads <= cores else { return nil }
+        // Other processes may use the other cores.
+        guard processes <= 1, 2 * threads <= cores else { return nil }
         return "\(threads) of \(cores) cores will compute; "
             + "--threads-per-rank \(cores / ranksHere) would use the others"
     }

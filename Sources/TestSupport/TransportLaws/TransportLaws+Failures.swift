@@ -21,7 +21,6 @@ extension TransportLaws {
                 try meeting.run(.barrier)
             } catch let error as GroupFailure where error == failure {
                 // The failure has overtaken the barrier's last message, since this member was slow.
-                return []
             }
             let began = DispatchTime.now().uptimeNanoseconds
             if member.rank == failing {

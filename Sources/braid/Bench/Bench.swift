@@ -40,17 +40,16 @@ func appendLine(_ line: String, to path: String) throws {
     try file.write(contentsOf: Data((line + "\n").utf8))
 }
 
-/// Reads `1024,4096,128K` as ascending numbers without repetitions; K is 1024.
+/// Reads `1024,4096,128K` as ascending numbers without repetitions, each as `Parsing.count` does.
 ///
 /// - Throws: `CommandError` that names the part that is not a positive number.
 package func ascendingCounts(_ text: String) throws -> [Int] {
     let counts = try text.split(separator: ",", omittingEmptySubsequences: false).map { field in
         let part = field.trimmingCharacters(in: .whitespaces)
-        let isThousands = part.hasSuffix("K") || part.hasSuffix("k")
-        guard let number = Int(isThousands ? String(part.dropLast()) : part), (1...1 << 40).contains(number) else {
+        guard let number = try? Parsing.count(1...1 << 40)(part) else {
             throw CommandError("'\(part)' is not a positive number; write for example 1024,4096 or 1K,4K")
         }
-        return isThousands ? number * 1024 : number
+        return number
     }
     return Set(counts).sorted()
 }

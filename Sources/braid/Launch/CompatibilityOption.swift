@@ -62,7 +62,7 @@ package struct CompatibilityOption: Sendable {
             if values.contains(where: { $0.lowercased() == value.lowercased() }) { return nil }
             return "'\(value)' is not legal; legal: \(values.joined(separator: ", "))"
         case .integer(let range):
-            if let number = Int(value), range.contains(number) { return nil }
+            if (try? Parsing.count(range)(value)) != nil { return nil }
             return "'\(value)' is not a whole number between \(range.lowerBound) and \(range.upperBound)"
         case .number(let range):
             if let number = Double(value), range.contains(number) { return nil }

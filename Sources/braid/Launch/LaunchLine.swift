@@ -89,6 +89,8 @@ struct OptionReader {
     private(set) var withoutEffect: [String] = []
     /// Words that are no options, which ArgumentParser judges.
     private(set) var others: [String] = []
+    /// The word that names the model without an option.
+    private var bareModel: String?
     private var unknown: [String] = []
 
     init(_ command: CommandOptions, _ table: CompatibilityTable) {
@@ -107,6 +109,10 @@ struct OptionReader {
         let before = problems.count
         readWords(words, origin)
         reportUnknown()
+        if let bareModel, settings.count(where: { $0.option.name == "--model-path" }) > 1 {
+            problems.append(
+                "'\(bareModel)': the model is given twice, here and by --model-path; quote a value of several words")
+        }
         guard origin != .commandLine else { return }
         for index in before..<problems.count { problems[index] = "\(origin): \(problems[index])" }
     }
@@ -148,6 +154,7 @@ struct OptionReader {
         else {
             return others.append(word)
         }
+        bareModel = word
         settings.append(.init(option: option, words: [option.name, word], origin: origin))
     }
 

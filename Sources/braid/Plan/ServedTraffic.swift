@@ -88,8 +88,8 @@ package struct ServedTraffic: Sendable, Equatable {
         ].filter { !$0.1 }.map(\.0)
         guard impossible.isEmpty else {
             throw CommandError(
-                "--compare: means of /metrics cannot be true: \(impossible.joined(separator: ", ")); restart the server, "
-                    + "whose counters have lost their sense")
+                "--compare: no prediction is made for \(impossible.joined(separator: ", ")), which are means of /metrics; "
+                    + "send requests that generate tokens to a server that was just started")
         }
     }
 

@@ -41,7 +41,9 @@ package struct ServerComparison {
     ) throws {
         (self.address, self.engine, self.served) = (address, engine, served)
         let parallel = try Self.parallel(engine, model)
-        let device = hardware.efficiencies == nil ? hardware : hardware.joined(engine.threadsPerRank)
+        var device = hardware.efficiencies == nil ? hardware : hardware.joined(engine.threadsPerRank)
+        // Ranks of one process are on one host, also where they share its cores.
+        device.devicesPerHost = max(device.devicesPerHost, parallel.world / max(engine.processes, 1))
         planner = Planner(
             model, Cluster(device, devices: parallel.world), try EfficiencyTable.builtIn()[device])
         traffic = served.planned(engine)
@@ -68,7 +70,7 @@ package struct ServerComparison {
         do throws(NotationError) {
             parallel = try ParallelConfiguration(notation: engine.notation, for: model.description.parallelShape)
         } catch {
-            throw otherModel(model, "the layout '\(engine.notation.printableLine)': \(error)")
+            throw otherModel(model, "the layout '\(engine.notation.printableLine)': \("\(error)".printableLine)")
         }
         guard parallel.world <= Cluster.maxDevices else {
             throw otherModel(model, "\(parallel.world) ranks, more than \(Cluster.maxDevices)")
