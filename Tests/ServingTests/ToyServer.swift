@@ -6,6 +6,7 @@ import JSON
 import NIOCore
 import Serving
 import TestSupport
+import Testing
 import Tokenization
 
 /// A server over the toy engine, with functions that send requests to it.
