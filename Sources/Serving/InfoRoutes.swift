@@ -110,13 +110,15 @@ struct InfoRoutes: Sendable {
         let service = try slot.service()
         let (limits, status) = (service.engine.limits, service.engine.status())
         let stages = degree(of: "pipeline", status)
+        let transfers = service.transfers?()
         let facts = JSONMember.list([
             "model_path": .string(modelPath), "tokenizer_path": .string(modelPath),
             "version": .string(ServerConfiguration.version),
             "dp_size": .integer(degree(of: "data", status)), "tp_size": .integer(status.ranks.count / stages),
             "pp_size": .integer(stages), "dtype": .string(status.dtype),
             "load_balance_method": .string("round_robin"),
-            "disaggregation_mode": .string("null"), "is_embedding": .bool(false),
+            "disaggregation_mode": .string(transfers?.mode ?? "null"),
+            "disaggregation": transfers?.json ?? .null, "is_embedding": .bool(false),
             "max_total_tokens": .integer(status.totalPages * status.pageSize),
             "max_running_requests": .integer(limits.maxRunningRequests),
             "status": .string("ready"),
