@@ -58,6 +58,13 @@ let package = Package(
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
         // Keys that one server computes for another.
         library("Disaggregation", ["Inference", "Modeling", "KVCache", "Parallelism", "Tensors"]),
+        // The same between processes, over TCP.
+        library(
+            "KVTransport",
+            [
+                "Disaggregation", "Inference", "Checkpoints", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]),
         library("Verification", ["Disaggregation", "Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
         library(
             "Serving",
@@ -69,8 +76,9 @@ let package = Package(
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Verification", "Planning", "Inference", "Grammar", "Models", "Modeling", "Checkpoints",
-                "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
+                "Serving", "KVTransport", "Disaggregation", "Verification", "Planning", "Inference", "Grammar",
+                "Models",
+                "Modeling", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -108,6 +116,13 @@ let package = Package(
                 "Disaggregation", "Inference", "Models", "Modeling", "KVCache", "Parallelism", "Tensors", "TestSupport",
             ]),
         tests(
+            "KVTransportTests",
+            [
+                "KVTransport", "Disaggregation", "Inference", "Models", "Modeling", "KVCache", "Parallelism", "Tensors",
+                "TestSupport", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]),
+        tests(
             "ModelsTests",
             [
                 "Models", "Planning", "DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints", "KVCache", "Parallelism",
@@ -138,7 +153,8 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Verification", "Planning", "Checkpoints", "Inference", "JSON", "KVCache", "Models",
+                "braid", "KVTransport", "Verification", "Planning", "Checkpoints", "Inference", "JSON", "KVCache",
+                "Models",
                 "DeepSeekV32", "Modeling", "Parallelism", "Serving", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),

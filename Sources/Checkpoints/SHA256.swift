@@ -1,5 +1,5 @@
 /// Computes SHA-256 (FIPS 180-4) of bytes that arrive in pieces.
-struct SHA256 {
+package struct SHA256 {
     private var state: [UInt32] = [
         0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
     ]
@@ -8,7 +8,9 @@ struct SHA256 {
     private var byteCount: UInt64 = 0
     private static let blockBytes = 64
 
-    mutating func update(_ bytes: [UInt8]) {
+    package init() {}
+
+    package mutating func update(_ bytes: [UInt8]) {
         unsafe bytes.withUnsafeBytes { unsafe update($0) }
     }
 
@@ -28,7 +30,7 @@ struct SHA256 {
     }
 
     /// Returns the digest of everything so far: 32 bytes.
-    consuming func finish() -> [UInt8] {
+    package consuming func finish() -> [UInt8] {
         let bits = byteCount &* 8
         let zeros = (Self.blockBytes + 55 - pending.count) % Self.blockBytes
         update(

@@ -281,7 +281,7 @@ package struct DecodeSession: Sendable {
         for sender in 0..<source.processes {
             for receiver in 0..<target.processes {
                 let heard = frames[Pair(sender: sender, receiver: receiver)]?.heard ?? began
-                guard now < heard + connection.timing.peerTimeout else {
+                guard !connection.isSilent(since: heard, at: now) else {
                     return close("process \(sender) of the prefill server is silent", &scheduler)
                 }
             }
@@ -311,6 +311,8 @@ package struct DecodeSession: Sendable {
             : .fail("the prefill server was lost: \(failure ?? "it refuses")", reached: reached)
     }
 }
+
+extension DecodeSession: TransferSession {}
 
 /// The rules by which a decode server resolves where a prompt is computed.
 package struct PrefillPolicy: Sendable, Equatable {

@@ -53,6 +53,12 @@ package struct PrefillSession: Sendable {
         began = now
     }
 
+    /// Creates a session that has ended before it began.
+    init(endedBecause reason: String, placement: CachePlacement) {
+        self.init(0, from: placement, to: placement, layers: 0..<0, firstRequest: .max, at: 0)
+        failure = reason
+    }
+
     /// The number of transfers that have not ended.
     package var transferCount: Int { transfers.count }
 
@@ -127,14 +133,17 @@ package struct PrefillSession: Sendable {
     // MARK: - What arrives
 
     /// Applies a message of the decode server.
-    package mutating func receive(message bytes: [UInt8], at now: UInt64, _ scheduler: inout Scheduler) {
-        guard failure == nil else { return }
+    @discardableResult
+    package mutating func receive(
+        message bytes: [UInt8], at now: UInt64, _ scheduler: inout Scheduler
+    ) -> [Scheduler.Event] {
+        guard failure == nil else { return [] }
         do throws(TransferFailure) {
-            guard let message = try connection.read(bytes, at: now) else { return }
+            guard let message = try connection.read(bytes, at: now) else { return [] }
             try apply(message, &scheduler)
-            _ = carryOut(&scheduler)
+            return carryOut(&scheduler)
         } catch {
-            close(error.description, &scheduler)
+            return close(error.description, &scheduler)
         }
     }
 
@@ -226,22 +235,27 @@ package struct PrefillSession: Sendable {
     // MARK: - Loss
 
     /// Sends signs of life, and ends the session if the decode server gives none.
-    package mutating func tick(at now: UInt64, _ scheduler: inout Scheduler) {
-        guard failure == nil else { return }
+    @discardableResult
+    package mutating func tick(at now: UInt64, _ scheduler: inout Scheduler) -> [Scheduler.Event] {
+        guard failure == nil else { return [] }
         do throws(TransferFailure) {
             try connection.tick(at: now)
+            return []
         } catch {
-            close(error.description, &scheduler)
+            return close(error.description, &scheduler)
         }
     }
 
     /// Ends the session and its requests.
-    package mutating func close(_ reason: String, _ scheduler: inout Scheduler) {
-        guard failure == nil else { return }
+    @discardableResult
+    package mutating func close(_ reason: String, _ scheduler: inout Scheduler) -> [Scheduler.Event] {
+        guard failure == nil else { return [] }
         failure = reason
         let requests = transferOf.keys.sorted()
         (transfers, transferOf) = ([:], [:])
         for request in requests { _ = scheduler.abort(request) }
-        _ = carryOut(&scheduler)
+        return carryOut(&scheduler)
     }
 }
+
+extension PrefillSession: TransferSession {}

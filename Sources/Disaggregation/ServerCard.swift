@@ -19,6 +19,17 @@ package struct ServerCard: Sendable, Equatable {
     package var drafts: Int
     package var vocabularySize: Int
 
+    init(
+        numerics: String, model: String, placement: CachePlacement, layers: Int, drafts: Int, vocabularySize: Int
+    ) {
+        self.numerics = numerics
+        self.model = model
+        self.placement = placement
+        self.layers = layers
+        self.drafts = drafts
+        self.vocabularySize = vocabularySize
+    }
+
     /// - Parameters:
     ///   - configuration: that of a server of one process.
     ///   - digest: identifies the model's files.
@@ -76,7 +87,8 @@ extension CacheFormat {
                 }
                 let window = set.window.map { ", window \($0)" } ?? ""
                 let tokens = set.tokensPerEntry == 1 ? "" : ", \(set.tokensPerEntry) tokens"
-                return "\(set.name) (\(lanes.joined(separator: ", "))\(tokens)\(window))"
+                let readers = set.isReadByLaterLayers ? ", read by later layers" : ""
+                return "\(set.name) (\(lanes.joined(separator: ", "))\(tokens)\(window)\(readers))"
             }.joined(separator: " + ")
             if runs.last?.text == text { runs[runs.count - 1].count += 1 } else { runs.append((1, text)) }
         }

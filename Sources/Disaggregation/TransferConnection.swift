@@ -13,12 +13,26 @@ struct TransferConnection: Sendable {
     private var nextExpected: UInt64 = 0
     private var lastSent: UInt64
     private var lastHeard: UInt64
+    /// Notices that this process stood still, and so could not hear the other one.
+    private var clock: WatchClock
 
     init(session: UInt64, _ timing: TransferTiming, at now: UInt64) {
         self.session = session
         self.timing = timing
         lastSent = now
         lastHeard = now
+        clock = WatchClock(interval: timing.beatInterval * Self.nanoseconds)
+        clock.look(at: now * Self.nanoseconds)
+    }
+
+    /// The number of nanoseconds, which `WatchClock` counts, in a millisecond.
+    private static let nanoseconds: UInt64 = 1_000_000
+
+    /// Returns true if the other server has sent nothing for too long, while this process was able to receive it.
+    ///
+    /// - Parameter heard: the last time at which something arrived.
+    func isSilent(since heard: UInt64, at now: UInt64) -> Bool {
+        now >= max(heard, clock.resumed / Self.nanoseconds) + timing.peerTimeout
     }
 
     mutating func send(_ message: TransferMessage) {
@@ -50,11 +64,13 @@ struct TransferConnection: Sendable {
         return sealed.message
     }
 
-    /// Sends a sign of life when it is time.
+    /// Sends a sign of life when it is time. It must be called at least once in each interval of them, so that a longer
+    /// distance between two calls is known to be a pause of this process.
     ///
     /// - Throws: if the other server has been silent for too long.
     mutating func tick(at now: UInt64) throws(TransferFailure) {
-        guard now < lastHeard + timing.peerTimeout else {
+        clock.look(at: now * Self.nanoseconds)
+        guard !isSilent(since: lastHeard, at: now) else {
             throw TransferFailure("the other server was silent for \(now - lastHeard) ms")
         }
         if now >= lastSent + timing.beatInterval {
@@ -77,5 +93,5 @@ package struct TransferTiming: Sendable, Equatable {
 package struct TransferFailure: Error, Equatable, CustomStringConvertible {
     package let description: String
 
-    init(_ description: String) { self.description = description }
+    package init(_ description: String) { self.description = description }
 }

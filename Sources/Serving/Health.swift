@@ -26,7 +26,9 @@ struct HealthRoutes: Sendable {
 
     func metrics(_ request: Request, _ context: ServingContext) async throws -> Response {
         .text(
-            slot.metrics.text(model: configuration.servedModelName, status: slot.loaded?.engine.status()),
+            slot.metrics.text(
+                model: configuration.servedModelName, status: slot.loaded?.engine.status(),
+                transfers: slot.loaded?.transfers?()),
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 

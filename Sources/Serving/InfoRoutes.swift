@@ -103,12 +103,14 @@ struct InfoRoutes: Sendable {
     func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
         let (limits, status) = (service.engine.limits, service.engine.status())
+        let transfers = service.transfers?()
         let facts = JSONMember.list([
             "model_path": .string(modelPath), "tokenizer_path": .string(modelPath),
             "version": .string(ServerConfiguration.version),
             "dtype": .string(status.dtype),
             "load_balance_method": .string("round_robin"),
-            "disaggregation_mode": .string("null"), "is_embedding": .bool(false),
+            "disaggregation_mode": .string(transfers?.mode ?? "null"),
+            "disaggregation": transfers?.json ?? .null, "is_embedding": .bool(false),
             "max_total_tokens": .integer(status.totalPages * status.pageSize),
             "max_running_requests": .integer(limits.maxRunningRequests),
             "status": .string("ready"),

@@ -13,17 +13,26 @@ package final class TextService: Sendable {
     package let endOfText: Set<Int32>
     /// The format of conversations for this model, or the reason why they are refused.
     package let chatFormat: Result<ChatFormat, ChatError>
+    /// The part of each request that the engine computes itself.
+    private let mode: DisaggregationMode
+    /// Returns the state of the exchange of keys with another server; `nil` where there is none.
+    let transfers: (@Sendable () -> TransferStatus)?
 
     /// Creates the service.
     ///
     /// - Parameters:
     ///   - endOfText: the end tokens of `generation_config.json`; the tokenizer's own is added.
     ///   - chatFormat: the format of conversations; `nil` for the one that is detected.
+    ///   - mode: the part of each request that the engine computes itself.
+    ///   - transfers: returns the state of the exchange of keys with another server.
     package init(
         engine: any EngineClient, tokenizer: Tokenizer, defaults: SamplingDefaults = SamplingDefaults(),
-        endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil
+        endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil,
+        mode: DisaggregationMode = .none, transfers: (@Sendable () -> TransferStatus)? = nil
     ) {
         self.engine = engine
+        self.mode = mode
+        self.transfers = transfers
         self.tokenizer = tokenizer
         self.defaults = defaults
         seeds = SeedSource(seed: defaults.seed)
@@ -78,6 +87,7 @@ package final class TextService: Sendable {
             var asked = GenerationRequest(
                 prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
                 cacheSalt: request.cacheSalt, grammar: request.form?.source)
+            asked.mode = mode
             // An answer that follows a grammar ends when it is complete, even with `ignore_eos`.
             if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
             do {

@@ -1,4 +1,5 @@
 import Checkpoints
+import Disaggregation
 import Foundation
 import Grammar
 import Inference
@@ -23,6 +24,9 @@ struct LoadedService: Sendable {
     /// The files to read before ranks start, if they are asked for.
     private let preloaded: WeightIndex?
     private let name: String
+    /// The checkpoint's directory, and whether its weights are used, to identify the model for another server.
+    private let directory: String
+    private let hasWeights: Bool
 
     /// Maps the weights and checks all options, without printing anything before the last check.
     init(
@@ -42,6 +46,8 @@ struct LoadedService: Sendable {
         grammars = GrammarCache(vocabulary)
         endTokens = Set(directory.generation.endTokens)
         name = directory.name
+        self.directory = directory.path
+        hasWeights = options.loadFormat == .auto
         defaults.follow(directory.generation)
     }
 
@@ -62,7 +68,11 @@ struct LoadedService: Sendable {
     }
 
     /// Reads the weights that are to be read first, and starts the ranks.
-    func start(_ job: Job, restartsOnFailure: Bool) throws -> (service: TextService, engine: Engine) {
+    ///
+    /// - Parameter disaggregation: what the server does with another one; `nil` for nothing.
+    func start(
+        _ job: Job, restartsOnFailure: Bool, _ disaggregation: DisaggregationOptions.Plan? = nil
+    ) throws -> (service: TextService, engine: Engine) {
         if let preloaded {
             let progress = ProgressBar("reading \(name)")
             defer { progress.finish() }
@@ -72,9 +82,17 @@ struct LoadedService: Sendable {
         configuration.restartsOnFailure = restartsOnFailure
         let engine = Engine(
             model, configuration, processes: job.processes, grammars: grammars, trace: trace, log: note)
+        let partner = try disaggregation.map { try connect(engine, $0) }
         let service = TextService(
-            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: endTokens, chatFormat: chatFormat)
+            engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: endTokens, chatFormat: chatFormat,
+            mode: partner?.requestMode ?? .none, transfers: partner?.status)
         return (service, engine)
+    }
+
+    /// Lets an engine exchange keys with that of another server.
+    private func connect(_ engine: Engine, _ plan: DisaggregationOptions.Plan) throws -> DisaggregatedEngine {
+        let digest = try ContentDigest(model: directory, weights: hasWeights)
+        return try DisaggregatedEngine(plan, ServerCard(model, configuration, digest: "\(digest)"), engine)
     }
 }
 

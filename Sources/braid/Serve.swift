@@ -62,6 +62,8 @@ struct Serve: AsyncParsableCommand {
 
     @OptionGroup var parsers: ParserOptions
 
+    @OptionGroup(title: "Disaggregation") var disaggregation: DisaggregationOptions
+
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
 
@@ -165,6 +167,8 @@ struct Serve: AsyncParsableCommand {
         // Whatever can be refused is refused before anything is printed or a connection is accepted.
         let directory = try engineOptions.directory()
         var server = try serverConfiguration(directory)
+        let transfers = try disaggregation.plan(
+            environment: ProcessInfo.processInfo.environment, processes: job.count)
         let loaded = try loadedService(directory, job)
         if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
         let configuration = server
@@ -180,7 +184,7 @@ struct Serve: AsyncParsableCommand {
         Traps.setRestartsProcess(restarts)
         let starting = Task { () throws -> Engine in
             do {
-                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts)
+                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts, transfers)
                 slot.fill(with: service)
                 return engine
             } catch {

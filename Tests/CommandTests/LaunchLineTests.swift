@@ -145,11 +145,6 @@ import braid
         #expect(try Self.refusal("serve --page-size --tp 2") == ["--page-size needs a value"])
     }
 
-    @Test(arguments: ["prefill", "decode"]) func `refuses roles that a server cannot have`(role: String) throws {
-        let lines = try Self.refusal("serve m --disaggregation-mode \(role)")
-        #expect(lines.count == 1 && lines[0].hasPrefix("--disaggregation-mode is not supported: "))
-    }
-
     @Test func `means with underscores what it means with dashes`() throws {
         let line = try Self.line("serve m --page_size 32 --attention_backend nsa")
         #expect(line.settings.last?.words == ["--page-size", "32"] && line.withoutEffect == ["--attention_backend"])

@@ -215,6 +215,21 @@ private final class EnginePair: Sendable {
         try await pair.settle()
     }
 
+    @Test(arguments: [true, false])
+    func `end their session when one is stopped, and take no other`(stopsPrefill: Bool) async throws {
+        let pair = try Self.pair("v3")
+        defer { pair.stop() }
+        try pair.connect()
+        #expect(pair.sending.failure == nil && pair.receiving.failure == nil)
+        (stopsPrefill ? pair.prefill : pair.decode).stop("it is stopped")
+        for _ in 0..<6000 where pair.sending.failure == nil || pair.receiving.failure == nil {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        // The reason came with the end of the link; nobody had to wait for silence.
+        #expect(pair.sending.failure == "it is stopped" && pair.receiving.failure == "it is stopped")
+        #expect(throws: TransferFailure.self) { try pair.connect() }
+    }
+
     @Test func `end a prefill whose client is gone, on both sides`() async throws {
         let pair = try Self.pair("v32", prefill: { $0.chunkedPrefillSize = 1 })
         defer { pair.stop() }

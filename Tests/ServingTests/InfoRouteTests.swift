@@ -62,6 +62,35 @@ import Testing
         #expect(info["enable_dp_attention"]?.bool == true)
     }
 
+    @Test func `the exchange of keys with another server is told, and requests take part in it`() async throws {
+        let server = ToyServer(
+            mode: .decode,
+            transfers: {
+                var status = TransferStatus(mode: "decode", problem: "cannot be reached")
+                status.peer = "10.0.0.2:8998"
+                (status.transfers, status.failures, status.receivedBytes) = (2, 3, 4)
+                return status
+            },
+            answer: { ToyTokenizer.tokens($0.mode == .decode ? "yes" : "no") })
+        let info = try await server.send(.get, "/server_info").json
+        #expect(info["disaggregation_mode"]?.string == "decode")
+        let state = try #require(info["disaggregation"])
+        #expect(state["mode"]?.string == "decode" && state["peer"]?.string == "10.0.0.2:8998")
+        #expect(state["connected"]?.bool == false && state["problem"]?.string == "cannot be reached")
+        let metrics = try await server.send(.get, "/metrics").text
+        for line in [
+            "braid_disaggregation_connected{model_name=\"toy\"} 0",
+            "braid_disaggregation_transfers{model_name=\"toy\"} 2",
+            "braid_disaggregation_session_failures_total{model_name=\"toy\"} 3",
+            "braid_kv_transfer_bytes_total{model_name=\"toy\",direction=\"received\"} 4",
+        ] { #expect(metrics.contains(line + "\n"), "\(line)") }
+        let answer = try await server.post("/generate", #"{"text":"a"}"#).json
+        #expect(answer["text"]?.string == "yes")
+        let alone = Self.server()
+        #expect(try await alone.send(.get, "/server_info").json["disaggregation"] == .null)
+        #expect(!(try await alone.send(.get, "/metrics").text.contains("disaggregation")))
+    }
+
     @Test func `the load is told in both forms`() async throws {
         let server = Self.server()
         server.engine.isHolding = true

@@ -20,12 +20,14 @@ struct ToyServer {
     /// - Parameter answer: returns the tokens that the engine generates for a request before the end of the text.
     init(
         contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
-        tokenizer: Tokenizer = ToyTokenizer.shared,
+        tokenizer: Tokenizer = ToyTokenizer.shared, mode: DisaggregationMode = .none,
+        transfers: (@Sendable () -> TransferStatus)? = nil,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
         engine = ToyEngine(
             contextLength: contextLength, vocabularySize: 1024, endOfText: ToyTokenizer.eos, answer: answer)
-        slot = ModelSlot(TextService(engine: engine, tokenizer: tokenizer, defaults: defaults))
+        slot = ModelSlot(
+            TextService(engine: engine, tokenizer: tokenizer, defaults: defaults, mode: mode, transfers: transfers))
     }
 
     /// Creates a server that answers every request with `text`.

@@ -200,11 +200,7 @@ extension CompatibilityTable {
     ])
 
     private static let disaggregation: [CompatibilityOption] = joined([
-        options(
-            .disaggregation, .oneOf(["mooncake", "nixl", "ascend", "fake", "mori"]), "--disaggregation-transfer-backend"
-        ),
         options(.disaggregation, .any, "--disaggregation-ib-device"),
-        options(.disaggregation, .integer(0...65_535), "--disaggregation-bootstrap-port"),
         options(
             .disaggregation, count, "--num-reserved-decode-tokens", "--disaggregation-decode-tp",
             "--disaggregation-decode-dp", "--disaggregation-prefill-pp", "--disaggregation-decode-polling-interval"),
@@ -212,10 +208,8 @@ extension CompatibilityTable {
             .disaggregation, "--disaggregation-decode-enable-offload-kvcache",
             "--disaggregation-decode-enable-fake-auto"),
         refused(
-            "--disaggregation-mode", neutral: ["null", "none"],
-            because: "prefill and decode run in one server; leave it out, and divide ranks with --attn-cp-size and "
-                + "--dcp-size instead"),
-        refused("--kv-transfer-config", "--ec-transfer-config", because: "this server exchanges no keys with others"),
+            "--kv-transfer-config", "--ec-transfer-config",
+            because: "give --disaggregation-mode, which lets one server compute the prompts of another"),
     ])
 
     private static let alwaysDone: [CompatibilityOption] = joined([

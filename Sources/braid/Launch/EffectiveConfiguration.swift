@@ -26,7 +26,8 @@ package struct EffectiveConfiguration {
 
     /// Returns a value as YAML reads it.
     private static func quoted(_ text: String) -> String {
-        let isPlain = text.allSatisfy { $0.isLetter || $0.isNumber || "-_./+".contains($0) } && !text.isEmpty
+        let isPlain =
+            text.allSatisfy { $0.isLetter || $0.isNumber || "-_./+".contains($0) } && !["", "null"].contains(text)
         return isPlain ? text : "'" + text.replacing("'", with: "''") + "'"
     }
 

@@ -254,7 +254,8 @@ extension OptionReader {
     /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning.
     mutating func readEnvironment(_ environment: [String: String]) -> [LaunchLine.Setting] {
         let options = Dictionary(uniqueKeysWithValues: command.options.map { ($0.variable, $0) })
-        for (name, value) in environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix("BRAID_") {
+        for (name, value) in environment.sorted(by: { $0.key < $1.key })
+        where name.hasPrefix("BRAID_") && name != DisaggregationOptions.secretVariable {
             if let option = options[name], !["--help", "--version", "--print-config"].contains(option.name) {
                 read(["\(option.name)=\(value)"], from: .environment(name))
             } else {

@@ -1,0 +1,217 @@
+import ArgumentParser
+import Foundation
+package import KVTransport
+
+/// These options let one server compute prompts for another one. They have the names of SGLang's, where it has such
+/// options.
+package struct DisaggregationOptions: ParsableArguments, Sendable {
+    package enum Mode: String, CaseIterable, ExpressibleByArgument {
+        case null, prefill, decode
+
+        package init?(argument: String) { self.init(rawValue: argument == "none" ? "null" : argument) }
+    }
+
+    @Option(
+        help: """
+            null: compute whole requests. prefill: also compute prompts for a decode server. decode: have prompts \
+            computed by a prefill server. Every server answers all requests, and the answers are the same.
+            """)
+    var disaggregationMode = Mode.null
+
+    @Option(
+        help: """
+            The port for the other server (default: 8998): a prefill server listens there, a decode server dials it if \
+            --disaggregation-prefill names none; 0 lets the system choose.
+            """,
+        transform: Parsing.count(0...65_535))
+    var disaggregationBootstrapPort = Self.usualPort
+
+    @Option(help: "How keys are sent: tcp.")
+    var disaggregationTransferBackend: String?
+
+    @Option(
+        help: """
+            The address on which a prefill server listens for the decode server; default: this machine only. Others need \
+            a secret.
+            """)
+    var disaggregationHost: String?
+
+    @Option(help: "HOST:PORT of the prefill server, for a decode server.")
+    var disaggregationPrefill: String?
+
+    @Option(
+        help: """
+            A file with the secret that both servers have, at least 16 bytes. Or give the secret itself as \
+            BRAID_DISAGGREGATION_SECRET.
+            """)
+    var disaggregationSecretFile: String?
+
+    @Option(
+        help: """
+            A decode server computes prompts itself of which its prefix cache lacks at most this many tokens; default: \
+            512.
+            """,
+        transform: Parsing.count(0...Parsing.maxTokens))
+    var disaggregationLocalPrefill: Int?
+
+    package init() {}
+
+    private static let usualPort = 8998
+    /// The variable of the environment that holds the secret. It is no option, because lists of processes show those.
+    package static let secretVariable = "BRAID_DISAGGREGATION_SECRET"
+    private static let minSecretBytes = 16
+    private static let maxSecretBytes = 4096
+    /// What other engines have in place of TCP.
+    private static let otherBackends = ["mooncake", "nixl", "ascend", "fake", "mori"]
+
+    /// What the options ask for, checked.
+    package struct Plan: Sendable, Equatable {
+        package enum Role: Sendable, Equatable {
+            case prefill(host: String, port: Int)
+            case decode(TransferDialer.Target, localPrefillTokens: Int?)
+
+            /// The host to listen on, or to dial.
+            var host: String {
+                switch self {
+                case .prefill(let host, _): host
+                case .decode(let target, _): target.host
+                }
+            }
+        }
+
+        package let role: Role
+        /// The bytes of the secret; empty for none.
+        package let secret: [UInt8]
+    }
+
+    /// Checks the options together, and reads the secret.
+    ///
+    /// - Parameter processes: the number of processes of the server.
+    /// - Returns: `nil` for a server that computes whole requests alone.
+    /// - Throws: `CommandError` with all problems, a line each.
+    package func plan(environment: [String: String], processes: Int) throws -> Plan? {
+        var problems = backendProblems + misplaced
+        if disaggregationMode != .null, processes > 1 {
+            problems.append(
+                "--disaggregation-mode: a server of \(processes) processes cannot exchange keys with another one yet; "
+                    + "run its ranks in one process")
+        }
+        var (role, secret): (Plan.Role?, [UInt8]) = (nil, [])
+        do throws(CommandError) {
+            role = try self.role()
+        } catch {
+            problems.append(error.description)
+        }
+        do throws(CommandError) {
+            secret = try self.secret(environment)
+        } catch {
+            problems.append(error.description)
+        }
+        if let role, !Self.isLoopback(role.host), secret.isEmpty, problems.isEmpty {
+            problems.append(
+                "--disaggregation-secret-file: a server beyond this machine needs a secret that both servers have; make "
+                    + "one with: openssl rand -hex 32 > secret, and protect it with chmod 600")
+        }
+        guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+        return role.map { Plan(role: $0, secret: secret) }
+    }
+
+    private func role() throws(CommandError) -> Plan.Role? {
+        switch disaggregationMode {
+        case .null: return nil
+        case .decode: return .decode(try target(), localPrefillTokens: disaggregationLocalPrefill)
+        case .prefill:
+            let host = disaggregationHost ?? "127.0.0.1"
+            if host.isEmpty {
+                throw CommandError(
+                    "--disaggregation-host is empty; use 127.0.0.1 for this machine only, 0.0.0.0 for all")
+            }
+            return .prefill(host: host, port: disaggregationBootstrapPort)
+        }
+    }
+
+    private var backendProblems: [String] {
+        guard let backend = disaggregationTransferBackend, backend != "tcp" else { return [] }
+        guard Self.otherBackends.contains(backend) else {
+            return ["--disaggregation-transfer-backend: '\(backend)' is not legal; legal: tcp"]
+        }
+        // Launch lines of other engines carry it even where nothing is sent.
+        if disaggregationMode == .null { return [] }
+        return ["--disaggregation-transfer-backend: \(backend) is not supported; use tcp"]
+    }
+
+    /// Options that need another mode.
+    private var misplaced: [String] {
+        let given: [(String, Bool, Mode)] = [
+            ("--disaggregation-host", disaggregationHost != nil, .prefill),
+            ("--disaggregation-prefill", disaggregationPrefill != nil, .decode),
+            ("--disaggregation-local-prefill", disaggregationLocalPrefill != nil, .decode),
+        ]
+        var problems = given.filter { $0.1 && $0.2 != disaggregationMode }.map { name, _, mode in
+            "\(name) needs --disaggregation-mode \(mode.rawValue), and the mode is \(disaggregationMode.rawValue)"
+        }
+        if disaggregationMode == .null, disaggregationSecretFile != nil {
+            problems.append("--disaggregation-secret-file needs --disaggregation-mode prefill or decode")
+        }
+        return problems
+    }
+
+    private func target() throws(CommandError) -> TransferDialer.Target {
+        guard let text = disaggregationPrefill else {
+            throw CommandError(
+                "--disaggregation-mode decode needs the address of the prefill server: --disaggregation-prefill "
+                    + "HOST:PORT")
+        }
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        var (host, port) = (text, disaggregationBootstrapPort)
+        if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
+            host = String(text[text.index(after: text.startIndex)..<end])
+            let rest = text[text.index(after: end)...]
+            if !rest.isEmpty { port = rest.hasPrefix(":") ? Int(rest.dropFirst()) ?? -1 : -1 }
+        } else if parts.count == 2 {
+            host = parts[0]
+            port = Int(parts[1]) ?? -1
+        }
+        guard !host.isEmpty, !host.contains("/"), (1...65_535).contains(port) else {
+            throw CommandError("--disaggregation-prefill: '\(text)' is no address; write one such as 10.0.0.2:8998")
+        }
+        return TransferDialer.Target(host: host, port: port)
+    }
+
+    static func isLoopback(_ host: String) -> Bool {
+        if ["localhost", "::1"].contains(host) { return true }
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
+    }
+
+    private func secret(_ environment: [String: String]) throws(CommandError) -> [UInt8] {
+        guard disaggregationMode != .null else { return [] }
+        let (given, name): ([UInt8], String)
+        switch (disaggregationSecretFile, environment[Self.secretVariable]) {
+        case (nil, nil): return []
+        case (_?, _?):
+            throw CommandError(
+                "--disaggregation-secret-file: \(Self.secretVariable) is given as well; leave out one of them")
+        case (nil, let text?): (given, name) = (Array(text.utf8), Self.secretVariable)
+        case (let path?, nil): (given, name) = (try Self.read(path), "--disaggregation-secret-file")
+        }
+        // Editors end files with a line break, and secrets of different files must be equal.
+        let secret = given.reversed().drop { $0 == 0x0A || $0 == 0x0D }.reversed()
+        guard (Self.minSecretBytes...Self.maxSecretBytes).contains(secret.count) else {
+            throw CommandError(
+                "\(name): a secret has \(Self.minSecretBytes) to \(Self.maxSecretBytes) bytes, and this one "
+                    + "\(secret.count); make one with: openssl rand -hex 32")
+        }
+        return Array(secret)
+    }
+
+    private static func read(_ path: String) throws(CommandError) -> [UInt8] {
+        do {
+            let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
+            defer { try? file.close() }
+            return Array(try file.read(upToCount: maxSecretBytes + 2) ?? Data())
+        } catch {
+            throw CommandError("--disaggregation-secret-file: \(path) cannot be read: \(error.localizedDescription)")
+        }
+    }
+}

@@ -1,0 +1,91 @@
+import ArgumentParser
+import Foundation
+import KVTransport
+import Testing
+import braid
+
+@Suite struct `Options of disaggregation` {
+    private static func plan(
+        _ line: String, environment: [String: String] = [:], processes: Int = 1
+    ) throws -> DisaggregationOptions.Plan? {
+        let options = try DisaggregationOptions.parse(line.split(separator: " ").map(String.init))
+        return try options.plan(environment: environment, processes: processes)
+    }
+
+    private static let environment = [DisaggregationOptions.secretVariable: "0123456789abcdef\n"]
+
+    @Test func `give a server its role`() throws {
+        #expect(try Self.plan("") == nil)
+        #expect(try Self.plan("--disaggregation-mode none --disaggregation-transfer-backend mooncake") == nil)
+        #expect(
+            try Self.plan("--disaggregation-mode prefill")?.role == .prefill(host: "127.0.0.1", port: 8998))
+        let far = try #require(
+            try Self.plan(
+                "--disaggregation-mode prefill --disaggregation-host 0.0.0.0 --disaggregation-bootstrap-port 7",
+                environment: Self.environment))
+        #expect(far.role == .prefill(host: "0.0.0.0", port: 7) && far.secret == Array("0123456789abcdef".utf8))
+        let targets = [
+            "localhost:9": TransferDialer.Target(host: "localhost", port: 9),
+            "127.0.0.1": TransferDialer.Target(host: "127.0.0.1", port: 8998),
+            "[::1]:70": TransferDialer.Target(host: "::1", port: 70),
+            "[::1]": TransferDialer.Target(host: "::1", port: 8998),
+        ]
+        for (text, target) in targets {
+            let line = "--disaggregation-mode decode --disaggregation-prefill \(text) --disaggregation-local-prefill 3"
+            #expect(try Self.plan(line)?.role == .decode(target, localPrefillTokens: 3))
+        }
+    }
+
+    @Test(arguments: [
+        ("--disaggregation-mode decode", "needs the address of the prefill server: --disaggregation-prefill HOST:PORT"),
+        ("--disaggregation-prefill x:1", "--disaggregation-prefill needs --disaggregation-mode decode"),
+        (
+            "--disaggregation-mode prefill --disaggregation-prefill x:1",
+            "--disaggregation-prefill needs --disaggregation-mode decode, and the mode is prefill"
+        ),
+        ("--disaggregation-host ::1", "--disaggregation-host needs --disaggregation-mode prefill"),
+        ("--disaggregation-local-prefill 1", "--disaggregation-local-prefill needs --disaggregation-mode decode"),
+        ("--disaggregation-secret-file x", "--disaggregation-secret-file needs --disaggregation-mode"),
+        ("--disaggregation-mode decode --disaggregation-prefill a:b", "'a:b' is no address"),
+        ("--disaggregation-mode decode --disaggregation-prefill a:0", "'a:0' is no address"),
+        ("--disaggregation-mode decode --disaggregation-prefill a:65536", "'a:65536' is no address"),
+        ("--disaggregation-mode decode --disaggregation-prefill http://a:1", "'http://a:1' is no address"),
+        ("--disaggregation-mode decode --disaggregation-prefill 10.0.0.2:1", "needs a secret"),
+        ("--disaggregation-mode decode --disaggregation-prefill 127.evil.example:1", "needs a secret"),
+        ("--disaggregation-mode prefill --disaggregation-host 0.0.0.0", "needs a secret"),
+        ("--disaggregation-mode prefill --disaggregation-transfer-backend nixl", "nixl is not supported; use tcp"),
+        ("--disaggregation-transfer-backend pigeons", "'pigeons' is not legal; legal: tcp"),
+        ("--disaggregation-mode prefill --disaggregation-secret-file /nowhere", "/nowhere cannot be read"),
+    ]) func `that do not fit are refused`(line: String, expected: String) throws {
+        let error = try #require(throws: (any Error).self) { try Self.plan(line) }
+        #expect("\(error)".contains(expected) && !"\(error)".contains("\n"), "\(error)")
+    }
+
+    @Test func `know servers of several processes, which exchange no keys yet`() throws {
+        let error = #expect(throws: (any Error).self) { try Self.plan("--disaggregation-mode prefill", processes: 2) }
+        #expect(error.map { "\($0)".contains("a server of 2 processes") } ?? false)
+        #expect(try Self.plan("", processes: 2) == nil)
+    }
+
+    @Test func `read the secret from a file or the environment, and not from both`() throws {
+        let path = NSTemporaryDirectory() + "braid-secret-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let line = "--disaggregation-mode prefill --disaggregation-secret-file \(path)"
+        let secrets = [("0123456789abcdef", 16), ("0123456789abcdef\r\n", 16), ("0123456789abcde\n\n", 0), ("", 0)]
+        for (text, count) in secrets {
+            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+            #expect(((try? Self.plan(line))??.secret.count ?? 0) == count)
+        }
+        try Data(repeating: 65, count: 5000).write(to: URL(fileURLWithPath: path))
+        #expect(throws: (any Error).self) { try Self.plan(line) }
+        try Data("0123456789abcdef".utf8).write(to: URL(fileURLWithPath: path))
+        #expect(throws: (any Error).self) { try Self.plan(line, environment: Self.environment) }
+        #expect(throws: (any Error).self) {
+            try Self.plan(
+                "--disaggregation-mode prefill", environment: [DisaggregationOptions.secretVariable: "short"])
+        }
+        // Elsewhere the variable is no option, and nothing to warn of.
+        let given = try LaunchLine(["serve", "m"], environment: Self.environment)
+        #expect(given.warnings.isEmpty && given.settings.count == 1)
+    }
+}

@@ -1,0 +1,241 @@
+"""Checks that two servers, of which one computes prompts for the other, answer as one server does: over TCP, with
+layouts, pages and chunks of their own, and while the prefill server is killed, stands still, and is started again.
+"""
+
+import json
+import pathlib
+import re
+import signal
+import tempfile
+import threading
+import time
+import urllib.request
+
+SECONDS_TO_ANSWER = 120
+SECONDS_TO_CONNECT = 60
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+DOCUMENT = ROOT / "Models" / "demo" / "prompts" / "passkey-17k-synthetic.txt"
+PREFILL = ["--attn-cp-size", "2", "--ep-size", "2", "--page-size", "64", "--chunked-prefill-size", "64",
+           "--max-total-tokens", "40000", "--disaggregation-mode", "prefill"]
+DECODE = ["--tp-size", "2", "--page-size", "16", "--max-total-tokens", "40000", "--disaggregation-mode", "decode",
+          "--disaggregation-local-prefill", "0"]
+
+
+class Failure(Exception):
+    """An expectation that did not hold."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def wait_until(condition, seconds, message):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        expect(time.monotonic() < deadline, f"{message() if callable(message) else message} after {seconds} s")
+        time.sleep(0.02)
+
+
+def post(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER) as reply:
+        return reply.read().decode()
+
+
+def state(url):
+    with urllib.request.urlopen(f"{url}/server_info", timeout=10) as reply:
+        return json.load(reply)["disaggregation"]
+
+
+def metric(url, name):
+    """The sum of a metric's series."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as reply:
+        page = reply.read().decode()
+    values = re.findall(rf"^braid_{name}\{{[^}}]*\}} (\S+)$", page, re.MULTILINE)
+    expect(values, f"there is no metric {name}")
+    return sum(float(value) for value in values)
+
+
+def same_members(answer):
+    """An answer without what differs between any two answers: its id, its times, and what was found in a cache."""
+    if isinstance(answer, dict):
+        return {name: same_members(value) for name, value in answer.items()
+                if name not in ("id", "created", "e2e_latency", "cached_tokens", "prompt_tokens_details", "rid")
+                and not name.endswith(("_time", "_latency", "_ts"))}
+    return [same_members(value) for value in answer] if isinstance(answer, list) else answer
+
+
+def events(text):
+    """The events of a stream."""
+    found = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ") and line != "data: [DONE]"]
+    expect(found and text.rstrip().endswith("data: [DONE]"), f"the stream ends with {text[-200:]}")
+    return found
+
+
+def bodies(salt):
+    """Requests of every kind, half of them streams, whose prompts no earlier request has left in a cache."""
+    document = DOCUMENT.read_text()
+    for number, length in enumerate([1, 40, 900, 4000]):
+        text = f"{salt} {number}: " + document[number * 100:number * 100 + length]
+        for temperature in (0, 0.9):
+            yield "/generate", {
+                "text": text, "return_logprob": True, "logprob_start_len": 0 if length < 1000 else -1,
+                "top_logprobs_num": 2, "stream": (number + (temperature > 0)) % 2 == 0,
+                "sampling_params": {"max_new_tokens": 12, "temperature": temperature, "sampling_seed": number}}
+        yield "/v1/completions", {
+            "model": "demo", "prompt": text, "max_tokens": 10, "temperature": 0.9, "seed": number, "n": 2,
+            "stream": number % 2 == 0}
+
+
+def answer(url, path, body):
+    """The answer to a request. The pieces of a stream are joined, because their number depends on the time."""
+    text = post(url + path, body)
+    if not body["stream"]:
+        return same_members(json.loads(text))
+    if path == "/generate":
+        return same_members(events(text)[-1])
+    pieces = {}
+    for event in events(text):
+        for choice in event["choices"]:
+            pieces[choice["index"]] = pieces.get(choice["index"], "") + choice["text"]
+    return pieces
+
+
+def answers(url, salt):
+    """The answers to all requests, which are sent together."""
+    asked = list(bodies(salt))
+    found = [None] * len(asked)
+
+    def ask(index):
+        try:
+            found[index] = answer(url, *asked[index])
+        except Exception as failure:  # reported where answers are compared
+            found[index] = f"{type(failure).__name__}: {failure}"
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def expect_equal(found, expected, when):
+    for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+        expect(one == other and not isinstance(one, str), f"{when}: answer {index} is {str(one)[:600]} and not {str(other)[:600]}")
+
+
+class Pair:
+    """An ordinary server, and two that share its work."""
+
+    def __init__(self, start, port, secret):
+        self.start = start
+        self.port = port
+        self.secret = ["--disaggregation-secret-file", secret]
+        _, self.alone = start(["--max-total-tokens", "40000"])
+        self.prefill = None
+        self.start_prefill()
+        self.decoder, self.decode = start([*DECODE, "--disaggregation-prefill", f"127.0.0.1:{port}", *self.secret])
+
+    def start_prefill(self):
+        self.prefill, self.prefill_url = self.start(
+            [*PREFILL, "--disaggregation-bootstrap-port", str(self.port), *self.secret])
+
+    def connect(self):
+        wait_until(lambda: state(self.decode)["connected"], SECONDS_TO_CONNECT,
+                   lambda: f"no session: {state(self.decode)}")
+
+    def received(self):
+        return metric(self.decode, "kv_transfer_bytes_total")
+
+    def compare(self, salt, when):
+        expect_equal(answers(self.decode, salt), answers(self.alone, salt), when)
+
+    def compare_while(self, salt, event, when):
+        """Compares answers to requests during whose prefill something happens."""
+        found = []
+        asking = threading.Thread(target=lambda: found.extend(answers(self.decode, salt)))
+        before = self.received()
+        asking.start()
+        wait_until(lambda: metric(self.decode, "disaggregation_transfers") > 0 and self.received() > before + 100_000
+                   or not asking.is_alive(), SECONDS_TO_ANSWER, "no transfer has begun")
+        expect(asking.is_alive(), f"{when}: all was answered before anything could happen")
+        event()
+        asking.join()
+        expect_equal(found, answers(self.alone, salt), when)
+
+
+def share_the_work(pair):
+    pair.connect()
+    before = pair.received()
+    pair.compare("first", "with a session")
+    expect(pair.received() > before + 1_000_000, "no keys were received")
+    expect(metric(pair.prefill_url, "prompt_tokens_total") > 0, "the prefill server has computed nothing")
+    found = state(pair.prefill_url)
+    expect(found["mode"] == "prefill" and found["connected"] and found["peer"] == "127.0.0.1", f"{found}")
+    # A prefill server serves its own clients as well.
+    expect_equal(answers(pair.prefill_url, "own"), answers(pair.alone, "own"), "the prefill server's own")
+
+
+def survive_a_kill(pair):
+    pair.connect()
+    pair.compare_while("killed", pair.prefill.kill, "while the prefill server is killed")
+    pair.prefill.wait()
+    wait_until(lambda: not state(pair.decode)["connected"], SECONDS_TO_CONNECT, "the session has not ended")
+    expect(state(pair.decode)["problem"], "there is no reason why there is no session")
+    pair.compare("gone", "without a prefill server")
+    pair.start_prefill()
+    pair.connect()
+    before = pair.received()
+    pair.compare("again", "with a prefill server that was started again")
+    expect(pair.received() > before + 1_000_000, "no keys were received after the start")
+
+
+def survive_a_pause(pair):
+    pair.connect()
+    failures = metric(pair.decode, "disaggregation_session_failures_total")
+    pair.compare_while("paused", lambda: pair.prefill.send_signal(signal.SIGSTOP), "while the prefill server stands still")
+    expect(metric(pair.decode, "disaggregation_session_failures_total") > failures, "the session has not ended")
+    pair.prefill.send_signal(signal.SIGCONT)
+    pair.connect()
+    pair.compare("continued", "with a prefill server that goes on")
+
+
+def refuse_a_stranger(pair):
+    with tempfile.NamedTemporaryFile("w") as secret:
+        secret.write("not what the others have")
+        secret.flush()
+        _, url = pair.start([*DECODE, "--disaggregation-prefill", f"127.0.0.1:{pair.port}",
+                             "--disaggregation-secret-file", secret.name])
+        wait_until(lambda: "same secret" in (state(url)["problem"] or ""), SECONDS_TO_CONNECT,
+                   lambda: f"not refused: {state(url)}")
+        expect(state(pair.decode)["connected"], "a stranger has ended the session")
+        body = {"text": "Once upon a time", "sampling_params": {"max_new_tokens": 8, "temperature": 0}}
+        expect(json.loads(post(url + "/generate", body))["text"]
+               == json.loads(post(pair.alone + "/generate", body))["text"], "answers differ")
+
+
+def run(start, port):
+    """Runs all cases, and returns whether they passed.
+
+    start: a function that takes options of `braid serve` and returns the process and its address once it is ready.
+    port: a free port.
+    """
+    failed = 0
+    cases = [("two servers answer as one", share_the_work), ("also if the prefill server is killed", survive_a_kill),
+             ("also if it stands still", survive_a_pause), ("no server without the secret takes part", refuse_a_stranger)]
+    with tempfile.NamedTemporaryFile("w") as secret:
+        secret.write("a secret of these two servers\n")
+        secret.flush()
+        pair = Pair(start, port, secret.name)
+        for name, case in cases:
+            try:
+                began = time.monotonic()
+                case(pair)
+                print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
+            except Exception as failure:  # one case must not keep the others from running
+                failed += 1
+                print(f"FAIL {name}: {type(failure).__name__}: {failure}", flush=True)
+    print(f"{len(cases) - failed} passed, {failed} failed", flush=True)
+    return failed == 0

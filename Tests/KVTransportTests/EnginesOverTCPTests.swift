@@ -1,0 +1,141 @@
+import Disaggregation
+import Inference
+import KVTransport
+import Models
+import Parallelism
+import Synchronization
+import TestSupport
+import Testing
+
+/// A prefill and a decode engine that are connected by sockets.
+private final class Engines: Sendable {
+    let prefill: Engine
+    let decode: Engine
+    let sending: PrefillEndpoint
+    let receiving: DecodeEndpoint
+    private let cards: (prefill: ServerCard, decode: ServerCard)
+    private let links = Mutex([TCPLink]())
+
+    init() throws {
+        var prefillSettings = EngineConfiguration()
+        prefillSettings.pageSize = 64
+        prefillSettings.chunkedPrefillSize = 7
+        prefillSettings.checksInvariants = true
+        prefillSettings.parallel = ParallelConfiguration(context: 2, pipeline: 2)
+        var decodeSettings = prefillSettings
+        decodeSettings.pageSize = 16
+        decodeSettings.parallel = ParallelConfiguration(tensor: 2)
+        let model = try Golden("v32").directory.load()
+        cards = (
+            ServerCard(model, prefillSettings, digest: "v32"), ServerCard(model, decodeSettings, digest: "v32")
+        )
+        (prefill, decode) = (Engine(model, prefillSettings), Engine(model, decodeSettings))
+        var policy = PrefillPolicy()
+        policy.localPrefillTokens = 0
+        sending = PrefillEndpoint(cards.prefill, maxFrameBytes: 2048)
+        receiving = DecodeEndpoint(cards.decode, policy)
+        prefill.attach(sending)
+        decode.attach(receiving)
+    }
+
+    func listener() -> TransferListener {
+        let (endpoint, engine) = (sending, prefill)
+        return TransferListener(
+            cards.prefill, TransferSecret(),
+            TransferListener.Hooks(
+                refusal: { endpoint.failure == nil ? "busy" : nil },
+                begin: { opening throws(TransferFailure) in
+                    try endpoint.begin(opening.number, to: opening.card, over: opening.link, for: engine)
+                }, log: { _ in }))
+    }
+
+    func dialer(port: Int) -> TransferDialer {
+        let (endpoint, engine) = (receiving, decode)
+        return TransferDialer(
+            TransferDialer.Target(host: "127.0.0.1", port: port), cards.decode, TransferSecret(),
+            begin: { opening throws(TransferFailure) in
+                self.links.withLock { $0.append(opening.link) }
+                try endpoint.begin(opening.number, from: opening.card, over: opening.link, for: engine)
+            }, log: { _ in })
+    }
+
+    /// Cuts the link of the last session.
+    func cut() { links.withLock { $0.last }?.close("the cable was pulled") }
+}
+
+@Suite(.serialized, .timeLimit(.minutes(10))) struct `Two engines over TCP` {
+    private static func requests(salt: String) -> [GenerationRequest] {
+        (0..<10).map { index in
+            var sampling = SamplingParameters()
+            sampling.temperature = index % 2 == 0 ? 0 : 0.8
+            sampling.seed = UInt64(index)
+            sampling.maxNewTokens = 3 + index % 5
+            let prompt = (0..<(1 + index * 13 % 60)).map { Int32(($0 * 31 + index * 17) % 200) }
+            let logProbs = LogProbOptions(topCount: 2, promptStart: index % 3 == 0 ? 0 : nil)
+            return GenerationRequest(prompt: prompt, sampling: sampling, logProbs: logProbs, cacheSalt: salt)
+        }
+    }
+
+    private static func answers(
+        _ engine: Engine, _ requests: [GenerationRequest], _ mode: DisaggregationMode
+    ) async throws -> [[GenerationEvent]] {
+        let generations = try requests.map { request in
+            var request = request
+            request.mode = mode
+            return try engine.submit(request)
+        }
+        var answers: [[GenerationEvent]] = []
+        for generation in generations {
+            var events: [GenerationEvent] = []
+            for await event in generation.events {
+                // Prompt scores come in pieces of any length, and other servers find other prefixes.
+                switch event {
+                case .promptLogProbs(let scores):
+                    for score in scores { events.append(.promptLogProbs([score])) }
+                case .finished(let reason, _):
+                    events.append(.finished(reason, Usage(promptTokens: 0, completionTokens: 0)))
+                case .token, .failed: events.append(event)
+                }
+            }
+            answers.append(events)
+        }
+        return answers
+    }
+
+    @Test func `answer as one does, also when the link is cut, or a server is stopped`() async throws {
+        let engines = try Engines()
+        defer {
+            engines.decode.stop()
+            engines.prefill.stop()
+        }
+        let listener = engines.listener()
+        let port = try listener.start(host: "127.0.0.1", port: 0)
+        let dialer = engines.dialer(port: port)
+        dialer.start()
+        for round in 0..<4 {
+            #expect(await eventually { engines.receiving.failure == nil && engines.sending.failure == nil })
+            let requests = Self.requests(salt: "\(round)")
+            let expected = try await Self.answers(engines.prefill, Self.requests(salt: "alone \(round)"), .none)
+            let sent = listener.traffic.sent.load(ordering: .relaxed)
+            async let found = Self.answers(engines.decode, requests, .decode)
+            if round % 2 == 1 {
+                while listener.traffic.sent.load(ordering: .relaxed) < sent + 5000 {
+                    try await Task.sleep(for: .milliseconds(1))
+                }
+                engines.cut()
+            }
+            #expect(try await found == expected, "round \(round)")
+            #expect(listener.traffic.sent.load(ordering: .relaxed) > sent)
+        }
+        #expect(dialer.failures >= 2)
+        // A server that is stopped ends its session at once, and says so.
+        #expect(await eventually { engines.receiving.failure == nil })
+        engines.prefill.stop("it is stopped")
+        #expect(await eventually { engines.receiving.failure?.contains("it is stopped") ?? false })
+        #expect(await eventually { engines.decode.status().usedPages == 0 && engines.receiving.transferCount == 0 })
+        #expect(engines.decode.checkInvariants() == [])
+        dialer.stop()
+        listener.stop()
+        #expect(await eventually { engines.receiving.failure != nil })
+    }
+}
