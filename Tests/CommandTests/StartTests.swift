@@ -86,7 +86,7 @@ import Testing
     @Test func `names a prompt file that cannot be read`() throws {
         let binary = try Checkpoint([])
         try Data([0xFF, 0xFE, 0x00]).write(to: URL(fileURLWithPath: binary.path + "/prompt"))
-        for (path, reason) in [("/nowhere/prompt", "No such file"), (binary.path + "/prompt", "is not UTF-8 text")] {
+        for (path, reason) in [("/nowhere/prompt", "exist"), (binary.path + "/prompt", "is not UTF-8 text")] {
             let run = try Program.run(["generate", Program.demo, "--prompt-file", path])
             #expect(run.status != 0 && run.errors.count == 1, "\(run.errors)")
             #expect(run.errors.first?.contains("--prompt-file: \(path)") == true, "\(run.errors)")

@@ -36,7 +36,8 @@ import Testing
         let reply = try await Self.server().send(#require(HTTPRequest.Method(method)), path, "{}")
         #expect(reply.status == 401)
         #expect(reply.header("WWW-Authenticate") == "Bearer")
-        #expect(reply.message.hasPrefix("this server asks for an API key"))
+        // An answer to HEAD has no body.
+        if method != "HEAD" { #expect(reply.message.hasPrefix("this server asks for an API key")) }
     }
 
     @Test(arguments: [
