@@ -174,7 +174,8 @@ package struct DecodeSession: Sendable {
     ) throws(TransferFailure) -> [Scheduler.Event] {
         switch message {
         case .beat: return []
-        case .ask, .ready, .cancel: throw TransferFailure("a prefill server sends no such message: \(message)")
+        case .ask, .ready, .cancel:
+            throw TransferFailure("a prefill server sends no message of the kind \(message.kind)")
         case .started(let number, let group):
             guard let transfer = transfers[number] else { return [] }
             guard transfer.group == nil, (0..<source.parallel.data).contains(group) else {

@@ -151,7 +151,7 @@ package struct PrefillSession: Sendable {
         switch message {
         case .beat: return
         case .started, .scores, .prefilled, .lost:
-            throw TransferFailure("a decode server sends no such message: \(message)")
+            throw TransferFailure("a decode server sends no message of the kind \(message.kind)")
         case .ask(let number, let request):
             guard number == nextTransfer else {
                 throw TransferFailure("transfer \(number) follows transfer \(nextTransfer)")

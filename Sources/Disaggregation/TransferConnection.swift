@@ -93,5 +93,17 @@ package struct TransferTiming: Sendable, Equatable {
 package struct TransferFailure: Error, Equatable, CustomStringConvertible {
     package let description: String
 
-    package init(_ description: String) { self.description = description }
+    /// - Parameter description: what has failed. It may quote the other server, so its length is limited, and characters
+    ///   that could change what a terminal or a log shows are replaced.
+    package init(_ description: String) {
+        let plain = description.unicodeScalars.prefix(Self.maxLength).map { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator: Unicode.Scalar("?")
+            default: scalar
+            }
+        }
+        self.description = String(String.UnicodeScalarView(plain))
+    }
+
+    private static let maxLength = 4096
 }

@@ -22,6 +22,20 @@ package enum TransferMessage: Sendable, Equatable {
 
     /// Both servers send it to show that the connection is alive.
     case beat
+
+    /// The name of the message without what it says, for errors.
+    var kind: String {
+        switch self {
+        case .ask: "ask"
+        case .ready: "ready"
+        case .cancel: "cancel"
+        case .started: "started"
+        case .scores: "scores"
+        case .prefilled: "prefilled"
+        case .lost: "lost"
+        case .beat: "beat"
+        }
+    }
 }
 
 /// A message as it is sent: with the session, a sequence number from 0 on, and a checksum behind it.

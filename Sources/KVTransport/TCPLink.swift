@@ -77,7 +77,7 @@ package final class TCPLink: TransferLink {
             let body = bytes.dropFirst()
             switch bytes.first.flatMap(Kind.init) {
             case .message: deliver(.message(Array(body)))
-            case .end: end(String(decoding: body.prefix(Self.maxReason), as: UTF8.self))
+            case .end: end(TransferFailure(String(decoding: body.prefix(Self.maxReason), as: UTF8.self)).description)
             case nil: close("a record of kind \(bytes.first ?? 0)")
             }
         }

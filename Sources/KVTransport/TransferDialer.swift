@@ -97,7 +97,11 @@ package final class TransferDialer: Sendable {
     }
 
     private func begin(on connection: RecordConnection) {
-        state.withLock { $0.channel = connection.channel }
+        let isStopped = state.withLock { state in
+            state.channel = connection.channel
+            return state.isStopped
+        }
+        if isStopped { return connection.close() }
         let handshake = TransferHandshake(dialing: card, .messages, secret)
         HandshakeRun(handshake, on: connection, limits) { [self] result in
             switch result {
@@ -134,6 +138,7 @@ package final class TransferDialer: Sendable {
         HandshakeRun(second, on: frames, limits) { [self] result in
             do throws(TransferFailure) {
                 _ = try result.get()
+                if state.withLock({ $0.isStopped }) { throw TransferFailure("this server has stopped") }
                 let link = TCPLink(messages, frames: frames, traffic)
                 do throws(TransferFailure) {
                     try begin(TransferOpening(number: number, card: source, link: link))

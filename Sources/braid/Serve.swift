@@ -170,6 +170,7 @@ struct Serve: AsyncParsableCommand {
         let transfers = try disaggregation.plan(
             environment: ProcessInfo.processInfo.environment, processes: job.count)
         let loaded = try loadedService(directory, job)
+        if let transfers { try check(transfers, loaded.configuration) }
         if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
         let configuration = server
         for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines { note(line) }
@@ -242,10 +243,29 @@ struct Serve: AsyncParsableCommand {
         return server
     }
 
+    /// Checks what a server exchanges with another one against the rest of the options.
+    private func check(_ transfers: DisaggregationOptions.Plan, _ configuration: EngineConfiguration) throws {
+        if transfers.secret.isEmpty, apiKey != nil {
+            throw CommandError(
+                "--disaggregation-secret-file: with --api-key the other server needs a secret too, or whoever is on this "
+                    + "machine goes around the key; make one with: openssl rand -hex 32 > secret")
+        }
+        guard case .prefill(let host, let port) = transfers.role else { return }
+        if !configuration.prefixCache {
+            throw CommandError(
+                "--disable-radix-cache: not for a prefill server, which keeps computed prompts in that cache until the "
+                    + "decode server has room for them")
+        }
+        try Self.check(host: host, port: port, ("--disaggregation-host", "--disaggregation-bootstrap-port"))
+    }
+
     /// Checks that the server can listen on an address.
     ///
+    /// - Parameter options: the options of the host and the port.
     /// - Throws: an error of one line if it cannot.
-    private static func check(host: String, port: Int) throws {
+    private static func check(
+        host: String, port: Int, _ options: (host: String, port: String) = ("--host", "--port")
+    ) throws {
         guard port != 0 else { return }
         do {
             let channel = try ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
@@ -253,12 +273,13 @@ struct Serve: AsyncParsableCommand {
                 .bind(host: host, port: port).wait()
             try channel.close().wait()
         } catch let error as IOError where error.errnoCode == EADDRINUSE {
-            throw CommandError("--port: \(host):\(port) is taken by another program; choose another port")
+            throw CommandError("\(options.port): \(host):\(port) is taken by another program; choose another port")
         } catch let error as IOError where error.errnoCode == EACCES {
-            throw CommandError("--port: \(host):\(port) may not be used by this user; choose a port from 1024 on")
+            throw CommandError(
+                "\(options.port): \(host):\(port) may not be used by this user; choose a port from 1024 on")
         } catch {
             throw CommandError(
-                "--host: cannot listen on \(host):\(port): \(error.reason); give an address of this machine, such as "
+                "\(options.host): cannot listen on \(host):\(port): \(error.reason); give an address of this machine, such as "
                     + "127.0.0.1, or 0.0.0.0 for all of them")
         }
     }

@@ -119,15 +119,13 @@ private final class Engines: Sendable {
             let sent = listener.traffic.sent.load(ordering: .relaxed)
             async let found = Self.answers(engines.decode, requests, .decode)
             if round % 2 == 1 {
-                while listener.traffic.sent.load(ordering: .relaxed) < sent + 5000 {
-                    try await Task.sleep(for: .milliseconds(1))
-                }
+                #expect(await eventually { listener.traffic.sent.load(ordering: .relaxed) >= sent + 5000 })
                 engines.cut()
             }
             #expect(try await found == expected, "round \(round)")
             #expect(listener.traffic.sent.load(ordering: .relaxed) > sent)
         }
-        #expect(dialer.failures >= 2)
+        #expect(await eventually { dialer.failures >= 2 })
         // A server that is stopped ends its session at once, and says so.
         #expect(await eventually { engines.receiving.failure == nil })
         engines.prefill.stop("it is stopped")

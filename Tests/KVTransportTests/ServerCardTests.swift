@@ -38,6 +38,18 @@ import Testing
         #expect(legal > 0)
     }
 
+    @Test(arguments: [
+        (1, 1, KVSharding(ranks: 3)), (1, 1, KVSharding(ranks: 2)), (4, 2, KVSharding(ranks: 3)),
+        (4, 1, KVSharding(ranks: 4)), (4, 2, KVSharding(ranks: 2, unit: 1 << 20)), (8192, 2, KVSharding(ranks: 8192)),
+    ])
+    func `that divides keys as no server does is refused`(context: Int, processes: Int, sharding: KVSharding) {
+        var card = Cards.prefill
+        let parallel = ParallelConfiguration(context: context, kvSharding: sharding)
+        card.placement = CachePlacement(
+            card.placement.format, parallel, processes: processes, layers: 3, isSharded: true)
+        #expect(throws: Wire.Failure.self) { try Wire.value(ServerCard.self, in: Wire.bytes(of: card)) }
+    }
+
     @Test func `differs in words if sets have other readers`() {
         var other = Cards.prefill
         let format = other.placement.format

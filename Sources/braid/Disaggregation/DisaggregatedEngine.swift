@@ -58,7 +58,7 @@ struct DisaggregatedEngine: Sendable {
             throw CommandError(
                 "--disaggregation-bootstrap-port: \(host):\(port) is taken by another program; choose another port")
         } catch {
-            throw CommandError("--disaggregation-host: cannot listen on \(host):\(port): \(error)")
+            throw CommandError("--disaggregation-host: cannot listen on \(host):\(port): \(error.reason)")
         }
     }
 
