@@ -38,16 +38,24 @@ import Testing
         #expect(legal > 0)
     }
 
-    @Test(arguments: [
-        (1, 1, KVSharding(ranks: 3)), (1, 1, KVSharding(ranks: 2)), (4, 2, KVSharding(ranks: 3)),
-        (4, 1, KVSharding(ranks: 4)), (4, 2, KVSharding(ranks: 2, unit: 1 << 20)), (8192, 2, KVSharding(ranks: 8192)),
-    ])
-    func `that divides keys as no server does is refused`(context: Int, processes: Int, sharding: KVSharding) {
-        var card = Cards.prefill
-        let parallel = ParallelConfiguration(context: context, kvSharding: sharding)
-        card.placement = CachePlacement(
-            card.placement.format, parallel, processes: processes, layers: 3, isSharded: true)
-        #expect(throws: Wire.Failure.self) { try Wire.value(ServerCard.self, in: Wire.bytes(of: card)) }
+    @Test(arguments: [(3, 1), (2, 1), (4, 1), (3, 2), (0, 2), (200, 2)] as [(UInt8, UInt8)])
+    func `that divides keys as no server does is refused`(owners: UInt8, processes: UInt8) throws {
+        func bytes(owners: Int, processes: Int) -> [UInt8] {
+            var card = Cards.prefill
+            card.placement = CachePlacement(
+                card.placement.format, ParallelConfiguration(context: 4, kvSharding: KVSharding(ranks: owners)),
+                processes: processes, layers: 3, isSharded: true)
+            return Wire.bytes(of: card)
+        }
+        // Such a card cannot be written, so the two bytes of a legal one are replaced.
+        var card = bytes(owners: 4, processes: 2)
+        let ownersByte = try #require(
+            zip(card, bytes(owners: 2, processes: 2)).enumerated().first { $1.0 != $1.1 }?.offset)
+        let processesByte = try #require(
+            zip(card, bytes(owners: 4, processes: 4)).enumerated().first { $1.0 != $1.1 }?.offset)
+        #expect(try Wire.value(ServerCard.self, in: card).placement.owners == 4)
+        (card[ownersByte], card[processesByte]) = (owners, processes)
+        #expect(throws: Wire.Failure.self) { try Wire.value(ServerCard.self, in: card) }
     }
 
     @Test func `differs in words if sets have other readers`() {
