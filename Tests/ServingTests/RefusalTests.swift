@@ -130,16 +130,25 @@ import Testing
         #expect(reply.message.contains("5 tokens and 4 new ones"))
     }
 
-    @Test(arguments: ["/v1/completions", "/v1/chat/completions"])
-    func `another model's name is a 404, and a missing one means the model served`(_ path: String) async throws {
-        let rest = #""prompt":"a","messages":[{"role":"user","content":"a"}]}"#
+    @Test(arguments: [
+        ("/v1/completions", #""prompt":"a"}"#),
+        ("/v1/chat/completions", #""messages":[{"role":"user","content":"a"}]}"#),
+        ("/v1/responses", #""input":"a"}"#),
+        ("/v1/messages", #""max_tokens":2,"messages":[{"role":"user","content":"a"}]}"#),
+    ])
+    func `another model's name is a 404, and a missing one means the model served`(path: String, rest: String)
+        async throws
+    {
         let other = try await ToyServer("x").post(path, #"{"model":"gpt-4","# + rest)
         #expect(other.status == 404)
-        #expect(other.parameter == "model")
-        #expect(other.code == "model_not_found")
         let missing = try await ToyServer("x").post(path, "{" + rest)
         #expect(missing.status == 200)
-        #expect(missing.json["model"]?.string == "toy")
+        #expect(missing.json["model"]?.string == "toy", "\(missing.text)")
+    }
+
+    @Test func `an error of another model's name says which is served`() async throws {
+        let other = try await ToyServer("x").post("/v1/completions", #"{"model":"gpt-4","prompt":"a"}"#)
+        #expect(other.parameter == "model" && other.code == "model_not_found" && other.message.contains("'toy'"))
     }
 
     @Test func `an overloaded engine is a 429 that says when to try again`() async throws {
