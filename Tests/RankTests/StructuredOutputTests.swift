@@ -116,11 +116,16 @@ import Testing
                     $0.maxTotalTokens = (longest + 40) / 4 * 4
                 }, grammars: GrammarCache(Self.vocabulary(model.vocabularySize)))
             defer { engine.stop() }
-            let found = try await model.answers(of: engine, to: requests)
-            for index in requests.indices {
-                #expect(found[index] == expected[index], "request \(index), \(drafts) drafts")
+            var found = try await model.answers(of: engine, to: requests)
+            for round in 0..<50 {
+                for index in requests.indices {
+                    #expect(found[index] == expected[index], "request \(index), \(drafts) drafts")
+                }
+                // Requests that came together may just fit, as those of two data groups.
+                if engine.status().preemptions > 0 { break }
+                #expect(round < 49, "nothing was preempted")
+                found = try await Self.answers(engine, requests)
             }
-            #expect(engine.status().preemptions > 0)
             if drafts > 0 {
                 let count = engine.status().speculation
                 #expect(count.accepted > 0 && count.accepted < count.drafted, "\(count)")
