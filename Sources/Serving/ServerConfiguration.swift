@@ -96,7 +96,7 @@ package struct ServerConfiguration: Sendable, Equatable {
 
 extension ServerConfiguration {
     /// Whether only programs of this machine can connect.
-    package var isLocal: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
+    package var isLocal: Bool { Loopback.contains(host) }
 
     /// Returns whether a text is an origin as browsers write it: a scheme and a host, perhaps with a port.
     private static func isOrigin(_ text: String) -> Bool {

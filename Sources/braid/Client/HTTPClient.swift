@@ -3,6 +3,7 @@ package import JSON
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import Serving
 
 /// A server address names a server, as `http://host:port/prefix`.
 package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
@@ -44,7 +45,7 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// Tells whether the server is on this machine.
-    var isHere: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
+    var isHere: Bool { Loopback.contains(host) }
 
     /// The value of the Host header.
     var authority: String { (host.contains(":") ? "[\(host)]" : host) + ":\(port)" }
