@@ -122,8 +122,7 @@ struct Generate: AsyncParsableCommand {
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: path))
         } catch {
-            let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? error as NSError
-            throw CommandError("--prompt-file: \(path) cannot be read: \(cause.localizedDescription)")
+            throw CommandError("--prompt-file: \(path) cannot be read: \(error.fileReason)")
         }
         guard let text = String(validating: data, as: UTF8.self) else {
             throw CommandError("--prompt-file: \(path) is not UTF-8 text")

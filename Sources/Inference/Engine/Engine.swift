@@ -14,9 +14,8 @@ import Synchronization
 package final class Engine: EngineClient {
     package let limits: EngineLimits
     private let state: Mutex<State>
-    /// Maps each request to the stream that receives its events. It has a lock of its own because a thread that trapped
-    /// may hold the lock of `state` forever.
-    private let streams = Mutex<[UInt64: AsyncStream<GenerationEvent>.Continuation]>([:])
+    /// The streams of the requests. Events are queued under the engine's lock, and delivered without it.
+    private let delivery = EventDelivery()
     /// The published status is written whenever the state changes, and its part about the ranks once per step. It is
     /// read without the lock of `state`.
     private let published = PublishedStatus()
@@ -37,9 +36,6 @@ package final class Engine: EngineClient {
     private let grammars: GrammarCache?
     private let restartsOnFailure: Bool
     private let trace: TraceWriter?
-    /// The events for clients that wait to be delivered, and whether a thread delivers some. Only one does at a time, so that
-    /// none overtakes another one with later events.
-    private let outbox = Mutex((waiting: [Delivery](), isDelivering: false))
     private let log: @Sendable (String) -> Void
     /// Returns the violated invariants of a scheduler. It runs after every step with `--check-invariants`; otherwise it
     /// is `nil`.
@@ -112,14 +108,7 @@ package final class Engine: EngineClient {
     private func end(afterTrap signal: String, of thread: String) {
         let reason = "\(thread) trapped (\(signal))"
         hasTrapped.store(true, ordering: .releasing)
-        let streams = streams.withLock { streams in
-            defer { streams = [:] }
-            return Array(streams.values)
-        }
-        for stream in streams {
-            stream.yield(.failed(reason))
-            stream.finish()
-        }
+        delivery.end(with: reason)
         failed.yield(EngineFailure(reason: reason, isTrap: true))
         published.fail(reason)
     }
@@ -154,12 +143,12 @@ package final class Engine: EngineClient {
                 return .failure(error)
             }
             state.nextID += 1
-            streams.withLock { $0[id] = continuation }
+            delivery.add(continuation, for: id)
             settle(&state)
             return .success(id)
         }
         let id = try outcome.get()
-        deliver()
+        delivery.deliver()
         continuation.onTermination = { [weak self] reason in
             if case .cancelled = reason { self?.abort(id) }
         }
@@ -187,7 +176,7 @@ package final class Engine: EngineClient {
             let events = body(&state.scheduler, state.pool.cache)
             settle(&state, events)
         }
-        deliver()
+        delivery.deliver()
         wake.signal()
     }
 
@@ -230,7 +219,7 @@ package final class Engine: EngineClient {
             state.isStopped = true
             settle(&state, state.scheduler.fail(reason))
         }
-        deliver()
+        delivery.deliver()
         wake.signal()
     }
 
@@ -244,7 +233,7 @@ package final class Engine: EngineClient {
             defer { published.publish(state.pool, state.scheduler) }
             settle(&state, state.scheduler.abort(id))
         }
-        deliver()
+        delivery.deliver()
         wake.signal()
     }
 
@@ -266,7 +255,7 @@ package final class Engine: EngineClient {
                         settle(&state, events)
                         endIfInvariantsAreViolated(&state)
                     }
-                    deliver()
+                    delivery.deliver()
                 }
             }
             if let failure = pool.failure, replace(pool, after: failure) { continue }
@@ -276,7 +265,7 @@ package final class Engine: EngineClient {
                     return state.isStopped ? nil : state.scheduler.nextStep()
                 }
             }
-            deliver()
+            delivery.deliver()
             if var plan {
                 plan.isTraced = wantsTimeline.exchange(false, ordering: .relaxed)
                 pool.submit(plan)
@@ -326,7 +315,7 @@ package final class Engine: EngineClient {
             }
             return (restarts, isNews)
         }
-        deliver()
+        delivery.deliver()
         if isNews, !restarts { failed.yield(EngineFailure(reason: failure.description, isTrap: pool.hasTrapped)) }
         guard restarts else { return false }
         log("\(failure); starting new ranks")
@@ -359,56 +348,12 @@ package final class Engine: EngineClient {
         for continuation in waiting { continuation.resume() }
     }
 
-    private typealias Delivery = (AsyncStream<GenerationEvent>.Continuation, GenerationEvent, last: Bool)
-
-    /// Lets the partner carry out what the scheduler wants of another server, and queues the events for `deliver`. It must
+    /// Lets the partner carry out what the scheduler wants of another server, and queues the events for delivery. It must
     /// be called after every change of the scheduler, and before the next plan is submitted.
     private func settle(_ state: inout State, _ events: [Scheduler.Event] = []) {
-        guard let partner = state.partner else { return queue(events) }
+        guard let partner = state.partner else { return delivery.queue(events) }
         // What the partner answers may allow another plan.
         if state.scheduler.hasTransferActions { wake.signal() }
-        queue(partner.carryOut(&state.scheduler, events))
-    }
-
-    /// Queues events with the streams of their requests, and removes the streams of requests that ended. It is called
-    /// under the engine's lock, so that the events of a request are queued in their order.
-    private func queue(_ events: [Scheduler.Event]) {
-        if events.isEmpty { return }
-        let deliveries: [Delivery] = streams.withLock { streams in
-            events.compactMap { event in
-                guard let stream = streams[event.request] else { return nil }
-                switch event.event {
-                case .finished, .failed:
-                    streams[event.request] = nil
-                    return (stream, event.event, last: true)
-                case .token, .promptLogProbs:
-                    return (stream, event.event, last: false)
-                }
-            }
-        }
-        outbox.withLock { $0.waiting += deliveries }
-    }
-
-    /// Delivers the queued events in their order, whichever threads queued them, unless a thread does so already: it then
-    /// delivers these too. It must be called without the engine's lock, because ending a stream, or releasing it, may call
-    /// `abort`, and so this function again.
-    private func deliver() {
-        while let deliveries = nextDeliveries() {
-            for (stream, event, last) in deliveries {
-                stream.yield(event)
-                if last { stream.finish() }
-            }
-            outbox.withLock { $0.isDelivering = false }
-        }
-    }
-
-    /// Returns the queued events, and marks this thread as the one that delivers them; `nil` if there are none, or another
-    /// thread delivers.
-    private func nextDeliveries() -> [Delivery]? {
-        outbox.withLock { outbox in
-            if outbox.isDelivering || outbox.waiting.isEmpty { return nil }
-            defer { outbox = ([], true) }
-            return outbox.waiting
-        }
+        delivery.queue(partner.carryOut(&state.scheduler, events))
     }
 }

@@ -45,9 +45,7 @@ package final class TraceWriter: Sendable {
     package var problem: String? { failure.withLock { $0 } }
 
     private func fail(_ error: any Error) {
-        let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? error as NSError
-        let problem =
-            "--trace: writing to '\(path)' failed, and the file is not complete: \(cause.localizedDescription)"
+        let problem = "--trace: writing to '\(path)' failed, and the file is not complete: \(error.fileReason)"
         failure.withLock { $0 = problem }
         log(problem)
     }
@@ -151,5 +149,13 @@ package struct TraceError: Error, Sendable, CustomStringConvertible {
     package let path: String
     package var description: String {
         "--trace: cannot write to '\(path)'; give the name of a file in a directory that exists"
+    }
+}
+
+extension Error {
+    /// Why the system refused to read or write a file, without what Foundation says around it.
+    package var fileReason: String {
+        let cause = (self as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? self as NSError
+        return cause.localizedDescription
     }
 }
