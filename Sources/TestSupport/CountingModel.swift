@@ -6,8 +6,8 @@ import Synchronization
 package import Tensors
 
 /// A model that wraps another one and counts the heap allocations of its layers, step by step, on every rank's thread.
-package final class CountingModel: Model {
-    private let model: any Model
+package final class CountingModel: ModelWrapper {
+    package let model: any Model
     private let counts = Mutex<[Int: [UInt64]]>([:])
 
     package init(_ model: any Model) { self.model = model }
@@ -15,25 +15,10 @@ package final class CountingModel: Model {
     /// The number of heap allocations in each step, by rank.
     package var allocations: [Int: [UInt64]] { counts.withLock { $0 } }
 
-    package var vocabularySize: Int { model.vocabularySize }
-    package var description: ModelDescription { model.description }
-
-    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
-        model.cacheFormat(type, pageSize: pageSize)
-    }
-
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         let before = braid_allocations()
         try model.forward(step, seat, into: hidden)
         let allocated = braid_allocations() - before
         counts.withLock { $0[seat.rank, default: []].append(allocated) }
-    }
-
-    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
-        model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
-    }
-
-    package func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
-        model.draftLogits(states, vocabulary: vocabulary, seat, into: logits)
     }
 }

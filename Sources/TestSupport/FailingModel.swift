@@ -7,7 +7,7 @@ import Synchronization
 package import Tensors
 
 /// A model that wraps another one and fails on one rank, at one point, in one way.
-package final class FailingModel: Model {
+package final class FailingModel: ModelWrapper {
     /// The points at which the model can fail.
     package enum Phase: String, CaseIterable, Codable, Sendable {
         /// The rank is being set up.
@@ -35,7 +35,7 @@ package final class FailingModel: Model {
         case hang
     }
 
-    private let model: any Model
+    package let model: any Model
     private let rank: Int
     private let phase: Phase
     private let kind: Kind
@@ -60,12 +60,6 @@ package final class FailingModel: Model {
             do { try goWrong(on: rank, at: .building, .best) } catch { preconditionFailure("\(error)") }
         }
         return model.vocabularySize
-    }
-
-    package var description: ModelDescription { model.description }
-
-    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
-        model.cacheFormat(type, pageSize: pageSize)
     }
 
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {

@@ -7,8 +7,8 @@ package import Tensors
 
 /// A model that wraps another one and begins no step before it is let go. An engine then knows all requests of a test
 /// before it computes the first, however slowly they come: so they surely compete for pages.
-package final class HeldModel: Model {
-    private let model: any Model
+package final class HeldModel: ModelWrapper {
+    package let model: any Model
     /// A gate that each step opens for the next one.
     private let gate = DispatchSemaphore(value: 0)
 
@@ -17,31 +17,10 @@ package final class HeldModel: Model {
     /// Lets steps begin. It is called once.
     package func letGo() { gate.signal() }
 
-    package var vocabularySize: Int { model.vocabularySize }
-    package var description: ModelDescription { model.description }
-    package var canDraft: Bool { model.canDraft }
-    package var draftStateWidth: Int { model.draftStateWidth }
-
-    package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {
-        model.cacheFormat(type, pageSize: pageSize)
-    }
-
     package func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
         gate.wait()
         gate.signal()
         try model.forward(step, seat, into: hidden)
-    }
-
-    package func draft(_ step: Step, _ seat: Seat, states: View, continues: Bool) throws(GroupFailure) {
-        try model.draft(step, seat, states: states, continues: continues)
-    }
-
-    package func logits(_ hidden: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
-        model.logits(hidden, vocabulary: vocabulary, seat, into: logits)
-    }
-
-    package func draftLogits(_ states: View, vocabulary: Range<Int>, _ seat: Seat, into logits: View) {
-        model.draftLogits(states, vocabulary: vocabulary, seat, into: logits)
     }
 
     /// Submits requests to an engine of this model, lets it go, and reads their events to the ends.

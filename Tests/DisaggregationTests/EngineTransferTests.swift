@@ -57,11 +57,10 @@ private final class EnginePair: Sendable {
 
     /// Waits until no request, page or transfer is left; records what is.
     func settle(_ place: SourceLocation = #_sourceLocation) async throws {
-        for _ in 0..<6000 {
+        _ = await eventually {
             let (p, d) = (prefill.status(), decode.status())
             let transfers = sending.transferCount + receiving.transferCount
-            if transfers + p.usedPages + d.usedPages + p.running + d.running + p.queued + d.queued == 0 { break }
-            try await Task.sleep(for: .milliseconds(10))
+            return transfers + p.usedPages + d.usedPages + p.running + d.running + p.queued + d.queued == 0
         }
         #expect(sending.transferCount == 0 && receiving.transferCount == 0, sourceLocation: place)
         for engine in [prefill, decode] {
@@ -78,35 +77,10 @@ private final class EnginePair: Sendable {
 }
 
 @Suite(.timeLimit(.minutes(15))) struct `Two engines` {
-    /// Returns requests of different lengths, greedy and sampled, some with prompt scores.
-    private static func requests(count: Int = 12, salt: String? = nil) -> [GenerationRequest] {
-        (0..<count).map { index in
-            var sampling = SamplingParameters()
-            sampling.temperature = index % 2 == 0 ? 0 : 0.8
-            sampling.seed = UInt64(index)
-            sampling.maxNewTokens = index == 5 ? 0 : 5 + index % 7
-            let prompt = (0..<(1 + index * 7 % 60)).map { Int32(($0 * 31 + index * 17) % 200) }
-            let logProbs = LogProbOptions(topCount: 3, promptStart: index % 3 == 0 ? 0 : nil)
-            return GenerationRequest(prompt: prompt, sampling: sampling, logProbs: logProbs, cacheSalt: salt)
-        }
-    }
-
     private static var askingAlways: PrefillPolicy {
         var policy = PrefillPolicy()
         policy.localPrefillTokens = 0
         return policy
-    }
-
-    @inline(never)
-    private static func together(_ engine: Engine, _ requests: [GenerationRequest], _ mode: DisaggregationMode)
-        async throws -> [Answer]
-    {
-        let generations = try requests.map { request in
-            var request = request
-            request.mode = mode
-            return try engine.submit(request)
-        }
-        return await answers(generations)
     }
 
     @inline(never)
@@ -115,7 +89,7 @@ private final class EnginePair: Sendable {
         configuration.pageSize = 128
         let engine = Engine(try Golden(name).directory.load(), configuration)
         defer { engine.stop() }
-        return try await together(engine, requests, .none)
+        return try await engine.answers(to: requests, .none)
     }
 
     @inline(never)
@@ -128,7 +102,7 @@ private final class EnginePair: Sendable {
 
     @Test(arguments: ["v3-drafts", "v32", "glm-shared", "v4-drafts"])
     func `answer as one does, in layouts of their own`(name: String) async throws {
-        let requests = Self.requests()
+        let requests = GenerationRequest.mixed()
         let alone = try await Self.alone(name, requests)
         let drafts = Golden.draftingCases.contains(name) ? 2 : 0
         let pair = try Self.pair(
@@ -144,11 +118,11 @@ private final class EnginePair: Sendable {
             })
         defer { pair.stop() }
         try pair.connect()
-        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        #expect(try await pair.decode.answers(to: requests, .decode) == alone)
         #expect(pair.prefill.status().promptTokens >= UInt64(requests.reduce(0) { $0 + $1.prompt.count }))
         // Again, when both find prefixes, and beside requests of the prefill server's own clients.
-        async let own = Self.together(pair.prefill, requests, .none)
-        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        async let own = pair.prefill.answers(to: requests, .none)
+        #expect(try await pair.decode.answers(to: requests, .decode) == alone)
         #expect(try await own == alone)
         // A decode server that computed everything itself would answer the same.
         #expect(pair.receiving.failure == nil)
@@ -157,12 +131,12 @@ private final class EnginePair: Sendable {
 
     /// A server that drafts tokens keeps more layers; the other one takes those that it has.
     @Test func `exchange keys if only the prefill server drafts tokens`() async throws {
-        let requests = Self.requests()
+        let requests = GenerationRequest.mixed()
         let alone = try await Self.alone("v32-drafts", requests)
         let pair = try Self.pair("v32-drafts", prefill: { $0.drafts = 1 })
         defer { pair.stop() }
         try pair.connect()
-        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        #expect(try await pair.decode.answers(to: requests, .decode) == alone)
         #expect(pair.receiving.failure == nil)
         try await pair.settle()
     }
@@ -174,10 +148,10 @@ private final class EnginePair: Sendable {
         defer { pair.stop() }
         for lastFrame in [1, 2, 3, 5, 8, 13, 21, 34] {
             // With another salt nothing is found in either prefix cache.
-            let requests = Self.requests(salt: "\(lastFrame)")
+            let requests = GenerationRequest.mixed(salt: "\(lastFrame)")
             let alone = try await Self.alone(name, requests)
             try pair.connect(lastFrame: lastFrame)
-            #expect(try await Self.together(pair.decode, requests, .decode) == alone, "\(lastFrame) frames")
+            #expect(try await pair.decode.answers(to: requests, .decode) == alone, "\(lastFrame) frames")
             // The prompts need more frames than these.
             if lastFrame <= 5 { #expect(pair.receiving.failure != nil, "\(lastFrame) frames") }
             try await pair.settle()
@@ -187,29 +161,29 @@ private final class EnginePair: Sendable {
     @Test func `answer as one does without a session, or fail if the decode server must not compute prompts`()
         async throws
     {
-        let requests = Self.requests()
+        let requests = GenerationRequest.mixed()
         let alone = try await Self.alone("v3", requests)
         let pair = try Self.pair("v3")
         defer { pair.stop() }
-        #expect(try await Self.together(pair.decode, requests, .decode) == alone)
+        #expect(try await pair.decode.answers(to: requests, .decode) == alone)
         var strict = Self.askingAlways
         strict.computesLost = false
         let other = try Self.pair("v3", strict)
         defer { other.stop() }
-        for answer in try await Self.together(other.decode, requests, .decode) {
+        for answer in try await other.decode.answers(to: requests, .decode) {
             #expect(answer.failure?.contains("there is no prefill server yet") ?? false)
         }
         try await other.settle()
     }
 
     @Test func `answer as one does when the prefill engine stops`() async throws {
-        let requests = Self.requests()
+        let requests = GenerationRequest.mixed()
         let alone = try await Self.alone("v32", requests)
         let pair = try Self.pair("v32", prefill: { $0.chunkedPrefillSize = 1 })
         defer { pair.stop() }
         try pair.connect()
-        async let found = Self.together(pair.decode, requests, .decode)
-        while pair.prefill.status().steps < 3 { try await Task.sleep(for: .milliseconds(1)) }
+        async let found = pair.decode.answers(to: requests, .decode)
+        #expect(await eventually { pair.prefill.status().steps >= 3 })
         pair.prefill.stop()
         #expect(try await found == alone)
         try await pair.settle()
@@ -222,9 +196,7 @@ private final class EnginePair: Sendable {
         try pair.connect()
         #expect(pair.sending.failure == nil && pair.receiving.failure == nil)
         (stopsPrefill ? pair.prefill : pair.decode).stop("it is stopped")
-        for _ in 0..<6000 where pair.sending.failure == nil || pair.receiving.failure == nil {
-            try await Task.sleep(for: .milliseconds(10))
-        }
+        _ = await eventually { pair.sending.failure != nil && pair.receiving.failure != nil }
         // The reason came with the end of the link; nobody had to wait for silence.
         #expect(pair.sending.failure == "it is stopped" && pair.receiving.failure == "it is stopped")
         #expect(throws: TransferFailure.self) { try pair.connect() }
@@ -235,7 +207,7 @@ private final class EnginePair: Sendable {
         defer { pair.stop() }
         try pair.connect()
         for round in 0..<20 {
-            var requests = Self.requests(salt: "\(round)")
+            var requests = GenerationRequest.mixed(salt: "\(round)")
             for index in requests.indices { requests[index].mode = .decode }
             let generations = try requests.map { try pair.decode.submit($0) }
             if round % 2 == 0 { try await Task.sleep(for: .milliseconds(round)) }
@@ -262,14 +234,14 @@ private final class EnginePair: Sendable {
         let engine = Engine(try Golden("v3").directory.load(), EngineConfiguration())
         defer { engine.stop() }
         for mode in [DisaggregationMode.prefill, .decode] {
-            var request = Self.requests()[0]
+            var request = GenerationRequest.mixed()[0]
             request.mode = mode
             #expect(throws: EngineError.self) { try engine.submit(request) }
         }
         // A prefill server has nobody to ask either.
         let pair = try Self.pair("v3")
         defer { pair.stop() }
-        var request = Self.requests()[0]
+        var request = GenerationRequest.mixed()[0]
         request.mode = .decode
         #expect(throws: EngineError.self) { try pair.prefill.submit(request) }
     }

@@ -64,44 +64,6 @@ private final class Engines: Sendable {
 }
 
 @Suite(.serialized, .timeLimit(.minutes(10))) struct `Two engines over TCP` {
-    private static func requests(salt: String) -> [GenerationRequest] {
-        (0..<10).map { index in
-            var sampling = SamplingParameters()
-            sampling.temperature = index % 2 == 0 ? 0 : 0.8
-            sampling.seed = UInt64(index)
-            sampling.maxNewTokens = 3 + index % 5
-            let prompt = (0..<(1 + index * 13 % 60)).map { Int32(($0 * 31 + index * 17) % 200) }
-            let logProbs = LogProbOptions(topCount: 2, promptStart: index % 3 == 0 ? 0 : nil)
-            return GenerationRequest(prompt: prompt, sampling: sampling, logProbs: logProbs, cacheSalt: salt)
-        }
-    }
-
-    private static func answers(
-        _ engine: Engine, _ requests: [GenerationRequest], _ mode: DisaggregationMode
-    ) async throws -> [[GenerationEvent]] {
-        let generations = try requests.map { request in
-            var request = request
-            request.mode = mode
-            return try engine.submit(request)
-        }
-        var answers: [[GenerationEvent]] = []
-        for generation in generations {
-            var events: [GenerationEvent] = []
-            for await event in generation.events {
-                // Prompt scores come in pieces of any length, and other servers find other prefixes.
-                switch event {
-                case .promptLogProbs(let scores):
-                    for score in scores { events.append(.promptLogProbs([score])) }
-                case .finished(let reason, _):
-                    events.append(.finished(reason, Usage(promptTokens: 0, completionTokens: 0)))
-                case .token, .failed: events.append(event)
-                }
-            }
-            answers.append(events)
-        }
-        return answers
-    }
-
     @Test func `answer as one does, also when the link is cut, or a server is stopped`() async throws {
         let engines = try Engines()
         defer {
@@ -114,10 +76,10 @@ private final class Engines: Sendable {
         dialer.start()
         for round in 0..<4 {
             #expect(await eventually { engines.receiving.failure == nil && engines.sending.failure == nil })
-            let requests = Self.requests(salt: "\(round)")
-            let expected = try await Self.answers(engines.prefill, Self.requests(salt: "alone \(round)"), .none)
+            let requests = GenerationRequest.mixed(salt: "\(round)")
+            let expected = try await engines.prefill.answers(to: GenerationRequest.mixed(salt: "alone \(round)"))
             let sent = listener.traffic.sent.load(ordering: .relaxed)
-            async let found = Self.answers(engines.decode, requests, .decode)
+            async let found = engines.decode.answers(to: requests, .decode)
             if round % 2 == 1 {
                 #expect(await eventually { listener.traffic.sent.load(ordering: .relaxed) >= sent + 5000 })
                 engines.cut()

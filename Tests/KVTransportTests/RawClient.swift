@@ -71,12 +71,3 @@ final class RawClient: Sendable {
 
     func close() { channel.close(promise: nil) }
 }
-
-/// Waits until a condition holds. The bound only ends what never ends.
-func eventually(_ condition: () -> Bool) async -> Bool {
-    for _ in 0..<12_000 {
-        if condition() { return true }
-        try? await Task.sleep(for: .milliseconds(5))
-    }
-    return condition()
-}

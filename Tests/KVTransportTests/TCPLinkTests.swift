@@ -3,6 +3,7 @@ import Foundation
 import KVTransport
 import NIOCore
 import Synchronization
+import TestSupport
 import Testing
 
 /// What one end of a link has received.

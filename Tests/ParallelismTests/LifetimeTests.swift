@@ -22,7 +22,7 @@ import Testing
         }
     }
 
-    @Test func `of one process leaves nothing behind`() throws {
+    @Test func `of one process leaves nothing behind`() async throws {
         weak var world: ThreadWorld?
         weak var alarm: Alarm?
         for _ in 0..<3 {
@@ -30,10 +30,10 @@ import Testing
             try Self.use(ranks, ranks: 0..<3, of: 3)
             (world, alarm) = (ranks, ranks.alarm)
         }
-        #expect(Self.eventually { world == nil && alarm == nil })
+        #expect(await eventually { world == nil && alarm == nil })
     }
 
-    @Test func `of several processes leaves nothing behind once the next has begun`() throws {
+    @Test func `of several processes leaves nothing behind once the next has begun`() async throws {
         let transports = InMemoryTransport.network(2)
         defer { for transport in transports { transport.leave() } }
         let processes = transports.map { Processes($0) }
@@ -47,14 +47,8 @@ import Testing
         }
         let first = try run(epoch: 1)
         _ = try run(epoch: 2)
-        for left in first { #expect(Self.eventually { left.world == nil && left.alarm == nil }) }
-    }
-
-    /// Returns whether a condition comes true within a minute: a rank's thread lets go of what it used only after it
-    /// has delivered its result.
-    private static func eventually(_ condition: () -> Bool) -> Bool {
-        for _ in 0..<6000 where !condition() { Thread.sleep(forTimeInterval: 0.01) }
-        return condition()
+        // A rank's thread lets go of what it used only after it has delivered its result.
+        for left in first { #expect(await eventually { left.world == nil && left.alarm == nil }) }
     }
 
     private struct Weak {

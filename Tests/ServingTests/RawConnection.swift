@@ -1,6 +1,7 @@
 import NIOCore
 import NIOPosix
 import Synchronization
+import TestSupport
 
 /// A connection on which a test sends and receives bytes as they are.
 final class RawConnection: Sendable {

@@ -20,14 +20,13 @@ struct ToyServer {
     /// - Parameter answer: returns the tokens that the engine generates for a request before the end of the text.
     init(
         contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
-        tokenizer: Tokenizer = ToyTokenizer.shared, mode: DisaggregationMode = .none,
-        transfers: (@Sendable () -> TransferStatus)? = nil,
+        tokenizer: Tokenizer = ToyTokenizer.shared, transfers: TransferService? = nil,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
         engine = ToyEngine(
             contextLength: contextLength, vocabularySize: 1024, endOfText: ToyTokenizer.eos, answer: answer)
         slot = ModelSlot(
-            TextService(engine: engine, tokenizer: tokenizer, defaults: defaults, mode: mode, transfers: transfers))
+            TextService(engine: engine, tokenizer: tokenizer, defaults: defaults, transfers: transfers))
     }
 
     /// Creates a server that answers every request with `text`.
@@ -116,15 +115,4 @@ extension JSONValue {
 
     var integers: [Int]? { array?.compactMap(\.integer) }
     var strings: [String]? { array?.compactMap(\.string) }
-}
-
-/// Waits until a condition holds, for at least a minute: a machine that others use may be slow for seconds.
-///
-/// - Returns: whether it holds.
-func eventually(_ condition: @Sendable () -> Bool) async -> Bool {
-    for _ in 0..<30_000 {
-        if condition() { return true }
-        try? await Task.sleep(for: .milliseconds(2))
-    }
-    return condition()
 }
