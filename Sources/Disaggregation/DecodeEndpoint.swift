@@ -1,45 +1,60 @@
 package import Inference
 import Parallelism
 
-/// A decode endpoint connects an engine to a prefill server: requests in mode `decode` get the keys of their prompts
-/// from there. Without a session, or when it is lost, the engine computes them as its `PrefillPolicy` says.
+/// A decode endpoint connects an engine to prefill servers: requests in mode `decode` get the keys of their prompts from
+/// one of them. Without a session, or when it is lost, the engine computes them as its `PrefillPolicy` says.
 package final class DecodeEndpoint: TransferPartner {
     private let card: ServerCard
     private let policy: PrefillPolicy
     private let timing: TransferTiming
-    private let slot: SessionSlot<DecodeSession>
+    /// One for each prefill server.
+    private let slots: [Slot]
 
-    /// - Parameter card: the engine's card.
+    private typealias Slot = SessionSlot<DecodeSession>
+
+    /// - Parameters:
+    ///   - card: the engine's card.
+    ///   - servers: the number of prefill servers.
     package init(
-        _ card: ServerCard, _ policy: PrefillPolicy = PrefillPolicy(), timing: TransferTiming = TransferTiming()
+        _ card: ServerCard, _ policy: PrefillPolicy = PrefillPolicy(), servers: Int = 1,
+        timing: TransferTiming = TransferTiming()
     ) {
+        var policy = policy
+        policy.servers = servers
         self.card = card
         self.policy = policy
         self.timing = timing
-        slot = SessionSlot(
-            DecodeSession(
-                endedBecause: "there is no prefill server yet", placement: card.placement, layers: card.receivedLayers,
-                policy))
+        slots = (0..<servers).map { _ in
+            Slot(
+                DecodeSession(
+                    endedBecause: "there is no prefill server yet", placement: card.placement,
+                    layers: card.receivedLayers, policy))
+        }
     }
 
-    /// Begins a session, and ends the one before.
+    /// Begins a session with a prefill server, and ends the one before with the same server.
     ///
     /// - Parameters:
     ///   - number: a number that no other session of the two servers has.
     ///   - source: the prefill server's card.
+    ///   - server: the index of the prefill server.
     ///   - engine: the engine whose partner this is.
     /// - Throws: if the servers cannot exchange keys, or the engine has stopped.
     package func begin(
-        _ number: UInt64, from source: ServerCard, over link: any TransferLink, for engine: Engine
+        _ number: UInt64, from source: ServerCard, server: Int = 0, over link: any TransferLink, for engine: Engine
     ) throws(TransferFailure) {
         try TransferFailure.check(ServerCard.differences(prefill: source, decode: card))
-        let work = SessionSlot<DecodeSession>.Work(
+        let slot = slots[server]
+        let work = Slot.Work(
             threadName: "braid decode", interval: timing.beatInterval / 4,
             perform: { [weak slot] number, engine in
                 slot?.exchange(number, engine) { session, scheduler, _ in
                     session.tick(at: TransferTiming.now(), &scheduler)
                 }
-            }, receive: { [weak self] in self?.receive($0, $1, $2) })
+            },
+            receive: { [weak slot] event, number, engine in
+                if let slot { Self.receive(event, slot, number, engine) }
+            })
         try slot.begin(number, over: link, for: engine, work) { now in
             DecodeSession(
                 number, from: source.placement, to: card.placement, layers: card.receivedLayers, policy,
@@ -48,18 +63,51 @@ package final class DecodeEndpoint: TransferPartner {
     }
 
     /// The number of transfers that have not ended.
-    package var transferCount: Int { slot.transferCount }
+    package var transferCount: Int { slots.reduce(0) { $0 + $1.transferCount } }
 
     /// Why there is no session; `nil` while there is one.
-    package var failure: String? { slot.failure }
+    package var failure: String? {
+        let failures = slots.map(\.failure)
+        return failures.contains(nil) ? nil : failures.first ?? nil
+    }
+
+    /// Why there is no session with a prefill server; `nil` while there is one.
+    package func failure(of server: Int) -> String? { slots[server].failure }
 
     package var computesPrompts: Bool { true }
 
     package func carryOut(_ scheduler: inout Scheduler, _ events: [Scheduler.Event]) -> [Scheduler.Event] {
-        slot.carryOut(&scheduler) { session, scheduler in events + session.carryOut(&scheduler) }
+        var events = events
+        while true {
+            let actions = scheduler.takeTransferActions()
+            for action in actions {
+                let server = server(for: action)
+                if case .requestPrefill(let id, _, _, _) = action { scheduler.prefillIsAsked(id, of: server) }
+                events += slots[server].carryOut(&scheduler) { session, scheduler in
+                    session.carryOut(action, &scheduler)
+                }
+            }
+            // An engine that has failed or was stopped ends its sessions.
+            if scheduler.failure != nil { for slot in slots { events += slot.carryOut(&scheduler) { _, _ in [] } } }
+            if actions.isEmpty { return events }
+        }
     }
 
-    private func receive(_ event: TransferLinkEvent, _ number: UInt64, _ engine: Engine) {
+    /// Returns the index of the server whose session carries out an action. A prefill is asked for at the server that the
+    /// request names, or else at the one that has the fewest to compute for this one. A server that has lost a prefill is
+    /// asked for it again only if it is the only one.
+    private func server(for action: TransferAction) -> Int {
+        guard case .requestPrefill(_, let request, _, let attempt) = action else {
+            return slots.firstIndex { $0.hasTransfer(of: action.request) } ?? 0
+        }
+        let connected = slots.indices.filter { slots[$0].failure == nil }
+        let named = request.prefillServer
+        if attempt == 1, let named, connected.contains(named) { return named }
+        let others = attempt > 1 && connected.count > 1 ? connected.filter { $0 != named } : connected
+        return others.min { slots[$0].transferCount < slots[$1].transferCount } ?? 0
+    }
+
+    private static func receive(_ event: TransferLinkEvent, _ slot: Slot, _ number: UInt64, _ engine: Engine) {
         guard case .frame(let bytes) = event else { return }
         // The checksum is computed outside of the engine's lock.
         do throws(KVFrame.Failure) {

@@ -25,8 +25,6 @@ package struct DecodeSession: Sendable {
     private var transfers: [UInt64: Transfer] = [:]
     /// The transfer of each request.
     private var transferOf: [UInt64: UInt64] = [:]
-    /// The number of times that each waiting request's prefill was asked for.
-    private var attempts: [UInt64: Int] = [:]
     private var nextTransfer: UInt64 = 0
     private var plans: [Groups: TransferPlan] = [:]
     /// The next frame's number on each connection, and the time of the last one.
@@ -45,6 +43,8 @@ package struct DecodeSession: Sendable {
 
     private struct Transfer: Sendable {
         let request: UInt64
+        /// How many times in a row the request's prefill was asked for.
+        let attempt: Int
         /// The data group of the prefill server, once it has begun.
         var group: Int?
         /// One receiver for each process, once pages are reserved.
@@ -82,6 +82,8 @@ package struct DecodeSession: Sendable {
     /// The number of transfers that have not ended.
     package var transferCount: Int { transfers.count }
 
+    func hasTransfer(of request: UInt64) -> Bool { transferOf[request] != nil }
+
     /// Returns the scheduler's identifier of a transfer's request; `nil` if there is no such transfer or it has ended.
     package func request(of transfer: UInt64) -> UInt64? { transfers[transfer]?.request }
 
@@ -89,7 +91,8 @@ package struct DecodeSession: Sendable {
     package mutating func takeMessages() -> [[UInt8]] { connection.takeOutbox() }
 
     /// Carries out a scheduler's actions until there are none left. It must be called after every change of the
-    /// scheduler, before its next plan is submitted. Actions of requests that this server prefills for others stay.
+    /// scheduler, before its next plan is submitted. Where there are several sessions, `DecodeEndpoint` chooses one for
+    /// each action instead.
     package mutating func carryOut(_ scheduler: inout Scheduler) -> [Scheduler.Event] {
         var events: [Scheduler.Event] = []
         while true {
@@ -99,10 +102,11 @@ package struct DecodeSession: Sendable {
         }
     }
 
-    private mutating func carryOut(_ action: TransferAction, _ scheduler: inout Scheduler) -> [Scheduler.Event] {
+    /// Carries out one action of the scheduler.
+    mutating func carryOut(_ action: TransferAction, _ scheduler: inout Scheduler) -> [Scheduler.Event] {
         switch action {
-        case .requestPrefill(let id, let request, let missing):
-            return ask(id, request, missing: missing, &scheduler)
+        case .requestPrefill(let id, let request, let missing, let attempt):
+            return ask(id, request, missing: missing, attempt, &scheduler)
         case .receive(let id, let reservation):
             guard let number = transferOf[id], let group = transfers[number]?.group else {
                 return scheduler.prefillLost(id, .local(reached: reservation.positions.lowerBound))
@@ -117,7 +121,6 @@ package struct DecodeSession: Sendable {
                     windowStart: reservation.windowStart))
         case .cancel(let id):
             if let number = endTransfer(of: id) { connection.send(.cancel(number)) }
-            attempts[id] = nil
         case .prefillStarted, .send, .pauseSending, .prefilled:
             preconditionFailure("an action of a prefill server: \(action)")
         }
@@ -125,18 +128,18 @@ package struct DecodeSession: Sendable {
     }
 
     private mutating func ask(
-        _ id: UInt64, _ request: GenerationRequest, missing: Int, _ scheduler: inout Scheduler
+        _ id: UInt64, _ request: GenerationRequest, missing: Int, _ attempt: Int, _ scheduler: inout Scheduler
     ) -> [Scheduler.Event] {
         // The prefill server has no grammars; a short prompt is computed in less time than is needed to ask for it.
         if missing <= policy.localPrefillTokens || request.grammar != nil {
+            if let room = request.room, failure == nil { connection.send(.local(room: room)) }
             return scheduler.prefillLost(id, .local(reached: 0))
         }
-        guard failure == nil else { return scheduler.prefillLost(id, recovery(id, reached: 0, missing: missing)) }
+        guard failure == nil else { return scheduler.prefillLost(id, withoutOthers(reached: 0)) }
         let number = nextTransfer
         nextTransfer += 1
-        transfers[number] = Transfer(request: id)
+        transfers[number] = Transfer(request: id, attempt: attempt)
         transferOf[id] = number
-        attempts[id, default: 0] += 1
         connection.send(.ask(number, request))
         return []
     }
@@ -163,7 +166,7 @@ package struct DecodeSession: Sendable {
         guard failure == nil else { return [] }
         do throws(TransferFailure) {
             guard let message = try connection.read(bytes, at: now) else { return [] }
-            return try apply(message, &scheduler) + carryOut(&scheduler)
+            return try apply(message, &scheduler)
         } catch {
             return close(error.description, &scheduler)
         }
@@ -174,7 +177,7 @@ package struct DecodeSession: Sendable {
     ) throws(TransferFailure) -> [Scheduler.Event] {
         switch message {
         case .beat: return []
-        case .ask, .ready, .cancel:
+        case .ask, .ready, .cancel, .local:
             throw TransferFailure("a prefill server sends no message of the kind \(message.kind)")
         case .started(let number, let group):
             guard let transfer = transfers[number] else { return [] }
@@ -203,7 +206,7 @@ package struct DecodeSession: Sendable {
             let recovery =
                 isFinal
                 ? PrefillRecovery.fail(reason, reached: transfer.reached)
-                : recovery(transfer.request, reached: transfer.reached, missing: .max)
+                : recovery(of: transfer)
             return scheduler.prefillLost(transfer.request, recovery)
         }
     }
@@ -256,7 +259,7 @@ package struct DecodeSession: Sendable {
         if let problem = transfers[frame.transfer]!.receivers[process].place(frame, store) {
             return close("a frame of transfer \(frame.transfer) is refused: \(problem)", &scheduler)
         }
-        return completed(frame.transfer, &scheduler) + carryOut(&scheduler)
+        return completed(frame.transfer, &scheduler)
     }
 
     private mutating func completed(_ number: UInt64, _ scheduler: inout Scheduler) -> [Scheduler.Event] {
@@ -264,7 +267,6 @@ package struct DecodeSession: Sendable {
             transfer.receivers.allSatisfy(\.isComplete)
         else { return [] }
         _ = endTransfer(of: transfer.request)
-        attempts[transfer.request] = nil
         return scheduler.received(
             transfer.request, result, windowStart: transfer.receivers.compactMap(\.windowStart).max() ?? 0)
     }
@@ -298,16 +300,21 @@ package struct DecodeSession: Sendable {
         (transfers, transferOf) = ([:], [:])
         var events: [Scheduler.Event] = []
         for transfer in lost {
-            let recovery = recovery(transfer.request, reached: transfer.reached, missing: .max)
-            events += scheduler.prefillLost(transfer.request, recovery)
+            events += scheduler.prefillLost(transfer.request, recovery(of: transfer))
         }
-        return events + carryOut(&scheduler)
+        return events
     }
 
-    private mutating func recovery(_ id: UInt64, reached: Int, missing: Int) -> PrefillRecovery {
-        if failure == nil, attempts[id, default: 0] < policy.maxAttempts { return .again(reached: reached) }
-        attempts[id] = nil
-        return policy.computesLost
+    /// What becomes of a request whose transfer is lost.
+    private func recovery(of transfer: Transfer) -> PrefillRecovery {
+        let canAsk = failure == nil || policy.servers > 1
+        if canAsk, transfer.attempt < policy.maxAttempts { return .again(reached: transfer.reached) }
+        return withoutOthers(reached: transfer.reached)
+    }
+
+    /// What becomes of a request whose prefill no other server is asked for.
+    private func withoutOthers(reached: Int) -> PrefillRecovery {
+        policy.computesLost
             ? .local(reached: reached)
             : .fail("the prefill server was lost: \(failure ?? "it refuses")", reached: reached)
     }
@@ -319,8 +326,10 @@ extension DecodeSession: TransferSession {}
 package struct PrefillPolicy: Sendable, Equatable {
     /// A prompt of which the prefix cache lacks at most this many tokens is computed by the decode server.
     package var localPrefillTokens = 512
-    /// The largest number of times that a prefill is asked for in a session.
+    /// The largest number of times in a row that a request's prefill is asked for.
     package var maxAttempts = 2
+    /// The number of prefill servers: a prefill that one of them has lost is asked for at another one.
+    package var servers = 1
     /// Whether the decode server computes what is missing of a lost prefill; otherwise the request fails.
     package var computesLost = true
 

@@ -2,15 +2,29 @@ package import Inference
 import KVCache
 import Synchronization
 
-/// A prefill endpoint connects an engine to a decode server: the engine computes that server's prompts among its own
-/// requests, and the endpoint sends their keys.
+/// A prefill endpoint connects an engine to decode servers: the engine computes their prompts among its own requests, and
+/// the endpoint sends the keys. Each decode server has a session of its own.
 package final class PrefillEndpoint: TransferPartner {
     private let card: ServerCard
     private let timing: TransferTiming
     private let maxFrameBytes: Int
-    private let slot: SessionSlot<PrefillSession>
-    /// The number of sessions so far.
-    private let sessions = Atomic<UInt64>(0)
+    private let state = Mutex(State())
+    /// The rooms of prompts that this server's own clients wait for.
+    package let rooms = PrefillRooms()
+
+    private typealias Slot = SessionSlot<PrefillSession>
+
+    private struct State {
+        /// The sessions by their numbers. Those that have ended stay until the scheduler knows.
+        var slots: [UInt64: Slot] = [:]
+        /// The number of sessions so far.
+        var begun: UInt64 = 0
+        /// Why there is no session.
+        var lastFailure = "no decode server has connected yet"
+    }
+
+    /// The largest number of decode servers at a time.
+    package static let maxSessions = 64
 
     /// - Parameters:
     ///   - card: the engine's card.
@@ -19,46 +33,93 @@ package final class PrefillEndpoint: TransferPartner {
         self.card = card
         self.timing = timing
         self.maxFrameBytes = maxFrameBytes
-        slot = SessionSlot(
-            PrefillSession(endedBecause: "no decode server has connected yet", placement: card.placement))
     }
 
-    /// Begins a session, and ends the one before. The parameters are those of `DecodeEndpoint.begin`.
+    /// Why no other session can begin; `nil` if one can.
+    package var refusal: String? {
+        sessionCount < Self.maxSessions ? nil : "it computes prompts for \(Self.maxSessions) decode servers already"
+    }
+
+    /// Begins a session beside those that there are.
+    ///
+    /// - Parameters:
+    ///   - number: a number that no other session of the two servers has.
+    ///   - target: the decode server's card.
+    ///   - engine: the engine whose partner this is.
+    /// - Throws: if the servers cannot exchange keys, there are too many sessions, or the engine has stopped.
     package func begin(
         _ number: UInt64, to target: ServerCard, over link: any TransferLink, for engine: Engine
     ) throws(TransferFailure) {
         try TransferFailure.check(ServerCard.differences(prefill: card, decode: target))
-        let work = SessionSlot<PrefillSession>.Work(
+        if let refusal { throw TransferFailure(refusal) }
+        let slot = Slot(PrefillSession(endedBecause: "it has not begun", placement: card.placement))
+        let work = Slot.Work(
             threadName: "braid prefill", interval: timing.beatInterval / 4,
-            perform: { [weak self] in self?.sendFrames($0, $1) }, receive: { [weak self] in self?.receive($0, $1, $2) })
-        // The engine numbers its own requests from 1 on, and never reaches 2³².
-        let firstRequest = sessions.add(1, ordering: .relaxed).newValue << 32
+            perform: { [weak self, weak slot] number, engine in
+                if let self, let slot { sendFrames(of: slot, number, engine) }
+            },
+            receive: { [weak slot] event, number, engine in
+                guard let slot else { return }
+                if case .frame = event {
+                    slot.close("a decode server sends no frames", number, engine)
+                } else {
+                    slot.wake()
+                }
+            })
         try slot.begin(number, over: link, for: engine, work) { now in
+            // From here on, under the engine's lock, the session has begun, and `carryOut` finds it.
+            let begun = state.withLock { state in
+                state.slots[number] = slot
+                state.begun += 1
+                return state.begun
+            }
+            // The engine numbers its own requests from 1 on, and never reaches 2³².
             var session = PrefillSession(
                 number, from: card.placement, to: target.placement, layers: target.receivedLayers,
-                firstRequest: firstRequest, timing: timing, at: now)
+                firstRequest: begun << 32, timing: timing, at: now, rooms: rooms)
             session.maxFrameBytes = maxFrameBytes
             return session
         }
     }
 
+    private var slots: [Slot] { state.withLock { $0.slots.sorted { $0.key < $1.key }.map(\.value) } }
+
+    /// The number of sessions.
+    package var sessionCount: Int { slots.count { $0.failure == nil } }
+
     /// The number of transfers that have not ended.
-    package var transferCount: Int { slot.transferCount }
+    package var transferCount: Int { slots.reduce(0) { $0 + $1.transferCount } }
 
     /// Why there is no session; `nil` while there is one.
-    package var failure: String? { slot.failure }
+    package var failure: String? {
+        let failures = slots.map(\.failure)
+        if failures.contains(nil) { return nil }
+        return failures.last ?? state.withLock { $0.lastFailure }
+    }
 
     package var computesPrompts: Bool { false }
 
     package func carryOut(_ scheduler: inout Scheduler, _ events: [Scheduler.Event]) -> [Scheduler.Event] {
         // Making a frame calls this too, and changes nothing.
         let isNews = scheduler.hasTransferActions
-        defer { if isNews { slot.wake() } }
-        return slot.carryOut(&scheduler) { session, scheduler in session.carryOut(&scheduler, events) }
+        let slots = state.withLock { $0.slots }
+        var events = events
+        for (number, slot) in slots {
+            events = slot.carryOut(&scheduler) { session, scheduler in session.carryOut(&scheduler, events) }
+            if isNews { slot.wake() }
+            guard let failure = slot.failure else { continue }
+            state.withLock { state in
+                state.slots[number] = nil
+                state.lastFailure = failure
+            }
+        }
+        // What is left is of sessions that have ended.
+        _ = scheduler.takeTransferActions()
+        return events
     }
 
     /// Gives a sign of life when it is time, and sends frames while the link takes them.
-    private func sendFrames(_ number: UInt64, _ engine: Engine) {
+    private func sendFrames(of slot: Slot, _ number: UInt64, _ engine: Engine) {
         while let link = slot.link(of: number) {
             let isWritable = link.isWritable
             var frame: KVFrame?
@@ -71,14 +132,6 @@ package final class PrefillEndpoint: TransferPartner {
             guard let frame else { return }
             // The checksum is computed outside of the engine's lock.
             link.send(frame: frame.bytes)
-        }
-    }
-
-    private func receive(_ event: TransferLinkEvent, _ number: UInt64, _ engine: Engine) {
-        if case .frame = event {
-            slot.close("a decode server sends no frames", number, engine)
-        } else {
-            slot.wake()
         }
     }
 }

@@ -27,10 +27,13 @@ package struct PrefillSession: Sendable {
     private var lastServed: [[Int]: UInt64] = [:]
     private let began: UInt64
     private let firstRequest: UInt64
+    /// The rooms for which posts to this server wait; `nil` where there are none.
+    private let rooms: PrefillRooms?
 
     private struct Transfer: Sendable {
         let request: UInt64
         let promptCount: Int
+        let room: UInt64?
         var group: Int?
         /// One sender for each process, once the decode server has reserved pages.
         var senders: [KVSender] = []
@@ -43,8 +46,10 @@ package struct PrefillSession: Sendable {
     ///   this one or one after it.
     package init(
         _ number: UInt64, from source: CachePlacement, to target: CachePlacement, layers: Range<Int>,
-        firstRequest: UInt64, timing: TransferTiming = TransferTiming(), at now: UInt64
+        firstRequest: UInt64, timing: TransferTiming = TransferTiming(), at now: UInt64,
+        rooms: PrefillRooms? = nil
     ) {
+        self.rooms = rooms
         connection = TransferConnection(session: number, timing, at: now)
         self.firstRequest = firstRequest
         self.source = source
@@ -68,7 +73,7 @@ package struct PrefillSession: Sendable {
     /// Returns the scheduler's identifier of a transfer's request.
     private func request(of transfer: UInt64) -> UInt64 { firstRequest + transfer }
 
-    /// Carries out a scheduler's actions and sends its events. It must be called after every change of the scheduler,
+    /// Carries out a scheduler's actions about this session's requests, and sends their events. It must be called after every change of the scheduler,
     /// before its next plan is submitted.
     ///
     /// - Returns: the events of requests that are not of this session.
@@ -86,7 +91,7 @@ package struct PrefillSession: Sendable {
             case .token, .finished: preconditionFailure("a prefill has no such event: \(event)")
             }
         }
-        for action in scheduler.takeTransferActions() { carryOut(action) }
+        for action in scheduler.takeTransferActions(of: firstRequest..<request(of: nextTransfer)) { carryOut(action) }
         for number in transfers.keys.sorted() where isSent(number) {
             let request = transfers.removeValue(forKey: number)!.request
             transferOf[request] = nil
@@ -117,6 +122,7 @@ package struct PrefillSession: Sendable {
         case .prefilled(let id, let result):
             guard let number = transferOf[id], !transfers[number]!.hasResult else { return }
             transfers[number]!.hasResult = true
+            if let room = transfers[number]!.room { rooms?.settle(room) }
             connection.send(.prefilled(number, result))
         case .cancel(let id):
             guard let number = transferOf[id] else { return }
@@ -126,7 +132,9 @@ package struct PrefillSession: Sendable {
     }
 
     private mutating func end(_ number: UInt64, _ reason: String, isFinal: Bool) {
-        transferOf[transfers.removeValue(forKey: number)!.request] = nil
+        let transfer = transfers.removeValue(forKey: number)!
+        transferOf[transfer.request] = nil
+        if let room = transfer.room { rooms?.settle(room) }
         connection.send(.lost(number, reason: reason, isFinal: isFinal))
     }
 
@@ -172,7 +180,9 @@ package struct PrefillSession: Sendable {
         case .cancel(let number):
             guard let transfer = transfers.removeValue(forKey: number) else { return }
             transferOf[transfer.request] = nil
+            if let room = transfer.room { rooms?.settle(room) }
             _ = scheduler.abort(transfer.request)
+        case .local(let room): rooms?.settle(room)
         }
     }
 
@@ -181,9 +191,12 @@ package struct PrefillSession: Sendable {
         request.mode = .prefill
         do throws(EngineError) {
             try scheduler.submit(self.request(of: number), request)
-            transfers[number] = Transfer(request: self.request(of: number), promptCount: request.prompt.count)
+            transfers[number] = Transfer(
+                request: self.request(of: number), promptCount: request.prompt.count, room: request.room)
             transferOf[self.request(of: number)] = number
+            if let room = request.room { rooms?.ask(room) }
         } catch {
+            if let room = request.room { rooms?.settle(room) }
             connection.send(.lost(number, reason: "\(error)", isFinal: false))
         }
     }
@@ -252,6 +265,7 @@ package struct PrefillSession: Sendable {
         guard failure == nil else { return [] }
         failure = reason
         let requests = transferOf.keys.sorted()
+        for transfer in transfers.values { if let room = transfer.room { rooms?.settle(room) } }
         (transfers, transferOf) = ([:], [:])
         for request in requests { _ = scheduler.abort(request) }
         return carryOut(&scheduler)

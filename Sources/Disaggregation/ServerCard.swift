@@ -7,7 +7,7 @@ import Tensors
 /// A server card describes a server to the one that it exchanges keys with, before any request does.
 package struct ServerCard: Sendable, Equatable {
     /// The version of messages and frames.
-    package var protocolVersion = 1
+    package var protocolVersion = 2
     /// The numerics profile, and the version of all profiles.
     package var numerics: String
     /// The digest of the model's files.

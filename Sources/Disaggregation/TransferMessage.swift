@@ -10,6 +10,8 @@ package enum TransferMessage: Sendable, Equatable {
     case ready(UInt64, group: Int, positions: Range<Int>, windowStart: Int)
     /// The transfer has ended; compute and send no more.
     case cancel(UInt64)
+    /// The prompt of this room is not asked for: the decode server computes it.
+    case local(room: UInt64)
 
     // The prefill server sends these.
     /// The computation has begun, in this data group.
@@ -29,6 +31,7 @@ package enum TransferMessage: Sendable, Equatable {
         case .ask: "ask"
         case .ready: "ready"
         case .cancel: "cancel"
+        case .local: "local"
         case .started: "started"
         case .scores: "scores"
         case .prefilled: "prefilled"
@@ -83,7 +86,7 @@ extension TransferMessage: WireCodable {
     package static var empty: TransferMessage { .beat }
 
     private enum Kind: String {
-        case ask, ready, cancel, started, scores, prefilled, lost, beat
+        case ask, ready, cancel, local, started, scores, prefilled, lost, beat
     }
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
@@ -132,6 +135,7 @@ extension TransferMessage: WireCodable {
             try wire.pass(&reason)
             try wire.pass(&isFinal)
             self = .lost(transfer, reason: reason, isFinal: isFinal)
+        case .local: self = .local(room: transfer)
         case .cancel, .beat: self = .cancel(transfer)
         }
     }
@@ -141,6 +145,7 @@ extension TransferMessage: WireCodable {
         case .ask(let transfer, _): (.ask, transfer)
         case .ready(let transfer, _, _, _): (.ready, transfer)
         case .cancel(let transfer): (.cancel, transfer)
+        case .local(let room): (.local, room)
         case .started(let transfer, _): (.started, transfer)
         case .scores(let transfer, _): (.scores, transfer)
         case .prefilled(let transfer, _): (.prefilled, transfer)
@@ -150,7 +155,8 @@ extension TransferMessage: WireCodable {
     }
 }
 
-/// A request without its grammar, which the decode server's ranks apply; see `DecodeSession`.
+/// A request without its grammar, which the decode server's ranks apply, and without the choice of the prefill server; see
+/// `DecodeSession`.
 extension GenerationRequest: WireCodable {
     package static var empty: GenerationRequest { GenerationRequest(prompt: []) }
 
@@ -163,6 +169,7 @@ extension GenerationRequest: WireCodable {
         try wire.pass(&isScored)
         try wire.pass(&topCount)
         try wire.pass(&start)
+        try wire.pass(&room)
         logProbs = isScored ? LogProbOptions(topCount: topCount, promptStart: start) : nil
     }
 }

@@ -3,8 +3,7 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A transfer listener accepts connections of decode servers at a prefill server, and begins a session with one of them
-/// at a time.
+/// A transfer listener accepts connections of decode servers at a prefill server, and begins a session with each.
 package final class TransferListener: Sendable {
     private let card: ServerCard
     private let secret: TransferSecret
@@ -15,7 +14,7 @@ package final class TransferListener: Sendable {
 
     /// What a server does for its listener. The functions are called on the event loop, and do not wait.
     package struct Hooks: Sendable {
-        /// Returns why no session can begin now; `nil` if one can.
+        /// Returns why no other session can begin now; `nil` if one can.
         let refusal: @Sendable () -> String?
         /// Begins a session, or throws why not.
         let begin: @Sendable (TransferOpening) throws(TransferFailure) -> Void
@@ -38,8 +37,9 @@ package final class TransferListener: Sendable {
         /// Sessions whose connection for frames has not come yet.
         var awaited: [UInt64: Awaited] = [:]
         var lastLine = ""
-        /// The address of the decode server whose session began last.
-        var peer: String?
+        var refusals = LineLimit()
+        /// The addresses of the decode servers, by their sessions.
+        var peers: [UInt64: String] = [:]
         /// The number of sessions that ended, and of those that were refused.
         var failures: UInt64 = 0
     }
@@ -76,8 +76,8 @@ package final class TransferListener: Sendable {
         return server.localAddress?.port ?? port
     }
 
-    /// The address of the decode server whose session began last; `nil` before the first.
-    package var peer: String? { state.withLock { $0.peer } }
+    /// The addresses of the decode servers that have sessions, in the order of these addresses.
+    package var peers: [String] { state.withLock { $0.peers.values.sorted() } }
 
     /// The number of sessions that have ended, and of those that were refused.
     package var failures: UInt64 { state.withLock { $0.failures } }
@@ -108,7 +108,7 @@ package final class TransferListener: Sendable {
             completed: { [weak self] result in
                 guard let self else { return connection.close() }
                 switch result {
-                case .failure(let failure): log("refused a connection from \(connection.peer): \(failure)")
+                case .failure(let failure): logRefusal("refused a connection from \(connection.peer): \(failure)")
                 case .success(let outcome) where outcome.handshake.purpose == .messages:
                     prepare(outcome.handshake, connection)
                 case .success(let outcome): begin(outcome, connection)
@@ -125,8 +125,9 @@ package final class TransferListener: Sendable {
         do throws(TransferFailure) {
             // The other server finds the same differences in this one's card.
             try TransferFailure.check(ServerCard.differences(prefill: self.card, decode: card))
-            let isFree = state.withLock { $0.awaited.isEmpty }
-            handshake.refusal = isFree ? hooks.refusal() : "a session with another decode server is about to begin"
+            let awaited = state.withLock { $0.awaited.count }
+            handshake.refusal =
+                awaited < limits.maxUnproven ? hooks.refusal() : "sessions with \(awaited) others are about to begin"
             problem = handshake.refusal
         } catch {
             problem = error.description
@@ -145,7 +146,7 @@ package final class TransferListener: Sendable {
         let sent = connection.send(handshake.sealedCard)
         guard let problem else { return }
         state.withLock { $0.failures += 1 }
-        log("refused a session with \(connection.peer): \(problem)")
+        logRefusal("refused a session with \(connection.peer): \(problem)")
         sent.whenComplete { _ in connection.close() }
     }
 
@@ -166,15 +167,24 @@ package final class TransferListener: Sendable {
         if let reply = outcome.reply { connection.send(reply) }
         link.closeFuture.whenComplete { [self] _ in
             log("the session with the decode server at \(connection.peer) has ended: \(link.failure ?? "unknown")")
-            state.withLock { $0.failures += 1 }
+            state.withLock { state in
+                state.failures += 1
+                state.peers[session] = nil
+            }
         }
         do throws(TransferFailure) {
             try hooks.begin(TransferOpening(number: session, card: awaited.card, link: link))
-            state.withLock { $0.peer = connection.peer }
+            // The link's end comes later on this event loop.
+            state.withLock { $0.peers[session] = connection.peer }
             log("a session with the decode server at \(connection.peer) has begun")
         } catch {
             link.close(error.description)
         }
+    }
+
+    /// Logs a line that a stranger may have caused, unless there were many.
+    private func logRefusal(_ line: String) {
+        if let line = state.withLock({ $0.refusals.admit(line, at: .now()) }) { log(line) }
     }
 
     /// Logs a line, unless it is the same as the last one: a server that is refused tries again and again.

@@ -46,6 +46,7 @@ extension FieldTable {
             [.generate], "text", "input_ids", "sampling_params", "return_logprob", "logprob_start_len",
             "top_logprobs_num", "return_text_in_logprobs", "stream"),
         honoured(texts + dialects, "cache_salt", "request_id", "rid"),
+        honoured(texts, "bootstrap_host", "bootstrap_port", "bootstrap_room"),
         honoured(
             sampled + dialects, "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty",
             "repetition_penalty", "logit_bias", "stop_token_ids", "ignore_eos", "skip_special_tokens",
@@ -71,7 +72,9 @@ extension FieldTable {
         harmless(everywhere, "log_metrics", "no_logs", "custom_labels", "external_trace_header", "received_time"),
         // Where a request runs, and how drafts are made, does not change the answer.
         harmless(
-            texts + dialects, "data_parallel_rank", "conversation_id", "routed_dp_rank", "session_id", "routing_key",
+            texts + dialects, "bootstrap_pair_key", "disagg_prefill_dp_rank", "disagg_prefill_tp_size",
+            "decode_tp_size",
+            "data_parallel_rank", "conversation_id", "routed_dp_rank", "session_id", "routing_key",
             "kv_router_hint", "http_worker_ipc", "ngram_corpus_id"),
         // These say how to treat what is refused here or has no effect without it: images, and other values to return.
         harmless(
@@ -172,11 +175,11 @@ extension FieldTable {
             texts + dialects, "priority", unless: [.integer(0)],
             advice: "requests are served in the order in which they come"),
         refused(
-            texts + dialects, "bootstrap_host", "bootstrap_port", "bootstrap_room", "bootstrap_pair_key",
-            "kv_transfer_params",
-            "disagg_prefill_dp_rank", "disagg_prefill_tp_size", "decode_tp_size",
-            advice:
-                "this server prefills and decodes by itself; do not start a router with --pd-disaggregation before it"),
+            dialects, "bootstrap_host", "bootstrap_port", "bootstrap_room",
+            advice: "a router with --pd-disaggregation uses /generate, /v1/completions or /v1/chat/completions"),
+        refused(
+            texts + dialects, "kv_transfer_params",
+            advice: "use a router that gives bootstrap_host, bootstrap_port and bootstrap_room"),
         refused(openAI + dialects + [.sampling], "truncate_prompt_tokens", advice: "shorten the prompt"),
         refused([.tokenize], "truncate_prompt_tokens", advice: "shorten the prompt"),
     ]

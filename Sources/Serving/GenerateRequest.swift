@@ -49,9 +49,15 @@ struct GenerateRequest: Sendable {
         let requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
         let ids = try Self.ids(fields, count: requests.count)
         self.ids = ids
-        self.requests = zip(requests, ids).map { request, id in
+        let named = zip(requests, ids).map { request, id in
             var request = request
             request.id = id
+            return request
+        }
+        self.requests = named.bootstrapped(try service.bootstraps(of: fields, count: named.count)).map { request in
+            var request = request
+            // SGLang's routers put the scores of the prefill server's answer before those of the decode server's.
+            if request.bootstrap != nil, service.transfers?.mode == .decode { request.logProbs?.promptStart = nil }
             return request
         }
     }

@@ -28,7 +28,7 @@ struct HealthRoutes: Sendable {
         .text(
             slot.metrics.text(
                 model: configuration.servedModelName, status: slot.loaded?.engine.status(),
-                transfers: slot.loaded?.transfers?()),
+                transfers: slot.loaded?.transfers?.status()),
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 

@@ -103,7 +103,7 @@ struct InfoRoutes: Sendable {
     func serverInfo(_ request: Request, _ context: ServingContext) async throws -> Response {
         let service = try slot.service()
         let (limits, status) = (service.engine.limits, service.engine.status())
-        let transfers = service.transfers?()
+        let transfers = service.transfers?.status()
         let facts = JSONMember.list([
             "model_path": .string(modelPath), "tokenizer_path": .string(modelPath),
             "version": .string(ServerConfiguration.version),

@@ -13,25 +13,21 @@ package final class TextService: Sendable {
     package let endOfText: Set<Int32>
     /// The format of conversations for this model, or the reason why they are refused.
     package let chatFormat: Result<ChatFormat, ChatError>
-    /// The part of each request that the engine computes itself.
-    private let mode: DisaggregationMode
-    /// Returns the state of the exchange of keys with another server; `nil` where there is none.
-    let transfers: (@Sendable () -> TransferStatus)?
+    /// The exchange of keys with other servers; `nil` where there is none.
+    let transfers: TransferService?
 
     /// Creates the service.
     ///
     /// - Parameters:
     ///   - endOfText: the end tokens of `generation_config.json`; the tokenizer's own is added.
     ///   - chatFormat: the format of conversations; `nil` for the one that is detected.
-    ///   - mode: the part of each request that the engine computes itself.
-    ///   - transfers: returns the state of the exchange of keys with another server.
+    ///   - transfers: the exchange of keys with other servers; `nil` where there is none.
     package init(
         engine: any EngineClient, tokenizer: Tokenizer, defaults: SamplingDefaults = SamplingDefaults(),
         endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil,
-        mode: DisaggregationMode = .none, transfers: (@Sendable () -> TransferStatus)? = nil
+        transfers: TransferService? = nil
     ) {
         self.engine = engine
-        self.mode = mode
         self.transfers = transfers
         self.tokenizer = tokenizer
         self.defaults = defaults
@@ -81,15 +77,15 @@ package final class TextService: Sendable {
                 "\(requests.count) answers can never be queued at once: this server queues "
                     + "\(engine.limits.maxQueuedRequests); ask for fewer, or raise --max-queued-requests")
         }
+        let requests = requests.map { transfers?.shortened($0) ?? $0 }
         for request in requests { try check(request) }
         var submitted: [(TextRequest, Generation)] = []
         for request in requests {
-            var asked = GenerationRequest(
-                prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
-                cacheSalt: request.cacheSalt, grammar: request.form?.source)
-            asked.mode = mode
-            // An answer that follows a grammar ends when it is complete, even with `ignore_eos`.
-            if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
+            if let generation = transfers?.generation(for: request) {
+                submitted.append((request, generation))
+                continue
+            }
+            let asked = try engineRequest(request)
             do {
                 submitted.append((request, try engine.submit(asked)))
             } catch {
@@ -97,6 +93,20 @@ package final class TextService: Sendable {
             }
         }
         return TextGenerations(submitted, service: self, slot: slot, waitingEvery: interval)
+    }
+
+    private func engineRequest(_ request: TextRequest) throws(RequestError) -> GenerationRequest {
+        var asked = GenerationRequest(
+            prompt: request.prompt, sampling: request.sampling, logProbs: request.logProbs,
+            cacheSalt: request.cacheSalt, grammar: request.form?.source)
+        asked.mode = transfers?.mode ?? .none
+        if let transfers, let bootstrap = request.bootstrap {
+            asked.prefillServer = try transfers.prefillServer(for: bootstrap)
+            asked.room = bootstrap.room
+        }
+        // An answer that follows a grammar ends when it is complete, even with `ignore_eos`.
+        if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
+        return asked
     }
 
     /// Refuses prompts that do not fit the context, with messages that say more than the engine's.
@@ -185,6 +195,8 @@ struct TextRequest: Sendable {
     var cacheSalt: String?
     /// The id by which other requests can abort this one.
     var id: String?
+    /// The other server of a request that a router has sent to two.
+    var bootstrap: Bootstrap?
 
     /// Estimates the memory in bytes that the request takes until its answer is sent: its prompt and log-probabilities,
     /// which are many times as large as text. A stream sends most of them at once.

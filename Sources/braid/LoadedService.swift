@@ -85,7 +85,7 @@ struct LoadedService: Sendable {
         let partner = try disaggregation.map { try connect(engine, $0) }
         let service = TextService(
             engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: endTokens, chatFormat: chatFormat,
-            mode: partner?.requestMode ?? .none, transfers: partner?.status)
+            transfers: partner?.service)
         return (service, engine)
     }
 

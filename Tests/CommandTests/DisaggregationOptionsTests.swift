@@ -32,8 +32,12 @@ import braid
         ]
         for (text, target) in targets {
             let line = "--disaggregation-mode decode --disaggregation-prefill \(text) --disaggregation-local-prefill 3"
-            #expect(try Self.plan(line)?.role == .decode(target, localPrefillTokens: 3))
+            #expect(try Self.plan(line)?.role == .decode([target], localPrefillTokens: 3))
         }
+        let several = "--disaggregation-mode decode --disaggregation-prefill localhost:9,[::1]:70"
+        #expect(
+            try Self.plan(several)?.role
+                == .decode([targets["localhost:9"]!, targets["[::1]:70"]!], localPrefillTokens: nil))
     }
 
     @Test(arguments: [
@@ -51,6 +55,10 @@ import braid
         ("--disaggregation-mode decode --disaggregation-prefill a:65536", "'a:65536' is no address"),
         ("--disaggregation-mode decode --disaggregation-prefill http://a:1", "'http://a:1' is no address"),
         ("--disaggregation-mode decode --disaggregation-prefill 10.0.0.2:1", "needs a secret"),
+        ("--disaggregation-mode decode --disaggregation-prefill 127.0.0.1:1,10.0.0.2:1", "needs a secret"),
+        ("--disaggregation-mode decode --disaggregation-prefill 127.0.0.1:1,", "'' is no address"),
+        ("--disaggregation-mode decode --disaggregation-prefill ::1:5,localhost:1", "'::1:5' is no address"),
+        ("--disaggregation-mode decode --disaggregation-prefill a:1,b:1,a:1", "a:1 is given twice"),
         ("--disaggregation-mode decode --disaggregation-prefill 127.evil.example:1", "needs a secret"),
         ("--disaggregation-mode prefill --disaggregation-host 0.0.0.0", "needs a secret"),
         ("--disaggregation-mode prefill --disaggregation-transfer-backend nixl", "nixl is not supported; use tcp"),

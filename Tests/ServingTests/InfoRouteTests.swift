@@ -64,10 +64,13 @@ import Testing
 
     @Test func `the exchange of keys with another server is told, and requests take part in it`() async throws {
         let server = ToyServer(
-            mode: .decode,
-            transfers: {
-                var status = TransferStatus(mode: "decode", problem: "cannot be reached")
-                status.peer = "10.0.0.2:8998"
+            transfers: TransferService(.decode { _, _ in nil }) {
+                var status = TransferStatus(
+                    mode: "decode",
+                    peers: [
+                        .init(address: "10.0.0.2:8998"), .init(address: "10.0.0.3:8998", problem: "cannot be reached"),
+                        .init(address: "10.0.0.4:8998"),
+                    ])
                 (status.transfers, status.failures, status.receivedBytes) = (2, 3, 4)
                 return status
             },
@@ -75,11 +78,13 @@ import Testing
         let info = try await server.send(.get, "/server_info").json
         #expect(info["disaggregation_mode"]?.string == "decode")
         let state = try #require(info["disaggregation"])
-        #expect(state["mode"]?.string == "decode" && state["peer"]?.string == "10.0.0.2:8998")
-        #expect(state["connected"]?.bool == false && state["problem"]?.string == "cannot be reached")
+        #expect(state["mode"]?.string == "decode" && state["connected"]?.bool == true)
+        let peer = try #require(state["peers"]?[1])
+        #expect(peer["address"]?.string == "10.0.0.3:8998" && peer["connected"]?.bool == false)
+        #expect(peer["problem"]?.string == "cannot be reached" && state["peers"]?[2]?["problem"] == .null)
         let metrics = try await server.send(.get, "/metrics").text
         for line in [
-            "braid_disaggregation_connected{model_name=\"toy\"} 0",
+            "braid_disaggregation_sessions{model_name=\"toy\"} 2",
             "braid_disaggregation_transfers{model_name=\"toy\"} 2",
             "braid_disaggregation_session_failures_total{model_name=\"toy\"} 3",
             "braid_kv_transfer_bytes_total{model_name=\"toy\",direction=\"received\"} 4",

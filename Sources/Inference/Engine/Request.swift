@@ -17,6 +17,10 @@ package struct GenerationRequest: Sendable, Equatable {
     package var grammar: GrammarSource?
     /// The part of the request that this server computes; see `DisaggregationMode`.
     package var mode = DisaggregationMode.none
+    /// The index of the prefill server that shall compute the prompt in mode `decode`, if it can; `nil` for any.
+    package var prefillServer: Int?
+    /// The number by which the prefill server's own clients know the prompt; `nil` where none waits for it.
+    package var room: UInt64?
 
     package init(
         prompt: [Int32], sampling: SamplingParameters = SamplingParameters(), logProbs: LogProbOptions? = nil,

@@ -9,10 +9,17 @@ import KVCache
 /// has reserved pages; otherwise the request waits without pages (`awaitingPeer`), and finds what is left of them in
 /// the prefix cache when the other server is ready. So neither server's pages wait for the other's.
 extension Scheduler {
-    /// Returns the actions since the last call.
+    /// Returns the actions that were not returned yet.
     package mutating func takeTransferActions() -> [TransferAction] {
         defer { transferActions = [] }
         return transferActions
+    }
+
+    /// Returns the actions of some requests that were not returned yet. Those of others stay.
+    package mutating func takeTransferActions(of requests: Range<UInt64>) -> [TransferAction] {
+        let taken = transferActions.filter { requests.contains($0.request) }
+        if !taken.isEmpty { transferActions.removeAll { requests.contains($0.request) } }
+        return taken
     }
 
     /// Whether there are actions that `takeTransferActions` has not returned yet.
@@ -21,13 +28,18 @@ extension Scheduler {
     // MARK: - Decode
 
     /// Asks for a request's prefill. The request must be in no list and hold no pages.
-    mutating func awaitPrefill(_ id: UInt64) {
+    mutating func awaitPrefill(_ id: UInt64, attempt: Int = 1) {
         sequences[id]!.phase = .awaitingPeer
+        sequences[id]!.prefillAttempt = attempt
         awaitingPeer.insert(id)
         let state = sequences[id]!
         let missing = state.tokens.count - knownPages(of: state).count * pool.pageSize
-        transferActions.append(.requestPrefill(id, state.prefillRequest, missing: missing))
+        transferActions.append(.requestPrefill(id, state.prefillRequest, missing: missing, attempt: attempt))
     }
+
+    /// A request's prefill is asked for at this server. The next `requestPrefill` for it names the server: to ask there again
+    /// after a preemption, because what is computed stays in its cache, and elsewhere after a loss.
+    package mutating func prefillIsAsked(_ id: UInt64, of server: Int) { sequences[id]?.prefillServer = server }
 
     /// The other server has begun to compute a request's prompt: the request is queued. Requests that do not wait for
     /// that are ignored.
@@ -142,7 +154,7 @@ extension Scheduler {
             return [Event(request: id, event: .failed(reason))]
         case .again(let reached):
             if state.phase == .receiving { leaveRunning(id, reached) }
-            awaitPrefill(id)
+            awaitPrefill(id, attempt: state.prefillAttempt + 1)
         case .local(let reached):
             sequences[id]!.mode = .none
             if state.phase == .receiving, configuration.window == 0 {
@@ -261,6 +273,7 @@ extension SequenceState {
         request.sampling.maxNewTokens = newTokenLimit == 0 ? 0 : nil
         request.sampling.minNewTokens = min(sampling.minNewTokens, 1)
         request.mode = .prefill
+        (request.prefillServer, request.room) = (prefillServer, room)
         return request
     }
 }

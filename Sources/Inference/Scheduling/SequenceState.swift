@@ -33,9 +33,15 @@ struct SequenceState: Sendable {
     var phase = Phase.queued
     /// The part that this server computes. It becomes `none` when the server has, or must compute, everything else.
     var mode: DisaggregationMode
+    /// In mode `decode`, the index of the prefill server that the request names, or that was asked last.
+    var prefillServer: Int?
+    /// In mode `decode`, the number by which the prefill server's own clients know the prompt.
+    let room: UInt64?
     /// True in mode `prefill` once the other server has been told that the prompt is being computed. The data group
     /// does not change from then on.
     var isPrefillAnnounced = false
+    /// In mode `decode`, how many times in a row another server was asked for the prefill.
+    var prefillAttempt = 0
     /// True in mode `prefill` once the other server has asked for the keys.
     var isSending = false
     /// Whether the request was queued later than it arrived.
@@ -84,6 +90,8 @@ struct SequenceState: Sendable {
         sampling = request.sampling
         logProbs = request.logProbs
         cacheSalt = request.cacheSalt
+        prefillServer = request.prefillServer
+        room = request.room
         grammar = request.grammar
         mode = request.mode
         promptCount = request.prompt.count

@@ -4,9 +4,10 @@
 /// The scheduler's owner takes the actions after every call that changes the scheduler, and carries them out in order
 /// before it submits the next plan: pages that an action gives up may be written by that plan.
 package enum TransferAction: Sendable, Equatable {
-    /// The other server shall compute this request's prompt, of which the prefix cache lacks `missing` tokens.
-    /// `Scheduler.prefillStarted` or `prefillLost` answers.
-    case requestPrefill(UInt64, GenerationRequest, missing: Int)
+    /// Another server shall compute this request's prompt, of which the prefix cache lacks `missing` tokens.
+    /// `Scheduler.prefillStarted` or `prefillLost` answers. `attempt` is 1, and one more each time that `prefillLost`
+    /// wants it asked for again.
+    case requestPrefill(UInt64, GenerationRequest, missing: Int, attempt: Int)
     /// Pages for the other server's keys are reserved. `Scheduler.received` or `prefillLost` answers.
     case receive(UInt64, KVReservation)
     /// The request's keys are no longer wanted, or no longer sent. Its pages are given up.
@@ -19,6 +20,15 @@ package enum TransferAction: Sendable, Equatable {
     case pauseSending(UInt64)
     /// The prompt is computed. The action comes again if the prompt is computed again.
     case prefilled(UInt64, PrefillResult)
+
+    /// The request that the action is about.
+    package var request: UInt64 {
+        switch self {
+        case .requestPrefill(let id, _, _, _), .receive(let id, _), .cancel(let id), .prefillStarted(let id, _),
+            .send(let id, _, _), .pauseSending(let id), .prefilled(let id, _):
+            id
+        }
+    }
 }
 
 /// The pages of a request's keys.

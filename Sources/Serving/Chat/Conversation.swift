@@ -161,6 +161,8 @@ struct ChatRequest: Sendable {
         var cacheSalt: String?
         /// The id by which other requests can abort this one.
         var id: String?
+        /// The other server for each choice, where a router has sent the request to two; `nil` if it has not.
+        var bootstraps: [Bootstrap]?
         var isStreamed: Bool
     }
 
@@ -187,12 +189,13 @@ struct ChatRequest: Sendable {
         let tokens = try service.tokens(of: prompt, conversation.messagesName)
         // Stop strings apply to the answer, not to the reasoning before it.
         let stopsAfter = prompt.startsInReasoning ? format.reasoningEnds : []
-        requests = sampling.requests(prompt: tokens, logProbs: options.logProbs, cacheSalt: options.cacheSalt).map {
+        let asked = sampling.requests(prompt: tokens, logProbs: options.logProbs, cacheSalt: options.cacheSalt).map {
             var request = $0
             request.keptTokens = kept
             request.stopsAfter = stopsAfter
             request.id = options.id
             return request
         }
+        requests = asked.bootstrapped(options.bootstraps)
     }
 }

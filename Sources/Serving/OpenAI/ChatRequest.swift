@@ -19,14 +19,16 @@ struct ChatFields {
         guard wantsLogProbs || topCount ?? 0 == 0 else {
             throw .invalid("top_logprobs", "top_logprobs is only allowed with \"logprobs\": true")
         }
+        let sampling = try SamplingFields(
+            fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
+            limits: configuration.requests)
         options = ChatRequest.Options(
-            sampling: try SamplingFields(
-                fields, names: .openAI, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
-                limits: configuration.requests),
+            sampling: sampling,
             logProbs: wantsLogProbs ? LogProbOptions(topCount: topCount ?? 0) : nil,
             separatesReasoning: try fields.bool("separate_reasoning") ?? true,
             cacheSalt: try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes),
-            id: try fields.requestID(), isStreamed: stream.isOn)
+            id: try fields.requestID(), bootstraps: try service.bootstraps(of: fields, count: sampling.choices),
+            isStreamed: stream.isOn)
         conversation = try Self.conversation(fields)
     }
 

@@ -31,11 +31,13 @@ struct CompletionRequest: Sendable {
         let scores = topLogProbs.map { LogProbOptions(topCount: $0, promptStart: promptStart) }
         let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
         let id = try fields.requestID()
-        requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }.map { request in
+        let asked = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }.map {
+            request in
             var request = request
             request.id = id
             return request
         }
+        requests = asked.bootstrapped(try service.bootstraps(of: fields, count: asked.count))
     }
 
     /// Returns the tokens of each prompt. `prompt` is a text, a list of token ids, or a list of either.

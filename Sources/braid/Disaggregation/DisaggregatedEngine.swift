@@ -6,15 +6,15 @@ import NIOCore
 import Serving
 import Synchronization
 
-/// A disaggregated engine exchanges keys with that of another server: it has an endpoint, and a listener or a dialer that
-/// begins its sessions.
+/// A disaggregated engine exchanges keys with those of other servers: it has an endpoint, and a listener or dialers that
+/// begin its sessions.
 struct DisaggregatedEngine: Sendable {
     private let plan: DisaggregationOptions.Plan
     private let side: Side
 
     private enum Side: Sendable {
         case prefill(PrefillEndpoint, TransferListener)
-        case decode(DecodeEndpoint, TransferDialer)
+        case decode(DecodeEndpoint, [TransferDialer])
     }
 
     /// Connects an engine that has no partner yet.
@@ -28,7 +28,7 @@ struct DisaggregatedEngine: Sendable {
             let endpoint = PrefillEndpoint(card)
             engine.attach(endpoint)
             let hooks = TransferListener.Hooks(
-                refusal: { endpoint.failure == nil ? "it computes prompts for another decode server" : nil },
+                refusal: { endpoint.refusal },
                 begin: { opening throws(TransferFailure) in
                     try endpoint.begin(opening.number, to: opening.card, over: opening.link, for: engine)
                 }, log: note)
@@ -36,18 +36,21 @@ struct DisaggregatedEngine: Sendable {
             let listening = try Self.listen(listener, host, port)
             note("a decode server can connect to \(TransferDialer.Target(host: host, port: listening))")
             side = .prefill(endpoint, listener)
-        case .decode(let target, let localPrefillTokens):
+        case .decode(let targets, let localPrefillTokens):
             var policy = PrefillPolicy()
             policy.localPrefillTokens = localPrefillTokens ?? policy.localPrefillTokens
-            let endpoint = DecodeEndpoint(card, policy)
+            let endpoint = DecodeEndpoint(card, policy, servers: targets.count)
             engine.attach(endpoint)
-            let dialer = TransferDialer(
-                target, card, secret,
-                begin: { opening throws(TransferFailure) in
-                    try endpoint.begin(opening.number, from: opening.card, over: opening.link, for: engine)
-                }, log: note)
-            dialer.start()
-            side = .decode(endpoint, dialer)
+            let dialers = targets.enumerated().map { server, target in
+                TransferDialer(
+                    target, card, secret,
+                    begin: { opening throws(TransferFailure) in
+                        try endpoint.begin(
+                            opening.number, from: opening.card, server: server, over: opening.link, for: engine)
+                    }, log: note)
+            }
+            for dialer in dialers { dialer.start() }
+            side = .decode(endpoint, dialers)
         }
     }
 
@@ -62,34 +65,62 @@ struct DisaggregatedEngine: Sendable {
         }
     }
 
-    /// The mode of requests for which a client gives none.
-    var requestMode: DisaggregationMode {
-        if case .decode = side { .decode } else { .none }
+    /// The part that the server's routes use.
+    var service: TransferService {
+        switch side {
+        case .prefill(let endpoint, _):
+            return TransferService(
+                .prefill { endpoint.rooms.generation(for: $0, promptTokens: $1, askedWithin: Self.roomTimeout) },
+                status: status)
+        case .decode(let endpoint, let dialers):
+            return TransferService(
+                .decode { host, port in
+                    let target = TransferDialer.Target(host: host, port: port ?? DisaggregationOptions.usualPort)
+                    return dialers.firstIndex { $0.target.isNamed(by: target) }.map { index in
+                        .init(index: index, problem: dialers[index].problem ?? endpoint.failure(of: index))
+                    }
+                }, status: status)
+        }
     }
+
+    /// The time that a router's post to a prefill server waits for the decode server to ask for the prompt. Both are posted at
+    /// the same time.
+    private static let roomTimeout = Duration.seconds(10)
 
     func status() -> TransferStatus {
         switch side {
         case .prefill(let endpoint, let listener):
-            var status = TransferStatus(mode: "prefill", problem: endpoint.failure)
-            status.peer = endpoint.failure == nil ? listener.peer : nil
+            var status = TransferStatus(mode: "prefill", peers: listener.peers.map { .init(address: $0) })
             status.transfers = endpoint.transferCount
             status.failures = listener.failures
-            status.count(listener.traffic)
+            status.add(listener.traffic)
             return status
-        case .decode(let endpoint, let dialer):
-            var status = TransferStatus(mode: "decode", problem: dialer.problem ?? endpoint.failure)
-            status.peer = "\(dialer.target)"
+        case .decode(let endpoint, let dialers):
+            var status = TransferStatus(mode: "decode")
             status.transfers = endpoint.transferCount
-            status.failures = dialer.failures
-            status.count(dialer.traffic)
+            for (server, dialer) in dialers.enumerated() {
+                let problem = dialer.problem ?? endpoint.failure(of: server)
+                status.peers.append(.init(address: "\(dialer.target)", problem: problem))
+                status.failures += dialer.failures
+                status.add(dialer.traffic)
+            }
             return status
         }
     }
 }
 
 extension TransferStatus {
-    fileprivate mutating func count(_ traffic: TransferTraffic) {
-        sentBytes = traffic.sent.load(ordering: .relaxed)
-        receivedBytes = traffic.received.load(ordering: .relaxed)
+    fileprivate mutating func add(_ traffic: TransferTraffic) {
+        sentBytes += traffic.sent.load(ordering: .relaxed)
+        receivedBytes += traffic.received.load(ordering: .relaxed)
+    }
+}
+
+extension TransferDialer.Target {
+    /// Whether another spelling means this address: names have no case, and an IPv6 address may have brackets.
+    fileprivate func isNamed(by other: Self) -> Bool {
+        let host =
+            other.host.hasPrefix("[") && other.host.hasSuffix("]") ? other.host.dropFirst().dropLast() : other.host[...]
+        return port == other.port && self.host.lowercased() == host.lowercased()
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 package import KVTransport
+import Serving
 
 /// These options let one server compute prompts for another one. They have the names of SGLang's, where it has such
 /// options.
@@ -36,7 +37,11 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
             """)
     var disaggregationHost: String?
 
-    @Option(help: "HOST:PORT of the prefill server, for a decode server.")
+    @Option(
+        help: """
+            HOST:PORT of the prefill server, for a decode server; several with commas between. A prompt goes to the one \
+            that has the fewest to compute for this server.
+            """)
     var disaggregationPrefill: String?
 
     @Option(
@@ -56,7 +61,8 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
 
     package init() {}
 
-    private static let usualPort = 8998
+    /// The port of prefill servers where none is given.
+    static let usualPort = 8998
     /// The variable of the environment that holds the secret. It is no option, because lists of processes show those.
     package static let secretVariable = "BRAID_DISAGGREGATION_SECRET"
     private static let minSecretBytes = 16
@@ -68,13 +74,13 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
     package struct Plan: Sendable, Equatable {
         package enum Role: Sendable, Equatable {
             case prefill(host: String, port: Int)
-            case decode(TransferDialer.Target, localPrefillTokens: Int?)
+            case decode([TransferDialer.Target], localPrefillTokens: Int?)
 
-            /// The host to listen on, or to dial.
-            var host: String {
+            /// The hosts to listen on, or to dial.
+            var hosts: [String] {
                 switch self {
-                case .prefill(let host, _): host
-                case .decode(let target, _): target.host
+                case .prefill(let host, _): [host]
+                case .decode(let targets, _): targets.map(\.host)
                 }
             }
         }
@@ -107,7 +113,7 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
         } catch {
             problems.append(error.description)
         }
-        if let role, !Self.isLoopback(role.host), secret.isEmpty, problems.isEmpty {
+        if let role, !role.hosts.allSatisfy(Loopback.contains), secret.isEmpty, problems.isEmpty {
             problems.append(
                 "--disaggregation-secret-file: a server beyond this machine needs a secret that both servers have; make "
                     + "one with: openssl rand -hex 32 > secret, and protect it with chmod 600")
@@ -119,7 +125,7 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
     private func role() throws(CommandError) -> Plan.Role? {
         switch disaggregationMode {
         case .null: return nil
-        case .decode: return .decode(try target(), localPrefillTokens: disaggregationLocalPrefill)
+        case .decode: return .decode(try targets(), localPrefillTokens: disaggregationLocalPrefill)
         case .prefill:
             let host = disaggregationHost ?? "127.0.0.1"
             if host.isEmpty {
@@ -156,12 +162,24 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
         return problems
     }
 
-    private func target() throws(CommandError) -> TransferDialer.Target {
-        guard let text = disaggregationPrefill else {
+    private func targets() throws(CommandError) -> [TransferDialer.Target] {
+        guard let list = disaggregationPrefill else {
             throw CommandError(
                 "--disaggregation-mode decode needs the address of the prefill server: --disaggregation-prefill "
                     + "HOST:PORT")
         }
+        var targets: [TransferDialer.Target] = []
+        for text in list.split(separator: ",", omittingEmptySubsequences: false) {
+            let target = try target(text.trimmingCharacters(in: .whitespaces))
+            guard !targets.contains(target) else {
+                throw CommandError("--disaggregation-prefill: \(target) is given twice")
+            }
+            targets.append(target)
+        }
+        return targets
+    }
+
+    private func target(_ text: String) throws(CommandError) -> TransferDialer.Target {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         var (host, port) = (text, disaggregationBootstrapPort)
         if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
@@ -176,12 +194,6 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
             throw CommandError("--disaggregation-prefill: '\(text)' is no address; write one such as 10.0.0.2:8998")
         }
         return TransferDialer.Target(host: host, port: port)
-    }
-
-    static func isLoopback(_ host: String) -> Bool {
-        if ["localhost", "::1"].contains(host) { return true }
-        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
     }
 
     private func secret(_ environment: [String: String]) throws(CommandError) -> [UInt8] {

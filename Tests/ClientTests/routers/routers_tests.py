@@ -11,12 +11,13 @@ import time
 import urllib.request
 
 from harness import test
+from served import served
 from scripts import NAME, QUESTION, SCRIPTS
 
 
 def ask(url, body):
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         return response.read().decode()
 
 
@@ -94,3 +95,56 @@ def sglang_router(server):
 def vllm_router(server):
     with router("vllm-router", "--worker-urls", server.url, "--policy", "round_robin") as url:
         answers(url)
+
+
+@contextlib.contextmanager
+def prefill_and_decode(model):
+    """A prefill server, its port for keys, and a decode server, which computes no prompt."""
+    port = free_port()
+    with served(model, NAME, "--disaggregation-mode", "prefill", "--disaggregation-bootstrap-port", str(port)) as prefill:
+        options = ["--disaggregation-mode", "decode", "--disaggregation-prefill", f"127.0.0.1:{port}"]
+        with served(model, NAME, *options, "--disaggregation-local-prefill", "0") as decode:
+            deadline = time.monotonic() + 60
+            while not state(decode.url)["connected"]:
+                assert time.monotonic() < deadline, state(decode.url)
+                time.sleep(0.1)
+            yield prefill, port, decode
+            prefill.is_good = decode.is_good = True
+
+
+def state(url):
+    with urllib.request.urlopen(f"{url}/server_info", timeout=60) as response:
+        return json.load(response)["disaggregation"]
+
+
+def transferred(url):
+    """The number of bytes of keys that a server has sent or received."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("braid_kv_transfer_bytes_total{"))
+
+
+def disaggregates(server, *command):
+    with prefill_and_decode(server.model) as (prefill, port, decode):
+        with router(*command, "--pd-disaggregation", "--prefill", prefill.url, str(port), "--decode", decode.url) as url:
+            before = transferred(decode.url)
+            answers(url)
+            generates(url)
+            assert transferred(decode.url) > before, "no keys were sent"
+            body = {"text": QUESTION, "sampling_params": {"max_new_tokens": 5, "temperature": 0}, "return_logprob": True,
+                    "logprob_start_len": 0, "top_logprobs_num": 2}
+            found, alone = (json.loads(ask(f"{place}/generate", body)) for place in (url, server.url))
+            for name in ("text", "output_ids"):
+                assert found[name] == alone[name], (found, alone)
+            for name in ("input_token_logprobs", "output_token_logprobs"):
+                assert found["meta_info"][name] == alone["meta_info"][name], (name, found, alone)
+
+
+@test
+def sglang_router_disaggregates(server):
+    disaggregates(server, "sglang-router", "launch")
+
+
+@test
+def smg_disaggregates(server):
+    disaggregates(server, "smg", "launch")
