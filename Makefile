@@ -9,7 +9,15 @@ export LC_ALL := C.UTF-8
 BUILD := swift build -c release
 # What `Scripts/check` looks for warnings in; the compiler does not repeat those of a module that did not change.
 BUILD_LOG := .build/build.log
+# Before a command: it is said how long that took, for whoever looks why tests take longer than before.
+timed = TIMEFORMAT='$@ took %0R s'; time
 logged = mkdir -p .build; { echo "== $(1)"; $(1); } 2>&1 | tee -a $(BUILD_LOG)
+
+# Tests and benchmarks talk to servers of their own, on this machine.
+comma := ,
+direct := $(or $(no_proxy),$(NO_PROXY))
+export NO_PROXY := $(if $(direct),$(direct)$(comma))127.0.0.1,localhost
+export no_proxy := $(NO_PROXY)
 
 MODEL ?= Models/demo
 PORT ?= 30000
@@ -26,7 +34,7 @@ setup: ## Install what is missing of the system's packages, and check the toolch
 	@Scripts/setup
 
 build: setup ## Build the braid command
-	@$(call logged,$(BUILD))
+	@$(timed) { $(call logged,$(BUILD)); }
 
 demo: build ## Find a number in a document of 17,000 tokens on four context ranks, and again on one
 	.build/release/braid generate --model-path $(DEMO) --prompt-file $(DEMO_PROMPT) \
@@ -50,44 +58,44 @@ serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
 test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-tests package-tests ## Everything that proves the code right
 
 build-tests: setup
-	@$(call logged,$(BUILD) --build-tests)
+	@$(timed) { $(call logged,$(BUILD) --build-tests); }
 
 unit-tests: build-tests .venv-test ## The tests in Swift
-	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
-	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
+	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
+	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
 	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
-	swift test -c release --skip-build --disable-xctest --no-parallel
+	$(timed) swift test -c release --skip-build --disable-xctest --no-parallel
 
 kernel-tests: setup ## The kernels in C under sanitizers, and those for Arm under an emulator
 	@Scripts/setup --emulator || echo "kernel-tests: those for Arm will not be tried"
-	Scripts/sanitize-kernels
+	$(timed) Scripts/sanitize-kernels
 
 process-tests: build-tests ## Several processes under mpirun, and on hosts made of network namespaces
-	Tests/ProcessTests/run
-	Scripts/namespaces 2
-	Scripts/namespaces 4
+	$(timed) Tests/ProcessTests/run
+	$(timed) Scripts/namespaces 2
+	$(timed) Scripts/namespaces 4
 
 end-to-end-tests: build-tests .venv-test ## OpenAI's client against a running server
-	.venv-test/bin/python Tests/EndToEndTests/run
+	$(timed) .venv-test/bin/python Tests/EndToEndTests/run
 
 client-tests: build ## The clients that most people use, unmodified, against a server whose answers are known
-	python3 Tests/ClientTests/run
+	$(timed) python3 Tests/ClientTests/run
 
 page-tests: build ## The server's page in a browser
 	@Scripts/setup --browser || echo "page-tests: the page will not be tried"
-	@Scripts/venv .venv-clients/page Tests/ClientTests/page-requirements.txt
-	.venv-clients/page/bin/python Tests/ClientTests/page
+	@$(timed) Scripts/venv .venv-clients/page Tests/ClientTests/page-requirements.txt
+	$(timed) .venv-clients/page/bin/python Tests/ClientTests/page
 
 client-tests-all: build ## The same with all clients: benchmarks, routers and others as well (installs about 9 GB)
 	python3 Tests/ClientTests/run --all
 
 .PHONY: .venv-test
 .venv-test: setup
-	@Scripts/venv $@ Tests/EndToEndTests/requirements.txt
+	@$(timed) Scripts/venv $@ Tests/EndToEndTests/requirements.txt
 
 package-tests: build ## What is installed, its units and manual, the metrics and the dashboard
 	@Scripts/setup --package-tests || echo "package-tests: some will not be able to run"
-	python3 Tests/PackageTests/run
+	$(timed) python3 Tests/PackageTests/run
 
 passkey: build ## Pass keys of documents of up to 32K tokens, asked for in every layout of ranks
 	python3 Tests/EndToEndTests/run passkey 1024 4096 16384 32768

@@ -4,10 +4,11 @@ import Foundation
 ///
 /// - Parameters:
 ///   - ranks: the number of threads; the closure receives the thread's index.
-///   - limit: the number of seconds after which threads that have not returned are reported.
+///   - limit: the number of seconds after which threads that have not returned are reported: by default a bit less than
+///     the time limit of a test.
 /// - Throws: the first error that was thrown, once all threads have ended; `UnfinishedRanks` if some do not end.
 package func onEveryRank<Found: Sendable>(
-    of ranks: Int, limit: Double = 60, _ body: @escaping @Sendable (Int) throws -> Found
+    of ranks: Int, limit: Double = 800, _ body: @escaping @Sendable (Int) throws -> Found
 ) throws -> [Found] {
     let gathering = Gathering<Found>(ranks)
     for rank in 0..<ranks {

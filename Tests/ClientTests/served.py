@@ -12,7 +12,9 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BRAID = ROOT / ".build" / "release" / "braid"
-SECONDS_TO_START = 120
+# Bounds that only end what hangs.
+SECONDS_TO_START = 600
+SECONDS_TO_END = 300
 
 
 class Served:
@@ -54,10 +56,10 @@ def served(model, name, *options):
         finally:
             server.terminate()
             try:
-                server.wait(90)
+                server.wait(SECONDS_TO_END)
             except subprocess.TimeoutExpired:
                 server.kill()
-                raise RuntimeError("the server goes on 90 seconds after SIGTERM") from None
+                raise RuntimeError(f"the server goes on {SECONDS_TO_END} seconds after SIGTERM") from None
             if not handle.is_good:
                 log.seek(0)
                 print(log.read()[-4000:], file=sys.stderr)

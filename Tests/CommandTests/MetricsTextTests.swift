@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import braid
 
@@ -77,7 +78,7 @@ import braid
     }
 
     @Test func `never ends the program, whatever bytes are changed`() throws {
-        var random = SystemRandomNumberGenerator()
+        var random = SplitMix64.printed()
         let bytes = Array("# a\nbraid_a{m=\"x\\n\",n=\"\"} 1.5e-3 12\nbraid_b 2\n".utf8)
         for _ in 0..<20_000 {
             var damaged = bytes

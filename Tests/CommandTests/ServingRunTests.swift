@@ -27,6 +27,10 @@ import braid
         let running = Mutex((now: 0, most: 0))
         _ = await traffic(20).run(concurrency: 3) { arrival in
             running.withLock { $0 = ($0.now + 1, max($0.most, $0.now + 1)) }
+            // The first ones wait for each other, for a minute at most.
+            for _ in 0..<12_000 where arrival.number < 3 && running.withLock({ $0.most < 3 }) {
+                try? await Task.sleep(for: .milliseconds(5))
+            }
             try? await Task.sleep(for: .milliseconds(5))
             running.withLock { $0.now -= 1 }
             return ServingOutcome(inputTokens: arrival.inputTokens)

@@ -132,7 +132,8 @@ struct PrefixCacheTests {
     }
 
     /// Fixed seeds, and others that differ in each run; a failure prints the seed.
-    static let seeds: [UInt64] = (1...5).map { $0 } + (1...10).map { _ in UInt64.random(in: 0 ... .max) }
+    static let fixedSeeds: [UInt64] = [1, 2, 3, 4, 5]
+    static let seeds = fixedSeeds + (1...10).map { _ in UInt64.random(in: 0 ... .max) }
 
     /// Runs 10^5 operations with fresh seeds.
     @Test(.timeLimit(.minutes(15)), arguments: seeds)
@@ -145,6 +146,8 @@ struct PrefixCacheTests {
         run.end()
         #expect(run.problems == [], "seed \(seed)")
         #expect(run.pool.freePages == run.pool.totalPages, "seed \(seed)")
+        // A random seed may draw a run in which little happens.
+        guard Self.fixedSeeds.contains(seed) else { return }
         #expect(run.longestMatch >= 3 && run.evicted > 100 && run.duplicates > 10, "seed \(seed): too tame a run")
     }
 }

@@ -39,7 +39,15 @@ private final class TwoEnds: Sendable {
 
     static let secret = TransferSecret(Array("a secret of the two servers".utf8))
 
-    init(_ limits: TransferLimits = TransferLimits(), card: ServerCard = Cards.prefill) throws {
+    /// Limits of time that only end what hangs; tests of a limit set it.
+    static var patient: TransferLimits {
+        var limits = TransferLimits()
+        limits.handshake = .minutes(8)
+        limits.secondConnection = .minutes(8)
+        return limits
+    }
+
+    init(_ limits: TransferLimits = patient, card: ServerCard = Cards.prefill) throws {
         let box = Box()
         listener = TransferListener(
             card, Self.secret,
@@ -58,7 +66,7 @@ private final class TwoEnds: Sendable {
     func dialer(
         _ secret: TransferSecret = secret, card: ServerCard = Cards.decode, port: Int? = nil
     ) -> TransferDialer {
-        var limits = TransferLimits()
+        var limits = Self.patient
         limits.lastRetry = .milliseconds(200)
         let dialer = TransferDialer(
             TransferDialer.Target(host: "127.0.0.1", port: port ?? self.port), card, secret, limits,
@@ -229,7 +237,7 @@ private final class TwoEnds: Sendable {
     }
 
     @Test func `is begun despite garbage, long records and records that never end`() async throws {
-        var limits = TransferLimits()
+        var limits = TwoEnds.patient
         limits.handshake = .milliseconds(500)
         let ends = try TwoEnds(limits)
         let long = [UInt8](repeating: 7, count: TransferHandshake.maxUnprovenBytes)
@@ -257,7 +265,7 @@ private final class TwoEnds: Sendable {
     }
 
     @Test func `is begun though many connections say nothing`() async throws {
-        var limits = TransferLimits()
+        var limits = TwoEnds.patient
         limits.handshake = .hours(1)
         limits.maxUnproven = 3
         let ends = try TwoEnds(limits)
@@ -276,7 +284,7 @@ private final class TwoEnds: Sendable {
     }
 
     @Test func `to a session that nobody has begun is refused`() async throws {
-        var limits = TransferLimits()
+        var limits = TwoEnds.patient
         limits.secondConnection = .milliseconds(300)
         let ends = try TwoEnds(limits)
         let alone = try await RawClient(port: ends.port)

@@ -9,8 +9,10 @@ import concurrent.futures
 import contextlib
 import ctypes
 import functools
+import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -22,12 +24,19 @@ import urllib.request
 from mpi import BUILD, ROOT, free_port, mpirun
 
 MODEL = ROOT / "Models" / "demo"
-WATCHDOG = 6
-SECONDS_TO_START = 60
-# Beyond the time after which a silent process is lost: to answer, and to end everything. Both take a second or two on a
-# machine that does nothing else.
-SECONDS_TO_ANSWER = 30
-SECONDS_TO_END = 30
+# Where a process is to be lost because it is silent, and where a process that ends is noticed without that.
+WATCHDOG_OF_SILENCE = 6
+WATCHDOG = 300
+# These bounds only end what never ends. The last two are beyond the time after which a silent process is lost: to
+# answer, and to end everything. Both take a second or two on a machine that does nothing else.
+SECONDS_TO_START = 600
+SECONDS_TO_ANSWER = 120
+SECONDS_TO_END = 120
+# More than any machine decodes before a test is over; the demo model's context has 131,072.
+TOKENS_WITHOUT_END = 100_000
+# How long a request takes that is to end while the job drains, and the most tokens that are tried for it.
+SECONDS_OF_A_REQUEST = 5
+MOST_TOKENS_OF_A_REQUEST = 60_000
 # Cases wait more than they compute.
 CASES_AT_A_TIME = 2
 SUPERVISE = str(ROOT / "Scripts" / "supervise")
@@ -52,7 +61,9 @@ class Job:
                    "--attn-cp-size", "2", "--watchdog-timeout", str(watchdog), *options]
         self.mark = f"ports-{self.url.rsplit(':', 1)[1]}-{os.getpid()}"
         start = [str(ROOT / "Scripts" / "namespaces"), "2", *command] if hosts else mpirun(2, command)
-        self.mpirun = subprocess.Popen([*supervisor, *start], env=os.environ | {"BRAID_TEST_JOB": self.mark},
+        # mpirun kills the other processes of a job that lost one so many seconds later: they have to answer clients before.
+        variables = {"BRAID_TEST_JOB": self.mark, "OMPI_MCA_odls_base_sigkill_timeout": "5"}
+        self.mpirun = subprocess.Popen([*supervisor, *start], env=os.environ | variables,
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def everything(self):
@@ -104,12 +115,14 @@ class Job:
             except (OSError, Failure):
                 time.sleep(0.05)
 
-    def wait_until_running(self):
+    def wait_until_running(self, tokens=1):
+        """Until a request runs, and the pages of running requests hold so many tokens."""
         deadline = time.monotonic() + SECONDS_TO_START
         while True:
             expect(time.monotonic() < deadline, "no request began to run")
-            with self.network(), urllib.request.urlopen(f"{self.url}/get_load", timeout=30) as reply:
-                if json.load(reply)[0]["num_reqs"]:
+            with self.network(), urllib.request.urlopen(f"{self.url}/get_load", timeout=SECONDS_TO_START) as reply:
+                load = json.load(reply)[0]
+                if load["num_reqs"] > load["num_waiting_reqs"] and load["num_tokens"] >= tokens:
                     return
             time.sleep(0.01)
 
@@ -142,12 +155,15 @@ def enter_network(pid):
 
 
 class Client(threading.Thread):
-    """Sends more requests than the server can answer in time, and keeps the answer."""
+    """Sends a request, and keeps the answer.
 
-    def __init__(self, job, prompt, new_tokens):
+    text: a prompt, or several that are requests of their own with one answer.
+    """
+
+    def __init__(self, job, text, new_tokens):
         super().__init__(daemon=True)
         self.job = job
-        body = {"text": prompt, "sampling_params": {"max_new_tokens": new_tokens, "temperature": 0, "ignore_eos": True}}
+        body = {"text": text, "sampling_params": {"max_new_tokens": new_tokens, "temperature": 0, "ignore_eos": True}}
         self.request = urllib.request.Request(f"{job.url}/generate", json.dumps(body).encode(),
                                               {"Content-Type": "application/json"})
         self.text = None
@@ -155,45 +171,57 @@ class Client(threading.Thread):
 
     def run(self):
         try:
-            with self.job.network(), urllib.request.urlopen(self.request, timeout=60) as reply:
+            with self.job.network(), urllib.request.urlopen(self.request, timeout=600) as reply:
                 self.text = reply.read().decode()
         except urllib.error.HTTPError as error:
             self.text = error.read().decode()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self.text = f"no answer: {error}"
         self.ended = time.monotonic()
 
 
+PROMPT = "Once upon a time"
+# For each phase in which a request runs: its prompts, its new tokens, and how many tokens its pages hold in that phase.
+# Each prompt begins in its own way, so that no prefix of it is in the cache.
 PHASES = {
     "loading": None,
     "idle": None,
-    "prefill": ("Once upon a time " * 6000, 1),
-    "decode": ("Once upon a time", 4000),
+    "prefill": ([f"{number} {PROMPT * 6000}" for number in range(4)], 1, 2000),
+    "decode": (PROMPT, TOKENS_WITHOUT_END, 256),
 }
+
+
+def is_named(victim, text, is_silent):
+    """Whether a client was told that this process was lost. Of a process that is silent either it is noticed first that
+    nothing was heard from it, or that its rank goes no further: that depends on what the rank did last."""
+    lost = f"rank {victim} failed: process {victim} on"
+    stuck = rf"rank {victim} failed: no progress for \d+ s \(--watchdog-timeout\): rank {victim} [^;]*process {victim}\b"
+    return lost in text or is_silent and re.search(stuck, text) is not None
 
 
 def case(log, phase, number, victim):
     """number: the signal; victim: the process it is sent to."""
-    job = Job(log)
+    watchdog = WATCHDOG_OF_SILENCE if number == signal.SIGSTOP else WATCHDOG
+    job = Job(log, watchdog=watchdog)
     try:
         job.wait_for_processes()
         client = None
         if phase != "loading":
             job.wait_until_ready()
         if PHASES[phase]:
-            client = Client(job, *PHASES[phase])
+            text, new_tokens, held = PHASES[phase]
+            client = Client(job, text, new_tokens)
             client.start()
-            job.wait_until_running()
-            time.sleep(0.5)
+            job.wait_until_running(held)
             expect(client.ended is None, f"the answer came too soon: {client.text}")
         began = time.monotonic()
         os.kill(job.processes()[victim], number)
-        patience = WATCHDOG if number == signal.SIGSTOP else 0
+        patience = watchdog if number == signal.SIGSTOP else 0
         if client:
             client.join(patience + SECONDS_TO_ANSWER)
             expect(client.ended, f"the client waits after {patience + SECONDS_TO_ANSWER} seconds")
             # The first process is the server: without it the connection ends, which is an answer too.
-            expect(victim == 0 or f"rank {victim} failed: process {victim} on" in client.text,
+            expect(victim == 0 or is_named(victim, client.text, is_silent=number == signal.SIGSTOP),
                    f"the client was told: {client.text[-300:]}")
         if phase == "loading" and number == signal.SIGSTOP:
             # Joining has a longer time limit.
@@ -203,21 +231,32 @@ def case(log, phase, number, victim):
         job.clean()
 
 
-def drains(log, drain_timeout, new_tokens, ends_well):
+def lasting_tokens(job):
+    """How many new tokens take this job some seconds."""
+    few = 400
+    probe = Client(job, PROMPT, few)
+    began = time.monotonic()
+    probe.run()
+    expect(f'"completion_tokens": {few}' in probe.text, f"the first client was told: {probe.text[-300:]}")
+    return min(MOST_TOKENS_OF_A_REQUEST, max(few, round(few * SECONDS_OF_A_REQUEST / (time.monotonic() - began))))
+
+
+def drains(log, drain_timeout, ends_well):
     """A supervised job that receives SIGTERM lets the running request end, if there is time, and all processes end in
     order: mpirun's status is 0 only then."""
     job = Job(log, SUPERVISE, options=("--drain-timeout", str(drain_timeout)))
     try:
         job.wait_for_processes()
         job.wait_until_ready()
-        client = Client(job, *PHASES["decode"][:1], new_tokens)
+        new_tokens = lasting_tokens(job) if ends_well else TOKENS_WITHOUT_END
+        client = Client(job, PROMPT, new_tokens)
         client.start()
         job.wait_until_running()
         expect(client.ended is None, f"the answer came too soon: {client.text}")
         job.mpirun.terminate()
         status = job.wait_for_end(drain_timeout + SECONDS_TO_END)
         expect((status == 0) == ends_well, f"the job ended with status {status}")
-        client.join(1)
+        client.join(30)
         expect(client.ended, "the client still waits")
         expect((f'"completion_tokens": {new_tokens}' in client.text) == ends_well, f"the client was told: {client.text}")
     finally:
@@ -232,17 +271,17 @@ def loses_network(log):
     try:
         job.wait_for_processes()
         job.wait_until_ready()
-        client = Client(job, *PHASES["decode"][:1], 100_000)
+        text, new_tokens, held = PHASES["decode"]
+        client = Client(job, text, new_tokens)
         client.start()
-        job.wait_until_running()
-        time.sleep(0.5)
+        job.wait_until_running(held)
         expect(client.ended is None, f"the answer came too soon: {client.text}")
         before = set(job.everything()) - {job.mpirun.pid}
         began = time.monotonic()
         subprocess.run(["nsenter", "-t", str(job.processes()[1]), "-n", "ip", "link", "set", "eth0", "down"], check=True)
         client.join(watchdog + SECONDS_TO_ANSWER)
         expect(client.ended, f"the client waits after {watchdog + SECONDS_TO_ANSWER} seconds")
-        expect("rank 1 failed: process 1 on" in client.text, f"the client was told: {client.text[-300:]}")
+        expect(is_named(1, client.text, is_silent=True), f"the client was told: {client.text[-300:]}")
         while left := before & set(job.everything()):
             expect(time.monotonic() < began + watchdog + SECONDS_TO_END,
                    f"left after {watchdog + SECONDS_TO_END} seconds: {left}")
@@ -266,7 +305,7 @@ def comes_back(log):
             expect(time.monotonic() < deadline, "the job was not started again")
             time.sleep(0.05)
         job.wait_until_ready()
-        client = Client(job, *PHASES["decode"][:1], 4)
+        client = Client(job, PROMPT, 4)
         client.run()
         expect('"text"' in client.text, f"the new job answered: {client.text[-300:]}")
         job.mpirun.terminate()
@@ -290,8 +329,8 @@ def cases():
                 yield (f"{number.name} of process {victim} while {phase}",
                        functools.partial(case, phase=phase, number=number, victim=victim))
     yield "a supervised job comes back", comes_back
-    yield "SIGTERM lets a request end", functools.partial(drains, drain_timeout=60, new_tokens=400, ends_well=True)
-    yield "SIGTERM cuts a long request short", functools.partial(drains, drain_timeout=1, new_tokens=4000, ends_well=False)
+    yield "SIGTERM lets a request end", functools.partial(drains, drain_timeout=300, ends_well=True)
+    yield "SIGTERM cuts a long request short", functools.partial(drains, drain_timeout=1, ends_well=False)
 
 
 def passes(name, body):

@@ -11,7 +11,7 @@ import Verification
 
 /// These tests compare two servers, of which one computes the prompts and sends their keys to the other one, with one
 /// rank. Model, caches, schedulers and sessions are those of service; the link is memory.
-@Suite(.timeLimit(.minutes(10))) struct `A server whose prompts another server computes` {
+@Suite(.timeLimit(.minutes(15))) struct `A server whose prompts another server computes` {
     private static func measured(_ name: String) throws -> (any Model, Workload.Measure) {
         let golden = try Golden(name)
         let model = try golden.directory.load(drafts: Golden.draftingCases.contains(name))
@@ -30,13 +30,21 @@ import Verification
         return try verification.check(VerificationCase(notation: notation, for: model.parallelShape))
     }
 
-    /// 40 pairs for each of 14 checkpoints.
+    /// 40 pairs for each of 14 checkpoints, and more in the rare case that these send too little.
     @Test(arguments: Golden.cases + Golden.draftingCases)
     func `gives one rank's bits in a sample that differs each time`(name: String) throws {
+        let isEnough = { (sent: TransferCoverage) in sent.frames > sent.lateFrames + 100 && sent.losses > 0 }
+        var sent = try Self.checkSample(of: name)
+        for _ in 0..<9 where !isEnough(sent) { sent = try Self.checkSample(of: name) }
+        #expect(isEnough(sent), "\(sent)")
+    }
+
+    /// Compares a sample, and returns what was sent.
+    private static func checkSample(of name: String) throws -> TransferCoverage {
         let seed = UInt64.random(in: 0..<1 << 32)
         print(
             "again: braid verify --model-path Tests/Golden/\(name)/checkpoint --from all --layouts 40 --seed \(seed)")
-        let (model, measure) = try Self.measured(name)
+        let (model, measure) = try measured(name)
         let shape = model.parallelShape
         let conditions = ServingConditions.all(
             longestPrompt: measure.longestPrompt, canDraft: model.canDraft, alignment: model.positionAlignment,
@@ -52,8 +60,7 @@ import Verification
             if case .close = verdict, !verification.mustBeEqual(candidate) { continue }
             #expect(verdict == .equal, "\(name), seed \(seed): \(candidate.notation)")
         }
-        let sent = verification.coverage.transfers
-        #expect(sent.frames > sent.lateFrames + 100 && sent.losses > 0, "\(sent)")
+        return verification.coverage.transfers
     }
 
     /// Both servers' processes keep their own parts of the keys, so frames go between several caches on each side.

@@ -82,7 +82,7 @@ import Verification
         var configuration = EngineConfiguration(smallCache: ParallelConfiguration(context: 2))
         configuration.processes = 2
         let chunk = StepPlan.Chunk(request: 1, tokens: Array(golden.prompt.prefix(8)), start: 0, pages: [0, 1])
-        let pool = try onEveryRank(of: 2, limit: 120) { [configuration] process -> RankPool? in
+        let pool = try onEveryRank(of: 2) { [configuration] process -> RankPool? in
             let processes = Processes(transports[process])
             guard process == 0 else {
                 try RankFollower(model, processes).run()

@@ -143,7 +143,7 @@ import Testing
         let layout = try ParallelConfiguration(
             notation: "pp2 cp2 tp2 ep4 dense2", for: golden.directory.description.parallelShape)
         let model = try golden.directory.load(drafts: true)
-        let found = try onEveryRank(of: count, limit: 100) { process -> [Answer]? in
+        let found = try onEveryRank(of: count) { process -> [Answer]? in
             let processes = Processes(transports[process])
             // Each process compiles the grammars itself.
             let cache = GrammarCache(Self.vocabulary(model.vocabularySize))

@@ -19,7 +19,7 @@ func verdictsInProcesses(
     let others = [count, prefillCount].enumerated().flatMap { server, count in
         (1..<max(count, 1)).map { (server: server, process: $0) }
     }
-    return try onEveryRank(of: 1 + others.count, limit: 280) { index -> ([Verification.Verdict], RunCoverage)? in
+    return try onEveryRank(of: 1 + others.count) { index -> ([Verification.Verdict], RunCoverage)? in
         if index > 0 {
             let (server, process) = others[index - 1]
             let processes = Processes(transports[server][process])

@@ -1,5 +1,6 @@
 import Foundation
 import JSON
+import TestSupport
 import Testing
 import Tokenization
 
@@ -397,9 +398,10 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
         let pieces =
             [marked("‹invoke name=\"f\"›‹parameter name=\"a\" string=\"true\"›")]
             + value.map(String.init) + [marked("‹/parameter›‹/invoke›")]
-        var parsed: Parsed?
-        let time = ContinuousClock().measure { parsed = Parsed(pieces) }
-        #expect(parsed?.calls.first == "f({\"a\": \(JSONValue.string(value).pythonText)})")
-        #expect(time < .seconds(20))
+        let began = threadSeconds()
+        let parsed = Parsed(pieces)
+        let seconds = threadSeconds() - began
+        #expect(parsed.calls.first == "f({\"a\": \(JSONValue.string(value).pythonText)})")
+        #expect(seconds < 20)
     }
 }
