@@ -145,7 +145,7 @@ let package = Package(
         tests(
             "ServingTests",
             [
-                "Serving", "Inference", "Grammar", "JSON", "Tokenization", "TestSupport", "CAllocations",
+                "Serving", "Inference", "Grammar", "JSON", "Parallelism", "Tokenization", "TestSupport", "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
