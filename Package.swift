@@ -52,7 +52,10 @@ let package = Package(
             data: ["Data/hardware.json", "Data/published.json", "Data/calibration.json"]),
         library(
             "Models", ["DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints"],
-            data: ["Released/v3_1.json", "Released/v3_2.json", "Released/v4_flash.json", "Released/v4_pro.json"]),
+            data: [
+                "Released/v3_1.json", "Released/v3_2.json", "Released/v4_flash.json", "Released/v4_pro.json",
+                "Released/glm_5.json",
+            ]),
         library("Tokenization", ["JSON"]),
         library("Grammar", ["JSON", "Tokenization"]),
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
