@@ -31,7 +31,7 @@ package struct Fit {
         self.model = model
     }
 
-    /// The fitted numbers by family, in the file's units and rounded to three digits.
+    /// The fitted numbers by family, in the file's units and rounded to four digits.
     package func run() throws -> EfficiencyTable {
         var table = EfficiencyTable(families: [:])
         for task in Self.tasks {
