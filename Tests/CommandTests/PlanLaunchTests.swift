@@ -61,6 +61,20 @@ import braid
         #expect(flags.sglangLine.hasPrefix("sglang serve --model-path '/models/a b' "))
     }
 
+    @Test func `asks for float32 where that was planned, and the plan is faster without AMX`() throws {
+        func plan(_ arguments: [String]) throws -> (text: [Substring], ttft: Double) {
+            let words = ["plan", "--model-path", "v3.2", "--hardware", "epyc-9654x2"] + arguments
+            let json = try JSONValue(parsing: Program.run(words + ["--json"]).output)
+            let ttft = try #require(json["layouts"]?.array?.first?["ttft_parts"]?["products"]?.double)
+            return (try Program.run(words).output.split(separator: "\n"), ttft)
+        }
+        let (usual, float32) = (try plan([]), try plan(["--dtype", "float32"]))
+        #expect(abs(usual.ttft / float32.ttft - 1.75) < 1e-2)
+        for line in float32.text where line.contains("braid serve") { #expect(line.contains(" --dtype float32 ")) }
+        #expect(!usual.text.contains { $0.contains("braid serve") && $0.contains("--dtype") })
+        #expect(float32.text.contains("numerics     float32") && !usual.text.contains("numerics     float32"))
+    }
+
     /// Plans for two devices of two cores each, and gives the first line that was printed to a shell.
     @Test func `starts a server`() async throws {
         let folder = NSTemporaryDirectory() + "braid-\(UUID().uuidString)"

@@ -35,6 +35,7 @@ package struct LaunchFlags {
     package var braid: [String] {
         var flags = ["--model-path", model.path] + layout
         if hardware.kind == .processor && hardware.cores > 1 { flags += ["--threads-per-rank", "\(hardware.cores)"] }
+        if let profile { flags += ["--dtype", profile.rawValue] }
         flags += ["--kv-cache-dtype", cache.rawValue]
         flags += ["--chunked-prefill-size", "\(min(traffic.chunk, EngineConfiguration.maxRows))"]
         if traffic.concurrency > EngineConfiguration().maxRunningRequests {
@@ -44,6 +45,13 @@ package struct LaunchFlags {
             flags += ["--speculative-algorithm", "NEXTN", "--speculative-num-steps", "\(traffic.drafts)"]
         }
         return flags
+    }
+
+    /// How the device's kernels compute, where that is not as `--dtype auto` takes it for such weights.
+    private var profile: ProfileChoice? {
+        guard hardware.kind == .processor else { return nil }
+        if model.weights == .f32 { return hardware.kernels[.f32] == nil ? .bfloat16 : nil }
+        return hardware.kernels[.bf16] == nil ? .float32 : nil
     }
 
     /// The command line that starts Braid with those, a process on each host.

@@ -132,8 +132,8 @@ struct Plan: AsyncParsableCommand {
         let named = try hardware.named
         let model = try PlanModels.named(name, cache: traffic.cache(for: named?.hardware ?? here!.core))
         let table = try EfficiencyTable.builtIn()
-        let cluster =
-            named ?? here!.cluster { !Planner(model, $0, table[$0.hardware]).startableLayouts.isEmpty }
+        let cluster = traffic.computing(
+            named ?? here!.cluster { !Planner(model, $0, table[$0.hardware]).startableLayouts.isEmpty })
         return Planner(model, cluster, table[cluster.hardware])
     }
 

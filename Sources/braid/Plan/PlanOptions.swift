@@ -60,6 +60,12 @@ struct PlanTrafficOptions: ParsableArguments {
     var kvCacheDtype: CacheType?
 
     @Option(
+        help: """
+            How products and attention compute on processors: auto, float32 or bfloat16, as --dtype of braid serve.
+            """)
+    var dtype = ProfileChoice.auto
+
+    @Option(
         help: "Prompt tokens of one request computed in one step; default: 16384, or 1024 on processors.",
         transform: Parsing.count(1...Parsing.maxTokens))
     var chunkedPrefillSize: Int?
@@ -86,13 +92,21 @@ struct PlanTrafficOptions: ParsableArguments {
             return [
                 ("--input-tokens", differs(\.inputTokens)), ("--output-tokens", differs(\.outputTokens)),
                 ("--concurrency", differs(\.concurrency)), ("--prefix-hit-rate", differs(\.prefixHitRate)),
-                ("--kv-cache-dtype", differs(\.kvCacheDtype)),
+                ("--kv-cache-dtype", differs(\.kvCacheDtype)), ("--dtype", differs(\.dtype)),
                 ("--chunked-prefill-size", differs(\.chunkedPrefillSize)),
                 ("--speculative-num-steps", differs(\.speculativeNumSteps)),
                 ("--acceptance-rate", differs(\.acceptanceRate)), ("--slo-ttft", differs(\.sloTtft)),
                 ("--slo-tpot", differs(\.sloTpot)),
             ].filter(\.1).map(\.0)
         }
+    }
+
+    /// Devices whose kernels all compute as `--dtype` says.
+    func computing(_ cluster: Cluster) -> Cluster {
+        guard cluster.hardware.kind == .processor, dtype != .auto else { return cluster }
+        var cluster = cluster
+        cluster.hardware.kernels = cluster.hardware.kernels.all(in: dtype == .float32 ? .f32 : .bf16)
+        return cluster
     }
 
     func cache(for hardware: Hardware) -> CacheType {

@@ -61,13 +61,16 @@ package struct PlanReport {
         return lines
     }
 
-    /// How Braid computes on a processor unless `--dtype` says otherwise; `nil` for accelerators, and where all is F32.
+    /// How Braid computes on a processor; `nil` for accelerators, and for F32 weights.
     private var numerics: String? {
         let (hardware, weights) = (planner.cluster.hardware, planner.model.weights)
         guard hardware.kind == .processor, weights != .f32 else { return nil }
+        if hardware.kernels[.bf16] == nil { return "float32" }
         let factor = hardware.rate(.f32) / hardware.rate(weights)
         let advice = String(format: "; products of --dtype float32 are %.2f × as fast here", factor)
-        return "bfloat16, which --dtype auto takes for such weights" + (factor > 1.005 ? advice : "")
+        // With kernels of one type alone, nothing is known of the other.
+        let isFaster = hardware.kernels[.f32] != nil && factor > 1.005
+        return "bfloat16, which --dtype auto takes for such weights" + (isFaster ? advice : "")
     }
 
     private var table: TextTable {
