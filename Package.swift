@@ -52,7 +52,10 @@ let package = Package(
             data: ["Data/hardware.json", "Data/published.json", "Data/calibration.json"]),
         library(
             "Models", ["DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints"],
-            data: ["Released/v3_1.json", "Released/v3_2.json", "Released/v4_flash.json", "Released/v4_pro.json"]),
+            data: [
+                "Released/v3_1.json", "Released/v3_2.json", "Released/v4_flash.json", "Released/v4_pro.json",
+                "Released/glm_5.json",
+            ]),
         library("Tokenization", ["JSON"]),
         library("Grammar", ["JSON", "Tokenization"]),
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
@@ -145,7 +148,9 @@ let package = Package(
         tests(
             "ServingTests",
             [
-                "Serving", "Disaggregation", "Inference", "Grammar", "JSON", "Tokenization", "TestSupport", "CAllocations",
+                "Serving", "Disaggregation", "Inference", "Grammar", "JSON", "Parallelism", "Tokenization",
+                "TestSupport",
+                "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),

@@ -32,9 +32,8 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
     /// The indexer; `nil` for V3, whose rows attend to all keys.
     package var indexer: IndexerConfiguration?
     package var experts: ExpertConfiguration
-    /// The element type in which kernels read the checkpoint's unquantized weights (`torch_dtype`), for dummy weights;
-    /// F16 is widened to F32.
-    package var storedType: DType
+    /// The formats of the checkpoint's weights.
+    package var formats: WeightFormats
     /// True if the head's matrix is that of the embedding (`tie_word_embeddings`).
     package var tiesEmbeddings: Bool
 
@@ -128,7 +127,7 @@ extension DeepSeekConfiguration {
         indexer =
             modelType == "deepseek_v3" ? nil : try IndexerConfiguration(file, layers: layers, ropeWidth: ropeWidth)
         experts = try ExpertConfiguration(file)
-        storedType = try ModelConfigurationFile.storedType(file)
+        formats = try WeightFormats(file)
         tiesEmbeddings = try file.bool("tie_word_embeddings", default: false)
         try refuseWhatIsNotImplemented(file)
     }
@@ -159,9 +158,6 @@ extension DeepSeekConfiguration {
         }
         if ropeWidth % 2 != 0 {
             throw file.refusal("qk_rope_head_dim", "is \(ropeWidth)", advice: "rotary widths are even")
-        }
-        if let quantization = try file.objectIfPresent("quantization_config") {
-            try QuantizationConfiguration.validate(quantization)
         }
     }
 }

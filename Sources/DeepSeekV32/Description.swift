@@ -23,7 +23,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
             head: .init(
                 [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
             parallelShape: parallelShape,
-            weightType: storedType)
+            formats: formats)
     }
 
     private func layerDescription(_ layer: Int) -> LayerDescription {
@@ -76,7 +76,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
                 .product(
                     .init(
                         "index head weights", name("indexer.weights_proj.weight"), inputs: hiddenSize,
-                        outputs: index.heads)),
+                        outputs: index.heads, isQuantized: false)),
                 .select(index),
             ]
         } else if let indexer {
@@ -112,7 +112,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
             .product(
                 .init(
                     "router", WeightNames.feedForward(layer, "gate.weight"), inputs: hiddenSize,
-                    outputs: experts.gate.experts)),
+                    outputs: experts.gate.experts, isQuantized: false)),
             .vectors(
                 .init(
                     [WeightNames.feedForward(layer, "gate.e_score_correction_bias")], elements: experts.gate.experts)),

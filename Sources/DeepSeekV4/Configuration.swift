@@ -36,9 +36,8 @@ package struct DeepSeekV4Configuration: Sendable, Equatable {
     package var indexer: IndexerConfiguration
     package var streams: StreamConfiguration
     package var experts: ExpertConfiguration
-    /// The element type in which kernels read the checkpoint's unquantized weights (`torch_dtype`), for dummy weights;
-    /// F16 is widened to F32.
-    package var storedType: DType
+    /// The formats of the checkpoint's weights.
+    package var formats: WeightFormats
     /// True if the head's matrix is that of the embedding (`tie_word_embeddings`).
     package var tiesEmbeddings: Bool
 
@@ -120,7 +119,10 @@ extension DeepSeekV4Configuration {
             rounds: try file.int("hc_sinkhorn_iters", in: 1...1000),
             epsilon: Float(try file.double("hc_eps", in: 0...1)))
         experts = try ExpertConfiguration(file)
-        storedType = try ModelConfigurationFile.storedType(file)
+        formats = try WeightFormats(file)
+        if try file.string("expert_dtype", oneOf: ["fp4", "fp8"], default: "fp8") == "fp4" {
+            formats.experts = WeightFormat(.fp4)
+        }
         tiesEmbeddings = try file.bool("tie_word_embeddings", default: false)
         if heads % outputGroups != 0 {
             throw file.refusal(
@@ -140,12 +142,8 @@ extension DeepSeekV4Configuration {
         _ = try file.int("num_key_value_heads", in: 1...1, default: 1)
         _ = try file.int("n_group", in: 1...1, default: 1)
         _ = try file.int("topk_group", in: 1...1, default: 1)
-        _ = try file.string("expert_dtype", oneOf: ["fp4", "fp8"], default: "fp8")
         for key in ["attention_bias", "mlp_bias"] where try file.bool(key, default: false) {
             throw file.refusal(key, "is true", advice: "released models have false here; this one is not supported")
-        }
-        if let quantization = try file.objectIfPresent("quantization_config") {
-            try QuantizationConfiguration.validate(quantization)
         }
     }
 

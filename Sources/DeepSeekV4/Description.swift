@@ -23,7 +23,7 @@ extension DeepSeekV4Configuration: ModelConfiguration {
             head: .init(
                 [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
             parallelShape: parallelShape,
-            weightType: storedType)
+            formats: formats)
     }
 
     /// The degrees of parallelism that are legal. Tensor ranks divide the groups of heads that have an output projection
@@ -114,8 +114,14 @@ extension DeepSeekV4Configuration: ModelConfiguration {
     ) -> [LayerDescription.Operation] {
         let columns = kind.halves * width
         return [
-            .product(.init(title + " values", prefix + "wkv.weight", inputs: hiddenSize, outputs: columns)),
-            .product(.init(title + " gates", prefix + "wgate.weight", inputs: hiddenSize, outputs: columns)),
+            .product(
+                .init(
+                    title + " values", prefix + "wkv.weight", inputs: hiddenSize, outputs: columns,
+                    isQuantized: false)),
+            .product(
+                .init(
+                    title + " gates", prefix + "wgate.weight", inputs: hiddenSize, outputs: columns,
+                    isQuantized: false)),
             .vectors(
                 .init(
                     [prefix + "ape", prefix + "norm.weight"], elements: kind.tokensPerEntry * columns + width)),
@@ -130,7 +136,8 @@ extension DeepSeekV4Configuration: ModelConfiguration {
                     "index query", prefix + "wq_b.weight", inputs: queryRank, outputs: indexer.heads * indexer.width)),
             .product(
                 .init(
-                    "index head weights", prefix + "weights_proj.weight", inputs: hiddenSize, outputs: indexer.heads)),
+                    "index head weights", prefix + "weights_proj.weight", inputs: hiddenSize, outputs: indexer.heads,
+                    isQuantized: false)),
             .select(
                 .init(
                     heads: indexer.heads, width: indexer.width, topK: indexer.topK, tokensPerEntry: kind.tokensPerEntry)
@@ -149,7 +156,9 @@ extension DeepSeekV4Configuration: ModelConfiguration {
             ? .init([prefix + "gate.tid2eid"], elements: vocabularySize * rule.expertsPerToken)
             : .init([prefix + "gate.bias"], elements: rule.experts)
         return [
-            .product(.init("router", prefix + "gate.weight", inputs: hiddenSize, outputs: rule.experts)),
+            .product(
+                .init(
+                    "router", prefix + "gate.weight", inputs: hiddenSize, outputs: rule.experts, isQuantized: false)),
             .vectors(choice), .dispatch(routed), .cross(Sharding.feedForwardInput, columns: hiddenSize),
             .feedForward(
                 .init(

@@ -46,6 +46,18 @@ package struct CacheFormat: Sendable, Equatable {
     /// The number of tokens in the longest window of a key set; 0 if no set has a window.
     package let window: Int
 
+    /// Returns the least number of pages for the windows of so many requests: those of the last page border's window, of one
+    /// row, and of drafts, whatever the others hold.
+    package static func minWindowPages(of window: Int, requests: Int, drafts: Int, pageSize: Int) -> Int {
+        window > 0 && pageSize > 0 ? requests * ((window + 2 * drafts + pageSize - 1) / pageSize + 2) : 0
+    }
+
+    /// Returns the number of window pages with which no request waits for another's: the least number, as many again for
+    /// prefixes that later requests find, and those of all rows in flight.
+    package static func windowPages(atLeast least: Int, rows: Int, pageSize: Int) -> Int {
+        2 * least + (rows + pageSize - 1) / pageSize
+    }
+
     /// The same key sets with an entry for every token. Staging buffers use this format, because a rank may have as
     /// many entries of any set as it has rows.
     package var withOneTokenPerEntry: CacheFormat {

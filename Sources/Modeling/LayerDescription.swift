@@ -59,11 +59,15 @@ package struct LayerDescription: Sendable {
         /// The number of elements in all of them.
         package let elements: Int
         package let split: Split
+        /// Whether a quantized checkpoint stores them in its quantized format. Vectors, the vocabulary, and matrices that
+        /// decide on few numbers, such as a router's, never are.
+        package let isQuantized: Bool
 
-        package init(_ names: [String], elements: Int, split: Split = .whole) {
+        package init(_ names: [String], elements: Int, split: Split = .whole, isQuantized: Bool = false) {
             self.names = names
             self.elements = elements
             self.split = split
+            self.isQuantized = isQuantized
         }
     }
 
@@ -75,11 +79,13 @@ package struct LayerDescription: Sendable {
         package let outputs: Int
         package let weights: Weights
 
-        package init(_ name: String, _ tensor: String, inputs: Int, outputs: Int, split: Split = .whole) {
+        package init(
+            _ name: String, _ tensor: String, inputs: Int, outputs: Int, split: Split = .whole, isQuantized: Bool = true
+        ) {
             self.name = name
             self.inputs = inputs
             self.outputs = outputs
-            weights = Weights([tensor], elements: inputs * outputs, split: split)
+            weights = Weights([tensor], elements: inputs * outputs, split: split, isQuantized: isQuantized)
         }
     }
 
@@ -145,7 +151,8 @@ package struct LayerDescription: Sendable {
             self.name = name
             self.hidden = hidden
             self.width = width
-            weights = Weights(names.tensors(prefix), elements: 3 * hidden * width, split: split)
+            weights = Weights(
+                names.tensors(prefix), elements: 3 * hidden * width, split: split, isQuantized: true)
         }
     }
 

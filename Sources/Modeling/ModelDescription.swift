@@ -27,15 +27,15 @@ package struct ModelDescription: Sendable {
     package var head: LayerDescription.Weights
     /// The degrees of parallelism that are legal, and those that are bitwise equal to one rank.
     package var parallelShape: ModelShape
-    /// The element type the checkpoint was made in, which dummy weights have.
-    package var weightType: DType
+    /// The formats in which the checkpoint stores its weights.
+    package var formats: WeightFormats
 
     package init(
         modelType: String, vocabularySize: Int, hiddenSize: Int, stateWidth: Int, contextLength: Int,
         layers: [LayerDescription], draftLayers: [LayerDescription], reusedSelection: Int = 0,
         embedding: LayerDescription.Weights, finalNorm: LayerDescription.Weights, head: LayerDescription.Weights,
         parallelShape: ModelShape,
-        weightType: DType
+        formats: WeightFormats
     ) {
         self.modelType = modelType
         self.vocabularySize = vocabularySize
@@ -49,8 +49,11 @@ package struct ModelDescription: Sendable {
         self.finalNorm = finalNorm
         self.head = head
         self.parallelShape = parallelShape
-        self.weightType = weightType
+        self.formats = formats
     }
+
+    /// The element type the checkpoint was made in, which dummy weights have.
+    package var weightType: DType { formats.plain.dtype }
 
     /// True if the head's matrix is that of the embedding (tied word embeddings), so that its memory counts once.
     package var tiesEmbeddings: Bool { !embedding.names.isEmpty && head.names == embedding.names }

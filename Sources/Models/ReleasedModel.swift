@@ -7,6 +7,7 @@ package enum ReleasedModel: String, Sendable, CaseIterable {
     case v32 = "v3.2"
     case v4Flash = "v4-flash"
     case v4Pro = "v4-pro"
+    case glm5 = "glm-5"
 
     private var bytes: [UInt8] {
         switch self {
@@ -14,6 +15,18 @@ package enum ReleasedModel: String, Sendable, CaseIterable {
         case .v32: PackageResources.v3_2_json
         case .v4Flash: PackageResources.v4_flash_json
         case .v4Pro: PackageResources.v4_pro_json
+        case .glm5: PackageResources.glm_5_json
+        }
+    }
+
+    /// The model's name on Hugging Face, by which commands find it in the download cache.
+    package var repository: String {
+        switch self {
+        case .v31: "deepseek-ai/DeepSeek-V3.1"
+        case .v32: "deepseek-ai/DeepSeek-V3.2"
+        case .v4Flash: "deepseek-ai/DeepSeek-V4-Flash"
+        case .v4Pro: "deepseek-ai/DeepSeek-V4-Pro"
+        case .glm5: "zai-org/GLM-5"
         }
     }
 

@@ -61,9 +61,17 @@ extension FloatingPointOperations {
     /// Keys that rows attend to which see `first`, `first` + 1, … `last` tokens: those of a window, and of the others at
     /// most as many as they select.
     static func attendedKeys(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
-        let window = attention.window > 0 ? entries(first, last, of: 1, limit: attention.window) : 0
-        if attention.tokensPerEntry == 0 { return window }
-        return window + entries(first, last, of: attention.tokensPerEntry, limit: attention.topK)
+        windowKeys(first, last, attention) + attendedEntries(first, last, attention)
+    }
+
+    /// Those of the window.
+    static func windowKeys(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
+        attention.window > 0 ? entries(first, last, of: 1, limit: attention.window) : 0
+    }
+
+    /// Those outside of it.
+    static func attendedEntries(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
+        attention.tokensPerEntry == 0 ? 0 : entries(first, last, of: attention.tokensPerEntry, limit: attention.topK)
     }
 
     /// Keys that the same rows score: all they see, where those are more than are selected.

@@ -38,7 +38,7 @@ package final class FaultyModel: Model {
             head: .init([], elements: 0),
             parallelShape: ModelShape(
                 layers: layers, heads: 8, valueWidth: 1, experts: 8, expertWidth: 8, denseWidth: 8, sharedWidth: 0),
-            weightType: .f32)
+            formats: WeightFormats(.f32))
     }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {

@@ -123,18 +123,22 @@ import braid
         for device in try HardwareTable.builtIn().devices {
             let again = try Hardware(JSONValue(parsing: device.json.pythonText))
             #expect(again.name == device.name && again.rates == device.rates && again.kind == device.kind)
+            #expect(again.kernels == device.kernels && again.cores == device.cores)
         }
         var efficiencies = Efficiencies.measured
         efficiencies.attention = 0.5
+        var tiles = KernelRates()
+        (tiles.rowTile, tiles.expertTile, tiles.index, tiles.attention) = (16, 32, 0.5, 0.25)
         let measured = Hardware(
-            name: "this", title: "a core", memoryBytes: 1e9, bandwidth: 1e9, rates: [.f32: 1e12], linkBandwidth: 1e9,
-            devicesPerHost: 2, efficiencies: efficiencies, source: "made up")
+            name: "this", title: "a core", memoryBytes: 1e9, bandwidth: 1e9, rates: [.f32: 1e12, .bf16: 5e11],
+            kernels: [.f32: KernelRates(), .bf16: tiles], linkBandwidth: 1e9, devicesPerHost: 2,
+            efficiencies: efficiencies, source: "made up")
         #expect(try Hardware(JSONValue(parsing: measured.json.pythonText)) == measured)
     }
 
     @Test(arguments: [
         "name", "title", "kind", "family", "memory_gb", "bandwidth_gb_s", "tflops", "link_gb_s",
-        "host_link_gb_s", "devices_per_host", "source",
+        "host_link_gb_s", "devices_per_host", "source", "kernels",
     ])
     func `needs every key`(key: String) throws {
         let whole = try #require(try HardwareTable.builtIn()["h20"]?.json.object)

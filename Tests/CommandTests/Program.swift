@@ -28,6 +28,45 @@ enum Program {
         return process
     }
 
+    /// A command line that a shell runs, until it is told to end.
+    struct Running {
+        fileprivate let process: Process
+        fileprivate let errors: FileHandle
+
+        /// Waits until standard error has these words; `false` if it ends before.
+        func says(_ words: String) -> Bool {
+            var text = Data()
+            while !String(decoding: text, as: UTF8.self).contains(words) {
+                let more = errors.availableData
+                if more.isEmpty { return false }
+                text += more
+            }
+            return true
+        }
+
+        func end() {
+            process.terminate()
+            process.waitUntilExit()
+        }
+    }
+
+    /// Starts a command line in a shell, which finds the program that was built beside these tests as `braid`.
+    static func shell(_ line: some StringProtocol) throws -> Running {
+        let tests = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath()
+        let folder = tests.deletingLastPathComponent().path
+        let (process, errors) = (Process(), Pipe())
+        process.executableURL = URL(fileURLWithPath: "/bin/sh")
+        process.arguments = ["-c", "exec \(line)"]
+        var environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("BRAID_") }
+        environment["PATH"] = folder + ":" + (environment["PATH"] ?? "")
+        process.environment = environment
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = errors
+        try process.run()
+        return Running(process: process, errors: errors.fileHandleForReading)
+    }
+
     /// Runs the program to its end.
     ///
     /// - Parameter input: What it reads from standard input.

@@ -254,5 +254,13 @@ private struct Described {
             try Braid.parseAsRoot(["plan", "--compare", "http://a:1", "--input-tokens", "7"])
         }
         #expect(Braid.fullMessage(for: error).contains("--input-tokens: not with a server"))
+        for mode in [
+            ["--compare", "http://a:1"], ["--compare", "v3.1,v3.2"], ["--scaling", "cp=1..2"], ["--errors"],
+        ] {
+            let error = try #require(throws: (any Error).self) {
+                try Braid.parseAsRoot(["plan", "--top", "3"] + mode)
+            }
+            #expect(Braid.fullMessage(for: error).contains("--top: \(mode[0]) ranks no layouts"))
+        }
     }
 }

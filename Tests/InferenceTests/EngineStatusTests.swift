@@ -28,12 +28,7 @@ import Testing
         let engine = Engine(try directory.load(), configuration)
         defer { engine.stop() }
         var expected = EngineSettings()
-        expected.notation = "pp2:\(layers - 1),1 dp2 tp2 ep2 etp2 dense2 dcp2:4,64 alltoall"
-        (expected.tpSize, expected.attnDPSize, expected.attnTPSize) = (4, 2, 2)
-        (expected.ppSize, expected.ppLayerPartition) = (2, [layers - 1, 1])
-        (expected.epSize, expected.moeTPSize, expected.moeDenseTPSize) = (2, 2, 2)
-        expected.moeA2ABackend = "alltoall"
-        (expected.dcpSize, expected.dcpInterleave, expected.dcpMinKeys) = (2, 4, 64)
+        expected.parallel = configuration.parallel
         // Without a limit of one request, a step has room for all prompts and for eight that decode.
         (expected.chunkedPrefillSize, expected.maxPrefillTokens) = (104, 96)
         (expected.kvCacheDtype, expected.prefixCache) = ("bfloat16", false)

@@ -57,7 +57,7 @@ private func expectRefused(
 
     @Test func `is read from a file like the released ones`() throws {
         let small = try configuration()
-        #expect(small.modelType == "deepseek_v32" && small.storedType == .bf16)
+        #expect(small.modelType == "deepseek_v32" && small.formats.plain.dtype == .bf16)
         #expect(small.vocabularySize == 8192 && small.hiddenSize == 512 && small.layers == 8)
         #expect(small.denseLayers == 1 && small.denseWidth == 2048 && small.nextTokenLayers == 0)
         #expect(small.contextLength == 163_840 && small.heads == 8)
@@ -152,10 +152,10 @@ private func expectRefused(
 
     @Test func `made in F16 has weights of four bytes in memory`() throws {
         for name in ["float16", "half", "torch.float16", "torch.half", "float32", "float", "torch.float32"] {
-            #expect(try configuration(["torch_dtype": "\"\(name)\""]).storedType == .f32, "\(name)")
+            #expect(try configuration(["torch_dtype": "\"\(name)\""]).formats.plain.dtype == .f32, "\(name)")
         }
         for name in ["bfloat16", "torch.bfloat16", "auto"] {
-            #expect(try configuration(["torch_dtype": "\"\(name)\""]).storedType == .bf16, "\(name)")
+            #expect(try configuration(["torch_dtype": "\"\(name)\""]).formats.plain.dtype == .bf16, "\(name)")
         }
     }
 

@@ -23,12 +23,13 @@ extension EngineConfiguration {
         return processSharding
     }
 
-    /// Returns the number of window pages: the minimum that running requests need, as many again for prefixes that later
-    /// requests find, and those of all rows in flight, so that no request waits for another's.
+    /// Returns the number of window pages.
     func windowPages(for scheduler: SchedulerConfiguration) -> Int {
         guard scheduler.window > 0 else { return 0 }
         let rows = scheduler.maxStepsInFlight * scheduler.maxRowsPerStep
-        return min(2 * scheduler.minWindowPages + (rows + pageSize - 1) / pageSize, Self.maxTokens / pageSize)
+        return min(
+            CacheFormat.windowPages(atLeast: scheduler.minWindowPages, rows: rows, pageSize: pageSize),
+            Self.maxTokens / pageSize)
     }
 
     /// Returns the number of pages of the KV cache: what the options ask for or, without options, enough for eight

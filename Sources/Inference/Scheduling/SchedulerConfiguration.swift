@@ -1,3 +1,5 @@
+import KVCache
+
 /// A scheduler configuration holds the bounds a scheduler works within; they are the same for every request.
 package struct SchedulerConfiguration: Sendable, Equatable {
     /// The number of pages in the KV cache.
@@ -103,8 +105,9 @@ package struct SchedulerConfiguration: Sendable, Equatable {
         guard window > 0, pageSize > 0 else { return 0 }
         // Values beyond these are refused elsewhere.
         func bounded(_ value: Int) -> Int { min(max(value, 0), 1 << 24) }
-        let tokens = bounded(window) + 2 * bounded(drafts)
-        return max(bounded(maxRunningRequests), 1) * ((tokens + pageSize - 1) / pageSize + 2)
+        return CacheFormat.minWindowPages(
+            of: bounded(window), requests: max(bounded(maxRunningRequests), 1), drafts: bounded(drafts),
+            pageSize: pageSize)
     }
 
     /// The maximum number of prompt tokens of one request that a step computes.

@@ -31,7 +31,7 @@ package struct Fit {
         self.model = model
     }
 
-    /// The fitted numbers by family, in the file's units and rounded to three digits.
+    /// The fitted numbers by family, in the file's units and rounded to four digits.
     package func run() throws -> EfficiencyTable {
         var table = EfficiencyTable(families: [:])
         for task in Self.tasks {
@@ -47,9 +47,9 @@ package struct Fit {
 
     /// Golden-section search along one number after the other: deterministic, and the sum of squares has one valley.
     private func fit(_ task: Task, _ rows: [PublishedTable], _ table: inout EfficiencyTable) throws {
-        var best = table.families[task.family] ?? Efficiencies()
-        func loss(_ efficiencies: Efficiencies) throws -> Double {
-            let trial = EfficiencyTable(families: [task.family: efficiencies])
+        var best = table.families[task.family] ?? [:]
+        func loss(_ numbers: [Efficiencies.Fitted: Double]) throws -> Double {
+            let trial = EfficiencyTable(families: [task.family: numbers])
             return try Calibration(rows, trial, hardware, model: model).points.reduce(0) {
                 $0 + $1.residual * $1.residual
             }
@@ -62,14 +62,14 @@ package struct Fit {
             for (number, bounds) in task.numbers {
                 var (low, high) = (log(bounds.lowerBound), log(bounds.upperBound))
                 func value(_ place: Double) throws -> Double {
-                    best[keyPath: number.path] = exp(place)
+                    best[number] = exp(place)
                     return try loss(best)
                 }
                 for _ in 0..<40 {
                     let (a, b) = (high - 0.618_034 * (high - low), low + 0.618_034 * (high - low))
                     if try value(a) < value(b) { high = b } else { low = a }
                 }
-                best[keyPath: number.path] = exp((low + high) / 2)
+                best[number] = exp((low + high) / 2)
             }
         }
         table.families[task.family] = best

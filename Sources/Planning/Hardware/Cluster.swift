@@ -39,6 +39,8 @@ package struct Cluster: Sendable, Equatable {
 /// The devices that are known without a file.
 package struct HardwareTable: Sendable {
     package let devices: [Hardware]
+    /// The kernels of the engines for each class of devices.
+    package let classes: [String: KernelTable]
     private let aliases: [String: Int]
 
     /// What the program carries, from `Data/hardware.json`.
@@ -47,19 +49,24 @@ package struct HardwareTable: Sendable {
     }
 
     init(_ bytes: [UInt8]) throws(HardwareError) {
-        let entries: [JSONValue]
+        let file: JSONValue
         do throws(JSONError) {
-            entries = try JSONValue(parsing: bytes, limits: .strict)["devices"]?.array ?? []
+            file = try JSONValue(parsing: bytes, limits: .strict)
         } catch {
             throw HardwareError("hardware.json: \(error)")
         }
+        var classes: [String: KernelTable] = [:]
+        for entry in file["classes"]?.array ?? [] {
+            classes[entry["name"]?.string ?? ""] = try KernelTable(entry["kernels"] ?? .null)
+        }
         var devices: [Hardware] = []
         var aliases: [String: Int] = [:]
-        for (index, entry) in entries.enumerated() {
-            devices.append(try Hardware(entry))
+        for (index, entry) in (file["devices"]?.array ?? []).enumerated() {
+            devices.append(try Hardware(entry, classes: classes))
             for name in entry["aliases"]?.array ?? [] { aliases[name.string ?? ""] = index }
         }
         self.devices = devices
+        self.classes = classes
         self.aliases = aliases
     }
 

@@ -1,7 +1,7 @@
-import Foundation
-package import JSON
+import JSON
 
-/// What a family of devices reaches of what its data sheet says, and what its operations cost beside that.
+/// What a family of devices reaches of what its data sheet and its class of kernels say, and what its operations cost
+/// beside that.
 package struct Efficiencies: Sendable, Equatable {
     /// Fractions of the rate of operations that products, index scores and attention reach.
     package var matrix = 0.8
@@ -17,16 +17,20 @@ package struct Efficiencies: Sendable, Equatable {
     package var layer = 0.0
     /// Seconds of a collective without any bytes.
     package var collective = 12e-6
-    /// Rows of one expert are multiplied in multiples of this.
-    package var expertTile = 128.0
 
     package init() {}
 
+    /// What is assumed of a device where nothing was fitted or measured. The kernels of processors say themselves what they
+    /// reach of its rates.
+    init(for kind: Hardware.Kind) {
+        guard kind == .processor else { return }
+        (matrix, index, attention) = (1, 1, 1)
+    }
+
     /// What measured hardware reaches: all of it, for its numbers are those of the kernels themselves.
     package static let measured: Efficiencies = {
-        var all = Efficiencies()
-        (all.matrix, all.index, all.attention, all.memory, all.link) = (1, 1, 1, 1, 1)
-        (all.collective, all.expertTile) = (5e-6, 1)
+        var all = Efficiencies(for: .processor)
+        (all.memory, all.link, all.collective) = (1, 1, 5e-6)
         return all
     }()
 
@@ -48,7 +52,7 @@ package struct Efficiencies: Sendable, Equatable {
     }
 
     /// A number that is fitted or measured, and its name in files.
-    enum Fitted: String, CaseIterable {
+    package enum Fitted: String, CaseIterable, Sendable {
         case matrix, index, attention, memory
         case launch = "launch_us"
         case layer = "layer_us"
@@ -68,77 +72,5 @@ package struct Efficiencies: Sendable, Equatable {
 
         /// Of the number in the file.
         var unit: Double { rawValue.hasSuffix("_us") ? 1e-6 : 1 }
-    }
-}
-
-/// The efficiencies of all families, as `Data/calibration.json` has them.
-package struct EfficiencyTable: Sendable {
-    package var families: [String: Efficiencies]
-
-    package init(families: [String: Efficiencies]) { self.families = families }
-
-    package static func builtIn() throws(HardwareError) -> EfficiencyTable {
-        try EfficiencyTable(PackageResources.calibration_json)
-    }
-
-    init(_ bytes: [UInt8]) throws(HardwareError) {
-        families = [:]
-        let entries: [JSONMember]
-        do throws(JSONError) {
-            entries = try JSONValue(parsing: bytes, limits: .strict)["families"]?.object ?? []
-        } catch {
-            throw HardwareError("calibration.json: \(error)")
-        }
-        for entry in entries {
-            var efficiencies = Efficiencies()
-            for fitted in Efficiencies.Fitted.allCases {
-                if let value = entry.value[fitted.rawValue]?.double {
-                    efficiencies[keyPath: fitted.path] = value * fitted.unit
-                }
-            }
-            families[entry.key] = efficiencies
-        }
-    }
-
-    /// Those of a device; where its family was never fitted, those of the one accelerator that was, as a guess.
-    package subscript(hardware: Hardware) -> Efficiencies {
-        if let measured = hardware.efficiencies { return measured }
-        if let own = families[hardware.family] { return own }
-        let fallback = hardware.kind == .accelerator ? "h20" : "xeon-6980p"
-        return families[fallback] ?? Efficiencies()
-    }
-}
-
-extension EfficiencyTable {
-    /// With three digits of every fitted number, as the file has them.
-    func rounded() -> EfficiencyTable {
-        EfficiencyTable(
-            families: families.mapValues { efficiencies in
-                var rounded = efficiencies
-                for fitted in Efficiencies.Fitted.allCases {
-                    let value = efficiencies[keyPath: fitted.path] / fitted.unit
-                    guard value > 0 else { continue }
-                    let step = pow(10, floor(log10(value)) - 2)
-                    rounded[keyPath: fitted.path] = (value / step).rounded() * step * fitted.unit
-                }
-                return rounded
-            })
-    }
-
-    /// The numbers that differ from those nothing was fitted for, by family.
-    package var json: JSONValue {
-        let usual = Efficiencies()
-        return .object(
-            families.sorted { $0.key < $1.key }.map { family, efficiencies in
-                JSONMember(
-                    family,
-                    .object(
-                        Efficiencies.Fitted.allCases.compactMap { fitted in
-                            let value = efficiencies[keyPath: fitted.path]
-                            guard value != usual[keyPath: fitted.path] else { return nil }
-                            let digits = (value / fitted.unit * 1e4).rounded() / 1e4
-                            return JSONMember(fitted.rawValue, .real(digits))
-                        }))
-            })
     }
 }

@@ -14,16 +14,18 @@ package struct EngineRules: Sendable, Equatable {
     package var expandsKeys: Bool
     /// Tells whether ranks divide the embedding by vocabulary.
     package var dividesEmbedding: Bool
+    /// Tells whether the head is multiplied in F32, whatever its weights are.
+    package var multipliesHeadInF32: Bool
 
     /// Braid: every row has one owner, activations travel in F32.
     package static let braid = EngineRules(
         activationBytes: 4, repeatsSharedWork: false, repeatsDecodeRows: false, repeatsIndexKeys: false,
-        sendsTreeLeaves: true, expandsKeys: false, dividesEmbedding: false)
+        sendsTreeLeaves: true, expandsKeys: false, dividesEmbedding: false, multipliesHeadInF32: true)
 
     /// Engines for accelerators, as SGLang 0.5 does it.
     package static let accelerators = EngineRules(
         activationBytes: 2, repeatsSharedWork: true, repeatsDecodeRows: true, repeatsIndexKeys: true,
-        sendsTreeLeaves: false, expandsKeys: true, dividesEmbedding: true)
+        sendsTreeLeaves: false, expandsKeys: true, dividesEmbedding: true, multipliesHeadInF32: false)
 
     /// Those of the engine that runs on such devices.
     package static func of(_ hardware: Hardware) -> EngineRules {

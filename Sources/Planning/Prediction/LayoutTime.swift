@@ -49,9 +49,16 @@ package struct LayoutTime: Sendable {
 
     private var hardware: Hardware { cluster.hardware }
     private var bandwidth: Double { hardware.bandwidth * efficiencies.memory }
-    private var matrixRate: Double { hardware.rate(model.weights) * efficiencies.matrix }
-    private var attentionRate: Double { hardware.rate(.bf16) * efficiencies.attention }
-    private var indexRate: Double { hardware.rate(model.weights == .fp8 ? .fp8 : .bf16) * efficiencies.index }
+    /// Rates of products, index scores and attention. Those of F32 weights are in F32; others take FP8 index keys where
+    /// weights are FP8, and else BF16.
+    private func matrixRate(_ type: Hardware.ElementType) -> Double { hardware.rate(type) * efficiencies.matrix }
+    private var attentionRate: Double {
+        hardware.rate(model.weights == .f32 ? .f32 : .bf16, of: \.attention) * efficiencies.attention
+    }
+    private var indexRate: Double {
+        let type = [.f32, .fp8].contains(model.weights) ? model.weights : .bf16
+        return hardware.rate(type, of: \.index) * efficiencies.index
+    }
 
     // MARK: - Steps
 
@@ -138,12 +145,11 @@ package struct LayoutTime: Sendable {
 
     private func matrices(_ layer: LayerWork, _ rows: Rows) -> StepTime {
         var time = StepTime()
-        let width = model.weights.bytes
-        func add(_ elements: Double, rows: Double) {
-            time.add(
-                operations: 2 * elements * rows, at: matrixRate, bytes: elements * width, at: bandwidth)
+        func add(_ elements: Double, rows: Double, _ format: WeightFormat? = nil) {
+            addProduct(elements, format ?? model.formats.products, rows: rows, to: &time)
         }
         add(layer.whole, rows: rows.shared)
+        add(layer.plain, rows: rows.shared, model.formats.plain)
         add(layer.heads / Double(parallel.tensor), rows: rows.attended)
         if parallel.denseTensor > 1 {
             add(layer.dense / Double(parallel.denseTensor), rows: rows.attended)
@@ -154,19 +160,30 @@ package struct LayoutTime: Sendable {
         return time
     }
 
-    /// Routed experts, each as likely as the others. Rows of one expert are multiplied in tiles.
+    /// - Parameters:
+    ///   - type: the type in which it is multiplied; that of its weights when `nil`.
+    ///   - tile: which number of rows is multiplied at a time.
+    private func addProduct(
+        _ elements: Double, _ format: WeightFormat, rows: Double, as type: Hardware.ElementType? = nil,
+        tile: KeyPath<KernelRates, Double> = \.rowTile, to time: inout StepTime
+    ) {
+        let type = type ?? Hardware.ElementType(format.dtype)
+        let rows = hardware.kernels(for: type).multiplied(rows, by: tile)
+        time.add(
+            operations: 2 * elements * rows, at: matrixRate(type), bytes: elements * format.bytesPerElement,
+            at: bandwidth)
+    }
+
+    /// Routed experts, each as likely as the others.
     private func addExperts(_ layer: LayerWork, _ rows: Rows, to time: inout StepTime) {
         guard let gate = layer.experts?.gate else { return }
         let (experts, chosen) = (Double(gate.experts), Double(gate.expertsPerToken))
         let all = parallel.replicatesExperts ? rows.own : rows.stage
         let active = experts * (1 - Self.power(1 - chosen / experts, all))
-        let perExpert = all * chosen / max(active, 1)
-        let tiles = (perExpert / efficiencies.expertTile).rounded(.up) * efficiencies.expertTile
         let ranks = parallel.replicatesExperts ? 1 : Double(parallel.stageRanks)
-        let elements = layer.expertElements * active / ranks
-        time.add(
-            operations: 2 * elements * max(perExpert, tiles), at: matrixRate, bytes: elements * model.weights.bytes,
-            at: bandwidth)
+        addProduct(
+            layer.expertElements * active / ranks, model.formats.experts, rows: all * chosen / max(active, 1),
+            tile: \.expertTile, to: &time)
     }
 
     /// `base` to the power of a count that may be large; 0 < base < 1.
@@ -182,9 +199,8 @@ package struct LayoutTime: Sendable {
 
     private func addHead(outputs: Double, to time: inout StepTime) {
         let elements = Double(model.description.head.elements) / Double(parallel.stageRanks)
-        time.add(
-            operations: 2 * elements * outputs, at: hardware.rate(.bf16) * efficiencies.matrix,
-            bytes: elements * model.headBytes, at: bandwidth)
+        addProduct(
+            elements, model.formats.plain, rows: outputs, as: rules.multipliesHeadInF32 ? .f32 : .bf16, to: &time)
     }
 
     // MARK: - Attention
@@ -206,7 +222,9 @@ package struct LayoutTime: Sendable {
             (expands ? layer.expandedPerKey : layer.attentionPerKey) * attended / ranks / tensor / attentionRate,
             Double(positions.upperBound) * layer.attentionBytes / bandwidth)
         // Keys of earlier chunks are expanded again; those of this one are among the products.
-        if expands { time[.products] += layer.expansion * Double(positions.lowerBound) / tensor / matrixRate }
+        if expands {
+            time[.products] += layer.expansion * Double(positions.lowerBound) / tensor / matrixRate(model.weights)
+        }
         guard let selection = layer.selection else { return }
         let scored = FloatingPointOperations.scoredKeys(first, last, selection)
         let here = scored / ranks / (rules.repeatsSharedWork ? 1 : tensor)
@@ -220,15 +238,16 @@ package struct LayoutTime: Sendable {
         let owners = isDCP ? Double(parallel.kvSharding.ranks) : 1
         let tensor = Double(parallel.tensor)
         let seen = layer.attention.map { FloatingPointOperations.attendedKeys(keys, keys, $0) } ?? 0
-        let bytes = rows.attended / perRequest * seen * layer.attentionBytes / min(owners, tensor)
+        let bytes = rows.attended / perRequest * layer.attendedBytes(keys, keys) / min(owners, tensor)
         time[.attention] += max(
             rows.attended * seen * layer.attentionPerKey / tensor / attentionRate, bytes / bandwidth)
         guard let selection = layer.selection, keys > selection.firstPosition else { return }
         let scored = rules.repeatsIndexKeys ? rows.shared : rows.own
+        let pairs = scored * FloatingPointOperations.scoredKeys(keys, keys, selection)
         // Owners of keys score theirs for each other's rows: as many pairs, and as many bytes, in all.
         time[.index] += max(
-            scored * Double(keys) * layer.indexPerKey / indexRate,
-            scored / perRequest * Double(keys) * layer.indexBytes / bandwidth + 8 * scored * Double(keys) / bandwidth)
+            pairs * layer.indexPerKey / indexRate,
+            scored / perRequest * Double(keys) * layer.indexBytes / bandwidth + 8 * pairs / bandwidth)
     }
 
     // MARK: - Collectives

@@ -1,3 +1,4 @@
+import KVCache
 import Modeling
 import Parallelism
 import Tensors
@@ -8,6 +9,9 @@ package struct MemoryNeed: Sendable, Equatable {
     package let weights: Double
     /// One token's keys.
     package let keysPerToken: Double
+    /// Keys of windows: those of requests that run, of prefixes that later ones find, and of the rows of a step. Where ranks
+    /// share a host's memory: its part of what the host's process keeps once.
+    package let windows: Double
     /// Intermediate results of the largest step.
     package let scratch: Double
     /// Rows that arrive from other ranks and leave for them.
@@ -40,6 +44,7 @@ package struct MemoryNeed: Sendable, Equatable {
                     sum + Double(entry.0) * Self.keys(entry.1, parallel, rules, hardware)
                 }
             }.max()!
+        windows = layers.map { Self.windows(model, $0, parallel, traffic, hardware) }.max()!
         let rows = Double(min(traffic.chunk, traffic.input))
         let attended = (rows / Double(parallel.context)).rounded(.up)
         let hidden = Double(model.description.hiddenSize) * rules.activationBytes
@@ -56,12 +61,31 @@ package struct MemoryNeed: Sendable, Equatable {
     }
 
     /// Bytes for keys.
-    package var room: Double { max(available - weights - scratch - transport, 0) }
+    package var room: Double { max(available - used, 0) }
+
+    private var used: Double { weights + windows + scratch + transport }
 
     /// Tokens whose keys fit, all requests together.
     package var capacity: Int { keysPerToken == 0 ? .max : Int(room / keysPerToken) * groups }
 
-    package var fits: Bool { weights + scratch + transport < available }
+    package var fits: Bool { used < available }
+
+    /// Every process keeps all windows of its stage, whoever owns the other keys.
+    private static func windows(
+        _ model: PlannedModel, _ layers: [Int], _ parallel: ParallelConfiguration, _ traffic: PlannedTraffic,
+        _ hardware: Hardware
+    ) -> Double {
+        let (window, pageSize) = (model.format.window, model.format.pageSize)
+        guard window > 0 else { return 0 }
+        let least = CacheFormat.minWindowPages(
+            of: window, requests: traffic.concurrency, drafts: traffic.drafts, pageSize: pageSize)
+        let perToken = zip(layers, model.layers).reduce(0) { $0 + Double($1.0) * $1.1.windowBytes }
+        // Engines for accelerators write over what has left a window.
+        guard hardware.kind == .processor else { return Double(least * pageSize) * perToken }
+        let pages = CacheFormat.windowPages(
+            atLeast: least, rows: parallel.pipeline * traffic.chunk, pageSize: pageSize)
+        return Double(pages * pageSize) * perToken / Double(min(parallel.stageRanks, hardware.devicesPerHost))
+    }
 
     private static func keys(
         _ layer: LayerWork, _ parallel: ParallelConfiguration, _ rules: EngineRules, _ hardware: Hardware
@@ -83,21 +107,22 @@ package struct MemoryNeed: Sendable, Equatable {
         let ranks = Double(parallel.stageRanks)
         let experts = parallel.replicatesExperts ? 1 : ranks
         let counts = model.counts(parallel.layers(ofStage: stage, total: model.description.layers.count))
+        let formats = model.formats
         var (split, all) = (0.0, 0.0)
         for (count, layer) in zip(counts, model.layers) {
-            let width = model.weights.bytes
-            let routed = layer.expertElements * Double(layer.experts?.gate.experts ?? 0)
-            let common = layer.whole * width + 4 * layer.vectors
+            let width = formats.products.bytesPerElement
+            let routed =
+                layer.expertElements * Double(layer.experts?.gate.experts ?? 0) * formats.experts.bytesPerElement
+            let common = layer.whole * width + layer.plain * formats.plain.bytesPerElement + 4 * layer.vectors
             split +=
                 Double(count)
-                * (common + width
-                    * (layer.heads / Double(parallel.tensor) + layer.dense / Double(parallel.denseTensor)
-                        + routed / experts))
-            all += Double(count) * (common + width * (layer.heads + layer.dense + routed))
+                * (common + routed / experts + width
+                    * (layer.heads / Double(parallel.tensor) + layer.dense / Double(parallel.denseTensor)))
+            all += Double(count) * (common + routed + width * (layer.heads + layer.dense))
         }
         let description = model.description
-        let embedding = stage == 0 ? Double(description.embedding.elements) * model.headBytes : 0
-        let head = stage == parallel.pipeline - 1 ? Double(description.head.elements) * model.headBytes : 0
+        let embedding = stage == 0 ? Double(formats.bytes(of: description.embedding)) : 0
+        let head = stage == parallel.pipeline - 1 ? Double(formats.bytes(of: description.head)) : 0
         if let hostRanks {
             let sharing = Double(min(parallel.stageRanks, hostRanks))
             // The ranks of one host read all of it between them, or their part where there are more hosts.

@@ -5,9 +5,9 @@ import Tensors
 /// A model as predictions see it: its layers' operations added up by kind of layer and by how ranks divide them.
 package struct PlannedModel: Sendable {
     package let name: String
+    /// What commands take as `--model-path`.
+    package let path: String
     package let description: ModelDescription
-    /// How the matrices of layers are kept; embedding and head are as the checkpoint was made.
-    package let weights: Hardware.ElementType
     /// The format of the KV cache, with any page size.
     package let format: CacheFormat
     let layers: [LayerWork]
@@ -18,12 +18,10 @@ package struct PlannedModel: Sendable {
     /// Of each layer its place in `layers`.
     let kinds: [Int]
 
-    package init(
-        _ name: String, _ description: ModelDescription, weights: Hardware.ElementType, format: CacheFormat
-    ) {
+    package init(_ name: String, path: String, _ description: ModelDescription, format: CacheFormat) {
         self.name = name
+        self.path = path
         self.description = description
-        self.weights = weights
         self.format = format
         parameters = description.parameters.total
         let first = description.layerKinds.map { kind in description.layers.firstIndex { $0.kind == kind.kind }! }
@@ -34,8 +32,10 @@ package struct PlannedModel: Sendable {
         draftLayer = description.draftLayers.first.map { LayerWork($0, format.layers[description.layers.count - 1]) }
     }
 
-    /// Bytes of an element of the embedding and of the head.
-    var headBytes: Double { Double(description.weightType.bits) / 8 }
+    package var formats: WeightFormats { description.formats }
+
+    /// How the matrices of layers are kept that are not experts'.
+    package var weights: Hardware.ElementType { Hardware.ElementType(formats.products.dtype) }
 
     /// The number of layers of each kind among some.
     func counts(_ range: Range<Int>) -> [Int] {
@@ -47,8 +47,9 @@ package struct PlannedModel: Sendable {
 
 /// What one layer of a kind computes and reads, before ranks divide it.
 struct LayerWork: Sendable {
-    /// Elements of matrices that every rank has for its own rows.
+    /// Elements of matrices that every rank has for its own rows, those that are quantized and those that never are.
     private(set) var whole = 0.0
+    private(set) var plain = 0.0
     /// Elements of matrices that ranks divide by heads.
     private(set) var heads = 0.0
     /// Elements of plain feed-forwards, which ranks may divide by columns.
@@ -66,9 +67,13 @@ struct LayerWork: Sendable {
     /// Operations of one row's attention to a key that is expanded to heads, and of expanding one key.
     let expandedPerKey: Double
     let expansion: Double
-    /// Bytes of one token's keys that attention reads, and those that index scores read.
+    /// Bytes of one token's keys that attention reads, and those that index scores read; windows are not among them.
     let attentionBytes: Double
     let indexBytes: Double
+    /// Bytes of a key that attention reads in the window.
+    let windowKeyBytes: Double
+    /// Bytes of one token in all key sets that have a window.
+    let windowBytes: Double
 
     init(_ layer: LayerDescription, _ sets: [KeySet]) {
         experts = layer.experts
@@ -85,6 +90,8 @@ struct LayerWork: Sendable {
                 Double(2 * (product.outputs + layer.attention!.heads * layer.attention!.ropeWidth))
             } ?? attentionPerKey
         (indexBytes, attentionBytes) = layer.keyBytes(sets)
+        let windows = sets.filter { $0.window != nil }.map { Double($0.bytesPerEntry) }
+        (windowKeyBytes, windowBytes) = (windows.first ?? 0, windows.reduce(0, +))
         for operation in layer.operations {
             switch operation {
             case .vectors(let weights): vectors += Double(weights.elements)
@@ -99,8 +106,17 @@ struct LayerWork: Sendable {
         switch weights.split {
         case .heads: heads += Double(weights.elements)
         case .dense: dense += Double(weights.elements)
-        case .whole, .vocabulary, .expert: whole += Double(weights.elements)
+        case .whole, .vocabulary, .expert:
+            if weights.isQuantized { whole += Double(weights.elements) } else { plain += Double(weights.elements) }
         }
+    }
+
+    /// Bytes that attention of rows reads which see `first`, `first` + 1, … `last` tokens, if each reads its own.
+    func attendedBytes(_ first: Int, _ last: Int) -> Double {
+        guard let attention else { return 0 }
+        let entry = attentionBytes * Double(attention.tokensPerEntry)
+        return FloatingPointOperations.windowKeys(first, last, attention) * windowKeyBytes
+            + FloatingPointOperations.attendedEntries(first, last, attention) * entry
     }
 
     /// Bytes of one token's keys.

@@ -37,6 +37,11 @@ package struct Planner: Sendable {
         ).layouts.filter { $0.stageLayers == nil && $0.kvSharding.unit == 1 }
     }
 
+    /// Those of them that options of commands can choose: where a stage has several ranks, options always divide the experts.
+    package var startableLayouts: [ParallelConfiguration] {
+        layouts.filter { $0.stageRanks == 1 || !$0.replicatesExperts }
+    }
+
     /// Predictions of layouts, in their order.
     package func predictions(_ layouts: [ParallelConfiguration], _ traffic: PlannedTraffic) -> [Prediction] {
         // How many ranks a row goes to follows from few of a layout's degrees, and is not quick to find.

@@ -51,7 +51,7 @@ package final class ToyModel: Model {
             stateWidth: ToySizes.state, contextLength: ToySizes.context, layers: Array(layers.dropLast()),
             draftLayers: [layers.last!], reusedSelection: ToySizes.topK, embedding: .init([], elements: 0),
             finalNorm: .init([], elements: 0),
-            head: .init([], elements: 0), parallelShape: shape, weightType: .f32)
+            head: .init([], elements: 0), parallelShape: shape, formats: WeightFormats(.f32))
     }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {

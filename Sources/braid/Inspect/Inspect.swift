@@ -98,7 +98,7 @@ struct Inspect: ParsableCommand {
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { weights in
-            guard let index else { return model.weightType.bytes(of: weights.elements) }
+            guard let index else { return model.formats.bytes(of: weights) }
             return try weights.names.reduce(0) { try $0 + index.memoryBytes(ofWeight: $1) }
         }
     }
@@ -151,7 +151,7 @@ struct CheckpointSummary {
 
     /// Returns the line for a directory whose weights are not looked at.
     static func withoutWeights(_ directory: ModelDirectory) -> String {
-        titled("weights", "not looked at: bytes are those of \(directory.description.weightType) elements")
+        titled("weights", "not looked at: bytes are those of \(directory.description.formats)")
     }
 
     /// Returns lines about the tensors in the files, by type.

@@ -14,7 +14,7 @@ extension LayoutDrawing {
             cacheType: engine.cacheType, profile: engine.profile,
             format: directory.configuration.cacheFormat(engine.cacheType, pageSize: engine.pageSize, drafts: false),
             example: .init(tokens: Self.exampleTokens, chunk: chunk > 0 ? chunk : Self.exampleTokens), memory: 0,
-            weightBytes: { model.weightType.bytes(of: $0.elements) })
+            weightBytes: { model.formats.bytes(of: $0) })
         self.init(svg: report.drawing, colours: report.colours)
     }
 

@@ -31,16 +31,15 @@ package struct AutomaticLayout {
         _ directory: ModelDirectory, cache: CacheType, chunk: Int,
         cores: Int = ProcessInfo.processInfo.activeProcessorCount
     ) throws {
-        let file = try ModelConfigurationFile.read(directory.path + "/config.json")
-        let model = try PlanModels.model(directory.name, directory.configuration, file, cache: cache)
-        let hardware = try PlanMeasurement(model, cores: cores).hardware(name: "this machine")
+        let model = PlanModels.model(directory.name, path: directory.path, directory.configuration, cache: cache)
+        let kernels = PlanMeasurement.usualKernels(for: model)
+        let hardware = try PlanMeasurement(model, kernels: kernels, cores: cores).hardware(name: "this machine")
         let answer = min(256, model.description.contextLength / 2)
         let traffic = PlannedTraffic(
             input: min(4096, model.description.contextLength - answer), output: answer, concurrency: 4, chunk: chunk)
         let predictions = (1...min(cores, 64)).flatMap { ranks in
             let planner = Planner(model, Cluster(hardware, devices: ranks), .measured(hardware))
-            let layouts = planner.layouts.filter { $0.stageRanks == 1 || !$0.replicatesExperts }
-            return planner.predictions(layouts, traffic)
+            return planner.predictions(planner.startableLayouts, traffic)
         }
         let planner = Planner(model, Cluster(hardware, devices: 1), .measured(hardware))
         let ranked = planner.ranked(predictions, .init())

@@ -38,7 +38,7 @@ package struct DisaggregationReport {
         [(LaunchFlags.Role.prefill, pair.prefill), (.decode, pair.decode)].flatMap { role, prediction in
             let flags = LaunchFlags(
                 prediction.parallel, traffic, planner.model, planner.cluster.hardware, cache: cache, role: role)
-            return ["\(role.rawValue): sglang serve \(flags.sglang.joined(separator: " "))"]
+            return ["\(role.rawValue): \(flags.sglangLine)"]
                 + flags.refusals.map { "   SGLang refuses: \($0)" }
         }
     }

@@ -1,3 +1,5 @@
+import Foundation
+import Inference
 package import KVCache
 import Modeling
 package import Parallelism
@@ -31,16 +33,44 @@ package struct LaunchFlags {
 
     /// The options of `braid serve` that give exactly this layout, as this traffic was planned.
     package var braid: [String] {
-        var flags = layout
+        var flags = ["--model-path", model.path] + layout
+        if hardware.kind == .processor && hardware.cores > 1 { flags += ["--threads-per-rank", "\(hardware.cores)"] }
+        if let profile { flags += ["--dtype", profile.rawValue] }
         flags += ["--kv-cache-dtype", cache.rawValue]
-        flags += ["--chunked-prefill-size", "\(min(traffic.chunk, 32_768))"]
+        flags += ["--chunked-prefill-size", "\(min(traffic.chunk, EngineConfiguration.maxRows))"]
+        if traffic.concurrency > EngineConfiguration().maxRunningRequests {
+            flags += ["--max-running-requests", "\(traffic.concurrency)"]
+        }
         if traffic.drafts > 0 {
             flags += ["--speculative-algorithm", "NEXTN", "--speculative-num-steps", "\(traffic.drafts)"]
         }
         return flags
     }
 
-    /// Those of them that choose the ranks.
+    /// How the device's kernels compute, where that is not as `--dtype auto` takes it for such weights.
+    private var profile: ProfileChoice? {
+        guard hardware.kind == .processor else { return nil }
+        if model.weights == .f32 { return hardware.kernels[.f32] == nil ? .bfloat16 : nil }
+        return hardware.kernels[.bf16] == nil ? .float32 : nil
+    }
+
+    /// The command line that starts Braid with those, a process on each host.
+    package var braidLine: String {
+        ProcessOptions.line(["braid", "serve"] + braid, hosts: processes, isRoot: geteuid() == 0)
+    }
+
+    /// As many processes as hosts are needed, or more where that does not divide the ranks.
+    private var processes: Int {
+        let hosts = (parallel.world + hardware.devicesPerHost - 1) / hardware.devicesPerHost
+        return (hosts...parallel.world).first { parallel.world % $0 == 0 }!
+    }
+
+    /// The command line of SGLang that comes nearest.
+    package var sglangLine: String {
+        ProcessOptions.line(["sglang", "serve"] + sglang, hosts: 1, isRoot: false)
+    }
+
+    /// Those of Braid's options that choose the ranks.
     package var layout: [String] {
         var flags = sizes
         if parallel.stageRanks > 1 { flags += ["--ep-size", "\(parallel.expert)"] }
@@ -52,7 +82,7 @@ package struct LaunchFlags {
 
     /// The options of `sglang serve` (0.5.23) that come nearest.
     package var sglang: [String] {
-        var flags = sizes
+        var flags = ["--model-path", model.path] + sizes
         if parallel.context > 1 { flags += ["--enable-prefill-cp", "--cp-strategy", parallel.strategy.rawValue] }
         if parallel.data > 1 { flags += ["--enable-dp-attention"] }
         if parallel.stageRanks > 1 { flags += ["--ep-size", "\(parallel.expert)"] }

@@ -21,8 +21,8 @@ struct Plan: AsyncParsableCommand {
     @Option(
         name: [.customLong("model-path"), .customLong("model")],
         help: """
-            A directory with a config.json, or a released model: v3.1, v3.2. Default: v3.2, or that of the server of \
-            --compare.
+            A directory with a config.json, or a released model: v3.1, v3.2, v4-flash, v4-pro, glm-5. Default: v3.2, or \
+            that of the server of --compare.
             """)
     var modelPath: String?
 
@@ -30,8 +30,8 @@ struct Plan: AsyncParsableCommand {
 
     @OptionGroup(title: "Traffic") var traffic: PlanTrafficOptions
 
-    @Option(help: "Layouts to show.", transform: Parsing.count(1...10_000))
-    var top = 10
+    @Option(help: "Layouts to show. Default: 10.", transform: Parsing.count(1...10_000))
+    var top: Int?
 
     @Flag(help: "Some devices compute prompts and others decode: the best way to divide them.")
     var disaggregated = false
@@ -50,7 +50,10 @@ struct Plan: AsyncParsableCommand {
     var svg: String?
 
     @Option(
-        help: "Measure this machine's cores with the model's operations, and write them to this file for --hardware.")
+        help: """
+            Measure this machine's cores with the model's operations, and write them to this file for --hardware; auto: to \
+            the one that is read where no --hardware is given.
+            """)
     var measure: String?
 
     @Flag(help: "Print published measurements beside predictions, as Markdown.")
@@ -68,10 +71,11 @@ struct Plan: AsyncParsableCommand {
             ("--measure", measure != nil), ("--errors", errors), ("--fit", fit),
         ].filter(\.1).map(\.0)
         if modes.count > 1 { throw ValidationError("\(modes.joined(separator: " and ")): give one of them") }
-        if serverURL != nil, !traffic.changed.isEmpty {
+        if serverURL != nil, case let changed = try traffic.changed, !changed.isEmpty {
             throw ValidationError(
-                "\(traffic.changed.joined(separator: ", ")): not with a server, which says what it has; leave it out")
+                "\(changed.joined(separator: ", ")): not with a server, which says what it has; leave it out")
         }
+        if top != nil, let mode = modes.first { throw ValidationError("--top: \(mode) ranks no layouts; leave it out") }
         if json, serverURL == nil, let mode = modes.first { throw ValidationError("--json: there is none for \(mode)") }
         if svg != nil && scaling == nil { throw ValidationError("--svg draws --scaling; give both") }
     }
@@ -91,33 +95,46 @@ struct Plan: AsyncParsableCommand {
         if fit { return try printFit() }
         if errors { return print(CalibrationReport(try .builtIn()).markdown, terminator: "") }
         if let measure { return try writeMeasurement(measure) }
-        if let compare { return try printComparison(compare) }
-        let cluster = try hardware.cluster()
-        let planner = try planner(modelPath ?? Self.defaultModel, cluster)
-        let load = traffic.traffic(for: cluster.hardware)
-        let limit = planner.model.description.contextLength
-        guard load.input + load.output <= limit else {
-            throw CommandError("--input-tokens: with --output-tokens more than the model's \(limit) positions")
-        }
+        let here = try hardware.named == nil ? ThisMachine() : nil
+        if let compare { return try printComparison(compare, here) }
+        let planner = try planner(modelPath ?? Self.defaultModel, here)
+        let load = traffic.traffic(for: planner.cluster.hardware)
+        try check(load, planner.model)
+        if let here, !(scaling == nil && !disaggregated) { print(titled("assumed", here.assumption)) }
         if let scaling { return try printScaling(planner, load, scaling.ranks) }
         if disaggregated { return try printDisaggregation(planner, load) }
-        let layouts = planner.layouts.filter { $0.stageRanks == 1 || !$0.replicatesExperts }
+        let layouts = planner.startableLayouts
         guard !layouts.isEmpty else {
             throw CommandError(
-                "--hardware: no layout of \(cluster.devices) ranks divides the model's "
+                "--hardware: no layout of \(planner.cluster.devices) ranks divides the model's "
                     + "\(planner.model.description.parallelShape.heads) heads and its experts")
         }
         let ranked = planner.ranked(planner.predictions(layouts, load), traffic.objectives)
         let report = PlanReport(
-            planner, load, try .builtIn(), cache: traffic.cache(for: cluster.hardware),
-            predictions: Array(ranked.prefix(top)), considered: layouts.count, objectives: traffic.objectives)
+            planner, load, try .builtIn(), cache: traffic.cache(for: planner.cluster.hardware),
+            assumed: here?.assumption, predictions: Array(ranked.prefix(top ?? 10)), considered: layouts.count,
+            objectives: traffic.objectives)
         print(json ? report.json.pythonText : report.text)
     }
 
-    private func planner(_ name: String, _ cluster: Cluster) throws -> Planner {
-        let cache = traffic.cache(for: cluster.hardware)
-        return Planner(
-            try PlanModels.named(name, cache: cache), cluster, try EfficiencyTable.builtIn()[cluster.hardware])
+    private func check(_ load: PlannedTraffic, _ model: PlannedModel) throws {
+        let limit = model.description.contextLength
+        guard load.input + load.output <= limit else {
+            throw CommandError("--input-tokens: with --output-tokens more than the model's \(limit) positions")
+        }
+        if load.drafts > 0, model.description.draftLayers.isEmpty {
+            throw CommandError("--speculative-num-steps: the model has no next-token block that drafts; leave it out")
+        }
+    }
+
+    /// - Parameter here: this machine, where no devices are named.
+    private func planner(_ name: String, _ here: ThisMachine?) throws -> Planner {
+        let named = try hardware.named
+        let model = try PlanModels.named(name, cache: traffic.cache(for: named?.hardware ?? here!.core))
+        let table = try EfficiencyTable.builtIn()
+        let cluster = traffic.computing(
+            named ?? here!.cluster { !Planner(model, $0, table[$0.hardware]).startableLayouts.isEmpty })
+        return Planner(model, cluster, table[cluster.hardware])
     }
 
     private static let defaultModel = ReleasedModel.v32.rawValue
@@ -132,8 +149,17 @@ struct Plan: AsyncParsableCommand {
     private func writeMeasurement(_ path: String) throws {
         let model = try PlanModels.named(modelPath ?? Self.defaultModel, cache: traffic.kvCacheDtype ?? .float32)
         let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
-        try write(hardware.json.pythonText + "\n", to: path, "--measure")
-        print("\(hardware.devicesPerHost) cores, written to \(path)")
+        var file = path
+        if path == "auto" {
+            guard let standard = ThisMachine.standardPath() else {
+                throw CommandError("--measure auto: this user has no cache directory; give a file")
+            }
+            file = standard
+            try FileManager.default.createDirectory(
+                at: URL(fileURLWithPath: file).deletingLastPathComponent(), withIntermediateDirectories: true)
+        }
+        try write(hardware.json.pythonText + "\n", to: file, "--measure")
+        print("\(hardware.devicesPerHost) cores, written to \(file)")
     }
 
     private func write(_ text: String, to path: String, _ option: String) throws {
@@ -150,12 +176,12 @@ struct Plan: AsyncParsableCommand {
         if let svg { try write(report.svg, to: svg, "--svg") }
     }
 
-    private func printComparison(_ names: String) throws {
+    private func printComparison(_ names: String, _ here: ThisMachine?) throws {
         let names = names.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
         guard names.count == 2 else { throw CommandError("--compare: two models are compared, such as v3.1,v3.2") }
-        let cluster = try hardware.cluster()
-        let comparison = try ModelComparison(
-            names.map { try planner($0, cluster) }, traffic.traffic(for: cluster.hardware))
+        let planners = try names.map { try planner($0, here) }
+        let comparison = try ModelComparison(planners, traffic.traffic(for: planners[0].cluster.hardware))
+        if let here { print(titled("assumed", here.assumption)) }
         print(try comparison.lines().joined(separator: "\n"))
     }
 

@@ -7,17 +7,20 @@ import Tensors
 
 /// Makes models to plan with, from `config.json` alone.
 package enum PlanModels {
-    /// - Parameter weights: how layers' matrices are kept; as `config.json` says when `nil`.
+    /// - Parameters:
+    ///   - path: what commands take as `--model-path`.
+    ///   - weights: how layers' matrices are kept; as `config.json` says when `nil`.
     package static func model(
-        _ name: String, _ configuration: any ModelConfiguration, _ file: ConfigurationValue, cache: CacheType,
+        _ name: String, path: String, _ configuration: any ModelConfiguration, cache: CacheType,
         weights: Hardware.ElementType? = nil
-    ) throws(CheckpointError) -> PlannedModel {
-        let description = configuration.description
-        var stored = weights
-        if stored == nil { stored = try storedType(description, file) }
+    ) -> PlannedModel {
+        var description = configuration.description
+        if let weights {
+            description.formats.products = WeightFormat(weights.stored)
+            description.formats.experts = description.formats.products
+        }
         return PlannedModel(
-            name, description, weights: stored!,
-            format: configuration.cacheFormat(cache, pageSize: 128, drafts: false))
+            name, path: path, description, format: configuration.cacheFormat(cache, pageSize: 128, drafts: false))
     }
 
     /// - Parameter name: a released model, or what `ModelDirectory` finds.
@@ -26,24 +29,14 @@ package enum PlanModels {
             return try self.released(released, cache: cache)
         }
         let directory = try ModelDirectory(name)
-        let file = try ModelConfigurationFile.read(directory.path + "/config.json")
-        return try model(directory.name, directory.configuration, file, cache: cache)
+        return model(directory.name, path: name, directory.configuration, cache: cache)
     }
 
     package static func released(
         _ model: ReleasedModel, cache: CacheType, weights: Hardware.ElementType? = nil
     ) throws(CheckpointError) -> PlannedModel {
-        try self.model(model.rawValue, model.configuration(), model.file(), cache: cache, weights: weights)
-    }
-
-    private static func storedType(
-        _ model: ModelDescription, _ file: ConfigurationValue
-    ) throws(CheckpointError) -> Hardware.ElementType {
-        guard let quantization = try file.objectIfPresent("quantization_config") else {
-            return model.weightType == .f32 ? .f32 : .bf16
-        }
-        let method = try quantization.string("quant_method", oneOf: ["fp8", "int8", "w8a8_int8"])
-        return method == "fp8" ? .fp8 : .int8
+        self.model(
+            model.rawValue, path: model.repository, try model.configuration(), cache: cache, weights: weights)
     }
 
     /// The models of published tables, each made once: for `Calibration` and `Fit`.

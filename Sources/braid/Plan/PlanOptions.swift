@@ -9,23 +9,36 @@ struct PlanHardwareOptions: ParsableArguments {
     @Option(
         help: """
             Devices: a name of the table and a number, such as h20x8 (a name that is not there prints all), or a file \
-            that describes those of one host. Default: h20x8; for a server on this machine, its cores, measured.
+            that describes those of one host. Default: this machine's cores, as --measure auto measured them, or by their \
+            peaks.
             """)
     var hardware: String?
 
-    func cluster() throws -> Cluster {
-        let hardware = hardware ?? "h20x8"
-        guard FileManager.default.fileExists(atPath: hardware) else { return try Cluster(name: hardware) }
-        guard let data = FileManager.default.contents(atPath: hardware) else {
-            throw CommandError("--hardware: cannot read '\(hardware)'")
+    /// The devices that were named; `nil` where none were.
+    var named: Cluster? {
+        get throws {
+            guard let hardware else { return nil }
+            guard FileManager.default.fileExists(atPath: hardware) else { return try Cluster(name: hardware) }
+            let device = try Hardware(file: hardware, option: "--hardware")
+            return Cluster(device, devices: device.devicesPerHost)
         }
-        let device: Hardware
+    }
+}
+
+extension Hardware {
+    /// Reads a file.
+    ///
+    /// - Parameter option: the option that named it, for errors.
+    /// - Throws: `CommandError` saying what is wrong with it.
+    init(file path: String, option: String) throws {
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw CommandError("\(option): cannot read '\(path)'")
+        }
         do {
-            device = try Hardware(JSONValue(parsing: data, limits: .strict))
+            try self.init(JSONValue(parsing: data, limits: .strict))
         } catch {
-            throw CommandError("--hardware: '\(hardware)': \(error)")
+            throw CommandError("\(option): '\(path)': \(error)")
         }
-        return Cluster(device, devices: device.devicesPerHost)
     }
 }
 
@@ -47,11 +60,17 @@ struct PlanTrafficOptions: ParsableArguments {
     var kvCacheDtype: CacheType?
 
     @Option(
+        help: """
+            How products and attention compute on processors: auto, float32 or bfloat16, as --dtype of braid serve.
+            """)
+    var dtype = ProfileChoice.auto
+
+    @Option(
         help: "Prompt tokens of one request computed in one step; default: 16384, or 1024 on processors.",
         transform: Parsing.count(1...Parsing.maxTokens))
     var chunkedPrefillSize: Int?
 
-    @Option(help: "Tokens to draft in a decode step.", transform: Parsing.count(0...16))
+    @Option(help: "Tokens to draft in a decode step.", transform: Parsing.count(0...15))
     var speculativeNumSteps = 0
 
     @Option(
@@ -67,13 +86,27 @@ struct PlanTrafficOptions: ParsableArguments {
 
     /// The options that have other values than by default.
     var changed: [String] {
-        [
-            ("--input-tokens", inputTokens != 4096), ("--output-tokens", outputTokens != 512),
-            ("--concurrency", concurrency != 1), ("--prefix-hit-rate", prefixHitRate != 0),
-            ("--kv-cache-dtype", kvCacheDtype != nil), ("--chunked-prefill-size", chunkedPrefillSize != nil),
-            ("--speculative-num-steps", speculativeNumSteps != 0), ("--acceptance-rate", acceptanceRate != 0.8),
-            ("--slo-ttft", sloTtft != nil), ("--slo-tpot", sloTpot != nil),
-        ].filter(\.1).map(\.0)
+        get throws {
+            let usual = try Self.parse([])
+            func differs(_ path: KeyPath<Self, some Equatable>) -> Bool { self[keyPath: path] != usual[keyPath: path] }
+            return [
+                ("--input-tokens", differs(\.inputTokens)), ("--output-tokens", differs(\.outputTokens)),
+                ("--concurrency", differs(\.concurrency)), ("--prefix-hit-rate", differs(\.prefixHitRate)),
+                ("--kv-cache-dtype", differs(\.kvCacheDtype)), ("--dtype", differs(\.dtype)),
+                ("--chunked-prefill-size", differs(\.chunkedPrefillSize)),
+                ("--speculative-num-steps", differs(\.speculativeNumSteps)),
+                ("--acceptance-rate", differs(\.acceptanceRate)), ("--slo-ttft", differs(\.sloTtft)),
+                ("--slo-tpot", differs(\.sloTpot)),
+            ].filter(\.1).map(\.0)
+        }
+    }
+
+    /// Devices whose kernels all compute as `--dtype` says.
+    func computing(_ cluster: Cluster) -> Cluster {
+        guard cluster.hardware.kind == .processor, dtype != .auto else { return cluster }
+        var cluster = cluster
+        cluster.hardware.kernels = cluster.hardware.kernels.all(in: dtype == .float32 ? .f32 : .bf16)
+        return cluster
     }
 
     func cache(for hardware: Hardware) -> CacheType {

@@ -7,8 +7,8 @@ extension PlanReport {
     /// For machines: seconds, bytes, and intervals as their two ends.
     package var json: JSONValue {
         .fields([
-            "kind": .string("plan"), "model": .string(planner.model.name),
-            "weights": .string(planner.model.weights.rawValue), "kv_cache_dtype": .string(cache.rawValue),
+            "kind": .string("plan"), "assumed": .optional(assumed), "model": .string(planner.model.name),
+            "weights": .string("\(planner.model.formats)"), "kv_cache_dtype": .string(cache.rawValue),
             "hardware": planner.cluster.hardware.json, "devices": .integer(planner.cluster.devices),
             "input_tokens": .integer(traffic.input), "output_tokens": .integer(traffic.output),
             "concurrency": .integer(traffic.concurrency), "layouts_predicted": .integer(considered),
@@ -28,12 +28,14 @@ extension PlanReport {
             "output_tokens_per_second": json(.throughput, prediction, prediction.throughput),
             "memory_bytes": .fields([
                 "weights": .measured(memory.weights), "keys_per_token": .measured(memory.keysPerToken),
+                "windows": .measured(memory.windows),
                 "scratch": .measured(memory.scratch), "transport": .measured(memory.transport),
                 "available": .measured(memory.available),
             ]),
             "capacity_tokens": .integer(memory.capacity),
             "layout_flags": .array(flags.layout.map(JSONValue.string)),
-            "flags": .array(flags.braid.map(JSONValue.string)), "sglang": .array(flags.sglang.map(JSONValue.string)),
+            "flags": .array(flags.braid.map(JSONValue.string)), "command": .string(flags.braidLine),
+            "sglang": .array(flags.sglang.map(JSONValue.string)),
             "sglang_refusals": .array(flags.refusals.map(JSONValue.string)),
         ])
     }

@@ -10,6 +10,8 @@ package struct PlanReport {
     package let traffic: PlannedTraffic
     package let calibration: Calibration
     package let cache: CacheType
+    /// What was assumed of the devices where none were named, and how to name them.
+    package let assumed: String?
     /// Best first.
     package let predictions: [Prediction]
     /// The number of layouts that were predicted.
@@ -18,12 +20,13 @@ package struct PlanReport {
 
     package init(
         _ planner: Planner, _ traffic: PlannedTraffic, _ calibration: Calibration, cache: CacheType,
-        predictions: [Prediction], considered: Int, objectives: Planner.Objectives
+        assumed: String? = nil, predictions: [Prediction], considered: Int, objectives: Planner.Objectives
     ) {
         self.planner = planner
         self.traffic = traffic
         self.calibration = calibration
         self.cache = cache
+        self.assumed = assumed
         self.predictions = predictions
         self.considered = considered
         self.objectives = objectives
@@ -36,10 +39,14 @@ package struct PlanReport {
     private var heading: [String] {
         let hardware = planner.cluster.hardware
         let engine = hardware.kind == .processor ? "Braid" : "engines for accelerators (as SGLang shares work)"
-        var lines = [
+        var lines = assumed.map { [titled("assumed", $0)] } ?? []
+        lines += [
             titled(
-                "model", "\(planner.model.name), weights \(planner.model.weights.rawValue), cache \(cache.rawValue)"),
+                "model", "\(planner.model.name), weights \(planner.model.formats), cache \(cache.rawValue)"),
             titled("hardware", "\(planner.cluster.devices) × \(hardware.title); predicted for \(engine)"),
+        ]
+        if let numerics { lines.append(titled("numerics", numerics)) }
+        lines += [
             titled(
                 "traffic",
                 "\(traffic.input) tokens in, \(traffic.output) out, \(traffic.concurrency) at a time, "
@@ -52,6 +59,18 @@ package struct PlanReport {
             lines.append(titled("", "none meets the objectives"))
         }
         return lines
+    }
+
+    /// How Braid computes on a processor; `nil` for accelerators, and for F32 weights.
+    private var numerics: String? {
+        let (hardware, weights) = (planner.cluster.hardware, planner.model.weights)
+        guard hardware.kind == .processor, weights != .f32 else { return nil }
+        if hardware.kernels[.bf16] == nil { return "float32" }
+        let factor = hardware.rate(.f32) / hardware.rate(weights)
+        let advice = String(format: "; products of --dtype float32 are %.2f × as fast here", factor)
+        // With kernels of one type alone, nothing is known of the other.
+        let isFaster = hardware.kernels[.f32] != nil && factor > 1.005
+        return "bfloat16, which --dtype auto takes for such weights" + (isFaster ? advice : "")
     }
 
     private var table: TextTable {
@@ -96,8 +115,8 @@ package struct PlanReport {
             let flags = LaunchFlags(
                 prediction.parallel, traffic, planner.model, planner.cluster.hardware, cache: cache)
             return [
-                "\(number + 1)  braid serve \(flags.braid.joined(separator: " "))",
-                "   sglang serve \(flags.sglang.joined(separator: " "))",
+                "\(number + 1)  \(flags.braidLine)",
+                "   \(flags.sglangLine)",
             ] + flags.refusals.map { "   SGLang refuses: \($0)" }
         }
     }

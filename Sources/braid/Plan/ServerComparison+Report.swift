@@ -17,7 +17,7 @@ extension ServerComparison {
             served.preemptions > 0 ? "\(served.preemptions) preemptions" : nil,
         ].compactMap { $0 }
         return [
-            titled("server", "\(address), \(planner.model.name), weights \(planner.model.weights.rawValue)"),
+            titled("server", "\(address), \(planner.model.name), weights \(planner.model.formats)"),
             titled("engine", engine.summary),
             titled("hardware", "\(planner.cluster.devices) × \(planner.cluster.hardware.title)"),
             titled("measured", ([mean] + more).joined(separator: ", ")),
@@ -65,7 +65,7 @@ extension ServerComparison {
     package var json: JSONValue {
         .fields([
             "kind": .string("comparison"), "server": .string(address), "model": .string(planner.model.name),
-            "weights": .string(planner.model.weights.rawValue), "layout": .string(engine.notation),
+            "weights": .string("\(planner.model.formats)"), "layout": .string(engine.notation),
             "threads_per_rank": .integer(engine.threadsPerRank), "processes": .integer(engine.processes),
             "dtype": .string(engine.dtype), "kernels": .string(engine.kernels),
             "kv_cache_dtype": .string(engine.cache.rawValue), "chunked_prefill_size": .integer(engine.chunk),

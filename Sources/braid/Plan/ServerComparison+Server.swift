@@ -18,8 +18,8 @@ extension ServerComparison {
         let path = try modelPath ?? Self.readable(engine.modelPath)
         let model = try PlanModels.named(path, cache: engine.cache)
         let hardware: Hardware
-        if options.hardware != nil {
-            hardware = try options.cluster().hardware
+        if let named = try options.named {
+            hardware = named.hardware
         } else {
             guard address.isHere else {
                 throw CommandError(

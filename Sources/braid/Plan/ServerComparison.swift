@@ -42,6 +42,11 @@ package struct ServerComparison {
         (self.address, self.engine, self.served) = (address, engine, served)
         let parallel = try Self.parallel(engine, model)
         var device = hardware.efficiencies == nil ? hardware : hardware.joined(engine.threadsPerRank)
+        // The server's profile may be another than the one that --dtype auto takes for such weights.
+        let isF32 = engine.dtype == "float32"
+        if device.kind == .processor, isF32 != (model.weights == .f32) {
+            device.kernels = device.kernels.all(in: isF32 ? .f32 : .bf16)
+        }
         // Ranks of one process are on one host, also where they share its cores.
         device.devicesPerHost = max(device.devicesPerHost, parallel.world / max(engine.processes, 1))
         planner = Planner(

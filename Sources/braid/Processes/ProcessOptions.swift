@@ -44,17 +44,31 @@ package struct ProcessOptions: ParsableArguments, Sendable {
                     + (count > 1 ? " to \(count - 1)" : ""))
         }
         guard count > 1 else { return nil }
-        var (first, asks) = (["mpirun", "-np", "\(count)"], "")
-        if isRoot { first.append("--allow-run-as-root") }
-        if let host = firstHost, !Self.isThisMachine(host) {
-            let others = "Names of the other \(count - 1) hosts, separated by commas"
-            asks = "printf '\(count == 2 ? "Name of the other host" : others): '; read -r hosts; "
-            first += ["--host", "\(Self.shellWord(host)),\"$hosts\""]
-        } else {
-            first.append("--oversubscribe")
+        let words = [Self.shellWord(program)] + kept(of: arguments)
+        guard let host = firstHost, !Self.isThisMachine(host) else {
+            return Self.mpirun(count, ["--oversubscribe"], words, isRoot: isRoot)
         }
-        first += ["--bind-to", "none", Self.shellWord(program)]
-        return asks + (first + kept(of: arguments)).joined(separator: " ")
+        let others = "Names of the other \(count - 1) hosts, separated by commas"
+        return Self.asking(count == 2 ? "Name of the other host" : others)
+            + Self.mpirun(count, ["--host", "\(Self.shellWord(host)),\"$hosts\""], words, isRoot: isRoot)
+    }
+
+    /// Returns a command as a shell runs it, on as many hosts, whose names it asks for if they are several.
+    ///
+    /// - Parameter isRoot: Whether mpirun must be told to run as root.
+    package static func line(_ command: [String], hosts: Int, isRoot: Bool) -> String {
+        let words = command.map(shellWord)
+        guard hosts > 1 else { return words.joined(separator: " ") }
+        return asking("Names of the \(hosts) hosts, separated by commas")
+            + mpirun(hosts, ["--host", "\"$hosts\""], words, isRoot: isRoot)
+    }
+
+    private static func asking(_ question: String) -> String { "printf '\(question): '; read -r hosts; " }
+
+    private static func mpirun(_ count: Int, _ options: [String], _ words: [String], isRoot: Bool) -> String {
+        let root = isRoot ? ["--allow-run-as-root"] : []
+        let all = ["mpirun", "-np", "\(count)"] + root + options + ["--bind-to", "none"] + words
+        return all.joined(separator: " ")
     }
 
     /// The host of `--dist-init-addr`, without its port; an IPv6 address has brackets there and nowhere else.

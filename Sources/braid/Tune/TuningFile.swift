@@ -67,9 +67,14 @@ package struct TuningFile: Equatable {
     /// Returns the default path of this processor's file, `tune/<processor>.json` in the user's cache; `nil` for a user
     /// without a cache directory.
     package static func standardPath(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> String? {
+        cachePath("tune", environment)
+    }
+
+    /// Returns the path of this processor's file in a folder of the user's cache; `nil` for a user without one.
+    static func cachePath(_ folder: String, _ environment: [String: String]) -> String? {
         let absolute = { (name: String) in environment[name].flatMap { $0.hasPrefix("/") ? $0 : nil } }
         guard let caches = absolute("XDG_CACHE_HOME") ?? absolute("HOME").map({ $0 + "/.cache" }) else { return nil }
-        return caches + "/braid/tune/" + fileName(of: Processor.name)
+        return caches + "/braid/\(folder)/" + fileName(of: Processor.name)
     }
 
     /// Returns a file name for a processor that consists of letters, digits and hyphens.

@@ -17,9 +17,11 @@ struct MachinePeaks {
 
     /// Measures each limit on `threads` threads at once. A thread's rate is its work divided by its processor time, so
     /// that other programs matter little.
-    init(_ kernels: Kernels, threads: Int, repetitions: Int) {
+    ///
+    /// - Parameter memoryBytes: what each thread reads of main memory in turn.
+    init(_ kernels: Kernels, threads: Int, repetitions: Int, memoryBytes: Int = PeakMeter.memoryBytes) {
         let rates = Self.onThreads(threads) {
-            let meter = PeakMeter(kernels, memory: ColdMemory(bytes: PeakMeter.memoryBytes))
+            let meter = PeakMeter(kernels, memory: ColdMemory(bytes: memoryBytes))
             func median(_ rate: () -> Double) -> Double {
                 Measurements((0..<repetitions).map { _ in rate() }).median!
             }
