@@ -29,6 +29,11 @@ package struct ClientConnection: Sendable {
         return address == "::1" || address.hasPrefix("127.") || address.hasPrefix("::ffff:127.")
     }
 
+    /// Waits until the connection's event loop has taken what was written before. Only then is it known whether the
+    /// client reads, and the next write waits for it: a source that is faster than a busy event loop would otherwise be
+    /// read without bounds.
+    package func takeWrites() async throws { try await channel.eventLoop.submit {}.get() }
+
     /// Closes the connection, so that a write that waits for its reader fails.
     package func close() {
         channel.close(promise: nil)
