@@ -76,10 +76,19 @@ let package = Package(
                 "index.html", "page.css", "page.js", "server.js", "elements.js", "chat.js", "answer.js", "ranks.js",
                 "timeline.js", "icon.svg",
             ].map { "Page/" + $0 }),
+        // A router before several servers: which of them gets a request, and the way there and back.
+        library(
+            "Routing",
+            [
+                "Serving", "JSON", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]),
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "KVTransport", "Disaggregation", "Verification", "Planning", "Inference", "Grammar",
+                "Serving", "Routing", "KVTransport", "Disaggregation", "Verification", "Planning", "Inference",
+                "Grammar",
                 "Models",
                 "Modeling", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -156,9 +165,18 @@ let package = Package(
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ]),
         tests(
+            "RoutingTests",
+            [
+                "Routing", "Serving", "JSON", "TestSupport", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]),
+        tests(
             "CommandTests",
             [
-                "braid", "KVTransport", "Verification", "Planning", "Checkpoints", "Inference", "JSON", "KVCache",
+                "braid", "Routing", "KVTransport", "Verification", "Planning", "Checkpoints", "Inference", "JSON",
+                "KVCache",
                 "Models",
                 "DeepSeekV32", "Modeling", "Parallelism", "Serving", "Tensors", "Tokenization", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

@@ -10,13 +10,28 @@ package func buildApplication(
     configuration: ServerConfiguration, slot: ModelSlot,
     onListening: @escaping @Sendable (Int) async -> Void = { _ in }
 ) -> some ApplicationProtocol {
+    buildApplication(
+        configuration: configuration, routes: RouteTable(configuration: configuration, slot: slot),
+        countResponse: slot.metrics.countResponse(route:status:), onListening: onListening)
+}
+
+/// Returns a server of any routes, with the rules of HTTP, access and limits that all servers have.
+///
+/// - Parameters:
+///   - countResponse: called with the route's pattern and the status of every response.
+///   - onListening: called with the port once connections are accepted.
+/// - Precondition: `configuration.validate()` found nothing.
+package func buildApplication(
+    configuration: ServerConfiguration, routes: RouteTable,
+    countResponse: @escaping @Sendable (_ route: String, _ status: Int) -> Void,
+    onListening: @escaping @Sendable (Int) async -> Void = { _ in }
+) -> some ApplicationProtocol {
     precondition(configuration.validate().isEmpty, "an invalid configuration")
-    let routes = RouteTable(configuration: configuration, slot: slot)
     let router = Router(context: ServingContext.self, options: .autoGenerateHeadEndpoints)
     if configuration.logsAccess { router.add(middleware: AccessLog()) }
     router.add(middleware: RequestIdentifiers())
     if !configuration.corsOrigins.isEmpty { router.add(middleware: CrossOrigin(configuration)) }
-    router.add(middleware: ErrorResponses(metrics: slot.metrics, routes: routes))
+    router.add(middleware: ErrorResponses(countResponse: countResponse, routes: routes))
     if let key = configuration.apiKey {
         router.add(
             middleware: BearerAuthentication(

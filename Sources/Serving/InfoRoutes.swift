@@ -68,6 +68,7 @@ struct InfoRoutes: Sendable {
         return .json(
             .fields([
                 "timestamp": .string(Date().formatted(.iso8601)), "version": .string(ServerConfiguration.version),
+                "start_time": .integer(slot.created),
                 "dp_rank_count": .integer(1), "loads": .array([load]),
                 "aggregate": .fields([
                     "total_running_reqs": .integer(status.running), "total_waiting_reqs": .integer(status.queued),

@@ -12,7 +12,7 @@ package final class MemoryBudget: Sendable {
     package var usedBytes: Int { used.withLock { $0 } }
 
     /// The bytes that are reserved for one request, and released when the share is dropped.
-    final class Share: Sendable {
+    package final class Share: Sendable {
         private let budget: MemoryBudget
         private let bytes = Mutex(0)
 
@@ -30,7 +30,7 @@ package final class MemoryBudget: Sendable {
         /// Sets the share to `count` bytes.
         ///
         /// - Throws: an error with status 413 if so much can never fit, or 429 if it does not fit now.
-        func resize(to count: Int) throws(RequestError) {
+        package func resize(to count: Int) throws(RequestError) {
             guard count <= budget.total else {
                 throw RequestError(
                     .tooLarge,

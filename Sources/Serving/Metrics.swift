@@ -4,18 +4,18 @@ import Synchronization
 /// The metrics of the server for `/metrics`: times and responses are measured here, the engine reports its load.
 package final class ServerMetrics: Sendable {
     /// A histogram of times in seconds, or of numbers of tokens: the number of observations in each bucket, and their sum.
-    struct Histogram {
+    package struct Histogram: Sendable {
         let bounds: [Double]
         /// The number of observations in each bucket. The last bucket holds those above all bounds.
         private(set) var counts: [UInt64]
         private(set) var sum = 0.0
 
-        init(bounds: [Double]) {
+        package init(bounds: [Double]) {
             self.bounds = bounds
             counts = Array(repeating: 0, count: bounds.count + 1)
         }
 
-        mutating func observe(_ duration: Duration) { observe(duration / .seconds(1)) }
+        package mutating func observe(_ duration: Duration) { observe(duration / .seconds(1)) }
 
         mutating func observe(_ value: Double) {
             counts[bounds.firstIndex { value <= $0 } ?? bounds.count] += 1

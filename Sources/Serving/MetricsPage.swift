@@ -1,25 +1,26 @@
 /// A page of metrics in the text format of Prometheus, version 0.0.4.
-struct MetricsPage {
-    private(set) var text = ""
-    let model: String
+package struct MetricsPage {
+    package private(set) var text = ""
+    /// The value of the label `model_name` of all series; `nil` for series without it.
+    let model: String?
 
-    init(model: String) { self.model = model }
+    package init(model: String?) { self.model = model }
 
-    mutating func family(_ name: String, _ type: String, _ explanation: String) {
+    package mutating func family(_ name: String, _ type: String, _ explanation: String) {
         text += "# HELP braid_\(name) \(explanation)\n# TYPE braid_\(name) \(type)\n"
     }
 
-    mutating func sample(_ name: String, _ value: Double, labels: [(String, String)] = []) {
-        let list = ([("model_name", model)] + labels).map { "\($0.0)=\"\(Self.escaped($0.1))\"" }
-        text += "braid_\(name){\(list.joined(separator: ","))} \(Self.number(value))\n"
+    package mutating func sample(_ name: String, _ value: Double, labels: [(String, String)] = []) {
+        let list = ((model.map { [("model_name", $0)] } ?? []) + labels).map { "\($0.0)=\"\(Self.escaped($0.1))\"" }
+        text += "braid_\(name)\(list.isEmpty ? "" : "{\(list.joined(separator: ","))}") \(Self.number(value))\n"
     }
 
-    mutating func single(_ name: String, _ type: String, _ explanation: String, _ value: Double) {
+    package mutating func single(_ name: String, _ type: String, _ explanation: String, _ value: Double) {
         family(name, type, explanation)
         sample(name, value)
     }
 
-    mutating func histogram(_ name: String, _ explanation: String, _ histogram: ServerMetrics.Histogram) {
+    package mutating func histogram(_ name: String, _ explanation: String, _ histogram: ServerMetrics.Histogram) {
         family(name, "histogram", explanation)
         var total: UInt64 = 0
         for (bound, count) in zip(histogram.bounds.map(Self.number) + ["+Inf"], histogram.counts) {

@@ -1,4 +1,4 @@
-import JSON
+package import JSON
 
 /// The members of one JSON object of a request, which are read with the type and range each must have.
 ///
@@ -138,7 +138,7 @@ extension ClosedRange<Int> {
 
 extension JSONValue {
     /// Returns a finite number. JSON has no infinities: they become ±9999, which clients of this API know as "never".
-    static func number(_ value: some BinaryFloatingPoint) -> JSONValue {
+    package static func number(_ value: some BinaryFloatingPoint) -> JSONValue {
         let finite = value.isFinite ? Double(value) : value.sign == .minus ? -9999 : 9999
         return JSONNumber(finite).map(JSONValue.number) ?? .null
     }

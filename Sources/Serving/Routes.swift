@@ -1,13 +1,13 @@
 import Foundation
-import Hummingbird
+package import Hummingbird
 import Inference
 import JSON
 
-/// The list of all routes of the server. The router, the 405 responses and the tests are made from it.
-struct RouteTable: Sendable {
-    typealias Handler = @Sendable (Request, ServingContext) async throws -> Response
+/// The list of all routes of a server. The router, the 405 responses and the tests are made from it.
+package struct RouteTable: Sendable {
+    package typealias Handler = @Sendable (Request, ServingContext) async throws -> Response
 
-    struct Route: Sendable {
+    package struct Route: Sendable {
         let method: HTTPRequest.Method
         /// The path in Hummingbird's notation.
         let pattern: String
@@ -16,20 +16,27 @@ struct RouteTable: Sendable {
         let handler: Handler
 
         init(
-            _ method: HTTPRequest.Method, _ pattern: String, _ place: FieldTable.Place? = nil,
+            _ method: HTTPRequest.Method, _ pattern: String, _ place: FieldTable.Place?,
             _ handler: @escaping Handler
         ) {
             (self.method, self.pattern, self.place, self.handler) = (method, pattern, place, handler)
         }
+
+        /// Creates a route of a server that does not look at the members of bodies itself.
+        package init(_ method: HTTPRequest.Method, _ pattern: String, _ handler: @escaping Handler) {
+            self.init(method, pattern, nil, handler)
+        }
     }
 
     /// The only route that never requires an API key.
-    static let health = "/health"
+    package static let health = "/health"
     /// The routes that require none if the operator says so.
     static let monitoring = ["/ready", "/ping", "/metrics"]
-    static let models = "/v1/models"
+    package static let models = "/v1/models"
 
     let routes: [Route]
+
+    package init(_ routes: [Route]) { self.routes = routes }
 
     init(configuration: ServerConfiguration, slot: ModelSlot) {
         let health = HealthRoutes(configuration: configuration, slot: slot)

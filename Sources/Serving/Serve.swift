@@ -17,13 +17,21 @@ package func serve(
     configuration: ServerConfiguration, slot: ModelSlot,
     onListening: @escaping @Sendable (Int) async -> Void = { _ in }
 ) async throws -> ServerEnd {
+    let application = buildApplication(configuration: configuration, slot: slot, onListening: onListening)
+    return try await serve(application, configuration, slot)
+}
+
+/// Serves as `serve(configuration:slot:onListening:)` does, with an application that is already built.
+@discardableResult
+package func serve(
+    _ application: some ApplicationProtocol, _ configuration: ServerConfiguration, _ slot: some Drainable
+) async throws -> ServerEnd {
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let (stops, continuation) = AsyncStream.makeStream(of: Void.self)
     let forwarding = Task {
         for await _ in signals { continuation.yield() }
     }
     defer { forwarding.cancel() }
-    let application = buildApplication(configuration: configuration, slot: slot, onListening: onListening)
     return try await serve(application, configuration, slot, stops: stops)
 }
 
@@ -35,12 +43,28 @@ package enum ServerEnd: Sendable, Equatable {
     case cutShort(String)
 }
 
-/// Serves as `serve(configuration:slot:onListening:)` does, with an application that is already built.
+/// What a server does for its requests when it stops.
+package protocol Drainable: Sendable {
+    /// Refuses new requests from now on; running ones go on.
+    func startDraining()
+    /// Returns when no request runs.
+    func drain() async
+    /// Ends the requests that still run with an error.
+    func stop(_ reason: String)
+}
+
+extension ModelSlot: Drainable {
+    package func drain() async { await loaded?.engine.drain() }
+
+    package func stop(_ reason: String) { loaded?.engine.stop(reason) }
+}
+
+/// Serves an application that is already built.
 ///
 /// - Parameter stops: signals; the first starts the drain, the second ends the server.
 @discardableResult
 package func serve(
-    _ application: some ApplicationProtocol, _ configuration: ServerConfiguration, _ slot: ModelSlot,
+    _ application: some ApplicationProtocol, _ configuration: ServerConfiguration, _ slot: some Drainable,
     stops: AsyncStream<Void>
 ) async throws -> ServerEnd {
     let group = ServiceGroup(configuration: .init(services: [application], logger: application.logger))
@@ -60,7 +84,7 @@ package func serve(
             end.reason.withLock { $0 = reason }
             application.logger.error("\(reason)")
             // Streams need a moment to send their error event.
-            slot.loaded?.engine.stop(reason)
+            slot.stop(reason)
             await group.triggerGracefulShutdown()
             try? await Task.sleep(for: timeToAnswer)
         }
@@ -85,7 +109,7 @@ private let timeToAnswer = Duration.seconds(1)
 ///
 /// - Returns: the reason why requests that still run must be ended; `nil` if none is left.
 private func drain(
-    _ slot: ModelSlot, _ group: ServiceGroup, for limit: Duration, stops: AsyncStream<Void>
+    _ slot: some Drainable, _ group: ServiceGroup, for limit: Duration, stops: AsyncStream<Void>
 ) async -> String? {
     await withTaskGroup(of: String.self) { race in
         race.addTask {
@@ -98,7 +122,7 @@ private func drain(
         }
         let hasDrained = Mutex(false)
         let draining = Task {
-            await slot.loaded?.engine.drain()
+            await slot.drain()
             guard !Task.isCancelled else { return }
             hasDrained.withLock { $0 = true }
             await group.triggerGracefulShutdown()

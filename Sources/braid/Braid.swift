@@ -14,7 +14,8 @@ package struct Braid: AsyncParsableCommand {
             """,
         version: ServerConfiguration.version,
         subcommands: [
-            Serve.self, Chat.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self, Plan.self,
+            Serve.self, RouterCommand.self, Chat.self, Generate.self, Verify.self, Bench.self, Eval.self, Inspect.self,
+            Plan.self,
             Tune.self,
         ])
 

@@ -263,7 +263,7 @@ struct Serve: AsyncParsableCommand {
     ///
     /// - Parameter options: the options of the host and the port.
     /// - Throws: an error of one line if it cannot.
-    private static func check(
+    static func check(
         host: String, port: Int, _ options: (host: String, port: String) = ("--host", "--port")
     ) throws {
         guard port != 0 else { return }

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import Routing
 import braid
 
 /// This server listens on a port of its own and answers requests with bytes that are known before.

@@ -163,9 +163,9 @@ import braid
     }
 
     @Test(arguments: [
-        ("serv m", "there is no command 'serv'; the nearest is serve; legal: serve, chat,"),
+        ("serv m", "there is no command 'serv'; the nearest is serve; legal: serve, router, chat,"),
         ("bench prefil", "there is no command 'prefil'; the nearest is prefill; legal: "),
-        ("xyzzy", "there is no command 'xyzzy'; legal: serve, chat,"),
+        ("xyzzy", "there is no command 'xyzzy'; legal: serve, router, chat,"),
     ])
     func `of no command is refused, with the nearest name`(text: String, message: String) throws {
         let lines = try Self.refusal(text)

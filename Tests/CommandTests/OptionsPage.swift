@@ -18,9 +18,9 @@ enum OptionsPage {
 
             ## Configuration file and environment
 
-            `braid serve` also reads options from a file (`--config FILE`) and from the environment. A value of the command
-            line replaces one of the environment, that one of the file, that the default. `--print-config` prints every option
-            with its value and where it comes from, in the form of such a file.
+            `braid serve` and `braid router` also read options from a file (`--config FILE`) and from the environment. A value
+            of the command line replaces one of the environment, that one of the file, that the default. `--print-config`
+            prints every option with its value and where it comes from, in the form of such a file.
 
             ```yaml
             # braid.yaml

@@ -5,6 +5,7 @@ import KVCache
 import Models
 import Parallelism
 import Planning
+import Routing
 import TestSupport
 import Testing
 import braid

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import Routing
 import Testing
 import braid
 

@@ -54,7 +54,8 @@ struct RequestIdentifiers: RouterMiddleware {
         let given = request.headers[Self.name].flatMap { id in
             id.utf8.count <= 256 && id.utf8.allSatisfy { (0x20...0x7E).contains($0) } ? id : nil
         }
-        let id = given ?? Envelope.randomDigits()
+        // A router passes on the identifier that a server has given.
+        let id = given ?? response.headers[Self.name] ?? Envelope.randomDigits()
         response.headers[Self.name] = id
         if MessagesRoutes.has(path: request.uri.path) { response.headers[Self.anthropicName] = id }
         return response

@@ -85,14 +85,16 @@ extension Response {
 }
 
 /// The time since which a write has been waiting; `nil` while none is.
-private final class WriteStall: Sendable {
+package final class WriteStall: Sendable {
     private let since = Mutex<ContinuousClock.Instant?>(nil)
 
-    func begin() { since.withLock { $0 = .now } }
-    func end() { since.withLock { $0 = nil } }
+    package init() {}
+
+    package func begin() { since.withLock { $0 = .now } }
+    package func end() { since.withLock { $0 = nil } }
 
     /// Calls `onStall` when one write has waited longer than `limit`; returns when cancelled.
-    func watch(limit: Duration, onStall: () -> Void) async {
+    package func watch(limit: Duration, onStall: () -> Void) async {
         while (try? await Task.sleep(for: limit / 2)) != nil {
             if let start = since.withLock({ $0 }), start.duration(to: .now) > limit { return onStall() }
         }

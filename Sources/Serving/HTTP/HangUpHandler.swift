@@ -1,12 +1,12 @@
-import NIOCore
+package import NIOCore
 import Synchronization
 
 /// Detects that a client has closed its side of a connection, even while its request is being answered.
 ///
 /// A client that closes only its sending side counts as disconnected, since HTTP clients do not do that while they
 /// wait.
-final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
-    typealias InboundIn = NIOAny
+package final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
+    package typealias InboundIn = NIOAny
 
     private struct State {
         var isGone = false
@@ -17,7 +17,7 @@ final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Senda
     private let state = Mutex(State())
 
     /// A registration of an action for when the client hangs up; dropping it removes the action.
-    final class Watch: Sendable {
+    package final class Watch: Sendable {
         private let handler: HangUpHandler
         private let number: Int
 
@@ -53,12 +53,12 @@ final class HangUpHandler: ChannelInboundHandler, RemovableChannelHandler, Senda
         for action in actions.values { action() }
     }
 
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .inputClosed = event as? ChannelEvent { hangUp() }
         context.fireUserInboundEventTriggered(event)
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
+    package func channelInactive(context: ChannelHandlerContext) {
         hangUp()
         context.fireChannelInactive()
     }

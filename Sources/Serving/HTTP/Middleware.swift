@@ -7,7 +7,8 @@ import NIOCore
 struct ErrorResponses: RouterMiddleware {
     typealias Context = ServingContext
 
-    let metrics: ServerMetrics
+    /// Called with the route's pattern and the status of every response.
+    let countResponse: @Sendable (_ route: String, _ status: Int) -> Void
     let routes: RouteTable
 
     func handle(
@@ -18,7 +19,7 @@ struct ErrorResponses: RouterMiddleware {
         do {
             response = try await next(request, context)
         } catch let error as RequestError where error.kind == .clientGone {
-            metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(error.status.code))
+            countResponse(routes.pattern(context.endpointPath), Int(error.status.code))
             // A client that has closed only its sending side must not take an error of the layers below for an answer.
             context.connection.close()
             throw CancellationError()
@@ -31,8 +32,7 @@ struct ErrorResponses: RouterMiddleware {
                 RequestError(.tooLarge, "the request body is too large", code: "request_too_large"), request.uri.path)
         } catch is CancellationError {
             // A cancellation means that the connection has ended.
-            metrics.countResponse(
-                route: routes.pattern(context.endpointPath), status: Int(RequestError.clientGone.status.code))
+            countResponse(routes.pattern(context.endpointPath), Int(RequestError.clientGone.status.code))
             context.connection.close()
             throw CancellationError()
         } catch {
@@ -40,7 +40,7 @@ struct ErrorResponses: RouterMiddleware {
             response = .error(
                 RequestError(.failed, "the server failed to answer this request; its log says why"), request.uri.path)
         }
-        metrics.countResponse(route: routes.pattern(context.endpointPath), status: Int(response.status.code))
+        countResponse(routes.pattern(context.endpointPath), Int(response.status.code))
         // A client would take a body after the header for the next response.
         return request.method == .head ? response.createHeadResponse() : response
     }

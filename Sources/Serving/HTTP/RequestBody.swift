@@ -1,17 +1,21 @@
-import Hummingbird
-import JSON
+package import Hummingbird
+package import JSON
 
 /// Reads the whole body of a request as JSON, within limits of size, memory and time.
-struct BodyReader: Sendable {
+package struct BodyReader: Sendable {
     private let maxBytes: Int
     private let limits: JSONLimits
     private let timeout: Duration
     private let memory: MemoryBudget
 
     init(_ configuration: ServerConfiguration, _ slot: ModelSlot) {
+        self.init(configuration, memory: slot.memory)
+    }
+
+    package init(_ configuration: ServerConfiguration, memory: MemoryBudget) {
         maxBytes = configuration.maxBodyBytes
         timeout = configuration.bodyTimeout
-        memory = slot.memory
+        self.memory = memory
         var limits = JSONLimits()
         limits.maxValues = configuration.maxBodyValues
         limits.maxMembers = Self.maxMembers
@@ -28,6 +32,20 @@ struct BodyReader: Sendable {
         _ request: Request, on connection: ClientConnection,
         _ make: @escaping @Sendable (RequestFields, MemoryBudget.Share) throws -> Asked
     ) async throws -> Asked {
+        let body = try await collect(request)
+        return try await parse(body, on: connection) { value throws in try make(RequestFields(value), body.share) }
+    }
+
+    /// The bytes of a body as the client has sent them, with the memory that is reserved for them.
+    package struct Collected: Sendable {
+        package let bytes: ByteBuffer
+        /// Whether the bytes are packed with gzip.
+        let isPacked: Bool
+        package let share: MemoryBudget.Share
+    }
+
+    /// Collects a whole body, and reserves memory for its values.
+    package func collect(_ request: Request) async throws -> Collected {
         try Self.checkContentType(request)
         let isPacked = try Self.isPacked(request)
         let share = try memory.share(of: 0)
@@ -39,7 +57,16 @@ struct BodyReader: Sendable {
         let bytes = try await collect(request.body, share)
         // A client that has hung up has sent less than its header announced.
         if let length, bytes.readableBytes < length { throw RequestError.clientGone }
-        let (limits, maxBytes) = (limits, maxBytes)
+        return Collected(bytes: bytes, isPacked: isPacked, share: share)
+    }
+
+    /// Parses a body, and returns what `make` makes of its value, in the work pool if the body is large.
+    ///
+    /// - Throws: `RequestError` with the code `invalid_json` or `invalid_gzip` if it cannot be parsed.
+    package func parse<Asked: Sendable>(
+        _ body: Collected, on connection: ClientConnection, _ make: @escaping @Sendable (JSONValue) throws -> Asked
+    ) async throws -> Asked {
+        let (limits, maxBytes, bytes, isPacked, share) = (limits, maxBytes, body.bytes, body.isPacked, body.share)
         let work: @Sendable () throws -> Asked = {
             let value: JSONValue
             let text = isPacked ? try Self.unpack(bytes, atMost: maxBytes, share) : Array(bytes.readableBytesView)
@@ -49,7 +76,7 @@ struct BodyReader: Sendable {
                 try WorkPool.checkCancellation()
                 throw RequestError.invalid(nil, "the request body is not usable: \(error)", code: "invalid_json")
             }
-            return try make(RequestFields(value), share)
+            return try make(value)
         }
         var watch: HangUpHandler.Watch?
         let asked = try await WorkPool.shared.run(

@@ -1,15 +1,17 @@
-import Hummingbird
-import JSON
+package import Hummingbird
+package import JSON
 
 extension Response {
-    static func json(_ value: JSONValue, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]) -> Response {
+    package static func json(_ value: JSONValue, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:])
+        -> Response
+    {
         json(written: value.pythonBytes, status: status, headers: headers)
     }
 
     /// Returns a response of JSON text.
     ///
     /// - Parameter bytes: the JSON text.
-    static func json(
+    package static func json(
         written bytes: [UInt8], status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]
     ) -> Response {
         var headers = headers
@@ -19,14 +21,14 @@ extension Response {
         return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: body))
     }
 
-    static func text(_ text: String, contentType: String) -> Response {
+    package static func text(_ text: String, contentType: String) -> Response {
         Response(
             status: .ok, headers: [.contentType: contentType],
             body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
     }
 
     /// Returns an error in the form of the route's interface: Anthropic's for its routes, OpenAI's for all others.
-    static func error(_ error: RequestError, _ path: String) -> Response {
+    package static func error(_ error: RequestError, _ path: String) -> Response {
         var headers: HTTPFields = [:]
         switch error.kind {
         case .overloaded(let seconds): headers[.retryAfter] = String(seconds)

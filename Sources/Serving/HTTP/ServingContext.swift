@@ -1,30 +1,41 @@
-import Hummingbird
+package import Hummingbird
 import NIOCore
 
 /// The context of a request that handlers receive, with the connection on which it arrived.
-struct ServingContext: RequestContext {
-    var coreContext: CoreRequestContextStorage
-    let connection: ClientConnection
+package struct ServingContext: RequestContext {
+    package var coreContext: CoreRequestContextStorage
+    package let connection: ClientConnection
 
-    init(source: ApplicationRequestContextSource) {
+    package init(source: ApplicationRequestContextSource) {
         coreContext = CoreRequestContextStorage(source: source)
         connection = ClientConnection(channel: source.channel)
     }
 }
 
 /// A client's connection, by which handlers detect that the client has disconnected.
-struct ClientConnection: Sendable {
+package struct ClientConnection: Sendable {
     let channel: any Channel
 
     /// Calls `action` once if the client hangs up before the returned watch is dropped.
-    func onHangUp(_ action: @escaping @Sendable () -> Void) async -> HangUpHandler.Watch? {
+    package func onHangUp(_ action: @escaping @Sendable () -> Void) async -> HangUpHandler.Watch? {
         // Tests of the routes alone have no network and no handler.
         guard let handler = try? await channel.pipeline.handler(type: HangUpHandler.self).get() else { return nil }
         return handler.watch(action)
     }
 
+    /// Whether the client is a program of this machine.
+    package var isLocal: Bool {
+        guard let address = channel.remoteAddress?.ipAddress else { return false }
+        return address == "::1" || address.hasPrefix("127.") || address.hasPrefix("::ffff:127.")
+    }
+
+    /// Waits until the connection's event loop has taken what was written before. Only then is it known whether the
+    /// client reads, and the next write waits for it: a source that is faster than a busy event loop would otherwise be
+    /// read without bounds.
+    package func takeWrites() async throws { try await channel.eventLoop.submit {}.get() }
+
     /// Closes the connection, so that a write that waits for its reader fails.
-    func close() {
+    package func close() {
         channel.close(promise: nil)
     }
 }

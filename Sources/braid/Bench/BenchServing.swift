@@ -1,5 +1,6 @@
 import ArgumentParser
 import JSON
+import Routing
 import Tokenization
 
 /// The command loads a running server as a client, and measures what its users would see.

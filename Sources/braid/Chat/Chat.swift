@@ -4,6 +4,7 @@ import Inference
 import JSON
 import Modeling
 import Models
+import Routing
 import Serving
 import Tokenization
 

@@ -2,6 +2,7 @@ import Inference
 package import JSON
 import NIOCore
 import NIOHTTP1
+import Routing
 import Serving
 
 /// Answers the requests of a chat: a server, or the model in this process.

@@ -3,38 +3,17 @@ package import JSON
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import Serving
+package import Routing
 
-/// A server address names a server, as `http://host:port/prefix`.
-package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
-    package let host: String
-    package let port: Int
-    /// The beginning of every path; empty, or with a slash at its beginning only.
-    package let prefix: String
-
-    package init(host: String, port: Int) {
-        self.host = host
-        self.port = port
-        prefix = ""
-    }
-
+extension ServerAddress {
     /// - Parameter option: The option that gives the URL, for errors.
     /// - Throws: `CommandError` unless `url` is an http URL with a host.
     package init(url: String, option: String = "--base-url") throws {
-        guard let parts = URLComponents(string: url), let host = parts.host, !host.isEmpty else {
-            throw CommandError("\(option): '\(url)' is not a URL; write for example http://127.0.0.1:30000")
+        do {
+            self = try ServerAddress(url)
+        } catch {
+            throw CommandError("\(option): \(error)")
         }
-        guard parts.scheme == "http" else {
-            throw CommandError(
-                "\(option): '\(url)' does not begin with http://, the one scheme spoken here; for a server "
-                    + "behind TLS forward its port, such as ssh -L 30000:127.0.0.1:30000 HOST")
-        }
-        // An IPv6 address has brackets in a URL and nowhere else.
-        self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
-        port = parts.port ?? 80
-        var prefix = parts.path
-        while prefix.hasSuffix("/") { prefix.removeLast() }
-        self.prefix = prefix
     }
 
     /// Returns the key to send: the given one, or that of the environment. `OPENAI_API_KEY` belongs to another service, and
@@ -43,14 +22,6 @@ package struct ServerAddress: Sendable, Equatable, CustomStringConvertible {
         let environment = ProcessInfo.processInfo.environment
         return given ?? environment["BRAID_API_KEY"] ?? (isHere ? environment["OPENAI_API_KEY"] : nil)
     }
-
-    /// Tells whether the server is on this machine.
-    var isHere: Bool { Loopback.contains(host) }
-
-    /// The value of the Host header.
-    var authority: String { (host.contains(":") ? "[\(host)]" : host) + ":\(port)" }
-
-    package var description: String { "http://\(authority)\(prefix)" }
 }
 
 /// A minimal HTTP/1.1 client: it opens a connection for each request, and knows neither TLS nor redirects.

@@ -1,4 +1,5 @@
 import JSON
+import Routing
 
 /// Server facts are what must be known of a server before work is sent to it.
 struct ServerFacts: Sendable {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Routing
 
 /// These options belong to every command that talks to a running server.
 struct ServerOptions: ParsableArguments, Sendable {

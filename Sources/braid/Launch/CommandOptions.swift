@@ -10,6 +10,8 @@ package struct CommandOptions: Sendable {
         package let names: [String]
         package let isFlag: Bool
         package let isRepeatable: Bool
+        /// Whether all words up to the next option are values.
+        package let takesList: Bool
 
         /// The variable of the environment that gives the option, such as `BRAID_PAGE_SIZE`.
         package var variable: String {
@@ -29,7 +31,8 @@ package struct CommandOptions: Sendable {
             let names = (argument.names ?? []).map { ($0.kind == "long" ? "--" : "-") + $0.name }
             guard let name = names.first(where: { $0.hasPrefix("--") }) else { return nil }
             return Option(
-                name: name, names: names, isFlag: argument.kind == "flag", isRepeatable: argument.isRepeating)
+                name: name, names: names, isFlag: argument.kind == "flag", isRepeatable: argument.isRepeating,
+                takesList: argument.parsingStrategy == "upToNextOption")
         }
         byName = Dictionary(
             options.flatMap { option in option.names.map { ($0, option) } }, uniquingKeysWith: { first, _ in first })
@@ -83,6 +86,7 @@ package struct CommandOptions: Sendable {
             let kind: String
             let names: [Name]?
             let isRepeating: Bool
+            let parsingStrategy: String
         }
 
         struct Name: Decodable {

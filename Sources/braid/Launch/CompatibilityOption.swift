@@ -38,6 +38,7 @@ package struct CompatibilityOption: Sendable {
         case telemetry = "telemetry or logging of another engine"
         case loading = "loading of models or tokenizers"
         case disaggregation = "transfers of disaggregated serving"
+        case routing = "rules of another router, or its access to a model"
         case client = "the client's data or output"
     }
 

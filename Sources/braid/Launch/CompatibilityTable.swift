@@ -4,12 +4,14 @@ package struct CompatibilityTable: Sendable {
     /// The commands, each with the commands of other engines that it replaces.
     package enum Command: String, Sendable, CaseIterable {
         case serve
+        case router
         case benchServing = "bench serving"
         case evalGSM8K = "eval gsm8k"
 
         package var replaces: String {
             switch self {
             case .serve: "`python -m sglang.launch_server`, `sglang serve`, `vllm serve`"
+            case .router: "`python -m sglang_router.launch_router`, `smg launch`"
             case .benchServing: "`python -m sglang.bench_serving`, `vllm bench serve`"
             case .evalGSM8K: "`python -m sglang.test.few_shot_gsm8k`"
             }
@@ -24,6 +26,7 @@ package struct CompatibilityTable: Sendable {
         rows =
             switch Command(rawValue: path.joined(separator: " ")) {
             case .serve: Self.serve
+            case .router: Self.router
             case .benchServing: Self.benchServing
             case .evalGSM8K: Self.evalGSM8K
             case nil: []

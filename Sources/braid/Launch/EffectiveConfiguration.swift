@@ -6,7 +6,7 @@ package struct EffectiveConfiguration {
     package let lines: [String]
 
     /// Options whose values are not printed.
-    private static let secrets: Set<String> = ["--api-key"]
+    private static let secrets: Set<String> = ["--api-key", "--worker-api-key"]
     /// Options that are of no use in a file.
     private static let excluded: Set<String> = ["--help", "--version", "--config", "--print-config"]
 

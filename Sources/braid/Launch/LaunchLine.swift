@@ -43,7 +43,7 @@ package struct LaunchLine: Sendable {
     ///
     /// - Parameters:
     ///   - given: The words after the name of the program.
-    ///   - environment: The environment; its `BRAID_…` variables give options of `braid serve`.
+    ///   - environment: The environment; its `BRAID_…` variables give options of the commands that serve.
     /// - Throws: `CommandError` with all problems, a line each.
     package init(_ given: [String], environment: [String: String]) throws {
         arguments = given
@@ -58,7 +58,7 @@ package struct LaunchLine: Sendable {
         var reader = OptionReader(command, table)
         reader.read(words, from: .commandLine)
         var sources = [reader.takeSettings()]
-        if command.path == ["serve"] {
+        if command["--config"] != nil {
             sources.append(reader.readEnvironment(environment))
             let path = sources.joined().last { $0.option.name == "--config" }?.words.last
             if let path { sources.append(try reader.readFile(path)) }
@@ -164,6 +164,7 @@ struct OptionReader {
         _ origin: LaunchLine.Origin
     ) {
         var words = [option.names.contains(name) ? name : CommandOptions.dashed(name)]
+        let inPlace = value != nil
         if option.isFlag {
             switch value.map(Self.truth) {
             case nil, true??: break
@@ -174,6 +175,7 @@ struct OptionReader {
         } else if let value = value ?? Self.value(of: &rest) {
             // The parser takes a word that begins with a dash for an option.
             words = value.hasPrefix("-") ? [words[0] + "=" + value] : words + [value]
+            while option.takesList, !inPlace, let next = Self.value(of: &rest) { words.append(next) }
         } else {
             return problems.append("\(name) needs a value")
         }

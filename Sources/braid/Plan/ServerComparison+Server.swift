@@ -1,6 +1,7 @@
 import Foundation
 import JSON
 import Planning
+import Routing
 import Tensors
 
 extension ServerComparison {

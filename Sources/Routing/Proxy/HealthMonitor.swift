@@ -1,0 +1,69 @@
+import JSON
+import NIOHTTP1
+import Serving
+import Synchronization
+
+/// Asks every worker at an interval whether it takes requests, and what it has to do. A worker that does not answer
+/// delays no check of another one.
+final class HealthMonitor: Sendable {
+    private let configuration: RouterConfiguration
+    private let fleet: Fleet
+    private let client: WorkerClient
+    /// The workers whose check has not ended.
+    private let checking = Mutex<Set<Int>>([])
+
+    init(_ configuration: RouterConfiguration, _ fleet: Fleet) {
+        (self.configuration, self.fleet) = (configuration, fleet)
+        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKey)
+    }
+
+    /// Checks all workers until the task is cancelled.
+    func run() async {
+        await withDiscardingTaskGroup { checks in
+            repeat {
+                for worker in fleet.workers where checking.withLock({ $0.insert(worker.id).inserted }) {
+                    checks.addTask {
+                        await self.check(worker)
+                        _ = self.checking.withLock { $0.remove(worker.id) }
+                    }
+                }
+            } while (try? await Task.sleep(for: configuration.checkInterval)) != nil
+            checks.cancelAll()
+        }
+    }
+
+    private func check(_ worker: RoutedWorker) async {
+        let found = await state(of: worker.address)
+        fleet.record(found, of: worker.id)
+        switch found {
+        case .ready: await readLoad(of: worker)
+        case .notReady: break
+        case .missed:
+            guard let limit = configuration.silenceLimit else { return }
+            if worker.health.lastAnswer.duration(to: .now) > limit {
+                fleet.closeRequests(of: worker.id, silentFor: limit)
+            }
+        }
+    }
+
+    private func state(of address: ServerAddress) async -> WorkerHealth.Check {
+        do {
+            let answer = try await client.send(
+                .GET, configuration.checkPath, to: address, within: configuration.checkTimeout)
+            if answer.status == 200 { return .ready }
+            let code = (try? JSONValue(parsing: answer.body, limits: .strict))?["error"]?["code"]?.string
+            return .notReady("status \(answer.status)\(code.map { ", \($0.prefix(64))" } ?? "")")
+        } catch {
+            return .missed("\(error)")
+        }
+    }
+
+    private func readLoad(of worker: RoutedWorker) async {
+        guard
+            let answer = try? await client.send(
+                .GET, "/v1/loads", to: worker.address, within: configuration.checkTimeout),
+            answer.status == 200, let json = try? JSONValue(parsing: answer.body, limits: .strict)
+        else { return }
+        fleet.record(LoadReport(json), of: worker.id)
+    }
+}

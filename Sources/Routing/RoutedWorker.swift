@@ -1,0 +1,49 @@
+/// A worker of a router: a server, and what the router knows of it.
+package struct RoutedWorker: Sendable {
+    package enum Role: String, Sendable, CaseIterable {
+        /// A server that computes whole requests.
+        case regular
+        /// A server that computes prompts for decode servers. It gets no requests: a decode server asks it.
+        case prefill
+        /// A server whose prompts a prefill server computes.
+        case decode
+
+        package var getsRequests: Bool { self != .prefill }
+    }
+
+    /// A number that no other worker has or had.
+    package let id: Int
+    package let address: ServerAddress
+    package let role: Role
+    /// The worker's bit in the prefix index.
+    let slot: Int
+    package internal(set) var health: WorkerHealth
+    package internal(set) var breaker: Breaker
+    package internal(set) var load = WorkerLoad()
+    /// What the worker said when it was last asked when it started; `nil` if it does not tell.
+    var startTime: Int?
+
+    /// Returns whether the worker gets requests now.
+    package func isAvailable(at now: ContinuousClock.Instant) -> Bool {
+        role.getsRequests && health.state == .ready && breaker.admits(at: now)
+    }
+}
+
+/// The choice of a worker for one request.
+package struct Assignment: Sendable {
+    package let worker: Int
+    package let address: ServerAddress
+    /// The bytes of the request's text that the worker probably has to compute.
+    let unmatchedBytes: Int
+    let isProbe: Bool
+}
+
+/// What came of a request to a worker, for its breaker.
+package enum RequestOutcome: Sendable, Equatable {
+    case succeeded
+    /// The answer says that the server has failed, or it broke off.
+    case failed
+    case refused(Refusal)
+    /// The client ended the request, which says nothing about the worker.
+    case abandoned
+}

@@ -1,0 +1,89 @@
+import ArgumentParser
+import Routing
+import Serving
+
+/// The options that bound the requests of a router, and say when a worker has failed.
+struct RouterLimits: ParsableArguments, Sendable {
+    @Option(
+        help: "Requests that are with workers at the same time; further ones wait.",
+        transform: Parsing.count(1...Parsing.maxCount))
+    var maxConcurrentRequests = 1024
+
+    @Option(
+        help: "Requests that wait; further ones get 429.", transform: Parsing.count(0...Parsing.maxCount))
+    var queueSize = 1024
+
+    @Option(
+        help: "How long a request waits before it gets 503: seconds, or 90s, 5m, 1h.",
+        transform: Parsing.seconds(1...Parsing.maxSeconds))
+    var queueTimeoutSecs = 60
+
+    @Option(
+        help: "The largest body of a request in bytes; larger ones get 413.",
+        transform: Parsing.count(1024...1 << 40))
+    var maxBodyBytes = 32 << 20
+
+    @Option(
+        help: "Further workers that a request is sent to while none has begun to answer.",
+        transform: Parsing.count(0...PrefixIndex.maxSlots))
+    var retryMaxRetries = 2
+
+    @Option(
+        help: "Failures in a row after which a worker gets no requests for a while.",
+        transform: Parsing.count(1...Parsing.maxCount))
+    var cbFailureThreshold = 5
+
+    @Option(
+        help: "Requests in a row that must succeed after that.", transform: Parsing.count(1...Parsing.maxCount))
+    var cbSuccessThreshold = 1
+
+    @Option(help: "That while, in seconds.", transform: Parsing.seconds(1...Parsing.maxSeconds))
+    var cbTimeoutDurationSecs = 5
+
+    @Flag(help: "Send requests also to workers that fail them.")
+    var disableCircuitBreaker = false
+
+    @Option(help: "The path that says whether a worker takes requests.")
+    var healthCheckEndpoint = "/ready"
+
+    @Option(help: "Seconds between two checks of a worker.", transform: Parsing.seconds(1...Parsing.maxSeconds))
+    var healthCheckIntervalSecs = 1
+
+    @Option(help: "Seconds that a check may take.", transform: Parsing.seconds(1...Parsing.maxSeconds))
+    var healthCheckTimeoutSecs = 2
+
+    @Option(
+        help: "Checks in a row without an answer that take a worker out.",
+        transform: Parsing.count(1...Parsing.maxCount))
+    var healthFailureThreshold = 2
+
+    @Option(
+        help: "Checks in a row that bring it back.", transform: Parsing.count(1...Parsing.maxCount))
+    var healthSuccessThreshold = 1
+
+    @Option(
+        help: """
+            Seconds without an answer to any check after which the requests of a worker are ended, or sent to another one \
+            if their answers have not begun; 0 lets them wait.
+            """,
+        transform: Parsing.seconds(0...Parsing.maxSeconds))
+    var workerTimeoutSecs = 10
+
+    /// Writes the options into a configuration.
+    func apply(to configuration: inout RouterConfiguration) {
+        configuration.maxConcurrentRequests = maxConcurrentRequests
+        configuration.queueSize = queueSize
+        configuration.queueTimeout = .seconds(queueTimeoutSecs)
+        configuration.server.maxBodyBytes = maxBodyBytes
+        configuration.maxRetries = retryMaxRetries
+        configuration.pool.breaker.failureThreshold = disableCircuitBreaker ? nil : cbFailureThreshold
+        configuration.pool.breaker.successThreshold = cbSuccessThreshold
+        configuration.pool.breaker.openTime = .seconds(cbTimeoutDurationSecs)
+        configuration.pool.health.failureThreshold = healthFailureThreshold
+        configuration.pool.health.successThreshold = healthSuccessThreshold
+        configuration.checkPath = healthCheckEndpoint
+        configuration.checkInterval = .seconds(healthCheckIntervalSecs)
+        configuration.checkTimeout = .seconds(healthCheckTimeoutSecs)
+        configuration.silenceLimit = workerTimeoutSecs == 0 ? nil : .seconds(workerTimeoutSecs)
+    }
+}

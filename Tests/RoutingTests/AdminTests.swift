@@ -1,0 +1,93 @@
+import Foundation
+import JSON
+import NIOHTTP1
+import Routing
+import Serving
+import TestSupport
+import Testing
+
+/// The routes of a router's operator.
+@Suite(.timeLimit(.minutes(15))) struct `The operator of a router` {
+    @Test func `adds, lists and removes workers`() async throws {
+        let worker = try await ToyWorker { _ in .json("{}") }
+        try await RouterClient.run([]) { router async throws in
+            #expect(try await router.send("/generate", "{}").status == 503)
+            let body = #"{"url":"\#(worker.address)"}"#
+            #expect(try await router.send("/workers", body).status == 202)
+            #expect(try await router.send("/workers", body).status == 400, "it is there already")
+            #expect(await eventually { router.workers.first?.health.state == .ready })
+            let list = try await router.send("/workers", method: .GET).json
+            #expect(list["total"]?.integer == 1 && list["workers"]?.array?[0]["state"]?.string == "ready")
+            #expect(try await router.send("/generate", "{}").status == 200)
+            #expect(try await router.send("/workers", body, method: .DELETE).status == 200)
+            #expect(try await router.send("/workers", body, method: .DELETE).status == 404)
+            #expect(try await router.send("/generate", "{}").status == 503)
+        }
+    }
+
+    @Test(arguments: [
+        "", "7", "{}", #"{"url":7}"#, #"{"url":"https://x"}"#, #"{"url":"http://x","worker_type":"boss"}"#,
+    ])
+    func `is told what is wrong with a worker`(_ body: String) async throws {
+        try await RouterClient.run([]) { router async throws in
+            #expect(try await router.send("/workers", body).status == 400)
+            #expect(router.workers.isEmpty)
+        }
+    }
+
+    @Test func `needs the key if there is one`() async throws {
+        try await RouterClient.run([], RouterClient.configuration { $0.server.apiKey = "k" }) { router async throws in
+            #expect(try await router.send("/workers", method: .GET).status == 401)
+            #expect(
+                try await router.send("/workers", method: .GET, headers: ["authorization": "Bearer k"]).status == 200)
+        }
+    }
+
+    @Test func `sees each model once, and what all workers say to what concerns all`() async throws {
+        let models = [#"{"data":[{"id":"a"},{"id":"b"}]}"#, #"{"data":[{"id":"b"},{"id":"c"},7]}"#, "no JSON"]
+        let workers = try await models.asyncMap { models in
+            try await ToyWorker { $0.hasPrefix("GET /v1/models ") ? .json(models) : .json(#"{"aborted":1}"#) }
+        }
+        try await RouterClient.run(workers) { router async throws in
+            let list = try await router.send("/v1/models", method: .GET).json
+            #expect(list["data"]?.array?.compactMap { $0["id"]?.string } == ["a", "b", "c"])
+            let reply = try await router.send("/abort_request", #"{"rid":"x"}"#)
+            #expect(reply.status == 200 && reply.json["workers"]?.array?.count == 3)
+            #expect(workers.allSatisfy { $0.requests.last?.hasSuffix(#"{"rid":"x"}"#) == true })
+        }
+    }
+
+    @Test func `reads metrics of workers, and every name once`() async throws {
+        let worker = try await ToyWorker { _ in .json("{}") }
+        try await RouterClient.run([worker]) { router async throws in
+            #expect(try await router.send("/generate", #"{"text":"a"}"#).status == 200)
+            #expect(await eventually { router.isIdle })
+            let page = try await router.send("/metrics", method: .GET).body
+            let up = #"braid_router_worker_up{worker="\#(worker.address)",role="regular"} 1"#
+            #expect(page.contains(up + "\n"))
+            #expect(page.contains(#"braid_router_requests_total{worker="\#(worker.address)",status="200"} 1"#))
+            #expect(page.contains(#"braid_router_responses_total{route="/generate",status="200"} 1"#))
+            let names = page.split(separator: "\n").filter { $0.hasPrefix("# TYPE ") }.map {
+                $0.split(separator: " ")[2]
+            }
+            #expect(names.count == 15 && Set(names).count == names.count)
+            #expect(names.allSatisfy { $0.hasPrefix("braid_router_") && !$0.contains(":") })
+            let documented = try String(contentsOfFile: Golden.root + "/Docs/metrics.md", encoding: .utf8)
+            for name in names {
+                let short = name.dropFirst("braid_".count)
+                #expect(
+                    documented.contains("`\(short)`") || documented.contains("`\(short){"), "\(name) is not documented")
+            }
+        }
+    }
+
+    @Test func `changes the workers to those of a list, and leaves the others alone`() throws {
+        let fleet = Fleet(WorkerPool.Settings())
+        let addresses = try (1...3).map { try ServerAddress("http://10.0.0.\($0):30000") }
+        #expect(fleet.set(addresses.prefix(2).map { ($0, .regular) }).count == 2)
+        let kept = fleet.workers[1].id
+        #expect(fleet.set(addresses.suffix(2).map { ($0, .regular) }).count == 2)
+        #expect(fleet.workers.map(\.address) == Array(addresses.suffix(2)) && fleet.workers[0].id == kept)
+        #expect(fleet.set(addresses.suffix(2).map { ($0, .regular) }) == [])
+    }
+}
