@@ -3,6 +3,7 @@ import NIOHTTP1
 import Routing
 import Serving
 import Synchronization
+import TestSupport
 import Testing
 
 /// What a client and a worker see of a router between them.

@@ -1,5 +1,6 @@
 import NIOHTTP1
 import Routing
+import TestSupport
 import Testing
 
 /// Workers that refuse, fail, are full, or come and go.

@@ -4,6 +4,7 @@ import NIOCore
 import NIOHTTP1
 import Routing
 import Serving
+import TestSupport
 import Testing
 
 /// A router before toy workers, and a client of it that reads as fast as it is told to.

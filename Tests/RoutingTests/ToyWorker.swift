@@ -145,14 +145,3 @@ final class ToyWorker: Sendable {
         }
     }
 }
-
-/// Waits until a condition holds.
-///
-/// - Returns: whether it did, within a time that ends only what never ends.
-func eventually(_ condition: @Sendable () -> Bool) async -> Bool {
-    for _ in 0..<12_000 {
-        if condition() { return true }
-        try? await Task.sleep(for: .milliseconds(5))
-    }
-    return condition()
-}
