@@ -27,7 +27,10 @@ package enum PlanModels {
         }
         let directory = try ModelDirectory(name)
         let file = try ModelConfigurationFile.read(directory.path + "/config.json")
-        return try model(directory.name, directory.configuration, file, cache: cache)
+        // ModelSlim says it in another file.
+        return try model(
+            directory.name, directory.configuration, file, cache: cache,
+            weights: directory.quantizedFormat == .int8 ? .int8 : nil)
     }
 
     package static func released(
@@ -42,8 +45,7 @@ package enum PlanModels {
         guard let quantization = try file.objectIfPresent("quantization_config") else {
             return model.weightType == .f32 ? .f32 : .bf16
         }
-        let method = try quantization.string("quant_method", oneOf: ["fp8", "int8", "w8a8_int8"])
-        return method == "fp8" ? .fp8 : .int8
+        return try QuantizationConfiguration.validate(quantization) == .int8 ? .int8 : .fp8
     }
 
     /// The models of published tables, each made once: for `Calibration` and `Fit`.
