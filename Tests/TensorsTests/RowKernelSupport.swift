@@ -41,7 +41,7 @@ import Testing
     let table: braid_kernels
 
     init?(_ level: braid_level) {
-        self.init(unsafe braid_kernels_at(level))
+        unsafe self.init(braid_kernels_at(level))
     }
 
     private init?(_ found: UnsafePointer<braid_kernels>?) {
@@ -52,11 +52,10 @@ import Testing
 
     static var reference: KernelLevel { KernelLevel(BRAID_REFERENCE)! }
     /// The level AVX-512 as processors without VNNI have it.
-    private static var withoutVNNI: [KernelLevel] {
-        [unsafe braid_avx512_without_vnni()].compactMap { unsafe KernelLevel($0) }
-    }
+    private static var withoutVNNI: KernelLevel? { unsafe KernelLevel(braid_avx512_without_vnni()) }
     static var fast: [KernelLevel] {
-        [BRAID_NEON, BRAID_AVX2, BRAID_AVX512, BRAID_AMX].compactMap { KernelLevel($0) } + withoutVNNI
+        [BRAID_NEON, BRAID_AVX2, BRAID_AVX512, BRAID_AMX].compactMap { KernelLevel($0) }
+            + [withoutVNNI].compactMap(\.self)
     }
     static var all: [KernelLevel] { [reference] + fast }
 }
