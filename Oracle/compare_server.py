@@ -3,17 +3,19 @@
 
     python Oracle/compare_server.py --url http://127.0.0.1:30000 --checkpoint DIR --seeds 0,1,2
 
-DIR is what transformers reads: the served directory, or the `-dequant` twin of an FP8 one. Every prompt is sent to
+DIR is what transformers reads: the served directory, or the `-dequant` twin of a quantized one. With `--integers SERVED`,
+transformers rounds activations to INT8 where the served directory has INT8 weights, as W8A8 does. Every prompt is sent to
 `/generate` as ids; all at once, so that the server mixes them. Exit status 0: all agree; 1: some do not; 2: the
 server did not answer as it should.
 
 A position is judged only if no indexer or router choice up to it was a close call (`--close-call`, see `Decisions`), and
-no key up to it was nearly rounded to another number (`--close-rounding`, of caches that round): behind those, both
-answers are right. Tokens are judged where the two best differ by at least `--token-gap`.
+no key or activation up to it was nearly rounded to another number (`--close-rounding`, `--close-step`): behind those,
+both answers are right. Tokens are judged where the two best differ by at least `--token-gap`.
 The continuation is judged on the server's own tokens, so one difference does not hide the rest.
 """
 
 import argparse
+import contextlib
 import concurrent.futures
 import dataclasses
 import json
@@ -24,6 +26,7 @@ import urllib.request
 
 import torch
 
+import integer_activations
 import reference
 import rounded_cache
 
@@ -121,14 +124,18 @@ def judge(model, answer, ids, seed, options):
         result.problem = f"bad answer: {problem}"
         return result
     sequence = ids + output
-    with reference.Decisions(model) as decisions:
+    integers = integer_activations.IntegerActivations(model, options.integers) if options.integers else None
+    with reference.Decisions(model) as decisions, integers or contextlib.nullcontext():
         cache = rounded_cache.RoundedCache(model.config) if options.kv_cache_dtype == "fp8_e4m3" else None
         rows = torch.log_softmax(reference.logits(model, sequence[:-1], cache), -1)
     margins = decisions.smallest_up_to(len(rows))
     roundings = cache.closest_up_to(len(rows)) if cache else [math.inf] * len(rows)
+    steps = integers.closest_up_to(len(rows)) if integers else [math.inf] * len(rows)
     result.rows = len(rows)
     for index, row in enumerate(rows):
         if margins[index] < options.close_call or roundings[index] < options.close_rounding:
+            break
+        if steps[index] < options.close_step:
             break
         result.judged += 1
         difference = abs(float(row[sequence[index + 1]]) - chosen[index])
@@ -159,6 +166,8 @@ def main():
     parser.add_argument("--close-call", type=float, default=2e-5, help="in standard deviations of competing scores")
     parser.add_argument("--close-rounding", type=float, default=2e-7,
                         help="of a key that the cache rounds, relative to the largest with its scale")
+    parser.add_argument("--integers", help="the served directory, if its server rounds activations to INT8")
+    parser.add_argument("--close-step", type=float, default=4e-5, help="of an activation that is rounded to INT8, in steps")
     parser.add_argument("--min-judged", type=float, default=0.5, help="smallest share of positions that must be judged")
     parser.add_argument("--one-by-one", action="store_true", help="send a prompt only when the last was answered")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one answer")

@@ -7,7 +7,7 @@
     python Oracle/make_checkpoint.py --config Benchmarks/models/large/config.json --count
 
 DIR gets config.json, generation_config.json, tokenizer.json, tokenizer_config.json and the weights.
-With --quant, DIR holds FP8 weights (fp8_fp4: and V4's routed experts in FP4) and DIR-dequant the same
+With --quant, DIR holds FP8 weights (fp8_fp4: and V4's routed experts in FP4) or INT8 ones, and DIR-dequant the same
 numbers in float32, for implementations that cannot read them. Every tensor's numbers depend on the seed and on its name alone, so the same
 tensor is the same whatever else is asked for. Nothing is downloaded.
 """
@@ -377,6 +377,65 @@ def quantized(config, tensors, powers_of_two, fp4_experts=False):
     return config | experts | {"quantization_config": block, "torch_dtype": "bfloat16"}, stored, twin
 
 
+INT8_FORMS = ("int8", "int8_blocks", "int8_compressed_tensors", "int8_modelslim")
+
+
+def int8_rows(matrix, scale_type=torch.float32):
+    """(INT8 values, one multiplier per row)."""
+    scale = (matrix.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127).to(scale_type)
+    return (matrix.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def int8_blocks(matrix):
+    """(INT8 values, one multiplier per 128x128 block; blocks at the edges are partial)."""
+    rows, columns = matrix.shape
+    padded = torch.nn.functional.pad(matrix.float(), (0, -columns % BLOCK, 0, -rows % BLOCK))
+    blocks = padded.view(padded.shape[0] // BLOCK, BLOCK, padded.shape[1] // BLOCK, BLOCK)
+    scale = blocks.abs().amax((1, 3)).clamp(min=1e-12) / 127
+    values = (matrix.float() / dequantized(torch.ones_like(matrix), scale)).round().clamp(-127, 127)
+    return values.to(torch.int8), scale
+
+
+def quantized_int8(config, tensors, form):
+    """(config, tensors) of a W8A8 checkpoint as released in one of INT8_FORMS, the tensors of the float32 twin, and what
+    ModelSlim says of each tensor (None in other forms)."""
+    if is_v4(config):
+        raise SystemExit("INT8 checkpoints are those of V3, V3.2 and GLM-5")
+    integers = {"num_bits": 8, "type": "int", "symmetric": True}
+    quantization = {
+        "int8": {"activation_scheme": "dynamic", "quant_method": "w8a8_int8"},
+        "int8_blocks": {"activation_scheme": "dynamic", "quant_method": "blockwise_int8",
+                        "weight_block_size": [BLOCK, BLOCK]},
+        "int8_compressed_tensors": {
+            "quant_method": "compressed-tensors", "format": "int-quantized", "quantization_status": "compressed",
+            "kv_cache_scheme": None, "sparsity_config": {}, "ignore": ["lm_head"],
+            "config_groups": {"group_0": {
+                "targets": ["Linear"], "output_activations": None,
+                "weights": integers | {"strategy": "channel", "dynamic": False},
+                "input_activations": integers | {"strategy": "token", "dynamic": True}}}},
+    }.get(form)
+    stored, twin, kinds = {}, {}, {}
+    for name, tensor in tensors.items():
+        if not stored_as_fp8(name, tensor):
+            stored[name] = tensor.to(torch.bfloat16) if tensor.dim() == 2 else tensor
+            twin[name] = stored[name].float()
+            kinds[name] = "FLOAT"
+        elif form == "int8_blocks":
+            stored[name], stored[name + "_scale_inv"] = int8_blocks(tensor)
+            twin[name] = dequantized(stored[name], stored[name + "_scale_inv"])
+        else:
+            narrow = torch.bfloat16 if form == "int8_compressed_tensors" else torch.float32
+            stored[name], scale = int8_rows(tensor, narrow)
+            stored[name + "_scale"] = scale
+            twin[name] = stored[name].float() * scale.float()
+            if form == "int8_modelslim":
+                stored[name + "_offset"] = torch.zeros_like(scale)
+            kinds |= {name + suffix: "W8A8_DYNAMIC" for suffix in ("", "_scale", "_offset")}
+    description = {"model_quant_type": "W8A8_DYNAMIC", "version": "1.0.0"} | kinds if form == "int8_modelslim" else None
+    keys = {"torch_dtype": "bfloat16"} | ({"quantization_config": quantization} if quantization else {})
+    return config | keys, stored, twin, description
+
+
 # ------------------------------------------------------------------------------------------------------- files
 
 
@@ -417,8 +476,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matrices (default: the config's)")
-    parser.add_argument("--quant", choices=("fp8", "fp8_ue8m0", "fp8_fp4"),
-                        help="FP8 blocks; ue8m0: scales are powers of two; fp4: and V4's routed experts in FP4")
+    parser.add_argument("--quant", choices=("fp8", "fp8_ue8m0", "fp8_fp4", *INT8_FORMS),
+                        help="FP8 blocks; ue8m0: scales are powers of two; fp4: and V4's routed experts in FP4; int8: W8A8 "
+                             "with a scale per row, or per block, also as compressed-tensors and ModelSlim name it")
     parser.add_argument("--mtp", action="store_true", help="add the next-token block")
     parser.add_argument("--no-yarn", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="change a key of config.json")
@@ -444,8 +504,12 @@ def main():
         config["torch_dtype"] = options.dtype
     matrices = torch.float32 if options.quant else getattr(torch, config["torch_dtype"])
     tensors = random_tensors(config, options.seed, matrices)
-    made = [(options.out, config, tensors)]
-    if options.quant:
+    made, description = [(options.out, config, tensors)], None
+    if options.quant in INT8_FORMS:
+        stored_config, stored, twin, description = quantized_int8(config, tensors, options.quant)
+        made = [(options.out, stored_config, stored),
+                (options.out.with_name(options.out.name + "-dequant"), config | {"torch_dtype": "float32"}, twin)]
+    elif options.quant:
         stored_config, stored, twin = quantized(
             config, tensors, options.quant == "fp8_ue8m0", options.quant == "fp8_fp4")
         made = [(options.out, stored_config, stored),
@@ -454,6 +518,8 @@ def main():
         write_checkpoint(directory, its_config, its_tensors, options.shards)
         tokenizer.write(directory, config["vocab_size"])
         print(f"wrote {directory}", file=sys.stderr)
+    if description:
+        write_json(options.out / "quant_model_description.json", description)
 
 
 if __name__ == "__main__":

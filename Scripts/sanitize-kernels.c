@@ -45,6 +45,7 @@ static float power_of_two(void) {
 }
 
 static braid_profile profile(void) { return flag() ? BRAID_PROFILE_F32 : BRAID_PROFILE_BF16; }
+static braid_profile product_profile(void) { return (braid_profile)from_to(0, 3); }
 
 /// Also what is not finite, and what is subnormal.
 static float wild(void) {
@@ -250,7 +251,7 @@ static void try_embedding(const braid_kernels *reference, const braid_kernels *f
 }
 
 static void try_matmul(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_matmul p = {.profile = profile(), .transposed = flag(), .accumulate = flag(), .m = from_to(0, flag() ? 4 : 30), .n = width()};
+    braid_matmul p = {.profile = product_profile(), .transposed = flag(), .accumulate = flag(), .m = from_to(0, flag() ? 4 : 30), .n = width()};
     p.k = from_to(0, 20) == 0 ? 0 : width();
     p.w = p.transposed ? weight(p.k, p.n) : weight(p.n, p.k);
     int64_t rows = p.m + from_to(0, 3), out_rows = p.m + from_to(0, 3);
@@ -269,7 +270,7 @@ static void try_matmul(const braid_kernels *reference, const braid_kernels *fast
 static void try_batched_matmul(const braid_kernels *reference, const braid_kernels *fast) {
     braid_batched_matmul p = {.count = from_to(0, 5)};
     braid_matmul *q = &p.product;
-    *q = (braid_matmul){.profile = profile(), .transposed = flag(), .m = from_to(0, flag() ? 4 : 30), .n = from_to(1, 70), .k = from_to(1, 70)};
+    *q = (braid_matmul){.profile = product_profile(), .transposed = flag(), .m = from_to(0, flag() ? 4 : 30), .n = from_to(1, 70), .k = from_to(1, 70)};
     int64_t before = p.count > 0 ? p.count - 1 : 0;
     p.x_step = from_to(0, q->k + 5);
     p.out_step = q->n + from_to(0, 5);
@@ -290,7 +291,7 @@ static void try_sliced_matmul(const braid_kernels *reference, const braid_kernel
     braid_matmul *q = &p.product;
     // Rarely more outputs than a block has.
     bool is_large = from_to(0, 19) == 0;
-    q->profile = profile();
+    q->profile = product_profile();
     q->m = is_large ? 200 : from_to(0, flag() ? 4 : 30);
     q->n = is_large ? 400 : width();
     q->k = p.slices * (flag() ? from_to(1, is_large ? 2 : 20) : 64 * from_to(1, 2));
@@ -728,7 +729,7 @@ static mixture mix(const braid_kernels *reference, int64_t first, int64_t count,
 static void try_expert_hidden(const braid_kernels *reference, const braid_kernels *fast) {
     mixture x = mix(reference, from_to(0, 3), from_to(1, 4), from_to(1, 80));
     braid_expert_hidden p = {.experts = x.experts, .count = x.count, .k = x.hidden, .start = x.start, .rows = x.rows};
-    p.profile = profile();
+    p.profile = product_profile();
     p.n = from_to(1, x.width);
     p.first_column = from_to(0, x.width - p.n);
     p.x_stride = p.k + from_to(0, 5);
@@ -747,7 +748,7 @@ static void try_expert_hidden(const braid_kernels *reference, const braid_kernel
 
 static void try_expert_sums(const braid_kernels *reference, const braid_kernels *fast) {
     braid_expert_sums p = {.slices = 1 << from_to(0, 3), .groups = 1 << from_to(0, 2), .first_group = from_to(0, 2)};
-    p.profile = profile();
+    p.profile = product_profile();
     p.experts_per_group = from_to(1, 2);
     p.trees = 1 << from_to(0, p.groups == 4 ? 2 : p.groups / 2);
     int64_t least = p.first_group * p.experts_per_group, all = p.groups * p.experts_per_group;
@@ -931,16 +932,23 @@ static int64_t first_difference(
     return -1;
 }
 
+/// The tables to try; the last is that of AVX-512 where VNNI is missing.
+#define TABLES (BRAID_AMX + 1)
+
+static const braid_kernels *table(int i) {
+    return i < BRAID_AMX ? braid_kernels_at((braid_level)(i + 1)) : braid_avx512_without_vnni();
+}
+
 int main(int count, char **arguments) {
     double seconds = count > 1 ? atof(arguments[1]) : 20;
     uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : (uint64_t)time(NULL);
     int passed = 0, failed = 0, levels = 0;
-    for (int level = BRAID_NEON; level <= BRAID_AMX; level++) levels += braid_kernels_at((braid_level)level) != NULL;
+    for (int i = 0; i < TABLES; i++) levels += table(i) != NULL;
     int kernels = (int)(sizeof trials / sizeof *trials), weights = 0;
     for (int i = 0; i < kernels; i++) weights += trials[i].weight;
     printf("seed %llu\n", (unsigned long long)seed);
-    for (int level = BRAID_NEON; level <= BRAID_AMX; level++) {
-        const braid_kernels *fast = braid_kernels_at((braid_level)level);
+    for (int level = 0; level < TABLES; level++) {
+        const braid_kernels *fast = table(level);
         uint64_t results = 0xCBF29CE484222325;
         for (int i = 0; fast && i < kernels; i++) {
             // Printed first, so that a report is known to be about this kernel.

@@ -10,6 +10,7 @@ extern const braid_kernels braid_reference;
 #if defined(__x86_64__)
 extern const braid_kernels braid_avx2;
 extern const braid_kernels braid_avx512;
+extern const braid_kernels braid_avx512_vnni;
 extern const braid_kernels braid_amx;
 bool braid_amx_is_exact(void);  // see cpu/amx.h
 #elif defined(__aarch64__)
@@ -31,6 +32,8 @@ static bool has_avx512(void) {
         && __builtin_cpu_supports("avx512cd");
 }
 
+static bool has_vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
 // Returns whether this processor has AMX, the operating system lets this process use it, and its sums are those of the
 // BF16 profile. The permission holds for all threads.
 static bool has_amx(void) {
@@ -42,7 +45,7 @@ static bool has_amx(void) {
 
 braid_tiles_state braid_tiles(void) {
 #if defined(__x86_64__) && defined(__linux__)
-    if (!has_avx512() || !__builtin_cpu_supports("avx512vbmi") || !__builtin_cpu_supports("avx512bf16")
+    if (!has_vnni() || !__builtin_cpu_supports("avx512vbmi") || !__builtin_cpu_supports("avx512bf16")
         || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16"))
         return BRAID_TILES_MISSING;
     const long refusal = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* the state of tiles */);
@@ -52,12 +55,20 @@ braid_tiles_state braid_tiles(void) {
 #endif
 }
 
+const braid_kernels *braid_avx512_without_vnni(void) {
+#if defined(__x86_64__)
+    return has_avx512() ? &braid_avx512 : 0;
+#else
+    return 0;
+#endif
+}
+
 const braid_kernels *braid_kernels_at(braid_level level) {
     switch (level) {
     case BRAID_REFERENCE: return &braid_reference;
 #if defined(__x86_64__)
     case BRAID_AVX2: return has_avx2() ? &braid_avx2 : 0;
-    case BRAID_AVX512: return has_avx512() ? &braid_avx512 : 0;
+    case BRAID_AVX512: return has_vnni() ? &braid_avx512_vnni : braid_avx512_without_vnni();
     case BRAID_AMX: return has_amx() ? &braid_amx : 0;
 #elif defined(__aarch64__)
     case BRAID_NEON: return &braid_neon;  // part of the architecture

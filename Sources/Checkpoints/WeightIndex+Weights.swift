@@ -125,7 +125,7 @@ extension WeightIndex {
 
 extension WeightIndex {
     /// The numerics profile that suits the weights: `f32` if most bytes of the matrices are F32 or F16, which BF16 would
-    /// round, and `bf16` otherwise.
+    /// round, and `bf16` otherwise; with matrices in INT8, `int8F32` and `int8`.
     package var profile: NumericsProfile {
         var (wide, narrow) = (0, 0)
         for tensor in files.flatMap(\.tensors) where tensor.shape.count == 2 {
@@ -135,7 +135,18 @@ extension WeightIndex {
             default: continue
             }
         }
+        if hasIntegers { return wide > narrow ? .int8F32 : .int8 }
         return wide > narrow ? .f32 : .bf16
+    }
+
+    /// True if some matrices are INT8, rather than pairs of FP4 elements.
+    package var hasIntegers: Bool {
+        files.contains { file in
+            file.tensors.contains { tensor in
+                guard tensor.type == .i8, tensor.shape.count == 2 else { return false }
+                return !scaleNames(of: tensor.name).contains { (try? self.tensor(named: $0).type) == .f8e8m0 }
+            }
+        }
     }
 }
 
@@ -229,6 +240,7 @@ extension WeightIndex {
         let scales = try tensor(named: name)
         let scaling = try scaling(of: values, shape: shape, dtype, by: scales)
         if dtype == .fp4 { try requireBytes(scales) } else { try requirePositive(scales) }
+        if dtype == .int8 { try requireSymmetric(values) }
         return (scaling, scales)
     }
 
@@ -249,6 +261,17 @@ extension WeightIndex {
                 + "\(dtype == .fp4 ? "FP4" : values.type.rawValue) needs "
                 + expected.joined(separator: " or "),
             advice: "weights and scales are of different models, or the model was quantized in another way")
+    }
+
+    /// Requires that integers of 0 stand for 0: checkpoints that store offsets beside scales store zeros.
+    private func requireSymmetric(_ values: StoredTensor) throws(CheckpointError) {
+        for name in ["_offset", "_zero_point"].map({ values.name + $0 }) where contains(name) {
+            let offsets = try tensor(named: name)
+            guard unsafe offsets.bytes.contains(where: { $0 != 0 }) else { continue }
+            throw offsets.refusal(
+                "is not zero everywhere, but only symmetric quantization is read",
+                advice: "quantize the model symmetrically")
+        }
     }
 
     /// Requires that the scales of FP4 elements are F8_E8M0 and none is NaN: any other byte is finite and greater than 0.

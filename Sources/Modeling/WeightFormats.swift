@@ -43,8 +43,7 @@ package struct WeightFormats: Sendable, Equatable {
     package init(_ file: ConfigurationValue) throws(CheckpointError) {
         self.init(try ModelConfigurationFile.storedType(file))
         guard let quantization = try file.objectIfPresent("quantization_config") else { return }
-        try QuantizationConfiguration.validate(quantization)
-        let dtype: DType = try quantization.string("quant_method").contains("fp8") ? .fp8 : .int8
+        let dtype: DType = try QuantizationConfiguration.validate(quantization) == .int8 ? .int8 : .fp8
         let hasBlocks = quantization.contains("weight_block_size")
         products = WeightFormat(dtype, hasBlocks ? .blocks(rows: 128, columns: 128) : .perRow)
         experts = products

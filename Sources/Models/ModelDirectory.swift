@@ -10,8 +10,12 @@ package struct ModelDirectory: Sendable {
     /// The model's layers, shapes and weights as data.
     package let description: ModelDescription
     package let generation: GenerationDefaults
-    /// The `quant_method` of `config.json`; `nil` if the weights are not quantized.
+    /// The `quant_method` of `config.json`, or `modelslim`; `nil` if the weights are not quantized.
     package let quantization: String?
+    /// The element format of the quantized weights; `nil` if none are.
+    package let quantizedFormat: QuantizationConfiguration.Format?
+    /// What ModelSlim says of the weights, if it has quantized them.
+    private let modelSlim: ModelSlimDescription?
 
     /// Finds a model as `ModelLocation` does, and reads and checks its configuration files; `load` reads the weights.
     package init(_ given: String) throws(CheckpointError) {
@@ -25,7 +29,14 @@ package struct ModelDirectory: Sendable {
         let file = try ModelConfigurationFile.read(path + "/config.json")
         configuration = try ModelRegistry.configuration(file)
         description = configuration.description
-        quantization = try file.objectIfPresent("quantization_config")?.string("quant_method")
+        modelSlim = try ModelSlimDescription.readIfPresent(in: path)
+        if let quantization = try file.objectIfPresent("quantization_config") {
+            self.quantization = try quantization.string("quant_method")
+            quantizedFormat = try QuantizationConfiguration.validate(quantization)
+        } else {
+            let hasIntegers = modelSlim?.hasIntegers ?? false
+            (quantization, quantizedFormat) = hasIntegers ? ("modelslim", .int8) : (nil, nil)
+        }
         generation = try GenerationDefaults(
             config: file, generation: ModelConfigurationFile.readIfPresent(path + "/generation_config.json"))
     }
@@ -47,7 +58,10 @@ package struct ModelDirectory: Sendable {
 
     /// Opens and checks the files of the weights, of which only headers are read; `nil` for dummy weights.
     package func openWeights(_ format: LoadFormat) throws(CheckpointError) -> WeightIndex? {
-        format == .dummy ? nil : try WeightIndex(directory: path)
+        guard format == .auto else { return nil }
+        let weights = try WeightIndex(directory: path)
+        try modelSlim?.validate(weights)
+        return weights
     }
 
     /// Maps the weights and builds the model. The operating system reads weights as they are used.

@@ -17,7 +17,7 @@ extension Kernels {
     /// - Returns: the operations done; 0 where the processor has no such instruction.
     package static func bf16Dots(turns: Int) -> Int { Int(braid_bf16_dots(Int64(turns))) }
 
-    /// Runs `turns` rounds of dot products of bytes, which no kernel uses.
+    /// Runs `turns` rounds of dot products of bytes, as products of the profile `int8` have.
     ///
     /// - Returns: the operations done; 0 where the processor has no such instruction.
     package static func int8Dots(turns: Int) -> Int { Int(braid_int8_dots(Int64(turns))) }

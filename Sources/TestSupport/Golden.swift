@@ -45,11 +45,11 @@ package struct Golden: Sendable {
         cacheType = greedy["cache"]?.string.map { CacheType(rawValue: $0)! } ?? .float32
     }
 
-    /// All numerics profiles, first the one that suits the checkpoint.
+    /// The numerics profiles that differ, first the one that suits the checkpoint: no golden has INT8 weights.
     package var profiles: [NumericsProfile] {
         get throws {
             let first = try WeightIndex(directory: directory.path).profile
-            return [first] + NumericsProfile.allCases.filter { $0 != first }
+            return [first] + NumericsProfile.allCases.filter { $0 != first && !$0.isForIntegers }
         }
     }
 

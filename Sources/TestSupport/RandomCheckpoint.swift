@@ -12,6 +12,8 @@ package struct RandomCheckpoint: Sendable {
         /// Matrices are F8_E4M3 with one scale per block of 128 × 128 where released checkpoints have that, and BF16
         /// elsewhere.
         case fp8 = "F8_E4M3"
+        /// Matrices are I8 with one scale per row where released checkpoints have that, and BF16 elsewhere.
+        case int8 = "I8"
     }
 
     package var seed: UInt64 = 1
@@ -105,6 +107,7 @@ package struct RandomCheckpoint: Sendable {
                     """
                 ))
         }
+        if storage == .int8 { members.append(("quantization_config", #"{"quant_method": "w8a8_int8"}"#)) }
         return "{\n" + members.map { "  \"\($0.0)\": \($0.1)" }.joined(separator: ",\n") + "\n}\n"
     }
 
@@ -183,6 +186,13 @@ package struct RandomCheckpoint: Sendable {
             writer.add(name, "F8_E4M3", shape, codes)
             return writer.add(name + "_scale_inv", grid, scales)
         }
+        if storage == .int8 && Self.isQuantized(name) {
+            let integers = (0..<count).map { _ in UInt8(bitPattern: Int8(Int(random.next() >> 40) % 255 - 127)) }
+            // The integers have a deviation of 74.
+            let scales = (0..<shape[0]).map { _ in deviation / 74 * (1 + Self.uniform(&random) / 4) }
+            writer.add(name, "I8", shape, integers)
+            return writer.add(name + "_scale", [shape[0], 1], scales)
+        }
         let range = deviation * Float(3).squareRoot()
         let values = (0..<count).map { _ in range * Self.uniform(&random) }
         if storage == .f32 { return writer.add(name, shape, values) }
@@ -198,7 +208,7 @@ package struct RandomCheckpoint: Sendable {
         return gains.first { name.contains($0.0) }?.1 ?? 1
     }
 
-    /// Returns true if released FP8 checkpoints quantize this matrix.
+    /// Returns true if released FP8 and INT8 checkpoints quantize this matrix.
     private static func isQuantized(_ name: String) -> Bool {
         !["embed_tokens", "lm_head", "shared_head", "eh_proj", "mlp.gate.", "weights_proj"].contains(
             where: name.contains)

@@ -1,12 +1,12 @@
 import ArgumentParser
-import Checkpoints
+package import Checkpoints
 import Foundation
 package import Inference
 package import KVCache
 import Modeling
-import Models
+package import Models
 import Parallelism
-import Tensors
+package import Tensors
 
 /// These options belong to every command that runs a model.
 package struct EngineOptions: ParsableArguments, Sendable {
@@ -31,8 +31,10 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     @Option(
         help: """
-            How products and attention compute: float32, or bfloat16, which rounds their operands to BF16 and adds in \
-            float32. auto is bfloat16 for a checkpoint in BF16, FP8, INT8 or FP4, and float32 for one in F32 or F16.
+            How products and attention compute: float32; bfloat16, which rounds their operands to BF16 and adds in \
+            float32; int8 and int8-float32, which are as bfloat16 and float32 but round to INT8 what INT8 weights are \
+            multiplied by. auto is float32 for a checkpoint in F32 or F16 and bfloat16 for one in BF16, FP8 or FP4, or the \
+            one of int8 if some weights are INT8.
             """)
     package var dtype = ProfileChoice.auto
 
@@ -152,7 +154,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
             ProcessCard.Property(name, value.map { "\($0)" } ?? "default")
         }
         return [
-            property("--load-format", loadFormat), property("--dtype", dtype),
+            property("--load-format", loadFormat), property("--dtype", choice),
             property("--kv-cache-dtype", kvCacheDtype),
             // The size that is used by default, unless the model's entries need a larger one; processes have the same
             // model.
@@ -269,7 +271,22 @@ package struct EngineOptions: ParsableArguments, Sendable {
         defer { progress.finish() }
         if preload { try weights?.preload { progress.update($0) } }
         let model = try directory.model(weights, drafts: speculation.isOn) { if !preload { progress.update($0) } }
-        return (directory, model, dtype.profile(of: directory, weights))
+        return (directory, model, try profile(of: directory, weights))
+    }
+
+    /// The value of `--dtype`, or that which `--quantization` chooses.
+    private var choice: ProfileChoice {
+        guard checkpoint.wantsIntegers else { return dtype }
+        return dtype == .float32 ? .int8Float32 : dtype == .bfloat16 ? .int8 : dtype
+    }
+
+    /// Returns the numerics profile for a checkpoint; `weights` is `nil` for dummy weights.
+    ///
+    /// - Throws: `CommandError` if an option contradicts the checkpoint.
+    package func profile(of directory: ModelDirectory, _ weights: WeightIndex?) throws -> NumericsProfile {
+        let profile = choice.profile(of: directory, weights)
+        try profile.check(directory, weights)
+        return profile
     }
 
     /// Finds the model.

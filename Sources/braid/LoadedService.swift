@@ -41,7 +41,7 @@ struct LoadedService: Sendable {
         model = try directory.model(weights, drafts: options.speculation.isOn)
         preloaded = options.preload ? weights : nil
         configuration = try options.engineConfiguration(
-            for: model, options.dtype.profile(of: directory, weights), job)
+            for: model, options.profile(of: directory, weights), job)
         trace = try options.traceWriter(for: configuration)
         grammars = GrammarCache(vocabulary)
         endTokens = Set(directory.generation.endTokens)
@@ -57,13 +57,14 @@ struct LoadedService: Sendable {
         let scheduler = configuration.scheduler(for: model)
         let level = configuration.kernels ?? Kernels.best.level
         let threads = configuration.threadsPerRank == 1 ? "one thread" : "\(configuration.threadsPerRank) threads"
-        let slower = configuration.profile == .bf16 && level < .amx
+        let faster = configuration.profile == .int8 ? NumericsProfile.int8F32 : .f32
+        let slower = configuration.profile.roundsToBF16 && level < .amx
         return [
             "layout: \(parallel), \(threads) a rank",
             "cache: \(scheduler.totalPages * scheduler.pageSize) tokens in pages of \(scheduler.pageSize), "
                 + "\(configuration.cacheType.rawValue); context length \(scheduler.contextLength)",
             "numerics profile: \(configuration.profile.name), on \(level.rawValue)"
-                + (slower ? "; without AMX --dtype float32 computes faster, rounded differently" : ""),
+                + (slower ? "; without AMX --dtype \(faster.name) computes faster, rounded differently" : ""),
         ] + (configuration.warning.map { [$0] } ?? [])
     }
 

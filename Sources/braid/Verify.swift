@@ -32,8 +32,8 @@ struct Verify: AsyncParsableCommand {
 
     @Option(
         help: """
-            The numerics profile of all cases: float32 or bfloat16. auto is the one that braid serve takes for this \
-            checkpoint, and the other one in a share of the cases.
+            The numerics profile of all cases: float32 or bfloat16, for INT8 weights int8 or int8-float32. auto is the one that braid \
+            serve takes for this checkpoint, and the others in a share of the cases.
             """)
     var dtype = ProfileChoice.auto
 
@@ -94,7 +94,7 @@ struct Verify: AsyncParsableCommand {
     func validate() throws {
         guard (1...64).contains(maxRanks) else { throw ValidationError("--max-ranks: give a number from 1 to 64") }
         if only != nil, dtype != .auto {
-            throw ValidationError("--dtype: with --only, write f32 or bf16 into the case")
+            throw ValidationError("--dtype: with --only, write f32, bf16, int8 or int8-f32 into the case")
         }
         if only != nil, let kvCacheDtype {
             throw ValidationError("--kv-cache-dtype: with --only, write \(kvCacheDtype.rawValue) into the case")
@@ -124,9 +124,8 @@ struct Verify: AsyncParsableCommand {
     }
 
     private func verify(_ job: Job, _ digest: ContentDigest) throws {
-        let (directory, model, profile) = try load()
+        let (directory, model, profiles) = try load()
         let measure = try measure(directory.description)
-        let profiles = [profile] + (dtype == .auto ? NumericsProfile.allCases.filter { $0 != profile } : [])
         let (plan, layouts) = try plan(
             model, longestPrompt: measure.longestPrompt, profiles, severalProcesses: job.processes != nil)
         let verification = Verification(
@@ -144,14 +143,18 @@ struct Verify: AsyncParsableCommand {
         if report.differing > 0 { throw ExitCode(1) }
     }
 
-    private func load() throws -> (directory: ModelDirectory, model: any Model, profile: NumericsProfile) {
+    /// Loads the model; the first of the profiles is the one that most cases have.
+    private func load() throws -> (directory: ModelDirectory, model: any Model, profiles: [NumericsProfile]) {
         let directory = try ModelDirectory(modelPath)
         let weights = try directory.openWeights(loadFormat)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
         let canDraft = !directory.description.draftLayers.isEmpty
         let model = try directory.model(weights, drafts: canDraft) { progress.update($0) }
-        return (directory, model, dtype.profile(of: directory, weights))
+        let first = dtype.profile(of: directory, weights)
+        try first.check(directory, weights)
+        let others = NumericsProfile.allCases.filter { $0 != first && $0.differs(for: directory, weights) }
+        return (directory, model, [first] + (dtype == .auto ? others : []))
     }
 
     private func measure(_ model: ModelDescription) throws -> Workload.Measure {

@@ -17,6 +17,9 @@ import braid
         for word in ["float32", "float", "fp32"] { #expect(try Self.choice(word) == .float32) }
         for word in ["bfloat16", "bf16"] { #expect(try Self.choice(word) == .bfloat16) }
         #expect(try Self.choice("auto") == .auto)
+        for choice in ProfileChoice.allCases { #expect(try Self.choice(choice.rawValue) == choice) }
+        // Each profile has the name of its option.
+        #expect(Set(NumericsProfile.allCases.map(\.name) + ["auto"]) == Set(ProfileChoice.allCases.map(\.rawValue)))
     }
 
     @Test(arguments: ["half", "float16", "float64", "fp8", ""])
@@ -44,7 +47,7 @@ import braid
         #expect(try Self.automatic(Golden(name).directory) == [.bf16, .bf16])
     }
 
-    @Test(arguments: [("F32", NumericsProfile.f32), ("F16", .f32), ("BF16", .bf16), ("I8", .bf16), ("F8_E4M3", .bf16)])
+    @Test(arguments: [("F32", NumericsProfile.f32), ("F16", .f32), ("BF16", .bf16), ("I8", .int8), ("F8_E4M3", .bf16)])
     func `judges by the type that most bytes of the matrices have`(type: String, expected: NumericsProfile) throws {
         let directory = NSTemporaryDirectory() + "braid-dtype-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -68,5 +71,43 @@ import braid
             #expect(ProfileChoice.float32.profile(of: directory, nil) == .f32)
             #expect(ProfileChoice.bfloat16.profile(of: directory, nil) == .bf16)
         }
+    }
+
+    /// Writes a checkpoint of random weights, which the test removes.
+    private static func written(_ storage: RandomCheckpoint.Storage) throws -> ModelDirectory {
+        var checkpoint = RandomCheckpoint()
+        checkpoint.storage = storage
+        checkpoint.layers = 1
+        let path = NSTemporaryDirectory() + "braid-dtype-\(UUID().uuidString)"
+        try checkpoint.write(to: path)
+        return try ModelDirectory(path)
+    }
+
+    private static func profile(_ options: String, of directory: ModelDirectory) throws -> NumericsProfile {
+        let words = options.split(separator: " ").map(String.init)
+        return try EngineOptions.parse(["--model-path", directory.path] + words)
+            .profile(of: directory, directory.openWeights(.auto))
+    }
+
+    @Test func `is int8 by itself for a checkpoint with INT8 weights, and with --quantization`() throws {
+        let directory = try Self.written(.int8)
+        defer { try? FileManager.default.removeItem(atPath: directory.path) }
+        #expect(try Self.automatic(directory) == [.int8, .int8])
+        let expected: [(String, NumericsProfile)] = [
+            ("", .int8), ("--quantization w8a8_int8", .int8), ("--quantization w8a8_int8 --dtype bfloat16", .int8),
+            ("--quantization w8a8_int8 --dtype float32", .int8F32), ("--dtype float32", .f32),
+            ("--dtype bfloat16", .bf16),
+        ]
+        for (options, profile) in expected {
+            #expect(try Self.profile(options, of: directory) == profile, "\(options)")
+        }
+    }
+
+    @Test(arguments: ["int8", "int8-float32"])
+    func `is refused for a checkpoint without INT8 weights if it is for those`(word: String) throws {
+        let directory = try Self.written(.bf16)
+        defer { try? FileManager.default.removeItem(atPath: directory.path) }
+        let error = try #require(throws: (any Error).self) { try Self.profile("--dtype \(word)", of: directory) }
+        #expect("\(error)".contains("--dtype: \(word) is for checkpoints with INT8 weights"))
     }
 }

@@ -98,6 +98,7 @@ import Testing
         ("--tool-call-parser glm47", "--tool-call-parser"), ("--tp-size 2 --attn-cp-size 3", "attn_cp_size"),
         ("--context-length 999999999", "--context-length"), ("--page-size 48", "--page-size"),
         ("--dtype float16", "'auto', 'float32'"), ("--quantization fp8", "--quantization"),
+        ("--dtype int8", "--dtype: int8 is for"), ("--quantization w8a8_int8", "--quantization"),
         ("--kernels \(missingLevel)", missingLevel),
         ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
         ("--mem-fraction-static 2", "--mem-fraction-static"), ("--speculative-num-steps 2", "--speculative-algorithm"),

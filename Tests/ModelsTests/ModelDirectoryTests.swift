@@ -99,5 +99,10 @@ import Testing
         let quantized = #""quantization_config": {"quant_method": "w8a8_int8"}, "hidden_act"#
         try write("model/config.json", config.replacing("\"hidden_act", with: quantized))
         #expect(try ModelDirectory(root + "/model").quantization == "w8a8_int8")
+        #expect(try ModelDirectory(root + "/model").quantizedFormat == .int8)
+        try write("model/config.json", config)
+        try write("model/quant_model_description.json", #"{"a.weight": "W8A8_DYNAMIC"}"#)
+        let described = try ModelDirectory(root + "/model")
+        #expect(described.quantization == "modelslim" && described.quantizedFormat == .int8)
     }
 }

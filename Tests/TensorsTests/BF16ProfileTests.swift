@@ -75,7 +75,7 @@ struct BF16ProfileTests {
         if state == BRAID_TILES_REFUSED { print("THE OPERATING SYSTEM REFUSES AMX: its kernels are not tested") }
         #expect(names.contains("AMX") == (state == BRAID_TILES_USABLE))
         guard let text = try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8) else { return }
-        let needed: Set<Substring> = ["amx_bf16", "amx_tile", "avx512vbmi", "avx512_bf16"]
+        let needed: Set<Substring> = ["amx_bf16", "amx_tile", "avx512vbmi", "avx512_bf16", "avx512_vnni"]
         #expect(needed.isSubset(of: text.split { " \n\t".contains($0) }) == (state != BRAID_TILES_MISSING))
     }
 

@@ -13,11 +13,13 @@ extension braid_dtype {
 }
 
 extension braid_profile {
-    static var all: [braid_profile] { [BRAID_PROFILE_F32, BRAID_PROFILE_BF16] }
+    static var all: [braid_profile] {
+        [BRAID_PROFILE_F32, BRAID_PROFILE_BF16, BRAID_PROFILE_INT8_F32, BRAID_PROFILE_INT8]
+    }
 }
 
 extension Dice {
-    mutating func profile() -> braid_profile { flag() ? BRAID_PROFILE_F32 : BRAID_PROFILE_BF16 }
+    mutating func profile() -> braid_profile { braid_profile.all[int(0...3)] }
 }
 
 /// Returns a number's bytes as a type stores it, least significant byte first; BF16 is truncated, not rounded.

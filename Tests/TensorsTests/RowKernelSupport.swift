@@ -41,13 +41,22 @@ import Testing
     let table: braid_kernels
 
     init?(_ level: braid_level) {
-        guard let found = unsafe braid_kernels_at(level) else { return nil }
+        unsafe self.init(braid_kernels_at(level))
+    }
+
+    private init?(_ found: UnsafePointer<braid_kernels>?) {
+        guard let found = unsafe found else { return nil }
         unsafe table = found.pointee
         name = unsafe String(cString: table.name)
     }
 
     static var reference: KernelLevel { KernelLevel(BRAID_REFERENCE)! }
-    static var fast: [KernelLevel] { [BRAID_NEON, BRAID_AVX2, BRAID_AVX512, BRAID_AMX].compactMap { KernelLevel($0) } }
+    /// The level AVX-512 as processors without VNNI have it.
+    private static var withoutVNNI: KernelLevel? { unsafe KernelLevel(braid_avx512_without_vnni()) }
+    static var fast: [KernelLevel] {
+        [BRAID_NEON, BRAID_AVX2, BRAID_AVX512, BRAID_AMX].compactMap { KernelLevel($0) }
+            + [withoutVNNI].compactMap(\.self)
+    }
     static var all: [KernelLevel] { [reference] + fast }
 }
 

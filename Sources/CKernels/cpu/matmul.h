@@ -6,6 +6,14 @@
 #include "elementwise.h"
 #include "matmul_bf16.h"
 
+#define BRAID_VNNI 0
+#define BRAID_INT8(name) int8_word_##name
+#define BRAID_INT8_FEW_ROWS 6
+#include "int8_products.h"
+#undef BRAID_VNNI
+#undef BRAID_INT8
+#undef BRAID_INT8_FEW_ROWS
+
 /// Returns the number of 16-output groups computed side by side. A step of a chain waits for the previous one, however
 /// many rows there are, and a second group fills the wait. If memory is slower than the wait (F32) or registers are
 /// scarce, one group is faster. Weights of a byte or less, whose cache lines last longest, profit from two for any
@@ -46,7 +54,7 @@ static void matmul_panel(
     for (int64_t rows; m < end; m += rows) {
         rows = tile_rows(end - m);
         begin_edge(p, m, rows, end, n, first, edge, out, to);
-        if (p->profile == BRAID_PROFILE_BF16) {
+        if (braid_rounds_to_bf16(p->profile)) {
             BRAID_FOR_ROWS(rows, bf16_tile, x + x_from * rows, panel, count, wanted, first, to)
         } else {
             BRAID_FOR_ROWS(rows, matmul_tile, x + x_from * rows, panel, count, wanted, first, to)
@@ -58,7 +66,7 @@ static void matmul_panel(
 }
 
 static void matmul_panels(const braid_matmul *p) {
-    const bool is_bf16 = p->profile == BRAID_PROFILE_BF16;
+    const bool is_bf16 = braid_rounds_to_bf16(p->profile);
     const int64_t room = BRAID_MATMUL_SCRATCH - BRAID_K_BLOCK * BRAID_PANEL_WIDTH - 16;
     const int64_t most_rows = room / BRAID_K_BLOCK / BRAID_TILE_ROWS * BRAID_TILE_ROWS;
     float *panel = p->scratch, *x = panel + BRAID_K_BLOCK * BRAID_PANEL_WIDTH;
@@ -193,14 +201,15 @@ static void matmul_few(const braid_matmul *p) {
 BRAID_FLUSHING void multiply(const braid_matmul *p) {
     const bool is_few = !p->transposed && p->m <= gemv_rows_at_most(p);
     if (!is_few) matmul_panels(p);
-    else if (p->profile == BRAID_PROFILE_F32) matmul_few(p);
+    else if (!braid_rounds_to_bf16(p->profile)) matmul_few(p);
     else if (has_whole_chunks(p)) bf16_few(p);
     else matmul_panels(p);
 }
 
 static void matmul(const braid_matmul *p) {
     if (p->m == 0) return;
-    if (p->profile == BRAID_PROFILE_F32) return multiply(p);
+    if (p->k > 0 && is_int8_product(p->profile, &p->w, p->transposed)) return int8_word_matmul(p);
+    if (!braid_rounds_to_bf16(p->profile)) return multiply(p);
     if (p->k == 0) {  // no block of terms ends, so that nothing would be written
         braid_matmul empty = *p;
         empty.profile = BRAID_PROFILE_F32;

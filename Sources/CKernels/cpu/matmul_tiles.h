@@ -5,6 +5,7 @@
 
 #include "experts.h"
 #include "tile_weights.h"
+#include "vnni.h"
 
 #define BRAID_BLOCK_OUTPUTS 256   // many rows: outputs whose sums stay in the second-level cache
 #define BRAID_BLOCK_ROWS 256
@@ -216,42 +217,42 @@ BRAID_FLUSHING void multiply_tiles(const braid_matmul *p) {
 
 /// Computes a product while tiles are in use.
 static void product_in_tiles(const braid_matmul *p) {
-    if (p->m == 0 || p->k == 0) return matmul(p);
+    if (p->m == 0 || p->k == 0 || is_int8_product(p->profile, &p->w, p->transposed)) return vnni_matmul(p);
     const unsigned before = begin_flushing();
     multiply_tiles(p);
     end_flushing(before);
 }
 
 static void tiles_matmul(const braid_matmul *p) {
-    if (p->profile == BRAID_PROFILE_F32) return matmul(p);
+    if (!braid_rounds_to_bf16(p->profile)) return vnni_matmul(p);
     begin_tiles();
     product_in_tiles(p);
     end_tiles();
 }
 
 static void tiles_batched_matmul(const braid_batched_matmul *p) {
-    if (p->product.profile == BRAID_PROFILE_F32) return batched_matmul(p);
+    if (!braid_rounds_to_bf16(p->product.profile)) return vnni_batched_matmul(p);
     begin_tiles();
     batched_products(p, product_in_tiles);
     end_tiles();
 }
 
 static void tiles_sliced_matmul(const braid_sliced_matmul *p) {
-    if (p->product.profile == BRAID_PROFILE_F32) return sliced_matmul(p);
+    if (!braid_rounds_to_bf16(p->product.profile)) return vnni_sliced_matmul(p);
     begin_tiles();
     sliced_products(p, product_in_tiles);
     end_tiles();
 }
 
 static void tiles_expert_hidden(const braid_expert_hidden *p) {
-    if (p->profile == BRAID_PROFILE_F32) return expert_hidden(p);
+    if (!braid_rounds_to_bf16(p->profile)) return vnni_expert_hidden(p);
     begin_tiles();
     expert_hidden_products(p, product_in_tiles);
     end_tiles();
 }
 
 static void tiles_expert_sums(const braid_expert_sums *p) {
-    if (p->profile == BRAID_PROFILE_F32) return expert_sums(p);
+    if (!braid_rounds_to_bf16(p->profile)) return vnni_expert_sums(p);
     begin_tiles();
     expert_sums_products(p, product_in_tiles);
     end_tiles();

@@ -76,12 +76,15 @@ typedef enum {
     BRAID_REFERENCE = 0,  // scalar C, any processor
     BRAID_NEON = 1,       // 64-bit Arm
     BRAID_AVX2 = 2,       // x86-64 with AVX2, FMA, F16C
-    BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL
-    BRAID_AMX = 4,        // and AVX-512 VBMI and BF16, AMX tiles of BF16
+    BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL; INT8 products also use VNNI where there is one
+    BRAID_AMX = 4,        // and AVX-512 VNNI, VBMI and BF16, AMX tiles of BF16
 } braid_level;
 
 /// Returns the table of a level, or NULL where this build or processor lacks the level.
 const braid_kernels *braid_kernels_at(braid_level level);
+
+/// Returns the table that level AVX512 has where VNNI is missing, which tests compare, or NULL.
+const braid_kernels *braid_avx512_without_vnni(void);
 
 /// Returns the best level of this processor.
 braid_level braid_best_level(void);

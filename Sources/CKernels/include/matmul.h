@@ -7,7 +7,8 @@
 ///
 /// Each output is one chain: `a = accumulate ? out[r, n] : +0`, then for k ascending `a = fma(x, w, a)`.
 /// A sum that may be split over ranks is a `braid_sliced_matmul`. In the BF16 profile each output is a BF16 sum (see
-/// profile.h) of bf16(x) and bf16(w), from `accumulate ? out[r, n] : +0`.
+/// profile.h) of bf16(x) and bf16(w), from `accumulate ? out[r, n] : +0`, and in the INT8 profiles, for INT8 weights that
+/// are not transposed, an INT8 sum from there.
 typedef struct {
     braid_weight w;
     braid_profile profile;
@@ -37,7 +38,7 @@ typedef struct {
 } braid_batched_matmul;
 
 /// Computes a product in the canonical form of a sum that ranks may share: k is cut into `slices` equal K-slices (a
-/// power of two that divides k), each slice is one chain (or BF16 sum) from +0, and slices are added as a balanced binary
+/// power of two that divides k), each slice is one chain (or BF16 or INT8 sum) from +0, and slices are added as a balanced binary
 /// tree in index order. A rank that holds a subtree of the slices multiplies its columns, and adding the ranks' results
 /// continues the tree: the sum is bitwise equal.
 typedef struct {
@@ -47,14 +48,14 @@ typedef struct {
 } braid_sliced_matmul;
 
 /// A sliced product is computed in blocks of at most this many outputs, whose partial sums fit the caches. Rows are
-/// packed again for each block, which costs more in the BF16 profile, where products take less time.
+/// packed again for each block, which costs more where products take less time.
 #define BRAID_SLICED_ELEMENTS (64 * 1024)
-#define BRAID_SLICED_BF16_ELEMENTS (512 * 1024)
+#define BRAID_SLICED_FAST_ELEMENTS (512 * 1024)
 #define BRAID_SLICED_COLUMNS 64  // at least, in a block
 
 /// Returns the number of columns in a block of a sliced product of `m` rows.
 static inline int64_t braid_sliced_columns(braid_profile profile, int64_t m) {
-    const int64_t all = profile == BRAID_PROFILE_BF16 ? BRAID_SLICED_BF16_ELEMENTS : BRAID_SLICED_ELEMENTS;
+    const int64_t all = profile == BRAID_PROFILE_F32 ? BRAID_SLICED_ELEMENTS : BRAID_SLICED_FAST_ELEMENTS;
     const int64_t columns = all / (m < 1 ? 1 : m) / BRAID_SLICED_COLUMNS * BRAID_SLICED_COLUMNS;
     return columns < BRAID_SLICED_COLUMNS ? BRAID_SLICED_COLUMNS : columns;
 }

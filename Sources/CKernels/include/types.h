@@ -20,7 +20,8 @@ typedef enum {
 /// Describes a matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger
 /// matrix. FP8, INT8 and FP4 elements have scales, F32 and BF16 ones have none. An element's value is the stored value
 /// widened exactly to F32, times its scale, rounded once to F32: in the profile F32 a matrix with scales gives the same
-/// bits as its dequantized F32 twin. In the profile BF16 (profile.h) the product is also rounded to BF16.
+/// bits as its dequantized F32 twin. In the profile BF16 (profile.h) the product is also rounded to BF16; in the profiles
+/// INT8 and INT8_F32 integers are multiplied as stored, and sums by the scale.
 ///
 /// A scale belongs to a block of `1 << row_shift` rows and `1 << column_shift` columns of the whole matrix, whose last
 /// blocks may be partial. The element format says nothing about the size of blocks; one scale per row is blocks of

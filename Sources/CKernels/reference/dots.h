@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bf16.h"
+#include "int8.h"
 
 #pragma STDC FP_CONTRACT OFF
 
@@ -9,7 +10,8 @@
 static inline float weight_dot(
     braid_profile profile, const braid_weight *w, bool transposed, const float *x, int64_t n, int64_t k, float first
 ) {
-    if (profile == BRAID_PROFILE_BF16) {
+    if (is_int8_product(profile, w, transposed)) return int8_dot(w, x, n, k, first);
+    if (braid_rounds_to_bf16(profile)) {
         braid_bf16_sum sum = bf16_sum_from(first);
         for (int64_t i = 0; i < k; i++)
             bf16_sum_add(

@@ -70,7 +70,7 @@ extension Kernels {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         var p = unsafe braid_index_scores(
-            profile: profile.kernelValue, m: Int64(q.rows), heads: Int64(weights.columns), q: q.base,
+            profile: profile.attentionValue, m: Int64(q.rows), heads: Int64(weights.columns), q: q.base,
             weights: weights.base, keys: keys.kernelValue,
             pages: pages.pages.base, page_shift: Int32(pages.shift), owned: owned.kernelValue, first: Int64(first),
             count: Int64(scores.columns),
@@ -131,7 +131,8 @@ extension Kernels {
         defer { scratch.reset(to: mark) }
         let floats = braid_attention_scratch(Int64(heads), Int64(value), Int64(keys))
         var p = unsafe braid_attention(
-            profile: profile.kernelValue, m: Int64(q.rows), heads: Int64(heads), q: q.base, q_stride: Int64(q.stride),
+            profile: profile.attentionValue, m: Int64(q.rows), heads: Int64(heads), q: q.base,
+            q_stride: Int64(q.stride),
             scale: scale,
             latent: latent.kernelValue, rope: rope.kernelValue, rotary_values: valuesIncludeRotary,
             pages: pages.pages.base, page_shift: Int32(pages.shift),

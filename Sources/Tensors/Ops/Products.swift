@@ -65,7 +65,7 @@ extension Kernels {
         let mark = scratch.mark()
         defer { scratch.reset(to: mark) }
         let product = unsafe braid_matmul(
-            w: w.rows(rows).kernelValue, profile: profile.kernelValue, transposed: transposed, accumulate: false,
+            w: w.rows(rows).kernelValue, profile: profile.attentionValue, transposed: transposed, accumulate: false,
             m: Int64(x.rows),
             n: Int64(batch.outputs), k: Int64(batch.contracted), x: x.base, x_stride: Int64(x.stride), x_rows: nil,
             out: out.base, out_stride: Int64(out.stride), out_rows: nil,

@@ -29,7 +29,10 @@ package enum PlanModels {
             return try self.released(released, cache: cache)
         }
         let directory = try ModelDirectory(name)
-        return model(directory.name, path: name, directory.configuration, cache: cache)
+        // ModelSlim says it in another file than config.json.
+        return model(
+            directory.name, path: name, directory.configuration, cache: cache,
+            weights: directory.quantization == "modelslim" ? .int8 : nil)
     }
 
     package static func released(

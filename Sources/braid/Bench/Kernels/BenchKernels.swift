@@ -37,7 +37,7 @@ struct BenchKernels: ParsableCommand {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    @Option(help: "How products and attention compute: float32 or bfloat16.")
+    @Option(help: "How products and attention compute: float32, bfloat16, int8 or int8-float32.")
     var dtype = ProfileChoice.float32
 
     @Option(name: .customLong("json"), help: "Write the results to this file.")
@@ -47,11 +47,12 @@ struct BenchKernels: ParsableCommand {
     var commit: String?
 
     func validate() throws {
-        if dtype == .auto { throw ValidationError("--dtype: give float32 or bfloat16") }
+        if profile == nil { throw ValidationError("--dtype: give float32, bfloat16, int8 or int8-float32") }
         if repetitions < 1 { throw ValidationError("--repeat: \(repetitions) is not positive; try 9") }
     }
 
     func run() throws {
+        let profile = self.profile!
         let kernels = try Kernels.asked(kernels).computing(in: profile)
         let shapes = try KernelShapes(try ModelDirectory(modelPath).description, ranks: ranks)
         let report = KernelReport(
@@ -68,7 +69,7 @@ struct BenchKernels: ParsableCommand {
         }
     }
 
-    private var profile: NumericsProfile { dtype == .bfloat16 ? .bf16 : .f32 }
+    private var profile: NumericsProfile? { NumericsProfile.allCases.first { $0.name == dtype.rawValue } }
 
     private func measure(_ shapes: KernelShapes, _ kernels: Kernels) -> [KernelMeasurement] {
         let bed = KernelBed(kernels: kernels, cold: ColdMemory(bytes: 512 << 20), scratch: Scratch())

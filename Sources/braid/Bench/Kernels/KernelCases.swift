@@ -31,7 +31,8 @@ extension KernelShapes {
     /// Returns the cases of one rank's routed experts: rows are distributed evenly, and each expert that has rows is
     /// read once.
     private func expertLayers(_ bed: KernelBed) -> [KernelCase] {
-        [DType.bf16, .fp8].flatMap { type in
+        let types = [DType.bf16, .fp8] + (bed.kernels.profile.isForIntegers ? [.int8] : [])
+        return types.flatMap { type in
             [1, 8, 64, 512].map { rows in ExpertLayer(self, rows: rows, type, bed).measured }
         }
     }

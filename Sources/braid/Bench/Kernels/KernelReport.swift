@@ -16,16 +16,17 @@ struct KernelMeasurement {
         // One measurement consists of as many runs as take a millisecond; the first run also warms caches.
         let first = processorSeconds(measured.run)
         let runs = max(Int(0.001 / first), 1)
+        let instruction = meter.instruction(of: measured.type)
         var (seconds, products, memory): ([Double], [Double], [Double]) = ([], [], [])
         for _ in 0..<repetitions {
-            products.append(meter.products())
+            products.append(meter.rate(of: instruction))
             memory.append(meter.memoryRead())
             seconds.append(processorSeconds { for _ in 0..<runs { measured.run() } } / Double(runs))
         }
         self.measured = measured
         self.seconds = Measurements(seconds)
         self.products = Measurements(products).median!
-        productName = meter.productName
+        productName = instruction.rawValue
         self.memory = Measurements(memory).median!
     }
 

@@ -7,8 +7,10 @@ struct MachinePeaks {
     let threads: Int
     /// The rate of multiply-adds in F32, in floating-point operations per second.
     let multiplyAdds: Double
-    /// The rates of dot products of bytes and of BF16 pairs, which no kernel uses; `nil` where the processor has none.
+    /// The rate of dot products of bytes, of which products of the profile `int8` are made; `nil` where the processor has
+    /// none.
     let int8Dots: Double?
+    /// The rate of dot products of BF16 pairs, which no kernel uses; `nil` where the processor has none.
     let bf16Dots: Double?
     /// The rate of products of BF16 tiles; `nil` without the level `amx`.
     let tileDots: Double?
@@ -71,12 +73,25 @@ struct PeakMeter {
     func int8Dots() -> Double { rate { Double(Kernels.int8Dots(turns: $0)) } }
     func tileDots() -> Double { rate { Double(Kernels.tileDots(turns: $0)) } }
 
-    /// The name of the instruction that products are made of.
-    var productName: String { kernels.profile == .bf16 && kernels.level == .amx ? "tiles" : "FMA" }
+    /// The instructions that products are made of.
+    enum Instruction: String {
+        case multiplyAdds = "FMA"
+        case tiles
+        case bytes = "int8 dot"
+    }
 
-    /// The rate of the instruction that products are made of: tiles or multiply-adds.
-    func products() -> Double {
-        kernels.profile == .bf16 && kernels.level == .amx ? tileDots() : multiplyAdds()
+    /// Returns the instruction that an operation on elements of a type is made of.
+    func instruction(of type: DType) -> Instruction {
+        if kernels.profile.isForIntegers, type == .int8, kernels.level >= .avx512, int8Dots() > 0 { return .bytes }
+        return kernels.profile.roundsToBF16 && kernels.level == .amx ? .tiles : .multiplyAdds
+    }
+
+    func rate(of instruction: Instruction) -> Double {
+        switch instruction {
+        case .multiplyAdds: multiplyAdds()
+        case .tiles: tileDots()
+        case .bytes: int8Dots()
+        }
     }
 
     func bf16Dots() -> Double { rate { Double(Kernels.bf16Dots(turns: $0)) } }
