@@ -28,6 +28,13 @@ package struct ModelSlimDescription: Sendable {
 
     package init(_ description: ConfigurationValue) throws(CheckpointError) {
         file = description.file
+        if let quarot = try description.objectIfPresent("metadata")?.objectIfPresent("quarot") {
+            for name in ["heads_rotation", "kronecker_rotation"] where quarot.contains(name) && !quarot.isNull(name) {
+                throw quarot.refusal(
+                    name, "rotates activations, which is not done here",
+                    advice: "use a checkpoint that was quantized without online rotation")
+            }
+        }
         var kinds: [String: String] = [:]
         for name in description.keys where !Self.others.contains(name) {
             // Switches such as `kv_quant_type` name no tensor either, and must be off.
@@ -51,6 +58,12 @@ package struct ModelSlimDescription: Sendable {
     ///
     /// - Throws: naming the tensor.
     package func validate(_ weights: WeightIndex) throws(CheckpointError) {
+        let rotations = [".heads_rotation", ".kronecker_rotation_m", ".kronecker_rotation_n"]
+        for name in weights.names where rotations.contains(where: name.hasSuffix) {
+            throw try weights.tensor(named: name).refusal(
+                "rotates activations, which is not done here",
+                advice: "use a checkpoint that was quantized without online rotation")
+        }
         for name in weights.names where name.hasSuffix(".weight") {
             guard let kind = kinds[name] else { continue }
             let tensor = try weights.tensor(named: name)

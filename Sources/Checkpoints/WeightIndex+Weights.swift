@@ -125,12 +125,15 @@ extension WeightIndex {
 
 extension WeightIndex {
     /// The numerics profile that suits the weights: `f32` if most bytes of the matrices are F32 or F16, which BF16 would
-    /// round, and `bf16` otherwise; with matrices in INT8, `int8F32` and `int8`.
+    /// round, and `bf16` otherwise. With matrices in INT8 the others decide between `int8F32` and `int8`.
     package var profile: NumericsProfile {
+        let (hasIntegers, tensors) = (hasIntegers, files.flatMap(\.tensors))
+        let scales = Set(tensors.flatMap { scaleNames(of: $0.name) })
         var (wide, narrow) = (0, 0)
-        for tensor in files.flatMap(\.tensors) where tensor.shape.count == 2 {
+        for tensor in tensors where tensor.shape.count == 2 && !scales.contains(tensor.name) {
             switch tensor.type {
             case .f32, .f16: wide += tensor.byteCount
+            case .i8 where hasIntegers: continue
             case .bf16, .f8e4m3, .i8, .u8: narrow += tensor.byteCount
             default: continue
             }

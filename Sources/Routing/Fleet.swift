@@ -5,6 +5,7 @@ package final class Fleet: Sendable {
     private let pool: Mutex<WorkerPool>
     private let leases = Mutex<[ObjectIdentifier: WeakLease]>([:])
     private let now: @Sendable () -> ContinuousClock.Instant
+    private let isStopped = Atomic(false)
 
     /// A request that is with a worker; its lease removes it.
     private struct WeakLease: Sendable {
@@ -70,6 +71,7 @@ package final class Fleet: Sendable {
     ///
     /// - Returns: `nil` if there is none.
     package func assign(_ text: RoutedText, excluding excluded: Set<Int>) -> Lease? {
+        if isStopped.load(ordering: .relaxed) { return nil }
         guard let assignment = pool.withLock({ $0.assign(text, excluding: excluded, at: now()) }) else { return nil }
         let lease = Lease(self, assignment)
         leases.withLock { $0[ObjectIdentifier(lease)] = WeakLease(lease: lease) }
@@ -86,7 +88,9 @@ package final class Fleet: Sendable {
         }
     }
 
+    /// Ends all requests; from now on no worker gets one.
     package func closeAllRequests() {
+        isStopped.store(true, ordering: .relaxed)
         for lease in runningLeases { lease.close() }
     }
 
@@ -123,12 +127,12 @@ package final class Fleet: Sendable {
         package func recordSignOfLife() { state.withLock { $0.lastSignOfLife = fleet.now() } }
 
         /// Records that the answer has begun.
-        package func answer() {
+        package func answer(isGood: Bool = true) {
             let isFirst = state.withLock { state in
                 defer { state.isAnswered = true }
                 return !state.isAnswered && !state.hasEnded
             }
-            if isFirst { fleet.pool.withLock { $0.answer(assignment) } }
+            if isFirst { fleet.pool.withLock { $0.answer(assignment, isGood: isGood) } }
         }
 
         /// Records the end of the request; only the first call counts.

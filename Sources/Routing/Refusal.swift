@@ -11,8 +11,12 @@ package struct Refusal: Sendable, Equatable {
         case full
         /// The worker loads its model, or drains.
         case notReady = "not_ready"
-        /// The worker's engine, or the server that computes its prompts, has failed.
+        /// The server that computes the worker's prompts is lost, perhaps one that the request names.
+        case prefillLost = "prefill_lost"
+        /// The worker's engine has failed.
         case failed
+        /// This router can open no connection.
+        case noResources = "no_resources"
     }
 
     package let kind: Kind
@@ -47,7 +51,8 @@ package struct Refusal: Sendable, Equatable {
         let error = (try? JSONValue(parsing: body, limits: .strict))?["error"]
         switch error?["code"]?.string {
         case "loading", "shutting_down": self.init(.notReady, "it is loading or draining", retryAfter: seconds)
-        case "engine_failed", "prefill_lost": self.init(.failed, "its engine has failed", retryAfter: seconds)
+        case "engine_failed": self.init(.failed, "its engine has failed", retryAfter: seconds)
+        case "prefill_lost": self.init(.prefillLost, "its prefill server is lost", retryAfter: seconds)
         // Another router, whose workers are full.
         case "no_worker_available": self.init(.full, "its workers are full", retryAfter: seconds)
         // Anthropic's form of errors has no code.

@@ -6,8 +6,10 @@ package import JSON
 package struct RoutedText: Sendable, Equatable {
     /// The number of bytes of a block, which are 64 token ids.
     package static let blockBytes = 256
+    /// Later blocks are not told apart: the index would spend its space, and others' time, on one request.
+    package static let maxBlocks = 4096
 
-    /// The hash of each whole block and all blocks before it.
+    /// The hash of each whole block, up to `maxBlocks`, and all blocks before it.
     package private(set) var blocks: [UInt64] = []
     package private(set) var byteCount = 0
     /// The state of FNV-1a. Collisions cost a detour, never a wrong answer, so that no stronger hash is needed.
@@ -57,6 +59,6 @@ package struct RoutedText: Sendable, Equatable {
     private mutating func append(byte: UInt8) {
         state = (state ^ UInt64(byte)) &* 0x100_0000_01B3
         byteCount += 1
-        if byteCount.isMultiple(of: Self.blockBytes) { blocks.append(state) }
+        if byteCount.isMultiple(of: Self.blockBytes), blocks.count < Self.maxBlocks { blocks.append(state) }
     }
 }

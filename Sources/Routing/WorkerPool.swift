@@ -101,9 +101,14 @@ package struct WorkerPool: Sendable {
             worker: workers[place].id, address: workers[place].address, unmatchedBytes: unmatched, isProbe: isProbe)
     }
 
-    /// Records that the answer to a request has begun.
-    package mutating func answer(_ assignment: Assignment) {
-        change(assignment.worker) { $0.load.answer(unmatchedBytes: assignment.unmatchedBytes) }
+    /// Records that the answer to a request has begun. A good one closes the breaker, however long the answer is.
+    package mutating func answer(_ assignment: Assignment, isGood: Bool = true) {
+        change(assignment.worker) { worker in
+            worker.load.answer(unmatchedBytes: assignment.unmatchedBytes)
+            guard isGood else { return }
+            worker.breaker.succeed()
+            if assignment.isProbe { worker.breaker.release() }
+        }
     }
 
     /// Records the end of a request.
@@ -115,12 +120,13 @@ package struct WorkerPool: Sendable {
         change(assignment.worker) { worker in
             worker.load.end(unmatchedBytes: isAnswered ? 0 : assignment.unmatchedBytes)
             switch outcome {
-            case .succeeded: worker.breaker.succeed()
+            case .succeeded: if !isAnswered { worker.breaker.succeed() }
             case .failed: worker.breaker.fail(at: now)
             case .abandoned: break
             case .refused(let refusal):
                 switch refusal.kind {
-                case .full: break
+                // The worker itself is well.
+                case .full, .prefillLost, .noResources: break
                 case .notReady: worker.health.record(.notReady(refusal.reason), at: now)
                 case .lost, .failed: worker.breaker.fail(at: now)
                 case .unreachable:

@@ -26,6 +26,7 @@ package func serve(
 package func serve(
     _ application: some ApplicationProtocol, _ configuration: ServerConfiguration, _ slot: some Drainable
 ) async throws -> ServerEnd {
+    FileLimit.raise()
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let (stops, continuation) = AsyncStream.makeStream(of: Void.self)
     let forwarding = Task {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Inference
+import Serving
 
 /// Attacks a server of its own, the program's command line and its reading of checkpoints for a bounded time, all on
 /// this machine, and checks that nothing is harmed: no trap, no status of a server's error for a client's fault, no
@@ -32,7 +33,8 @@ struct Attack: ParsableCommand {
     var serve: [String] = []
 
     func run() throws {
-        let files = try raiseDescriptorLimit()
+        let files = FileLimit.raise()
+        preventCoreFiles()
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("attack-\(getpid())").path
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }
@@ -143,15 +145,9 @@ struct Attack: ParsableCommand {
 
     private func absolute(_ path: String) -> String { URL(fileURLWithPath: path).path }
 
-    /// Allows as many open files as the system lets this process have, and returns their number.
-    private func raiseDescriptorLimit() throws -> Int {
-        var limit = rlimit()
-        unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        limit.rlim_cur = min(limit.rlim_max, 65_536)
-        unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    private func preventCoreFiles() {
         // A crash is a finding, and needs no image of the memory.
         var none = rlimit(rlim_cur: 0, rlim_max: 0)
         unsafe setrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &none)
-        return Int(limit.rlim_cur)
     }
 }

@@ -36,7 +36,7 @@ package struct CheckpointOptions: ParsableArguments, Sendable {
     /// Returns the element format of a quantization that is named after it; `nil` for other names.
     private static func format(_ name: String) -> QuantizationConfiguration.Format? {
         switch name {
-        case "w8a8_int8", "int8", "blockwise_int8": .int8
+        case "w8a8_int8", "int8", "blockwise_int8", "compressed-tensors", "modelslim": .int8
         case "w8a8_fp8", "fp8", "deepseek_fp8": .fp8
         default: nil
         }

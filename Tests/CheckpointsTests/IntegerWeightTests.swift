@@ -74,13 +74,15 @@ private func compressedTensors(_ replaced: String = "", by replacement: String =
 @Suite struct `A description of ModelSlim` {
     private static let matrix = "model.layers.0.mlp.down_proj.weight"
 
-    /// Writes a checkpoint of one INT8 and one BF16 matrix, and its description, if there is one.
-    private func directory(_ description: String?, offset: UInt8 = 0) throws -> TemporaryDirectory {
+    /// Writes a checkpoint of one INT8 and one other matrix, and its description, if there is one.
+    private func directory(
+        _ description: String?, offset: UInt8 = 0, other: String = "BF16"
+    ) throws -> TemporaryDirectory {
         let directory = try TemporaryDirectory()
         var writer = SafeTensorsWriter()
         writer.add(Self.matrix + "_scale", [2, 1], [0.5, 0.25])
         writer.add(Self.matrix + "_offset", "F32", [2, 1], Array(repeating: 0, count: 7) + [offset])
-        writer.add("lm_head.weight", "BF16", [2, 3], Array(repeating: 1, count: 12))
+        writer.add("lm_head.weight", other, [2, 3], Array(repeating: 1, count: 12))
         writer.add(Self.matrix, "I8", [2, 3], [1, 2, 3, 4, 5, 6])
         // Index and files have names of their own.
         try writer.write(to: directory.file("quant_model_weights-00001-of-00001.safetensors"))
@@ -123,6 +125,21 @@ private func compressedTensors(_ replaced: String = "", by replacement: String =
         let error = try refusal { try ModelSlimDescription.readIfPresent(in: directory.path) }
         #expect(error.subject == .key(Self.matrix) && error.problem.contains(kind))
         #expect(error.problem.contains("static") == (kind == "W8A8"))
+    }
+
+    /// The other matrices decide, since integers are the same in both profiles.
+    @Test func `leads to F32 where the other matrices are wider than BF16`() throws {
+        let directory = try directory(Self.description(), other: "F16")
+        #expect(try WeightIndex(directory: directory.path).profile == .int8F32)
+    }
+
+    @Test(arguments: ["heads_rotation", "kronecker_rotation"])
+    func `is refused if it rotates activations`(rotation: String) throws {
+        let metadata = #""metadata": {"quarot": {"\#(rotation)": {"layers": []}}},"#
+        let error = try refusal { try ModelSlimDescription(configuration(Self.description(others: metadata))) }
+        #expect(error.problem.contains("rotates activations"))
+        let allowed = #""metadata": {"quarot": {}}, "optional": {"quarot": {"rotation_map": {}}},"#
+        #expect(try ModelSlimDescription(configuration(Self.description(others: allowed))).hasIntegers)
     }
 
     @Test func `is refused if it quantizes the cache`() throws {

@@ -47,7 +47,9 @@ import braid
         #expect(try Self.automatic(Golden(name).directory) == [.bf16, .bf16])
     }
 
-    @Test(arguments: [("F32", NumericsProfile.f32), ("F16", .f32), ("BF16", .bf16), ("I8", .int8), ("F8_E4M3", .bf16)])
+    @Test(arguments: [
+        ("F32", NumericsProfile.f32), ("F16", .f32), ("BF16", .bf16), ("I8", .int8F32), ("F8_E4M3", .bf16),
+    ])
     func `judges by the type that most bytes of the matrices have`(type: String, expected: NumericsProfile) throws {
         let directory = NSTemporaryDirectory() + "braid-dtype-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
@@ -55,7 +57,7 @@ import braid
         let bytes = try #require(StoredType(rawValue: type)).bytes
         var writer = SafeTensorsWriter()
         writer.add("matrix", type, [16, 16], Array(repeating: 1, count: 256 * bytes))
-        // A vector and the smaller matrices of another type do not count.
+        // A vector and the smaller matrices of another type do not count. Beside INT8 those of other types decide.
         for (name, other) in [("narrow", "BF16"), ("wide", "F32")] where other != type {
             let size = try #require(StoredType(rawValue: other)).bytes
             writer.add(name, other, [4, 4], Array(repeating: 1, count: 16 * size))

@@ -90,9 +90,8 @@ import Testing
         for code in ["loading", "shutting_down"] {
             #expect(Self.refusal(503, #"{"error":{"code":"\#(code)"}}"#)?.kind == .notReady)
         }
-        for code in ["engine_failed", "prefill_lost"] {
-            #expect(Self.refusal(502, #"{"error":{"code":"\#(code)"}}"#)?.kind == .failed)
-        }
+        #expect(Self.refusal(502, #"{"error":{"code":"engine_failed"}}"#)?.kind == .failed)
+        #expect(Self.refusal(503, #"{"error":{"code":"prefill_lost"}}"#)?.kind == .prefillLost)
         #expect(Self.refusal(503, #"{"error":{"code":"no_worker_available"}}"#)?.kind == .full)
         let anthropic = #"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#
         #expect(Self.refusal(503, anthropic)?.kind == .notReady)

@@ -79,8 +79,15 @@ struct Forwarder: Sendable {
     private func answer(_ asked: Asked) async throws -> Response {
         var tried: Set<Int> = []
         var refusals: [Refusal] = []
-        while !asked.hangUp.hasHappened, let lease = fleet.assign(asked.text, excluding: tried) {
-            if tried.isEmpty { metrics.observeOverhead(of: ContinuousClock.now - asked.arrival) }
+        while !asked.hangUp.hasHappened, mayTry(after: refusals),
+            let lease = fleet.assign(asked.text, excluding: tried)
+        {
+            if let last = refusals.last {
+                guard fleet.takeRetry() else { break }
+                metrics.countRetry(last.kind)
+            } else {
+                metrics.observeOverhead(of: ContinuousClock.now - asked.arrival)
+            }
             tried.insert(lease.assignment.worker)
             let attempt = try await send(asked, lease)
             if asked.hangUp.hasHappened { throw RequestError(.clientGone, "the client went away") }
@@ -89,8 +96,6 @@ struct Forwarder: Sendable {
             case .refused(let refusal):
                 lease.end(.refused(refusal))
                 refusals.append(refusal)
-                guard mayRetry(after: refusals) else { return unavailable(after: refusals, asked.request) }
-                metrics.countRetry(refusal.kind)
             }
         }
         if asked.hangUp.hasHappened { throw RequestError(.clientGone, "the client went away") }
@@ -105,9 +110,8 @@ struct Forwarder: Sendable {
 
     /// Returns whether a request that workers have refused may be sent to one more. A request that has cost one worker
     /// its connection may cost another one's, and no third.
-    private func mayRetry(after refusals: [Refusal]) -> Bool {
+    private func mayTry(after refusals: [Refusal]) -> Bool {
         refusals.count <= configuration.maxRetries && refusals.count(where: { $0.kind == .lost }) < 2
-            && fleet.takeRetry()
     }
 
     private func unavailable(_ message: String, _ seconds: Int, _ request: Request) -> Response {
@@ -139,6 +143,7 @@ struct Forwarder: Sendable {
             guard !asked.hangUp.hasHappened else { return .refused(Refusal(.lost, "the client went away")) }
             switch error {
             case .refused: return .refused(Refusal(.unreachable, "\(error)"))
+            case .exhausted: return .refused(Refusal(.noResources, "\(error)"))
             case .lost: return .refused(Refusal(.lost, "\(error)"))
             }
         }
@@ -149,6 +154,8 @@ struct Forwarder: Sendable {
             throw UpstreamError.lost("the answer has no status")
         }
         let status = Int(head.status.code)
+        // NIO would take others for an interim answer, and the client's connection would be out of step.
+        guard (200...999).contains(status) else { throw UpstreamError.lost("the answer has the status \(status)") }
         metrics.countAnswer(of: lease.assignment.address, status: status)
         let isSmall = Refusal.isPossible(status: status)
         let (body, isWhole) = try await beginning(of: exchange, atLeast: isSmall ? Refusal.maxBytes : 1)
@@ -181,7 +188,7 @@ struct Forwarder: Sendable {
     /// Returns the response by which a worker's answer goes to the client, a part after the client has taken the one
     /// before.
     private func response(_ answer: ForwardedAnswer, to asked: Asked) -> Response {
-        answer.lease.answer()
+        answer.lease.answer(isGood: answer.head.status.code < 500)
         metrics.observeFirstByte(after: ContinuousClock.now - asked.arrival)
         let (metrics, limit) = (metrics, configuration.server.writeTimeout)
         return Response(

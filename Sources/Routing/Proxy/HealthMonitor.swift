@@ -33,7 +33,7 @@ final class HealthMonitor: Sendable {
     }
 
     private func check(_ worker: RoutedWorker) async {
-        let found = await state(of: worker.address)
+        guard let found = await state(of: worker.address) else { return }
         fleet.record(found, of: worker.id)
         switch found {
         case .ready: await readLoad(of: worker)
@@ -46,13 +46,16 @@ final class HealthMonitor: Sendable {
         }
     }
 
-    private func state(of address: ServerAddress) async -> WorkerHealth.Check {
+    /// Returns `nil` if this router cannot know, because it can open no connection.
+    private func state(of address: ServerAddress) async -> WorkerHealth.Check? {
         do {
             let answer = try await client.send(
                 .GET, configuration.checkPath, to: address, within: configuration.checkTimeout)
             if answer.status == 200 { return .ready }
             let code = (try? JSONValue(parsing: answer.body, limits: .strict))?["error"]?["code"]?.string
             return .notReady("status \(answer.status)\(code.map { ", \($0.prefix(64))" } ?? "")")
+        } catch UpstreamError.exhausted {
+            return nil
         } catch {
             return .missed("\(error)")
         }

@@ -158,7 +158,7 @@ struct RouterRoutes: Sendable {
     // MARK: - Workers
 
     private func listWorkers(_ request: Request, _ context: ServingContext) async throws -> Response {
-        try checkOperator(context)
+        try checkOperator(request, context)
         let now = ContinuousClock.now
         let list = fleet.workers.map { worker in
             JSONValue.fields([
@@ -174,7 +174,7 @@ struct RouterRoutes: Sendable {
     }
 
     private func addWorker(_ request: Request, _ context: ServingContext) async throws -> Response {
-        try checkOperator(context)
+        try checkOperator(request, context)
         let (address, role) = try await namedWorker(request, context)
         do {
             try fleet.add(address, role)
@@ -186,7 +186,7 @@ struct RouterRoutes: Sendable {
     }
 
     private func removeWorker(_ request: Request, _ context: ServingContext) async throws -> Response {
-        try checkOperator(context)
+        try checkOperator(request, context)
         let (address, _) = try await namedWorker(request, context)
         guard fleet.remove(address) else {
             throw RequestError(.notFound, "there is no worker \(address)", parameter: "url", code: "not_found")
@@ -217,11 +217,18 @@ struct RouterRoutes: Sendable {
         }
     }
 
-    /// Lets operators only: whoever has the key or, without one, programs of this machine.
-    private func checkOperator(_ context: ServingContext) throws(RequestError) {
-        if configuration.server.apiKey != nil || context.connection.isLocal { return }
+    /// Lets operators only: whoever has the key or, without one, programs of this machine. A page in a browser of this
+    /// machine is no operator, whatever origins may use the other routes and whatever name it gave this address.
+    private func checkOperator(_ request: Request, _ context: ServingContext) throws(RequestError) {
+        if configuration.server.apiKey != nil { return }
+        let isPage = request.headers[.origin] != nil || request.headers[.secFetchSite] != nil
+        if context.connection.isLocal, !isPage { return }
         throw RequestError(
             .forbidden, "workers are shown and changed from this machine only; start the router with --api-key",
             code: "forbidden")
     }
+}
+
+extension HTTPField.Name {
+    fileprivate static let secFetchSite = Self("Sec-Fetch-Site")!
 }

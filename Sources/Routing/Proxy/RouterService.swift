@@ -47,9 +47,9 @@ package final class RouterService: Drainable {
         onListening: @escaping @Sendable (Int) async -> Void, onReload: @escaping @Sendable () -> Void
     ) async throws -> ServerEnd {
         let checks = Task { await checkWorkers() }
-        let reloads = Task {
-            for await _ in await UnixSignalsSequence(trapping: .sighup) { onReload() }
-        }
+        // Before anything waits, so that an early signal does not end the process.
+        let hangUps = await UnixSignalsSequence(trapping: .sighup)
+        let reloads = Task { for await _ in hangUps { onReload() } }
         defer {
             checks.cancel()
             reloads.cancel()

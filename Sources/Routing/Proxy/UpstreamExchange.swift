@@ -1,3 +1,4 @@
+import Foundation
 package import NIOCore
 package import NIOHTTP1
 import NIOPosix
@@ -6,12 +7,15 @@ import NIOPosix
 package enum UpstreamError: Error, Sendable, CustomStringConvertible {
     /// There is no connection.
     case refused(String)
+    /// There is no connection because this machine has no file descriptor, port or memory for one.
+    case exhausted(String)
     /// The connection ended, or what the worker sent is no HTTP.
     case lost(String)
 
     package var description: String {
         switch self {
         case .refused(let reason): "no connection: \(reason)"
+        case .exhausted(let reason): "the router can open no connection: \(reason)"
         case .lost(let reason): reason
         }
     }
@@ -60,7 +64,7 @@ package final class UpstreamExchange: Sendable {
                     }
                 }
         } catch {
-            throw .refused(Self.reason(error))
+            throw Self.isExhaustion(error) ? .exhausted(Self.reason(error)) : .refused(Self.reason(error))
         }
         exchange.channel.write(HTTPClientRequestPart.head(head), promise: nil)
         if body.readableBytes > 0 {
@@ -71,8 +75,17 @@ package final class UpstreamExchange: Sendable {
         return exchange
     }
 
+    private static func isExhaustion(_ error: any Error) -> Bool {
+        guard let code = (cause(of: error) as? IOError)?.errnoCode else { return false }
+        return [EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM].contains(code)
+    }
+
+    private static func cause(of error: any Error) -> any Error {
+        (error as? NIOConnectionError)?.connectionErrors.first?.error ?? error
+    }
+
     private static func reason(_ error: any Error) -> String {
-        let cause = (error as? NIOConnectionError)?.connectionErrors.first?.error ?? error
+        let cause = cause(of: error)
         return cause is IOError ? "\(cause)" : String("\(cause)".prefix(256))
     }
 
