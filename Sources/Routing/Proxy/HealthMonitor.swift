@@ -11,6 +11,8 @@ final class HealthMonitor: Sendable {
     private let client: WorkerClient
     /// The workers whose check has not ended.
     private let checking = Mutex<Set<Int>>([])
+    /// The states of workers that were logged.
+    private let logged = Mutex<[Int: WorkerHealth.State]>([:])
 
     init(_ configuration: RouterConfiguration, _ fleet: Fleet) {
         (self.configuration, self.fleet) = (configuration, fleet)
@@ -35,6 +37,7 @@ final class HealthMonitor: Sendable {
     private func check(_ worker: RoutedWorker) async {
         guard let found = await state(of: worker.address) else { return }
         fleet.record(found, of: worker.id)
+        logChange(of: worker.id)
         switch found {
         case .ready: await readLoad(of: worker)
         case .notReady: break
@@ -43,6 +46,23 @@ final class HealthMonitor: Sendable {
             if worker.health.lastAnswer.duration(to: .now) > limit {
                 fleet.closeRequests(of: worker.id, silentFor: limit)
             }
+        }
+    }
+
+    /// Logs a worker's state if it is another one than after the last check.
+    private func logChange(of id: Int) {
+        guard let worker = fleet.workers.first(where: { $0.id == id }) else {
+            logged.withLock { _ = $0.removeValue(forKey: id) }
+            return
+        }
+        let state = worker.health.state
+        guard logged.withLock({ $0.updateValue(state, forKey: id) != state }) else { return }
+        switch state {
+        case .unknown: break
+        case .ready: Log.write(.notice, "\(worker.address) is ready")
+        case .notReady, .unreachable:
+            let words = state == .notReady ? "is not ready" : "cannot be reached"
+            Log.write(.warning, "\(worker.address) \(words): \(worker.health.reason ?? "no reason")")
         }
     }
 

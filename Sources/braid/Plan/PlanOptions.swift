@@ -84,6 +84,12 @@ struct PlanTrafficOptions: ParsableArguments {
     @Option(help: "Layouts whose further tokens take longer each: 50ms.", transform: Parsing.duration)
     var sloTpot: Double?
 
+    package func validate() throws {
+        guard [.auto, .float32, .bfloat16].contains(dtype) else {
+            throw CommandError("--dtype: \(dtype.rawValue) cannot be planned yet; legal: auto, float32, bfloat16")
+        }
+    }
+
     /// The options that have other values than by default.
     var changed: [String] {
         get throws {
