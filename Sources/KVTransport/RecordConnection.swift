@@ -138,7 +138,7 @@ private final class RecordReader: ChannelInboundHandler {
         while let length = buffer.getInteger(at: buffer.readerIndex, endianness: .little, as: UInt32.self) {
             // The receiver of the last record may have changed the bound.
             guard let bound = connection.count(0), length > 0, length <= bound else {
-                return end(context, "it announces a record of \(length) bytes")
+                return end(context, Self.problem(of: length))
             }
             guard buffer.readableBytes >= Self.lengthBytes + Int(length) else { break }
             buffer.moveReaderIndex(forwardBy: Self.lengthBytes)
@@ -146,6 +146,15 @@ private final class RecordReader: ChannelInboundHandler {
             connection.take(.record(record))
         }
         if buffer.readableBytes == 0 { buffer.clear() } else { buffer.discardReadBytes() }
+    }
+
+    /// Says what is wrong with a length. Those of HTTP's first words tell that somebody has taken one port for another.
+    private static func problem(of length: UInt32) -> String {
+        let word = String(decoding: (0..<4).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) }, as: UTF8.self)
+        if ["HTTP", "GET ", "POST", "HEAD"].contains(word) {
+            return "it speaks HTTP; keys go to the port of --disaggregation-bootstrap-port"
+        }
+        return "it announces a record of \(length) bytes"
     }
 
     func channelInactive(context: ChannelHandlerContext) {

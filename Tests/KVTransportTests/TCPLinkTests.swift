@@ -259,6 +259,7 @@ private final class TwoEnds: Sendable {
             #expect(await eventually { client.isClosed }, "attempt \(index)")
             #expect(client.received.isEmpty, "attempt \(index)")
         }
+        #expect(await eventually { ends.lines.contains { $0.contains("it speaks HTTP") } }, "\(ends.lines)")
         let dialer = ends.dialer()
         defer { dialer.stop() }
         #expect(await eventually { ends.listening.count == 1 })
