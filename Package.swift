@@ -157,7 +157,7 @@ let package = Package(
         tests(
             "ServingTests",
             [
-                "Serving", "Disaggregation", "Inference", "Grammar", "JSON", "Parallelism", "Tokenization",
+                "Serving", "Inference", "Grammar", "JSON", "Parallelism", "Tokenization",
                 "TestSupport",
                 "CAllocations",
                 .product(name: "Hummingbird", package: "hummingbird"),

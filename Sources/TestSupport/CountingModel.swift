@@ -1,5 +1,4 @@
 import CAllocations
-package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization

@@ -1,6 +1,5 @@
 import Foundation
 import Inference
-package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization

@@ -1,6 +1,5 @@
 import Dispatch
 package import Inference
-package import KVCache
 package import Modeling
 package import Parallelism
 package import Tensors

@@ -1,4 +1,3 @@
-import Disaggregation
 import Inference
 import JSON
 import Serving
@@ -78,13 +77,18 @@ import Testing
     }
 
     @Test func `waits at the prefill server for the decode server's, and ends without a token`() async throws {
-        let rooms = PrefillRooms()
         let server = ToyServer(
             transfers: TransferService(
-                .prefill { rooms.generation(for: $0, promptTokens: $1, askedWithin: .milliseconds(1)) },
-                status: { TransferStatus(mode: "prefill") })
+                .prefill { room, count in
+                    // Of all rooms a decode server has asked for this one.
+                    let usage = Usage(promptTokens: count, completionTokens: 0)
+                    let end = room == 5 ? GenerationEvent.finished(.length, usage) : .failed("bootstrap_room \(room)")
+                    let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+                    continuation.yield(end)
+                    continuation.finish()
+                    return Generation(id: 0, events: events)
+                }, status: { TransferStatus(mode: "prefill") })
         ) { _ in ToyTokenizer.tokens("a long answer") }
-        rooms.settle(5)
         // It may ask for more tokens than fit: those are the decode server's.
         let body = #"{"text":"a","sampling_params":{"max_new_tokens":4096},\#(Self.place)}"#
         let answer = try await server.post("/generate", body).json
