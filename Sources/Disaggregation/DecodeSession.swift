@@ -43,7 +43,7 @@ package struct DecodeSession: Sendable {
 
     private struct Transfer: Sendable {
         let request: UInt64
-        /// How many times in a row the request's prefill was asked for.
+        /// The number of times in a row that the request's prefill was asked for.
         let attempt: Int
         /// The data group of the prefill server, once it has begun.
         var group: Int?
@@ -305,14 +305,14 @@ package struct DecodeSession: Sendable {
         return events
     }
 
-    /// What becomes of a request whose transfer is lost.
+    /// Returns what becomes of a request whose transfer is lost.
     private func recovery(of transfer: Transfer) -> PrefillRecovery {
         let canAsk = failure == nil || policy.servers > 1
         if canAsk, transfer.attempt < policy.maxAttempts { return .again(reached: transfer.reached) }
         return withoutOthers(reached: transfer.reached)
     }
 
-    /// What becomes of a request whose prefill no other server is asked for.
+    /// Returns what becomes of a request whose prefill no other server is asked for.
     private func withoutOthers(reached: Int) -> PrefillRecovery {
         policy.computesLost
             ? .local(reached: reached)

@@ -40,7 +40,7 @@ package final class PrefillRooms: Sendable {
     /// A decode server has asked for a room's prompt.
     func ask(_ room: UInt64) { state.withLock { _ = $0.asked.insert(room) } }
 
-    /// A room's prompt is computed, or will not be: the decode server computes it, or nobody wants it any more.
+    /// A room's prompt is computed, or will not be: the decode server computes it, or its request has ended.
     package func settle(_ room: UInt64) {
         let waiting = state.withLock { state in
             state.asked.remove(room)

@@ -141,6 +141,6 @@ final class SessionSlot<Session: TransferSession>: Sendable {
 }
 
 extension SessionSlot where Session == DecodeSession {
-    /// Whether a transfer of this request has not ended.
+    /// Returns whether a transfer of this request has not ended.
     func hasTransfer(of request: UInt64) -> Bool { state.withLock { $0.session.hasTransfer(of: request) } }
 }

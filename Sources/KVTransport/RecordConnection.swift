@@ -148,7 +148,7 @@ private final class RecordReader: ChannelInboundHandler {
         if buffer.readableBytes == 0 { buffer.clear() } else { buffer.discardReadBytes() }
     }
 
-    /// Says what is wrong with a length. Those of HTTP's first words tell that somebody has taken one port for another.
+    /// Says what is wrong with a length. Those of HTTP's first words tell that one port was taken for another.
     private static func problem(of length: UInt32) -> String {
         let word = String(decoding: (0..<4).map { UInt8(truncatingIfNeeded: length >> (8 * $0)) }, as: UTF8.self)
         if ["HTTP", "GET ", "POST", "HEAD"].contains(word) {

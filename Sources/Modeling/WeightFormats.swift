@@ -1,7 +1,7 @@
 package import Checkpoints
 package import Tensors
 
-/// How a matrix of weights is stored: the type of its elements, and which of them share a scale.
+/// A weight format tells how a matrix is stored: the type of its elements, and which of them share a scale.
 package struct WeightFormat: Sendable, Hashable {
     package var dtype: DType
     package var scaling: Scaling

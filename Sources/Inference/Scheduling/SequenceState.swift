@@ -33,14 +33,14 @@ struct SequenceState: Sendable {
     var phase = Phase.queued
     /// The part that this server computes. It becomes `none` when the server has, or must compute, everything else.
     var mode: DisaggregationMode
-    /// In mode `decode`, the index of the prefill server that the request names, or that was asked last.
+    /// The index of the prefill server that a request in mode `decode` names, or that was asked last.
     var prefillServer: Int?
-    /// In mode `decode`, the number by which the prefill server's own clients know the prompt.
+    /// The number by which a prefill server's own clients know the prompt of a request in mode `decode`.
     let room: UInt64?
     /// True in mode `prefill` once the other server has been told that the prompt is being computed. The data group
     /// does not change from then on.
     var isPrefillAnnounced = false
-    /// In mode `decode`, how many times in a row another server was asked for the prefill.
+    /// The number of times in a row that another server was asked for the prefill of a request in mode `decode`.
     var prefillAttempt = 0
     /// True in mode `prefill` once the other server has asked for the keys.
     var isSending = false

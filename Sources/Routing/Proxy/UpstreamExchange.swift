@@ -103,7 +103,7 @@ package final class UpstreamExchange: Sendable {
     package func close() { channel.close(promise: nil) }
 }
 
-/// Hands out the parts of an answer one by one, and reads from the connection only if somebody waits for one.
+/// Hands out the parts of an answer one by one, and reads from the connection only while one is waited for.
 private final class AnswerReader: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPClientResponsePart
 
