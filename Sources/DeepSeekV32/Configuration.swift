@@ -44,9 +44,9 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         /// For each layer, true if it selects keys with an indexer of its own. The others have no index keys; their rows
         /// attend to the keys that the nearest earlier such layer selected. The first layer always selects.
         package var selects: [Bool]
-        /// Whether the next-token block reuses the selection of a chain's first row for the rows that follow it.
+        /// True if the next-token block reuses the selection of a chain's first row for the rows that follow it.
         package var isSharedInDrafts: Bool
-        /// Whether rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
+        /// True if rotary pairs are adjacent elements (GLM); V3.2 pairs the two halves instead.
         package var interleaved: Bool
     }
 

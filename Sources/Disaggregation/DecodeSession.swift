@@ -330,7 +330,7 @@ package struct PrefillPolicy: Sendable, Equatable {
     package var maxAttempts = 2
     /// The number of prefill servers: a prefill that one of them has lost is asked for at another one.
     package var servers = 1
-    /// Whether the decode server computes what is missing of a lost prefill; otherwise the request fails.
+    /// True if the decode server computes what is missing of a lost prefill; otherwise the request fails.
     package var computesLost = true
 
     package init() {}

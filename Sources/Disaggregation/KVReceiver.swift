@@ -39,7 +39,7 @@ package struct KVReceiver: Sendable {
     /// The position before which all keys have arrived that this process keeps, without those of windows.
     package var reached: Int { keys.values.min() ?? reservation.positions.upperBound }
 
-    /// Whether all entries have arrived.
+    /// True if all entries have arrived.
     package var isComplete: Bool {
         let end = reservation.positions.upperBound
         return reached == end && windows.values.allSatisfy { $0 == end }
@@ -98,7 +98,7 @@ package struct KVReceiver: Sendable {
         return nil
     }
 
-    /// Whether a sender's window entries may continue, or begin, at a position: at the latest with the first entry that
+    /// True if a sender's window entries may continue, or begin, at a position: at the latest with the first entry that
     /// the row after the prompt sees.
     private func isNext(_ first: Int, behind reached: Int?) -> Bool {
         if let reached { return first == reached }

@@ -62,7 +62,7 @@ package struct KVSender: Sendable {
         }
     }
 
-    /// Whether all frames were made.
+    /// True if all frames were made.
     package var isDone: Bool { streams.values.allSatisfy(\.isDone) }
 
     /// The keys of positions before `computed` are final, and are in these pages.

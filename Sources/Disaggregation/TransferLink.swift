@@ -6,7 +6,7 @@ package protocol TransferLink: AnyObject, Sendable {
     func open(_ receive: @escaping @Sendable (TransferLinkEvent) -> Void)
     /// Queues a message. It does not wait, and does not call the other end.
     func send(message: [UInt8])
-    /// Whether so few frames are on their way that another should be sent.
+    /// True if so few frames are on their way that another should be sent.
     var isWritable: Bool { get }
     /// Queues a frame, as `send(message:)` does.
     func send(frame: [UInt8])

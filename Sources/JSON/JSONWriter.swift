@@ -14,7 +14,7 @@ package struct JSONWriter: Sendable {
     private let style: Style
     /// The bytes that were written and not taken.
     package private(set) var bytes: [UInt8] = []
-    /// Whether the innermost object or array already has a key or element.
+    /// True if the innermost object or array already has a key or element.
     private var needsComma = false
     private var isAfterKey = false
     private var depth = 0

@@ -13,7 +13,7 @@ extension String {
         return quoted + "\""
     }
 
-    /// Whether a character of the string would affect a terminal or end a C string.
+    /// True if a character of the string would affect a terminal or end a C string.
     package var hasControlCharacters: Bool { unicodeScalars.contains { $0.isControl } }
 }
 

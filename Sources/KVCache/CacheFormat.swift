@@ -74,7 +74,7 @@ package struct CacheFormat: Sendable, Equatable {
 /// have the same slots in all sets of a group.
 package struct PageGroup: Sendable, Equatable {
     package let tokensPerEntry: Int
-    /// Whether the entries are in window pages.
+    /// True if the entries are in window pages.
     package let isWindow: Bool
     /// The number of entries in a page, a power of two.
     package let entriesPerPage: Int

@@ -12,7 +12,7 @@ package struct KeySet: Sendable, Equatable {
     /// The number of consecutive tokens that an entry covers, a power of two.
     package let tokensPerEntry: Int
     package let lifetime: Lifetime
-    /// Whether layers after the one that owns the set also read it.
+    /// True if layers after the one that owns the set also read it.
     package let isReadByLaterLayers: Bool
 
     /// The time for which entries are kept, which also determines the entries that a row sees.

@@ -30,7 +30,7 @@ package struct AttentionKeys {
     package let latent: Int
     /// The lane of rotary keys.
     package let rotary: Int
-    /// Whether rotary keys are also values, after the compressed ones.
+    /// True if rotary keys are also values, after the compressed ones.
     package let valuesIncludeRotary: Bool
 
     package init(_ set: KeySetID, latent: Int, rotary: Int, valuesIncludeRotary: Bool = false) {

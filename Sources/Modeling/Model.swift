@@ -16,7 +16,7 @@ package protocol Model: AnyObject, Sendable {
     ///   need logits, as `logits` and `draft` read them.
     /// - Throws: `GroupFailure` when a rank fails, this one or another.
     func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure)
-    /// Whether a next-token block is loaded, so that the model can draft tokens for speculative decoding.
+    /// True if a next-token block is loaded, so that the model can draft tokens for speculative decoding.
     var canDraft: Bool { get }
     /// Runs the step's own rows through the next-token block, storing its keys. `step.tokens` are the tokens that
     /// follow the rows. Only ranks of the last stage may call it; it traps if `canDraft` is false.

@@ -84,7 +84,7 @@ package final class StageRecorder {
     /// - Parameter stages: the stages to record; other stages are ignored.
     package init(only stages: Set<Stage> = Set(Stage.allCases)) { self.stages = stages }
 
-    /// Whether a stage other than the logits is recorded, which only a model's layers compute.
+    /// True if a stage other than the logits is recorded, which only a model's layers compute.
     package var wantsLayers: Bool { stages != [.logits] }
 
     package func rows(_ stage: Stage, layer: Int = 0) -> [[Float]] { records.rows(stage, layer: layer) }

@@ -95,7 +95,7 @@ package struct Step {
         package let rows: Range<Int>
         /// The page map of the request's entries, for each of the cache format's page groups.
         package let pages: [PageMap]
-        /// Whether the rows use query-gather attention; otherwise this rank reads all of their keys itself.
+        /// True if the rows use query-gather attention; otherwise this rank reads all of their keys itself.
         package let usesDCP: Bool
         package init(request: UInt64, rows: Range<Int>, pages: [PageMap], usesDCP: Bool = false) {
             self.request = request

@@ -67,7 +67,7 @@ package struct ModelDirectory: Sendable {
     /// Maps the weights and builds the model. The operating system reads weights as they are used.
     ///
     /// - Parameters:
-    ///   - drafts: Whether to load the next-token block, for speculative decoding.
+    ///   - drafts: True to load the next-token block, for speculative decoding.
     ///   - progress: Receives fractions from 0 to 1.
     /// - Throws: `CheckpointError`, also if `drafts` is set and the checkpoint has no next-token block.
     package func load(
@@ -80,7 +80,7 @@ package struct ModelDirectory: Sendable {
     ///
     /// - Parameters:
     ///   - weights: The weights; `nil` for random ones.
-    ///   - drafts: Whether to load the next-token block, for speculative decoding.
+    ///   - drafts: True to load the next-token block, for speculative decoding.
     ///   - progress: Receives fractions from 0 to 1.
     /// - Throws: `CheckpointError` naming the tensor that is missing or does not fit the configuration; also if `drafts`
     ///   is set and the checkpoint has no next-token block.

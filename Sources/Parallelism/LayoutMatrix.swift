@@ -88,7 +88,7 @@ package struct LayoutMatrix: Sendable {
 }
 
 extension ParallelConfiguration {
-    /// Whether rows are sent to the ranks of their experts.
+    /// True if rows are sent to the ranks of their experts.
     fileprivate var exchangesRows: Bool { stageRanks > 1 && !replicatesExperts }
 
     fileprivate func with<Value>(_ path: WritableKeyPath<ParallelConfiguration, Value>, _ value: Value) -> Self {

@@ -57,7 +57,7 @@ package struct ParallelConfiguration: Sendable, Equatable, Hashable, CustomStrin
     /// The grid of ranks for attention.
     package var mesh: Mesh { Mesh([.pipeline: pipeline, .data: data, .context: context, .tensor: tensor]) }
 
-    /// Whether every rank computes all the experts of its own rows, so that no rows are exchanged.
+    /// True if every rank computes all the experts of its own rows, so that no rows are exchanged.
     package var replicatesExperts: Bool { expert * expertTensor < stageRanks }
 
     /// Returns the layers of a stage.

@@ -10,7 +10,7 @@ package protocol ProcessGroup: AnyObject {
     /// This member's index, `0 ..< size`.
     var place: Int { get }
     var size: Int { get }
-    /// Whether members have memory that others cannot access.
+    /// True if members have memory that others cannot access.
     var spansProcesses: Bool { get }
     /// The number of bytes that are reserved for the rows that this member contributes to collectives.
     var sendBufferBytes: Int { get }

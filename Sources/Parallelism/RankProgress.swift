@@ -16,7 +16,7 @@ package final class RankProgress: Sendable {
     package struct Snapshot: Sendable, CustomStringConvertible {
         /// The time when it began, in nanoseconds of `Meter.now`; 0 before the rank did anything.
         package let since: UInt64
-        /// Whether the rank waits for other ranks; otherwise they may wait for it.
+        /// True if the rank waits for other ranks; otherwise they may wait for it.
         package let isWaiting: Bool
         /// The activity in words, such as `in layer 3` or `in layer 3, waiting in 'keys'`.
         package let description: String

@@ -394,6 +394,6 @@ package final class Seat {
     /// The rank of the whole job that sends rows to this one; `nil` in the first stage.
     package var previousStageRank: Int? { stage == 0 ? nil : rank - configuration.stageRanks }
 
-    /// Whether this rank computes the last layer.
+    /// True if this rank computes the last layer.
     package var isLastStage: Bool { stage == configuration.pipeline - 1 }
 }

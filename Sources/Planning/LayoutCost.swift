@@ -14,7 +14,7 @@ package struct LayoutCost: Sendable {
     package let model: ModelDescription
     package let parallel: ParallelConfiguration
     package let format: CacheFormat
-    /// Whether each process stores only the keys that its ranks own.
+    /// True if each process stores only the keys that its ranks own.
     private let isDivided: Bool
     /// The probability, for each place along the expert axis, that a row chooses one of the experts there. Empty where rows
     /// do not travel to the experts they chose.

@@ -110,6 +110,6 @@ package struct Transfer: Sendable {
         }
     }
 
-    /// Whether the bytes are an expectation rather than exact.
+    /// True if the bytes are an expectation rather than exact.
     package var isExpected: Bool { condition == .chosenExperts }
 }

@@ -11,7 +11,7 @@ package struct PrefixIndex: Sendable {
         var block: UInt64
         /// A bit for each slot whose worker has the block.
         var slots: UInt64
-        /// Whether the block was used again since the hand of the clock was here. A new block was not: texts that come
+        /// True if the block was used again since the hand of the clock was here. A new block was not: texts that come
         /// once do not displace those that come often.
         var isRecent = false
     }

@@ -12,7 +12,7 @@ package enum RoutingPolicy: String, Sendable, CaseIterable {
         package var load: WorkerLoad
         /// The bytes at the beginning of the request's text that the worker has seen.
         package var matchedBytes: Int
-        /// Whether another server computes the worker's prompts.
+        /// True if another server computes the worker's prompts.
         package var isDecodeServer: Bool
 
         package init(load: WorkerLoad, matchedBytes: Int = 0, isDecodeServer: Bool = false) {

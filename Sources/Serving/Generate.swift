@@ -91,7 +91,7 @@ package struct GenerateAnswer: Sendable {
 
     /// The lists of log-probabilities of the prompt or of the output, as JSON text.
     private struct Scores {
-        /// Whether each token's best alternatives are listed.
+        /// True if each token's best alternatives are listed.
         let hasTop: Bool
         /// Returns the text of a token; `nil` if log-probabilities do not include it.
         let textOfToken: (@Sendable (Int32) -> String)?

@@ -7,10 +7,10 @@ struct GenerateRequest: Sendable {
     let requests: [TextRequest]
     /// The id of each of `requests`.
     let ids: [String]
-    /// Whether the answer is a list: for a list of prompts, or more than one choice.
+    /// True if the answer is a list: for a list of prompts, or more than one choice.
     let isBatch: Bool
     let returnsLogProbs: Bool
-    /// Whether log-probabilities include the text of their tokens.
+    /// True if log-probabilities include the text of their tokens.
     let returnsTokenText: Bool
     let streams: Bool
     /// The name of the member that holds the prompt.

@@ -9,7 +9,7 @@ struct SamplingFields {
     var stopStrings: [String]
     var ignoresEndOfText: Bool
     var skipsSpecialTokens: Bool
-    /// Whether the stop string that ends an answer is part of it.
+    /// True if the stop string that ends an answer is part of it.
     var includesStopString: Bool
     var choices: Int
     /// The form that each answer must have; `nil` for any.

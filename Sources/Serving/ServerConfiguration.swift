@@ -12,9 +12,9 @@ package struct ServerConfiguration: Sendable, Equatable {
     package var model = ServedModel()
     /// The origins whose web pages may use this server, such as `https://app.example`; `*` allows all pages.
     package var corsOrigins: [String] = []
-    /// Whether `/ready`, `/ping` and `/metrics` need no API key.
+    /// True if `/ready`, `/ping` and `/metrics` need no API key.
     package var opensMonitoring = false
-    /// Whether `/` is a page to chat with the model and to watch the ranks.
+    /// True if `/` is a page to chat with the model and to watch the ranks.
     package var hasPage = true
     /// The drawing of the ranks that the page shows.
     package var drawing: LayoutDrawing?
@@ -33,7 +33,7 @@ package struct ServerConfiguration: Sendable, Equatable {
     /// The names by which clients may address this server besides its own and `localhost`; `*` allows any. They are
     /// checked only if there is no API key.
     package var allowedHosts: [String] = []
-    /// Whether each request is a line of the log.
+    /// True if each request is a line of the log.
     package var logsAccess = false
     /// The time within which the whole body of a request must arrive.
     package var bodyTimeout: Duration = .seconds(60)
@@ -95,7 +95,7 @@ package struct ServerConfiguration: Sendable, Equatable {
 }
 
 extension ServerConfiguration {
-    /// Whether only programs of this machine can connect.
+    /// True if only programs of this machine can connect.
     package var isLocal: Bool { Loopback.contains(host) }
 
     /// Returns whether a text is an origin as browsers write it: a scheme and a host, perhaps with a port.

@@ -13,7 +13,7 @@ struct TextAssembler {
     private let minTokens: Int
     private let includesStopString: Bool
     private var completionTokens = 0
-    /// Whether the last event was returned.
+    /// True if the last event was returned.
     private(set) var isFinished = false
 
     init(_ request: TextRequest, stopTokens: Set<Int32>, tokenizer: Tokenizer) {

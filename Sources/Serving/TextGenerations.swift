@@ -64,7 +64,7 @@ struct TextGenerations: Sendable {
         for reader in readers { reader.cancel() }
     }
 
-    /// Whether `cancel` was called.
+    /// True if `cancel` was called.
     var isCancelled: Bool { cancellation.isSet }
 
     /// The time since the requests were submitted.

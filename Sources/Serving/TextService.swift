@@ -185,7 +185,7 @@ struct TextRequest: Sendable {
     /// Strings, the first of which must occur before stop strings count, such as the end of reasoning. If the list is
     /// empty, stop strings always count.
     var stopsAfter: [String] = []
-    /// Whether the stop string that ends the answer is part of it.
+    /// True if the stop string that ends the answer is part of it.
     var includesStopString = false
     var ignoresEndOfText = false
     var skipsSpecialTokens = true

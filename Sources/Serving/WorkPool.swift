@@ -75,7 +75,7 @@ package final class WorkPool: Sendable {
 
     @TaskLocal private static var current: Job?
 
-    /// Whether the work of this thread is still wanted; it always is if the thread is not a pool's. Long work reads
+    /// True if the work of this thread is still wanted; it always is if the thread is not a pool's. Long work reads
     /// this about every millisecond, which also lets it yield to other jobs.
     package static var mayContinue: Bool { current?.mayContinue() ?? true }
 

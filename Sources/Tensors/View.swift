@@ -49,7 +49,7 @@
         }
     }
 
-    /// Whether rows follow each other without gaps.
+    /// True if rows follow each other without gaps.
     package var isPacked: Bool { stride == columns || rows <= 1 }
 
     /// The size of one row's elements in bytes.

@@ -30,7 +30,7 @@ package struct RandomCheckpoint: Sendable {
     package var experts = 16
     package var sharedExperts = 1
     package var vocabulary = 320
-    /// Whether YaRN scales rotary frequencies.
+    /// True if YaRN scales rotary frequencies.
     package var usesYaRN = true
     package let contextLength = 512
 

@@ -64,7 +64,7 @@ package final class ToyEngine: EngineClient {
 
     // MARK: - Settings for a test
 
-    /// Whether running requests are held, so that they produce nothing.
+    /// True if running requests are held, so that they produce nothing.
     package var isHolding: Bool {
         get { state.withLock { $0.isHolding } }
         set { state.withLock { $0.isHolding = newValue } }

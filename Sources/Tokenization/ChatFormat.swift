@@ -55,7 +55,7 @@ package enum ChatFormat: String, Sendable, CaseIterable {
 
     private var isGLM: Bool { self == .glm5 || self == .glm51 || self == .glm52 }
 
-    /// Whether this is one of DeepSeek-V4's formats, which have efforts, tasks and reminders.
+    /// True if this is one of DeepSeek-V4's formats, which have efforts, tasks and reminders.
     package var isV4: Bool { self == .deepSeekV4 || self == .deepSeekV4Recipe }
 
     /// The block of DeepSeek's markup in which models of this format call tools; `nil` for other markup.
@@ -74,10 +74,10 @@ package enum ChatFormat: String, Sendable, CaseIterable {
     /// The strings with which a model ends its reasoning: the mark, or the beginning of a tool call.
     package var reasoningEnds: [String] { [ReasoningParser.end] + toolCalls([]).openings }
 
-    /// Whether models of this format may reason before they answer.
+    /// True if models of this format may reason before they answer.
     package var canThink: Bool { self != .deepSeekV3 }
 
-    /// Whether models of this format reason where a request does not say.
+    /// True if models of this format reason where a request does not say.
     package var thinksByDefault: Bool { isGLM }
 
     /// SGLang's names of the parser of this format's tool calls.

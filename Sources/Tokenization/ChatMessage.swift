@@ -83,12 +83,12 @@ package struct ChatTool: Sendable, Equatable {
 
 /// Holds a request's options for a chat format, beside its messages.
 package struct ChatOptions: Sendable, Equatable {
-    /// Whether the model is to reason before it answers. Models that always or never reason ignore it.
+    /// True if the model is to reason before it answers. Models that always or never reason ignore it.
     package var thinking: Bool
     package var tools: [ChatTool]
     /// The schema that the answer must follow, as it is written into the prompt.
     package var responseFormat: JSONValue?
-    /// Whether the last message begins the assistant's answer, which the model then continues.
+    /// True if the last message begins the assistant's answer, which the model then continues.
     package var continuesFinalMessage: Bool
     /// The thoroughness of the model's reasoning; `nil` if the request does not say. Only DeepSeek-V4 has efforts.
     package var effort: ReasoningEffort?
@@ -132,7 +132,7 @@ package struct ChatPrompt: Sendable, Equatable {
         }
     }
 
-    /// Whether the model's output begins inside its reasoning.
+    /// True if the model's output begins inside its reasoning.
     package internal(set) var startsInReasoning = false
 
     mutating func template(_ part: String) {

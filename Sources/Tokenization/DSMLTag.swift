@@ -91,7 +91,7 @@ struct DSMLTag: Equatable {
         return bytes.count < start + lengthLimit ? .beginning : .other
     }
 
-    /// Whether the tag closes itself: `<… />`.
+    /// True if the tag closes itself: `<… />`.
     var isSelfClosing: Bool { attributes.last == "/" }
 
     /// Returns the value of `key="value"`; `nil` if it is missing or empty.

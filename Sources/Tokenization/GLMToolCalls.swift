@@ -37,7 +37,7 @@ struct GLMToolCallParser: Sendable {
     private var place = Place.content
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// Whether only blanks have followed the last call.
+    /// True if only blanks have followed the last call.
     private var isAfterCall = false
     /// The text that is not handed on: in a call, all of it with the line breaks before it.
     private var held: [UInt8] = []

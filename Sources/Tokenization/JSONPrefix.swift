@@ -22,7 +22,7 @@ package struct JSONPrefix: Sendable {
     private enum Number {
         case minus, zero, integer, point, fraction, exponent, sign, power
 
-        /// Whether the number may end here.
+        /// True if the number may end here.
         var isComplete: Bool {
             switch self {
             case .zero, .integer, .fraction, .power: true

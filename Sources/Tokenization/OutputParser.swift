@@ -66,7 +66,7 @@ package struct OutputParser: Sendable {
         }
     }
 
-    /// Whether the output so far ends inside reasoning.
+    /// True if the output so far ends inside reasoning.
     package var isInReasoning: Bool { reasoning?.isOpen ?? false }
 
     /// Returns the events that `text` completes. Text that may be the beginning of a mark is held back.

@@ -31,7 +31,7 @@ struct ReasoningParser: Sendable {
         search = StopStrings([Self.end] + callOpenings)
     }
 
-    /// Whether the output so far ends inside reasoning.
+    /// True if the output so far ends inside reasoning.
     var isOpen: Bool {
         switch phase {
         case .opening: startsOpen

@@ -21,7 +21,7 @@ package struct StopStrings: Sendable {
 
     private var searches: [Search]
     private var held: [UInt8] = []
-    /// Whether a stop string was found.
+    /// True if a stop string was found.
     package private(set) var hasStopped = false
 
     /// Creates a search.

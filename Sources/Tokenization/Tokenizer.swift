@@ -19,7 +19,7 @@ package final class Tokenizer: Sendable {
     package let bosToken: Int32?
     package let eosToken: Int32?
     package let padToken: Int32?
-    /// Whether the model's files require the beginning-of-sentence token before a raw prompt.
+    /// True if the model's files require the beginning-of-sentence token before a raw prompt.
     package let addsBeginning: Bool
     /// The Jinja template of `tokenizer_config.json`. It is never executed; it only distinguishes some models.
     let chatTemplate: String?
@@ -27,7 +27,7 @@ package final class Tokenizer: Sendable {
     private let vocabulary: Vocabulary
     private let preTokenizer: PreTokenizer
     private let encoding: BytePairEncoding
-    /// Whether a word that is a token is encoded as that token, without merging.
+    /// True if a word that is a token is encoded as that token, without merging.
     private let ignoresMerges: Bool
     /// Finds control tokens in the order of the search: those found before normalization, then the others. Only an
     /// empty normalizer is accepted, so the order decides only between tokens that overlap.

@@ -26,7 +26,7 @@ struct ToolCallParser: Sendable {
     /// The invoke being read.
     private var invoke = ToolInvoke(name: nil, isInBlock: false)
     private var callCount = 0
-    /// Whether only blanks have followed the last call, while content is read.
+    /// True if only blanks have followed the last call, while content is read.
     private var isAfterCall = false
     /// Undecided text, which begins at `start`; before `scanned` there is no tag.
     private var held: [UInt8] = []
@@ -34,11 +34,11 @@ struct ToolCallParser: Sendable {
     private var scanned = 0
     /// The index in `held` of the text that becomes content if the invoke is malformed. It is not used in content.
     private var raw = 0
-    /// Whether the block being read has contained a complete call.
+    /// True if the block being read has contained a complete call.
     private var hasCall = false
-    /// Whether the block being read has contained a malformed invoke.
+    /// True if the block being read has contained a malformed invoke.
     private var hasBroken = false
-    /// Whether the text since the last tag of the block has words, so that its blanks count.
+    /// True if the text since the last tag of the block has words, so that its blanks count.
     private var hasWords = false
 
     init(_ block: DSMLBlock) { self.block = block }

@@ -36,7 +36,7 @@ struct ToolInvoke: Sendable {
         /// The value so far, unless it is a string.
         var text: [UInt8] = []
         var prefix = JSONPrefix()
-        /// Whether a part of the value was returned.
+        /// True if a part of the value was returned.
         var hasBegun = false
     }
 
@@ -45,13 +45,13 @@ struct ToolInvoke: Sendable {
     let isInBlock: Bool
     /// The text outside parameters.
     var body: [UInt8] = []
-    /// Whether a parameter is being read.
+    /// True if a parameter is being read.
     private(set) var isInValue = false
-    /// Whether the invoke has a parameter with a name, so that it counts as a call from there on.
+    /// True if the invoke has a parameter with a name, so that it counts as a call from there on.
     private(set) var isCall = false
     private var parameter: Parameter?
     private var count = 0
-    /// Whether a parameter without a name, or a long value that began as JSON and is none, was read: the arguments are
+    /// True if a parameter without a name, or a long value that began as JSON and is none, was read: the arguments are
     /// no JSON object then.
     private var isBroken = false
 

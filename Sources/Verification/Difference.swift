@@ -26,7 +26,7 @@ package enum Difference: Sendable, Equatable, CustomStringConvertible {
         /// `rows` counts the rows of this stage that differ, `allRows` those that were compared.
         package let rows: Int
         package let allRows: Int
-        /// Whether the difference recurred when both were run again to find the stage; a race may not recur.
+        /// True if the difference recurred when both were run again to find the stage; a race may not recur.
         package var isRepeatable = true
     }
 

@@ -19,7 +19,7 @@ struct LockStepServer {
     private let pool: RankPool
 
     /// - Parameters:
-    ///   - cachesPrefixes: Whether the server has a prefix cache.
+    ///   - cachesPrefixes: True if the server has a prefix cache.
     ///   - processes: The processes the ranks are divided among; `nil` if all ranks run in this one.
     ///   - stages: The stages to record.
     init(

@@ -17,7 +17,7 @@ struct PrefillLink {
     private var frames: [[[[UInt8]]]]
     /// What shall happen to a frame; `none` once it has happened.
     private var fault: LinkFault
-    /// Whether it has happened in this session, which may therefore end.
+    /// True if it has happened in this session, which may therefore end.
     private var hasFailed = false
     private var problems: [String] = []
     private var random: SeededGenerator
@@ -86,10 +86,10 @@ struct PrefillLink {
         return events
     }
 
-    /// Whether the servers have waited for each other for much longer than either waits for a silent one.
+    /// True if the servers have waited for each other for much longer than either waits for a silent one.
     var isStuck: Bool { idleRounds > 100 }
 
-    /// Whether nothing is left to do for the prefill server.
+    /// True if nothing is left to do for the prefill server.
     var isIdle: Bool { server.scheduler.isIdle && sending.transferCount == 0 && receiving.transferCount == 0 }
 
     private mutating func finishPrefillStep(

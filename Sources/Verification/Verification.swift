@@ -22,7 +22,7 @@ package final class Verification {
         let mix: Workload.Kind
         let cacheType: CacheType
         let profile: NumericsProfile
-        /// Whether the workload leaves prompts unscored, so that they can be found in the cache.
+        /// True if the workload leaves prompts unscored, so that they can be found in the cache.
         let reuse: Bool
 
         init(_ conditions: ServingConditions) {

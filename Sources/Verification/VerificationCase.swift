@@ -108,7 +108,7 @@ package struct ServingConditions: Sendable, Hashable {
     /// Returns all combinations worth trying with prompts of up to `longestPrompt` tokens.
     ///
     /// - Parameters:
-    ///   - canDraft: Whether the model has a next-token block.
+    ///   - canDraft: True if the model has a next-token block.
     ///   - alignment: The number of tokens that page sizes are multiples of.
     ///   - profiles: The numerics profiles: the first has all combinations, each other one a fifth of them.
     package static func all(

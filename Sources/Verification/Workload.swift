@@ -53,7 +53,7 @@ package struct Workload: Sendable {
     /// Limits, roughly, the logits that are recorded for a workload, in elements.
     private static let logitBudget = 1 << 22
 
-    /// - Parameter reuse: Whether prompts are scored only from their second third on. Scored rows are always computed,
+    /// - Parameter reuse: True if prompts are scored only from their second third on. Scored rows are always computed,
     ///   so the rest can be found in the prefix cache.
     package init(_ kind: Kind, _ measure: Measure, seed: UInt64, reuse: Bool = false) {
         self.kind = kind

@@ -3,7 +3,7 @@ import Foundation
 /// A progress bar is a line on standard error; it prints nothing if standard error is not a terminal.
 final class ProgressBar {
     private let title: String
-    /// Whether standard error is a terminal.
+    /// True if standard error is a terminal.
     let isWatched = isatty(STDERR_FILENO) == 1
     private var lastPercent = -1
 

@@ -32,7 +32,7 @@ struct SpeculationOptions: ParsableArguments, Sendable {
         transform: Parsing.count(0...1024))
     var rows: Int?
 
-    /// Whether to load the next-token block.
+    /// True to load the next-token block.
     var isOn: Bool { algorithm != nil }
 
     /// The number of tokens to draft in each step.

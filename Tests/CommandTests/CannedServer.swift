@@ -7,7 +7,7 @@ import braid
 struct CannedServer: Sendable {
     private let channel: any Channel
 
-    /// - Parameter closes: Whether the connection ends after the bytes.
+    /// - Parameter closes: True if the connection ends after the bytes.
     init(_ answer: String, closes: Bool = true) async throws {
         try await self.init(closes: closes) { _ in answer }
     }

@@ -247,7 +247,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         FrozenSetup(ranks: "--pp-size 2 --attn-dp-size 2 --tp-size 4 --moe-a2a-backend alltoall", chunk: 30, drafts: 2),
     ]
 
-    /// - Parameter drafts: Whether the model can draft tokens; if it cannot, none are drafted.
+    /// - Parameter drafts: True if the model can draft tokens; if it cannot, none are drafted.
     func configuration(
         for model: any Model, _ cacheType: CacheType, serving requests: [GenerationRequest], drafts canDraft: Bool
     ) throws -> EngineConfiguration {

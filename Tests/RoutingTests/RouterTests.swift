@@ -91,7 +91,7 @@ struct RouterClient: Sendable {
 
     var workers: [RoutedWorker] { service.fleet.workers }
 
-    /// Whether no worker has load of this router.
+    /// True if no worker has load of this router.
     var isIdle: Bool { workers.allSatisfy { $0.load.running == 0 && $0.load.waitingBytes == 0 } }
 
     func metric(_ name: String) async throws -> String? {

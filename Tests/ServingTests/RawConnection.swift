@@ -12,7 +12,7 @@ final class RawConnection: Sendable {
 
     private let outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>
     private let heard = Mutex(Heard())
-    /// Whether nothing is read from the connection.
+    /// True if nothing is read from the connection.
     private let isDeaf: Mutex<Bool>
 
     private init(_ outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>, isDeaf: Bool) {
@@ -83,6 +83,6 @@ final class RawConnection: Sendable {
         }
     }
 
-    /// Whether the server has hung up.
+    /// True if the server has hung up.
     var isOver: Bool { heard.withLock { $0.isOver } }
 }

@@ -19,7 +19,7 @@ struct AttentionKernelTests {
         let qStride: Int, outStride: Int
         var q: [Float]
         let scale: Float
-        /// Whether a value is the whole key.
+        /// True if a value is the whole key.
         let rotaryValues: Bool
         var profile: braid_profile
         /// 0 selects the level's default.

@@ -69,7 +69,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         }
     }
 
-    /// Whether no text is accepted.
+    /// True if no text is accepted.
     var isEmpty: Bool { !liveStates()[0] }
 
     func accepts(_ text: String) -> Bool {

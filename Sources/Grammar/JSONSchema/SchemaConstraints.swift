@@ -8,7 +8,7 @@ struct SchemaConstraints {
     }
 
     var kinds = Set(Kind.allCases)
-    /// Whether numbers must be integers.
+    /// True if numbers must be integers.
     var integersOnly = false
     /// The only values allowed; it is `nil` if there is no such list.
     var values: [JSONValue]?
@@ -55,7 +55,7 @@ struct SchemaConstraints {
         var items: Int?
     }
 
-    /// Whether any value is allowed, groups aside.
+    /// True if any value is allowed, groups aside.
     var isUnconstrained: Bool {
         kinds.count == Kind.allCases.count && !integersOnly && values == nil && lower == nil && upper == nil
             && multiples.isEmpty && minLength == 0 && maxLength == nil && patterns.isEmpty && formats.isEmpty

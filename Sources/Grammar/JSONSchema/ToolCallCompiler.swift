@@ -21,7 +21,7 @@ package struct ToolCallSource: Sendable, Hashable {
         package var name: String
         /// The JSON text of the schema of its arguments; `nil` for any arguments.
         package var parameters: String?
-        /// Whether arguments must follow the schema, which is refused if it cannot be enforced. Otherwise they
+        /// True if arguments must follow the schema, which is refused if it cannot be enforced. Otherwise they
         /// follow it as far as possible.
         package var isStrict: Bool
 
@@ -34,7 +34,7 @@ package struct ToolCallSource: Sendable, Hashable {
 
     package var markup: Markup
     package var tools: [Tool]
-    /// Whether the text must consist of calls; otherwise it may also be, or begin with, anything else.
+    /// True if the text must consist of calls; otherwise it may also be, or begin with, anything else.
     package var isRequired: Bool
     package var allowsSeveral: Bool
     /// The JSON text of the schema of an answer without calls; `nil` for any text. It is not used if calls are

@@ -94,10 +94,10 @@ package struct GrammarState: Sendable {
         return state.set == 0 ? nil : state
     }
 
-    /// Whether the text may end here.
+    /// True if the text may end here.
     package var mayEnd: Bool { memory.sets.withLock { $0.accepts(set) } }
 
-    /// Whether nothing may follow.
+    /// True if nothing may follow.
     package var isFinal: Bool { memory.sets.withLock { $0.isFinal(set) } }
 
     /// Returns the tokens that may follow. The end of the text is not among them: see `mayEnd`.

@@ -9,7 +9,7 @@ struct TransitionNetwork: Sendable {
         var calls: [Call] = []
         var accepts = false
 
-        /// Whether only the end of the rule is possible here.
+        /// True if only the end of the rule is possible here.
         var isBareEnd: Bool { accepts && empty.isEmpty && moves.isEmpty && calls.isEmpty }
     }
 

@@ -25,9 +25,9 @@ package final class Engine: EngineClient {
     /// often.
     private let timelineAsked = Mutex<ContinuousClock.Instant?>(nil)
     private static let timelineInterval = Duration.milliseconds(500)
-    /// Whether the next step is to be traced for `timeline`.
+    /// True if the next step is to be traced for `timeline`.
     private let wantsTimeline = Atomic(false)
-    /// Whether a thread of this process that the engine depends on has trapped.
+    /// True if a thread of this process that the engine depends on has trapped.
     private let hasTrapped = Atomic(false)
     /// Yields the failure that ended service, at most once, and finishes when the engine is stopped.
     package let failures: AsyncStream<EngineFailure>
@@ -299,7 +299,7 @@ package final class Engine: EngineClient {
     /// Ends every request after the ranks failed, and starts new ranks if the configuration and the failure allow it.
     /// Otherwise every later request fails with the same reason.
     ///
-    /// - Returns: Whether new ranks were started.
+    /// - Returns: True if new ranks were started.
     private func replace(_ pool: RankPool, after failure: GroupFailure) -> Bool {
         // After a trap no memory of this process can be relied on; and ranks that fail at once would be restarted
         // forever.

@@ -145,6 +145,6 @@ package enum EngineError: Error, Sendable, Equatable, CustomStringConvertible {
 package struct EngineFailure: Sendable, Equatable {
     /// The reason names the rank that failed.
     package let reason: String
-    /// Whether code of a rank trapped, after which this process cannot go on.
+    /// True if code of a rank trapped, after which this process cannot go on.
     package let isTrap: Bool
 }

@@ -28,9 +28,9 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var chunkedPrefillSize = 1024
     /// The maximum number of prompt tokens of all requests in a step; `nil` takes `chunkedPrefillSize`, at least 1024.
     package var maxPrefillTokens: Int?
-    /// Whether later chunks of a long prompt are smaller, so that each takes about as long as the first.
+    /// True if later chunks of a long prompt are smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
-    /// Whether a request reuses the pages of earlier requests with the same beginning.
+    /// True if a request reuses the pages of earlier requests with the same beginning.
     package var prefixCache = true
     /// The number of tokens that the model's next-token block drafts for each decoding request; 0 turns speculation
     /// off.
@@ -45,9 +45,9 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var processes = 1
     /// A rank that makes no progress for this many seconds has failed.
     package var watchdogTimeout = 300
-    /// Whether new ranks are started after ranks have failed.
+    /// True if new ranks are started after ranks have failed.
     package var restartsOnFailure = false
-    /// Whether the scheduler's invariants are checked after every step, for debugging.
+    /// True if the scheduler's invariants are checked after every step, for debugging.
     package var checksInvariants = false
     /// The instruction-set level of the kernels; `nil` takes the best that the processor has.
     package var kernels: Kernels.Level?

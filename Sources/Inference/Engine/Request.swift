@@ -103,7 +103,7 @@ package struct SamplingParameters: Sendable, Equatable {
 
     package init() {}
 
-    /// Whether sampling depends on the tokens generated before.
+    /// True if sampling depends on the tokens generated before.
     var penalizes: Bool { repetitionPenalty != 1 || frequencyPenalty != 0 || presencePenalty != 0 }
 }
 

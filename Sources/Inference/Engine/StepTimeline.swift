@@ -17,7 +17,7 @@ package struct StepTimeline: Sendable, Equatable {
         package var rows: Int
         /// The pieces of the rank's work by their begin, a piece before those within it.
         package var spans: [Span]
-        /// Whether later pieces are left out.
+        /// True if later pieces are left out.
         package var isCut: Bool
 
         package init(rank: Int, rows: Int, spans: [Span], isCut: Bool = false) {

@@ -67,7 +67,7 @@ package struct Handshake: Sendable, Equatable {
 
     /// Returns the properties that differ.
     ///
-    /// - Parameter allowsMixedLevels: Whether processors may differ in their best instruction-set level.
+    /// - Parameter allowsMixedLevels: True if processors may differ in their best instruction-set level.
     package func differences(allowsMixedLevels: Bool) -> [Difference] {
         var names: [String] = []
         for property in cards.flatMap(\.properties) where !names.contains(property.name) { names.append(property.name) }

@@ -164,7 +164,7 @@ package final class RankFollower {
             return queue.withLock { $0.removeFirst() }
         }
 
-        /// Whether the order to leave waits to be taken.
+        /// True if the order to leave waits to be taken.
         var haveLeave: Bool {
             queue.withLock { entries in
                 entries.contains { entry in

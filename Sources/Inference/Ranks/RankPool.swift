@@ -153,7 +153,7 @@ package final class RankPool: Sendable {
     /// The statistics of each rank since the start.
     package var status: [RankStatus] { state.withLock { $0.ledger.status } }
 
-    /// Whether a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
+    /// True if a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
     package var hasTrapped: Bool { here.hasTrapped }
 
     /// Lets the ranks finish the submitted steps, and returns when those of this process have ended; see

@@ -90,7 +90,7 @@ final class RankThreads: Sendable {
         for inbox in inboxes { inbox.put(assignment) }
     }
 
-    /// Whether a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
+    /// True if a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
     var hasTrapped: Bool { isTrapped.load(ordering: .acquiring) }
 
     /// Lets the ranks finish the submitted steps, and returns when their threads have ended.

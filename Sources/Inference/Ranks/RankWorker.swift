@@ -233,8 +233,8 @@ final class RankWorker {
     /// - Parameters:
     ///   - states: The states of this rank's rows, `[rows, hidden]`.
     ///   - counts: The number of rows of each rank of the stage.
-    ///   - sharing: Whether all ranks are to know all sampled tokens.
-    ///   - areDrafts: Whether the next-token block made the states.
+    ///   - sharing: True if all ranks are to know all sampled tokens.
+    ///   - areDrafts: True if the next-token block made the states.
     ///   - read: Receives one row of logits `[vocabulary]` and the row's index over all ranks; returns the sampled
     ///     token, if any.
     /// - Returns: The token sampled from each row.

@@ -84,7 +84,7 @@ package struct RowAssignment: Sendable {
         outputs = rows.map { Self.outputs(among: $0, of: plan) }
     }
 
-    /// Whether the next-token block runs after the layers.
+    /// True if the next-token block runs after the layers.
     var drafts: Bool { plan.chunks.contains { $0.speculation != nil } }
 
     /// Returns the pages of a data group's key-gather chunks; a page that requests share occurs more than once.

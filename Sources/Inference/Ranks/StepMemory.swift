@@ -11,7 +11,7 @@ struct StepMemory: Equatable {
 
     /// - Parameters:
     ///   - ranks: The number of ranks of this process.
-    ///   - limited: Whether to reserve only the estimate; `nil` finds out whether the system allows more.
+    ///   - limited: True to reserve only the estimate; `nil` finds out whether the system allows more.
     init(_ settings: RankSettings, stateWidth: Int, ranks: Int, limited: Bool? = nil) {
         let plenty = ranks * (Scratch.rankBytes + Self.teamThreads(settings) * Scratch.helperBytes)
         // A quarter more for everything else.

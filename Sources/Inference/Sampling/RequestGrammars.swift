@@ -40,7 +40,7 @@ final class RequestGrammars: Sendable {
     struct Choices {
         /// The tokens that may come next, including stop tokens where the text may end.
         var allowed: TokenMask
-        /// Whether only a stop token may come next.
+        /// True if only a stop token may come next.
         var mustEnd: Bool
     }
 

@@ -22,7 +22,7 @@ extension Scheduler {
         return taken
     }
 
-    /// Whether there are actions that `takeTransferActions` has not returned yet.
+    /// True if there are actions that `takeTransferActions` has not returned yet.
     package var hasTransferActions: Bool { !transferActions.isEmpty }
 
     // MARK: - Decode

@@ -24,7 +24,7 @@ package struct Scheduler: Sendable {
     package let configuration: SchedulerConfiguration
     /// The bounds of a request.
     package let limits: EngineLimits
-    /// Whether `drain()` was called, after which new requests are refused.
+    /// True if `drain()` was called, after which new requests are refused.
     package private(set) var isDraining = false
     /// The reason given to `fail(_:)`; requests are refused until `restart()`.
     package private(set) var failure: String?
@@ -85,9 +85,9 @@ package struct Scheduler: Sendable {
         chunkSizer = ChunkSizer(base: configuration.prefillChunk, unit: configuration.pageSize)
     }
 
-    /// Whether no request is left and no step is in flight.
+    /// True if no request is left and no step is in flight.
     package var isIdle: Bool { sequences.isEmpty && inFlight.isEmpty }
-    /// Whether a plan was submitted whose result has not returned.
+    /// True if a plan was submitted whose result has not returned.
     package var isStepInFlight: Bool { !inFlight.isEmpty }
 
     /// Queues a request, or throws if it cannot be served. `id` must not be in use.

@@ -20,7 +20,7 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var maxQueuedRequests = 1024
     /// The maximum number of prompt tokens of one request in a step; `nil` or -1 leaves only `maxRowsPerStep`.
     package var chunkedPrefillSize: Int? = 4096
-    /// Whether later chunks of a prompt are smaller, so that each takes about as long as the first.
+    /// True if later chunks of a prompt are smaller, so that each takes about as long as the first.
     package var dynamicChunks = false
     /// The maximum number of rows of one step. Decoding requests get their rows first, then prompts.
     package var maxRowsPerStep = 8192
@@ -28,10 +28,10 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var maxStepsInFlight = 1
     /// The number of data groups, the groups of ranks among which requests are divided.
     package var dataGroups = 1
-    /// Whether ranks of one data group can read the keys that ranks of another have stored. They cannot if the
+    /// True if ranks of one data group can read the keys that ranks of another have stored. They cannot if the
     /// groups may live in different processes; a request then reuses pages of its own group only.
     package var groupsShareKeys = true
-    /// Whether a request reuses the pages of earlier requests with the same beginning.
+    /// True if a request reuses the pages of earlier requests with the same beginning.
     package var prefixCache = true
     /// The number of tokens drafted for each decoding request, and verified in the next step; 0 turns speculation off.
     package var drafts = 0

@@ -44,11 +44,11 @@ struct SequenceState: Sendable {
     var prefillAttempt = 0
     /// True in mode `prefill` once the other server has asked for the keys.
     var isSending = false
-    /// Whether the request was queued later than it arrived.
+    /// True if the request was queued later than it arrived.
     var wasQueuedLate = false
     /// Entries of window sets before this position are not known, although a page has space for them.
     var firstWindowEntry = 0
-    /// Whether a plan has announced the grammar to the ranks.
+    /// True if a plan has announced the grammar to the ranks.
     var isGrammarAnnounced = false
     /// The prompt and the generated tokens. After a preemption all of them are computed again.
     var tokens: [Int32]
@@ -103,7 +103,7 @@ struct SequenceState: Sendable {
     var generatedCount: Int { tokens.count - promptCount }
     /// The number of tokens whose keys are neither in the cache nor in a step in flight.
     var unplanned: Int { tokens.count - planned }
-    /// Whether only the newest token lacks its keys, and is a generated one.
+    /// True if only the newest token lacks its keys, and is a generated one.
     var isDecoding: Bool { generatedCount > 0 && unplanned == 1 }
     /// The maximum number of positions ever computed; the last generated token is never an input.
     var finalLength: Int { promptCount + max(newTokenLimit, 1) - 1 }

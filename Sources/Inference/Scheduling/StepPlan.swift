@@ -11,7 +11,7 @@ package struct StepPlan: Sendable, Equatable {
     package var grammars: [RequestGrammar] = []
     /// The requests with a grammar that have ended.
     package var endedGrammars: [UInt64] = []
-    /// Whether ranks collect the spans of this step.
+    /// True if ranks collect the spans of this step.
     package var isTraced = false
 
     package init(number: Int, chunks: [Chunk]) {
@@ -102,7 +102,7 @@ package struct StepPlan: Sendable, Equatable {
         package var prompt: [Int32]
         /// The next `minTokensRemaining` tokens, including this one, must not be stop tokens: see `minNewTokens`.
         package var minTokensRemaining: Int
-        /// Whether the request follows a grammar.
+        /// True if the request follows a grammar.
         package var isConstrained: Bool
 
         package init(

@@ -33,7 +33,7 @@ package final class MPITransport: MessageTransport {
         package let description: String
     }
 
-    /// Whether this program was built with MPI.
+    /// True if this program was built with MPI.
     package static var isBuilt: Bool { braid_mpi_is_built() }
 
     /// Joins the job for which `mpirun` started this process.
@@ -204,7 +204,7 @@ private final class Traffic {
 
     init(processes: Int) { receives = Array(repeating: [], count: processes) }
 
-    /// Whether every message has been sent.
+    /// True if every message has been sent.
     var hasSent: Bool { sends.isEmpty }
     var isMoving: Bool { !sends.isEmpty || receives.contains { !$0.isEmpty } }
 

@@ -11,7 +11,7 @@ package final class Processes: Sendable {
     private let transport: any MessageTransport
     private let cores: Int
     private let state: Mutex<State>
-    /// Whether this process has said farewell, after which it sends only heartbeats.
+    /// True if this process has said farewell, after which it sends only heartbeats.
     private let hasLeft = Mutex(false)
     /// The semaphore that every other process's farewell signals.
     private let farewells = DispatchSemaphore(value: 0)
@@ -45,7 +45,7 @@ package final class Processes: Sendable {
         var heartbeat: [UInt8] = []
         /// The process id, if the process runs on this host.
         var pid: Int32?
-        /// Whether the process has said farewell.
+        /// True if the process has said farewell.
         var hasLeft = false
     }
 
@@ -218,7 +218,7 @@ package final class Processes: Sendable {
     /// The loss of a process, or of the connection to it, that ended the job.
     package var failure: GroupFailure? { state.withLock { $0.failure } }
 
-    /// Whether the first process was lost.
+    /// True if the first process was lost.
     package var hasLostFirst: Bool { state.withLock { $0.hasLostFirst } }
 
     /// Sets the function that is called once, with the loss that ends the job; it replaces an earlier function.

@@ -6,7 +6,7 @@ struct ForwardedAnswer: Sendable {
     let head: HTTPResponseHead
     /// The first bytes of the body.
     let first: ByteBuffer
-    /// Whether these are all.
+    /// True if these are all.
     let isWhole: Bool
     let exchange: UpstreamExchange
     let lease: Fleet.Lease

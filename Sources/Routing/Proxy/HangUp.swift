@@ -9,7 +9,7 @@ final class HangUp: Sendable {
 
     private let state = Mutex(State())
 
-    /// Whether the client has hung up.
+    /// True if the client has hung up.
     var hasHappened: Bool { state.withLock { $0.hasHappened } }
 
     /// Sets what is done when the client hangs up, in place of what was set before. It is done at once if it has.

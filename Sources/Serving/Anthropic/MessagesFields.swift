@@ -5,7 +5,7 @@ import Tokenization
 /// The members of a request to Anthropic's `/v1/messages` or `/v1/messages/count_tokens`.
 struct MessagesFields {
     let conversation: Conversation
-    /// Whether the answer shows the text of its reasoning.
+    /// True if the answer shows the text of its reasoning.
     let showsThinking: Bool
     private let fields: RequestFields
 

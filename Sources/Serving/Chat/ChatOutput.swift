@@ -10,7 +10,7 @@ struct ChatOutput: Sendable {
     private var keptCall: Int?
     /// The reason why the answer ended; `nil` while it is generated.
     private(set) var finish: TextFinish?
-    /// Whether at least one tool call is complete.
+    /// True if at least one tool call is complete.
     private(set) var hasCalled = false
     /// The number of tokens up to the end of reasoning.
     private(set) var reasoningTokens = 0
@@ -73,7 +73,7 @@ struct AnswerItems: Sendable {
         let id = Envelope.randomDigits()
         /// The text so far; the arguments, as the text of a JSON object, if the item is a call.
         var text = ""
-        /// Whether the item is complete. A limit or an abort may cut it, and the model may leave a call unfinished.
+        /// True if the item is complete. A limit or an abort may cut it, and the model may leave a call unfinished.
         var isComplete = false
     }
 

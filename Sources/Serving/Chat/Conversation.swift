@@ -25,13 +25,13 @@ struct Conversation: Sendable {
     /// The tools that the request describes.
     var tools: [ChatTool] = []
     var toolChoice = ToolChoice.auto
-    /// Whether the answer may have more than one tool call.
+    /// True if the answer may have more than one tool call.
     var allowsParallelCalls = true
-    /// Whether the model is to reason; `nil` for the model's default.
+    /// True if the model is to reason; `nil` for the model's default.
     var thinking: Bool?
     /// The effort of reasoning; `nil` for the model's default.
     var effort: EffortField?
-    /// Whether the last message is the beginning of the answer.
+    /// True if the last message is the beginning of the answer.
     var continuesFinalMessage = false
 
     /// The tools that the prompt offers.
@@ -141,13 +141,13 @@ struct ChatRequest: Sendable {
     let wantsLogProbs: Bool
     /// The markup of the tool calls to look for; `nil` if no tools are offered.
     let toolCalls: ToolCallMarkup?
-    /// Whether the answer may have more than one tool call.
+    /// True if the answer may have more than one tool call.
     let allowsParallelCalls: Bool
-    /// Whether the answer begins inside the model's reasoning.
+    /// True if the answer begins inside the model's reasoning.
     let startsInReasoning: Bool
-    /// Whether the answer shows reasoning separately from content.
+    /// True if the answer shows reasoning separately from content.
     let separatesReasoning: Bool
-    /// Whether the answer is sent while it is generated.
+    /// True if the answer is sent while it is generated.
     let isStreamed: Bool
 
     /// The estimated memory in bytes that the request takes; see `TextRequest.memory`.

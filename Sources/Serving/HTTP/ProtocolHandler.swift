@@ -55,11 +55,11 @@ final class ProtocolHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private let table: ConnectionTable
     private let start: RequestStart
     private var exchanges: [Exchange] = []
-    /// Whether the newest request has arrived completely.
+    /// True if the newest request has arrived completely.
     private var isWhole = true
-    /// Whether no further request is read from this connection.
+    /// True if no further request is read from this connection.
     private var isEnding = false
-    /// Whether everything has been written and the sending side is closed.
+    /// True if everything has been written and the sending side is closed.
     private var isOut = false
     private var drained = 0
     private var timer: Scheduled<Void>?
@@ -238,7 +238,7 @@ final class RequestStart: ChannelInboundHandler, RemovableChannelHandler {
     private static let head = Array("HEAD ".utf8)
     private var bytes: [UInt8] = []
 
-    /// Whether the request that is arriving is known to be a HEAD. It is not known of requests that a client sends
+    /// True if the request that is arriving is known to be a HEAD. It is not known of requests that a client sends
     /// before it has the response to an earlier one.
     var isHead: Bool { bytes == Self.head }
 

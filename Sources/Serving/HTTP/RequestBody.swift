@@ -39,7 +39,7 @@ package struct BodyReader: Sendable {
     /// The bytes of a body as the client has sent them, with the memory that is reserved for them.
     package struct Collected: Sendable {
         package let bytes: ByteBuffer
-        /// Whether the bytes are packed with gzip.
+        /// True if the bytes are packed with gzip.
         let isPacked: Bool
         package let share: MemoryBudget.Share
     }

@@ -23,7 +23,7 @@ package struct ClientConnection: Sendable {
         return handler.watch(action)
     }
 
-    /// Whether the client is a program of this machine.
+    /// True if the client is a program of this machine.
     package var isLocal: Bool {
         guard let address = channel.remoteAddress?.ipAddress else { return false }
         return address == "::1" || address.hasPrefix("127.") || address.hasPrefix("::ffff:127.")

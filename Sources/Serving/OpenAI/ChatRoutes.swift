@@ -109,7 +109,7 @@ struct ChatStart<Fields: Sendable>: Sendable {
     let generations: TextGenerations
     /// The request's share of the memory budget, which is kept until an answer that is sent whole is complete.
     let share: MemoryBudget.Share
-    /// Whether the answer repeats members of the request, so that streams keep the share too.
+    /// True if the answer repeats members of the request, so that streams keep the share too.
     let repeatsRequest: Bool
 
     /// Reads a request and begins to answer it.

@@ -115,7 +115,7 @@ extension TextFinish.Reason {
         }
     }
 
-    /// Whether the answer ended before the model had ended it.
+    /// True if the answer ended before the model had ended it.
     var isCut: Bool { self == .length || self == .abort }
 }
 

@@ -116,7 +116,7 @@ struct ResponsesFields: Sendable {
 /// Reads `input` of `/v1/responses`: a text, or a list of messages, reasoning, calls of functions and their results.
 struct ResponsesInput {
     private var messages: [Conversation.Message] = []
-    /// Whether the last message is an assistant's turn to which further items may belong.
+    /// True if the last message is an assistant's turn to which further items may belong.
     private var isInTurn = false
 
     static func messages(_ fields: RequestFields) throws(RequestError) -> [Conversation.Message] {

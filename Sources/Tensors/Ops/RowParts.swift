@@ -170,7 +170,7 @@ struct Gate: ParallelWork {
     let logits: View
     let bias: View?
     let rule: GateRule
-    /// Whether the experts are chosen already.
+    /// True if the experts are chosen already.
     let given: Bool
     let chosen: ComputedIndices
     let weights: View

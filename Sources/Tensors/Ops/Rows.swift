@@ -175,7 +175,7 @@ extension Kernels {
 package struct RotaryAngles {
     package let cosine: View
     package let sine: View
-    /// Whether rotations are by the negative angles.
+    /// True if rotations are by the negative angles.
     package let isInverse: Bool
 
     package init(cosine: View, sine: View) { self.init(cosine: cosine, sine: sine, isInverse: false) }

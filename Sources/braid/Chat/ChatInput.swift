@@ -12,7 +12,7 @@ package struct ChatLines {
 
     package init() {}
 
-    /// Whether a message has begun.
+    /// True if a message has begun.
     package var hasBegun: Bool { !lines.isEmpty || isPasting }
 
     /// Adds a line.
@@ -39,9 +39,9 @@ package struct ChatLines {
 
 /// Reads messages from standard input. Lines are edited by the terminal itself.
 final class ChatInput: Sendable {
-    /// Whether someone types.
+    /// True if someone types.
     let isTerminal = isatty(STDIN_FILENO) == 1
-    /// Whether prompts are shown.
+    /// True if prompts are shown.
     private let showsPrompts: Bool
     private let lines = Mutex(ChatLines())
     private let former: termios?

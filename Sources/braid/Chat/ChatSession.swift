@@ -6,7 +6,7 @@ package struct ChatSession {
     /// What requests ask for, apart from the messages.
     package struct Settings: Sendable {
         package var system: String?
-        /// Whether the model is to reason; `nil` for its default.
+        /// True if the model is to reason; `nil` for its default.
         package var thinking: Bool?
         /// The sampling parameters that were given.
         package var sampling: [JSONMember] = []

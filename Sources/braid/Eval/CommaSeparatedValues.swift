@@ -31,7 +31,7 @@ package enum CommaSeparatedValues {
         }
 
         var peek: UInt8? { at < file.bytes.count ? file.bytes[at] : nil }
-        /// Whether a line ends here: at LF, CR LF, or the end of the file.
+        /// True if a line ends here: at LF, CR LF, or the end of the file.
         var isAtLineEnd: Bool {
             guard let byte = peek else { return true }
             return byte == UInt8(ascii: "\n")

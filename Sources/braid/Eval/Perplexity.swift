@@ -16,7 +16,7 @@ package struct Perplexity: Sendable, Equatable {
     ///   - capacity: The number of tokens of the text that fit a window, at least 2.
     ///   - stride: The number of tokens by which windows advance, at least 1; if it is less than `capacity`, later
     ///     tokens see at least `capacity - stride` tokens before them.
-    ///   - hasPrefix: Whether windows begin with a token that is not part of the text, so that their first token can be
+    ///   - hasPrefix: True if windows begin with a token that is not part of the text, so that their first token can be
     ///     scored.
     package static func windows(tokens: Int, capacity: Int, stride: Int, hasPrefix: Bool) -> [Window] {
         precondition(capacity >= 2 && stride >= 1, "a window has to move on")

@@ -71,7 +71,7 @@ extension LayoutReport {
         return least == most ? grouped(most) : "\(grouped(least)) to \(grouped(most))"
     }
 
-    /// Whether the bytes that ranks receive depend on the router.
+    /// True if the bytes that ranks receive depend on the router.
     private var receivesExpected: Bool { cost.layerKinds.flatMap(cost.transfers).contains { $0.isExpected } }
 
     private var sequence: [String] {

@@ -179,6 +179,6 @@ package struct LayoutReport: Sendable {
     /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks.
     package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
 
-    /// Whether the configuration is bitwise equal to one rank.
+    /// True if the configuration is bitwise equal to one rank.
     package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }
 }

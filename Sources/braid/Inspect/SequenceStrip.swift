@@ -28,7 +28,7 @@ package struct SequenceStrip: Sendable {
         self.runs = runs
     }
 
-    /// Whether cells are single tokens of the beginning, because the whole sequence has more changes of owner
+    /// True if cells are single tokens of the beginning, because the whole sequence has more changes of owner
     /// than cells.
     package var isBeginning: Bool { runs.count > width && owners.count > width }
 

@@ -10,7 +10,7 @@ package struct CommandOptions: Sendable {
         package let names: [String]
         package let isFlag: Bool
         package let isRepeatable: Bool
-        /// Whether all words up to the next option are values.
+        /// True if all words up to the next option are values.
         package let takesList: Bool
 
         /// The variable of the environment that gives the option, such as `BRAID_PAGE_SIZE`.

@@ -9,7 +9,7 @@ struct ConfigurationFile {
         let values: [String]
         /// The number of the line, from 1; `nil` in JSON.
         let line: Int?
-        /// Whether further lines may add items.
+        /// True if further lines may add items.
         fileprivate var isOpen = false
     }
 

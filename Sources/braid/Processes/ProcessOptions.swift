@@ -34,7 +34,7 @@ package struct ProcessOptions: ParsableArguments, Sendable {
     /// - Parameters:
     ///   - arguments: The arguments of this command.
     ///   - program: The path of this program.
-    ///   - isRoot: Whether mpirun must be told to run as root.
+    ///   - isRoot: True if mpirun must be told to run as root.
     /// - Throws: `CommandError` if the node's number is not below the number of nodes.
     package func mpirunLine(_ arguments: [String], program: String, isRoot: Bool) throws -> String? {
         let count = nnodes ?? 1
@@ -55,7 +55,7 @@ package struct ProcessOptions: ParsableArguments, Sendable {
 
     /// Returns a command as a shell runs it, on as many hosts, whose names it asks for if they are several.
     ///
-    /// - Parameter isRoot: Whether mpirun must be told to run as root.
+    /// - Parameter isRoot: True if mpirun must be told to run as root.
     package static func line(_ command: [String], hosts: Int, isRoot: Bool) -> String {
         let words = command.map(shellWord)
         guard hosts > 1 else { return words.joined(separator: " ") }
