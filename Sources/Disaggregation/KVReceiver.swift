@@ -36,7 +36,7 @@ package struct KVReceiver: Sendable {
         }
     }
 
-    /// The position before which all keys have arrived that this process keeps, without those of windows.
+    /// The first position that lacks some of the keys that this process keeps, windows aside.
     package var reached: Int { keys.values.min() ?? reservation.positions.upperBound }
 
     /// True if all entries have arrived.

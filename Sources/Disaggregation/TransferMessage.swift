@@ -4,22 +4,24 @@ package import Inference
 /// of a session; both servers name a request by that number.
 package enum TransferMessage: Sendable, Equatable {
     // The decode server sends these.
-    /// Compute this request's prompt. `started` or `lost` answers.
+    /// Asks for the computation of a request's prompt. `started` or `lost` answers.
     case ask(UInt64, GenerationRequest)
-    /// Pages are reserved for the keys of these positions; send them.
+    /// Says that pages are reserved for the keys of these positions, which may be sent from now on.
     case ready(UInt64, group: Int, positions: Range<Int>, windowStart: Int)
-    /// The transfer has ended; compute and send no more.
+    /// Ends the transfer: nothing more is to be computed or sent.
     case cancel(UInt64)
-    /// The prompt of this room is not asked for: the decode server computes it.
+    /// Says that the prompt of this room will not be asked for, because the decode server computes it.
     case local(room: UInt64)
 
     // The prefill server sends these.
-    /// The computation has begun, in this data group.
+    /// Says that the computation has begun, in this data group.
     case started(UInt64, group: Int)
+    /// Has the log-probabilities of the prompt's tokens, for a request that asks for them.
     case scores(UInt64, [TokenLogProbs])
+    /// Says that all keys of the prompt are computed, with the first token and the drafts that follow it.
     case prefilled(UInt64, PrefillResult)
-    /// The request is refused, or its computation has failed. The request itself is at fault if `isFinal`, so that
-    /// every server would refuse it or fail.
+    /// Says that the request is refused, or that its computation has failed. The request itself is at fault if `isFinal`,
+    /// so that every server would refuse it or fail.
     case lost(UInt64, reason: String, isFinal: Bool)
 
     /// Both servers send it to show that the connection is alive.

@@ -70,8 +70,8 @@ final class RecordConnection: Sendable {
         }
     }
 
-    /// Returns the next event that waits; `nil` if there is none, and `receive` has what follows, or if there is another
-    /// receiver by now.
+    /// Returns the next event that waits. If none waits, it returns `nil` and passes later events to `receive`. It also
+    /// returns `nil` if another receiver has taken over.
     private func next(_ number: Int, _ receive: @escaping @Sendable (Event) -> Void) -> Event? {
         state.withLock { state in
             guard state.receivers == number else { return nil }

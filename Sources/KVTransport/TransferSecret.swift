@@ -38,6 +38,6 @@ package struct TransferSecret: Sendable {
 }
 
 extension TransferSecret: CustomStringConvertible {
-    /// Never the secret.
+    /// A text that does not contain the secret, so that logs cannot.
     package var description: String { "a secret" }
 }

@@ -77,7 +77,7 @@ package struct Step {
         package let rows: Indices
         /// The slot of each entry in its page.
         package let slots: Indices
-        /// The number of such rows of each rank of the stage.
+        /// The number of rows that store an entry, for each rank of the stage.
         package let counts: [Int]
 
         package init(rows: Indices, slots: Indices, counts: [Int]) {

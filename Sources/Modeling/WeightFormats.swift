@@ -24,14 +24,14 @@ package struct WeightFormat: Sendable, Hashable {
 
 /// The formats in which a checkpoint stores its weights, as `config.json` says.
 package struct WeightFormats: Sendable, Equatable {
-    /// Weights that are never quantized, such as vectors, the vocabulary and routers.
+    /// The format of weights that are never quantized, such as vectors, the vocabulary and routers.
     package var plain: WeightFormat
-    /// The other matrices.
+    /// The format of the matrices that are neither plain nor of routed experts.
     package var products: WeightFormat
-    /// The matrices of routed experts.
+    /// The format of the matrices of routed experts.
     package var experts: WeightFormat
 
-    /// The same format for all weights.
+    /// Takes one format for all weights.
     package init(_ dtype: DType) {
         plain = WeightFormat(dtype)
         (products, experts) = (plain, plain)

@@ -30,12 +30,16 @@ package enum ReleasedModel: String, Sendable, CaseIterable {
         }
     }
 
+    /// Returns the model's configuration, read from the released `config.json`.
+    ///
     /// - Throws: `CheckpointError` if the file and the readers no longer agree.
     package func configuration() throws(CheckpointError) -> any ModelConfiguration {
         try ModelRegistry.configuration(file())
     }
 
-    /// The file.
+    /// Returns the released `config.json`, parsed.
+    ///
+    /// - Throws: `CheckpointError` if the file and the reader no longer agree.
     package func file() throws(CheckpointError) -> ConfigurationValue {
         try ModelConfigurationFile.parse(bytes, file: rawValue + ".json")
     }

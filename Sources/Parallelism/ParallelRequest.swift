@@ -10,11 +10,11 @@ package struct ParallelRequest: Sendable, Equatable {
     /// equal although attention is, every rank keeps all experts.
     package var epSize: Int?
     package var ppSize: Int?
-    /// A request's keys are sharded over this many ranks of a data group.
+    /// The number of ranks of a data group over which a request's keys are sharded.
     package var dcpSize: Int?
-    /// One of those ranks owns this many consecutive tokens' keys at a time.
+    /// The number of consecutive tokens whose keys one of those ranks owns at a time.
     package var dcpInterleave: Int?
-    /// Query-gather attention needs a request to have at least this many keys.
+    /// The smallest number of keys with which a request uses query-gather attention.
     package var dcpMinKeys: Int?
     /// It is 1, or attention's tensor degree; by default the latter if it divides the widths.
     package var moeDenseTPSize: Int?

@@ -162,7 +162,7 @@ package final class Seat {
     /// A value that is being moved over an edge.
     package struct PendingCollective {
         fileprivate let name: StaticString
-        /// `nil` if nothing moves.
+        /// The group that carries out the collective; `nil` if the edge moves no rows.
         fileprivate let group: (any ProcessGroup)?
         fileprivate let arriving: View
         /// The rows of the sum, once its addends have arrived.

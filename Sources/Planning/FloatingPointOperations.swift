@@ -58,18 +58,18 @@ extension FloatingPointOperations {
         Double(2 * selection.heads * (selection.width + 1))
     }
 
-    /// Keys that rows attend to which see `first`, `first` + 1, … `last` tokens: those of a window, and of the others at
-    /// most as many as they select.
+    /// Returns the keys that rows seeing `first`, `first` + 1, … `last` tokens attend to: those of a window, and of the
+    /// others at most as many as they select.
     static func attendedKeys(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
         windowKeys(first, last, attention) + attendedEntries(first, last, attention)
     }
 
-    /// Those of the window.
+    /// Returns the window keys that rows seeing `first` … `last` tokens attend to, summed over the rows.
     static func windowKeys(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
         attention.window > 0 ? entries(first, last, of: 1, limit: attention.window) : 0
     }
 
-    /// Those outside of it.
+    /// Returns the keys outside the window that the same rows attend to: at most `topK` a row.
     static func attendedEntries(_ first: Int, _ last: Int, _ attention: LayerDescription.Attention) -> Double {
         attention.tokensPerEntry == 0 ? 0 : entries(first, last, of: attention.tokensPerEntry, limit: attention.topK)
     }

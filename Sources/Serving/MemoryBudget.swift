@@ -8,9 +8,6 @@ package final class MemoryBudget: Sendable {
 
     package init(total: Int) { self.total = total }
 
-    /// The number of reserved bytes.
-    package var usedBytes: Int { used.withLock { $0 } }
-
     /// The bytes that are reserved for one request, and released when the share is dropped.
     package final class Share: Sendable {
         private let budget: MemoryBudget

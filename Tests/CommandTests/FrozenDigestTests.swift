@@ -181,7 +181,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
     var drafts = 0
     var threads = 1
     /// Tells whether the cache has room only for the prompts and a few tokens, so that requests are preempted.
-    var isCrowded = false
+    var hasPreemption = false
     /// The number of times the requests are served; the second time their keys are in the prefix cache.
     var times = 1
     var kernels: Kernels.Level?
@@ -193,7 +193,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
             ranks.isEmpty ? "one rank" : ranks, "chunk \(chunk)", "page \(page)", "drafts \(drafts)",
             "threads \(threads)", "times \(times)",
         ]
-            + (isCrowded ? ["crowded"] : []) + (kernels.map { ["kernels \($0.rawValue)"] } ?? [])
+            + (hasPreemption ? ["crowded"] : []) + (kernels.map { ["kernels \($0.rawValue)"] } ?? [])
             + (hasOddBlocks ? ["odd blocks"] : [])).joined(separator: ", ")
     }
 
@@ -204,7 +204,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         FrozenSetup(ranks: "", chunk: 32, kernels: .reference),
         FrozenSetup(ranks: "", chunk: 13, drafts: 1, hasOddBlocks: true),
         FrozenSetup(ranks: "", chunk: 5, page: 64, drafts: 3, threads: 2, times: 2),
-        FrozenSetup(ranks: "", page: 1, drafts: 2, isCrowded: true),
+        FrozenSetup(ranks: "", page: 1, drafts: 2, hasPreemption: true),
         FrozenSetup(ranks: "--tp-size 2"),
         FrozenSetup(ranks: "--tp-size 4 --ep-size 1", chunk: 11),
         FrozenSetup(ranks: "--tp-size 4 --ep-size 2", chunk: 20, threads: 2, hasOddBlocks: true),
@@ -213,7 +213,8 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         FrozenSetup(ranks: "--attn-cp-size 3 --cp-strategy contiguous", chunk: 10),
         FrozenSetup(ranks: "--attn-cp-size 4 --cp-strategy zigzag", chunk: 13, times: 2),
         FrozenSetup(ranks: "--attn-cp-size 4 --cp-strategy contiguous", chunk: 29, page: 1, drafts: 1),
-        FrozenSetup(ranks: "--attn-cp-size 4 --cp-strategy interleave", chunk: 9, page: 1, drafts: 2, isCrowded: true),
+        FrozenSetup(
+            ranks: "--attn-cp-size 4 --cp-strategy interleave", chunk: 9, page: 1, drafts: 2, hasPreemption: true),
         FrozenSetup(ranks: "--attn-cp-size 5 --cp-strategy zigzag", chunk: 9),
         FrozenSetup(ranks: "--attn-cp-size 8 --ep-size 8 --moe-a2a-backend alltoall"),
         FrozenSetup(ranks: "--attn-cp-size 16 --ep-size 8", chunk: 40),
@@ -242,7 +243,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
                 + "--moe-a2a-backend alltoall", drafts: 1, times: 2),
         FrozenSetup(
             ranks: "--tp-size 8 --attn-dp-size 2 --attn-cp-size 2 --dcp-size 4 --dcp-min-keys 1", chunk: 25, page: 1,
-            isCrowded: true),
+            hasPreemption: true),
         FrozenSetup(ranks: "--pp-size 2 --attn-cp-size 4 --dcp-size 4 --dcp-min-keys 1", chunk: 7, drafts: 3, times: 2),
         FrozenSetup(ranks: "--pp-size 2 --attn-dp-size 2 --tp-size 4 --moe-a2a-backend alltoall", chunk: 30, drafts: 2),
     ]
@@ -260,7 +261,7 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         configuration.pageSize = page
         configuration.drafts = canDraft ? drafts : 0
         configuration.threadsPerRank = threads
-        if isCrowded { configuration.maxTotalTokens = requests.map(\.prompt.count).reduce(8, +) }
+        if hasPreemption { configuration.maxTotalTokens = requests.map(\.prompt.count).reduce(8, +) }
         configuration.kernels = kernels
         // Small operations are divided too, so that threads have work.
         configuration.tuning.minParallelWork = 1

@@ -40,11 +40,13 @@ struct ItemSets {
 
     /// Rules nested deeper than this cannot be entered.
     static let maxDepth = 1000
-    /// A grammar's memory is replaced when it exceeds this many bytes, masks aside, or this many masks.
+    /// The bytes, masks aside, beyond which a grammar's memory is replaced by an empty one.
     static let maxBytes = 24 << 20
+    /// The number of masks at which all masks are dropped.
     static let maxMasks = 512
+    /// The number of items that one operation may read; an operation that needs more fails.
     private static let maxWork = 2_000_000
-    /// The item after the end of the root rule.
+    /// The item that follows the root rule: a set that has it accepts the text so far.
     private static let endOfText = UInt64.max
 
     init(_ network: TransitionNetwork, _ vocabulary: GrammarVocabulary, symbolCount: Int) {

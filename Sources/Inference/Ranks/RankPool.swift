@@ -39,7 +39,7 @@ package final class RankPool: Sendable {
     struct State {
         /// Steps in flight, in the order of their submission.
         var pending: [Pending] = []
-        var ledger: RankStatistics
+        var statistics: RankStatistics
         /// The time of the watchdog's last check, in nanoseconds of `Meter.now`.
         var lastWatch: UInt64 = 0
         var clock: WatchClock
@@ -93,7 +93,7 @@ package final class RankPool: Sendable {
         watchInterval = min(1_000_000_000, patience / 4)
         let grammars = RequestGrammars(grammars)
         self.grammars = grammars
-        state = Mutex(State(ledger: RankStatistics(parallel), clock: WatchClock(interval: watchInterval)))
+        state = Mutex(State(statistics: RankStatistics(parallel), clock: WatchClock(interval: watchInterval)))
         world.alarm.observe { progress.signal() }
         elsewhere?.start { [weak self] in self?.deposit($0) }
         here.start(model, cache, settings, grammars: grammars, in: world) { [self] in deposit($0) }
@@ -151,7 +151,7 @@ package final class RankPool: Sendable {
     package var layout: String { configuration.description }
 
     /// The statistics of each rank since the start.
-    package var status: [RankStatus] { state.withLock { $0.ledger.status } }
+    package var status: [RankStatus] { state.withLock { $0.statistics.status } }
 
     /// True if a rank's thread trapped. Memory may then be damaged, so that only a new process can go on.
     package var hasTrapped: Bool { here.hasTrapped }
@@ -166,13 +166,13 @@ package final class RankPool: Sendable {
     /// Adds a rank's report to its step, and signals `progress` when the step is complete.
     private func deposit(_ report: StepReport) {
         let isLast = state.withLock { state in
-            let spent = state.ledger.enter(report)
+            let spent = state.statistics.enter(report)
             // Ranks are at most a few steps apart, so the step is found near the front.
             guard let index = state.pending.firstIndex(where: { $0.plan.number == report.step }) else { return false }
             state.pending[index].reports.append(report)
             state.pending[index].spent[report.rank] = spent
             guard state.pending[index].reports.count == configuration.world else { return false }
-            state.ledger.close(state.pending[index].spent)
+            state.statistics.close(state.pending[index].spent)
             return true
         }
         if isLast { progress.signal() }

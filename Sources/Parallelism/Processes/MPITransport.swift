@@ -49,14 +49,14 @@ package final class MPITransport: MessageTransport {
             let isJoined = unsafe braid_mpi_start(&place) == 0
             joining.place.withLock { $0 = isJoined ? place : nil }
             joining.hasJoined.signal()
-            joining.hasCourier.wait()
+            joining.hasTransport.wait()
             joining.transport.withLock { $0 }?.run()
         }
         thread.name = "braid mpi"
         thread.stackSize = 1 << 20
         thread.start()
         joining.hasJoined.wait()
-        defer { joining.hasCourier.signal() }
+        defer { joining.hasTransport.signal() }
         guard let place = joining.place.withLock({ $0 }) else {
             throw Problem(description: "MPI did not start; what it said is above")
         }
@@ -70,7 +70,7 @@ package final class MPITransport: MessageTransport {
         let place = Mutex<braid_mpi_place?>(nil)
         let hasJoined = DispatchSemaphore(value: 0)
         let transport = Mutex<MPITransport?>(nil)
-        let hasCourier = DispatchSemaphore(value: 0)
+        let hasTransport = DispatchSemaphore(value: 0)
     }
 
     private init(_ place: braid_mpi_place) {

@@ -9,7 +9,7 @@ package struct Calibration: Sendable {
         /// The number of its table.
         package let table: Int
         package let use: PublishedTable.Use
-        /// Tells whether nothing else of the same run was fitted on.
+        /// True if no row of the same run was used for fitting.
         package let isIndependent: Bool
         package let kind: CalibrationClass
         package let row: PublishedTable.Row

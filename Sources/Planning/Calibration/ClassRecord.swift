@@ -70,7 +70,7 @@ package struct ClassRecord: Sendable {
         return (wider(interval, factor), coverage(factor))
     }
 
-    /// The interval with both ends so many times as far from its middle.
+    /// Returns the interval scaled by `factor` about its midpoint.
     private static func wider(_ interval: ClosedRange<Double>, _ factor: Double) -> ClosedRange<Double> {
         let middle = (interval.lowerBound + interval.upperBound) / 2
         let half = (interval.upperBound - interval.lowerBound) / 2 * factor

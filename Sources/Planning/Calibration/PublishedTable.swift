@@ -13,9 +13,9 @@ package struct PublishedTable: Sendable {
     }
 
     package enum Use: String, Sendable {
-        /// Efficiencies are fitted on these.
+        /// Efficiencies are fitted on the rows.
         case fit
-        /// Predicted only.
+        /// The rows are predicted, and nothing is fitted on them.
         case heldOut = "held out"
         /// Braid has no description of the model, the layout or the device.
         case notExpressible = "not expressible"
@@ -34,7 +34,7 @@ package struct PublishedTable: Sendable {
     /// Why it cannot be predicted, where it cannot.
     package let reason: String?
     package let run: Run?
-    /// Tells whether nothing else of the same runs was fitted on.
+    /// True if no row of the same run was used for fitting.
     package let isIndependent: Bool
     package let rows: [Row]
 

@@ -71,16 +71,16 @@ package struct LayoutReport: Sendable {
         self.example = example
         self.memory = memory
         cost = LayoutCost(model, parallel, format: format)
-        let deals = Self.deals(example, parallel)
-        steps = deals.map { StepRows($0, format) }
-        owners = Self.owners(example, deals, parallel)
+        let assignments = Self.assignments(example, parallel)
+        steps = assignments.map { StepRows($0, format) }
+        owners = Self.owners(example, assignments, parallel)
         let mesh = parallel.mesh
         ranks = (0..<parallel.world).map { rank in
             Rank(
                 share: RankShare(model, parallel, rank: rank),
                 coordinates: [.pipeline, .data, .context, .tensor].map { ($0, mesh.coordinate(of: rank, on: $0)) })
         }
-        addWork(deals)
+        addWork(assignments)
         for placed in model.weights {
             let bytes = try weightBytes(placed.weights)
             if !model.isRepeated(placed) { self.weightBytes += bytes }
@@ -90,7 +90,7 @@ package struct LayoutReport: Sendable {
         }
     }
 
-    private static func deals(_ example: Example, _ parallel: ParallelConfiguration) -> [RowAssignment] {
+    private static func assignments(_ example: Example, _ parallel: ParallelConfiguration) -> [RowAssignment] {
         stride(from: 0, to: example.tokens, by: example.chunk).map { start in
             let rows = min(example.chunk, example.tokens - start)
             let isLast = start + rows == example.tokens
@@ -104,10 +104,11 @@ package struct LayoutReport: Sendable {
         }
     }
 
-    private static func owners(_ example: Example, _ deals: [RowAssignment], _ parallel: ParallelConfiguration) -> [Int]
+    private static func owners(_ example: Example, _ assignments: [RowAssignment], _ parallel: ParallelConfiguration)
+        -> [Int]
     {
         var owners = Array(repeating: 0, count: example.tokens)
-        for assignment in deals {
+        for assignment in assignments {
             for rank in 0..<parallel.context * parallel.tensor {
                 for row in assignment.rows[rank] {
                     owners[assignment.plan.chunks[row.chunk].start + row.offset] = rank / parallel.tensor
@@ -117,13 +118,13 @@ package struct LayoutReport: Sendable {
         return owners
     }
 
-    private mutating func addWork(_ deals: [RowAssignment]) {
+    private mutating func addWork(_ assignments: [RowAssignment]) {
         let pairs = Double(example.tokens) * Double(example.tokens + 1) / 2
         for rank in ranks.indices {
             let stageRank = rank % parallel.stageRanks
             let together = parallel.ranks(around: stageRank, along: .tensor)
             let heads = Double(ranks[rank].share.heads.count) / Double(model.parallelShape.heads)
-            for (assignment, rows) in zip(deals, steps) {
+            for (assignment, rows) in zip(assignments, steps) {
                 ranks[rank].rows += assignment.rows[stageRank].count
                 for row in together.flatMap({ assignment.rows[$0] }) {
                     ranks[rank].causalWork +=

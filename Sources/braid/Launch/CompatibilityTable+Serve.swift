@@ -208,8 +208,9 @@ extension CompatibilityTable {
             .disaggregation, "--disaggregation-decode-enable-offload-kvcache",
             "--disaggregation-decode-enable-fake-auto"),
         refused(
-            "--kv-transfer-config", "--ec-transfer-config",
+            "--kv-transfer-config",
             because: "give --disaggregation-mode, which lets one server compute the prompts of another"),
+        refused("--ec-transfer-config", because: "only text is generated here"),
     ])
 
     private static let alwaysDone: [CompatibilityOption] = joined([

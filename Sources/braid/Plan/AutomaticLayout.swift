@@ -62,6 +62,6 @@ package struct AutomaticLayout {
 }
 
 extension Efficiencies {
-    /// Those of hardware that was measured.
+    /// Returns what kernels reach of measured hardware: what its file says, or else all of it.
     fileprivate static func measured(_ hardware: Hardware) -> Efficiencies { hardware.efficiencies ?? .measured }
 }

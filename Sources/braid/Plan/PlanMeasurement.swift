@@ -10,7 +10,7 @@ struct PlanMeasurement {
     private let cores: Int
     private let repetitions = 5
 
-    /// - Parameter kernels: those to measure; `nil` takes the best in both numerics profiles.
+    /// - Parameter kernels: The kernels to measure; `nil` takes the best in both numerics profiles.
     init(
         _ model: PlannedModel, kernels: Kernels? = nil, cores: Int = ProcessInfo.processInfo.activeProcessorCount
     ) {
@@ -19,7 +19,7 @@ struct PlanMeasurement {
         self.cores = min(max(cores, 1), Cluster.maxDevices)
     }
 
-    /// Those that serve such a model by default.
+    /// Returns the kernels that serve such a model by default.
     static func usualKernels(for model: PlannedModel) -> Kernels {
         .best.computing(in: model.weights == .f32 ? .f32 : .bf16)
     }

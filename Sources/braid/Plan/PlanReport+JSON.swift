@@ -52,7 +52,7 @@ extension PlanReport {
 }
 
 extension StepTime {
-    /// Seconds by part.
+    /// The seconds of each part of the step, under the part's name.
     var json: JSONValue {
         .object(Part.allCases.map { JSONMember($0.rawValue, .measured(self[$0])) })
     }

@@ -70,7 +70,11 @@ package struct PlanReport {
         let advice = String(format: "; products of --dtype float32 are %.2f × as fast here", factor)
         // With kernels of one type alone, nothing is known of the other.
         let isFaster = hardware.kernels[.f32] != nil && factor > 1.005
-        return "bfloat16, which --dtype auto takes for such weights" + (isFaster ? advice : "")
+        let reason =
+            weights == .int8
+            ? "; --dtype auto takes int8 for such weights, which is not predicted yet"
+            : ", which --dtype auto takes for such weights"
+        return "bfloat16" + reason + (isFaster ? advice : "")
     }
 
     private var table: TextTable {

@@ -4,7 +4,7 @@ import Tensors
 
 /// This machine as devices to plan for, where none are named.
 package struct ThisMachine {
-    /// A core.
+    /// One core of this machine as a device: the rank of a plan.
     package let core: Hardware
     /// What is assumed of it, and how to change that: the first line of a plan.
     package let assumption: String

@@ -29,15 +29,17 @@ struct RouterLimits: ParsableArguments, Sendable {
     var retryMaxRetries = 2
 
     @Option(
-        help: "Failures in a row after which a worker gets no requests for a while.",
+        help: "Failures in a row that open a worker's circuit breaker.",
         transform: Parsing.count(1...Parsing.maxCount))
     var cbFailureThreshold = 5
 
     @Option(
-        help: "Requests in a row that must succeed after that.", transform: Parsing.count(1...Parsing.maxCount))
+        help: "Successes in a row that close an open circuit breaker.", transform: Parsing.count(1...Parsing.maxCount))
     var cbSuccessThreshold = 1
 
-    @Option(help: "That while, in seconds.", transform: Parsing.seconds(1...Parsing.maxSeconds))
+    @Option(
+        help: "Seconds that an open breaker keeps requests away.",
+        transform: Parsing.seconds(1...Parsing.maxSeconds))
     var cbTimeoutDurationSecs = 5
 
     @Flag(help: "Send requests also to workers that fail them.")
@@ -58,7 +60,8 @@ struct RouterLimits: ParsableArguments, Sendable {
     var healthFailureThreshold = 2
 
     @Option(
-        help: "Checks in a row that bring it back.", transform: Parsing.count(1...Parsing.maxCount))
+        help: "Checks in a row with an answer that bring a worker back.", transform: Parsing.count(1...Parsing.maxCount)
+    )
     var healthSuccessThreshold = 1
 
     @Option(
