@@ -75,7 +75,7 @@ process-tests: build-tests ## Several processes under mpirun, and on hosts made 
 	$(timed) Scripts/namespaces 2
 	$(timed) Scripts/namespaces 4
 
-end-to-end-tests: build-tests .venv-test ## Clients, failing ranks and machines, pairs of servers and routers, and pass keys, against running servers
+end-to-end-tests: build-tests .venv-test ## Running servers: clients, failing ranks and machines, pairs, routers, pass keys
 	$(timed) .venv-test/bin/python Tests/EndToEndTests/run
 
 client-tests: build ## The clients that most people use, unmodified, against a server whose answers are known

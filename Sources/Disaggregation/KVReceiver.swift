@@ -98,8 +98,8 @@ package struct KVReceiver: Sendable {
         return nil
     }
 
-    /// True if a sender's window entries may continue, or begin, at a position: at the latest with the first entry that
-    /// the row after the prompt sees.
+    /// Returns true if a sender's window entries may continue, or begin, at a position: at the latest with the first
+    /// entry that the row after the prompt sees.
     private func isNext(_ first: Int, behind reached: Int?) -> Bool {
         if let reached { return first == reached }
         if let windowStart { return first == windowStart }

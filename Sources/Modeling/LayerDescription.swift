@@ -59,7 +59,7 @@ package struct LayerDescription: Sendable {
         /// The number of elements in all of them.
         package let elements: Int
         package let split: Split
-        /// True if a quantized checkpoint stores them in its quantized format. Vectors, the vocabulary, and matrices that
+        /// True if a quantized checkpoint quantizes these weights. Vectors, the vocabulary, and matrices that
         /// decide on few numbers, such as a router's, never are.
         package let isQuantized: Bool
 

@@ -28,7 +28,7 @@ extension ParallelConfiguration {
             ? expertMesh.group(of: rank, along: axes) : mesh.group(of: rank, along: onMesh(axes))
     }
 
-    /// True if axes are of the experts; traps where only some are.
+    /// Returns true if axes are of the experts; traps where only some are.
     private func dividesExperts(_ axes: Axes) -> Bool {
         let ofExperts: Axes = [.expert, .expertTensor]
         precondition(axes.isDisjoint(with: ofExperts) || axes.isSubset(of: ofExperts), "\(axes) divide ranks twice")

@@ -4,7 +4,7 @@ struct ControlTokenMatcher: Sendable {
     private var children = PairTable()
     /// Maps a node to the token that ends at it; -1 for none.
     private var tokenAtNode: [Int32] = [-1]
-    /// True if each byte starts a token, so that most bytes are skipped at once.
+    /// True for each byte that starts a token, so that most bytes are skipped at once.
     private var starts = [Bool](repeating: false, count: 256)
 
     /// Creates a matcher.

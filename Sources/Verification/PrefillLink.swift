@@ -17,7 +17,7 @@ struct PrefillLink {
     private var frames: [[[[UInt8]]]]
     /// What shall happen to a frame; `none` once it has happened.
     private var fault: LinkFault
-    /// True if it has happened in this session, which may therefore end.
+    /// True if the fault has happened in this session, which may therefore end.
     private var hasFailed = false
     private var problems: [String] = []
     private var random: SeededGenerator

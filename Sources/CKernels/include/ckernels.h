@@ -89,7 +89,7 @@ const braid_kernels *braid_avx512_without_vnni(void);
 /// Returns the best level of this processor.
 braid_level braid_best_level(void);
 
-/// True if AMX can be used. Some sandboxes and virtual machines show it and refuse it.
+/// The state of AMX: missing, refused or usable. Some sandboxes and virtual machines show it and refuse it.
 typedef enum {
     BRAID_TILES_MISSING,
     BRAID_TILES_REFUSED,

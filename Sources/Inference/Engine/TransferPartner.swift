@@ -1,6 +1,6 @@
 /// A transfer partner carries out what an engine's scheduler wants of another server (`TransferAction`).
 package protocol TransferPartner: Sendable {
-    /// True if it has prompts of this engine's requests computed by another server, and not the other way round.
+    /// True if another server computes prompts for this engine; false if this engine computes them for others.
     var computesPrompts: Bool { get }
 
     /// Carries out the scheduler's actions until there are none left. The engine calls it under its lock, after every

@@ -6,7 +6,7 @@ struct ForwardedAnswer: Sendable {
     let head: HTTPResponseHead
     /// The first bytes of the body.
     let first: ByteBuffer
-    /// True if these are all.
+    /// True if `first` is the whole body.
     let isWhole: Bool
     let exchange: UpstreamExchange
     let lease: Fleet.Lease

@@ -117,7 +117,7 @@ extension TransferStatus {
 }
 
 extension TransferDialer.Target {
-    /// True if another spelling means this address: names have no case, and an IPv6 address may have brackets.
+    /// Returns true if another spelling means this address: names have no case, and an IPv6 address may have brackets.
     fileprivate func isNamed(by other: Self) -> Bool {
         let host =
             other.host.hasPrefix("[") && other.host.hasSuffix("]") ? other.host.dropFirst().dropLast() : other.host[...]
