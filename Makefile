@@ -128,7 +128,7 @@ sanitize: setup ## The tests of ranks under the thread sanitizer
 format: ## Rewrite the Swift sources in the committed format
 	swift format --in-place --recursive --parallel Sources Tests Package.swift
 
-bench: build ## Measure Braid and its peers on this machine: all SECTIONS, or some (kernels peers ranks crossing keys drafts serving loading plan)
+bench: build ## Measure Braid and its peers on this machine: all SECTIONS, or some (kernels layers peers ranks crossing keys drafts serving loading plan)
 	@Scripts/bench $(SECTIONS)
 
 oracle: setup ## Make the golden values anew, from the independent implementation

@@ -2,6 +2,7 @@
 """Measures Braid on this machine, in sections; all of them when none is named.
 
 kernels  each operation of a layer against the processor's limits and oneDNN
+layers   one layer of each kind at the real sizes of V3.2 and V4-Flash, and what follows for the whole model
 peers    prefill and decode against transformers and llama.cpp, and against the roofline
 ranks    prefill on several ranks, in every strategy and exchange
 crossing the same layouts as threads, as processes, and on hosts made of network namespaces
@@ -42,6 +43,22 @@ def kernels(options):
             "--tp-size", ranks, "--json", file, "--commit", section.facts["commit"])
         if not options.no_peers:
             run(sys.executable, "Benchmarks/onednn_matmul.py", file)
+
+
+def layers(options):
+    """Weights as released and, of V3.2, in each of the other formats: what a model that does not fit here would do."""
+    section, rows = Section("layers"), []
+    for model, weights in (("v3.2", "stored,bfloat16,int8"), ("v4-flash", "stored")):
+        for point in braid("bench", "layer", "--model-path", f"Benchmarks/models/{model}", "--weights", weights,
+                           "--batch", "1,8,64", "--context", "4096", "--prefill", "1024",
+                           "--threads-per-rank", str(options.threads), "--json"):
+            section.add(**point)
+            name = point.get("layer", "whole model")
+            rows.append([model, point["weights"], name, point.get("layers", ""), point["rows"], point["context"],
+                         f"{point['seconds'] * 1e3:.2f}", f"{point['limit_seconds'] * 1e3:.2f}", f"{point['share']:.0%}"])
+    table("layers at real sizes; a context of 0 is a prompt's",
+          ["model", "weights", "layer", "× layers", "rows", "context", "ms", "limit ms", "share"], rows)
+    section.write()
 
 
 def layouts():
@@ -118,7 +135,7 @@ def lengths(text):
     return sorted(int(part) for part in text.split(",") if part)
 
 
-SECTIONS = {"kernels": kernels, "peers": comparison.peers, "ranks": ranks, "crossing": crossing.crossing, "keys": keys,
+SECTIONS = {"kernels": kernels, "layers": layers, "peers": comparison.peers, "ranks": ranks, "crossing": crossing.crossing, "keys": keys,
             "drafts": drafts, "serving": serving.serving, "loading": loading.loading,
             "plan": planning.plan}
 
@@ -131,7 +148,7 @@ def main():
                         help="for ranks, crossing and keys")
     parser.add_argument("--rank-lengths", default="8192,32768", help="prompt lengths for ranks")
     parser.add_argument("--repeat", type=int, default=1, help="passes over each prompt; medians are shown")
-    parser.add_argument("--threads", type=int, default=1, help="of each peer; Braid gets as many ranks")
+    parser.add_argument("--threads", type=int, default=1, help="of each peer; Braid gets as many ranks; of a measured layer's rank")
     parser.add_argument("--prefill", type=lengths, default=(4096, 16384, 32768), help="prompt lengths for peers; empty for none")
     parser.add_argument("--decode", type=lengths, default=(4096, 65536), help="contexts to decode behind, for peers")
     parser.add_argument("--decoding-models", type=lambda text: text.split(","), default=("small", "large"),

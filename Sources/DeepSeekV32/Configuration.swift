@@ -75,6 +75,15 @@ package struct DeepSeekConfiguration: Sendable, Equatable {
         return indexer.topK
     }
 
+    package func keepingLayers(_ kept: [Int]) -> Self {
+        var part = self
+        part.layers = kept.count
+        part.denseLayers = kept.count { $0 < denseLayers }
+        part.indexer?.selects = kept.map { indexer?.selects[$0] ?? true }
+        part.nextTokenLayers = 0
+        return part
+    }
+
     /// Returns the cache format: one key set in each layer (`KeyLanes`).
     ///
     /// - Parameter drafts: true to include a key set for the next-token block, after those of the layers.

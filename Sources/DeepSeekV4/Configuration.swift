@@ -86,6 +86,14 @@ package struct DeepSeekV4Configuration: Sendable, Equatable {
         return groups.lowerBound * each..<groups.upperBound * each
     }
 
+    package func keepingLayers(_ kept: [Int]) -> Self {
+        var part = self
+        part.kinds = kept.map { kinds[$0] }
+        part.hashLayers = kept.map { hashLayers[$0] }
+        part.nextTokenLayers = 0
+        return part
+    }
+
     func prefix(ofLayer layer: Int) -> String { WeightNames.layer(layer, of: layers) }
 }
 

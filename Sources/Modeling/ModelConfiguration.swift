@@ -21,6 +21,12 @@ package protocol ModelConfiguration: Sendable {
     /// - Parameter drafts: true to include the layers of the next-token block, after the others.
     func cacheFormat(_ type: CacheType, pageSize: Int, drafts: Bool) -> CacheFormat
 
+    /// Returns the configuration of a model that has only some of the layers, in their order, and no next-token block: for
+    /// benchmarks and tests of a model's real shape.
+    ///
+    /// - Parameter kept: numbers of layers, ascending. A layer that reuses an earlier one's selection needs that one.
+    func keepingLayers(_ kept: [Int]) -> Self
+
     /// Builds the model; weights stay where `source` has them.
     ///
     /// - Parameters:

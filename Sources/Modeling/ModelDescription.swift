@@ -52,7 +52,7 @@ package struct ModelDescription: Sendable {
         self.formats = formats
     }
 
-    /// The element type the checkpoint was made in, which dummy weights have.
+    /// The element type of weights that are never quantized.
     package var weightType: DType { formats.plain.dtype }
 
     /// True if the head's matrix is that of the embedding (tied word embeddings), so that its memory counts once.

@@ -93,8 +93,7 @@ package struct ModelDirectory: Sendable {
                 problem: "is 0: this checkpoint has no next-token block to draft with",
                 advice: "leave out --speculative-algorithm, or use a checkpoint that has one")
         }
-        let source =
-            weights.map(WeightSource.checkpoint) ?? .dummy(DummyWeights(dtype: description.weightType))
+        let source = weights.map(WeightSource.checkpoint) ?? .dummy(DummyWeights(of: description))
         return try configuration.model(source, drafts: drafts) { layer in
             progress(Double(layer + 1) / Double(description.layers.count))
         }

@@ -9,6 +9,14 @@ package enum ReleasedModel: String, Sendable, CaseIterable {
     case v4Pro = "v4-pro"
     case glm5 = "glm-5"
 
+    /// Finds a model by its short name or by the one on Hugging Face, in capitals or not.
+    package init?(named name: String) {
+        let wanted = name.lowercased()
+        let model = Self.allCases.first { wanted == $0.rawValue || wanted == $0.repository.lowercased() }
+        guard let model else { return nil }
+        self = model
+    }
+
     private var bytes: [UInt8] {
         switch self {
         case .v31: PackageResources.v3_1_json

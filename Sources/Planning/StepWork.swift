@@ -5,7 +5,7 @@ import Tensors
 /// Step work counts the operations a step computes and the bytes it must read at least once, in consecutive parts.
 /// Divided by a processor's peak rates, it bounds the time of a step from below: the roofline.
 ///
-/// The bytes are those of the weights that the rows use, in the type that `config.json` names, and of the keys they
+/// The bytes are those of the weights that the rows use, in the formats that `config.json` names, and of the keys they
 /// see, as the cache stores them. Activations are left out, because they fit in the processor's caches.
 package struct StepWork: Sendable, Equatable {
     package struct Part: Sendable, Equatable {
@@ -14,6 +14,9 @@ package struct StepWork: Sendable, Equatable {
         package var operations: Double
         package var bytes: Double
     }
+
+    /// The name of the part that consists of products with weights.
+    package static let matrices = "matrices"
 
     package private(set) var parts: [Part]
 
@@ -44,8 +47,8 @@ package struct StepWork: Sendable, Equatable {
         }
         parts = [
             Part(
-                name: "matrices", operations: counts.matrices(rows: rows, outputs: outputs),
-                bytes: Self.weights(model, rows: rows) * Double(model.weightType.bits) / 8),
+                name: Self.matrices, operations: counts.matrices(rows: rows, outputs: outputs),
+                bytes: Self.weightBytes(model, rows: rows, outputs: outputs)),
             scores, attention,
         ]
     }
@@ -64,18 +67,43 @@ package struct StepWork: Sendable, Equatable {
         return sum
     }
 
-    /// Returns the expected number of weights that `rows` rows use if all experts are equally likely. The embedding is
-    /// left out, as each row reads only one of its rows, unless it is also the head.
-    private static func weights(_ model: ModelDescription, rows: Int) -> Double {
-        let (total, active) = model.parameters
-        var others = 0.0
-        if let gate = model.experts?.gate, gate.experts > gate.expertsPerToken {
-            let (experts, chosen) = (Double(gate.experts), Double(gate.expertsPerToken))
-            var missed = 1.0
-            for _ in 0..<rows where missed > 1e-9 { missed *= 1 - chosen / experts }
-            others = (experts * (1 - missed) - chosen) / (experts - chosen)
+    /// Returns the expected bytes of the weights that `rows` rows use if all experts are equally likely. The head's are
+    /// read if any row gets logits. The embedding is left out, as each row reads only one of its rows.
+    private static func weightBytes(_ model: ModelDescription, rows: Int, outputs: Int) -> Double {
+        func bytes(_ weights: [LayerDescription.Weights]) -> Double {
+            weights.reduce(0) { $0 + Double(model.formats.bytes(of: $1)) }
         }
-        return Double(model.multipliedParameters) + Double(total - active) * others
+        var sum = bytes([model.finalNorm] + (outputs > 0 ? [model.head] : []))
+        for operation in model.layers.flatMap(\.operations) {
+            if case .experts(let experts) = operation {
+                sum += usedExperts(experts.gate, rows: rows) * bytes([experts.expert(0).weights])
+            } else {
+                sum += bytes(operation.weights)
+            }
+        }
+        return sum
+    }
+
+    /// Returns the expected number of experts that `rows` rows choose.
+    private static func usedExperts(_ gate: GateRule, rows: Int) -> Double {
+        var missed = 1.0
+        for _ in 0..<rows where missed > 1e-9 { missed *= 1 - Double(gate.expertsPerToken) / Double(gate.experts) }
+        return Double(gate.experts) * (1 - missed)
+    }
+
+    /// Returns the work of a prompt's first `tokens` tokens, computed in chunks.
+    ///
+    /// - Parameter outputs: the number of rows of the last chunk that get logits.
+    package static func prefill(
+        _ model: ModelDescription, format: CacheFormat, tokens: Int, chunk: Int, outputs: Int
+    ) -> StepWork {
+        func step(_ start: Int) -> StepWork {
+            let end = min(start + chunk, tokens)
+            return StepWork(model, format: format, requests: [start..<end], outputs: end == tokens ? outputs : 0)
+        }
+        var work = step(0)
+        for start in stride(from: chunk, to: tokens, by: chunk) { work.add(step(start)) }
+        return work
     }
 
     /// Adds the work of another step.

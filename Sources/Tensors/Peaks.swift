@@ -38,7 +38,7 @@ package final class ColdMemory: @unchecked Sendable {
     package init(bytes: Int) {
         self.bytes = bytes
         memory = Buffer(bytes: bytes)
-        scales = Vector(Array(repeating: 0.001, count: 1 << 18))
+        scales = Vector(Array(repeating: 0x1p-10, count: 1 << 18))
         var state: UInt64 = 0x9E37_79B9_7F4A_7C15
         let words = unsafe memory.pointer.bindMemory(to: UInt64.self, capacity: bytes / 8)
         for word in 0..<bytes / 8 {

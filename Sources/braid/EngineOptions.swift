@@ -40,10 +40,11 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     @Option(
         help: """
-            How the KV cache keeps keys: auto, float32, bfloat16, fp8_e4m3. auto is float32, which adds no rounding; \
-            bfloat16 takes half of the memory, fp8_e4m3 little more than a quarter.
+            How the KV cache keeps keys: auto, float32, bfloat16, fp8_e4m3. auto adds no rounding: it is bfloat16 where \
+            --dtype rounds keys to BF16 when it reads them, and float32 otherwise. bfloat16 takes half of the memory of \
+            float32, fp8_e4m3 little more than a quarter.
             """)
-    var kvCacheDtype: CacheType = .float32
+    var kvCacheDtype = CacheChoice.auto
 
     @Option(
         help: """
@@ -181,7 +182,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
     ) throws -> EngineConfiguration {
         var (notes, configuration) = ([String](), EngineConfiguration())
         configuration.profile = profile
-        configuration.cacheType = kvCacheDtype
+        configuration.cacheType = kvCacheDtype.type(in: profile)
         configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
         configuration.maxTotalTokens = maxTotalTokens
         configuration.cacheBytesPerRank = kvCacheMemoryBytes
@@ -303,20 +304,6 @@ package struct EngineOptions: ParsableArguments, Sendable {
         try checkpoint.check(directory)
         return directory
     }
-}
-
-extension CacheType: ExpressibleByArgument {
-    /// Reads a cache type by any of the names that other engines use.
-    package init?(argument: String) {
-        switch argument {
-        case "auto", "float32", "fp32", "f32": self = .float32
-        case "bfloat16", "bf16": self = .bfloat16
-        case "fp8_e4m3", "fp8": self = .fp8
-        default: return nil
-        }
-    }
-
-    package static var allValueStrings: [String] { ["auto"] + allCases.map(\.rawValue) }
 }
 
 extension ModelDirectory.LoadFormat: ExpressibleByArgument {

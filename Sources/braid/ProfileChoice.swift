@@ -1,6 +1,6 @@
 import ArgumentParser
 package import Checkpoints
-import Modeling
+package import Modeling
 package import Models
 package import Tensors
 
@@ -18,13 +18,27 @@ package enum ProfileChoice: String, ExpressibleByArgument, CaseIterable, Sendabl
         }
     }
 
-    /// Returns the profile for a checkpoint. `auto` is resolved here and nowhere else.
+    /// Returns the profile for a checkpoint.
     ///
     /// - Parameter weights: The checkpoint's weights; `nil` judges by `config.json`.
     package func profile(of directory: ModelDirectory, _ weights: WeightIndex?) -> NumericsProfile {
+        named ?? weights?.profile ?? Self.profile(byConfigurationOf: directory)
+    }
+
+    /// Returns the profile for weights that are stored in these formats.
+    package func profile(of formats: WeightFormats) -> NumericsProfile {
+        if let named { return named }
+        switch formats.products.dtype {
+        case .f32: return .f32
+        case .int8: return formats.plain.dtype == .f32 ? .int8F32 : .int8
+        case .bf16, .fp8, .fp4: return .bf16
+        }
+    }
+
+    /// The profile that the option names; `nil` for `auto`, which this type resolves and no other.
+    private var named: NumericsProfile? {
         switch self {
-        case .auto:
-            weights?.profile ?? Self.profile(byConfigurationOf: directory)
+        case .auto: nil
         case .float32: .f32
         case .bfloat16: .bf16
         case .int8: .int8

@@ -5,8 +5,6 @@ import Grammar
 import Inference
 import Modeling
 import Models
-import NIOCore
-import NIOPosix
 import Serving
 import Tensors
 import Tokenization
@@ -25,26 +23,10 @@ struct Serve: AsyncParsableCommand {
 
     @OptionGroup(title: "Tokenizer") var tokenizerOptions: TokenizerOptions
 
-    @Option(help: "The address to listen on.")
-    var host = "127.0.0.1"
-
-    @Option(help: "The port; 0 lets the system choose.", transform: Parsing.count(0...65_535))
-    var port = 30000
-
-    @Option(
-        help: """
-            The key that every route asks for but /health and the files of the page. Lists of processes do not show \
-            BRAID_API_KEY.
-            """)
-    var apiKey: String?
+    @OptionGroup(title: "Listening") var listen: ListenOptions
 
     @Option(help: "The name requests give as `model`; default: the model's.")
     var servedModelName: String?
-
-    @Option(
-        help: "How long running requests may go on after SIGTERM: seconds, or 90s, 5m, 1h.",
-        transform: Parsing.seconds(0...86_400))
-    var drainTimeout = 60
 
     @Flag(
         help: """
@@ -64,9 +46,6 @@ struct Serve: AsyncParsableCommand {
 
     @OptionGroup(title: "Disaggregation") var disaggregation: DisaggregationOptions
 
-    @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
-    var allowedHost: [String] = []
-
     @Option(
         name: [.customLong("random-seed"), .customLong("seed")],
         help: "The seed of requests that give none, each in turn; default: a random one for each.")
@@ -79,30 +58,7 @@ struct Serve: AsyncParsableCommand {
             """)
     var samplingDefaults = SamplingSource.model
 
-    @Option(help: "The least level of lines in the log: trace, debug, info, notice, warning, error, critical.")
-    var logLevel = Log.Level.info
-
-    @Option(help: "The form of lines in the log: text, or json with time, level and message.")
-    var logFormat = Log.Format.text
-
-    @Flag(help: "Write a line for each request into the log: method, path, status, time and the client's address.")
-    var accessLog = false
-
-    @Option(
-        help: """
-            A file with options, as YAML lines such as page-size: 64 or a JSON object. The environment (BRAID_PAGE_SIZE) \
-            and the command line come before it.
-            """)
-    var config: String?
-
-    @Flag(help: "Print every option with its value and where that comes from, as such a file, and end.")
-    var printConfig = false
-
-    @Option(help: "An origin whose web pages may use this server, such as https://app.example, or *; repeatable.")
-    var corsAllowOrigin: [String] = []
-
-    @Flag(help: "Let /ready, /ping and /metrics need no API key.")
-    var openMonitoring = false
+    @OptionGroup var settings: ConfigurationOptions
 
     @Flag(help: "Serve no page at /, on which people chat with the model and watch the ranks.")
     var disablePage = false
@@ -110,20 +66,14 @@ struct Serve: AsyncParsableCommand {
     enum SamplingSource: String, ExpressibleByArgument, CaseIterable { case model, openai }
 
     mutating func run() async throws {
-        if printConfig { return printConfiguration() }
-        Log.start(level: logLevel, format: logFormat)
+        if settings.print(self, named: "serve") { return }
+        listen.startLog()
         do {
             try await start()
-        } catch let error where logFormat == .json && !(error is ExitCode) {
+        } catch let error where listen.logFormat == .json && !(error is ExitCode) {
             Log.write(.critical, Self.message(for: error))
             throw ExitCode(1)
         }
-    }
-
-    private func printConfiguration() {
-        guard let options = CommandOptions.command(named: ["serve"]) else { return }
-        let settings = LaunchLine.current?.settings ?? []
-        for line in EffectiveConfiguration(of: self, options, settings).lines { print(line) }
     }
 
     private mutating func start() async throws {
@@ -156,8 +106,9 @@ struct Serve: AsyncParsableCommand {
             throw CommandError("--plan auto chooses the ranks: leave out their sizes, or leave out --plan")
         }
         let chunk = engineOptions.chunkedPrefillSize
+        let directory = try engineOptions.directory()
         let chosen = try AutomaticLayout(
-            engineOptions.directory(), cache: engineOptions.kvCacheDtype,
+            directory, cache: engineOptions.kvCacheDtype.type(in: engineOptions.profile(of: directory, nil)),
             chunk: chunk > 0 ? min(chunk, EngineConfiguration.maxRows) : EngineConfiguration.maxRows)
         engineOptions.parallel = chosen.options
         return chosen.reasons
@@ -174,10 +125,7 @@ struct Serve: AsyncParsableCommand {
         if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
         let configuration = server
         for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines { note(line) }
-        if apiKey == nil, !configuration.isLocal {
-            Log.write(
-                .warning, "--host: whoever reaches \(host):\(port) is served, without a key; --api-key asks for one")
-        }
+        listen.warnIfOpen(configuration)
 
         // /health answers as soon as the server listens, /ready when weights are read (--preload) and ranks run.
         let slot = ModelSlot()
@@ -227,25 +175,18 @@ struct Serve: AsyncParsableCommand {
     /// Returns the configuration of the HTTP server, after checking that it can listen.
     private func serverConfiguration(_ directory: ModelDirectory) throws -> ServerConfiguration {
         var server = ServerConfiguration(servedModelName: servedModelName ?? directory.name)
-        server.host = host
-        server.port = port
-        server.apiKey = apiKey
-        server.allowedHosts = allowedHost
-        server.logsAccess = accessLog
-        server.corsOrigins = corsAllowOrigin
-        server.opensMonitoring = openMonitoring
+        listen.apply(to: &server)
         server.hasPage = !disablePage
         server.model = ServedModel(directory: directory.path)
-        server.drainTimeout = .seconds(drainTimeout)
         let problems = server.validate()
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
-        try Self.check(host: server.host, port: server.port)
+        try listen.check()
         return server
     }
 
     /// Checks what a server exchanges with another one against the rest of the options.
     private func check(_ transfers: DisaggregationOptions.Plan, _ configuration: EngineConfiguration) throws {
-        if transfers.secret.isEmpty, apiKey != nil {
+        if transfers.secret.isEmpty, listen.apiKey != nil {
             throw CommandError(
                 "--disaggregation-secret-file: with --api-key the other server needs a secret too, or whoever is on this "
                     + "machine goes around the key; make one with: openssl rand -hex 32 > secret")
@@ -256,32 +197,7 @@ struct Serve: AsyncParsableCommand {
                 "--disable-radix-cache: not for a prefill server, which keeps computed prompts in that cache until the "
                     + "decode server has room for them")
         }
-        try Self.check(host: host, port: port, ("--disaggregation-host", "--disaggregation-bootstrap-port"))
-    }
-
-    /// Checks that the server can listen on an address.
-    ///
-    /// - Parameter options: the options of the host and the port.
-    /// - Throws: an error of one line if it cannot.
-    static func check(
-        host: String, port: Int, _ options: (host: String, port: String) = ("--host", "--port")
-    ) throws {
-        guard port != 0 else { return }
-        do {
-            let channel = try ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-                .bind(host: host, port: port).wait()
-            try channel.close().wait()
-        } catch let error as IOError where error.errnoCode == EADDRINUSE {
-            throw CommandError("\(options.port): \(host):\(port) is taken by another program; choose another port")
-        } catch let error as IOError where error.errnoCode == EACCES {
-            throw CommandError(
-                "\(options.port): \(host):\(port) may not be used by this user; choose a port from 1024 on")
-        } catch {
-            throw CommandError(
-                "\(options.host): cannot listen on \(host):\(port): \(error.reason); give an address of this machine, such as "
-                    + "127.0.0.1, or 0.0.0.0 for all of them")
-        }
+        try DisaggregatedEngine.listeningAddress(host, port).check()
     }
 
     /// Ends the command after a moment in which the error responses, which are already written, reach the clients.

@@ -37,8 +37,11 @@ struct Verify: AsyncParsableCommand {
             """)
     var dtype = ProfileChoice.auto
 
-    @Option(help: "Element type of the KV cache: float32, bfloat16, fp8_e4m3; default: all of them.")
-    var kvCacheDtype: CacheType?
+    @Option(
+        help:
+            "Element type of the KV cache: auto, as braid serve takes it, float32, bfloat16, fp8_e4m3; default: all types."
+    )
+    var kvCacheDtype: CacheChoice?
 
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
@@ -205,7 +208,8 @@ struct Verify: AsyncParsableCommand {
             }
         }
         let conditions = ServingConditions.all(
-            longestPrompt: longestPrompt, cacheTypes: kvCacheDtype.map { [$0] } ?? CacheType.allCases,
+            longestPrompt: longestPrompt,
+            cacheTypes: kvCacheDtype.map { [$0.type(in: profiles[0])] } ?? CacheType.allCases,
             canDraft: model.canDraft, alignment: model.positionAlignment,
             threads: parallel.threadsPerRank.map { [$0] } ?? [1, 2], profiles: profiles)
         if let only { return (try plan(only, model, severalProcesses: severalProcesses), 1) }

@@ -132,13 +132,20 @@ import braid
     @Test(arguments: ReleasedModel.allCases) func `are planned by name, as every released model`(
         released: ReleasedModel
     ) throws {
-        let model = try PlanModels.named(released.rawValue.uppercased(), cache: .bfloat16)
+        let model = try PlanModels.named(released.rawValue.uppercased()) { _ in .bfloat16 }
         #expect(model.path == released.repository)
+        #expect(try PlanModels.named(released.repository) { _ in .bfloat16 }.name == released.rawValue)
         for hardware in ["h20-141x16", "epyc-9654x8"] {
             let planner = try PlanExample.planner(hardware, model)
             let predictions = planner.predictions(planner.startableLayouts, traffic)
             let best = try #require(planner.ranked(predictions, .init()).first)
             #expect(best.firstToken.total > 0 && best.perToken.total > 0 && best.memory.capacity > 0)
         }
+    }
+
+    @Test func `are listed where a name is of none`() throws {
+        let error = #expect(throws: (any Error).self) { try PlanModels.named("v4") { _ in .bfloat16 } }
+        let text = "\(try #require(error))"
+        #expect(ReleasedModel.allCases.allSatisfy { text.contains($0.rawValue) }, "\(text)")
     }
 }

@@ -3,6 +3,7 @@ import DeepSeekV32
 import KVCache
 import Modeling
 import Planning
+import Tensors
 import Testing
 import braid
 
@@ -63,5 +64,33 @@ import braid
         let chunk = try bytes([0..<21])
         #expect(chunk["index scores"] == one["index scores"])
         #expect(chunk["attention"] == 3.0 * 4 * 21 * 12)
+    }
+
+    @Test func `weights are read in the formats of the checkpoint, and the head's for logits only`() throws {
+        let configuration = try configuration()
+        func matrices(_ formats: WeightFormats, outputs: Int = 1) -> Double {
+            var model = configuration.description
+            model.formats = formats
+            return StepWork(
+                model, format: configuration.cacheFormat(.float32, pageSize: 128), requests: [20..<21], outputs: outputs
+            ).parts[0].bytes
+        }
+        let (plain, head) = (matrices(WeightFormats(.bf16)), 2.0 * 100 * 32)
+        #expect(plain - matrices(WeightFormats(.bf16), outputs: 0) == head)
+        var formats = WeightFormats(.bf16)
+        formats.experts = WeightFormat(.int8)
+        // Each of 2 layers with experts reads 2 of them, in one byte an element instead of two.
+        #expect(plain - matrices(formats) == 2 * 2 * 3 * 32 * 8)
+    }
+
+    @Test func `a prompt's work is that of its chunks`() throws {
+        let (model, format) = (
+            try configuration().description, try configuration().cacheFormat(.float32, pageSize: 128)
+        )
+        let whole = StepWork.prefill(model, format: format, tokens: 21, chunk: 8, outputs: 1)
+        var sum = StepWork(model, format: format, requests: [0..<8], outputs: 0)
+        sum.add(StepWork(model, format: format, requests: [8..<16], outputs: 0))
+        sum.add(StepWork(model, format: format, requests: [16..<21], outputs: 1))
+        #expect(whole == sum)
     }
 }

@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Modeling
+import Models
 import Tensors
 import TestSupport
 import Testing
@@ -201,6 +202,30 @@ private func numbers(_ source: WeightSource, _ name: String, _ count: Int, dummy
             let other = try draw(seed)
             #expect(zip(other, first).allSatisfy { $0 != $1 }, "seed \(seed)")
         }
+    }
+
+    /// Routed experts are in the format, other products in FP8, and what is never quantized in BF16.
+    @Test(arguments: [WeightFormat(.fp8), WeightFormat(.fp8, .perRow), WeightFormat(.int8), WeightFormat(.fp4)])
+    func `are stored as the checkpoint says`(experts: WeightFormat) throws {
+        var model = try ReleasedModel.v4Flash.configuration().keepingLayers([2]).description
+        model.formats.experts = experts
+        let dummy = DummyWeights(of: model)
+        let source = WeightSource.dummy(dummy)
+        // 130 rows and 192 columns are no whole number of blocks.
+        let expert = try source.matrix("layers.0.ffn.experts.7.w1.weight", 130, 192)
+        #expect(expert.dtype == experts.dtype && expert.scaling == experts.scaling)
+        let values = expert.elements
+        let square = values.reduce(0) { $0 + $1 * $1 } / Float(values.count)
+        // Scales of FP4 and FP8 are powers of two: the deviation is right within a factor of √2.
+        let bounds: ClosedRange<Float> = experts.dtype == .int8 ? 0.93...1.07 : 0.45...2.2
+        #expect(values.allSatisfy { $0.isFinite } && bounds.contains(square * 192), "\(square * 192)")
+        #expect(abs(values.reduce(0, +) / Float(values.count)) < 0.005)
+        #expect(Set(values).count > 10)
+        let others = try ["layers.0.attn.wq_a.weight", "layers.0.ffn.gate.weight", "embed.weight"].map {
+            try source.matrix($0, 4, 128).dtype
+        }
+        #expect(others == [.fp8, .bf16, .bf16])
+        withExtendedLifetime(dummy) {}
     }
 
     @Test func `of a row are the value they are given`() throws {

@@ -4,11 +4,19 @@
 
 #include "bf16.h"
 #include "chains.h"
+#include "matmul_pairs.h"
 #include "matmul_parts.h"
 
 #define BRAID_AHEAD 512  // without a panel, each weight row is prefetched this many bytes ahead
 
-/// Returns whether stored elements times their scales may have more bits than BF16.
+#if BRAID_PAIRS
+#define BRAID_LARGEST_SCALE BRAID_FP8_PAIR_SCALES
+#else
+#define BRAID_LARGEST_SCALE INFINITY
+#endif
+
+/// Returns whether stored elements times their scales may have more bits than BF16, or need another order of
+/// multiplications than usual because a scale is very large.
 static bool needs_rounding(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t count) {
     const braid_weight *w = &p->w;
     if (w->dtype == BRAID_BF16 || w->dtype == BRAID_FP4) return false;
@@ -18,7 +26,7 @@ static bool needs_rounding(const braid_matmul *p, int64_t n, int64_t lanes, int6
     if (w->row_shift < 5) return true;  // not worth looking at so many
     for (int64_t i = row; i < row + rows; i = block_end(w->row + i, w->row_shift) - w->row)
         for (int64_t j = column; j < column + columns; j = block_end(w->column + j, w->column_shift) - w->column)
-            if (!is_power_of_two(scale_at(w, i, j))) return true;
+            if (!is_power_of_two(scale_at(w, i, j)) || fabsf(scale_at(w, i, j)) > BRAID_LARGEST_SCALE) return true;
     return false;
 }
 
@@ -197,10 +205,66 @@ BRAID_INLINE void few_bf16_group(
             store_some(out_row(p, first + r) + n + 16 * g, a[g][r], lanes_left(lanes - 16 * g));
 }
 
+#if BRAID_PAIRS
+/// Computes outputs n ..< n + 16 * groups of rows `first ..< first + m` in pairs of terms. `dtype`, `m` and `groups` are
+/// constants.
+BRAID_INLINE void few_bf16_pairs(
+    const braid_matmul *p, braid_dtype dtype, int m, int groups, int64_t first, int64_t n
+) {
+    const int64_t step = chunk_terms(dtype);
+    const int64_t stride = p->w.stride * bits_of(dtype) / 8, bytes = p->k * bits_of(dtype) / 8;
+    const char *rows[16 * BRAID_PAIR_UNITS / 2];
+    const float *x[BRAID_FEW_ROWS];
+    u16 v[BRAID_PAIR_UNITS / 2][16], scales[BRAID_PAIR_UNITS / 2];
+    f8 total[BRAID_PAIR_UNITS][BRAID_FEW_ROWS];
+    for (int64_t l = 0; l < 16 * groups; l++) rows[l] = weight_bytes(&p->w, n + l, 0);
+    BRAID_UNROLL for (int r = 0; r < m; r++) {
+        x[r] = p->scratch + (first + r) * p->k;
+        BRAID_UNROLL for (int u = 0; u < 2 * groups; u++) {
+            f8 before = {0};
+            if (p->accumulate) memcpy(&before, out_row(p, first + r) + n + 8 * u, sizeof before);
+            total[u][r] = reorder_pair_sums(before);
+        }
+    }
+    for (int64_t k = 0; k < p->k; k += step) {
+        const int64_t offset = k * bits_of(dtype) / 8;
+        int64_t ahead = offset + BRAID_AHEAD;
+        if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // continues with the next rows' first bytes
+        bool nan = false;
+        BRAID_UNROLL for (int g = 0; g < groups; g++) {
+            BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[16 * g] + l * stride + ahead, 0, 3);
+            load_columns(rows + 16 * g, offset, v[g]);
+            scales[g] = chunk_scales(p, dtype, n + 16 * g, 16, k);
+            if (dtype == BRAID_FP8) nan = nan | has_fp8_nan(v[g]);
+        }
+        if (nan) add_pair_chunk(dtype, true, m, groups, v, scales, x, k, total);
+        else add_pair_chunk(dtype, false, m, groups, v, scales, x, k, total);
+    }
+    BRAID_UNROLL for (int r = 0; r < m; r++)
+        BRAID_UNROLL for (int u = 0; u < 2 * groups; u++) {
+            f8 sums = reorder_pair_sums(total[u][r]);
+            memcpy(out_row(p, first + r) + n + 8 * u, &sums, sizeof sums);
+        }
+}
+
+/// Returns whether elements are multiplied in pairs of terms. The arguments are constants.
+BRAID_INLINE bool has_pairs(braid_dtype dtype, bool rounds) {
+    return dtype == BRAID_FP4 || (dtype == BRAID_FP8 && !rounds);
+}
+#endif
+
 /// Computes as many outputs from `n` on as fit side by side, and returns where the next outputs begin.
 BRAID_INLINE int64_t few_bf16_side_by_side(
     const braid_matmul *p, braid_dtype dtype, bool rounds, int m, int64_t first, int64_t n
 ) {
+#if BRAID_PAIRS
+    if (has_pairs(dtype, rounds) && p->n - n >= 16) {
+        const bool two = m == 1 && p->n - n >= 32;
+        if (two) few_bf16_pairs(p, dtype, m, m == 1 ? 2 : 1, first, n);
+        else few_bf16_pairs(p, dtype, m, 1, first, n);
+        return n + (two ? 32 : 16);
+    }
+#endif
     const int groups = m > 4 ? 1 : BRAID_FEW_GROUPS;
     const int64_t lanes = at_most(p->n - n, 16 * groups);
     if (lanes == 16 * groups) few_bf16_group(p, dtype, rounds, m, groups, first, n, 16 * groups);

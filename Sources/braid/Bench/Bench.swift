@@ -2,12 +2,13 @@ import ArgumentParser
 import Foundation
 import JSON
 
-/// The command measures the model by itself, a running server, kernels and grammars.
+/// The command measures the model by itself, a running server, single layers, kernels and grammars.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures prefill, decoding, an engine under load, a running server, kernels, or grammars.",
+        abstract: "Measures prefill, decoding, an engine under load, a running server, layers, kernels, or grammars.",
         subcommands: [
-            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchKernels.self,
+            BenchPrefill.self, BenchDecode.self, BenchOffline.self, BenchServing.self, BenchLayer.self,
+            BenchKernels.self,
             BenchGrammar.self,
         ])
 }

@@ -131,16 +131,8 @@ private struct PrefillFrontier {
 
     /// Returns the work of all steps up to the last token.
     private func work(_ setup: RankBench.Setup) -> StepWork {
-        let starts = stride(from: 0, to: tokens, by: setup.chunk)
-        let steps = starts.map { start in
-            let end = min(start + setup.chunk, tokens)
-            return StepWork(
-                setup.model.description, format: setup.format, requests: [start..<end],
-                outputs: end == tokens ? 1 : 0)
-        }
-        var work = steps[0]
-        for step in steps.dropFirst() { work.add(step) }
-        return work
+        StepWork.prefill(
+            setup.model.description, format: setup.format, tokens: tokens, chunk: setup.chunk, outputs: 1)
     }
 
     func json(_ setup: RankBench.Setup) -> JSONValue {

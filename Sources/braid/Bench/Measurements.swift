@@ -34,6 +34,9 @@ package struct Measurements: Sendable, Equatable {
 
     /// Returns every value times `factor`, which must be positive, for changes of unit.
     package func scaled(by factor: Double) -> Measurements { Measurements(values.map { $0 * factor }) }
+
+    /// Returns every value plus `difference`, for measurements of which another one is a part.
+    package func shifted(by difference: Double) -> Measurements { Measurements(values.map { $0 + difference }) }
 }
 
 /// Returns the processor seconds that all threads of this process have used so far.

@@ -64,9 +64,13 @@ final class RankBench {
     /// Computes the prompt's positions, chunk by chunk; the last row samples a token, as a first token would be.
     /// Positions after the computed ones get copies of their keys.
     ///
-    /// - Parameter progress: Receives after each chunk the number of positions that are done.
+    /// - Parameters:
+    ///   - samples: False to compute no logits.
+    ///   - progress: Receives after each chunk the number of positions that are done.
     /// - Returns: The seconds that the computation took.
-    func prefill(request: Int, _ positions: Range<Int>, progress: (Int) -> Void = { _ in }) throws -> Double {
+    func prefill(
+        request: Int, _ positions: Range<Int>, samples: Bool = true, progress: (Int) -> Void = { _ in }
+    ) throws -> Double {
         var seconds = 0.0
         var start = positions.lowerBound
         let computed = min(positions.upperBound, computedPositions)
@@ -74,7 +78,7 @@ final class RankBench {
             let end = min(start + chunk, computed)
             let tokens = Array(prompts[request][start..<end])
             let isLast = end == positions.upperBound
-            seconds += try run([plan(request, tokens, start: start, samples: isLast)]).seconds
+            seconds += try run([plan(request, tokens, start: start, samples: samples && isLast)]).seconds
             progress(end)
             start = end
         }
@@ -108,16 +112,18 @@ final class RankBench {
 
     /// Generates tokens for the first `batch` requests together, each after `length` positions.
     ///
-    /// - Parameter warmup: The number of steps before those that count.
-    func decode(batch: Int, length: Int, warmup: Int, steps: Int) throws -> Steps {
+    /// - Parameters:
+    ///   - warmup: The number of steps before those that count.
+    ///   - samples: False to compute no logits; the steps' tokens are then those of the prompts.
+    func decode(batch: Int, length: Int, warmup: Int, steps: Int, samples: Bool = true) throws -> Steps {
         // The first step's input tokens do not matter to its time.
         var tokens = prompts.prefix(batch).map { $0[length - 1] }
         var done = Steps(traffic: traffic)
         for step in 0..<warmup + steps {
             if step == warmup { done = Steps(traffic: traffic) }
-            let chunks = tokens.indices.map { plan($0, [tokens[$0]], start: length + step, samples: true) }
+            let chunks = tokens.indices.map { plan($0, [tokens[$0]], start: length + step, samples: samples) }
             let outcome = try run(chunks)
-            tokens = outcome.tokens
+            tokens = samples ? outcome.tokens : prompts.prefix(batch).map { $0[step % length] }
             done.seconds.append(outcome.seconds)
             done.processorSeconds.append(outcome.processorSeconds)
         }
@@ -209,6 +215,14 @@ extension EngineOptions {
     /// - Throws: `CommandError` if the positions exceed the model's context or the size of the cache.
     func benchSetup(_ job: Job, requests: Int, positions: Int) throws -> RankBench.Setup {
         let (directory, model, profile) = try load()
+        return try benchSetup(
+            directory.name, model, profile, job, requests: requests, positions: positions)
+    }
+
+    /// Returns the setup of a model that is loaded, as above.
+    func benchSetup(
+        _ name: String, _ model: any Model, _ profile: NumericsProfile, _ job: Job, requests: Int, positions: Int
+    ) throws -> RankBench.Setup {
         var configuration = try engineConfiguration(for: model, profile, job)
         let context = configuration.contextLength ?? model.contextLength
         guard positions <= context else {
@@ -226,7 +240,7 @@ extension EngineOptions {
         let scheduler = configuration.scheduler(for: model)
         let chunk = chunkedPrefillSize == -1 ? scheduler.maxRowsPerStep : chunkedPrefillSize
         return RankBench.Setup(
-            name: directory.name, model: model, configuration: configuration,
+            name: name, model: model, configuration: configuration,
             chunk: min(chunk, scheduler.maxRowsPerStep), kernels: kernels ?? Kernels.best.level,
             trace: try traceWriter(for: configuration), job: job)
     }

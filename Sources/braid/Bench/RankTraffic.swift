@@ -12,7 +12,7 @@ package struct RankTraffic: Sendable {
         package var predicted = 0.0
         package var measured = 0
         package var seconds = 0.0
-        /// Whether the prediction is an expectation rather than exact.
+        /// True if the prediction is an expectation rather than exact.
         package var isExpected = false
 
         package init(name: String) { self.name = name }

@@ -11,9 +11,9 @@ package enum ServingBackend: String, Sendable, CaseIterable {
     case openAI = "openai"
     case openAIChat = "openai-chat"
 
-    /// Whether it is SGLang's own `/generate` rather than a route of OpenAI's.
+    /// True if it is SGLang's own `/generate` rather than a route of OpenAI's.
     private var isNative: Bool { [.braid, .sglang, .sglangNative].contains(self) }
-    /// Whether it is OpenAI's `/v1/chat/completions`, whose prompts are text.
+    /// True if it is OpenAI's `/v1/chat/completions`, whose prompts are text.
     package var isChat: Bool { [.sglangChat, .vllmChat, .openAIChat].contains(self) }
 
     package var path: String { isNative ? "/generate" : isChat ? "/v1/chat/completions" : "/v1/completions" }

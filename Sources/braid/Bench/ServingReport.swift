@@ -103,7 +103,7 @@ package struct ServingReport: Sendable {
 
     /// Returns one line for a file of results.
     ///
-    /// - Parameter details: Whether to list every request.
+    /// - Parameter details: True to list every request.
     package func json(details: Bool) -> JSONValue {
         var members = settings + results
         for latency in latencies { members += Self.fields(latency) }

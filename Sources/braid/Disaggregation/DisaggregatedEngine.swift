@@ -2,7 +2,6 @@ import Disaggregation
 import Foundation
 import Inference
 import KVTransport
-import NIOCore
 import Serving
 import Synchronization
 
@@ -55,14 +54,13 @@ struct DisaggregatedEngine: Sendable {
     }
 
     private static func listen(_ listener: TransferListener, _ host: String, _ port: Int) throws -> Int {
-        do {
-            return try listener.start(host: host, port: port)
-        } catch let error as IOError where error.errnoCode == EADDRINUSE {
-            throw CommandError(
-                "--disaggregation-bootstrap-port: \(host):\(port) is taken by another program; choose another port")
-        } catch {
-            throw CommandError("--disaggregation-host: cannot listen on \(host):\(port): \(error.reason)")
-        }
+        try listeningAddress(host, port).explaining { try listener.start(host: host, port: port) }
+    }
+
+    /// Returns the address on which a prefill server waits for decode servers.
+    static func listeningAddress(_ host: String, _ port: Int) -> ListeningAddress {
+        ListeningAddress(
+            host: host, port: port, hostOption: "--disaggregation-host", portOption: "--disaggregation-bootstrap-port")
     }
 
     /// The part that the server's routes use.

@@ -38,8 +38,8 @@ struct Inspect: ParsableCommand {
     @Option(help: "Memory of the process in GiB; default: this machine's.", transform: Parsing.number(0...1e9))
     var memory: Double?
 
-    @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3.")
-    var kvCacheDtype: CacheType = .float32
+    @Option(help: "Element type of the KV cache: auto, as braid serve takes it, float32, bfloat16, fp8_e4m3.")
+    var kvCacheDtype = CacheChoice.auto
 
     @Option(help: "Draws the layout into this file.")
     var svg: String?
@@ -91,10 +91,12 @@ struct Inspect: ParsableCommand {
             problems.append("--memory: \(memory) GiB is not between 0 and 1048576")
         }
         guard problems.isEmpty else { throw CommandError(problems.joined(separator: "\n")) }
+        let profile = ProfileChoice.auto.profile(of: directory, index)
+        let cacheType = kvCacheDtype.type(in: profile)
         return try LayoutReport(
-            directory.name, model, configuration, threadsPerRank: parallel.threads, cacheType: kvCacheDtype,
-            profile: ProfileChoice.auto.profile(of: directory, index),
-            format: directory.configuration.cacheFormat(kvCacheDtype, pageSize: 128, drafts: false),
+            directory.name, model, configuration, threadsPerRank: parallel.threads, cacheType: cacheType,
+            profile: profile,
+            format: directory.configuration.cacheFormat(cacheType, pageSize: 128, drafts: false),
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { weights in

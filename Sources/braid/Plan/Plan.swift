@@ -111,7 +111,8 @@ struct Plan: AsyncParsableCommand {
         }
         let ranked = planner.ranked(planner.predictions(layouts, load), traffic.objectives)
         let report = PlanReport(
-            planner, load, try .builtIn(), cache: traffic.cache(for: planner.cluster.hardware),
+            planner, load, try .builtIn(),
+            cache: traffic.cache(for: planner.cluster.hardware, planner.model.description.formats),
             assumed: here?.assumption, predictions: Array(ranked.prefix(top ?? 10)), considered: layouts.count,
             objectives: traffic.objectives)
         print(json ? report.json.pythonText : report.text)
@@ -130,7 +131,7 @@ struct Plan: AsyncParsableCommand {
     /// - Parameter here: this machine, where no devices are named.
     private func planner(_ name: String, _ here: ThisMachine?) throws -> Planner {
         let named = try hardware.named
-        let model = try PlanModels.named(name, cache: traffic.cache(for: named?.hardware ?? here!.core))
+        let model = try PlanModels.named(name) { traffic.cache(for: named?.hardware ?? here!.core, $0) }
         let table = try EfficiencyTable.builtIn()
         let cluster = traffic.computing(
             named ?? here!.cluster { !Planner(model, $0, table[$0.hardware]).startableLayouts.isEmpty })
@@ -147,7 +148,9 @@ struct Plan: AsyncParsableCommand {
     }
 
     private func writeMeasurement(_ path: String) throws {
-        let model = try PlanModels.named(modelPath ?? Self.defaultModel, cache: traffic.kvCacheDtype ?? .float32)
+        let model = try PlanModels.named(modelPath ?? Self.defaultModel) {
+            traffic.kvCacheDtype.type(in: traffic.dtype.profile(of: $0))
+        }
         let hardware = try PlanMeasurement(model).hardware(name: "this-machine")
         var file = path
         if path == "auto" {
@@ -193,7 +196,7 @@ struct Plan: AsyncParsableCommand {
         guard !pairs.isEmpty else {
             throw CommandError("--disaggregated: no division of the devices has room for the weights on both sides")
         }
-        let cache = traffic.cache(for: planner.cluster.hardware)
+        let cache = traffic.cache(for: planner.cluster.hardware, planner.model.description.formats)
         print(DisaggregationReport(planner, load, pairs, cache: cache).lines.joined(separator: "\n"))
     }
 }

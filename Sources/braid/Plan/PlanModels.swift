@@ -23,15 +23,23 @@ package enum PlanModels {
             name, path: path, description, format: configuration.cacheFormat(cache, pageSize: 128, drafts: false))
     }
 
-    /// - Parameter name: a released model, or what `ModelDirectory` finds.
-    package static func named(_ name: String, cache: CacheType) throws -> PlannedModel {
-        if let released = ReleasedModel(rawValue: name.lowercased()) {
-            return try self.released(released, cache: cache)
+    /// - Parameters:
+    ///   - name: a released model, or what `ModelDirectory` finds.
+    ///   - cache: returns how keys are kept, for weights in these formats.
+    package static func named(_ name: String, cache: (WeightFormats) -> CacheType) throws -> PlannedModel {
+        if let released = ReleasedModel(named: name) {
+            return try self.released(released, cache: cache(released.configuration().description.formats))
         }
-        let directory = try ModelDirectory(name)
+        let directory: ModelDirectory
+        do throws(CheckpointError) {
+            directory = try ModelDirectory(name)
+        } catch {
+            let released = ReleasedModel.allCases.map(\.rawValue).joined(separator: ", ")
+            throw CommandError("\(error); these released models need no files: \(released)")
+        }
         // ModelSlim says it in another file than config.json.
         return model(
-            directory.name, path: name, directory.configuration, cache: cache,
+            directory.name, path: name, directory.configuration, cache: cache(directory.description.formats),
             weights: directory.quantization == "modelslim" ? .int8 : nil)
     }
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import JSON
 import KVCache
+import Modeling
 import Planning
 
 /// What to plan for: devices by name or by file.
@@ -56,8 +57,12 @@ struct PlanTrafficOptions: ParsableArguments {
     @Option(help: "The part of a prompt whose keys the prefix cache has, 0 to 1.", transform: Parsing.number(0...1))
     var prefixHitRate = 0.0
 
-    @Option(help: "Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3. auto is bfloat16 on accelerators.")
-    var kvCacheDtype: CacheType?
+    @Option(
+        help: """
+            Element type of the KV cache: auto, float32, bfloat16, fp8_e4m3. auto is bfloat16 on accelerators, and on \
+            processors as braid serve takes it.
+            """)
+    var kvCacheDtype = CacheChoice.auto
 
     @Option(
         help: """
@@ -115,8 +120,10 @@ struct PlanTrafficOptions: ParsableArguments {
         return cluster
     }
 
-    func cache(for hardware: Hardware) -> CacheType {
-        kvCacheDtype ?? (hardware.kind == .accelerator ? .bfloat16 : .float32)
+    /// Returns how keys are kept, for a model whose weights have these formats.
+    func cache(for hardware: Hardware, _ formats: WeightFormats) -> CacheType {
+        hardware.kind == .accelerator && kvCacheDtype == .auto
+            ? .bfloat16 : kvCacheDtype.type(in: dtype.profile(of: formats))
     }
 
     func traffic(for hardware: Hardware) -> PlannedTraffic {

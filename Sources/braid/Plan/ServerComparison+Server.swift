@@ -17,7 +17,7 @@ extension ServerComparison {
         let client = HTTPClient(address, apiKey: address.apiKey(nil), timeout: .seconds(30))
         let (engine, served) = try await Self.facts(client)
         let path = try modelPath ?? Self.readable(engine.modelPath)
-        let model = try PlanModels.named(path, cache: engine.cache)
+        let model = try PlanModels.named(path) { _ in engine.cache }
         let hardware: Hardware
         if let named = try options.named {
             hardware = named.hardware

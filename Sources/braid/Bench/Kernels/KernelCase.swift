@@ -51,14 +51,18 @@ package struct KernelBed {
 
     /// Returns selected keys that resemble those of an indexer: ascending, from all of the context, and different for
     /// each row. They are irregular, because regular gaps would map many keys to the same sets of a processor cache.
-    func selection(of keys: Int, among positions: Int, rows: Int) -> Selection {
+    ///
+    /// - Parameter residue: The keys' residue class, of 8; `nil` for keys of all classes.
+    func selection(of keys: Int, among positions: Int, rows: Int, class residue: Int? = nil) -> Selection {
+        let positions = residue == nil ? positions : positions / 8
         precondition(keys <= positions, "\(keys) of \(positions) keys")
         let selected = scratch.indices(rows * keys)
         var state: UInt32 = 7
         for index in 0..<rows * keys {
             let (from, to) = (index % keys * positions / keys, (index % keys + 1) * positions / keys)
             state = state &* 1_664_525 &+ 1_013_904_223
-            selected[index] = Int32(from + Int(state >> 8) % (to - from))
+            let chosen = from + Int(state >> 8) % (to - from)
+            selected[index] = Int32(residue.map { 8 * chosen + $0 } ?? chosen)
         }
         let counts = scratch.indices(rows)
         counts.fill(Int32(keys))

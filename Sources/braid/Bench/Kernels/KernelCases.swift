@@ -33,7 +33,7 @@ extension KernelShapes {
     private func expertLayers(_ bed: KernelBed) -> [KernelCase] {
         let types = [DType.bf16, .fp8] + (bed.kernels.profile.isForIntegers ? [.int8] : [])
         return types.flatMap { type in
-            [1, 8, 64, 512].map { rows in ExpertLayer(self, rows: rows, type, bed).measured }
+            [1, 8, 64, 512].map { rows in ExpertLayer(routed, experts: experts, rows: rows, type, bed).measured }
         }
     }
 
@@ -87,7 +87,7 @@ extension KernelShapes {
             [DType.f32, .bf16, .fp8].map { type in
                 let entries =
                     CacheLane.entryBytes(type, width: latent, group: 128)
-                    + CacheLane.entryBytes(Self.ropeType(type), width: rope, group: 128)
+                    + CacheLane.entryBytes(type.ofRotaryKeys, width: rope, group: 128)
                 return KernelCase(
                     operation: "sparse attention", shape: "\(heads) heads, \(keys) of 32K keys", type: type, rows: rows,
                     operations: 2 * Double(rows * heads * keys * (2 * latent + rope)),
@@ -97,27 +97,13 @@ extension KernelShapes {
         }
     }
 
-    /// Returns the type of rotary keys: a cache of FP8 latents keeps them in BF16.
-    private static func ropeType(_ latents: DType) -> DType { latents == .fp8 ? .bf16 : latents }
-
     /// Returns a run of attention of some rows to selected keys in main memory.
     func attention(
         heads: Int, rows: Int, to keys: Int, of positions: Int, _ type: DType, _ kernels: Kernels, _ bed: KernelBed
     ) -> () -> Void {
-        let (latent, rope) = (attention.latentWidth, attention.ropeWidth)
-        let queries = bed.activations(rows, heads * (latent + rope))
-        let (out, logSumExp) = (bed.scratch.rows(rows, heads * latent), bed.scratch.rows(rows, heads))
-        let (pages, selection) = (
-            bed.pages(positions: positions), bed.selection(of: keys, among: positions, rows: rows)
-        )
-        let last = bed.numbers(rows, first: positions - 1, step: 0)
-        return {
-            let latents = bed.cold.lane(type, width: latent, group: 128, entries: positions)
-            let ropes = bed.cold.lane(Self.ropeType(type), width: rope, group: 128, entries: positions)
-            kernels.attention(
-                queries, heads: heads, scale: 0.01, latent: latents, rope: ropes, pages, positions: last,
-                selection: selection, into: out, logSumExp: logSumExp, bed.scratch)
-        }
+        attention.run(
+            heads: heads, rows: rows, bed.selection(of: keys, among: positions, rows: rows), of: positions, type,
+            kernels: kernels, bed)
     }
 
     /// Returns the operations between the products: little arithmetic on data that is already in a processor cache.
@@ -171,6 +157,38 @@ extension KernelShapes {
         }
         return cases
     }
+}
+
+extension LayerDescription.Attention {
+    /// Returns a run of attention of some rows to selected keys in main memory.
+    ///
+    /// - Parameters:
+    ///   - heads: The number of heads of one rank; `nil` for all.
+    ///   - type: The type in which the cache keeps latent keys.
+    ///   - kernels: The kernels to run; `nil` for those of the bed.
+    func run(
+        heads: Int? = nil, rows: Int, _ selection: Selection, of positions: Int, _ type: DType,
+        kernels: Kernels? = nil, _ bed: KernelBed
+    ) -> () -> Void {
+        let (heads, kernels) = (heads ?? self.heads, kernels ?? bed.kernels)
+        let queries = bed.activations(rows, heads * (latentWidth + ropeWidth))
+        let (out, logSumExp) = (bed.scratch.rows(rows, heads * valueWidth), bed.scratch.rows(rows, heads))
+        let pages = bed.pages(positions: positions)
+        let last = bed.numbers(rows, first: positions - 1, step: 0)
+        return {
+            let latents = bed.cold.lane(type, width: latentWidth, group: 128, entries: positions)
+            let ropes = bed.cold.lane(type.ofRotaryKeys, width: ropeWidth, group: 128, entries: positions)
+            kernels.attention(
+                queries, heads: heads, scale: 0.01, latent: latents, rope: ropes,
+                valuesIncludeRotary: valueWidth > latentWidth, pages, positions: last, selection: selection, into: out,
+                logSumExp: logSumExp, bed.scratch)
+        }
+    }
+}
+
+extension DType {
+    /// The type of rotary keys beside latent keys of this type: a cache of FP8 latents keeps them in BF16.
+    fileprivate var ofRotaryKeys: DType { self == .fp8 ? .bf16 : self }
 }
 
 extension Array where Element: Hashable {

@@ -16,7 +16,7 @@ struct KernelMeasurement {
         // One measurement consists of as many runs as take a millisecond; the first run also warms caches.
         let first = processorSeconds(measured.run)
         let runs = max(Int(0.001 / first), 1)
-        let instruction = meter.instruction(of: measured.type)
+        let instruction = meter.kernels.instruction(of: measured.type)
         var (seconds, products, memory): ([Double], [Double], [Double]) = ([], [], [])
         for _ in 0..<repetitions {
             products.append(meter.rate(of: instruction))

@@ -41,6 +41,15 @@ struct MachinePeaks {
         tileDots = sums[4] > 0 ? sums[4] : nil
     }
 
+    /// Returns the rate of an instruction that this processor has, in operations per second.
+    func rate(of instruction: ProductInstruction) -> Double {
+        switch instruction {
+        case .multiplyAdds: multiplyAdds
+        case .tiles: tileDots ?? multiplyAdds
+        case .bytes: int8Dots ?? multiplyAdds
+        }
+    }
+
     private static func onThreads(_ count: Int, _ body: @escaping @Sendable () -> [Double]) -> [[Double]] {
         let results = Mutex<[[Double]]>([])
         let done = DispatchSemaphore(value: 0)
@@ -56,12 +65,27 @@ struct MachinePeaks {
     }
 }
 
+/// The instructions that products are made of.
+enum ProductInstruction: String {
+    case multiplyAdds = "FMA"
+    case tiles
+    case bytes = "int8 dot"
+}
+
+extension Kernels {
+    /// Returns the instruction that an operation on elements of a type is made of.
+    func instruction(of type: DType) -> ProductInstruction {
+        if profile.isForIntegers, type == .int8, level >= .avx512, Self.int8Dots(turns: 1) > 0 { return .bytes }
+        return profile.roundsToBF16 && level == .amx ? .tiles : .multiplyAdds
+    }
+}
+
 /// A peak meter measures a processor's limits briefly, beside every measurement of a kernel: clock rates change, so a
 /// fraction of a limit measured earlier would mean nothing.
 struct PeakMeter {
     static let memoryBytes = 256 << 20
 
-    private let kernels: Kernels
+    let kernels: Kernels
     private let memory: ColdMemory
 
     init(_ kernels: Kernels, memory: ColdMemory) {
@@ -73,20 +97,7 @@ struct PeakMeter {
     func int8Dots() -> Double { rate { Double(Kernels.int8Dots(turns: $0)) } }
     func tileDots() -> Double { rate { Double(Kernels.tileDots(turns: $0)) } }
 
-    /// The instructions that products are made of.
-    enum Instruction: String {
-        case multiplyAdds = "FMA"
-        case tiles
-        case bytes = "int8 dot"
-    }
-
-    /// Returns the instruction that an operation on elements of a type is made of.
-    func instruction(of type: DType) -> Instruction {
-        if kernels.profile.isForIntegers, type == .int8, kernels.level >= .avx512, int8Dots() > 0 { return .bytes }
-        return kernels.profile.roundsToBF16 && kernels.level == .amx ? .tiles : .multiplyAdds
-    }
-
-    func rate(of instruction: Instruction) -> Double {
+    func rate(of instruction: ProductInstruction) -> Double {
         switch instruction {
         case .multiplyAdds: multiplyAdds()
         case .tiles: tileDots()
