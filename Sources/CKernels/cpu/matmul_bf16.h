@@ -206,42 +206,30 @@ BRAID_INLINE void few_bf16_group(
 }
 
 #if BRAID_PAIRS
-/// Computes outputs n ..< n + 16 * groups of rows `first ..< first + m` in pairs of terms. `dtype`, `m` and `groups` are
-/// constants.
-BRAID_INLINE void few_bf16_pairs(
-    const braid_matmul *p, braid_dtype dtype, int m, int groups, int64_t first, int64_t n
-) {
+/// Computes outputs n ..< n + 16 of rows `first ..< first + m` in pairs of terms. `dtype` and `m` are constants.
+BRAID_INLINE void few_bf16_pairs(const braid_matmul *p, braid_dtype dtype, int m, int64_t first, int64_t n) {
     const int64_t step = chunk_terms(dtype);
     const int64_t stride = p->w.stride * bits_of(dtype) / 8, bytes = p->k * bits_of(dtype) / 8;
-    const char *rows[16 * BRAID_PAIR_UNITS / 2];
+    const char *rows[16];
     const float *x[BRAID_FEW_ROWS];
-    u16 v[BRAID_PAIR_UNITS / 2][16], scales[BRAID_PAIR_UNITS / 2];
     f8 total[BRAID_PAIR_UNITS][BRAID_FEW_ROWS];
-    for (int64_t l = 0; l < 16 * groups; l++) rows[l] = weight_bytes(&p->w, n + l, 0);
+    for (int64_t l = 0; l < 16; l++) rows[l] = weight_bytes(&p->w, n + l, 0);
     BRAID_UNROLL for (int r = 0; r < m; r++) {
         x[r] = p->scratch + (first + r) * p->k;
-        BRAID_UNROLL for (int u = 0; u < 2 * groups; u++) {
+        BRAID_UNROLL for (int u = 0; u < BRAID_PAIR_UNITS; u++) {
             f8 before = {0};
             if (p->accumulate) memcpy(&before, out_row(p, first + r) + n + 8 * u, sizeof before);
             total[u][r] = reorder_pair_sums(before);
         }
     }
     for (int64_t k = 0; k < p->k; k += step) {
-        const int64_t offset = k * bits_of(dtype) / 8;
-        int64_t ahead = offset + BRAID_AHEAD;
-        if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // continues with the next rows' first bytes
-        bool nan = false;
-        BRAID_UNROLL for (int g = 0; g < groups; g++) {
-            BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[16 * g] + l * stride + ahead, 0, 3);
-            load_columns(rows + 16 * g, offset, v[g]);
-            scales[g] = chunk_scales(p, dtype, n + 16 * g, 16, k);
-            if (dtype == BRAID_FP8) nan = nan | has_fp8_nan(v[g]);
-        }
-        if (nan) add_pair_chunk(dtype, true, m, groups, v, scales, x, k, total);
-        else add_pair_chunk(dtype, false, m, groups, v, scales, x, k, total);
+        int64_t ahead = k * bits_of(dtype) / 8 + BRAID_AHEAD;
+        if (ahead >= bytes) ahead += 16 * stride - bytes;  // continues with the next rows' first bytes
+        BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[0] + l * stride + ahead, 0, 3);
+        add_pair_chunk(dtype, m, rows, chunk_scales(p, dtype, n, 16, k), x, k, total);
     }
     BRAID_UNROLL for (int r = 0; r < m; r++)
-        BRAID_UNROLL for (int u = 0; u < 2 * groups; u++) {
+        BRAID_UNROLL for (int u = 0; u < BRAID_PAIR_UNITS; u++) {
             f8 sums = reorder_pair_sums(total[u][r]);
             memcpy(out_row(p, first + r) + n + 8 * u, &sums, sizeof sums);
         }
@@ -259,10 +247,8 @@ BRAID_INLINE int64_t few_bf16_side_by_side(
 ) {
 #if BRAID_PAIRS
     if (has_pairs(dtype, rounds) && p->n - n >= 16) {
-        const bool two = m == 1 && p->n - n >= 32;
-        if (two) few_bf16_pairs(p, dtype, m, m == 1 ? 2 : 1, first, n);
-        else few_bf16_pairs(p, dtype, m, 1, first, n);
-        return n + (two ? 32 : 16);
+        few_bf16_pairs(p, dtype, m, first, n);
+        return n + 16;
     }
 #endif
     const int groups = m > 4 ? 1 : BRAID_FEW_GROUPS;

@@ -10,7 +10,7 @@
 
 #if defined(__x86_64__) && BRAID_REGISTERS == 8
 #define BRAID_PAIRS 1
-#define BRAID_PAIR_UNITS 4  // units of eight outputs side by side, at most
+#define BRAID_PAIR_UNITS 2  // units of eight outputs
 
 /// FP8 numbers are widened to 2^-8 of their value, which their scale makes up for.
 #define BRAID_FP8_PAIR_FACTOR 0x1p8f
@@ -74,45 +74,66 @@ BRAID_INLINE f8 splat_pair(const float *x) {
     return (f8)_mm256_castpd_ps(_mm256_set1_pd(pair));
 }
 
-/// Adds a block of 32 terms to the outputs of `m` rows and `units` units. A unit's weights are every second one of
-/// `from`, and its scales are those of its pairs. All arguments but `from`, `scale`, `x` and `total` are constants.
-BRAID_INLINE void add_pair_block(
-    braid_dtype dtype, bool nan, int m, int units, const __m256i *const *from, const f8 scale[BRAID_PAIR_UNITS][2],
-    const float *const *x, int64_t k, f8 total[BRAID_PAIR_UNITS][BRAID_FEW_ROWS]
+/// Loads 16 bytes of each of eight outputs: lane i of word j has bytes 4 j ... 4 j + 3 of output i.
+BRAID_INLINE void load_words(const char *const *rows, int64_t offset, __m256i words[4]) {
+    __m256i row[4];
+    BRAID_UNROLL for (int i = 0; i < 4; i++)
+        row[i] = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(rows[i] + offset))),
+            _mm_loadu_si128((const __m128i *)(rows[i + 4] + offset)), 1);
+    const __m256i low01 = _mm256_unpacklo_epi32(row[0], row[1]), high01 = _mm256_unpackhi_epi32(row[0], row[1]);
+    const __m256i low23 = _mm256_unpacklo_epi32(row[2], row[3]), high23 = _mm256_unpackhi_epi32(row[2], row[3]);
+    words[0] = _mm256_unpacklo_epi64(low01, low23);
+    words[1] = _mm256_unpackhi_epi64(low01, low23);
+    words[2] = _mm256_unpacklo_epi64(high01, high23);
+    words[3] = _mm256_unpackhi_epi64(high01, high23);
+}
+
+/// Marks the bytes that are NaNs of E4M3.
+BRAID_INLINE __m256i fp8_nans(__m256i v) {
+    return _mm256_cmpeq_epi8(_mm256_or_si256(v, _mm256_set1_epi8((char)0x80)), _mm256_set1_epi8(-1));
+}
+
+/// Adds a block of 32 terms, from byte `offset` of the rows on, to the outputs of `m` rows and `units` units of eight
+/// outputs. All arguments but `rows`, `offset`, `scale`, `x` and `total` are constants.
+///
+/// Returns whether there are NaNs of E4M3 that `nan` has denied; nothing was added then.
+BRAID_INLINE bool add_pair_block(
+    braid_dtype dtype, bool nan, int m, int units, const char *const *rows, int64_t offset,
+    const f8 scale[BRAID_PAIR_UNITS][2], const float *const *x, f8 total[BRAID_PAIR_UNITS][BRAID_FEW_ROWS]
 ) {
-    const int words = BRAID_BF16_BLOCK * bits_of(dtype) / 32, steps = BRAID_BF16_BLOCK / 2 / words;
+    const int parts = BRAID_BF16_BLOCK * bits_of(dtype) / 128, steps = dtype == BRAID_FP8 ? 2 : 4;
     f8 a[BRAID_PAIR_UNITS][BRAID_FEW_ROWS][2];
+    __m256i nans = _mm256_setzero_si256();
     BRAID_UNROLL for (int u = 0; u < units; u++)
         BRAID_UNROLL for (int r = 0; r < m; r++) a[u][r][0] = a[u][r][1] = (f8){0};
-    for (int j = 0; j < words; j++)
+    BRAID_UNROLL for (int part = 0; part < parts; part++)
         BRAID_UNROLL for (int u = 0; u < units; u++) {
-            f8 w[4][2];
-            widen_pairs(dtype, nan, _mm256_loadu_si256(from[u] + 2 * j), w);
-            BRAID_UNROLL for (int s = 0; s < steps; s++)
-                BRAID_UNROLL for (int q = 0; q < 2; q++) {
-                    const f8 weight = w[s][q] * scale[u][q];
-                    BRAID_UNROLL for (int r = 0; r < m; r++)
-                        a[u][r][q] = __builtin_elementwise_fma(
-                            splat_pair(x[r] + k + 2 * (steps * j + s)), weight, a[u][r][q]);
-                }
+            __m256i words[4];
+            load_words(rows + 8 * u, offset + 16 * part, words);
+            BRAID_UNROLL for (int j = 0; j < 4; j++) {
+                if (dtype == BRAID_FP8 && !nan) nans = _mm256_or_si256(nans, fp8_nans(words[j]));
+                f8 w[4][2];
+                widen_pairs(dtype, nan, words[j], w);
+                BRAID_UNROLL for (int s = 0; s < steps; s++)
+                    BRAID_UNROLL for (int q = 0; q < 2; q++) {
+                        const f8 weight = w[s][q] * scale[u][q];
+                        BRAID_UNROLL for (int r = 0; r < m; r++)
+                            a[u][r][q] = __builtin_elementwise_fma(
+                                splat_pair(x[r] + 2 * (steps * (4 * part + j) + s)), weight, a[u][r][q]);
+                    }
+            }
         }
+    if (dtype == BRAID_FP8 && !nan && !_mm256_testz_si256(nans, nans)) return true;
     // Sums of pairs have the order of outputs 0 1 4 5 2 3 6 7.
     BRAID_UNROLL for (int u = 0; u < units; u++)
         BRAID_UNROLL for (int r = 0; r < m; r++)
             total[u][r] = total[u][r] + (f8)_mm256_hadd_ps((__m256)a[u][r][0], (__m256)a[u][r][1]);
+    return false;
 }
 
 /// Reorders eight outputs from the order of sums of pairs, or to it.
 BRAID_INLINE f8 reorder_pair_sums(f8 v) { return __builtin_shufflevector(v, v, 0, 1, 4, 5, 2, 3, 6, 7); }
-
-/// Returns true if one of 64 bytes of sixteen outputs is a NaN of E4M3.
-BRAID_INLINE bool has_fp8_nan(const u16 v[16]) {
-    const __m256i *from = (const __m256i *)v, ones = _mm256_set1_epi8(-1), sign = _mm256_set1_epi8((char)0x80);
-    __m256i found = _mm256_setzero_si256();
-    for (int i = 0; i < 32; i++)
-        found = _mm256_or_si256(found, _mm256_cmpeq_epi8(_mm256_or_si256(_mm256_loadu_si256(from + i), sign), ones));
-    return !_mm256_testz_si256(found, found);
-}
 
 /// Writes the scales of sixteen outputs for each lane of pairs, times what widened elements lack.
 BRAID_INLINE void spread_scales(braid_dtype dtype, f16 scale, f8 to[2][2]) {
@@ -123,26 +144,22 @@ BRAID_INLINE void spread_scales(braid_dtype dtype, f16 scale, f8 to[2][2]) {
     to[1][1] = __builtin_shufflevector(scale, scale, 12, 12, 13, 13, 14, 14, 15, 15);
 }
 
-/// Adds a chunk of 64 bytes of each of sixteen times `groups` outputs, which are transposed in `v`. All arguments but
-/// `v`, `scales`, `x` and `total` are constants.
+/// Adds a chunk of 64 bytes of each of sixteen outputs, at `k`. `dtype` and `m` are constants.
 BRAID_INLINE void add_pair_chunk(
-    braid_dtype dtype, bool nan, int m, int groups, const u16 v[][16], const u16 *scales, const float *const *x, int64_t k,
+    braid_dtype dtype, int m, const char *const *rows, u16 scales, const float *const *x, int64_t k,
     f8 total[BRAID_PAIR_UNITS][BRAID_FEW_ROWS]
 ) {
-    const int blocks = 512 / bits_of(dtype) / BRAID_BF16_BLOCK, words = 16 / blocks;
-    // So many units that their accumulators fill half of the registers.
-    const int units = m == 1 ? 2 * groups : m == 2 ? 2 : 1;
-    for (int b = 0; b < blocks; b++) {
+    // More accumulators would leave too few registers for what is widened.
+    const int units = m == 1 ? BRAID_PAIR_UNITS : 1;
+    for (int64_t i = k; i < k + 512 / bits_of(dtype); i += BRAID_BF16_BLOCK) {
+        const float *at[BRAID_FEW_ROWS];
         f8 scale[BRAID_PAIR_UNITS][2];
-        BRAID_UNROLL for (int g = 0; g < groups; g++)
-            spread_scales(dtype, dtype == BRAID_FP4 ? widen_e8m0(scales[g], b) : (f16)scales[g], scale + 2 * g);
-        BRAID_UNROLL for (int first = 0; first < 2 * groups; first += units) {
-            const __m256i *from[BRAID_PAIR_UNITS];
-            BRAID_UNROLL for (int u = 0; u < units; u++)
-                from[u] = (const __m256i *)&v[(first + u) / 2][words * b] + (first + u) % 2;
-            add_pair_block(
-                dtype, nan, m, units, from, scale + first, x, k + b * BRAID_BF16_BLOCK, total + first);
-        }
+        BRAID_UNROLL for (int r = 0; r < m; r++) at[r] = x[r] + i;
+        spread_scales(dtype, dtype == BRAID_FP4 ? widen_e8m0(scales, (int)(i - k) / BRAID_BF16_BLOCK) : (f16)scales, scale);
+        const int64_t offset = i * bits_of(dtype) / 8;
+        BRAID_UNROLL for (int u = 0; u < BRAID_PAIR_UNITS; u += units)
+            if (add_pair_block(dtype, false, m, units, rows + 8 * u, offset, scale + u, at, total + u))
+                add_pair_block(dtype, true, m, units, rows + 8 * u, offset, scale + u, at, total + u);
     }
 }
 #else
