@@ -7,6 +7,7 @@ import Modeling
 import Models
 import NIOCore
 import NIOPosix
+import PrefixStorage
 import Serving
 import Tensors
 import Tokenization
@@ -63,6 +64,8 @@ struct Serve: AsyncParsableCommand {
     @OptionGroup var parsers: ParserOptions
 
     @OptionGroup(title: "Disaggregation") var disaggregation: DisaggregationOptions
+
+    @OptionGroup(title: "Prefix cache on disk") var prefixStore: PrefixStoreOptions
 
     @Option(help: "A name of this machine that requests may use where no key is asked for; repeatable.")
     var allowedHost: [String] = []
@@ -171,9 +174,13 @@ struct Serve: AsyncParsableCommand {
             environment: ProcessInfo.processInfo.environment, processes: job.count)
         let loaded = try loadedService(directory, job)
         if let transfers { try check(transfers, loaded.configuration) }
+        let store = try prefixStore.settings(
+            for: loaded.model, loaded.configuration, disaggregation.disaggregationMode
+        ).map(loaded.openStore)
         if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
         let configuration = server
-        for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines { note(line) }
+        let storeLines = store.map { [PrefixStoreOptions.startLine(of: $0.status)] } ?? []
+        for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines + storeLines { note(line) }
         if apiKey == nil, !configuration.isLocal {
             Log.write(
                 .warning, "--host: whoever reaches \(host):\(port) is served, without a key; --api-key asks for one")
@@ -185,7 +192,7 @@ struct Serve: AsyncParsableCommand {
         Traps.setRestartsProcess(restarts)
         let starting = Task { () throws -> Engine in
             do {
-                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts, transfers)
+                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts, transfers, store)
                 slot.fill(with: service)
                 return engine
             } catch {
