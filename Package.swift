@@ -61,7 +61,11 @@ let package = Package(
         library("Inference", ["CThreads", "Tensors", "Parallelism", "KVCache", "Modeling", "Planning", "Grammar"]),
         // Keys that one server computes for another.
         library("Disaggregation", ["Inference", "Modeling", "KVCache", "Parallelism", "Tensors"]),
-        // The same between processes, over TCP.
+        // Blocks of the prefix cache in files.
+        library(
+            "PrefixStorage",
+            ["Disaggregation", "Inference", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors"]),
+        // Transfers between processes, over TCP.
         library(
             "KVTransport",
             [
@@ -87,7 +91,8 @@ let package = Package(
         .executableTarget(
             name: "braid",
             dependencies: [
-                "Serving", "Routing", "KVTransport", "Disaggregation", "Verification", "Planning", "Inference",
+                "Serving", "Routing", "PrefixStorage", "KVTransport", "Disaggregation", "Verification", "Planning",
+                "Inference",
                 "Grammar",
                 "Models",
                 "Modeling", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
@@ -126,6 +131,11 @@ let package = Package(
             "DisaggregationTests",
             [
                 "Disaggregation", "Inference", "Models", "Modeling", "KVCache", "Parallelism", "Tensors", "TestSupport",
+            ]),
+        tests(
+            "PrefixStorageTests",
+            [
+                "PrefixStorage", "Inference", "Models", "Modeling", "KVCache", "Parallelism", "Tensors", "TestSupport",
             ]),
         tests(
             "KVTransportTests",
@@ -175,7 +185,8 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "braid", "Routing", "KVTransport", "Verification", "Planning", "Checkpoints", "Inference", "JSON",
+                "braid", "Routing", "PrefixStorage", "KVTransport", "Verification", "Planning", "Checkpoints",
+                "Inference", "JSON",
                 "KVCache",
                 "Models",
                 "DeepSeekV32", "Modeling", "Parallelism", "Serving", "Tensors", "Tokenization", "TestSupport",

@@ -1,5 +1,5 @@
 package import Inference
-import KVCache
+package import KVCache
 package import Modeling
 import Parallelism
 import Tensors
@@ -78,7 +78,7 @@ package struct ServerCard: Sendable, Equatable {
 
 extension CacheFormat {
     /// The key sets of some layers in words, such as `60 layers: keys (bf16 512, bf16 64)`.
-    fileprivate func entries(ofLayers range: Range<Int>) -> String {
+    package func entries(ofLayers range: Range<Int>) -> String {
         var runs: [(count: Int, text: String)] = []
         for layer in layers[range.clamped(to: layers.indices)] {
             let text = layer.map { set in

@@ -28,7 +28,7 @@ struct HealthRoutes: Sendable {
         .text(
             slot.metrics.text(
                 model: configuration.servedModelName, status: slot.loaded?.engine.status(),
-                transfers: slot.loaded?.transfers?.status()),
+                transfers: slot.loaded?.transfers?.status(), prefixStore: slot.loaded?.prefixStore?()),
             contentType: "text/plain; version=0.0.4; charset=utf-8")
     }
 

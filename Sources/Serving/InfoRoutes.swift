@@ -135,6 +135,7 @@ struct InfoRoutes: Sendable {
             "kv_pages_used": .integer(status.usedPages),
             "speculative_num_steps": .integer(status.drafts),
             "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
+            "prefix_store": service.prefixStore?().json ?? .null,
             "kv_bytes_per_token": .integer(status.keyBytesPerToken),
             "kv_owners": .integer(status.keyOwners),
             "kv_owner_unit": .integer(status.keyUnit),

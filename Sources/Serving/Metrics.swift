@@ -80,7 +80,10 @@ package final class ServerMetrics: Sendable {
     /// - Parameters:
     ///   - status: the engine's status; `nil` if no engine is loaded, so that its metrics are left out.
     ///   - transfers: the state of the exchange of keys with another server; `nil` where there is none.
-    func text(model: String, status: EngineStatus?, transfers: TransferStatus? = nil) -> String {
+    ///   - prefixStore: the state of the store of prefixes; `nil` where there is none.
+    func text(
+        model: String, status: EngineStatus?, transfers: TransferStatus? = nil, prefixStore: PrefixStoreStatus? = nil
+    ) -> String {
         let state = self.state.withLock { $0 }
         var page = MetricsPage(model: model)
         page.histogram("time_to_first_token_seconds", "From arrival to the first token.", state.timeToFirstToken)
@@ -101,6 +104,7 @@ package final class ServerMetrics: Sendable {
         page.single("failed_requests_total", "counter", "Generations that failed in the engine.", Double(state.failed))
         if let status { Self.write(status, to: &page) }
         transfers?.write(to: &page)
+        prefixStore?.write(to: &page)
         return page.text
     }
 

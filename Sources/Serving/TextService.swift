@@ -15,6 +15,8 @@ package final class TextService: Sendable {
     package let chatFormat: Result<ChatFormat, ChatError>
     /// The exchange of keys with other servers; `nil` where there is none.
     let transfers: TransferService?
+    /// Returns the state of the store of prefixes; `nil` where there is none.
+    let prefixStore: (@Sendable () -> PrefixStoreStatus)?
 
     /// Creates the service.
     ///
@@ -22,13 +24,15 @@ package final class TextService: Sendable {
     ///   - endOfText: the end tokens of `generation_config.json`; the tokenizer's own is added.
     ///   - chatFormat: the format of conversations; `nil` for the one that is detected.
     ///   - transfers: the exchange of keys with other servers; `nil` where there is none.
+    ///   - prefixStore: returns the state of the store of prefixes; `nil` where there is none.
     package init(
         engine: any EngineClient, tokenizer: Tokenizer, defaults: SamplingDefaults = SamplingDefaults(),
         endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil,
-        transfers: TransferService? = nil
+        transfers: TransferService? = nil, prefixStore: (@Sendable () -> PrefixStoreStatus)? = nil
     ) {
         self.engine = engine
         self.transfers = transfers
+        self.prefixStore = prefixStore
         self.tokenizer = tokenizer
         self.defaults = defaults
         seeds = SeedSource(seed: defaults.seed)

@@ -6,6 +6,7 @@ import Inference
 import KVCache
 import Modeling
 import Models
+import PrefixStorage
 import Serving
 import Tensors
 import Tokenization
@@ -70,9 +71,12 @@ struct LoadedService: Sendable {
 
     /// Reads the weights that are to be read first, and starts the ranks.
     ///
-    /// - Parameter disaggregation: what the server does with another one; `nil` for nothing.
+    /// - Parameters:
+    ///   - disaggregation: what the server does with another one; `nil` for nothing.
+    ///   - store: where the server keeps prefixes; `nil` for nowhere.
     func start(
-        _ job: Job, restartsOnFailure: Bool, _ disaggregation: DisaggregationOptions.Plan? = nil
+        _ job: Job, restartsOnFailure: Bool, _ disaggregation: DisaggregationOptions.Plan? = nil,
+        _ store: DiskPrefixStore? = nil
     ) throws -> (service: TextService, engine: Engine) {
         if let preloaded {
             let progress = ProgressBar("reading \(name)")
@@ -83,11 +87,25 @@ struct LoadedService: Sendable {
         configuration.restartsOnFailure = restartsOnFailure
         let engine = Engine(
             model, configuration, processes: job.processes, grammars: grammars, trace: trace, log: note)
+        if let store { engine.attach(store) }
         let partner = try disaggregation.map { try connect(engine, $0) }
+        var prefixStore: (@Sendable () -> PrefixStoreStatus)?
+        if let store { prefixStore = { store.status } }
         let service = TextService(
             engine: engine, tokenizer: tokenizer, defaults: defaults, endOfText: endTokens, chatFormat: chatFormat,
-            transfers: partner?.service)
+            transfers: partner?.service, prefixStore: prefixStore)
         return (service, engine)
+    }
+
+    /// Opens the directory in which the server keeps prefixes.
+    func openStore(_ settings: DiskPrefixStore.Settings) throws -> DiskPrefixStore {
+        let digest = try ContentDigest(model: directory, weights: hasWeights)
+        do {
+            return try DiskPrefixStore(
+                settings, model, configuration, digest: "\(digest)" + (hasWeights ? "" : ", random weights"), log: note)
+        } catch {
+            throw CommandError("--prefix-cache-dir: \(error)")
+        }
     }
 
     /// Lets an engine exchange keys with that of another server.

@@ -20,6 +20,26 @@ package enum Parsing {
         }
     }
 
+    /// Reads a number of bytes, which may be followed by a unit such as `MB` (1,000,000) or `MiB` (1,048,576).
+    package static func bytes(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
+        { text in
+            let units = [
+                ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("KB", 1000), ("kB", 1000),
+                ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000), ("B", 1),
+            ]
+            let unit = units.first { text.hasSuffix($0.0) }
+            let digits = unit.map { String(text.dropLast($0.0.count)) } ?? text
+            guard let number = Int(digits), number >= 0 else {
+                throw ValidationError("it is not a number of bytes such as 20GiB or 500MB")
+            }
+            let (product, overflow) = number.multipliedReportingOverflow(by: unit?.1 ?? 1)
+            guard !overflow, legal.contains(product) else {
+                throw ValidationError("it is not between \(legal.lowerBound) and \(legal.upperBound) bytes")
+            }
+            return product
+        }
+    }
+
     /// Reads a duration in whole seconds: a number of them, or a number followed by `s`, `m` or `h`.
     package static func seconds(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
         { text in

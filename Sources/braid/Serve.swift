@@ -5,6 +5,7 @@ import Grammar
 import Inference
 import Modeling
 import Models
+import PrefixStorage
 import Serving
 import Tensors
 import Tokenization
@@ -45,6 +46,8 @@ struct Serve: AsyncParsableCommand {
     @OptionGroup var parsers: ParserOptions
 
     @OptionGroup(title: "Disaggregation") var disaggregation: DisaggregationOptions
+
+    @OptionGroup(title: "Prefix cache on disk") var prefixStore: PrefixStoreOptions
 
     @Option(
         name: [.customLong("random-seed"), .customLong("seed")],
@@ -122,9 +125,13 @@ struct Serve: AsyncParsableCommand {
             environment: ProcessInfo.processInfo.environment, processes: job.count)
         let loaded = try loadedService(directory, job)
         if let transfers { try check(transfers, loaded.configuration) }
+        let store = try prefixStore.settings(
+            for: loaded.model, loaded.configuration, disaggregation.disaggregationMode
+        ).map(loaded.openStore)
         if server.hasPage { server.drawing = LayoutDrawing(directory, loaded.configuration) }
         let configuration = server
-        for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines { note(line) }
+        let storeLines = store.map { [PrefixStoreOptions.startLine(of: $0.status)] } ?? []
+        for line in (LaunchLine.current?.startLines ?? []) + reasons + loaded.startLines + storeLines { note(line) }
         listen.warnIfOpen(configuration)
 
         // /health answers as soon as the server listens, /ready when weights are read (--preload) and ranks run.
@@ -133,7 +140,7 @@ struct Serve: AsyncParsableCommand {
         Traps.setRestartsProcess(restarts)
         let starting = Task { () throws -> Engine in
             do {
-                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts, transfers)
+                let (service, engine) = try loaded.start(job, restartsOnFailure: restarts, transfers, store)
                 slot.fill(with: service)
                 return engine
             } catch {

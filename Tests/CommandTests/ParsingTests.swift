@@ -18,6 +18,16 @@ import braid
         #expect(try Parsing.seconds(0...86_400)("5m") == 300)
         #expect(try Parsing.seconds(0...86_400)("24h") == 86_400)
         #expect(try Parsing.number(0...1)("0.25") == 0.25)
+        #expect(try Parsing.bytes(0...1 << 50)("17") == 17)
+        #expect(try Parsing.bytes(0...1 << 50)("17B") == 17)
+        #expect(try Parsing.bytes(0...1 << 50)("500MB") == 500_000_000)
+        #expect(try Parsing.bytes(0...1 << 50)("20GiB") == 20 << 30)
+        #expect(try Parsing.bytes(0...1 << 50)("1TiB") == 1 << 40)
+    }
+
+    @Test(arguments: ["", "B", "GiB", "-1GiB", "1.5GiB", "20 GiB", "9999999999TiB", "2PiB", "0MB", "1GiB2"])
+    func `of bytes are refused where they are none`(text: String) {
+        #expect(throws: ValidationError.self) { _ = try Parsing.bytes(1...1 << 50)(text) }
     }
 
     @Test(arguments: [

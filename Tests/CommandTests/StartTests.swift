@@ -103,6 +103,14 @@ import Testing
         ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
         ("--mem-fraction-static 2", "--mem-fraction-static"), ("--speculative-num-steps 2", "--speculative-algorithm"),
         ("--nnodes 2 --node-rank 5", "--node-rank: 5"), ("--api-key ä", "--api-key"),
+        ("--prefix-cache-size 1GiB", "--prefix-cache-size needs --prefix-cache-dir"),
+        ("--prefix-cache-dir x --disable-radix-cache", "--prefix-cache-dir: the prefix cache is turned off"),
+        ("--prefix-cache-dir x --prefix-cache-size 9kB", "--prefix-cache-dir: 9000 bytes hold no block"),
+        ("--prefix-cache-dir /nowhere/x", "--prefix-cache-dir: /nowhere/x cannot be created"),
+        (
+            "--prefix-cache-dir x --disaggregation-mode decode --disaggregation-prefill 127.0.0.1:9",
+            "give it to the prefill servers"
+        ),
     ])
     func `names the option that is wrong`(options: String, expected: String) throws {
         let words = ["serve", "--port", "0", Program.demo] + options.split(separator: " ").map(String.init)

@@ -33,6 +33,14 @@ struct HashingRanks {
         StepResult(chunks: plan.chunks.map { run($0) })
     }
 
+    /// Writes what a prefix store has of some positions of a prefix.
+    mutating func restore(_ positions: Range<Int>, of prefix: ArraySlice<Int32>, in pages: [Int32]) {
+        for position in positions {
+            let slot = Int(pages[position / pageSize]) * pageSize + position % pageSize
+            memory[slot] = prefix[prefix.startIndex + position]
+        }
+    }
+
     private mutating func run(_ chunk: StepPlan.Chunk) -> StepResult.ChunkResult {
         let end = chunk.start + chunk.tokens.count
         expectExactPages(chunk, end)

@@ -48,6 +48,8 @@ package final class Engine: EngineClient {
         var pool: RankPool
         /// Carries out what the scheduler wants of another server; `nil` if this server computes whole requests only.
         var partner: (any TransferPartner)?
+        /// Keeps blocks of the prefix cache outside of it; `nil` if nothing does.
+        var store: (any PrefixStore)?
         /// The number of restarts of the ranks since the last completed step.
         var restarts = 0
         var nextID: UInt64 = 1
@@ -164,6 +166,27 @@ package final class Engine: EngineClient {
             precondition(state.partner == nil, "an engine has one partner")
             state.partner = partner
         }
+    }
+
+    /// Gives the engine a store for prefixes, before the first request.
+    ///
+    /// - Precondition: It has none, and has a prefix cache.
+    package func attach(_ store: any PrefixStore) {
+        update { state in
+            precondition(state.store == nil, "an engine has one prefix store")
+            precondition(state.scheduler.configuration.prefixCache, "a prefix store needs the prefix cache")
+            state.store = store
+            state.scheduler.storedBlock = store.blockTokens
+        }
+    }
+
+    /// Reads the scheduler and this process's cache under the engine's lock. What `body` copies from pages in the prefix
+    /// cache is final, because no step writes them.
+    ///
+    /// - Returns: `nil` after a trap.
+    package func inspect<Result>(_ body: (borrowing Scheduler, CacheStore) -> Result) -> Result? {
+        if hasTrapped.load(ordering: .acquiring) { return nil }
+        return state.withLock { body($0.scheduler, $0.pool.cache) }
     }
 
     /// Tells the scheduler what another server has sent, or takes from the cache what is sent to it.
@@ -348,12 +371,22 @@ package final class Engine: EngineClient {
         for continuation in waiting { continuation.resume() }
     }
 
-    /// Lets the partner carry out what the scheduler wants of another server, and queues the events for delivery. It must
-    /// be called after every change of the scheduler, and before the next plan is submitted.
+    /// Lets the partner carry out what the scheduler wants of another server, tells the store which prefixes are looked
+    /// for and which are new, and queues the events for delivery. It must be called after every change of the scheduler,
+    /// and before the next plan is submitted.
     private func settle(_ state: inout State, _ events: [Scheduler.Event] = []) {
-        guard let partner = state.partner else { return delivery.queue(events) }
-        // What the partner answers may allow another plan.
-        if state.scheduler.hasTransferActions { wake.signal() }
-        delivery.queue(partner.carryOut(&state.scheduler, events))
+        if let partner = state.partner {
+            // What the partner answers may allow another plan.
+            if state.scheduler.hasTransferActions { wake.signal() }
+            delivery.queue(partner.carryOut(&state.scheduler, events))
+        } else {
+            delivery.queue(events)
+        }
+        guard let store = state.store else { return }
+        for lookup in state.scheduler.takePrefixLookups() where !store.restore(lookup, for: self) {
+            state.scheduler.endRestoring(lookup.request)
+            wake.signal()
+        }
+        for prefix in state.scheduler.takeStorablePrefixes() { store.save(prefix, from: self) }
     }
 }

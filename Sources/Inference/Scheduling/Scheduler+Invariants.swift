@@ -94,7 +94,7 @@ extension Scheduler {
                 }
             }
         }
-        problems += transferProblems
+        problems += transferProblems + restoringProblems
         for state in sequences.values {
             let steps = inFlight.count { $0.chunks.contains { $0.request == state.id } }
             let isInFlight = steps > 0

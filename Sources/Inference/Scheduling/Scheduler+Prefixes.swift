@@ -11,6 +11,17 @@ extension Scheduler {
     /// Gives an admitted request the pages of its longest prefix in the cache.
     mutating func takePrefix(_ id: UInt64) {
         guard configuration.prefixCache else { return }
+        holdPrefix(id)
+        let state = sequences[id]!
+        // A preempted request finds its own pages, which says nothing about its prompt.
+        guard state.cachedTokens == nil else { return }
+        sequences[id]!.cachedTokens = state.computed
+        counters.lookupTokens += UInt64(state.promptCount)
+        counters.hitTokens += UInt64(state.computed)
+    }
+
+    /// Gives a request without pages those of its longest prefix in the cache.
+    mutating func holdPrefix(_ id: UInt64) {
         let state = sequences[id]!
         let known = identity(of: state, positions: state.reusablePositions)
         let pages = cache.match(known.tokens, salt: known.salt, in: &pool)
@@ -23,11 +34,6 @@ extension Scheduler {
         sequences[id]!.sharedPages = pages.count
         sequences[id]!.computed = count
         sequences[id]!.planned = count
-        // A preempted request finds its own pages, which says nothing about its prompt.
-        guard state.cachedTokens == nil else { return }
-        sequences[id]!.cachedTokens = count
-        counters.lookupTokens += UInt64(state.promptCount)
-        counters.hitTokens += UInt64(count)
     }
 
     /// Returns the number of a request's prompt tokens that were found in the cache; `nil` before they were looked up.
@@ -53,6 +59,7 @@ extension Scheduler {
         let known = identity(of: state, positions: state.computed)
         cache.insert(known.tokens, pages: state.pages[...], salt: known.salt, in: &pool)
         keepWindows(of: state, known)
+        noteStorable(state, known)
     }
 
     private mutating func keepWindows(of state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
@@ -71,6 +78,7 @@ extension Scheduler {
         cache.release(state.pages, holding: known.tokens, salt: known.salt, in: &pool)
         keepWindows(of: state, known)
         windowPool.release(state.windowPages)
+        noteStorable(state, known)
     }
 
     /// Returns what identifies the keys of a request's first positions in the prefix cache: one token per position, and
@@ -79,7 +87,7 @@ extension Scheduler {
     /// Without drafts those are the positions' own tokens. The next-token block's key of a position also depends on the
     /// following token; with drafts a position is therefore identified by the token after it, and the request's first
     /// token becomes part of the salt.
-    private func identity(of state: SequenceState, positions: Int) -> (tokens: ArraySlice<Int32>, salt: String?) {
+    func identity(of state: SequenceState, positions: Int) -> (tokens: ArraySlice<Int32>, salt: String?) {
         guard configuration.drafts > 0 else { return (state.tokens[..<positions], salt(of: state)) }
         let following = state.tokens[1..<min(positions + 1, state.tokens.count)]
         return (following, "\(state.tokens[0])" + (salt(of: state).map { " " + $0 } ?? ""))

@@ -185,8 +185,10 @@ extension Scheduler {
         sequences[id]!.planned = sequences[id]!.computed
     }
 
-    private mutating func enqueueLate(_ id: UInt64) {
+    /// Queues a request that has waited outside of the queue.
+    mutating func enqueueLate(_ id: UInt64) {
         awaitingPeer.remove(id)
+        restoring.remove(id)
         sequences[id]!.phase = .queued
         sequences[id]!.wasQueuedLate = true
         queue.insert(id, at: sequences[id]!.precedence)
@@ -246,7 +248,7 @@ extension Scheduler {
             let legal: [DisaggregationMode] =
                 switch state.phase {
                 case .queued, .draining: [.none, .prefill, .decode]
-                case .running: [.none, .prefill]
+                case .running, .restoring: [.none, .prefill]
                 case .awaitingPeer: [.prefill, .decode]
                 case .receiving: [.decode]
                 case .sending: [.prefill]

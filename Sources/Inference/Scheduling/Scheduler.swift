@@ -46,6 +46,14 @@ package struct Scheduler: Sendable {
     var reserving: Set<UInt64> = []
     /// The actions that `takeTransferActions` returns next.
     var transferActions: [TransferAction] = []
+    /// The number of tokens of a block of the prefix store; `nil` without a store. See `Scheduler+Restoring.swift`.
+    package var storedBlock: Int?
+    /// The requests in phase `restoring`.
+    var restoring: Set<UInt64> = []
+    /// The lookups that `takePrefixLookups` returns next.
+    var prefixLookups: [PrefixLookup] = []
+    /// The prefixes that `takeStorablePrefixes` returns next.
+    var storablePrefixes: [IdentifiedPrefix] = []
     /// Ended requests with a grammar; the next plan tells the ranks to release those grammars.
     var endedGrammars: [UInt64] = []
     private var arrivals: UInt64 = 0
@@ -99,7 +107,7 @@ package struct Scheduler: Sendable {
         if isDraining { throw .draining }
         try limits.check(request)
         let newTokenLimit = try newTokenLimit(of: request)
-        let queued = queue.count + awaitingPeer.count
+        let queued = waitingCount
         guard queued < configuration.maxQueuedRequests else {
             throw .overloaded(queued: queued, retryAfterSeconds: retryAfterSeconds)
         }
@@ -107,7 +115,11 @@ package struct Scheduler: Sendable {
         arrivals += 1
         sequences[id] = SequenceState(
             id: id, precedence: precedence, request: request, newTokenLimit: newTokenLimit)
-        if request.mode == .decode { awaitPrefill(id) } else { queue.insert(id, at: precedence) }
+        if request.mode == .decode {
+            awaitPrefill(id)
+        } else if !awaitRestoring(id) {
+            queue.insert(id, at: precedence)
+        }
     }
 
     /// Ends a request at once; no further event is reported for it. Pages that a step in flight may still write are
@@ -133,6 +145,9 @@ package struct Scheduler: Sendable {
         for state in ended where state.mode != .none { transferActions.append(.cancel(state.id)) }
         awaitingPeer = []
         reserving = []
+        restoring = []
+        prefixLookups = []
+        storablePrefixes = []
         sequences.removeAll()
         // New ranks know no grammars.
         endedGrammars = []
@@ -152,7 +167,7 @@ package struct Scheduler: Sendable {
     package var status: EngineStatus {
         var status = EngineStatus()
         status.running = running.count
-        status.queued = queue.count + awaitingPeer.count
+        status.queued = waitingCount
         status.freePages = pool.freePages
         status.cachedPages = cache.evictablePages
         status.usedPages = pool.usedPages - cache.evictablePages
@@ -172,6 +187,9 @@ package struct Scheduler: Sendable {
         return status
     }
 
+    /// The number of accepted requests that do not run yet.
+    private var waitingCount: Int { queue.count + awaitingPeer.count + restoring.count }
+
     /// For each request, its data group and how many of its tokens have keys in the cache.
     var computedTokens: [(group: Int, tokens: Int)] { sequences.values.map { ($0.group, $0.computed) } }
 
@@ -189,6 +207,7 @@ package struct Scheduler: Sendable {
         case .queued: queue.remove(at: state.precedence)
         case .running, .receiving: running.remove(at: state.precedence)
         case .awaitingPeer: awaitingPeer.remove(id)
+        case .restoring: restoring.remove(id)
         case .draining, .sending: break
         }
         reserving.remove(id)

@@ -4,6 +4,8 @@ import Grammar
 /// the cache.
 struct SequenceState: Sendable {
     enum Phase: Sendable {
+        /// The request waits outside of the queue for the prefix store, which fills the pages that it holds.
+        case restoring
         /// The request is in the queue and holds no pages.
         case queued
         /// The request runs, and holds the pages of what was computed.
@@ -48,6 +50,8 @@ struct SequenceState: Sendable {
     var wasQueuedLate = false
     /// Entries of window sets before this position are not known, although a page has space for them.
     var firstWindowEntry = 0
+    /// The number of blocks whose tokens the prefix store was told of.
+    var notedBlocks = 0
     /// True if a plan has announced the grammar to the ranks.
     var isGrammarAnnounced = false
     /// The prompt and the generated tokens. After a preemption all of them are computed again.

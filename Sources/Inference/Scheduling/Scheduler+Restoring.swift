@@ -1,0 +1,136 @@
+import KVCache
+
+/// Prefixes of prompts whose keys a prefix store keeps outside of the cache's memory.
+///
+/// With a store, a request whose prompt may continue there first waits outside of the queue (`restoring`), while those
+/// behind it are served. It holds the prefix that the cache has, and pages for the next positions while the store fills
+/// them. Filled pages join the prefix cache. In the end the request gives up all pages and is queued at its precedence;
+/// when it is admitted, it finds them like any other prefix.
+///
+/// Nothing is preempted for such pages, and no answer depends on how many positions were restored.
+extension Scheduler {
+    /// Returns the lookups that were not returned yet. The owner answers each with `endRestoring`.
+    package mutating func takePrefixLookups() -> [PrefixLookup] {
+        defer { prefixLookups = [] }
+        return prefixLookups
+    }
+
+    /// Returns prefixes that have grown in the cache by a block, or more, and were not returned yet.
+    package mutating func takeStorablePrefixes() -> [IdentifiedPrefix] {
+        defer { storablePrefixes = [] }
+        return storablePrefixes
+    }
+
+    /// Returns the pages in which the cache keeps the beginning of a prefix, in order. It changes nothing.
+    package func cachedPages(of prefix: IdentifiedPrefix) -> [Int32] { cache.find(prefix.tokens, salt: prefix.salt) }
+
+    /// The number of positions by which a restored prefix grows: whole pages, and whole blocks of the store.
+    package var restoredUnit: Int { max(storedBlock ?? 1, pool.pageSize) }
+
+    /// Lets a new request wait for the store.
+    ///
+    /// - Returns: false if there is no store, or if it cannot have more of the prompt than the cache.
+    mutating func awaitRestoring(_ id: UInt64) -> Bool {
+        guard storedBlock != nil, configuration.prefixCache else { return false }
+        let state = sequences[id]!
+        let known = identity(of: state, positions: state.reusablePositions)
+        let whole = known.tokens.count / restoredUnit * restoredUnit
+        guard whole > knownPages(of: state).count * pool.pageSize else { return false }
+        sequences[id]!.phase = .restoring
+        restoring.insert(id)
+        prefixLookups.append(
+            PrefixLookup(request: id, prefix: IdentifiedPrefix(tokens: known.tokens.prefix(whole), salt: known.salt)))
+        return true
+    }
+
+    /// Gives a request that waits for the store the pages of the prefix that the cache has.
+    ///
+    /// - Returns: the number of its positions; `nil` if the request does not wait any more.
+    package mutating func beginRestoring(_ id: UInt64) -> Int? {
+        guard let state = sequences[id], state.phase == .restoring else { return nil }
+        if state.pages.isEmpty { holdPrefix(id) }
+        return sequences[id]!.computed
+    }
+
+    /// Gives a request pages for its positions before `end`, without preempting others.
+    ///
+    /// - Returns: false if the request does not wait any more, or if there are too few pages.
+    package mutating func reserveRestored(_ id: UInt64, to end: Int) -> Bool {
+        guard let state = sequences[id], state.phase == .restoring, end <= state.reusablePositions else { return false }
+        let missing = max(0, pool.pages(holding: end) - state.pages.count)
+        if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) }
+        guard let pages = pool.allocate(missing) else { return false }
+        sequences[id]!.pages += pages
+        return true
+    }
+
+    /// Returns the pages that a request holds while it waits for the store; `nil` if it does not wait any more. The
+    /// store may write the entries of positions that are not restored.
+    package func restoringPages(of id: UInt64) -> KVPages? {
+        guard let state = sequences[id], state.phase == .restoring else { return nil }
+        return state.keyPages
+    }
+
+    /// The keys of a request's positions before `end` are in its reserved pages: the cache keeps them from now on.
+    package mutating func restored(_ id: UInt64, to end: Int) {
+        guard let state = sequences[id], state.phase == .restoring, end <= state.pages.count * pool.pageSize,
+            end <= state.reusablePositions
+        else { return }
+        sequences[id]!.computed = max(state.computed, end)
+        sequences[id]!.planned = sequences[id]!.computed
+        share(id)
+    }
+
+    /// Nothing more is restored for a request: it is queued. Requests that do not wait are ignored.
+    package mutating func endRestoring(_ id: UInt64) {
+        guard let state = sequences[id], state.phase == .restoring else { return }
+        forgetKeys(of: id)
+        enqueueLate(id)
+    }
+
+    /// Notes that the cache has computed positions of a request, if they are a block more than when that was last
+    /// noted.
+    mutating func noteStorable(_ state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
+        guard let storedBlock else { return }
+        let blocks = known.tokens.count / pool.pageSize * pool.pageSize / storedBlock
+        guard blocks > state.notedBlocks else { return }
+        sequences[state.id]?.notedBlocks = blocks
+        storablePrefixes.append(
+            IdentifiedPrefix(tokens: known.tokens.prefix(blocks * storedBlock), salt: known.salt))
+    }
+
+    /// The violated invariants of requests that wait for the store.
+    var restoringProblems: [String] {
+        var problems: [String] = []
+        for state in sequences.values where restoring.contains(state.id) != (state.phase == .restoring) {
+            problems.append("\(state.id) is \(state.phase), and the list of those that wait for the store disagrees")
+        }
+        if !restoring.allSatisfy({ sequences[$0] != nil }) {
+            problems.append("a request that does not exist waits for the store")
+        }
+        return problems
+    }
+}
+
+/// The beginning of a sequence as the prefix cache identifies it: a token for each position, and a salt.
+package struct IdentifiedPrefix: Sendable, Equatable {
+    package var tokens: ArraySlice<Int32>
+    package var salt: String?
+
+    package init(tokens: ArraySlice<Int32>, salt: String? = nil) {
+        self.tokens = tokens
+        self.salt = salt
+    }
+}
+
+/// A prefix lookup is a request that waits until a prefix store has given what it has of the prompt.
+package struct PrefixLookup: Sendable, Equatable {
+    package var request: UInt64
+    /// The positions that may be restored, in whole units (`Scheduler.restoredUnit`).
+    package var prefix: IdentifiedPrefix
+
+    package init(request: UInt64, prefix: IdentifiedPrefix) {
+        self.request = request
+        self.prefix = prefix
+    }
+}
