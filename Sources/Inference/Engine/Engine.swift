@@ -1,6 +1,5 @@
 import Foundation
 package import Grammar
-package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization

@@ -1,6 +1,6 @@
 import Foundation
 import KVCache
-import Modeling
+package import Modeling
 import Parallelism
 import Planning
 import Tensors

@@ -1,4 +1,4 @@
-import KVCache
+package import KVCache
 import Parallelism
 import Synchronization
 
