@@ -8,6 +8,7 @@ package final class DecodeEndpoint: TransferPartner {
     private let card: ServerCard
     private let policy: PrefillPolicy
     private let timing: TransferTiming
+    private let maxPlacingBytes: Int
     /// One for each prefill server.
     private let slots: [Slot]
 
@@ -16,10 +17,13 @@ package final class DecodeEndpoint: TransferPartner {
     /// - Parameters:
     ///   - card: the engine's card.
     ///   - servers: the number of prefill servers.
+    ///   - maxPlacingBytes: the number of bytes on their way to other processes of this server from which on a session's
+    ///     frames are not read.
     package init(
         _ card: ServerCard, _ policy: PrefillPolicy = PrefillPolicy(), servers: Int = 1,
-        timing: TransferTiming = TransferTiming()
+        timing: TransferTiming = TransferTiming(), maxPlacingBytes: Int = 8 << 20
     ) {
+        self.maxPlacingBytes = maxPlacingBytes
         var policy = policy
         policy.servers = servers
         self.card = card
@@ -46,7 +50,7 @@ package final class DecodeEndpoint: TransferPartner {
     ) throws(TransferFailure) {
         try TransferFailure.check(ServerCard.differences(prefill: source, decode: card))
         let slot = slots[server]
-        let flow = PlacementFlow(of: link)
+        let flow = PlacementFlow(of: link, limit: maxPlacingBytes)
         let work = Slot.Work(
             threadName: "braid decode", interval: timing.beatInterval / 4,
             perform: { [weak slot] number, engine in
@@ -133,12 +137,11 @@ package final class DecodeEndpoint: TransferPartner {
 private final class PlacementFlow: Sendable {
     private let state = Mutex((bytes: 0, isPaused: false))
     private let setReadsFrames: @Sendable (Bool) -> Void
+    private let limit: Int
 
-    /// The number of bytes from which on frames are not read, and down to which they are not read again.
-    private static let limit = 8 << 20
-    private static let low = 4 << 20
-
-    init(of link: any TransferLink) {
+    /// - Parameter limit: the number of bytes from which on frames are not read; they are read again from half of it on.
+    init(of link: any TransferLink, limit: Int) {
+        self.limit = limit
         // The link has what receives its events, and that has this.
         setReadsFrames = { [weak link] reads in link?.setReadsFrames(reads) }
     }
@@ -146,7 +149,7 @@ private final class PlacementFlow: Sendable {
     func begin(_ bytes: Int) {
         state.withLock { state in
             state.bytes += bytes
-            guard !state.isPaused, state.bytes >= Self.limit else { return }
+            guard !state.isPaused, state.bytes >= limit else { return }
             state.isPaused = true
             setReadsFrames(false)
         }
@@ -155,7 +158,7 @@ private final class PlacementFlow: Sendable {
     func end(_ bytes: Int) {
         state.withLock { state in
             state.bytes -= bytes
-            guard state.isPaused, state.bytes <= Self.low else { return }
+            guard state.isPaused, state.bytes <= limit / 2 else { return }
             state.isPaused = false
             setReadsFrames(true)
         }

@@ -56,17 +56,18 @@ private final class ProcessPair: Sendable {
 
     init(
         _ model: any Model, prefill p: (ParallelConfiguration, processes: Int),
-        decode d: (ParallelConfiguration, processes: Int), drafts: Int = 0
+        decode d: (ParallelConfiguration, processes: Int), drafts: Int = 0, pageSize: Int = 128, tokens: Int? = nil
     ) {
         var settings = EngineConfiguration()
-        settings.pageSize = 128
+        settings.pageSize = pageSize
+        settings.maxTotalTokens = tokens
         settings.checksInvariants = true
         settings.chunkedPrefillSize = 7
         settings.drafts = drafts
         (settings.parallel, settings.processes) = p
         prefill = ProcessEngine(model, settings)
         (settings.parallel, settings.processes) = d
-        settings.pageSize = 256
+        settings.pageSize = 2 * pageSize
         decode = ProcessEngine(model, settings)
         var timing = TransferTiming()
         timing.beatInterval = 40
@@ -74,16 +75,23 @@ private final class ProcessPair: Sendable {
         var policy = PrefillPolicy()
         policy.localPrefillTokens = 0
         sending = PrefillEndpoint(prefill.card, timing: timing, maxFrameBytes: 2048)
-        receiving = DecodeEndpoint(decode.card, policy, timing: timing)
+        receiving = DecodeEndpoint(decode.card, policy, timing: timing, maxPlacingBytes: Self.maxPlacingBytes)
         prefill.engine.attach(sending)
         decode.engine.attach(receiving)
     }
 
+    /// So few that every transfer to several processes waits for them.
+    static let maxPlacingBytes = 4096
+
     /// Begins a session, whose link ends after some number of frames.
-    func connect(_ session: UInt64 = 1, lastFrame: Int? = nil) throws {
+    ///
+    /// - Returns: the prefill server's end of the link.
+    @discardableResult
+    func connect(_ session: UInt64 = 1, lastFrame: Int? = nil) throws -> MemoryLink {
         let (one, other) = MemoryLink.pair(limit: 5000, lastFrame: lastFrame)
         try sending.begin(session, to: decode.card, over: one, for: prefill.engine)
         try receiving.begin(session, from: prefill.card, over: other, for: decode.engine)
+        return one
     }
 
     /// Waits until no request, page or transfer is left; records what is.
@@ -179,6 +187,48 @@ private final class ProcessPair: Sendable {
             #expect(try await found == Self.alone(model, requests), "\(lastFrame) frames")
             await pair.settle()
         }
+    }
+
+    /// Caches of a few pages: those that are given up are used again at once, on both sides.
+    @Test func `answer as one does with as little memory as one request needs`() async throws {
+        let model = try Golden("v32").directory.load()
+        let pair = ProcessPair(
+            model, prefill: (Self.divided(2), 2), decode: (Self.divided(2, pipeline: 2), 4), pageSize: 8, tokens: 96)
+        defer { pair.stop() }
+        try pair.connect()
+        for round in 0..<3 {
+            let requests = GenerationRequest.mixed(salt: "\(round)")
+            #expect(try await pair.decode.engine.answers(to: requests, .decode) == Self.alone(model, requests))
+            #expect(pair.receiving.failure == nil)
+        }
+        #expect(pair.prefill.engine.status().promptTokens > 0)
+        await pair.settle()
+    }
+
+    @Test func `read few frames while another process does not write them`() async throws {
+        let model = try Golden("v32").directory.load()
+        let pair = ProcessPair(
+            model, prefill: (ParallelConfiguration(), 1), decode: (ParallelConfiguration(tensor: 2), 2))
+        defer { pair.stop() }
+        let placed = Atomic(0)
+        pair.decode.transports[0].damage { message in
+            if message.kind == .order, let order = try? Order(message.bodyCopy), case .place(let order) = order {
+                placed.add(order.bytes.count, ordering: .relaxed)
+            }
+            return message
+        }
+        // The other process seems to write nothing.
+        pair.decode.transports[1].damage { $0.kind == .entries ? Message(.heartbeat, body: []) : $0 }
+        let link = try pair.connect()
+        var request = GenerationRequest.mixed()[8]
+        request.mode = .decode
+        let generation = try pair.decode.engine.submit(request)
+        #expect(await eventually { placed.load(ordering: .relaxed) >= ProcessPair.maxPlacingBytes })
+        // From now on nothing makes room.
+        #expect(await eventually { !link.isWritable })
+        #expect(placed.load(ordering: .relaxed) < ProcessPair.maxPlacingBytes + 2048)
+        pair.decode.engine.abort(generation.id)
+        _ = await answers([generation])
     }
 
     /// A process whose reply cannot be the answer to an order ends its own server, and only that.
