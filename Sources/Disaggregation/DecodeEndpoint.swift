@@ -1,5 +1,6 @@
 package import Inference
 import Parallelism
+import Synchronization
 
 /// A decode endpoint connects an engine to prefill servers: requests in mode `decode` get the keys of their prompts from
 /// one of them. Without a session, or when it is lost, the engine computes them as its `PrefillPolicy` says.
@@ -7,6 +8,7 @@ package final class DecodeEndpoint: TransferPartner {
     private let card: ServerCard
     private let policy: PrefillPolicy
     private let timing: TransferTiming
+    private let maxPlacingBytes: Int
     /// One for each prefill server.
     private let slots: [Slot]
 
@@ -15,10 +17,13 @@ package final class DecodeEndpoint: TransferPartner {
     /// - Parameters:
     ///   - card: the engine's card.
     ///   - servers: the number of prefill servers.
+    ///   - maxPlacingBytes: the number of bytes on their way to other processes of this server from which on a session's
+    ///     frames are not read.
     package init(
         _ card: ServerCard, _ policy: PrefillPolicy = PrefillPolicy(), servers: Int = 1,
-        timing: TransferTiming = TransferTiming()
+        timing: TransferTiming = TransferTiming(), maxPlacingBytes: Int = 8 << 20
     ) {
+        self.maxPlacingBytes = maxPlacingBytes
         var policy = policy
         policy.servers = servers
         self.card = card
@@ -45,6 +50,7 @@ package final class DecodeEndpoint: TransferPartner {
     ) throws(TransferFailure) {
         try TransferFailure.check(ServerCard.differences(prefill: source, decode: card))
         let slot = slots[server]
+        let flow = PlacementFlow(of: link, limit: maxPlacingBytes)
         let work = Slot.Work(
             threadName: "braid decode", interval: timing.beatInterval / 4,
             perform: { [weak slot] number, engine in
@@ -53,7 +59,7 @@ package final class DecodeEndpoint: TransferPartner {
                 }
             },
             receive: { [weak slot] event, number, engine in
-                if let slot { Self.receive(event, slot, number, engine) }
+                if let slot { Self.receive(event, slot, flow, number, engine) }
             })
         try slot.begin(number, over: link, for: engine, work) { now in
             DecodeSession(
@@ -107,16 +113,54 @@ package final class DecodeEndpoint: TransferPartner {
         return others.min { slots[$0].transferCount < slots[$1].transferCount } ?? 0
     }
 
-    private static func receive(_ event: TransferLinkEvent, _ slot: Slot, _ number: UInt64, _ engine: Engine) {
+    private static func receive(
+        _ event: TransferLinkEvent, _ slot: Slot, _ flow: PlacementFlow, _ number: UInt64, _ engine: Engine
+    ) {
         guard case .frame(let bytes) = event else { return }
         // The checksum is computed outside of the engine's lock.
         do throws(KVFrame.Failure) {
             let frame = try KVFrame(bytes)
-            slot.exchange(number, engine) { session, scheduler, store in
-                session.receive(frame, in: 0, store, at: TransferTiming.now(), &scheduler)
+            slot.exchange(number, engine) { session, scheduler, caches in
+                session.receive(frame, in: frame.receiver, at: TransferTiming.now(), &scheduler) { bytes, entries in
+                    flow.begin(bytes.count)
+                    return caches.place(bytes, as: entries, in: frame.receiver) { flow.end(bytes.count) }
+                }
             }
         } catch {
             slot.close("a frame cannot be read: \(error)", number, engine)
+        }
+    }
+}
+
+/// Counts the bytes that are on their way to the caches of other processes. While they are many, a link's frames are not
+/// read, so that they take little memory however slow these processes are.
+private final class PlacementFlow: Sendable {
+    private let state = Mutex((bytes: 0, isPaused: false))
+    private let setReadsFrames: @Sendable (Bool) -> Void
+    private let limit: Int
+
+    /// - Parameter limit: the number of bytes from which on frames are not read; they are read again from half of it on.
+    init(of link: any TransferLink, limit: Int) {
+        self.limit = limit
+        // The link has what receives its events, and that has this.
+        setReadsFrames = { [weak link] reads in link?.setReadsFrames(reads) }
+    }
+
+    func begin(_ bytes: Int) {
+        state.withLock { state in
+            state.bytes += bytes
+            guard !state.isPaused, state.bytes >= limit else { return }
+            state.isPaused = true
+            setReadsFrames(false)
+        }
+    }
+
+    func end(_ bytes: Int) {
+        state.withLock { state in
+            state.bytes -= bytes
+            guard state.isPaused, state.bytes <= limit / 2 else { return }
+            state.isPaused = false
+            setReadsFrames(true)
         }
     }
 }

@@ -223,15 +223,18 @@ package struct DecodeSession: Sendable {
         frame bytes: [UInt8], in process: Int, _ store: CacheStore, at now: UInt64, _ scheduler: inout Scheduler
     ) -> [Scheduler.Event] {
         do throws(KVFrame.Failure) {
-            return receive(try KVFrame(bytes), in: process, store, at: now, &scheduler)
+            return receive(try KVFrame(bytes), in: process, at: now, &scheduler) { store.unpack($0, as: $1) }
         } catch {
             return close("process \(process) cannot read a frame: \(error)", &scheduler)
         }
     }
 
-    /// Places a frame that has arrived in a process of this server, and was read already.
+    /// Places a frame that has arrived for a process of this server, and was read already.
+    ///
+    /// - Parameter write: writes the bytes of some entries into the process's cache, and returns whether it could.
     package mutating func receive(
-        _ frame: KVFrame, in process: Int, _ store: CacheStore, at now: UInt64, _ scheduler: inout Scheduler
+        _ frame: KVFrame, in process: Int, at now: UInt64, _ scheduler: inout Scheduler,
+        _ write: ([UInt8], [CacheEntries]) -> Bool
     ) -> [Scheduler.Event] {
         guard failure == nil else { return [] }
         let pair = Pair(sender: frame.sender, receiver: process)
@@ -239,8 +242,12 @@ package struct DecodeSession: Sendable {
             lateFrames += 1
             return []
         }
-        guard frame.receiver == process, (0..<source.processes).contains(frame.sender) else {
-            return close("process \(process) received a frame for process \(frame.receiver)", &scheduler)
+        guard frame.receiver == process, (0..<target.processes).contains(process),
+            (0..<source.processes).contains(frame.sender)
+        else {
+            return close(
+                "process \(process) received a frame of process \(frame.sender) for process \(frame.receiver)",
+                &scheduler)
         }
         let next = frames[pair]?.next ?? 0
         guard frame.sequence == next else {
@@ -256,7 +263,7 @@ package struct DecodeSession: Sendable {
             lateFrames += 1
             return []
         }
-        if let problem = transfers[frame.transfer]!.receivers[process].place(frame, store) {
+        if let problem = transfers[frame.transfer]!.receivers[process].place(frame, write) {
             return close("a frame of transfer \(frame.transfer) is refused: \(problem)", &scheduler)
         }
         return completed(frame.transfer, &scheduler)

@@ -1,8 +1,8 @@
 package import Inference
 package import KVCache
 
-/// A KV receiver is the part of one transfer in one process of the decode server: it checks frames, writes their
-/// entries to the request's pages, and knows when all have arrived.
+/// A KV receiver is the part of one transfer that concerns the keys of one process of the decode server: it checks frames,
+/// has their entries written to the request's pages, and knows when all have arrived.
 ///
 /// Each sending process sends each layer's positions in order and without gaps. A frame that does not continue what
 /// came before it is refused, and so is one whose payload is not exactly as long as the transfer plan says.
@@ -45,25 +45,20 @@ package struct KVReceiver: Sendable {
         return reached == end && windows.values.allSatisfy { $0 == end }
     }
 
-    /// Writes the entries of a frame.
+    /// Has the entries of a frame written.
     ///
+    /// - Parameter write: writes the bytes of some entries into the process's cache, and returns whether it could.
     /// - Returns: what is wrong with the frame, with nothing written; `nil` if it is right.
-    package mutating func place(_ frame: KVFrame, _ store: CacheStore) -> String? {
+    package mutating func place(_ frame: KVFrame, _ write: ([UInt8], [CacheEntries]) -> Bool) -> String? {
         if let problem = problem(with: frame) { return problem }
         let isWindow = frame.kind == .window
-        let sets = frame.layers.flatMap { plan.sets(of: $0, isWindow: isWindow) }
-        let entries = sets.map { plan.entries(of: $0, frame.positions, from: frame.sender, to: receiver) }
-        let lengths = zip(sets, entries).map { $1.count * plan.target.format[$0].bytesPerEntry }
-        guard lengths.reduce(0, +) == frame.payload.count else {
-            return "\(frame.payload.count) bytes for entries of \(lengths.reduce(0, +))"
+        let format = plan.target.format
+        let entries = frame.layers.flatMap { plan.entries(ofLayer: $0, of: frame, in: reservation.pages, format) }
+        guard format.bytes(of: entries) == frame.payload.count else {
+            return "\(frame.payload.count) bytes for entries of \(format.bytes(of: entries))"
         }
-        var next = 0
-        for (set, (numbers, length)) in zip(sets, zip(entries, lengths)) {
-            let bytes = frame.payload[next..<next + length]
-            guard store.unpack(bytes, as: numbers, of: set, in: reservation.pages.list(isWindow: isWindow)) else {
-                return "process \(receiver) does not keep entries of \(frame.positions)"
-            }
-            next += length
+        guard write(frame.payload, entries) else {
+            return "process \(receiver) does not keep entries of \(frame.positions)"
         }
         for layer in frame.layers {
             let source = Source(sender: frame.sender, layer: layer)

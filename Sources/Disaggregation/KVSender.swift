@@ -1,8 +1,21 @@
 package import Inference
 package import KVCache
 
-/// A KV sender is the part of one transfer in one process of the prefill server: it cuts the keys that the process
-/// sends into frames, for each receiving process in the order of positions and layers.
+/// A frame that has no payload and no sequence number yet, and the entries that are to be packed for it.
+package struct UnpackedFrame: Sendable, Equatable {
+    package var frame: KVFrame
+    package var entries: [CacheEntries]
+
+    /// Returns the frame with the bytes of its entries.
+    package func with(_ bytes: [UInt8]) -> KVFrame {
+        var frame = frame
+        frame.payload = bytes
+        return frame
+    }
+}
+
+/// A KV sender is the part of one transfer that concerns the keys of one process of the prefill server: it cuts those that
+/// the process sends into frames, for each receiving process in the order of positions and layers.
 ///
 /// It sends what is computed, and knows how far it has come. If the pages are given up (`pause`), it goes on from there
 /// when the keys are computed again: they are the same bytes.
@@ -62,7 +75,7 @@ package struct KVSender: Sendable {
         }
     }
 
-    /// True if all frames were made.
+    /// True if all frames were returned.
     package var isDone: Bool { streams.values.allSatisfy(\.isDone) }
 
     /// The keys of positions before `computed` are final, and are in these pages.
@@ -71,27 +84,29 @@ package struct KVSender: Sendable {
     /// The pages are given up.
     package mutating func pause() { source = nil }
 
-    /// Returns the next frame for a process, without its sequence number; `nil` if there is none now.
-    package mutating func nextFrame(to receiver: Int, _ store: CacheStore) -> KVFrame? {
+    /// Returns the next frame for a process; `nil` if there is none now. Its entries may be packed until the pages are given
+    /// up.
+    package mutating func nextFrame(to receiver: Int) -> UnpackedFrame? {
         guard let source, var stream = streams[receiver], !stream.isDone else { return nil }
         defer { streams[receiver] = stream }
         guard begin(&stream, source) else { return nil }
         let layers = stream.layers
-        var frame = KVFrame(
-            stream.kind, session: settings.session, transfer: settings.transfer, sender: sender, receiver: receiver,
-            layers: layers[stream.next]..<layers[stream.next], positions: stream.block)
-        while stream.next < layers.count, layers[stream.next] == frame.layers.upperBound {
-            let before = frame.payload.count
-            pack(layers[stream.next], into: &frame, source.pages, store)
-            if frame.payload.count > settings.maxBytes, !frame.layers.isEmpty {
-                frame.payload.removeLast(frame.payload.count - before)
-                break
-            }
-            frame.layers = frame.layers.lowerBound..<frame.layers.upperBound + 1
+        var next = UnpackedFrame(
+            frame: KVFrame(
+                stream.kind, session: settings.session, transfer: settings.transfer, sender: sender, receiver: receiver,
+                layers: layers[stream.next]..<layers[stream.next], positions: stream.block), entries: [])
+        var bytes = 0
+        while stream.next < layers.count, layers[stream.next] == next.frame.layers.upperBound {
+            let entries = plan.entries(
+                ofLayer: layers[stream.next], of: next.frame, in: source.pages, plan.source.format)
+            bytes += plan.source.format.bytes(of: entries)
+            if bytes > settings.maxBytes, !next.frame.layers.isEmpty { break }
+            next.entries += entries
+            next.frame.layers = next.frame.layers.lowerBound..<next.frame.layers.upperBound + 1
             stream.next += 1
         }
         if stream.next == layers.count, stream.block.upperBound == positions.upperBound { finishKind(&stream, source) }
-        return frame
+        return next
     }
 
     /// Makes a stream's block the positions to send next. Returns false if there are none now.
@@ -136,20 +151,31 @@ package struct KVSender: Sendable {
         return max(1, settings.maxBytes / max(1, bytes.max() ?? 1))
     }
 
-    private func pack(_ layer: Int, into frame: inout KVFrame, _ pages: KVPages, _ store: CacheStore) {
+}
+
+extension TransferPlan {
+    /// Returns the entries of one layer that a frame carries, with their pages on one side.
+    ///
+    /// - Parameters:
+    ///   - pages: the pages of the request on that side.
+    ///   - format: the format of that side's cache.
+    func entries(ofLayer layer: Int, of frame: KVFrame, in pages: KVPages, _ format: CacheFormat) -> [CacheEntries] {
         let isWindow = frame.kind == .window
-        for set in plan.sets(of: layer, isWindow: isWindow) {
-            let entries = plan.entries(of: set, frame.positions, from: sender, to: frame.receiver)
-            guard store.pack(entries, of: set, in: pages.list(isWindow: isWindow), into: &frame.payload) else {
-                preconditionFailure("transfer \(settings.transfer) sends entries that process \(sender) does not keep")
-            }
+        let list = pages.list(isWindow: isWindow, frame.positions, pageSize: format.pageSize)
+        return sets(of: layer, isWindow: isWindow).map { set in
+            CacheEntries(
+                entries(of: set, frame.positions, from: frame.sender, to: frame.receiver), of: set, in: list)
         }
     }
 }
 
 extension KVPages {
-    /// The pages of one kind, as a cache's store takes them.
-    func list(isWindow: Bool) -> CacheStore.PageList {
-        isWindow ? CacheStore.PageList(windowPages, first: firstWindowPage) : CacheStore.PageList(pages)
+    /// Returns those pages of one kind that have entries of some positions, as a cache's store takes them.
+    fileprivate func list(isWindow: Bool, _ positions: Range<Int>, pageSize: Int) -> CacheStore.PageList {
+        let (list, first) = isWindow ? (windowPages, firstWindowPage) : (pages, 0)
+        let wanted = positions.lowerBound / pageSize..<(positions.upperBound + pageSize - 1) / pageSize
+        let range = wanted.clamped(to: first..<first + list.count)
+        return CacheStore.PageList(
+            Array(list[range.lowerBound - first..<range.upperBound - first]), first: range.lowerBound)
     }
 }

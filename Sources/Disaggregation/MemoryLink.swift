@@ -47,6 +47,8 @@ package final class MemoryLink: TransferLink {
         if sentFrames.add(1, ordering: .relaxed).newValue == lastFrame { close("the link was cut") }
     }
 
+    package func setReadsFrames(_ reads: Bool) { inbox.setReadsFrames(reads) }
+
     package func close(_ reason: String) {
         inbox.put(.closed(reason))
         other.put(.closed(reason))
@@ -57,12 +59,21 @@ package final class MemoryLink: TransferLink {
 private final class Inbox: Sendable {
     private let state = Mutex(State())
     private let filled = DispatchSemaphore(value: 0)
+    /// Is signalled when frames are read again.
+    private let resumed = DispatchSemaphore(value: 0)
     private let limit: Int
 
     private struct State {
         var events: [TransferLinkEvent] = []
         var frameBytes = 0
         var isClosed = false
+        var readsFrames = true
+
+        /// True if the next event is a frame that is not to be read now.
+        var waits: Bool {
+            guard !readsFrames, !isClosed, case .frame = events.first else { return false }
+            return true
+        }
     }
 
     init(_ limit: Int) { self.limit = limit }
@@ -81,11 +92,18 @@ private final class Inbox: Sendable {
             return true
         }
         if isTaken { filled.signal() }
+        if case .closed = event { resumed.signal() }
+    }
+
+    func setReadsFrames(_ reads: Bool) {
+        state.withLock { $0.readsFrames = reads }
+        resumed.signal()
     }
 
     /// Waits for the next event. `isWritableAgain` is true if it leaves the link writable, which it was not.
     func take() -> (TransferLinkEvent, isWritableAgain: Bool) {
         filled.wait()
+        while state.withLock({ $0.waits }) { resumed.wait() }
         return state.withLock { state in
             let event = state.events.removeFirst()
             guard case .frame(let bytes) = event else { return (event, false) }

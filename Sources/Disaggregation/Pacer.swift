@@ -3,10 +3,15 @@ import Inference
 
 /// A thread that calls a function when it is woken, and at regular intervals, until the function returns false.
 final class Pacer: Sendable {
-    private let bell = DispatchSemaphore(value: 0)
+    private let bell: DispatchSemaphore
 
-    /// - Parameter milliseconds: the longest time between two calls.
-    init(_ name: String, every milliseconds: UInt64, _ body: @escaping @Sendable () -> Bool) {
+    /// - Parameters:
+    ///   - milliseconds: the longest time between two calls.
+    ///   - bell: wakes the thread, as `wake` does.
+    init(
+        _ name: String, every milliseconds: UInt64, bell: DispatchSemaphore, _ body: @escaping @Sendable () -> Bool
+    ) {
+        self.bell = bell
         Thread.detachNewThread { [bell] in
             ThreadName.current = name
             repeat { _ = bell.wait(timeout: .now() + .milliseconds(Int(milliseconds))) } while body()

@@ -1,5 +1,5 @@
+import Dispatch
 package import Inference
-import KVCache
 import Synchronization
 
 /// A prefill endpoint connects an engine to decode servers: the engine computes their prompts among its own requests, and
@@ -53,10 +53,12 @@ package final class PrefillEndpoint: TransferPartner {
         try TransferFailure.check(ServerCard.differences(prefill: card, decode: target))
         if let refusal { throw TransferFailure(refusal) }
         let slot = Slot(PrefillSession(endedBecause: "it has not begun", placement: card.placement))
+        let bell = DispatchSemaphore(value: 0)
+        let packing = FramePacking(processes: card.placement.processes, bell)
         let work = Slot.Work(
-            threadName: "braid prefill", interval: timing.beatInterval / 4,
+            threadName: "braid prefill", interval: timing.beatInterval / 4, bell: bell,
             perform: { [weak self, weak slot] number, engine in
-                if let self, let slot { sendFrames(of: slot, number, engine) }
+                if let self, let slot { sendFrames(of: slot, packing, number, engine) }
             },
             receive: { [weak slot] event, number, engine in
                 guard let slot else { return }
@@ -118,20 +120,25 @@ package final class PrefillEndpoint: TransferPartner {
         return events
     }
 
-    /// Gives a sign of life when it is time, and sends frames while the link takes them.
-    private func sendFrames(of slot: Slot, _ number: UInt64, _ engine: Engine) {
+    /// Gives signs of life when it is time, has frames packed while the link takes them, and sends those that are packed.
+    private func sendFrames(of slot: Slot, _ packing: FramePacking, _ number: UInt64, _ engine: Engine) {
         while let link = slot.link(of: number) {
             let isWritable = link.isWritable
-            var frame: KVFrame?
-            slot.exchange(number, engine) { session, scheduler, store in
+            let packed = packing.takePacked()
+            var frames: [KVFrame] = []
+            slot.exchange(number, engine) { session, scheduler, caches in
                 let now = TransferTiming.now()
                 let events = session.tick(at: now, &scheduler)
-                if isWritable { frame = session.nextFrame(from: 0, store, to: 0, at: now) }
+                frames = packed.map { session.numbered($0, at: now) }
+                if isWritable {
+                    packing.fill(from: &session, caches)
+                    frames += session.beats(at: now)
+                }
                 return events
             }
-            guard let frame else { return }
-            // The checksum is computed outside of the engine's lock.
-            link.send(frame: frame.bytes)
+            // Checksums are computed outside of the engine's lock.
+            for frame in frames { link.send(frame: frame.bytes) }
+            if frames.isEmpty, !packing.hasPacked { return }
         }
     }
 }

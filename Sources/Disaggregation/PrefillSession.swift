@@ -218,27 +218,62 @@ package struct PrefillSession: Sendable {
 
     // MARK: - What is sent
 
-    /// Returns the next frame on the connection from a process of this server to one of the decode server; `nil` if
-    /// there is nothing to send now. Transfers take turns. `carryOut` must follow, which ends transfers that are sent.
-    package mutating func nextFrame(
-        from process: Int, _ store: CacheStore, to receiver: Int, at now: UInt64
-    ) -> KVFrame? {
+    /// The numbers of processes of this server and of the decode server.
+    package var processes: (own: Int, other: Int) { (source.processes, target.processes) }
+
+    /// Returns the next frame with entries from a process of this server to one of the decode server; `nil` if there is
+    /// none now. Transfers take turns. The frames of such a pair must be packed and numbered in the order in which they are
+    /// returned. `carryOut` must follow, which ends transfers whose last frames were returned.
+    package mutating func nextUnpackedFrame(from process: Int, to receiver: Int) -> UnpackedFrame? {
         guard failure == nil else { return nil }
         let pair = [process, receiver]
         let last = lastServed[pair] ?? 0
         let order = transfers.keys.sorted()
         for number in order.filter({ $0 > last }) + order.filter({ $0 <= last })
         where !transfers[number]!.senders.isEmpty {
-            guard let frame = transfers[number]!.senders[process].nextFrame(to: receiver, store) else { continue }
+            guard let frame = transfers[number]!.senders[process].nextFrame(to: receiver) else { continue }
             lastServed[pair] = number
-            return numbered(frame, pair, now)
+            return frame
         }
-        guard now >= (frames[pair]?.sent ?? began) + connection.timing.beatInterval else { return nil }
-        let beat = KVFrame(.beat, session: connection.session, sender: process, receiver: receiver)
-        return numbered(beat, pair, now)
+        return nil
     }
 
-    private mutating func numbered(_ frame: KVFrame, _ pair: [Int], _ now: UInt64) -> KVFrame {
+    /// Returns a sign of life for a pair of processes; `nil` while it is not time for one.
+    private mutating func beat(from process: Int, to receiver: Int, at now: UInt64) -> KVFrame? {
+        let last = frames[[process, receiver]]?.sent ?? began
+        guard failure == nil, now >= last + connection.timing.beatInterval else { return nil }
+        return numbered(KVFrame(.beat, session: connection.session, sender: process, receiver: receiver), at: now)
+    }
+
+    /// Returns the signs of life for which it is time, of all pairs of processes.
+    package mutating func beats(at now: UInt64) -> [KVFrame] {
+        var beats: [KVFrame] = []
+        for process in 0..<source.processes {
+            for receiver in 0..<target.processes {
+                if let beat = beat(from: process, to: receiver, at: now) { beats.append(beat) }
+            }
+        }
+        return beats
+    }
+
+    /// Returns the next frame from a process of this server, which has this cache, to one of the decode server; `nil` if there
+    /// is nothing to send now. `carryOut` must follow.
+    package mutating func nextFrame(
+        from process: Int, _ store: CacheStore, to receiver: Int, at now: UInt64
+    ) -> KVFrame? {
+        guard let next = nextUnpackedFrame(from: process, to: receiver) else {
+            return beat(from: process, to: receiver, at: now)
+        }
+        var bytes: [UInt8] = []
+        guard store.pack(next.entries, into: &bytes) else {
+            preconditionFailure("process \(process) does not keep \(next.frame.positions) of \(next.frame.layers)")
+        }
+        return numbered(next.with(bytes), at: now)
+    }
+
+    /// Returns a frame with its sequence number. It must be sent next on the connection of its processes.
+    package mutating func numbered(_ frame: KVFrame, at now: UInt64) -> KVFrame {
+        let pair = [frame.sender, frame.receiver]
         var frame = frame
         frame.sequence = frames[pair]?.next ?? 0
         frames[pair] = (frame.sequence + 1, now)

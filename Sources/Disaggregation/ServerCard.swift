@@ -31,7 +31,7 @@ package struct ServerCard: Sendable, Equatable {
     }
 
     /// - Parameters:
-    ///   - configuration: that of a server of one process.
+    ///   - configuration: that of the server, with the number of its processes.
     ///   - digest: identifies the model's files.
     package init(_ model: any Model, _ configuration: EngineConfiguration, digest: String) {
         numerics = "\(configuration.profile.name), version \(NumericsProfile.version)"
@@ -39,7 +39,8 @@ package struct ServerCard: Sendable, Equatable {
         layers = model.description.layers.count
         placement = CachePlacement(
             model.cacheFormat(configuration.cacheType, pageSize: configuration.pageSize), configuration.parallel,
-            processes: configuration.processes, layers: model.parallelShape.layers, isSharded: false)
+            processes: configuration.processes, layers: model.parallelShape.layers,
+            isSharded: configuration.processSharding(for: model) != nil)
         drafts = configuration.drafts
         vocabularySize = model.vocabularySize
     }
@@ -65,12 +66,6 @@ package struct ServerCard: Sendable, Equatable {
         var found = compared.filter { $0.values[0] != $0.values[1] }
         if decode.drafts > 0, prefill.drafts == 0 {
             found.append(difference("tokens drafted at a time") { "\($0.drafts)" })
-        }
-        if prefill.placement.processes != 1 || decode.placement.processes != 1 {
-            found.append(
-                Handshake.Difference(
-                    name: "processes, of which each server may have one",
-                    values: ["\(prefill.placement.processes)", "\(decode.placement.processes)"]))
         }
         return found
     }

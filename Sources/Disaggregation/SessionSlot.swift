@@ -1,5 +1,5 @@
+import Dispatch
 import Inference
-import KVCache
 import Synchronization
 
 /// The end of a session as an endpoint uses it: a state machine that bytes and times are given to.
@@ -59,6 +59,8 @@ final class SessionSlot<Session: TransferSession>: Sendable {
         let threadName: String
         /// The longest time between two calls of `perform`, in milliseconds.
         let interval: UInt64
+        /// Wakes the session's thread. Unlike `SessionSlot.wake` it takes no lock.
+        var bell = DispatchSemaphore(value: 0)
         /// Does what is to be done, at intervals and when the thread is woken.
         let perform: @Sendable (UInt64, Engine) -> Void
         /// Takes an event of the link, other than its end, after the session has taken it if it is a message.
@@ -84,7 +86,7 @@ final class SessionSlot<Session: TransferSession>: Sendable {
             }
         }
         if let problem { throw TransferFailure("the engine takes no session: \(problem)") }
-        let pacer = Pacer(work.threadName, every: work.interval) { [weak self, weak engine] in
+        let pacer = Pacer(work.threadName, every: work.interval, bell: work.bell) { [weak self, weak engine] in
             guard let self, let engine, self.link(of: number) != nil else { return false }
             work.perform(number, engine)
             return self.link(of: number) != nil
@@ -115,13 +117,13 @@ final class SessionSlot<Session: TransferSession>: Sendable {
     /// Calls `body` with the session, if it is still the one with this number.
     func exchange(
         _ number: UInt64, _ engine: Engine,
-        _ body: (inout Session, inout Scheduler, CacheStore) -> [Scheduler.Event]
+        _ body: (inout Session, inout Scheduler, ServerCaches) -> [Scheduler.Event]
     ) {
-        engine.exchange { scheduler, store in
+        engine.exchange { scheduler, caches in
             state.withLock { state in
                 guard state.number == number else { return [] }
                 defer { state.flush() }
-                return body(&state.session, &scheduler, store)
+                return body(&state.session, &scheduler, caches)
             }
         }
     }

@@ -10,6 +10,9 @@ package protocol TransferLink: AnyObject, Sendable {
     var isWritable: Bool { get }
     /// Queues a frame, as `send(message:)` does.
     func send(frame: [UInt8])
+    /// Sets whether frames are read, as they are at first. While they are not, a few still arrive, and the other end soon is
+    /// not writable. Messages that follow frames may wait with them.
+    func setReadsFrames(_ reads: Bool)
     /// Ends the link. Both ends get `closed` once, unless the link has ended before.
     func close(_ reason: String)
 }

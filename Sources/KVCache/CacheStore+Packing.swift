@@ -5,7 +5,7 @@ import Tensors
 /// position which entry it is.
 extension CacheStore {
     /// Where a request's entries of one kind of pages are.
-    package struct PageList: Sendable {
+    package struct PageList: Sendable, Equatable {
         /// The pages, in the order of the request's positions.
         package var pages: [Int32]
         /// The index of the first of `pages` among all pages of the request.
@@ -15,6 +15,40 @@ extension CacheStore {
             self.pages = pages
             self.first = first
         }
+    }
+
+    /// Appends the bytes of some of a request's entries, one key set after the other.
+    ///
+    /// - Returns: false, with nothing appended, if this store does not keep one of the entries.
+    package func pack(_ entries: [CacheEntries], into bytes: inout [UInt8]) -> Bool {
+        let start = bytes.count
+        for part in entries {
+            guard format.has(part.set), pack(part.numbers, of: part.set, in: part.pages, into: &bytes) else {
+                bytes.removeLast(bytes.count - start)
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Overwrites some of a request's entries with bytes that `pack` has made of the same entries.
+    ///
+    /// - Returns: false, with nothing written, if this store does not keep one of the entries, or if there are not
+    ///   exactly as many bytes.
+    package func unpack(_ bytes: [UInt8], as entries: [CacheEntries]) -> Bool {
+        let areKept = entries.allSatisfy {
+            format.has($0.set) && runs($0.numbers, of: $0.set, in: $0.pages) != nil
+        }
+        guard areKept, bytes.count == format.bytes(of: entries) else { return false }
+        var next = 0
+        for part in entries {
+            let end = next + part.numbers.count * format[part.set].bytesPerEntry
+            guard unpack(bytes[next..<end], as: part.numbers, of: part.set, in: part.pages) else {
+                preconditionFailure("entries of \(part.set) that were there are gone")
+            }
+            next = end
+        }
+        return true
     }
 
     /// Appends the bytes of some of a request's entries.
@@ -69,5 +103,31 @@ extension CacheStore {
             }
         }
         return runs
+    }
+}
+
+/// Names some of a request's entries of one key set, and the pages they are in.
+package struct CacheEntries: Sendable, Equatable {
+    package var set: KeySetID
+    /// The numbers of the entries in the request, ascending.
+    package var numbers: [Int]
+    package var pages: CacheStore.PageList
+
+    package init(_ numbers: [Int], of set: KeySetID, in pages: CacheStore.PageList) {
+        self.numbers = numbers
+        self.set = set
+        self.pages = pages
+    }
+}
+
+extension CacheFormat {
+    /// Returns whether there is a key set with this identifier.
+    package func has(_ set: KeySetID) -> Bool {
+        layers.indices.contains(set.layer) && layers[set.layer].indices.contains(set.index)
+    }
+
+    /// Returns the number of bytes of some entries, whose key sets exist.
+    package func bytes(of entries: [CacheEntries]) -> Int {
+        entries.reduce(0) { $0 + $1.numbers.count * self[$1.set].bytesPerEntry }
     }
 }

@@ -108,6 +108,11 @@ package final class TCPLink: TransferLink {
         }
     }
 
+    package func setReadsFrames(_ reads: Bool) {
+        // It fails if the connection is over, and then there is nothing to read.
+        frames.channel.setOption(.autoRead, value: reads).whenComplete { _ in }
+    }
+
     package func close(_ reason: String) {
         if isClosing.exchange(true, ordering: .relaxed) { return }
         state.withLock { $0.closing = reason }

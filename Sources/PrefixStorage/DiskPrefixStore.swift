@@ -321,9 +321,9 @@ extension DiskPrefixStore {
         }
         for piece in layout.pieces {
             var isPlaced = false
-            engine.exchange { scheduler, cache in
+            engine.exchange { scheduler, caches in
                 guard let pages = scheduler.restoringPages(of: lookup.request) else { return [] }
-                isPlaced = layout.unpack(entries, piece, ofBlock: number, after: first, to: pages.pages, cache)
+                isPlaced = layout.unpack(entries, piece, ofBlock: number, after: first, to: pages.pages, caches.local)
                 return []
             }
             guard isPlaced else { return false }

@@ -121,8 +121,7 @@ struct Serve: AsyncParsableCommand {
         // Whatever can be refused is refused before anything is printed or a connection is accepted.
         let directory = try engineOptions.directory()
         var server = try serverConfiguration(directory)
-        let transfers = try disaggregation.plan(
-            environment: ProcessInfo.processInfo.environment, processes: job.count)
+        let transfers = try disaggregation.plan(environment: ProcessInfo.processInfo.environment)
         let loaded = try loadedService(directory, job)
         if let transfers { try check(transfers, loaded.configuration) }
         let store = try prefixStore.settings(

@@ -6,10 +6,10 @@ import braid
 
 @Suite struct `Options of disaggregation` {
     private static func plan(
-        _ line: String, environment: [String: String] = [:], processes: Int = 1
+        _ line: String, environment: [String: String] = [:]
     ) throws -> DisaggregationOptions.Plan? {
         let options = try DisaggregationOptions.parse(line.split(separator: " ").map(String.init))
-        return try options.plan(environment: environment, processes: processes)
+        return try options.plan(environment: environment)
     }
 
     private static let environment = [DisaggregationOptions.secretVariable: "0123456789abcdef\n"]
@@ -66,12 +66,6 @@ import braid
     ]) func `that do not fit are refused`(line: String, expected: String) throws {
         let error = try #require(throws: (any Error).self) { try Self.plan(line) }
         #expect("\(error)".contains(expected) && !"\(error)".contains("\n"), "\(error)")
-    }
-
-    @Test func `know servers of several processes, which exchange no keys yet`() throws {
-        let error = #expect(throws: (any Error).self) { try Self.plan("--disaggregation-mode prefill", processes: 2) }
-        #expect(error.map { "\($0)".contains("a server of 2 processes") } ?? false)
-        #expect(try Self.plan("", processes: 2) == nil)
     }
 
     @Test func `read the secret from a file or the environment, and not from both`() throws {

@@ -161,6 +161,31 @@ private final class TwoEnds: Sendable {
         links.decode.close("enough")
     }
 
+    @Test func `delivers messages and few frames while frames are not read, and then all`() async throws {
+        let ends = try TwoEnds()
+        let dialer = ends.dialer()
+        defer { dialer.stop() }
+        let (prefill, decode) = (Inbox(), Inbox())
+        let links = try await ends.open(prefill: prefill.take, decode: decode.take)
+        links.decode.setReadsFrames(false)
+        links.decode.send(message: [1])
+        #expect(await eventually { prefill.messages.count == 1 })
+        let frame = Self.bytes(3, count: 1 << 20)
+        let count = 64
+        for _ in 0..<count { links.prefill.send(frame: frame) }
+        // The system takes some of these megabytes.
+        #expect(await eventually { ends.listener.traffic.sent.load(ordering: .relaxed) >= frame.count })
+        links.prefill.send(message: [2])
+        #expect(await eventually { decode.messages == [[2]] })
+        #expect(decode.frames.count <= 1 && !links.prefill.isWritable, "\(decode.frames.count) frames")
+        links.decode.setReadsFrames(true)
+        #expect(await eventually { decode.frames.count == count && links.prefill.isWritable })
+        #expect(decode.frames.allSatisfy { $0 == frame })
+        links.decode.setReadsFrames(false)
+        links.prefill.close("enough")
+        #expect(await eventually { decode.ends == ["enough"] })
+    }
+
     @Test func `ends once at both ends, whoever ends it`() async throws {
         let ends = try TwoEnds()
         let dialer = ends.dialer()

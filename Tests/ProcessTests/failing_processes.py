@@ -52,18 +52,21 @@ def expect(condition, message):
 
 
 class Job:
-    """A server in two processes. `mpirun` is the program that was started: that one, or who starts it."""
+    """A server, in two processes unless told otherwise. `mpirun` is the program that was started: that one, or who starts
+    it."""
 
-    def __init__(self, log, *supervisor, watchdog=WATCHDOG, options=(), hosts=False):
+    def __init__(self, log, *supervisor, watchdog=WATCHDOG, options=(), hosts=False, processes=2,
+                 layout=("--attn-cp-size", "2")):
         self.url = f"http://127.0.0.1:{free_port()}"
         self.hosts = hosts
         command = [str(BUILD / "braid"), "serve", "--model-path", str(MODEL), "--port", self.url.rsplit(":", 1)[1],
-                   "--attn-cp-size", "2", "--watchdog-timeout", str(watchdog), *options]
+                   *layout, "--watchdog-timeout", str(watchdog), *options]
         self.mark = f"ports-{self.url.rsplit(':', 1)[1]}-{os.getpid()}"
-        start = [str(ROOT / "Scripts" / "namespaces"), "2", *command] if hosts else mpirun(2, command)
+        if processes > 1:
+            command = [str(ROOT / "Scripts" / "namespaces"), "2", *command] if hosts else mpirun(processes, command)
         # mpirun kills the other processes of a job that lost one so many seconds later: they have to answer clients before.
         variables = {"BRAID_TEST_JOB": self.mark, "OMPI_MCA_odls_base_sigkill_timeout": "5"}
-        self.mpirun = subprocess.Popen([*supervisor, *start], env=os.environ | variables,
+        self.mpirun = subprocess.Popen([*supervisor, *command], env=os.environ | variables,
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def everything(self):

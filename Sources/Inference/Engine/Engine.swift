@@ -1,6 +1,5 @@
 import Foundation
 package import Grammar
-package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization
@@ -191,12 +190,12 @@ package final class Engine: EngineClient {
 
     /// Tells the scheduler what another server has sent, or takes from the cache what is sent to it.
     ///
-    /// - Parameter body: Receives the scheduler and this process's cache, both under the engine's lock, and returns the
+    /// - Parameter body: Receives the scheduler and the caches of all processes, under the engine's lock, and returns the
     ///   events that follow. It is not called after a trap.
-    package func exchange(_ body: (inout Scheduler, CacheStore) -> [Scheduler.Event]) {
+    package func exchange(_ body: (inout Scheduler, ServerCaches) -> [Scheduler.Event]) {
         if hasTrapped.load(ordering: .acquiring) { return }
         update { state in
-            let events = body(&state.scheduler, state.pool.cache)
+            let events = body(&state.scheduler, state.pool.caches)
             settle(&state, events)
         }
         delivery.deliver()

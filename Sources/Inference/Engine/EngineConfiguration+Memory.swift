@@ -1,6 +1,6 @@
 import Foundation
 import KVCache
-import Modeling
+package import Modeling
 import Parallelism
 import Planning
 import Tensors
@@ -8,7 +8,7 @@ import Tensors
 /// This extension computes how many pages the KV cache has, and which part of them each process keeps.
 extension EngineConfiguration {
     /// Returns how the processes divide the KV cache; `nil` where each process keeps all keys.
-    func processSharding(for model: any Model) -> ProcessKVSharding? {
+    package func processSharding(for model: any Model) -> ProcessKVSharding? {
         guard isDivided(model.positionAlignment) else { return nil }
         let scheduler = scheduler(for: model)
         var processSharding = ProcessKVSharding()

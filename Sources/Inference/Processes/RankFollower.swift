@@ -20,12 +20,14 @@ package final class RankFollower {
     private struct Team {
         let epoch: UInt64
         let settings: RankSettings
-        let format: CacheFormat
+        let cache: CacheStore
         let world: ProcessWorld
         let threads: RankThreads
         /// The pages of the requests, as earlier plans named them.
         var pages = PageLists()
         let grammars: RequestGrammars
+
+        var format: CacheFormat { cache.format }
 
         /// Ends the step the ranks are in. A first process that leaves sends no more of it, and its clients do not wait
         /// for it.
@@ -108,6 +110,10 @@ package final class RankFollower {
                 RowAssignment(
                     plan, team.settings.parallel, processSharding: team.settings.processSharding,
                     alignment: team.format.positionAlignment))
+        case .pack(let order):
+            reply(try cache(of: epoch).reply(toPack: order), epoch: epoch)
+        case .place(let order):
+            reply(try cache(of: epoch).reply(toPlace: order), epoch: epoch)
         case .stop:
             // The ranks of a later epoch may already run.
             if team?.epoch == epoch { endTeam() }
@@ -117,6 +123,18 @@ package final class RankFollower {
             return false
         }
         return true
+    }
+
+    /// Returns the cache of the ranks that run.
+    private func cache(of epoch: UInt64) throws(Wire.Failure) -> CacheStore {
+        guard let team, team.epoch == epoch else {
+            throw Wire.Failure(description: "entries for ranks of epoch \(epoch), which do not run")
+        }
+        return team.cache
+    }
+
+    private func reply(_ reply: CacheReply, epoch: UInt64) {
+        processes.send(Message(.entries, epoch: epoch, body: Wire.bytes(of: reply)), to: 0)
     }
 
     private func begin(_ settings: RankSettings, epoch: UInt64) {
@@ -132,7 +150,7 @@ package final class RankFollower {
             processes.send(Message(.report, epoch: epoch, body: Wire.bytes(of: sent)), to: 0)
         }
         team = Team(
-            epoch: epoch, settings: settings, format: cache.format, world: world, threads: threads, grammars: grammars)
+            epoch: epoch, settings: settings, cache: cache, world: world, threads: threads, grammars: grammars)
     }
 
     /// Waits for the ranks to do what they were given, unless the first process leaves meanwhile.

@@ -5,6 +5,10 @@ package enum Order {
     /// Starts new ranks, and ends those of the epoch before.
     case start(RankSettings)
     case step(PlanUpdate)
+    /// Sends back entries of the process's cache. What later steps write there does not matter.
+    case pack(CacheOrder)
+    /// Writes entries into the process's cache, before any later step reads them.
+    case place(CacheOrder)
     /// Ends the ranks after the steps they have received.
     case stop
     /// Ends the job.
@@ -16,6 +20,8 @@ package enum Order {
         case .step(let update): [1] + Wire.bytes(of: update)
         case .stop: [2]
         case .leave: [3]
+        case .pack(let order): [4] + Wire.bytes(of: order)
+        case .place(let order): [5] + Wire.bytes(of: order)
         }
     }
 
@@ -26,6 +32,8 @@ package enum Order {
         case 1: self = .step(try Wire.value(in: rest))
         case 2 where rest.isEmpty: self = .stop
         case 3 where rest.isEmpty: self = .leave
+        case 4: self = .pack(try Wire.value(in: rest))
+        case 5: self = .place(try Wire.value(in: rest))
         default: throw Wire.Failure(description: "no order that this version knows")
         }
     }

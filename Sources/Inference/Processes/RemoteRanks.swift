@@ -8,6 +8,8 @@ final class RemoteRanks: Sendable {
     let world: ProcessWorld
     /// The ranks of this process.
     let ranksHere: Range<Int>
+    /// The caches that the ranks of other processes have.
+    let caches: RemoteCaches
     private let processes: Processes
     private let placement: Placement
     private let epoch: UInt64
@@ -34,7 +36,11 @@ final class RemoteRanks: Sendable {
         self.settings = settings
         placement = Placement(ranks: settings.parallel.world, processes: processes.count)
         epoch = processes.nextEpoch()
-        world = ProcessWorld(processes, placement, epoch: epoch)
+        let (placement, world) = (placement, ProcessWorld(processes, placement, epoch: epoch))
+        self.world = world
+        caches = RemoteCaches(processes, epoch: epoch) { process, reason in
+            world.alarm.raise(GroupFailure(rank: placement.ranks(of: process).lowerBound, reason: reason))
+        }
         ranksHere = placement.ranks(of: 0)
         clocks = Mutex(Array(repeating: .max, count: processes.count))
         self.vocabularySize = vocabularySize
@@ -44,6 +50,7 @@ final class RemoteRanks: Sendable {
     ///
     /// - Parameter deliver: Receives their reports.
     func start(_ deliver: @escaping @Sendable (StepReport) -> Void) {
+        caches.start()
         processes.read(.report) { [weak self] message, process in
             guard let self, message.epoch == epoch else { return }
             do {

@@ -21,7 +21,7 @@ package struct Wire {
     }
 
     /// The format's version, which must change with every change of a coded type.
-    private static let version: UInt8 = 6
+    private static let version: UInt8 = 7
 
     package static func bytes(of value: some WireCodable) -> [UInt8] {
         var wire = Wire(bytes: [version], isReading: false)
@@ -90,6 +90,16 @@ package struct Wire {
         }
         let count = try count(bytesEach: 1)
         value = String(decoding: bytes[next..<next + count], as: UTF8.self)
+        next += count
+    }
+
+    package mutating func pass(_ values: inout [UInt8]) throws(Failure) {
+        guard isReading else {
+            append(UInt32(values.count))
+            return bytes.append(contentsOf: values)
+        }
+        let count = try count(bytesEach: 1)
+        values = Array(bytes[next..<next + count])
         next += count
     }
 

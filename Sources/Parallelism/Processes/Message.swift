@@ -18,14 +18,16 @@ import Tensors
         case card
         /// Tells a process what the first process wants done.
         case order
-        /// Reports the result of an order.
+        /// Reports the result of a step.
         case report
+        /// Brings entries of a cache that the first process has asked for, or says that it has taken some.
+        case entries
         /// Announces that the sender leaves the job: only heartbeats follow.
         case farewell
     }
 
     /// The version of the format of messages and of their contents, incremented when either changes.
-    package static let version: UInt16 = 2
+    package static let version: UInt16 = 3
     /// Messages consist of whole units of this many bytes.
     static let unit = 64
     private static let magic: UInt32 = 0x4252_4149

@@ -92,16 +92,10 @@ package struct DisaggregationOptions: ParsableArguments, Sendable {
 
     /// Checks the options together, and reads the secret.
     ///
-    /// - Parameter processes: the number of processes of the server.
     /// - Returns: `nil` for a server that computes whole requests alone.
     /// - Throws: `CommandError` with all problems, a line each.
-    package func plan(environment: [String: String], processes: Int) throws -> Plan? {
+    package func plan(environment: [String: String]) throws -> Plan? {
         var problems = backendProblems + misplaced
-        if disaggregationMode != .null, processes > 1 {
-            problems.append(
-                "--disaggregation-mode: a server of \(processes) processes cannot exchange keys with another one yet; "
-                    + "run its ranks in one process")
-        }
         var (role, secret): (Plan.Role?, [UInt8]) = (nil, [])
         do throws(CommandError) {
             role = try self.role()

@@ -1,0 +1,136 @@
+package import KVCache
+import Parallelism
+import Synchronization
+
+/// Remote caches represent the caches of other processes in the first process. Orders about their entries and steps are
+/// one sequence: a process packs entries before it runs a later step that overwrites them, and places entries before it
+/// runs a later step that reads them.
+final class RemoteCaches: Sendable {
+    private let processes: Processes
+    private let epoch: UInt64
+    /// Is called with a process whose reply is wrong, and with what is wrong.
+    private let fail: @Sendable (Int, String) -> Void
+    private let state = Mutex(State())
+
+    private struct State {
+        var nextNumber: UInt64 = 0
+        /// The orders that were not answered yet, by their numbers.
+        var orders: [UInt64: Sent] = [:]
+    }
+
+    private struct Sent {
+        let process: Int
+        /// The number of bytes of the reply.
+        let bytes: Int
+        let done: @Sendable ([UInt8]) -> Void
+    }
+
+    init(_ processes: Processes, epoch: UInt64, _ fail: @escaping @Sendable (Int, String) -> Void) {
+        self.processes = processes
+        self.epoch = epoch
+        self.fail = fail
+    }
+
+    /// Begins to read replies.
+    func start() {
+        processes.read(.entries) { [weak self] message, process in
+            guard let self, message.epoch == epoch else { return }
+            guard let reply = try? Wire.value(CacheReply.self, in: message.bodyCopy), take(reply, from: process) else {
+                return fail(process, "process \(process) sent entries that it was not asked for")
+            }
+        }
+    }
+
+    /// Asks a process for entries, of which there are `bytes` bytes.
+    ///
+    /// - Parameter done: receives the bytes, on a thread that must not wait. It is not called if the process is lost.
+    func pack(_ entries: [CacheEntries], bytes: Int, in process: Int, _ done: @escaping @Sendable ([UInt8]) -> Void) {
+        let number = enter(Sent(process: process, bytes: bytes, done: done))
+        order(.pack(CacheOrder(number, entries)), process)
+    }
+
+    /// Gives a process the bytes of entries to write.
+    ///
+    /// - Parameter done: is called when they are written, on a thread that must not wait. It is not called if the process
+    ///   is lost.
+    func place(_ bytes: [UInt8], as entries: [CacheEntries], in process: Int, _ done: @escaping @Sendable () -> Void) {
+        let number = enter(Sent(process: process, bytes: 0) { _ in done() })
+        order(.place(CacheOrder(number, entries, bytes: bytes)), process)
+    }
+
+    private func enter(_ sent: Sent) -> UInt64 {
+        state.withLock { state in
+            state.orders[state.nextNumber] = sent
+            state.nextNumber += 1
+            return state.nextNumber - 1
+        }
+    }
+
+    private func order(_ order: Order, _ process: Int) {
+        processes.send(Message(.order, epoch: epoch, body: order.bytes), to: process)
+    }
+
+    /// Returns whether the reply is to an order that the process got.
+    private func take(_ reply: CacheReply, from process: Int) -> Bool {
+        let sent: Sent? = state.withLock { state in
+            guard let sent = state.orders[reply.number], sent.process == process, sent.bytes == reply.bytes.count else {
+                return nil
+            }
+            state.orders[reply.number] = nil
+            return sent
+        }
+        sent?.done(reply.bytes)
+        return sent != nil
+    }
+}
+
+/// The KV caches of a server's processes, as the first process reaches them.
+package struct ServerCaches: Sendable {
+    /// The cache of the first process.
+    package let local: CacheStore
+    private let remote: RemoteCaches?
+
+    init(_ local: CacheStore, _ remote: RemoteCaches?) {
+        self.local = local
+        self.remote = remote
+    }
+
+    /// Packs some of a request's entries that a process keeps, as `CacheStore.pack` does. It must be called under the
+    /// engine's lock, while the request holds their pages and after their steps have finished; the pages may be given up
+    /// before `done` is called.
+    ///
+    /// - Parameter done: receives the bytes: those of the first process at once, those of others later, on a thread that
+    ///   must not wait. It is not called if the process is lost.
+    package func pack(
+        _ entries: [CacheEntries], in process: Int, _ done: @escaping @Sendable ([UInt8]) -> Void
+    ) {
+        let length = local.format.bytes(of: entries)
+        guard process == 0 else { return remote!.pack(entries, bytes: length, in: process, done) }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(length)
+        guard local.pack(entries, into: &bytes) else {
+            preconditionFailure("entries are to be sent that the first process does not keep")
+        }
+        done(bytes)
+    }
+
+    /// Writes some of a request's entries that a process keeps, as `CacheStore.unpack` does. It must be called under the
+    /// engine's lock, while the request holds their pages; every step that is planned later reads what was written.
+    ///
+    /// - Parameter done: is called when they are written: at once in the first process, later in others, on a thread that
+    ///   must not wait. It is not called if the process is lost, or in the first process if nothing is written.
+    /// - Returns: false if the first process does not keep one of the entries, or there are not exactly as many bytes.
+    ///   Another process would end the job instead.
+    package func place(
+        _ bytes: [UInt8], as entries: [CacheEntries], in process: Int, _ done: @escaping @Sendable () -> Void
+    ) -> Bool {
+        guard process == 0 else {
+            guard bytes.count == local.format.bytes(of: entries) else { return false }
+            remote!.place(bytes, as: entries, in: process, done)
+            return true
+        }
+        guard local.unpack(bytes, as: entries) else { return false }
+        done()
+        return true
+    }
+}

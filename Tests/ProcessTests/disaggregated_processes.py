@@ -1,0 +1,131 @@
+"""Checks that a prefill and a decode server of several processes each answer as one server does: with pipeline stages, data
+groups, copies and shares of the keys in different processes, and while a process of the prefill server is killed.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+from failing_processes import Job, expect
+from mpi import ROOT, free_port
+
+sys.path.append(str(ROOT / "Tests" / "EndToEndTests"))
+from disaggregated_servers import answers, expect_equal, metric, state, wait_until  # noqa: E402
+
+SECONDS_TO_CONNECT = 120
+# A lost prefill server is noticed at once, or after 10 s of silence; the rest is time to compute on a busy machine.
+SECONDS_TO_ANSWER = 120
+TOKENS = ["--max-total-tokens", "40000"]
+
+
+class Servers:
+    """The servers of one case, all of which are ended with it."""
+
+    def __init__(self, log, secret):
+        self.log = log
+        self.secret = ["--disaggregation-secret-file", secret]
+        self.jobs = contextlib.ExitStack()
+
+    def start(self, processes, layout, options=()):
+        job = Job(self.log, processes=processes, layout=layout, options=[*TOKENS, *options])
+        self.jobs.callback(job.clean)
+        return job
+
+    def prefill(self, processes, *layout):
+        """Starts a prefill server, and returns it and its port for decode servers."""
+        port = free_port()
+        return self.start(processes, layout, ["--page-size", "64", "--chunked-prefill-size", "64", "--disaggregation-mode",
+                                              "prefill", "--disaggregation-bootstrap-port", str(port), *self.secret]), port
+
+    def decode(self, port, processes, *layout):
+        return self.start(processes, layout, ["--page-size", "16", "--disaggregation-mode", "decode",
+                                              "--disaggregation-local-prefill", "0", "--disaggregation-prefill",
+                                              f"127.0.0.1:{port}", *self.secret])
+
+    @staticmethod
+    def connect(*decodes):
+        for server in decodes:
+            server.wait_until_ready()
+            wait_until(lambda url=server.url: state(url)["connected"], SECONDS_TO_CONNECT,
+                       lambda url=server.url: f"no session: {state(url)}")
+
+
+def compare(alone, prefill, decode, salt, when):
+    """Compares answers, and expects that the prefill server has computed all prompts."""
+    before, computed = metric(decode.url, "kv_transfer_bytes_total"), metric(prefill.url, "prompt_tokens_total")
+    expect_equal(answers(decode.url, salt), alone, when)
+    expect(metric(decode.url, "kv_transfer_bytes_total") > before + 1_000_000, f"{when}: no keys were received")
+    expect(metric(prefill.url, "prompt_tokens_total") > computed + 1000, f"{when}: no prompt was computed")
+    expect(state(decode.url)["connected"], f"{when}: the session has ended: {state(decode.url)}")
+
+
+def answer_as_one(servers):
+    one = servers.start(1, [])
+    stages, stages_port = servers.prefill(2, "--pp-size", "2")
+    single, single_port = servers.prefill(1)
+    # Of one process; of two that each keep a half of the keys; of two that keep a copy each.
+    decodes = [(stages, servers.decode(stages_port, 1)),
+               (stages, servers.decode(stages_port, 2, "--attn-cp-size", "2", "--dcp-size", "2")),
+               (single, servers.decode(single_port, 2, "--tp-size", "2"))]
+    one.wait_until_ready()
+    servers.connect(*(decode for _, decode in decodes))
+    for number, (prefill, decode) in enumerate(decodes):
+        compare(answers(one.url, f"case {number}"), prefill, decode, f"case {number}",
+                ["2 processes to 1", "2 stages to 2 shares", "1 process to 2 copies"][number])
+
+
+def survive_a_kill(servers):
+    one = servers.start(1, [])
+    prefill, port = servers.prefill(2, "--attn-dp-size", "2")
+    decode = servers.decode(port, 2, "--attn-cp-size", "2", "--dcp-size", "2")
+    one.wait_until_ready()
+    servers.connect(decode)
+    compare(answers(one.url, "before"), prefill, decode, "before", "2 data groups to 2 shares")
+    found = []
+    asking = threading.Thread(target=lambda: found.extend(answers(decode.url, "killed")))
+    before = metric(decode.url, "kv_transfer_bytes_total")
+    asking.start()
+    wait_until(lambda: metric(decode.url, "kv_transfer_bytes_total") > before + 100_000, SECONDS_TO_CONNECT,
+               "no transfer has begun")
+    expect(metric(decode.url, "disaggregation_transfers") > 0, "all prompts were computed before a process was killed")
+    os.kill(prefill.processes()[1], signal.SIGKILL)
+    began = time.monotonic()
+    asking.join(SECONDS_TO_ANSWER)
+    expect(not asking.is_alive(), f"no answer after {SECONDS_TO_ANSWER} s")
+    took = time.monotonic() - began
+    wait_until(lambda: not state(decode.url)["connected"], SECONDS_TO_CONNECT, "the session has not ended")
+    expect(metric(decode.url, "disaggregation_transfers") == 0, "transfers are left")
+    expect_equal(found, answers(one.url, "killed"), "while a process of the prefill server is killed")
+    expect_equal(answers(decode.url, "gone"), answers(one.url, "gone"), "without a prefill server")
+    print(f"answered {took:.1f} s after the kill", flush=True)
+
+
+CASES = [("servers of several processes answer as one", answer_as_one),
+         ("also if a process of the prefill server is killed", survive_a_kill)]
+
+
+def run():
+    """Runs all cases, and returns whether they passed."""
+    failed = 0
+    with tempfile.NamedTemporaryFile("w") as secret:
+        secret.write("a secret of these servers\n")
+        secret.flush()
+        for name, case in CASES:
+            began = time.monotonic()
+            with tempfile.TemporaryFile() as log:
+                servers = Servers(log, secret.name)
+                try:
+                    with servers.jobs:
+                        case(servers)
+                    print(f"ok {name} ({time.monotonic() - began:.0f} s)", flush=True)
+                except Exception as failure:  # one case must not keep the others from running
+                    failed += 1
+                    log.seek(0)
+                    print(f"FAIL {name}: {type(failure).__name__}: {failure}\nthe servers said:\n"
+                          f"{log.read().decode(errors='replace')[-4000:]}", flush=True)
+    print(f"{len(CASES) - failed} passed, {failed} failed", flush=True)
+    return failed == 0
