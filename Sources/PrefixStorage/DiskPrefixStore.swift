@@ -150,6 +150,15 @@ package final class DiskPrefixStore: PrefixStore {
         writer.sync {}
     }
 
+    /// Waits until everything that is to be written is written, at most for so many seconds. It blocks this thread.
+    ///
+    /// - Returns: false if something is left.
+    package func finishWriting(within seconds: Double) -> Bool {
+        let done = DispatchSemaphore(value: 0)
+        writer.async { done.signal() }
+        return done.wait(timeout: .now() + seconds) == .success
+    }
+
     /// Waits until nothing is being read or written, and then writes nothing more, so that another server can.
     package func close() {
         waitUntilIdle()

@@ -167,6 +167,9 @@ struct Serve: AsyncParsableCommand {
             defer { tasks.cancelAll() }
             try await tasks.next()
         }
+        if store?.finishWriting(within: Self.secondsToWrite) == false {
+            note("prefix cache on disk: the last prompts are not all written after \(Int(Self.secondsToWrite)) seconds")
+        }
         if let problem = loaded.trace?.problem { throw CommandError(problem) }
     }
 
@@ -221,6 +224,8 @@ struct Serve: AsyncParsableCommand {
     }
 
     private static let secondsToEnd = 4.0
+    /// The seconds in which the last prompts may be written to disk when the server ends.
+    private static let secondsToWrite = 10.0
 }
 
 extension Log.Level: ExpressibleByArgument {
