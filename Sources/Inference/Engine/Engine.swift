@@ -1,5 +1,6 @@
 import Foundation
 package import Grammar
+package import KVCache
 package import Modeling
 package import Parallelism
 import Synchronization
