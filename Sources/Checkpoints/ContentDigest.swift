@@ -63,7 +63,7 @@ package struct ContentDigest: Sendable, Equatable, CustomStringConvertible {
             return stride(from: 0, to: size, by: blockBytes).map { $0..<min($0 + blockBytes, size) }
         case .samples:
             let last = max(size - sampleBytes, 0)
-            let starts = Set((0..<samples).map { last / (samples - 1) * $0 }).sorted()
+            let starts = Set((0..<samples).map { last * $0 / (samples - 1) }).sorted()
             return starts.map { $0..<min($0 + sampleBytes, size) }
         }
     }

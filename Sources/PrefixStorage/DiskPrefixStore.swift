@@ -24,7 +24,7 @@ package final class DiskPrefixStore: PrefixStore {
     private let state: Mutex<State>
     private let reader = DispatchQueue(label: "braid prefix reader")
     private let writer = DispatchQueue(label: "braid prefix writer")
-    private let searcher = DispatchQueue(label: "braid prefix search", attributes: .concurrent)
+    private let searcher = DispatchQueue(label: "braid prefix search")
 
     package struct Settings: Sendable {
         package var path: String
@@ -58,6 +58,8 @@ package final class DiskPrefixStore: PrefixStore {
         var pausedUntil: UInt64 = 0
         /// The time at which the reader has last read or placed something.
         var progress: UInt64 = 0
+        /// True if the reader has made no progress for long; nothing is looked up until it does.
+        var isStalled = false
         /// Files that a server which only reads has refused.
         var refused: Set<BlockID> = []
     }
@@ -95,7 +97,7 @@ package final class DiskPrefixStore: PrefixStore {
         self.log = log
         directory = try StoreDirectory(settings.path, fault: fault)
         state = Mutex(State(status: PrefixStoreStatus(directory: settings.path, limitBytes: settings.limitBytes)))
-        let isWriting = directory.takeLock()
+        let isWriting = try directory.takeLock()
         scan(isWriting: isWriting)
         if isWriting { makeRoom(for: 0) }
     }
@@ -145,7 +147,7 @@ package final class DiskPrefixStore: PrefixStore {
 
     /// Waits until nothing is being read or written.
     package func waitUntilIdle() {
-        searcher.sync(flags: .barrier) {}
+        searcher.sync {}
         reader.sync {}
         writer.sync {}
     }
@@ -173,12 +175,14 @@ package final class DiskPrefixStore: PrefixStore {
 
     /// Reads the names in the directory.
     private func scan(isWriting: Bool) {
-        let listed = directory.list(removesRemains: isWriting)
-        state.withLock { state in
-            state.index = BlockIndex()
-            for file in listed where !state.refused.contains(file.id) {
-                state.index.add(file.id, fileBytes: file.bytes, used: file.used)
-            }
+        let refused = state.withLock { $0.refused }
+        var index = BlockIndex()
+        for file in directory.list(removesRemains: isWriting) where isWriting || !refused.contains(file.id) {
+            index.add(file.id, fileBytes: file.bytes, used: file.used)
+        }
+        state.withLock { [index] state in
+            state.index = index
+            if isWriting { state.refused = [] }
             state.status.isWriting = isWriting
             state.nextRefresh = Self.now() + UInt64(settings.refreshSeconds * 1e9)
         }
@@ -194,16 +198,21 @@ package final class DiskPrefixStore: PrefixStore {
         guard isDue else { return }
         writer.async { [self] in
             guard state.withLock({ !$0.status.isWriting && $0.nextRefresh < .max }) else { return }
-            let isWriting = directory.takeLock()
+            // A lock that the system refuses may be granted later.
+            let isWriting = (try? directory.takeLock()) ?? false
             scan(isWriting: isWriting)
-            if isWriting { log("prefix cache on disk: this server writes \(directory.path) from now on") }
+            guard isWriting else { return }
+            makeRoom(for: 0)
+            log("prefix cache on disk: this server writes \(directory.path) from now on")
         }
     }
 
     /// Evicts the least recently used blocks until there is space for so many bytes more.
     private func makeRoom(for bytes: Int) {
         let limit = settings.limitBytes - bytes
-        let candidates: [BlockID] = state.withLock { $0.index.bytes <= limit ? [] : $0.index.leastRecentlyUsed }
+        // The order is made outside of the lock, for which the engine may wait.
+        guard let index = state.withLock({ $0.index.bytes <= limit ? nil : $0.index }) else { return }
+        let candidates = index.leastRecentlyUsed
         // Some more are evicted, so that not every block that is written needs the order anew.
         let target = limit - settings.limitBytes / 64
         for id in candidates {
@@ -213,7 +222,7 @@ package final class DiskPrefixStore: PrefixStore {
                 state.withLock { $0.index.note(id, used: used) }
                 continue
             }
-            directory.remove(id)
+            guard directory.remove(id) else { continue }
             state.withLock { state in
                 state.index.remove(id)
                 state.status.evictedBlocks += 1
@@ -221,9 +230,9 @@ package final class DiskPrefixStore: PrefixStore {
         }
     }
 
-    private func use(_ chain: [BlockID]) {
+    private func use(_ chain: [BlockID], interval: Int64 = touchInterval) {
         let now = Int64(Date().timeIntervalSince1970 * 1e9)
-        let outdated = state.withLock { $0.index.use(chain, at: now, interval: Self.touchInterval) }
+        let outdated = state.withLock { $0.index.use(chain, at: now, interval: interval) }
         for (id, time) in outdated { directory.touch(id, time) }
     }
 
@@ -235,14 +244,14 @@ package final class DiskPrefixStore: PrefixStore {
 extension DiskPrefixStore {
     package func restore(_ lookup: PrefixLookup, for engine: Engine) -> Bool {
         refreshIfDue()
-        guard state.withLock({ !$0.index.entries.isEmpty }) else { return false }
+        guard state.withLock({ !$0.index.entries.isEmpty && !$0.isStalled }) else { return false }
         searcher.async { [self] in
             let blocks = storedBlocks(of: lookup.prefix)
             guard !blocks.isEmpty else { return Self.end(lookup, engine) }
-            state.withLock { $0.progress = Self.now() }
-            watch(lookup, engine)
+            watch(lookup.request, engine, since: Self.now())
             reader.async { [self] in
                 restore(blocks, of: lookup, for: engine)
+                noteProgress()
                 Self.end(lookup, engine)
             }
         }
@@ -259,23 +268,50 @@ extension DiskPrefixStore {
         return blocks
     }
 
-    private static func end(_ lookup: PrefixLookup, _ engine: Engine) {
+    private static func end(_ lookup: PrefixLookup, _ engine: Engine) { end(lookup.request, engine) }
+
+    private static func end(_ request: UInt64, _ engine: Engine) {
         engine.exchange { scheduler, _ in
-            scheduler.endRestoring(lookup.request)
+            scheduler.endRestoring(request)
             return []
         }
     }
 
-    /// Ends a request's wait if the reader has made no progress for long, as with a disk that does not answer.
-    private func watch(_ lookup: PrefixLookup, _ engine: Engine) {
+    /// Ends a request's wait if the reader has made no progress for long, as with a disk that does not answer, or if the
+    /// request has waited several times as long for others.
+    ///
+    /// - Parameter began: when the request began to wait.
+    private func watch(_ request: UInt64, _ engine: Engine, since began: UInt64) {
         DispatchQueue.global().asyncAfter(deadline: .now() + settings.maxWaitSeconds) { [weak self, weak engine] in
             guard let self, let engine,
-                engine.inspect({ scheduler, _ in scheduler.restoringPages(of: lookup.request) }) != .some(nil)
+                engine.inspect({ scheduler, _ in scheduler.restoringPages(of: request) }) != .some(nil)
             else { return }
-            let idle = Self.now() - state.withLock { $0.progress }
-            if Double(idle) * 1e-9 < settings.maxWaitSeconds { return watch(lookup, engine) }
-            log("prefix cache on disk: \(directory.path) does not answer; a prompt is computed")
-            Self.end(lookup, engine)
+            let progress = state.withLock { $0.progress }
+            let now = Self.now()
+            func seconds(since time: UInt64) -> Double { now > time ? Double(now - time) * 1e-9 : 0 }
+            let isStalled = seconds(since: max(began, progress)) >= settings.maxWaitSeconds
+            guard isStalled || seconds(since: began) >= Self.maxWaits * settings.maxWaitSeconds else {
+                return watch(request, engine, since: began)
+            }
+            let isNews = state.withLock { state in
+                // The reader may have gone on since.
+                guard isStalled, state.progress == progress else { return false }
+                defer { state.isStalled = true }
+                return !state.isStalled
+            }
+            if isNews { log("prefix cache on disk: \(directory.path) does not answer; prompts are computed") }
+            Self.end(request, engine)
+        }
+    }
+
+    /// A request waits at most so many times as long as the reader may take for one step.
+    private static let maxWaits = 4.0
+
+    /// Records that the reader has read or placed something.
+    private func noteProgress() {
+        state.withLock { state in
+            state.progress = Self.now()
+            state.isStalled = false
         }
     }
 
@@ -337,8 +373,8 @@ extension DiskPrefixStore {
             }
             guard isPlaced else { return false }
         }
+        noteProgress()
         state.withLock { state in
-            state.progress = Self.now()
             state.status.readBlocks += 1
             state.status.readBytes += UInt64(bytes.count)
         }
@@ -353,8 +389,8 @@ extension DiskPrefixStore {
             case .absent: state.withLock { $0.index.remove(block.id) }
             case .damaged(let reason): refuse(block.id, reason)
             case .unreadable(let reason):
+                // The file stays in the index, as it still takes space.
                 log("prefix cache on disk: \(directory.path)/\(block.id.fileName) cannot be read: \(reason)")
-                state.withLock { $0.index.remove(block.id) }
             }
             return nil
         }
@@ -391,14 +427,19 @@ extension DiskPrefixStore {
         }
         guard isAccepted else { return }
         writer.async { [self] in
-            write(prefix, from: engine)
+            let isPaused = state.withLock { state in
+                let isPaused = state.pausedUntil > Self.now()
+                if isPaused { state.status.droppedPrefixes += 1 }
+                return isPaused
+            }
+            if !isPaused { write(prefix, from: engine) }
             state.withLock { $0.waitingPrefixes -= 1 }
         }
     }
 
     /// Writes those blocks of a prefix that are not stored yet, as far as the cache still has them.
     private func write(_ prefix: IdentifiedPrefix, from engine: Engine) {
-        var chain: [BlockID] = []
+        var (chain, hasGrown): ([BlockID], Bool) = ([], false)
         for (number, block) in BlockChain(prefix, key, blockTokens: blockTokens).enumerated() {
             if state.withLock({ $0.index.contains(block.id) }) {
                 chain.append(block.id)
@@ -419,8 +460,11 @@ extension DiskPrefixStore {
                 state.status.writtenBytes += UInt64(bytes.count)
             }
             chain.append(block.id)
+            hasGrown = true
         }
-        use(chain)
+        // New files show when they were written, the first block's before the last one's: the order of eviction is the
+        // reverse.
+        use(chain, interval: hasGrown ? 0 : Self.touchInterval)
     }
 
     /// Returns a block's file; `nil` if the cache does not have the block any more.

@@ -29,6 +29,8 @@ final class StoreDirectory: Sendable {
 
     private static let lockName = "lock"
     private static let temporarySuffix = ".part"
+    /// Sparse files may claim to be larger, whose sum would overflow.
+    private static let mostBytes = 1 << 40
 
     /// Opens a directory, and creates it if it does not exist.
     init(_ path: String, fault: @escaping @Sendable (DiskPrefixStore.WriteStage) -> Int32 = { _ in 0 })
@@ -69,20 +71,26 @@ final class StoreDirectory: Sendable {
 
     /// Takes the lock of the directory's only writer.
     ///
-    /// - Returns: true if this process has the lock.
-    func takeLock() -> Bool {
-        lock.withLock { held in
-            if held != nil { return true }
+    /// - Returns: true if this process has the lock; false if another one has it, or the file system is read-only.
+    /// - Throws: if the system refuses it for another reason.
+    func takeLock() throws(PrefixStoreError) -> Bool {
+        let (isHeld, failure): (Bool, Int32) = lock.withLock { held in
+            if held != nil { return (true, 0) }
             let file = unsafe openat(
                 descriptor, Self.lockName, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0o600)
-            guard file >= 0 else { return false }
+            guard file >= 0 else { return (false, errno == EROFS ? 0 : errno) }
             guard flock(file, LOCK_EX | LOCK_NB) == 0 else {
+                let failure = errno
                 close(file)
-                return false
+                return (false, failure == EWOULDBLOCK ? 0 : failure)
             }
             held = file
-            return true
+            return (true, 0)
         }
+        guard failure == 0 else {
+            throw PrefixStoreError("\(path)/\(Self.lockName) cannot be locked: \(Self.message(failure))")
+        }
+        return isHeld
     }
 
     /// Returns the files of blocks. Other files are ignored.
@@ -110,7 +118,10 @@ final class StoreDirectory: Sendable {
         guard unsafe fstatat(descriptor, name, &facts, AT_SYMLINK_NOFOLLOW) == 0, facts.st_mode & S_IFMT == S_IFREG
         else { return nil }
         let (seconds, nanoseconds) = Self.modified(facts)
-        return (Int(facts.st_size), Int64(clamping: seconds).multipliedClamping(1_000_000_000) &+ Int64(nanoseconds))
+        return (
+            min(Int(facts.st_size), Self.mostBytes),
+            Int64(clamping: seconds).multipliedClamping(1_000_000_000) &+ Int64(nanoseconds)
+        )
     }
 
     private static func modified(_ facts: stat) -> (Int, Int) {
@@ -186,7 +197,12 @@ final class StoreDirectory: Sendable {
         }
     }
 
-    func remove(_ id: BlockID) { unsafe unlinkat(descriptor, id.fileName, 0) }
+    /// Removes a block's file.
+    ///
+    /// - Returns: false if it is still there.
+    @discardableResult func remove(_ id: BlockID) -> Bool {
+        unsafe unlinkat(descriptor, id.fileName, 0) == 0 || errno == ENOENT
+    }
 
     /// Shows in a file when it was last used. A failure only makes the block seem older.
     func touch(_ id: BlockID, _ time: Int64) {

@@ -100,12 +100,27 @@ struct LoadedService: Sendable {
     /// Opens the directory in which the server keeps prefixes.
     func openStore(_ settings: DiskPrefixStore.Settings) throws -> DiskPrefixStore {
         let digest = try ContentDigest(model: directory, weights: hasWeights)
+        // The digest reads samples of the weights, which is too little for keys that outlive the server.
+        let weights = hasWeights ? try Self.writeTimes(ofWeightsIn: directory) : "random weights"
         do {
             return try DiskPrefixStore(
-                settings, model, configuration, digest: "\(digest)" + (hasWeights ? "" : ", random weights"), log: note)
+                settings, model, configuration, digest: "\(digest), \(weights)", log: note)
         } catch {
             throw CommandError("--prefix-cache-dir: \(error)")
         }
+    }
+
+    /// Returns when each file of weights was last written, in seconds.
+    private static func writeTimes(ofWeightsIn directory: String) throws -> String {
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory).filter {
+            $0.hasSuffix(".safetensors")
+        }
+        return try names.sorted().map { name in
+            // Files of download caches are symbolic links.
+            let file = URL(fileURLWithPath: directory + "/" + name).resolvingSymlinksInPath().path
+            let date = try FileManager.default.attributesOfItem(atPath: file)[.modificationDate] as? Date
+            return "\(name) \(date?.timeIntervalSince1970 ?? 0)"
+        }.joined(separator: ", ")
     }
 
     /// Lets an engine exchange keys with that of another server.

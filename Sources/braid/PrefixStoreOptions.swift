@@ -54,7 +54,7 @@ package struct PrefixStoreOptions: ParsableArguments, Sendable {
     static func startLine(of status: PrefixStoreStatus) -> String {
         let mode =
             status.isWriting
-            ? "this server writes" : "read only, as another server writes it until it ends"
+            ? "this server writes" : "read only: another server writes it, or the file system is read-only"
         return "prefix cache on disk: \(status.directory), \(status.blocks) blocks, "
             + "\(status.bytes >> 20) of \(status.limitBytes >> 20) MiB; \(mode)"
     }

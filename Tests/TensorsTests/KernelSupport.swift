@@ -59,21 +59,26 @@ final class StoredMatrix {
     /// [rows, columns], each rounded to F32 once.
     let values: [Float]
 
-    init(_ dice: inout Dice, rows: Int, columns: Int, dtype: braid_dtype, wild: Bool = false) {
+    /// - Parameter released: true for scales as in checkpoints since V3.1, which are powers of two for blocks of 128 × 128,
+    ///   and a first column where 64 of a block's begin.
+    init(
+        _ dice: inout Dice, rows: Int, columns: Int, dtype: braid_dtype, wild: Bool = false, released: Bool = false
+    ) {
         self.rows = rows
         self.columns = columns
         self.dtype = dtype
         // Rows of FP4 begin with whole bytes, the first of which a part may share with the element before it.
         stride = dtype == BRAID_FP4 ? (columns + 2 + dice.int(0...5)) / 2 * 2 : columns + dice.int(0...5)
         row = dice.flag() ? 0 : dice.int(0...200)
-        column = dice.flag() ? 0 : dice.int(0...200)
+        column = released ? 64 * dice.int(0...2) : dice.flag() ? 0 : dice.int(0...200)
         let usual = dtype == BRAID_FP4 ? [(0, 5), (0, 5)] : [(7, 7), (0, Int(BRAID_WHOLE_SHIFT))]
-        let shifts = (usual + [(dice.int(0...8), dice.int(0...8))]).randomElement(using: &dice)!
+        let shifts = released ? usual[0] : (usual + [(dice.int(0...8), dice.int(0...8))]).randomElement(using: &dice)!
         let scaleStride = columns == 0 ? 1 : (column + columns - 1) >> shifts.1 + 1
         (self.shifts, self.scaleStride) = (shifts, scaleStride)
         let scaleCount = rows == 0 ? 0 : ((row + rows - 1) >> shifts.0 + 1) * scaleStride
         let exponents = (0..<scaleCount).map { _ in UInt8(wild ? dice.int(0...255) : dice.int(120...134)) }
         let scale = exponents.map { exponent -> Float in
+            if released, dtype != BRAID_FP4 { return dice.powerOfTwo(wild: wild) }
             if dtype != BRAID_FP4 { return dice.float() }
             return exponent == 0xFF ? .nan : Float(sign: .plus, exponent: Int(exponent) - 127, significand: 1)
         }

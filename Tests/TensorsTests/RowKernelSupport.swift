@@ -86,6 +86,15 @@ struct Dice: RandomNumberGenerator {
     mutating func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
     mutating func flag() -> Bool { Bool.random(using: &self) }
 
+    /// Returns a power of two, with either sign; a wild one may be the largest, subnormal, 0 or infinite.
+    mutating func powerOfTwo(wild: Bool) -> Float {
+        let special: [Float] = [0, .infinity, 0x1p118, 0x1p119, 0x1p120, 0x1p127, 0x1p-126, 0x1p-127, 0x1p-149]
+        let magnitude =
+            wild && flag()
+            ? special.randomElement(using: &self)! : Float(sign: .plus, exponent: int(-9...9), significand: 1)
+        return flag() ? -magnitude : magnitude
+    }
+
     /// Returns a number that is about normal, with scale 1.
     mutating func float() -> Float {
         (0..<4).reduce(Float(0)) { sum, _ in sum + Float.random(in: -1...1, using: &self) }

@@ -344,7 +344,9 @@ package final class Engine: EngineClient {
         log("\(failure); starting new ranks")
         pool.stop()
         let fresh = makePool()
-        state.withLock { state in
+        update { state in
+            // What was restored meanwhile is in the cache of the old ranks.
+            state.scheduler.dropRestored()
             state.pool = fresh
             published.publish(fresh, state.scheduler)
         }

@@ -146,6 +146,7 @@ extension Scheduler {
         let missing = max(0, pool.pages(holding: state.planned + rows) - state.pages.count)
         while pool.freePages < missing {
             if cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) > 0 { continue }
+            if stopRestoring(behind: state) { continue }
             guard let last = running.last, state.precedence < last.precedence, preemptLast() else { break }
         }
         if let pages = pool.allocate(min(missing, pool.freePages)) {

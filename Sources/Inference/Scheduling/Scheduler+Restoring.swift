@@ -58,6 +58,7 @@ extension Scheduler {
     package mutating func reserveRestored(_ id: UInt64, to end: Int) -> Bool {
         guard let state = sequences[id], state.phase == .restoring, end <= state.reusablePositions else { return false }
         let missing = max(0, pool.pages(holding: end) - state.pages.count)
+        guard missing <= pool.freePages + cache.evictablePages else { return false }
         if pool.freePages < missing { cache.evict(missing - pool.freePages, from: &pool, windows: &windowPool) }
         guard let pages = pool.allocate(missing) else { return false }
         sequences[id]!.pages += pages
@@ -86,6 +87,28 @@ extension Scheduler {
         guard let state = sequences[id], state.phase == .restoring else { return }
         forgetKeys(of: id)
         enqueueLate(id)
+    }
+
+    /// Forgets everything that the store has restored, because the memory of the pages is replaced: requests that wait are
+    /// queued, and the prefix cache gives up all pages.
+    ///
+    /// - Precondition: No request runs.
+    package mutating func dropRestored() {
+        for id in restoring.sorted() { endRestoring(id) }
+        _ = flushCache()
+    }
+
+    /// Lets the request that waits for the store with the lowest precedence give up its pages.
+    ///
+    /// - Parameter state: a running request; only those of lower precedence are asked.
+    /// - Returns: false if none has pages.
+    mutating func stopRestoring(behind state: SequenceState) -> Bool {
+        let candidates = restoring.compactMap { sequences[$0] }.filter {
+            !$0.pages.isEmpty && state.precedence < $0.precedence
+        }
+        guard let last = candidates.max(by: { $0.precedence < $1.precedence }) else { return false }
+        endRestoring(last.id)
+        return true
     }
 
     /// Notes that the cache has computed positions of a request, if they are a block more than when that was last

@@ -81,7 +81,9 @@ struct EqualityCost {
         // More rows take as many times as long.
         let measured = min(rows, 8)
         let visible = attention.tokensPerEntry == 0 ? 0 : context / attention.tokensPerEntry
-        let keys = max(min(visible, attention.topK ?? visible) + min(attention.window, context), 1)
+        let all = max(min(visible, attention.topK ?? visible) + min(attention.window, context), 1)
+        // Few enough that keys of eight times as many positions fit into the memory that is measured with.
+        let keys = min(all, 16_384)
         // Enough positions that there are as many keys of one class.
         let positions = (8 * keys + 63) / 64 * 64
         func run(_ selection: Selection) -> () -> Void {
@@ -90,6 +92,6 @@ struct EqualityCost {
         return Pair(
             canonical: run(bed.selection(of: keys, among: positions, rows: measured)),
             free: run(bed.selection(of: keys, among: positions, rows: measured, class: 0)),
-            count: Double(rows) / Double(measured))
+            count: Double(rows) / Double(measured) * Double(all) / Double(keys))
     }
 }

@@ -12,7 +12,7 @@ struct LayerReport {
     static let head = "head"
 
     let name: String
-    let setup: RankBench.Setup
+    let setup: LayerSetup
     let formats: WeightFormats
     let kernels: Kernels
     let peaks: MachinePeaks

@@ -6,6 +6,21 @@ import Models
 import Planning
 import Tensors
 
+/// What a report needs to know of a benchmark's setup, whose model has been given up.
+struct LayerSetup {
+    let numerics: String
+    let layout: String
+    let kernels: Kernels.Level
+    let configuration: EngineConfiguration
+    let chunk: Int
+    let format: CacheFormat
+
+    init(_ setup: RankBench.Setup) {
+        (numerics, layout, kernels) = (setup.numerics, setup.layout, setup.kernels)
+        (configuration, chunk, format) = (setup.configuration, setup.chunk, setup.format)
+    }
+}
+
 /// Measures layers whose weights are stored in one format.
 struct LayerRun {
     let directory: ModelDirectory
@@ -16,7 +31,7 @@ struct LayerRun {
 
     /// The measurements of a model of a few layers.
     private struct Timing {
-        let setup: RankBench.Setup
+        let setup: LayerSetup
         /// The seconds of steps without logits, by batch size.
         var decode: [Int: Measurements] = [:]
         /// The same with logits.
@@ -62,9 +77,18 @@ struct LayerRun {
         let most = max(command.context + command.warmup + command.steps, command.prefill)
         let setup = try command.engineOptions.benchSetup(
             directory.name, model, profile, job, requests: command.batch.last!, positions: most)
-        var timing = Timing(setup: setup)
+        var timing = Timing(setup: LayerSetup(setup))
+        try measureSteps(setup, positions: most, head: head, &timing) { progress.update($0) }
+        timing.prefill = try prefill(setup)
+        return timing
+    }
+
+    /// Measures steps that generate tokens.
+    private func measureSteps(
+        _ setup: RankBench.Setup, positions: Int, head: Bool, _ timing: inout Timing, progress: (Double) -> Void
+    ) throws {
         let bench = RankBench(
-            setup, requests: command.batch.last!, promptLength: command.context, positions: most,
+            setup, requests: command.batch.last!, promptLength: command.context, positions: positions,
             seed: command.output.seed, computed: setup.configuration.pageSize)
         for request in 0..<command.batch.last! { _ = try bench.prefill(request: request, 0..<command.context) }
         for (number, batch) in command.batch.enumerated() {
@@ -76,10 +100,8 @@ struct LayerRun {
             }
             timing.decode[batch] = try steps(samples: false)
             if head { timing.withHead[batch] = try steps(samples: true) }
-            progress.update(Double(number + 1) / Double(command.batch.count + 1))
+            progress(Double(number + 1) / Double(command.batch.count + 1))
         }
-        timing.prefill = try prefill(setup)
-        return timing
     }
 
     /// Measures a prompt whose last row gets no logits, after one of a page that warms the caches.
@@ -130,7 +152,7 @@ struct LayerRun {
     /// Returns what the canonical order costs a layer: a function of the number of rows and of the tokens before them,
     /// in seconds of the rank, whose threads share it.
     private func equalityCost(
-        _ layer: LayerDescription, _ setup: RankBench.Setup
+        _ layer: LayerDescription, _ setup: LayerSetup
     ) throws -> (_ rows: Int, _ context: Int) -> Double {
         let kernels = try Kernels.asked(setup.kernels).computing(in: profile)
         let lane: DType = [.float32: .f32, .bfloat16: .bf16, .fp8: .fp8][setup.configuration.cacheType]!
