@@ -103,7 +103,7 @@ extension GrammarSource {
     static func schema(_ text: String) throws(GrammarError) -> JSONValue {
         try check(text)
         do {
-            return try JSONValue(parsing: text.utf8, mayContinue: GrammarWork.mayContinue)
+            return try JSONValue(parsing: text.utf8, mayContinue: { GrammarWork.isWanted })
         } catch {
             try GrammarWork.check()
             throw GrammarError(.invalid, "the schema is \(error)")

@@ -169,24 +169,27 @@ import Testing
                     tools: [.init(name: "f", parameters: nil, isStrict: true)], isRequired: true, allowsSeveral: true))),
     ])
     func `a compilation asks whether it is wanted, and ends if it is not`(source: GrammarSource) throws {
-        #expect(GrammarWork.$mayContinue.withValue({ false }) { refusal(source) }?.kind == .givenUp)
+        let never: @Sendable () -> Bool = { false }
+        #expect(GrammarWork.$mayContinue.withValue(never) { refusal(source) }?.kind == .givenUp)
         let questions = Mutex(0)
-        let error = GrammarWork.$mayContinue.withValue({
+        let always: @Sendable () -> Bool = {
             questions.withLock { $0 += 1 }
             return true
-        }) { refusal(source) }
+        }
+        let error = GrammarWork.$mayContinue.withValue(always) { refusal(source) }
         #expect(error == nil && questions.withLock { $0 } > 0)
     }
 
     @Test func `a long compilation asks again and again`() throws {
         let listed = (0..<20_000).map { "\"\($0)\"" }.joined(separator: ",")
         let left = Mutex(30)
-        let error = GrammarWork.$mayContinue.withValue({
+        let often: @Sendable () -> Bool = {
             left.withLock {
                 $0 -= 1
                 return $0 > 0
             }
-        }) { refusal(.jsonSchema(#"{"enum":[\#(listed)]}"#)) }
+        }
+        let error = GrammarWork.$mayContinue.withValue(often) { refusal(.jsonSchema(#"{"enum":[\#(listed)]}"#)) }
         #expect(error?.kind == .givenUp && left.withLock { $0 } <= 0)
     }
 
