@@ -7,6 +7,8 @@ package struct GrammarError: Error, Equatable, CustomStringConvertible {
         case unsupported
         /// A bound on depth, states or work was exceeded.
         case tooLarge
+        /// The caller did not want the grammar any more; see `GrammarWork`.
+        case givenUp
     }
 
     package let kind: Kind

@@ -16,7 +16,8 @@ package indirect enum GrammarSource: Sendable, Hashable {
     case ebnf(String)
     /// The text contains calls of tools.
     case toolCalls(ToolCallSource)
-    /// The text is any text up to `</think>`, followed by a text of another source.
+    /// The text is any text up to `</think>`, followed by a text of another source. If that source contains calls of
+    /// tools, a call may also end the reasoning, without the mark.
     case afterReasoning(GrammarSource)
 
     /// A source may have this many bytes; longer ones are refused.
@@ -72,28 +73,39 @@ extension GrammarSource {
         case .ebnf(let text):
             try Self.check(text)
             rules = try EBNFParser.rules(of: text)
-        case .toolCalls(let source): rules = try ToolCallCompiler.rules(of: source)
-        case .afterReasoning(let source):
-            rules = try source.rules()
-            let answer = try rules.add(rules.expressions[RuleSet.root])
-            // Rules that call the root refer to the answer alone.
-            rules.redirectRoot(to: answer)
-            let end = "</think>"
-            rules.define(
-                RuleSet.root,
-                .sequence([
-                    try .text(without: [end]), .choice([.control(end), .text(end)]),
-                    .repeated(.text("\n"), minimum: 0, maximum: 2), .rule(answer),
-                ]))
+        case .toolCalls(let source): rules = try ToolCallCompiler.compile(source).rules
+        case .afterReasoning(let source): rules = try source.rulesAfterReasoning()
         }
+        return rules
+    }
+
+    private func rulesAfterReasoning() throws(GrammarError) -> RuleSet {
+        var (rules, calls, openings) = (RuleSet(), Expression.nothing, [String]())
+        if case .toolCalls(let source) = self {
+            (rules, calls) = try ToolCallCompiler.compile(source)
+            openings = source.markup.openings
+        } else {
+            rules = try self.rules()
+        }
+        let answer = try rules.add(rules.expressions[RuleSet.root])
+        // Rules that call the root refer to the answer alone.
+        rules.redirectRoot(to: answer)
+        let end = "</think>"
+        let marked = Expression.sequence([
+            .choice([.control(end), .text(end)]), .repeated(.text("\n"), minimum: 0, maximum: 2), .rule(answer),
+        ])
+        // The beginning of a call in reasoning is that of a call that the source allows, or nothing.
+        rules.define(
+            RuleSet.root, .sequence([try .text(without: [end] + openings), .choice([marked, calls])]))
         return rules
     }
 
     static func schema(_ text: String) throws(GrammarError) -> JSONValue {
         try check(text)
         do {
-            return try JSONValue(parsing: text)
+            return try JSONValue(parsing: text.utf8, mayContinue: { GrammarWork.isWanted })
         } catch {
+            try GrammarWork.check()
             throw GrammarError(.invalid, "the schema is \(error)")
         }
     }

@@ -27,25 +27,40 @@ extension RequestFields {
         if try bool("guided_json_object") ?? false {
             found.append(AnswerForm(source: .jsonObject, field: path(of: "guided_json_object")))
         }
-        if let options = try object("structured_outputs") {
-            let own = try options.forms([
-                ("json", Self.schema),
-                ("regex", { (value, path) throws(RequestError) in .pattern(try Self.text(value, path)) }),
-                ("choice", Self.choice),
-                ("grammar", { (value, path) throws(RequestError) in .ebnf(try Self.text(value, path)) }),
-            ])
-            found += own
-            if try options.bool("json_object") ?? false {
-                found.append(AnswerForm(source: .jsonObject, field: options.path(of: "json_object")))
-            }
-            try options.refuseOptions(["structural_tag", "whitespace_pattern"])
-            try options.refuseOptions(["disable_any_whitespace", "disable_additional_properties"], unless: false)
-        }
+        if let options = try object("structured_outputs") { found += try options.structuredOutputs() }
         guard found.count <= 1 else {
             throw .invalid(
                 found[1].field, "\(found[0].field) and \(found[1].field) are both given; an answer has one form")
         }
         return found.first
+    }
+
+    /// Returns the forms that the members of vLLM's `structured_outputs` ask for, at least one.
+    private func structuredOutputs() throws(RequestError) -> [AnswerForm] {
+        let legal = ["json", "regex", "choice", "grammar", "json_object"]
+        try refuseOptions(["structural_tag", "whitespace_pattern"])
+        let switches = ["disable_any_whitespace", "disable_additional_properties"]
+        try refuseOptions(switches, unless: false)
+        let known = legal + switches + ["structural_tag", "whitespace_pattern"]
+        if let name = names.first(where: { !known.contains($0) }) {
+            let member = self.path(of: String(name.prefix(64)))
+            throw .invalid(member, "\(member) is unknown; use one of \(legal.joined(separator: ", "))")
+        }
+        var found = try forms([
+            ("json", Self.schema),
+            ("regex", { (value, path) throws(RequestError) in .pattern(try Self.text(value, path)) }),
+            ("choice", Self.choice),
+            ("grammar", { (value, path) throws(RequestError) in .ebnf(try Self.text(value, path)) }),
+        ])
+        if try bool("json_object") ?? false {
+            found.append(AnswerForm(source: .jsonObject, field: self.path(of: "json_object")))
+        }
+        guard !found.isEmpty else {
+            throw .invalid(
+                "structured_outputs",
+                "structured_outputs asks for no form; give one of \(legal.joined(separator: ", "))")
+        }
+        return found
     }
 
     private typealias Reader = (JSONValue, String) throws(RequestError) -> GrammarSource
@@ -92,7 +107,10 @@ extension RequestFields {
             // Some clients omit the inner object.
             let inner = try format.object("json_schema") ?? format
             guard let schema = inner.value("schema") else {
-                throw .invalid(field, "\(inner.path(of: "schema")) is missing; it is the schema of the answer")
+                // Responses have no inner object, and their schema beside the type.
+                let isOuter = inner.names == format.names && field == "response_format"
+                let missing = isOuter ? format.path(of: "json_schema") : inner.path(of: "schema")
+                throw .invalid(field, "\(missing) is missing; it has the schema of the answer")
             }
             return AnswerForm(source: try Self.schema(schema, inner.path(of: "schema")), field: field)
         default:
@@ -159,6 +177,21 @@ extension Conversation {
         }
         let field = source.isRequired ? "tool_choice" : "tools"
         return AnswerForm(source: .toolCalls(source), field: source.answerSchema == nil ? field : form?.field ?? field)
+    }
+
+    /// Refuses tools that no call could tell apart or name.
+    func checkToolNames(in markup: ToolCallSource.Markup) throws(RequestError) {
+        var seen: Set<JSONKey> = []
+        for tool in offeredTools {
+            let name = tool.name.prefix(100)
+            guard markup.allows(name: tool.name) else {
+                throw .invalid(
+                    "tools", "tools: the name '\(name)' cannot stand in a call; use letters, digits, '_' and '-'")
+            }
+            guard seen.insert(JSONKey(tool.name)).inserted else {
+                throw .invalid("tools", "tools: two tools have the name '\(name)'; give each its own")
+            }
+        }
     }
 
     private static func callable(_ tool: ChatTool) -> ToolCallSource.Tool {

@@ -16,7 +16,7 @@ struct GenerateRoutes: Sendable {
             return (asked, share)
         }
         let generations = try await service.start(
-            asked.requests, names: ["prompt": asked.promptName], slot: slot,
+            asked.requests, names: ["prompt": asked.promptName], slot: slot, on: connection,
             waitingEvery: asked.streams ? configuration.keepAliveInterval : nil)
         let answers = asked.requests.indices.map { asked.answer(index: $0, service: service) }
         let isBatch = asked.isBatch

@@ -71,7 +71,11 @@ struct RequestFields {
     /// - Throws: an error for other values and for numbers outside `range`.
     func integer(_ name: String, in range: ClosedRange<Int>) throws(RequestError) -> Int? {
         guard let value = value(name) else { return nil }
-        guard let number = value.wholeNumber else { throw mismatch(name, "an integer", value) }
+        guard let number = value.wholeNumber else {
+            guard case .number(let number) = value, number.isWhole else { throw mismatch(name, "an integer", value) }
+            throw .invalid(
+                path(of: name), "\(path(of: name)) is \(number.literal.prefix(32)); it must be \(range.words)")
+        }
         guard range.contains(number) else {
             throw .invalid(path(of: name), "\(path(of: name)) is \(number); it must be \(range.words)")
         }
@@ -134,6 +138,11 @@ extension ClosedRange<Int> {
     fileprivate var words: String {
         upperBound == .max ? "at least \(lowerBound)" : "in \(lowerBound)...\(upperBound)"
     }
+}
+
+extension JSONNumber {
+    /// True for a number without a fraction, however large.
+    fileprivate var isWhole: Bool { double.rounded() == double }
 }
 
 extension JSONValue {

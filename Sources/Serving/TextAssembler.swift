@@ -7,7 +7,12 @@ struct TextAssembler {
     private let stopTokens: Set<Int32>
     private var decoder: StreamingDecoder
     private var stops: StopStrings
-    /// The search for the string after which stop strings count; `nil` once it was found, or if they always count.
+    private let stopStrings: [String]
+    /// The marks of the model's reasoning.
+    private let reasoning: TextRequest.Reasoning?
+    /// The end of the output so far that may begin the model's reasoning; `nil` once it is known whether it does.
+    private var opening: String?
+    /// The search for the end of reasoning, after which stop strings count; `nil` outside reasoning.
     private var gate: StopStrings?
     /// The number of tokens at the beginning in whose text no stop string counts.
     private let minTokens: Int
@@ -21,8 +26,10 @@ struct TextAssembler {
         self.stopTokens = stopTokens
         decoder = StreamingDecoder(
             tokenizer, skippingSpecialTokens: request.skipsSpecialTokens, keeping: request.keptTokens)
-        stops = StopStrings(request.stopStrings)
-        gate = request.stopsAfter.isEmpty || request.stopStrings.isEmpty ? nil : StopStrings(request.stopsAfter)
+        stopStrings = request.stopStrings
+        stops = StopStrings(stopStrings)
+        reasoning = stopStrings.isEmpty ? nil : request.reasoning
+        if let reasoning { if reasoning.isOpen { gate = StopStrings(reasoning.ends) } else { opening = "" } }
         minTokens = request.sampling.minNewTokens
         includesStopString = request.includesStopString
     }
@@ -52,23 +59,53 @@ struct TextAssembler {
 
     /// Searches for a stop string where one counts: after the first `minTokens` tokens, and after the end of the
     /// model's reasoning.
-    private mutating func search(_ text: String) -> StopStrings.Result {
+    ///
+    /// - Parameter isLast: whether no text follows.
+    private mutating func search(_ text: String, isLast: Bool = false) -> StopStrings.Result {
         var (open, text) = ("", text)
+        if opening != nil { (open, text) = readOpening(text, isLast: isLast) }
         if gate != nil {
             let passed = gate!.feed(text)
-            guard let mark = passed.match else { return passed }
+            guard let mark = passed.match else {
+                return StopStrings.Result(text: open + passed.text, match: nil, rest: passed.rest)
+            }
             gate = nil
-            (open, text) = (passed.text + mark, passed.rest)
+            (open, text) = (open + passed.text + mark, passed.rest)
         }
         var found = stops.feed(text, mayStop: completionTokens > minTokens)
         found.text = open + found.text
         return found
     }
 
+    /// Reads the beginning of the output, where the model may open its reasoning after blanks.
+    ///
+    /// - Returns: text that is known to be outside any stop string, and the text in which to search.
+    private mutating func readOpening(_ text: String, isLast: Bool) -> (settled: String, text: String) {
+        guard let reasoning, let held = opening else { return ("", text) }
+        let (whole, mark) = (held + text, reasoning.beginning.utf8)
+        let inner = whole.utf8.drop { $0 == 0x20 || 0x09...0x0D ~= $0 }
+        // Blanks are searched at once, since they may be a stop string.
+        if inner.isEmpty, !isLast {
+            opening = ""
+            return ("", whole)
+        }
+        if inner.count < mark.count, mark.starts(with: inner), !isLast {
+            opening = String(decoding: inner, as: UTF8.self)
+            return ("", String(decoding: whole.utf8.dropLast(inner.count), as: UTF8.self))
+        }
+        opening = nil
+        guard inner.starts(with: mark) else { return ("", whole) }
+        gate = StopStrings(reasoning.ends)
+        // A stop string does not continue from the blanks before the mark into the answer.
+        let settled = stops.finish()
+        stops = StopStrings(stopStrings)
+        return (settled, whole)
+    }
+
     private mutating func finish(_ reason: FinishReason, _ usage: Usage) -> TextFinish {
         isFinished = true
         // Text that was held back can still complete a stop string.
-        let found = search(decoder.finish())
+        let found = search(decoder.finish(), isLast: true)
         let rest = found.match.map { includesStopString ? $0 : "" } ?? (gate?.finish() ?? "") + stops.finish()
         var finish = TextFinish(
             reason: .length, text: found.text + rest,

@@ -1,3 +1,4 @@
+import Grammar
 package import Inference
 package import Tokenization
 
@@ -30,6 +31,7 @@ package final class TextService: Sendable {
         endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil,
         transfers: TransferService? = nil, prefixStore: (@Sendable () -> PrefixStoreStatus)? = nil
     ) {
+        GrammarWork.install { WorkPool.mayContinue }
         self.engine = engine
         self.transfers = transfers
         self.prefixStore = prefixStore
@@ -44,14 +46,17 @@ package final class TextService: Sendable {
     ///
     /// - Parameters:
     ///   - names: the request's names of the engine's parameters, where they differ.
+    ///   - connection: the client's connection; if it hangs up while the answer's form is compiled, that ends. `nil`
+    ///     where there is none.
     ///   - interval: the time after which a `waiting` event follows, again and again; `nil` for none.
     /// - Returns: the running generations; dropping or cancelling them aborts those that still run.
     /// - Throws: the first refusal; requests that were submitted before it are aborted.
     func start(
-        _ requests: [TextRequest], names: [String: String], slot: ModelSlot, waitingEvery interval: Duration? = nil
+        _ requests: [TextRequest], names: [String: String], slot: ModelSlot, on connection: ClientConnection? = nil,
+        waitingEvery interval: Duration? = nil
     ) async throws -> TextGenerations {
         do {
-            try await prepareForms(of: requests)
+            try await prepareForms(of: requests, on: connection)
             return try start(requests, slot: slot, waitingEvery: interval)
         } catch let error as RequestError {
             throw error.renamed(by: names)
@@ -59,17 +64,22 @@ package final class TextService: Sendable {
     }
 
     /// Compiles the grammars of the forms that answers must have, on a thread of the pool.
-    private func prepareForms(of requests: [TextRequest]) async throws {
+    private func prepareForms(of requests: [TextRequest], on connection: ClientConnection?) async throws {
         // The answers of one request have one form.
         guard let form = requests.first?.form else { return }
         let engine = engine
-        try await WorkPool.shared.run(bytes: WorkPool.smallBytes) {
+        let compile: @Sendable () throws -> Void = {
             do {
                 try engine.prepare(form.source)
             } catch let error as EngineError {
+                try WorkPool.checkCancellation()
                 throw RequestError(error).renamed(by: ["grammar": form.field])
             }
         }
+        var watch: HangUpHandler.Watch?
+        try await WorkPool.shared.run(
+            bytes: WorkPool.smallBytes, onStart: { watch = await connection?.onHangUp($0) }, compile)
+        withExtendedLifetime(watch) {}
     }
 
     private func start(
@@ -186,9 +196,8 @@ struct TextRequest: Sendable {
     /// The form that the answer must have; `nil` for any.
     var form: AnswerForm?
     var stopStrings: [String] = []
-    /// Strings, the first of which must occur before stop strings count, such as the end of reasoning. If the list is
-    /// empty, stop strings always count.
-    var stopsAfter: [String] = []
+    /// The model's reasoning, in which no stop string counts; `nil` if the model has none.
+    var reasoning: Reasoning?
     /// True if the stop string that ends the answer is part of it.
     var includesStopString = false
     var ignoresEndOfText = false
@@ -201,6 +210,16 @@ struct TextRequest: Sendable {
     var id: String?
     /// The other server of a request that a router has sent to two.
     var bootstrap: Bootstrap?
+
+    /// The marks of a model's reasoning.
+    struct Reasoning: Sendable {
+        /// The text by which the model opens its reasoning itself, at the beginning of its output.
+        var beginning: String
+        /// The texts of which each ends the reasoning.
+        var ends: [String]
+        /// True if the output begins inside the reasoning.
+        var isOpen: Bool
+    }
 
     /// Estimates the memory in bytes that the request takes until its answer is sent: its prompt and log-probabilities,
     /// which are many times as large as text. A stream sends most of them at once.

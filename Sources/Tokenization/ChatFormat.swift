@@ -80,23 +80,31 @@ package enum ChatFormat: String, Sendable, CaseIterable {
     /// True if models of this format reason where a request does not say.
     package var thinksByDefault: Bool { isGLM }
 
-    /// SGLang's names of the parser of this format's tool calls.
+    /// True if models of this format reason whatever a request says.
+    package var alwaysThinks: Bool { self == .deepSeekR1 }
+
+    /// The text with which a model opens its reasoning where the prompt has not; `nil` if the model has no reasoning.
+    package var reasoningBeginning: String? { canThink ? ReasoningParser.begin : nil }
+
+    /// SGLang's and vLLM's names of the parser of this format's tool calls. V3, R1 and V3.1 have parsers there; tools are
+    /// refused here, because their templates do not describe them.
     package var toolCallParsers: [String] {
         switch self {
-        case .deepSeekV3, .deepSeekR1, .deepSeekV31: []
-        case .deepSeekV32: ["deepseekv32"]
-        case .deepSeekV4, .deepSeekV4Recipe: ["deepseekv4"]
+        case .deepSeekV3, .deepSeekR1: ["deepseekv3", "deepseek_v3"]
+        case .deepSeekV31: ["deepseekv31", "deepseek_v31"]
+        case .deepSeekV32: ["deepseekv32", "deepseek_v32"]
+        case .deepSeekV4, .deepSeekV4Recipe: ["deepseekv4", "deepseek_v4"]
         case .glm5, .glm51, .glm52: ["glm47", "glm45"]
         }
     }
 
-    /// SGLang's names of the parser of this format's reasoning.
+    /// SGLang's and vLLM's names of the parser of this format's reasoning.
     package var reasoningParsers: [String] {
         switch self {
         case .deepSeekV3: []
-        case .deepSeekR1: ["deepseek-r1"]
-        case .deepSeekV31, .deepSeekV32: ["deepseek-v3"]
-        case .deepSeekV4, .deepSeekV4Recipe: ["deepseek-v4"]
+        case .deepSeekR1: ["deepseek-r1", "deepseek_r1"]
+        case .deepSeekV31, .deepSeekV32: ["deepseek-v3", "deepseek_v3"]
+        case .deepSeekV4, .deepSeekV4Recipe: ["deepseek-v4", "deepseek_v4"]
         case .glm5, .glm51, .glm52: ["glm45"]
         }
     }

@@ -59,9 +59,11 @@ struct DSMLTag: Equatable {
         return .none(before: bytes.count)
     }
 
-    /// Returns whether a text begins with the mark of a tag.
+    /// Returns whether a text, with which the output ends, begins with the mark of a tag or with a part of it that is
+    /// more than brackets, which may be text.
     static func beginsWithMark(_ text: ArraySlice<UInt8>) -> Bool {
-        text.starts(with: "<\(mark)".utf8) || text.starts(with: "</\(mark)".utf8)
+        guard UnfinishedMarkup.isCertain(text) else { return false }
+        return ["<\(mark)", "</\(mark)"].contains { text.starts(with: $0.utf8) || $0.utf8.starts(with: text) }
     }
 
     private enum Reading {

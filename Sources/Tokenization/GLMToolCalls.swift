@@ -62,8 +62,9 @@ struct GLMToolCallParser: Sendable {
         var events: [OutputParser.Event] = []
         switch place {
         case .content:
-            if isAfterCall, held.allSatisfy(Self.isBlank) { break }
-            emit(upTo: held.count, &events)
+            let end = isCut && endsInOpening ? scanned - lineBreaks(before: scanned) : held.count
+            if isAfterCall, held[..<end].allSatisfy(Self.isBlank) { break }
+            emit(upTo: end, &events)
         case .name where isCut && (Self.name(held[at..<scanned]) != nil || held[at..<scanned].allSatisfy(Self.isBlank)):
             break
         default:
@@ -77,6 +78,12 @@ struct GLMToolCallParser: Sendable {
         }
         self = GLMToolCallParser(types)
         return events
+    }
+
+    /// True if content ends in an incomplete `<tool_call>`. Behind a call a bracket suffices.
+    private var endsInOpening: Bool {
+        let rest = held[scanned...]
+        return Self.opening.utf8.starts(with: rest) && (isAfterCall ? !rest.isEmpty : UnfinishedMarkup.isCertain(rest))
     }
 
     /// Handles the text up to the next tag, and the tag.

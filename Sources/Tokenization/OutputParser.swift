@@ -80,7 +80,7 @@ package struct OutputParser: Sendable {
     /// - Parameter isCut: whether a limit cut the output off. A call whose name is known is then begun even if it has
     ///   no arguments yet, and the unfinished markup at the end is left out.
     package mutating func finish(isCut: Bool = false) -> [Event] {
-        let (thought, rest) = reasoning?.finish() ?? ("", "")
+        let (thought, rest) = reasoning?.finish(isCut: isCut) ?? ("", "")
         return (thought.isEmpty ? [] : [.reasoning(thought)]) + answer(rest) + (toolCalls?.finish(isCut: isCut) ?? [])
     }
 

@@ -53,11 +53,15 @@ struct ReasoningParser: Sendable {
         }
     }
 
-    mutating func finish() -> (reasoning: String, rest: String) {
+    /// Ends the output, and returns the text that was held back.
+    ///
+    /// - Parameter isCut: whether the output was cut off; an unfinished mark at its end is then left out.
+    mutating func finish(isCut: Bool) -> (reasoning: String, rest: String) {
+        func kept(_ held: String) -> String { isCut && UnfinishedMarkup.isCertain(held.utf8) ? "" : held }
         switch phase {
-        case .opening(let held): return startsOpen ? (held, "") : ("", held)
-        case .reasoning: return (search.finish(), "")
-        case .answer(let awaitsEnd): return ("", awaitsEnd ? late.finish() : "")
+        case .opening(let held): return startsOpen ? (kept(held), "") : ("", kept(held))
+        case .reasoning: return (kept(search.finish()), "")
+        case .answer(let awaitsEnd): return ("", awaitsEnd ? kept(late.finish()) : "")
         }
     }
 

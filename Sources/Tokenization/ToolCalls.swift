@@ -61,7 +61,7 @@ struct ToolCallParser: Sendable {
     ///   unfinished tag before a name is left out.
     mutating func finish(isCut: Bool) -> [OutputParser.Event] {
         var events: [OutputParser.Event] = []
-        let isInTag = isCut && DSMLTag.beginsWithMark(held[max(scanned, start)...])
+        let isInTag = isCut && endsInTag
         switch place {
         case .content:
             // The line breaks before the tag are its own.
@@ -81,6 +81,15 @@ struct ToolCallParser: Sendable {
         }
         self = ToolCallParser(block)
         return events
+    }
+
+    /// True if the undecided text ends in a tag that is not complete. In a block and behind a call a bracket suffices.
+    private var endsInTag: Bool {
+        let rest = held[max(scanned, start)...]
+        switch place {
+        case .content where !isAfterCall: return DSMLTag.beginsWithMark(rest)
+        default: return rest.first == UInt8(ascii: "<")
+        }
     }
 
     /// Handles the text up to the next tag, and the tag.

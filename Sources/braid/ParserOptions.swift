@@ -4,12 +4,12 @@ package import Tokenization
 /// These options name the parsers of a model's output and the encoder of its prompts.
 ///
 /// The chat format of the checkpoint determines the parsers; their options exist so that commands written for SGLang
-/// work, and are refused if they name another format's parser. DeepSeek-V4 has two encoders (`ChatFormat.deepSeekV4`).
+/// or vLLM work, and are refused if they name another format's parser. DeepSeek-V4 has two encoders (`ChatFormat.deepSeekV4`).
 package struct ParserOptions: ParsableArguments, Sendable {
-    @Option(help: "auto, or SGLang's name of the parser that the model's chat format has, such as glm47.")
+    @Option(help: "auto, or SGLang's or vLLM's name of the parser that the model's chat format has, such as glm47.")
     var toolCallParser = "auto"
 
-    @Option(help: "auto, or SGLang's name of the parser that the model's chat format has, such as glm45.")
+    @Option(help: "auto, or SGLang's or vLLM's name of the parser that the model's chat format has, such as glm45.")
     var reasoningParser = "auto"
 
     @Option(

@@ -113,7 +113,7 @@ import braid
         // vLLM.
         """
         serve m --served-model-name s --max-model-len 4096 --gpu-memory-utilization 0.9 --enable-prefix-caching \
-        --tokenizer-mode deepseek_v32 --tool-call-parser deepseekv32 --reasoning-parser deepseek-v3 --block-size 64 \
+        --tokenizer-mode deepseek_v4 --tool-call-parser deepseek_v4 --reasoning-parser deepseek_v4 --block-size 64 \
         --enable-auto-tool-choice -tp 8 --max-num-seqs 16 --max-num-batched-tokens 8192 --enforce-eager \
         --speculative-config {"method":"deepseek_mtp","num_speculative_tokens":1} --seed 3 --swap-space 4 \
         --no-enable-log-requests --disable-log-stats --enable-expert-parallel --compilation-config {"level":3}

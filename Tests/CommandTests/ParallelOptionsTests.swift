@@ -135,6 +135,8 @@ import braid
         }
         try check("")
         try check("--reasoning-parser deepseek-v3 --tool-call-parser auto")
+        try check("--reasoning-parser deepseek_v3 --tool-call-parser deepseekv31")
+        try check("--tool-call-parser deepseek_v31")
         for wrong in ["--reasoning-parser glm45", "--tool-call-parser glm47", "--tool-call-parser deepseekv32"] {
             let error = try #require(throws: (any Error).self) { try check(wrong) }
             #expect("\(error)".contains(wrong.split(separator: " ")[0]) && "\(error)".contains("auto"))

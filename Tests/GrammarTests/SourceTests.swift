@@ -1,4 +1,5 @@
 import Grammar
+import Synchronization
 import Testing
 
 /// Tests what patterns, grammars and schemas accept, and how they are refused.
@@ -115,6 +116,81 @@ import Testing
             #"{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":20000,"items":{"type":"array","maxItems":19999}}}"#
         #expect(refusal(.jsonSchema(bounds)) == nil)
         #expect(try #require(refusal(.jsonSchema(#"{"maxItems":1000000000}"#))).kind == .tooLarge)
+    }
+
+    @Test func `long lists of values are compiled, and any of them can be written`() throws {
+        let count = 50_000
+        let listed = (0..<count).map { "\"value \($0 % 97)-\($0)\"" }
+        for text in [
+            #"{"enum":[\#(listed.joined(separator: ","))]}"#,
+            #"{"allOf":[{"enum":[\#(listed.prefix(20_000).joined(separator: ","))]},"#
+                + #"{"enum":[\#(listed.prefix(20_001).joined(separator: ","))]}]}"#,
+        ] {
+            let grammar = try schema(text)
+            #expect(try grammar.accepts(listed[19_999]) && !grammar.accepts(#""value 1-2""#))
+            #expect(try #require(try grammar.state(after: "\"value 7")).mask().isEmpty == false)
+        }
+        let objects = (0..<2000).map { #"{"a":[\#($0),"x"],"b":{"n":\#($0)}}"# }
+        let grammar = try schema(#"{"enum":[\#(objects.joined(separator: ","))]}"#)
+        #expect(try grammar.accepts(objects[1999]) && grammar.accepts(objects[0].replacing(",", with: ",\n  ")))
+        #expect(try !grammar.accepts(#"{"a":[1,"x"],"b":{"n":2}}"#))
+    }
+
+    @Test func `lists of values that take too many checks are refused`() throws {
+        let values = (0..<20_000).map(String.init).joined(separator: ",")
+        let options = (0..<200).map { #"{"minimum":\#($0)}"# }.joined(separator: ",")
+        let error = try #require(refusal(.jsonSchema(#"{"enum":[\#(values)],"anyOf":[\#(options)]}"#)))
+        #expect(error.kind == .tooLarge && error.description.contains("too many steps"))
+    }
+
+    @Test(arguments: [
+        (#"{"type":"integer","enum":[7,10,-3]}"#, ["7", "10", "-3"], ["7.0", "10.0", "1", "-3.0"]),
+        (#"{"const":7.0}"#, ["7.0"], ["7"]),
+        (#"{"const":{"a":[1,2.5]}}"#, [#"{"a":[1,2.5]}"#, #"{"a": [1, 2.5]}"#], [#"{"a":[1.0,2.5]}"#]),
+        (
+            #"{"enum":[1,1.0,"1",{"b":1,"a":2}],"allOf":[{"enum":[1.0,{"a":2.0,"b":1}]}]}"#, ["1", #"{"b":1,"a":2}"#],
+            [#""1""#]
+        ),
+    ])
+    func `listed values are compared by value and written as the schema writes them`(
+        text: String, accepted: [String], rejected: [String]
+    ) throws {
+        let grammar = try schema(text)
+        for text in accepted { #expect(try grammar.accepts(text), "\(text)") }
+        for text in rejected { #expect(try !grammar.accepts(text), "\(text)") }
+    }
+
+    @Test(arguments: [
+        GrammarSource.pattern("(a|b){300}[c-z]{2000}"), .jsonSchema(#"{"type":"string","maxLength":3000}"#),
+        .jsonSchema(#"{"enum":["a","b"]}"#), .ebnf("root ::= \"a\"{2000}"),
+        .afterReasoning(
+            .toolCalls(
+                ToolCallSource(
+                    tools: [.init(name: "f", parameters: nil, isStrict: true)], isRequired: true, allowsSeveral: true))),
+    ])
+    func `a compilation asks whether it is wanted, and ends if it is not`(source: GrammarSource) throws {
+        let never: @Sendable () -> Bool = { false }
+        #expect(GrammarWork.$mayContinue.withValue(never) { refusal(source) }?.kind == .givenUp)
+        let questions = Mutex(0)
+        let always: @Sendable () -> Bool = {
+            questions.withLock { $0 += 1 }
+            return true
+        }
+        let error = GrammarWork.$mayContinue.withValue(always) { refusal(source) }
+        #expect(error == nil && questions.withLock { $0 } > 0)
+    }
+
+    @Test func `a long compilation asks again and again`() throws {
+        let listed = (0..<20_000).map { "\"\($0)\"" }.joined(separator: ",")
+        let left = Mutex(30)
+        let often: @Sendable () -> Bool = {
+            left.withLock {
+                $0 -= 1
+                return $0 > 0
+            }
+        }
+        let error = GrammarWork.$mayContinue.withValue(often) { refusal(.jsonSchema(#"{"enum":[\#(listed)]}"#)) }
+        #expect(error?.kind == .givenUp && left.withLock { $0 } <= 0)
     }
 
     @Test func `an ambiguous grammar fails with an error when its sets grow too large`() throws {

@@ -79,6 +79,53 @@ import Tokenization
         #expect(try !grammar.accepts(Self.block(Self.invoke("ping", ""), Self.invoke("ping", ""))))
     }
 
+    @Test func `a call that is made in reasoning is one that is offered`() throws {
+        let source = ToolCallSource(tools: [Self.weather, Self.ping], isRequired: true, allowsSeveral: true)
+        let call = Self.block(Self.invoke("get_weather", Self.city))
+        let required = try grammar(.afterReasoning(.toolCalls(source)))
+        for text in ["why</think>\n\n\(call)", "why\n\n\(call)", call, "a < b, <｜DSML｜ and </\(call)"] {
+            #expect(try required.accepts(text), "\(text)")
+        }
+        let others = [
+            Self.block(Self.invoke("other", "")), Self.block(Self.invoke("get_weather", "")),
+            Self.invoke("get_weather", Self.city), call + "</think>", "", "why", "why</think>no",
+        ]
+        for text in others { #expect(try !required.accepts("why\n\n\(text)"), "\(text)") }
+        #expect(try required.state(after: "why <｜DSML｜invoke") == nil)
+        var optional = source
+        optional.isRequired = false
+        let strict = try grammar(.afterReasoning(.toolCalls(optional)))
+        #expect(try strict.accepts("why\(call)") && strict.accepts("why</think>Hi") && !strict.accepts("why"))
+        #expect(try !strict.accepts("why" + Self.block(Self.invoke("other", ""))))
+    }
+
+    @Test func `a call that is made in reasoning may begin with a control token`() throws {
+        let vocabulary = GrammarVocabulary(
+            bytes: (0...255).map { [$0] } + [[], [], []],
+            controlTokens: ["｜DSML｜": 256, "</think>": 257, "<tool_call>": 258], size: 259)
+        func accepts(_ markup: ToolCallSource.Markup, _ parts: [Any]) throws -> Bool {
+            let source = ToolCallSource(markup: markup, tools: [Self.ping], isRequired: true, allowsSeveral: true)
+            var state = try CompiledGrammar(.afterReasoning(.toolCalls(source)), vocabulary).start
+            for part in parts {
+                let next =
+                    if let token = part as? Int32 { try state.advanced(by: token) } else {
+                        try state.advanced(by: Array("\(part)".utf8))
+                    }
+                guard let next else { return false }
+                state = next
+            }
+            return true
+        }
+        let (mark, call) = (Int32(256), Int32(258))
+        for name in ["ping\">\n", "other"] {
+            let begun = ["why<", mark, "function_calls>\n<", mark, "invoke name=\"\(name)"] as [Any]
+            #expect(try accepts(.deepSeekV32, begun) == name.hasPrefix("ping"))
+        }
+        #expect(try !accepts(.deepSeekV32, ["why<", mark, "invoke"]))
+        #expect(try accepts(.glm, ["why", call, "ping"]) && !accepts(.glm, ["why", call, "other"]))
+        #expect(try !accepts(.glm, ["why<tool_call>"]))
+    }
+
     @Test func `V4's calls are the same in a block of another name`() throws {
         let tools = [Self.weather, Self.ping]
         let source = ToolCallSource(markup: .deepSeekV4, tools: tools, isRequired: true, allowsSeveral: true)

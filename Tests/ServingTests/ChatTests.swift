@@ -367,6 +367,12 @@ import Tokenization
         (body(#""ebnf":"x""#), "ebnf"), (body(#""json_schema":"{""#), "json_schema"),
         (body(#""structured_outputs":{"regex":"("}"#), "structured_outputs.regex"),
         (body(#""structured_outputs":{"structural_tag":"x"}"#), "structured_outputs.structural_tag"),
+        (body(#""structured_outputs":{}"#), "structured_outputs"),
+        (body(#""structured_outputs":{"jsn":{}}"#), "structured_outputs.jsn"),
+        (body(#""structured_outputs":{"json":null}"#), "structured_outputs"),
+        (body(#""structured_outputs":{"json_object":false}"#), "structured_outputs"),
+        (body(#""tools":[\#(tool("a")),\#(tool("a"))]"#), "tools"),
+        (body(#""tools":[\#(tool("a<b"))]"#), "tools"),
         (body(#""structural_tag":"x""#), "structural_tag"), (body(#""stop_regex":"x""#), "stop_regex"),
         (body(#""tool_choice":{"type":"function","function":{"name":"look"}}"#), "tool_choice"),
         (body(#""tools":{}"#), "tools"),
@@ -381,6 +387,22 @@ import Tokenization
         (body(#""stop":[""]"#), "stop"),
         (body(#""n":129"#), "n"),
     ]
+
+    private static func tool(_ name: String) -> String { #"{"type":"function","function":{"name":"\#(name)"}}"# }
+
+    @Test(arguments: [
+        (#""response_format":{"type":"json_schema"}"#, "response_format.json_schema is missing"),
+        (
+            #""response_format":{"type":"json_schema","json_schema":{}}"#,
+            "response_format.json_schema.schema is missing"
+        ),
+        (#""structured_outputs":{"jsn":{}}"#, "use one of json, regex, choice, grammar, json_object"),
+        (#""tools":[\#(tool("a")),\#(tool("a"))]"#, "two tools have the name 'a'"),
+    ])
+    func `a refusal names what is missing or wrong`(_ more: String, _ words: String) async throws {
+        let reply = try await ToyServer("x").post(Self.path, Self.body(more))
+        #expect(reply.status == 400 && reply.message.contains(words), "\(reply.text)")
+    }
 
     @Test(arguments: refused)
     func `an invalid conversation is refused with the name of the invalid member`(_ body: String, _ parameter: String)

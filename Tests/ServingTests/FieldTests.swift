@@ -159,6 +159,37 @@ private struct Body {
         if isEffort { #expect(server.engine.received.last?.prompt.last == 5) }
     }
 
+    @Test(arguments: [
+        (#""thinking":{"type":"disabled"}"#, "thinking"), (#""enable_thinking":false"#, "enable_thinking"),
+        (#""chat_template_kwargs":{"thinking":false}"#, "chat_template_kwargs.thinking"),
+        (#""reasoning_effort":"none""#, "reasoning_effort"), (#""thinking":{"type":"enabled"}"#, nil), ("", nil),
+    ])
+    func `cannot keep R1 from thinking`(member: String, field: String?) async throws {
+        let server = ToyServer(tokenizer: ToyTokenizer.r1) { _ in ToyTokenizer.tokens("x") }
+        let more = member.isEmpty ? "" : ",\(member)"
+        for (path, message) in [("/v1/chat/completions", "messages"), ("/tokenize", "messages")] {
+            let reply = try await server.post(
+                path, #"{"model":"toy","\#(message)":[{"role":"user","content":"hi"}]\#(more)}"#)
+            #expect(reply.status == (field == nil ? 200 : 400) && reply.parameter == field, "\(path) \(reply.text)")
+        }
+        // Anthropic's requests do not ask for reasoning unless they say so, which is no wish that there be none.
+        let plain = #"{"model":"toy","max_tokens":9,"messages":[{"role":"user","content":"hi"}]"#
+        #expect(try await server.post("/v1/messages", plain + "}").status == 200)
+        let reply = try await server.post("/v1/messages", plain + #","thinking":{"type":"disabled"}}"#)
+        #expect(reply.status == 400 && reply.message.contains("thinking"))
+    }
+
+    @Test(arguments: ["18446744073709551616", "-9223372036854775809", "1e300"])
+    func `that are whole numbers beyond 64 bits are out of range`(number: String) async throws {
+        let reply = try await ToyServer("x").post(
+            "/v1/completions", #"{"model":"toy","prompt":"hi","max_tokens":\#(number)}"#)
+        #expect(reply.status == 400 && reply.parameter == "max_tokens")
+        #expect(reply.message.contains("must be at least") || reply.message.contains("must be in"), "\(reply.message)")
+        let fraction = try await ToyServer("x").post(
+            "/v1/completions", #"{"model":"toy","prompt":"hi","max_tokens":2.5}"#)
+        #expect(fraction.message.contains("must be an integer"))
+    }
+
     @Test func `can ask for any JSON object by vLLM's older name`() async throws {
         let server = ToyServer("x")
         #expect(try await server.post(Body.chat.path, Body.chat.with(#""guided_json_object":true"#)).status == 200)
@@ -225,6 +256,31 @@ private struct Body {
         let tokens = usage.json["usage"]?["completion_tokens_details"]?["reasoning_tokens"]?.integer
         // Each byte is a token here, including those of `</think>`.
         #expect(tokens == "I think about it</think".utf8.count)
+    }
+
+    @Test func `is not searched for in reasoning that the model opens itself`() async throws {
+        for (beginning, opens) in [("", true), (" \n", true), ("", false)] {
+            let server = ToyServer { _ in
+                ToyTokenizer.tokens(beginning + (opens ? "<think>I about it</think>" : ""))
+                    + ToyTokenizer.tokens("All about it.")
+            }
+            for stream in [true, false] {
+                let reply = try await server.post(
+                    "/v1/chat/completions", Self.chat + #""stop":["about", "\n<think"],"stream":\#(stream)}"#)
+                let messages =
+                    stream
+                    ? reply.chunks.compactMap { $0["choices"]?[0]?["delta"] }
+                    : [try #require(reply.json["choices"]?[0]?["message"])]
+                let reasoning = messages.compactMap { $0["reasoning_content"]?.string }.joined()
+                #expect(reasoning == (opens ? "I about it" : ""), "\(reply.text)")
+                #expect(messages.compactMap { $0["content"]?.string }.joined() == "All ")
+            }
+        }
+        // What only looks like the mark is text, in which stop strings count.
+        for (text, expected) in [("<thin about", "<thin "), ("<th", "<th"), (" \nabout", " \n")] {
+            let reply = try await ToyServer(text).post("/v1/chat/completions", Self.chat + #""stop":["about"]}"#)
+            #expect(reply.json["choices"]?[0]?["message"]?["content"]?.string == expected)
+        }
     }
 
     @Test func `is not searched for in the minimum number of tokens`() async throws {

@@ -99,7 +99,7 @@ import Testing
         try await Self.server().application.test(.live) { client in
             let port = try #require(client.port)
             for path in Self.files.map(\.path) + Self.figures {
-                for (host, status) in [("attacker.example", "403"), ("localhost:\(port)", "200")] {
+                for (host, status) in [("attacker.example", "403"), ("", "403"), ("localhost:\(port)", "200")] {
                     try await RawConnection.open(port: port) { connection in
                         try await connection.send("GET \(path) HTTP/1.1\r\nHost: \(host)\r\nConnection: close\r\n\r\n")
                         let answer = await connection.receive()

@@ -18,6 +18,8 @@ enum ToyTokenizer {
     static let shared = loaded(controlTokens)
     /// The tokenizer with those of DeepSeek-V4's.
     static let v4 = loaded(controlTokens + ["<｜latest_reminder｜>", "<｜query｜>"])
+    /// The tokenizer with DeepSeek-R1's, and the beginning of its template by which it is known.
+    static let r1 = loaded(Array(controlTokens.prefix(6)), template: "<｜Assistant｜><think>\\n")
     /// The tokenizer without control tokens of conversations.
     static let withoutChat = loaded(Array(controlTokens.prefix(2)))
 

@@ -212,6 +212,12 @@ import Tokenization
         func cut(_ text: String) -> Parsed { Parsed([text], toolCalls: Self.markup, isCut: true) }
         #expect(cut("a<tool_call>f<arg_key>s</arg_key><arg_value>Par</arg_").broken == [#"f({"s": "Par"#])
         #expect(cut("a<tool_call>f<arg_key>s").broken == ["f("])
+        for unfinished in ["\n<tool_c", "<tool_call>", "<tool_call>f</tool", "\n\n<tool_call"] {
+            #expect(cut("a" + unfinished).content == "a" && cut("a" + unfinished).broken == [], "\(unfinished)")
+        }
+        let call = cut("a<tool_call>f</tool_call>\n<")
+        #expect(call.content == "a" && call.calls == ["f({})"])
+        #expect(cut("a <").content == "a <" && cut("a <b").content == "a <b" && parse("a<tool_c").content == "a<tool_c")
         #expect(
             cut("a\n\n<tool_call>f").content == "a" && cut("a<tool_call>no name: {").content == "a<tool_call>no name: {"
         )

@@ -246,6 +246,20 @@ private func parse(_ text: String, thinking: Bool = false, tools: Bool = true, i
             let parsed = cut("a\n\n" + unnamed)
             #expect(parsed.content == "a" && parsed.broken == [])
         }
+        let whole = opening + "‹/invoke›"
+        for unfinished in ["\n<", "\n</", "\n‹/function_calls", "\n‹invoke name=\"g", "\n‹/function_calls›\n<"] {
+            let parsed = cut(whole + unfinished)
+            #expect(parsed.content == "a" && parsed.calls == ["f({})"] && parsed.broken == [], "\(unfinished)")
+        }
+        let part = String(marked("‹").dropLast(2))
+        #expect(cut("a\n\n" + part).content == "a" && cut("a\n\n‹function_calls›\n<").content == "a")
+        for unfinished in ["\n\n" + part, "\n\n‹invo", "</thi", "\n\n‹function_calls"] {
+            let parsed = parse("why" + unfinished, thinking: true, isCut: true)
+            #expect(parsed.reasoning == "why" && parsed.content == "", "\(unfinished)")
+            let ended = parse("why" + unfinished, thinking: true)
+            #expect(ended.reasoning + ended.content == "why" + marked(unfinished))
+        }
+        #expect(parse("a <", thinking: true, isCut: true).reasoning == "a <")
         #expect(cut("a\n\n<").content == "a\n\n<" && cut("a‹foo").content == marked("a‹foo"))
     }
 

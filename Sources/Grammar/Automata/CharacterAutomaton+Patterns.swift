@@ -172,6 +172,7 @@ private struct PatternNetwork {
     }
 
     private func spend(_ count: Int, _ work: inout Int) throws(GrammarError) {
+        if (work + count) >> 12 != work >> 12 { try GrammarWork.check() }
         work += count
         guard work <= Self.maxWork else {
             throw GrammarError(.tooLarge, "the pattern takes too long to compile; simplify it")

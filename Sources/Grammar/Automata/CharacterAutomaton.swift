@@ -37,12 +37,16 @@ struct CharacterAutomaton: Sendable, Equatable {
     /// Accepts exactly these texts.
     init(texts: some Sequence<String>) {
         var states = [State()]
+        // The target of each edge by its state and scalar.
+        var targets: [UInt64: Int] = [:]
         for text in texts {
             var state = 0
             for scalar in text.unicodeScalars {
-                if let edge = states[state].edges.first(where: { $0.low == scalar.value }) {
-                    state = edge.target
+                let edge = UInt64(state) << 32 | UInt64(scalar.value)
+                if let target = targets[edge] {
+                    state = target
                 } else {
+                    targets[edge] = states.count
                     states[state].edges.append(Edge(low: scalar.value, high: scalar.value, target: states.count))
                     state = states.count
                     states.append(State())
@@ -104,6 +108,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         var result: [State] = []
         var edgeCount = 0
         while result.count < pairs.count {
+            try GrammarWork.check(result.count, every: 64)
             let pair = pairs[result.count]
             let (mine, theirs) = (states[pair.first], other.states[pair.second])
             var state = State(accepts: mine.accepts && theirs.accepts)

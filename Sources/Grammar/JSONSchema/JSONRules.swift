@@ -88,39 +88,6 @@ struct JSONRules: Sendable {
         ])
     }
 
-    /// Derives one value as `json.dumps` writes it, with any allowed blanks between its parts.
-    func literal(_ value: JSONValue) -> Expression {
-        switch value {
-        case .null: return .text("null")
-        case .bool(let flag): return .text(flag ? "true" : "false")
-        case .string(let text): return Self.literal(text)
-        case .number(let number):
-            // An integer may be written with a point, and the other way round.
-            guard let decimal = DecimalNumber(number), decimal.isInteger, decimal.integer.count <= 16 else {
-                return .text(number.literal)
-            }
-            let sign = decimal.isNegative ? "-" : ""
-            let digits = sign + decimal.integer.map(String.init).joined()
-            let spellings = [digits, digits + ".0"]
-            return .choice(
-                (spellings.contains(number.literal) ? spellings : spellings + [number.literal]).map { .text($0) })
-        case .array(let elements): return list(elements.map { literal($0) }, between: (0x5B, 0x5D))
-        case .object(let members):
-            return list(
-                members.map { .sequence([Self.literal($0.key), .bytes([0x3A]), blanks, literal($0.value)]) },
-                between: (0x7B, 0x7D))
-        }
-    }
-
-    private func list(_ parts: [Expression], between: (UInt8, UInt8)) -> Expression {
-        var sequence: [Expression] = [.bytes([between.0]), blanks]
-        for (index, part) in parts.enumerated() {
-            if index > 0 { sequence += [.bytes([0x2C]), blanks] }
-            sequence.append(part)
-        }
-        return .sequence(sequence + (parts.isEmpty ? [] : [blanks]) + [.bytes([between.1])])
-    }
-
     /// Derives a string of JSON in its canonical spelling.
     static func literal(_ text: String) -> Expression { .text(JSONValue.string(text).pythonText) }
 }

@@ -52,7 +52,7 @@ extension SchemaCompiler {
         for (values, parts) in [(left.values, rightParts), (right.values, leftParts)] {
             guard let values else { continue }
             var isExcluded = true
-            for value in values where isExcluded { isExcluded = try !reader.validates(value, parts) }
+            for value in values.all where isExcluded { isExcluded = try !reader.validates(value, parts) }
             if isExcluded { return true }
         }
         for kind in left.kinds.intersection(right.kinds) {

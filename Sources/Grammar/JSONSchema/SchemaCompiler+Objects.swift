@@ -78,7 +78,7 @@ extension SchemaCompiler {
         let required = Set(constraints.required.map { Array($0.utf8) })
         var seen: Set<[UInt8]> = []
         var properties: [(key: String, parts: [Int], isRequired: Bool)] = []
-        for key in constraints.shapes.flatMap({ $0.properties.map(\.key) }) + constraints.required
+        for key in constraints.shapes.flatMap(\.keys) + constraints.required
         where seen.insert(Array(key.utf8)).inserted {
             let parts = try constraints.parts(ofProperty: key)
             properties.append((key, parts, required.contains(Array(key.utf8))))
@@ -92,7 +92,7 @@ extension SchemaCompiler {
     ) throws(GrammarError) -> [Expression] {
         let patterns = constraints.shapes.flatMap(\.patterns)
         guard patterns.count <= 8 else {
-            throw GrammarError(.tooLarge, at: patterns[0].path, "more than 8 patternProperties together")
+            throw GrammarError(.tooLarge, "more than 8 patternProperties together")
         }
         if patterns.isEmpty, constraints.propertyNames.isEmpty, properties.isEmpty {
             let parts = constraints.shapes.compactMap(\.additional)
@@ -101,7 +101,7 @@ extension SchemaCompiler {
         var names = try nameAutomaton(constraints)
         if !properties.isEmpty { names = try names.subtracting(CharacterAutomaton(texts: properties.map(\.key))) }
         var automata: [CharacterAutomaton] = []
-        for (pattern, path, _) in patterns { automata.append(try SchemaConstraints.automaton(pattern, path)) }
+        for (pattern, _) in patterns { automata.append(try pattern.automaton) }
         var members: [Expression] = []
         for matches in 0..<1 << patterns.count {
             var selected = names
@@ -132,11 +132,8 @@ extension SchemaCompiler {
             throw GrammarError(.unsupported, at: path, "propertyNames with anyOf, oneOf or not is not supported")
         }
         if names.values != nil || !names.kinds.contains(.string) {
-            var texts: [String] = []
-            for value in names.values ?? [] where try reader.validates(value, constraints.propertyNames) {
-                if let text = value.string { texts.append(text) }
-            }
-            return CharacterAutomaton(texts: texts)
+            let values = try reader.listedValues(names, of: constraints.propertyNames) ?? []
+            return CharacterAutomaton(texts: values.compactMap(\.string))
         }
         if let automaton = try textAutomaton(names) { return automaton }
         return try CharacterAutomaton(lengths: names.minLength, names.maxLength)

@@ -107,11 +107,7 @@ struct SchemaCompiler {
     private mutating func expression(
         _ constraints: SchemaConstraints, _ parts: [Int]
     ) throws(GrammarError) -> Expression {
-        if let values = constraints.values {
-            var literals: [Expression] = []
-            for value in values where try reader.validates(value, parts) { literals.append(json.literal(value)) }
-            return .choice(literals)
-        }
+        if let values = try reader.listedValues(constraints, of: parts) { return try json.literals(values) }
         var constraints = constraints
         let excluded = try exclude(&constraints)
         var options: [Expression] = []
@@ -153,7 +149,7 @@ struct SchemaCompiler {
             plain.required = []
             guard plain.isUnconstrained, plain.groups.isEmpty, required.count <= 1 else { throw notSupported(path) }
             if let values = negated.values, required.isEmpty {
-                for value in values where kinds.contains(value.kind) && constraints.kinds.contains(value.kind) {
+                for value in values.all where kinds.contains(value.kind) && constraints.kinds.contains(value.kind) {
                     guard let text = value.string else { throw notSupported(path) }
                     strings.append(text)
                 }
@@ -162,8 +158,9 @@ struct SchemaCompiler {
                 constraints.kinds.formIntersection(kinds.contains(.object) ? [.object] : [])
                 constraints.kinds.formUnion(Set(SchemaConstraints.Kind.allCases).subtracting(kinds))
                 let forbidden = try reader.document.number(.bool(false), path + " (forbidden)")
-                constraints.shapes.append(
-                    SchemaConstraints.ObjectShape(properties: [(key, forbidden)]))
+                var shape = SchemaConstraints.ObjectShape()
+                shape.add(key, forbidden)
+                constraints.shapes.append(shape)
             } else if required.isEmpty {
                 constraints.kinds.subtract(kinds)
             } else {

@@ -11,14 +11,14 @@ struct SchemaConstraints {
     /// True if numbers must be integers.
     var integersOnly = false
     /// The only values allowed; it is `nil` if there is no such list.
-    var values: [JSONValue]?
+    var values: ListedValues?
     var lower, upper: NumberAutomata.Bound?
     var multiples: [DecimalNumber] = []
 
     var minLength = 0
     var maxLength: Int?
-    var patterns: [(pattern: String, path: String)] = []
-    var formats: [(name: String, path: String)] = []
+    var patterns: [TextPattern] = []
+    var formats: [TextPattern] = []
 
     var shapes: [ObjectShape] = []
     var required: [String] = []
@@ -45,9 +45,19 @@ struct SchemaConstraints {
 
     /// Holds the properties of one part; its `additional` applies to those that it does not name.
     struct ObjectShape {
-        var properties: [(key: String, node: Int)] = []
-        var patterns: [(pattern: String, path: String, node: Int)] = []
+        /// The names of the properties, in the order of the schema.
+        private(set) var keys: [String] = []
+        private var nodes: [JSONKey: [Int]] = [:]
+        var patterns: [(pattern: TextPattern, node: Int)] = []
         var additional: Int?
+
+        mutating func add(_ key: String, _ node: Int) {
+            keys.append(key)
+            nodes[JSONKey(key), default: []].append(node)
+        }
+
+        /// Returns the parts that the shape gives for a property by its name.
+        func nodes(of key: String) -> [Int] { nodes[JSONKey(key)] ?? [] }
     }
 
     struct ArrayShape {
@@ -63,6 +73,9 @@ struct SchemaConstraints {
             && propertyNames.isEmpty && tuples.isEmpty && minItems == 0 && maxItems == nil && negated.isEmpty
             && refusals.isEmpty
     }
+
+    /// Allows only listed values.
+    mutating func list(_ list: ListedValues) { values = values?.common(with: list) ?? list }
 
     mutating func raise(_ bound: NumberAutomata.Bound) {
         guard let old = lower, old.value > bound.value || (old.value == bound.value && old.isExclusive) else {

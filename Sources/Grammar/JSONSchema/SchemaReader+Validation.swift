@@ -3,6 +3,24 @@ import Tokenization
 
 /// Checks given values against parts of a schema, because enumerations are filtered by the keywords beside them.
 extension SchemaReader {
+    /// Checking values may take this many steps, which bounds the time of long lists.
+    private static let maxChecks = 2_000_000
+
+    /// Returns those of the values that the parts list which satisfy everything else that the parts require.
+    ///
+    /// - Returns: `nil` if the parts list no values.
+    /// - Throws: if a keyword that matters for a value is not supported.
+    mutating func listedValues(
+        _ constraints: SchemaConstraints, of parts: [Int]
+    ) throws(GrammarError) -> [JSONValue]? {
+        guard let values = constraints.values else { return nil }
+        var found: [JSONValue] = []
+        for value in values.all where try validates(value, constraints, parts, isListed: true, depth: 0) {
+            found.append(value)
+        }
+        return found
+    }
+
     /// Returns true if the value satisfies all parts.
     ///
     /// - Throws: if a keyword that matters for the value is not supported.
@@ -10,10 +28,29 @@ extension SchemaReader {
         guard depth <= JSONLimits().maxDepth * 2 else {
             throw GrammarError(.tooLarge, at: document.nodes[parts[0]].path, "the schema refers to itself too often")
         }
-        let constraints = try constraints(of: parts)
+        let constraints: SchemaConstraints
+        if let known = checked[parts] {
+            constraints = known
+        } else {
+            constraints = try self.constraints(of: parts)
+            checked[parts] = constraints
+        }
+        return try validates(value, constraints, parts, isListed: false, depth: depth)
+    }
+
+    /// - Parameter isListed: whether the value is known to be one of those that the parts list.
+    private mutating func validates(
+        _ value: JSONValue, _ constraints: SchemaConstraints, _ parts: [Int], isListed: Bool, depth: Int
+    ) throws(GrammarError) -> Bool {
+        checks += 1
+        guard checks <= Self.maxChecks else {
+            throw GrammarError(
+                .tooLarge, at: document.nodes[parts[0]].path, "checking the listed values takes too many steps")
+        }
+        try GrammarWork.check(checks, every: 256)
         guard constraints.kinds.contains(value.kind) else { return false }
         for refusal in constraints.refusals where refusal.kind == value.kind { throw refusal.error }
-        if let values = constraints.values, !values.contains(where: { $0.equals(value) }) { return false }
+        if !isListed, let values = constraints.values, !values.contains(value) { return false }
         let isValid: Bool =
             switch value {
             case .number(let number): try validates(number, constraints)
@@ -75,9 +112,11 @@ extension SchemaReader {
     private mutating func validates(
         _ members: [JSONMember], _ constraints: SchemaConstraints, depth: Int
     ) throws(GrammarError) -> Bool {
-        guard members.count >= constraints.minProperties, members.count <= constraints.maxProperties ?? .max,
-            constraints.required.allSatisfy({ key in members.contains { $0.key.utf8.elementsEqual(key.utf8) } })
-        else { return false }
+        guard members.count >= constraints.minProperties, members.count <= constraints.maxProperties ?? .max else {
+            return false
+        }
+        let keys = Set(members.map { JSONKey($0.key) })
+        guard constraints.required.allSatisfy({ keys.contains(JSONKey($0)) }) else { return false }
         for member in members {
             for part in constraints.propertyNames
             where try !validates(.string(member.key), [part], depth: depth + 1) { return false }
@@ -105,24 +144,8 @@ extension SchemaConstraints {
     /// Returns the automata of patterns and formats.
     func textAutomata() throws(GrammarError) -> [CharacterAutomaton] {
         var automata: [CharacterAutomaton] = []
-        for (pattern, path) in patterns { automata.append(try Self.automaton(pattern, path)) }
-        for (name, path) in formats {
-            guard let automaton = try StringFormats.automaton(name) else {
-                throw GrammarError(
-                    .unsupported, at: path,
-                    "format '\(name.prefix(40))' is not supported; \(StringFormats.names.joined(separator: ", ")) are")
-            }
-            automata.append(automaton)
-        }
+        for pattern in patterns + formats { automata.append(try pattern.automaton) }
         return automata
-    }
-
-    static func automaton(_ pattern: String, _ path: String) throws(GrammarError) -> CharacterAutomaton {
-        do {
-            return try CharacterAutomaton(Pattern(parsing: pattern), search: true)
-        } catch {
-            throw error.within(path)
-        }
     }
 
     /// Returns the parts that apply to the item at an index.
@@ -134,10 +157,8 @@ extension SchemaConstraints {
     func parts(ofProperty key: String) throws(GrammarError) -> [Int] {
         var parts: [Int] = []
         for shape in shapes {
-            var own = shape.properties.filter { $0.key.utf8.elementsEqual(key.utf8) }.map(\.node)
-            for (pattern, path, node) in shape.patterns where try Self.automaton(pattern, path).accepts(key) {
-                own.append(node)
-            }
+            var own = shape.nodes(of: key)
+            for (pattern, node) in shape.patterns where try pattern.automaton.accepts(key) { own.append(node) }
             parts += own.isEmpty ? shape.additional.map { [$0] } ?? [] : own
         }
         return parts

@@ -7,6 +7,15 @@ struct SchemaReader {
     /// The number of parts read so far. Its limit bounds the time for schemas whose combinations multiply.
     private var reads = 0
 
+    /// The patterns and formats by their path, each compiled once.
+    private var patterns: [JSONKey: TextPattern] = [:]
+    /// The lists of `enum` and `const` by their path.
+    private var lists: [JSONKey: ListedValues] = [:]
+    /// What sets of parts require against which values were checked.
+    var checked: [[Int]: SchemaConstraints] = [:]
+    /// The number of values that were checked, parts of values included.
+    var checks = 0
+
     private static let maxReads = 100_000
 
     init(_ root: JSONValue) throws(GrammarError) { document = try SchemaDocument(root) }
@@ -20,6 +29,7 @@ struct SchemaReader {
             guard reads <= Self.maxReads else {
                 throw GrammarError(.tooLarge, "the schema's alternatives have too many combinations")
             }
+            try GrammarWork.check(reads, every: 64)
             let node = document.nodes[part]
             guard case .object(let members) = node.value else {
                 if node.value.bool == false { constraints.kinds = [] }
@@ -37,12 +47,13 @@ struct SchemaReader {
                 case "properties":
                     for property in try object(member.value, path) {
                         let place = SchemaDocument.path(path, property.key)
-                        shape.properties.append((property.key, try document.number(property.value, place)))
+                        shape.add(property.key, try document.number(property.value, place))
                     }
                 case "patternProperties":
                     for property in try object(member.value, path) {
                         let place = SchemaDocument.path(path, property.key)
-                        shape.patterns.append((property.key, place, try document.number(property.value, place)))
+                        shape.patterns.append(
+                            (pattern(property.key, place), try document.number(property.value, place)))
                     }
                 case "additionalProperties": shape.additional = try document.number(member.value, path)
                 case "prefixItems": tuple.prefix = try subschemas(member.value, path)
@@ -58,7 +69,7 @@ struct SchemaReader {
                 default: try read(member, of: node, path, into: &constraints)
                 }
             }
-            if !shape.properties.isEmpty || !shape.patterns.isEmpty || shape.additional != nil {
+            if !shape.keys.isEmpty || !shape.patterns.isEmpty || shape.additional != nil {
                 constraints.shapes.append(shape)
             }
             if !tuple.prefix.isEmpty || tuple.items != nil { constraints.tuples.append(tuple) }
@@ -75,8 +86,8 @@ struct SchemaReader {
         case "type": try readType(value, path, into: &constraints)
         case "enum":
             guard let values = value.array else { throw invalid(path, "must be a list") }
-            constraints.values = Self.common(constraints.values, values)
-        case "const": constraints.values = Self.common(constraints.values, [value])
+            constraints.list(try list(values, path))
+        case "const": constraints.list(try list([value], path))
         case "minimum":
             constraints.raise(try bound(value, path, isExclusive: node.value["exclusiveMinimum"]?.bool ?? false))
         case "maximum":
@@ -93,10 +104,10 @@ struct SchemaReader {
         case "maxItems": constraints.maxItems = min(constraints.maxItems ?? .max, try count(value, path))
         case "minProperties": constraints.minProperties = max(constraints.minProperties, try count(value, path))
         case "maxProperties": constraints.maxProperties = min(constraints.maxProperties ?? .max, try count(value, path))
-        case "pattern": constraints.patterns.append((try string(value, path), path))
+        case "pattern": constraints.patterns.append(pattern(try string(value, path), path))
         case "format":
             let name = try string(value, path)
-            if !StringFormats.annotations.contains(name) { constraints.formats.append((name, path)) }
+            if !StringFormats.annotations.contains(name) { constraints.formats.append(format(name, path)) }
         case "required":
             for (index, key) in try array(value, path).enumerated() {
                 let key = try string(key, "\(path)/\(index)")
@@ -185,9 +196,26 @@ struct SchemaReader {
         if hasInteger, !hasNumber { constraints.integersOnly = true }
     }
 
-    private static func common(_ old: [JSONValue]?, _ new: [JSONValue]) -> [JSONValue] {
-        guard let old else { return new }
-        return old.filter { value in new.contains { $0.equals(value) } }
+    private mutating func list(_ values: [JSONValue], _ path: String) throws(GrammarError) -> ListedValues {
+        if let known = lists[JSONKey(path)] { return known }
+        let list = try ListedValues(values)
+        lists[JSONKey(path)] = list
+        return list
+    }
+
+    private mutating func pattern(_ text: String, _ path: String) -> TextPattern {
+        pattern(at: path) { TextPattern(pattern: text, at: path) }
+    }
+
+    private mutating func format(_ name: String, _ path: String) -> TextPattern {
+        pattern(at: path) { TextPattern(format: name, at: path) }
+    }
+
+    private mutating func pattern(at path: String, _ make: () -> TextPattern) -> TextPattern {
+        if let known = patterns[JSONKey(path)] { return known }
+        let pattern = make()
+        patterns[JSONKey(path)] = pattern
+        return pattern
     }
 
     // MARK: - Values of keywords
@@ -233,21 +261,5 @@ struct SchemaReader {
             throw GrammarError(.tooLarge, at: path, "the number has too many digits")
         }
         return NumberAutomata.Bound(value: decimal, isExclusive: isExclusive)
-    }
-}
-
-extension JSONValue {
-    /// Compares as JSON Schema does: numbers by value, objects without order.
-    func equals(_ other: JSONValue) -> Bool {
-        switch (self, other) {
-        case (.number(let a), .number(let b)):
-            if let a = DecimalNumber(a), let b = DecimalNumber(b) { return a == b }
-            return a == b
-        case (.array(let a), .array(let b)):
-            return a.count == b.count && zip(a, b).allSatisfy { $0.equals($1) }
-        case (.object(let a), .object(let b)):
-            return a.count == b.count && a.allSatisfy { other[$0.key]?.equals($0.value) ?? false }
-        default: return self == other
-        }
     }
 }

@@ -15,6 +15,22 @@ package struct ToolCallSource: Sendable, Hashable {
                 case .glm: .glm
                 }
         }
+
+        /// Returns whether the name of a tool or parameter can stand in a call: markup has no escapes.
+        package func allows(name: String) -> Bool {
+            let forbidden = self == .glm ? "\"<>{} " : "\"<>"
+            return !name.isEmpty && name.utf8.count <= 256
+                && !name.utf8.contains { $0 < 0x20 || forbidden.utf8.contains($0) }
+        }
+
+        /// The texts by which calls begin.
+        var openings: [String] {
+            switch self {
+            case .deepSeekV32: ToolCallMarkup.deepSeek(.functionCalls).openings
+            case .deepSeekV4: ToolCallMarkup.deepSeek(.toolCalls).openings
+            case .glm: ToolCallMarkup.glm(ToolParameterTypes([])).openings
+            }
+        }
     }
 
     package struct Tool: Sendable, Hashable {
@@ -62,11 +78,12 @@ struct ToolCallCompiler {
 
     private var isGLM: Bool { markup == .glm }
 
-    static func rules(of source: ToolCallSource) throws(GrammarError) -> RuleSet {
-        try ToolCallCompiler(markup: source.markup).rules(of: source)
+    /// Returns the rules of a text with calls, and the expression that derives calls alone.
+    static func compile(_ source: ToolCallSource) throws(GrammarError) -> (rules: RuleSet, calls: Expression) {
+        try ToolCallCompiler(markup: source.markup).compile(source)
     }
 
-    private func rules(of source: ToolCallSource) throws(GrammarError) -> RuleSet {
+    private func compile(_ source: ToolCallSource) throws(GrammarError) -> (rules: RuleSet, calls: Expression) {
         var rules = RuleSet()
         let json = try JSONRules(into: &rules)
         guard !source.tools.isEmpty else { throw GrammarError(.invalid, at: "tools", "there is no tool to call") }
@@ -78,7 +95,8 @@ struct ToolCallCompiler {
                 throw error.within("tools[\(index)] '\(tool.name.prefix(100))'")
             }
         }
-        let calls = calls(.rule(try rules.add(.choice(invokes))), several: source.allowsSeveral)
+        let invoke = Expression.rule(try rules.add(.choice(invokes)))
+        let calls = Expression.rule(try rules.add(calls(invoke, several: source.allowsSeveral)))
         let onlyCalls = Expression.sequence([.repeated(.text("\n\n"), minimum: 0, maximum: 1), calls])
         if source.isRequired {
             rules.define(RuleSet.root, onlyCalls)
@@ -90,7 +108,7 @@ struct ToolCallCompiler {
                 without: isGLM ? ["<tool_call>", "</tool_call>"] : ["<\(Self.mark)", "</\(Self.mark)"])
             rules.define(RuleSet.root, .sequence([text, .repeated(calls, minimum: 0, maximum: 1)]))
         }
-        return rules
+        return (rules, calls)
     }
 
     /// Derives one or more invokes, in DeepSeek's markup within their block.
@@ -161,12 +179,9 @@ struct ToolCallCompiler {
         ])
     }
 
-    /// Checks that a name can stand in a call, because markup has no escapes.
+    /// Checks that a name can stand in a call.
     func checkName(_ name: String) throws(GrammarError) {
-        let forbidden = isGLM ? "\"<>{} " : "\"<>"
-        let isLegal =
-            !name.isEmpty && name.utf8.count <= 256 && !name.utf8.contains { $0 < 0x20 || forbidden.utf8.contains($0) }
-        guard isLegal else {
+        guard markup.allows(name: name) else {
             throw GrammarError(
                 .unsupported, "the name '\(name.prefix(100))' cannot stand in a call; use no quotes and brackets")
         }
@@ -251,10 +266,8 @@ extension SchemaCompiler {
         var options: [Expression] = []
         for (parts, constraints) in try alternatives(of: parts) where constraints.kinds.contains(.string) {
             var raw = try calls.rawStrings(of: kinds)
-            if let values = constraints.values {
-                var texts: [String] = []
-                for value in values where try reader.validates(value, parts) { value.string.map { texts.append($0) } }
-                raw = try raw.intersection(CharacterAutomaton(texts: texts))
+            if let values = try reader.listedValues(constraints, of: parts) {
+                raw = try raw.intersection(CharacterAutomaton(texts: values.compactMap(\.string)))
             } else {
                 var constraints = constraints
                 let excluded = try exclude(&constraints)

@@ -43,6 +43,7 @@ struct TransitionNetwork: Sendable {
             throw GrammarError(
                 .tooLarge, "the grammar needs more than \(Self.maxStates) states; lower its repetition counts")
         }
+        try GrammarWork.check(states.count, every: 1024)
         states.append(State())
         return Int32(states.count - 1)
     }
@@ -51,11 +52,11 @@ struct TransitionNetwork: Sendable {
     ///
     /// - Throws: if the root derives no text.
     mutating func prepare() throws(GrammarError) {
-        prune()
+        try prune()
         guard !states[Int(starts[RuleSet.root])].isDead else {
             throw GrammarError(.invalid, "nothing can match: every way through the grammar ends in a contradiction")
         }
-        let nullable = completable { _ in false }
+        let nullable = try completable { _ in false }
         for state in states.indices {
             for call in states[state].calls where nullable[Int(starts[Int(call.rule)])] {
                 states[state].empty.append(call.target)
@@ -63,8 +64,11 @@ struct TransitionNetwork: Sendable {
         }
         rootIsNullable = nullable[Int(starts[RuleSet.root])]
         try removeLeftRecursion()
-        prune()
-        entries = starts.map { entry(from: $0) }
+        try prune()
+        for (rule, start) in starts.enumerated() {
+            try GrammarWork.check(rule, every: 64)
+            entries.append(entry(from: start))
+        }
         guard let order = topologicalOrder() else {
             throw GrammarError(.unsupported, "rules that call each other before they read anything")
         }
@@ -92,8 +96,8 @@ struct TransitionNetwork: Sendable {
     // MARK: - States that lead nowhere
 
     /// Removes everything that leads to no end.
-    private mutating func prune() {
-        let isLive = completable { _ in true }
+    private mutating func prune() throws(GrammarError) {
+        let isLive = try completable { _ in true }
         for state in states.indices {
             guard isLive[state] else {
                 states[state] = State()
@@ -106,11 +110,12 @@ struct TransitionNetwork: Sendable {
     }
 
     /// Returns, by state, whether the end of its rule can be reached with allowed moves.
-    private func completable(allowing allows: (Move) -> Bool) -> [Bool] {
+    private func completable(allowing allows: (Move) -> Bool) throws(GrammarError) -> [Bool] {
         var sources = [[Int32]](repeating: [], count: states.count)
         // Calls are listed by the state after them, and by the rule they call.
         var (returning, calling) = ([[(Int32, Call)]](repeating: [], count: states.count), [Int32: [(Int32, Call)]]())
         for (index, state) in states.enumerated() {
+            try GrammarWork.check(index, every: 4096)
             for target in state.empty { sources[Int(target)].append(Int32(index)) }
             for move in state.moves where allows(move) { sources[Int(move.target)].append(Int32(index)) }
             for call in state.calls {
@@ -125,7 +130,10 @@ struct TransitionNetwork: Sendable {
             isDone[Int(state)] = true
             pending.append(state)
         }
+        var steps = 0
         while let state = pending.popLast() {
+            steps += 1
+            try GrammarWork.check(steps, every: 4096)
             for source in sources[Int(state)] { visit(source) }
             for (source, call) in returning[Int(state)] where isDone[Int(starts[Int(call.rule)])] { visit(source) }
             for (source, call) in calling[state] ?? [] where isDone[Int(call.target)] { visit(source) }

@@ -23,6 +23,7 @@ struct MessagesFields {
         }
         conversation.tools = try Self.tools(fields)
         (conversation.thinking, showsThinking) = try Self.thinking(fields)
+        conversation.thinkingField = fields.value("thinking") == nil ? nil : "thinking"
         if let output = try fields.object("output_config") {
             try FieldTable.check(output, at: .messagesOutput)
             conversation.effort = try output.string("effort").map {

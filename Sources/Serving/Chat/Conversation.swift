@@ -29,6 +29,8 @@ struct Conversation: Sendable {
     var allowsParallelCalls = true
     /// True if the model is to reason; `nil` for the model's default.
     var thinking: Bool?
+    /// The member of the request that says whether the model is to reason; `nil` if none does.
+    var thinkingField: String?
     /// The effort of reasoning; `nil` for the model's default.
     var effort: EffortField?
     /// True if the last message is the beginning of the answer.
@@ -107,6 +109,7 @@ extension Conversation {
     /// Returns whether the model is to reason. The switch of the request decides; without it an effort does. An effort
     /// of `none` contradicts a switch that is on.
     private func thinks(in format: ChatFormat) throws(RequestError) -> Bool {
+        if format.alwaysThinks { try refuseSilence() }
         guard let effort else { return thinking ?? format.thinksByDefault }
         let isOn = effort.level != "none"
         guard !isOn || format.reasoningEfforts.contains(effort.level) else {
@@ -119,6 +122,14 @@ extension Conversation {
             throw .invalid(effort.path, "\(effort.path) is 'none', but thinking is switched on")
         }
         return thinking ?? isOn
+    }
+
+    /// Refuses a request that the model is not to reason, for models that always do.
+    private func refuseSilence() throws(RequestError) {
+        let field = thinking == false ? thinkingField : effort?.level == "none" ? effort?.path : nil
+        guard let field else { return }
+        throw .invalid(
+            field, "\(field): this model always reasons; leave it out", code: "unsupported_value")
     }
 
     /// Returns the error for a conversation that has no prompt, with the names of the request.
@@ -177,8 +188,9 @@ struct ChatRequest: Sendable {
         wantsLogProbs = options.logProbs != nil
         let prompt = try conversation.prompt(in: format)
         startsInReasoning = prompt.startsInReasoning
-        sampling.form = try conversation.form(
-            in: ToolCallSource.Markup(format.toolCalls(tools)), besides: sampling.form)
+        let markup = ToolCallSource.Markup(format.toolCalls(tools))
+        try conversation.checkToolNames(in: markup)
+        sampling.form = try conversation.form(in: markup, besides: sampling.form)
         if let form = sampling.form {
             if conversation.continuesFinalMessage {
                 throw .invalid(form.field, "\(form.field) is not supported where the answer continues a message")
@@ -187,12 +199,14 @@ struct ChatRequest: Sendable {
         }
         let kept = format.keptTokens(service.tokenizer)
         let tokens = try service.tokens(of: prompt, conversation.messagesName)
-        // Stop strings apply to the answer, not to the reasoning before it.
-        let stopsAfter = prompt.startsInReasoning ? format.reasoningEnds : []
+        // Stop strings apply to the answer, not to the reasoning before it, which the model may open itself.
+        let reasoning = format.reasoningBeginning.map {
+            TextRequest.Reasoning(beginning: $0, ends: format.reasoningEnds, isOpen: prompt.startsInReasoning)
+        }
         let asked = sampling.requests(prompt: tokens, logProbs: options.logProbs, cacheSalt: options.cacheSalt).map {
             var request = $0
             request.keptTokens = kept
-            request.stopsAfter = stopsAfter
+            request.reasoning = reasoning
             request.id = options.id
             return request
         }

@@ -27,8 +27,10 @@ struct OriginGuard: RouterMiddleware {
         _ request: Request, context: ServingContext,
         next: @concurrent (Request, ServingContext) async throws -> Response
     ) async throws -> Response {
-        let authority = (request.head.authority ?? "").lowercased()
-        if isLocal, !authority.isEmpty, !isOwn(Self.host(authority)) {
+        // A request of HTTP/1.0 may name no host, which no browser sends.
+        let named = request.head.authority?.lowercased()
+        let authority = named ?? ""
+        if isLocal, named != nil, !isOwn(Self.host(authority)) {
             throw RequestError(
                 .forbidden,
                 "'\(authority.prefix(128))' is no name of this server, which asks for no key and answers this machine only; "

@@ -43,7 +43,7 @@ struct ChatFields {
         }
         var conversation = Conversation(
             messages: messages.enumerated().map { Conversation.Message($1, at: "messages[\($0)]") })
-        conversation.thinking = try thinking(fields)
+        (conversation.thinking, conversation.thinkingField) = try thinking(fields)
         conversation.effort = try effort(fields)
         let hasPrefix = try ChatMessageFields.continuesLast(fields)
         conversation.continuesFinalMessage = try fields.bool("continue_final_message") ?? false || hasPrefix
@@ -62,8 +62,9 @@ struct ChatFields {
     }
 
     /// Returns whether the model is to reason: DeepSeek's own switch is `thinking`, SGLang and vLLM pass on those of
-    /// the chat template in `chat_template_kwargs`. It returns `nil` if the request has none of them.
-    static func thinking(_ fields: RequestFields) throws(RequestError) -> Bool? {
+    /// the chat template in `chat_template_kwargs`. The member that says so is returned too. Both are
+    /// `nil` if the request has none of them.
+    static func thinking(_ fields: RequestFields) throws(RequestError) -> (isOn: Bool?, field: String?) {
         var answers: [(path: String, isOn: Bool)] = []
         if let value = fields.value("thinking") {
             let type = value["type"]?.string
@@ -84,11 +85,11 @@ struct ChatFields {
                 if let isOn = try options.bool(name) { answers.append((path, isOn)) }
             }
         }
-        guard let first = answers.first else { return nil }
+        guard let first = answers.first else { return (nil, nil) }
         if let other = answers.first(where: { $0.isOn != first.isOn }) {
             throw .invalid(other.path, "\(other.path) is \(other.isOn), but \(first.path) says \(first.isOn)")
         }
-        return first.isOn
+        return (first.isOn, first.path)
     }
 
     /// Returns the effort of reasoning that the request asks for: `reasoning_effort`, also in `chat_template_kwargs`, or

@@ -133,7 +133,7 @@ struct ChatStart<Fields: Sendable>: Sendable {
         }
         (self.request, fields, share) = (asked.chat, asked.fields, asked.share)
         generations = try await service.start(
-            asked.chat.requests, names: names, slot: slot,
+            asked.chat.requests, names: names, slot: slot, on: connection,
             waitingEvery: asked.chat.isStreamed ? configuration.keepAliveInterval : nil)
     }
 }

@@ -18,7 +18,7 @@ struct CompletionRoutes: Sendable {
         }
         let completion = asked.request
         let generations = try await service.start(
-            completion.requests, names: ["max_new_tokens": "max_tokens"], slot: slot,
+            completion.requests, names: ["max_new_tokens": "max_tokens"], slot: slot, on: connection,
             waitingEvery: completion.stream.isOn ? configuration.keepAliveInterval : nil)
         let envelope = Envelope(prefix: "cmpl-", object: "text_completion", model: configuration.servedModelName)
         let choices = completion.requests.indices.map { CompletionChoice(completion, index: $0, service: service) }

@@ -23,7 +23,7 @@ struct ResponsesFields: Sendable {
         conversation.tools = try tools(fields)
         conversation.toolChoice = try toolChoice(fields)
         conversation.allowsParallelCalls = try fields.bool("parallel_tool_calls") ?? true
-        conversation.thinking = try ChatFields.thinking(fields)
+        (conversation.thinking, conversation.thinkingField) = try ChatFields.thinking(fields)
         conversation.effort = try ChatFields.effort(fields)
         if try fields.array("include")?.contains(.string("message.output_text.logprobs")) ?? false {
             throw .invalid(

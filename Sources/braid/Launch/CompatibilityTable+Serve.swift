@@ -186,7 +186,7 @@ extension CompatibilityTable {
 
     private static let loading: [CompatibilityOption] = joined([
         options(.loading, .json, "--model-loader-extra-config"),
-        options(.loading, .oneOf(["auto", "slow", "hf", "deepseek_v32"]), "--tokenizer-mode"),
+        options(.loading, .oneOf(["auto", "slow", "hf", "deepseek_v32", "deepseek_v4"]), "--tokenizer-mode"),
         options(.loading, .oneOf(["auto", "sglang", "transformers", "vllm"]), "--model-impl"),
         options(.loading, .oneOf(["auto", "string", "openai"]), "--chat-template-content-format"),
         options(.loading, .oneOf(["auto", "hf", "mistral"]), "--config-format"),
