@@ -70,7 +70,8 @@ import braid
         for type in DType.allCases {
             kernels.matmul(x, cold.weight(type, 64, 64), into: first, scratch)
             kernels.matmul(x, cold.weight(type, 64, 64), into: second, scratch)
-            #expect(first.elements.allSatisfy { $0.isFinite && $0 != 0 }, "\(type)")
+            // Scales are powers of two, so some of the 64 sums may be exactly 0.
+            #expect(first.elements.allSatisfy { $0.isFinite } && first.elements.count { $0 == 0 } < 16, "\(type)")
             #expect(first.elements != second.elements, "\(type)")
         }
     }
