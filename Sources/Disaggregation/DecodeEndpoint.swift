@@ -17,8 +17,8 @@ package final class DecodeEndpoint: TransferPartner {
     /// - Parameters:
     ///   - card: the engine's card.
     ///   - servers: the number of prefill servers.
-    ///   - maxPlacingBytes: the number of bytes on their way to other processes of this server from which on a session's
-    ///     frames are not read.
+    ///   - maxPlacingBytes: the number of bytes on their way to other processes of this server from which on frames are not
+    ///     read. The sessions with the prefill servers have equal shares of it.
     package init(
         _ card: ServerCard, _ policy: PrefillPolicy = PrefillPolicy(), servers: Int = 1,
         timing: TransferTiming = TransferTiming(), maxPlacingBytes: Int = 8 << 20
@@ -50,12 +50,14 @@ package final class DecodeEndpoint: TransferPartner {
     ) throws(TransferFailure) {
         try TransferFailure.check(ServerCard.differences(prefill: source, decode: card))
         let slot = slots[server]
-        let flow = PlacementFlow(of: link, limit: maxPlacingBytes)
+        let flow = PlacementFlow(of: link, limit: max(1, maxPlacingBytes / slots.count))
         let work = Slot.Work(
             threadName: "braid decode", interval: timing.beatInterval / 4,
             perform: { [weak slot] number, engine in
                 slot?.exchange(number, engine) { session, scheduler, _ in
-                    session.tick(at: TransferTiming.now(), &scheduler)
+                    let now = TransferTiming.now()
+                    if flow.isPaused { session.framesAreNotRead(at: now) }
+                    return session.tick(at: now, &scheduler)
                 }
             },
             receive: { [weak slot] event, number, engine in
@@ -122,8 +124,9 @@ package final class DecodeEndpoint: TransferPartner {
             let frame = try KVFrame(bytes)
             slot.exchange(number, engine) { session, scheduler, caches in
                 session.receive(frame, in: frame.receiver, at: TransferTiming.now(), &scheduler) { bytes, entries in
-                    flow.begin(bytes.count)
-                    return caches.place(bytes, as: entries, in: frame.receiver) { flow.end(bytes.count) }
+                    let (count, isRemote) = (bytes.count, frame.receiver > 0)
+                    if isRemote { flow.begin(count) }
+                    return caches.place(bytes, as: entries, in: frame.receiver) { if isRemote { flow.end(count) } }
                 }
             }
         } catch {
@@ -145,6 +148,9 @@ private final class PlacementFlow: Sendable {
         // The link has what receives its events, and that has this.
         setReadsFrames = { [weak link] reads in link?.setReadsFrames(reads) }
     }
+
+    /// True while frames are not read.
+    var isPaused: Bool { state.withLock { $0.isPaused } }
 
     func begin(_ bytes: Int) {
         state.withLock { state in

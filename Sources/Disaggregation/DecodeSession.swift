@@ -27,9 +27,10 @@ package struct DecodeSession: Sendable {
     private var transferOf: [UInt64: UInt64] = [:]
     private var nextTransfer: UInt64 = 0
     private var plans: [Groups: TransferPlan] = [:]
-    /// The next frame's number on each connection, and the time of the last one.
-    private var frames: [Pair: (next: UInt64, heard: UInt64)] = [:]
-    private let began: UInt64
+    /// The number of the next frame from each process of the prefill server to each process of this one.
+    private var nextFrames: [Pair: UInt64] = [:]
+    /// The last time at which a frame of any process arrived, or frames were not read.
+    private var framesHeard: UInt64
 
     private struct Groups: Hashable {
         let source: Int
@@ -68,7 +69,7 @@ package struct DecodeSession: Sendable {
         self.target = target
         self.layers = layers
         self.policy = policy
-        began = now
+        framesHeard = now
     }
 
     /// Creates a session that has ended before it began.
@@ -249,7 +250,7 @@ package struct DecodeSession: Sendable {
                 "process \(process) received a frame of process \(frame.sender) for process \(frame.receiver)",
                 &scheduler)
         }
-        let next = frames[pair]?.next ?? 0
+        let next = nextFrames[pair] ?? 0
         guard frame.sequence == next else {
             if frame.sequence < next {
                 lateFrames += 1
@@ -257,7 +258,8 @@ package struct DecodeSession: Sendable {
             }
             return close("frame \(next) of process \(frame.sender) is missing before \(frame.sequence)", &scheduler)
         }
-        frames[pair] = (next + 1, now)
+        nextFrames[pair] = next + 1
+        framesHeard = now
         if frame.kind == .beat { return [] }
         guard let transfer = transfers[frame.transfer], !transfer.receivers.isEmpty else {
             lateFrames += 1
@@ -280,7 +282,12 @@ package struct DecodeSession: Sendable {
 
     // MARK: - Loss
 
-    /// Sends signs of life, and ends the session if the prefill server gives none.
+    /// Records that frames are not read at this time, so that the prefill server is not silent if none arrives. While they
+    /// are not read, it must be called before each `tick`.
+    package mutating func framesAreNotRead(at now: UInt64) { framesHeard = now }
+
+    /// Sends signs of life, and ends the session if the prefill server gives none: no messages, or no frames of any of its
+    /// processes, which share a connection.
     package mutating func tick(at now: UInt64, _ scheduler: inout Scheduler) -> [Scheduler.Event] {
         guard failure == nil else { return [] }
         do throws(TransferFailure) {
@@ -288,13 +295,8 @@ package struct DecodeSession: Sendable {
         } catch {
             return close(error.description, &scheduler)
         }
-        for sender in 0..<source.processes {
-            for receiver in 0..<target.processes {
-                let heard = frames[Pair(sender: sender, receiver: receiver)]?.heard ?? began
-                guard !connection.isSilent(since: heard, at: now) else {
-                    return close("process \(sender) of the prefill server is silent", &scheduler)
-                }
-            }
+        guard !connection.isSilent(since: framesHeard, at: now) else {
+            return close("the prefill server was silent: it has sent no frames for \(now - framesHeard) ms", &scheduler)
         }
         return []
     }

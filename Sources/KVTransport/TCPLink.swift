@@ -109,8 +109,12 @@ package final class TCPLink: TransferLink {
     }
 
     package func setReadsFrames(_ reads: Bool) {
-        // It fails if the connection is over, and then there is nothing to read.
-        frames.channel.setOption(.autoRead, value: reads).whenComplete { _ in }
+        let channel = frames.channel
+        // `setOption` takes effect at once on the event loop, and later on other threads. Queued, calls keep their order.
+        channel.eventLoop.execute {
+            // It fails if the connection is over, and then there is nothing to read.
+            channel.setOption(.autoRead, value: reads).whenComplete { _ in }
+        }
     }
 
     package func close(_ reason: String) {

@@ -74,7 +74,7 @@ private final class ProcessPair: Sendable {
         timing.peerTimeout = 60_000
         var policy = PrefillPolicy()
         policy.localPrefillTokens = 0
-        sending = PrefillEndpoint(prefill.card, timing: timing, maxFrameBytes: 2048)
+        sending = PrefillEndpoint(prefill.card, timing: timing, maxFrameBytes: Self.maxFrameBytes)
         receiving = DecodeEndpoint(decode.card, policy, timing: timing, maxPlacingBytes: Self.maxPlacingBytes)
         prefill.engine.attach(sending)
         decode.engine.attach(receiving)
@@ -83,11 +83,18 @@ private final class ProcessPair: Sendable {
     /// So few that transfers wait for other processes to write.
     static let maxPlacingBytes = 4096
 
+    /// The largest number of bytes of entries in a frame.
+    static let maxFrameBytes = 2048
+
     /// Begins a session, whose link ends after some number of frames.
-    func connect(_ session: UInt64 = 1, lastFrame: Int? = nil) throws {
+    ///
+    /// - Returns: the prefill server's end of the link.
+    @discardableResult
+    func connect(_ session: UInt64 = 1, lastFrame: Int? = nil) throws -> MemoryLink {
         let (one, other) = MemoryLink.pair(limit: 5000, lastFrame: lastFrame)
         try sending.begin(session, to: decode.card, over: one, for: prefill.engine)
         try receiving.begin(session, from: prefill.card, over: other, for: decode.engine)
+        return one
     }
 
     /// Waits until no request, page or transfer is left; records what is.
@@ -199,6 +206,36 @@ private final class ProcessPair: Sendable {
         }
         #expect(pair.prefill.engine.status().promptTokens > 0)
         await pair.settle()
+    }
+
+    /// The other process gets all keys of 57 tokens, which are more than `maxPlacingBytes`, and confirms none. So the bytes
+    /// that are on their way to it reach that bound with some frame, and no frame is read after it.
+    @Test func `read few frames while another process does not write them`() async throws {
+        let model = try Golden("v32").directory.load()
+        let pair = ProcessPair(
+            model, prefill: (ParallelConfiguration(), 1), decode: (ParallelConfiguration(tensor: 2), 2))
+        defer { pair.stop() }
+        let bound = ProcessPair.maxPlacingBytes
+        var request = GenerationRequest.mixed()[8]
+        request.mode = .decode
+        let placed = Atomic(0)
+        pair.decode.transports[0].damage { message in
+            if message.kind == .order, let order = try? Order(message.bodyCopy), case .place(let order) = order {
+                placed.add(order.bytes.count, ordering: .relaxed)
+            }
+            return message
+        }
+        // The other process seems to write nothing.
+        pair.decode.transports[1].damage { $0.kind == .entries ? Message(.heartbeat, body: []) : $0 }
+        let link = try pair.connect()
+        let generation = try pair.decode.engine.submit(request)
+        #expect(await eventually { placed.load(ordering: .relaxed) >= bound })
+        // Nothing makes room from now on, and signs of life fill the link if keys do not.
+        #expect(await eventually { !link.isWritable })
+        #expect(pair.receiving.failure == nil)
+        #expect(placed.load(ordering: .relaxed) < bound + ProcessPair.maxFrameBytes)
+        pair.decode.engine.abort(generation.id)
+        _ = await answers([generation])
     }
 
     /// A process whose reply cannot be the answer to an order ends its own server, and only that.

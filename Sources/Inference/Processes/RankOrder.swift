@@ -16,12 +16,12 @@ package enum Order {
 
     package var bytes: [UInt8] {
         switch self {
-        case .start(let settings): [0] + Wire.bytes(of: settings)
-        case .step(let update): [1] + Wire.bytes(of: update)
+        case .start(let settings): Wire.bytes(of: settings, after: [0])
+        case .step(let update): Wire.bytes(of: update, after: [1])
         case .stop: [2]
         case .leave: [3]
-        case .pack(let order): [4] + Wire.bytes(of: order)
-        case .place(let order): [5] + Wire.bytes(of: order)
+        case .pack(let order): Wire.bytes(of: order, after: [4])
+        case .place(let order): Wire.bytes(of: order, after: [5])
         }
     }
 

@@ -18,10 +18,10 @@ final class RemoteRanks: Sendable {
     /// clock and its sending by the other's, in nanoseconds.
     private let clocks: Mutex<[Int64]>
     private let vocabularySize: Int
-    private let entries = Mutex(Books())
+    private let expected = Mutex(ExpectedReports())
 
     /// The state that reports are checked against.
-    private struct Books {
+    private struct ExpectedReports {
         /// The steps in flight, by their number.
         var steps: [Int: RowAssignment] = [:]
         /// The pages of requests that the other processes know.
@@ -66,9 +66,9 @@ final class RemoteRanks: Sendable {
 
     /// Sends a step to the other processes. Only one thread may call this, so that updates are sent in order.
     func put(_ assignment: RowAssignment) {
-        let update = entries.withLock { entries in
-            entries.steps[assignment.plan.number] = assignment
-            return entries.pages.update(for: assignment.plan)
+        let update = expected.withLock { expected in
+            expected.steps[assignment.plan.number] = assignment
+            return expected.pages.update(for: assignment.plan)
         }
         order(.step(update))
     }
@@ -93,16 +93,16 @@ final class RemoteRanks: Sendable {
 
     /// Returns whether a report can be the next one of its rank, and remembers it if so.
     private func enter(_ report: StepReport) -> Bool {
-        entries.withLock { entries in
-            let before = entries.last[report.rank]
-            guard let step = entries.steps[report.step], report.step > before?.step ?? .min,
+        expected.withLock { expected in
+            let before = expected.last[report.rank]
+            guard let step = expected.steps[report.step], report.step > before?.step ?? .min,
                 report.fits(step, vocabularySize: vocabularySize, operationsBefore: before?.operations ?? [])
             else { return false }
-            entries.last[report.rank] = (report.step, report.operations)
+            expected.last[report.rank] = (report.step, report.operations)
             // A step is forgotten when all remote ranks have reported it; each rank reports steps in order.
             let others = settings.parallel.world - ranksHere.count
-            if entries.last.count == others, let done = entries.last.values.map(\.step).min() {
-                entries.steps = entries.steps.filter { $0.key > done }
+            if expected.last.count == others, let done = expected.last.values.map(\.step).min() {
+                expected.steps = expected.steps.filter { $0.key > done }
             }
             return true
         }

@@ -23,8 +23,11 @@ package struct Wire {
     /// The format's version, which must change with every change of a coded type.
     private static let version: UInt8 = 7
 
-    package static func bytes(of value: some WireCodable) -> [UInt8] {
-        var wire = Wire(bytes: [version], isReading: false)
+    /// Returns the bytes of a value.
+    ///
+    /// - Parameter first: the bytes that precede them, which are no part of the value.
+    package static func bytes(of value: some WireCodable, after first: [UInt8] = []) -> [UInt8] {
+        var wire = Wire(bytes: first + [version], isReading: false)
         var value = value
         do {
             try value.pass(&wire)
