@@ -266,7 +266,7 @@ import braid
             "tp-size: [4]  # command line", "page-size: 32  # environment BRAID_PAGE_SIZE", "port: 30000  # default",
             "allowed-host: [a, b]  # command line", "api-key: (secret)  # command line", "preload: false  # default",
             "# trace: unset  # default", "pp-layer-partition: '3,1'  # command line",
-            "kv-cache-dtype: float32  # default", "log-level: info  # default",
+            "kv-cache-dtype: auto  # default", "log-level: info  # default",
         ] { #expect(lines.contains(expected), "\(expected)") }
         #expect(!lines.joined().contains("hidden"))
         let path = try Self.file(lines.joined(separator: "\n"))
