@@ -1,22 +1,40 @@
+import Foundation
 import Synchronization
 
 /// Lets the caller of a compilation interrupt it or give it up, because a large grammar takes seconds.
 package enum GrammarWork {
-    /// Returns whether what this task compiles is still wanted. It is called about every millisecond, and may wait.
-    @TaskLocal package static var mayContinue: @Sendable () -> Bool = { true }
+    private final class Question {
+        let mayContinue: () -> Bool
+        init(_ mayContinue: @escaping () -> Bool) { self.mayContinue = mayContinue }
+    }
+
+    /// The key of a thread's question. A compilation stays on one thread; task-local values cannot be used, because the
+    /// runtime of Swift 6 crashes when a function that does not suspend binds one beside others.
+    private static let key = "braid grammar"
 
     private static let installed = Mutex<@Sendable () -> Bool>({ true })
 
-    /// Sets what a process asks, beside `mayContinue`, on whatever thread compiles. Threads outside tasks cannot bind a
-    /// second task-local value: the runtime of Swift 6 crashes.
+    /// Sets what every compilation of this process asks beside its own question.
     package static func install(_ mayContinue: @escaping @Sendable () -> Bool) {
         installed.withLock { $0 = mayContinue }
+    }
+
+    /// Runs a compilation on this thread, which ends with an error of the kind `givenUp` once it is not wanted any more.
+    ///
+    /// - Parameter mayContinue: returns whether it is still wanted. It is called about every millisecond, and may wait.
+    package static func asking<Result>(_ mayContinue: @escaping () -> Bool, _ compile: () -> Result) -> Result {
+        let thread = Thread.current.threadDictionary
+        let before = thread[key]
+        thread[key] = Question(mayContinue)
+        defer { thread[key] = before }
+        return compile()
     }
 
     /// True if the compilation is still wanted.
     static var isWanted: Bool {
         let ask = installed.withLock { $0 }
-        return mayContinue() && ask()
+        let own = Thread.current.threadDictionary[key] as? Question
+        return (own?.mayContinue() ?? true) && ask()
     }
 
     /// Checks that the compilation is still wanted.

@@ -170,13 +170,13 @@ import Testing
     ])
     func `a compilation asks whether it is wanted, and ends if it is not`(source: GrammarSource) throws {
         let never: @Sendable () -> Bool = { false }
-        #expect(GrammarWork.$mayContinue.withValue(never) { refusal(source) }?.kind == .givenUp)
+        #expect(GrammarWork.asking(never) { refusal(source) }?.kind == .givenUp)
         let questions = Mutex(0)
         let always: @Sendable () -> Bool = {
             questions.withLock { $0 += 1 }
             return true
         }
-        let error = GrammarWork.$mayContinue.withValue(always) { refusal(source) }
+        let error = GrammarWork.asking(always) { refusal(source) }
         #expect(error == nil && questions.withLock { $0 } > 0)
     }
 
@@ -189,7 +189,7 @@ import Testing
                 return $0 > 0
             }
         }
-        let error = GrammarWork.$mayContinue.withValue(often) { refusal(.jsonSchema(#"{"enum":[\#(listed)]}"#)) }
+        let error = GrammarWork.asking(often) { refusal(.jsonSchema(#"{"enum":[\#(listed)]}"#)) }
         #expect(error?.kind == .givenUp && left.withLock { $0 } <= 0)
     }
 

@@ -4,7 +4,7 @@ import Tokenization
 /// Checks given values against parts of a schema, because enumerations are filtered by the keywords beside them.
 extension SchemaReader {
     /// Checking values may take this many steps, which bounds the time of long lists.
-    private static let maxChecks = 2_000_000
+    private static let maxChecks = 300_000
 
     /// Returns those of the values that the parts list which satisfy everything else that the parts require.
     ///
