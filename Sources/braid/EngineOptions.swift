@@ -2,7 +2,7 @@ import ArgumentParser
 package import Checkpoints
 import Foundation
 package import Inference
-package import KVCache
+import KVCache
 import Modeling
 package import Models
 import Parallelism
