@@ -247,12 +247,12 @@ extension DiskPrefixStore {
         guard state.withLock({ !$0.index.entries.isEmpty && !$0.isStalled }) else { return false }
         searcher.async { [self] in
             let blocks = storedBlocks(of: lookup.prefix)
-            guard !blocks.isEmpty else { return Self.end(lookup, engine) }
+            guard !blocks.isEmpty else { return Self.end(lookup.request, engine) }
             watch(lookup.request, engine, since: Self.now())
             reader.async { [self] in
                 restore(blocks, of: lookup, for: engine)
                 noteProgress()
-                Self.end(lookup, engine)
+                Self.end(lookup.request, engine)
             }
         }
         return true
@@ -267,8 +267,6 @@ extension DiskPrefixStore {
         }
         return blocks
     }
-
-    private static func end(_ lookup: PrefixLookup, _ engine: Engine) { end(lookup.request, engine) }
 
     private static func end(_ request: UInt64, _ engine: Engine) {
         engine.exchange { scheduler, _ in

@@ -11,7 +11,7 @@ struct SchemaReader {
     private var patterns: [JSONKey: TextPattern] = [:]
     /// The lists of `enum` and `const` by their path.
     private var lists: [JSONKey: ListedValues] = [:]
-    /// What sets of parts require against which values were checked.
+    /// The requirements of sets of parts, against which values were checked.
     var checked: [[Int]: SchemaConstraints] = [:]
     /// The number of values that were checked, parts of values included.
     var checks = 0

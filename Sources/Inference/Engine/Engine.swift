@@ -345,7 +345,7 @@ package final class Engine: EngineClient {
         pool.stop()
         let fresh = makePool()
         update { state in
-            // What was restored meanwhile is in the cache of the old ranks.
+            // Prefixes that were restored meanwhile are in the cache of the old ranks.
             state.scheduler.dropRestored()
             state.pool = fresh
             published.publish(fresh, state.scheduler)

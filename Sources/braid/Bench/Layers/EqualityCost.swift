@@ -1,7 +1,7 @@
 import Modeling
 import Tensors
 
-/// What it costs that ranks may share a layer's sums without changing a bit: sums are cut into the same 8 parts on any
+/// Measures what it costs that ranks may share a layer's sums without changing a bit: sums are cut into the same 8 parts on any
 /// number of ranks (K-slices, residue classes of keys, groups of experts), which are added as a tree.
 ///
 /// The cost is that of a kernel with these parts over that of the same kernel with one part. Keys are of one residue

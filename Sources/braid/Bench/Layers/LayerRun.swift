@@ -6,7 +6,7 @@ import Models
 import Planning
 import Tensors
 
-/// What a report needs to know of a benchmark's setup, whose model has been given up.
+/// A layer setup keeps what a report needs of a benchmark's setup, whose model has been given up.
 struct LayerSetup {
     let numerics: String
     let layout: String
