@@ -72,10 +72,11 @@ package final class Verification {
     }
 
     /// Returns the difference, relative to a row's largest value, that is allowed where bitwise equality is not
-    /// promised. If the cache rounds keys or the profile rounds operands, a difference in the last bit of one can become
-    /// one of a whole rounding step.
+    /// promised. Where the cache or the profile rounds values, a difference in the last bit of one can become one of a whole
+    /// step of that rounding: 2^-3 of the value in E4M3, 2^-7 in BF16 and of the largest value in INT8.
     package static func tolerance(of conditions: ServingConditions) -> Float {
-        conditions.cacheType == .float32 && conditions.profile == .f32 ? 1e-5 : 1e-2
+        if conditions.cacheType == .fp8 { return 0.125 }
+        return conditions.cacheType == .bfloat16 || conditions.profile != .f32 ? 1e-2 : 1e-5
     }
 
     /// Serves a case's workload and compares the result with one rank's run.
