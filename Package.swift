@@ -156,7 +156,7 @@ let package = Package(
             "InferenceTests",
             [
                 "Verification", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "Modeling", "Parallelism",
-                "Tensors", "TestSupport",
+                "Tensors", "TestSupport", "CAllocations",
             ]),
         tests(
             "RankTests",

@@ -1,5 +1,6 @@
 #include "include/allocations.h"
 
+#include <malloc.h>
 #include <stddef.h>
 
 #if defined(__has_feature)
@@ -45,7 +46,13 @@ int posix_memalign(void **out, size_t alignment, size_t bytes) {
 
 uint64_t braid_allocations(void) { return allocations; }
 bool braid_counts_allocations(void) { return true; }
+
+uint64_t braid_allocated_bytes(void) {
+    const struct mallinfo2 all = mallinfo2();
+    return all.uordblks + all.hblkhd;
+}
 #else
 uint64_t braid_allocations(void) { return 0; }
 bool braid_counts_allocations(void) { return false; }
+uint64_t braid_allocated_bytes(void) { return 0; }
 #endif

@@ -15,16 +15,16 @@ import Synchronization
 /// One server of a directory writes, and the others read; see `StoreDirectory.takeLock`.
 package final class DiskPrefixStore: PrefixStore {
     package let blockTokens: Int
-    private let key: PrefixKey
-    private let layout: BlockLayout
-    private let fileBytes: Int
-    private let settings: Settings
-    private let directory: StoreDirectory
-    private let log: @Sendable (String) -> Void
-    private let state: Mutex<State>
-    private let reader = DispatchQueue(label: "braid prefix reader")
-    private let writer = DispatchQueue(label: "braid prefix writer")
-    private let searcher = DispatchQueue(label: "braid prefix search")
+    let key: PrefixKey
+    let layout: BlockLayout
+    let fileBytes: Int
+    let settings: Settings
+    let directory: StoreDirectory
+    let log: @Sendable (String) -> Void
+    let state: Mutex<State>
+    let reader = DispatchQueue(label: "braid prefix reader")
+    let writer = DispatchQueue(label: "braid prefix writer")
+    let searcher = DispatchQueue(label: "braid prefix search")
 
     package struct Settings: Sendable {
         package var path: String
@@ -48,7 +48,7 @@ package final class DiskPrefixStore: PrefixStore {
     /// A stage of writing a file.
     package enum WriteStage: Sendable { case write, rename }
 
-    private struct State {
+    struct State {
         var index = BlockIndex()
         var status: PrefixStoreStatus
         /// The number of prefixes that wait for the writer.
@@ -64,10 +64,8 @@ package final class DiskPrefixStore: PrefixStore {
         var refused: Set<BlockID> = []
     }
 
-    /// The largest number of prefixes that wait for the writer; more are dropped.
-    private static let maxWaitingPrefixes = 256
     /// The age of the last use that a file shows, in nanoseconds, after which it is corrected.
-    private static let touchInterval: Int64 = 60_000_000_000
+    static let touchInterval: Int64 = 60_000_000_000
 
     /// Opens the directory.
     ///
@@ -189,7 +187,7 @@ package final class DiskPrefixStore: PrefixStore {
     }
 
     /// Looks for new files, or becomes the writer, if this server only reads and has not tried that for a while.
-    private func refreshIfDue() {
+    func refreshIfDue() {
         let isDue = state.withLock { state in
             guard !state.status.isWriting, state.nextRefresh <= Self.now() else { return false }
             state.nextRefresh = Self.now() + UInt64(settings.refreshSeconds * 1e9)
@@ -208,7 +206,7 @@ package final class DiskPrefixStore: PrefixStore {
     }
 
     /// Evicts the least recently used blocks until there is space for so many bytes more.
-    private func makeRoom(for bytes: Int) {
+    func makeRoom(for bytes: Int) {
         let limit = settings.limitBytes - bytes
         // The order is made outside of the lock, for which the engine may wait.
         guard let index = state.withLock({ $0.index.bytes <= limit ? nil : $0.index }) else { return }
@@ -230,268 +228,11 @@ package final class DiskPrefixStore: PrefixStore {
         }
     }
 
-    private func use(_ chain: [BlockID], interval: Int64 = touchInterval) {
+    func use(_ chain: [BlockID], interval: Int64 = touchInterval) {
         let now = Int64(Date().timeIntervalSince1970 * 1e9)
         let outdated = state.withLock { $0.index.use(chain, at: now, interval: interval) }
         for (id, time) in outdated { directory.touch(id, time) }
     }
 
-    private static func now() -> UInt64 { Meter.now() }
-}
-
-// MARK: - Restoring
-
-extension DiskPrefixStore {
-    package func restore(_ lookup: PrefixLookup, for engine: Engine) -> Bool {
-        refreshIfDue()
-        guard state.withLock({ !$0.index.entries.isEmpty && !$0.isStalled }) else { return false }
-        searcher.async { [self] in
-            let blocks = storedBlocks(of: lookup.prefix)
-            guard !blocks.isEmpty else { return Self.end(lookup.request, engine) }
-            watch(lookup.request, engine, since: Self.now())
-            reader.async { [self] in
-                restore(blocks, of: lookup, for: engine)
-                noteProgress()
-                Self.end(lookup.request, engine)
-            }
-        }
-        return true
-    }
-
-    /// Returns the blocks of a prefix that are stored, up to the first that is not.
-    private func storedBlocks(of prefix: IdentifiedPrefix) -> [ChainedBlock] {
-        var blocks: [ChainedBlock] = []
-        for block in BlockChain(prefix, key, blockTokens: blockTokens) {
-            guard state.withLock({ $0.index.contains(block.id) }) else { break }
-            blocks.append(block)
-        }
-        return blocks
-    }
-
-    private static func end(_ request: UInt64, _ engine: Engine) {
-        engine.exchange { scheduler, _ in
-            scheduler.endRestoring(request)
-            return []
-        }
-    }
-
-    /// Ends a request's wait if the reader has made no progress for long, as with a disk that does not answer, or if the
-    /// request has waited several times as long for others.
-    ///
-    /// - Parameter began: when the request began to wait.
-    private func watch(_ request: UInt64, _ engine: Engine, since began: UInt64) {
-        DispatchQueue.global().asyncAfter(deadline: .now() + settings.maxWaitSeconds) { [weak self, weak engine] in
-            guard let self, let engine,
-                engine.inspect({ scheduler, _ in scheduler.restoringPages(of: request) }) != .some(nil)
-            else { return }
-            let progress = state.withLock { $0.progress }
-            let now = Self.now()
-            func seconds(since time: UInt64) -> Double { now > time ? Double(now - time) * 1e-9 : 0 }
-            let isStalled = seconds(since: max(began, progress)) >= settings.maxWaitSeconds
-            guard isStalled || seconds(since: began) >= Self.maxWaits * settings.maxWaitSeconds else {
-                return watch(request, engine, since: began)
-            }
-            let isNews = state.withLock { state in
-                // The reader may have gone on since.
-                guard isStalled, state.progress == progress else { return false }
-                defer { state.isStalled = true }
-                return !state.isStalled
-            }
-            if isNews { log("prefix cache on disk: \(directory.path) does not answer; prompts are computed") }
-            Self.end(request, engine)
-        }
-    }
-
-    /// A request waits at most so many times as long as the reader may take for one step.
-    private static let maxWaits = 4.0
-
-    /// Records that the reader has read or placed something.
-    private func noteProgress() {
-        state.withLock { state in
-            state.progress = Self.now()
-            state.isStalled = false
-        }
-    }
-
-    /// Places blocks in the cache, unit by unit (`Scheduler.restoredUnit`), as far as they can be read.
-    private func restore(_ blocks: [ChainedBlock], of lookup: PrefixLookup, for engine: Engine) {
-        var (begin, unit): (Int?, Int) = (nil, blockTokens)
-        engine.exchange { scheduler, _ in
-            begin = scheduler.beginRestoring(lookup.request)
-            unit = scheduler.restoredUnit
-            return []
-        }
-        guard let begin else { return }
-        var reached = begin
-        while true {
-            let first = reached / unit * unit
-            let numbers = first / blockTokens..<(first + unit) / blockTokens
-            guard numbers.upperBound <= blocks.count, reserve(lookup, to: first + unit, engine) else { break }
-            guard numbers.allSatisfy({ place(blocks[$0], number: $0, after: reached, for: lookup, engine) }) else {
-                break
-            }
-            engine.exchange { scheduler, _ in
-                scheduler.restored(lookup.request, to: first + unit)
-                return []
-            }
-            let tokens = UInt64(first + unit - reached)
-            state.withLock { $0.status.restoredTokens += tokens }
-            reached = first + unit
-        }
-        use(blocks.prefix(reached / blockTokens).map(\.id))
-    }
-
-    private func reserve(_ lookup: PrefixLookup, to end: Int, _ engine: Engine) -> Bool {
-        var isReserved = false
-        engine.exchange { scheduler, _ in
-            isReserved = scheduler.reserveRestored(lookup.request, to: end)
-            return []
-        }
-        return isReserved
-    }
-
-    /// Reads a block and writes its entries from position `first` on.
-    private func place(
-        _ block: ChainedBlock, number: Int, after first: Int, for lookup: PrefixLookup, _ engine: Engine
-    ) -> Bool {
-        guard let bytes = read(block) else { return false }
-        let entries: ArraySlice<UInt8>
-        do throws(StoredBlock.Damage) {
-            entries = try StoredBlock.entries(in: bytes, of: block, key, entryBytes: layout.entryBytes)
-        } catch {
-            refuse(block.id, error.reason)
-            return false
-        }
-        for piece in layout.pieces {
-            var isPlaced = false
-            engine.exchange { scheduler, caches in
-                guard let pages = scheduler.restoringPages(of: lookup.request) else { return [] }
-                isPlaced = layout.unpack(entries, piece, ofBlock: number, after: first, to: pages.pages, caches.local)
-                return []
-            }
-            guard isPlaced else { return false }
-        }
-        noteProgress()
-        state.withLock { state in
-            state.status.readBlocks += 1
-            state.status.readBytes += UInt64(bytes.count)
-        }
-        return true
-    }
-
-    private func read(_ block: ChainedBlock) -> [UInt8]? {
-        do throws(StoreDirectory.ReadFailure) {
-            return try directory.read(block.id, bytes: fileBytes)
-        } catch {
-            switch error {
-            case .absent: state.withLock { $0.index.remove(block.id) }
-            case .damaged(let reason): refuse(block.id, reason)
-            case .unreadable(let reason):
-                // The file stays in the index, as it still takes space.
-                log("prefix cache on disk: \(directory.path)/\(block.id.fileName) cannot be read: \(reason)")
-            }
-            return nil
-        }
-    }
-
-    /// Removes a file that is not what its name says. A server that only reads ignores it from now on.
-    private func refuse(_ id: BlockID, _ reason: String) {
-        let isWriting = state.withLock { state in
-            state.index.remove(id)
-            state.status.damagedBlocks += 1
-            if !state.status.isWriting { state.refused.insert(id) }
-            return state.status.isWriting
-        }
-        if isWriting { directory.remove(id) }
-        log(
-            "prefix cache on disk: \(directory.path)/\(id.fileName) is \(isWriting ? "removed" : "not used"): \(reason)"
-        )
-    }
-}
-
-// MARK: - Saving
-
-extension DiskPrefixStore {
-    package func save(_ prefix: IdentifiedPrefix, from engine: Engine) {
-        refreshIfDue()
-        let isAccepted = state.withLock { state in
-            guard state.status.isWriting else { return false }
-            guard state.waitingPrefixes < Self.maxWaitingPrefixes, state.pausedUntil <= Self.now() else {
-                state.status.droppedPrefixes += 1
-                return false
-            }
-            state.waitingPrefixes += 1
-            return true
-        }
-        guard isAccepted else { return }
-        writer.async { [self] in
-            let isPaused = state.withLock { state in
-                let isPaused = state.pausedUntil > Self.now()
-                if isPaused { state.status.droppedPrefixes += 1 }
-                return isPaused
-            }
-            if !isPaused { write(prefix, from: engine) }
-            state.withLock { $0.waitingPrefixes -= 1 }
-        }
-    }
-
-    /// Writes those blocks of a prefix that are not stored yet, as far as the cache still has them.
-    private func write(_ prefix: IdentifiedPrefix, from engine: Engine) {
-        var (chain, hasGrown): ([BlockID], Bool) = ([], false)
-        for (number, block) in BlockChain(prefix, key, blockTokens: blockTokens).enumerated() {
-            if state.withLock({ $0.index.contains(block.id) }) {
-                chain.append(block.id)
-                continue
-            }
-            guard let bytes = pack(block, number: number, of: prefix, from: engine) else { break }
-            makeRoom(for: BlockIndex.occupied(bytes.count))
-            do throws(PrefixStoreError) {
-                try directory.save(block.id, bytes)
-            } catch {
-                pause(error)
-                break
-            }
-            let now = Int64(Date().timeIntervalSince1970 * 1e9)
-            state.withLock { state in
-                state.index.add(block.id, fileBytes: bytes.count, used: now)
-                state.status.writtenBlocks += 1
-                state.status.writtenBytes += UInt64(bytes.count)
-            }
-            chain.append(block.id)
-            hasGrown = true
-        }
-        // New files show when they were written, the first block's before the last one's: the order of eviction is the
-        // reverse.
-        use(chain, interval: hasGrown ? 0 : Self.touchInterval)
-    }
-
-    /// Returns a block's file; `nil` if the cache does not have the block any more.
-    private func pack(
-        _ block: ChainedBlock, number: Int, of prefix: IdentifiedPrefix, from engine: Engine
-    ) -> [UInt8]? {
-        var bytes = StoredBlock.beginning(block, key, entryBytes: layout.entryBytes)
-        for piece in layout.pieces {
-            let isPacked = engine.inspect { scheduler, cache in
-                layout.pack(piece, ofBlock: number, in: scheduler.cachedPages(of: prefix), cache, into: &bytes)
-            }
-            guard isPacked == true else { return nil }
-        }
-        StoredBlock.finish(&bytes)
-        return bytes
-    }
-
-    /// A block could not be written: nothing is written for a while, and service goes on.
-    private func pause(_ error: PrefixStoreError) {
-        let isFirst = state.withLock { state in
-            let isFirst = state.pausedUntil <= Self.now()
-            state.pausedUntil = Self.now() + UInt64(settings.pauseSeconds * 1e9)
-            state.status.failedWrites += 1
-            state.status.droppedPrefixes += 1
-            return isFirst
-        }
-        guard isFirst else { return }
-        log(
-            "prefix cache on disk: \(directory.path) cannot be written: \(error); nothing is written for "
-                + "\(Int(settings.pauseSeconds)) seconds")
-    }
+    static func now() -> UInt64 { Meter.now() }
 }

@@ -12,6 +12,20 @@
 #define BRAID_FEW_GROUPS 1
 #endif
 
+#define BRAID_AHEAD 512  // without a panel, each weight row is prefetched this many bytes ahead
+
+/// The bytes of a weight row that are read before those of the next rows, counted from the first byte of the product that
+/// reads them: all of the product's, or those of several products that are K-slices of one row.
+typedef struct {
+    int64_t begin, end;
+} braid_row_bytes;
+
+/// Returns the offset of the bytes to prefetch while those at `offset` are read; the next rows are `next` bytes further.
+BRAID_INLINE int64_t ahead_of(int64_t offset, braid_row_bytes row, int64_t next) {
+    const int64_t bytes = row.end - row.begin, ahead = offset + at_most(BRAID_AHEAD, bytes);
+    return ahead < row.end ? ahead : ahead + next - bytes;
+}
+
 /// Continues the chains of `m` rows with elements of `groups` times sixteen weight rows, which are transposed in `v`.
 /// All arguments but `count` and `k` are constants, and so is `count` except at the end.
 BRAID_INLINE void dot_chains(

@@ -11,7 +11,7 @@ static void gate(const braid_gate *p) { gate_rows(p); }
 static void group_by_expert(const braid_group_by_expert *p) { group_by_expert_rows(p); }
 static void dispatch(const braid_dispatch *p) { dispatch_rows(p); }
 
-BRAID_INLINE void expert_hidden_products(const braid_expert_hidden *p, braid_product matmul) {
+BRAID_INLINE void expert_hidden_products(const braid_expert_hidden *p, braid_products products) {
     float *upper = p->scratch + BRAID_MATMUL_SCRATCH;
     for (int64_t e = 0; e < p->count; e++) {
         const int64_t first = p->start[e], m = p->start[e + 1] - first;
@@ -23,16 +23,16 @@ BRAID_INLINE void expert_hidden_products(const braid_expert_hidden *p, braid_pro
         const braid_swiglu gated = {
             .m = m, .n = p->n, .gate = product.out, .gate_stride = p->out_stride, .up = upper, .up_stride = p->n,
             .row_weight = p->slot_weights + first, .limit = p->limit, .out = product.out, .out_stride = p->out_stride};
-        matmul(&product);
+        products(&product, 1);
         product.w = weight_part(expert->up, p->first_column, 0);
         product.out = upper;
         product.out_stride = p->n;
-        matmul(&product);
+        products(&product, 1);
         swiglu(&gated);
     }
 }
 
-static void expert_hidden(const braid_expert_hidden *p) { expert_hidden_products(p, matmul); }
+static void expert_hidden(const braid_expert_hidden *p) { expert_hidden_products(p, products); }
 
 /// The number of 16-column vectors that are summed together.
 #define BRAID_COMBINE_VECTORS 4
@@ -117,27 +117,23 @@ BRAID_INLINE int64_t expert_from(const braid_expert_sums *p, int64_t group) {
     return e < 0 ? 0 : at_most(e, p->count);
 }
 
-/// Computes the products of a group's slots with outputs `n ..< n + columns`, slice by slice.
+/// Computes the products of a group's slots with outputs `n ..< n + columns`, each slice to its part of `partial`.
 static void group_products(
-    const braid_expert_sums *p, int64_t e, int64_t end, int64_t n, int64_t columns, float *partial, braid_product matmul
+    const braid_expert_sums *p, int64_t e, int64_t end, int64_t n, int64_t columns, float *partial, braid_products products
 ) {
-    const int64_t base = p->start[e], slots = p->start[end] - base, k = p->width / p->slices;
+    const int64_t base = p->start[e], slots = p->start[end] - base;
     for (; e < end; e++) {
         const braid_weight *down = &p->experts[e].down;
         const int64_t first = p->start[e], m = p->start[e + 1] - first;
-        for (int64_t slice = 0; slice < p->slices && m > 0; slice++) {
-            const braid_matmul product = {
-                .w = weight_part(*down, p->first_output + n, p->first_column + slice * k), .profile = p->profile,
-                .m = m, .n = columns, .k = k,
-                .x = p->hidden + first * p->hidden_stride + slice * k, .x_stride = p->hidden_stride,
-                .out = partial + (slice * slots + first - base) * columns, .out_stride = columns,
-                .gemv_max_rows = p->gemv_max_rows[down->dtype], .scratch = p->scratch};
-            matmul(&product);
-        }
+        const braid_matmul product = {
+            .w = weight_part(*down, p->first_output + n, p->first_column), .profile = p->profile, .m = m, .n = columns,
+            .k = p->width, .x = p->hidden + first * p->hidden_stride, .x_stride = p->hidden_stride,
+            .gemv_max_rows = p->gemv_max_rows[down->dtype], .scratch = p->scratch};
+        if (m > 0) slice_products(&product, p->slices, partial + (first - base) * columns, slots * columns, products);
     }
 }
 
-BRAID_INLINE void expert_sums_products(const braid_expert_sums *p, braid_product matmul) {
+BRAID_INLINE void expert_sums_products(const braid_expert_sums *p, braid_products products) {
     int64_t fullest = 1;
     for (int64_t g = p->first_group; g < p->first_group + p->groups; g++) {
         int64_t slots = p->start[expert_from(p, g + 1)] - p->start[expert_from(p, g)];
@@ -162,13 +158,13 @@ BRAID_INLINE void expert_sums_products(const braid_expert_sums *p, braid_product
                 .slices = p->slices, .leaf = leaf, .waiting = waiting, .level = level,
                 .out = last ? p->out + g / per_tree * p->m * p->out_stride + n : waiting + depth * level,
                 .out_stride = last ? p->out_stride : columns};
-            group_products(p, e, end, n, columns, partial, matmul);
+            group_products(p, e, end, n, columns, partial, products);
             group_sums(&sums, p->m, p->k, p->slots);
         }
     }
 }
 
-static void expert_sums(const braid_expert_sums *p) { expert_sums_products(p, matmul); }
+static void expert_sums(const braid_expert_sums *p) { expert_sums_products(p, products); }
 
 /// Sums the columns of one row from `column` on, in `vectors` vectors, the last of which has `last` columns.
 BRAID_INLINE void combine_columns(

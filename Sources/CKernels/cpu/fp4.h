@@ -7,7 +7,6 @@
 
 #define BRAID_FP4_CHUNK 128  // elements of a chunk
 #define BRAID_FP4_BLOCK 32   // elements of a chunk that share a scale
-#define BRAID_FP4_AHEAD 512  // without a panel, each weight row is prefetched this many bytes ahead
 
 /// Returns whether a chunk begins at column `k`, with four whole blocks of scales.
 BRAID_INLINE bool begins_chunk(const braid_weight *w, int64_t k, int64_t end) {
@@ -102,10 +101,10 @@ BRAID_INLINE void dot_chunk(
 
 /// Computes outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.
 BRAID_INLINE void few_outputs_fp4(
-    const braid_weight *w, int64_t all, int m, int groups, const float *const *x, int64_t n, int64_t lanes,
-    f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
+    const braid_weight *w, int64_t all, braid_row_bytes row, int m, int groups, const float *const *x, int64_t n,
+    int64_t lanes, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
-    const int64_t stride = w->stride / 2, bytes = (is_high(w, 0) + all + 1) / 2;
+    const int64_t stride = w->stride / 2;
     const char *rows[BRAID_FEW_GROUPS][16];
     u16 v[BRAID_FEW_GROUPS][16], scales[BRAID_FEW_GROUPS];
     for (int g = 0; g < groups; g++) rows_from(w, n + 16 * g, lanes_left(lanes - 16 * g), rows[g]);
@@ -113,8 +112,7 @@ BRAID_INLINE void few_outputs_fp4(
         end = all;
         if (begins_chunk(w, k, all)) {
             end = k + BRAID_FP4_CHUNK;
-            int64_t offset = (is_high(w, 0) + k) >> 1, ahead = offset + BRAID_FP4_AHEAD;
-            if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // continues with the next rows' first bytes
+            const int64_t offset = (is_high(w, 0) + k) >> 1, ahead = ahead_of(offset, row, 16 * groups * stride);
             BRAID_UNROLL for (int g = 0; g < groups; g++) {
                 BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[g][0] + l * stride + ahead, 0, 3);
                 scales[g] = load_chunk_scales(w, n + 16 * g, lanes_left(lanes - 16 * g), k);

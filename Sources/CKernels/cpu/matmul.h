@@ -100,10 +100,10 @@ static void matmul_panels(const braid_matmul *p) {
 
 /// Computes outputs n ..< n + lanes of all rows, at most `groups` times sixteen. `m` and `groups` are constants.
 BRAID_INLINE void few_outputs(
-    const braid_matmul *p, braid_dtype dtype, int m, int groups, const float *const *x, int64_t n, int64_t lanes,
-    f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
+    const braid_matmul *p, braid_row_bytes row, braid_dtype dtype, int m, int groups, const float *const *x, int64_t n,
+    int64_t lanes, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
-    const int64_t step = 64 / bytes_of(dtype), stride = p->w.stride * bytes_of(dtype), bytes = p->k * bytes_of(dtype);
+    const int64_t step = 64 / bytes_of(dtype), stride = p->w.stride * bytes_of(dtype);
     const char *rows[BRAID_FEW_GROUPS * 16];
     u16 v[BRAID_FEW_GROUPS][16];
     f16 scale[BRAID_FEW_GROUPS];
@@ -114,8 +114,7 @@ BRAID_INLINE void few_outputs(
         int64_t i = k;
         if (lanes == 16 * groups)
             for (; i + step <= end; i += step) {
-                int64_t offset = i * bytes_of(dtype), ahead = offset + BRAID_AHEAD;
-                if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // continues with the next rows' first bytes
+                const int64_t offset = i * bytes_of(dtype), ahead = ahead_of(offset, row, 16 * groups * stride);
                 BRAID_UNROLL for (int g = 0; g < groups; g++) {
                     BRAID_UNROLL for (int l = 0; l < 16; l++) {
                         const char *next = rows[16 * g] + l * stride + ahead;
@@ -138,7 +137,8 @@ BRAID_INLINE void few_outputs(
 
 /// Computes outputs n ..< n + lanes of rows `first ..< first + m`. `m` and `groups` are constants.
 BRAID_INLINE void few_group(
-    const braid_matmul *p, braid_dtype dtype, int m, int groups, int64_t first, int64_t n, int64_t lanes
+    const braid_matmul *p, braid_row_bytes row, braid_dtype dtype, int m, int groups, int64_t first, int64_t n,
+    int64_t lanes
 ) {
     const float *x[BRAID_FEW_ROWS];
     f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS];
@@ -147,8 +147,8 @@ BRAID_INLINE void few_group(
         BRAID_UNROLL for (int r = 0; r < m; r++)
             a[g][r] = p->accumulate ? load_some(out_row(p, first + r) + n + 16 * g, lanes_left(lanes - 16 * g))
                                     : splat(0);
-    if (dtype == BRAID_FP4) few_outputs_fp4(&p->w, p->k, m, groups, x, n, lanes, a);
-    else few_outputs(p, dtype, m, groups, x, n, lanes, a);
+    if (dtype == BRAID_FP4) few_outputs_fp4(&p->w, p->k, row, m, groups, x, n, lanes, a);
+    else few_outputs(p, row, dtype, m, groups, x, n, lanes, a);
     BRAID_UNROLL for (int g = 0; g < groups; g++)
         BRAID_UNROLL for (int r = 0; r < m; r++)
             store_some(out_row(p, first + r) + n + 16 * g, a[g][r], lanes_left(lanes - 16 * g));
@@ -156,94 +156,115 @@ BRAID_INLINE void few_group(
 
 /// Computes as many outputs from `n` on as fit side by side, for `m` rows, a constant. Returns where the next outputs
 /// begin.
-BRAID_INLINE int64_t few_side_by_side(const braid_matmul *p, braid_dtype dtype, int m, int64_t first, int64_t n) {
+BRAID_INLINE int64_t few_side_by_side(
+    const braid_matmul *p, braid_row_bytes row, braid_dtype dtype, int m, int64_t first, int64_t n
+) {
     const int groups = few_groups(dtype, m);
     int64_t lanes = at_most(p->n - n, 16 * groups);
     if (lanes == 16 * groups) {
-        few_group(p, dtype, m, groups, first, n, 16 * groups);
+        few_group(p, row, dtype, m, groups, first, n, 16 * groups);
         return n + 16 * groups;
     }
-    few_group(p, dtype, m, 1, first, n, at_most(lanes, 16));
+    few_group(p, row, dtype, m, 1, first, n, at_most(lanes, 16));
     return n + 16;
 }
 
-BRAID_INLINE void gemv_rows(const braid_matmul *p, braid_dtype dtype) {
-    int64_t times = (p->m + BRAID_FEW_ROWS - 1) / BRAID_FEW_ROWS, most = (p->m + times - 1) / times;
-    for (int64_t n = 0, next; n < p->n; n = next) {
-        next = p->n;
-        for (int64_t first = 0; first < p->m; first += most) {
-            switch (at_most(most, p->m - first)) {
+/// Computes outputs from `n` on of all rows of one product, and returns where the next outputs begin.
+BRAID_INLINE int64_t few_rows_of(const braid_matmul *p, braid_row_bytes row, braid_dtype dtype, int64_t n) {
+    const int64_t times = (p->m + BRAID_FEW_ROWS - 1) / BRAID_FEW_ROWS, most = (p->m + times - 1) / times;
+    int64_t next = p->n;
+    for (int64_t first = 0; first < p->m; first += most) {
+        switch (at_most(most, p->m - first)) {
 #if BRAID_FEW_ROWS == 8
-            case 8: next = few_side_by_side(p, dtype, 8, first, n); break;
-            case 7: next = few_side_by_side(p, dtype, 7, first, n); break;
-            case 6: next = few_side_by_side(p, dtype, 6, first, n); break;
-            case 5: next = few_side_by_side(p, dtype, 5, first, n); break;
+        case 8: next = few_side_by_side(p, row, dtype, 8, first, n); break;
+        case 7: next = few_side_by_side(p, row, dtype, 7, first, n); break;
+        case 6: next = few_side_by_side(p, row, dtype, 6, first, n); break;
+        case 5: next = few_side_by_side(p, row, dtype, 5, first, n); break;
 #endif
-            case 4: next = few_side_by_side(p, dtype, 4, first, n); break;
-            case 3: next = few_side_by_side(p, dtype, 3, first, n); break;
-            case 2: next = few_side_by_side(p, dtype, 2, first, n); break;
-            default: next = few_side_by_side(p, dtype, 1, first, n); break;
-            }
+        case 4: next = few_side_by_side(p, row, dtype, 4, first, n); break;
+        case 3: next = few_side_by_side(p, row, dtype, 3, first, n); break;
+        case 2: next = few_side_by_side(p, row, dtype, 2, first, n); break;
+        default: next = few_side_by_side(p, row, dtype, 1, first, n); break;
         }
     }
+    return next;
 }
 
-static void matmul_few(const braid_matmul *p) {
-    switch (p->w.dtype) {
-    case BRAID_F32: return gemv_rows(p, BRAID_F32);
-    case BRAID_BF16: return gemv_rows(p, BRAID_BF16);
-    case BRAID_FP8: return gemv_rows(p, BRAID_FP8);
-    case BRAID_INT8: return gemv_rows(p, BRAID_INT8);
-    case BRAID_FP4: return gemv_rows(p, BRAID_FP4);
+BRAID_INLINE void gemv_rows(const braid_matmul *parts, int64_t count, braid_dtype dtype) {
+    for (int64_t n = 0, next; n < parts->n; n = next) {
+        next = parts->n;
+        for (int64_t part = 0; part < count; part++)
+            next = few_rows_of(parts + part, row_bytes(parts, count, part), dtype, n);
     }
 }
 
-BRAID_FLUSHING void multiply(const braid_matmul *p) {
-    const bool is_few = !p->transposed && p->m <= gemv_rows_at_most(p);
-    if (!is_few) matmul_panels(p);
-    else if (!braid_rounds_to_bf16(p->profile)) matmul_few(p);
-    else if (has_whole_chunks(p)) bf16_few(p);
-    else matmul_panels(p);
+static void matmul_few(const braid_matmul *parts, int64_t count) {
+    switch (parts->w.dtype) {
+    case BRAID_F32: return gemv_rows(parts, count, BRAID_F32);
+    case BRAID_BF16: return gemv_rows(parts, count, BRAID_BF16);
+    case BRAID_FP8: return gemv_rows(parts, count, BRAID_FP8);
+    case BRAID_INT8: return gemv_rows(parts, count, BRAID_INT8);
+    case BRAID_FP4: return gemv_rows(parts, count, BRAID_FP4);
+    }
 }
 
-static void matmul(const braid_matmul *p) {
-    if (p->m == 0) return;
-    if (p->k > 0 && is_int8_product(p->profile, &p->w, p->transposed)) return int8_word_matmul(p);
-    if (!braid_rounds_to_bf16(p->profile)) return multiply(p);
-    if (p->k == 0) {  // no block of terms ends, so that nothing would be written
-        braid_matmul empty = *p;
-        empty.profile = BRAID_PROFILE_F32;
-        return multiply(&empty);
+BRAID_FLUSHING void multiply(const braid_matmul *parts, int64_t count) {
+    const bool is_few = !parts->transposed && parts->m <= gemv_rows_at_most(parts);
+    if (is_few && !braid_rounds_to_bf16(parts->profile)) return matmul_few(parts, count);
+    if (is_few && braid_rounds_to_bf16(parts->profile) && has_whole_chunks(parts, count)) return bf16_few(parts, count);
+    for (int64_t part = 0; part < count; part++) matmul_panels(parts + part);
+}
+
+/// Computes `count` products of one shape, which are consecutive K-slices of the same weights if there are several. Few rows
+/// read each weight row once from its beginning to its end, as if there were no slices: memory is slower at short pieces.
+static void products(const braid_matmul *parts, int64_t count) {
+    if (parts->m == 0) return;
+    if (parts->k > 0 && is_int8_product(parts->profile, &parts->w, parts->transposed)) {
+        for (int64_t part = 0; part < count; part++) int8_word_matmul(parts + part);
+        return;
+    }
+    if (!braid_rounds_to_bf16(parts->profile)) return multiply(parts, count);
+    if (parts->k == 0) {  // no block of terms ends, so that nothing would be written
+        for (int64_t part = 0; part < count; part++) {
+            braid_matmul empty = parts[part];
+            empty.profile = BRAID_PROFILE_F32;
+            multiply(&empty, 1);
+        }
+        return;
     }
 #if defined(__x86_64__)
     unsigned before = begin_flushing();
-    multiply(p);
+    multiply(parts, count);
     end_flushing(before);
 #else
-    if (p->accumulate || can_be_tiny(p)) return reference_matmul(p);
-    multiply(p);
+    for (const braid_matmul *p = parts; p < parts + count; p++) {
+        if (p->accumulate || can_be_tiny(p)) reference_matmul(p);
+        else multiply(p, 1);
+    }
 #endif
 }
 
-/// Computes one product. What consists of products takes the one of its level.
-typedef void (*braid_product)(const braid_matmul *);
+static void matmul(const braid_matmul *p) { products(p, 1); }
 
-BRAID_INLINE void batched_products(const braid_batched_matmul *p, braid_product matmul) {
+/// Computes products as `products` does. What consists of products takes those of its level.
+typedef void (*braid_products)(const braid_matmul *parts, int64_t count);
+
+BRAID_INLINE void batched_products(const braid_batched_matmul *p, braid_products products) {
     for (int64_t b = 0; b < p->count; b++) {
         braid_matmul product = p->product;
         product.w = weight_part(product.w, b * p->w_step, 0);
         product.x += b * p->x_step;
         product.out += b * p->out_step;
-        matmul(&product);
+        products(&product, 1);
     }
 }
 
-static void batched_matmul(const braid_batched_matmul *p) { batched_products(p, matmul); }
+static void batched_matmul(const braid_batched_matmul *p) { batched_products(p, products); }
 
 /// Computes the subtree of `slices` K-slices of one block of outputs; `spare` has space for the levels below.
-static void slice_tree(const braid_matmul *p, int64_t slices, float *spare, braid_product matmul) {
+static void slice_tree(const braid_matmul *p, int64_t slices, float *spare, braid_products products) {
     if (slices == 1) {
-        matmul(p);
+        products(p, 1);
         return;
     }
     braid_matmul left = *p, right = *p;
@@ -252,26 +273,61 @@ static void slice_tree(const braid_matmul *p, int64_t slices, float *spare, brai
     right.x += right.k;
     right.out = spare;
     right.out_stride = p->n;
-    slice_tree(&left, slices / 2, spare + p->m * p->n, matmul);
-    slice_tree(&right, slices / 2, spare + p->m * p->n, matmul);
+    slice_tree(&left, slices / 2, spare + p->m * p->n, products);
+    slice_tree(&right, slices / 2, spare + p->m * p->n, products);
     const braid_add sum = {
         .m = p->m, .n = p->n, .a = left.out, .a_stride = left.out_stride, .b = right.out, .b_stride = right.out_stride,
         .out = p->out, .out_stride = p->out_stride};
     add(&sum);
 }
 
-BRAID_INLINE void sliced_products(const braid_sliced_matmul *p, braid_product matmul) {
+/// Computes the `slices` K-slices of a product, [p->m, p->n] each. Their outputs begin `distance` floats apart in `partial`.
+BRAID_INLINE void slice_products(
+    const braid_matmul *p, int64_t slices, float *partial, int64_t distance, braid_products products
+) {
+    braid_matmul parts[BRAID_SLICES_AT_ONCE];
+    for (int64_t slice = 0, count; slice < slices; slice += count) {
+        count = at_most(BRAID_SLICES_AT_ONCE, slices - slice);
+        for (int64_t part = 0; part < count; part++) {
+            parts[part] = *p;
+            parts[part].k = p->k / slices;
+            parts[part].w = weight_part(p->w, 0, (slice + part) * parts[part].k);
+            parts[part].x += (slice + part) * parts[part].k;
+            parts[part].out = partial + (slice + part) * distance;
+            parts[part].out_stride = p->n;
+        }
+        products(parts, count);
+    }
+}
+
+/// Computes a block of outputs of few rows: all slices, and then their tree, in place.
+static void few_slices(const braid_matmul *p, int64_t slices, float *partial, braid_products products) {
+    const int64_t each = p->m * p->n;
+    if (slices == 1) return products(p, 1);
+    slice_products(p, slices, partial, each, products);
+    for (int64_t left = slices / 2; left > 0; left /= 2)
+        for (int64_t i = 0; i < left; i++) {
+            const braid_add sum = {
+                .m = p->m, .n = p->n, .a = partial + 2 * i * each, .a_stride = p->n,
+                .b = partial + (2 * i + 1) * each, .b_stride = p->n, .out = left == 1 ? p->out : partial + i * each,
+                .out_stride = left == 1 ? p->out_stride : p->n};
+            add(&sum);
+        }
+}
+
+BRAID_INLINE void sliced_products(const braid_sliced_matmul *p, braid_products products) {
     const int64_t columns = braid_sliced_columns(p->product.profile, p->product.m);
     for (int64_t n = 0; n < p->product.n; n += columns) {
         braid_matmul block = p->product;
         block.w = weight_part(block.w, n, 0);
         block.n = at_most(columns, block.n - n);
         block.out += n;
-        slice_tree(&block, p->slices, p->partial, matmul);
+        if (p->product.m <= BRAID_SLICED_FEW_ROWS) few_slices(&block, p->slices, p->partial, products);
+        else slice_tree(&block, p->slices, p->partial, products);
     }
 }
 
-static void sliced_matmul(const braid_sliced_matmul *p) { sliced_products(p, matmul); }
+static void sliced_matmul(const braid_sliced_matmul *p) { sliced_products(p, products); }
 
 static void embedding(const braid_embedding *p) {
     const braid_weight *w = &p->w;

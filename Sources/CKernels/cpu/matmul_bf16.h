@@ -7,8 +7,6 @@
 #include "matmul_pairs.h"
 #include "matmul_parts.h"
 
-#define BRAID_AHEAD 512  // without a panel, each weight row is prefetched this many bytes ahead
-
 #if BRAID_PAIRS
 #define BRAID_LARGEST_SCALE BRAID_FP8_PAIR_SCALES
 #else
@@ -93,12 +91,13 @@ BRAID_INLINE void bf16_tile(
 /// The terms of 64 bytes of each weight row.
 BRAID_INLINE int64_t chunk_terms(braid_dtype dtype) { return 512 / bits_of(dtype); }
 
-/// Returns whether few rows may be multiplied without a panel: there is room for the rounded rows, and no block of
-/// terms is cut by the end of the rows or by a change of scales.
-static bool has_whole_chunks(const braid_matmul *p) {
+/// Returns whether few rows may be multiplied without a panel in `count` products of this shape, consecutive K-slices of
+/// the same rows: there is room for the rounded rows, and no block of terms is cut by the end of the rows or by a change of
+/// scales.
+static bool has_whole_chunks(const braid_matmul *p, int64_t count) {
     const braid_weight *w = &p->w;
     const int64_t chunk = chunk_terms(w->dtype);
-    if (w->dtype == BRAID_F32 || p->k % chunk != 0 || p->m * p->k > BRAID_MATMUL_SCRATCH) return false;
+    if (w->dtype == BRAID_F32 || p->k % chunk != 0 || p->m * p->k * count > BRAID_MATMUL_SCRATCH) return false;
     if (w->dtype == BRAID_FP4) return w->row_shift == 0 && w->column_shift == 5 && w->column % BRAID_FP4_BLOCK == 0;
     return !w->scale || (w->column % chunk == 0 && w->column_shift >= 6);
 }
@@ -154,19 +153,16 @@ BRAID_INLINE u16 chunk_scales(const braid_matmul *p, braid_dtype dtype, int64_t 
 /// Computes outputs n ..< n + lanes of `m` rows, at most `groups` times sixteen. `dtype`, `rounds`, `m` and `groups`
 /// are constants.
 BRAID_INLINE void few_bf16_outputs(
-    const braid_matmul *p, braid_dtype dtype, bool rounds, int m, int groups, const float *const *x, int64_t n,
-    int64_t lanes, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
+    const braid_matmul *p, braid_row_bytes row, braid_dtype dtype, bool rounds, int m, int groups,
+    const float *const *x, int64_t n, int64_t lanes, f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS]
 ) {
-    const int64_t step = chunk_terms(dtype);
-    const int64_t stride = p->w.stride * bits_of(dtype) / 8, bytes = p->k * bits_of(dtype) / 8;
+    const int64_t step = chunk_terms(dtype), stride = p->w.stride * bits_of(dtype) / 8;
     const char *rows[BRAID_FEW_GROUPS * 16];
     u16 v[BRAID_FEW_GROUPS][16], scales[BRAID_FEW_GROUPS];
     f16 scale[BRAID_FEW_GROUPS];
     for (int64_t l = 0; l < 16 * groups; l++) rows[l] = weight_bytes(&p->w, n + at_most(l, lanes - 1), 0);
     for (int64_t k = 0; k < p->k; k += step) {
-        const int64_t offset = k * bits_of(dtype) / 8;
-        int64_t ahead = offset + BRAID_AHEAD;
-        if (ahead >= bytes) ahead += 16 * groups * stride - bytes;  // continues with the next rows' first bytes
+        const int64_t offset = k * bits_of(dtype) / 8, ahead = ahead_of(offset, row, 16 * groups * stride);
         BRAID_UNROLL for (int g = 0; g < groups; g++) {
             if (lanes == 16 * groups)
                 BRAID_UNROLL for (int l = 0; l < 16; l++) {
@@ -188,18 +184,27 @@ BRAID_INLINE void few_bf16_outputs(
     }
 }
 
+/// A product of few rows, which are rounded already.
+typedef struct {
+    const braid_matmul *product;
+    const float *x;       // [product->m, product->k]
+    braid_row_bytes row;
+} braid_few_bf16;
+
 /// Computes outputs n ..< n + lanes of rows `first ..< first + m`. `m` and `groups` are constants.
 BRAID_INLINE void few_bf16_group(
-    const braid_matmul *p, braid_dtype dtype, bool rounds, int m, int groups, int64_t first, int64_t n, int64_t lanes
+    const braid_few_bf16 *few, braid_dtype dtype, bool rounds, int m, int groups, int64_t first, int64_t n,
+    int64_t lanes
 ) {
+    const braid_matmul *p = few->product;
     const float *x[BRAID_FEW_ROWS];
     f16 a[BRAID_FEW_GROUPS][BRAID_FEW_ROWS];
-    BRAID_UNROLL for (int r = 0; r < m; r++) x[r] = p->scratch + (first + r) * p->k;
+    BRAID_UNROLL for (int r = 0; r < m; r++) x[r] = few->x + (first + r) * p->k;
     BRAID_UNROLL for (int g = 0; g < groups; g++)
         BRAID_UNROLL for (int r = 0; r < m; r++)
             a[g][r] = p->accumulate ? load_some(out_row(p, first + r) + n + 16 * g, lanes_left(lanes - 16 * g))
                                     : splat(0);
-    few_bf16_outputs(p, dtype, rounds, m, groups, x, n, lanes, a);
+    few_bf16_outputs(p, few->row, dtype, rounds, m, groups, x, n, lanes, a);
     BRAID_UNROLL for (int g = 0; g < groups; g++)
         BRAID_UNROLL for (int r = 0; r < m; r++)
             store_some(out_row(p, first + r) + n + 16 * g, a[g][r], lanes_left(lanes - 16 * g));
@@ -207,15 +212,15 @@ BRAID_INLINE void few_bf16_group(
 
 #if BRAID_PAIRS
 /// Computes outputs n ..< n + 16 of rows `first ..< first + m` in pairs of terms. `dtype` and `m` are constants.
-BRAID_INLINE void few_bf16_pairs(const braid_matmul *p, braid_dtype dtype, int m, int64_t first, int64_t n) {
-    const int64_t step = chunk_terms(dtype);
-    const int64_t stride = p->w.stride * bits_of(dtype) / 8, bytes = p->k * bits_of(dtype) / 8;
+BRAID_INLINE void few_bf16_pairs(const braid_few_bf16 *few, braid_dtype dtype, int m, int64_t first, int64_t n) {
+    const braid_matmul *p = few->product;
+    const int64_t step = chunk_terms(dtype), stride = p->w.stride * bits_of(dtype) / 8;
     const char *rows[16];
     const float *x[BRAID_FEW_ROWS];
     f8 total[BRAID_PAIR_UNITS][BRAID_FEW_ROWS];
     for (int64_t l = 0; l < 16; l++) rows[l] = weight_bytes(&p->w, n + l, 0);
     BRAID_UNROLL for (int r = 0; r < m; r++) {
-        x[r] = p->scratch + (first + r) * p->k;
+        x[r] = few->x + (first + r) * p->k;
         BRAID_UNROLL for (int u = 0; u < BRAID_PAIR_UNITS; u++) {
             f8 before = {0};
             if (p->accumulate) memcpy(&before, out_row(p, first + r) + n + 8 * u, sizeof before);
@@ -223,8 +228,7 @@ BRAID_INLINE void few_bf16_pairs(const braid_matmul *p, braid_dtype dtype, int m
         }
     }
     for (int64_t k = 0; k < p->k; k += step) {
-        int64_t ahead = k * bits_of(dtype) / 8 + BRAID_AHEAD;
-        if (ahead >= bytes) ahead += 16 * stride - bytes;  // continues with the next rows' first bytes
+        const int64_t ahead = ahead_of(k * bits_of(dtype) / 8, few->row, 16 * stride);
         BRAID_UNROLL for (int l = 0; l < 16; l++) __builtin_prefetch(rows[0] + l * stride + ahead, 0, 3);
         add_pair_chunk(dtype, m, rows, chunk_scales(p, dtype, n, 16, k), x, k, total);
     }
@@ -243,51 +247,70 @@ BRAID_INLINE bool has_pairs(braid_dtype dtype, bool rounds) {
 
 /// Computes as many outputs from `n` on as fit side by side, and returns where the next outputs begin.
 BRAID_INLINE int64_t few_bf16_side_by_side(
-    const braid_matmul *p, braid_dtype dtype, bool rounds, int m, int64_t first, int64_t n
+    const braid_few_bf16 *few, braid_dtype dtype, bool rounds, int m, int64_t first, int64_t n
 ) {
+    const int64_t left = few->product->n - n;
 #if BRAID_PAIRS
-    if (has_pairs(dtype, rounds) && p->n - n >= 16) {
-        few_bf16_pairs(p, dtype, m, first, n);
+    if (has_pairs(dtype, rounds) && left >= 16) {
+        few_bf16_pairs(few, dtype, m, first, n);
         return n + 16;
     }
 #endif
     const int groups = m > 4 ? 1 : BRAID_FEW_GROUPS;
-    const int64_t lanes = at_most(p->n - n, 16 * groups);
-    if (lanes == 16 * groups) few_bf16_group(p, dtype, rounds, m, groups, first, n, 16 * groups);
-    else few_bf16_group(p, dtype, rounds, m, 1, first, n, at_most(lanes, 16));
+    const int64_t lanes = at_most(left, 16 * groups);
+    if (lanes == 16 * groups) few_bf16_group(few, dtype, rounds, m, groups, first, n, 16 * groups);
+    else few_bf16_group(few, dtype, rounds, m, 1, first, n, at_most(lanes, 16));
     return n + (lanes == 16 * groups ? lanes : 16);
 }
 
-BRAID_INLINE void few_bf16_rows(const braid_matmul *p, braid_dtype dtype, bool rounds) {
-    // Blocks of outputs whose weights stay in the second-level cache for the later rows.
-    for (int64_t block = 0; block < p->n; block += 32)
-        for (int64_t first = 0, m; first < p->m; first += m) {
-            const int64_t left = p->m - first, end = at_most(block + 32, p->n);
-            m = left >= BRAID_FEW_ROWS ? BRAID_FEW_ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            for (int64_t n = block; n < end;)
-                switch (m) {
+/// Computes outputs n ..< end of one product.
+BRAID_INLINE void few_bf16_block(
+    const braid_few_bf16 *few, braid_dtype dtype, bool rounds, int64_t n, int64_t end
+) {
+    for (int64_t first = 0, m; first < few->product->m; first += m) {
+        const int64_t left = few->product->m - first;
+        m = left >= BRAID_FEW_ROWS ? BRAID_FEW_ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        for (int64_t i = n; i < end;)
+            switch (m) {
 #if BRAID_FEW_ROWS == 8
-                case 8: n = few_bf16_side_by_side(p, dtype, rounds, 8, first, n); break;
+            case 8: i = few_bf16_side_by_side(few, dtype, rounds, 8, first, i); break;
 #endif
-                case 4: n = few_bf16_side_by_side(p, dtype, rounds, 4, first, n); break;
-                case 2: n = few_bf16_side_by_side(p, dtype, rounds, 2, first, n); break;
-                default: n = few_bf16_side_by_side(p, dtype, rounds, 1, first, n); break;
-                }
+            case 4: i = few_bf16_side_by_side(few, dtype, rounds, 4, first, i); break;
+            case 2: i = few_bf16_side_by_side(few, dtype, rounds, 2, first, i); break;
+            default: i = few_bf16_side_by_side(few, dtype, rounds, 1, first, i); break;
+            }
+    }
+}
+
+BRAID_INLINE void few_bf16_rows(const braid_matmul *parts, int64_t count, braid_dtype dtype, bool rounds) {
+    // Blocks of outputs whose weights stay in the second-level cache for the later rows. Of several slices a block has just
+    // the outputs side by side: after a slice its rows go on, and only after the last one others follow.
+    const int64_t block = count == 1 ? 32 : 16 * BRAID_FEW_GROUPS;
+    for (int64_t n = 0; n < parts->n; n += block)
+        for (int64_t part = 0; part < count; part++) {
+            const braid_few_bf16 few = {
+                .product = parts + part, .x = parts->scratch + part * parts->m * parts->k,
+                .row = row_bytes(parts, count, part)};
+            few_bf16_block(&few, dtype, rounds, n, at_most(n + block, parts->n));
         }
 }
 
-/// Multiplies few rows without a panel; see has_whole_chunks.
-static void bf16_few(const braid_matmul *p) {
-    for (int64_t r = 0; r < p->m; r++)
-        for (int64_t k = 0; k < p->k; k += 16)
-            store16(p->scratch + r * p->k + k, round_bf16(load16(x_row(p, r) + k)));
-    const bool rounds = needs_rounding(p, 0, p->n, 0, p->k);
-    switch (p->w.dtype) {
+/// Computes `count` products, consecutive K-slices of the same rows, of few rows without a panel; see has_whole_chunks.
+static void bf16_few(const braid_matmul *parts, int64_t count) {
+    float *to = parts->scratch;
+    bool rounds = false;
+    for (const braid_matmul *p = parts; p < parts + count; p++) {
+        for (int64_t r = 0; r < p->m; r++, to += p->k)
+            for (int64_t k = 0; k < p->k; k += 16) store16(to + k, round_bf16(load16(x_row(p, r) + k)));
+        rounds = rounds || needs_rounding(p, 0, p->n, 0, p->k);
+    }
+    switch (parts->w.dtype) {
     case BRAID_F32: return;  // see has_whole_chunks
-    case BRAID_BF16: return few_bf16_rows(p, BRAID_BF16, false);
-    case BRAID_FP8: return rounds ? few_bf16_rows(p, BRAID_FP8, true) : few_bf16_rows(p, BRAID_FP8, false);
-    case BRAID_INT8: return few_bf16_rows(p, BRAID_INT8, true);
-    case BRAID_FP4: return few_bf16_rows(p, BRAID_FP4, false);
+    case BRAID_BF16: return few_bf16_rows(parts, count, BRAID_BF16, false);
+    case BRAID_FP8:
+        return rounds ? few_bf16_rows(parts, count, BRAID_FP8, true) : few_bf16_rows(parts, count, BRAID_FP8, false);
+    case BRAID_INT8: return few_bf16_rows(parts, count, BRAID_INT8, true);
+    case BRAID_FP4: return few_bf16_rows(parts, count, BRAID_FP4, false);
     }
 }
 

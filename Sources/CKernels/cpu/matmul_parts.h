@@ -5,6 +5,15 @@
 #include "fp4.h"
 #include "panel.h"
 
+#define BRAID_SLICES_AT_ONCE 8  // products that share a reading of weight rows, at most
+
+/// Returns the bytes of each weight row that `count` products read, consecutive K-slices of the same rows, from where number
+/// `part` of them begins.
+BRAID_INLINE braid_row_bytes row_bytes(const braid_matmul *parts, int64_t count, int64_t part) {
+    const int64_t each = parts->k * bits_of(parts->w.dtype) / 8;
+    return (braid_row_bytes){.begin = -part * each, .end = (count - part) * each};
+}
+
 /// Returns the scales of sixteen outputs from `n` on, for k up to `*end`, which is lowered to where they change.
 BRAID_INLINE f16 scales_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t *end) {
     const braid_weight *w = &p->w;

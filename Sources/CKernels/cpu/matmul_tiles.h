@@ -223,6 +223,10 @@ static void product_in_tiles(const braid_matmul *p) {
     end_flushing(before);
 }
 
+static void products_in_tiles(const braid_matmul *parts, int64_t count) {
+    for (int64_t part = 0; part < count; part++) product_in_tiles(parts + part);
+}
+
 static void tiles_matmul(const braid_matmul *p) {
     if (!braid_rounds_to_bf16(p->profile)) return vnni_matmul(p);
     begin_tiles();
@@ -233,27 +237,27 @@ static void tiles_matmul(const braid_matmul *p) {
 static void tiles_batched_matmul(const braid_batched_matmul *p) {
     if (!braid_rounds_to_bf16(p->product.profile)) return vnni_batched_matmul(p);
     begin_tiles();
-    batched_products(p, product_in_tiles);
+    batched_products(p, products_in_tiles);
     end_tiles();
 }
 
 static void tiles_sliced_matmul(const braid_sliced_matmul *p) {
     if (!braid_rounds_to_bf16(p->product.profile)) return vnni_sliced_matmul(p);
     begin_tiles();
-    sliced_products(p, product_in_tiles);
+    sliced_products(p, products_in_tiles);
     end_tiles();
 }
 
 static void tiles_expert_hidden(const braid_expert_hidden *p) {
     if (!braid_rounds_to_bf16(p->profile)) return vnni_expert_hidden(p);
     begin_tiles();
-    expert_hidden_products(p, product_in_tiles);
+    expert_hidden_products(p, products_in_tiles);
     end_tiles();
 }
 
 static void tiles_expert_sums(const braid_expert_sums *p) {
     if (!braid_rounds_to_bf16(p->profile)) return vnni_expert_sums(p);
     begin_tiles();
-    expert_sums_products(p, product_in_tiles);
+    expert_sums_products(p, products_in_tiles);
     end_tiles();
 }

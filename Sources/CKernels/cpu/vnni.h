@@ -12,15 +12,17 @@
 #undef BRAID_INT8
 #undef BRAID_INT8_FEW_ROWS
 
-static void vnni_matmul(const braid_matmul *p) {
-    if (p->m > 0 && p->k > 0 && is_int8_product(p->profile, &p->w, p->transposed)) int8_vnni_matmul(p);
-    else matmul(p);
+static void vnni_products(const braid_matmul *parts, int64_t count) {
+    if (parts->m == 0 || parts->k == 0 || !is_int8_product(parts->profile, &parts->w, parts->transposed))
+        return products(parts, count);
+    for (int64_t part = 0; part < count; part++) int8_vnni_matmul(parts + part);
 }
 
-static void vnni_batched_matmul(const braid_batched_matmul *p) { batched_products(p, vnni_matmul); }
-static void vnni_sliced_matmul(const braid_sliced_matmul *p) { sliced_products(p, vnni_matmul); }
-static void vnni_expert_hidden(const braid_expert_hidden *p) { expert_hidden_products(p, vnni_matmul); }
-static void vnni_expert_sums(const braid_expert_sums *p) { expert_sums_products(p, vnni_matmul); }
+static void vnni_matmul(const braid_matmul *p) { vnni_products(p, 1); }
+static void vnni_batched_matmul(const braid_batched_matmul *p) { batched_products(p, vnni_products); }
+static void vnni_sliced_matmul(const braid_sliced_matmul *p) { sliced_products(p, vnni_products); }
+static void vnni_expert_hidden(const braid_expert_hidden *p) { expert_hidden_products(p, vnni_products); }
+static void vnni_expert_sums(const braid_expert_sums *p) { expert_sums_products(p, vnni_products); }
 
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Winitializer-overrides"

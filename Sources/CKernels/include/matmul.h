@@ -53,15 +53,23 @@ typedef struct {
 #define BRAID_SLICED_FAST_ELEMENTS (512 * 1024)
 #define BRAID_SLICED_COLUMNS 64  // at least, in a block
 
+/// For so few rows, the partial sums of all slices of a block are kept until it is complete, so that each row of weights is
+/// read once from its beginning to its end.
+#define BRAID_SLICED_FEW_ROWS 8
+#define BRAID_SLICED_FEW_COLUMNS 512
+
 /// Returns the number of columns in a block of a sliced product of `m` rows.
 static inline int64_t braid_sliced_columns(braid_profile profile, int64_t m) {
+    if (m <= BRAID_SLICED_FEW_ROWS) return BRAID_SLICED_FEW_COLUMNS;
     const int64_t all = profile == BRAID_PROFILE_F32 ? BRAID_SLICED_ELEMENTS : BRAID_SLICED_FAST_ELEMENTS;
     const int64_t columns = all / (m < 1 ? 1 : m) / BRAID_SLICED_COLUMNS * BRAID_SLICED_COLUMNS;
     return columns < BRAID_SLICED_COLUMNS ? BRAID_SLICED_COLUMNS : columns;
 }
 
-/// Returns the floats of scratch for one block at each level of the tree except the first, which is the output.
+/// Returns the floats of scratch for one block at each level of the tree except the first, which is the output, or for few
+/// rows those of all slices.
 static inline int64_t braid_sliced_scratch(braid_profile profile, int64_t m, int64_t slices) {
+    if (m <= BRAID_SLICED_FEW_ROWS) return slices * m * BRAID_SLICED_FEW_COLUMNS;
     int64_t levels = 0;
     while (slices >> levels > 1) levels++;
     return levels * m * braid_sliced_columns(profile, m);

@@ -1,0 +1,83 @@
+import CAllocations
+import Foundation
+import Inference
+import Modeling
+import Parallelism
+import Synchronization
+import TestSupport
+import Testing
+
+/// What a process holds: none of it may grow with the number of requests it has served or of ranks it has replaced.
+private struct Holdings {
+    let allocated = Int(braid_allocated_bytes())
+    let mapped = Holdings.status("VmSize:") << 10
+    let threads = Holdings.status("Threads:")
+    let descriptors = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0
+
+    /// Returns a number of `/proc/self/status`.
+    private static func status(_ name: String) -> Int {
+        let lines = ((try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? "").split(separator: "\n")
+        let words = lines.first { $0.hasPrefix(name) }?.split { $0 == " " || $0 == "\t" } ?? []
+        return words.count > 1 ? Int(words[1]) ?? 0 : 0
+    }
+
+    /// Expects that nothing has grown, by less than a KiB for each of a thousand events, since `before`.
+    func expectNoMore(than before: Holdings) {
+        #expect(allocated - before.allocated < 1 << 19, "bytes allocated")
+        // The C library keeps stacks of threads that have ended, up to 40 MB.
+        #expect(mapped - before.mapped < 128 << 20, "bytes mapped")
+        #expect(threads <= before.threads, "threads")
+        #expect(descriptors <= before.descriptors, "descriptors")
+    }
+}
+
+/// A model that fails in every second step of a rank, so that each set of ranks completes a step before it fails.
+private final class EverySecondStepFails: ModelWrapper {
+    let model: any Model
+    private let steps = Mutex(0)
+
+    init(_ model: any Model) { self.model = model }
+
+    func forward(_ step: Step, _ seat: Seat, into hidden: View) throws(GroupFailure) {
+        if seat.rank == 1 {
+            let number = steps.withLock { steps in
+                steps += 1
+                return steps
+            }
+            if number % 2 == 0 { throw GroupFailure(rank: 1, reason: FailingModel.reason) }
+        }
+        try model.forward(step, seat, into: hidden)
+    }
+}
+
+@Suite(.timeLimit(.minutes(15))) struct `What a process holds` {
+    private static let layout = ParallelConfiguration(context: 2, expert: 2)
+    /// By the end of these everything that is kept for later has been allocated.
+    private static let first = 200
+
+    @Test func `does not grow with a thousand restarts of its ranks`() async throws {
+        let engine = try faultyEngine(Self.layout, EverySecondStepFails.init, restarts: true)
+        var before: Holdings?
+        for number in 0..<Self.first + 1000 {
+            if number == Self.first { before = Holdings() }
+            #expect(await outcomes(engine, [someRequests[0]])[0].failure?.contains(FailingModel.reason) ?? false)
+        }
+        #expect(await eventually { engine.status().restarts == UInt64(Self.first) + 1000 })
+        Holdings().expectNoMore(than: try #require(before))
+        #expect(engine.checkInvariants() == [])
+        engine.stop()
+    }
+
+    @Test func `does not grow with ten thousand requests`() async throws {
+        let engine = try faultyEngine(Self.layout)
+        var before: Holdings?
+        for round in 0..<Self.first + 2000 {
+            if round == Self.first { before = Holdings() }
+            let all = await outcomes(engine)
+            #expect(all.allSatisfy { $0.finish != nil })
+        }
+        Holdings().expectNoMore(than: try #require(before))
+        #expect(engine.checkInvariants() == [])
+        engine.stop()
+    }
+}
