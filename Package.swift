@@ -17,8 +17,14 @@ func library(_ name: String, _ dependencies: [Target.Dependency] = [], data: [St
         name: name, dependencies: dependencies, resources: data.map { .embedInCode($0) }, swiftSettings: strict)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency], excluding excluded: [String] = []) -> Target {
-    .testTarget(name: name, dependencies: dependencies, exclude: excluded, swiftSettings: strict)
+/// - Parameter computes: true if the tests themselves compute so much that they are compiled with optimization. Others take
+///   half as long to compile without; what they test is optimized.
+func tests(
+    _ name: String, _ dependencies: [Target.Dependency], excluding excluded: [String] = [], computes: Bool = false
+) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, exclude: excluded,
+        swiftSettings: strict + (computes ? [] : [.unsafeFlags(["-Onone"])]))
 }
 
 // The arrows below are the architecture (ARCHITECTURE.md); `Scripts/check` compares them with the imports.
@@ -122,7 +128,7 @@ let package = Package(
                 "Inference", "JSON", "Serving", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
-        tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"]),
+        tests("TensorsTests", ["Tensors", "CKernels", "TestSupport"], computes: true),
         tests("ParallelismTests", ["Parallelism", "Tensors", "TestSupport"]),
         tests("JSONTests", ["JSON", "TestSupport"], excluding: ["Fixtures"]),
         tests("CheckpointsTests", ["Checkpoints", "Tensors", "TestSupport"]),

@@ -287,7 +287,7 @@ static void try_batched_matmul(const braid_kernels *reference, const braid_kerne
 }
 
 static void try_sliced_matmul(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_sliced_matmul p = {.slices = 1 << from_to(0, 3)};
+    braid_sliced_matmul p = {.slices = 1 << from_to(0, 4)};
     braid_matmul *q = &p.product;
     // Rarely more outputs than a block has.
     bool is_large = from_to(0, 19) == 0;
@@ -747,7 +747,7 @@ static void try_expert_hidden(const braid_kernels *reference, const braid_kernel
 }
 
 static void try_expert_sums(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_expert_sums p = {.slices = 1 << from_to(0, 3), .groups = 1 << from_to(0, 2), .first_group = from_to(0, 2)};
+    braid_expert_sums p = {.slices = 1 << from_to(0, 4), .groups = 1 << from_to(0, 2), .first_group = from_to(0, 2)};
     p.profile = product_profile();
     p.experts_per_group = from_to(1, 2);
     p.trees = 1 << from_to(0, p.groups == 4 ? 2 : p.groups / 2);

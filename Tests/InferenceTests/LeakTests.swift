@@ -4,6 +4,7 @@ import Inference
 import Modeling
 import Parallelism
 import Synchronization
+import Tensors
 import TestSupport
 import Testing
 
