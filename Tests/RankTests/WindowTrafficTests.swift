@@ -152,8 +152,8 @@ import Testing
     ) throws {
         for context in [2, 4, 8] {
             let statuses = try run(ParallelConfiguration(context: context, strategy: strategy), chunk: chunk)
-            // 256 entries of the last 8 tokens each, and 8 of 128.
-            let all = 256 * 8 + 8 * 128
+            // 256 entries and as many index keys of the last 8 tokens each, and 8 entries of 128.
+            let all = 2 * 256 * 8 + 8 * 128
             let inputs = statuses.map(\.inputsCompressed)
             #expect(inputs.reduce(0, +) == all, "\(strategy), \(context) ranks, chunks of \(chunk)")
             if chunk == Self.tokens {
