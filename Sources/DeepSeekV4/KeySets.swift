@@ -73,7 +73,9 @@ extension DeepSeekV4Configuration {
             inputs.append(KeySet.Lane(.f32, width: 2 * kind.halves * indexer.width))
         }
         return [
-            keys, KeySet("compressor inputs", inputs, lifetime: .window(tokens: kind.slots)),
+            keys,
+            KeySet(
+                "compressor inputs", inputs, lifetime: .window(tokens: kind.slots), readEvery: kind.tokensPerEntry),
             KeySet("entries", lanes, tokensPerEntry: kind.tokensPerEntry),
         ]
     }

@@ -119,6 +119,7 @@ private struct SentKeySet: WireCodable {
     var tokensPerEntry = 1
     /// The tokens of the window; 0 for none.
     var window = 0
+    var readEvery = 1
     var isReadByLaterLayers = false
 
     static var empty: SentKeySet { SentKeySet() }
@@ -130,6 +131,7 @@ private struct SentKeySet: WireCodable {
         lanes = set.lanes.map { SentLane(type: "\($0.dtype)", width: $0.width, group: $0.group) }
         tokensPerEntry = set.tokensPerEntry
         window = set.window ?? 0
+        readEvery = set.readEvery
         isReadByLaterLayers = set.isReadByLaterLayers
     }
 
@@ -138,6 +140,7 @@ private struct SentKeySet: WireCodable {
         try wire.pass(&lanes)
         try wire.pass(&tokensPerEntry)
         try wire.pass(&window)
+        try wire.pass(&readEvery)
         try wire.pass(&isReadByLaterLayers)
     }
 
@@ -148,7 +151,7 @@ private struct SentKeySet: WireCodable {
         let isName = name.utf8.count <= 64 && name.allSatisfy { $0.isLetter || $0.isNumber || " -_".contains($0) }
         guard isName, (1...64).contains(lanes.count), (1...pageSize).contains(tokensPerEntry),
             tokensPerEntry & (tokensPerEntry - 1) == 0, (0...Self.maxWindow).contains(window),
-            window == 0 || tokensPerEntry == 1
+            window == 0 || tokensPerEntry == 1, (1...max(window, 1)).contains(readEvery)
         else {
             throw Wire.Failure(
                 description: "a key set of \(lanes.count) lanes, \(tokensPerEntry) tokens and a window of \(window)")
@@ -157,7 +160,7 @@ private struct SentKeySet: WireCodable {
         for lane in lanes { found.append(try lane.lane()) }
         return KeySet(
             name, found, tokensPerEntry: tokensPerEntry, lifetime: window == 0 ? .request : .window(tokens: window),
-            isReadByLaterLayers: isReadByLaterLayers)
+            readEvery: readEvery, isReadByLaterLayers: isReadByLaterLayers)
     }
 }
 

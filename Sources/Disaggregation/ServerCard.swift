@@ -7,7 +7,7 @@ import Tensors
 /// A server card describes a server to the one that it exchanges keys with, before any request does.
 package struct ServerCard: Sendable, Equatable {
     /// The version of messages and frames.
-    package var protocolVersion = 2
+    package var protocolVersion = 3
     /// The numerics profile, and the version of all profiles.
     package var numerics: String
     /// The digest of the model's files.
@@ -82,8 +82,9 @@ extension CacheFormat {
                 }
                 let window = set.window.map { ", window \($0)" } ?? ""
                 let tokens = set.tokensPerEntry == 1 ? "" : ", \(set.tokensPerEntry) tokens"
+                let every = set.readEvery == 1 ? "" : ", read every \(set.readEvery) tokens"
                 let readers = set.isReadByLaterLayers ? ", read by later layers" : ""
-                return "\(set.name) (\(lanes.joined(separator: ", "))\(tokens)\(window)\(readers))"
+                return "\(set.name) (\(lanes.joined(separator: ", "))\(tokens)\(window)\(every)\(readers))"
             }.joined(separator: " + ")
             if runs.last?.text == text { runs[runs.count - 1].count += 1 } else { runs.append((1, text)) }
         }

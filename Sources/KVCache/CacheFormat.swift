@@ -64,7 +64,9 @@ package struct CacheFormat: Sendable, Equatable {
         CacheFormat(
             layers: layers.map { sets in
                 sets.map {
-                    KeySet($0.name, $0.lanes, lifetime: $0.lifetime, isReadByLaterLayers: $0.isReadByLaterLayers)
+                    KeySet(
+                        $0.name, $0.lanes, lifetime: $0.lifetime, readEvery: $0.readEvery,
+                        isReadByLaterLayers: $0.isReadByLaterLayers)
                 }
             }, pageSize: pageSize)
     }

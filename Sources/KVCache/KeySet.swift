@@ -12,6 +12,9 @@ package struct KeySet: Sendable, Equatable {
     /// The number of consecutive tokens that an entry covers, a power of two.
     package let tokensPerEntry: Int
     package let lifetime: Lifetime
+    /// The rows that read a set with a window: every row whose attention a rank computes if it is 1; if it is n, only
+    /// those of a rank's own rows that complete an entry of n tokens, which they compute from the window.
+    package let readEvery: Int
     /// True if layers after the one that owns the set also read it.
     package let isReadByLaterLayers: Bool
 
@@ -21,15 +24,15 @@ package struct KeySet: Sendable, Equatable {
         /// sees all complete entries.
         case request
         /// Entries are kept while a later row may see them: a row sees the entries of the last `tokens` tokens, its own
-        /// included. Every process keeps all of these few entries, even where processes shard the other sets. Such a
-        /// set can also hold the state of a sequence, for example a compressor's input for each token of an incomplete
-        /// entry.
+        /// included. Every process has those that its own rows see and those that the next rows of a request may see
+        /// (`CacheFormat.firstShared`), even where processes shard the other sets. Such a set can also hold the state of
+        /// a sequence, for example a compressor's input for each token of an incomplete entry.
         case window(tokens: Int)
     }
 
     package init(
         _ name: String, _ lanes: [Lane], tokensPerEntry: Int = 1, lifetime: Lifetime = .request,
-        isReadByLaterLayers: Bool = false
+        readEvery: Int = 1, isReadByLaterLayers: Bool = false
     ) {
         precondition(!lanes.isEmpty, "the key set \(name) has no lanes")
         precondition(
@@ -37,8 +40,10 @@ package struct KeySet: Sendable, Equatable {
             "an entry of \(name) stands for \(tokensPerEntry) tokens, which is no power of two")
         if case .window(let tokens) = lifetime {
             precondition(tokens > 0 && tokensPerEntry == 1, "a window of \(tokens) entries of one token each")
+            precondition((1...tokens).contains(readEvery), "a window of \(tokens) read every \(readEvery) tokens")
         }
         self.lifetime = lifetime
+        self.readEvery = readEvery
         self.name = name
         self.lanes = lanes
         self.tokensPerEntry = tokensPerEntry
@@ -47,6 +52,9 @@ package struct KeySet: Sendable, Equatable {
 
     /// The number of tokens whose entries a row sees; `nil` if it sees all complete entries.
     package var window: Int? { if case .window(let tokens) = lifetime { tokens } else { nil } }
+
+    /// The part of the window that a row sees and the rows that read it; `nil` if the set has no window.
+    package var reach: WindowReach? { window.map { WindowReach(tokens: $0, readEvery: readEvery) } }
 
     /// The number of bytes of an entry in all lanes, scales included.
     package var bytesPerEntry: Int { lanes.reduce(0) { $0 + $1.bytesPerEntry } }

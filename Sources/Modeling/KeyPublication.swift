@@ -9,7 +9,8 @@ package struct PendingKeys {
 }
 
 /// Publishing makes rows' keys readable: the rank that computes entries stores them in its own process, and copies are
-/// sent to the other processes of the data group that keep them or gather them in this step.
+/// sent to the other processes of the data group that keep them or gather them in this step. Of key sets with a window,
+/// ranks receive only the entries that they need (`Step.windows`).
 extension Step {
     /// Stores entries of a key set, and starts to make them readable for all ranks of the data group. A rank may
     /// compute what does not read them before it calls `finish`.
@@ -22,14 +23,16 @@ extension Step {
         let (group, format) = (cache.format.group(of: set), cache.format[set])
         let entries = entries[group]
         precondition(keys.columns == format.width, "\(keys.columns) columns for the key set \(format.name)")
-        // Every process keeps all entries of windows. Of other sets, this process may not keep the entries of its own
-        // rows.
+        // This process has the window entries of its own rows. Of other sets, it may not keep them.
         let staged = format.window == nil ? gatheredKeys : nil
         let (store, slots) = staged.map { ($0.staging, $0.stagingSlots[group]) } ?? (cache, entries.slots)
         var column = 0
         for lane in store.lanes(of: set) {
             seat.kernels.store(keys.columns(column..<column + lane.width), slots: slots, in: lane)
             column += lane.width
+        }
+        if let windows = windows.first(where: { $0.reach == format.reach }) {
+            return PendingKeys(set: set, pending: try deliver(set, windows, entries, seat))
         }
         let pending = try seat.startSharing(
             Sharding.keys, counts: entries.counts, bytesPerRow: format.bytesPerEntry
@@ -39,6 +42,22 @@ extension Step {
             return (copies, { storeRemote($0, set) })
         }
         return PendingKeys(set: set, pending: pending)
+    }
+
+    /// Begins to send own entries of a window to the ranks that need them.
+    private func deliver(
+        _ set: KeySetID, _ windows: WindowRows, _ entries: EntryRows, _ seat: Seat
+    ) throws(GroupFailure) -> Seat.PendingCollective {
+        try seat.startDelivery(
+            Sharding.keys, counts: entries.counts, received: windows.received,
+            bytesPerRow: cache.format[set].bytesPerEntry
+        ) {
+            let copies = seat.scratch.rows(windows.slots.count, cache.copyColumns(set))
+            cache.copy(windows.slots, set, into: copies, seat.kernels, seat.scratch)
+            return .deliver(parts: copies, counts: windows.counts, arriving: windows.arriving) {
+                cache.store($0, set)
+            }
+        }
     }
 
     /// Waits until every rank of the data group can read the published entries. Where key-gather attention needs them,

@@ -10,6 +10,9 @@ package struct Step {
     package let tokens: Indices
     /// The entries that own rows store, for each of the cache format's page groups.
     package let entries: [EntryRows]
+    /// The window entries that ranks send each other, for each reach of the cache format's key sets with a window; empty
+    /// where a rank is alone.
+    package let windows: [WindowRows]
     /// The attended rows: those for whose heads this rank computes attention, which are its own rows and those of the
     /// ranks it shares heads with.
     package let attended: Rows
@@ -88,6 +91,31 @@ package struct Step {
         }
     }
 
+    /// The window entries of one reach that ranks of the data group send each other.
+    package struct WindowRows {
+        package let reach: WindowReach
+        /// The number of entries that this rank needs of each rank of the data group.
+        package let received: Indices
+        /// The slots of own entries that other processes receive: for each of the data group's ranks that is the first
+        /// one of its process, those for its process, one rank after the other.
+        package let slots: Indices
+        /// The number of `slots` for each rank of the data group.
+        package let counts: Indices
+        /// The number of entries that each rank of the data group sends to this process.
+        package let arriving: Indices
+
+        package init(
+            _ reach: WindowReach, received: Indices, slots: Indices, counts: Indices, arriving: Indices
+        ) {
+            precondition(slots.count == counts.sum, "\(slots.count) slots, not \(counts.sum)")
+            self.reach = reach
+            self.received = received
+            self.slots = slots
+            self.counts = counts
+            self.arriving = arriving
+        }
+    }
+
     /// Consecutive rows of one request, with the pages of all positions of the request so far.
     package struct RequestRows {
         /// The identifier of the request.
@@ -106,14 +134,16 @@ package struct Step {
     }
 
     package init(
-        own: Rows, tokens: Indices, entries: [EntryRows], attended: Rows, dcpRows: DCPRows? = nil, outputs: Indices,
-        cache: CacheStore, gatheredKeys: GatheredKeys? = nil, recorder: StageRecorder? = nil
+        own: Rows, tokens: Indices, entries: [EntryRows], windows: [WindowRows] = [], attended: Rows,
+        dcpRows: DCPRows? = nil, outputs: Indices, cache: CacheStore, gatheredKeys: GatheredKeys? = nil,
+        recorder: StageRecorder? = nil
     ) {
         precondition(tokens.count == own.count, "\(tokens.count) tokens for \(own.count) rows")
         precondition(entries.count == cache.format.groups.count, "slots for each group of key sets")
         self.own = own
         self.tokens = tokens
         self.entries = entries
+        self.windows = windows
         self.attended = attended
         self.dcpRows = dcpRows
         self.outputs = outputs
@@ -125,8 +155,8 @@ package struct Step {
     /// Returns a step with the same rows, other tokens and no recorder.
     package func with(tokens: Indices) -> Step {
         Step(
-            own: own, tokens: tokens, entries: entries, attended: attended, dcpRows: dcpRows, outputs: outputs,
-            cache: cache, gatheredKeys: gatheredKeys)
+            own: own, tokens: tokens, entries: entries, windows: windows, attended: attended, dcpRows: dcpRows,
+            outputs: outputs, cache: cache, gatheredKeys: gatheredKeys)
     }
 
     /// Returns the store in which rows that do not use query-gather attention read the keys of a set.

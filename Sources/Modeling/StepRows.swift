@@ -1,3 +1,5 @@
+package import KVCache
+
 /// The numbers of rows of a step that determine what ranks send to each other. `LayoutCost` predicts bytes from them.
 package struct StepRows: Sendable, Equatable {
     /// The number of rows that each rank of a stage owns.
@@ -13,6 +15,8 @@ package struct StepRows: Sendable, Equatable {
     package var gatheredKeys: [Int]
     /// The number of entries that each rank stores, by the number of tokens of an entry, where it is known.
     package var storedEntries: [Int: [Int]] = [:]
+    /// The number of window entries that each rank receives from others, by the reach of the key set, where it is known.
+    package var receivedWindows: [WindowReach: [Int]] = [:]
 
     /// Returns the number of entries of so many tokens that each rank stores, or expects to store.
     package func entries(of tokens: Int) -> [Double] {

@@ -12,6 +12,8 @@ package protocol ProcessGroup: AnyObject {
     var size: Int { get }
     /// True if members have memory that others cannot access.
     var spansProcesses: Bool { get }
+    /// For each member, the first member in the same process, which stands for that process in `Collective.deliver`.
+    var leaders: [Int] { get }
     /// The number of bytes that are reserved for the rows that this member contributes to collectives.
     var sendBufferBytes: Int { get }
 
@@ -49,6 +51,13 @@ package enum Collective {
     /// be stored.
     case share(part: View, counts: Indices, store: (HostRows) -> Bool)
 
+    /// A barrier at which members send rows to some of the other processes, which store them in their memory. `parts`
+    /// holds `counts[0]` rows for the process of the first member, …; a process's rows are counted for its leader only,
+    /// and none for the sender's own process. `arriving` holds the number of rows that each member sends to this process.
+    /// One member of a process calls `store` with rows; it returns false if they cannot be stored. No member continues
+    /// before all rows for its process are stored. If all members share memory, nothing is sent.
+    case deliver(parts: View, counts: Indices, arriving: Indices, store: (HostRows) -> Bool)
+
     /// Traps if a member contradicts itself.
     func check(place: Int, size: Int) {
         switch self {
@@ -56,7 +65,7 @@ package enum Collective {
         case .allGather(let part, let counts, _), .share(let part, let counts, _):
             precondition(
                 counts.count == size && counts[place] == part.rows, "\(part.rows) rows were announced otherwise")
-        case .allToAll(_, let counts, _, let receivedCounts):
+        case .allToAll(_, let counts, _, let receivedCounts), .deliver(_, let counts, let receivedCounts, _):
             precondition(counts.count == size && receivedCounts.count == size, "a count for each of \(size) members")
         }
     }

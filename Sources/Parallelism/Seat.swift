@@ -308,6 +308,29 @@ package final class Seat {
             spent: Meter.now() - began)
     }
 
+    /// Begins to make rows that this rank wrote to its process's memory visible to the ranks that need them.
+    ///
+    /// - Parameters:
+    ///   - shared: the number of rows that each rank of the stage has written.
+    ///   - received: the number of them that this rank needs, for each member of the edge's group.
+    ///   - bytesPerRow: the number of bytes written for each row.
+    ///   - delivery: is called only if the ranks live in several processes; it returns `Collective.deliver`.
+    package func startDelivery(
+        _ edge: Edge, counts shared: [Int], received: Indices, bytesPerRow: Int, delivery: () -> Collective
+    ) throws(GroupFailure) -> PendingCollective {
+        let axisGroup = axisGroup(edge.axes)
+        let isEmpty = axisGroup.members.allSatisfy { shared[$0] == 0 }
+        guard let group = axisGroup.group, !isEmpty else { return completed(.none, received) }
+        let began = Meter.now()
+        try group.start(group.spansProcesses ? delivery() : .barrier)
+        return PendingCollective(
+            name: edge.name, group: group, arriving: .none, counts: received, bytesPerRow: bytesPerRow,
+            spent: Meter.now() - began)
+    }
+
+    /// Returns, for each member of the group along some axes, the first member in the same process.
+    package func leaders(along axes: Axes) -> [Int] { axisGroup(axes).group?.leaders ?? [0] }
+
     /// Lets every process store the rows that the members of a group have; the group spans processes.
     ///
     /// - Parameters:

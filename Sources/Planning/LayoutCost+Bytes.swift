@@ -90,6 +90,10 @@ extension LayoutCost {
         let foreign: Double
         switch transfer.flow {
         case .edge(let edge): foreign = foreignRows(edge, rank, rows.owned.map(Double.init))
+        case .window(let edge, let reach):
+            foreign =
+                rows.receivedWindows[reach].map { Double($0[rank]) }
+                ?? foreignRows(edge, rank, rows.owned.map(Double.init))
         case .published(let edge, let tokens): foreign = foreignRows(edge, rank, rows.entries(of: tokens))
         case .dispatch: foreign = dispatched.arriving(at: rank)
         case .expertTensorSums:

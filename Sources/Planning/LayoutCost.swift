@@ -70,10 +70,12 @@ package struct LayoutCost: Sendable {
         switch operation {
         case .publish(let edge, let columns, let index):
             let set = format[KeySetID(layer: layer, index)]
+            let flow: Transfer.Flow =
+                set.reach.map { .window(edge, $0) } ?? .published(edge, tokensPerEntry: set.tokensPerEntry)
             let keys = Transfer(
-                "\(edge.name)", .sharedMemory, .published(edge, tokensPerEntry: set.tokensPerEntry), along: edge.axes,
-                columns: columns, bytesPerRow: set.bytesPerEntry, ranks: parallel.degree(edge.axes))
-            // Every process has the entries of windows.
+                "\(edge.name)", .sharedMemory, flow, along: edge.axes, columns: columns, bytesPerRow: set.bytesPerEntry,
+                ranks: parallel.degree(edge.axes))
+            // Window entries that a rank needs were sent to its process when they were stored.
             let isGathered = isDivided && set.window == nil
             return [keys] + (isGathered ? [gatheredKeys(edge, columns: columns, layer: layer)] : [])
         case .cross(let edge, let columns): return [transfer(edge, columns: columns)]

@@ -1,3 +1,4 @@
+import KVCache
 import Modeling
 package import Parallelism
 import Tensors
@@ -36,6 +37,8 @@ package struct Transfer: Sendable {
         case edge(Edge)
         /// Entries of so many tokens, each from the row that completes it.
         case published(Edge, tokensPerEntry: Int)
+        /// Entries of a window, each from the owner of its row to the ranks that need it.
+        case window(Edge, WindowReach)
         case dispatch, expertTensorSums, combine
         case stageInput, outputs, logits
         case dcpRows(DCPExchange)
@@ -107,6 +110,14 @@ package struct Transfer: Sendable {
         case .dcpRows, .dcpRowsFrom: .dcpRow
         case .gatheredKeys: .gatheredKey
         case .always, .positionsFrom, .chosenExperts: .token
+        }
+    }
+
+    /// True if ranks receive entries of keys as their owners store them.
+    package var isPublication: Bool {
+        switch flow {
+        case .published, .window: true
+        default: false
         }
     }
 

@@ -87,7 +87,7 @@ package final class DamagedCache: Model {
         let positions = seat.scratch.indices(rows.count)
         for row in 0..<rows.count { positions[row] = max(rows.positions[row] - 1, 0) }
         return Step(
-            own: step.own, tokens: step.tokens, entries: step.entries, attended: step.attended,
+            own: step.own, tokens: step.tokens, entries: step.entries, windows: step.windows, attended: step.attended,
             dcpRows: Step.DCPRows(
                 own: dcpRows.own, attended: Step.Rows(positions: positions, requests: rows.requests),
                 ownCounts: dcpRows.ownCounts, attendedCounts: dcpRows.attendedCounts, ownRows: dcpRows.ownRows,

@@ -26,6 +26,8 @@ for ranksHere in 1...3 {
     report.check(
         "shares what was written with each process once", ranks,
         TransportLaws.share(seed, rounds: rounds, copies: processes.count == 1 ? 0 : processes.count))
+    report.check(
+        "delivers rows to the processes that they are for", ranks, TransportLaws.deliver(seed, rounds: rounds))
     report.check("lets members work between start and finish", ranks, TransportLaws.workBetween(seed, rounds: rounds))
     report.check(
         "keeps several groups apart, in any order", ranks, TransportLaws.severalGroups(seed, rounds: rounds / 2))

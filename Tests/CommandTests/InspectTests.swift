@@ -199,6 +199,51 @@ import braid
         #expect(try work(.interleaved) == [250, 250, 250, 250])
     }
 
+    /// V4-Flash's windows are of 128 keys. Zigzag cuts 32,768 tokens into 16 blocks, and 14 of the borders lie between
+    /// two ranks: the later one receives 127 keys, and for overlapping entries the compressors' inputs of 4 tokens. The
+    /// other 7 ranks receive as many of the last tokens. Everything else is compressed entries.
+    @Test func `compares V4's keys with gathering whole sequences`() throws {
+        let configuration = try ReleasedModel.v4Flash.configuration()
+        let format = configuration.cacheFormat(.fp8, pageSize: 128, drafts: false)
+        func report(_ parallel: ParallelConfiguration) -> LayoutReport {
+            LayoutReport(
+                "V4-Flash", configuration.description, parallel, cacheType: .fp8, format: format,
+                example: .init(tokens: 32_768, chunk: 32_768), memory: 1 << 40
+            ) { $0.elements }
+        }
+        let zigzag = report(.init(context: 8, expert: 8, strategy: .zigzag))
+        // A key has 448 elements in FP8 with 7 scales, and 64 in BF16; an index key has 128 and one scale.
+        let (key, index) = (448 + 4 * 7 + 2 * 64, 128 + 4)
+        let (ofCSA, ofHCA) = (4 * 2 * 2 * (512 + 128), 4 * 2 * 512)
+        let window = 21 * 127 * key
+        let csa = window + 21 * 4 * ofCSA + 7 * 8192 * (key + index)
+        let hca = window + 7 * 256 * key
+        func perTokenAndRank(_ bytes: Int) -> Double { Double(bytes) / 32_768 / 8 }
+        let expected: [(kind: String, layers: Int, moved: Int, whole: Int)] = [
+            ("window (hash routing)", 2, window, key), ("compressed sparse (hash routing)", 1, csa, key + ofCSA),
+            ("heavily compressed", 20, hca, key + ofHCA), ("compressed sparse", 20, csa, key + ofCSA),
+        ]
+        let traffic = zigzag.keyTraffic
+        #expect(traffic.map(\.kind) == expected.map(\.kind) && traffic.map(\.layers) == expected.map(\.layers))
+        #expect(traffic.map(\.moved) == expected.map { perTokenAndRank($0.moved) })
+        #expect(traffic.map(\.wholeSequences) == expected.map { Double($0.whole) * 7 / 8 })
+        #expect(traffic[3].factor >= 50 && traffic[2].factor >= 300)
+        #expect(
+            zigzag.text.contains(
+                """
+                keys that a rank receives in each layer, and what gathering whole sequences would move
+                layers  kind                              bytes/token  whole sequences    ratio
+                2       window (hash routing)                     6.1            528.5     1/86
+                1       compressed sparse (hash routing)        170.4            9 489   1/55.7
+                20      heavily compressed                       10.3            4 113  1/400.3
+                20      compressed sparse                       170.4            9 489   1/55.7
+                """))
+        #expect(zigzag.json["key_traffic"]?.array?.count == 4)
+        // Units that are dealt one by one have a border each.
+        #expect(report(.init(context: 8, expert: 8)).keyTraffic[3].factor < 35)
+        #expect(report(.init(tensor: 8, expert: 8)).keyTraffic.isEmpty)
+    }
+
     @Test func `counts the tokens that fit beside the weights`() throws {
         let weights = try model().description.parameters.total
         let perToken = 3 * 4 * (8 + 4 + 8)

@@ -41,6 +41,11 @@ extension TransportLaws.Waiting: CustomTestStringConvertible {
     }
 
     @Test(arguments: World.all, sizes)
+    func `delivers rows to the processes that they are for`(world: World, size: Int) throws {
+        try check(world, size, TransportLaws.deliver(Self.seed, rounds: Self.rounds(100, size)))
+    }
+
+    @Test(arguments: World.all, sizes)
     func `lets members work between start and finish, and arrive late`(world: World, size: Int) throws {
         try check(world, size, TransportLaws.workBetween(Self.seed, rounds: Self.rounds(150, size)))
     }

@@ -77,8 +77,19 @@ package struct EngineConfiguration: Sendable, Equatable {
         scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
         scheduler.window = model.cacheFormat(cacheType, pageSize: pageSize).window
         scheduler.windowPages = windowPages(for: scheduler)
+        scheduler.windowsAreWhole = hasWholeDataGroups
         scheduler.totalPages = totalPages(for: model, scheduler)
         return scheduler
+    }
+
+    /// True if the ranks of each data group and stage are in one process.
+    private var hasWholeDataGroups: Bool {
+        let (placement, size) = (
+            Placement(ranks: parallel.world, processes: max(processes, 1)), parallel.context * parallel.tensor
+        )
+        return stride(from: 0, to: parallel.world, by: size).allSatisfy {
+            placement.process(of: $0) == placement.process(of: $0 + size - 1)
+        }
     }
 
     /// The maximum number of rows of a step: in the largest models a row needs up to a megabyte of scratch memory.

@@ -91,6 +91,7 @@ struct RankStatistics {
             status.lastRows = book.lastRows
             status.keysScored = book.work.scored
             status.keysAttended = book.work.attended
+            status.inputsCompressed = book.work.compressed
             status.busySeconds = book.busySeconds
             status.operations = book.collectives.enumerated().map { index, collective in
                 var operation = RankStatus.Operation(name: collective.name)

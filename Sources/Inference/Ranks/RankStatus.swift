@@ -16,6 +16,8 @@ package struct RankStatus: Sendable, Equatable {
     /// rows and layers.
     package var keysScored = 0
     package var keysAttended = 0
+    /// The number of tokens' inputs from which the rank's compressors made entries, over all layers.
+    package var inputsCompressed = 0
     /// The seconds spent in steps, without those in collectives.
     package var busySeconds = 0.0
     /// The statistics of each of the rank's collectives.

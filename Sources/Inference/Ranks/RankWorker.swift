@@ -8,6 +8,8 @@ import Tensors
 final class RankWorker {
     let model: any Model
     private let cache: CacheStore
+    /// The format of the KV cache.
+    var format: CacheFormat { cache.format }
     /// The memory for keys of other processes, where processes divide the KV cache.
     private let buffers: ProcessKVSharding.Buffers?
     let seat: Seat
@@ -87,13 +89,14 @@ final class RankWorker {
         let attended = assignment.rows[first..<first + seat.degree(.tensor)].flatMap { $0 }
         return Step(
             own: rows(own, assignment, maps), tokens: tokens, entries: entries,
-            attended: rows(attended, assignment, maps), dcpRows: dcpRows(assignment, maps),
+            windows: windows(assignment, entries), attended: rows(attended, assignment, maps),
+            dcpRows: dcpRows(assignment, maps),
             outputs: outputs(of: assignment), cache: cache,
             gatheredKeys: gatheredKeys,
             recorder: recorder?.wantsLayers == true ? recorder : nil)
     }
 
-    private var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
+    var dataGroup: Int { seat.stageRank / (seat.configuration.context * seat.configuration.tensor) }
 
     /// Returns the entries of a group of key sets that own rows store.
     private func entries(_ group: PageGroup, _ own: [RowAssignment.Row], _ assignment: RowAssignment) -> Step.EntryRows

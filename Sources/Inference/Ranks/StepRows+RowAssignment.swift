@@ -21,6 +21,12 @@ extension StepRows {
                 rows.count { group.closesEntry(at: assignment.plan.chunks[$0.chunk].start + $0.offset) }
             }
         }
+        for reach in format.reaches {
+            receivedWindows[reach] = (0..<assignment.configuration.data).flatMap { group in
+                let sent = assignment.windowRows(ofGroup: group, reach, format)
+                return sent.indices.map { receiver in sent.reduce(0) { $0 + $1[receiver].count } }
+            }
+        }
         guard assignment.processSharding != nil else { return }
         let ranks = assignment.configuration.context * assignment.configuration.tensor
         gatheredKeys = (0..<assignment.configuration.data).flatMap {

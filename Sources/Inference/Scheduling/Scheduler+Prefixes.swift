@@ -64,10 +64,18 @@ extension Scheduler {
 
     private mutating func keepWindows(of state: SequenceState, _ known: (tokens: ArraySlice<Int32>, salt: String?)) {
         // Received window entries may begin in the middle of a page, which no other request can use.
-        let partial = max(0, pool.pages(holding: state.firstWindowEntry) - state.firstWindowPage)
+        let first = max(pool.pages(holding: state.firstWindowEntry), firstWholeWindowPage(of: state))
+        let partial = max(0, first - state.firstWindowPage)
         cache.keepWindows(
             Array(state.windowPages.dropFirst(partial)), from: state.firstWindowPage + partial, holding: known.tokens,
             salt: known.salt, in: &windowPool)
+    }
+
+    /// Returns the index of the first page whose window entries every rank has.
+    private func firstWholeWindowPage(of state: SequenceState) -> Int {
+        if configuration.windowsAreWhole { return 0 }
+        return CacheFormat.firstWindowPage(
+            before: state.computed, window: configuration.window, pageSize: pool.pageSize)
     }
 
     /// Releases all pages of a request that no step in flight writes. Valid pages stay in the prefix cache until they

@@ -42,8 +42,11 @@ extension Scheduler {
     mutating func releaseWindowPages(behind id: UInt64) {
         guard configuration.window > 0 else { return }
         let state = sequences[id]!
-        let next = configuration.prefixCache ? state.computed / pool.pageSize * pool.pageSize : state.computed
-        let first = max(0, next - configuration.window + 1) / pool.pageSize
+        let first =
+            configuration.prefixCache
+            ? CacheFormat.firstWindowPage(
+                before: state.computed, window: configuration.window, pageSize: pool.pageSize)
+            : max(0, state.computed - configuration.window + 1) / pool.pageSize
         let count = min(max(first - state.firstWindowPage, 0), state.windowPages.count)
         windowPool.release(Array(state.windowPages.prefix(count)))
         sequences[id]!.windowPages.removeFirst(count)

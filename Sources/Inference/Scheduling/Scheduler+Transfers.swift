@@ -65,8 +65,8 @@ extension Scheduler {
     private mutating func skipWindowPages(of id: UInt64) {
         guard configuration.window > 0 else { return }
         let state = sequences[id]!
-        let border = state.tokens.count / pool.pageSize * pool.pageSize
-        let first = max(0, border - configuration.window + 1) / pool.pageSize
+        let first = CacheFormat.firstWindowPage(
+            before: state.tokens.count, window: configuration.window, pageSize: pool.pageSize)
         let skipped = min(max(first - state.firstWindowPage, 0), state.windowPages.count)
         windowPool.release(Array(state.windowPages.prefix(skipped)))
         sequences[id]!.windowPages.removeFirst(skipped)

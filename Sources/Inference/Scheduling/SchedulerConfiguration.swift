@@ -11,6 +11,9 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var window = 0
     /// The number of window pages in the cache; see `minWindowPages`.
     package var windowPages = 0
+    /// True if every rank can read all window entries. Otherwise ranks of other processes have those of the last page
+    /// border's window and later ones (`CacheFormat.firstShared`).
+    package var windowsAreWhole = true
     /// The maximum number of prompt and new tokens of one request together.
     package var contextLength: Int
     package var vocabularySize: Int

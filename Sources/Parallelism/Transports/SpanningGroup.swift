@@ -15,6 +15,8 @@ final class SpanningHub: @unchecked Sendable {
     let sources: [Source]
     /// The places of the members in this process.
     let here: [Int]
+    /// For each member, the place of the first member in the same process.
+    let leaders: [Int]
     let peers: [Peer]
     let sendBuffers: [[SendBuffer]]
     /// The numbers of arrivals of the members here at all collectives so far, and of ends of storing.
@@ -55,6 +57,7 @@ final class SpanningHub: @unchecked Sendable {
         self.spins = spins
         let own = processes.process
         here = owners.indices.filter { owners[$0] == own }
+        leaders = owners.map { owners.firstIndex(of: $0)! }
         let peers = Set(owners).subtracting([own]).sorted().map { process in
             Peer(
                 process: process, places: owners.indices.filter { owners[$0] == process },
@@ -103,15 +106,19 @@ final class SpanningHub: @unchecked Sendable {
     private func blockCount(_ collective: Collective, for peer: Peer) -> Int {
         switch collective {
         case .barrier: 0
-        case .allGather, .share: here.count
+        case .allGather, .share, .deliver: here.count
         case .allToAll: here.count * peer.places.count
         }
     }
 
     private func block(_ collective: Collective, _ index: Int, for peer: Peer, round: Int) -> View {
-        guard case .allToAll = collective else { return sendBuffers[here[index]][round & 1].rows }
-        let (member, place) = (here[index / peer.places.count], peer.places[index % peer.places.count])
-        return sendBuffers[member][round & 1].block(for: place)
+        switch collective {
+        case .barrier, .allGather, .share: return sendBuffers[here[index]][round & 1].rows
+        case .deliver: return sendBuffers[here[index]][round & 1].block(for: peer.places[0])
+        case .allToAll:
+            let (member, place) = (here[index / peer.places.count], peer.places[index % peer.places.count])
+            return sendBuffers[member][round & 1].block(for: place)
+        }
     }
 
     /// Returns the width of the rows. It looks for a member with rows, because others may not know the width.
@@ -214,6 +221,7 @@ package final class SpanningGroup: ProcessGroup {
 
     package var size: Int { hub.size }
     package var spansProcesses: Bool { true }
+    package var leaders: [Int] { hub.leaders }
     package var sendBufferBytes: Int { hub.sendBuffers[place].reduce(0) { $0 + $1.bytes } }
 
     private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
@@ -235,7 +243,10 @@ package final class SpanningGroup: ProcessGroup {
         case .barrier: break
         case .allGather(_, let counts, let whole): try gather(counts, into: whole)
         case .allToAll(_, _, let rows, let counts): try collect(into: rows, counts)
-        case .share(_, let counts, let store): try share(counts, store)
+        case .share(_, let counts, let store):
+            storeOwnPart(store)
+            try storeArrived(counts, store)
+        case .deliver(_, _, let arriving, let store): try storeArrived(arriving, store)
         }
         bundles.removeAll(keepingCapacity: true)
         pending = nil
@@ -252,7 +263,7 @@ package final class SpanningGroup: ProcessGroup {
             let blocks =
                 switch collective {
                 case .barrier: 0
-                case .allGather, .share: peer.places.count
+                case .allGather, .share, .deliver: peer.places.count
                 case .allToAll: peer.places.count * hub.here.count
                 }
             guard let bundle = ArrivedBundle(message, blocks: blocks) else { throw unexpected(peer) }
@@ -302,14 +313,23 @@ package final class SpanningGroup: ProcessGroup {
         }
     }
 
-    /// Stores a part of all rows: the members here divide them, and no member continues before all of them are stored.
-    private func share(_ counts: Indices, _ store: (HostRows) -> Bool) throws(GroupFailure) {
+    /// Returns this member's part of rows that the members here store together.
+    private func part(of rows: HostRows) -> HostRows {
         let (own, count) = (hub.here.firstIndex(of: place)!, hub.here.count)
-        func part(of rows: HostRows) -> HostRows { rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count) }
+        return rows.rows(rows.rows * own / count..<rows.rows * (own + 1) / count)
+    }
+
+    private func storeOwnPart(_ store: (HostRows) -> Bool) {
         for member in hub.here {
             let rows = part(of: sendBuffer(of: member).hostRows)
             precondition(rows.rows == 0 || store(rows), "rows of this process that it cannot store")
         }
+    }
+
+    /// Stores a part of the rows of other processes: no member continues before all of them are stored.
+    ///
+    /// - Parameter counts: the number of rows of each member.
+    private func storeArrived(_ counts: Indices, _ store: (HostRows) -> Bool) throws(GroupFailure) {
         for (peer, bundle) in zip(hub.peers, bundles) {
             let rows = part(of: bundle.allHostRows)
             let isWhole = peer.places.indices.allSatisfy { bundle.counts[$0] == counts[peer.places[$0]] }
@@ -317,7 +337,7 @@ package final class SpanningGroup: ProcessGroup {
         }
         hub.stored.advance()
         shares += 1
-        try hub.stored.wait(for: shares * count)
+        try hub.stored.wait(for: shares * hub.here.count)
     }
 
     package func send(_ rows: View) throws(GroupFailure) {

@@ -136,6 +136,9 @@ final class SendBuffer {
             for member in 0..<counts.count { self.counts[member] = Int(counts[member]) }
             try pack(parts)
         case .share(let part, _, _): try pack(part)
+        case .deliver(let parts, let counts, _, _):
+            for member in 0..<counts.count { self.counts[member] = Int(counts[member]) }
+            try pack(parts)
         }
     }
 
@@ -232,6 +235,7 @@ package final class ThreadGroup: ProcessGroup {
 
     package var size: Int { hub.size }
     package var spansProcesses: Bool { false }
+    package var leaders: [Int] { Array(repeating: 0, count: size) }
     package var sendBufferBytes: Int { hub.sendBuffers[place].reduce(0) { $0 + $1.bytes } }
 
     private func sendBuffer(of member: Int) -> SendBuffer { hub.sendBuffers[member][round & 1] }
@@ -242,7 +246,10 @@ package final class ThreadGroup: ProcessGroup {
         precondition(pending == nil, "a collective of this group is in flight")
         collective.check(place: place, size: size)
         // With shared memory, what was written is visible to all after the barrier, so nothing is copied.
-        if case .share = collective {} else { try sendBuffer(of: place).pack(collective) }
+        switch collective {
+        case .share, .deliver: break
+        case .barrier, .allGather, .allToAll: try sendBuffer(of: place).pack(collective)
+        }
         pending = collective
         hub.arrivals.advance()
     }
@@ -251,7 +258,7 @@ package final class ThreadGroup: ProcessGroup {
         guard let collective = pending else { preconditionFailure("no collective of this group is in flight") }
         try hub.arrivals.wait(for: (round + 1) * size)
         switch collective {
-        case .barrier, .share: break
+        case .barrier, .share, .deliver: break
         case .allGather(_, let counts, let whole): gather(counts, into: whole)
         case .allToAll(_, _, let rows, let counts): collect(into: rows, counts)
         }

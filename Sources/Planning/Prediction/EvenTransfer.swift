@@ -39,6 +39,8 @@ struct EvenTransfer: Sendable {
             case .allGather: held(edge.to) - held(edge.from)
             case .reduceScatter: Double(transfer.ranks - 1) * held(edge.to)
             }
+        // All rows: other engines gather whole sequences, and few tokens are all in the window of the next ones.
+        case .window(let edge, _): return held(edge.to) - held(edge.from)
         case .published(let edge, let tokens): return (held(edge.to) - held(edge.from)) / Double(tokens)
         case .dispatch: return (ranks - 1) * travels
         case .combine:

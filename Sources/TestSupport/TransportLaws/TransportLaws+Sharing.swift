@@ -26,6 +26,45 @@ extension TransportLaws {
         }
     }
 
+    /// Delivers rows to some processes: one member of the right process receives each row bit by bit, and no other row.
+    package static func deliver(_ seed: UInt64, rounds: Int) -> Law {
+        { member in
+            let group = member.everybody()
+            let (place, leaders, size) = (group.place, group.leaders, group.size)
+            return try repeated(rounds, seed, member) { draw in
+                let (rowSeed, columns) = (draw.next(), 2 + draw.below(40))
+                let drawn = (0..<size).map { _ in counts(size, &draw) }
+                let matrix = drawn.enumerated().map { sender, row in
+                    row.enumerated().map { leaders[$0] == $0 && leaders[sender] != $0 ? $1 : 0 }
+                }
+                let parts = rows(rowSeed, place, matrix[place].reduce(0, +), columns, in: member.scratch)
+                for row in 0..<parts.rows { parts.rows(row..<row + 1).integers[0] = Int32(row * 1000 + place) }
+                let (sent, arriving) = (member.scratch.indices(size), member.scratch.indices(size))
+                sent.copy(matrix[place].map { Int32($0) })
+                arriving.copy(matrix.map { Int32($0[leaders[place]]) })
+                let stored = Stored()
+                try group.run(
+                    .deliver(parts: parts, counts: sent, arriving: arriving) { stored.add($0, rowSeed) })
+                var problems = stored.problems
+                for name in stored.names {
+                    let (sender, row) = (Int(name) % 1000, Int(name) / 1000)
+                    let first = matrix[sender][..<leaders[place]].reduce(0, +)
+                    if !(first..<first + matrix[sender][leaders[place]]).contains(row) {
+                        problems.append("row \(row) of member \(sender) is for another process than member \(place)'s")
+                    }
+                }
+                let everywhere = try all(stored.names, of: group, member.scratch)
+                let wanted = matrix.indices.flatMap { sender in
+                    (0..<matrix[sender].reduce(0, +)).map { Int32($0 * 1000 + sender) }
+                }
+                if everywhere.sorted() != wanted.sorted() {
+                    problems.append("\(everywhere.count) rows were stored, not each of \(wanted.count) once")
+                }
+                return problems
+            }
+        }
+    }
+
     /// The rows that one member was asked to store.
     private final class Stored {
         var names: [Int32] = []

@@ -27,6 +27,7 @@ extension LayoutReport {
                     ])
                 }),
             "stages": .array(cost.transfersOfStages.map(json)),
+            "key_traffic": .array(keyTraffic.map(json)),
         ])
     }
 
@@ -36,6 +37,14 @@ extension LayoutReport {
             "context": .integer(parallel.context),
             "tensor": .integer(parallel.tensor), "expert": .integer(parallel.degree(.expert)),
             "expert_tensor": .integer(parallel.degree(.expertTensor)), "dense": .integer(parallel.denseTensor),
+        ])
+    }
+
+    private func json(_ traffic: KeyTraffic) -> JSONValue {
+        .fields([
+            "kind": .string(traffic.kind), "layers": .integer(traffic.layers),
+            "bytes_per_token_and_rank": .amount(traffic.moved),
+            "whole_sequence_bytes_per_token_and_rank": .amount(traffic.wholeSequences),
         ])
     }
 

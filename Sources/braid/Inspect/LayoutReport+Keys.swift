@@ -1,4 +1,5 @@
 import Inference
+import KVCache
 import Modeling
 import Parallelism
 import Planning
@@ -43,7 +44,8 @@ extension LayoutReport {
                     request: UInt64($0), tokens: Array(repeating: 0, count: rows), start: start ?? example.tokens,
                     pages: [])
             }
-            let assignment = RowAssignment(StepPlan(number: 0, chunks: chunks), parallel)
+            let assignment = RowAssignment(
+                StepPlan(number: 0, chunks: chunks), parallel, alignment: cost.format.positionAlignment)
             return Way(step: step, rows: requests * rows, usesDCP: !assignment.dcpChunks.isEmpty)
         }
         return [

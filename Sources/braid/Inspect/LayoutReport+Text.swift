@@ -10,7 +10,7 @@ extension LayoutReport {
         let sections =
             [summary, rankTable, sequence]
             + (parallel.world > 1
-                ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTable, stageTable] : [])
+                ? [capacityTable, wayTable] + cost.layerKinds.map(table) + [keyTrafficTable, keyTable, stageTable] : [])
         return sections.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
     }
 
@@ -77,9 +77,11 @@ extension LayoutReport {
     private var sequence: [String] {
         guard parallel.context > 1 else { return [] }
         let strip = SequenceStrip(owners, width: 64)
+        let unit = cost.format.positionAlignment
+        let units = unit > 1 ? "unit g, of \(unit) tokens," : "row g"
         let rule =
             switch parallel.strategy {
-            case .interleaved: "row g of a step goes to context rank g mod \(parallel.context)"
+            case .interleaved: "\(units) of a step goes to context rank g mod \(parallel.context)"
             case .zigzag: "of \(2 * parallel.context) blocks, context rank r has r and \(2 * parallel.context - 1) − r"
             case .contiguous: "context rank r has the r-th part"
             }

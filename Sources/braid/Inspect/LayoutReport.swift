@@ -71,7 +71,7 @@ package struct LayoutReport: Sendable {
         self.example = example
         self.memory = memory
         cost = LayoutCost(model, parallel, format: format)
-        let assignments = Self.assignments(example, parallel)
+        let assignments = Self.assignments(example, parallel, alignment: format.positionAlignment)
         steps = assignments.map { StepRows($0, format) }
         owners = Self.owners(example, assignments, parallel)
         let mesh = parallel.mesh
@@ -90,7 +90,9 @@ package struct LayoutReport: Sendable {
         }
     }
 
-    private static func assignments(_ example: Example, _ parallel: ParallelConfiguration) -> [RowAssignment] {
+    private static func assignments(
+        _ example: Example, _ parallel: ParallelConfiguration, alignment: Int
+    ) -> [RowAssignment] {
         stride(from: 0, to: example.tokens, by: example.chunk).map { start in
             let rows = min(example.chunk, example.tokens - start)
             let isLast = start + rows == example.tokens
@@ -100,7 +102,8 @@ package struct LayoutReport: Sendable {
                     request: UInt64(group), group: group, tokens: Array(repeating: 0, count: rows), start: start,
                     pages: [], sample: isLast ? sample : nil)
             }
-            return RowAssignment(StepPlan(number: start / example.chunk, chunks: chunks), parallel)
+            return RowAssignment(
+                StepPlan(number: start / example.chunk, chunks: chunks), parallel, alignment: alignment)
         }
     }
 
