@@ -36,7 +36,7 @@ import Testing
     }
 
     @Test func `needs the key if there is one`() async throws {
-        try await RouterClient.run([], RouterClient.configuration { $0.server.apiKey = "k" }) { router async throws in
+        try await RouterClient.run([], RouterClient.configuration { $0.server.apiKeys = ["k"] }) { router async throws in
             #expect(try await router.send("/workers", method: .GET).status == 401)
             #expect(
                 try await router.send("/workers", method: .GET, headers: ["authorization": "Bearer k"]).status == 200)

@@ -16,7 +16,7 @@ final class HealthMonitor: Sendable {
 
     init(_ configuration: RouterConfiguration, _ fleet: Fleet) {
         (self.configuration, self.fleet) = (configuration, fleet)
-        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKey)
+        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKeys.first)
     }
 
     /// Checks all workers until the task is cancelled.

@@ -23,7 +23,7 @@ struct RouterRoutes: Sendable {
         (self.configuration, self.fleet, self.gate, self.metrics) = (configuration, fleet, gate, metrics)
         self.isDraining = isDraining
         reader = BodyReader(configuration.server, memory: MemoryBudget(total: 1 << 30))
-        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKey)
+        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKeys.first)
         forwarder = Forwarder(
             configuration: configuration, fleet: fleet, gate: gate, metrics: metrics, reader: reader)
     }
@@ -220,7 +220,7 @@ struct RouterRoutes: Sendable {
     /// Lets operators only: whoever has the key or, without one, programs of this machine. A page in a browser of this
     /// machine is no operator, whatever origins may use the other routes and whatever name it gave this address.
     private func checkOperator(_ request: Request, _ context: ServingContext) throws(RequestError) {
-        if configuration.server.apiKey != nil { return }
+        if !configuration.server.apiKeys.isEmpty { return }
         let isPage = request.headers[.origin] != nil || request.headers[.secFetchSite] != nil
         if context.connection.isLocal, !isPage { return }
         throw RequestError(
