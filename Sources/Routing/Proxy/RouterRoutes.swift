@@ -176,6 +176,9 @@ struct RouterRoutes: Sendable {
     private func addWorker(_ request: Request, _ context: ServingContext) async throws -> Response {
         try checkOperator(request, context)
         let (address, role) = try await namedWorker(request, context)
+        guard !configuration.isOwn(address) else {
+            throw RequestError.invalid("url", "\(address) is the router itself", code: "worker_not_added")
+        }
         do {
             try fleet.add(address, role)
         } catch {
