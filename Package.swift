@@ -71,11 +71,16 @@ let package = Package(
         library(
             "PrefixStorage",
             ["Disaggregation", "Inference", "Modeling", "Checkpoints", "KVCache", "Parallelism", "Tensors"]),
+        // What went wrong with a connection, in words.
+        library(
+            "Connections",
+            [.product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio")]),
         // Transfers between processes, over TCP.
         library(
             "KVTransport",
             [
-                "Disaggregation", "Inference", "Checkpoints", .product(name: "NIOCore", package: "swift-nio"),
+                "Disaggregation", "Inference", "Checkpoints", "Connections",
+                .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
         library("Verification", ["Disaggregation", "Inference", "Modeling", "Parallelism", "KVCache", "Tensors"]),
@@ -90,7 +95,7 @@ let package = Package(
         library(
             "Routing",
             [
-                "Serving", "JSON", .product(name: "Hummingbird", package: "hummingbird"),
+                "Serving", "JSON", "Connections", .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
@@ -101,7 +106,7 @@ let package = Package(
                 "Inference",
                 "Grammar",
                 "Models",
-                "Modeling", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors",
+                "Modeling", "Checkpoints", "JSON", "KVCache", "Parallelism", "Tokenization", "Tensors", "Connections",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 // `braid bench serving` is an HTTP client.
                 .product(name: "NIOCore", package: "swift-nio"),

@@ -216,10 +216,21 @@ extension WeightIndex {
     /// Returns the names of the tensors that hold a weight's scales: none, or one in valid checkpoints.
     private func scaleNames(of name: String) -> [String] { Self.possibleScaleNames(of: name).filter(contains) }
 
+    /// Returns the name of the weight that a tensor of scales or offsets belongs to, by its own name; `nil` for others.
+    package static func weight(ofScales name: String) -> String? {
+        for ending in scaleEndings + offsetEndings where name.hasSuffix(ending) {
+            return String(name.dropLast(ending.count))
+        }
+        return name.hasSuffix(".scale") ? String(name.dropLast(".scale".count)) + ".weight" : nil
+    }
+
+    private static let scaleEndings = ["_scale_inv", "_scale"]
+    private static let offsetEndings = ["_offset", "_zero_point"]
+
     private static func possibleScaleNames(of name: String) -> [String] {
         let ending = ".weight"
         let released: [String] = name.hasSuffix(ending) ? [String(name.dropLast(ending.count)) + ".scale"] : []
-        return [name + "_scale_inv", name + "_scale"] + released
+        return scaleEndings.map { name + $0 } + released
     }
 
     /// Returns what a matrix's scales belong to and the tensor that holds them, checked; `nil` if it has none and needs
@@ -268,7 +279,7 @@ extension WeightIndex {
 
     /// Requires that integers of 0 stand for 0: checkpoints that store offsets beside scales store zeros.
     private func requireSymmetric(_ values: StoredTensor) throws(CheckpointError) {
-        for name in ["_offset", "_zero_point"].map({ values.name + $0 }) where contains(name) {
+        for name in Self.offsetEndings.map({ values.name + $0 }) where contains(name) {
             let offsets = try tensor(named: name)
             guard unsafe offsets.bytes.contains(where: { $0 != 0 }) else { continue }
             throw offsets.refusal(

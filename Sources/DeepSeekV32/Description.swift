@@ -22,8 +22,10 @@ extension DeepSeekConfiguration: ModelConfiguration {
             finalNorm: .init([WeightNames.finalNorm], elements: hiddenSize),
             head: .init(
                 [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
-            parallelShape: parallelShape,
-            formats: formats)
+            parallelShape: parallelShape, formats: formats,
+            tensorNames: .init(
+                layers: "model.layers.", blocks: "model.layers.", firstBlock: layers, blockTensor: "eh_proj.weight",
+                copies: tiesEmbeddings ? [WeightNames.head] : []))
     }
 
     private func layerDescription(_ layer: Int) -> LayerDescription {

@@ -22,8 +22,10 @@ extension DeepSeekV4Configuration: ModelConfiguration {
             finalNorm: .init([WeightNames.finalNorm] + streams.names, elements: hiddenSize + streams.elements),
             head: .init(
                 [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
-            parallelShape: parallelShape,
-            formats: formats)
+            parallelShape: parallelShape, formats: formats,
+            tensorNames: .init(
+                layers: "layers.", blocks: "mtp.", firstBlock: 0, blockTensor: "e_proj.weight",
+                copies: tiesEmbeddings ? [WeightNames.head] : []))
     }
 
     /// The degrees of parallelism that are legal. Tensor ranks divide the groups of heads that have an output projection

@@ -1,3 +1,4 @@
+import Connections
 package import Disaggregation
 import NIOCore
 import NIOPosix
@@ -86,14 +87,10 @@ package final class TransferDialer: Sendable {
             .flatMapThrowing { try RecordConnection.of($0) }
             .whenComplete { [self] result in
                 switch result {
-                case .failure(let error): failed("cannot be reached: \(Self.reason(error))")
+                case .failure(let error): failed("cannot be reached: \(error.connectionReason)")
                 case .success(let connection): begin(on: connection)
                 }
             }
-    }
-
-    private static func reason(_ error: any Error) -> String {
-        "\((error as? NIOConnectionError)?.connectionErrors.first?.error ?? error)"
     }
 
     private func begin(on connection: RecordConnection) {
@@ -121,7 +118,8 @@ package final class TransferDialer: Sendable {
                 .flatMapThrowing { try RecordConnection.of($0) }
                 .whenComplete { [self] result in
                     switch result {
-                    case .failure(let error): give(up: messages, "a second connection failed: \(Self.reason(error))")
+                    case .failure(let error):
+                        give(up: messages, "a second connection failed: \(error.connectionReason)")
                     case .success(let frames): join(frames, messages, handshake, source)
                     }
                 }

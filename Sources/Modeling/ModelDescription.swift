@@ -29,13 +29,15 @@ package struct ModelDescription: Sendable {
     package var parallelShape: ModelShape
     /// The formats in which the checkpoint stores its weights.
     package var formats: WeightFormats
+    /// How the checkpoint names what is beside the weights above; `nil` for models that no checkpoint has.
+    package var tensorNames: TensorNames?
 
     package init(
         modelType: String, vocabularySize: Int, hiddenSize: Int, stateWidth: Int, contextLength: Int,
         layers: [LayerDescription], draftLayers: [LayerDescription], reusedSelection: Int = 0,
         embedding: LayerDescription.Weights, finalNorm: LayerDescription.Weights, head: LayerDescription.Weights,
         parallelShape: ModelShape,
-        formats: WeightFormats
+        formats: WeightFormats, tensorNames: TensorNames? = nil
     ) {
         self.modelType = modelType
         self.vocabularySize = vocabularySize
@@ -50,6 +52,26 @@ package struct ModelDescription: Sendable {
         self.head = head
         self.parallelShape = parallelShape
         self.formats = formats
+        self.tensorNames = tensorNames
+    }
+
+    /// The names by which a checkpoint's tensors belong to a layer or a next-token block.
+    package struct TensorNames: Sendable {
+        /// The prefix of a layer's tensors, before its number and a dot.
+        package let layers: String
+        /// The prefix of a next-token block's tensors, before its number and a dot.
+        package let blocks: String
+        /// The number of the first next-token block.
+        package let firstBlock: Int
+        /// The rest of the name of a tensor that every next-token block has, and no layer.
+        package let blockTensor: String
+        /// Tensors that are not read because the model compares them with others and uses those.
+        package let copies: [String]
+
+        package init(layers: String, blocks: String, firstBlock: Int, blockTensor: String, copies: [String]) {
+            (self.layers, self.blocks, self.firstBlock) = (layers, blocks, firstBlock)
+            (self.blockTensor, self.copies) = (blockTensor, copies)
+        }
     }
 
     /// The element type of weights that are never quantized.
@@ -72,4 +94,7 @@ package struct ModelDescription: Sendable {
     package var selection: LayerDescription.Selection? { layers.lazy.compactMap(\.selection).first }
     /// The routed experts of the first layer that has any.
     package var experts: LayerDescription.Experts? { layers.lazy.compactMap(\.experts).first }
+    /// The number of routed experts of a layer; 0 if no layer has any.
+    package var routedExperts: Int { experts?.gate.experts ?? 0 }
+    package var hasSharedExperts: Bool { parallelShape.sharedWidth > 0 }
 }

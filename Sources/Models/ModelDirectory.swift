@@ -57,10 +57,13 @@ package struct ModelDirectory: Sendable {
     }
 
     /// Opens and checks the files of the weights, of which only headers are read; `nil` for dummy weights.
+    ///
+    /// - Throws: `CheckpointError`, also if a tensor belongs to the model but `config.json` has no place for it.
     package func openWeights(_ format: LoadFormat) throws(CheckpointError) -> WeightIndex? {
         guard format == .auto else { return nil }
         let weights = try WeightIndex(directory: path)
         try modelSlim?.validate(weights)
+        try UnreadTensors(description).requireNone(in: weights)
         return weights
     }
 

@@ -67,6 +67,16 @@ package final class Fleet: Sendable {
 
     package func record(_ report: LoadReport, of worker: Int) { pool.withLock { $0.record(report, of: worker) } }
 
+    /// Returns what an operator has probably got wrong about a worker.
+    package func warnings(about worker: Int) -> [String] { pool.withLock { $0.warnings(about: worker) } }
+
+    /// The workers that were removed and still have requests, by their ids.
+    var departed: [Int: ServerAddress] {
+        let ids = Set(workers.map(\.id))
+        let left = runningLeases.map(\.assignment).filter { !ids.contains($0.worker) }
+        return Dictionary(left.map { ($0.worker, $0.address) }) { first, _ in first }
+    }
+
     /// Chooses a worker for a request.
     ///
     /// - Returns: `nil` if there is none.

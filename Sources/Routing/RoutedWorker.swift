@@ -22,6 +22,23 @@ package struct RoutedWorker: Sendable {
     package internal(set) var load = WorkerLoad()
     /// What the worker said when it was last asked when it started; `nil` if it does not tell.
     var startTime: Int?
+    /// The name of the worker's model, and what it does for other servers, as it told when it was last asked.
+    package internal(set) var modelName: String?
+    package internal(set) var mode: String?
+
+    /// Returns what is wrong with the role that the worker was given; `nil` if nothing is, or nothing is known.
+    package var roleProblem: String? {
+        switch (role, mode) {
+        case (_, nil), (.prefill, "prefill"), (.decode, "decode"), (.regular, "null"), (.regular, "decode"): nil
+        case (.prefill, "decode"), (.decode, "prefill"):
+            "is a \(mode!) server, but was given as a \(role.rawValue) server: are --prefill and --decode swapped?"
+        case (.regular, _):
+            "computes prompts for decode servers only: give it as --prefill, with --pd-disaggregation"
+        case (.prefill, _), (.decode, _):
+            "was started without --disaggregation-mode \(role.rawValue), but was given as a \(role.rawValue) server: it "
+                + "computes whole requests; give such servers as --worker-urls, without --pd-disaggregation"
+        }
+    }
 
     /// Returns whether the worker gets requests now.
     package func isAvailable(at now: ContinuousClock.Instant) -> Bool {

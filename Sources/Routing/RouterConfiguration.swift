@@ -26,6 +26,13 @@ package struct RouterConfiguration: Sendable {
         server.hasPage = false
     }
 
+    /// Returns whether an address is that of the router itself, which would then forward requests to itself without end.
+    package func isOwn(_ address: ServerAddress) -> Bool {
+        guard address.port == server.port, address.port != 0 else { return false }
+        let listensEverywhere = ["0.0.0.0", "::"].contains(server.host)
+        return address.host == server.host || address.isHere && (listensEverywhere || server.isLocal)
+    }
+
     /// Returns the problems of this configuration, each with what to do about it.
     package func validate() -> [String] {
         var problems = server.validate()

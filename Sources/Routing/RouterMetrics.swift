@@ -27,11 +27,17 @@ package final class RouterMetrics: Sendable {
     }
 
     private let state = Mutex(State())
+    /// The maximum number of series of answers: every worker may answer with some hundred statuses.
+    private static let maxAnswers = PrefixIndex.maxSlots * 256
 
     package init() {}
 
     func countAnswer(of worker: ServerAddress, status: Int) {
-        state.withLock { $0.answers[Answer(worker: "\(worker)", status: status), default: 0] += 1 }
+        state.withLock { state in
+            // Nothing else is forgotten while the page is not read.
+            if state.answers.count >= Self.maxAnswers { state.answers = [:] }
+            state.answers[Answer(worker: "\(worker)", status: status), default: 0] += 1
+        }
     }
 
     package func countResponse(route: String, status: Int) {
@@ -45,7 +51,12 @@ package final class RouterMetrics: Sendable {
 
     /// Returns the page of `/metrics`.
     func text(_ fleet: Fleet, _ gate: AdmissionGate.Status) -> String {
-        let state = self.state.withLock { $0 }
+        // What a worker that was removed has answered is forgotten, so that workers that come and go take no memory.
+        let known = Set(fleet.workers.map { "\($0.address)" })
+        let state = self.state.withLock { state in
+            state.answers = state.answers.filter { known.contains($0.key.worker) }
+            return state
+        }
         var page = MetricsPage(model: nil)
         page.histogram(
             "router_time_to_first_byte_seconds", "From arrival to the first byte of a worker's answer.", state.firstByte
@@ -105,8 +116,7 @@ package final class RouterMetrics: Sendable {
             }
         }
         page.family("router_requests_total", "counter", "Answers of workers by status.")
-        let known = Set(workers.map { "\($0.address)" })
-        for (answer, count) in answers.filter({ known.contains($0.key.worker) }).sorted(by: {
+        for (answer, count) in answers.sorted(by: {
             ($0.key.worker, $0.key.status) < ($1.key.worker, $1.key.status)
         }) {
             page.sample(

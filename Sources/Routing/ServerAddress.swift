@@ -19,6 +19,8 @@ package struct ServerAddress: Sendable, Hashable, CustomStringConvertible {
         package let description: String
     }
 
+    /// Reads a URL, of which a `/v1` at the end is left out.
+    ///
     /// - Throws: `Problem` unless `url` is an http URL with a host.
     package init(_ url: String) throws(Problem) {
         guard let parts = URLComponents(string: url), let host = parts.host, Self.isHost(host) else {
@@ -36,6 +38,9 @@ package struct ServerAddress: Sendable, Hashable, CustomStringConvertible {
         self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
         port = parts.port ?? 80
         var prefix = parts.percentEncodedPath
+        while prefix.hasSuffix("/") { prefix.removeLast() }
+        // Clients of OpenAI's routes are given the address with this; here every path has its own.
+        if prefix.hasSuffix("/v1") { prefix.removeLast(3) }
         while prefix.hasSuffix("/") { prefix.removeLast() }
         self.prefix = prefix
     }

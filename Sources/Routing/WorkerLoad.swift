@@ -56,6 +56,10 @@ package struct LoadReport: Sendable, Equatable {
     package var totalTokens = 0
     /// A number that is another one after the worker has started again; `nil` if it does not tell.
     package var startTime: Int?
+    /// The name of the model; `nil` if it does not tell.
+    package var modelName: String?
+    /// The worker's `--disaggregation-mode`, `null` for none; `nil` if it does not tell.
+    package var mode: String?
 
     /// A worker cannot have more of anything; larger numbers are taken for this one.
     private static let most = 1 << 40
@@ -69,5 +73,7 @@ package struct LoadReport: Sendable, Equatable {
             totalTokens = min(totalTokens + count(load["max_total_num_tokens"]), Self.most)
         }
         startTime = json["start_time"]?.integer
+        modelName = json["served_model_name"]?.string.map { String($0.prefix(256)) }
+        mode = json["disaggregation_mode"]?.string.map { String($0.prefix(64)) }
     }
 }

@@ -158,6 +158,21 @@ package struct WorkerPool: Sendable {
             index.forget(slot: workers[place].slot)
         }
         workers[place].startTime = report.startTime ?? workers[place].startTime
+        workers[place].modelName = report.modelName
+        workers[place].mode = report.mode
+    }
+
+    /// Returns what an operator has probably got wrong about a worker, by what the workers have told of themselves.
+    package func warnings(about worker: Int) -> [String] {
+        guard let worker = workers.first(where: { $0.id == worker }) else { return [] }
+        var warnings = worker.roleProblem.map { [$0] } ?? []
+        let other = workers.first { $0.modelName != nil && $0.modelName != worker.modelName }
+        if let name = worker.modelName, let other, let otherName = other.modelName {
+            warnings.append(
+                "serves '\(name)', but \(other.address) serves '\(otherName)': every request may go to either; start them "
+                    + "with the same model and --served-model-name, or a router for each")
+        }
+        return warnings
     }
 
     /// Changes a worker, unless it was removed.

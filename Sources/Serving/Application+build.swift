@@ -32,12 +32,10 @@ package func buildApplication(
     router.add(middleware: RequestIdentifiers())
     if !configuration.corsOrigins.isEmpty { router.add(middleware: CrossOrigin(configuration)) }
     router.add(middleware: ErrorResponses(countResponse: countResponse, routes: routes))
-    if let key = configuration.apiKey {
-        router.add(
-            middleware: BearerAuthentication(
-                key: key, opensMonitoring: configuration.opensMonitoring, hasPage: configuration.hasPage))
-    } else {
+    if configuration.apiKeys.isEmpty {
         router.add(middleware: OriginGuard(configuration))
+    } else {
+        router.add(middleware: BearerAuthentication(configuration))
     }
     for route in routes.routes {
         router.on(RouterPath(route.pattern), method: route.method, use: route.handler)

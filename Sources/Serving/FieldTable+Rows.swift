@@ -157,7 +157,7 @@ extension FieldTable {
             "xtc_probability",
             advice: "use temperature, top_p, top_k and min_p"),
         refused([.completion], "suffix", unless: empty, advice: "this model only continues text; it does not fill in"),
-        refused([.completion], "best_of", unless: [.integer(1)], advice: "use n and choose among the answers"),
+        refused(openAI + dialects, "best_of", unless: [.integer(1)], advice: "use n and choose among the answers"),
         refused(
             texts + dialects, "lora_path", "lora_id", "session_params", "input_embeds", "prompt_embeds",
             "extra_key", "positional_embed_overrides", "multi_item_delimiter_indices", "ec_transfer_params",

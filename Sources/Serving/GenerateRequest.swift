@@ -117,6 +117,9 @@ struct GenerateRequest: Sendable {
         guard texts.count == count, value.array?.count == count else {
             throw .invalid(name, "\(name) must be a string, or a list of \(count) strings, one for each answer")
         }
+        guard Set(texts.map(JSONKey.init)).count == count else {
+            throw .invalid(name, "\(name) has the same id twice; give each answer its own")
+        }
         return texts
     }
 }

@@ -69,6 +69,8 @@ struct InfoRoutes: Sendable {
             .fields([
                 "timestamp": .string(Date().formatted(.iso8601)), "version": .string(ServerConfiguration.version),
                 "start_time": .integer(slot.created),
+                "served_model_name": .string(configuration.servedModelName),
+                "disaggregation_mode": .string(service.transfers?.status().mode ?? "null"),
                 "dp_rank_count": .integer(1), "loads": .array([load]),
                 "aggregate": .fields([
                     "total_running_reqs": .integer(status.running), "total_waiting_reqs": .integer(status.queued),

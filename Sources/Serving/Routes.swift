@@ -114,7 +114,7 @@ struct ModelRoutes: Sendable {
     let slot: ModelSlot
 
     func list(_ request: Request, _ context: ServingContext) async throws -> Response {
-        .json(.fields(["object": .string("list"), "data": .array([try model()])]))
+        .json(.fields(["object": .string("list"), "data": .array(try configuration.modelNames.map(model))]))
     }
 
     /// Describes the model whose name is the rest of the path. Names such as `deepseek-ai/DeepSeek-V3.2` have slashes,
@@ -122,16 +122,16 @@ struct ModelRoutes: Sendable {
     func one(_ request: Request, _ context: ServingContext) async throws -> Response {
         let raw = String(request.uri.path.dropFirst(RouteTable.models.count + 1))
         let name = raw.removingPercentEncoding ?? raw
-        guard name == configuration.servedModelName else {
-            throw RequestError.modelNotFound(name, served: configuration.servedModelName)
+        guard configuration.modelNames.contains(name) else {
+            throw RequestError.modelNotFound(name, served: configuration.modelNames)
         }
-        return .json(try model())
+        return .json(try model(name))
     }
 
-    private func model() throws(RequestError) -> JSONValue {
+    private func model(_ name: String) throws(RequestError) -> JSONValue {
         let service = try slot.service()
         return .fields([
-            "id": .string(configuration.servedModelName), "object": .string("model"),
+            "id": .string(name), "object": .string("model"),
             // Routers choose by this how to talk to the server, and its own routes are those of SGLang.
             "created": .integer(slot.created), "owned_by": .string("sglang"),
             "root": .string(

@@ -1,11 +1,14 @@
-import Inference
+import JSON
 import Synchronization
 
 /// The generations that run, by the id that their request gave (`rid`), so that another request can abort them.
 final class RunningRequests: Sendable {
     private struct Entry {
         let id: String?
-        let abort: @Sendable () -> Void
+        /// Aborts the generation; `nil` until it has been submitted.
+        var abort: (@Sendable () -> Void)?
+        /// True if the generation is to be aborted as soon as it has been submitted.
+        var isAborted = false
     }
 
     private struct State {
@@ -15,20 +18,40 @@ final class RunningRequests: Sendable {
 
     private let state = Mutex(State())
 
-    /// Adds a generation.
+    /// Adds the generations of a request, before they are submitted.
     ///
-    /// - Parameter id: the request's id; `nil` if it gave none.
-    /// - Returns: the number by which `remove` knows the generation.
-    func add(_ id: String?, abort: @escaping @Sendable () -> Void) -> Int {
-        state.withLock { state in
-            defer { state.next += 1 }
-            state.entries[state.next] = Entry(id: id, abort: abort)
-            return state.next
+    /// - Parameter ids: the id of each; `nil` if the request gave none.
+    /// - Returns: the number by which the other methods know each generation.
+    /// - Throws: an error if a generation of another request has one of the ids.
+    func add(_ ids: [String?]) throws(RequestError) -> [Int] {
+        try state.withLock { state throws(RequestError) in
+            let wanted = Set(ids.lazy.compactMap { $0 }.map(JSONKey.init))
+            if !wanted.isEmpty,
+                let taken = state.entries.values.lazy.compactMap(\.id).first(where: { wanted.contains(JSONKey($0)) })
+            {
+                throw .invalid(
+                    "rid",
+                    "the id \(taken.quotedForMessage) is that of a request that is being answered; wait for its end, or "
+                        + "give every request an id of its own", code: "duplicate_request_id")
+            }
+            let numbers = state.next..<state.next + ids.count
+            state.next += ids.count
+            for (number, id) in zip(numbers, ids) { state.entries[number] = Entry(id: id) }
+            return Array(numbers)
         }
     }
 
-    func remove(_ number: Int) {
-        state.withLock { _ = $0.entries.removeValue(forKey: number) }
+    /// Says how to abort a generation, which has been submitted now.
+    func start(_ number: Int, abort: @escaping @Sendable () -> Void) {
+        let isAborted = state.withLock { state in
+            state.entries[number]?.abort = abort
+            return state.entries[number]?.isAborted ?? false
+        }
+        if isAborted { abort() }
+    }
+
+    func remove(_ numbers: [Int]) {
+        state.withLock { state in for number in numbers { state.entries[number] = nil } }
     }
 
     /// Aborts all generations, or those of the request with an id: where a request has several answers, their ids are
@@ -37,12 +60,14 @@ final class RunningRequests: Sendable {
     /// - Returns: the number of aborted generations.
     func abort(_ id: String?) -> Int {
         let aborts = state.withLock { state in
-            state.entries.values.filter { entry in
+            let numbers = state.entries.keys.filter { number in
                 guard let id else { return true }
-                return entry.id.map { Self.isAnswer($0, of: id) } ?? false
-            }.map(\.abort)
+                return state.entries[number]?.id.map { Self.isAnswer($0, of: id) } ?? false
+            }
+            for number in numbers { state.entries[number]?.isAborted = true }
+            return numbers.map { state.entries[$0]?.abort }
         }
-        for abort in aborts { abort() }
+        for abort in aborts { abort?() }
         return aborts.count
     }
 

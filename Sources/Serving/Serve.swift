@@ -36,6 +36,19 @@ package func serve(
     return try await serve(application, configuration, slot, stops: stops)
 }
 
+/// Keeps the process alive at SIGHUP, which it gets when a terminal or a service manager that started it ends: there is
+/// no file to read again, and the log is standard error.
+///
+/// It is called before anything that takes long, so that no early signal ends the process.
+package func outliveHangUps() async {
+    let hangUps = await UnixSignalsSequence(trapping: .sighup)
+    Task {
+        for await _ in hangUps {
+            Log.write(.notice, "SIGHUP: nothing is read again, and the server goes on; SIGTERM ends it")
+        }
+    }
+}
+
 /// The outcome of serving.
 package enum ServerEnd: Sendable, Equatable {
     /// Every request was answered.

@@ -4,10 +4,13 @@ package struct ServerConfiguration: Sendable, Equatable {
     package var host = "127.0.0.1"
     /// The port to listen on; 0 lets the system choose one.
     package var port = 30000
-    /// The API key that every route requires but `/health` and the files of the page; `nil` requires none.
-    package var apiKey: String?
-    /// The name that requests must give as `model`.
+    /// The API keys of which every route requires one but `/health` and the files of the page; none are required if there
+    /// are none.
+    package var apiKeys: [String] = []
+    /// The name that requests give as `model`, and answers have.
     package var servedModelName: String
+    /// Further names that requests may give.
+    package var otherModelNames: [String] = []
     /// The description of the model for routers and operators.
     package var model = ServedModel()
     /// The origins whose web pages may use this server, such as `https://app.example`; `*` allows all pages.
@@ -66,12 +69,10 @@ package struct ServerConfiguration: Sendable, Equatable {
             problems.append(
                 "--cors-allow-origin: '\(origin)' is no origin; write one such as https://app.example, or *")
         }
-        if servedModelName.isEmpty { problems.append("--served-model-name is empty; give the model a name") }
-        if let apiKey {
-            if apiKey.isEmpty { problems.append("--api-key is empty; leave it out to ask for no key") }
-            if !apiKey.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) {
-                problems.append("--api-key has characters a header cannot carry; use visible ASCII without spaces")
-            }
+        if modelNames.contains("") { problems.append("--served-model-name is empty; give the model a name") }
+        if apiKeys.contains("") { problems.append("--api-key is empty; leave it out to ask for no key") }
+        if !apiKeys.joined().utf8.allSatisfy({ (0x21...0x7E).contains($0) }) {
+            problems.append("--api-key has characters a header cannot carry; use visible ASCII without spaces")
         }
         let sizes = [
             ("--max-body-bytes", maxBodyBytes, 1024), ("--max-body-values", maxBodyValues, 1024),
@@ -95,6 +96,9 @@ package struct ServerConfiguration: Sendable, Equatable {
 }
 
 extension ServerConfiguration {
+    /// The names that requests may give as `model`, of which answers have the first.
+    package var modelNames: [String] { [servedModelName] + otherModelNames }
+
     /// True if only programs of this machine can connect.
     package var isLocal: Bool { Loopback.contains(host) }
 
@@ -132,6 +136,8 @@ package struct RequestLimits: Sendable, Equatable {
     package var maxSequences = 1024
     /// The maximum of `top_logprobs`; the engine may allow fewer.
     package var maxTopLogProbs = 20
+    /// The largest value of that maximum. What a token takes in an answer grows with it.
+    package static let mostTopLogProbs = 1024
     package var maxStopStrings = 16
     /// The maximum size of one stop string in bytes (UTF-8). That much text may have to be held back while streaming.
     package var maxStopStringBytes = 1024
@@ -145,7 +151,7 @@ package struct RequestLimits: Sendable, Equatable {
     func validate() -> [String] {
         let counts = [
             ("--max-choices", maxChoices, 1), ("--max-sequences", maxSequences, 1),
-            ("--max-top-logprobs", maxTopLogProbs, 0), ("--max-stop-strings", maxStopStrings, 0),
+            ("--max-logprobs", maxTopLogProbs, 0), ("--max-stop-strings", maxStopStrings, 0),
             ("--max-stop-string-bytes", maxStopStringBytes, 1), ("--max-stop-tokens", maxStopTokens, 0),
             ("--max-logit-biases", maxLogitBiases, 0), ("--max-cache-salt-bytes", maxCacheSaltBytes, 1),
         ]

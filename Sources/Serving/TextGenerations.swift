@@ -12,6 +12,7 @@ struct TextGenerations: Sendable {
     private let readers: [Task<Void, Never>]
     private let cancellation: Cancellation
     private let started: ContinuousClock.Instant
+    private let forget: @Sendable () -> Void
 
     /// A flag that is set when the generations are cancelled.
     private final class Cancellation: Sendable {
@@ -20,9 +21,11 @@ struct TextGenerations: Sendable {
         func set() { flag.store(true, ordering: .relaxed) }
     }
 
-    /// - Parameter waitingEvery: the time after which a `waiting` event follows, again and again; `nil` for none.
+    /// - Parameters:
+    ///   - numbers: the number of each generation in `slot.running`, from which it is removed when it ends.
+    ///   - waitingEvery: the time after which a `waiting` event follows, again and again; `nil` for none.
     init(
-        _ submitted: [(TextRequest, Generation)], service: TextService, slot: ModelSlot,
+        _ submitted: [(TextRequest, Generation)], _ numbers: [Int], service: TextService, slot: ModelSlot,
         waitingEvery interval: Duration?
     ) {
         let (events, continuation) = AsyncStream.makeStream(of: Element.self)
@@ -39,10 +42,13 @@ struct TextGenerations: Sendable {
             let (request, generation) = submission
             let stopTokens = request.sampling.stopTokens.union(request.ignoresEndOfText ? [] : service.endOfText)
             let assembler = TextAssembler(request, stopTokens: stopTokens, tokenizer: service.tokenizer)
-            let number = running.add(request.id) { engine.abort(generation.id) }
+            let number = numbers[index]
+            running.start(number) { engine.abort(generation.id) }
             return Task {
-                defer { running.remove(number) }
+                defer { running.remove([number]) }
                 await Self.read(generation, assembler, GenerationTimer(start: start, metrics: metrics), engine) {
+                    // Once a client knows that its request has ended, it may send another one of the same id.
+                    if $0.isLast { running.remove([number]) }
                     continuation.yield((index, $0))
                 }
                 unfinished.countOne()
@@ -54,6 +60,7 @@ struct TextGenerations: Sendable {
         }
         self.events = events
         self.readers = readers
+        forget = { running.remove(numbers) }
         cancellation = Cancellation()
         started = start
     }
@@ -61,6 +68,7 @@ struct TextGenerations: Sendable {
     /// Aborts the generations that still run and ends the sequence.
     func cancel() {
         cancellation.set()
+        forget()
         for reader in readers { reader.cancel() }
     }
 
@@ -109,6 +117,16 @@ extension TextGenerations {
             if case .finished(_, let usage) = event { return usage }
         }
         return nil
+    }
+}
+
+extension TextEvent {
+    /// True for the events with which a generation ends.
+    fileprivate var isLast: Bool {
+        switch self {
+        case .finished, .failed: true
+        case .started, .promptScores, .token, .waiting: false
+        }
     }
 }
 

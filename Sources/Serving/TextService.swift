@@ -93,6 +93,17 @@ package final class TextService: Sendable {
         }
         let requests = requests.map { transfers?.shortened($0) ?? $0 }
         for request in requests { try check(request) }
+        let numbers = try slot.running.add(requests.map(\.id))
+        do throws(RequestError) {
+            return TextGenerations(
+                try submit(requests), numbers, service: self, slot: slot, waitingEvery: interval)
+        } catch {
+            slot.running.remove(numbers)
+            throw error
+        }
+    }
+
+    private func submit(_ requests: [TextRequest]) throws(RequestError) -> [(TextRequest, Generation)] {
         var submitted: [(TextRequest, Generation)] = []
         for request in requests {
             if let generation = transfers?.generation(for: request) {
@@ -106,7 +117,7 @@ package final class TextService: Sendable {
                 throw RequestError(error).renamed(by: request.form.map { ["grammar": $0.field] } ?? [:])
             }
         }
-        return TextGenerations(submitted, service: self, slot: slot, waitingEvery: interval)
+        return submitted
     }
 
     private func engineRequest(_ request: TextRequest) throws(RequestError) -> GenerationRequest {

@@ -12,7 +12,8 @@ package enum CacheChoice: String, CaseIterable, ExpressibleByArgument, Sendable 
         switch argument {
         case "fp32", "f32": self = .float32
         case "bf16": self = .bfloat16
-        case "fp8": self = .fp8
+        // vLLM's name of the form with a scale for 128 elements and a rotary part in BF16, which `fp8_e4m3` has too.
+        case "fp8", "fp8_ds_mla": self = .fp8
         default: self.init(rawValue: argument)
         }
     }

@@ -71,21 +71,26 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     @Option(
         name: [.customLong("context-length"), .customLong("max-model-len")],
-        help: "Prompt and new tokens of one request, at most; default: what the model was made for.",
-        transform: Parsing.count(1...Parsing.maxTokens))
-    var contextLength: Int?
+        help: "Prompt and new tokens of one request, at most; auto or -1, the default: what the model was made for.",
+        transform: { try ContextChoice($0) })
+    var contextLengthChoice = ContextChoice.auto
+
+    /// The value of `--context-length`; `nil` for what the model was made for.
+    var contextLength: Int? { contextLengthChoice.tokens }
 
     @Option(
         name: [.customLong("max-running-requests"), .customLong("max-num-seqs")],
-        help: "Requests computed together, at most.", transform: Parsing.count(1...65_536))
+        help: "Requests computed together, at most. Default: 64.", transform: Parsing.count(1...65_536))
     var maxRunningRequests = 64
 
-    @Option(help: "Requests that may wait; more are refused with 429.", transform: Parsing.count(1...16_777_216))
+    @Option(
+        help: "Requests that may wait; more are refused with 429. Default: 1024.",
+        transform: Parsing.count(1...16_777_216))
     var maxQueuedRequests = 1024
 
     @Option(
         parsing: .unconditional,
-        help: "Prompt tokens of one request computed in one step, at most 32768, which -1 stands for.",
+        help: "Prompt tokens of one request computed in one step, at most 32768, which -1 stands for. Default: 1024.",
         transform: Parsing.count(-1...Parsing.maxTokens))
     var chunkedPrefillSize = 1024
 
@@ -105,7 +110,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
     var enableDynamicChunking = false
 
     @Option(
-        help: "A rank that makes no progress for so long has failed: seconds, or 90s, 5m, 1h.",
+        help: "A rank that makes no progress for so long has failed: seconds, or 90s, 5m, 1h. Default: 300.",
         transform: Parsing.seconds(1...1_000_000))
     var watchdogTimeout = 300
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Connections
 import Foundation
 import NIOCore
 import NIOPosix
@@ -9,18 +10,18 @@ struct ListenOptions: ParsableArguments, Sendable {
     @Option(help: "The address to listen on.")
     var host = "127.0.0.1"
 
-    @Option(help: "The port; 0 lets the system choose.", transform: Parsing.count(0...65_535))
+    @Option(help: "The port; 0 lets the system choose. Default: 30000.", transform: Parsing.count(0...65_535))
     var port = 30000
 
     @Option(
         help: """
             The key that clients must send; every route asks for it but /health and the files of the page. Lists of \
-            processes do not show BRAID_API_KEY.
+            processes do not show BRAID_API_KEY. Repeatable: each key is valid.
             """)
-    var apiKey: String?
+    var apiKey: [String] = []
 
     @Option(
-        help: "How long running requests may go on after SIGTERM: seconds, or 90s, 5m, 1h.",
+        help: "How long running requests may go on after SIGTERM: seconds, or 90s, 5m, 1h. Default: 60.",
         transform: Parsing.seconds(0...86_400))
     var drainTimeout = 60
 
@@ -48,7 +49,7 @@ struct ListenOptions: ParsableArguments, Sendable {
     func apply(to server: inout ServerConfiguration) {
         server.host = host
         server.port = port
-        server.apiKey = apiKey
+        server.apiKeys = apiKey
         server.allowedHosts = allowedHost
         server.corsOrigins = corsAllowOrigin
         server.opensMonitoring = openMonitoring
@@ -58,7 +59,7 @@ struct ListenOptions: ParsableArguments, Sendable {
 
     /// Warns if a server can be reached from other machines and asks for no key.
     func warnIfOpen(_ server: ServerConfiguration) {
-        guard apiKey == nil, !server.isLocal else { return }
+        guard apiKey.isEmpty, !server.isLocal else { return }
         Log.write(
             .warning, "--host: whoever reaches \(host):\(port) is served, without a key; --api-key asks for one")
     }
@@ -102,7 +103,7 @@ struct ListeningAddress {
                 "\(portOption): \(host):\(port) may not be used by this user; choose a port from 1024 on")
         } catch {
             throw CommandError(
-                "\(hostOption): cannot listen on \(host):\(port): \(error.reason); give an address of this machine, such "
+                "\(hostOption): cannot listen on \(host):\(port): \(error.connectionReason); give an address of this machine, such "
                     + "as 127.0.0.1, or 0.0.0.0 for all of them")
         }
     }

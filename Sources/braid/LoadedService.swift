@@ -14,7 +14,7 @@ import Tokenization
 /// A model with everything that its service needs, checked, before ranks are started.
 struct LoadedService: Sendable {
     let model: any Model
-    let configuration: EngineConfiguration
+    var configuration: EngineConfiguration
     let chatFormat: Result<ChatFormat, ChatError>
     let trace: TraceWriter?
     /// The sampling parameters of requests that give none: those that the checkpoint recommends.

@@ -183,7 +183,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     }
 
     /// SGLang's variable for the layers of each stage.
-    private static let partitionVariable = "SGLANG_PP_LAYER_PARTITION"
+    static let partitionVariable = "SGLANG_PP_LAYER_PARTITION"
 
     /// Layer counts are read from numbers separated by commas.
     struct LayerCounts: ExpressibleByArgument, Sendable {

@@ -40,10 +40,25 @@ package enum Parsing {
         }
     }
 
-    /// Reads a duration in whole seconds: a number of them, or a number followed by `s`, `m` or `h`.
+    /// Reads a duration in whole seconds: a number of them, or a number followed by `s`, `m` or `h`. As other engines
+    /// print it, the number may have decimals, such as `300.0` or `1.5m`.
     package static func seconds(_ legal: ClosedRange<Int>) -> @Sendable (String) throws -> Int {
         { text in
-            try whole(text, ["s": 1, "m": 60, "h": 3600], "a duration in seconds", legal)
+            let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600]
+            let unit = text.last.flatMap { units[$0] }
+            let parts = (unit == nil ? text[...] : text.dropLast()).split(
+                separator: ".", omittingEmptySubsequences: false)
+            guard parts.count == 2, parts.allSatisfy({ $0.allSatisfy { ("0"..."9").contains($0) } && !$0.isEmpty }),
+                parts.allSatisfy({ $0.count <= 15 }), let number = Double(parts.joined(separator: "."))
+            else { return try whole(text, units, "a duration in seconds", legal) }
+            let seconds = number * Double(unit ?? 1)
+            guard let value = Int(exactly: seconds) else {
+                throw ValidationError(
+                    "it is \(seconds) seconds, no whole number of them between \(legal.lowerBound) and "
+                        + "\(legal.upperBound)")
+            }
+            guard legal.contains(value) else { throw refusal(text, "a duration in seconds", legal, nearest: value) }
+            return value
         }
     }
 

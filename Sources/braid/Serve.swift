@@ -16,7 +16,7 @@ struct Serve: AsyncParsableCommand {
         abstract: "Serves a model over HTTP: OpenAI's routes, /generate, /metrics.",
         discussion: """
             `braid serve MODEL` is `braid serve --model-path MODEL`. Listens on this machine only unless --host says \
-            otherwise. SIGTERM drains, a second one ends. Options may also be in a file (--config) and in the \
+            otherwise. SIGTERM drains, a second one ends, SIGHUP does nothing. Options may also be in a file (--config) and in the \
             environment, as BRAID_PAGE_SIZE; those of SGLang's and vLLM's servers are accepted (Docs/options.md).
             """)
 
@@ -26,8 +26,12 @@ struct Serve: AsyncParsableCommand {
 
     @OptionGroup(title: "Listening") var listen: ListenOptions
 
-    @Option(help: "The name requests give as `model`; default: the model's.")
-    var servedModelName: String?
+    @Option(
+        parsing: .upToNextOption,
+        help: """
+            The name requests give as `model`; default: the model's. Several are all accepted, and answers have the first.
+            """)
+    var servedModelName: [String] = []
 
     @Flag(
         help: """
@@ -61,6 +65,13 @@ struct Serve: AsyncParsableCommand {
             """)
     var samplingDefaults = SamplingSource.model
 
+    @Option(
+        help: """
+            Alternatives of each token that a request may ask for with their log-probabilities, at most. Default: 20.
+            """,
+        transform: Parsing.count(0...RequestLimits.mostTopLogProbs))
+    var maxLogprobs = RequestLimits().maxTopLogProbs
+
     @OptionGroup var settings: ConfigurationOptions
 
     @Flag(help: "Serve no page at /, on which people chat with the model and watch the ranks.")
@@ -71,6 +82,7 @@ struct Serve: AsyncParsableCommand {
     mutating func run() async throws {
         if settings.print(self, named: "serve") { return }
         listen.startLog()
+        await outliveHangUps()
         do {
             try await start()
         } catch let error where listen.logFormat == .json && !(error is ExitCode) {
@@ -176,6 +188,7 @@ struct Serve: AsyncParsableCommand {
     /// Maps the weights and checks the options of the engine.
     private func loadedService(_ directory: ModelDirectory, _ job: Job) throws -> LoadedService {
         var loaded = try LoadedService(engineOptions, tokenizerOptions, parsers, directory, job)
+        loaded.configuration.maxTopLogProbs = maxLogprobs
         if samplingDefaults == .openai { loaded.defaults = SamplingDefaults() }
         loaded.defaults.seed = randomSeed
         return loaded
@@ -183,8 +196,10 @@ struct Serve: AsyncParsableCommand {
 
     /// Returns the configuration of the HTTP server, after checking that it can listen.
     private func serverConfiguration(_ directory: ModelDirectory) throws -> ServerConfiguration {
-        var server = ServerConfiguration(servedModelName: servedModelName ?? directory.name)
+        var server = ServerConfiguration(servedModelName: servedModelName.first ?? directory.name)
+        server.otherModelNames = Array(servedModelName.dropFirst())
         listen.apply(to: &server)
+        server.requests.maxTopLogProbs = maxLogprobs
         server.hasPage = !disablePage
         server.model = ServedModel(directory: directory.path)
         let problems = server.validate()
@@ -195,7 +210,7 @@ struct Serve: AsyncParsableCommand {
 
     /// Checks what a server exchanges with another one against the rest of the options.
     private func check(_ transfers: DisaggregationOptions.Plan, _ configuration: EngineConfiguration) throws {
-        if transfers.secret.isEmpty, listen.apiKey != nil {
+        if transfers.secret.isEmpty, !listen.apiKey.isEmpty {
             throw CommandError(
                 "--disaggregation-secret-file: with --api-key the other server needs a secret too, or whoever is on this "
                     + "machine goes around the key; make one with: openssl rand -hex 32 > secret")

@@ -25,15 +25,34 @@ import braid
         #expect(try String(contentsOf: page, encoding: .utf8) == OptionsPage.text, "Docs/options.md is not the table")
     }
 
+    @Test(arguments: ["serve", "router"]) func `says in its help what every option is by default`(name: String) throws {
+        let command = try Braid.parseAsRoot([name])
+        let options = try #require(CommandOptions.command(named: [name]))
+        let described = try Self.dump().command.subcommands?.first { $0.commandName == name }?.arguments ?? []
+        var count = 0
+        for line in EffectiveConfiguration(of: command, options, []).lines where !line.hasPrefix("#") {
+            let parts = line.split(separator: "  # ")[0].split(separator: ": ", maxSplits: 1).map(String.init)
+            if ["true", "false"].contains(parts[1]) { continue }
+            count += 1
+            let option = try #require(described.first { $0.names?.contains { $0.name == parts[0] } == true }, "\(line)")
+            let words = (option.abstract ?? "").lowercased()
+            let value = parts[1].trimmingCharacters(in: ["'"]).lowercased()
+            let isSaid = words.contains("default") && words.contains(value)
+            #expect(isSaid || option.defaultValue?.lowercased() == value, "\(line)")
+        }
+        #expect(count > 10)
+    }
+
     /// Returns a line for each option: the command, all spellings of the option, its values if they are few, and its
     /// default.
-    private static func options() throws -> [String] {
+    private static func options() throws -> [String] { lines(of: try dump().command, behind: []).sorted() }
+
+    private static func dump() throws -> Dump {
         let error = try #require(throws: (any Error).self) {
             _ = try Braid.parseAsRoot(["--experimental-dump-help"])
         }
         let text = Braid.fullMessage(for: error)
-        let dump = try JSONDecoder().decode(Dump.self, from: Data(text.utf8))
-        return lines(of: dump.command, behind: []).sorted()
+        return try JSONDecoder().decode(Dump.self, from: Data(text.utf8))
     }
 
     private static func lines(of command: Dump.Command, behind path: [String]) -> [String] {
@@ -62,6 +81,7 @@ import braid
             let kind: String
             let names: [Name]?
             let valueName: String?
+            let abstract: String?
             let allValues: [String]?
             let defaultValue: String?
         }

@@ -432,6 +432,26 @@ private enum XMLScanner {
         }
     }
 
+    @Test func `is told from one whose weights are of another model`() async throws {
+        try await directory { path in
+            let demo = Golden.root + "/Models/demo"
+            for name in try FileManager.default.contentsOfDirectory(atPath: demo) where name.contains("safetensors") {
+                try FileManager.default.createSymbolicLink(
+                    atPath: "\(path)/\(name)", withDestinationPath: "\(demo)/\(name)")
+            }
+            try await run(["inspect", "--model-path", path])
+            let config = try String(contentsOfFile: path + "/config.json", encoding: .utf8)
+            let changed = config.replacing(/"num_hidden_layers": \d+/, with: #""num_hidden_layers": 3"#)
+            #expect(changed != config)
+            try Data(changed.utf8).write(to: URL(fileURLWithPath: path + "/config.json"))
+            let error = await #expect(throws: CheckpointError.self) {
+                try await run(["inspect", "--model-path", path])
+            }
+            #expect(error?.problem.contains("num_hidden_layers 3") == true, "\(String(describing: error))")
+            try await run(["inspect", "--model-path", path, "--config-only"])
+        }
+    }
+
     @Test(arguments: [1024, 64, -1]) func `is drawn for a server's page as it is for a file`(chunk: Int) async throws {
         try await directory { path in
             let file = path + "/layout.svg"

@@ -24,7 +24,12 @@ import braid
         case .oneOf(let values): values.last!
         case .integer(let range): "\(range.lowerBound)"
         case .number(let range): "\(range.lowerBound)"
-        case .json: row.names.contains("--speculative-config") ? #"{"method":"mtp","num_speculative_tokens":3}"# : "{}"
+        case .json:
+            switch row.names[0] {
+            case "--speculative-config": #"{"method":"mtp","num_speculative_tokens":3}"#
+            case "--allowed-origins": #"["*"]"#
+            default: "{}"
+            }
         }
     }
 
@@ -36,6 +41,12 @@ import braid
             command + (needed[command.joined(separator: " ")] ?? []) + words, environment: [:])
         _ = try Braid.parseAsRoot(line.arguments)
         return line
+    }
+
+    /// Returns the lines of `--print-config`.
+    private static func printed(_ line: LaunchLine) throws -> [String] {
+        let options = try #require(CommandOptions.command(named: ["serve"]))
+        return EffectiveConfiguration(of: try Braid.parseAsRoot(line.arguments), options, line.settings).lines
     }
 
     @Test func `a value may begin with a dash`() throws {
@@ -126,6 +137,62 @@ import braid
         _ = try Braid.parseAsRoot(try Self.line(text).arguments)
     }
 
+    @Test func `gives the members of vLLM's JSON by dotted names`() throws {
+        let line = try Self.line(
+            "serve m --speculative-config.method mtp --compilation-config.level=3 "
+                + "--speculative-config.num_speculative_tokens 3")
+        #expect(
+            line.arguments.suffix(4) == ["--speculative-algorithm", "NEXTN", "--speculative-num-steps", "3"])
+        #expect(line.withoutEffect == ["--compilation-config"])
+        for (text, words) in [
+            ("--speculative-config.num_speculative_tokens 1", "\"method\": \"mtp\""),
+            ("--speculative-config.method", "--speculative-config.method needs a value"),
+            ("--compilation-config.level 1 --compilation-config.level 2", "is given twice"),
+            ("--page-size.x 1", "unknown option --page-size.x"),
+        ] {
+            let lines = try Self.refusal("serve m \(text)")
+            #expect(lines.count == 1 && lines[0].contains(words), "\(lines)")
+        }
+    }
+
+    @Test func `gives origins of pages as vLLM's list`() throws {
+        let line = try LaunchLine(
+            ["serve", "m", "--allowed-origins", #"["https://a.example", "*"]"#], environment: [:])
+        #expect(line.arguments.suffix(4) == ["--cors-allow-origin", "https://a.example", "--cors-allow-origin", "*"])
+        #expect(try Self.refusal("serve m --allowed-origins [1]")[0].hasPrefix("--allowed-origins: it is not a list"))
+        #expect(try Self.refusal(#"serve m --allowed-origins "a""#)[0].hasPrefix("--allowed-origins: it is not a list"))
+    }
+
+    @Test func `gives several names of the model, and several keys`() throws {
+        let line = try Self.parse(["serve"], ["--served-model-name", "a", "b", "--api-key", "k", "--api-key=l"])
+        let lines = try Self.printed(line)
+        #expect(lines.contains("served-model-name: [a, b]  # command line"))
+        #expect(lines.contains("api-key: [(secret), (secret)]  # command line"))
+    }
+
+    @Test(arguments: [("auto", nil), ("-1", nil), ("128k", 128_000), ("128K", 131_072), ("4096", 4096)])
+    func `gives the longest request as vLLM does`(text: String, expected: Int?) throws {
+        let lines = try Self.printed(try Self.parse(["serve"], ["--max-model-len", text]))
+        let value = expected.map { "\($0)" } ?? "auto"
+        #expect(lines.contains("context-length: \(value)  # command line"), "\(lines)")
+    }
+
+    @Test(arguments: [
+        ("fp8", "fp8_e4m3"), ("fp8_ds_mla", "fp8_e4m3"), ("fp8_e4m3", "fp8_e4m3"), ("bf16", "bfloat16"),
+        ("fp8_e5m2", nil), ("nvfp4", nil),
+    ])
+    func `gives the type of the cache by other engines' names`(text: String, expected: String?) throws {
+        let words = ["--kv-cache-dtype", text]
+        guard let expected else {
+            let error = try #require(throws: (any Error).self) { try Self.parse(["serve"], words) }
+            let message = Braid.fullMessage(for: error)
+            #expect(message.contains("--kv-cache-dtype") && message.contains("fp8_e4m3"), "\(message)")
+            return
+        }
+        let lines = try Self.printed(try Self.parse(["serve"], words))
+        #expect(lines.contains("kv-cache-dtype: \(expected)  # command line"), "\(lines)")
+    }
+
     @Test func `names what has no effect once, in one line`() throws {
         let line = try Self.line("serve m --attention-backend nsa --cuda-graph-bs 1 2 4 --enable-metrics --tp 2")
         #expect(line.startLines == ["has no effect here: --attention-backend, --cuda-graph-bs"])
@@ -197,6 +264,10 @@ import braid
         #expect(origins["--attn-cp-size"] == .environment("BRAID_ATTN_CP_SIZE"))
         #expect(origins["--page-size"] == .file(path, line: 1))
         #expect(line.arguments.suffix(4) == ["--page-size", "16", "--page-size", "8"])
+        let variable = "SGLANG_PP_LAYER_PARTITION"
+        let stages = try Self.line("serve m", environment: [variable: "3,1"]).settings.last
+        #expect(stages?.origin == .environment(variable) && stages?.words == ["--pp-layer-partition", "3,1"])
+        #expect(try Self.line("serve m", environment: [variable: "a"]).settings.count == 1)
         #expect(!line.arguments.contains("--preload") && !line.arguments.contains("2"))
     }
 
@@ -257,21 +328,18 @@ import braid
             "serve m --tp 4 --allowed-host a --allowed-host b --api-key hidden --pp-layer-partition 3,1",
             environment: ["BRAID_PAGE_SIZE": "32"])
         let options = try #require(CommandOptions.command(named: ["serve"]))
-        func printed(_ line: LaunchLine) throws -> [String] {
-            EffectiveConfiguration(of: try Braid.parseAsRoot(line.arguments), options, line.settings).lines
-        }
-        let lines = try printed(given)
+        let lines = try Self.printed(given)
         #expect(lines.count == options.options.count - 4)
         for expected in [
             "tp-size: [4]  # command line", "page-size: 32  # environment BRAID_PAGE_SIZE", "port: 30000  # default",
-            "allowed-host: [a, b]  # command line", "api-key: (secret)  # command line", "preload: false  # default",
+            "allowed-host: [a, b]  # command line", "api-key: [(secret)]  # command line", "preload: false  # default",
             "# trace: unset  # default", "pp-layer-partition: '3,1'  # command line",
             "kv-cache-dtype: auto  # default", "log-level: info  # default",
         ] { #expect(lines.contains(expected), "\(expected)") }
         #expect(!lines.joined().contains("hidden"))
         let path = try Self.file(lines.joined(separator: "\n"))
         defer { try? FileManager.default.removeItem(atPath: path) }
-        let again = try printed(try Self.line("serve --config \(path)"))
+        let again = try Self.printed(try Self.line("serve --config \(path)"))
         func values(_ lines: [String]) -> [String] { lines.map { String($0.split(separator: "  # ")[0]) } }
         #expect(values(again) == values(lines))
     }

@@ -12,6 +12,8 @@ enum OptionsPage {
             that the program parses (`CompatibilityTable`); `BRAID_RECORD_OPTIONS=1` before
             `swift test -c release --filter CommandLineTests` writes it again.
 
+            Members of vLLM's options that take JSON may be given one by one: `--speculative-config.method mtp`.
+
             An option *without effect* selects something that does not exist here and that changes no answer. It is accepted,
             its values are checked, and the start names all of them in one line:
             `has no effect here: --attention-backend, …`.

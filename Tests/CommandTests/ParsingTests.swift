@@ -17,6 +17,9 @@ import braid
         #expect(try Parsing.seconds(0...86_400)("90s") == 90)
         #expect(try Parsing.seconds(0...86_400)("5m") == 300)
         #expect(try Parsing.seconds(0...86_400)("24h") == 86_400)
+        #expect(try Parsing.seconds(0...86_400)("300.0") == 300)
+        #expect(try Parsing.seconds(0...86_400)("1.5m") == 90)
+        #expect(try Parsing.seconds(0...86_400)("0.5h") == 1800)
         #expect(try Parsing.number(0...1)("0.25") == 0.25)
         #expect(try Parsing.bytes(0...1 << 50)("17") == 17)
         #expect(try Parsing.bytes(0...1 << 50)("17B") == 17)
@@ -43,6 +46,16 @@ import braid
         if text != "10", text != "1e3", text != Self.largest {
             #expect(throws: ValidationError.self) { _ = try Parsing.number(0...1)(text) }
         }
+    }
+
+    @Test(arguments: [
+        ("0.5", "it is 0.5 seconds, no whole number"), ("1.01m", "seconds, no whole number"),
+        ("99.0", "nearest legal value is 64"), ("1e3", "a duration in seconds"), (".0", "a duration in seconds"),
+        ("1.", "a duration in seconds"), ("1.0.0", "a duration in seconds"), ("-1.0", "a duration in seconds"),
+    ])
+    func `of seconds with decimals are refused where they are no whole seconds`(text: String, words: String) {
+        let error = #expect(throws: ValidationError.self) { _ = try Parsing.seconds(0...64)(text) }
+        #expect(error?.message.contains(words) == true, "\(error?.message ?? "")")
     }
 
     @Test func `that are too large or small come with the nearest legal value`() {

@@ -127,6 +127,28 @@ import Testing
                 .contains("SGLANG_PP_LAYER_PARTITION"))
     }
 
+    @Test func `is not the end of a server that SIGHUP reaches`() throws {
+        let log = Pipe()
+        let server = try Program.start(
+            ["serve", Program.demo, "--port", "0"], output: FileHandle.nullDevice, errors: log)
+        defer { server.terminate() }
+        func wait(for words: String) -> Bool {
+            var text = ""
+            while !text.contains(words) {
+                let more = log.fileHandleForReading.availableData
+                if more.isEmpty { return false }
+                text += String(decoding: more, as: UTF8.self)
+            }
+            return true
+        }
+        #expect(wait(for: "ready: "))
+        for _ in 0..<2 {
+            kill(server.processIdentifier, SIGHUP)
+            #expect(wait(for: "SIGHUP: nothing is read again"))
+        }
+        #expect(server.isRunning)
+    }
+
     @Test func `is a line of JSON if the log is`() throws {
         let line = try Self.refusal(["/nowhere/model", "--log-format", "json"])
         #expect(line.hasPrefix("{\"time\": ") && line.contains("\"level\": \"critical\""))

@@ -10,7 +10,7 @@ import braid
     }
 
     private static func workers(_ words: String) throws -> [String] {
-        try options(words).workers().map { "\($0.role.rawValue) \($0.address)" }
+        try options(words).workers(of: RouterConfiguration()).map { "\($0.role.rawValue) \($0.address)" }
     }
 
     private static func problem(_ words: String) throws -> String {
@@ -23,6 +23,12 @@ import braid
                 == ["regular http://a:1", "regular http://b:2", "regular http://c:3"])
         #expect(try Self.workers("--worker_urls http://a:1") == ["regular http://a:1"])
         #expect(try Self.workers("") == [])
+    }
+
+    @Test func `are not the router itself`() throws {
+        let words = "is the router's own address (--port)"
+        #expect(try Self.problem("--worker-urls http://127.0.0.1:30000").contains(words))
+        #expect(try Self.problem("--worker-urls http://a:1 http://localhost:30000/v1").contains(words))
     }
 
     @Test func `are prefill and decode servers, as SGLang's router is given them`() throws {

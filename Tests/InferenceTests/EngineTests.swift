@@ -119,6 +119,16 @@ import Testing
         #expect(throws: EngineError.draining) { try engine.submit(Self.requests()[4]) }
     }
 
+    @Test func `lets requests ask for as many alternatives as it is told to, and no more than there are tokens`() {
+        let vocabulary = FaultyModel().vocabularySize
+        var configuration = EngineConfiguration()
+        #expect(configuration.scheduler(for: FaultyModel()).maxTopLogProbs == min(20, vocabulary))
+        for (count, expected) in [(0, 0), (3, min(3, vocabulary)), (1 << 20, vocabulary)] {
+            configuration.maxTopLogProbs = count
+            #expect(configuration.scheduler(for: FaultyModel()).limits.maxTopLogProbs == expected)
+        }
+    }
+
     @Test(arguments: [1, 8]) func `has as many threads a rank as is no mistake`(ranks: Int) throws {
         let cores = ProcessInfo.processInfo.activeProcessorCount
         func configuration(_ threads: Int) -> EngineConfiguration {

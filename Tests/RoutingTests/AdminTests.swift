@@ -36,7 +36,8 @@ import Testing
     }
 
     @Test func `needs the key if there is one`() async throws {
-        try await RouterClient.run([], RouterClient.configuration { $0.server.apiKey = "k" }) { router async throws in
+        try await RouterClient.run([], RouterClient.configuration { $0.server.apiKeys = ["k"] }) {
+            router async throws in
             #expect(try await router.send("/workers", method: .GET).status == 401)
             #expect(
                 try await router.send("/workers", method: .GET, headers: ["authorization": "Bearer k"]).status == 200)
@@ -79,6 +80,33 @@ import Testing
                     documented.contains("`\(short)`") || documented.contains("`\(short){"), "\(name) is not documented")
             }
         }
+    }
+
+    @Test func `is not told of answers of workers that are gone`() async throws {
+        let worker = try await ToyWorker { _ in .json("{}") }
+        try await RouterClient.run([worker]) { router async throws in
+            #expect(try await router.send("/generate", #"{"text":"a"}"#).status == 200)
+            #expect(try await router.metric("requests_total") == "1")
+            #expect(router.service.fleet.remove(worker.address))
+            #expect(try await router.metric("requests_total") == nil)
+            try router.service.fleet.add(worker.address, .regular)
+            #expect(try await router.metric("requests_total") == nil)
+        }
+    }
+
+    @Test(arguments: [
+        ("127.0.0.1", "http://127.0.0.1:7", true), ("127.0.0.1", "http://localhost:7", true),
+        ("0.0.0.0", "http://127.0.0.1:7", true), ("::", "http://[::1]:7", true),
+        ("10.0.0.1", "http://10.0.0.1:7", true),
+        ("127.0.0.1", "http://127.0.0.1:8", false), ("127.0.0.1", "http://10.0.0.1:7", false),
+        ("10.0.0.1", "http://127.0.0.1:7", false),
+    ])
+    func `cannot make the router its own worker`(host: String, url: String, isOwn: Bool) throws {
+        var configuration = RouterConfiguration()
+        (configuration.server.host, configuration.server.port) = (host, 7)
+        #expect(try configuration.isOwn(ServerAddress(url)) == isOwn)
+        configuration.server.port = 0
+        #expect(try !configuration.isOwn(ServerAddress(url)))
     }
 
     @Test func `changes the workers to those of a list, and leaves the others alone`() throws {

@@ -118,6 +118,15 @@ import Testing
     }
 
     @Test(arguments: [
+        "http://h:1/v1", "http://h:1/v1/", "http://h:1//v1", "http://h:1", "http://h:1/",
+    ])
+    func `and has no version of an interface`(_ url: String) throws {
+        #expect(try ServerAddress(url).description == "http://h:1")
+        #expect(try ServerAddress("http://h:1/a/v1").description == "http://h:1/a")
+        #expect(try ServerAddress("http://h:1/av1").description == "http://h:1/av1")
+    }
+
+    @Test(arguments: [
         "", "127.0.0.1:30001", "https://host", "http://", "http://host:0", "http://host:99999", "http://a%0d%0ab:1/",
         "http://ho st", "file:///etc/passwd", "ftp://host",
     ])

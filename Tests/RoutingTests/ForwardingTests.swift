@@ -129,7 +129,7 @@ import Testing
     @Test func `bounds bodies, and asks for its key`() async throws {
         let worker = try await ToyWorker { _ in .json("{}") }
         let configuration = RouterClient.configuration { configuration in
-            configuration.server.apiKey = "outer"
+            configuration.server.apiKeys = ["outer"]
             configuration.workerKey = "inner"
             configuration.server.maxBodyBytes = 1024
         }

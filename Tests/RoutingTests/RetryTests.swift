@@ -1,3 +1,4 @@
+import NIOCore
 import NIOHTTP1
 import Routing
 import TestSupport
@@ -94,6 +95,65 @@ import Testing
             #expect(await eventually { worker.openCount == 0 && router.isIdle })
             #expect(await eventually { router.workers[0].health.reason?.contains("no answer within") == true })
         }
+    }
+
+    @Test func `lets no request wait for a removed worker that gives no sign of life`() async throws {
+        let worker = try await ToyWorker { _ in .stream("data: one\n\n") }
+        let configuration = RouterClient.configuration { configuration in
+            configuration.checkTimeout = .milliseconds(200)
+            configuration.silenceLimit = .milliseconds(500)
+        }
+        try await RouterClient.run([worker], configuration) { router async throws in
+            let exchange = try await router.open("/generate", #"{"text":"a"}"#)
+            #expect(await eventually { worker.requests.count == 1 })
+            #expect(router.service.fleet.remove(worker.address))
+            worker.setReady(ToyWorker.Answer(bytes: "", end: .stays))
+            _ = try? await RouterClient.rest(of: exchange)
+            #expect(await eventually { worker.openCount == 0 })
+        }
+    }
+
+    @Test(arguments: [": wait\n\n", ":\n:\n\n: ", "\r\n"])
+    func `sends a stream that has only comments to another worker when its own is lost`(opening: String) async throws {
+        let lost = try await ToyWorker { _ in .stream(opening, .breaksOff) }
+        let stream = ToyWorker.Answer.stream("data: good\n\n").bytes + ToyWorker.Answer.lastChunk
+        let good = try await ToyWorker { _ in ToyWorker.Answer(bytes: stream) }
+        try await RouterClient.run([lost, good]) { router async throws in
+            var bodies: Set<String> = []
+            for _ in 0..<4 {
+                let reply = try await router.send("/generate", #"{"text":"a","stream":true}"#)
+                #expect(reply.status == 200)
+                bodies.insert(reply.body)
+            }
+            let separated = opening.hasSuffix(" ") ? opening + "\n" : opening
+            #expect(bodies.isSubset(of: ["data: good\n\n", separated + "data: good\n\n"]))
+            #expect(bodies.contains(separated + "data: good\n\n") && !lost.requests.isEmpty)
+            #expect(await eventually { router.isIdle })
+            #expect(try await router.metric("broken_streams_total") == "0")
+        }
+    }
+
+    @Test(arguments: ["data: one\n\n", ": wait\n\ndata: o", "event"])
+    func `sends no stream that has an event to another worker`(opening: String) async throws {
+        let lost = try await ToyWorker { _ in .stream(opening, .breaksOff) }
+        try await RouterClient.run([lost]) { router async throws in
+            let other = try await ToyWorker { _ in .stream("data: good\n\n", .breaksOff) }
+            try router.service.fleet.add(other.address, .regular)
+            await #expect(throws: UpstreamError.self) { try await router.send("/generate", #"{"text":"a"}"#) }
+            #expect(other.requests.isEmpty)
+        }
+    }
+
+    @Test func `says in the system's words why there is no connection`() async throws {
+        let worker = try await ToyWorker { _ in .json("{}") }
+        let address = worker.address
+        try await worker.kill()
+        let error = await #expect(throws: UpstreamError.self) {
+            try await UpstreamExchange.open(
+                to: address, HTTPRequestHead(version: .http1_1, method: .GET, uri: "/"), ByteBuffer(),
+                connectTimeout: .seconds(60))
+        }
+        #expect(error.map { "\($0)" } == "no connection: Connection refused")
     }
 
     @Test func `lets so many requests through at a time, lets others wait in order, and refuses the rest`() async throws

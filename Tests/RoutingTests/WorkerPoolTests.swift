@@ -141,6 +141,38 @@ import Testing
         #expect(pool.assign(Self.text("a", blocks: 64), excluding: [], at: Self.start)?.worker != old)
     }
 
+    @Test(arguments: [
+        (RoutedWorker.Role.regular, "null", nil), (.regular, "decode", nil), (.prefill, "prefill", nil),
+        (.decode, "decode", nil), (.regular, "prefill", "with --pd-disaggregation"),
+        (.prefill, "decode", "are --prefill and --decode swapped?"),
+        (.decode, "prefill", "are --prefill and --decode swapped?"),
+        (.prefill, "null", "was started without --disaggregation-mode prefill"),
+        (.decode, "null", "was started without --disaggregation-mode decode"),
+    ])
+    func `a worker whose role is not what it says of itself is told`(
+        role: RoutedWorker.Role, mode: String, words: String?
+    ) throws {
+        var pool = try Self.pool(.cacheAware, 1, role: role)
+        #expect(pool.warnings(about: 0).isEmpty)
+        pool.record(LoadReport(try JSONValue(parsing: #"{"disaggregation_mode":"\#(mode)"}"#)), of: 0)
+        #expect(pool.warnings(about: 0).count == (words == nil ? 0 : 1))
+        if let words { #expect(pool.warnings(about: 0)[0].contains(words)) }
+    }
+
+    @Test func `workers of different models are told`() throws {
+        var pool = try Self.pool(.cacheAware, 3)
+        func report(_ name: String) throws -> LoadReport {
+            LoadReport(try JSONValue(parsing: #"{"served_model_name":"\#(name)"}"#))
+        }
+        pool.record(try report("a"), of: 0)
+        pool.record(try report("a"), of: 1)
+        #expect((0...2).allSatisfy { pool.warnings(about: $0).isEmpty })
+        pool.record(try report("b"), of: 2)
+        #expect(pool.warnings(about: 2).count == 1)
+        #expect(pool.warnings(about: 2)[0].hasPrefix("serves 'b', but http://10.0.0.0:30000 serves 'a'"))
+        #expect(pool.warnings(about: 0)[0].hasPrefix("serves 'a', but http://10.0.0.2:30000 serves 'b'"))
+    }
+
     @Test func `a decode server is chosen by its streams more than by prompts, which others compute`() throws {
         let candidate = RoutingPolicy.Candidate(load: WorkerLoad(), isDecodeServer: true)
         let regular = RoutingPolicy.Candidate(load: WorkerLoad())

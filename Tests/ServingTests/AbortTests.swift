@@ -45,6 +45,36 @@ import Tokenization
         }
     }
 
+    @Test(arguments: Route.all)
+    private func `has an id that no other request has meanwhile`(route: Route) async throws {
+        let server = ToyServer("x")
+        server.engine.isHolding = true
+        async let first = server.post(route.path, #"{\#(route.body),"rid":"a"}"#)
+        #expect(await eventually { server.engine.runningCount == 1 })
+        for other in Route.all {
+            let second = try await server.post(other.path, #"{\#(other.body),"request_id":"a"}"#)
+            #expect(second.status == 400, "\(second.text)")
+            #expect(second.text.contains("the id \\\"a\\\" is that of a request"), "\(second.text)")
+            // Anthropic's errors have neither.
+            guard other.path != "/v1/messages" else { continue }
+            #expect(second.code == "duplicate_request_id" && second.parameter == "rid")
+        }
+        #expect(server.engine.runningCount == 1)
+        server.engine.isHolding = false
+        #expect(try await first.status == 200)
+        // The id is free as soon as the first request has been answered.
+        for _ in 0..<3 { #expect(try await server.post(route.path, #"{\#(route.body),"rid":"a"}"#).status == 200) }
+    }
+
+    @Test func `has several answers of different ids`() async throws {
+        let server = ToyServer("x")
+        let twice = try await server.post("/generate", #"{"text":["a","b"],"rid":["x","x"]}"#)
+        #expect(twice.status == 400 && twice.parameter == "rid", "\(twice.text)")
+        #expect(try await server.post("/generate", #"{"text":["a","b"],"rid":["x","y"]}"#).status == 200)
+        let choices = #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"n":2,"rid":"x"}"#
+        #expect(try await server.post("/v1/chat/completions", choices).status == 200)
+    }
+
     @Test(arguments: Route.all, [false, true])
     private func `is answered with status 200 and what was generated`(route: Route, isStreamed: Bool) async throws {
         for name in ["rid", "request_id"] {

@@ -12,7 +12,7 @@ import Testing
 
     private static func server() -> ToyServer {
         var server = ToyServer("x")
-        server.configuration.apiKey = key
+        server.configuration.apiKeys = [key]
         return server
     }
 
@@ -61,6 +61,42 @@ import Testing
         #expect(try await Self.server().send(.get, "/v1/models", headers: headers).status == 200)
         #expect(try await Self.server().send(.post, "/generate", #"{"text":"a"}"#, headers: headers).status == 200)
         #expect(try await Self.server().send(.get, "/no/such/route", headers: headers).status == 404)
+    }
+
+    @Test func `each of several keys opens every route, and no mixture of them`() async throws {
+        var server = ToyServer("x")
+        server.configuration.apiKeys = ["one-key", "two-keys"]
+        let presented = [
+            ("one-key", 200), ("two-keys", 200), ("one-keys", 401), ("two-key", 401), ("one-key two-keys", 401),
+        ]
+        for (key, status) in presented {
+            let reply = try await server.send(.get, "/v1/models", headers: [.authorization: "Bearer \(key)"])
+            #expect(reply.status == status, "\(key)")
+            let plain = try await server.send(.get, "/v1/models", headers: [HTTPField.Name("x-api-key")!: key])
+            #expect(plain.status == status, "\(key)")
+        }
+    }
+
+    @Test func `a model of several names is asked for by each, and answers with the first`() async throws {
+        var server = ToyServer("x")
+        server.configuration.otherModelNames = ["alias", "org/alias"]
+        let list = try await server.send(.get, "/v1/models")
+        #expect(list.json["data"]?.array?.map { $0["id"]?.string } == ["toy", "alias", "org/alias"])
+        #expect(try await server.send(.get, "/v1/models/org/alias").json["id"]?.string == "org/alias")
+        let bodies = [
+            ("/v1/completions", #""prompt":"a","max_tokens":1"#),
+            ("/v1/chat/completions", #""messages":[{"role":"user","content":"a"}]"#),
+            ("/v1/messages", #""messages":[{"role":"user","content":"a"}],"max_tokens":1"#),
+            ("/v1/responses", #""input":"a""#),
+        ]
+        for (path, body) in bodies {
+            for name in server.configuration.modelNames {
+                let reply = try await server.post(path, #"{"model":"\#(name)",\#(body)}"#)
+                #expect(reply.status == 200 && reply.json["model"]?.string == "toy", "\(path) \(name): \(reply.text)")
+            }
+            let other = try await server.post(path, #"{"model":"other",\#(body)}"#)
+            #expect(other.status == 404 && other.message.contains("'toy', 'alias', 'org/alias'"), "\(other.text)")
+        }
     }
 
     @Test func `health needs no key and never shows one`() async throws {

@@ -107,6 +107,7 @@ import Testing
         let loads = try await server.send(.get, "/v1/loads?include=core").json
         #expect(loads["dp_rank_count"]?.integer == 1 && loads["loads"]?[0]?["num_running_reqs"]?.integer == 1)
         #expect(loads["aggregate"]?["total_running_reqs"]?.integer == 1)
+        #expect(loads["served_model_name"]?.string == "toy" && loads["disaggregation_mode"]?.string == "null")
         let load = try await server.send(.get, "/get_load").json
         #expect(load[0]?["num_reqs"]?.integer == 1 && load[0]?["dp_rank"]?.integer == 0)
         server.engine.isHolding = false
@@ -182,7 +183,7 @@ import Testing
 
     @Test func `monitoring needs no key if the operator says so`() async throws {
         var server = Self.server()
-        server.configuration.apiKey = "k"
+        server.configuration.apiKeys = ["k"]
         for path in ["/ready", "/ping", "/metrics"] { #expect(try await server.send(.get, path).status == 401) }
         server.configuration.opensMonitoring = true
         for path in ["/ready", "/ping", "/metrics"] { #expect(try await server.send(.get, path).status == 200) }
@@ -191,7 +192,7 @@ import Testing
 
     @Test func `pages of origins that are named may use the server`() async throws {
         var server = Self.server()
-        server.configuration.apiKey = "k"
+        server.configuration.apiKeys = ["k"]
         let method = try #require(HTTPField.Name("access-control-request-method"))
         var headers: HTTPFields = [.origin: "https://app.example", method: "POST"]
         #expect(try await server.send(.options, "/v1/models", headers: headers).status == 401)
@@ -205,7 +206,7 @@ import Testing
         headers[.origin] = "https://other.example"
         let other = try await server.send(.options, "/v1/models", headers: headers)
         #expect(other.status == 401 && other.header("access-control-allow-origin") == nil)
-        server.configuration.apiKey = nil
+        server.configuration.apiKeys = []
         let post = try await server.send(
             .post, "/generate", #"{"text":"a"}"#, headers: [.origin: "https://app.example"])
         #expect(post.status == 200)

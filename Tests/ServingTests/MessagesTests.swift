@@ -260,7 +260,7 @@ import Tokenization
 
     @Test func `the key may come as Anthropic's clients send it`() async throws {
         var server = ToyServer("x")
-        server.configuration.apiKey = "k"
+        server.configuration.apiKeys = ["k"]
         let name = try #require(HTTPField.Name("x-api-key"))
         #expect(try await server.send(.post, Self.path, Self.body(), headers: [name: "k"]).status == 200)
         let refused = try await server.send(.post, Self.path, Self.body(), headers: [name: "kk"])

@@ -22,7 +22,7 @@ import Testing
 
     private static func server(key: String? = nil) -> ToyServer {
         var server = ToyServer("x")
-        server.configuration.apiKey = key
+        server.configuration.apiKeys = [key].compactMap(\.self)
         server.configuration.drawing = LayoutDrawing(svg: "<svg/>", colours: ["#aabbcc", "#ddeeff"])
         return server
     }
@@ -147,7 +147,7 @@ import Testing
         let document = try await server.send(.get, "/openapi.json").json
         #expect(document["paths"]?["/"] == nil && document["paths"]?["/page/ranks"] == nil)
         #expect(try await Self.server().send(.get, "/openapi.json").json["paths"]?["/page/ranks"] != nil)
-        server.configuration.apiKey = Self.key
+        server.configuration.apiKeys = [Self.key]
         for path in Self.files.map(\.path) + Self.figures {
             #expect(try await server.send(.get, path).status == 401, "\(path)")
         }

@@ -40,7 +40,7 @@ import Testing
     func `an answer to HEAD has no body`(line: String) async throws {
         var server = ToyServer("x")
         for key in [nil, "secret"] {
-            server.configuration.apiKey = key
+            server.configuration.apiKeys = [key].compactMap(\.self)
             let text = try await Self.answer(server, "\(line) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             #expect(text.hasPrefix("HTTP/1.1 ") && text.hasSuffix("\r\n\r\n"), "\(text)")
             #expect(text.components(separatedBy: "\r\n\r\n").count == 2)
@@ -242,7 +242,7 @@ import Testing
         #expect(try await server.send(.get, "/flush_cache").status == 405)
         #expect(try await server.send(.post, "/flush_cache").status == 200)
         var keyed = server
-        keyed.configuration.apiKey = "k"
+        keyed.configuration.apiKeys = ["k"]
         var fields = origin("http://evil.example")
         fields[.authorization] = "Bearer k"
         #expect(try await keyed.send(.post, "/flush_cache", headers: fields).status == 200)

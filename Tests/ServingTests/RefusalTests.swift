@@ -187,10 +187,22 @@ import Testing
         #expect(server.engine.received.isEmpty)
     }
 
+    @Test(arguments: [
+        (#"{"text":"a","sampling_params":{"temperature":NaN}}"#, "sampling_params.temperature"),
+        (#"{"text":"a","stream":Infinity}"#, "stream"), (#"{"text":["a",NaN]}"#, "text[1]"),
+        (#"{"text":"a","sampling_params":{"top_p":-Infinity}}"#, "sampling_params.top_p"),
+    ])
+    func `what is no JSON is an error that names the member`(body: String, parameter: String) async throws {
+        let reply = try await ToyServer("x").post("/generate", body)
+        #expect(reply.status == 400 && reply.code == "invalid_json", "\(reply.text)")
+        #expect(reply.parameter == parameter, "\(reply.text)")
+        #expect(try await ToyServer("x").post("/generate", "NaN").parameter == nil)
+    }
+
     @Test func `a configuration lists all its problems at once`() {
         var configuration = ServerConfiguration(servedModelName: "")
         configuration.port = 70000
-        configuration.apiKey = "a b"
+        configuration.apiKeys = ["a b"]
         configuration.maxBodyBytes = 0
         configuration.idleTimeout = .zero
         configuration.requests.maxChoices = 0

@@ -32,6 +32,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var dynamicChunks = false
     /// True if a request reuses the pages of earlier requests with the same beginning.
     package var prefixCache = true
+    /// The maximum number of alternatives that a request may ask for with each token.
+    package var maxTopLogProbs = 20
     /// The number of tokens that the model's next-token block drafts for each decoding request; 0 turns speculation
     /// off.
     package var drafts = 0
@@ -74,7 +76,7 @@ package struct EngineConfiguration: Sendable, Equatable {
             maxPrefillTokens ?? (chunkedPrefillSize == -1 ? min(context, Self.maxRows) : max(chunkedPrefillSize, 1024))
         scheduler.drafts = drafts
         scheduler.maxRowsPerStep = prefill + maxRunningRequests * (1 + drafts)
-        scheduler.maxTopLogProbs = min(scheduler.maxTopLogProbs, model.vocabularySize)
+        scheduler.maxTopLogProbs = min(maxTopLogProbs, model.vocabularySize)
         scheduler.window = model.cacheFormat(cacheType, pageSize: pageSize).window
         scheduler.windowPages = windowPages(for: scheduler)
         scheduler.windowsAreWhole = hasWholeDataGroups

@@ -75,31 +75,43 @@ struct Forwarder: Sendable {
         return try await answer(asked)
     }
 
-    /// Sends a request to workers until one answers.
-    private func answer(_ asked: Asked) async throws -> Response {
+    /// The workers that a request was sent to, and why they have not answered.
+    private struct Search: Sendable {
         var tried: Set<Int> = []
         var refusals: [Refusal] = []
-        while !asked.hangUp.hasHappened, mayTry(after: refusals),
-            let lease = fleet.assign(asked.text, excluding: tried)
+    }
+
+    private func answer(_ asked: Asked) async throws -> Response {
+        var search = Search()
+        if let answer = try await firstAnswer(to: asked, &search) { return response(answer, to: asked, search) }
+        return unavailable(after: search.refusals, asked.request)
+    }
+
+    /// Sends a request to workers until one answers.
+    ///
+    /// - Returns: `nil` if none does.
+    private func firstAnswer(to asked: Asked, _ search: inout Search) async throws -> ForwardedAnswer? {
+        while !asked.hangUp.hasHappened, mayTry(after: search.refusals),
+            let lease = fleet.assign(asked.text, excluding: search.tried)
         {
-            if let last = refusals.last {
+            if let last = search.refusals.last {
                 guard fleet.takeRetry() else { break }
                 metrics.countRetry(last.kind)
             } else {
                 metrics.observeOverhead(of: ContinuousClock.now - asked.arrival)
             }
-            tried.insert(lease.assignment.worker)
+            search.tried.insert(lease.assignment.worker)
             let attempt = try await send(asked, lease)
             if asked.hangUp.hasHappened { throw RequestError(.clientGone, "the client went away") }
             switch attempt {
-            case .answered(let answer): return response(answer, to: asked)
+            case .answered(let answer): return answer
             case .refused(let refusal):
                 lease.end(.refused(refusal))
-                refusals.append(refusal)
+                search.refusals.append(refusal)
             }
         }
         if asked.hangUp.hasHappened { throw RequestError(.clientGone, "the client went away") }
-        return unavailable(after: refusals, asked.request)
+        return nil
     }
 
     private func unavailable(after refusals: [Refusal], _ request: Request) -> Response {
@@ -185,11 +197,19 @@ struct Forwarder: Sendable {
 
     // MARK: - The answer
 
-    /// Returns the response by which a worker's answer goes to the client, a part after the client has taken the one
-    /// before.
-    private func response(_ answer: ForwardedAnswer, to asked: Asked) -> Response {
+    /// Records that a worker's answer has begun.
+    private func begin(_ answer: ForwardedAnswer, to asked: Asked) {
         answer.lease.answer(isGood: answer.head.status.code < 500)
         metrics.observeFirstByte(after: ContinuousClock.now - asked.arrival)
+    }
+
+    /// Returns the response by which a worker's answer goes to the client, a part after the client has taken the one
+    /// before.
+    ///
+    /// A stream of events has not begun while it has only comments, by which a worker shows that it still works: if that
+    /// worker is lost, the stream of another one follows the comments.
+    private func response(_ answer: ForwardedAnswer, to asked: Asked, _ search: Search) -> Response {
+        if !answer.isStream { begin(answer, to: asked) }
         let (metrics, limit) = (metrics, configuration.server.writeTimeout)
         return Response(
             status: HTTPResponse.Status(
@@ -199,17 +219,33 @@ struct Forwarder: Sendable {
                 let stall = WriteStall()
                 let watch = Task { await stall.watch(limit: limit) { asked.connection.close() } }
                 defer { watch.cancel() }
+                var (answer, search) = (answer, search)
                 do {
+                    var comments = answer.isStream ? EventComments() : nil
                     var bytes = answer.first
                     while true {
+                        if comments?.hasEvent(in: bytes) == true {
+                            comments = nil
+                            begin(answer, to: asked)
+                        }
                         stall.begin()
                         try await writer.write(bytes)
                         try await asked.connection.takeWrites()
                         stall.end()
-                        guard let next = try await answer.next() else { break }
-                        answer.lease.recordSignOfLife()
-                        bytes = next
+                        do throws(UpstreamError) {
+                            guard let next = try await answer.next() else { break }
+                            answer.lease.recordSignOfLife()
+                            bytes = next
+                        } catch {
+                            guard comments != nil,
+                                let other = try await otherStream(than: answer, error, asked, &search)
+                            else { throw error }
+                            bytes = ByteBuffer(string: comments?.isInComment == true ? "\n" : "")
+                            bytes.writeImmutableBuffer(other.first)
+                            (answer, comments) = (other, EventComments())
+                        }
                     }
+                    if comments != nil { begin(answer, to: asked) }
                 } catch {
                     if answer.fail(error, clientIsGone: asked.hangUp.hasHappened) { metrics.countBrokenStream() }
                     // Without the end of the body, so that the client does not take what it has for the whole.
@@ -219,5 +255,22 @@ struct Forwarder: Sendable {
                 answer.succeed()
                 try await writer.finish(nil)
             })
+    }
+
+    /// Returns the stream of one more worker, after a stream that had only comments broke off.
+    ///
+    /// - Returns: `nil` if there is none, or the answer is another one than such a stream.
+    private func otherStream(
+        than lost: ForwardedAnswer, _ error: UpstreamError, _ asked: Asked, _ search: inout Search
+    ) async throws -> ForwardedAnswer? {
+        guard !asked.hangUp.hasHappened else { return nil }
+        let refusal = Refusal(.lost, "\(error)")
+        lost.exchange.close()
+        lost.lease.end(.refused(refusal))
+        search.refusals.append(refusal)
+        guard let other = try await firstAnswer(to: asked, &search) else { return nil }
+        if other.isStream { return other }
+        other.abandon()
+        return nil
     }
 }

@@ -23,7 +23,7 @@ struct RouterRoutes: Sendable {
         (self.configuration, self.fleet, self.gate, self.metrics) = (configuration, fleet, gate, metrics)
         self.isDraining = isDraining
         reader = BodyReader(configuration.server, memory: MemoryBudget(total: 1 << 30))
-        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKey)
+        client = WorkerClient(key: configuration.workerKey ?? configuration.server.apiKeys.first)
         forwarder = Forwarder(
             configuration: configuration, fleet: fleet, gate: gate, metrics: metrics, reader: reader)
     }
@@ -176,6 +176,9 @@ struct RouterRoutes: Sendable {
     private func addWorker(_ request: Request, _ context: ServingContext) async throws -> Response {
         try checkOperator(request, context)
         let (address, role) = try await namedWorker(request, context)
+        guard !configuration.isOwn(address) else {
+            throw RequestError.invalid("url", "\(address) is the router itself", code: "worker_not_added")
+        }
         do {
             try fleet.add(address, role)
         } catch {
@@ -220,7 +223,7 @@ struct RouterRoutes: Sendable {
     /// Lets operators only: whoever has the key or, without one, programs of this machine. A page in a browser of this
     /// machine is no operator, whatever origins may use the other routes and whatever name it gave this address.
     private func checkOperator(_ request: Request, _ context: ServingContext) throws(RequestError) {
-        if configuration.server.apiKey != nil { return }
+        if !configuration.server.apiKeys.isEmpty { return }
         let isPage = request.headers[.origin] != nil || request.headers[.secFetchSite] != nil
         if context.connection.isLocal, !isPage { return }
         throw RequestError(

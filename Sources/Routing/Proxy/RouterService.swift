@@ -6,7 +6,7 @@ import UnixSignals
 /// A router: the HTTP server, the workers, and the checks of their health.
 package final class RouterService: Drainable {
     package let fleet: Fleet
-    private let configuration: RouterConfiguration
+    package let configuration: RouterConfiguration
     private let gate: AdmissionGate
     private let metrics = RouterMetrics()
     private let isDraining = Mutex(false)

@@ -1,3 +1,4 @@
+import Connections
 import Foundation
 package import NIOCore
 package import NIOHTTP1
@@ -64,7 +65,8 @@ package final class UpstreamExchange: Sendable {
                     }
                 }
         } catch {
-            throw Self.isExhaustion(error) ? .exhausted(Self.reason(error)) : .refused(Self.reason(error))
+            let isExhaustion = error.systemError.map(Self.exhaustions.contains) ?? false
+            throw isExhaustion ? .exhausted(error.connectionReason) : .refused(error.connectionReason)
         }
         exchange.channel.write(HTTPClientRequestPart.head(head), promise: nil)
         if body.readableBytes > 0 {
@@ -75,19 +77,8 @@ package final class UpstreamExchange: Sendable {
         return exchange
     }
 
-    private static func isExhaustion(_ error: any Error) -> Bool {
-        guard let code = (cause(of: error) as? IOError)?.errnoCode else { return false }
-        return [EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM].contains(code)
-    }
-
-    private static func cause(of error: any Error) -> any Error {
-        (error as? NIOConnectionError)?.connectionErrors.first?.error ?? error
-    }
-
-    private static func reason(_ error: any Error) -> String {
-        let cause = cause(of: error)
-        return cause is IOError ? "\(cause)" : String("\(cause)".prefix(256))
-    }
+    /// The numbers by which the system says that this machine has no more of something.
+    private static let exhaustions = [EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM]
 
     /// Waits for the next part of the answer.
     package func next() async throws(UpstreamError) -> Part {

@@ -10,7 +10,7 @@ struct MessagesFields {
     private let fields: RequestFields
 
     /// Reads the members that both routes have.
-    init(_ fields: RequestFields, at place: FieldTable.Place, served: String) throws(RequestError) {
+    init(_ fields: RequestFields, at place: FieldTable.Place, served: [String]) throws(RequestError) {
         try fields.checkModel(served)
         try FieldTable.check(fields, at: place)
         self.fields = fields

@@ -17,7 +17,7 @@ struct MessagesRoutes: Sendable {
             request, on: connection, configuration, slot,
             names: ["prompt": "messages", "max_new_tokens": "max_tokens", "stop": "stop_sequences"]
         ) { fields, service in
-            let fields = try MessagesFields(fields, at: .messages, served: configuration.servedModelName)
+            let fields = try MessagesFields(fields, at: .messages, served: configuration.modelNames)
             let options = try fields.options(service, configuration)
             return (try ChatRequest(fields.conversation, options, service: service), fields.showsThinking)
         }
@@ -30,7 +30,7 @@ struct MessagesRoutes: Sendable {
     func countTokens(_ request: Request, _ context: ServingContext) async throws -> Response {
         let (service, configuration) = (try slot.service(), configuration)
         let count = try await BodyReader(configuration, slot).read(request, on: context.connection) { fields, _ in
-            let fields = try MessagesFields(fields, at: .countTokens, served: configuration.servedModelName)
+            let fields = try MessagesFields(fields, at: .countTokens, served: configuration.modelNames)
             let prompt = try fields.conversation.prompt(in: fields.conversation.format(service))
             return try service.tokens(of: prompt, "messages").count
         }

@@ -50,18 +50,15 @@ struct ErrorResponses: RouterMiddleware {
 struct BearerAuthentication: RouterMiddleware {
     typealias Context = ServingContext
 
-    private let key: [UInt8]
+    private let keys: [[UInt8]]
     private let openPaths: Set<String>
     /// The paths that need no key to be read.
     private let readablePaths: Set<String>
 
-    /// - Parameters:
-    ///   - opensMonitoring: whether the routes for monitoring need no key.
-    ///   - hasPage: whether the server has its page, whose files need no key.
-    init(key: String, opensMonitoring: Bool, hasPage: Bool) {
-        self.key = Array(key.utf8)
-        openPaths = Set([RouteTable.health] + (opensMonitoring ? RouteTable.monitoring : []))
-        readablePaths = hasPage ? PageRoutes.openPaths : []
+    init(_ configuration: ServerConfiguration) {
+        keys = configuration.apiKeys.map { Array($0.utf8) }
+        openPaths = Set([RouteTable.health] + (configuration.opensMonitoring ? RouteTable.monitoring : []))
+        readablePaths = configuration.hasPage ? PageRoutes.openPaths : []
     }
 
     func handle(
@@ -86,11 +83,17 @@ struct BearerAuthentication: RouterMiddleware {
 
     private func isAuthorized(_ request: Request) -> Bool {
         // Clients of Anthropic send the key by itself.
-        if let presented = request.headers[Self.plainKey], Self.isEqual(Array(presented.utf8), key) { return true }
+        if let presented = request.headers[Self.plainKey], isKey(presented[...]) { return true }
         guard let field = request.headers[.authorization] else { return false }
         let parts = field.split(separator: " ", maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.count == 2, parts[0].lowercased() == "bearer" else { return false }
-        return Self.isEqual(Array(parts[1].utf8), key)
+        return isKey(parts[1])
+    }
+
+    /// Returns true for a valid key, after comparing the text with all of them.
+    private func isKey(_ presented: Substring) -> Bool {
+        let bytes = Array(presented.utf8)
+        return keys.count { Self.isEqual(bytes, $0) } > 0
     }
 
     private static let plainKey = HTTPField.Name("x-api-key")!

@@ -70,11 +70,12 @@ package struct BodyReader: Sendable {
         let work: @Sendable () throws -> Asked = {
             let value: JSONValue
             let text = isPacked ? try Self.unpack(bytes, atMost: maxBytes, share) : Array(bytes.readableBytesView)
-            do {
+            do throws(JSONError) {
                 value = try JSONValue(parsing: text, limits: limits, mayContinue: { WorkPool.mayContinue })
             } catch {
                 try WorkPool.checkCancellation()
-                throw RequestError.invalid(nil, "the request body is not usable: \(error)", code: "invalid_json")
+                let member = error.path.isEmpty ? nil : String(error.path.prefix(256))
+                throw RequestError.invalid(member, "the request body is not usable: \(error)", code: "invalid_json")
             }
             return try make(value)
         }

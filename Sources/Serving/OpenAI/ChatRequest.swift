@@ -10,7 +10,7 @@ struct ChatFields {
     let stream: StreamFields
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
-        try fields.checkModel(configuration.servedModelName)
+        try fields.checkModel(configuration.modelNames)
         try FieldTable.check(fields, at: .chat)
         stream = try StreamFields(fields)
         let wantsLogProbs = try fields.bool("logprobs") ?? false

@@ -15,7 +15,7 @@ struct CompletionRequest: Sendable {
     var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
 
     init(_ fields: RequestFields, service: TextService, configuration: ServerConfiguration) throws(RequestError) {
-        try fields.checkModel(configuration.servedModelName)
+        try fields.checkModel(configuration.modelNames)
         try FieldTable.check(fields, at: .completion)
         let limits = configuration.requests
         stream = try StreamFields(fields)
@@ -74,16 +74,17 @@ extension RequestFields {
     /// Checks the member `model`. Without it a request is for the model that this server serves.
     ///
     /// - Throws: an error if `model` names another model.
-    func checkModel(_ served: String) throws(RequestError) {
-        guard let model = try string("model"), model != served else { return }
+    func checkModel(_ served: [String]) throws(RequestError) {
+        guard let model = try string("model"), !served.contains(model) else { return }
         throw .modelNotFound(model, served: served)
     }
 }
 
 extension RequestError {
-    static func modelNotFound(_ model: String, served: String) -> RequestError {
-        RequestError(
-            .notFound, "the model '\(model.prefix(256))' does not exist here; this server serves '\(served)'",
+    static func modelNotFound(_ model: String, served: [String]) -> RequestError {
+        let names = served.map { "'\($0)'" }.joined(separator: ", ")
+        return RequestError(
+            .notFound, "the model '\(model.prefix(256))' does not exist here; this server serves \(names)",
             parameter: "model", code: "model_not_found")
     }
 }

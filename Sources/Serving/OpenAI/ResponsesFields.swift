@@ -13,7 +13,7 @@ struct ResponsesFields: Sendable {
     static func read(
         _ fields: RequestFields, service: TextService, configuration: ServerConfiguration
     ) throws(RequestError) -> (ChatRequest, ResponsesFields) {
-        try fields.checkModel(configuration.servedModelName)
+        try fields.checkModel(configuration.modelNames)
         try FieldTable.check(fields, at: .responses)
         if let options = try fields.object("stream_options") { try FieldTable.check(options, at: .streamOptions) }
         var conversation = Conversation(messages: try ResponsesInput.messages(fields), messagesName: "input")
@@ -25,11 +25,7 @@ struct ResponsesFields: Sendable {
         conversation.allowsParallelCalls = try fields.bool("parallel_tool_calls") ?? true
         (conversation.thinking, conversation.thinkingField) = try ChatFields.thinking(fields)
         conversation.effort = try ChatFields.effort(fields)
-        if try fields.array("include")?.contains(.string("message.output_text.logprobs")) ?? false {
-            throw .invalid(
-                "include", "include: this route has no log-probabilities; use /v1/chat/completions",
-                code: "unsupported_parameter")
-        }
+        try checkIncluded(fields)
         var sampling = try SamplingFields(
             fields, names: .responses, minMaxTokens: 1, defaultMaxTokens: nil, service: service,
             limits: configuration.requests)
@@ -43,6 +39,30 @@ struct ResponsesFields: Sendable {
         let request = try ChatRequest(conversation, options, service: service)
         return (request, ResponsesFields(echo: echo(fields, sampling, conversation)))
     }
+
+    /// Checks `include`, which names parts that answers do not show by themselves. No answer here has any of those that
+    /// are accepted: they belong to tools that OpenAI runs, or to reasoning that is not shown.
+    private static func checkIncluded(_ fields: RequestFields) throws(RequestError) {
+        for (index, value) in (try fields.array("include") ?? []).enumerated() {
+            let path = "include[\(index)]"
+            if value == .string("message.output_text.logprobs") {
+                throw .invalid(
+                    "include", "\(path): this route has no log-probabilities; use /v1/chat/completions",
+                    code: "unsupported_parameter")
+            }
+            guard let name = value.string, includable.contains(name) else {
+                let found = (value.string ?? value.kindName).quotedForMessage
+                throw .invalid(
+                    "include", "\(path) is \(found); legal are \(includable.joined(separator: ", "))")
+            }
+        }
+    }
+
+    private static let includable = [
+        "reasoning.encrypted_content", "web_search_call.results", "web_search_call.action.sources",
+        "file_search_call.results", "code_interpreter_call.outputs", "computer_call_output.output.image_url",
+        "message.input_image.image_url",
+    ]
 
     /// Bounds the members that have no other use than to be repeated, as OpenAI does.
     private static func checkEchoed(_ fields: RequestFields) throws(RequestError) {

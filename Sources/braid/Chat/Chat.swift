@@ -64,8 +64,7 @@ struct Chat: AsyncParsableCommand {
         guard let url else { return try await runModel() }
         try checkOptions()
         // Clients of OpenAI give the address with this path.
-        let base = url.replacing(/\/v1\/?$/, with: "")
-        let address = try ServerAddress(url: base, option: "--url")
+        let address = try ServerAddress(url: url, option: "--url")
         let client = HTTPClient(address, apiKey: address.apiKey(apiKey), timeout: .seconds(Parsing.maxSeconds))
         try await talk(with: try await RemoteChat(client, model: engineOptions.modelPath))
     }

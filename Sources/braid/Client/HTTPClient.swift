@@ -1,3 +1,4 @@
+import Connections
 import Foundation
 package import JSON
 import NIOCore
@@ -106,7 +107,7 @@ package struct HTTPClient: Sendable {
                     }
                 }
         } catch {
-            throw CommandError("cannot connect to \(address): \(error.reason); does a server run there?")
+            throw CommandError("cannot connect to \(address): \(error.connectionReason); does a server run there?")
         }
     }
 
@@ -120,15 +121,6 @@ package struct HTTPClient: Sendable {
         }
         if let apiKey { headers.add(name: "authorization", value: "Bearer \(apiKey)") }
         return HTTPRequestHead(version: .http1_1, method: method, uri: address.prefix + path, headers: headers)
-    }
-}
-
-extension Error {
-    /// Why the system refused a connection or an address, without the names of functions.
-    var reason: String {
-        let cause = (self as? NIOConnectionError)?.connectionErrors.first?.error ?? self
-        guard let code = (cause as? IOError)?.errnoCode else { return "\(cause)" }
-        return unsafe String(cString: strerror(code))
     }
 }
 

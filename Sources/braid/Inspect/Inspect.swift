@@ -50,7 +50,7 @@ struct Inspect: ParsableCommand {
     func run() throws {
         let directory = try ModelDirectory(modelPath)
         let path = directory.path
-        let index = try configOnly || !WeightIndex.hasWeights(in: path) ? nil : WeightIndex(directory: path)
+        let index = try configOnly || !WeightIndex.hasWeights(in: path) ? nil : directory.openWeights(.auto)
         let report = try report(directory, index)
         if json {
             print(report.json.pythonText)

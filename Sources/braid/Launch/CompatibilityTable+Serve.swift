@@ -123,9 +123,20 @@ extension CompatibilityTable {
                 "flashinfer_all2allv", "mori",
             ]), "--all2all-backend"),
         options(.communication, .oneOf(["mp", "ray", "uni", "external_launcher"]), "--distributed-executor-backend"),
-        options(.communication, .integer(1...65_535), "--nccl-port", "--master-port"),
+        options(
+            .communication, .integer(1...65_535), "--nccl-port", "--master-port", "--data-parallel-rpc-port"),
+        options(.communication, .oneOf(["mp", "ray"]), "--data-parallel-backend"),
         options(.communication, count, "--dist-timeout", "--distributed-timeout-seconds"),
         lists(.communication, count, "--numa-node"),
+        refused(
+            "--data-parallel-size-local", "--data-parallel-address", "--data-parallel-start-rank",
+            "--data-parallel-rank",
+            because: "ranks of several hosts are one job: give the ranks of all hosts as --dp-size, and --nnodes, "
+                + "--node-rank and --dist-init-addr (Docs/several-hosts.md)"),
+        refused(
+            flags: "--headless", "--data-parallel-hybrid-lb", "--data-parallel-external-lb",
+            because: "ranks of several hosts are one job with one address: give --nnodes, --node-rank and "
+                + "--dist-init-addr (Docs/several-hosts.md), or start a server on each host and braid router"),
     ])
 
     private static let scheduling: [CompatibilityOption] = joined([
@@ -249,10 +260,21 @@ extension CompatibilityTable {
                     ["--sampling-defaults", $0[0] == "vllm" ? "openai" : "model"]
                 }),
             CompatibilityOption(
+                ["--allowed-origins"], .one, .json,
+                .same(as: "--cors-allow-origin") { try origins($0[0]) }),
+            CompatibilityOption(
                 ["--speculative-config"], .one, .json,
                 .same(as: "--speculative-algorithm NEXTN --speculative-num-steps", speculation)),
         ],
     ])
+
+    /// Returns Braid's options for vLLM's list, such as `["https://app.example"]`.
+    private static func origins(_ text: String) throws -> [String] {
+        guard let list = try JSONValue(parsing: text).array, case let origins = list.compactMap(\.string),
+            origins.count == list.count
+        else { throw CommandError("--allowed-origins: it is not a list of origins such as [\"https://app.example\"]") }
+        return origins.flatMap { ["--cors-allow-origin", $0] }
+    }
 
     /// Returns Braid's options for vLLM's JSON, such as `{"method": "deepseek_mtp", "num_speculative_tokens": 1}`.
     @Sendable private static func speculation(_ values: [String]) throws -> [String] {
@@ -293,6 +315,13 @@ extension CompatibilityTable {
             "--constrained-json-whitespace-pattern", "--logits-processors", "--logits-processor-pattern",
             "--tool-server", "--tool-parser-plugin", "--reasoning-parser-plugin", "--middleware",
             because: "there is no such extension; leave it out"),
+        refused(
+            "--logprobs-mode", neutral: ["raw_logprobs"],
+            because: "log-probabilities are those of the model, before penalties and temperature; leave it out"),
+        refused(
+            "--allowed-methods", "--allowed-headers", neutral: ["[\"*\"]"],
+            because: "pages of an allowed origin may use every route and header; leave it out"),
+        refused(flags: "--allow-credentials", because: "no route uses cookies; leave it out"),
         refused("--response-role", neutral: ["assistant"], because: "answers have the role assistant"),
         refused(
             "--lora-paths", "--lora-modules", arity: .oneOrMore, because: "LoRA adapters are not supported"),

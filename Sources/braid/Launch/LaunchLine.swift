@@ -1,4 +1,5 @@
 import Foundation
+import JSON
 
 /// A command line as it was given, completed by a configuration file and the environment, and rewritten to the options
 /// that the command declares.
@@ -92,6 +93,8 @@ struct OptionReader {
     /// The word that names the model without an option.
     private var bareModel: String?
     private var unknown: [String] = []
+    /// Members of JSON options that vLLM's dotted names give, by the option's name.
+    private var members: [(name: String, members: [JSONMember])] = []
 
     init(_ command: CommandOptions, _ table: CompatibilityTable) {
         self.command = command
@@ -108,6 +111,11 @@ struct OptionReader {
     mutating func read(_ words: [String], from origin: LaunchLine.Origin) {
         let before = problems.count
         readWords(words, origin)
+        for (name, members) in members {
+            var rest: ArraySlice<String> = []
+            if let row = table[name] { read(row, name, JSONValue.object(members).pythonText, &rest, origin) }
+        }
+        members = []
         reportUnknown()
         if let bareModel, settings.count(where: { $0.option.name == "--model-path" }) > 1 {
             problems.append(
@@ -134,11 +142,36 @@ struct OptionReader {
                 read(option, name, value, &rest, origin)
             } else if let row = table[name] {
                 read(row, name, value, &rest, origin)
+            } else if let path = dotted(name) {
+                guard let text = value ?? Self.value(of: &rest) else {
+                    problems.append("\(name) needs a value")
+                    continue
+                }
+                add(text, at: path.member, of: path.option)
             } else {
                 unknown.append(name)
                 if value == nil, let next = rest.first, !Self.isOption(next) { rest.removeFirst() }
             }
         }
+    }
+
+    /// Returns the option that takes JSON and the member of it that a name such as
+    /// `--speculative-config.num_speculative_tokens` stands for; `nil` for other names.
+    private func dotted(_ name: String) -> (option: String, member: String)? {
+        let parts = name.split(separator: ".", maxSplits: 1).map(String.init)
+        guard parts.count == 2, let row = table[parts[0]], case .json = row.legal else { return nil }
+        return (parts[0], parts[1])
+    }
+
+    /// Adds a member to the JSON of an option. The value is JSON, or else the text itself.
+    private mutating func add(_ text: String, at member: String, of name: String) {
+        let value = (try? JSONValue(parsing: text, limits: .strict)) ?? .string(text)
+        if !members.contains(where: { $0.name == name }) { members.append((name, [])) }
+        let index = members.firstIndex { $0.name == name }!
+        guard !members[index].members.contains(where: { $0.key == member }) else {
+            return problems.append("\(name).\(member) is given twice")
+        }
+        members[index].members.append(JSONMember(member, value))
     }
 
     /// Returns whether a word is the name of an option, not a value such as `-1`.
@@ -256,6 +289,13 @@ extension OptionReader {
     /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning.
     mutating func readEnvironment(_ environment: [String: String]) -> [LaunchLine.Setting] {
         let options = Dictionary(uniqueKeysWithValues: command.options.map { ($0.variable, $0) })
+        // What is wrong with this variable of SGLang, `ParallelOptions` says, also where no file is read.
+        let partition = ParallelOptions.partitionVariable
+        if let text = environment[partition], ParallelOptions.LayerCounts(argument: text) != nil,
+            command["--pp-layer-partition"] != nil
+        {
+            read(["--pp-layer-partition=\(text)"], from: .environment(partition))
+        }
         for (name, value) in environment.sorted(by: { $0.key < $1.key })
         where name.hasPrefix("BRAID_") && name != DisaggregationOptions.secretVariable {
             if let option = options[name], !["--help", "--version", "--print-config"].contains(option.name) {

@@ -96,7 +96,8 @@ package struct ProcessOptions: ParsableArguments, Sendable {
             } else if name == "--api-key" {
                 // A printed command line ends up in logs, so it must not contain the key.
                 if !argument.contains("=") { rest = rest.dropFirst() }
-                kept += ["--api-key", "\"$BRAID_API_KEY\""]
+                let number = kept.count { $0 == "--api-key" } + 1
+                kept += ["--api-key", "\"$BRAID_API_KEY\(number > 1 ? "_\(number)" : "")\""]
             } else {
                 kept.append(Self.shellWord(argument))
             }

@@ -37,7 +37,7 @@ struct RouterCommand: AsyncParsableCommand {
         if settings.print(self, named: "router") { return }
         listen.startLog()
         let configuration = try routerConfiguration()
-        let workers = try workerOptions.workers()
+        let workers = try workerOptions.workers(of: configuration)
         try listen.check()
         for line in LaunchLine.current?.startLines ?? [] { note(line) }
         listen.warnIfOpen(configuration.server)
@@ -48,19 +48,20 @@ struct RouterCommand: AsyncParsableCommand {
     }
 
     private func serve(_ service: RouterService) async throws {
-        let options = workerOptions
+        let (options, configuration) = (workerOptions, service.configuration)
         let end = try await service.serve(
-            onListening: { _ in note("ready: router") }, onReload: { Self.reread(options, service.fleet) })
+            onListening: { _ in note("ready: router") },
+            onReload: { Self.reread(options, configuration, service.fleet) })
         if case .cutShort(let reason) = end { throw CommandError("requests were cut short: \(reason)") }
     }
 
     /// Reads the workers file again. Workers that `POST /workers` has added stay only if the file names them.
-    private static func reread(_ options: WorkerOptions, _ fleet: Fleet) {
+    private static func reread(_ options: WorkerOptions, _ configuration: RouterConfiguration, _ fleet: Fleet) {
         guard let path = options.workersFile else {
             return Log.write(.warning, "SIGHUP: there is no --workers-file to read again")
         }
         do {
-            let changes = fleet.set(try options.workers())
+            let changes = fleet.set(try options.workers(of: configuration))
             Log.write(.notice, "\(path): " + (changes.isEmpty ? "no change" : changes.joined(separator: ", ")))
         } catch {
             Log.write(.error, "the workers stay as they are: \(error)")

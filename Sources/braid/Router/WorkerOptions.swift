@@ -38,8 +38,9 @@ package struct WorkerOptions: ParsableArguments, Sendable {
 
     /// Returns the workers of the options and of the file.
     ///
+    /// - Parameter router: the router, whose own address is no worker.
     /// - Throws: `CommandError` with all problems, a line each.
-    package func workers() throws -> [Worker] {
+    package func workers(of router: RouterConfiguration) throws -> [Worker] {
         var problems: [String] = []
         if pdDisaggregation, !workerUrls.isEmpty {
             problems.append("--worker-urls: not with --pd-disaggregation; give --prefill and --decode")
@@ -65,6 +66,11 @@ package struct WorkerOptions: ParsableArguments, Sendable {
         if let workersFile {
             found += try Self.read(
                 DataFile(path: workersFile, option: "--workers-file", limit: 1 << 20), pdDisaggregation)
+        }
+        for worker in found where router.isOwn(worker.address) {
+            throw CommandError(
+                "\(worker.address) is the router's own address (--port): give another port to the router or to the worker"
+            )
         }
         return try checked(found)
     }
