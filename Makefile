@@ -64,7 +64,8 @@ unit-tests: build-tests .venv-test ## The tests in Swift
 	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
 	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
 	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
-	$(timed) swift test -c release --skip-build --disable-xctest --no-parallel
+	@# Nothing is built meanwhile, so that other parts of the tests need not wait for the lock of the build.
+	$(timed) swift test -c release --skip-build --ignore-lock --disable-xctest --no-parallel
 
 kernel-tests: setup ## The kernels in C under sanitizers, and those for Arm under an emulator
 	@Scripts/setup --emulator || echo "kernel-tests: those for Arm will not be tried"
