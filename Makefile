@@ -6,7 +6,8 @@ export LC_ALL := C.UTF-8
 
 # The kernels are C: only an optimized build is worth running. Tests use the same folder and flags, so that
 # nothing is compiled twice.
-BUILD := swift build -c release
+# The order of some arguments follows hashes; with the same order in each run, nothing is compiled again for that.
+BUILD := SWIFT_DETERMINISTIC_HASHING=1 swift build -c release
 # What `Scripts/check` looks for warnings in; the compiler does not repeat those of a module that did not change.
 BUILD_LOG := .build/build.log
 # Before a command: it is said how long that took, for whoever looks why tests take longer than before.

@@ -4,8 +4,8 @@ package import Parallelism
 /// A cache placement tells which process of a server keeps which entries of a request's keys.
 ///
 /// A process keeps entries of the layers of those pipeline stages, and of the requests of those data groups, of which
-/// it runs a rank. Where processes divide the keys (`KVShard`), it keeps those of its ranks, except that every process
-/// keeps all entries of key sets with a window.
+/// it runs a rank. Where processes divide the keys (`KVShard`), it keeps those of its ranks, except that of key sets with
+/// a window every process keeps the entries that its rows see and those before the last page border.
 package struct CachePlacement: Sendable, Equatable {
     package let format: CacheFormat
     package let parallel: ParallelConfiguration

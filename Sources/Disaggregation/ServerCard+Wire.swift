@@ -93,6 +93,9 @@ private struct SentPlacement: WireCodable {
         }
         var sets: [[KeySet]] = []
         for layer in layers { sets.append(try layer.keySets(pageSize: pageSize)) }
+        if let set = CacheFormat.windowWithoutEntry(in: sets) {
+            throw Wire.Failure(description: "a window read every \(set.readEvery) tokens, and no such entries")
+        }
         return CachePlacement(
             CacheFormat(layers: sets, pageSize: pageSize), parallel, processes: processes, stages: stages.map(Int.init),
             isSharded: isSharded)

@@ -25,9 +25,20 @@ package struct CacheFormat: Sendable, Equatable {
             let group = PageGroup(of: set, pageSize: pageSize)
             if !groups.contains(group) { groups.append(group) }
         }
+        precondition(
+            Self.windowWithoutEntry(in: layers) == nil, "a window is read every so many tokens as no entry has")
     }
 
     package subscript(set: KeySetID) -> KeySet { layers[set.layer][set.index] }
+
+    /// Returns a key set with a window that is read only every n tokens although no set has entries of n tokens or of a
+    /// multiple; `nil` if there is none. Page borders and the parts of ranks would not be multiples of n, so that a rank
+    /// could read entries that it was not sent.
+    package static func windowWithoutEntry(in layers: [[KeySet]]) -> KeySet? {
+        layers.joined().first { set in
+            set.readEvery > 1 && !layers.joined().contains { $0.tokensPerEntry % set.readEvery == 0 }
+        }
+    }
 
     /// Returns the index in `groups` of a key set's page group.
     package func group(of set: KeySetID) -> Int {
@@ -64,9 +75,7 @@ package struct CacheFormat: Sendable, Equatable {
         CacheFormat(
             layers: layers.map { sets in
                 sets.map {
-                    KeySet(
-                        $0.name, $0.lanes, lifetime: $0.lifetime, readEvery: $0.readEvery,
-                        isReadByLaterLayers: $0.isReadByLaterLayers)
+                    KeySet($0.name, $0.lanes, lifetime: $0.lifetime, isReadByLaterLayers: $0.isReadByLaterLayers)
                 }
             }, pageSize: pageSize)
     }

@@ -149,7 +149,7 @@ package enum ContextAttention {
             values: seat.scratch.rows(query.rows, heads * keys.valueWidth(step.cache)),
             logSumExp: seat.scratch.rows(query.rows, heads)
         )
-        // Every process keeps all entries of a window, so query-gather attention is not needed for them.
+        // Every process has the window entries that its own rows see, so query-gather attention is not needed for them.
         for request in rows.requests where !request.usesDCP || window != nil {
             let mark = seat.scratch.mark()
             defer { seat.scratch.reset(to: mark) }

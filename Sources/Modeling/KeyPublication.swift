@@ -72,8 +72,7 @@ extension Step {
     /// - Returns: false if the entries are invalid; see `CacheStore.store`.
     private func storeRemote(_ rows: HostRows, _ set: KeySetID) -> Bool {
         guard cache.store(rows, set) else { return false }
-        guard let gatheredKeys, cache.format[set].window == nil else { return true }
-        return gatheredKeys.store(rows, set)
+        return gatheredKeys?.store(rows, set) ?? true
     }
 }
 

@@ -126,6 +126,28 @@ struct PrefixCacheSchedulerTests {
         }
     }
 
+    /// Ranks in several processes send each other only the window before the last page border of a step.
+    @Test(arguments: [true, false])
+    func `a prefix that ends inside a step is found where every rank has its window`(windowsAreWhole: Bool) throws {
+        var rig = Rig(pages: 32) {
+            $0.chunkedPrefillSize = -1
+            $0.window = 4
+            $0.windowPages = 4 * $0.minWindowPages
+            $0.windowsAreWhole = windowsAreWhole
+        }
+        try rig.submit(1, Self.request(22))
+        #expect(rig.step()?.chunks.map(\.tokens.count) == [22])
+        rig.runToEnd()
+        for (id, shared) in [(UInt64(2), 9), (3, 21)] {
+            let request = Self.request(22, tail: 5, from: shared)
+            try rig.submit(id, request)
+            let start = rig.runToEnd()[0].chunks[0].start
+            #expect(start == (shared == 21 ? 20 : windowsAreWhole ? 8 : 0))
+            #expect(rig.transcripts[id]?.withoutHits == rig.soloRun(request))
+        }
+        #expect(rig.scheduler.checkInvariants() == [])
+    }
+
     @Test func `unused pages are taken before any request is preempted`() throws {
         var rig = Rig(pages: 5)
         try rig.submit(1, makeRequest(12, new: 1, salt: 1))

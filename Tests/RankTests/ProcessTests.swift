@@ -34,7 +34,7 @@ import Verification
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
     }
 
-    /// A model with windows and compressed entries sends its windows and its compressors' inputs to all processes.
+    /// A model with windows and compressed entries sends those of its windows' entries and compressors' inputs that others read.
     @Test(arguments: [("v4", 128), ("v4-drafts", 4)], [2, 4])
     func `give one rank's bits of a model with compressed entries`(model: (name: String, page: Int), processes: Int)
         throws

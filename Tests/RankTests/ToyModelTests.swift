@@ -123,7 +123,7 @@ import Verification
         }
     }
 
-    /// Each process keeps the entries that its ranks own, and all entries of windows.
+    /// Each process keeps the entries that its ranks own, and the window entries that its rows see.
     @Test(arguments: [2, 4]) func `is bitwise equal to one rank in several processes`(count: Int) throws {
         let model = ToyModel(longEntry: 16)
         let layouts = [

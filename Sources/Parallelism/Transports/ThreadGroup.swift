@@ -103,7 +103,7 @@ final class SendBuffer {
     /// The rows. The host may read them, because the memory is the transport's own.
     private(set) var hostRows = SendBuffer.none
     var rows: View { hostRows.view }
-    /// The number of rows for each member; it is used only in all-to-all.
+    /// The number of rows for each member; it is used in all-to-all and in deliveries.
     var counts: [Int]
 
     /// Memory shrinks only after it has been too large for this many collectives: those of a layer differ in size, and
@@ -116,7 +116,7 @@ final class SendBuffer {
     ///
     /// - Parameters:
     ///   - rank: the sender.
-    ///   - destinations: the number of members in an all-to-all.
+    ///   - destinations: the number of members in an all-to-all and in a delivery.
     init(of rank: Int, destinations: Int) {
         self.rank = rank
         counts = Array(repeating: 0, count: destinations)
