@@ -1,6 +1,5 @@
 #include "include/allocations.h"
 
-#include <malloc.h>
 #include <stddef.h>
 
 #if defined(__has_feature)
@@ -10,6 +9,8 @@
 #endif
 
 #if defined(__GLIBC__) && !defined(BRAID_SANITIZED)
+#include <malloc.h>
+
 // Definitions in the program take precedence over the C library's, for every library it loads.
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);

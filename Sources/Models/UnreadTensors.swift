@@ -27,32 +27,22 @@ struct UnreadTensors {
             let tensor = try weights.tensor(named: name)
             if Self.isIgnorable(tensor) || isOfNextTokenBlock(name, weights) { continue }
             throw tensor.refusal(
-                problem(with: name, weights),
+                problem(with: name),
                 advice: "config.json and the weights are not of the same model: correct it, or download both again")
         }
     }
 
-    /// Returns true for tensors of the next-token blocks that `config.json` counts. What a block drafts is verified, so no
-    /// answer depends on its tensors; those it needs are checked when it is loaded.
+    /// Returns true for tensors of next-token blocks, whether or not `config.json` counts them. What a block drafts is
+    /// verified, so no answer depends on its tensors; those that it needs are checked when it is loaded.
     private func isOfNextTokenBlock(_ name: String, _ weights: WeightIndex) -> Bool {
-        guard let block = nextTokenBlock(of: name, weights) else { return false }
-        return block < model.draftLayers.count
-    }
-
-    /// Returns the number, from 0, of the next-token block that a tensor belongs to.
-    private func nextTokenBlock(of name: String, _ weights: WeightIndex) -> Int? {
-        guard let names = model.tensorNames, let number = Self.number(after: names.blocks, in: name),
-            number >= names.firstBlock, weights.contains("\(names.blocks)\(number).\(names.blockTensor)")
-        else { return nil }
-        return number - names.firstBlock
+        guard let names = model.tensorNames, let number = Self.number(after: names.blocks, in: name) else {
+            return false
+        }
+        return number >= names.firstBlock && weights.contains("\(names.blocks)\(number).\(names.blockTensor)")
     }
 
     /// Returns what is wrong with a tensor that the model would ignore.
-    private func problem(with name: String, _ weights: WeightIndex) -> String {
-        if let block = nextTokenBlock(of: name, weights) {
-            return "belongs to the next-token block \(block), counted from 0, but config.json says "
-                + "num_nextn_predict_layers \(model.draftLayers.count)"
-        }
+    private func problem(with name: String) -> String {
         guard let names = model.tensorNames, let layer = Self.number(after: names.layers, in: name) else {
             return "would be ignored: a \(model.modelType) model has no such tensor"
         }
@@ -88,10 +78,11 @@ struct UnreadTensors {
     }
 
     /// The endings of tensors that other engines write or read: rotary frequencies, which follow from `config.json`; scales
-    /// for a KV cache or for activations, which have scales of their own here.
+    /// and zero points for a KV cache, for attention or for activations, which have scales of their own here.
     private static let ignorableEndings = [
-        ".inv_freq", ".k_scale", ".v_scale", ".kv_scale", ".kv_cache_scale", ".kv_cache_offset", ".k_proj.output_scale",
-        ".v_proj.output_scale", ".kv_b_proj.output_scale", ".fa_q.scale", ".fa_k.scale", ".fa_v.scale", ".fa_q.offset",
+        ".inv_freq", ".q_scale", ".k_scale", ".v_scale", ".kv_scale", ".kv_cache_scale", ".kv_cache_offset",
+        ".k_zero_point", ".v_zero_point", ".input_zero_point", ".output_scale", ".prob_scale", ".prob_output_scale",
+        ".fa_q.scale", ".fa_k.scale", ".fa_v.scale", ".fa_q.offset",
         ".fa_k.offset", ".fa_v.offset", ".input_scale", ".input_offset",
     ]
 }

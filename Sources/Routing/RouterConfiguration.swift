@@ -30,7 +30,11 @@ package struct RouterConfiguration: Sendable {
     package func isOwn(_ address: ServerAddress) -> Bool {
         guard address.port == server.port, address.port != 0 else { return false }
         let listensEverywhere = ["0.0.0.0", "::"].contains(server.host)
-        return address.host == server.host || address.isHere && (listensEverywhere || server.isLocal)
+        if address.host == server.host || address.isHere && listensEverywhere { return true }
+        // The name stands for both addresses; others of this machine are sockets of their own.
+        let names = ["localhost", "127.0.0.1", "::1"]
+        return names.contains(address.host) && names.contains(server.host)
+            && (address.host == "localhost" || server.host == "localhost")
     }
 
     /// Returns the problems of this configuration, each with what to do about it.

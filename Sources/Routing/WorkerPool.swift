@@ -1,3 +1,5 @@
+import JSON
+
 /// The workers of a router, and the choice among them. All times are arguments.
 package struct WorkerPool: Sendable {
     package struct Settings: Sendable {
@@ -169,7 +171,7 @@ package struct WorkerPool: Sendable {
         let other = workers.first { $0.modelName != nil && $0.modelName != worker.modelName }
         if let name = worker.modelName, let other, let otherName = other.modelName {
             warnings.append(
-                "serves '\(name)', but \(other.address) serves '\(otherName)': every request may go to either; start them "
+                "serves \(name.quotedForMessage), but \(other.address) serves \(otherName.quotedForMessage): every request may go to either; start them "
                     + "with the same model and --served-model-name, or a router for each")
         }
         return warnings

@@ -20,15 +20,15 @@ final class RunningRequests: Sendable {
 
     /// Adds the generations of a request, before they are submitted.
     ///
-    /// - Parameter ids: the id of each; `nil` if the request gave none.
+    /// - Parameter ids: the id of each; `nil` or empty if the request gave none.
     /// - Returns: the number by which the other methods know each generation.
     /// - Throws: an error if a generation of another request has one of the ids.
     func add(_ ids: [String?]) throws(RequestError) -> [Int] {
         try state.withLock { state throws(RequestError) in
+            let ids = ids.map { $0?.isEmpty == true ? nil : $0 }
             let wanted = Set(ids.lazy.compactMap { $0 }.map(JSONKey.init))
-            if !wanted.isEmpty,
-                let taken = state.entries.values.lazy.compactMap(\.id).first(where: { wanted.contains(JSONKey($0)) })
-            {
+            let taken = state.entries.values.lazy.compactMap(\.id).first { wanted.contains(JSONKey($0)) }
+            if let taken {
                 throw .invalid(
                     "rid",
                     "the id \(taken.quotedForMessage) is that of a request that is being answered; wait for its end, or "

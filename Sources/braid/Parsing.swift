@@ -52,7 +52,8 @@ package enum Parsing {
                 parts.allSatisfy({ $0.count <= 15 }), let number = Double(parts.joined(separator: "."))
             else { return try whole(text, units, "a duration in seconds", legal) }
             let seconds = number * Double(unit ?? 1)
-            guard let value = Int(exactly: seconds) else {
+            // Decimals of an hour have no exact binary form.
+            guard abs(seconds - seconds.rounded()) < 1e-6, let value = Int(exactly: seconds.rounded()) else {
                 throw ValidationError(
                     "it is \(seconds) seconds, no whole number of them between \(legal.lowerBound) and "
                         + "\(legal.upperBound)")

@@ -19,6 +19,7 @@ import braid
         #expect(try Parsing.seconds(0...86_400)("24h") == 86_400)
         #expect(try Parsing.seconds(0...86_400)("300.0") == 300)
         #expect(try Parsing.seconds(0...86_400)("1.5m") == 90)
+        #expect(try Parsing.seconds(0...86_400)("4.35h") == 15_660)
         #expect(try Parsing.seconds(0...86_400)("0.5h") == 1800)
         #expect(try Parsing.number(0...1)("0.25") == 0.25)
         #expect(try Parsing.bytes(0...1 << 50)("17") == 17)

@@ -47,8 +47,6 @@ private final class ChangedCheckpoint {
         ("v3", ["n_routed_experts": "8"], ".experts.", ["routed expert", "n_routed_experts 8"]),
         // Layer 1 is taken for the next-token block, but is none.
         ("v3-drafts", ["num_hidden_layers": "1"], "model.layers.1.", ["layer 1", "num_hidden_layers 1"]),
-        ("v3-drafts", ["num_nextn_predict_layers": "0"], "model.layers.2.", ["num_nextn_predict_layers 0"]),
-        ("glm-drafts", ["num_nextn_predict_layers": "null"], "model.layers.3.", ["num_nextn_predict_layers 0"]),
         ("v32", ["model_type": #""deepseek_v3""#], "indexer", ["layer 0 of this deepseek_v3 model (dense)"]),
         ("v32-fp8", ["model_type": #""deepseek_v3""#], "indexer", ["layer 0 of this deepseek_v3 model (dense)"]),
         (
@@ -61,7 +59,6 @@ private final class ChangedCheckpoint {
             "v4-fp8-fp4", ["num_hidden_layers": "1", "num_hash_layers": "1", "compress_ratios": "[0, 0]"], "layers.1.",
             ["num_hidden_layers 1"]
         ),
-        ("v4-drafts", ["num_nextn_predict_layers": "0"], "mtp.0.", ["num_nextn_predict_layers 0"]),
     ]
 
     @Test(arguments: cases.indices) func `are refused, naming the key of config.json`(number: Int) throws {
@@ -77,6 +74,11 @@ private final class ChangedCheckpoint {
         #expect(error.advice.contains("config.json"))
     }
 
+    @Test(arguments: [("v3-drafts", "0"), ("glm-drafts", "null"), ("v4-drafts", "0")])
+    func `are none of a next-token block that is turned off`(golden: String, count: String) throws {
+        try ChangedCheckpoint(golden, ["num_nextn_predict_layers": count]).load()
+    }
+
     @Test(arguments: Golden.cases + Golden.draftingCases) func `are in no released form`(golden: String) throws {
         try ChangedCheckpoint(golden).load()
     }
@@ -84,6 +86,8 @@ private final class ChangedCheckpoint {
     @Test(arguments: [
         ("v32", "model.layers.0.self_attn.rotary_emb.inv_freq"), ("v32", "model.layers.1.self_attn.attn.k_scale"),
         ("v32", "model.layers.0.self_attn.kv_scale"), ("v32", "model.layers.1.self_attn.fa_k.offset"),
+        ("v32", "model.layers.0.self_attn.q_scale"), ("v32", "model.layers.0.self_attn.attn.k_zero_point"),
+        ("v32", "model.layers.0.self_attn.q_proj.output_scale"), ("v32", "model.layers.0.mlp.up_proj.input_zero_point"),
         ("v32-drafts", "model.layers.2.self_attn.q_proj.input_scale"), ("v32-drafts", "model.layers.2.anything"),
         ("v4-drafts", "mtp.0.emb.tok_emb.weight"), ("v4-drafts", "mtp.0.head.weight"),
     ])

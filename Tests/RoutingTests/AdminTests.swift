@@ -99,7 +99,8 @@ import Testing
         ("0.0.0.0", "http://127.0.0.1:7", true), ("::", "http://[::1]:7", true),
         ("10.0.0.1", "http://10.0.0.1:7", true),
         ("127.0.0.1", "http://127.0.0.1:8", false), ("127.0.0.1", "http://10.0.0.1:7", false),
-        ("10.0.0.1", "http://127.0.0.1:7", false),
+        ("10.0.0.1", "http://127.0.0.1:7", false), ("localhost", "http://[::1]:7", true),
+        ("127.0.0.1", "http://127.0.0.2:7", false), ("127.0.0.1", "http://[::1]:7", false),
     ])
     func `cannot make the router its own worker`(host: String, url: String, isOwn: Bool) throws {
         var configuration = RouterConfiguration()

@@ -169,8 +169,8 @@ import Testing
         #expect((0...2).allSatisfy { pool.warnings(about: $0).isEmpty })
         pool.record(try report("b"), of: 2)
         #expect(pool.warnings(about: 2).count == 1)
-        #expect(pool.warnings(about: 2)[0].hasPrefix("serves 'b', but http://10.0.0.0:30000 serves 'a'"))
-        #expect(pool.warnings(about: 0)[0].hasPrefix("serves 'a', but http://10.0.0.2:30000 serves 'b'"))
+        #expect(pool.warnings(about: 2)[0].hasPrefix("serves \"b\", but http://10.0.0.0:30000 serves \"a\""))
+        #expect(pool.warnings(about: 0)[0].hasPrefix("serves \"a\", but http://10.0.0.2:30000 serves \"b\""))
     }
 
     @Test func `a decode server is chosen by its streams more than by prompts, which others compute`() throws {

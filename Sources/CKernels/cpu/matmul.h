@@ -211,12 +211,13 @@ static void matmul_few(const braid_matmul *parts, int64_t count) {
 BRAID_FLUSHING void multiply(const braid_matmul *parts, int64_t count) {
     const bool is_few = !parts->transposed && parts->m <= gemv_rows_at_most(parts);
     if (is_few && !braid_rounds_to_bf16(parts->profile)) return matmul_few(parts, count);
-    if (is_few && braid_rounds_to_bf16(parts->profile) && has_whole_chunks(parts, count)) return bf16_few(parts, count);
+    if (is_few && has_whole_chunks(parts, count)) return bf16_few(parts, count);
     for (int64_t part = 0; part < count; part++) matmul_panels(parts + part);
 }
 
 /// Computes `count` products of one shape, which are consecutive K-slices of the same weights if there are several. Few rows
 /// read each weight row once from its beginning to its end, as if there were no slices: memory is slower at short pieces.
+/// INT8 products, and those of the BF16 profile on Arm, are computed slice by slice.
 static void products(const braid_matmul *parts, int64_t count) {
     if (parts->m == 0) return;
     if (parts->k > 0 && is_int8_product(parts->profile, &parts->w, parts->transposed)) {

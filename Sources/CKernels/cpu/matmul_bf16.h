@@ -285,7 +285,7 @@ BRAID_INLINE void few_bf16_block(
 BRAID_INLINE void few_bf16_rows(const braid_matmul *parts, int64_t count, braid_dtype dtype, bool rounds) {
     // Blocks of outputs whose weights stay in the second-level cache for the later rows. Of several slices a block has just
     // the outputs side by side: after a slice its rows go on, and only after the last one others follow.
-    const int64_t block = count == 1 ? 32 : 16 * BRAID_FEW_GROUPS;
+    const int64_t block = count == 1 ? 32 : 16 * (parts->m < BRAID_FEW_ROWS ? BRAID_FEW_GROUPS : 1);
     for (int64_t n = 0; n < parts->n; n += block)
         for (int64_t part = 0; part < count; part++) {
             const braid_few_bf16 few = {

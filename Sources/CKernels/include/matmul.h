@@ -53,8 +53,8 @@ typedef struct {
 #define BRAID_SLICED_FAST_ELEMENTS (512 * 1024)
 #define BRAID_SLICED_COLUMNS 64  // at least, in a block
 
-/// For so few rows, the partial sums of all slices of a block are kept until it is complete, so that each row of weights is
-/// read once from its beginning to its end.
+/// For so few rows, the partial sums of all slices of a block are kept until it is complete, so that a level can read each
+/// row of weights once from its beginning to its end.
 #define BRAID_SLICED_FEW_ROWS 8
 #define BRAID_SLICED_FEW_COLUMNS 512
 
