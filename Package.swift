@@ -142,7 +142,7 @@ let package = Package(
             "DisaggregationTests",
             [
                 "Disaggregation", "Inference", "Models", "Modeling", "KVCache", "Parallelism", "Tensors", "TestSupport",
-            ]),
+            ], computes: true),
         tests(
             "PrefixStorageTests",
             [
@@ -161,8 +161,8 @@ let package = Package(
                 "Models", "Planning", "DeepSeekV32", "DeepSeekV4", "Modeling", "Checkpoints", "KVCache", "Parallelism",
                 "Tensors", "TestSupport", "CAllocations",
             ]),
-        tests("TokenizationTests", ["Tokenization", "JSON", "TestSupport"], excluding: ["Fixtures"]),
-        tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"]),
+        tests("TokenizationTests", ["Tokenization", "JSON", "TestSupport"], excluding: ["Fixtures"], computes: true),
+        tests("GrammarTests", ["Grammar", "JSON", "Tokenization"], excluding: ["Fixtures"], computes: true),
         tests(
             "InferenceTests",
             [
@@ -174,7 +174,7 @@ let package = Package(
             [
                 "Verification", "Planning", "Inference", "Grammar", "KVCache", "Models", "DeepSeekV32", "DeepSeekV4",
                 "Modeling", "Parallelism", "Tensors", "TestSupport", "CAllocations",
-            ]),
+            ], computes: true),
         tests(
             "ServingTests",
             [
