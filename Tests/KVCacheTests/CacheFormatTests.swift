@@ -1,4 +1,5 @@
 import KVCache
+import Tensors
 import Testing
 
 @Suite struct `A cache format` {
