@@ -56,7 +56,7 @@ deb: build ## Make a package for Debian, in .build/deb
 serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
 	.build/release/braid serve --model-path $(MODEL) --port $(PORT)
 
-test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-tests package-tests attack-tests ## Everything that proves the code right
+test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-tests package-tests ## Everything that proves the code right
 
 build-tests: setup
 	@$(timed) { $(call logged,$(BUILD) --build-tests); }
