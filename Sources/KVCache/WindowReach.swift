@@ -1,4 +1,4 @@
-/// What determines which rows read an entry of a set with a window, and thereby which ranks need a copy of it.
+/// A reach determines which rows read an entry of a set with a window, and thereby which ranks need a copy of it.
 package struct WindowReach: Sendable, Hashable {
     /// The number of tokens whose entries a row sees, its own included.
     package let tokens: Int

@@ -29,7 +29,7 @@ package struct ModelDescription: Sendable {
     package var parallelShape: ModelShape
     /// The formats in which the checkpoint stores its weights.
     package var formats: WeightFormats
-    /// How the checkpoint names what is beside the weights above; `nil` for models that no checkpoint has.
+    /// The names that the checkpoint gives what is beside the weights above; `nil` for models that no checkpoint has.
     package var tensorNames: TensorNames?
 
     package init(

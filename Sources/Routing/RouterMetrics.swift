@@ -51,7 +51,7 @@ package final class RouterMetrics: Sendable {
 
     /// Returns the page of `/metrics`.
     func text(_ fleet: Fleet, _ gate: AdmissionGate.Status) -> String {
-        // What a worker that was removed has answered is forgotten, so that workers that come and go take no memory.
+        // Answers of a worker that was removed are forgotten, so that workers that come and go take no memory.
         let known = Set(fleet.workers.map { "\($0.address)" })
         let state = self.state.withLock { state in
             state.answers = state.answers.filter { known.contains($0.key.worker) }

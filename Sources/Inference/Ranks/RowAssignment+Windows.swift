@@ -16,14 +16,14 @@ extension RowAssignment {
         let ranks = Array(rows[group * size..<(group + 1) * size])
         let places = WindowPlaces(plan, ranks)
         var sent = [[[Int32]]](repeating: [[Int32]](repeating: [], count: size), count: size)
-        var needed = [Bool](repeating: false, count: places.owners.count)
+        var shared = [Bool](repeating: false, count: places.owners.count)
+        places.noteShared(plan, reach, format, in: &shared)
         for receiver in 0..<size {
-            for index in needed.indices { needed[index] = false }
+            var needed = shared
             // Attended rows are those of the ranks that share heads; entries of several tokens are made of own rows.
             let first = receiver - receiver % configuration.tensor
             let readers = reach.readEvery == 1 ? first..<first + configuration.tensor : receiver..<receiver + 1
             for reader in readers { places.note(ranks[reader], plan, reach, in: &needed) }
-            places.noteShared(plan, reach, format, in: &needed)
             for (index, isNeeded) in needed.enumerated() where isNeeded {
                 let owner = Int(places.owners[index])
                 if owner >= 0, owner != receiver { sent[owner][receiver].append(places.rows[index]) }

@@ -18,7 +18,7 @@ extension LayoutReport {
         /// The bytes that a rank would receive for each token if all ranks received the keys and the compressors' inputs
         /// of all tokens.
         package let wholeSequences: Double
-        /// How many times as much that is.
+        /// The quotient of the two: whole sequences are so many times as much.
         package var factor: Double { wholeSequences / moved }
     }
 

@@ -289,7 +289,7 @@ extension OptionReader {
     /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning.
     mutating func readEnvironment(_ environment: [String: String]) -> [LaunchLine.Setting] {
         let options = Dictionary(uniqueKeysWithValues: command.options.map { ($0.variable, $0) })
-        // What is wrong with this variable of SGLang, `ParallelOptions` says, also where no file is read.
+        // `ParallelOptions` says what is wrong with this variable of SGLang, also where no file is read.
         let partition = ParallelOptions.partitionVariable
         if let text = environment[partition], ParallelOptions.LayerCounts(argument: text) != nil,
             command["--pp-layer-partition"] != nil
