@@ -250,9 +250,17 @@ static void try_embedding(const braid_kernels *reference, const braid_kernels *f
     BOTH(embedding, p.out = of(out));
 }
 
+/// Returns the number of rows of a product: few, and at times more than tiles have side by side, or than share weights.
+static int64_t product_rows(void) { return from_to(0, 15) == 0 ? from_to(30, 290) : from_to(0, flag() ? 4 : 30); }
+
 static void try_matmul(const braid_kernels *reference, const braid_kernels *fast) {
-    braid_matmul p = {.profile = product_profile(), .transposed = flag(), .accumulate = flag(), .m = from_to(0, flag() ? 4 : 30), .n = width()};
-    p.k = from_to(0, 20) == 0 ? 0 : width();
+    braid_matmul p = {.profile = product_profile(), .transposed = flag(), .accumulate = flag(), .m = product_rows(), .n = width()};
+    p.k = from_to(0, 20) == 0 ? 0 : from_to(0, 20) == 0 ? from_to(480, 1100) : width();
+    if (from_to(0, 99) == 0) {  // rows whose terms exceed the scratch
+        p.m = from_to(0, 1) ? 65 : from_to(1, 64);
+        p.n = from_to(1, 2);
+        p.k = from_to(60, 140) * 1000 + from_to(0, 40);
+    }
     p.w = p.transposed ? weight(p.k, p.n) : weight(p.n, p.k);
     int64_t rows = p.m + from_to(0, 3), out_rows = p.m + from_to(0, 3);
     p.x_stride = p.k + from_to(0, 5);
@@ -270,7 +278,7 @@ static void try_matmul(const braid_kernels *reference, const braid_kernels *fast
 static void try_batched_matmul(const braid_kernels *reference, const braid_kernels *fast) {
     braid_batched_matmul p = {.count = from_to(0, 5)};
     braid_matmul *q = &p.product;
-    *q = (braid_matmul){.profile = product_profile(), .transposed = flag(), .m = from_to(0, flag() ? 4 : 30), .n = from_to(1, 70), .k = from_to(1, 70)};
+    *q = (braid_matmul){.profile = product_profile(), .transposed = flag(), .m = product_rows(), .n = from_to(1, 70), .k = from_to(1, 70)};
     int64_t before = p.count > 0 ? p.count - 1 : 0;
     p.x_step = from_to(0, q->k + 5);
     p.out_step = q->n + from_to(0, 5);
@@ -292,8 +300,8 @@ static void try_sliced_matmul(const braid_kernels *reference, const braid_kernel
     // Rarely more outputs than a block has.
     bool is_large = from_to(0, 19) == 0;
     q->profile = product_profile();
-    q->m = is_large ? 200 : from_to(0, flag() ? 4 : 30);
-    q->n = is_large ? 400 : width();
+    q->m = is_large ? from_to(60, 290) : from_to(0, flag() ? 4 : 30);
+    q->n = is_large ? from_to(200, 400) : width();
     q->k = p.slices * (flag() ? from_to(1, is_large ? 2 : 20) : 64 * from_to(1, 2));
     q->w = weight(q->n, q->k);
     q->x_stride = q->k + from_to(0, 5);

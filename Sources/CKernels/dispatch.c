@@ -46,7 +46,8 @@ static bool has_amx(void) {
 braid_tiles_state braid_tiles(void) {
 #if defined(__x86_64__) && defined(__linux__)
     if (!has_vnni() || !__builtin_cpu_supports("avx512vbmi") || !__builtin_cpu_supports("avx512bf16")
-        || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16"))
+        || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16")
+        || !__builtin_cpu_supports("amx-int8"))
         return BRAID_TILES_MISSING;
     const long refusal = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* the state of tiles */);
     return refusal == 0 ? BRAID_TILES_USABLE : BRAID_TILES_REFUSED;

@@ -46,7 +46,7 @@ bool braid_amx_is_exact(void) {
                 expected[i][j] = bf16_sum_total(&sum);
             }
         load_tiles(1, c[0]);
-        add_tile_products(1, a, 64, (const char *)b);
+        add_tile_products(false, 1, a, 64, (const char *)b);
         store_tiles(1, c[0]);
         is_exact = memcmp(c, expected, sizeof c) == 0;
     }

@@ -17,6 +17,13 @@ BRAID_INLINE unsigned begin_flushing(void) {
     return before;
 }
 BRAID_INLINE void end_flushing(unsigned before) { _mm_setcsr(before); }
+
+/// Keeps magnitudes below 2^-126, for sums outside of products, until `end_flushing`. Returns the mode before.
+BRAID_INLINE unsigned pause_flushing(void) {
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(before & ~0x8040u);
+    return before;
+}
 #endif
 
 /// Rounds each lane to BF16, widened again: magnitudes below 2^-126 become zeros, a NaN stays one.

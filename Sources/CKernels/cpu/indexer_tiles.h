@@ -227,7 +227,7 @@ BRAID_INLINE void run_part(
     const int64_t depth = is_usual ? BRAID_USUAL_TILES : t->k_tiles;
     const char *keys = turn->keys + k * BRAID_TILE_BYTES, *queries = turn->queries + k * tiles * BRAID_TILE_BYTES;
     if (turn->multiplies && k == 0) begin_dots(tiles, keys, queries, turn->before);
-    else if (turn->multiplies && k < depth) add_tile_products(tiles, keys, 64, queries);
+    else if (turn->multiplies && k < depth) add_tile_products(false, tiles, keys, 64, queries);
     if (k >= 4) return;
     if (turn->adds) partial[k] = add_four_keys(tiles, is_usual, run, turn->dots, weights, last, (int)k, turn->sums);
     if (widens != BRAID_F32 && turn->widens) widen_quarter(widens, t, turn->keys_after, turn->slot_after, (int)k);

@@ -277,7 +277,7 @@ static braid_int8_rows BRAID_INT8(rows)(const braid_matmul *p, braid_int8_part p
     const int64_t panel = BRAID_PANEL_UNITS * BRAID_PANEL_WIDTH * 4;
     const int64_t terms = (part.width * (int64_t)sizeof(BRAID_INT8(term)) + 63) / 64 * 64;
     const int64_t each = terms + part.segments * (int64_t)sizeof(braid_int8_segment) + BRAID_PANEL_WIDTH * 4;
-    int64_t rows = at_most(p->m, (BRAID_MATMUL_SCRATCH * 4 - panel - terms) / each);
+    int64_t rows = at_most(p->m, (BRAID_PANEL_SCRATCH * 4 - panel - terms) / each);
     if (rows < p->m) rows = rows / BRAID_TILE_ROWS * BRAID_TILE_ROWS;
     char *at = (char *)p->scratch;
     braid_int8_rows q = {.part = part, .rows = rows, .panel = (uint32_t *)at, .row = at + panel};

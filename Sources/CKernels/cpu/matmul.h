@@ -67,7 +67,7 @@ static void matmul_panel(
 
 static void matmul_panels(const braid_matmul *p) {
     const bool is_bf16 = braid_rounds_to_bf16(p->profile);
-    const int64_t room = BRAID_MATMUL_SCRATCH - BRAID_K_BLOCK * BRAID_PANEL_WIDTH - 16;
+    const int64_t room = BRAID_PANEL_SCRATCH - BRAID_K_BLOCK * BRAID_PANEL_WIDTH - 16;
     const int64_t most_rows = room / BRAID_K_BLOCK / BRAID_TILE_ROWS * BRAID_TILE_ROWS;
     float *panel = p->scratch, *x = panel + BRAID_K_BLOCK * BRAID_PANEL_WIDTH;
     for (int64_t m = 0; m < p->m; m += most_rows) {
@@ -282,6 +282,15 @@ static void slice_tree(const braid_matmul *p, int64_t slices, float *spare, brai
     add(&sum);
 }
 
+/// Returns the product of one of `slices` K-slices of a product, with the same outputs.
+BRAID_INLINE braid_matmul slice_of(const braid_matmul *p, int64_t slices, int64_t slice) {
+    braid_matmul part = *p;
+    part.k = p->k / slices;
+    part.w = weight_part(p->w, 0, slice * part.k);
+    part.x += slice * part.k;
+    return part;
+}
+
 /// Computes the `slices` K-slices of a product, [p->m, p->n] each. Their outputs begin `distance` floats apart in `partial`.
 BRAID_INLINE void slice_products(
     const braid_matmul *p, int64_t slices, float *partial, int64_t distance, braid_products products
@@ -290,10 +299,7 @@ BRAID_INLINE void slice_products(
     for (int64_t slice = 0, count; slice < slices; slice += count) {
         count = at_most(BRAID_SLICES_AT_ONCE, slices - slice);
         for (int64_t part = 0; part < count; part++) {
-            parts[part] = *p;
-            parts[part].k = p->k / slices;
-            parts[part].w = weight_part(p->w, 0, (slice + part) * parts[part].k);
-            parts[part].x += (slice + part) * parts[part].k;
+            parts[part] = slice_of(p, slices, slice + part);
             parts[part].out = partial + (slice + part) * distance;
             parts[part].out_stride = p->n;
         }

@@ -97,7 +97,7 @@ BRAID_INLINE int64_t chunk_terms(braid_dtype dtype) { return 512 / bits_of(dtype
 static bool has_whole_chunks(const braid_matmul *p, int64_t count) {
     const braid_weight *w = &p->w;
     const int64_t chunk = chunk_terms(w->dtype);
-    if (w->dtype == BRAID_F32 || p->k % chunk != 0 || p->m * p->k * count > BRAID_MATMUL_SCRATCH) return false;
+    if (w->dtype == BRAID_F32 || p->k % chunk != 0 || p->m * p->k * count > BRAID_PANEL_SCRATCH) return false;
     if (w->dtype == BRAID_FP4) return w->row_shift == 0 && w->column_shift == 5 && w->column % BRAID_FP4_BLOCK == 0;
     return !w->scale || (w->column % chunk == 0 && w->column_shift >= 6);
 }

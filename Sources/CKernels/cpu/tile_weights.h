@@ -2,17 +2,10 @@
 #pragma once
 
 #include "matmul_parts.h"
-#include "tiles.h"
+#include "tile_rows.h"
 
-#define BRAID_TILE_K 32       // terms of a tile, a block of the sum
 #define BRAID_STRIP_TILES 4   // tiles of weights widened together, one strip before they are multiplied
 #define BRAID_STRIP_K (BRAID_TILE_K * BRAID_STRIP_TILES)
-
-/// Returns how many bytes behind term `k` of a row to prefetch: behind the last term, the next sixteen rows begin.
-BRAID_INLINE int64_t bytes_ahead(const braid_matmul *p, int64_t k) {
-    const int64_t bits = bits_of(p->w.dtype), bytes = p->k * bits / 8;
-    return k * bits / 8 + BRAID_AHEAD < bytes ? BRAID_AHEAD : BRAID_AHEAD + 16 * p->w.stride * bits / 8 - bytes;
-}
 
 /// The products of every magnitude of E4M3 with one scale, rounded to BF16: the high and the low byte of each.
 typedef struct {
@@ -57,22 +50,6 @@ BRAID_INLINE void widen_64_codes(const braid_scaled_codes *codes, const char *fr
     out[1] = _mm512_unpackhi_epi8(low, high);
 }
 
-#define BRAID_E2M1_AS_BF16 0, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0
-
-/// Widens 32 E2M1 numbers, whose scale is the E8M0 byte `scale`, to BF16.
-BRAID_INLINE u16 widen_32_fp4(const char *from, uint8_t scale) {
-    static const uint16_t values[32] __attribute__((aligned(64))) = {
-        BRAID_E2M1_AS_BF16, BRAID_E2M1_AS_BF16, BRAID_E2M1_AS_BF16, BRAID_E2M1_AS_BF16};
-    b16 bytes;
-    memcpy(&bytes, from, sizeof bytes);
-    u16 v = __builtin_convertvector(bytes, u16);
-    u16 codes = (v | v << 12) & 0xF000Fu, sign = codes << 12 & 0x80008000u;
-    __m512i value = _mm512_permutexvar_epi16((__m512i)codes, _mm512_load_si512(values));
-    // The exponent moves, except that of a zero.
-    __m512i moved = _mm512_add_epi16(value, _mm512_set1_epi16((short)((scale - 127) * 128)));
-    return (u16)_mm512_maskz_mov_epi16(_mm512_test_epi16_mask(value, value), moved) | sign;
-}
-
 /// Widens `count` of 32 numbers of a row from term `k` on, whatever their scales, and fills with zeros.
 static u16 widen_terms(const braid_weight *w, int64_t row, int64_t k, int64_t count) {
     float terms[32] __attribute__((aligned(64))) = {0};
@@ -104,46 +81,76 @@ BRAID_INLINE u16 widen_even_terms(braid_dtype dtype, const char *from, float sca
         widen_row(dtype, from, 16, splat(scale)), widen_row(dtype, from + 16 * bytes_of(dtype), 16, splat(scale)));
 }
 
+#define BRAID_E2M1_AS_BF16                                       \
+    0, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0,   \
+    0x8000, 0xBF00, 0xBF80, 0xBFC0, 0xC000, 0xC040, 0xC080, 0xC0C0
+
 /// Widens a strip of a row of FP4 weights, four tiles' rows, if its scales are in the range in which exponents can be
 /// moved; otherwise returns false.
 BRAID_INLINE bool widen_fp4_terms(const char *from, const uint8_t *scales, char *to) {
+    // Twice, because the lookup uses five bits of each word: a number's four and one of the next.
+    static const uint16_t values[32] __attribute__((aligned(64))) = {BRAID_E2M1_AS_BF16, BRAID_E2M1_AS_BF16};
+    const __mmask32 is_not_zero = 0xFEFEFEFE;  // of those values: the exponent of a zero does not move
     uint32_t four;
     memcpy(&four, scales, sizeof four);
     // The exponents of 0.5 to 6, moved by each byte less 127, must be those of normal numbers.
     const __m128i bytes = _mm_cvtsi32_si128((int)four);
     const __m128i bounded = _mm_min_epu8(_mm_max_epu8(bytes, _mm_set1_epi8(2)), _mm_set1_epi8((char)252));
     if (_mm_cvtsi128_si32(bounded) != (int)four) return false;
+    const __m128i moves = _mm_slli_epi32(_mm_sub_epi32(_mm_cvtepu8_epi32(bytes), _mm_set1_epi32(127)), 7);
+    int32_t moved[BRAID_STRIP_TILES] __attribute__((aligned(16)));
+    _mm_store_si128((__m128i *)moved, _mm_or_si128(_mm_slli_epi32(moves, 16), _mm_and_si128(moves, _mm_set1_epi32(0xFFFF))));
+    const __m512i row = _mm512_loadu_si512(from), table = _mm512_load_si512(values);
+    // The bits from each of sixteen numbers on, as words: the lower half from the first eight bytes, the upper from the next.
+    const __m512i places = _mm512_broadcast_i64x4(_mm256_setr_epi64x(
+        0x000C000800040000, 0x001C001800140010, 0x002C002800240020, 0x003C003800340030));
     BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++) {
-        u16 terms = widen_32_fp4(from + 16 * t, scales[t]);
-        memcpy(to + t * BRAID_TILE_BYTES, &terms, 64);
+        const int64_t q = 2 * t;
+        const __m512i halves = _mm512_permutexvar_epi64(_mm512_setr_epi64(q, q, q, q, q + 1, q + 1, q + 1, q + 1), row);
+        const __m512i codes = _mm512_multishift_epi64_epi8(places, halves);
+        const __m512i scaled = _mm512_mask_add_epi16(table, is_not_zero, table, _mm512_set1_epi32(moved[t]));
+        _mm512_store_si512(to + t * BRAID_TILE_BYTES, _mm512_permutexvar_epi16(codes, scaled));
     }
     return true;
 }
 
-/// Fills `to` with the A tiles of sixteen rows from `n` on, of which `lanes` exist, and `count` terms from `k` on,
-/// fewer than a strip or with scales of any kind. Missing rows and terms are zeros.
-static void widen_any_strip(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t count, char *to) {
-    const braid_weight *w = &p->w;
-    for (int64_t l = 0; l < 16; l++)
-        for (int t = 0; t < BRAID_STRIP_TILES; t++) {
-            const int64_t own = at_most(count - BRAID_TILE_K * t, BRAID_TILE_K), first = k + BRAID_TILE_K * t;
-            u16 terms = (u16)splat(0);
-            if (l < lanes && own == BRAID_TILE_K && w->dtype != BRAID_FP4 && (!w->scale || is_one_block(w, first, own)))
-                terms = widen_even_terms(
-                    w->dtype, weight_bytes(w, n + l, first), w->scale ? scale_at(w, n + l, first) : 0);
-            else if (l < lanes && own > 0) terms = widen_terms(w, n + l, first, own);
-            memcpy(to + t * BRAID_TILE_BYTES + 64 * l, &terms, 64);
-        }
+/// Fills row `l` of the A tiles at `to` with `count` terms of weight row `n` from `k` on, fewer than a strip or with
+/// scales of any kind, and with zeros beyond.
+static void widen_any_row(const braid_weight *w, int64_t n, int64_t k, int64_t count, int64_t l, char *to) {
+    for (int t = 0; t < BRAID_STRIP_TILES; t++) {
+        const int64_t own = at_most(count - BRAID_TILE_K * t, BRAID_TILE_K), first = k + BRAID_TILE_K * t;
+        u16 terms = (u16)splat(0);
+        if (own == BRAID_TILE_K && w->dtype != BRAID_FP4 && (!w->scale || is_one_block(w, first, own)))
+            terms = widen_even_terms(w->dtype, weight_bytes(w, n, first), w->scale ? scale_at(w, n, first) : 0);
+        else if (own > 0) terms = widen_terms(w, n, first, own);
+        memcpy(to + t * BRAID_TILE_BYTES + 64 * l, &terms, 64);
+    }
 }
 
-/// Fills `to` with the A tiles of a whole strip of sixteen rows from `n` on, each of which has one scale or none.
-/// `dtype` is a constant.
-BRAID_INLINE void widen_even_rows(const braid_matmul *p, braid_dtype dtype, int64_t n, int64_t k, char *to) {
-    const braid_weight *w = &p->w;
-    const int64_t ahead = bytes_ahead(p, k);
-    const int64_t stride = w->stride * bytes_of(dtype), step = BRAID_TILE_K * bytes_of(dtype);
-    const char *from = weight_bytes(w, n, k);
-    for (int64_t l = 0; l < 16; l++, from += stride) {
+/// The ways to widen a strip.
+typedef enum {
+    BRAID_STRIP_ANY,   // term by term if need be
+    BRAID_STRIP_EVEN,  // every row has one scale or none
+    BRAID_STRIP_FP8,   // all rows have the same scale
+    BRAID_STRIP_FP4,   // a scale for each tile's terms
+} braid_strip_kind;
+
+/// Returns the fastest way to widen `count` terms from `k` on of sixteen rows from `n` on, of which `lanes` exist.
+BRAID_INLINE braid_strip_kind strip_kind(const braid_weight *w, int64_t n, int64_t lanes, int64_t k, int64_t count) {
+    if (lanes < 16 || count < BRAID_STRIP_K) return BRAID_STRIP_ANY;
+    if (w->dtype == BRAID_FP4) return begins_chunk(w, k, k + count) ? BRAID_STRIP_FP4 : BRAID_STRIP_ANY;
+    if (w->dtype == BRAID_FP8 && has_one_scale(w, n, k)) return BRAID_STRIP_FP8;
+    return !w->scale || is_one_block(w, k, BRAID_STRIP_K) ? BRAID_STRIP_EVEN : BRAID_STRIP_ANY;
+}
+
+/// Fills rows `first ..< end` of a strip's A tiles with a whole strip of weight rows from `n` on, each of which has one
+/// scale or none. `dtype` is a constant.
+BRAID_INLINE void widen_even_rows(
+    const braid_weight *w, braid_dtype dtype, int64_t n, int64_t k, int64_t ahead, int64_t first, int64_t end, char *to
+) {
+    const int64_t step = BRAID_TILE_K * bytes_of(dtype);
+    for (int64_t l = first; l < end; l++) {
+        const char *from = weight_bytes(w, n + l, k);
         const float scale = w->scale ? scale_at(w, n + l, k) : 0;
         BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++) {
             if (t * step % 64 == 0) __builtin_prefetch(from + t * step + ahead, 0, 3);
@@ -153,42 +160,52 @@ BRAID_INLINE void widen_even_rows(const braid_matmul *p, braid_dtype dtype, int6
     }
 }
 
-/// Fills `to` with the A tiles of sixteen rows from `n` on, of which `lanes` exist, and `count` terms from `k` on, a
-/// strip at most. Missing rows and terms are zeros.
-static void widen_strip(
-    const braid_matmul *p, braid_scaled_codes *codes, int64_t n, int64_t lanes, int64_t k, int64_t count, char *to
+/// Fills rows `first ..< end` of a strip's A tiles with terms from `k` on of weight rows from `n` on, whose bytes `ahead`
+/// are prefetched. `codes` is filled for the scale of FP8. `kind` is a constant, and not BRAID_STRIP_ANY.
+BRAID_INLINE void widen_rows(
+    braid_strip_kind kind, const braid_weight *w, const braid_scaled_codes *codes, int64_t n, int64_t k, int64_t ahead,
+    int64_t first, int64_t end, char *to
 ) {
-    const braid_weight *w = &p->w;
-    const int64_t stride = w->stride * bits_of(w->dtype) / 8, ahead = bytes_ahead(p, k);
-    const char *from = weight_bytes(w, n, k);
-    if (lanes < 16 || count < BRAID_STRIP_K) return widen_any_strip(p, n, lanes, k, count, to);
-    if (w->dtype == BRAID_FP8 && has_one_scale(w, n, k)) {
-        fill_codes(codes, scale_at(w, n, k));
-        for (int64_t l = 0; l < 16; l++, from += stride) {
+    if (kind == BRAID_STRIP_EVEN)
+        switch (w->dtype) {
+        case BRAID_F32: return widen_even_rows(w, BRAID_F32, n, k, ahead, first, end, to);
+        case BRAID_BF16: return widen_even_rows(w, BRAID_BF16, n, k, ahead, first, end, to);
+        case BRAID_FP8: return widen_even_rows(w, BRAID_FP8, n, k, ahead, first, end, to);
+        default: return widen_even_rows(w, BRAID_INT8, n, k, ahead, first, end, to);
+        }
+    const char *from = weight_bytes(w, n + first, k);
+    const int64_t stride = w->stride * (kind == BRAID_STRIP_FP8 ? 8 : 4) / 8;
+    const uint8_t *scales = (const uint8_t *)w->scale + (w->row + n + first) * w->scale_stride
+        + (w->column + k) / BRAID_TILE_K;
+    BRAID_UNROLL for (int64_t l = first; l < end; l++, from += stride, scales += w->scale_stride) {
+        __builtin_prefetch(from + ahead, 0, 3);
+        if (kind == BRAID_STRIP_FP8) {
             __m512i terms[BRAID_STRIP_TILES];
-            __builtin_prefetch(from + ahead, 0, 3);
             __builtin_prefetch(from + ahead + 64, 0, 3);
             widen_64_codes(codes, from, terms);
             widen_64_codes(codes, from + 64, terms + 2);
             BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++)
                 _mm512_store_si512(to + t * BRAID_TILE_BYTES + 64 * l, terms[t]);
+        } else {
+            if (!widen_fp4_terms(from, scales, to + 64 * l)) widen_any_row(w, n + l, k, BRAID_STRIP_K, l, to);
         }
-    } else if (w->dtype == BRAID_FP4 && begins_chunk(w, k, k + count)) {
-        const uint8_t *scales = (const uint8_t *)w->scale + (w->row + n) * w->scale_stride
-            + (w->column + k) / BRAID_TILE_K;
-        for (int64_t l = 0; l < 16; l++, from += stride, scales += w->scale_stride) {
-            __builtin_prefetch(from + ahead, 0, 3);
-            if (!widen_fp4_terms(from, scales, to + 64 * l)) return widen_any_strip(p, n, lanes, k, count, to);
-        }
-    } else if (w->dtype != BRAID_FP4 && (!w->scale || is_one_block(w, k, BRAID_STRIP_K))) {
-        switch (w->dtype) {
-        case BRAID_F32: return widen_even_rows(p, BRAID_F32, n, k, to);
-        case BRAID_BF16: return widen_even_rows(p, BRAID_BF16, n, k, to);
-        case BRAID_FP8: return widen_even_rows(p, BRAID_FP8, n, k, to);
-        default: return widen_even_rows(p, BRAID_INT8, n, k, to);
-        }
-    } else {
-        widen_any_strip(p, n, lanes, k, count, to);
+    }
+}
+
+/// Fills `to` with the A tiles of sixteen rows from `n` on, of which `lanes` exist, and `count` terms from `k` on, a
+/// strip at most. Missing rows and terms are zeros. The bytes `ahead` of a whole strip are prefetched.
+static void widen_strip(
+    const braid_weight *w, braid_scaled_codes *codes, int64_t n, int64_t lanes, int64_t k, int64_t count, int64_t ahead,
+    char *to
+) {
+    switch (strip_kind(w, n, lanes, k, count)) {
+    case BRAID_STRIP_FP8:
+        fill_codes(codes, scale_at(w, n, k));
+        return widen_rows(BRAID_STRIP_FP8, w, codes, n, k, ahead, 0, 16, to);
+    case BRAID_STRIP_FP4: return widen_rows(BRAID_STRIP_FP4, w, codes, n, k, ahead, 0, 16, to);
+    case BRAID_STRIP_EVEN: return widen_rows(BRAID_STRIP_EVEN, w, codes, n, k, ahead, 0, 16, to);
+    case BRAID_STRIP_ANY:
+        for (int64_t l = 0; l < 16; l++) widen_any_row(w, n + l, k, l < lanes ? count : 0, l, to);
     }
 }
 

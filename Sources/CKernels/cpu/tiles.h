@@ -16,23 +16,31 @@ BRAID_INLINE u16 load_pairs(const float *x, int64_t n) {
     return bf16_pairs(load_some(x, lanes_left(n)), splat(0));
 }
 
+/// Adds the products of an A and a B tile register to a third: of BF16, or of signed bytes to integers if `bytes`. All
+/// arguments are constants.
+#define BRAID_ADD_TILES(bytes, sum, a, b) \
+    do { \
+        if (bytes) _tile_dpbssd(sum, a, b); \
+        else _tile_dpbf16ps(sum, a, b); \
+    } while (0)
+
 /// Adds the products of the A tile at `a`, rows of which are `stride` bytes apart, with `tiles` B tiles at `b` to tile
-/// registers 0 ..< tiles. `tiles` is a constant where this is inlined.
-BRAID_INLINE void add_tile_products(int tiles, const void *a, int64_t stride, const char *b) {
+/// registers 0 ..< tiles. `bytes` and `tiles` are constants where this is inlined.
+BRAID_INLINE void add_tile_products(bool bytes, int tiles, const void *a, int64_t stride, const char *b) {
     _tile_loadd(4, a, stride);
     _tile_loadd(5, b, 64);
-    _tile_dpbf16ps(0, 4, 5);
+    BRAID_ADD_TILES(bytes, 0, 4, 5);
     if (tiles > 1) {
         _tile_loadd(6, b + BRAID_TILE_BYTES, 64);
-        _tile_dpbf16ps(1, 4, 6);
+        BRAID_ADD_TILES(bytes, 1, 4, 6);
     }
     if (tiles > 2) {
         _tile_loadd(5, b + 2 * BRAID_TILE_BYTES, 64);
-        _tile_dpbf16ps(2, 4, 5);
+        BRAID_ADD_TILES(bytes, 2, 4, 5);
     }
     if (tiles > 3) {
         _tile_loadd(6, b + 3 * BRAID_TILE_BYTES, 64);
-        _tile_dpbf16ps(3, 4, 6);
+        BRAID_ADD_TILES(bytes, 3, 4, 6);
     }
 }
 

@@ -25,8 +25,10 @@ typedef struct {
     float *scratch;         // BRAID_MATMUL_SCRATCH floats, 64-byte aligned
 } braid_matmul;
 
-/// This many floats hold the panels of weights and packed rows of any product.
-#define BRAID_MATMUL_SCRATCH (512 * 1024)
+/// This many floats hold the widened weights and packed rows of any product. Only tiles of many rows use all of them;
+/// panels stay within the second-level cache.
+#define BRAID_MATMUL_SCRATCH (2 * 1024 * 1024)
+#define BRAID_PANEL_SCRATCH (512 * 1024)
 
 /// Computes `count` products of one shape, for instance those of all attention heads: product b reads x from column
 /// `b * x_step` on and weights from row `b * w_step` on, and writes out from column `b * out_step` on. Each product has
