@@ -27,7 +27,7 @@ typedef struct {
 
 /// This many floats hold the widened weights and packed rows of any product. Only tiles of many rows use all of them;
 /// panels stay within the second-level cache.
-#define BRAID_MATMUL_SCRATCH (2 * 1024 * 1024)
+#define BRAID_MATMUL_SCRATCH (2048 * 1024)
 #define BRAID_PANEL_SCRATCH (512 * 1024)
 
 /// Computes `count` products of one shape, for instance those of all attention heads: product b reads x from column
