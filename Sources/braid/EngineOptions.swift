@@ -204,6 +204,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         configuration.kernels = kernels ?? job.commonLevel
         configuration.processes = job.count
         configuration.threadsPerRank = parallel.threads
+        configuration.numa = parallel.numa
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
@@ -226,6 +227,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         configuration.tuning = chosen.tuning
         if chosen.tuning != Tuning() { notes.append("sizes of blocks: \(chosen.summary)") }
         if let warning = chosen.warning { notes.append(warning) }
+        if case .bound = configuration.cores { notes.append("cores: \(configuration.cores.text)") }
         for line in notes { note(line) }
         return configuration
     }
@@ -275,7 +277,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         let weights = try directory.openWeights(loadFormat)
         let progress = ProgressBar("loading \(try location().directory)")
         defer { progress.finish() }
-        if preload { try weights?.preload { progress.update($0) } }
+        if preload { try parallel.numa.spreadingFiles { try weights?.preload { progress.update($0) } } }
         let model = try directory.model(weights, drafts: speculation.isOn) { if !preload { progress.update($0) } }
         return (directory, model, try profile(of: directory, weights))
     }

@@ -81,7 +81,7 @@ struct LoadedService: Sendable {
         if let preloaded {
             let progress = ProgressBar("reading \(name)")
             defer { progress.finish() }
-            try preloaded.preload { progress.update($0) }
+            try configuration.numa.spreadingFiles { try preloaded.preload { progress.update($0) } }
         }
         var configuration = configuration
         configuration.restartsOnFailure = restartsOnFailure

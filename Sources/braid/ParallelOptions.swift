@@ -102,6 +102,13 @@ package struct ParallelOptions: ParsableArguments, Sendable {
             """, transform: Parsing.count(0...Parsing.maxRanks))
     var threadsPerRank: Int?
 
+    @Option(
+        help: """
+            auto: where the host has several memory nodes (sockets, or parts of them) and a core for each thread, each rank \
+            stays on the cores of one, with its memory; off: threads run anywhere.
+            """)
+    var numa = CorePolicy.auto
+
     package init() {}
 
     /// The number of threads that share the work of each rank.
@@ -126,6 +133,7 @@ package struct ParallelOptions: ParsableArguments, Sendable {
                 ("--cp-strategy", cpStrategy.map(\.rawValue)), ("--moe-a2a-backend", moeA2aBackend.map(\.rawValue)),
                 ("--enable-dp-attention", enableDpAttention ? ["yes"] : []),
                 ("--enable-prefill-cp", enablePrefillCp ? ["yes"] : []),
+                ("--numa", numa == .auto ? [] : [numa.rawValue]),
             ]
         return lists.map { ProcessCard.Property($0, $1.isEmpty ? "default" : $1.joined(separator: ",")) }
     }
@@ -208,6 +216,8 @@ extension PartitionStrategy: ExpressibleByArgument {
         }
     }
 }
+
+extension CorePolicy: ExpressibleByArgument {}
 
 extension ExpertExchangeKind: ExpressibleByArgument {
     package init?(argument: String) {

@@ -1,5 +1,5 @@
-// INT8 products on tiles: weights as they are stored are A tiles, and rows rounded to bytes are B tiles. Integer sums are
-// exact; their conversion is that of profile.h.
+// INT8 products on tiles: weights as they are stored are A tiles, and rows rounded to bytes are B tiles. Integer sums
+// are exact; their conversion is that of profile.h.
 #pragma once
 
 #include "int8.h"
@@ -9,10 +9,11 @@
 #define BRAID_VNNI_ROWS 2
 #define BRAID_PACKED_ROWS 64  // that are rounded together, at most
 
-/// Returns whether tiles multiply the bytes of an INT8 product: it has whole tiles, whose weights have a scale for each row,
-/// as released checkpoints have them, and more rows than VNNI multiplies at the speed of memory.
+/// Returns whether tiles multiply the bytes of an INT8 product: it has whole tiles, whose weights have a scale for each
+/// row, as released checkpoints have them, and more rows than VNNI multiplies at the speed of memory.
 static bool has_byte_tiles(const braid_matmul *p) {
-    return p->m > BRAID_VNNI_ROWS && p->k > 0 && p->k % BRAID_BYTE_TILE_K == 0 && int8_segment_end(&p->w, 0, p->k) == p->k;
+    return p->m > BRAID_VNNI_ROWS && p->k > 0 && p->k % BRAID_BYTE_TILE_K == 0
+        && int8_segment_end(&p->w, 0, p->k) == p->k;
 }
 
 /// Returns 64 terms times `inverse` as signed bytes.
@@ -26,8 +27,8 @@ BRAID_INLINE u16 rounded_bytes(const float *x, float inverse) {
     return (u16)_mm512_inserti32x4(v, quarters[3], 3);
 }
 
-/// Packs `rows` rows from `first` on, rounded to bytes, as B tiles, [terms / 64][(rows + 15) / 16], and sets their scales, those
-/// of missing rows as well.
+/// Packs `rows` rows from `first` on, rounded to bytes, as B tiles, [terms / 64][(rows + 15) / 16], and sets their
+/// scales, those of missing rows as well.
 static void pack_bytes(const braid_matmul *p, int64_t first, int64_t rows, char *to, float *scales) {
     float inverses[BRAID_PACKED_ROWS];
     const int64_t tiles = (rows + 15) / 16;
@@ -47,20 +48,23 @@ static void pack_bytes(const braid_matmul *p, int64_t first, int64_t rows, char 
         }
 }
 
-/// Copies `count` A tiles of sixteen rows from `n` on, of which `lanes` exist, from tile `from` along their terms on. Missing rows
-/// are zeros.
+/// Copies `count` A tiles of sixteen rows from `n` on, of which `lanes` exist, from tile `from` along their terms on.
+/// Missing rows are zeros.
 static void copy_byte_tiles(const braid_weight *w, int64_t n, int64_t lanes, int64_t from, int64_t count, char *to) {
     for (int64_t l = 0; l < 16; l++)
         for (int64_t t = 0; t < count; t++) {
             u16 terms = {0};
-            if (l < lanes) memcpy(&terms, weight_bytes(w, n + l, (from + t) * BRAID_BYTE_TILE_K), sizeof terms);
-            if (l < lanes) __builtin_prefetch(weight_bytes(w, n + l, (from + t) * BRAID_BYTE_TILE_K) + BRAID_AHEAD, 0, 3);
+            if (l < lanes) {
+                const char *bytes = weight_bytes(w, n + l, (from + t) * BRAID_BYTE_TILE_K);
+                memcpy(&terms, bytes, sizeof terms);
+                __builtin_prefetch(bytes + BRAID_AHEAD, 0, 3);
+            }
             memcpy(to + t * BRAID_TILE_BYTES + 64 * l, &terms, sizeof terms);
         }
 }
 
-/// Replaces integer sums, [16 outputs][16 rows] to a tile, by the outputs `n ..< n + lanes` of `rows` rows from `first` on, which
-/// continue what is there if the product accumulates.
+/// Replaces integer sums, [16 outputs][16 rows] to a tile, by the outputs `n ..< n + lanes` of `rows` rows from `first`
+/// on, which continue what is there if the product accumulates.
 static void finish_byte_sums(
     const braid_matmul *p, int64_t first, int64_t rows, int64_t n, int64_t lanes, const float *scales, float *sums
 ) {

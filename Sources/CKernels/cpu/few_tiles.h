@@ -44,8 +44,8 @@ static int64_t ahead_of_strip(const braid_few_tiles *f, braid_strip at) {
         - at.k * bits / 8;
 }
 
-/// Sets tile registers 0 ..< tiles to what a part's outputs from `n` on have so far, or to zeros for bytes, whose sums are
-/// added to that in the end. `bytes` and `tiles` are constants.
+/// Sets tile registers 0 ..< tiles to what a part's outputs from `n` on have so far, or to zeros for bytes, whose sums
+/// are added to that in the end. `bytes` and `tiles` are constants.
 BRAID_INLINE void begin_few_sums(bool bytes, int tiles, const braid_matmul *p, int64_t n) {
     float sums[4 * 256] __attribute__((aligned(64)));
     if (bytes || !p->accumulate) return zero_tiles(tiles);
@@ -64,9 +64,9 @@ BRAID_INLINE void finish_few_sums(bool bytes, int tiles, braid_few_tiles *f, int
         store_sums(p, 0, p->m, n, lanes_left(p->n - n), sums);
 }
 
-/// Multiplies the widened strip at `weights`, with `count` tiles, and widens the one at `next` meanwhile: a few rows of it
-/// between tiles, so that the processor, which does not look far ahead, does both at a time. A tile that is loaded right
-/// after it was written would wait for the stores.
+/// Multiplies the widened strip at `weights`, with `count` tiles, and widens the one at `next` meanwhile: a few rows of
+/// it between tiles, so that the processor, which does not look far ahead, does both at a time. A tile that is loaded
+/// right after it was written would wait for the stores.
 BRAID_INLINE void multiply_strip(
     int tiles, braid_few_tiles *f, const char *weights, int64_t count, const char *x, braid_strip next, char *to
 ) {
@@ -112,8 +112,8 @@ BRAID_INLINE void multiply_strips(int tiles, braid_few_tiles *f, int64_t n) {
     }
 }
 
-/// Adds a part's products of sixteen weight rows from `n` on that are tiles as they are stored, and returns the rows' tiles
-/// after those of the part. `bytes` and `tiles` are constants.
+/// Adds a part's products of sixteen weight rows from `n` on that are tiles as they are stored, and returns the rows'
+/// tiles after those of the part. `bytes` and `tiles` are constants.
 BRAID_INLINE const char *add_stored_tiles(
     bool bytes, int tiles, const braid_few_tiles *f, int64_t part, int64_t n, const char *x
 ) {
@@ -139,8 +139,8 @@ BRAID_INLINE const char *add_last_bytes(int tiles, const braid_few_tiles *f, int
     return x;
 }
 
-/// Computes outputs of weights that are tiles as they are stored, and returns where the others begin: those of whole tiles
-/// of BF16, and all of bytes. `bytes` and `tiles` are constants.
+/// Computes outputs of weights that are tiles as they are stored, and returns where the others begin: those of whole
+/// tiles of BF16, and all of bytes. `bytes` and `tiles` are constants.
 BRAID_INLINE int64_t multiply_stored_tiles(bool bytes, int tiles, braid_few_tiles *f) {
     const braid_matmul *p = f->parts;
     int64_t n = 0;
@@ -168,8 +168,8 @@ static bool fits_few_tiles(const braid_matmul *p, int64_t count, bool bytes) {
     return tiles * BRAID_TILE_BYTES + count * BRAID_TILED_FEW_ROWS * 4 <= BRAID_MATMUL_SCRATCH * 4;
 }
 
-/// Computes `count` products of at most BRAID_TILED_FEW_ROWS rows, or, if `adds_slices`, the tree of such products. Their
-/// rows fit the scratch as tiles.
+/// Computes `count` products of at most BRAID_TILED_FEW_ROWS rows, or, if `adds_slices`, the tree of such products.
+/// Their rows fit the scratch as tiles.
 static void tiles_few(const braid_matmul *parts, int64_t count, bool bytes, bool adds_slices) {
     const int64_t tiles = (parts->m + 15) / 16, part_bytes = part_tiles(parts, bytes) * tiles * BRAID_TILE_BYTES;
     float *scales = parts->scratch;

@@ -44,14 +44,14 @@ static void widen_block(const braid_many_tiles *f, const braid_tile_block *b) {
             // A last strip may have fewer tiles; all four are written, and those beyond are written over.
             for (int64_t i = 0; i < b->count; i += BRAID_STRIP_TILES)
                 widen_strip(
-                    &p->w, f->codes, b->n + n, lanes, k + i * BRAID_TILE_K, at_most(BRAID_STRIP_K, p->k - k - i * BRAID_TILE_K),
-                    BRAID_AHEAD, to + i * BRAID_TILE_BYTES);
+                    &p->w, f->codes, b->n + n, lanes, k + i * BRAID_TILE_K,
+                    at_most(BRAID_STRIP_K, p->k - k - i * BRAID_TILE_K), BRAID_AHEAD, to + i * BRAID_TILE_BYTES);
     }
 }
 
-/// Multiplies tiles of `outputs` times sixteen outputs with `tiles` times sixteen rows over `count` tiles of terms. Sums,
-/// [outputs][tiles], begin with those at `from`, or with zeros if it is null. `bytes`, and `outputs` and `tiles`, 1 or 2, are
-/// constants: with 2, each product needs one load.
+/// Multiplies tiles of `outputs` times sixteen outputs with `tiles` times sixteen rows over `count` tiles of terms.
+/// Sums, [outputs][tiles], begin with those at `from`, or with zeros if it is null. `bytes`, and `outputs` and `tiles`,
+/// 1 or 2, are constants: with 2, each product needs one load.
 BRAID_INLINE void multiply_group(
     bool bytes, int outputs, int tiles, int64_t count, const char *weights, const char *x, const float *from, float *to
 ) {
@@ -83,14 +83,14 @@ BRAID_INLINE void multiply_group(
     if (outputs > 1 && tiles > 1) _tile_stored(3, to + 256 * (tiles + 1), 64);
 }
 
-/// Returns where the tiles of a group of rows from `r` on begin, of which `tiles` are side by side, for those from `from`
-/// on along a part's terms.
+/// Returns where the tiles of a group of rows from `r` on begin, of which `tiles` are side by side, for those from
+/// `from` on along a part's terms.
 static char *group_tiles(const braid_many_tiles *f, int64_t r, int64_t tiles, int64_t part, int64_t from) {
     return f->x + (r / 16 * f->count * f->part_tiles + tiles * (part * f->part_tiles + from)) * BRAID_TILE_BYTES;
 }
 
-/// Multiplies `outputs` times sixteen outputs of a block from `n` on with the `rows` rows from `r` on. `bytes`, `outputs` and
-/// `tiles` are constants.
+/// Multiplies `outputs` times sixteen outputs of a block from `n` on with the `rows` rows from `r` on. `bytes`,
+/// `outputs` and `tiles` are constants.
 BRAID_INLINE void multiply_outputs(
     bool bytes, int outputs, int tiles, const braid_many_tiles *f, const braid_tile_block *b, int64_t n, int64_t r,
     int64_t rows
@@ -105,7 +105,8 @@ BRAID_INLINE void multiply_outputs(
         load_sums(p, first, rows, b->n + n + 16 * i, lanes[i], kept + size * i);
     multiply_group(
         bytes, outputs, tiles, b->count, f->weights + n / 16 * b->count * BRAID_TILE_BYTES,
-        group_tiles(f, r, tiles, b->part, b->from), is_first && (bytes || !p->accumulate) ? 0 : kept, is_last ? now : kept);
+        group_tiles(f, r, tiles, b->part, b->from), is_first && (bytes || !p->accumulate) ? 0 : kept,
+        is_last ? now : kept);
     if (!is_last) return;
     for (int i = 0; i < outputs && bytes; i++)
         finish_byte_sums(
@@ -158,7 +159,8 @@ static int64_t tiled_rows(const braid_matmul *p, int64_t count, bool bytes, bool
     return at_most(room / each / BRAID_GROUP_ROWS * BRAID_GROUP_ROWS, BRAID_BLOCK_ROWS);
 }
 
-/// Computes `count` products, or, if `adds_slices`, the tree of such products. Some of their rows fit the scratch as tiles.
+/// Computes `count` products, or, if `adds_slices`, the tree of such products. Some of their rows fit the scratch as
+/// tiles.
 static void tiles_many(const braid_matmul *parts, int64_t count, bool bytes, bool adds_slices) {
     braid_scaled_codes codes = {.is_filled = false};
     braid_many_tiles f = {.parts = parts, .count = count, .bytes = bytes, .adds_slices = adds_slices, .codes = &codes};

@@ -99,9 +99,11 @@ BRAID_INLINE bool widen_fp4_terms(const char *from, const uint8_t *scales, char 
     if (_mm_cvtsi128_si32(bounded) != (int)four) return false;
     const __m128i moves = _mm_slli_epi32(_mm_sub_epi32(_mm_cvtepu8_epi32(bytes), _mm_set1_epi32(127)), 7);
     int32_t moved[BRAID_STRIP_TILES] __attribute__((aligned(16)));
-    _mm_store_si128((__m128i *)moved, _mm_or_si128(_mm_slli_epi32(moves, 16), _mm_and_si128(moves, _mm_set1_epi32(0xFFFF))));
+    const __m128i low_words = _mm_and_si128(moves, _mm_set1_epi32(0xFFFF));
+    _mm_store_si128((__m128i *)moved, _mm_or_si128(_mm_slli_epi32(moves, 16), low_words));
     const __m512i row = _mm512_loadu_si512(from), table = _mm512_load_si512(values);
-    // The bits from each of sixteen numbers on, as words: the lower half from the first eight bytes, the upper from the next.
+    // The bits from each of sixteen numbers on, as words: the lower half from the first eight bytes, the upper from the
+    // next.
     const __m512i places = _mm512_broadcast_i64x4(_mm256_setr_epi64x(
         0x000C000800040000, 0x001C001800140010, 0x002C002800240020, 0x003C003800340030));
     BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++) {
@@ -160,8 +162,8 @@ BRAID_INLINE void widen_even_rows(
     }
 }
 
-/// Fills rows `first ..< end` of a strip's A tiles with terms from `k` on of weight rows from `n` on, whose bytes `ahead`
-/// are prefetched. `codes` is filled for the scale of FP8. `kind` is a constant, and not BRAID_STRIP_ANY.
+/// Fills rows `first ..< end` of a strip's A tiles with terms from `k` on of weight rows from `n` on, whose bytes
+/// `ahead` are prefetched. `codes` is filled for the scale of FP8. `kind` is a constant, and not BRAID_STRIP_ANY.
 BRAID_INLINE void widen_rows(
     braid_strip_kind kind, const braid_weight *w, const braid_scaled_codes *codes, int64_t n, int64_t k, int64_t ahead,
     int64_t first, int64_t end, char *to
@@ -209,8 +211,8 @@ static void widen_strip(
     }
 }
 
-/// Fills a row of each of four B tiles at `to` with weights [k, n] of terms `k` and `k + 1`, of which `terms` exist, and 64
-/// outputs from `n` on, as pairs of terms.
+/// Fills a row of each of four B tiles at `to` with weights [k, n] of terms `k` and `k + 1`, of which `terms` exist,
+/// and 64 outputs from `n` on, as pairs of terms.
 BRAID_INLINE void widen_pairs(
     const braid_matmul *p, const braid_scaled_codes *codes, int64_t k, int64_t terms, int64_t n, char *to
 ) {

@@ -41,6 +41,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     package var parallel = ParallelConfiguration()
     /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
+    /// Says whether ranks stay on the cores of one memory node each.
+    package var numa = CorePolicy.auto
     package var tuning = Tuning()
     /// The number of processes among which the ranks are divided. Each has a cache of its own, with all keys or its KV
     /// shard.
@@ -135,6 +137,9 @@ package struct EngineConfiguration: Sendable, Equatable {
 
     /// The number of ranks of one process.
     var ranksHere: Int { max(parallel.world / max(processes, 1), 1) }
+
+    /// The cores of each rank of this process.
+    package var cores: CoreShares { numa.shares(ranks: ranksHere, threads: threadsPerRank) }
 
     private var maxThreadsPerRank: Int { max(1, Self.maxThreadsPerCore * cores / ranksHere) }
 

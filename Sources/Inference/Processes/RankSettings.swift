@@ -22,6 +22,8 @@ package struct RankSettings: Sendable, Equatable {
     package var profile = NumericsProfile.f32
     /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
+    /// Whether ranks stay on the cores of one memory node each.
+    package var numa = CorePolicy.auto
     package var tuning = Tuning()
     /// The stages whose values ranks record; none in service.
     package var stages: Set<Stage> = []
@@ -39,6 +41,7 @@ package struct RankSettings: Sendable, Equatable {
         kernels = configuration.kernels
         profile = configuration.profile
         threadsPerRank = configuration.threadsPerRank
+        numa = configuration.numa
         tuning = configuration.tuning
         self.stages = stages
     }
@@ -65,6 +68,10 @@ extension RankSettings: WireCodable {
         try wire.pass(&level)
         try wire.pass(&profile)
         try wire.pass(&threadsPerRank)
+        var policy = numa.rawValue
+        try wire.pass(&policy)
+        guard let numa = CorePolicy(rawValue: policy) else { throw Wire.Failure(description: "--numa \(policy)") }
+        self.numa = numa
         for setting in Tuning.settings {
             try wire.pass(&tuning[keyPath: setting.path])
             guard setting.legal.contains(tuning[keyPath: setting.path]) else {

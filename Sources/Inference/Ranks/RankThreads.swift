@@ -42,13 +42,18 @@ final class RankThreads: Sendable {
             .computing(in: settings.profile)
         let buffers = settings.processSharding?.buffers(cache.format, for: ranks, settings.parallel)
         let memory = StepMemory(settings, stateWidth: model.stateWidth, ranks: ranks.count)
+        let cores = settings.numa.shares(ranks: ranks.count, threads: settings.threadsPerRank)
         for (index, rank) in ranks.enumerated() {
             let team = settings.threadsPerRank == 1 ? nil : team(kernels, settings, memory)
             for helper in 1..<settings.threadsPerRank {
-                startThread("braid rank \(rank).\(helper)", of: rank) { team?.help() }
+                startThread("braid rank \(rank).\(helper)", of: rank) {
+                    cores.bindThread(of: index)
+                    team?.help()
+                }
             }
             startThread("braid rank \(rank)", of: rank) { [self] in
                 defer { team?.dismiss() }
+                cores.bindThread(of: index)  // before the first touch of its memory
                 let scratch: Scratch
                 do throws(MemoryError) {
                     scratch = try Scratch(reserving: memory.rankBytes)

@@ -61,6 +61,8 @@ struct Inspect: ParsableCommand {
             let tuned = try ChosenTuning(nil, directory.description, Kernels.best.level)
             print(titled("numerics", "\(report.profile.name) by --dtype auto"))
             print(titled("tuning", tuned.summary))
+            let cores = parallel.numa.shares(ranks: report.parallel.world, threads: parallel.threads)
+            print(titled("cores", cores.text))
             print(report.text)
         }
         if let svg {
