@@ -22,7 +22,7 @@ package struct RankSettings: Sendable, Equatable {
     package var profile = NumericsProfile.f32
     /// The number of threads that share the work of each rank.
     package var threadsPerRank = 1
-    /// Whether ranks stay on the cores of one memory node each.
+    /// Says whether ranks stay on the cores of one memory node each.
     package var numa = CorePolicy.auto
     package var tuning = Tuning()
     /// The stages whose values ranks record; none in service.
