@@ -172,6 +172,21 @@ static void *stored(int64_t count, braid_dtype type) {
     return data;
 }
 
+/// A part of a matrix of FP4 weights: usually with scales where checkpoints have them.
+static braid_weight fp4_weight(int64_t rows, int64_t columns) {
+    braid_weight w = {.dtype = BRAID_FP4, .stride = columns + columns % 2 + 2 * from_to(0, 5), .column_shift = 5};
+    if (!flag()) w.row_shift = (int32_t)from_to(0, 8), w.column_shift = (int32_t)from_to(0, 8);
+    w.row = flag() ? from_to(0, 200) : 0;
+    w.column = flag() ? 2 * from_to(0, 100) : 0;
+    w.data = stored((extent(rows, w.stride, columns) + 1) / 2, BRAID_FP4);
+    w.scale_stride = columns == 0 ? 1 : ((w.column + columns - 1) >> w.column_shift) + 1;
+    const int64_t scales = rows == 0 ? 0 : (((w.row + rows - 1) >> w.row_shift) + 1) * w.scale_stride;
+    uint8_t *bytes = block(scales);
+    for (int64_t i = 0; i < scales; i++) bytes[i] = (uint8_t)(flag() ? from_to(110, 140) : from_to(0, 254));
+    w.scale = bytes;
+    return w;
+}
+
 /// A part of a matrix of weights.
 static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
     braid_weight w = {.dtype = type, .stride = columns + from_to(0, 9)};
@@ -188,7 +203,8 @@ static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
 }
 
 static braid_weight weight(int64_t rows, int64_t columns) {
-    return weight_of((braid_dtype)from_to(0, 3), rows, columns);
+    const braid_dtype type = (braid_dtype)from_to(0, 4);
+    return type == BRAID_FP4 ? fp4_weight(rows, columns) : weight_of(type, rows, columns);
 }
 
 /// Ascending numbers below a bound that are not all of them, if there are more.
@@ -303,6 +319,12 @@ static void try_sliced_matmul(const braid_kernels *reference, const braid_kernel
     q->m = is_large ? from_to(60, 290) : from_to(0, flag() ? 4 : 30);
     q->n = is_large ? from_to(200, 400) : width();
     q->k = p.slices * (flag() ? from_to(1, is_large ? 2 : 20) : 64 * from_to(1, 2));
+    if (from_to(0, 29) == 0) {  // slices that are multiplied in several blocks
+        q->m = from_to(60, 110);
+        q->n = from_to(1, 40);
+        p.slices = 1 << from_to(1, 2);
+        q->k = p.slices * (flag() ? from_to(500, 700) : 64 * from_to(15, 20));
+    }
     q->w = weight(q->n, q->k);
     q->x_stride = q->k + from_to(0, 5);
     q->out_stride = q->n + from_to(0, 5);

@@ -209,6 +209,39 @@ struct MatMulKernelTests {
         }
     }
 
+    @Test(arguments: braid_dtype.all)
+    func `K-slices of many terms are continued from block to block`(dtype: braid_dtype) {
+        var dice = Dice(seed: 20 + UInt64(dtype.rawValue))
+        // The last two cross a multiple of BRAID_INT8_SEGMENT, where an INT8 sum has a second scale.
+        for (m, n, k, slices) in [
+            (65, 20, 1088, 2), (130, 33, 4 * 544, 4), (300, 17, 2 * 1600, 2), (66, 40, 8 * 640, 8), (9, 3, 66_560, 16),
+            (70, 2, 66_560, 16),
+        ] {
+            let weights = StoredMatrix(&dice, rows: n, columns: k, dtype: dtype)
+            let x = Guarded(dice.rows(m, width: k, stride: k))
+            for profile in [BRAID_PROFILE_BF16, BRAID_PROFILE_INT8] {
+                func run(_ level: KernelLevel) -> [Float] {
+                    let (out, room) = (output(m, width: n, stride: n), scratch(Int(BRAID_MATMUL_SCRATCH)))
+                    let partial = scratch(Int(braid_sliced_scratch(profile, Int64(m), Int64(slices))))
+                    let product = unsafe braid_matmul(
+                        w: weights.weight, profile: profile, transposed: false, accumulate: false, m: Int64(m),
+                        n: Int64(n), k: Int64(k), x: x.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer,
+                        out_stride: Int64(n), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
+                    let parameters = unsafe braid_sliced_matmul(
+                        product: product, slices: Int64(slices), partial: partial.pointer)
+                    unsafe call(level.table.sliced_matmul, parameters, keeping: [weights, x, out, room, partial])
+                    return out.values
+                }
+                let expected = run(.reference)
+                for level in KernelLevel.fast {
+                    #expect(
+                        firstDifference(run(level), expected) == nil,
+                        "\(level.name), profile \(profile.rawValue), \(m), \(n), \(k) in \(slices)")
+                }
+            }
+        }
+    }
+
     @Test(arguments: [BRAID_FP8, BRAID_INT8, BRAID_FP4], [false, true])
     func `a quantized matrix gives the bits of its dequantized twin`(dtype: braid_dtype, transposed: Bool) {
         var dice = Dice(seed: 12)

@@ -5,15 +5,15 @@
 #include "int8.h"
 #include "tile_rows.h"
 
-#define BRAID_BYTE_TILE_K 64  // terms of a tile
-#define BRAID_VNNI_ROWS 2
-#define BRAID_PACKED_ROWS 64  // that are rounded together, at most
+#define BRAID_VNNI_ROWS 2  // that VNNI multiplies at the speed of memory
 
-/// Returns whether tiles multiply the bytes of an INT8 product: it has whole tiles, whose weights have a scale for each
-/// row, as released checkpoints have them, and more rows than VNNI multiplies at the speed of memory.
-static bool has_byte_tiles(const braid_matmul *p) {
-    return p->m > BRAID_VNNI_ROWS && p->k > 0 && p->k % BRAID_BYTE_TILE_K == 0
-        && int8_segment_end(&p->w, 0, p->k) == p->k;
+/// Returns whether tiles multiply the bytes of `count` INT8 products of one shape: they have whole tiles, each of them
+/// one segment, as in released checkpoints, which have a scale for each row, and more than very few rows.
+static bool has_byte_tiles(const braid_matmul *parts, int64_t count) {
+    if (parts->m <= BRAID_VNNI_ROWS || parts->k == 0 || parts->k % BRAID_BYTE_TILE_K != 0) return false;
+    for (const braid_matmul *p = parts; p < parts + count; p++)
+        if (int8_segment_end(&p->w, 0, p->k) != p->k) return false;
+    return true;
 }
 
 /// Returns 64 terms times `inverse` as signed bytes.
@@ -21,16 +21,13 @@ BRAID_INLINE u16 rounded_bytes(const float *x, float inverse) {
     __m128i quarters[4];
     BRAID_UNROLL for (int i = 0; i < 4; i++)
         quarters[i] = _mm512_cvtepi32_epi8((__m512i)rounded_integers(load16(x + 16 * i) * splat(inverse)));
-    __m512i v = _mm512_castsi128_si512(quarters[0]);
-    v = _mm512_inserti32x4(v, quarters[1], 1);
-    v = _mm512_inserti32x4(v, quarters[2], 2);
-    return (u16)_mm512_inserti32x4(v, quarters[3], 3);
+    return (u16)of_quarters(quarters);
 }
 
-/// Packs `rows` rows from `first` on, rounded to bytes, as B tiles, [terms / 64][(rows + 15) / 16], and sets their
-/// scales, those of missing rows as well.
+/// Packs at most BRAID_TILED_FEW_ROWS rows from `first` on, rounded to bytes, as B tiles, [terms / 64][(rows + 15) /
+/// 16], and sets their scales, those of missing rows as well.
 static void pack_bytes(const braid_matmul *p, int64_t first, int64_t rows, char *to, float *scales) {
-    float inverses[BRAID_PACKED_ROWS];
+    float inverses[BRAID_TILED_FEW_ROWS];
     const int64_t tiles = (rows + 15) / 16;
     for (int64_t r = 0; r < 16 * tiles; r++) {
         const braid_int8_factors factors =

@@ -7,8 +7,6 @@
 #include "tile_rows.h"
 #include "tile_weights.h"
 
-#define BRAID_TILED_FEW_ROWS 64  // of activations, at most
-
 /// A product of few rows, or several that are consecutive K-slices of the same weights.
 typedef struct {
     const braid_matmul *parts;
@@ -40,8 +38,8 @@ static braid_strip strip_after(const braid_few_tiles *f, braid_strip at) {
 /// Returns how many bytes behind those of a strip to prefetch.
 static int64_t ahead_of_strip(const braid_few_tiles *f, braid_strip at) {
     const int64_t bits = bits_of(f->parts->w.dtype);
-    return ahead_of(at.k * bits / 8, row_bytes(f->parts, f->count, at.part), 2 * f->parts->w.stride * bits)
-        - at.k * bits / 8;
+    const int64_t offset = at.k * bits / 8, rows = 16 * f->parts->w.stride * bits / 8;
+    return ahead_of(offset, row_bytes(f->parts, f->count, at.part), rows) - offset;
 }
 
 /// Sets tile registers 0 ..< tiles to what a part's outputs from `n` on have so far, or to zeros for bytes, whose sums
@@ -64,32 +62,39 @@ BRAID_INLINE void finish_few_sums(bool bytes, int tiles, braid_few_tiles *f, int
         store_sums(p, 0, p->m, n, lanes_left(p->n - n), sums);
 }
 
-/// Multiplies the widened strip at `weights`, with `count` tiles, and widens the one at `next` meanwhile: a few rows of
-/// it between tiles, so that the processor, which does not look far ahead, does both at a time. A tile that is loaded
-/// right after it was written would wait for the stores.
+/// Multiplies a whole widened strip at `weights` and widens the one at `next` meanwhile: four rows of it before each
+/// tile, so that the processor, which does not look far ahead, does both at a time. A tile that is loaded right after
+/// it was written would wait for the stores. `kind` and `tiles` are constants.
+BRAID_INLINE void multiply_while_widening(
+    braid_strip_kind kind, int tiles, const braid_few_tiles *f, const char *weights, const char *x, braid_strip next,
+    char *to
+) {
+    const braid_weight *w = &f->parts[next.part].w;
+    const int64_t ahead = ahead_of_strip(f, next);
+    BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++) {
+        widen_rows(kind, w, f->codes, next.n, next.k, ahead, 4 * t, 4 * t + 4, to);
+        add_tile_products(false, tiles, weights + t * BRAID_TILE_BYTES, 64, x + t * tiles * BRAID_TILE_BYTES);
+    }
+}
+
+/// Multiplies the widened strip at `weights`, with `count` tiles, and widens the one at `next`, if there is one, to
+/// `to`. `tiles` is a constant.
 BRAID_INLINE void multiply_strip(
-    int tiles, braid_few_tiles *f, const char *weights, int64_t count, const char *x, braid_strip next, char *to
+    int tiles, const braid_few_tiles *f, const char *weights, int64_t count, const char *x, braid_strip next, char *to
 ) {
     const braid_matmul *p = f->parts + next.part;
-    const int64_t step = (int64_t)tiles * BRAID_TILE_BYTES, terms = at_most(p->k - next.k, BRAID_STRIP_K);
-    const int64_t lanes = lanes_left(p->n - next.n), ahead = ahead_of_strip(f, next);
-    const braid_strip_kind kind =
-        count == BRAID_STRIP_TILES && lanes > 0 ? strip_kind(&p->w, next.n, lanes, next.k, terms) : BRAID_STRIP_ANY;
-    if (kind == BRAID_STRIP_FP8) {
+    const int64_t terms = at_most(p->k - next.k, BRAID_STRIP_K), lanes = lanes_left(p->n - next.n);
+    const braid_strip_kind kind = strip_kind(&p->w, next.n, lanes, next.k, terms);
+    if (count == BRAID_STRIP_TILES && kind == BRAID_STRIP_FP8) {
         fill_codes(f->codes, scale_at(&p->w, next.n, next.k));
-        BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++) {
-            widen_rows(BRAID_STRIP_FP8, &p->w, f->codes, next.n, next.k, ahead, 4 * t, 4 * t + 4, to);
-            add_tile_products(false, tiles, weights + t * BRAID_TILE_BYTES, 64, x + t * step);
-        }
-    } else if (kind == BRAID_STRIP_FP4) {
-        BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++) {
-            widen_rows(BRAID_STRIP_FP4, &p->w, f->codes, next.n, next.k, ahead, 4 * t, 4 * t + 4, to);
-            add_tile_products(false, tiles, weights + t * BRAID_TILE_BYTES, 64, x + t * step);
-        }
+        multiply_while_widening(BRAID_STRIP_FP8, tiles, f, weights, x, next, to);
+    } else if (count == BRAID_STRIP_TILES && kind == BRAID_STRIP_FP4) {
+        multiply_while_widening(BRAID_STRIP_FP4, tiles, f, weights, x, next, to);
     } else {
-        if (lanes > 0) widen_strip(&p->w, f->codes, next.n, lanes, next.k, terms, ahead, to);
+        if (lanes > 0)
+            widen_strip(kind, &p->w, f->codes, next.n, lanes, next.k, terms, ahead_of_strip(f, next), to);
         for (int64_t t = 0; t < count; t++)
-            add_tile_products(false, tiles, weights + t * BRAID_TILE_BYTES, 64, x + t * step);
+            add_tile_products(false, tiles, weights + t * BRAID_TILE_BYTES, 64, x + t * tiles * BRAID_TILE_BYTES);
     }
 }
 
@@ -99,8 +104,9 @@ BRAID_INLINE void multiply_strips(int tiles, braid_few_tiles *f, int64_t n) {
     braid_strip at = {.n = n};
     const char *x = f->x;
     if (n >= p->n) return;
+    const int64_t lanes = lanes_left(p->n - n), terms = at_most(p->k, BRAID_STRIP_K);
     widen_strip(
-        &p->w, f->codes, n, lanes_left(p->n - n), 0, at_most(p->k, BRAID_STRIP_K), ahead_of_strip(f, at), f->strips[0]);
+        strip_kind(&p->w, n, lanes, 0, terms), &p->w, f->codes, n, lanes, 0, terms, ahead_of_strip(f, at), f->strips[0]);
     for (int turn = 0; at.n < p->n; turn ^= 1) {
         const braid_strip next = strip_after(f, at);
         const int64_t count = at_most((p->k - at.k + BRAID_TILE_K - 1) / BRAID_TILE_K, BRAID_STRIP_TILES);
@@ -157,6 +163,7 @@ BRAID_INLINE int64_t multiply_stored_tiles(bool bytes, int tiles, braid_few_tile
     return n;
 }
 
+/// Computes the products. `tiles` is a constant.
 BRAID_INLINE void multiply_few(int tiles, braid_few_tiles *f) {
     if (f->bytes) multiply_stored_tiles(true, tiles, f);
     else multiply_strips(tiles, f, multiply_stored_tiles(false, tiles, f));

@@ -23,7 +23,7 @@ typedef struct {
     char *x;                // B tiles, [rows / 32][count * part_tiles][2 at most]
     float *scales;          // of rounded rows, [count][BRAID_BLOCK_ROWS]
     char *weights;          // A tiles, [outputs / 16][BRAID_BLOCK_TILES]
-    float *sums;            // [levels][outputs / 32][rows / 16][2] tiles: what later terms, or later slices, continue
+    float *sums;            // [outputs / 32][rows / 16][2] tiles, which later terms continue; then levels of subtrees that wait
     int64_t level;          // floats of a level
     braid_scaled_codes *codes;
 } braid_many_tiles;
@@ -34,6 +34,7 @@ typedef struct {
     int64_t part, from, count;
 } braid_tile_block;
 
+/// Widens a block's weights, or brings its bytes together.
 static void widen_block(const braid_many_tiles *f, const braid_tile_block *b) {
     const braid_matmul *p = f->parts + b->part;
     for (int64_t n = 0; n < b->outputs; n += 16) {
@@ -42,10 +43,12 @@ static void widen_block(const braid_many_tiles *f, const braid_tile_block *b) {
         if (f->bytes) copy_byte_tiles(&p->w, b->n + n, lanes, b->from, b->count, to);
         else
             // A last strip may have fewer tiles; all four are written, and those beyond are written over.
-            for (int64_t i = 0; i < b->count; i += BRAID_STRIP_TILES)
+            for (int64_t i = 0; i < b->count; i += BRAID_STRIP_TILES) {
+                const int64_t from = k + i * BRAID_TILE_K, terms = at_most(BRAID_STRIP_K, p->k - from);
+                const braid_strip_kind kind = strip_kind(&p->w, b->n + n, lanes, from, terms);
                 widen_strip(
-                    &p->w, f->codes, b->n + n, lanes, k + i * BRAID_TILE_K,
-                    at_most(BRAID_STRIP_K, p->k - k - i * BRAID_TILE_K), BRAID_AHEAD, to + i * BRAID_TILE_BYTES);
+                    kind, &p->w, f->codes, b->n + n, lanes, from, terms, BRAID_AHEAD, to + i * BRAID_TILE_BYTES);
+            }
     }
 }
 
@@ -56,8 +59,9 @@ BRAID_INLINE void multiply_group(
     bool bytes, int outputs, int tiles, int64_t count, const char *weights, const char *x, const float *from, float *to
 ) {
     const char *upper = weights + count * BRAID_TILE_BYTES;
-    zero_tiles(4);
-    if (from) {
+    if (!from) {
+        zero_tiles(4);
+    } else {
         _tile_loadd(0, from, 64);
         if (tiles > 1) _tile_loadd(1, from + 256, 64);
         if (outputs > 1) _tile_loadd(2, from + 256 * tiles, 64);
@@ -111,7 +115,8 @@ BRAID_INLINE void multiply_outputs(
     for (int i = 0; i < outputs && bytes; i++)
         finish_byte_sums(
             p, first, rows, b->n + n + 16 * i, lanes[i], f->scales + b->part * BRAID_BLOCK_ROWS + r, now + size * i);
-    if (f->adds_slices && !add_slice(b->part, f->count, size * outputs, kept, f->level, now)) return;
+    if (f->adds_slices && !add_slice(b->part, f->count, size * outputs, kept + f->level, f->level, now))
+        return;
     for (int i = 0; i < outputs; i++) store_sums(target, first, rows, b->n + n + 16 * i, lanes[i], now + size * i);
 }
 
@@ -151,9 +156,17 @@ static void multiply_rows(const braid_many_tiles *f) {
     }
 }
 
+/// Returns how many levels of a block's sums `count` products need: one of sums that later terms continue, and those of
+/// the tree of slices.
+static int64_t levels_of_sums(int64_t count, bool adds_slices) {
+    int64_t levels = 1;
+    while (adds_slices && count >> levels > 0) levels++;
+    return levels;
+}
+
 /// Returns how many rows of `count` products fit the scratch as tiles, beside a block's weights and sums.
 static int64_t tiled_rows(const braid_matmul *p, int64_t count, bool bytes, bool adds_slices) {
-    const int64_t levels = adds_slices ? BRAID_TREE_LEVELS : 1;
+    const int64_t levels = levels_of_sums(count, adds_slices);
     const int64_t room = BRAID_MATMUL_SCRATCH * 4 - BRAID_BLOCK_BYTES - count * BRAID_BLOCK_ROWS * 4;
     const int64_t each = count * part_tiles(p, bytes) * 64 + levels * BRAID_BLOCK_OUTPUTS * 4;
     return at_most(room / each / BRAID_GROUP_ROWS * BRAID_GROUP_ROWS, BRAID_BLOCK_ROWS);
@@ -164,15 +177,18 @@ static int64_t tiled_rows(const braid_matmul *p, int64_t count, bool bytes, bool
 static void tiles_many(const braid_matmul *parts, int64_t count, bool bytes, bool adds_slices) {
     braid_scaled_codes codes = {.is_filled = false};
     braid_many_tiles f = {.parts = parts, .count = count, .bytes = bytes, .adds_slices = adds_slices, .codes = &codes};
-    const int64_t most = tiled_rows(parts, count, bytes, adds_slices);
+    const int64_t most = tiled_rows(parts, count, bytes, adds_slices), times = (parts->m + most - 1) / most;
+    // Not many and then few: weights are widened for each time.
+    const int64_t groups = (parts->m + times * BRAID_GROUP_ROWS - 1) / (times * BRAID_GROUP_ROWS);
+    const int64_t rows = groups * BRAID_GROUP_ROWS;
     f.part_tiles = part_tiles(parts, bytes);
     f.weights = (char *)parts->scratch;
     f.sums = (float *)(f.weights + BRAID_BLOCK_BYTES);
-    f.level = BRAID_BLOCK_OUTPUTS * most;
-    f.scales = f.sums + (adds_slices ? BRAID_TREE_LEVELS : 1) * f.level;
+    f.level = BRAID_BLOCK_OUTPUTS * rows;
+    f.scales = f.sums + levels_of_sums(count, adds_slices) * f.level;
     f.x = (char *)(f.scales + count * BRAID_BLOCK_ROWS);
     for (f.first = 0; f.first < parts->m; f.first += f.rows) {
-        f.rows = at_most(most, parts->m - f.first);
+        f.rows = at_most(rows, parts->m - f.first);
         multiply_rows(&f);
     }
 }

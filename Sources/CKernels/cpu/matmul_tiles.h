@@ -1,6 +1,6 @@
-// Matrix products of the BF16 profile on tiles. Sixteen weight rows as they are stored are an A tile (of BF16 directly,
-// of other types after widening), sixteen rows of activations a B tile: so weights are neither packed nor transposed,
-// and even a single row is worth it. Transposed weights are the B tiles instead.
+// Matrix products on tiles, of the BF16 profile and of bytes. Sixteen weight rows as they are stored are an A tile (of
+// BF16 and bytes directly, of other types after widening), sixteen rows of activations a B tile: so weights need not be
+// transposed, and even a single row is worth it. Weights that are stored transposed are the B tiles instead.
 #pragma once
 
 #include "experts.h"
@@ -8,7 +8,8 @@
 #include "many_tiles.h"
 #include "vnni.h"
 
-#define BRAID_TRANSPOSED_ROWS 256
+#define BRAID_WORTHY_ROWS 128        // many rows are cut along their terms if fewer than these fit the scratch
+#define BRAID_TRANSPOSED_ROWS 256    // of transposed weights' activations, which are packed together
 #define BRAID_TRANSPOSED_K (64 * BRAID_TILE_K)
 
 /// Adds tiles of activations and of transposed weights to the outputs of sixteen rows and 64 columns from `n` on.
@@ -38,7 +39,8 @@ static void tiles_transposed(const braid_matmul *p) {
     char *x = (char *)p->scratch, *weights = x + BRAID_TRANSPOSED_ROWS * BRAID_TRANSPOSED_K * 2;
     for (int64_t first = 0; first < p->m; first += BRAID_TRANSPOSED_ROWS)
         for (int64_t k = 0; k < p->k; k += BRAID_TRANSPOSED_K) {
-            const int64_t rows = at_most(BRAID_TRANSPOSED_ROWS, p->m - first), count = at_most(BRAID_TRANSPOSED_K, p->k - k);
+            const int64_t rows = at_most(BRAID_TRANSPOSED_ROWS, p->m - first);
+            const int64_t count = at_most(BRAID_TRANSPOSED_K, p->k - k);
             const int64_t tiles = (count + 31) / 32;
             for (int64_t r = 0; r < (rows + 15) / 16 * 16; r++)
                 for (int64_t i = 0; i < tiles; i++) {
@@ -54,12 +56,13 @@ static void tiles_transposed(const braid_matmul *p) {
         }
 }
 
-/// Returns whether the rows of `count` products, some at least where there are many, fit the scratch as tiles.
+/// Returns whether the rows of `count` products, or enough of them where there are many, fit the scratch as tiles.
 static bool fits_tiles(const braid_matmul *p, int64_t count, bool bytes, bool adds_slices) {
     if (p->m <= BRAID_TILED_FEW_ROWS) return fits_few_tiles(p, count, bytes);
-    return tiled_rows(p, count, bytes, adds_slices) > 0;
+    return tiled_rows(p, count, bytes, adds_slices) >= at_most(p->m, BRAID_WORTHY_ROWS);
 }
 
+/// Computes products whose rows fit the scratch, see `fits_tiles`.
 static void multiply_by_rows(const braid_matmul *parts, int64_t count, bool bytes, bool adds_slices) {
     if (parts->m <= BRAID_TILED_FEW_ROWS) tiles_few(parts, count, bytes, adds_slices);
     else tiles_many(parts, count, bytes, adds_slices);
@@ -78,15 +81,16 @@ static void multiply_in_parts(const braid_matmul *p) {
     }
 }
 
+/// Computes products, or, if `adds_slices`, the tree of products whose rows fit the scratch.
 BRAID_FLUSHING void multiply_flushed(const braid_matmul *parts, int64_t count, bool adds_slices) {
-    if (!parts->transposed && fits_tiles(parts, count, false, adds_slices))
+    if (adds_slices || (!parts->transposed && fits_tiles(parts, count, false, false)))
         return multiply_by_rows(parts, count, false, adds_slices);
     for (int64_t part = 0; part < count; part++)
         if (parts->transposed) tiles_transposed(parts + part);
         else multiply_in_parts(parts + part);
 }
 
-/// Computes products, or the tree of products, of bytes or in the BF16 profile.
+/// Computes products, or, if `adds_slices`, the tree of products whose rows fit the scratch. Rows of bytes always do.
 static void multiply_tiles(const braid_matmul *parts, int64_t count, bool bytes, bool adds_slices) {
     if (bytes) return multiply_by_rows(parts, count, true, adds_slices);
     const unsigned before = begin_flushing();
@@ -97,7 +101,7 @@ static void multiply_tiles(const braid_matmul *parts, int64_t count, bool bytes,
 /// Computes products while tiles are in use.
 static void products_in_tiles(const braid_matmul *parts, int64_t count) {
     const bool bytes = is_int8_product(parts->profile, &parts->w, parts->transposed);
-    const bool is_tiled = bytes ? has_byte_tiles(parts) && fits_tiles(parts, count, true, false)
+    const bool is_tiled = bytes ? has_byte_tiles(parts, count) && fits_tiles(parts, count, true, false)
                                 : braid_rounds_to_bf16(parts->profile) && parts->k > 0;
     if (parts->m == 0 || !is_tiled) vnni_products(parts, count);
     else multiply_tiles(parts, count, bytes, false);
@@ -111,7 +115,7 @@ static void slices_in_tiles(const braid_sliced_matmul *p) {
     if (product->m == 0 || product->k == 0 || p->slices > BRAID_TILED_SLICES)
         return sliced_products(p, products_in_tiles);
     for (int64_t slice = 0; slice < p->slices; slice++) parts[slice] = slice_of(product, p->slices, slice);
-    const bool is_tiled = bytes ? has_byte_tiles(parts) : braid_rounds_to_bf16(product->profile);
+    const bool is_tiled = bytes ? has_byte_tiles(parts, p->slices) : braid_rounds_to_bf16(product->profile);
     if (is_tiled && fits_tiles(parts, p->slices, bytes, true)) multiply_tiles(parts, p->slices, bytes, true);
     else sliced_products(p, products_in_tiles);
 }

@@ -4,13 +4,16 @@
 #include "matmul_parts.h"
 #include "tiles.h"
 
-#define BRAID_TILE_K 32       // terms of a tile, a block of the sum
-#define BRAID_TILED_SLICES 64 // whose tree is added while sums are tiles, at most
-#define BRAID_TREE_LEVELS 7   // of that tree
+#define BRAID_TILE_K 32        // terms of a tile of BF16, a block of the sum
+#define BRAID_BYTE_TILE_K 64   // terms of a tile of bytes
+#define BRAID_TILED_FEW_ROWS 64  // of activations whose sums are in tile registers, at most
+#define BRAID_TILED_SLICES 64  // whose tree is added while sums are tiles, at most
+#define BRAID_TREE_LEVELS 6    // subtrees of those that wait for their siblings, at most
+_Static_assert(1 << BRAID_TREE_LEVELS == BRAID_TILED_SLICES, "all but the last slice's subtree wait");
 
 /// Returns the number of tiles along a product's terms.
 BRAID_INLINE int64_t part_tiles(const braid_matmul *p, bool bytes) {
-    const int64_t each = bytes ? 2 * BRAID_TILE_K : BRAID_TILE_K;
+    const int64_t each = bytes ? BRAID_BYTE_TILE_K : BRAID_TILE_K;
     return (p->k + each - 1) / each;
 }
 
@@ -50,6 +53,8 @@ static void store_sums(
     }
 }
 
+/// Adds what is left of them to `count` sums. It is not inlined, so that no sum is moved to where small numbers are
+/// flushed.
 static __attribute__((noinline)) void add_left(const float *left, float *sums, int64_t count) {
     for (int64_t i = 0; i < count; i += 16) store16(sums + i, load16(left + i) + load16(sums + i));
 }
@@ -61,9 +66,11 @@ BRAID_INLINE bool add_slice(
     int64_t slice, int64_t slices, int64_t floats, float *waiting, int64_t level, float *sums
 ) {
     int64_t depth = __builtin_popcountll((uint64_t)slice);
-    const unsigned before = pause_flushing();  // only products flush
-    for (int64_t leaf = slice; leaf & 1; leaf >>= 1) add_left(waiting + --depth * level, sums, floats);
-    end_flushing(before);
+    if (slice & 1) {
+        const unsigned before = pause_flushing();  // only products flush
+        for (int64_t leaf = slice; leaf & 1; leaf >>= 1) add_left(waiting + --depth * level, sums, floats);
+        end_flushing(before);
+    }
     if (slice + 1 == slices) return true;
     memcpy(waiting + depth * level, sums, (size_t)floats * sizeof(float));
     return false;

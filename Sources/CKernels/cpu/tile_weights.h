@@ -14,14 +14,6 @@ typedef struct {
     bool is_filled;
 } braid_scaled_codes;
 
-BRAID_INLINE __m512i of_quarters(const __m128i quarters[4]) {
-    // In registers: a load behind narrower stores would wait for them.
-    __m512i v = _mm512_castsi128_si512(quarters[0]);
-    v = _mm512_inserti32x4(v, quarters[1], 1);
-    v = _mm512_inserti32x4(v, quarters[2], 2);
-    return _mm512_inserti32x4(v, quarters[3], 3);
-}
-
 static void fill_codes(braid_scaled_codes *codes, float scale) {
     if (codes->is_filled && memcmp(&codes->scale, &scale, sizeof scale) == 0) return;
     for (int half = 0; half < 2; half++) {
@@ -177,9 +169,7 @@ BRAID_INLINE void widen_rows(
         }
     const char *from = weight_bytes(w, n + first, k);
     const int64_t stride = w->stride * (kind == BRAID_STRIP_FP8 ? 8 : 4) / 8;
-    const uint8_t *scales = (const uint8_t *)w->scale + (w->row + n + first) * w->scale_stride
-        + (w->column + k) / BRAID_TILE_K;
-    BRAID_UNROLL for (int64_t l = first; l < end; l++, from += stride, scales += w->scale_stride) {
+    BRAID_UNROLL for (int64_t l = first; l < end; l++, from += stride) {
         __builtin_prefetch(from + ahead, 0, 3);
         if (kind == BRAID_STRIP_FP8) {
             __m512i terms[BRAID_STRIP_TILES];
@@ -189,18 +179,21 @@ BRAID_INLINE void widen_rows(
             BRAID_UNROLL for (int t = 0; t < BRAID_STRIP_TILES; t++)
                 _mm512_store_si512(to + t * BRAID_TILE_BYTES + 64 * l, terms[t]);
         } else {
+            const uint8_t *scales = (const uint8_t *)w->scale + (w->row + n + l) * w->scale_stride
+                + (w->column + k) / BRAID_FP4_BLOCK;
             if (!widen_fp4_terms(from, scales, to + 64 * l)) widen_any_row(w, n + l, k, BRAID_STRIP_K, l, to);
         }
     }
 }
 
 /// Fills `to` with the A tiles of sixteen rows from `n` on, of which `lanes` exist, and `count` terms from `k` on, a
-/// strip at most. Missing rows and terms are zeros. The bytes `ahead` of a whole strip are prefetched.
+/// strip at most, in the way `kind`. Missing rows and terms are zeros. The bytes `ahead` of a whole strip are
+/// prefetched.
 static void widen_strip(
-    const braid_weight *w, braid_scaled_codes *codes, int64_t n, int64_t lanes, int64_t k, int64_t count, int64_t ahead,
-    char *to
+    braid_strip_kind kind, const braid_weight *w, braid_scaled_codes *codes, int64_t n, int64_t lanes, int64_t k,
+    int64_t count, int64_t ahead, char *to
 ) {
-    switch (strip_kind(w, n, lanes, k, count)) {
+    switch (kind) {
     case BRAID_STRIP_FP8:
         fill_codes(codes, scale_at(w, n, k));
         return widen_rows(BRAID_STRIP_FP8, w, codes, n, k, ahead, 0, 16, to);

@@ -6,6 +6,14 @@
 
 #define BRAID_TILE_BYTES 1024
 
+/// Returns four quarters as one vector, in registers: a load behind narrower stores would wait for them.
+BRAID_INLINE __m512i of_quarters(const __m128i quarters[4]) {
+    __m512i v = _mm512_castsi128_si512(quarters[0]);
+    v = _mm512_inserti32x4(v, quarters[1], 1);
+    v = _mm512_inserti32x4(v, quarters[2], 2);
+    return _mm512_inserti32x4(v, quarters[3], 3);
+}
+
 /// Returns 32 numbers rounded to BF16, as round_bf16 does.
 BRAID_INLINE u16 bf16_pairs(f16 low, f16 high) { return (u16)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
 

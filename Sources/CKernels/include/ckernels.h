@@ -77,7 +77,7 @@ typedef enum {
     BRAID_NEON = 1,       // 64-bit Arm
     BRAID_AVX2 = 2,       // x86-64 with AVX2, FMA, F16C
     BRAID_AVX512 = 3,     // and AVX-512 F, BW, DQ, VL; INT8 products also use VNNI where there is one
-    BRAID_AMX = 4,        // and AVX-512 VNNI, VBMI and BF16, AMX tiles of BF16
+    BRAID_AMX = 4,        // and AVX-512 VNNI, VBMI and BF16, AMX tiles of BF16 and of bytes
 } braid_level;
 
 /// Returns the table of a level, or NULL where this build or processor lacks the level.

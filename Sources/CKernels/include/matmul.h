@@ -25,9 +25,10 @@ typedef struct {
     float *scratch;         // BRAID_MATMUL_SCRATCH floats, 64-byte aligned
 } braid_matmul;
 
-/// This many floats hold the widened weights and packed rows of any product. Only tiles of many rows use all of them;
-/// panels stay within the second-level cache.
+/// This many floats hold the widened weights and packed rows of any product. Tiles may use all of them.
 #define BRAID_MATMUL_SCRATCH (2048 * 1024)
+
+/// This many floats of those hold what products without tiles pack, which should stay in the second-level cache.
 #define BRAID_PANEL_SCRATCH (512 * 1024)
 
 /// Computes `count` products of one shape, for instance those of all attention heads: product b reads x from column
