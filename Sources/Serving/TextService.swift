@@ -31,7 +31,6 @@ package final class TextService: Sendable {
         endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil,
         transfers: TransferService? = nil, prefixStore: (@Sendable () -> PrefixStoreStatus)? = nil
     ) {
-        GrammarWork.install { WorkPool.mayContinue }
         self.engine = engine
         self.transfers = transfers
         self.prefixStore = prefixStore
