@@ -185,25 +185,8 @@ package struct EngineOptions: ParsableArguments, Sendable {
     func engineConfiguration(
         for model: any Model, _ profile: NumericsProfile, _ job: Job
     ) throws -> EngineConfiguration {
-        var (notes, configuration) = ([String](), EngineConfiguration())
-        configuration.profile = profile
-        configuration.cacheType = kvCacheDtype.type(in: profile)
-        configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
-        configuration.maxTotalTokens = maxTotalTokens
-        configuration.cacheBytesPerRank = kvCacheMemoryBytes
-        configuration.contextLength = contextLength
-        configuration.maxRunningRequests = maxRunningRequests
-        configuration.maxQueuedRequests = maxQueuedRequests
-        configuration.chunkedPrefillSize = clamped(chunkedPrefillSize, "--chunked-prefill-size", model, &notes)
-        configuration.maxPrefillTokens = maxPrefillTokens.map { clamped($0, "--max-prefill-tokens", model, &notes) }
-        configuration.dynamicChunks = enableDynamicChunking
-        configuration.watchdogTimeout = watchdogTimeout
-        configuration.prefixCache = !disableRadixCache
-        configuration.drafts = speculation.drafts
-        configuration.checksInvariants = checkInvariants
-        configuration.kernels = kernels ?? job.commonLevel
-        configuration.processes = job.count
-        configuration.threadsPerRank = parallel.threads
+        var notes: [String] = []
+        var configuration = ownConfiguration(for: model, profile, job, &notes)
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
@@ -227,6 +210,32 @@ package struct EngineOptions: ParsableArguments, Sendable {
         if chosen.tuning != Tuning() { notes.append("sizes of blocks: \(chosen.summary)") }
         if let warning = chosen.warning { notes.append(warning) }
         for line in notes { note(line) }
+        return configuration
+    }
+
+    /// Returns the configuration that the options give, without ranks and tuning.
+    private func ownConfiguration(
+        for model: any Model, _ profile: NumericsProfile, _ job: Job, _ notes: inout [String]
+    ) -> EngineConfiguration {
+        var configuration = EngineConfiguration()
+        configuration.profile = profile
+        configuration.cacheType = kvCacheDtype.type(in: profile)
+        configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
+        configuration.maxTotalTokens = maxTotalTokens
+        configuration.cacheBytesPerRank = kvCacheMemoryBytes
+        configuration.contextLength = contextLength
+        configuration.maxRunningRequests = maxRunningRequests
+        configuration.maxQueuedRequests = maxQueuedRequests
+        configuration.chunkedPrefillSize = clamped(chunkedPrefillSize, "--chunked-prefill-size", model, &notes)
+        configuration.maxPrefillTokens = maxPrefillTokens.map { clamped($0, "--max-prefill-tokens", model, &notes) }
+        configuration.dynamicChunks = enableDynamicChunking
+        configuration.watchdogTimeout = watchdogTimeout
+        configuration.prefixCache = !disableRadixCache
+        configuration.drafts = speculation.drafts
+        configuration.checksInvariants = checkInvariants
+        configuration.kernels = kernels ?? job.commonLevel
+        configuration.processes = job.count
+        configuration.threadsPerRank = parallel.threads
         return configuration
     }
 
@@ -254,14 +263,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     /// The size of the checkpoint's files of weights.
     private var weightBytes: Int {
-        guard let directory = try? location().directory,
-            let names = try? FileManager.default.contentsOfDirectory(atPath: directory)
-        else { return 0 }
-        return names.filter { $0.hasSuffix(".safetensors") }.reduce(0) { sum, name in
-            // Files of download caches are symbolic links.
-            let file = URL(fileURLWithPath: directory + "/" + name).resolvingSymlinksInPath().path
-            return sum + (((try? FileManager.default.attributesOfItem(atPath: file))?[.size] as? Int) ?? 0)
-        }
+        (try? WeightFiles(in: location().directory).bytes) ?? 0
     }
 
     /// Opens the trace, if one was requested.
@@ -298,7 +300,11 @@ package struct EngineOptions: ParsableArguments, Sendable {
     /// Finds the model.
     func location() throws -> ModelLocation {
         guard let modelPath else {
-            throw CommandError("--model-path is missing; give the directory of a model, or its name on Hugging Face")
+            let list = LaunchLine.current?.lastList.map {
+                ": \($0) takes all words up to the next option, perhaps also the model; write the model first, or as --model-path MODEL"
+            }
+            throw CommandError(
+                "--model-path is missing" + (list ?? "; give the directory of a model, or its name on Hugging Face"))
         }
         return try ModelLocation(modelPath, revision: checkpoint.revision, cache: checkpoint.downloadDir)
     }
