@@ -56,7 +56,7 @@ deb: build ## Make a package for Debian, in .build/deb
 serve: build ## Serve MODEL (default: the demo's) on PORT (default: 30000)
 	.build/release/braid serve --model-path $(MODEL) --port $(PORT)
 
-test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-tests package-tests ## Everything that proves the code right
+test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-tests package-tests attack-tests ## Everything that proves the code right
 
 build-tests: setup
 	@$(timed) { $(call logged,$(BUILD) --build-tests); }
@@ -124,7 +124,7 @@ fuzz: setup ## libFuzzer on each reader of bytes of somebody else, for SECONDS e
 check: build-tests ## The rules that are not tests: format, arrows, warnings, …
 	@Scripts/check
 
-sanitize: setup ## The tests of ranks under the thread sanitizer
+sanitize: setup ## The tests of ranks, of links between servers and of the HTTP server under the thread sanitizer
 	@Scripts/sanitize
 
 format: ## Rewrite the Swift sources in the committed format

@@ -24,6 +24,7 @@ extension WeightIndex {
     ///   kernel reads, or a scale is not finite and greater than 0.
     package func matrix(_ name: String, rows: Int, columns: Int) throws(CheckpointError) -> Weight {
         let tensor = try tensor(named: name)
+        try requireSymmetric(tensor)
         if tensor.type.holdsPairs, columns % 2 == 0, tensor.shape == [rows, columns / 2] {
             return try pairs(tensor, rows: rows, columns: columns)
         }
@@ -48,7 +49,7 @@ extension WeightIndex {
 
     /// Returns a vector of `count` numbers, widened exactly to F32.
     ///
-    /// - Throws: naming the tensor, if it is missing, has another shape or is not F32, BF16 or F16.
+    /// - Throws: naming the tensor, if it is missing, has another shape or scales, or is not F32, BF16 or F16.
     package func vector(_ name: String, _ count: Int) throws(CheckpointError) -> Vector {
         try vector(name, shape: [count])
     }
@@ -59,6 +60,7 @@ extension WeightIndex {
     package func vector(_ name: String, shape: [Int]) throws(CheckpointError) -> Vector {
         let (tensor, count) = (try tensor(named: name), shape.reduce(1, *))
         try tensor.require(shape: shape)
+        try requireUnscaled(tensor)
         guard tensor.type.isWidened, tensor.type != .f8e8m0 else {
             throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use F32, BF16 or F16 here")
         }
@@ -67,10 +69,11 @@ extension WeightIndex {
 
     /// Returns the integers of a tensor, row by row.
     ///
-    /// - Throws: naming the tensor, if it is missing, has another shape or is not I64 or I32.
+    /// - Throws: naming the tensor, if it is missing, has another shape or scales, or is not I64 or I32.
     package func integers(_ name: String, shape: [Int]) throws(CheckpointError) -> [Int] {
         let tensor = try tensor(named: name)
         try tensor.require(shape: shape)
+        try requireUnscaled(tensor)
         defer { withExtendedLifetime(self) {} }
         func numbers<Integer: FixedWidthInteger>(_: Integer.Type) -> [Int] {
             (0..<tensor.elementCount).map {
@@ -105,6 +108,15 @@ extension WeightIndex {
     /// Is the size of the memory that this index owns, for the tensors that were widened so far.
     package var widenedBytes: Int {
         DType.f32.bytes(of: widened.withLock { $0.values.reduce(0) { $0 + $1.count } })
+    }
+
+    /// Returns the number of elements of a tensor, of which numbers that hold pairs count twice.
+    package func elementCount(ofWeight name: String) throws(CheckpointError) -> Int {
+        let tensor = try tensor(named: name)
+        for name in scaleNames(of: name) where tensor.isPairs(with: try self.tensor(named: name)) {
+            return 2 * tensor.elementCount
+        }
+        return tensor.elementCount
     }
 
     /// Returns the bytes that a tensor and its scales take in memory: those of the file, or of F32 where they are
@@ -254,7 +266,6 @@ extension WeightIndex {
         let scales = try tensor(named: name)
         let scaling = try scaling(of: values, shape: shape, dtype, by: scales)
         if dtype == .fp4 { try requireBytes(scales) } else { try requirePositive(scales) }
-        if dtype == .int8 { try requireSymmetric(values) }
         return (scaling, scales)
     }
 
@@ -277,7 +288,16 @@ extension WeightIndex {
             advice: "weights and scales are of different models, or the model was quantized in another way")
     }
 
-    /// Requires that integers of 0 stand for 0: checkpoints that store offsets beside scales store zeros.
+    /// Requires that a tensor is used as it is stored, which is so for vectors: no kernel scales them.
+    private func requireUnscaled(_ tensor: StoredTensor) throws(CheckpointError) {
+        try requireSymmetric(tensor)
+        guard let name = scaleNames(of: tensor.name).first else { return }
+        throw try self.tensor(named: name).refusal(
+            "would be ignored: it scales \(tensor.name.quotedForMessage), which is no matrix",
+            advice: "remove it if its scales are all 1, or multiply by them when the model is converted")
+    }
+
+    /// Requires that numbers of 0 stand for 0: checkpoints that store offsets beside scales store zeros.
     private func requireSymmetric(_ values: StoredTensor) throws(CheckpointError) {
         for name in Self.offsetEndings.map({ values.name + $0 }) where contains(name) {
             let offsets = try tensor(named: name)

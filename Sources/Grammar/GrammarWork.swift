@@ -1,5 +1,4 @@
 import Foundation
-import Synchronization
 
 /// Lets the caller of a compilation interrupt it or give it up, because a large grammar takes seconds.
 package enum GrammarWork {
@@ -12,29 +11,21 @@ package enum GrammarWork {
     /// runtime of Swift 6 crashes when a function that does not suspend binds one beside others.
     private static let key = "braid grammar"
 
-    private static let installed = Mutex<@Sendable () -> Bool>({ true })
-
-    /// Sets what every compilation of this process asks beside its own question.
-    package static func install(_ mayContinue: @escaping @Sendable () -> Bool) {
-        installed.withLock { $0 = mayContinue }
-    }
-
-    /// Runs a compilation on this thread, which ends with an error of the kind `givenUp` once it is not wanted any more.
+    /// Runs work on this thread, of which compilations end with an error of the kind `givenUp` once they are not wanted any
+    /// more.
     ///
-    /// - Parameter mayContinue: returns whether it is still wanted. It is called about every millisecond, and may wait.
-    package static func asking<Result>(_ mayContinue: @escaping () -> Bool, _ compile: () -> Result) -> Result {
+    /// - Parameter mayContinue: returns whether they are still wanted. It is called about every millisecond, and may wait.
+    package static func asking<Result>(_ mayContinue: @escaping () -> Bool, _ work: () -> Result) -> Result {
         let thread = Thread.current.threadDictionary
         let before = thread[key]
         thread[key] = Question(mayContinue)
         defer { thread[key] = before }
-        return compile()
+        return work()
     }
 
     /// True if the compilation is still wanted.
     static var isWanted: Bool {
-        let ask = installed.withLock { $0 }
-        let own = Thread.current.threadDictionary[key] as? Question
-        return (own?.mayContinue() ?? true) && ask()
+        (Thread.current.threadDictionary[key] as? Question)?.mayContinue() ?? true
     }
 
     /// Checks that the compilation is still wanted.

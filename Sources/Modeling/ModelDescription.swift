@@ -74,6 +74,9 @@ package struct ModelDescription: Sendable {
         }
     }
 
+    /// All weights but those of next-token blocks.
+    package var readWeights: [LayerDescription.Weights] { [embedding, finalNorm, head] + layers.flatMap(\.weights) }
+
     /// The element type of weights that are never quantized.
     package var weightType: DType { formats.plain.dtype }
 

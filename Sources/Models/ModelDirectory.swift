@@ -67,6 +67,39 @@ package struct ModelDirectory: Sendable {
         return weights
     }
 
+    /// Opens the files of the weights also if they do not fit `config.json`, and says where they do not. Only headers are
+    /// read.
+    package func examineWeights() throws(CheckpointError) -> (weights: WeightIndex, misfits: [CheckpointError]) {
+        let weights = try WeightIndex(directory: path)
+        var misfits: [CheckpointError] = []
+        do throws(CheckpointError) {
+            try modelSlim?.validate(weights)
+        } catch {
+            misfits.append(error)
+        }
+        let unread = UnreadTensors(description)
+        for name in weights.names {
+            if let refusal = try unread.refusal(of: name, in: weights) { misfits.append(refusal) }
+        }
+        for group in description.readWeights {
+            do throws(CheckpointError) {
+                var elements = 0
+                for name in group.names { elements += try weights.elementCount(ofWeight: name) }
+                guard elements != group.elements, let name = group.names.first else { continue }
+                misfits.append(
+                    try weights.tensor(named: name).refusal(
+                        group.names.count == 1
+                            ? "has \(elements) elements, but config.json asks for \(group.elements)"
+                            : "has with \(group.names.dropFirst().joined(separator: ", ")) \(elements) elements, but "
+                                + "config.json asks for \(group.elements)",
+                        advice: UnreadTensors.advice))
+            } catch {
+                misfits.append(error)
+            }
+        }
+        return (weights, misfits)
+    }
+
     /// Maps the weights and builds the model. The operating system reads weights as they are used.
     ///
     /// - Parameters:

@@ -12,8 +12,7 @@ struct UnreadTensors {
 
     init(_ model: ModelDescription) {
         self.model = model
-        let weights = [model.embedding, model.finalNorm, model.head] + model.layers.flatMap(\.weights)
-        read = Set(weights.flatMap(\.names) + (model.tensorNames?.copies ?? []))
+        read = Set(model.readWeights.flatMap(\.names) + (model.tensorNames?.copies ?? []))
     }
 
     /// Requires that every tensor is read or may be ignored.
@@ -22,15 +21,21 @@ struct UnreadTensors {
     ///   it is known.
     func requireNone(in weights: WeightIndex) throws(CheckpointError) {
         for name in weights.names {
-            if read.contains(name) { continue }
-            if let weight = WeightIndex.weight(ofScales: name), read.contains(weight) { continue }
-            let tensor = try weights.tensor(named: name)
-            if Self.isIgnorable(tensor) || isOfNextTokenBlock(name, weights) { continue }
-            throw tensor.refusal(
-                problem(with: name),
-                advice: "config.json and the weights are not of the same model: correct it, or download both again")
+            if let refusal = try refusal(of: name, in: weights) { throw refusal }
         }
     }
+
+    /// Returns the refusal of a tensor that is neither read nor may be ignored; `nil` for others. Whoever reads a tensor
+    /// checks its scales.
+    func refusal(of name: String, in weights: WeightIndex) throws(CheckpointError) -> CheckpointError? {
+        if read.contains(name) { return nil }
+        if let weight = WeightIndex.weight(ofScales: name), read.contains(weight) { return nil }
+        let tensor = try weights.tensor(named: name)
+        if Self.isIgnorable(tensor) || isOfNextTokenBlock(name, weights) { return nil }
+        return tensor.refusal(problem(with: name), advice: Self.advice)
+    }
+
+    static let advice = "config.json and the weights are not of the same model: correct it, or download both again"
 
     /// Returns true for tensors of next-token blocks, whether or not `config.json` counts them. What a block drafts is
     /// verified, so no answer depends on its tensors; those that it needs are checked when it is loaded.

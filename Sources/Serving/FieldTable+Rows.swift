@@ -58,7 +58,7 @@ extension FieldTable {
         honoured([.tokenize], "prompt", "add_special_tokens"),
         honoured([.abort], "rid", "request_id", "abort_all"),
         honoured([.detokenize], "tokens", "skip_special_tokens"),
-        honoured([.streamOptions], "include_usage"),
+        honoured([.streamOptions], "include_usage", "continuous_usage_stats"),
         honoured(
             [.message], "role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "prefix",
             "task"),
@@ -198,7 +198,6 @@ extension FieldTable {
             "return_flat_raw_top_logprobs", "return_flat_raw_top_logprobs_b64", unless: off,
             advice: "/generate shows token ids; other inner values are not shown"),
         refused([.tokenize], "return_token_strs", unless: off, advice: "use /detokenize"),
-        refused([.streamOptions], "continuous_usage_stats", unless: off, advice: "use include_usage"),
         refused([.generate], "background", unless: off, advice: "use a client that waits"),
     ]
 

@@ -47,13 +47,9 @@ struct GenerateRequest: Sendable {
             returnsLogProbs ? LogProbOptions(topCount: topCount, promptStart: start < 0 ? nil : start) : nil
         let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
         let requests = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }
-        let ids = try Self.ids(fields, count: requests.count)
-        self.ids = ids
-        let named = zip(requests, ids).map { request, id in
-            var request = request
-            request.id = id
-            return request
-        }
+        let whole = try Self.wholeID(fields)
+        ids = try Self.ids(fields, whole, count: requests.count)
+        let named = zip(requests, ids).map { $0.named($1, of: whole) }
         self.requests = named.bootstrapped(try service.bootstraps(of: fields, count: named.count)).map { request in
             var request = request
             // SGLang's routers put the scores of the prefill server's answer before those of the decode server's.
@@ -104,22 +100,44 @@ struct GenerateRequest: Sendable {
         }
     }
 
-    /// Returns the id of each answer. The request gives one id, or one for each answer; absent ids are random.
-    private static func ids(_ fields: RequestFields, count: Int) throws(RequestError) -> [String] {
-        guard let name = RequestFields.idNames.first(where: { fields.value($0) != nil }),
-            let value = fields.value(name)
-        else { return (0..<count).map { _ in Envelope.randomDigits() } }
-        let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
-        for text in texts { try RequestFields.checkID(text, name) }
-        if let id = value.string {
-            return count == 1 ? [id] : (0..<count).map { "\(id)_\($0)" }
+    /// The member that gives ids, if there is one.
+    private static func idMember(_ fields: RequestFields) -> (name: String, value: JSONValue)? {
+        for name in RequestFields.idNames { if let value = fields.value(name) { return (name, value) } }
+        return nil
+    }
+
+    /// Returns the id that the request gives for all of its answers.
+    private static func wholeID(_ fields: RequestFields) throws(RequestError) -> String? {
+        guard let (name, value) = idMember(fields), let id = value.string, !id.isEmpty else { return nil }
+        try RequestFields.checkID(id, name)
+        return id
+    }
+
+    /// Returns the id of each answer. The request gives one id, or one for each answer; those that are absent or empty
+    /// are random.
+    private static func ids(_ fields: RequestFields, _ whole: String?, count: Int) throws(RequestError) -> [String] {
+        if let whole { return count == 1 ? [whole] : (0..<count).map { "\(whole)_\($0)" } }
+        guard let (name, value) = idMember(fields), value.string == nil else {
+            return (0..<count).map { _ in Envelope.randomDigits() }
         }
+        let texts = value.array?.compactMap(\.string) ?? []
         guard texts.count == count, value.array?.count == count else {
             throw .invalid(name, "\(name) must be a string, or a list of \(count) strings, one for each answer")
         }
-        guard Set(texts.map(JSONKey.init)).count == count else {
+        for text in texts { try RequestFields.checkID(text, name) }
+        let ids = texts.map { $0.isEmpty ? Envelope.randomDigits() : $0 }
+        guard Set(ids.map(JSONKey.init)).count == count else {
             throw .invalid(name, "\(name) has the same id twice; give each answer its own")
         }
-        return texts
+        return ids
+    }
+}
+
+extension TextRequest {
+    /// Returns this request with an id, which belongs to the request with the id `whole` if that has one.
+    fileprivate func named(_ id: String, of whole: String?) -> TextRequest {
+        var request = self
+        request.ids = [id] + (whole.map { $0 == id ? [] : [$0] } ?? [])
+        return request
     }
 }

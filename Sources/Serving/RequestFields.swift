@@ -74,7 +74,9 @@ struct RequestFields {
         guard let number = value.wholeNumber else {
             guard case .number(let number) = value, number.isWhole else { throw mismatch(name, "an integer", value) }
             throw .invalid(
-                path(of: name), "\(path(of: name)) is \(number.literal.prefix(32)); it must be \(range.words)")
+                path(of: name),
+                "\(path(of: name)) is \(number.literal.prefix(32)); it must be in \(range.lowerBound)...\(range.upperBound)"
+            )
         }
         guard range.contains(number) else {
             throw .invalid(path(of: name), "\(path(of: name)) is \(number); it must be \(range.words)")

@@ -136,8 +136,6 @@ package struct RequestLimits: Sendable, Equatable {
     package var maxSequences = 1024
     /// The maximum of `top_logprobs`; the engine may allow fewer.
     package var maxTopLogProbs = 20
-    /// The largest value of that maximum. What a token takes in an answer grows with it.
-    package static let mostTopLogProbs = 1024
     package var maxStopStrings = 16
     /// The maximum size of one stop string in bytes (UTF-8). That much text may have to be held back while streaming.
     package var maxStopStringBytes = 1024

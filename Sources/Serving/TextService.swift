@@ -31,7 +31,6 @@ package final class TextService: Sendable {
         endOfText: Set<Int32> = [], chatFormat: Result<ChatFormat, ChatError>? = nil,
         transfers: TransferService? = nil, prefixStore: (@Sendable () -> PrefixStoreStatus)? = nil
     ) {
-        GrammarWork.install { WorkPool.mayContinue }
         self.engine = engine
         self.transfers = transfers
         self.prefixStore = prefixStore
@@ -93,7 +92,7 @@ package final class TextService: Sendable {
         }
         let requests = requests.map { transfers?.shortened($0) ?? $0 }
         for request in requests { try check(request) }
-        let numbers = try slot.running.add(requests.map(\.id))
+        let numbers = try slot.running.add(requests.map(\.ids))
         do throws(RequestError) {
             return TextGenerations(
                 try submit(requests), numbers, service: self, slot: slot, waitingEvery: interval)
@@ -217,8 +216,8 @@ struct TextRequest: Sendable {
     var keptTokens: Set<Int32> = []
     /// The cache salt; only requests with equal salts use each other's cached prefixes.
     var cacheSalt: String?
-    /// The id by which other requests can abort this one.
-    var id: String?
+    /// The ids by which other requests can abort this one: its own, and that of the request of which it is an answer.
+    var ids: [String] = []
     /// The other server of a request that a router has sent to two.
     var bootstrap: Bootstrap?
 

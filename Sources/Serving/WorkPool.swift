@@ -1,4 +1,5 @@
 import Foundation
+import Grammar
 import Synchronization
 
 /// Runs the CPU work of requests (parsing JSON, tokenizing, writing long answers) on threads of its own, because a
@@ -141,7 +142,8 @@ package final class WorkPool: Sendable {
             #if os(Linux)
                 _ = setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10)
             #endif
-            job.work(job)
+            // Grammars are compiled by functions that know no pool.
+            GrammarWork.asking({ job.mayContinue() }) { job.work(job) }
             let next = state.withLock { state in
                 state.threads -= 1
                 let next = Self.next(&state, maxThreads: maxThreads)

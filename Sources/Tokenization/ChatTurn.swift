@@ -32,6 +32,23 @@ extension [ChatTurn] {
 }
 
 extension ChatPrompt {
+    /// Appends the tools and the response format of a conversation, after its first system message.
+    ///
+    /// - Parameters:
+    ///   - toolsBefore: The text between an empty line and the tools.
+    ///   - toolsAfter: The text that follows the tools.
+    mutating func appendRequirements(of options: ChatOptions, toolsBefore: String, toolsAfter: String) {
+        if !options.tools.isEmpty {
+            template("\n\n" + toolsBefore)
+            text(options.tools.map(\.function.pythonText).joined(separator: "\n"))
+            template(toolsAfter)
+        }
+        if let format = options.responseFormat {
+            template("\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n")
+            text(format.pythonText)
+        }
+    }
+
     /// Appends an assistant's calls in DeepSeek's markup, if there are any.
     ///
     /// - Parameter hasEmptyLine: whether a call without arguments contains an empty line.

@@ -65,7 +65,10 @@ private struct Renderer {
             switch message.role {
             case .system:
                 prompt.text(message.content)
-                if place == 0 { appendRequirements() }
+                if place == 0 {
+                    prompt.appendRequirements(
+                        of: options, toolsBefore: DeepSeekV32Chat.toolsBefore, toolsAfter: DeepSeekV32Chat.toolsAfter)
+                }
             case .user:
                 let isLast = place == lastUser
                 prompt.template(Mark.user)
@@ -106,20 +109,6 @@ private struct Renderer {
 
     private func thinkMark(_ isCurrent: Bool) -> String {
         isCurrent && options.thinking ? Mark.think : Mark.thinkEnd
-    }
-
-    /// Appends tools and response format, after the first system message.
-    private mutating func appendRequirements() {
-        if !options.tools.isEmpty {
-            prompt.template("\n\n" + DeepSeekV32Chat.toolsBefore)
-            prompt.text(options.tools.map(\.function.pythonText).joined(separator: "\n"))
-            prompt.template(DeepSeekV32Chat.toolsAfter)
-        }
-        if let format = options.responseFormat {
-            prompt.template(
-                "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n")
-            prompt.text(format.pythonText)
-        }
     }
 
     private mutating func appendAssistant(at place: Int) throws(ChatError) {

@@ -156,20 +156,8 @@ struct DeepSeekV4Chat {
         if turn.message.role == .latestReminder { prompt.template(Mark.latestReminder) }
         prompt.text(turn.message.content)
         if turn.message.role == .latestReminder { prompt.startsInReasoning = startsInReasoning }
-        if place == 0, turn.message.role == .system { appendRequirements() }
-    }
-
-    /// Appends tools and response format, after the first system message.
-    private mutating func appendRequirements() {
-        if !options.tools.isEmpty {
-            prompt.template("\n\n" + Self.toolsBefore)
-            prompt.text(options.tools.map(\.function.pythonText).joined(separator: "\n"))
-            prompt.template(Self.toolsAfter)
-        }
-        if let format = options.responseFormat {
-            prompt.template(
-                "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n")
-            prompt.text(format.pythonText)
+        if place == 0, turn.message.role == .system {
+            prompt.appendRequirements(of: options, toolsBefore: Self.toolsBefore, toolsAfter: Self.toolsAfter)
         }
     }
 

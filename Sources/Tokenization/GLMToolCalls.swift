@@ -63,16 +63,13 @@ struct GLMToolCallParser: Sendable {
         switch place {
         case .content:
             let end = isCut && endsInOpening ? scanned - lineBreaks(before: scanned) : held.count
-            if isAfterCall, held[..<end].allSatisfy(Self.isBlank) { break }
+            if isAfterCall, held[..<end].allSatisfy(\.isBlank) { break }
             emit(upTo: end, &events)
-        case .name where isCut && (Self.name(held[at..<scanned]) != nil || held[at..<scanned].allSatisfy(Self.isBlank)):
+        case .name where isCut && (Self.name(held[at..<scanned]) != nil || held[at..<scanned].allSatisfy(\.isBlank)):
             break
         default:
             feedValue(upTo: scanned, &events)
-            if isCut, !invoke.isCall, let name = invoke.name {
-                events.append(.toolCallStart(index: callCount, name: name))
-                events.append(.toolCallBroken(index: callCount, text: String(decoding: held, as: UTF8.self)))
-            } else {
+            if !isCut || !events.cut(invoke, of: callCount, String(decoding: held, as: UTF8.self)) {
                 breakCall(upTo: held.count, &events)
             }
         }
@@ -107,7 +104,7 @@ struct GLMToolCallParser: Sendable {
     private mutating func emitText(upTo end: Int, _ events: inout [OutputParser.Event]) {
         if isAfterCall {
             // Before `scanned` there are only blanks.
-            guard held[min(scanned, end)..<end].contains(where: { !Self.isBlank($0) }) else { return }
+            guard held[min(scanned, end)..<end].contains(where: { !$0.isBlank }) else { return }
             isAfterCall = false
         }
         emit(upTo: end - lineBreaks(before: end), &events)
@@ -127,7 +124,7 @@ struct GLMToolCallParser: Sendable {
 
     private mutating func handle(_ tag: Tag, _ start: Int, _ events: inout [OutputParser.Event]) {
         let text = held[at..<start]
-        let isBlank = text.allSatisfy(Self.isBlank)
+        let isBlank = text.allSatisfy(\.isBlank)
         let end = start + tag.rawValue.utf8.count
         switch (place, tag) {
         case (.content, .openCall):
@@ -181,11 +178,8 @@ struct GLMToolCallParser: Sendable {
     }
 
     private mutating func openValue(_ key: String, _ events: inout [OutputParser.Event]) {
-        let isFirst = !invoke.isCall
-        invoke.open(key.isEmpty ? nil : key, ToolInvoke.ValueRule(kinds: types.kinds(of: key, in: invoke.name ?? "")))
-        if isFirst, invoke.isCall, let name = invoke.name {
-            events.append(.toolCallStart(index: callCount, name: name))
-        }
+        let rule = ToolInvoke.ValueRule(kinds: types.kinds(of: key, in: invoke.name ?? ""))
+        events.open(key.isEmpty ? nil : key, rule, of: &invoke, of: callCount)
     }
 
     /// Reads the open value up to `end`.
@@ -196,10 +190,7 @@ struct GLMToolCallParser: Sendable {
     }
 
     private mutating func closeCall(upTo end: Int, _ events: inout [OutputParser.Event]) {
-        guard let name = invoke.name, let rest = invoke.rest else { return breakCall(upTo: end, &events) }
-        if !invoke.isCall { events.append(.toolCallStart(index: callCount, name: name)) }
-        events.append(arguments: rest, of: callCount)
-        events.append(.toolCallEnd(index: callCount))
+        guard events.close(invoke, of: callCount) else { return breakCall(upTo: end, &events) }
         callCount += 1
         release(upTo: end)
         invoke = ToolInvoke(name: nil, isInBlock: false)
@@ -223,16 +214,14 @@ struct GLMToolCallParser: Sendable {
     /// Returns the name of a function; `nil` for a text that can be none.
     private static func name(_ text: ArraySlice<UInt8>) -> String? {
         let name = trimmed(text)
-        return name.isEmpty || name.utf8.contains { isBlank($0) || "{}\"<".utf8.contains($0) } ? nil : name
+        return name.isEmpty || name.utf8.contains { $0.isBlank || "{}\"<".utf8.contains($0) } ? nil : name
     }
 
     private static func trimmed(_ text: ArraySlice<UInt8>) -> String {
-        let start = text.drop(while: isBlank)
-        let end = start.lastIndex { !isBlank($0) }.map { $0 + 1 } ?? start.startIndex
+        let start = text.drop(while: \.isBlank)
+        let end = start.lastIndex { !$0.isBlank }.map { $0 + 1 } ?? start.startIndex
         return String(decoding: start[..<end], as: UTF8.self)
     }
-
-    private static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || 0x09...0x0D ~= byte }
 }
 
 /// The kinds of values that tools' schemas allow for each parameter.

@@ -72,10 +72,7 @@ struct ToolCallParser: Sendable {
         case .block: keepAsText(upTo: held.count, &events)
         case .invoke:
             feedValue(upTo: max(scanned, start), &events)
-            if isCut, !invoke.isCall, let name = invoke.name {
-                events.append(.toolCallStart(index: callCount, name: name))
-                events.append(.toolCallBroken(index: callCount, text: text(raw..<held.count)))
-            } else {
+            if !isCut || !events.cut(invoke, of: callCount, text(raw..<held.count)) {
                 breakInvoke(upTo: held.count, &events)
             }
         }
@@ -246,10 +243,7 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func close(with tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        guard let name = invoke.name, let rest = invoke.rest else { return breakInvoke(at: tag, &events) }
-        if !invoke.isCall { events.append(.toolCallStart(index: callCount, name: name)) }
-        events.append(arguments: rest, of: callCount)
-        events.append(.toolCallEnd(index: callCount))
+        guard events.close(invoke, of: callCount) else { return breakInvoke(at: tag, &events) }
         // Not between the parts of the arguments: some interfaces show an answer as a list of items in order.
         if let words = invoke.words { events.append(.content(words)) }
         callCount += 1
@@ -263,11 +257,8 @@ struct ToolCallParser: Sendable {
     }
 
     private mutating func openValue(_ tag: DSMLTag, _ events: inout [OutputParser.Event]) {
-        let isFirst = !invoke.isCall
-        invoke.open(tag.attribute("name"), tag.attribute("string") == "true" ? .string : .json)
-        if isFirst, invoke.isCall, let name = invoke.name {
-            events.append(.toolCallStart(index: callCount, name: name))
-        }
+        let rule: ToolInvoke.ValueRule = tag.attribute("string") == "true" ? .string : .json
+        events.open(tag.attribute("name"), rule, of: &invoke, of: callCount)
     }
 
     /// Reads the open value up to `end`.
@@ -300,18 +291,6 @@ struct ToolCallParser: Sendable {
 
     /// Returns whether a part of the undecided text is only blanks.
     private func isBlank(_ range: Range<Int>) -> Bool {
-        held[range].allSatisfy { $0 == 0x20 || 0x09...0x0D ~= $0 }
-    }
-}
-
-extension [OutputParser.Event] {
-    /// Adds a piece of a call's arguments, to the piece before it if there is one.
-    mutating func append(arguments text: String, of index: Int) {
-        guard !text.isEmpty else { return }
-        if case .toolCallArguments(index, let before)? = last {
-            self[count - 1] = .toolCallArguments(index: index, before + text)
-        } else {
-            append(.toolCallArguments(index: index, text))
-        }
+        held[range].allSatisfy(\.isBlank)
     }
 }

@@ -139,3 +139,52 @@ struct ToolInvoke: Sendable {
         return String(decoding: body, as: UTF8.self)
     }
 }
+
+/// The events of an invoke, which every markup of tool calls has.
+extension [OutputParser.Event] {
+    /// Adds a piece of a call's arguments, to the piece before it if there is one.
+    mutating func append(arguments text: String, of index: Int) {
+        guard !text.isEmpty else { return }
+        if case .toolCallArguments(index, let before)? = last {
+            self[count - 1] = .toolCallArguments(index: index, before + text)
+        } else {
+            append(.toolCallArguments(index: index, text))
+        }
+    }
+
+    /// Begins a parameter of the invoke of a call, which is reported with the first one.
+    mutating func open(
+        _ name: String?, _ rule: ToolInvoke.ValueRule, of invoke: inout ToolInvoke, of index: Int
+    ) {
+        let isFirst = !invoke.isCall
+        invoke.open(name, rule)
+        if isFirst, invoke.isCall, let name = invoke.name { append(.toolCallStart(index: index, name: name)) }
+    }
+
+    /// Ends the invoke of a call.
+    ///
+    /// - Returns: False if it is malformed; nothing is reported then.
+    mutating func close(_ invoke: ToolInvoke, of index: Int) -> Bool {
+        guard let name = invoke.name, let rest = invoke.rest else { return false }
+        if !invoke.isCall { append(.toolCallStart(index: index, name: name)) }
+        append(arguments: rest, of: index)
+        append(.toolCallEnd(index: index))
+        return true
+    }
+
+    /// Reports an invoke that was cut off before its first parameter, if its name is known.
+    ///
+    /// - Parameter text: Its markup.
+    /// - Returns: False if it is no call, or one that was reported.
+    mutating func cut(_ invoke: ToolInvoke, of index: Int, _ text: @autoclosure () -> String) -> Bool {
+        guard !invoke.isCall, let name = invoke.name else { return false }
+        append(.toolCallStart(index: index, name: name))
+        append(.toolCallBroken(index: index, text: text()))
+        return true
+    }
+}
+
+extension UInt8 {
+    /// True for the bytes that separate the tags of tool calls.
+    var isBlank: Bool { self == 0x20 || 0x09...0x0D ~= self }
+}

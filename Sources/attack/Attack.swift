@@ -111,6 +111,11 @@ struct Attack: ParsableCommand {
                 }
             ])
         let kinds = groups.flatMap(\.kinds)
+        if !server.hasEnded {
+            campaign.runMissing(of: kinds)
+            // Now nothing else keeps them from being served.
+            for index in 0..<streams.count { streams.run(index) }
+        }
         try report.finish(campaign, kinds, Beside(streams: streams, quiet: quiet.gaps, probe: probe), warmup)
     }
 

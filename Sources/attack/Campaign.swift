@@ -33,17 +33,25 @@ final class Campaign: Sendable {
     /// The kinds and seeds of the last cases, for a server that ended with all of them.
     var recent: [(kind: String, seed: UInt64)] { state.withLock { $0.recent } }
 
-    /// Runs cases of these kinds, at random, until the campaign is over.
+    /// Runs cases of these kinds, in turn, until the campaign is over.
     ///
     /// - Parameters:
     ///   - worker: the number of the thread; each has cases of its own.
     ///   - pause: the longest time between two cases, in milliseconds.
     func run(_ kinds: [any AttackKind], worker: UInt64, pause: Int = 0) {
         var random = SeededGenerator(seed: seed, stream: worker)
+        var turn = random.below(kinds.count)
         while !isOver {
-            run(random.pick(kinds), seed: random.next() >> 1)
+            run(kinds[turn % kinds.count], seed: random.next() >> 1)
+            turn += 1
             if pause > 0 { usleep(UInt32(random.below(pause) * 1000)) }
         }
+    }
+
+    /// Runs a case of each kind of which there was none because the machine was busy.
+    func runMissing(of kinds: [any AttackKind]) {
+        var random = SeededGenerator(seed: seed)
+        for kind in kinds where count(of: kind.name) == 0 { run(kind, seed: random.next() >> 1) }
     }
 
     /// Runs the case of a seed.

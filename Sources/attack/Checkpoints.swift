@@ -32,8 +32,7 @@ struct Checkpoints: AttackKind {
                     "generate", "--model-path", folder, "--prompt", "Once upon a time", "--max-new-tokens", "2",
                     "--tuning", "off",
                 ]
-                    + random.pick([[], [], ["--preload"], ["--speculative-num-steps", "2"]]),
-                limit: 30, mayTakeLonger: false)
+                    + random.pick([[], [], ["--preload"], ["--speculative-num-steps", "2"]]))
         } catch let finding as Finding {
             throw Finding("\(damaged): \(finding)")
         }

@@ -11,6 +11,9 @@ struct CommandLines: AttackKind {
         /// The first name of every option that takes a value.
         var options: [String]
         var flags: [String]
+
+        /// True if the command answers requests until it is ended; it may need no model for that.
+        var serves: Bool { options.contains("drain-timeout") }
     }
 
     let program: Program
@@ -23,7 +26,9 @@ struct CommandLines: AttackKind {
         self.model = model
         let log = program.newPath()
         let process = try ChildProcess([program.path, "--experimental-dump-help"], log: log)
-        guard process.wait(20) == .status(0) else { throw Finding("the list of commands: \(process.output())") }
+        guard process.wait(Patience.program) == .status(0) else {
+            throw Finding("the list of commands: \(process.output())")
+        }
         let bytes = FileManager.default.contents(atPath: log) ?? Data()
         commands = try Self.commands(JSONValue(parsing: bytes)["command"] ?? .null, [])
         guard !commands.isEmpty else { throw Finding("the program lists no commands") }
@@ -69,7 +74,8 @@ struct CommandLines: AttackKind {
         }
         if !command.flags.isEmpty, random.oneIn(4) { arguments.append("--\(random.pick(command.flags))") }
         do {
-            try program.run(arguments, limit: isReal ? 3 : 10, mayTakeLonger: isReal)
+            // Where it does not end because of a value, it serves, or computes what it was asked for.
+            try program.run(arguments, limit: isReal || command.serves ? 3 : nil)
         } catch let finding as Finding {
             throw Finding(
                 "braid \(arguments.map { String($0.prefix(80)).debugDescription }.joined(separator: " ")): \(finding)")

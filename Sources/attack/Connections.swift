@@ -35,13 +35,7 @@ struct Connections: AttackKind {
     }
 
     /// A new connection must be served, whatever the others do.
-    private func health() throws {
-        let exchange = try HTTPExchange(port: port)
-        exchange.send("GET", "/health", headers: "Connection: close\r\n")
-        let reply = try exchange.reply(within: .seconds(10))
-        guard reply.status == 200 else { throw Finding("/health has status \(reply.status): \(reply.text)") }
-        try exchange.end(until: .now + .seconds(10))
-    }
+    private func health() throws { try HTTPExchange(port: port).checkHealth() }
 
     private func many(_ count: Int, _ random: inout SeededGenerator) throws {
         var sockets: [RawSocket] = []
@@ -75,12 +69,12 @@ struct Connections: AttackKind {
             "POST", "/v1/completions", completion(tokens: 1 + random.below(2000), isStream: random.below(2) == 0))
         usleep(UInt32(random.below(60_000)))
         exchange.socket.halfClose()
-        let deadline = ContinuousClock.now + .seconds(15)
+        let deadline = ContinuousClock.now + Patience.answer
         while true {
             switch exchange.socket.receive(until: deadline) {
             case .bytes: continue
             case .end: return
-            case .timeout: throw Finding("a half-closed connection is still open after 15 seconds")
+            case .timeout: throw Finding("a half-closed connection is still open after \(Patience.answer)")
             }
         }
     }
@@ -122,7 +116,7 @@ struct Connections: AttackKind {
         let text = requests.map { "\($0.0) \($0.1) HTTP/1.1\r\nHost: localhost\r\n\r\n" }.joined()
         exchange.socket.send(text)
         for (method, path, status) in requests {
-            let reply = try exchange.reply(toHead: method == "HEAD", within: .seconds(15))
+            let reply = try exchange.reply(toHead: method == "HEAD", within: Patience.answer)
             guard reply.status == status else {
                 throw Finding("\(method) \(path), pipelined, has status \(reply.status) instead of \(status)")
             }
@@ -137,7 +131,7 @@ struct Connections: AttackKind {
             guard exchange.socket.send([byte]) else { break }
             usleep(UInt32(random.below(8000)))
         }
-        let reply = try exchange.reply(within: .seconds(15))
+        let reply = try exchange.reply(within: Patience.answer)
         guard reply.status == 200 || reply.status == 429 else {
             throw Finding("a slow body has status \(reply.status)")
         }

@@ -26,7 +26,7 @@ struct Framing: AttackKind {
         var replies = 0
         do throws(HTTPExchange.Failure) {
             while true {
-                let limit: Duration = endsSending ? .seconds(8) : .milliseconds(150)
+                let limit = endsSending ? Patience.answer : .milliseconds(150)
                 let reply = try exchange.reply(toHead: isHead && replies == 0, within: limit)
                 replies += 1
                 try Self.check(reply, request)
@@ -34,14 +34,16 @@ struct Framing: AttackKind {
                 if isHead, reply.status == 400 || reply.status == 431, reply.head.closes { return }
                 if reply.head.closes || replies == 64 { break }
             }
-            if endsSending { try exchange.end(until: .now + .seconds(8)) }
+            if endsSending { try exchange.end(until: .now + Patience.answer) }
         } catch {
             switch error {
             case .malformed(let problem):
                 // After a damaged request it is not known which responses have no body.
                 if isIntact || !Self.mayBeHead(request) { throw Finding("malformed response: \(problem)") }
             case .timeout:
-                if endsSending { throw Finding("the connection is still open 8 seconds after the client's end") }
+                if endsSending {
+                    throw Finding("the connection is still open \(Patience.answer) after the client's end")
+                }
             case .closed, .cut: break  // That is an answer to garbage.
             }
         }

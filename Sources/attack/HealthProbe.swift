@@ -15,7 +15,7 @@ final class HealthProbe: Sendable {
         do {
             let exchange = try HTTPExchange(port: port)
             exchange.send("GET", "/health", headers: "Connection: close\r\n")
-            let reply = try exchange.reply(within: .seconds(20))
+            let reply = try exchange.reply(within: Patience.answer)
             guard reply.status == 200 else { throw Finding("status \(reply.status): \(reply.text)") }
             state.withLock { $0.times.append(start.duration(to: .now) / .seconds(1)) }
         } catch {

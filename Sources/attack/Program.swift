@@ -17,11 +17,9 @@ struct Program: Sendable {
 
     /// Runs a command, and ends it with SIGTERM where it would go on.
     ///
-    /// - Parameters:
-    ///   - limit: the time after which it gets SIGTERM, in seconds.
-    ///   - mayTakeLonger: whether that is no fault.
+    /// - Parameter limit: the time after which it gets SIGTERM, in seconds; `nil` if it must end by itself.
     /// - Throws: `Finding` if it traps, is killed, does not end, fails without a word or takes too much memory.
-    func run(_ arguments: [String], limit: Double, mayTakeLonger: Bool) throws {
+    func run(_ arguments: [String], limit: Double? = nil) throws {
         let log = newPath()
         defer { try? FileManager.default.removeItem(atPath: log) }
         let process: ChildProcess
@@ -31,29 +29,31 @@ struct Program: Sendable {
             // The arguments are too long for the system.
             return
         }
-        var end = process.wait(limit)
-        if end == nil {
-            guard mayTakeLonger else {
-                throw Finding("it goes on after \(limit) seconds: \(process.output(300))")
-            }
-            process.send(SIGTERM)
-            end = process.wait(10)
-            if end == .signal(SIGTERM) { end = .status(0) }
-            guard end != nil else {
-                throw Finding("it does not end within 10 seconds of SIGTERM: \(process.output(300))")
-            }
-        }
+        let end = try end(of: process, limit)
         let output = process.output()
         switch end {
         case .status(Self.statusOfTrap): throw Finding("it trapped: \(output.suffix(600))")
         case .status(let status) where status != 0 && output.allSatisfy(\.isWhitespace):
             throw Finding("exit status \(status) without a message")
         case .status: break
-        default: throw Finding("\(end.map { "\($0)" } ?? "no end"): \(output.suffix(600))")
+        case .signal: throw Finding("\(end): \(output.suffix(600))")
         }
         guard !output.contains("Fatal error") else { throw Finding("it trapped: \(output.suffix(600))") }
         guard process.maxResidentBytes <= Self.maxResidentBytes else {
             throw Finding("it took \(process.maxResidentBytes >> 20) MiB: \(output.suffix(300))")
         }
+    }
+
+    /// Waits for the end of a command, which gets SIGTERM after `limit`.
+    private func end(of process: ChildProcess, _ limit: Double?) throws(Finding) -> ChildProcess.End {
+        if let end = process.wait(limit ?? Patience.program) { return end }
+        guard limit != nil else {
+            throw Finding("it goes on after \(Patience.program) seconds: \(process.output(300))")
+        }
+        process.send(SIGTERM)
+        guard let end = process.wait(Patience.program) else {
+            throw Finding("it does not end within \(Patience.program) seconds of SIGTERM: \(process.output(300))")
+        }
+        return end == .signal(SIGTERM) ? .status(0) : end
     }
 }

@@ -84,18 +84,27 @@ extension HTTPExchange {
             if reply.status == 200, reply.text.contains("\"type\": \"server_error\"") {
                 throw Finding("a stream has a server's error: \(reply.text.suffix(300))")
             }
-            if !reply.head.closes {
-                exchange.send("GET", "/health", headers: "Connection: close\r\n")
-                let health = try exchange.reply(within: .seconds(20))
-                if health.status != 200 { throw Finding("/health then has status \(health.status)") }
-                try exchange.end(until: .now + .seconds(8))
-            }
+            if !reply.head.closes { try exchange.checkHealth() }
             return reply.status
         } catch Failure.timeout {
             // The client hangs up, and with it goes its generation.
             return nil
         } catch let failure as Failure {
             throw Finding("\(failure)")
+        }
+    }
+}
+
+extension HTTPExchange {
+    /// Asks for `/health` on this connection, which must be answered, and the connection then closed.
+    func checkHealth() throws {
+        send("GET", "/health", headers: "Connection: close\r\n")
+        do {
+            let health = try reply(within: Patience.answer)
+            guard health.status == 200 else { throw Finding("/health has status \(health.status): \(health.text)") }
+            try end(until: .now + Patience.answer)
+        } catch let failure as Failure {
+            throw Finding("/health: \(failure)")
         }
     }
 }

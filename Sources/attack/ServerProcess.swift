@@ -14,7 +14,7 @@ final class ServerProcess {
         process = try ChildProcess(
             [program, "serve", "--model-path", modelPath, "--port", "\(port)"] + options,
             log: directory + "/server.log")
-        let deadline = ContinuousClock.now + .seconds(120)
+        let deadline = ContinuousClock.now + .seconds(Patience.program)
         while (try? get("/ready"))?.status != 200 {
             guard process.wait(0.05) == nil, ContinuousClock.now < deadline else {
                 throw Finding("the server was not ready: \(process.output())")
@@ -29,7 +29,7 @@ final class ServerProcess {
     func get(_ path: String, method: String = "GET") throws -> HTTPExchange.Reply {
         let exchange = try HTTPExchange(port: port)
         exchange.send(method, path, method == "POST" ? [] : nil, headers: "Connection: close\r\n")
-        return try exchange.reply(within: .seconds(30))
+        return try exchange.reply(within: Patience.answer)
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -37,7 +37,9 @@ final class ServerProcess {
     /// - Throws: if the server does not end, or not with status 0.
     func stop() throws {
         process.send(SIGTERM)
-        guard let end = process.wait(30) else { throw Finding("the server did not end within 30 seconds of SIGTERM") }
+        guard let end = process.wait(Patience.program) else {
+            throw Finding("the server did not end within \(Int(Patience.program)) seconds of SIGTERM")
+        }
         guard end == .status(0) else { throw Finding("the server ended with \(end) after SIGTERM: \(log)") }
     }
 
@@ -48,7 +50,7 @@ final class ServerProcess {
             let exchange = try HTTPExchange(port: port)
             let body = "{\"input_ids\": [\(ids)], \"sampling_params\": {\"max_new_tokens\": 1}}"
             exchange.send("POST", "/generate", Array(body.utf8), headers: "Connection: close\r\n")
-            let reply = try exchange.reply(within: .seconds(120))
+            let reply = try exchange.reply(within: Patience.generation)
             guard reply.status == 200 else { throw Finding("a long prompt has status \(reply.status): \(reply.text)") }
         }
     }

@@ -76,11 +76,11 @@ final class WatchedStreams: Sendable {
         exchange.send("POST", "/v1/completions", body, headers: "Connection: close\r\n")
         var last: ContinuousClock.Instant?
         var (values, gaps): ([String], [Double]) = ([], [])
-        let head = try exchange.head(until: .now + .seconds(120))
+        let head = try exchange.head(until: .now + Patience.generation)
         if head.status == 429 { return nil }
         guard head.status == 200 else { throw Finding("status \(head.status)") }
         var (text, isDone) = ("", false)
-        while let part = try exchange.bodyPart(until: .now + .seconds(120)) {
+        while let part = try exchange.bodyPart(until: .now + Patience.generation) {
             text += String(decoding: part, as: UTF8.self)
             while let end = text.firstRange(of: "\n\n") {
                 let event = text[..<end.lowerBound].dropFirst("data: ".count)

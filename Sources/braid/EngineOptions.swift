@@ -185,26 +185,8 @@ package struct EngineOptions: ParsableArguments, Sendable {
     func engineConfiguration(
         for model: any Model, _ profile: NumericsProfile, _ job: Job
     ) throws -> EngineConfiguration {
-        var (notes, configuration) = ([String](), EngineConfiguration())
-        configuration.profile = profile
-        configuration.cacheType = kvCacheDtype.type(in: profile)
-        configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
-        configuration.maxTotalTokens = maxTotalTokens
-        configuration.cacheBytesPerRank = kvCacheMemoryBytes
-        configuration.contextLength = contextLength
-        configuration.maxRunningRequests = maxRunningRequests
-        configuration.maxQueuedRequests = maxQueuedRequests
-        configuration.chunkedPrefillSize = clamped(chunkedPrefillSize, "--chunked-prefill-size", model, &notes)
-        configuration.maxPrefillTokens = maxPrefillTokens.map { clamped($0, "--max-prefill-tokens", model, &notes) }
-        configuration.dynamicChunks = enableDynamicChunking
-        configuration.watchdogTimeout = watchdogTimeout
-        configuration.prefixCache = !disableRadixCache
-        configuration.drafts = speculation.drafts
-        configuration.checksInvariants = checkInvariants
-        configuration.kernels = kernels ?? job.commonLevel
-        configuration.processes = job.count
-        configuration.threadsPerRank = parallel.threads
-        configuration.numa = parallel.numa
+        var notes: [String] = []
+        var configuration = ownConfiguration(for: model, profile, job, &notes)
         var problems: [String] = []
         do throws(ParallelRequest.Refusal) {
             configuration.parallel = try parallel.request().resolve(for: model.parallelShape)
@@ -232,6 +214,33 @@ package struct EngineOptions: ParsableArguments, Sendable {
         return configuration
     }
 
+    /// Returns the configuration that the options give, without ranks and tuning.
+    private func ownConfiguration(
+        for model: any Model, _ profile: NumericsProfile, _ job: Job, _ notes: inout [String]
+    ) -> EngineConfiguration {
+        var configuration = EngineConfiguration()
+        configuration.profile = profile
+        configuration.cacheType = kvCacheDtype.type(in: profile)
+        configuration.pageSize = pageSize ?? max(configuration.pageSize, model.positionAlignment)
+        configuration.maxTotalTokens = maxTotalTokens
+        configuration.cacheBytesPerRank = kvCacheMemoryBytes
+        configuration.contextLength = contextLength
+        configuration.maxRunningRequests = maxRunningRequests
+        configuration.maxQueuedRequests = maxQueuedRequests
+        configuration.chunkedPrefillSize = clamped(chunkedPrefillSize, "--chunked-prefill-size", model, &notes)
+        configuration.maxPrefillTokens = maxPrefillTokens.map { clamped($0, "--max-prefill-tokens", model, &notes) }
+        configuration.dynamicChunks = enableDynamicChunking
+        configuration.watchdogTimeout = watchdogTimeout
+        configuration.prefixCache = !disableRadixCache
+        configuration.drafts = speculation.drafts
+        configuration.checksInvariants = checkInvariants
+        configuration.kernels = kernels ?? job.commonLevel
+        configuration.processes = job.count
+        configuration.threadsPerRank = parallel.threads
+        configuration.numa = parallel.numa
+        return configuration
+    }
+
     /// Returns a number of tokens of a step that is no larger than a step can be, and says so if it was.
     private func clamped(_ tokens: Int, _ option: String, _ model: any Model, _ notes: inout [String]) -> Int {
         let most = min(EngineConfiguration.maxRows, contextLength ?? model.contextLength)
@@ -256,14 +265,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
 
     /// The size of the checkpoint's files of weights.
     private var weightBytes: Int {
-        guard let directory = try? location().directory,
-            let names = try? FileManager.default.contentsOfDirectory(atPath: directory)
-        else { return 0 }
-        return names.filter { $0.hasSuffix(".safetensors") }.reduce(0) { sum, name in
-            // Files of download caches are symbolic links.
-            let file = URL(fileURLWithPath: directory + "/" + name).resolvingSymlinksInPath().path
-            return sum + (((try? FileManager.default.attributesOfItem(atPath: file))?[.size] as? Int) ?? 0)
-        }
+        (try? WeightFiles(in: location().directory).bytes) ?? 0
     }
 
     /// Opens the trace, if one was requested.
@@ -300,7 +302,11 @@ package struct EngineOptions: ParsableArguments, Sendable {
     /// Finds the model.
     func location() throws -> ModelLocation {
         guard let modelPath else {
-            throw CommandError("--model-path is missing; give the directory of a model, or its name on Hugging Face")
+            let list = LaunchLine.current?.lastList.map {
+                ": \($0) takes all words up to the next option, perhaps also the model; write the model first, or as --model-path MODEL"
+            }
+            throw CommandError(
+                "--model-path is missing" + (list ?? "; give the directory of a model, or its name on Hugging Face"))
         }
         return try ModelLocation(modelPath, revision: checkpoint.revision, cache: checkpoint.downloadDir)
     }

@@ -14,9 +14,10 @@ struct ListenOptions: ParsableArguments, Sendable {
     var port = 30000
 
     @Option(
+        parsing: .upToNextOption,
         help: """
-            The key that clients must send; every route asks for it but /health and the files of the page. Lists of \
-            processes do not show BRAID_API_KEY. Repeatable: each key is valid.
+            The key that clients must send; every route asks for it but /health and the files of the page. Several are all \
+            valid. Lists of processes do not show BRAID_API_KEY, nor BRAID_API_KEY_2 for a second one.
             """)
     var apiKey: [String] = []
 

@@ -8,6 +8,7 @@ import Modeling
 import Models
 import PrefixStorage
 import Serving
+import Synchronization
 import Tensors
 import Tokenization
 
@@ -25,9 +26,7 @@ struct LoadedService: Sendable {
     /// The files to read before ranks start, if they are asked for.
     private let preloaded: WeightIndex?
     private let name: String
-    /// The checkpoint's directory, and whether its weights are used, to identify the model for another server.
-    private let directory: String
-    private let hasWeights: Bool
+    private let digest: Digest
 
     /// Maps the weights and checks all options, without printing anything before the last check.
     init(
@@ -47,8 +46,7 @@ struct LoadedService: Sendable {
         grammars = GrammarCache(vocabulary)
         endTokens = Set(directory.generation.endTokens)
         name = directory.name
-        self.directory = directory.path
-        hasWeights = options.loadFormat == .auto
+        digest = Digest(of: directory.path, coversWeights: options.loadFormat == .auto)
         defaults.follow(directory.generation)
     }
 
@@ -99,9 +97,9 @@ struct LoadedService: Sendable {
 
     /// Opens the directory in which the server keeps prefixes.
     func openStore(_ settings: DiskPrefixStore.Settings) throws -> DiskPrefixStore {
-        let digest = try ContentDigest(model: directory, weights: hasWeights)
         // The digest reads samples of the weights, which is too little for keys that outlive the server.
-        let weights = hasWeights ? try Self.writeTimes(ofWeightsIn: directory) : "random weights"
+        let weights = digest.coversWeights ? try WeightFiles(in: digest.directory).writeTimes : "random weights"
+        let digest = try digest.text
         do {
             return try DiskPrefixStore(
                 settings, model, configuration, digest: "\(digest), \(weights)", log: note)
@@ -110,23 +108,32 @@ struct LoadedService: Sendable {
         }
     }
 
-    /// Returns when each file of weights was last written, in seconds.
-    private static func writeTimes(ofWeightsIn directory: String) throws -> String {
-        let names = try FileManager.default.contentsOfDirectory(atPath: directory).filter {
-            $0.hasSuffix(".safetensors")
-        }
-        return try names.sorted().map { name in
-            // Files of download caches are symbolic links.
-            let file = URL(fileURLWithPath: directory + "/" + name).resolvingSymlinksInPath().path
-            let date = try FileManager.default.attributesOfItem(atPath: file)[.modificationDate] as? Date
-            return "\(name) \(date?.timeIntervalSince1970 ?? 0)"
-        }.joined(separator: ", ")
-    }
-
     /// Lets an engine exchange keys with that of another server.
     private func connect(_ engine: Engine, _ plan: DisaggregationOptions.Plan) throws -> DisaggregatedEngine {
-        let digest = try ContentDigest(model: directory, weights: hasWeights)
-        return try DisaggregatedEngine(plan, ServerCard(model, configuration, digest: "\(digest)"), engine)
+        try DisaggregatedEngine(plan, ServerCard(model, configuration, digest: try digest.text), engine)
+    }
+
+    /// The digest of the checkpoint, which identifies the model for another server. It is read when it is first needed.
+    private final class Digest: Sendable {
+        let directory: String
+        /// True if the weights are used.
+        let coversWeights: Bool
+        private let known = Mutex<ContentDigest?>(nil)
+
+        init(of directory: String, coversWeights: Bool) {
+            (self.directory, self.coversWeights) = (directory, coversWeights)
+        }
+
+        var text: String {
+            get throws {
+                let digest = try known.withLock { known in
+                    let digest = try known ?? ContentDigest(model: directory, weights: coversWeights)
+                    known = digest
+                    return digest
+                }
+                return "\(digest)"
+            }
+        }
     }
 }
 

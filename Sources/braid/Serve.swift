@@ -67,9 +67,10 @@ struct Serve: AsyncParsableCommand {
 
     @Option(
         help: """
-            Alternatives of each token that a request may ask for with their log-probabilities, at most. Default: 20.
+            Alternatives of each token that a request may ask for with their log-probabilities, at most; -1: all tokens. \
+            Default: 20.
             """,
-        transform: Parsing.count(0...RequestLimits.mostTopLogProbs))
+        transform: Parsing.count(-1...Parsing.maxTokens))
     var maxLogprobs = RequestLimits().maxTopLogProbs
 
     @OptionGroup var settings: ConfigurationOptions
@@ -159,6 +160,18 @@ struct Serve: AsyncParsableCommand {
                 throw error
             }
         }
+        try await Self.serve(configuration, slot, until: starting, trace: loaded.trace)
+        if store?.finishWriting(within: Self.secondsToWrite) == false {
+            note("prefix cache on disk: the last prompts are not all written after \(Int(Self.secondsToWrite)) seconds")
+        }
+        if let problem = loaded.trace?.problem { throw CommandError(problem) }
+    }
+
+    /// Answers requests until the server is told to end, or the engine cannot be started or fails for good.
+    private static func serve(
+        _ configuration: ServerConfiguration, _ slot: ModelSlot, until starting: Task<Engine, any Error>,
+        trace: TraceWriter?
+    ) async throws {
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 let end = try await Serving.serve(configuration: configuration, slot: slot) { _ in
@@ -170,7 +183,7 @@ struct Serve: AsyncParsableCommand {
             tasks.addTask {
                 // The command ends if weights cannot be read, or ranks fail for good.
                 let engine = try await starting.value
-                defer { loaded.trace?.close() }
+                defer { trace?.close() }
                 engine.answerForAllThreads()
                 for await failure in engine.failures { try await Self.end(after: failure) }
                 // The server has stopped the engine and ends soon.
@@ -179,16 +192,15 @@ struct Serve: AsyncParsableCommand {
             defer { tasks.cancelAll() }
             try await tasks.next()
         }
-        if store?.finishWriting(within: Self.secondsToWrite) == false {
-            note("prefix cache on disk: the last prompts are not all written after \(Int(Self.secondsToWrite)) seconds")
-        }
-        if let problem = loaded.trace?.problem { throw CommandError(problem) }
     }
+
+    /// The value of `--max-logprobs`; the engine has no more than its vocabulary has tokens.
+    private var maxTopLogProbs: Int { maxLogprobs < 0 ? Parsing.maxTokens : maxLogprobs }
 
     /// Maps the weights and checks the options of the engine.
     private func loadedService(_ directory: ModelDirectory, _ job: Job) throws -> LoadedService {
         var loaded = try LoadedService(engineOptions, tokenizerOptions, parsers, directory, job)
-        loaded.configuration.maxTopLogProbs = maxLogprobs
+        loaded.configuration.maxTopLogProbs = maxTopLogProbs
         if samplingDefaults == .openai { loaded.defaults = SamplingDefaults() }
         loaded.defaults.seed = randomSeed
         return loaded
@@ -199,7 +211,7 @@ struct Serve: AsyncParsableCommand {
         var server = ServerConfiguration(servedModelName: servedModelName.first ?? directory.name)
         server.otherModelNames = Array(servedModelName.dropFirst())
         listen.apply(to: &server)
-        server.requests.maxTopLogProbs = maxLogprobs
+        server.requests.maxTopLogProbs = maxTopLogProbs
         server.hasPage = !disablePage
         server.model = ServedModel(directory: directory.path)
         let problems = server.validate()

@@ -444,11 +444,41 @@ private enum XMLScanner {
             let changed = config.replacing(/"num_hidden_layers": \d+/, with: #""num_hidden_layers": 3"#)
             #expect(changed != config)
             try Data(changed.utf8).write(to: URL(fileURLWithPath: path + "/config.json"))
-            let error = await #expect(throws: CheckpointError.self) {
-                try await run(["inspect", "--model-path", path])
+            // The rest of what can be told is told, and then every tensor that has no place.
+            let text = try Program.run(["inspect", "--model-path", path])
+            #expect(text.status == 1 && text.errors.isEmpty, "\(text.errors)")
+            for words in [
+                "capacity", "weights that do not fit config.json: ", "num_hidden_layers 3", "--json has them all",
+            ] {
+                #expect(text.output.contains(words), "\(text.output)")
             }
-            #expect(error?.problem.contains("num_hidden_layers 3") == true, "\(String(describing: error))")
+            let json = try Program.run(["inspect", "--model-path", path, "--json"])
+            let misfits = try JSONValue(parsing: json.output)["misfits"]?.array?.compactMap(\.string) ?? []
+            #expect(json.status == 1 && misfits.count > 10)
+            #expect(misfits.allSatisfy { $0.contains("model.layers.") && $0.contains("num_hidden_layers 3") })
             try await run(["inspect", "--model-path", path, "--config-only"])
+        }
+    }
+
+    @Test func `is told from one whose tensors are missing or have other sizes`() async throws {
+        try await directory { path in
+            let demo = Golden.root + "/Models/demo"
+            for name in try FileManager.default.contentsOfDirectory(atPath: demo) where name.contains("safetensors") {
+                try FileManager.default.createSymbolicLink(
+                    atPath: "\(path)/\(name)", withDestinationPath: "\(demo)/\(name)")
+            }
+            let config = try String(contentsOfFile: path + "/config.json", encoding: .utf8)
+            for (member, words) in [
+                ("num_hidden_layers", "is in none of the"),
+                ("moe_intermediate_size", "elements, but config.json asks for"),
+            ] {
+                let number = try #require(
+                    config.firstMatch(of: try Regex("\"\(member)\": (\\d+)", as: (Substring, Substring).self)))
+                let changed = config.replacing(number.0, with: "\"\(member)\": \(Int(number.1)! * 2)")
+                try Data(changed.utf8).write(to: URL(fileURLWithPath: path + "/config.json"))
+                let run = try Program.run(["inspect", "--model-path", path])
+                #expect(run.status == 1 && run.output.contains(words), "\(run.output) \(run.errors)")
+            }
         }
     }
 

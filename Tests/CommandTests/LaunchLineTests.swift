@@ -168,6 +168,28 @@ import braid
         let lines = try Self.printed(line)
         #expect(lines.contains("served-model-name: [a, b]  # command line"))
         #expect(lines.contains("api-key: [(secret), (secret)]  # command line"))
+        for words in [["--api-key", "k", "l"], ["--api-key=k", "--api_key", "l"]] {
+            #expect(try Self.printed(try Self.parse(["serve"], words)).contains { $0.contains("[(secret), (secret)]") })
+        }
+    }
+
+    @Test func `gives several keys by variables with numbers`() throws {
+        let line = try Self.line(
+            "serve m", environment: ["BRAID_API_KEY": "k", "BRAID_API_KEY_2": "l", "BRAID_API_KEY_12": "n"])
+        #expect(line.startLines.isEmpty && Set(line.settings.dropFirst().map { $0.words[1] }) == ["k", "l", "n"])
+        // The command line replaces all of them, and an option that has one value has no second one.
+        let given = try Self.line("serve m --api-key x", environment: ["BRAID_API_KEY": "k", "BRAID_API_KEY_2": "l"])
+        #expect(given.settings.flatMap(\.words) == ["--model-path", "m", "--api-key", "x"])
+        for name in ["BRAID_PORT_2", "BRAID_API_KEY_1", "BRAID_API_KEY_", "BRAID_PRELOAD_2"] {
+            #expect(try Self.line("serve m", environment: [name: "1"]).startLines.count == 1, "\(name)")
+        }
+    }
+
+    @Test func `gives a list no word that was not after its name`() throws {
+        let line = try Self.line("serve m extra --api-key k")
+        #expect(line.arguments == ["serve", "extra", "--model-path", "m", "--api-key", "k"])
+        #expect(throws: (any Error).self) { try Braid.parseAsRoot(line.arguments) }
+        #expect(try Self.line("serve m -- extra --api-key k").arguments.suffix(4) == ["--", "extra", "--api-key", "k"])
     }
 
     @Test(arguments: [("auto", nil), ("-1", nil), ("128k", 128_000), ("128K", 131_072), ("4096", 4096)])

@@ -32,9 +32,10 @@ enum OptionsPage {
             allowed-host: [a.example, b.example]
             ```
 
-            The variable of an option has its name in capitals behind `BRAID_`: `BRAID_PAGE_SIZE=32` is `--page-size 32`. The
-            file is such YAML, with one option a line, or a JSON object. It may contain every option of the command line, also
-            those below. `SGLANG_PP_LAYER_PARTITION` is read as `--pp-layer-partition`.
+            The variable of an option has its name in capitals behind `BRAID_`: `BRAID_PAGE_SIZE=32` is `--page-size 32`. A second
+            value of an option that may be repeated has a number: `BRAID_API_KEY_2`. The file is such YAML, with one option a
+            line, or a JSON object. It may contain every option of the command line, also those below.
+            `SGLANG_PP_LAYER_PARTITION` is read as `--pp-layer-partition`.
             """,
         ]
         for command in CompatibilityTable.Command.allCases {

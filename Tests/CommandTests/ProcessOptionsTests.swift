@@ -40,6 +40,15 @@ import braid
             let line = try #require(try given.mpirunLine(arguments, program: "braid", isRoot: false))
             #expect(line.hasSuffix("braid serve --api-key \"$BRAID_API_KEY\" --tp 2"), "\(line)")
         }
+        for arguments in [
+            ["serve", "--api-key", "one", "two", "--tp", "2"],
+            ["serve", "--api-key=one", "--api_key", "two", "--tp", "2"],
+            ["serve", "--api-key", "one", "--api-key=two", "--tp", "2"],
+        ] {
+            let line = try #require(try given.mpirunLine(arguments, program: "braid", isRoot: false))
+            let words = line.split(separator: " ").filter { $0 != "--api-key" }.joined(separator: " ")
+            #expect(words.hasSuffix("braid serve \"$BRAID_API_KEY\" \"$BRAID_API_KEY_2\" --tp 2"), "\(line)")
+        }
     }
 
     @Test(arguments: ["", "--nnodes 1", "--nnodes 1 --node-rank 0", "--ranks-per-process 2", "--dist-init-addr h:1"])

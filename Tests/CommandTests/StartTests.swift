@@ -102,7 +102,8 @@ import Testing
         ("--kernels \(missingLevel)", missingLevel),
         ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
         ("--mem-fraction-static 2", "--mem-fraction-static"), ("--speculative-num-steps 2", "--speculative-algorithm"),
-        ("--nnodes 2 --node-rank 5", "--node-rank: 5"), ("--api-key ä", "--api-key"),
+        ("--nnodes 2 --node-rank 5", "--node-rank: 5"), ("--api-key ä", "--api-key"), ("--api-key a ä", "--api-key"),
+        ("--max-logprobs -2", "--max-logprobs"),
         ("--prefix-cache-size 1GiB", "--prefix-cache-size needs --prefix-cache-dir"),
         ("--prefix-cache-dir x --disable-radix-cache", "--prefix-cache-dir: the prefix cache is turned off"),
         ("--prefix-cache-dir x --prefix-cache-size 9kB", "--prefix-cache-dir: 9000 bytes hold no block"),
@@ -117,6 +118,16 @@ import Testing
         let errors = try Program.run(words).errors
         #expect(errors.first?.contains(expected) == true, "\(errors)")
         #expect(!errors.contains { $0.contains("listening") || $0.contains("Cancellation") || $0.contains("ready") })
+    }
+
+    @Test(arguments: [["--served-model-name", "a", "m"], ["--api-key", "k", "m"]])
+    func `says which option may have taken the model for one of its values`(words: [String]) throws {
+        let line = try Self.refusal(words)
+        let name = words[0].prefix { $0 != "=" }
+        #expect(line.contains("--model-path is missing: \(name) takes all words up to the next option"), "\(line)")
+        #expect(line.contains("write the model first, or as --model-path MODEL"))
+        // The word may be a key.
+        #expect(try !Self.refusal(["--served-model-name", "a"]).contains("takes all words"))
     }
 
     @Test func `names SGLang's variable where the stages are not those of the model`() throws {

@@ -98,6 +98,18 @@ private final class ChangedCheckpoint {
     }
 
     @Test(arguments: [
+        ("v32", "model.norm.weight_scale_inv"), ("v32", "model.layers.1.input_layernorm.weight_scale"),
+        ("v32", "model.layers.0.self_attn.q_a_layernorm.scale"), ("v32", "model.norm.weight_offset"),
+        ("v32-fp8", "model.layers.0.self_attn.o_proj.weight_zero_point"), ("v4", "layers.0.ffn.gate.tid2eid_scale"),
+    ])
+    func `are scales of vectors, and offsets that are not zero`(golden: String, tensor: String) throws {
+        var extra = SafeTensorsWriter()
+        extra.add(tensor, [1], [0.5])
+        let checkpoint = try ChangedCheckpoint(golden, extra: extra)
+        #expect(try refusal { try checkpoint.load() }.subject == .tensor(tensor))
+    }
+
+    @Test(arguments: [
         "model.layers.1.input_layernorm.bias", "model.norm.bias", "model.layers.1.self_attn.q_a_proj.bias",
     ])
     func `are biases that add something, and none of zeros`(tensor: String) throws {

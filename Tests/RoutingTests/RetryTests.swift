@@ -11,6 +11,12 @@ import Testing
     private static let full = ToyWorker.Answer.json(
         #"{"error":{"code":"rate_limit_exceeded"}}"#, status: "429 Too Many Requests", headers: "Retry-After: 7\r\n")
 
+    /// A router that notices silence within a second.
+    private static let impatient = RouterClient.configuration { configuration in
+        configuration.checkTimeout = .milliseconds(200)
+        configuration.silenceLimit = .milliseconds(500)
+    }
+
     @Test func `sends a request that one refuses to another one`() async throws {
         for answer in [Self.loading, Self.full, ToyWorker.Answer(bytes: "", end: .breaksOff)] {
             let bad = try await ToyWorker { _ in answer }
@@ -82,11 +88,7 @@ import Testing
 
     @Test func `leaves no request with a worker that gives no sign of life`() async throws {
         let worker = try await ToyWorker { _ in .stream("data: one\n\n") }
-        let configuration = RouterClient.configuration { configuration in
-            configuration.checkTimeout = .milliseconds(200)
-            configuration.silenceLimit = .milliseconds(500)
-        }
-        try await RouterClient.run([worker], configuration) { router async throws in
+        try await RouterClient.run([worker], Self.impatient) { router async throws in
             let exchange = try await router.open("/generate", #"{"text":"a"}"#)
             worker.setReady(ToyWorker.Answer(bytes: "", end: .stays))
             // Where the checks before have taken too long already, the request was refused.
@@ -99,11 +101,7 @@ import Testing
 
     @Test func `lets no request wait for a removed worker that gives no sign of life`() async throws {
         let worker = try await ToyWorker { _ in .stream("data: one\n\n") }
-        let configuration = RouterClient.configuration { configuration in
-            configuration.checkTimeout = .milliseconds(200)
-            configuration.silenceLimit = .milliseconds(500)
-        }
-        try await RouterClient.run([worker], configuration) { router async throws in
+        try await RouterClient.run([worker], Self.impatient) { router async throws in
             let exchange = try await router.open("/generate", #"{"text":"a"}"#)
             #expect(await eventually { worker.requests.count == 1 })
             #expect(router.service.fleet.remove(worker.address))

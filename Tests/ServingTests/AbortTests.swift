@@ -69,6 +69,52 @@ import Tokenization
         for _ in 0..<3 { #expect(try await server.post(route.path, #"{\#(route.body),"rid":"a"}"#).status == 200) }
     }
 
+    @Test func `has an id that no batch has meanwhile`() async throws {
+        let server = ToyServer("x")
+        let chat = #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"rid":"x"}"#
+        let batch = #"{"text":["a","b"],"rid":"x"}"#
+        for (first, second) in [
+            (("/v1/chat/completions", chat), ("/generate", batch)),
+            (("/generate", batch), ("/v1/chat/completions", chat)),
+            (("/generate", batch), ("/generate", #"{"text":"a","rid":"x_1"}"#)),
+        ] {
+            server.engine.isHolding = true
+            async let answer = server.post(first.0, first.1)
+            #expect(await eventually { server.engine.runningCount >= (first.0 == "/generate" ? 2 : 1) })
+            let refused = try await server.post(second.0, second.1)
+            #expect(refused.status == 400 && refused.code == "duplicate_request_id", "\(refused.text)")
+            server.engine.isHolding = false
+            #expect(try await answer.status == 200)
+        }
+        // An empty id is none, also that of a batch or in a list.
+        server.engine.isHolding = true
+        let nameless = [#"{"text":["a","b"],"rid":""}"#, #"{"text":["a","b"],"rid":["",""]}"#]
+        async let one = server.post("/generate", nameless[0])
+        async let two = server.post("/generate", nameless[0])
+        async let three = server.post("/generate", nameless[1])
+        #expect(await eventually { server.engine.runningCount == 6 })
+        server.engine.isHolding = false
+        for reply in try await [one, two, three] { #expect(reply.status == 200, "\(reply.text)") }
+    }
+
+    @Test func `is found by its id as a whole, or by that of one answer`() async throws {
+        let server = ToyServer("x")
+        server.engine.isHolding = true
+        async let batch = server.post("/generate", #"{"text":["a","b","c"],"rid":"x"}"#)
+        async let other = server.post("/generate", #"{"text":"a","rid":"x_y_0"}"#)
+        async let similar = server.post("/generate", #"{"text":"a","rid":"x_7"}"#)
+        #expect(await eventually { server.engine.runningCount == 5 })
+        #expect(try await server.post("/abort_request", #"{"rid":"x_1"}"#).json["aborted"]?.integer == 1)
+        try await server.abort(#"{"rid":"x"}"#, atLeast: 2)
+        server.engine.isHolding = false
+        func reasons(_ reply: Reply) -> [String?] {
+            (reply.json.array ?? [reply.json]).map { $0["meta_info"]?["finish_reason"]?["type"]?.string }
+        }
+        #expect(try await reasons(batch) == ["abort", "abort", "abort"])
+        let others = try await [reasons(other), reasons(similar)]
+        #expect(others.allSatisfy { $0 != ["abort"] }, "\(others)")
+    }
+
     @Test func `has several answers of different ids`() async throws {
         let server = ToyServer("x")
         let twice = try await server.post("/generate", #"{"text":["a","b"],"rid":["x","x"]}"#)

@@ -187,10 +187,45 @@ private struct Body {
         let reply = try await ToyServer("x").post(
             "/v1/completions", #"{"model":"toy","prompt":"hi","max_tokens":\#(number)}"#)
         #expect(reply.status == 400 && reply.parameter == "max_tokens")
-        #expect(reply.message.contains("must be at least") || reply.message.contains("must be in"), "\(reply.message)")
+        #expect(reply.message.contains("must be in 0...9223372036854775807"), "\(reply.message)")
         let fraction = try await ToyServer("x").post(
             "/v1/completions", #"{"model":"toy","prompt":"hi","max_tokens":2.5}"#)
         #expect(fraction.message.contains("must be an integer"))
+    }
+
+    @Test func `may name no model by an empty name`() async throws {
+        let reply = try await ToyServer("x").post("/v1/completions", #"{"model":"","prompt":"hi"}"#)
+        #expect(reply.status == 200 && reply.json["model"]?.string == "toy", "\(reply.text)")
+    }
+
+    @Test func `may stand behind a byte order mark`() async throws {
+        let body = #"{"model":"toy","prompt":"hi"}"#
+        #expect(try await ToyServer("x").post("/v1/completions", "\u{FEFF}" + body).status == 200)
+        #expect(try await ToyServer("x").post("/v1/completions", "\u{FEFF}\u{FEFF}" + body).status == 400)
+    }
+
+    @Test(arguments: [
+        ("/v1/completions", #""prompt":["hi","you"],"n":1"#),
+        ("/v1/chat/completions", #""messages":[{"role":"user","content":"hi"}],"n":2"#),
+    ])
+    func `can ask for the usage of each choice in every chunk, as in vLLM`(path: String, members: String) async throws {
+        func chunks(_ options: String) async throws -> [JSONValue] {
+            let body = #"{"model":"toy",\#(members),"stream":true,"max_tokens":3,"stream_options":{\#(options)}}"#
+            return try await ToyServer("abcd").post(path, body).chunks
+        }
+        let all = try await chunks(#""include_usage":true,"continuous_usage_stats":true"#)
+        for index in 0..<2 {
+            let usage = all.filter { $0["choices"]?[0]?["index"]?.integer == index }.compactMap { $0["usage"] }
+            let counts = usage.compactMap { $0["completion_tokens"]?.integer }
+            #expect(counts == counts.sorted() && counts.last == 3 && Set(counts).count >= 3, "\(counts)")
+            for one in usage {
+                let parts = ["prompt_tokens", "completion_tokens"].compactMap { one[$0]?.integer }
+                #expect(parts.count == 2 && parts.reduce(0, +) == one["total_tokens"]?.integer)
+            }
+        }
+        #expect(all.last?["usage"]?["completion_tokens"]?.integer == 6)
+        // Without the usage at the end there is none on the way.
+        #expect(try await chunks(#""continuous_usage_stats":true"#).allSatisfy { $0["usage"] == nil })
     }
 
     @Test func `can ask for any JSON object by vLLM's older name`() async throws {

@@ -136,6 +136,21 @@ import Tokenization
         #expect(server.engine.received.count == 2, "counting generates nothing")
     }
 
+    @Test func `reasoning that only Anthropic can read is passed over`() async throws {
+        func prompt(_ blocks: String) async throws -> String {
+            let server = ToyServer("x")
+            let reply = try await server.post(
+                "/v1/messages",
+                #"{"model":"toy","max_tokens":2,"messages":[{"role":"user","content":"a"},"#
+                    + #"{"role":"assistant","content":[\#(blocks){"type":"text","text":"b"}]},{"role":"user","content":"c"}]}"#
+            )
+            #expect(reply.status == 200, "\(reply.text)")
+            return try Self.prompt(server)
+        }
+        let plain = try await prompt("")
+        #expect(try await prompt(#"{"type":"redacted_thinking","data":"x"},"#) == plain)
+    }
+
     @Test func `a last message of the assistant is continued`() async throws {
         let server = ToyServer("x")
         let messages = #"[{"role":"user","content":"hi"},{"role":"assistant","content":"Sure"}]"#

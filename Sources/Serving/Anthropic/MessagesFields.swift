@@ -189,6 +189,8 @@ enum AnthropicMessages {
             switch try block.string("type") {
             case "text": texts.append(try block.requiredString("text"))
             case "thinking": reasoning = (reasoning ?? "") + (try block.requiredString("thinking"))
+            // Anthropic alone can read it, and a conversation that it began must not end with it.
+            case "redacted_thinking": continue
             case "tool_use":
                 let input = try block.object("input") ?? .empty
                 calls.append(

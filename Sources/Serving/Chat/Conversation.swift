@@ -207,7 +207,7 @@ struct ChatRequest: Sendable {
             var request = $0
             request.keptTokens = kept
             request.reasoning = reasoning
-            request.id = options.id
+            request.ids = options.id.map { [$0] } ?? []
             return request
         }
         requests = asked.bootstrapped(options.bootstraps)

@@ -25,6 +25,8 @@ package struct BodyReader: Sendable {
     /// The maximum number of members of an object in a body.
     static let maxMembers = 1 << 16
 
+    private static let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
+
     /// Reads a body and returns what `make` makes of its members, in the work pool if the body is large.
     ///
     /// - Parameter make: a closure that receives the members, and a share of memory that it may enlarge.
@@ -69,7 +71,9 @@ package struct BodyReader: Sendable {
         let (limits, maxBytes, bytes, isPacked, share) = (limits, maxBytes, body.bytes, body.isPacked, body.share)
         let work: @Sendable () throws -> Asked = {
             let value: JSONValue
-            let text = isPacked ? try Self.unpack(bytes, atMost: maxBytes, share) : Array(bytes.readableBytesView)
+            var text = isPacked ? try Self.unpack(bytes, atMost: maxBytes, share) : Array(bytes.readableBytesView)
+            // Some clients begin with it, and Python's servers pass over it.
+            if text.starts(with: Self.byteOrderMark) { text.removeFirst(Self.byteOrderMark.count) }
             do throws(JSONError) {
                 value = try JSONValue(parsing: text, limits: limits, mayContinue: { WorkPool.mayContinue })
             } catch {

@@ -59,6 +59,7 @@ struct ChatStream: Sendable {
     private let thinks: Bool
     private var choices: [ChatChoice]
     private var usage: UsageTotals
+    private var running: RunningUsage
 
     init(_ request: ChatRequest, _ stream: StreamFields, service: TextService, model: String) {
         envelope = Envelope(
@@ -67,19 +68,23 @@ struct ChatStream: Sendable {
         thinks = request.separatesReasoning
         choices = request.requests.indices.map { ChatChoice(request, index: $0, service: service) }
         usage = UsageTotals(choicesPerPrompt: choices.count)
+        running = RunningUsage(request.requests)
     }
 
     /// The number of choices.
     var count: Int { choices.count }
 
     /// The events at the beginning, as JSON text.
-    var opening: [[UInt8]] { choices.map { envelope.chunk($0.opening, stream) } }
+    var opening: [[UInt8]] {
+        choices.enumerated().map { index, choice in envelope.chunk(choice.opening, stream, running.json(of: index)) }
+    }
 
     /// Adds an event of a choice, and returns the events that it makes in the stream, as JSON text.
     mutating func feed(_ event: TextEvent, of index: Int) -> [[UInt8]] {
         let pieces = choices[index].feed(event)
         count(event, of: index)
-        return pieces.map { envelope.chunk($0, stream) }
+        running.add(event, of: index)
+        return pieces.map { envelope.chunk($0, stream, running.json(of: index)) }
     }
 
     /// The events at the end, as JSON text.

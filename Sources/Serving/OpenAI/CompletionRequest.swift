@@ -30,11 +30,11 @@ struct CompletionRequest: Sendable {
         let promptStart = echoes ? 0 : nil
         let scores = topLogProbs.map { LogProbOptions(topCount: $0, promptStart: promptStart) }
         let salt = try fields.cacheSalt(atMost: limits.maxCacheSaltBytes)
-        let id = try fields.requestID()
+        let ids = try fields.requestID().map { [$0] } ?? []
         let asked = prompts.flatMap { sampling.requests(prompt: $0, logProbs: scores, cacheSalt: salt) }.map {
             request in
             var request = request
-            request.id = id
+            request.ids = ids
             return request
         }
         requests = asked.bootstrapped(try service.bootstraps(of: fields, count: asked.count))
@@ -75,7 +75,8 @@ extension RequestFields {
     ///
     /// - Throws: an error if `model` names another model.
     func checkModel(_ served: [String]) throws(RequestError) {
-        guard let model = try string("model"), !served.contains(model) else { return }
+        // As in vLLM, an empty name is none.
+        guard let model = try string("model"), !model.isEmpty, !served.contains(model) else { return }
         throw .modelNotFound(model, served: served)
     }
 }

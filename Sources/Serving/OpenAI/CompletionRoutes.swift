@@ -32,10 +32,12 @@ struct CompletionRoutes: Sendable {
         }
         return .events(on: connection, configuration) { events in
             var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: perPrompt))
+            var running = RunningUsage(completion.requests)
             try await connection.forEach(of: generations, count: count) { index, event in
                 if case .waiting = event { return try await events.sendComment() }
+                running.add(event, of: index)
                 if let piece = choices[index].feed(event) {
-                    try await events.send(written: envelope.chunk(piece, stream))
+                    try await events.send(written: envelope.chunk(piece, stream, running.json(of: index)))
                 }
                 if case .finished(let finish) = event { usage.add(finish, of: index) }
             }

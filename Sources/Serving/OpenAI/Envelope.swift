@@ -38,9 +38,13 @@ struct Envelope: Sendable {
         return writer.takeBytes()
     }
 
-    /// Returns a chunk of a stream. If the stream will end with its usage, earlier chunks have `"usage": null`.
-    func chunk(_ choice: [UInt8], _ stream: StreamFields) -> [UInt8] {
-        body(choices: [choice], usage: stream.includesUsage ? .null : nil)
+    /// Returns a chunk of a stream. If the stream will end with its usage, earlier chunks have `"usage": null`, or what
+    /// their choice has used so far.
+    ///
+    /// - Parameter usage: the usage of the choice so far.
+    func chunk(_ choice: [UInt8], _ stream: StreamFields, _ usage: @autoclosure () -> JSONValue) -> [UInt8] {
+        guard stream.includesUsage else { return body(choices: [choice]) }
+        return body(choices: [choice], usage: stream.isUsageContinuous ? usage() : .null)
     }
 
     /// Returns 32 random hexadecimal digits, which cannot be predicted.
@@ -89,10 +93,41 @@ struct UsageTotals {
     }
 }
 
+/// The token counts of each choice of a stream so far.
+struct RunningUsage {
+    private let promptTokens: [Int]
+    private var completionTokens: [Int]
+
+    init(_ requests: [TextRequest]) {
+        promptTokens = requests.map(\.prompt.count)
+        completionTokens = requests.map { _ in 0 }
+    }
+
+    /// Adds an event of choice `index`.
+    mutating func add(_ event: TextEvent, of index: Int) {
+        switch event {
+        case .token: completionTokens[index] += 1
+        case .finished(let finish): completionTokens[index] = finish.completionTokens
+        case .started, .promptScores, .waiting, .failed: break
+        }
+    }
+
+    /// Returns the member `usage` of a chunk of choice `index`.
+    func json(of index: Int) -> JSONValue {
+        let (prompt, completion) = (promptTokens[index], completionTokens[index])
+        return .fields([
+            "prompt_tokens": .integer(prompt), "completion_tokens": .integer(completion),
+            "total_tokens": .integer(prompt + completion),
+        ])
+    }
+}
+
 /// The members `stream` and `stream_options`, which both OpenAI routes share.
 struct StreamFields: Sendable {
     let isOn: Bool
     let includesUsage: Bool
+    /// True if every chunk says what its choice has used so far, as vLLM does.
+    let isUsageContinuous: Bool
 
     init(_ fields: RequestFields) throws(RequestError) {
         isOn = try fields.bool("stream") ?? false
@@ -102,6 +137,7 @@ struct StreamFields: Sendable {
         }
         if let options { try FieldTable.check(options, at: .streamOptions) }
         includesUsage = try options?.bool("include_usage") ?? false
+        isUsageContinuous = try options?.bool("continuous_usage_stats") ?? false
     }
 }
 

@@ -50,10 +50,12 @@ struct Inspect: ParsableCommand {
     func run() throws {
         let directory = try ModelDirectory(modelPath)
         let path = directory.path
-        let index = try configOnly || !WeightIndex.hasWeights(in: path) ? nil : directory.openWeights(.auto)
+        let examined = try configOnly || !WeightIndex.hasWeights(in: path) ? nil : directory.examineWeights()
+        let (index, misfits) = (examined?.weights, examined?.misfits.map(\.description) ?? [])
         let report = try report(directory, index)
         if json {
-            print(report.json.pythonText)
+            let members = report.json.object ?? []
+            print(JSONValue.object(members + [JSONMember("misfits", .array(misfits.map(JSONValue.string)))]).pythonText)
         } else {
             let checkpoint = CheckpointSummary(directory.configuration)
             let weights = try index.map(CheckpointSummary.weights) ?? [CheckpointSummary.withoutWeights(directory)]
@@ -64,6 +66,7 @@ struct Inspect: ParsableCommand {
             let cores = parallel.numa.shares(ranks: report.parallel.world, threads: parallel.threads)
             print(titled("cores", cores.text))
             print(report.text)
+            if !misfits.isEmpty { print(Self.text(of: misfits)) }
         }
         if let svg {
             do {
@@ -72,7 +75,18 @@ struct Inspect: ParsableCommand {
                 throw CommandError("--svg: cannot write to '\(svg)'")
             }
         }
+        // No other command takes these weights.
+        if !misfits.isEmpty { throw ExitCode.failure }
     }
+
+    /// Returns the lines that say where weights do not fit config.json.
+    private static func text(of misfits: [String]) -> String {
+        let more = misfits.count - mostMisfits
+        let lines = misfits.prefix(mostMisfits) + (more > 0 ? ["… and \(more) more; --json has them all"] : [])
+        return (["", "weights that do not fit config.json: \(misfits.count)"] + lines).joined(separator: "\n")
+    }
+
+    private static let mostMisfits = 10
 
     private func report(_ directory: ModelDirectory, _ index: WeightIndex?) throws -> LayoutReport {
         let model = directory.description
@@ -102,7 +116,7 @@ struct Inspect: ParsableCommand {
             example: .init(tokens: tokens, chunk: chunkedPrefillSize ?? tokens),
             memory: memory.map { Int($0 * 1_073_741_824) } ?? Int(clamping: ProcessInfo.processInfo.physicalMemory)
         ) { weights in
-            guard let index else { return model.formats.bytes(of: weights) }
+            guard let index, weights.names.allSatisfy(index.contains) else { return model.formats.bytes(of: weights) }
             return try weights.names.reduce(0) { try $0 + index.memoryBytes(ofWeight: $1) }
         }
     }

@@ -71,7 +71,16 @@ package struct LaunchLine: Sendable {
         }
         withoutEffect = reader.withoutEffect
         warnings = reader.warnings
-        arguments = command.path + settings.flatMap(\.words) + reader.others
+        // An option that takes all words up to the next one takes none of the others.
+        let others = reader.others.split(separator: "--", maxSplits: 1, omittingEmptySubsequences: false)
+        arguments = command.path + others[0] + settings.flatMap(\.words)
+        if others.count > 1 { arguments += ["--"] + others[1] }
+    }
+
+    /// The name of an option of the command line that took the last word, of several, as one of its values; `nil` if none
+    /// did. Where the model is missing, that word may be meant as its name.
+    package var lastList: String? {
+        settings.last { $0.origin == .commandLine && $0.option.takesList && $0.words.count > 2 }?.option.name
     }
 
     /// The lines to print when the command starts.
@@ -175,7 +184,7 @@ struct OptionReader {
     }
 
     /// Returns whether a word is the name of an option, not a value such as `-1`.
-    private static func isOption(_ word: String) -> Bool {
+    static func isOption(_ word: String) -> Bool {
         word.hasPrefix("--") && word.count > 2
             || word.hasPrefix("-") && word.dropFirst().first.map { $0.isLetter } == true
     }
@@ -286,7 +295,8 @@ struct OptionReader {
 // MARK: - Environment and file
 
 extension OptionReader {
-    /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning.
+    /// Returns the settings of the variables `BRAID_…`; a variable that names no option is a warning. Further values of an
+    /// option that may be repeated have a number, such as `BRAID_API_KEY_2`.
     mutating func readEnvironment(_ environment: [String: String]) -> [LaunchLine.Setting] {
         let options = Dictionary(uniqueKeysWithValues: command.options.map { ($0.variable, $0) })
         // `ParallelOptions` says what is wrong with this variable of SGLang, also where no file is read.
@@ -298,7 +308,9 @@ extension OptionReader {
         }
         for (name, value) in environment.sorted(by: { $0.key < $1.key })
         where name.hasPrefix("BRAID_") && name != DisaggregationOptions.secretVariable {
-            if let option = options[name], !["--help", "--version", "--print-config"].contains(option.name) {
+            if let option = options[name] ?? options[Self.withoutNumber(name)].flatMap({ $0.isRepeatable ? $0 : nil }),
+                !["--help", "--version", "--print-config"].contains(option.name)
+            {
                 read(["\(option.name)=\(value)"], from: .environment(name))
             } else {
                 let advice = nearest(to: name, in: Array(options.keys)).map { "; the nearest is \($0)" } ?? ""
@@ -306,6 +318,14 @@ extension OptionReader {
             }
         }
         return takeSettings()
+    }
+
+    /// Returns the name of a variable without a number at its end, as in `_2`.
+    private static func withoutNumber(_ name: String) -> String {
+        guard let mark = name.lastIndex(of: "_"), let number = Int(name[name.index(after: mark)...]), number > 1 else {
+            return name
+        }
+        return String(name[..<mark])
     }
 
     /// Returns the settings of a configuration file.

@@ -32,7 +32,9 @@ struct Job: Sendable {
             Array(CommandLine.arguments.dropFirst()),
             program: Bundle.main.executablePath ?? "braid", isRoot: geteuid() == 0)
         if let line {
-            throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)")
+            let keys =
+                line.contains("\"$BRAID_API_KEY") ? "\nafter setting the variables that it names to the keys" : ""
+            throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)\(keys)")
         }
         let environment = ProcessInfo.processInfo.environment
         let started = environment["OMPI_COMM_WORLD_SIZE"] ?? environment["PMI_SIZE"] ?? "1"

@@ -87,23 +87,28 @@ package struct ProcessOptions: ParsableArguments, Sendable {
 
     /// Returns the words of the command that all processes are started with.
     private func kept(of arguments: [String]) -> [String] {
-        var kept: [String] = []
+        var (kept, keys) = ([String](), 0)
         var rest = arguments[...]
         while let argument = rest.popFirst() {
             let name = CommandOptions.dashed(argument.split(separator: "=").first.map(String.init) ?? "")
             if ["--nnodes", "--node-rank", "--dist-init-addr", "--nccl-init-addr", "--master-addr"].contains(name) {
                 if !argument.contains("=") { rest = rest.dropFirst() }
             } else if name == "--api-key" {
-                // A printed command line ends up in logs, so it must not contain the key.
-                if !argument.contains("=") { rest = rest.dropFirst() }
-                let number = kept.count { $0 == "--api-key" } + 1
-                kept += ["--api-key", "\"$BRAID_API_KEY\(number > 1 ? "_\(number)" : "")\""]
+                // A printed command line ends up in logs, so it must not contain the keys.
+                let values = argument.contains("=") ? 0 : rest.prefix { !OptionReader.isOption($0) }.count
+                rest = rest.dropFirst(values)
+                let count = max(values, 1)
+                kept += ["--api-key"] + (keys + 1...keys + count).map { "\"$\(Self.keyVariable($0))\"" }
+                keys += count
             } else {
                 kept.append(Self.shellWord(argument))
             }
         }
         return kept
     }
+
+    /// Returns the name of the variable that holds an API key: the first, the second and so on.
+    private static func keyVariable(_ number: Int) -> String { "BRAID_API_KEY" + (number > 1 ? "_\(number)" : "") }
 
     /// Returns a word as a shell reads it, in quotes if it has other characters than those of names and paths.
     private static func shellWord(_ word: String) -> String {
