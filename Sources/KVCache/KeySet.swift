@@ -25,7 +25,7 @@ package struct KeySet: Sendable, Equatable {
         case request
         /// Entries are kept while a later row may see them: a row sees the entries of the last `tokens` tokens, its own
         /// included. Every process has those that its own rows see and those that the next rows of a request may see
-        /// (`CacheFormat.firstShared`), even where processes shard the other sets. Such a set can also hold the state of
+        /// (`CacheFormat.sharedWindows`), even where processes shard the other sets. Such a set can also hold the state of
         /// a sequence, for example a compressor's input for each token of an incomplete entry.
         case window(tokens: Int)
     }

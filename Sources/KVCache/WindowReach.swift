@@ -11,9 +11,6 @@ package struct WindowReach: Sendable, Hashable {
 
     /// The number of entries before a border between entries of `readEvery` tokens that rows after the border read.
     package var overlap: Int { tokens - readEvery }
-
-    /// Returns true if the row at a position reads the entries of its window.
-    package func reads(at position: Int) -> Bool { (position + 1) % readEvery == 0 }
 }
 
 extension CacheFormat {
@@ -28,15 +25,26 @@ extension CacheFormat {
         max(0, end / pageSize * pageSize - window + 1) / pageSize
     }
 
-    /// Returns the first position from which on all ranks of a data group receive window entries of a request's rows,
-    /// because any of them may compute the next rows, or those of a request that continues from the last page border.
-    /// Earlier entries go only to ranks with rows that see them in the same step.
+    /// Returns the first page whose window entries every process of a data group has, when they have computed the
+    /// positions before `end`; see `sharedWindows`.
+    package static func firstSharedPage(before end: Int, window: Int, pageSize: Int) -> Int {
+        firstWindowPage(before: end - 1, window: window, pageSize: pageSize)
+    }
+
+    /// Returns the positions whose window entries all ranks of a data group receive, because any of them may compute the
+    /// rows that see them: the next rows of the request, and those of a request that continues from the last page border
+    /// before the last computed position. Other entries go only to ranks with rows that see them in the same step.
+    ///
+    /// A prompt that is found again as a whole computes its last token, so a border at `end` itself is not enough.
     ///
     /// - Parameter end: the first position that the next step may compute.
-    package func firstShared(_ reach: WindowReach, before end: Int) -> Int {
-        // The prefix cache keeps the window pages before the border. With pages as long as the longest window that is one
-        // page, which is read from its end; several pages may be used up to each of their borders.
-        if positionAlignment >= window { return max(0, end / pageSize * pageSize - reach.overlap) }
-        return Self.firstWindowPage(before: end, window: window, pageSize: pageSize) * pageSize
+    package func sharedWindows(_ reach: WindowReach, before end: Int) -> [Range<Int>] {
+        // A page that is shorter than the window may be used up to each of the borders after it.
+        if pageSize < window {
+            return [Self.firstSharedPage(before: end, window: window, pageSize: pageSize) * pageSize..<Int.max]
+        }
+        let border = (end - 1) / pageSize * pageSize
+        let next = end / reach.readEvery * reach.readEvery
+        return [max(0, border - reach.overlap)..<border, max(0, next - reach.overlap)..<Int.max]
     }
 }

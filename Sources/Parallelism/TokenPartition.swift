@@ -67,6 +67,14 @@ package struct TokenPartition: Sendable, Equatable {
         self.init(strategy, lengths.map { 0..<$0 }, ranks: ranks)
     }
 
+    /// Returns the units of each rank where so many ranks share heads and divide the units of a context rank. They own
+    /// consecutive parts, so that gathering them restores the order.
+    package func units(dividedBy tensor: Int) -> [[Range<Int>]] {
+        units.flatMap { own in
+            (0..<tensor).map { Array(own[Range(part: $0, of: tensor, among: own.count)]) }
+        }
+    }
+
     /// Cuts positions at the multiples of `unit`.
     private static func units(of positions: Range<Int>, _ unit: Int) -> [Range<Int>] {
         var units: [Range<Int>] = []

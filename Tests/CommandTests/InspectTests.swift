@@ -200,8 +200,9 @@ import braid
     }
 
     /// V4-Flash's windows are of 128 keys. Zigzag cuts 32,768 tokens into 16 blocks, and 14 of the borders lie between
-    /// two ranks: the later one receives 127 keys, and for overlapping entries the compressors' inputs of 4 tokens. The
-    /// other 7 ranks receive as many of the last tokens. Everything else is compressed entries.
+    /// two ranks: the later one receives 127 keys, and for overlapping entries the compressors' inputs of 4 tokens. 7
+    /// ranks receive as many of the last tokens, and 7 as many before the last page border inside the prompt. Everything
+    /// else is compressed entries.
     @Test func `compares V4's keys with gathering whole sequences`() throws {
         let configuration = try ReleasedModel.v4Flash.configuration()
         let format = configuration.cacheFormat(.fp8, pageSize: 128, drafts: false)
@@ -215,8 +216,8 @@ import braid
         // A key has 448 elements in FP8 with 7 scales, and 64 in BF16; an index key has 128 and one scale.
         let (key, index) = (448 + 4 * 7 + 2 * 64, 128 + 4)
         let (ofCSA, ofHCA) = (4 * 2 * 2 * (512 + 128), 4 * 2 * 512)
-        let window = 21 * 127 * key
-        let csa = window + 21 * 4 * ofCSA + 7 * 8192 * (key + index)
+        let window = 28 * 127 * key
+        let csa = window + 28 * 4 * ofCSA + 7 * 8192 * (key + index)
         let hca = window + 7 * 256 * key
         func perTokenAndRank(_ bytes: Int) -> Double { Double(bytes) / 32_768 / 8 }
         let expected: [(kind: String, layers: Int, moved: Int, whole: Int)] = [
@@ -233,10 +234,10 @@ import braid
                 """
                 keys that a rank receives in each layer, and what gathering whole sequences would move
                 layers  kind                              bytes/token  whole sequences    ratio
-                2       window (hash routing)                     6.1            528.5     1/86
-                1       compressed sparse (hash routing)        170.4            9 489   1/55.7
-                20      heavily compressed                       10.3            4 113  1/400.3
-                20      compressed sparse                       170.4            9 489   1/55.7
+                2       window (hash routing)                     8.2            528.5   1/64.5
+                1       compressed sparse (hash routing)        173.6            9 489   1/54.7
+                20      heavily compressed                       12.3            4 113  1/333.7
+                20      compressed sparse                       173.6            9 489   1/54.7
                 """))
         #expect(zigzag.json["key_traffic"]?.array?.count == 4)
         // Units that are dealt one by one have a border each.

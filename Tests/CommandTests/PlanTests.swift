@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Inference
 import JSON
 import KVCache
 import Modeling
@@ -139,6 +140,32 @@ enum PlanExample {
             let predicted = try PlanExample.time(model, PlanExample.hardware(), parallel)
                 .receivedBytes(8192 - group..<8192, stage: 0)
             #expect(abs(predicted - exact) <= 1e-9 * exact, "\(parallel.notation): \(predicted), not \(exact)")
+        }
+    }
+
+    /// The window entries that `braid inspect` counts for V4 are also those that Braid's collectives are predicted to
+    /// move; engines for accelerators gather those of all rows.
+    @Test(arguments: PartitionStrategy.allCases, [8192, 4096])
+    func `of V4 move the window entries that ranks read`(strategy: PartitionStrategy, count: Int) throws {
+        let model = try PlanExample.model(.v4Flash, cache: .float32)
+        let tokens = [Int32](repeating: 0, count: count)
+        for (context, tensor) in [(8, 1), (4, 2), (2, 1), (1, 8)] {
+            let parallel = ParallelConfiguration(
+                context: context, tensor: tensor, expert: context * tensor, strategy: strategy)
+            let cost = LayoutCost(model.description, parallel, format: model.format)
+            let plan = StepPlan(number: 0, chunks: [.init(request: 1, tokens: tokens, start: 0, pages: [])])
+            var rows = StepRows(
+                RowAssignment(plan, parallel, alignment: model.format.positionAlignment), model.format)
+            rows.maxPosition = rows.maxPosition.map { _ in count - 1 }
+            func average(_ rows: StepRows) -> Double {
+                let ranks = (0..<parallel.world).map { cost.bytes(ofRank: $0, rows).reduce(0) { $0 + $1.bytes } }
+                return ranks.reduce(0, +) / Double(parallel.world)
+            }
+            let (exact, processor) = (average(rows), try PlanExample.hardware())
+            let predicted = try PlanExample.time(model, processor, parallel).receivedBytes(0..<count, stage: 0)
+            #expect(abs(predicted - exact) <= 1e-9 * exact, "\(parallel.notation): \(predicted), not \(exact)")
+            rows.receivedWindows = [:]
+            #expect(average(rows) > exact, "\(parallel.notation)")
         }
     }
 

@@ -17,7 +17,7 @@ import Testing
         (.gateWeights, "gate_weights"), (.feedForward, "feed_forward"), (.output, "output"),
     ]
 
-    @Test(arguments: Golden.cases)
+    @Test(arguments: Golden.cases + Golden.draftingCases)
     func `stage by stage, layer by layer`(name: String) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
@@ -69,7 +69,7 @@ import Testing
         return actual.count <= expected.count ? worst : .infinity
     }
 
-    @Test(arguments: Golden.cases)
+    @Test(arguments: Golden.cases + Golden.draftingCases)
     func `greedy continuation`(name: String) throws {
         let golden = try Golden(name)
         let model = try golden.directory.load()
@@ -114,6 +114,12 @@ import Testing
         for kernels in Kernels.available {
             for chunk in [1, 5, .max] { #expect(drafts(kernels, chunk: chunk) == reference, "\(kernels.level)") }
         }
+    }
+
+    @Test(arguments: Golden.draftingCases) func `is left out where nothing is drafted`(name: String) throws {
+        let model = try Golden(name).directory.load()
+        #expect(!model.canDraft)
+        #expect(model.cacheFormat(.float32, pageSize: 128).layers.count == model.description.layers.count)
     }
 
     @Test func `is refused where the checkpoint has none, by the key that says so`() throws {

@@ -14,13 +14,20 @@ import Verification
     private static func verdicts(
         _ notations: [String], of name: String = "v32", processes count: Int
     ) throws -> ([Verification.Verdict], RunCoverage) {
+        let (model, measure) = try model(name)
+        return try verdictsInProcesses(notations, of: model, measure, processes: count)
+    }
+
+    private static func model(_ name: String) throws -> (any Model, Workload.Measure) {
         let golden = try Golden(name)
         let model = try golden.directory.load(drafts: Golden.draftingCases.contains(name))
-        let measure = Workload.Measure(
-            selecting: golden.directory.description.selection?.firstPosition,
-            entry: golden.directory.description.longestEntry,
-            contextLength: model.contextLength, vocabularySize: model.vocabularySize)
-        return try verdictsInProcesses(notations, of: model, measure, processes: count)
+        return (
+            model,
+            Workload.Measure(
+                selecting: golden.directory.description.selection?.firstPosition,
+                entry: golden.directory.description.longestEntry,
+                contextLength: model.contextLength, vocabularySize: model.vocabularySize)
+        )
     }
 
     @Test(arguments: [2, 3, 4]) func `give one rank's bits`(processes: Int) throws {
@@ -51,6 +58,23 @@ import Verification
         for (notation, verdict) in zip(notations, found) { #expect(verdict == .equal, "\(notation)") }
         #expect(coverage.dcpChunks > 0 && coverage.cachedTokens > 0)
     }
+
+    /// A sample of all layouts and conditions, another one in each run.
+    @Test(arguments: ["v4", "v4-drafts"], [2, 4])
+    func `give one rank's bits of such a model in any case`(name: String, processes: Int) throws {
+        let (model, measure) = try Self.model(name)
+        let seed = UInt64.random(in: 0 ... .max)
+        let layouts = LayoutMatrix(model.parallelShape, maxRanks: 16, minKeys: [1, measure.longestPrompt / 2]).layouts
+            .filter { $0.isBitwiseEqual(for: model.parallelShape) && $0.world % processes == 0 }
+        let conditions = ServingConditions.all(
+            longestPrompt: measure.longestPrompt, canDraft: model.canDraft, alignment: model.positionAlignment)
+        let cases = VerificationPlan(layouts, conditions, limit: Self.sampleSize, seed: seed).cases.map(\.notation)
+        let (found, _) = try verdictsInProcesses(cases, of: model, measure, processes: processes)
+        for (notation, verdict) in zip(cases, found) { #expect(verdict == .equal, "\(notation), seed \(seed)") }
+    }
+
+    /// The number of cases of a sample: `BRAID_SAMPLE` where that is set.
+    private static let sampleSize = ProcessInfo.processInfo.environment["BRAID_SAMPLE"].flatMap(Int.init) ?? 8
 
     @Test(arguments: [2, 4, 8]) func `give one rank's bits where each keeps only what its ranks own`(processes: Int)
         throws

@@ -4,6 +4,7 @@ import Modeling
 import Models
 import Parallelism
 import Planning
+import Synchronization
 import Tensors
 import TestSupport
 import Testing
@@ -21,7 +22,6 @@ import Testing
         /// The positions of the current entries that each rank has.
         private var known: [Set<Int>]
         private(set) var computed = 0
-        private(set) var sentRows = 0
 
         init(_ parallel: ParallelConfiguration, _ format: CacheFormat, _ reach: WindowReach) {
             (self.parallel, self.format, self.reach) = (parallel, format, reach)
@@ -37,13 +37,16 @@ import Testing
             let chunk = StepPlan.Chunk(request: 1, tokens: tokens, start: computed, pages: [], speculation: speculation)
             let assignment = RowAssignment(
                 StepPlan(number: 0, chunks: [chunk]), parallel, alignment: format.positionAlignment)
-            let sent = assignment.windowRows(ofGroup: 0, reach, format)
-            for rank in known.indices { known[rank].subtract(computed..<computed + count) }
-            for (owner, rows) in assignment.rows.enumerated() {
-                known[owner].formUnion(rows.map { computed + $0.offset })
-                for receiver in known.indices {
-                    known[receiver].formUnion(sent[owner][receiver].map { computed + rows[Int($0)].offset })
-                    sentRows += sent[owner][receiver].count
+            let exchange = assignment.windowExchange(ofGroup: 0, reach, format)
+            for rank in known.indices {
+                known[rank].subtract(computed..<computed + count)
+                known[rank].formUnion(assignment.rows[rank].map { computed + $0.offset })
+            }
+            for receiver in known.indices {
+                for (owner, runs) in exchange.sent(to: [receiver]).enumerated() {
+                    let rows = runs.flatMap(\.rows).map { computed + assignment.rows[owner][$0].offset }
+                    if rows != runs.flatMap(\.positions) { return ["rows \(rows) are not those of \(runs)"] }
+                    known[receiver].formUnion(rows)
                 }
             }
             let problems = known.indices.flatMap { rank in missing(rank, assignment) }
@@ -65,7 +68,7 @@ import Testing
         /// Goes on from a border up to which the prefix cache would keep the window of the computed tokens.
         mutating func continueFromBorder(_ draw: inout SplitMix64) {
             let (page, window) = (format.pageSize, format.window)
-            let first = CacheFormat.firstWindowPage(before: computed, window: window, pageSize: page)
+            let first = CacheFormat.firstSharedPage(before: computed, window: window, pageSize: page)
             let span = (window - 1 + page - 1) / page
             let borders = (first...computed / page).filter { $0 - first >= min(span, $0) }
             if let border = borders.isEmpty ? nil : borders[draw.below(borders.count)] { computed = border * page }
@@ -110,26 +113,30 @@ import Testing
 
     private static let tokens = 1024
 
+    /// The steps of a prompt of `tokens` in chunks.
+    private static func plans(chunk: Int) -> [StepPlan] {
+        let pages = (0..<tokens / 128).map { Int32($0) }
+        return stride(from: 0, to: tokens, by: chunk).enumerated().map { number, start in
+            StepPlan(
+                number: number,
+                chunks: [
+                    StepPlan.Chunk(
+                        request: 1, tokens: (start..<min(start + chunk, tokens)).map { Int32($0 * 31 % 251) },
+                        start: start, pages: pages, windowPages: pages)
+                ])
+        }
+    }
+
     /// Runs a prompt of `tokens` in chunks, and compares every rank's bytes with the predicted ones.
     private func run(_ parallel: ParallelConfiguration, chunk: Int) throws -> [RankStatus] {
-        let golden = try Golden("v4")
-        let model = try golden.directory.load()
+        let model = try Golden("v4").directory.load()
         let format = model.cacheFormat(.float32, pageSize: 128)
         let cost = LayoutCost(model.description, parallel, format: format)
         let pool = RankPool(
             model, EngineConfiguration(smallCache: parallel, tokens: 4096, alignment: model.positionAlignment))
         defer { pool.stop() }
         var predicted = [Double](repeating: 0, count: parallel.world)
-        let pages = (0..<Self.tokens / 128).map { Int32($0) }
-        for (number, start) in stride(from: 0, to: Self.tokens, by: chunk).enumerated() {
-            let end = min(start + chunk, Self.tokens)
-            let plan = StepPlan(
-                number: number,
-                chunks: [
-                    StepPlan.Chunk(
-                        request: 1, tokens: (start..<end).map { Int32($0 * 31 % 251) }, start: start, pages: pages,
-                        windowPages: pages)
-                ])
+        for plan in Self.plans(chunk: chunk) {
             _ = try pool.run(plan)
             let rows = StepRows(pool.rowAssignment(of: plan), format)
             for rank in predicted.indices {
@@ -164,7 +171,8 @@ import Testing
 
     /// Four ranks have two neighbouring units of 128 tokens each. Worked out on paper: each border between two of them
     /// costs the second one the 15 keys before it, and in a layer with overlapping entries the inputs of 4 tokens. The
-    /// other three ranks receive the last 15 keys, and the inputs of the last 4 tokens.
+    /// other three ranks receive as many of the last tokens, and as many before the last page border inside the prompt,
+    /// which is one of the last rank's.
     @Test func `move the tokens beside borders`() throws {
         let statuses = try run(ParallelConfiguration(context: 4, strategy: .contiguous), chunk: Self.tokens)
         // Three layers with a key of 24 numbers; 2 · 2 · (24 + index width) inputs; entries of 24 and index width.
@@ -172,7 +180,80 @@ import Testing
         let keys = 3 * 15 * 24
         let inputs = 4 * 4 * (24 + index)
         let entries = 3 * (64 * (24 + index) + 2 * 24)
-        let elements = [1, 2, 2, 1].map { $0 * (keys + inputs) + entries }
+        let elements = [2, 3, 3, 1].map { $0 * (keys + inputs) + entries }
         #expect(statuses.map { $0.operations.first { $0.name == "keys" }!.bytes } == elements.map { 4 * $0 })
+    }
+
+    /// Each rank has a process of its own, so all that it receives is in messages.
+    @Test(arguments: PartitionStrategy.allCases, [1024, 384, 300])
+    func `move the predicted bytes in messages, in layers of each kind`(
+        strategy: PartitionStrategy, chunk: Int
+    ) throws {
+        let model = try Golden("v4").directory.load()
+        let parallel = ParallelConfiguration(context: 4, strategy: strategy)
+        let cost = LayoutCost(
+            model.description, parallel, format: model.cacheFormat(.float32, pageSize: 128))
+        let transports = InMemoryTransport.network(parallel.world)
+        defer { for transport in transports { transport.leave() } }
+        // For each process, the bytes of the entries in each message that it sends, in order.
+        let sent = Mutex([[Int]](repeating: [], count: parallel.world))
+        for (process, transport) in transports.enumerated() {
+            transport.damage { message in
+                if message.kind == .rows { sent.withLock { $0[process].append(Self.entryBytes(in: message)) } }
+                return message
+            }
+        }
+        let plans = Self.plans(chunk: chunk)
+        let predicted = try onEveryRank(of: parallel.world) { process -> [String: Double] in
+            let processes = Processes(transports[process])
+            guard process == 0 else {
+                try RankFollower(model, processes).run()
+                return [:]
+            }
+            defer { RankFollower.dismiss(processes) }
+            var configuration = EngineConfiguration(
+                smallCache: parallel, tokens: 4096, alignment: model.positionAlignment)
+            configuration.processes = processes.count
+            let pool = RankPool(model, configuration, processes: processes)
+            defer { pool.stop() }
+            for plan in plans { _ = try pool.run(plan) }
+            return Self.predicted(cost, plans.map { StepRows(pool.rowAssignment(of: $0), cost.format) })
+        }[0]
+        var measured: [String: Double] = [:]
+        // A collective is one message to each other process. The last one of a step gathers outputs, of which there are
+        // none.
+        let kinds =
+            model.description.layers.flatMap { layer in
+                layer.operations.compactMap { if case .publish = $0 { layer.kind } else { nil } }
+            } + ["outputs"]
+        for messages in sent.withLock({ $0 }) {
+            try #require(messages.count == plans.count * kinds.count * (parallel.world - 1))
+            for (number, bytes) in messages.enumerated() {
+                measured[kinds[number / (parallel.world - 1) % kinds.count], default: 0] += Double(bytes)
+            }
+        }
+        #expect(measured.removeValue(forKey: "outputs") == 0)
+        #expect(measured == predicted, "\(strategy), chunks of \(chunk)")
+        #expect(measured.count == 3 && measured.values.allSatisfy { $0 > 0 })
+    }
+
+    /// Returns the bytes of the entries in a message of one rank's rows, without the head and without their slots.
+    private static func entryBytes(in message: Message) -> Int {
+        let words = message.bodyCopy.withUnsafeBytes { unsafe Array($0.bindMemory(to: Int32.self).prefix(3)) }
+        return words[1] == 0 ? 0 : 4 * Int(words[1] - 1) * Int(words[2])
+    }
+
+    /// Returns the bytes of keys that all ranks receive in some steps, by kind of layer.
+    private static func predicted(_ cost: LayoutCost, _ steps: [StepRows]) -> [String: Double] {
+        var bytes: [String: Double] = [:]
+        for kind in cost.layerKinds {
+            for transfer in cost.transfers(of: kind) where transfer.isPublication {
+                for (rows, rank) in steps.flatMap({ rows in rows.owned.indices.map { (rows, $0) } }) {
+                    bytes[kind.name, default: 0] +=
+                        Double(kind.layers.count) * cost.bytes(transfer, stageRank: rank, rows)
+                }
+            }
+        }
+        return bytes
     }
 }

@@ -13,30 +13,32 @@ extension RankWorker {
         guard hasWindows, size > 1, let group = format.groups.firstIndex(where: \.isWindow) else { return [] }
         let leaders = seat.leaders(along: Sharding.keys.axes)
         return format.reaches.map { reach in
-            let sent = assignment.windowRows(ofGroup: dataGroup, reach, format)
-            return windows(reach, sent, entries[group].slots, leaders)
+            windows(
+                reach, assignment.windowExchange(ofGroup: dataGroup, reach, format), entries[group].slots, leaders)
         }
     }
 
     /// - Parameters:
-    ///   - sent: the rows that each rank of the data group sends to each other one (`RowAssignment.windowRows`).
     ///   - own: the slots of own rows' entries.
     ///   - leaders: for each rank of the data group, the first one in the same process.
     private func windows(
-        _ reach: WindowReach, _ sent: [[[Int32]]], _ own: Indices, _ leaders: [Int]
+        _ reach: WindowReach, _ exchange: WindowExchange, _ own: Indices, _ leaders: [Int]
     ) -> Step.WindowRows {
-        let (place, size) = (seat.place(along: Sharding.keys.axes), sent.count)
-        /// Returns the rows of a rank that some rank of another process needs, ascending.
-        func rows(of sender: Int, for leader: Int) -> [Int32] {
-            if leaders[sender] == leader { return [] }
-            let needed = (0..<size).filter { leaders[$0] == leader }.map { sent[sender][$0] }
-            return needed.count == 1 ? needed[0] : Set(needed.joined()).sorted()
+        let place = seat.place(along: Sharding.keys.axes)
+        func count(_ runs: [WindowExchange.Run]) -> Int32 { Int32(runs.reduce(0) { $0 + $1.positions.count }) }
+        /// Returns the rows of each rank that some rank of a process needs.
+        func sent(to leader: Int) -> [[WindowExchange.Run]] {
+            exchange.sent(to: leaders.indices.filter { leaders[$0] == leader })
         }
-        let parts = (0..<size).map { leaders[$0] == $0 ? rows(of: place, for: $0) : [] }
+        let isAlone = leaders.allSatisfy { $0 == leaders[place] }
+        let arriving = isAlone ? leaders.map { _ in [] } : sent(to: leaders[place])
+        let leaving: [[Int]] = leaders.indices.map {
+            leaders[$0] == $0 && $0 != leaders[place] ? sent(to: $0)[place].flatMap(\.rows) : []
+        }
         return Step.WindowRows(
-            reach, received: indices(sent.map { Int32($0[place].count) }),
-            slots: indices(parts.joined().map { own[Int($0)] }), counts: indices(parts.map { Int32($0.count) }),
-            arriving: indices((0..<size).map { Int32(rows(of: $0, for: leaders[place]).count) }))
+            reach, received: indices(exchange.sent(to: [place]).map(count)),
+            slots: indices(leaving.joined().map { own[$0] }),
+            counts: indices(leaving.map { Int32($0.count) }), arriving: indices(arriving.map(count)))
     }
 
     private func indices(_ numbers: [Int32]) -> Indices {

@@ -51,13 +51,7 @@ package struct RowAssignment: Sendable {
                 configuration.strategy,
                 chunks.map { plan.chunks[$0].start..<plan.chunks[$0].start + plan.chunks[$0].tokens.count },
                 ranks: configuration.context, unit: alignment)
-            for own in partition.units {
-                // Ranks that share heads own consecutive parts, so that gathering them restores the order.
-                for place in 0..<configuration.tensor {
-                    let part = own[Range(part: place, of: configuration.tensor, among: own.count)]
-                    rows.append(part.joined().map { all[$0] })
-                }
-            }
+            rows += partition.units(dividedBy: configuration.tensor).map { $0.joined().map { all[$0] } }
         }
         self.init(plan, rows: rows, configuration, processSharding: processSharding)
     }

@@ -22,9 +22,8 @@ extension StepRows {
             }
         }
         for reach in format.reaches {
-            receivedWindows[reach] = (0..<assignment.configuration.data).flatMap { group in
-                let sent = assignment.windowRows(ofGroup: group, reach, format)
-                return sent.indices.map { receiver in sent.reduce(0) { $0 + $1[receiver].count } }
+            receivedWindows[reach] = (0..<assignment.configuration.data).flatMap {
+                assignment.windowExchange(ofGroup: $0, reach, format).receivedCounts
             }
         }
         guard assignment.processSharding != nil else { return }

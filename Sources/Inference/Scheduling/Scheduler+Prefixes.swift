@@ -74,7 +74,7 @@ extension Scheduler {
     /// Returns the index of the first page whose window entries every rank has.
     private func firstWholeWindowPage(of state: SequenceState) -> Int {
         if configuration.windowsAreWhole { return 0 }
-        return CacheFormat.firstWindowPage(
+        return CacheFormat.firstSharedPage(
             before: state.computed, window: configuration.window, pageSize: pool.pageSize)
     }
 

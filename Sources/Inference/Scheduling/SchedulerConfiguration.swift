@@ -11,8 +11,8 @@ package struct SchedulerConfiguration: Sendable, Equatable {
     package var window = 0
     /// The number of window pages in the cache; see `minWindowPages`.
     package var windowPages = 0
-    /// True if every rank can read all window entries. Otherwise ranks of other processes have those of the last page
-    /// border's window and later ones (`CacheFormat.firstShared`).
+    /// True if every rank can read all window entries. Otherwise ranks of other processes have those that all ranks
+    /// receive (`CacheFormat.sharedWindows`).
     package var windowsAreWhole = true
     /// The maximum number of prompt and new tokens of one request together.
     package var contextLength: Int

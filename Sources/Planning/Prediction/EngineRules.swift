@@ -12,6 +12,9 @@ package struct EngineRules: Sendable, Equatable {
     package var sendsTreeLeaves: Bool
     /// Tells whether prompts that attend to all keys expand keys and values to heads, which is fewer operations for many rows.
     package var expandsKeys: Bool
+    /// Tells whether all ranks of a data group receive the window keys and the compressors' inputs of all tokens of a prompt,
+    /// and not only those that they read.
+    package var gathersWholeWindows: Bool
     /// Tells whether ranks divide the embedding by vocabulary.
     package var dividesEmbedding: Bool
     /// Tells whether the head is multiplied in F32, whatever its weights are.
@@ -20,12 +23,14 @@ package struct EngineRules: Sendable, Equatable {
     /// Braid: every row has one owner, activations travel in F32.
     package static let braid = EngineRules(
         activationBytes: 4, repeatsSharedWork: false, repeatsDecodeRows: false, repeatsIndexKeys: false,
-        sendsTreeLeaves: true, expandsKeys: false, dividesEmbedding: false, multipliesHeadInF32: true)
+        sendsTreeLeaves: true, expandsKeys: false, gathersWholeWindows: false, dividesEmbedding: false,
+        multipliesHeadInF32: true)
 
     /// Engines for accelerators, as SGLang 0.5 does it.
     package static let accelerators = EngineRules(
         activationBytes: 2, repeatsSharedWork: true, repeatsDecodeRows: true, repeatsIndexKeys: true,
-        sendsTreeLeaves: false, expandsKeys: true, dividesEmbedding: true, multipliesHeadInF32: false)
+        sendsTreeLeaves: false, expandsKeys: true, gathersWholeWindows: true, dividesEmbedding: true,
+        multipliesHeadInF32: false)
 
     /// Those of the engine that runs on such devices.
     package static func of(_ hardware: Hardware) -> EngineRules {

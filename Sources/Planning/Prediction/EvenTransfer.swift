@@ -1,3 +1,4 @@
+import KVCache
 import Modeling
 import Parallelism
 
@@ -6,6 +7,8 @@ import Parallelism
 struct EvenTransfer: Sendable {
     /// How often a rank gets a row in it, for each row it owns.
     let rowsPerOwnRow: Double
+    /// The reach of the entries, if ranks get only those window entries of a prompt that they need.
+    let reach: WindowReach?
     let bytesPerRow: Double
     /// The part of what it gets that comes from other hosts.
     let foreignHosts: Double
@@ -20,6 +23,11 @@ struct EvenTransfer: Sendable {
         }
         foreignHosts = Self.foreignHosts(transfer, cost.parallel, devicesPerHost)
         condition = transfer.condition
+        if case .window(_, let reach) = transfer.flow, !rules.gathersWholeWindows {
+            self.reach = reach
+        } else {
+            reach = nil
+        }
     }
 
     private static func rows(
@@ -39,7 +47,7 @@ struct EvenTransfer: Sendable {
             case .allGather: held(edge.to) - held(edge.from)
             case .reduceScatter: Double(transfer.ranks - 1) * held(edge.to)
             }
-        // All rows: other engines gather whole sequences, and few tokens are all in the window of the next ones.
+        // The few tokens of a step in decode are all in the window of the next ones.
         case .window(let edge, _): return held(edge.to) - held(edge.from)
         case .published(let edge, let tokens): return (held(edge.to) - held(edge.from)) / Double(tokens)
         case .dispatch: return (ranks - 1) * travels

@@ -1,3 +1,4 @@
+import KVCache
 package import Modeling
 package import Parallelism
 import Tensors
@@ -82,16 +83,19 @@ package struct LayoutTime: Sendable {
         let rows = Rows(
             stage: count * Double(parallel.data), attended: attended, own: own,
             shared: rules.repeatsSharedWork ? attended : own)
+        let windows = receivedWindows(positions)
         var time = StepTime()
         for (kind, layers) in layers[stage].enumerated() where layers > 0 {
             var layer = matrices(model.layers[kind], rows)
             addPromptAttention(positions, model.layers[kind], rows, to: &layer)
             for transfer in transfers[kind] where happens(transfer, from: positions.upperBound - 1, dcp: false) {
-                layer[.collectives] += seconds(transfer, rows: own)
+                layer[.collectives] += seconds(transfer, received: received(transfer, own: own, windows))
             }
             time += Double(layers) * layer
         }
-        for transfer in stageTransfers where stage > 0 { time[.collectives] += seconds(transfer, rows: own) }
+        for transfer in stageTransfers where stage > 0 {
+            time[.collectives] += seconds(transfer, received: received(transfer, own: own))
+        }
         if stage == parallel.pipeline - 1 { addHead(outputs: Double(parallel.data), to: &time) }
         let launches = efficiencies.launch * Double(layers[stage].reduce(0, +))
         time[.launches] = max(launches - time.total, 0)
@@ -114,12 +118,15 @@ package struct LayoutTime: Sendable {
             addDecodeAttention(
                 model.layers[kind], rows, perRequest: Double(rowsPerRequest), keys: context, isDCP: isDCP, to: &layer)
             for transfer in transfers[kind] where happens(transfer, from: context - 1, dcp: isDCP) {
-                layer[.collectives] += seconds(transfer, rows: count / contexts / Double(parallel.tensor))
+                layer[.collectives] += seconds(
+                    transfer, received: received(transfer, own: count / contexts / Double(parallel.tensor)))
             }
             layer[.launches] += efficiencies.layer
             time += Double(layers) * layer
         }
-        for transfer in stageTransfers where stage > 0 { time[.collectives] += seconds(transfer, rows: own) }
+        for transfer in stageTransfers where stage > 0 {
+            time[.collectives] += seconds(transfer, received: received(transfer, own: own))
+        }
         if stage == parallel.pipeline - 1 { addHead(outputs: rows.stage, to: &time) }
         return time
     }
@@ -134,7 +141,7 @@ package struct LayoutTime: Sendable {
         var time = matrices(layer, rows)
         addDecodeAttention(layer, rows, perRequest: 1, keys: context, isDCP: false, to: &time)
         for transfer in transfers.last! where happens(transfer, from: context - 1, dcp: false) {
-            time[.collectives] += seconds(transfer, rows: own)
+            time[.collectives] += seconds(transfer, received: received(transfer, own: own))
         }
         time[.launches] += efficiencies.layer
         addHead(outputs: rows.stage, to: &time)
@@ -266,17 +273,50 @@ package struct LayoutTime: Sendable {
     package func receivedBytes(_ positions: Range<Int>, stage: Int) -> Double {
         let ranks = Double(parallel.context * parallel.tensor)
         let own = (Double(positions.count) / ranks).rounded(.up)
+        let windows = receivedWindows(positions)
         return layers[stage].enumerated().reduce(0) { sum, entry in
             let layer = transfers[entry.offset].reduce(0.0) { bytes, transfer in
-                let rows = happens(transfer, from: positions.upperBound - 1, dcp: false) ? own : 0
-                return bytes + rows * transfer.rowsPerOwnRow * transfer.bytesPerRow
+                let isUsed = happens(transfer, from: positions.upperBound - 1, dcp: false)
+                return bytes + (isUsed ? received(transfer, own: own, windows) * transfer.bytesPerRow : 0)
             }
             return sum + Double(entry.element) * layer
         }
     }
 
-    private func seconds(_ transfer: EvenTransfer, rows: Double) -> Double {
-        let bytes = transfer.rowsPerOwnRow * transfer.bytesPerRow * rows
+    /// Returns the number of rows that a rank gets from others in a collective.
+    ///
+    /// - Parameters:
+    ///   - own: the number of rows that a rank owns.
+    ///   - windows: the numbers of window entries, where they are known.
+    private func received(
+        _ transfer: EvenTransfer, own: Double, _ windows: [WindowReach: Double] = [:]
+    ) -> Double {
+        transfer.reach.flatMap { windows[$0] } ?? transfer.rowsPerOwnRow * own
+    }
+
+    /// Returns the number of window entries of each reach that a rank gets from others for a chunk of a prompt, on average
+    /// over ranks; empty where ranks get those of all rows.
+    private func receivedWindows(_ positions: Range<Int>) -> [WindowReach: Double] {
+        if rules.gathersWholeWindows { return [:] }
+        let format = model.format
+        let partition = TokenPartition(
+            parallel.strategy, [positions], ranks: parallel.context, unit: format.positionAlignment)
+        let runs = partition.units(dividedBy: parallel.tensor).map { units in
+            units.map { unit in
+                let first = positions.lowerBound + unit.lowerBound
+                return WindowExchange.Run(chunk: 0, first..<first + unit.count, firstRow: 0)
+            }
+        }
+        return format.reaches.reduce(into: [:]) { counts, reach in
+            let exchange = WindowExchange(reach, format, runs: runs, tensor: parallel.tensor) { _ in
+                positions.upperBound
+            }
+            counts[reach] = Double(exchange.receivedCounts.reduce(0, +)) / Double(runs.count)
+        }
+    }
+
+    private func seconds(_ transfer: EvenTransfer, received rows: Double) -> Double {
+        let bytes = transfer.bytesPerRow * rows
         let near = bytes * (1 - transfer.foreignHosts) / (hardware.linkBandwidth * efficiencies.link)
         let far = bytes * transfer.foreignHosts / (hardware.hostLinkBandwidth * efficiencies.link)
         return max(near, far) + efficiencies.collective * (transfer.foreignHosts > 0 ? 2 : 1)
