@@ -139,7 +139,7 @@ package struct EngineConfiguration: Sendable, Equatable {
     var ranksHere: Int { max(parallel.world / max(processes, 1), 1) }
 
     /// The cores of each rank of this process.
-    package var cores: CoreShares { numa.shares(ranks: ranksHere, threads: threadsPerRank) }
+    package var coreShares: CoreShares { numa.shares(ranks: ranksHere, threads: threadsPerRank) }
 
     private var maxThreadsPerRank: Int { max(1, Self.maxThreadsPerCore * cores / ranksHere) }
 
