@@ -36,6 +36,11 @@ bool braid_bind_thread(const int *processors, int count) {
     return is_bound;
 }
 
+bool braid_has_memory_policy(void) {
+    int mode = 0;
+    return syscall(SYS_get_mempolicy, &mode, (void *)0, 0ul, (void *)0, 0ul) == 0 && mode != 0;
+}
+
 bool braid_take_memory_from(const int *nodes, int count) {
     enum { LOCAL = 0, INTERLEAVED = 3, BITS = 8 * sizeof(unsigned long), NODES = 1024 };  // MPOL_DEFAULT, MPOL_INTERLEAVE
     unsigned long mask[NODES / BITS];
@@ -57,6 +62,8 @@ bool braid_bind_thread(const int *processors, int count) {
     (void)processors, (void)count;
     return false;
 }
+
+bool braid_has_memory_policy(void) { return false; }
 
 bool braid_take_memory_from(const int *nodes, int count) {
     (void)nodes, (void)count;

@@ -68,7 +68,7 @@ package struct ModelDirectory: Sendable {
     }
 
     /// Opens the files of the weights also if they do not fit `config.json`, and says where they do not. Only headers are
-    /// read.
+    /// read, and the values of biases and offsets that nothing applies.
     package func examineWeights() throws(CheckpointError) -> (weights: WeightIndex, misfits: [CheckpointError]) {
         let weights = try WeightIndex(directory: path)
         var misfits: [CheckpointError] = []

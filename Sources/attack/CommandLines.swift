@@ -12,8 +12,8 @@ struct CommandLines: AttackKind {
         var options: [String]
         var flags: [String]
 
-        /// True if the command answers requests until it is ended; it may need no model for that.
-        var serves: Bool { options.contains("drain-timeout") }
+        /// True if the command answers requests until it is ended, and needs no model for that.
+        var servesAlone: Bool { words == ["router"] }
     }
 
     let program: Program
@@ -75,7 +75,7 @@ struct CommandLines: AttackKind {
         if !command.flags.isEmpty, random.oneIn(4) { arguments.append("--\(random.pick(command.flags))") }
         do {
             // Where it does not end because of a value, it serves, or computes what it was asked for.
-            try program.run(arguments, limit: isReal || command.serves ? 3 : nil)
+            try program.run(arguments, limit: isReal || command.servesAlone ? 3 : nil)
         } catch let finding as Finding {
             throw Finding(
                 "braid \(arguments.map { String($0.prefix(80)).debugDescription }.joined(separator: " ")): \(finding)")

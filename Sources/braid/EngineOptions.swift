@@ -209,7 +209,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
         configuration.tuning = chosen.tuning
         if chosen.tuning != Tuning() { notes.append("sizes of blocks: \(chosen.summary)") }
         if let warning = chosen.warning { notes.append(warning) }
-        if case .bound = configuration.coreShares { notes.append("cores: \(configuration.coreShares.text)") }
+        if configuration.coreShares.matters { notes.append("cores: \(configuration.coreShares.text)") }
         for line in notes { note(line) }
         return configuration
     }

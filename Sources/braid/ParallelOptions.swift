@@ -114,8 +114,8 @@ package struct ParallelOptions: ParsableArguments, Sendable {
     /// The number of threads that share the work of each rank.
     package var threads: Int { threadsPerRank ?? 1 }
 
-    /// Tells whether none of the options was given.
-    var isDefault: Bool { agreed.allSatisfy { $0.value == "default" } }
+    /// Tells whether none of the options that divide work was given.
+    var isDefault: Bool { agreed.allSatisfy { $0.value == "default" || $0.name == "--numa" } }
 
     /// The options that must have the same values in all processes, whichever of their names were used.
     var agreed: [ProcessCard.Property] {

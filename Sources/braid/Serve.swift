@@ -126,7 +126,9 @@ struct Serve: AsyncParsableCommand {
         let chosen = try AutomaticLayout(
             directory, cache: engineOptions.kvCacheDtype.type(in: engineOptions.profile(of: directory, nil)),
             chunk: chunk > 0 ? min(chunk, EngineConfiguration.maxRows) : EngineConfiguration.maxRows)
+        let numa = engineOptions.parallel.numa
         engineOptions.parallel = chosen.options
+        engineOptions.parallel.numa = numa
         return chosen.reasons
     }
 

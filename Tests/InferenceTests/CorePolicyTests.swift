@@ -24,7 +24,7 @@ import Testing
     #endif
 
     @Test func `are chosen by the system with --numa off`() {
-        #expect(CorePolicy.off.shares(ranks: 2, threads: 1) == .free(because: "--numa off"))
+        #expect(CorePolicy.off.shares(ranks: 2, threads: 1) == .free(.off))
     }
 
     @Test func `are those of the process's place on its host, as Open MPI tells`() {

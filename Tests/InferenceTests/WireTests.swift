@@ -104,7 +104,7 @@ extension PageLists {
         #expect(
             fields(RankSettings()) == [
                 "parallel", "cacheType", "pageSize", "pages", "windowPages", "processSharding", "maxRows", "kernels",
-                "profile", "threadsPerRank", "tuning", "stages",
+                "profile", "threadsPerRank", "numa", "tuning", "stages",
             ])
         #expect(fields(ProcessKVSharding()) == ["keysPerRow", "pageSize", "gatheredPages", "rows"])
         #expect(
@@ -194,6 +194,7 @@ extension PageLists {
 
     @Test func `of settings arrive as they were sent, and senseless ones are refused`() throws {
         var settings = RankSettings()
+        settings.numa = .off
         settings.parallel = ParallelConfiguration(
             data: 2, context: 3, tensor: 4, expert: 5, expertTensor: 6, pipeline: 2, stageLayers: [1, 2],
             denseTensor: 4, strategy: .zigzag, exchange: .allToAll,

@@ -87,7 +87,7 @@ private let twoSockets: [String: String] = {
                 .init(nodes: [2], processors: [4, 5]), .init(nodes: [2], processors: [6, 7]),
             ])
         #expect(
-            shares.text == "ranks 0 to 1 on 4 cores of memory node 0, ranks 2 to 3 on 4 cores of memory node 2")
+            shares.text == "ranks 0 to 1 on memory node 0, ranks 2 to 3 on memory node 2, a core for each thread")
         #expect(shares.nodes == [0, 2])
     }
 
@@ -104,12 +104,11 @@ private let twoSockets: [String: String] = {
         }
     }
 
-    @Test func `are not divided again where whoever started the process has`() throws {
+    @Test func `are chosen by the system where several processes may use the same part of the host`() throws {
         let half = CoreTopology(
             nodes: [.init(number: 0, cores: [[0], [1]]), .init(number: 2, cores: [[4], [5]])], isWhole: false)
-        #expect(
-            try bound(CoreShares(ranks: 2, threads: 2, place: 1, of: 2, on: half)).map(\.processors)
-                == [[0, 1], [4, 5]])
+        #expect(CoreShares(ranks: 2, threads: 2, place: 1, of: 2, on: half) == .free(.divided(processes: 2)))
+        #expect(try bound(CoreShares(ranks: 2, threads: 2, on: half)).map(\.processors) == [[0, 1], [4, 5]])
     }
 
     @Test func `overlap nowhere and are never too few`() throws {
@@ -141,6 +140,6 @@ private let twoSockets: [String: String] = {
             CoreShares(ranks: 2, threads: 1, on: nil) == .free(because: "the system does not tell its memory nodes"))
         #expect(
             CoreShares(ranks: 8, threads: 2, on: host)
-                == .free(because: "8 ranks of 2 threads do not fit 8 cores on 2 memory nodes"))
+                == .free(.fewCores(ranks: 8, threads: 2, cores: 8, nodes: 2)))
     }
 }

@@ -70,6 +70,7 @@ import Verification
             longestPrompt: measure.longestPrompt, canDraft: model.canDraft, alignment: model.positionAlignment)
         let cases = VerificationPlan(layouts, conditions, limit: Self.sampleSize, seed: seed).cases.map(\.notation)
         let (found, _) = try verdictsInProcesses(cases, of: model, measure, processes: processes)
+        #expect(!cases.isEmpty && found.count == cases.count)
         for (notation, verdict) in zip(cases, found) { #expect(verdict == .equal, "\(notation), seed \(seed)") }
     }
 

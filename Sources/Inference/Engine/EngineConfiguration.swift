@@ -146,6 +146,8 @@ package struct EngineConfiguration: Sendable, Equatable {
     /// A warning for the operator where the threads of all ranks outnumber the processor's cores, or leave most of them
     /// idle; `nil` otherwise.
     package var warning: String? {
+        // A core is then left to each thread, and a second thread of a core would gain little.
+        if case .bound = coreShares { return nil }
         let threads = ranksHere * threadsPerRank
         if threads > cores, threadsPerRank > 1 {
             return "--threads-per-rank: \(threads) threads will share \(cores) cores; "

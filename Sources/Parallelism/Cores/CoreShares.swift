@@ -1,9 +1,40 @@
 /// The cores of each rank of a process.
 package enum CoreShares: Equatable, Sendable {
-    /// The system chooses, because of what the text says.
-    case free(because: String)
+    /// The system chooses.
+    case free(Reason)
     /// Each rank's threads stay on its own cores.
     case bound([Share])
+
+    /// Why the system chooses.
+    package enum Reason: Equatable, Sendable {
+        case off
+        case unknownNodes
+        case oneNode
+        /// The processes of a job may use only a part of the host, but the same or different ones.
+        case divided(processes: Int)
+        case fewCores(ranks: Int, threads: Int, cores: Int, nodes: Int)
+
+        /// True if there would be something to gain.
+        package var matters: Bool {
+            switch self {
+            case .off, .unknownNodes, .oneNode: false
+            case .divided, .fewCores: true
+            }
+        }
+
+        fileprivate var text: String {
+            switch self {
+            case .off: "--numa off"
+            case .unknownNodes: "the system does not tell its memory nodes"
+            case .oneNode: "one memory node"
+            case .divided(let processes):
+                "\(processes) processes may use a part of this host; bind each to a socket, or none"
+            case .fewCores(let ranks, let threads, let cores, let nodes):
+                "\(ranks) \(ranks == 1 ? "rank" : "ranks") of \(threads) threads have too few of the \(cores) cores on "
+                    + "\(nodes) memory nodes"
+            }
+        }
+    }
 
     /// The cores of one rank.
     package struct Share: Equatable, Sendable {
@@ -18,35 +49,38 @@ package enum CoreShares: Equatable, Sendable {
         }
     }
 
-    /// Divides the cores of a process evenly between its ranks: neighbouring ranks are on one memory node, and a rank is on
+    /// Divides the cores of each memory node between the ranks on it. Neighbouring ranks are on one node, and a rank is on
     /// several nodes only if there are fewer ranks than nodes.
     ///
-    /// On a host with one memory node no core is nearer to a rank's memory than another, so that its system is free to
-    /// choose; so it is where threads outnumber cores, because a bound thread cannot give way.
+    /// On a host with one memory node no core is nearer to a rank's memory than another, so the system chooses; as it does
+    /// where a rank has more threads than cores, because a bound thread cannot give way.
     ///
     /// - Parameters:
     ///   - ranks: The ranks of this process, at least one.
     ///   - threads: The threads of each rank.
     ///   - place: The number of this process among those of its job on this host, which have as many ranks and threads
     ///     each.
-    ///   - places: The number of those processes. They divide the cores between them, unless whoever started them did:
-    ///     then a process may not use the whole host.
+    ///   - places: The number of those processes, which divide the cores between them. Where they may use only a part of the
+    ///     host, as a launcher or a container decides, a process does not know whether the others may use the same, and
+    ///     the system chooses.
     package init(ranks: Int, threads: Int, place: Int = 0, of places: Int = 1, on topology: CoreTopology?) {
         guard let topology else {
-            self = .free(because: "the system does not tell its memory nodes")
+            self = .free(.unknownNodes)
             return
         }
         guard topology.nodes.count > 1 else {
-            self = .free(because: "one memory node")
+            self = .free(.oneNode)
             return
         }
-        let (place, places) = topology.isWhole && (0..<places).contains(place) ? (place, places) : (0, 1)
+        guard places == 1 || topology.isWhole else {
+            self = .free(.divided(processes: places))
+            return
+        }
         let all = Self.shares(of: topology.nodes, ranks * places)
         guard all.allSatisfy({ $0.processors.count >= threads }) else {
             let cores = topology.nodes.reduce(0) { $0 + $1.cores.count }
             self = .free(
-                because: "\(ranks * places) ranks of \(threads) threads do not fit \(cores) cores on "
-                    + "\(topology.nodes.count) memory nodes")
+                .fewCores(ranks: ranks * places, threads: threads, cores: cores, nodes: topology.nodes.count))
             return
         }
         self = .bound(Array(all[place * ranks..<(place + 1) * ranks]))
@@ -74,18 +108,23 @@ package enum CoreShares: Equatable, Sendable {
         return Set(shares.flatMap(\.nodes)).sorted()
     }
 
+    /// True if the host has several memory nodes, and something to gain or to lose.
+    package var matters: Bool {
+        guard case .free(let reason) = self else { return true }
+        return reason.matters
+    }
+
     /// A line for people: where which ranks run.
     package var text: String {
         switch self {
-        case .free(let reason): return "chosen by the system (\(reason))"
+        case .free(let reason): return "chosen by the system (\(reason.text))"
         case .bound(let shares):
             let parts = nodes.map { node in
                 let ranks = shares.indices.filter { shares[$0].nodes.contains(node) }
-                let cores = ranks.reduce(0) { $0 + shares[$1].processors.count / shares[$1].nodes.count }
                 let names = ranks.count == 1 ? "rank \(ranks[0])" : "ranks \(ranks[0]) to \(ranks[ranks.count - 1])"
-                return "\(names) on \(cores) cores of memory node \(node)"
+                return "\(names) on memory node \(node)"
             }
-            return parts.joined(separator: ", ")
+            return parts.joined(separator: ", ") + ", a core for each thread"
         }
     }
 }

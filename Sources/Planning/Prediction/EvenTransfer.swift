@@ -3,7 +3,7 @@ import Modeling
 import Parallelism
 
 /// A collective of a layer where every rank owns as many rows as the others: `LayoutCost.bytes` in closed form, which does
-/// not look at ranks one by one. Tests compare the two.
+/// not look at ranks one by one; only windows are counted rank by rank, by `LayoutTime`. Tests compare the two.
 struct EvenTransfer: Sendable {
     /// How often a rank gets a row in it, for each row it owns.
     let rowsPerOwnRow: Double

@@ -297,8 +297,8 @@ package struct LayoutTime: Sendable {
     /// Returns the number of window entries of each reach that a rank gets from others for a chunk of a prompt, on average
     /// over ranks; empty where ranks get those of all rows.
     private func receivedWindows(_ positions: Range<Int>) -> [WindowReach: Double] {
-        if rules.gathersWholeWindows { return [:] }
         let format = model.format
+        if rules.gathersWholeWindows || format.reaches.isEmpty { return [:] }
         let partition = TokenPartition(
             parallel.strategy, [positions], ranks: parallel.context, unit: format.positionAlignment)
         let runs = partition.units(dividedBy: parallel.tensor).map { units in
