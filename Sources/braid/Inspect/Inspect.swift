@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Foundation
 import JSON
+import Inference
 import KVCache
 import Modeling
 import Models
