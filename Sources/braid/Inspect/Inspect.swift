@@ -1,8 +1,8 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
-import JSON
 import Inference
+import JSON
 import KVCache
 import Modeling
 import Models
