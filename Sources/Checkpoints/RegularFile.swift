@@ -109,10 +109,6 @@ struct RegularFile: ~Copyable {
                 file: path, problem: "cannot be mapped into memory: \(systemMessage(errno))",
                 advice: "raise the limit on address space (ulimit -v) or on mappings (vm.max_map_count)")
         }
-        #if os(Linux)
-            // Only a wish, which file systems with large folios grant: the processor then finds weights faster.
-            if size >= 2 << 20 { _ = unsafe madvise(address, size, Int32(MADV_HUGEPAGE)) }
-        #endif
         return unsafe MappedFile(UnsafeRawBufferPointer(start: address, count: size))
     }
 }

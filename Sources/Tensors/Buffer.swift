@@ -7,7 +7,7 @@
 /// A `Buffer` owns memory from the system, can be moved but not copied, and returns the memory when it ends.
 ///
 /// Its pages are zeroed, and only those that are touched become resident, so a large reservation costs nothing until it
-/// is used. Large buffers ask for huge pages, with which the processor finds keys that are far apart faster.
+/// is used.
 @safe package struct Buffer: ~Copyable, @unchecked Sendable {
     package let bytes: Int
     private let base: UnsafeMutableRawPointer
@@ -50,15 +50,8 @@
         guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
             throw MemoryError(bytes: bytes, reason: unsafe String(cString: strerror(errno)))
         }
-        #if os(Linux)
-            // Only a wish: the system may have no huge pages, or not at the ends of the buffer.
-            if bytes >= hugeBytes { _ = unsafe madvise(memory, bytes, Int32(MADV_HUGEPAGE)) }
-        #endif
         return unsafe memory
     }
-
-    /// From this size on, a buffer asks for huge pages of 2 MiB: the last one is then a small part of it.
-    private static let hugeBytes = 16 << 20
 
     /// Points to the first byte. The caller must ensure that the buffer outlives every use.
     @unsafe package var pointer: UnsafeMutableRawPointer { unsafe base }
