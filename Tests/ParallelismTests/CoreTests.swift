@@ -135,9 +135,8 @@ private let twoSockets: [String: String] = {
 
     @Test func `are chosen by the system where there is nothing to gain, or not enough`() {
         let single = CoreTopology(nodes: [.init(number: 0, cores: [[0], [1]])])
-        #expect(CoreShares(ranks: 2, threads: 1, on: single) == .free(because: "one memory node"))
-        #expect(
-            CoreShares(ranks: 2, threads: 1, on: nil) == .free(because: "the system does not tell its memory nodes"))
+        #expect(CoreShares(ranks: 2, threads: 1, on: single) == .free(.oneNode))
+        #expect(CoreShares(ranks: 2, threads: 1, on: nil) == .free(.unknownNodes))
         #expect(
             CoreShares(ranks: 8, threads: 2, on: host)
                 == .free(.fewCores(ranks: 8, threads: 2, cores: 8, nodes: 2)))
