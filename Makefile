@@ -109,9 +109,9 @@ attack: build ## Attack a server, the command line and the reading of checkpoint
 	@$(call logged,$(BUILD) --product attack)
 	nice -n 10 .build/release/attack --model-path $(MODEL) --seconds $(SECONDS) --seed $(SEED)
 
-attack-tests: SECONDS := 25
-attack-tests: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
-attack-tests: attack ## A short attack, with a random seed
+attack-tests: build-tests ## A short attack, with a random seed
+	@# Not built here: the lock of the build is held while Swift tests run.
+	$(timed) nice -n 10 .build/release/attack --model-path $(DEMO) --seconds 25 --seed $$(od -An -N4 -tu4 /dev/urandom)
 
 soak: build ## The same for MINUTES (default: 60), with a random seed and two context ranks
 	@$(call logged,$(BUILD) --product attack)
