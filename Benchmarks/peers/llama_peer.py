@@ -33,8 +33,11 @@ class Runner:
 
     def __init__(self, directory, file, flash, positions, threads, cache="F16"):
         self.name = f"{file}{' flash attention' if flash else ''}"
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(directory / f"{file}.gguf").encode(), llama_cpp.llama_model_default_params())
+        parameters = llama_cpp.llama_model_default_params()
+        # On a processor with AMX, llama.cpp would repack F16 weights for it, and then finds no backend for one of this
+        # model's operations: it ends in ggml_backend_sched_split_graph.
+        parameters.use_extra_bufts = False
+        self.model = llama_cpp.llama_model_load_from_file(str(directory / f"{file}.gguf").encode(), parameters)
         if not self.model:
             raise SystemExit(f"llama.cpp cannot load {directory / file}.gguf")
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
