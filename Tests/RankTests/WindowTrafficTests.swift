@@ -239,7 +239,7 @@ import Testing
 
     /// Returns the bytes of the entries in a message of one rank's rows, without the head and without their slots.
     private static func entryBytes(in message: Message) -> Int {
-        let words = message.bodyCopy.withUnsafeBytes { unsafe Array($0.bindMemory(to: Int32.self).prefix(3)) }
+        let words = unsafe message.bodyCopy.withUnsafeBytes { unsafe Array($0.bindMemory(to: Int32.self).prefix(3)) }
         return words[1] == 0 ? 0 : 4 * Int(words[1] - 1) * Int(words[2])
     }
 

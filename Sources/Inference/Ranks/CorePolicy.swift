@@ -33,7 +33,7 @@ package enum CorePolicy: String, Sendable, CaseIterable, Equatable {
     }
 
     /// Is first asked before this process chooses for any thread.
-    private static let hasForeignChoice = unsafe braid_has_memory_policy()
+    private static let hasForeignChoice = braid_has_memory_policy()
 
     private static var topology: CoreTopology? { CoreTopology(allowed: allowedProcessors) }
 
