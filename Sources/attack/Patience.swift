@@ -1,6 +1,6 @@
 /// The times after which something is taken for a hang.
 ///
-/// What hangs does so for ever, so they are far longer than anything takes on a machine that has much else to do: no
+/// A hang lasts for ever, so they are far longer than anything takes on a machine that has much else to do: no
 /// case may fail because of that.
 enum Patience {
     /// An answer of the server, or the end of a connection. It is shorter than the time after which the server closes an

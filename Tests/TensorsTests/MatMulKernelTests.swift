@@ -174,6 +174,23 @@ struct MatMulKernelTests {
         }
     }
 
+    /// Returns the outputs of a product in slices, with what is between their rows.
+    private func sliced(
+        _ level: KernelLevel, _ profile: braid_profile, _ weights: StoredMatrix, _ x: Guarded<Float>, m: Int, n: Int,
+        k: Int, slices: Int, xStride: Int, outStride: Int
+    ) -> [Float] {
+        let (out, room) = (output(m, width: n, stride: outStride), scratch(Int(BRAID_MATMUL_SCRATCH)))
+        let partial = scratch(Int(braid_sliced_scratch(profile, Int64(m), Int64(slices))))
+        let product = unsafe braid_matmul(
+            w: weights.weight, profile: profile, transposed: false, accumulate: false, m: Int64(m), n: Int64(n),
+            k: Int64(k), x: x.pointer, x_stride: Int64(xStride), x_rows: nil, out: out.pointer,
+            out_stride: Int64(outStride), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
+        let parameters = unsafe braid_sliced_matmul(
+            product: product, slices: Int64(slices), partial: partial.pointer)
+        unsafe call(level.table.sliced_matmul, parameters, keeping: [weights, x, out, room, partial])
+        return out.values
+    }
+
     @Test(arguments: braid_dtype.all)
     func `every level adds K-slices with the bits of the reference`(dtype: braid_dtype) {
         var dice = Dice(seed: 18 + UInt64(dtype.rawValue))
@@ -188,18 +205,9 @@ struct MatMulKernelTests {
             let (xStride, outStride) = (k + dice.int(0...4), n + dice.int(0...4))
             let x = Guarded(dice.rows(m, width: k, stride: xStride, wild: i % 5 == 0))
             func run(_ level: KernelLevel) -> [Float] {
-                let out = output(m, width: n, stride: outStride)
-                let room = scratch(Int(BRAID_MATMUL_SCRATCH))
-                let partial = scratch(Int(braid_sliced_scratch(profile, Int64(m), Int64(slices))))
-                let product = unsafe braid_matmul(
-                    w: weights.weight, profile: profile, transposed: false, accumulate: false, m: Int64(m),
-                    n: Int64(n), k: Int64(k),
-                    x: x.pointer, x_stride: Int64(xStride), x_rows: nil, out: out.pointer,
-                    out_stride: Int64(outStride), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
-                let parameters = unsafe braid_sliced_matmul(
-                    product: product, slices: Int64(slices), partial: partial.pointer)
-                unsafe call(level.table.sliced_matmul, parameters, keeping: [weights, x, out, room, partial])
-                return out.values
+                sliced(
+                    level, profile, weights, x, m: m, n: n, k: k, slices: slices, xStride: xStride, outStride: outStride
+                )
             }
             let expected = run(.reference)
             #expect(isUntouchedBetweenRows(expected, width: n, stride: outStride))
@@ -221,16 +229,7 @@ struct MatMulKernelTests {
             let x = Guarded(dice.rows(m, width: k, stride: k))
             for profile in [BRAID_PROFILE_BF16, BRAID_PROFILE_INT8] {
                 func run(_ level: KernelLevel) -> [Float] {
-                    let (out, room) = (output(m, width: n, stride: n), scratch(Int(BRAID_MATMUL_SCRATCH)))
-                    let partial = scratch(Int(braid_sliced_scratch(profile, Int64(m), Int64(slices))))
-                    let product = unsafe braid_matmul(
-                        w: weights.weight, profile: profile, transposed: false, accumulate: false, m: Int64(m),
-                        n: Int64(n), k: Int64(k), x: x.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer,
-                        out_stride: Int64(n), out_rows: nil, gemv_max_rows: 0, scratch: room.pointer)
-                    let parameters = unsafe braid_sliced_matmul(
-                        product: product, slices: Int64(slices), partial: partial.pointer)
-                    unsafe call(level.table.sliced_matmul, parameters, keeping: [weights, x, out, room, partial])
-                    return out.values
+                    sliced(level, profile, weights, x, m: m, n: n, k: k, slices: slices, xStride: k, outStride: n)
                 }
                 let expected = run(.reference)
                 for level in KernelLevel.fast {

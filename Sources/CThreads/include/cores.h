@@ -14,7 +14,7 @@ int braid_allowed_processors(int *processors, int capacity);
 // Limits the calling thread to these logical processors. Returns false if the system refuses.
 bool braid_bind_thread(const int *processors, int count);
 
-// Returns true if the calling thread's new pages come from where somebody has chosen, as with numactl.
+// Returns true if the calling thread has a memory policy other than the default, as a process started by numactl has.
 bool braid_has_memory_policy(void);
 
 // Takes the calling thread's new pages, those of files that it reads first as well, from these memory nodes in turn;
