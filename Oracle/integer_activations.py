@@ -21,7 +21,8 @@ def slices(name, width):
 class IntegerActivations(TorchFunctionMode):
     """Sees every product of `model`, which has the weights of a W8A8 checkpoint in float32, while it is entered.
 
-    In each row and segment of a product's terms (a K-slice, or a block of 128 columns in it), activations become the
+    Where the checkpoint has a scale and an offset for all tokens (`input_scale`, `input_offset`), activations become the
+    nearest of the 256 integers around the offset. Otherwise, in each row and segment of a product's terms (a K-slice, or a block of 128 columns in it), activations become the
     nearest of 255 multiples of 1/127 of the largest magnitude. `kv_b_proj` is not among these products: attention in latent
     space multiplies it by queries, which are not rounded. `closest[row]` is how close the row's numbers came to the
     middle between two multiples, in steps: another order of summation may round to the other one, and both are right.
@@ -36,12 +37,14 @@ class IntegerActivations(TorchFunctionMode):
             with safe_open(path, "pt") as file:
                 for name in file.keys():
                     if file.get_slice(name).get_dtype() == "I8":
-                        self._add(parameters, name, name + "_scale_inv" in file.keys())
+                        fixed = [name.removesuffix("weight") + end for end in ("input_scale", "input_offset")]
+                        fixed = [file.get_tensor(part).item() for part in fixed] if fixed[0] in file.keys() else None
+                        self._add(parameters, name, name + "_scale_inv" in file.keys(), fixed)
         for block in model.model.layers:
             if hasattr(block.mlp, "experts"):
                 self._hooks.append(block.mlp.experts.register_forward_pre_hook(self._enter_experts))
 
-    def _add(self, parameters, name, has_blocks):
+    def _add(self, parameters, name, has_blocks, fixed):
         expert = EXPERT.fullmatch(name)
         if expert:
             prefix, number, part = expert.groups()
@@ -52,7 +55,7 @@ class IntegerActivations(TorchFunctionMode):
             weight = parameters.get(name)
         if weight is None or name.endswith("kv_b_proj.weight"):
             return  # of a next-token block, or see above
-        self._products[weight.data_ptr()] = (slices(name, weight.shape[-1]), has_blocks)
+        self._products[weight.data_ptr()] = (slices(name, weight.shape[-1]), has_blocks, fixed)
 
     def _enter_experts(self, module, arguments):
         self._tokens = arguments[0].reshape(-1, arguments[0].shape[-1])
@@ -68,7 +71,17 @@ class IntegerActivations(TorchFunctionMode):
                 args = (self._rounded(args[0], *self._products[args[1].data_ptr()]), *args[1:])
         return function(*args, **(kwargs or {}))
 
-    def _rounded(self, x, count, has_blocks):
+    def _fixed(self, x, scale, offset):
+        flat = x.reshape(-1, x.shape[-1])
+        steps = flat * (1 / torch.tensor(scale)) + offset
+        inside = (steps > -128) & (steps < 127)
+        distance = torch.where(inside, (steps - steps.floor() - 0.5).abs(), 0.5).amin(-1)
+        self._note(flat, distance)
+        return ((steps.clamp(-128, 127).round() - offset) * scale).reshape(x.shape)
+
+    def _rounded(self, x, count, has_blocks, fixed):
+        if fixed:
+            return self._fixed(x, *fixed)
         flat, width = x.reshape(-1, x.shape[-1]), x.shape[-1] // count
         ends = {width * (i + 1) for i in range(count)} | (set(range(BLOCK, x.shape[-1], BLOCK)) if has_blocks else set())
         parts, first, distance = [], 0, torch.full((len(flat),), torch.inf)

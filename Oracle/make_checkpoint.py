@@ -377,7 +377,9 @@ def quantized(config, tensors, powers_of_two, fp4_experts=False):
     return config | experts | {"quantization_config": block, "torch_dtype": "bfloat16"}, stored, twin
 
 
-INT8_FORMS = ("int8", "int8_blocks", "int8_compressed_tensors", "int8_modelslim")
+INT8_FORMS = ("int8", "int8_blocks", "int8_compressed_tensors", "int8_modelslim", "int8_modelslim_static")
+# ModelSlim's releases round what attention multiplies with one scale and offset for all tokens, and keep kv_b_proj.
+STATIC = {"q_a_proj": (0.04, -3), "q_b_proj": (0.05, 11), "kv_a_proj_with_mqa": (0.03, 0), "o_proj": (0.002, -20)}
 
 
 def int8_rows(matrix, scale_type=torch.float32):
@@ -394,6 +396,15 @@ def int8_blocks(matrix):
     scale = blocks.abs().amax((1, 3)).clamp(min=1e-12) / 127
     values = (matrix.float() / dequantized(torch.ones_like(matrix), scale)).round().clamp(-127, 127)
     return values.to(torch.int8), scale
+
+
+def static_rounding(name, values, scale):
+    """What ModelSlim stores of an INT8 matrix with static activation scales, beside its values."""
+    step, offset = STATIC[name.split(".")[-2]]
+    base = name.removesuffix("weight")
+    return {base + "input_scale": torch.tensor([step]), base + "input_offset": torch.tensor([float(offset)]),
+            base + "quant_bias": -offset * values.to(torch.int32).sum(-1, dtype=torch.int32),
+            base + "deq_scale": step * scale.float().flatten()}
 
 
 def quantized_int8(config, tensors, form):
@@ -416,10 +427,17 @@ def quantized_int8(config, tensors, form):
     }.get(form)
     stored, twin, kinds = {}, {}, {}
     for name, tensor in tensors.items():
-        if not stored_as_fp8(name, tensor):
+        is_static = form == "int8_modelslim_static" and name.split(".")[-2] in STATIC
+        if not stored_as_fp8(name, tensor) or form == "int8_modelslim_static" and "kv_b_proj" in name:
             stored[name] = tensor.to(torch.bfloat16) if tensor.dim() == 2 else tensor
             twin[name] = stored[name].float()
             kinds[name] = "FLOAT"
+        elif is_static:
+            stored[name], scale = int8_rows(tensor)
+            twin[name] = stored[name].float() * scale
+            others = static_rounding(name, stored[name], scale)
+            stored |= others
+            kinds |= dict.fromkeys([name, *others], "W8A8")
         elif form == "int8_blocks":
             stored[name], stored[name + "_scale_inv"] = int8_blocks(tensor)
             twin[name] = dequantized(stored[name], stored[name + "_scale_inv"])
@@ -428,10 +446,11 @@ def quantized_int8(config, tensors, form):
             stored[name], scale = int8_rows(tensor, narrow)
             stored[name + "_scale"] = scale
             twin[name] = stored[name].float() * scale.float()
-            if form == "int8_modelslim":
+            if form.startswith("int8_modelslim"):
                 stored[name + "_offset"] = torch.zeros_like(scale)
             kinds |= {name + suffix: "W8A8_DYNAMIC" for suffix in ("", "_scale", "_offset")}
-    description = {"model_quant_type": "W8A8_DYNAMIC", "version": "1.0.0"} | kinds if form == "int8_modelslim" else None
+    description = {"model_quant_type": "W8A8_DYNAMIC", "version": "1.0.0"} | kinds
+    description = description if form.startswith("int8_modelslim") else None
     keys = {"torch_dtype": "bfloat16"} | ({"quantization_config": quantization} if quantization else {})
     return config | keys, stored, twin, description
 
@@ -478,7 +497,8 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matrices (default: the config's)")
     parser.add_argument("--quant", choices=("fp8", "fp8_ue8m0", "fp8_fp4", *INT8_FORMS),
                         help="FP8 blocks; ue8m0: scales are powers of two; fp4: and V4's routed experts in FP4; int8: W8A8 "
-                             "with a scale per row, or per block, also as compressed-tensors and ModelSlim name it")
+                             "with a scale per row, or per block, also as compressed-tensors and ModelSlim name it; static: "
+                             "with one activation scale and offset for all tokens in attention")
     parser.add_argument("--mtp", action="store_true", help="add the next-token block")
     parser.add_argument("--no-yarn", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="change a key of config.json")

@@ -187,6 +187,18 @@ static braid_weight fp4_weight(int64_t rows, int64_t columns) {
     return w;
 }
 
+/// Rounding of activations that is fixed for a matrix, with any corrections of the sums.
+static const braid_static_rounding *static_rounding(int64_t rows, int64_t columns) {
+    braid_static_rounding *rounding = block(sizeof *rounding);
+    *rounding = (braid_static_rounding){.scale = fabsf(power_of_two()), .offset = (int32_t)from_to(-128, 127)};
+    rounding->part_columns = from_to(1, columns + 1);
+    rounding->parts = columns / rounding->part_columns + 1;
+    int32_t *corrections = block(4 * rows * rounding->parts);
+    for (int64_t i = 0; i < rows * rounding->parts; i++) corrections[i] = (int32_t)from_to(-100000, 100000);
+    rounding->corrections = corrections;
+    return rounding;
+}
+
 /// A part of a matrix of weights.
 static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
     braid_weight w = {.dtype = type, .stride = columns + from_to(0, 9)};
@@ -199,6 +211,7 @@ static braid_weight weight_of(braid_dtype type, int64_t rows, int64_t columns) {
     w.column_shift = per_row ? BRAID_WHOLE_SHIFT : flag() ? 7 : (int32_t)from_to(0, 8);
     w.scale_stride = columns == 0 ? 1 : ((w.column + columns - 1) >> w.column_shift) + 1;
     w.scale = floats(rows == 0 ? 0 : (((w.row + rows - 1) >> w.row_shift) + 1) * w.scale_stride, flag() ? number : power_of_two);
+    if (type == BRAID_INT8 && flag()) w.rounding = static_rounding(w.row + rows, w.column + columns);
     return w;
 }
 

@@ -10,8 +10,9 @@ package struct ModelSlimDescription: Sendable {
     /// The quantization of each tensor, which is one of `legal`.
     private let kinds: [String: String]
 
-    /// Floating-point numbers, and integers with a scale per output channel and dynamic activations per token.
-    private static let (float, dynamic) = ("FLOAT", "W8A8_DYNAMIC")
+    /// Floating-point numbers, and integers with a scale per output channel: with activations that are rounded by their own
+    /// largest number, or by a scale and an offset for all tokens.
+    private static let (float, dynamic, fixed) = ("FLOAT", "W8A8_DYNAMIC", "W8A8")
     /// Keys that name no tensor. The quantization that `model_quant_type` names is that of most tensors.
     private static let others: Set = ["model_quant_type", "version", "metadata", "group_size", "optional"]
 
@@ -40,11 +41,10 @@ package struct ModelSlimDescription: Sendable {
             // Switches such as `kv_quant_type` name no tensor either, and must be off.
             if description.isNull(name) { continue }
             let kind = try description.string(name)
-            guard [Self.float, Self.dynamic].contains(kind) else {
-                let scales = kind == "W8A8" ? " with static activation scales" : ""
+            guard [Self.float, Self.dynamic, Self.fixed].contains(kind) else {
                 throw description.refusal(
-                    name, "is \(kind.quotedForMessage)\(scales), which is not read",
-                    advice: "legal are \(Self.float) and \(Self.dynamic): quantize the model with dynamic activations")
+                    name, "is \(kind.quotedForMessage), which is not read",
+                    advice: "legal are \(Self.float), \(Self.dynamic) and \(Self.fixed)")
             }
             kinds[name] = kind
         }
@@ -52,7 +52,7 @@ package struct ModelSlimDescription: Sendable {
     }
 
     /// True if some matrices are INT8.
-    package var hasIntegers: Bool { kinds.values.contains(Self.dynamic) }
+    package var hasIntegers: Bool { kinds.values.contains { $0 != Self.float } }
 
     /// Requires that matrices are stored as described.
     ///
@@ -67,9 +67,11 @@ package struct ModelSlimDescription: Sendable {
         for name in weights.names where name.hasSuffix(".weight") {
             guard let kind = kinds[name] else { continue }
             let tensor = try weights.tensor(named: name)
-            guard tensor.shape.count == 2, (tensor.type == .i8) != (kind == Self.dynamic) else { continue }
+            guard tensor.shape.count == 2 else { continue }
+            let isFixed = weights.signOfStaticRounding(of: name) != nil
+            if (tensor.type == .i8) == (kind != Self.float), isFixed == (kind == Self.fixed) { continue }
             throw tensor.refusal(
-                "is \(tensor.type.rawValue), but \(Self.fileName) says \(kind)",
+                "is \(tensor.type.rawValue)\(isFixed ? " with static activation scales" : ""), but \(Self.fileName) says \(kind)",
                 advice: "weights and description are of different models: download both again")
         }
     }

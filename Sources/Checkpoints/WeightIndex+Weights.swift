@@ -29,6 +29,11 @@ extension WeightIndex {
             return try pairs(tensor, rows: rows, columns: columns)
         }
         try tensor.require(shape: [rows, columns])
+        if let fixed = try staticRounding(of: tensor) {
+            return unsafe Weight(
+                tensor.start, dtype: .int8, rows: rows, columns: columns, scaling: .perRow,
+                scale: UnsafeRawPointer(fixed.scales.baseAddress!), rounding: fixed.rounding)
+        }
         guard let dtype = tensor.type.weightFormat else {
             throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "convert it: \(Self.legalWeights)")
         }
@@ -74,16 +79,9 @@ extension WeightIndex {
         let tensor = try tensor(named: name)
         try tensor.require(shape: shape)
         try requireUnscaled(tensor)
-        defer { withExtendedLifetime(self) {} }
-        func numbers<Integer: FixedWidthInteger>(_: Integer.Type) -> [Int] {
-            (0..<tensor.elementCount).map {
-                unsafe Int(
-                    Integer(littleEndian: tensor.bytes.load(fromByteOffset: $0 * tensor.type.bytes, as: Integer.self)))
-            }
-        }
         switch tensor.type {
-        case .i64: return numbers(Int64.self)
-        case .i32: return numbers(Int32.self)
+        case .i64: return tensor.wholeNumbers(Int64.self).map(Int.init)
+        case .i32: return tensor.wholeNumbers(Int32.self).map(Int.init)
         default: throw tensor.refusal("is stored as \(tensor.type.rawValue)", advice: "use I64 or I32 here")
         }
     }
@@ -186,6 +184,14 @@ extension StoredType {
 }
 
 extension StoredTensor {
+    /// Returns the numbers of a tensor of integers of this type.
+    func wholeNumbers<Integer: FixedWidthInteger>(_: Integer.Type) -> [Integer] {
+        defer { withExtendedLifetime(file) {} }
+        return (0..<elementCount).map {
+            unsafe Integer(littleEndian: bytes.load(fromByteOffset: $0 * type.bytes, as: Integer.self))
+        }
+    }
+
     /// Returns true if this is a matrix of pairs of FP4 elements with these scales.
     fileprivate func isPairs(with scales: StoredTensor) -> Bool {
         guard type.holdsPairs, scales.type == .f8e8m0, shape.count == 2 else { return false }
@@ -230,6 +236,7 @@ extension WeightIndex {
 
     /// Returns the name of the weight that a tensor of scales or offsets belongs to, by its own name; `nil` for others.
     package static func weight(ofScales name: String) -> String? {
+        if let weight = weight(ofStaticRounding: name) { return weight }
         for ending in scaleEndings + offsetEndings where name.hasSuffix(ending) {
             return String(name.dropLast(ending.count))
         }

@@ -22,6 +22,8 @@ package final class WeightIndex: Sendable {
     private let places: [String: Int]
     /// Holds the tensors that were widened to F32, by name. A tensor that is used twice is widened once.
     let widened = Mutex<[String: WidenedTensor]>([:])
+    /// Holds how activations are rounded that multiply a matrix, by its name, where the checkpoint fixes that.
+    let rounded = Mutex<[String: FixedRounding]>([:])
 
     /// Opens a model directory.
     ///

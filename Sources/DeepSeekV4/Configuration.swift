@@ -235,27 +235,32 @@ extension DeepSeekV4Configuration {
 
     /// Reads the rotary angles of layers with entries (`compress`) or of the others (`main`): from the nested
     /// `rope_parameters`, or from a base for each and `rope_scaling`, which concerns layers with entries only. Neither
-    /// scales cosines and sines.
+    /// scales cosines and sines. What is given in both ways must be the same.
     private static func rotary(
         _ file: ConfigurationValue, _ name: String, theta: String, default base: Double, width: Int
     ) throws(CheckpointError) -> RotaryConfiguration {
         let parameters = try file.objectIfPresent("rope_parameters")
-        if let parameters, parameters.contains(name) {
-            let own = try parameters.object(name)
+        let scaling = try file.objectIfPresent("rope_scaling")
+        guard let parameters, parameters.contains(name) else {
             return RotaryConfiguration(
-                width: width, theta: try own.double("rope_theta", in: 1.001...1e12),
-                yarn: try yarn(own))
+                width: width, theta: try file.double(theta, in: 1.001...1e12, default: base),
+                yarn: name == "compress" ? try yarn(scaling ?? parameters) : nil)
         }
-        var yarn: RotaryConfiguration.YaRN?
-        if name == "compress", let scaling = try file.objectIfPresent("rope_scaling") ?? parameters {
-            yarn = try Self.yarn(scaling)
-        }
-        return RotaryConfiguration(
-            width: width, theta: try file.double(theta, in: 1.001...1e12, default: base), yarn: yarn)
+        let own = try parameters.object(name)
+        let rotary = RotaryConfiguration(
+            width: width, theta: try own.double("rope_theta", in: 1.001...1e12), yarn: try yarn(own))
+        let older = name == "compress" ? try yarn(scaling) : nil
+        let isScaledAlike = older == nil || older == rotary.yarn
+        let isBasedAlike = try file.double(theta, in: 1.001...1e12, default: rotary.theta) == rotary.theta
+        if isScaledAlike && isBasedAlike { return rotary }
+        throw file.refusal(
+            isScaledAlike ? theta : "rope_scaling", "does not say what rope_parameters.\(name) says",
+            advice: RotaryConfiguration.contradiction)
     }
 
     /// Reads YaRN's parameters, if there are any. The bounds of its ramp are whole numbers.
-    private static func yarn(_ scaling: ConfigurationValue) throws(CheckpointError) -> RotaryConfiguration.YaRN? {
+    private static func yarn(_ scaling: ConfigurationValue?) throws(CheckpointError) -> RotaryConfiguration.YaRN? {
+        guard let scaling else { return nil }
         guard try scaling.bool("truncate", default: true) else {
             throw scaling.refusal("truncate", "is false", advice: "released models do not have it; it is not supported")
         }
@@ -278,9 +283,13 @@ extension DeepSeekV4Configuration.IndexerConfiguration {
 extension DeepSeekV4Configuration.ExpertConfiguration {
     init(_ file: ConfigurationValue) throws(CheckpointError) {
         let experts = try file.int("n_routed_experts", in: 1...1024)
+        guard try file.bool("norm_topk_prob", default: true) else {
+            throw file.refusal(
+                "norm_topk_prob", "is false", advice: "the gates of this architecture always normalise: remove the key")
+        }
         gate = GateRule(
             experts: experts, expertsPerToken: try file.int("num_experts_per_tok", in: 1...experts), groups: 1,
-            topGroups: 1, normalize: try file.bool("norm_topk_prob", default: true),
+            topGroups: 1, normalize: true,
             scaling: Float(try file.double("routed_scaling_factor", in: 0...1e6)), scoring: .sqrtSoftplus)
         width = try file.int("moe_intermediate_size", in: 1...65_536)
         shared = try file.int("n_shared_experts", in: 1...1024)

@@ -32,9 +32,11 @@ extension DeepSeekV4Configuration: ModelConfiguration {
     /// of their own, each of which contributes its outputs to the last projection.
     package var parallelShape: ModelShape {
         let shared = experts.shared * experts.width
-        return ModelShape(
+        var shape = ModelShape(
             layers: layers, heads: outputGroups, valueWidth: outputRank, experts: experts.gate.experts,
             expertWidth: experts.width, denseWidth: shared, sharedWidth: shared)
+        shape.headsName = "groups of heads"
+        return shape
     }
 
     private func layerDescription(_ layer: Int) -> LayerDescription {

@@ -68,6 +68,9 @@ package struct ModelDescription: Sendable {
         /// Tensors that are not read because the model compares them with others and uses those.
         package let copies: [String]
 
+        /// The name of a tensor of the first next-token block, which a checkpoint with that block has.
+        package var firstBlockTensor: String { "\(blocks)\(firstBlock).\(blockTensor)" }
+
         package init(layers: String, blocks: String, firstBlock: Int, blockTensor: String, copies: [String]) {
             (self.layers, self.blocks, self.firstBlock) = (layers, blocks, firstBlock)
             (self.blockTensor, self.copies) = (blockTensor, copies)

@@ -23,17 +23,30 @@ package struct RotaryConfiguration: Sendable, Equatable {
         (self.width, self.theta, self.yarn) = (width, theta, yarn)
     }
 
-    /// Reads `rope_theta` and `rope_scaling`, or the newer `rope_parameters`, which holds both.
+    /// Reads `rope_theta` and `rope_scaling`, or the newer `rope_parameters`; either object may hold the base as well.
     ///
-    /// - Throws: `CheckpointError` naming the key, what was found and what is legal.
+    /// - Throws: `CheckpointError` naming the key, what was found and what is legal; also where both objects are given and
+    ///   do not say the same.
     package init(_ file: ConfigurationValue, width: Int) throws(CheckpointError) {
-        self.width = width
         let newer = try file.objectIfPresent("rope_parameters")
-        let thetaHolder = newer.map { $0.contains("rope_theta") } ?? false ? newer! : file
-        theta = try thetaHolder.double("rope_theta", in: 1.001...1e12, default: 10_000)
         let older = try file.objectIfPresent("rope_scaling")
-        guard let scaling = newer ?? older else { return }
-        yarn = try .ifPresent(scaling)
+        self = try Self(file, newer ?? older, width: width)
+        if newer != nil, let older, try Self(file, older, width: width) != self {
+            throw file.refusal("rope_scaling", "does not say what rope_parameters says", advice: Self.contradiction)
+        }
+    }
+
+    /// Is the advice for a `config.json` that says the same thing twice, differently.
+    package static let contradiction = "remove the one of both that is not meant: other software may read either"
+
+    private init(
+        _ file: ConfigurationValue, _ scaling: ConfigurationValue?, width: Int
+    ) throws(CheckpointError) {
+        let isInside = scaling?.contains("rope_theta") ?? false
+        self.init(
+            width: width,
+            theta: try (isInside ? scaling! : file).double("rope_theta", in: 1.001...1e12, default: 10_000),
+            yarn: scaling == nil ? nil : try YaRN.ifPresent(scaling!))
     }
 
     /// The angle by which each pair of a head's elements rotates per position, in radians.

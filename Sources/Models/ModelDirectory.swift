@@ -100,6 +100,16 @@ package struct ModelDirectory: Sendable {
         return (weights, misfits)
     }
 
+    /// Returns true if the checkpoint has a next-token block: `config.json` may count one that the files lack, as in
+    /// repackagings without it.
+    ///
+    /// - Parameter weights: The weights; `nil` for random ones, which have every block.
+    package func hasNextTokenBlock(_ weights: WeightIndex?) -> Bool {
+        guard !description.draftLayers.isEmpty else { return false }
+        guard let weights, let names = description.tensorNames else { return true }
+        return weights.contains(names.firstBlockTensor)
+    }
+
     /// Maps the weights and builds the model. The operating system reads weights as they are used.
     ///
     /// - Parameters:

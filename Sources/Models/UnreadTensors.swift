@@ -35,7 +35,9 @@ struct UnreadTensors {
         return tensor.refusal(problem(with: name), advice: Self.advice)
     }
 
-    static let advice = "config.json and the weights are not of the same model: correct it, or download both again"
+    static let advice =
+        "config.json and the weights are not of the same model, or have other names than released: correct it, or download "
+        + "both again"
 
     /// Returns true for tensors of next-token blocks, whether or not `config.json` counts them. What a block drafts is
     /// verified, so no answer depends on its tensors; those that it needs are checked when it is loaded.

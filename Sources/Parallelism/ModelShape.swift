@@ -4,8 +4,10 @@ import Tensors
 package struct ModelShape: Sendable, Equatable {
     /// The number of all layers.
     package var layers: Int
-    /// The number of attention heads.
+    /// The number of attention heads, or of groups of heads where those are what ranks divide.
     package var heads: Int
+    /// What `heads` counts, in the words of messages.
+    package var headsName = "heads"
     /// The number of columns that one head contributes to the output projection's input.
     package var valueWidth: Int
     /// The number of routed experts in a layer.

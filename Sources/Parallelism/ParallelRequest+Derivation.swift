@@ -163,7 +163,7 @@ extension ParallelRequest {
                 refuse(
                     origin,
                     "\(ranks) ranks over attn_dp_size \(data) × attn_cp_size \(context) leave \(tensor) to share "
-                        + "\(shape.heads) heads, which do not divide evenly")
+                        + "\(shape.heads) \(shape.headsName), which do not divide evenly")
                 return false
             }
             configuration.data = data

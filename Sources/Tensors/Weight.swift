@@ -18,6 +18,7 @@ import CKernels
     private let scaleStride: Int
     private let row: Int
     private let column: Int
+    private let rounding: StaticRounding?
 
     /// Creates a whole matrix.
     ///
@@ -26,10 +27,13 @@ import CKernels
     ///   - scaling: one of `dtype.scalings`.
     ///   - scale: the scales, row-major, as many as `scaling.grid` says: E8M0 bytes for FP4, otherwise F32; `nil`
     ///     without scales.
+    ///   - rounding: how the activations are rounded in profiles for integers, for INT8 with a scale per row; `nil` if
+    ///     their own numbers decide.
     @unsafe package init(
         _ data: UnsafeRawPointer, dtype: DType, rows: Int, columns: Int, scaling: Scaling = .none,
-        scale: UnsafeRawPointer? = nil
+        scale: UnsafeRawPointer? = nil, rounding: StaticRounding? = nil
     ) {
+        precondition(rounding == nil || dtype == .int8 && scaling == .perRow, "static rounding of \(dtype)")
         precondition(dtype.scalings.contains(scaling), "no kernel reads \(dtype) weights with \(scaling)")
         precondition(dtype != .fp4 || columns % 2 == 0, "\(columns) columns in pairs")
         precondition((unsafe scale != nil) == (scaling != .none), "scales must be given exactly where there are some")
@@ -43,6 +47,7 @@ import CKernels
         self.scaleStride = scaling.grid(rows: rows, columns: columns)?.columns ?? 0
         row = 0
         column = 0
+        self.rounding = rounding
     }
 
     private init(of whole: Weight, rows: Range<Int>, columns: Range<Int>) {
@@ -62,6 +67,7 @@ import CKernels
         scaleStride = whole.scaleStride
         row = whole.row + rows.lowerBound
         column = whole.column + columns.lowerBound
+        rounding = whole.rounding
     }
 
     /// Returns some of the rows, in the same memory.
@@ -74,6 +80,7 @@ import CKernels
         let shifts = scaling.shifts
         return unsafe braid_weight(
             data: data, dtype: dtype.kernelValue, stride: Int64(stride), scale: scale, scale_stride: Int64(scaleStride),
-            row: Int64(row), column: Int64(column), row_shift: shifts.row, column_shift: shifts.column)
+            row: Int64(row), column: Int64(column), row_shift: shifts.row, column_shift: shifts.column,
+            rounding: rounding?.value)
     }
 }

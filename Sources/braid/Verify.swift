@@ -152,8 +152,7 @@ struct Verify: AsyncParsableCommand {
         let weights = try directory.openWeights(loadFormat)
         let progress = ProgressBar("loading \(modelPath)")
         defer { progress.finish() }
-        let canDraft = !directory.description.draftLayers.isEmpty
-        let model = try directory.model(weights, drafts: canDraft) { progress.update($0) }
+        let model = try directory.model(weights, drafts: directory.hasNextTokenBlock(weights)) { progress.update($0) }
         let first = dtype.profile(of: directory, weights)
         try first.check(directory, weights)
         let others = NumericsProfile.allCases.filter { $0 != first && $0.differs(for: directory, weights) }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import DeepSeekV32
+import DeepSeekV4
 import Foundation
 import Inference
 import JSON
@@ -254,6 +255,17 @@ import braid
         #expect(small.text.contains("the weights alone need more"))
         // The ranks of a process share one cache.
         #expect(try report(.init(context: 4, expert: 4), memory: weights + 10 * perToken).capacity == 10)
+    }
+
+    @Test func `has room for contexts of any length where layers keep windows only`() throws {
+        var configuration = try #require(try ReleasedModel.v4Flash.configuration() as? DeepSeekV4Configuration)
+        configuration.kinds = configuration.kinds.map { _ in .slidingWindow }
+        let report = LayoutReport(
+            "V4", configuration.description, .init(context: 2, expert: 2), cacheType: .fp8,
+            format: configuration.cacheFormat(.fp8, pageSize: 128), example: .init(tokens: 1000, chunk: 1000),
+            memory: 1 << 40
+        ) { $0.elements }
+        #expect(report.capacity == .max && report.text.contains("contexts of any length"))
     }
 
     @Test func `has room for as many times the tokens as ranks own keys`() throws {

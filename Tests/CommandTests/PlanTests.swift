@@ -318,6 +318,13 @@ enum PlanExample {
         #expect(report.lines.count == 18)
     }
 
+    @Test func `tensor ranks that cannot share the groups of heads are left out`() throws {
+        let planner = try PlanExample.planner("h20-141x8", PlanExample.model(.v4Flash))
+        let report = try ScalingReport(planner, PlannedTraffic(input: 65_536, output: 1), .builtIn(), ranks: 4...32)
+        #expect(report.rows.map(\.ranks) == [4, 8, 16, 32, 4, 8] && report.leftOut == [16, 32])
+        #expect(report.lines.last == "left out: 16, 32 tensor ranks, which cannot share 8 groups of heads evenly")
+    }
+
     @Test func `the second model overtakes at the length that is named`() throws {
         let planners = try [ReleasedModel.v31, .v32].map {
             try PlanExample.planner("h20-141x8", PlanExample.model($0, cache: .bfloat16))

@@ -49,6 +49,8 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         #"{"rope_theta": 10000.0, "rope_parameters": {"rope_type": "yarn", \#(yarn)}}"#,
         #"{"rope_theta": 5, "rope_parameters": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}}"#,
+        #"{"rope_theta": 5, "rope_scaling": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
+        #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "yarn", \#(yarn)}}"#,
     ])
     func `mean the same in every spelling`(text: String) throws {
         #expect(try rotary(text) == Self.released())
@@ -118,6 +120,8 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         (#"{"rope_scaling": "yarn"}"#, "rope_scaling"), (#"{"rope_scaling": []}"#, "rope_scaling"),
         (#"{"rope_scaling": {"type": "linear", "factor": 2}}"#, "rope_scaling.type"),
         (#"{"rope_scaling": {"rope_type": "llama3", "type": "yarn"}}"#, "rope_scaling.rope_type"),
+        (#"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "default"}}"#, "rope_scaling"),
+        (#"{"rope_scaling": {"rope_theta": 7}, "rope_parameters": {"rope_theta": 8}}"#, "rope_scaling"),
     ])
     func `are refused when the file is wrong`(text: String, key: String) throws {
         let error = try refusal { try rotary(text) }

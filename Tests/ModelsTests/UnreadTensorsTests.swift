@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import JSON
+import Modeling
 import Models
 import TestSupport
 import Testing
@@ -123,6 +124,19 @@ private final class ChangedCheckpoint {
             }
             #expect(try refusal { try checkpoint.load() }.subject == .tensor(tensor))
         }
+    }
+
+    /// Repackagings and what transformers saves count a block in `config.json` that the files lack.
+    @Test(arguments: [
+        ("v32", 1, false), ("v32", 0, false), ("v32-drafts", 1, true), ("v4", 1, false), ("v4-drafts", 1, true),
+    ])
+    func `may be no next-token block, though config.json counts one`(golden: String, count: Int, isThere: Bool) throws {
+        let checkpoint = try ChangedCheckpoint(golden, ["num_nextn_predict_layers": "\(count)"])
+        let directory = try ModelDirectory(checkpoint.path)
+        let weights = try directory.openWeights()
+        #expect(directory.hasNextTokenBlock(weights) == isThere)
+        #expect(directory.hasNextTokenBlock(nil) == (count > 0))
+        #expect(try directory.model(weights, drafts: isThere).canDraft == isThere)
     }
 
     @Test func `are not the copies that tied embeddings allow`() throws {

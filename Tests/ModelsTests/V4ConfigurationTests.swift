@@ -92,6 +92,7 @@ import Testing
         try Self.expectRefused("qk_rope_head_dim", 7)
         try Self.expectRefused("num_key_value_heads", 8)
         try Self.expectRefused("expert_dtype", "int4")
+        try Self.expectRefused("norm_topk_prob", false)
     }
 
     @Test func `is refused if two spellings contradict each other`() throws {
@@ -104,6 +105,13 @@ import Testing
             #expect(error.subject == .key(key), "\(newer): \(error)")
         }
         try Self.expectRefused("n_group", 2)
+        let yarn: [String: Any] = [
+            "rope_type": "yarn", "rope_theta": 160000, "factor": 8, "original_max_position_embeddings": 64,
+        ]
+        for (key, own) in [("rope_scaling", ["compress": yarn]), ("rope_theta", ["main": ["rope_theta": 500]])] {
+            let error = try refusal { try Self.configuration { $0["rope_parameters"] = own } }
+            #expect(error.subject == .key(key), "\(error)")
+        }
     }
 
     @Test func `may have windows only, which take no memory for each token`() throws {

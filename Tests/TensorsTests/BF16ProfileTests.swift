@@ -49,7 +49,7 @@ struct BF16ProfileTests {
             let (input, out, room) = (Guarded(x), output(m, width: n, stride: n), scratch(Int(BRAID_MATMUL_SCRATCH)))
             let weight = unsafe braid_weight(
                 data: stored.pointer, dtype: BRAID_BF16, stride: Int64(transposed ? n : k), scale: nil,
-                scale_stride: 0, row: 0, column: 0, row_shift: 0, column_shift: 0)
+                scale_stride: 0, row: 0, column: 0, row_shift: 0, column_shift: 0, rounding: nil)
             let parameters = unsafe braid_matmul(
                 w: weight, profile: BRAID_PROFILE_BF16, transposed: transposed, accumulate: false, m: Int64(m),
                 n: Int64(n), k: Int64(k), x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer,

@@ -1,4 +1,6 @@
 import CKernels
+import Tensors
+import TestSupport
 import Testing
 
 /// Tests what the INT8 profiles compute where weights are INT8, by the definition in `profile.h`, and that every level
@@ -18,6 +20,8 @@ struct Int8ProfileTests {
         /// What sums begin with, as `accumulate` does; `nil` for +0.
         var first: [Float]?
         var gemvMaxRows = 0
+        /// How activations are rounded where that is fixed; `nil` if their own numbers decide.
+        var rounding: Rounding?
 
         init(m: Int, n: Int, k: Int, x: [Float], weights: [Int8], scales: [Float]) {
             (self.m, self.n, self.k, self.x, self.weights, self.scales) = (m, n, k, x, weights, scales)
@@ -44,15 +48,25 @@ struct Int8ProfileTests {
             let stored = Guarded(weights.map { UInt8(bitPattern: $0) })
             let (input, scale, room) = (Guarded(x), Guarded(scales), scratch(Int(BRAID_MATMUL_SCRATCH)))
             let out = first.map { Guarded($0) } ?? output(m, width: n, stride: n)
+            let corrections = Guarded((rounding?.biases ?? []).map { Int32(-$0) })
+            let fixed = Guarded(
+                rounding.map { rounding in
+                    [
+                        unsafe braid_static_rounding(
+                            scale: rounding.scale, offset: Int32(rounding.offset), corrections: corrections.pointer,
+                            parts: 1, part_columns: Int64(k))
+                    ]
+                } ?? [])
             let weight = unsafe braid_weight(
                 data: stored.pointer, dtype: BRAID_INT8, stride: Int64(k), scale: scale.pointer,
                 scale_stride: Int64(scaleStride), row: Int64(row), column: Int64(column),
-                row_shift: Int32(shifts.row), column_shift: Int32(shifts.column))
+                row_shift: Int32(shifts.row), column_shift: Int32(shifts.column),
+                rounding: rounding == nil ? nil : fixed.pointer)
             let parameters = unsafe braid_matmul(
                 w: weight, profile: profile, transposed: false, accumulate: first != nil, m: Int64(m), n: Int64(n),
                 k: Int64(k), x: input.pointer, x_stride: Int64(k), x_rows: nil, out: out.pointer,
                 out_stride: Int64(n), out_rows: nil, gemv_max_rows: Int64(gemvMaxRows), scratch: room.pointer)
-            unsafe call(level.table.matmul, parameters, keeping: [stored, input, scale, out, room])
+            unsafe call(level.table.matmul, parameters, keeping: [stored, input, scale, out, room, corrections, fixed])
             return out.values
         }
 
@@ -64,12 +78,16 @@ struct Int8ProfileTests {
                 let terms = x[r * k + from..<r * k + end]
                 let largest = terms.reduce(Float(0)) { $0.isNaN || $1.isNaN ? .nan : max($0, abs($1)) }
                 var (step, integers) = (Float.nan, terms.map { _ in 0 })
-                if largest.isFinite {
+                if largest.isFinite, let rounding {
+                    step = rounding.scale
+                    integers = terms.map { rounding.integer($0) - rounding.offset }
+                } else if largest.isFinite {
                     step = largest < 0x1p-100 ? 0 : largest / 127
                     let inverse = 127 / largest
                     if step > 0 { integers = terms.map { Int(($0 * inverse).rounded(.toNearestOrEven)) } }
                 }
-                let total = zip(integers, weights[j * k + from..<j * k + end]).reduce(0) { $0 + $1.0 * Int($1.1) }
+                var total = zip(integers, weights[j * k + from..<j * k + end]).reduce(0) { $0 + $1.0 * Int($1.1) }
+                if let rounding { total += rounding.bias(j, weights[j * k..<(j + 1) * k]) }
                 let scale = scales[(row + j) >> shifts.row * scaleStride + (column + from) >> shifts.column]
                 sum = sum.addingProduct(Float(total), step * scale)
                 from = end
@@ -81,6 +99,100 @@ struct Int8ProfileTests {
             let block = shifts.column < 16 ? 1 << shifts.column : 65_536
             return ((column + from) / block + 1) * block - column
         }
+    }
+
+    /// Rounding of activations that is the same for all rows.
+    private struct Rounding {
+        let scale: Float, offset: Int
+        /// What is added to each sum of integers, as checkpoints store it: with what takes off the offset's part.
+        let biases: [Int]
+
+        func integer(_ x: Float) -> Int {
+            Int(max(-128, min(127, x * (1 / scale) + Float(offset))).rounded(.toNearestOrEven))
+        }
+
+        /// Returns what is added to a row's sum of integers less their offset.
+        func bias(_ row: Int, _ weights: ArraySlice<Int8>) -> Int {
+            biases[row] + offset * weights.reduce(0) { $0 + Int($1) }
+        }
+    }
+
+    /// Draws a product whose activations are rounded with one scale and offset.
+    private func fixedProduct(_ dice: inout Dice, m: Int, n: Int, k: Int) -> Product {
+        let weights = (0..<n * k).map { _ in Int8.random(in: -128...127, using: &dice) }
+        let (scale, offset) = (Float(dice.int(1...40)) / 1000, dice.int(-128...127))
+        var product = Product(
+            m: m, n: n, k: k, x: (0..<m * k).map { _ in 4 * dice.float() }, weights: weights,
+            scales: (0..<n).map { _ in abs(dice.float()) + 0.1 })
+        product.rounding = Rounding(
+            scale: scale, offset: offset,
+            biases: (0..<n).map { row in
+                let sum = weights[row * k..<(row + 1) * k].reduce(0) { $0 + Int($1) }
+                return dice.int(-3000...3000) - offset * sum
+            })
+        if dice.flag() { product.first = (0..<m * n).map { _ in dice.float() } }
+        product.gemvMaxRows = dice.flag() ? 0 : dice.int(1...40)
+        return product
+    }
+
+    @Test(arguments: KernelLevel.all, [1, 2, 5, 17, 70])
+    func `activations are rounded with the checkpoint's scale and offset`(level: KernelLevel, rows: Int) {
+        var dice = Dice(seed: 93 + UInt64(rows))
+        for k in [1, 30, 64, 97, 128, 640, 1000] {
+            let product = fixedProduct(&dice, m: rows, n: dice.int(1...50), k: k)
+            let expected = (0..<rows).flatMap { r in (0..<product.n).map { product.expected(r, $0) } }
+            #expect(firstDifference(product.run(level), expected) == nil, "\(k) terms")
+        }
+    }
+
+    @Test(arguments: KernelLevel.all)
+    func `numbers beyond the scale become the largest integers, and rows of zeros the bias`(level: KernelLevel) {
+        var product = Product(
+            m: 3, n: 20, k: 64,
+            x: .init(repeating: 1e30, count: 64) + .init(repeating: -1e30, count: 64)
+                + .init(repeating: 0, count: 64), weights: .init(repeating: 2, count: 20 * 64),
+            scales: .init(repeating: 0.5, count: 20))
+        product.rounding = Rounding(scale: 0.25, offset: 100, biases: .init(repeating: 7 - 100 * 128, count: 20))
+        let found = product.run(level)
+        let integers: [Int] = [(127 - 100) * 128 + 7, (-128 - 100) * 128 + 7, 7]
+        let expected = integers.map { Float($0) * 0.125 }
+        #expect(found == expected.flatMap { [Float](repeating: $0, count: 20) })
+    }
+
+    @Test(arguments: Kernels.available.map(\.level), [1, 40])
+    func `ranks add slices of rounded activations to the same bits`(level: Kernels.Level, rows: Int) {
+        var dice = Dice(seed: 98)
+        let (n, k) = (40, 8 * 64)
+        var product = fixedProduct(&dice, m: rows, n: n, k: k)
+        product.first = nil
+        let (rounding, scratch) = (product.rounding!, Scratch(bytes: 64 << 20))
+        let kernels = Kernels(level)!.computing(in: .int8)
+        let (stored, scales) = (Guarded(product.weights.map { UInt8(bitPattern: $0) }), Guarded(product.scales))
+        let fixed = unsafe product.weights.withUnsafeBufferPointer { weights in
+            unsafe StaticRounding(
+                scale: rounding.scale, offset: rounding.offset, weights: weights.baseAddress!, rows: n, columns: k,
+                biases: rounding.biases)
+        }
+        let weight = unsafe Weight(
+            UnsafeRawPointer(stored.pointer), dtype: .int8, rows: n, columns: k, scaling: .perRow,
+            scale: UnsafeRawPointer(scales.pointer), rounding: fixed)
+        let (x, out) = (scratch.rows(rows, k), scratch.rows(rows, n))
+        for row in 0..<rows { for column in 0..<k { x[row, column] = product.x[row * k + column] } }
+        kernels.slicedMatmul(x, weight, slices: 8, into: out, scratch)
+        // What is taken off in all slices together is right: a product in one piece differs by roundings of F32 only.
+        for r in 0..<rows {
+            for j in 0..<n {
+                let (found, exact) = (out.elements[r * n + j], product.expected(r, j))
+                #expect(abs(found - exact) < 1e-4 * max(1, abs(exact)))
+            }
+        }
+        // Two ranks have a half of the columns each, and four slices.
+        let halves = [0..<k / 2, k / 2..<k].map { columns in
+            let part = scratch.rows(rows, n)
+            kernels.slicedMatmul(x.columns(columns), weight.columns(columns), slices: 4, into: part, scratch)
+            return part.elements
+        }
+        #expect(firstDifference(zip(halves[0], halves[1]).map { $0 + $1 }, out.elements) == nil)
     }
 
     @Test(arguments: BF16ProfileTests.Numbers.allCases)

@@ -136,7 +136,7 @@ final class StoredMatrix {
         return unsafe braid_weight(
             data: bytes.pointer, dtype: dtype, stride: Int64(stride), scale: scaled ? scales.pointer : nil,
             scale_stride: Int64(scaleStride), row: Int64(row), column: Int64(column),
-            row_shift: Int32(shifts.row), column_shift: Int32(shifts.column))
+            row_shift: Int32(shifts.row), column_shift: Int32(shifts.column), rounding: nil)
     }
 }
 

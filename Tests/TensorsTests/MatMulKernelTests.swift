@@ -328,13 +328,13 @@ struct MatMulKernelTests {
         let room = scratch(Int(BRAID_MATMUL_SCRATCH))
         let weight = unsafe braid_weight(
             data: bytes.pointer, dtype: BRAID_FP8, stride: 256, scale: ones.pointer, scale_stride: 2, row: 0, column: 0,
-            row_shift: 7, column_shift: 7)
+            row_shift: 7, column_shift: 7, rounding: nil)
         let embedding = unsafe braid_embedding(
             w: weight, ids: ids.pointer, m: 1, n: 256, out: row.pointer, out_stride: 256)
         unsafe call(level.table.embedding, embedding, keeping: [bytes, ones, ids, row])
         let tall = unsafe braid_weight(
             data: bytes.pointer, dtype: BRAID_FP8, stride: 1, scale: ones.pointer, scale_stride: 1, row: 0, column: 0,
-            row_shift: 7, column_shift: 7)
+            row_shift: 7, column_shift: 7, rounding: nil)
         let product = unsafe braid_matmul(
             w: tall, profile: BRAID_PROFILE_F32, transposed: false, accumulate: false, m: 1, n: 256, k: 1,
             x: unit.pointer, x_stride: 1,

@@ -16,30 +16,29 @@ static bool has_byte_tiles(const braid_matmul *parts, int64_t count) {
     return true;
 }
 
-/// Returns 64 terms times `inverse` as signed bytes.
-BRAID_INLINE u16 rounded_bytes(const float *x, float inverse) {
+/// Returns 64 terms as signed bytes.
+BRAID_INLINE u16 rounded_bytes(const float *x, braid_int8_factors factors) {
     __m128i quarters[4];
     BRAID_UNROLL for (int i = 0; i < 4; i++)
-        quarters[i] = _mm512_cvtepi32_epi8((__m512i)rounded_integers(load16(x + 16 * i) * splat(inverse)));
+        quarters[i] = _mm512_cvtepi32_epi8((__m512i)activation_integers(load16(x + 16 * i), factors));
     return (u16)of_quarters(quarters);
 }
 
 /// Packs at most BRAID_TILED_FEW_ROWS rows from `first` on, rounded to bytes, as B tiles, [terms / 64][(rows + 15) /
 /// 16], and sets their scales, those of missing rows as well.
 static void pack_bytes(const braid_matmul *p, int64_t first, int64_t rows, char *to, float *scales) {
-    float inverses[BRAID_TILED_FEW_ROWS];
+    braid_int8_factors factors[BRAID_TILED_FEW_ROWS];
     const int64_t tiles = (rows + 15) / 16;
     for (int64_t r = 0; r < 16 * tiles; r++) {
-        const braid_int8_factors factors =
-            r < rows ? int8_factors(largest_bits(x_row(p, first + r), p->k)) : (braid_int8_factors){0, 0};
-        scales[r] = factors.scale;
-        inverses[r] = factors.inverse;
+        factors[r] = (braid_int8_factors){0, 0, 0};
+        if (r < rows) factors[r] = int8_factors(largest_bits(x_row(p, first + r), p->k), p->w.rounding);
+        scales[r] = factors[r].scale;
     }
     for (int64_t k = 0; k < p->k; k += BRAID_BYTE_TILE_K)
         for (int64_t r = 0; r < 16 * tiles; r += 16, to += BRAID_TILE_BYTES) {
             u16 v[16];
             for (int64_t l = 0; l < 16; l++)
-                v[l] = inverses[r + l] > 0 ? rounded_bytes(x_row(p, first + r + l) + k, inverses[r + l]) : (u16){0};
+                v[l] = factors[r + l].inverse > 0 ? rounded_bytes(x_row(p, first + r + l) + k, factors[r + l]) : (u16){0};
             transpose16(v);
             memcpy(to, v, sizeof v);
         }
@@ -72,6 +71,7 @@ static void finish_byte_sums(
         for (int64_t l = 0; l < lanes; l++) {
             i16 sum;
             memcpy(&sum, sums + 16 * l, sizeof sum);
+            sum -= int8_correction(&p->w, n + l, 0, p->k);
             const f16 factor = scale * splat(scale_at(&p->w, n + l, 0));
             const f16 from = p->accumulate ? load16(before + 16 * l) : splat(0);
             store16(sums + 16 * l, fma16(__builtin_convertvector(sum, f16), factor, from));

@@ -65,11 +65,27 @@ static uint32_t largest_bits(const float *x, int64_t count) {
 /// Rounds to integers as rintf does: the sum's low bits are the integer, for magnitudes below 2^22.
 BRAID_INLINE i16 rounded_integers(f16 x) { return (i16)(x + splat(0x1.8p23f)) - (i16)splat(0x1.8p23f); }
 
-/// Adds the sums of a segment to sixteen outputs, of which `lanes` exist.
+/// Returns the integers of activations, of which those of a segment are finite.
+BRAID_INLINE i16 activation_integers(f16 x, braid_int8_factors factors) {
+    const f16 product = x * splat(factors.inverse), moved = product + splat(factors.offset);
+    const f16 least = splat(-128), most = splat(127), above = where(moved < least, least, moved);
+    return rounded_integers(where(above > most, most, above));
+}
+
+/// Returns what is taken off the sums of sixteen outputs from `n` on, of which `lanes` exist, over `k ..< end`.
+BRAID_INLINE i16 corrections_at(const braid_matmul *p, int64_t n, int64_t lanes, int64_t k, int64_t end) {
+    i16 corrections = {0};
+    if (p->w.rounding)
+        for (int64_t l = 0; l < lanes; l++) corrections[l] = int8_correction(&p->w, n + l, k, end);
+    return corrections;
+}
+
+/// Adds the sums of a segment, less their corrections, to sixteen outputs, of which `lanes` exist.
 BRAID_INLINE void finish_int8(
-    const braid_int8_segment *segment, i16 sums, f16 scale, bool first, int64_t lanes, float *out
+    const braid_int8_segment *segment, i16 sums, i16 corrections, f16 scale, bool first, int64_t lanes, float *out
 ) {
-    const f16 sum = __builtin_convertvector(sums - segment->excess, f16), factor = splat(segment->scale) * scale;
+    const f16 sum = __builtin_convertvector(sums - segment->excess - corrections, f16);
+    const f16 factor = splat(segment->scale) * scale;
     if (lanes == 16) store16(out, fma16(sum, factor, first ? splat(0) : load16(out)));
     else store_some(out, fma16(sum, factor, first ? splat(0) : load_some(out, lanes)), lanes);
 }

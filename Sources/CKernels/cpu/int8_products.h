@@ -62,9 +62,12 @@ BRAID_INLINE u16 BRAID_INT8(weights)(const char *from, int64_t count) {
 }
 
 /// Quantizes the activations of a segment, followed by zeros up to a whole step.
-static void BRAID_INT8(quantize)(const float *x, int64_t count, BRAID_INT8(term) *to, braid_int8_segment *segment) {
+static void BRAID_INT8(quantize)(
+    const float *x, int64_t count, const braid_static_rounding *rounding, BRAID_INT8(term) *to,
+    braid_int8_segment *segment
+) {
     typedef BRAID_INT8(term) terms16 __attribute__((vector_size(16 * sizeof(BRAID_INT8(term)))));
-    const braid_int8_factors factors = int8_factors(largest_bits(x, count));
+    const braid_int8_factors factors = int8_factors(largest_bits(x, count), rounding);
     *segment = (braid_int8_segment){.scale = factors.scale};
     if (!(factors.inverse > 0)) {
         memset(to, 0, (size_t)int8_steps(count) * sizeof *to);
@@ -73,7 +76,8 @@ static void BRAID_INT8(quantize)(const float *x, int64_t count, BRAID_INT8(term)
     i16 total = {0};
     for (int64_t i = 0; i < int8_steps(count); i += 16) {
         const f16 v = i + 16 <= count ? load16(x + i) : load_some(x + i, lanes_left(count - i));
-        const i16 q = rounded_integers(v * splat(factors.inverse));
+        i16 q = activation_integers(v, factors);
+        for (int64_t l = lanes_left(count - i); l < 16; l++) q[l] = 0;
         const terms16 terms = __builtin_convertvector(q, terms16);
         total += q;
         memcpy(to + i, &terms, sizeof terms);
@@ -88,7 +92,7 @@ static void BRAID_INT8(quantize_row)(const braid_matmul *p, const braid_int8_row
     BRAID_INT8(term) *terms = to;
     for (int64_t k = q->part.k, end; k < q->part.end; k = end, segment++) {
         end = int8_segment_end(&p->w, k, q->part.end);
-        BRAID_INT8(quantize)(x + k, end - k, terms, segment);
+        BRAID_INT8(quantize)(x + k, end - k, p->w.rounding, terms, segment);
         terms += int8_steps(end - k);
     }
 }
@@ -137,10 +141,12 @@ BRAID_INLINE void BRAID_INT8(few_outputs)(
             BRAID_INT8(dots)(outputs, m, p, weights + o, k, end - k, x, (i16(*)[16])&sums[0][o]);
         int64_t same = end;
         const f16 scale = scales_at(p, n, lanes, k, &same);
+        const i16 corrections = corrections_at(p, n, lanes, k, end);
         BRAID_UNROLL for (int r = 0; r < m; r++) {
             const braid_int8_segment *own = q->segments + (from + r) * q->part.segments + segment;
             const bool first = k == 0 && !p->accumulate;
-            finish_int8(own, sums_of_16(sums[r]), scale, first, lanes, out_row(p, q->first + from + r) + n);
+            finish_int8(
+                own, sums_of_16(sums[r]), corrections, scale, first, lanes, out_row(p, q->first + from + r) + n);
             x[r] += int8_steps(end - k);
         }
     }
@@ -260,12 +266,13 @@ static void BRAID_INT8(panels)(const braid_matmul *p, const braid_int8_rows *q) 
                 if (lanes == 0) break;
                 int64_t same = end;
                 const f16 scale = scales_at(p, column, lanes, k, &same);
+                const i16 corrections = corrections_at(p, column, lanes, k, end);
                 for (int64_t r = 0; r < q->rows; r++) {
                     i16 sums;
                     memcpy(&sums, q->sums + r * BRAID_PANEL_WIDTH + 16 * v, sizeof sums);
                     finish_int8(
-                        q->segments + r * q->part.segments + segment, sums, scale, k == 0 && !p->accumulate, lanes,
-                        out_row(p, q->first + r) + column);
+                        q->segments + r * q->part.segments + segment, sums, corrections, scale,
+                        k == 0 && !p->accumulate, lanes, out_row(p, q->first + r) + column);
                 }
             }
         }

@@ -32,6 +32,14 @@
 ///   I = sum of q * w                                         exact in 32 bits, so its order does not matter
 ///   S = fma(float(I), s * scale, S)                          with the scale of the weights
 ///
+/// If the weights fix how activations are rounded (braid_static_rounding), with `offset` and `scale`, instead
+///
+///   s = scale;  q = rint(clamp(x * (1 / scale) + offset, -128, 127))        three roundings before rint
+///   I = sum of q * w - corrections of the segment
+///
+/// where the corrections hold what the offset adds to the sums, and the bias. A segment with an infinity or a NaN is as
+/// below, and no a is too small.
+///
 /// If a is less than BRAID_INT8_LEAST, s and all q are 0. If it is infinite or a NaN, s is a NaN and all q are 0. A term
 /// of the sum is computed without flushing.
 typedef enum {

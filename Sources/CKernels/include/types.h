@@ -17,6 +17,18 @@ typedef enum {
 
 #define BRAID_DTYPES 5
 
+/// Says how the activations that multiply an INT8 matrix are rounded where the checkpoint fixes it for all tokens (static
+/// W8A8); profile.h has the formula.
+typedef struct {
+    float scale;              // finite and greater than 0
+    int32_t offset;           // -128 ... 127, the integer of an activation of 0
+    /// What is taken off the sums of the whole matrix's rows, [rows, parts]: `offset` times the sum of a part's weights, less
+    /// the row's bias in the first part.
+    const int32_t *corrections;
+    int64_t parts;            // of the whole matrix's columns, at most 65,536 of them
+    int64_t part_columns;     // in each; segments begin and end with parts
+} braid_static_rounding;
+
 /// Describes a matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger
 /// matrix. FP8, INT8 and FP4 elements have scales, F32 and BF16 ones have none. An element's value is the stored value
 /// widened exactly to F32, times its scale, rounded once to F32: in the profile F32 a matrix with scales gives the same
@@ -38,6 +50,7 @@ typedef struct {
     int64_t row;            // where this part begins in the whole matrix, to find its scales
     int64_t column;
     int32_t row_shift, column_shift;
+    const braid_static_rounding *rounding;  // INT8: of the activations, or NULL if their own numbers decide
 } braid_weight;
 
 /// This shift makes a block as wide as any matrix.

@@ -20,17 +20,30 @@ static inline int64_t int8_segment_end(const braid_weight *w, int64_t k, int64_t
     return next < end ? next : end;
 }
 
-/// The factors between a segment's activations and their integers.
+/// The factors between a segment's activations and their integers, and the integer of 0.
 typedef struct {
-    float scale, inverse;
+    float scale, inverse, offset;
 } braid_int8_factors;
 
-/// Returns the factors for a largest magnitude, given by its bits, among which those of a NaN are the largest.
-static inline braid_int8_factors int8_factors(uint32_t bits) {
+/// Returns the factors for a largest magnitude, given by its bits, among which those of a NaN are the largest. They are
+/// those of `rounding` if that is given.
+static inline braid_int8_factors int8_factors(uint32_t bits, const braid_static_rounding *rounding) {
     const float largest = float_of_bits(bits);
-    if (!(largest < INFINITY)) return (braid_int8_factors){NAN, 0};
-    if (largest < BRAID_INT8_LEAST) return (braid_int8_factors){0, 0};
-    return (braid_int8_factors){largest / 127.0f, 127.0f / largest};
+    if (!(largest < INFINITY)) return (braid_int8_factors){NAN, 0, 0};
+    if (rounding) return (braid_int8_factors){rounding->scale, 1.0f / rounding->scale, (float)rounding->offset};
+    if (largest < BRAID_INT8_LEAST) return (braid_int8_factors){0, 0, 0};
+    return (braid_int8_factors){largest / 127.0f, 127.0f / largest, 0};
+}
+
+/// Returns what is taken off the sum of row `n` over the segment `k ..< end`.
+static inline int32_t int8_correction(const braid_weight *w, int64_t n, int64_t k, int64_t end) {
+    const braid_static_rounding *rounding = w->rounding;
+    if (!rounding) return 0;
+    const int32_t *of_row = rounding->corrections + (w->row + n) * rounding->parts;
+    int32_t total = 0;
+    for (int64_t c = w->column + k; c < w->column + end; c += rounding->part_columns)
+        total += of_row[c / rounding->part_columns];
+    return total;
 }
 
 /// Returns the INT8 sum from `sum` of one output: row `n` of the weights.
@@ -44,11 +57,14 @@ static inline float int8_dot(const braid_weight *w, const float *x, int64_t n, i
             bits &= 0x7FFFFFFFu;
             largest = bits > largest ? bits : largest;
         }
-        const braid_int8_factors factors = int8_factors(largest);
+        const braid_int8_factors factors = int8_factors(largest, w->rounding);
         const int8_t *weights = (const int8_t *)weight_bytes(w, n, 0);
-        int32_t total = 0;
-        for (int64_t i = first; i < end && factors.inverse > 0; i++)
-            total += (int32_t)rintf(x[i] * factors.inverse) * weights[i];
+        int64_t total = 0;
+        for (int64_t i = first; i < end && factors.inverse > 0; i++) {
+            const float product = x[i] * factors.inverse;
+            total += (int32_t)rintf(fminf(fmaxf(product + factors.offset, -128), 127)) * weights[i];
+        }
+        total -= int8_correction(w, n, first, end);
         sum = fmaf((float)total, factors.scale * scale_at(w, n, first), sum);
     }
     return sum;

@@ -71,7 +71,8 @@ extension LayoutReport {
         for capacity in capacities {
             let isThis = capacity.owners == parallel.kvSharding.ranks
             table.add([
-                "\(isThis ? "this: " : "")\(capacity.owners)", number(capacity.bytesPerToken), grouped(capacity.tokens),
+                "\(isThis ? "this: " : "")\(capacity.owners)", number(capacity.bytesPerToken),
+                capacity.tokens == .max ? "any number" : grouped(capacity.tokens),
             ])
         }
         return ["capacity, if every rank keeps what it owns in \(gibibytes(keyMemory)) of its own"] + table.lines

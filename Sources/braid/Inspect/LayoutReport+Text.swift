@@ -27,12 +27,16 @@ extension LayoutReport {
         if parallel.kvSharding.ranks > 1 { lines.append(titled("keys", kvShardingRule)) }
         let shared = parallel.world > 1 ? ", mapped once for all \(parallel.world) ranks" : ""
         lines.append(titled("memory", "\(gibibytes(memory)): weights \(gibibytes(weightBytes))\(shared)"))
-        let tokens =
-            capacity > 0
-            ? "\(grouped(capacity)) tokens in the rest" + (parallel.world > 1 ? ", in one cache for all ranks" : "")
-            : "no token: the weights alone need more than there is"
-        lines.append(titled("capacity", tokens))
+        lines.append(titled("capacity", capacityInWords))
         return lines
+    }
+
+    private var capacityInWords: String {
+        switch capacity {
+        case 0: "no token: the weights alone need more than there is"
+        case .max: "contexts of any length: layers keep the keys of a window only"
+        default: "\(grouped(capacity)) tokens in the rest" + (parallel.world > 1 ? ", in one cache for all ranks" : "")
+        }
     }
 
     func gibibytes(_ bytes: Int) -> String { String(format: "%.2f GiB", Double(bytes) / 1_073_741_824) }
@@ -41,7 +45,7 @@ extension LayoutReport {
     private var rankTable: [String] {
         guard parallel.world > 1 else { return [] }
         let axes = ranks[0].coordinates.map(\.axis).filter { parallel.degree(Axes($0)) > 1 }
-        let titles = axes.map { "\($0)" } + ["layers", "heads", "experts", "columns", "weights"]
+        let titles = axes.map { "\($0)" } + ["layers", model.parallelShape.headsName, "experts", "columns", "weights"]
         var table = TextTable(["rank"] + titles + ["rows", "KV/token", "attention", "gets"], left: 0)
         for rank in ranks {
             let share = rank.share

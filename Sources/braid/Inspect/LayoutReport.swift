@@ -180,8 +180,11 @@ package struct LayoutReport: Sendable {
         Double(cost.cacheBytes(ofLayers: rank.share.layers) * rank.rows) / Double(example.tokens * parallel.data)
     }
 
-    /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks.
-    package var capacity: Int { max(memory - weightBytes, 0) / cacheBytesPerToken }
+    /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks;
+    /// `Int.max` where layers keep the keys of a window only.
+    package var capacity: Int {
+        cacheBytesPerToken == 0 ? .max : max(memory - weightBytes, 0) / cacheBytesPerToken
+    }
 
     /// True if the configuration is bitwise equal to one rank.
     package var isBitwiseEqual: Bool { parallel.isBitwiseEqual(for: model.parallelShape) }

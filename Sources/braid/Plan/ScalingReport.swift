@@ -19,18 +19,25 @@ package struct ScalingReport {
     package let planner: Planner
     package let traffic: PlannedTraffic
     package let rows: [Row]
+    /// The numbers of tensor ranks that the model's heads do not divide into, which have no rows.
+    package let leftOut: [Int]
 
     /// - Parameter ranks: every power of two in it, for each of the two.
-    /// - Throws: `ParallelRequest.Refusal` where a model's heads do not divide so.
+    /// - Throws: `ParallelRequest.Refusal` where context ranks cannot divide the model's experts.
     package init(
         _ planner: Planner, _ traffic: PlannedTraffic, _ calibration: Calibration, ranks: ClosedRange<Int>
     ) throws {
         self.planner = planner
         self.traffic = traffic
-        var rows: [Row] = []
+        let heads = planner.model.description.parallelShape.heads
+        var (rows, leftOut): ([Row], [Int]) = ([], [])
         for axis in [Axis.context, .tensor] {
             for count in sequence(first: 1, next: { $0 * 2 }).prefix(while: { $0 <= ranks.upperBound })
             where ranks.contains(count) {
+                if axis == .tensor, heads % count != 0 {
+                    leftOut.append(count)
+                    continue
+                }
                 let parallel = try Self.layout(axis, count, planner)
                 let cluster = Cluster(planner.cluster.hardware, devices: count)
                 let time = LayoutTime(planner.model, parallel, cluster, planner.efficiencies)
@@ -44,6 +51,7 @@ package struct ScalingReport {
             }
         }
         self.rows = rows
+        self.leftOut = leftOut
     }
 
     /// All ranks along one axis; experts divided by width as far as that gives the bits of one rank.
@@ -86,7 +94,14 @@ package struct ScalingReport {
             + [
                 "", "received: bytes a rank gets from others for the prompt · room: whether weights and one step fit",
                 "tensor: as engines for accelerators do it, each rank computes index scores and latents of all rows",
-            ].filter { !$0.hasPrefix("tensor") || planner.cluster.hardware.kind == .accelerator }
+            ].filter { !$0.hasPrefix("tensor") || planner.cluster.hardware.kind == .accelerator } + leftOutInWords
+    }
+
+    private var leftOutInWords: [String] {
+        if leftOut.isEmpty { return [] }
+        let shape = planner.model.description.parallelShape
+        let counts = leftOut.map(String.init).joined(separator: ", ")
+        return ["left out: \(counts) tensor ranks, which cannot share \(shape.heads) \(shape.headsName) evenly"]
     }
 
     private func name(_ axis: Axis) -> String { axis == .context ? "CP" : "TP" }
