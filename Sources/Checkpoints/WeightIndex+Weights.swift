@@ -25,9 +25,7 @@ extension WeightIndex {
     package func matrix(_ name: String, rows: Int, columns: Int) throws(CheckpointError) -> Weight {
         let tensor = try tensor(named: name)
         try requireSymmetric(tensor)
-        if tensor.type.holdsPairs, columns % 2 == 0, tensor.shape == [rows, columns / 2] {
-            return try pairs(tensor, rows: rows, columns: columns)
-        }
+        if tensor.isPairs(of: [rows, columns]) { return try pairs(tensor, rows: rows, columns: columns) }
         try tensor.require(shape: [rows, columns])
         if let fixed = try staticRounding(of: tensor) {
             return unsafe Weight(
@@ -108,13 +106,19 @@ extension WeightIndex {
         DType.f32.bytes(of: widened.withLock { $0.values.reduce(0) { $0 + $1.count } })
     }
 
-    /// Returns the number of elements of a tensor, of which numbers that hold pairs count twice.
-    package func elementCount(ofWeight name: String) throws(CheckpointError) -> Int {
+    /// Requires that a weight and its scales have the shapes with which it can be read. Only headers are read.
+    ///
+    /// - Parameter shape: that of the weight, in which a pair of FP4 elements counts as two.
+    /// - Throws: naming the tensor that is missing or has another shape.
+    package func require(_ name: String, shape: [Int]) throws(CheckpointError) {
         let tensor = try tensor(named: name)
-        for name in scaleNames(of: name) where tensor.isPairs(with: try self.tensor(named: name)) {
-            return 2 * tensor.elementCount
+        if tensor.isPairs(of: shape) {
+            _ = try scaling(of: tensor, shape: shape, .fp4)
+            return
         }
-        return tensor.elementCount
+        try tensor.require(shape: shape)
+        guard shape.count == 2, let dtype = tensor.type.weightFormat else { return }
+        _ = try scaling(of: tensor, shape: shape, dtype)
     }
 
     /// Returns the bytes that a tensor and its scales take in memory: those of the file, or of F32 where they are
@@ -192,6 +196,11 @@ extension StoredTensor {
         }
     }
 
+    /// Returns true if this holds a matrix of this shape as pairs of FP4 elements.
+    fileprivate func isPairs(of matrix: [Int]) -> Bool {
+        type.holdsPairs && matrix.count == 2 && matrix[1] % 2 == 0 && shape == [matrix[0], matrix[1] / 2]
+    }
+
     /// Returns true if this is a matrix of pairs of FP4 elements with these scales.
     fileprivate func isPairs(with scales: StoredTensor) -> Bool {
         guard type.holdsPairs, scales.type == .f8e8m0, shape.count == 2 else { return false }
@@ -259,6 +268,15 @@ extension WeightIndex {
     private func scales(
         of values: StoredTensor, shape: [Int], _ dtype: DType
     ) throws(CheckpointError) -> (Scaling, StoredTensor)? {
+        guard let (scaling, scales) = try scaling(of: values, shape: shape, dtype) else { return nil }
+        if dtype == .fp4 { try requireBytes(scales) } else { try requirePositive(scales) }
+        return (scaling, scales)
+    }
+
+    /// Returns the same as `scales`, of which only the shape is checked.
+    private func scaling(
+        of values: StoredTensor, shape: [Int], _ dtype: DType
+    ) throws(CheckpointError) -> (Scaling, StoredTensor)? {
         let names = scaleNames(of: values.name)
         guard names.count < 2 else {
             throw values.refusal("has scales of two names, \(names[0]) and \(names[1])", advice: "remove the wrong one")
@@ -271,9 +289,7 @@ extension WeightIndex {
                 advice: "the download is not complete, or the model was quantized in another way")
         }
         let scales = try tensor(named: name)
-        let scaling = try scaling(of: values, shape: shape, dtype, by: scales)
-        if dtype == .fp4 { try requireBytes(scales) } else { try requirePositive(scales) }
-        return (scaling, scales)
+        return (try scaling(of: values, shape: shape, dtype, by: scales), scales)
     }
 
     /// Returns the scaling of the element format that fits the scales' shape.

@@ -12,16 +12,16 @@ extension DeepSeekConfiguration: ModelConfiguration {
 
     /// The model as numbers: its layers, shapes, weights and legal degrees of parallelism.
     package var description: ModelDescription {
-        let head = vocabularySize * hiddenSize
+        let head = [vocabularySize, hiddenSize]
         return ModelDescription(
             modelType: modelType, vocabularySize: vocabularySize, hiddenSize: hiddenSize, stateWidth: hiddenSize,
             contextLength: contextLength, layers: (0..<layers).map(layerDescription),
             draftLayers: (0..<nextTokenLayers).map { layerDescription(layers + $0) },
             reusedSelection: reusedSelection,
-            embedding: .init([WeightNames.embedding], elements: head),
-            finalNorm: .init([WeightNames.finalNorm], elements: hiddenSize),
+            embedding: .init([(WeightNames.embedding, head)]),
+            finalNorm: .init([(WeightNames.finalNorm, [hiddenSize])]),
             head: .init(
-                [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
+                [(tiesEmbeddings ? WeightNames.embedding : WeightNames.head, head)], split: .vocabulary),
             parallelShape: parallelShape, formats: formats,
             tensorNames: .init(
                 layers: "model.layers.", blocks: "model.layers.", firstBlock: layers, blockTensor: "eh_proj.weight",
@@ -31,7 +31,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
     private func layerDescription(_ layer: Int) -> LayerDescription {
         let prefix = WeightNames.layer(layer)
         func norm(_ name: String) -> LayerDescription.Operation {
-            .vectors(.init([prefix + name + ".weight"], elements: hiddenSize))
+            .vectors(.init([(prefix + name + ".weight", [hiddenSize])]))
         }
         let isDense = layer < denseLayers
         return LayerDescription(
@@ -55,14 +55,19 @@ extension DeepSeekConfiguration: ModelConfiguration {
                     outputs: latentWidth + ropeWidth)),
             .vectors(
                 .init(
-                    [name("q_a_layernorm.weight"), name("kv_a_layernorm.weight")], elements: queryRank + latentWidth)),
+                    [
+                        (name("q_a_layernorm.weight"), [queryRank]), (name("kv_a_layernorm.weight"), [latentWidth]),
+                    ])),
         ]
         if let index {
             operations += [
                 .product(.init("index key", name("indexer.wk.weight"), inputs: hiddenSize, outputs: index.width)),
                 .vectors(
                     .init(
-                        [name("indexer.k_norm.weight"), name("indexer.k_norm.bias")], elements: 2 * index.width)),
+                        [
+                            (name("indexer.k_norm.weight"), [index.width]),
+                            (name("indexer.k_norm.bias"), [index.width]),
+                        ])),
             ]
         }
         operations += [
@@ -117,7 +122,7 @@ extension DeepSeekConfiguration: ModelConfiguration {
                     outputs: experts.gate.experts, isQuantized: false)),
             .vectors(
                 .init(
-                    [WeightNames.feedForward(layer, "gate.e_score_correction_bias")], elements: experts.gate.experts)),
+                    [(WeightNames.feedForward(layer, "gate.e_score_correction_bias"), [experts.gate.experts])])),
             .dispatch(routed),
         ]
             + (shared > 0

@@ -12,16 +12,16 @@ extension DeepSeekV4Configuration: ModelConfiguration {
 
     /// The model as numbers: its layers, shapes, weights and legal degrees of parallelism.
     package var description: ModelDescription {
-        let head = vocabularySize * hiddenSize
+        let head = [vocabularySize, hiddenSize]
         let streams = streamWeights(WeightNames.headStreams, isHead: true)
         return ModelDescription(
             modelType: modelType, vocabularySize: vocabularySize, hiddenSize: hiddenSize, stateWidth: stateWidth,
             contextLength: contextLength, layers: (0..<layers).map(layerDescription),
             draftLayers: (0..<nextTokenLayers).map { layerDescription(layers + $0) },
-            embedding: .init([WeightNames.embedding], elements: head),
-            finalNorm: .init([WeightNames.finalNorm] + streams.names, elements: hiddenSize + streams.elements),
+            embedding: .init([(WeightNames.embedding, head)]),
+            finalNorm: .init([(WeightNames.finalNorm, [hiddenSize])] + streams.tensors),
             head: .init(
-                [tiesEmbeddings ? WeightNames.embedding : WeightNames.head], elements: head, split: .vocabulary),
+                [(tiesEmbeddings ? WeightNames.embedding : WeightNames.head, head)], split: .vocabulary),
             parallelShape: parallelShape, formats: formats,
             tensorNames: .init(
                 layers: "layers.", blocks: "mtp.", firstBlock: 0, blockTensor: "e_proj.weight",
@@ -42,7 +42,7 @@ extension DeepSeekV4Configuration: ModelConfiguration {
     private func layerDescription(_ layer: Int) -> LayerDescription {
         let prefix = prefix(ofLayer: layer)
         func norm(_ name: String) -> LayerDescription.Operation {
-            .vectors(.init([prefix + name + ".weight"], elements: hiddenSize))
+            .vectors(.init([(prefix + name + ".weight", [hiddenSize])]))
         }
         let kind =
             switch kind(ofLayer: layer) {
@@ -60,7 +60,7 @@ extension DeepSeekV4Configuration: ModelConfiguration {
     private func streamWeights(_ prefix: String, isHead: Bool = false) -> LayerDescription.Weights {
         let mixes = streams.mixes(isHead: isHead)
         return .init(
-            ["fn", "base", "scale"].map { prefix + $0 }, elements: mixes * (stateWidth + 1) + (isHead ? 1 : 3))
+            [(prefix + "fn", [mixes, stateWidth]), (prefix + "base", [mixes]), (prefix + "scale", [isHead ? 1 : 3])])
     }
 
     private func attentionOperations(_ layer: Int) -> [LayerDescription.Operation] {
@@ -72,8 +72,10 @@ extension DeepSeekV4Configuration: ModelConfiguration {
             .product(.init("key", name("wkv.weight"), inputs: hiddenSize, outputs: headWidth)),
             .vectors(
                 .init(
-                    [name("q_norm.weight"), name("kv_norm.weight"), name("attn_sink")],
-                    elements: queryRank + headWidth + heads)),
+                    [
+                        (name("q_norm.weight"), [queryRank]), (name("kv_norm.weight"), [headWidth]),
+                        (name("attn_sink"), [heads]),
+                    ])),
         ] + keyOperations(layer, kind) + [
             .cross(Sharding.query, columns: queryRank)
         ] + selectionOperations(kind, name("indexer.")) + [
@@ -128,7 +130,7 @@ extension DeepSeekV4Configuration: ModelConfiguration {
                     isQuantized: false)),
             .vectors(
                 .init(
-                    [prefix + "ape", prefix + "norm.weight"], elements: kind.tokensPerEntry * columns + width)),
+                    [(prefix + "ape", [kind.tokensPerEntry, columns]), (prefix + "norm.weight", [width])])),
         ]
     }
 
@@ -157,8 +159,8 @@ extension DeepSeekV4Configuration: ModelConfiguration {
         let rule = experts.gate
         let choice: LayerDescription.Weights =
             routesByToken(layer)
-            ? .init([prefix + "gate.tid2eid"], elements: vocabularySize * rule.expertsPerToken)
-            : .init([prefix + "gate.bias"], elements: rule.experts)
+            ? .init([(prefix + "gate.tid2eid", [vocabularySize, rule.expertsPerToken])])
+            : .init([(prefix + "gate.bias", [rule.experts])])
         return [
             .product(
                 .init(

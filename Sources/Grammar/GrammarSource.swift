@@ -39,7 +39,7 @@ extension GrammarSource {
 
     /// Returns whether two sources are equal, and their texts byte by byte: `==` also holds for strings that are only
     /// canonically equivalent, which require different texts.
-    func isIdentical(to other: GrammarSource) -> Bool {
+    package func isIdentical(to other: GrammarSource) -> Bool {
         self == other && zip(texts, other.texts).allSatisfy { $0.utf8.elementsEqual($1.utf8) }
     }
 }

@@ -54,8 +54,8 @@ package struct LayerDescription: Sendable {
 
     /// Tensors that ranks divide alike.
     package struct Weights: Sendable {
-        /// The checkpoint's names, without those of scales.
-        package let names: [String]
+        /// The checkpoint's tensors, without those of scales.
+        package let tensors: [Tensor]
         /// The number of elements in all of them.
         package let elements: Int
         package let split: Split
@@ -63,12 +63,17 @@ package struct LayerDescription: Sendable {
         /// decide on few numbers, such as a router's, never are.
         package let isQuantized: Bool
 
-        package init(_ names: [String], elements: Int, split: Split = .whole, isQuantized: Bool = false) {
-            self.names = names
-            self.elements = elements
+        /// The name of a tensor, and its shape, in which a pair of FP4 elements counts as two.
+        package typealias Tensor = (name: String, shape: [Int])
+
+        package init(_ tensors: [Tensor], split: Split = .whole, isQuantized: Bool = false) {
+            self.tensors = tensors
             self.split = split
             self.isQuantized = isQuantized
+            elements = tensors.reduce(0) { $0 + $1.shape.reduce(1, *) }
         }
+
+        package var names: [String] { tensors.map(\.name) }
     }
 
     /// A matrix product, `[rows, inputs] · [outputs, inputs]ᵀ`.
@@ -85,7 +90,7 @@ package struct LayerDescription: Sendable {
             self.name = name
             self.inputs = inputs
             self.outputs = outputs
-            weights = Weights([tensor], elements: inputs * outputs, split: split, isQuantized: isQuantized)
+            weights = Weights([(tensor, [outputs, inputs])], split: split, isQuantized: isQuantized)
         }
     }
 
@@ -151,8 +156,8 @@ package struct LayerDescription: Sendable {
             self.name = name
             self.hidden = hidden
             self.width = width
-            weights = Weights(
-                names.tensors(prefix), elements: 3 * hidden * width, split: split, isQuantized: true)
+            let shapes = [[width, hidden], [width, hidden], [hidden, width]]
+            weights = Weights(Array(zip(names.tensors(prefix), shapes)), split: split, isQuantized: true)
         }
     }
 

@@ -81,18 +81,13 @@ package struct ModelDirectory: Sendable {
         for name in weights.names {
             if let refusal = try unread.refusal(of: name, in: weights) { misfits.append(refusal) }
         }
-        for group in description.readWeights {
+        var tensors = description.readWeights.flatMap(\.tensors)
+        let copies = description.tensorNames?.copies.filter(weights.contains) ?? []
+        tensors += copies.flatMap { copy in description.embedding.tensors.map { (copy, $0.shape) } }
+        var examined: Set<String> = []
+        for tensor in tensors where examined.insert(tensor.name).inserted {
             do throws(CheckpointError) {
-                var elements = 0
-                for name in group.names { elements += try weights.elementCount(ofWeight: name) }
-                guard elements != group.elements, let name = group.names.first else { continue }
-                misfits.append(
-                    try weights.tensor(named: name).refusal(
-                        group.names.count == 1
-                            ? "has \(elements) elements, but config.json asks for \(group.elements)"
-                            : "has with \(group.names.dropFirst().joined(separator: ", ")) \(elements) elements, but "
-                                + "config.json asks for \(group.elements)",
-                        advice: UnreadTensors.advice))
+                try weights.require(tensor.name, shape: tensor.shape)
             } catch {
                 misfits.append(error)
             }

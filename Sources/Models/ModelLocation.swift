@@ -39,10 +39,14 @@ package struct ModelLocation: Sendable, Equatable {
                     ? "give the directory of the released checkpoint"
                     : "give the directory with config.json and the weights")
         case .none:
-            let words = given.split(separator: "/", omittingEmptySubsequences: false)
-            guard words.count == 2, words.allSatisfy({ !$0.isEmpty && !$0.hasPrefix(".") && !$0.hasPrefix("~") }) else {
+            guard let words = Self.id(in: given) else {
                 throw CheckpointError(
                     file: given, problem: "there is no such directory", advice: "check --model-path")
+            }
+            guard !words[1].contains(":") else {
+                throw CheckpointError(
+                    file: given, problem: "names a GGUF file of a model by its quantization, which is not read",
+                    advice: "give the name of the released checkpoint")
             }
             let cache = cache ?? Self.cacheDirectory(environment)
             let folder = cache + "/models--" + words.joined(separator: "--")
@@ -50,7 +54,7 @@ package struct ModelLocation: Sendable, Equatable {
                 throw CheckpointError(
                     file: given,
                     problem: "there is no such directory, and no such model in Hugging Face's cache \(cache)",
-                    advice: "download it first: hf download \(given)")
+                    advice: "download it first: hf download \(words.joined(separator: "/"))")
             }
             self = try Self.snapshot(in: folder, given: given, revision)
         }
@@ -59,6 +63,20 @@ package struct ModelLocation: Sendable, Equatable {
     private init(directory: String, name: String) {
         self.directory = directory
         self.name = name
+    }
+
+    /// Returns the organization and the name in a model's name on Hugging Face, or in the address of its page; `nil` if
+    /// this is neither.
+    private static func id(in given: String) -> [Substring]? {
+        let sites = ["https://", "http://", ""].flatMap { ["\($0)huggingface.co/", "\($0)hf.co/"] }
+        let site = sites.first(where: given.hasPrefix)
+        var words = given.dropFirst(site?.count ?? 0).split(separator: "/", omittingEmptySubsequences: false)
+        // The address may go on with a revision.
+        if site != nil { words = Array(words.prefix(2)) }
+        guard words.count == 2, words.allSatisfy({ !$0.isEmpty && !$0.hasPrefix(".") && !$0.hasPrefix("~") }) else {
+            return nil
+        }
+        return words
     }
 
     /// Hugging Face's download cache, as its own library finds it.

@@ -6,6 +6,21 @@ import Tokenization
 struct AnswerForm: Sendable {
     var source: GrammarSource
     var field: String
+
+    /// The maximum number of different forms in one request. The engine keeps a few compiled grammars ready, and a
+    /// request must not replace those of all others.
+    static let maxForms = 16
+}
+
+extension [AnswerForm] {
+    /// The first form of each grammar; no more than `maxForms` and one.
+    var distinct: [AnswerForm] {
+        var known: [AnswerForm] = []
+        for form in self where known.count <= AnswerForm.maxForms {
+            if !known.contains(where: { $0.source.isIdentical(to: form.source) }) { known.append(form) }
+        }
+        return known
+    }
 }
 
 extension RequestFields {

@@ -23,7 +23,7 @@ struct GenerateRoutes: Sendable {
         guard asked.streams else {
             let body = try await Self.whole(
                 answers, isBatch: isBatch, of: generations, on: connection,
-                bytes: asked.returnsLogProbs ? asked.memory : 0)
+                bytes: asked.requests.contains { $0.logProbs != nil } ? asked.memory : 0)
             withExtendedLifetime(share) {}
             return .json(written: body)
         }
@@ -69,7 +69,7 @@ extension GenerateRequest {
         let request = requests[index]
         let textOfToken: @Sendable (Int32) -> String = { service.text(of: $0) }
         return GenerateAnswer(
-            id: ids[index], promptTokens: request.prompt.count, returnsLogProbs: returnsLogProbs,
+            id: ids[index], promptTokens: request.prompt.count, returnsLogProbs: request.logProbs != nil,
             returnsTop: (request.logProbs?.topCount ?? 0) > 0,
             textOfToken: returnsTokenText ? textOfToken : nil)
     }

@@ -123,32 +123,38 @@ struct InfoRoutes: Sendable {
             "context_length": .integer(limits.contextLength),
             "vocab_size": .integer(limits.vocabularySize),
             "max_queued_requests": .integer(limits.maxQueuedRequests),
-            "max_top_logprobs": .integer(min(limits.maxTopLogProbs, configuration.requests.maxTopLogProbs)),
+            "max_top_logprobs": .integer(configuration.requests.maxTopLogProbs(with: limits)),
             "max_choices": .integer(configuration.requests.maxChoices),
             "max_body_bytes": .integer(configuration.maxBodyBytes),
             "layout": .string(status.layout),
             "ranks": .integer(status.ranks.count),
             "threads_per_rank": .integer(status.threadsPerRank),
             "kernels": .string(status.kernels),
-            "page_size": .integer(status.pageSize),
-            "kv_pages": .integer(status.totalPages),
-            "kv_pages_free": .integer(status.freePages),
-            "kv_pages_cached": .integer(status.cachedPages),
-            "kv_pages_used": .integer(status.usedPages),
             "speculative_num_steps": .integer(status.drafts),
             "avg_spec_accept_length": status.speculation.acceptLength.map(JSONValue.number) ?? .null,
             "prefix_store": service.prefixStore?().json ?? .null,
-            "kv_bytes_per_token": .integer(status.keyBytesPerToken),
-            "kv_owners": .integer(status.keyOwners),
-            "kv_owner_unit": .integer(status.keyUnit),
-            "kv_ranks": .array(status.ranks.map(Self.keys)),
-            "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
             "default_sampling_params": .fields([
                 "temperature": .number(service.defaults.temperature), "top_p": .number(service.defaults.topP),
                 "top_k": .integer(service.defaults.topK),
             ]),
         ])
-        return .json(.object(facts + Self.sizes(status.settings) + measures))
+        return .json(.object(facts + Self.sizes(status.settings) + measures + Self.cache(status)))
+    }
+
+    /// Returns the state of the KV cache.
+    private static func cache(_ status: EngineStatus) -> [JSONMember] {
+        JSONMember.list([
+            "page_size": .integer(status.pageSize),
+            "kv_pages": .integer(status.totalPages),
+            "kv_pages_free": .integer(status.freePages),
+            "kv_pages_cached": .integer(status.cachedPages),
+            "kv_pages_used": .integer(status.usedPages),
+            "kv_bytes_per_token": .integer(status.keyBytesPerToken),
+            "kv_owners": .integer(status.keyOwners),
+            "kv_owner_unit": .integer(status.keyUnit),
+            "kv_ranks": .array(status.ranks.map(keys)),
+            "max_total_num_tokens": .integer(status.totalPages * status.pageSize),
+        ])
     }
 
     /// Returns the settings in force under the names of SGLang's server arguments, where it has the same; the others are

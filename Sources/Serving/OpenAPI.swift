@@ -93,8 +93,8 @@ enum OpenAPI {
         case .harmless:
             return .fields(["description": .string("Accepted, and without effect on the answer.")])
         case .honoured:
-            guard let type = types.first(where: { $0.names.contains(name) })?.type else { return .fields([:]) }
-            return .fields(["type": .array([.string(type), .string("null")])])
+            let own = types.filter { $0.names.contains(name) }.map(\.type)
+            return own.isEmpty ? .fields([:]) : .fields(["type": .array((own + ["null"]).map(JSONValue.string))])
         }
     }
 
@@ -104,10 +104,11 @@ enum OpenAPI {
         .countTokens: ["messages"], .detokenize: ["tokens"],
     ]
 
-    /// The JSON types of members that have one type on all routes.
+    /// The JSON types of members that have the same ones on all routes.
     private static let types: [(type: String, names: Set<String>)] = [
         ("string", ["model", "cache_salt", "instructions", "regex", "ebnf", "guided_regex", "guided_grammar"]),
         ("array", ["messages", "tools", "tokens", "stop_token_ids", "guided_choice", "include"]),
+        ("array", ["sampling_params", "return_logprob", "logprob_start_len", "top_logprobs_num"]),
         ("object", ["stream_options", "logit_bias", "sampling_params", "response_format", "structured_outputs"]),
         (
             "boolean",

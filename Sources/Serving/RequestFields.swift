@@ -45,19 +45,23 @@ struct RequestFields {
 
     func string(_ name: String) throws(RequestError) -> String? {
         guard let value = value(name) else { return nil }
-        guard let text = value.string else { throw mismatch(name, "a string", value) }
+        guard let text = value.string else { throw Self.mismatch(path(of: name), "a string", value) }
         return text
     }
 
     func bool(_ name: String) throws(RequestError) -> Bool? {
         guard let value = value(name) else { return nil }
-        guard let flag = value.bool else { throw mismatch(name, "true or false", value) }
+        return try Self.bool(value, path: path(of: name))
+    }
+
+    static func bool(_ value: JSONValue, path: String) throws(RequestError) -> Bool {
+        guard let flag = value.bool else { throw mismatch(path, "true or false", value) }
         return flag
     }
 
     func array(_ name: String) throws(RequestError) -> [JSONValue]? {
         guard let value = value(name) else { return nil }
-        guard let elements = value.array else { throw mismatch(name, "an array", value) }
+        guard let elements = value.array else { throw Self.mismatch(path(of: name), "an array", value) }
         return elements
     }
 
@@ -71,16 +75,17 @@ struct RequestFields {
     /// - Throws: an error for other values and for numbers outside `range`.
     func integer(_ name: String, in range: ClosedRange<Int>) throws(RequestError) -> Int? {
         guard let value = value(name) else { return nil }
+        return try Self.integer(value, path: path(of: name), in: range)
+    }
+
+    static func integer(_ value: JSONValue, path: String, in range: ClosedRange<Int>) throws(RequestError) -> Int {
         guard let number = value.wholeNumber else {
-            guard case .number(let number) = value, number.isWhole else { throw mismatch(name, "an integer", value) }
+            guard case .number(let number) = value, number.isWhole else { throw mismatch(path, "an integer", value) }
             throw .invalid(
-                path(of: name),
-                "\(path(of: name)) is \(number.literal.prefix(32)); it must be in \(range.lowerBound)...\(range.upperBound)"
-            )
+                path,
+                "\(path) is \(number.literal.prefix(32)); it must be in \(range.lowerBound)...\(range.upperBound)")
         }
-        guard range.contains(number) else {
-            throw .invalid(path(of: name), "\(path(of: name)) is \(number); it must be \(range.words)")
-        }
+        guard range.contains(number) else { throw .invalid(path, "\(path) is \(number); it must be \(range.words)") }
         return number
     }
 
@@ -131,8 +136,8 @@ struct RequestFields {
         return tokens
     }
 
-    private func mismatch(_ name: String, _ expected: String, _ value: JSONValue) -> RequestError {
-        .invalid(path(of: name), "\(path(of: name)) must be \(expected), not \(value.kindName)")
+    private static func mismatch(_ path: String, _ expected: String, _ value: JSONValue) -> RequestError {
+        .invalid(path, "\(path) must be \(expected), not \(value.kindName)")
     }
 }
 
@@ -161,12 +166,17 @@ extension RequestFields {
     /// Swift also treats strings with different bytes as equal if they are canonically equivalent, so a salt that is
     /// not plain ASCII is replaced by the hexadecimal digits of its bytes.
     func cacheSalt(atMost limit: Int) throws(RequestError) -> String? {
-        guard let salt = try string("cache_salt") else { return nil }
+        guard let value = value("cache_salt") else { return nil }
+        return try Self.cacheSalt(value, path: path(of: "cache_salt"), atMost: limit)
+    }
+
+    static func cacheSalt(_ value: JSONValue, path: String, atMost limit: Int) throws(RequestError) -> String {
+        guard let salt = value.string else { throw mismatch(path, "a string", value) }
         guard !salt.isEmpty else {
-            throw .invalid("cache_salt", "cache_salt is empty; leave it out to share cached prefixes with everybody")
+            throw .invalid(path, "\(path) is empty; leave it out to share cached prefixes with everybody")
         }
         guard salt.utf8.count <= limit else {
-            throw .invalid("cache_salt", "cache_salt has \(salt.utf8.count) bytes; the most is \(limit)")
+            throw .invalid(path, "\(path) has \(salt.utf8.count) bytes; the most is \(limit)")
         }
         let spelling = "utf8:"
         guard salt.utf8.allSatisfy({ $0 < 0x80 }), !salt.hasPrefix(spelling) else {
@@ -196,6 +206,27 @@ extension RequestFields {
 
     static func checkID(_ id: String, _ name: String) throws(RequestError) {
         guard id.utf8.count <= 256 else { throw .invalid(name, "\(name) is longer than 256 bytes, which is the most") }
+    }
+
+    /// Returns a member's value for each of `count` prompts. The member is one value for all of them, or a list with one
+    /// value for each.
+    ///
+    /// - Parameter read: returns a value from its JSON and its path.
+    func each<Value>(
+        _ name: String, of count: Int, _ read: (JSONValue, String) throws(RequestError) -> Value
+    ) throws(RequestError) -> [Value]? {
+        guard let value = value(name) else { return nil }
+        let path = path(of: name)
+        guard let list = value.array else { return Array(repeating: try read(value, path), count: count) }
+        guard list.count == count else {
+            throw .invalid(
+                path,
+                "\(path) has \(list.count) entries, but there are \(count) prompts; give one value for all, or one for each"
+            )
+        }
+        var values: [Value] = []
+        for (index, element) in list.enumerated() { values.append(try read(element, "\(path)[\(index)]")) }
+        return values
     }
 
     /// Refuses a list of more prompts than a request may have, before any of them is read. A list of token ids is one

@@ -76,7 +76,9 @@ package struct RouteTable: Sendable {
             Route(.post, "/generate", .generate, generate.post),
             Route(.put, "/generate", .generate, generate.post),
             Route(.post, "/tokenize", .tokenize, text.tokenize),
+            Route(.post, "/v1/tokenize", .tokenize, text.tokenize),
             Route(.post, "/detokenize", .detokenize, text.detokenize),
+            Route(.post, "/v1/detokenize", .detokenize, text.detokenize),
         ]
         let described = page + others
         let description = OpenAPI.document(of: described).pythonBytes

@@ -51,19 +51,7 @@ struct SamplingFields {
         service: TextService, limits: RequestLimits
     ) throws(RequestError) {
         let vocabulary = service.engine.limits.vocabularySize
-        var sampling = SamplingParameters()
-        let defaults = service.defaults
-        let temperature = try fields.number("temperature", in: 0...2) ?? Double(defaults.temperature)
-        sampling.temperature = temperature < Self.greedyBelow ? 0 : Float(temperature)
-        sampling.topP = Float(try fields.number("top_p", in: 0...1, excluding: 0) ?? Double(defaults.topP))
-        // Both -1 and 0 stand for all tokens.
-        sampling.topK = max(0, try fields.integer("top_k", in: -1...Int.max) ?? defaults.topK)
-        sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? Double(defaults.minP))
-        sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
-        sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
-        sampling.repetitionPenalty = Float(
-            try fields.number("repetition_penalty", in: Self.leastRepetitionPenalty...2)
-                ?? Double(defaults.repetitionPenalty))
+        var sampling = try Self.distribution(fields, service.defaults)
         sampling.logitBias = try Self.logitBias(fields, vocabularySize: vocabulary, limits: limits)
         for name in names.maxTokens.reversed() {
             sampling.maxNewTokens = try fields.integer(name, in: minMaxTokens...Int.max) ?? sampling.maxNewTokens
@@ -92,6 +80,27 @@ struct SamplingFields {
         includesStopString = isUntrimmed ?? false || includes ?? false
         choices = try fields.integer("n", in: 1...limits.maxChoices) ?? 1
         form = try fields.answerForm()
+    }
+
+    /// Returns the parameters that change the distribution of tokens, without biases.
+    private static func distribution(
+        _ fields: RequestFields, _ defaults: SamplingDefaults
+    ) throws(RequestError) -> SamplingParameters {
+        var sampling = SamplingParameters()
+        let temperature = try fields.number("temperature", in: 0...2) ?? Double(defaults.temperature)
+        sampling.temperature = temperature < greedyBelow ? 0 : Float(temperature)
+        // Any number above 0 is legal, also one that is none in a float.
+        let topP = try fields.number("top_p", in: 0...1, excluding: 0) ?? Double(defaults.topP)
+        sampling.topP = max(Float(topP), Float.leastNormalMagnitude)
+        // Both -1 and 0 stand for all tokens.
+        sampling.topK = max(0, try fields.integer("top_k", in: -1...Int.max) ?? defaults.topK)
+        sampling.minP = Float(try fields.number("min_p", in: 0...1) ?? Double(defaults.minP))
+        sampling.frequencyPenalty = Float(try fields.number("frequency_penalty", in: -2...2) ?? 0)
+        sampling.presencePenalty = Float(try fields.number("presence_penalty", in: -2...2) ?? 0)
+        sampling.repetitionPenalty = Float(
+            try fields.number("repetition_penalty", in: leastRepetitionPenalty...2)
+                ?? Double(defaults.repetitionPenalty))
+        return sampling
     }
 
     /// Returns one request per choice; the seed of choice `index` is the request's seed plus `index`.

@@ -94,13 +94,15 @@ package func serve(
             application.logger.notice("draining: new requests are refused, running ones may end")
             slot.startDraining()
             let reason = await drain(slot, group, for: configuration.drainTimeout, stops: stops)
-            guard let reason, !Task.isCancelled else { return }
-            end.reason.withLock { $0 = reason }
-            application.logger.error("\(reason)")
-            // Streams need a moment to send their error event.
-            slot.stop(reason)
-            await group.triggerGracefulShutdown()
-            try? await Task.sleep(for: timeToAnswer)
+            guard !Task.isCancelled else { return }
+            if let reason {
+                end.reason.withLock { $0 = reason }
+                application.logger.error("\(reason)")
+                slot.stop(reason)
+                await group.triggerGracefulShutdown()
+            }
+            // Streams need a moment to send their error event, and connections to end.
+            try? await Task.sleep(for: timeToEnd)
         }
         // The first task to end cancels the other: the server could not start or has drained, or the drain was cut
         // short.
@@ -115,8 +117,8 @@ private final class EndReason: Sendable {
     let reason = Mutex<String?>(nil)
 }
 
-/// The time that streams have to send their error event after a drain was cut short.
-private let timeToAnswer = Duration.seconds(1)
+/// The time that connections have to end after the drain; those that are left are then closed.
+private let timeToEnd = Duration.seconds(1)
 
 /// Waits until running requests have ended, then shuts the group down. It returns early when the time is over or at the
 /// next signal to stop.

@@ -1,3 +1,5 @@
+import Inference
+
 /// The configuration of the server: its address, who may use it, and its limits on requests and connections.
 package struct ServerConfiguration: Sendable, Equatable {
     /// The address to listen on. Only clients on the same machine can reach the default.
@@ -145,6 +147,9 @@ package struct RequestLimits: Sendable, Equatable {
     package var maxCacheSaltBytes = 256
 
     package init() {}
+
+    /// Returns the maximum of `top_logprobs` where an engine serves the requests.
+    func maxTopLogProbs(with engine: EngineLimits) -> Int { min(maxTopLogProbs, engine.maxTopLogProbs) }
 
     func validate() -> [String] {
         let counts = [

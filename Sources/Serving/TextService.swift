@@ -64,15 +64,17 @@ package final class TextService: Sendable {
 
     /// Compiles the grammars of the forms that answers must have, on a thread of the pool.
     private func prepareForms(of requests: [TextRequest], on connection: ClientConnection?) async throws {
-        // The answers of one request have one form.
-        guard let form = requests.first?.form else { return }
+        let forms = requests.compactMap(\.form).distinct
+        guard !forms.isEmpty else { return }
         let engine = engine
         let compile: @Sendable () throws -> Void = {
-            do {
-                try engine.prepare(form.source)
-            } catch let error as EngineError {
-                try WorkPool.checkCancellation()
-                throw RequestError(error).renamed(by: ["grammar": form.field])
+            for form in forms {
+                do {
+                    try engine.prepare(form.source)
+                } catch let error as EngineError {
+                    try WorkPool.checkCancellation()
+                    throw RequestError(error).renamed(by: ["grammar": form.field])
+                }
             }
         }
         var watch: HangUpHandler.Watch?
@@ -187,9 +189,11 @@ extension TextService {
 
     /// Returns the text of a prompt as a client would have written it.
     func text(ofPrompt tokens: [Int32]) -> String {
-        let hasBeginning = tokens.first != nil && tokens.first == tokenizer.bosToken
-        return tokenizer.decode(tokens.dropFirst(hasBeginning ? 1 : 0), skippingSpecialTokens: false)
+        tokenizer.decode(tokens.dropFirst(hasBeginning(tokens) ? 1 : 0), skippingSpecialTokens: false)
     }
+
+    /// Returns true for a prompt that begins with the beginning-of-sentence token, which no client writes.
+    func hasBeginning(_ prompt: [Int32]) -> Bool { prompt.first != nil && prompt.first == tokenizer.bosToken }
 
     /// Returns the text of one token by itself, as lists of log-probabilities show it.
     func text(of token: Int32) -> String {

@@ -13,43 +13,50 @@ struct TokenizeRoutes: Sendable {
         return try await answer(request, context) { fields, share in
             try FieldTable.check(fields, at: .tokenize)
             if fields.value("messages") != nil { return try Self.tokenizeConversation(fields, service) }
-            let addsBeginning = try fields.bool("add_special_tokens") ?? true
-            guard let value = fields.value("prompt") else {
-                throw RequestError.invalid("prompt", "prompt is missing; give a string, a list of strings, or messages")
-            }
-            let isList = value.array != nil
-            var (tokens, counts) = (JSONWriter(), JSONWriter())
-            if isList {
-                tokens.beginArray()
-                counts.beginArray()
-            }
-            for element in value.array ?? [value] {
-                guard let text = element.string else {
-                    throw RequestError.invalid(
-                        "prompt", "prompt must be a string or a list of strings, not \(element.kindName)")
-                }
-                let list = try service.tokens(of: text, addingBeginning: addsBeginning)
-                counts.value(.integer(list.count))
-                tokens.beginArray()
-                for token in list { tokens.value(.integer(token)) }
-                tokens.endArray()
-                try share.grow(to: 2 * tokens.bytes.count)
-                guard WorkPool.mayContinue else { throw RequestError.clientGone }
-            }
-            if isList {
-                tokens.endArray()
-                counts.endArray()
-            }
-            var writer = JSONWriter()
-            writer.beginObject()
-            writer.key("tokens")
-            writer.written(tokens.takeBytes())
-            writer.key("count")
-            writer.written(counts.takeBytes())
-            writer.member("max_model_len", .integer(service.engine.limits.contextLength))
-            writer.endObject()
-            return writer.takeBytes()
+            return try Self.tokenizeTexts(fields, service, share)
         }
+    }
+
+    /// Returns the tokens of `prompt`, a text or a list of texts.
+    private static func tokenizeTexts(
+        _ fields: RequestFields, _ service: TextService, _ share: MemoryBudget.Share
+    ) throws -> [UInt8] {
+        let addsBeginning = try fields.bool("add_special_tokens") ?? true
+        guard let value = fields.value("prompt") else {
+            throw RequestError.invalid("prompt", "prompt is missing; give a string, a list of strings, or messages")
+        }
+        let isList = value.array != nil
+        var (tokens, counts) = (JSONWriter(), JSONWriter())
+        if isList {
+            tokens.beginArray()
+            counts.beginArray()
+        }
+        for element in value.array ?? [value] {
+            guard let text = element.string else {
+                throw RequestError.invalid(
+                    "prompt", "prompt must be a string or a list of strings, not \(element.kindName)")
+            }
+            let list = try service.tokens(of: text, addingBeginning: addsBeginning)
+            counts.value(.integer(list.count))
+            tokens.beginArray()
+            for token in list { tokens.value(.integer(token)) }
+            tokens.endArray()
+            try share.grow(to: 2 * tokens.bytes.count)
+            guard WorkPool.mayContinue else { throw RequestError.clientGone }
+        }
+        if isList {
+            tokens.endArray()
+            counts.endArray()
+        }
+        var writer = JSONWriter()
+        writer.beginObject()
+        writer.key("tokens")
+        writer.written(tokens.takeBytes())
+        writer.key("count")
+        writer.written(counts.takeBytes())
+        writer.member("max_model_len", .integer(service.engine.limits.contextLength))
+        writer.endObject()
+        return writer.takeBytes()
     }
 
     /// Returns the tokens of the prompt that a chat route makes of the same members.
@@ -89,7 +96,7 @@ struct TokenizeRoutes: Sendable {
                 return .string(service.tokenizer.decode(tokens, skippingSpecialTokens: skipsSpecialTokens))
             }
             guard case .array = elements.first else {
-                return JSONValue.fields(["text": try text(elements, "tokens")]).pythonBytes
+                return Self.detokenized(try text(elements, "tokens"))
             }
             let texts = try elements.enumerated().map { index, element in
                 guard let ids = element.array else {
@@ -97,8 +104,13 @@ struct TokenizeRoutes: Sendable {
                 }
                 return try text(ids, "tokens[\(index)]")
             }
-            return JSONValue.fields(["text": .array(texts)]).pythonBytes
+            return Self.detokenized(.array(texts))
         }
+    }
+
+    /// Returns the answer with the text, which SGLang calls `text` and vLLM `prompt`.
+    private static func detokenized(_ text: JSONValue) -> [UInt8] {
+        JSONValue.fields(["text": text, "prompt": text]).pythonBytes
     }
 
     /// Reads a request and makes its answer, as JSON text, in the work pool if the request is large.

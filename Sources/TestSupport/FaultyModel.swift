@@ -34,8 +34,7 @@ package final class FaultyModel: Model {
         ModelDescription(
             modelType: "faulty", vocabularySize: 32, hiddenSize: 8, stateWidth: 8, contextLength: 256,
             layers: Array(repeating: LayerDescription(kind: "faulty", operations: []), count: layers),
-            draftLayers: [], embedding: .init([], elements: 0), finalNorm: .init([], elements: 0),
-            head: .init([], elements: 0),
+            draftLayers: [], embedding: .init([]), finalNorm: .init([]), head: .init([]),
             parallelShape: ModelShape(
                 layers: layers, heads: 8, valueWidth: 1, experts: 8, expertWidth: 8, denseWidth: 8, sharedWidth: 0),
             formats: WeightFormats(.f32))

@@ -37,11 +37,12 @@ package final class ToyEngine: EngineClient {
     ///
     /// - Parameter answer: returns the tokens of the answer to a request.
     package init(
-        contextLength: Int = 4096, vocabularySize: Int = 1024, endOfText: Int32 = 1,
+        contextLength: Int = 4096, vocabularySize: Int = 1024, maxTopLogProbs: Int = 20, endOfText: Int32 = 1,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
         limits = EngineLimits(
-            contextLength: contextLength, vocabularySize: vocabularySize, maxRunningRequests: 4, maxQueuedRequests: 8)
+            contextLength: contextLength, vocabularySize: vocabularySize, maxRunningRequests: 4, maxQueuedRequests: 8,
+            maxTopLogProbs: maxTopLogProbs)
         self.endOfText = endOfText
         grammars = GrammarCache(GrammarVocabulary(bytes: [], controlTokens: [:], size: vocabularySize))
         self.answer = answer

@@ -146,10 +146,20 @@ package struct EngineOptions: ParsableArguments, Sendable {
     package init() {}
 
     /// Joins the processes that run this command together.
+    ///
+    /// - Throws: `CommandError` also if the ranks cannot be divided among the nodes, since the line that is printed for
+    ///   several nodes must work.
     func join() throws -> Job {
-        try Job.join(
-            processes,
-            Job.Checkpoint(path: try location().directory, loadFormat: loadFormat, patience: patience), agreed: agreed)
+        let location = try location()
+        if let nodes = processes.nnodes, nodes > processes.nodeRank ?? 0,
+            let layout = try? parallel.request().resolve(for: ModelDirectory(location).description.parallelShape),
+            let problem = processes.problem(ranks: layout.world, processes: nodes, option: "--nnodes")
+        {
+            throw CommandError(problem + "; the ranks are --tp-size times --pp-size")
+        }
+        return try Job.join(
+            processes, Job.Checkpoint(path: location.directory, loadFormat: loadFormat, patience: patience),
+            agreed: agreed)
     }
 
     /// The options that must have the same values in all processes, because ranks depend on them. They include neither

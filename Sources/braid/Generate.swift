@@ -32,16 +32,16 @@ struct Generate: AsyncParsableCommand {
         transform: Parsing.count(0...Parsing.maxTokens))
     var maxNewTokens = 128
 
-    @Option(help: "0 takes the best token each time.")
-    var temperature: Float = 0
+    @Option(help: "0 takes the best token each time.", transform: Parsing.number(0...100))
+    var temperature = 0.0
 
-    @Option(help: "Keeps the smallest set of best tokens with this probability.")
-    var topP: Float = 1
+    @Option(help: "Keeps the smallest set of best tokens with this probability.", transform: Parsing.number(0...1))
+    var topP = 1.0
 
     @Option(help: "Keeps the best so many tokens; 0 keeps all.", transform: Parsing.count(0...Parsing.maxTokens))
     var topK = 0
 
-    @Option(help: "With the position, the whole state of the random numbers.")
+    @Option(help: "With the position, the whole state of the random numbers.", transform: Parsing.seed())
     var seed: UInt64 = 0
 
     @Flag(help: "Goes on after the end token.")
@@ -101,7 +101,7 @@ struct Generate: AsyncParsableCommand {
         if !exists, inputIds == nil {
             throw CommandError("\(url.path) has no tokenizer.json; give the prompt as --input-ids")
         }
-        return exists ? try Tokenizer(directory: url) : nil
+        return exists ? try Tokenizer.read(url) : nil
     }
 
     private func tokens(_ tokenizer: Tokenizer?, vocabulary: Int) throws -> [Int32] {
@@ -118,6 +118,10 @@ struct Generate: AsyncParsableCommand {
     }
 
     private static func text(ofFile path: String) throws -> String {
+        var isDirectory: ObjCBool = false
+        if FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), isDirectory.boolValue {
+            throw CommandError("--prompt-file: \(path) is a directory; give a file with the prompt")
+        }
         let data: Data
         do {
             data = try Data(contentsOf: URL(fileURLWithPath: path))
@@ -132,8 +136,8 @@ struct Generate: AsyncParsableCommand {
 
     private func request(_ tokens: [Int32], endTokens: [Int32]) -> GenerationRequest {
         var sampling = SamplingParameters()
-        sampling.temperature = temperature
-        sampling.topP = topP
+        sampling.temperature = Float(temperature)
+        sampling.topP = Float(topP)
         sampling.topK = topK
         sampling.seed = seed
         sampling.maxNewTokens = maxNewTokens

@@ -146,13 +146,28 @@ extension TokenizerOptions {
     ) throws -> (tokenizer: Tokenizer, grammar: GrammarVocabulary) {
         let folder = directory(model)
         try ModelDirectory.checkTokenizer(in: folder.path)
-        let tokenizer = try Tokenizer(directory: folder)
+        let tokenizer = try Tokenizer.read(folder)
         guard tokenizer.vocabularySize <= size else {
             throw CommandError(
                 "tokenizer.json has \(tokenizer.vocabularySize) ids, config.json a vocabulary of \(size): they belong to "
                     + "different models")
         }
         return (tokenizer, GrammarVocabulary(tokenizer, size: size))
+    }
+}
+
+extension Tokenizer {
+    /// Reads the tokenizer of a checkpoint.
+    ///
+    /// - Throws: `CommandError` that names the directory and says what to do.
+    static func read(_ directory: URL) throws(CommandError) -> Tokenizer {
+        do {
+            return try Tokenizer(directory: directory)
+        } catch {
+            throw CommandError(
+                "\(directory.path): \(error); copy tokenizer.json and tokenizer_config.json from the released checkpoint, "
+                    + "or give its directory as --tokenizer-path")
+        }
     }
 }
 

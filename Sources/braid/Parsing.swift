@@ -76,6 +76,19 @@ package enum Parsing {
         return value
     }
 
+    /// Reads a seed: any whole number of its type.
+    package static func seed<Seed: FixedWidthInteger & UnsignedInteger>(
+        _: Seed.Type = Seed.self
+    ) -> @Sendable (String) throws -> Seed {
+        { text in
+            guard let seed = Seed(text) else {
+                let nearest = beyond(text).map { "; the nearest legal value is \($0 < 0 ? Seed.min : Seed.max)" }
+                throw ValidationError("it is not a whole number between 0 and \(Seed.max)\(nearest ?? "")")
+            }
+            return seed
+        }
+    }
+
     /// Reads a decimal number.
     package static func number(_ legal: ClosedRange<Double>) -> @Sendable (String) throws -> Double {
         { text in

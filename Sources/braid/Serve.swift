@@ -55,7 +55,8 @@ struct Serve: AsyncParsableCommand {
 
     @Option(
         name: [.customLong("random-seed"), .customLong("seed")],
-        help: "The seed of requests that give none, each in turn; default: a random one for each.")
+        help: "The seed of requests that give none, each in turn; default: a random one for each.",
+        transform: Parsing.seed())
     var randomSeed: UInt64?
 
     @Option(

@@ -70,7 +70,7 @@ struct Verify: AsyncParsableCommand {
             """)
     var prefillShare: VerificationPlan.PrefillShare?
 
-    @Option(help: "Of the prompts, the draws and the choice of cases.")
+    @Option(help: "Of the prompts, the draws and the choice of cases.", transform: Parsing.seed())
     var seed: UInt64 = 1
 
     @Option(

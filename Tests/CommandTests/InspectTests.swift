@@ -483,7 +483,7 @@ private enum XMLScanner {
             let config = try String(contentsOfFile: path + "/config.json", encoding: .utf8)
             for (member, words) in [
                 ("num_hidden_layers", "is in none of the"),
-                ("moe_intermediate_size", "elements, but config.json asks for"),
+                ("moe_intermediate_size", "has shape ["),
             ] {
                 let number = try #require(
                     config.firstMatch(of: try Regex("\"\(member)\": (\\d+)", as: (Substring, Substring).self)))
@@ -492,6 +492,34 @@ private enum XMLScanner {
                 let run = try Program.run(["inspect", "--model-path", path])
                 #expect(run.status == 1 && run.output.contains(words), "\(run.output) \(run.errors)")
             }
+        }
+    }
+
+    @Test(arguments: [
+        ("model.layers.0.mlp.down_proj.weight", "has shape [384, 128], but config.json asks for [128, 384]"),
+        ("model.embed_tokens.weight", "has shape [128, 1536], but config.json asks for [1536, 128]"),
+    ])
+    func `is told from one with a transposed tensor`(name: String, words: String) async throws {
+        try await directory { path in
+            let demo = Golden.root + "/Models/demo"
+            for name in try FileManager.default.contentsOfDirectory(atPath: demo) where name.contains("safetensors") {
+                try FileManager.default.copyItem(atPath: "\(demo)/\(name)", toPath: "\(path)/\(name)")
+            }
+            try await run(["inspect", "--model-path", path])
+            let file = URL(fileURLWithPath: path + "/model.safetensors")
+            var bytes = try Data(contentsOf: file)
+            let tensor = try #require(bytes.firstRange(of: Data("\"\(name)\"".utf8)))
+            let shape = try #require(bytes.firstRange(of: Data("\"shape\":[".utf8), in: tensor.upperBound...))
+            let end = try #require(bytes[shape.upperBound...].firstIndex(of: UInt8(ascii: "]")))
+            let sizes = bytes[shape.upperBound..<end].split(separator: UInt8(ascii: ","))
+            bytes.replaceSubrange(
+                shape.upperBound..<end, with: Data(sizes.reversed().joined(separator: [UInt8(ascii: ",")])))
+            try bytes.write(to: file)
+            let run = try Program.run(["inspect", "--model-path", path])
+            #expect(run.status == 1 && run.output.contains("weights that do not fit config.json: 1"), "\(run.output)")
+            #expect(run.output.contains(name) && run.output.contains(words), "\(run.output)")
+            let error = #expect(throws: CheckpointError.self) { _ = try ModelDirectory(path).load() }
+            #expect(error?.description.contains(words) == true, "\(String(describing: error))")
         }
     }
 

@@ -338,6 +338,20 @@ import braid
         #expect(lines.contains { $0.contains(words) && $0.contains(path) }, "\(lines)")
     }
 
+    @Test func `takes options of other engines, and other names of its own, from the environment`() throws {
+        let line = try Self.line(
+            "serve m",
+            environment: [
+                "BRAID_ATTENTION_BACKEND": "nsa", "BRAID_TP": "4", "BRAID_DISABLE_CUDA_GRAPH": "1",
+                "BRAID_ENABLE_TORCH_COMPILE": "false",
+            ])
+        #expect(Set(line.withoutEffect) == ["--attention-backend", "--disable-cuda-graph"])
+        #expect(line.settings.contains { $0.words == ["--tp-size", "4"] && $0.origin == .environment("BRAID_TP") })
+        #expect(line.warnings.isEmpty)
+        let refusal = try Self.refusal("serve m", environment: ["BRAID_SKIP_TOKENIZER_INIT": "1"])
+        #expect(refusal.contains { $0.contains("environment BRAID_SKIP_TOKENIZER_INIT: ") }, "\(refusal)")
+    }
+
     @Test func `warns of a variable that names no option`() throws {
         let line = try Self.line("serve m", environment: ["BRAID_PAGE_SISE": "4", "PAGE_SIZE": "8"])
         let warning = "environment BRAID_PAGE_SISE: there is no such option; the nearest is BRAID_PAGE_SIZE"

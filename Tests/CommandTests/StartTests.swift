@@ -81,12 +81,29 @@ import Testing
         let line = try Self.refusal(["someone/model"], environment: ["HF_HUB_CACHE": empty.path])
         #expect(line.contains("no such model in Hugging Face's cache \(empty.path)"))
         #expect(line.contains("hf download someone/model"))
+        for address in ["https://huggingface.co/someone/model", "hf.co/someone/model/tree/main"] {
+            let line = try Self.refusal([address], environment: ["HF_HUB_CACHE": empty.path])
+            #expect(line.contains("no such model") && line.hasSuffix("hf download someone/model"), "\(line)")
+        }
+        #expect(try Self.refusal(["someone/model-GGUF:Q4_K_M"]).contains("names a GGUF file of a model"))
+    }
+
+    @Test(arguments: ["tokenizer.json", "tokenizer_config.json"])
+    func `names the directory of a tokenizer that is damaged, and says what to do`(name: String) throws {
+        let checkpoint = try Checkpoint()
+        try checkpoint.write(name, "nonsense")
+        let line = try Self.refusal([checkpoint.path])
+        #expect(line.contains("\(checkpoint.path): \(name) is not valid at"), "\(line)")
+        #expect(line.contains("from the released checkpoint, or give its directory as --tokenizer-path"), "\(line)")
     }
 
     @Test func `names a prompt file that cannot be read`() throws {
         let binary = try Checkpoint([])
         try Data([0xFF, 0xFE, 0x00]).write(to: URL(fileURLWithPath: binary.path + "/prompt"))
-        for (path, reason) in [("/nowhere/prompt", "exist"), (binary.path + "/prompt", "is not UTF-8 text")] {
+        for (path, reason) in [
+            ("/nowhere/prompt", "exist"), (binary.path + "/prompt", "is not UTF-8 text"),
+            (binary.path, "is a directory; give a file"),
+        ] {
             let run = try Program.run(["generate", Program.demo, "--prompt-file", path])
             #expect(run.status != 0 && run.errors.count == 1, "\(run.errors)")
             #expect(run.errors.first?.contains("--prompt-file: \(path)") == true, "\(run.errors)")
@@ -102,8 +119,12 @@ import Testing
         ("--kernels \(missingLevel)", missingLevel),
         ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
         ("--mem-fraction-static 2", "--mem-fraction-static"), ("--speculative-num-steps 2", "--speculative-algorithm"),
-        ("--nnodes 2 --node-rank 5", "--node-rank: 5"), ("--api-key ä", "--api-key"), ("--api-key a ä", "--api-key"),
-        ("--max-logprobs -2", "--max-logprobs"),
+        ("--nnodes 2 --node-rank 5", "--node-rank: 5"),
+        ("--nnodes 2", "--nnodes: 1 rank cannot be divided"), ("--nnodes 2 --tp 4", "on the first host, run:"),
+        ("--nnodes 3 --tp 4", "--nnodes: 4 ranks cannot be divided"), ("--api-key ä", "--api-key"),
+        ("--api-key a ä", "--api-key"),
+        ("--max-logprobs -2", "--max-logprobs"), ("--seed -1", "between 0 and 18446744073709551615"),
+        ("--random-seed 100000000000000000000", "the nearest legal value is 18446744073709551615"),
         ("--prefix-cache-size 1GiB", "--prefix-cache-size needs --prefix-cache-dir"),
         ("--prefix-cache-dir x --disable-radix-cache", "--prefix-cache-dir: the prefix cache is turned off"),
         ("--prefix-cache-dir x --prefix-cache-size 9kB", "--prefix-cache-dir: 9000 bytes hold no block"),
@@ -158,6 +179,27 @@ import Testing
             #expect(wait(for: "SIGHUP: nothing is read again"))
         }
         #expect(server.isRunning)
+    }
+
+    @Test func `is followed by an end without complaints at SIGTERM`() throws {
+        for _ in 0..<3 {
+            let log = Pipe()
+            let server = try Program.start(
+                ["serve", Program.demo, "--port", "0"], output: FileHandle.nullDevice, errors: log)
+            defer { server.terminate() }
+            var text = ""
+            while !text.contains("ready: ") {
+                let more = log.fileHandleForReading.availableData
+                try #require(!more.isEmpty, "\(text)")
+                text += String(decoding: more, as: UTF8.self)
+            }
+            server.terminate()
+            let rest = String(decoding: log.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            server.waitUntilExit()
+            #expect(server.terminationStatus == 0)
+            let lines = rest.split(separator: "\n")
+            #expect(lines == ["draining: new requests are refused, running ones may end"], "\(rest)")
+        }
     }
 
     @Test func `is a line of JSON if the log is`() throws {

@@ -133,7 +133,7 @@ private final class ChangedCheckpoint {
     func `may be no next-token block, though config.json counts one`(golden: String, count: Int, isThere: Bool) throws {
         let checkpoint = try ChangedCheckpoint(golden, ["num_nextn_predict_layers": "\(count)"])
         let directory = try ModelDirectory(checkpoint.path)
-        let weights = try directory.openWeights()
+        let weights = try directory.openWeights(.auto)
         #expect(directory.hasNextTokenBlock(weights) == isThere)
         #expect(directory.hasNextTokenBlock(nil) == (count > 0))
         #expect(try directory.model(weights, drafts: isThere).canDraft == isThere)

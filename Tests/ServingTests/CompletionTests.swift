@@ -76,6 +76,33 @@ import Testing
         #expect(server.engine.received[0].logProbs == LogProbOptions(topCount: 2, promptStart: 0))
     }
 
+    @Test(arguments: [true, false])
+    func `special tokens within a prompt count to the offsets, as they are in its text`(skips: Bool) async throws {
+        let server = ToyServer("k")
+        let reply = try await server.post(
+            "/v1/completions",
+            #"{"model":"toy","prompt":[0,360,1,361],"echo":true,"logprobs":0,"skip_special_tokens":\#(skips)}"#)
+        let choice = try #require(reply.json["choices"]?[0])
+        let text = try #require(choice["text"]?.string)
+        #expect(text.hasPrefix("h<"), "\(text)")
+        let scores = try #require(choice["logprobs"])
+        let found = try #require(scores["text_offset"]?.integers)
+        for (token, offset) in zip(scores["tokens"]?.strings ?? [], found).dropFirst().dropLast() {
+            #expect(String(text.unicodeScalars.dropFirst(offset)).hasPrefix(token), "\(token) at \(offset)")
+        }
+        #expect(found.first == 0 && found.count == 6, "\(found)")
+    }
+
+    @Test func `special tokens of an answer count to the offsets if its text has them`() async throws {
+        let server = ToyServer { _ in ToyTokenizer.tokens("a") + [2] + ToyTokenizer.tokens("b") }
+        for (skips, expected) in [(true, [0, 1, 1, 2]), (false, [0, 1, 9, 10])] {
+            let reply = try await server.post(
+                "/v1/completions",
+                #"{"model":"toy","prompt":"hi","logprobs":0,"skip_special_tokens":\#(skips)}"#)
+            #expect(reply.json["choices"]?[0]?["logprobs"]?["text_offset"]?.integers == expected, "\(reply.text)")
+        }
+    }
+
     @Test func `a prompt can be scored without generating anything`() async throws {
         let server = ToyServer("ok")
         let reply = try await server.post(

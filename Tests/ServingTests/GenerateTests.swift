@@ -82,6 +82,13 @@ import Testing
         #expect(sampling.logitBias == [3: 1])
     }
 
+    @Test func `a top_p above 0 that no float has is legal`() async throws {
+        let server = ToyServer("x")
+        let reply = try await server.post("/generate", #"{"text":"hi","sampling_params":{"top_p":1e-300}}"#)
+        #expect(reply.status == 200, "\(reply.text)")
+        #expect(server.engine.received.allSatisfy { (0...1e-30).contains($0.sampling.topP) && $0.sampling.topP > 0 })
+    }
+
     @Test func `log-probabilities cover only the output unless the request includes the prompt`() async throws {
         let server = ToyServer("ab")
         let body = #"{"input_ids":[360,361],"sampling_params":{"max_new_tokens":2},"return_logprob":true"#
@@ -147,19 +154,23 @@ import Testing
         }
     }
 
-    @Test func `text becomes tokens and tokens become text`() async throws {
+    @Test(arguments: ["", "/v1"]) func `text becomes tokens and tokens become text`(prefix: String) async throws {
         let server = ToyServer("")
-        let tokens = try await server.post("/tokenize", #"{"model":"toy","prompt":"hé"}"#)
+        let tokens = try await server.post(prefix + "/tokenize", #"{"model":"toy","prompt":"hé"}"#)
         #expect(tokens.json["tokens"]?.integers == [0] + ToyTokenizer.tokens("hé").map(Int.init))
         #expect(tokens.json["count"]?.integer == 4)
         #expect(tokens.json["max_model_len"]?.integer == 4096)
         let list = try await server.post("/tokenize", #"{"prompt":["a",""],"add_special_tokens":false}"#)
         #expect(list.json["tokens"]?.pythonText == "[[353], []]")
         #expect(list.json["count"]?.integers == [1, 0])
-        let text = try await server.post("/detokenize", #"{"tokens":[0,353,2,354]}"#)
-        #expect(text.json["text"]?.string == "ab")
-        let all = try await server.post("/detokenize", #"{"tokens":[[353],[2,354]],"skip_special_tokens":false}"#)
-        #expect(all.json["text"]?.strings == ["a", "<｜User｜>b"])
+        let text = try await server.post(prefix + "/detokenize", #"{"tokens":[0,353,2,354]}"#)
+        let all = try await server.post(
+            prefix + "/detokenize", #"{"tokens":[[353],[2,354]],"skip_special_tokens":false}"#)
+        // The first is SGLang's member, the other one vLLM's.
+        for name in ["text", "prompt"] {
+            #expect(text.json[name]?.string == "ab")
+            #expect(all.json[name]?.strings == ["a", "<｜User｜>b"])
+        }
     }
 
     @Test(arguments: ["/generate", "/v1/completions"])

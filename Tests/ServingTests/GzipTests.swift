@@ -13,7 +13,8 @@ import Testing
     /// The text in the packed bodies.
     private static let text = (0..<60).map { "word\($0 % 37)-\($0 * 7919 % 1000)" }.joined(separator: " ")
 
-    /// The same request, packed by zlib with codes of its own, with the fixed codes, and not at all.
+    /// The same request, packed by zlib with codes of its own, with the fixed codes, not at all, and in three members, of
+    /// which one is empty.
     private static let packed = [
         "dynamic":
             """
@@ -45,6 +46,15 @@ import Testing
             NiB3b3JkMTgtNTQ1IHdvcmQxOS00NjQgd29yZDIwLTM4MyB3b3JkMjEtMzAyIHdvcmQyMi0yMjEiLCAic2FtcGxpbmdfcGFyYW1z
             IjogeyJtYXhfbmV3X3Rva2VucyI6IDF9fVuYpOCtAgAA
         """,
+        "members":
+            """
+            H4sIAAAAAAACAy3NQQoCQQxE0asMvS/oSjpJx/M4a0EGFLy8mLiqt6r/Gdf5vsbtGK/H8z4xj98SySwJtu6SIixKCx5eMlhayWFc
+            pcBSLW2oSSkhwX6eYP4jBGdXKJCuUJGrM1zY3h0aYneIjphdYsClU/wC+DreL8gAAAAfiwgAAAAAAAIDAwAAAAAAAAAAAB+LCAAA
+            AAAAAgNF0dtKw0AUheFXCbl2wezT7BlfJgQsIpq0tEIL0nc3uqK9+5lcfDNZDeE6XI/nF+nwKr+pBdYKU6C9MxUqjWkQS6YjKivQ
+            M5gVrTsz0cSYDWnEtKMGMSuIJGYCb8RM4YWYGUyJmUOdmgWkUrNNI7bdm29B1x3aPu0OspJx1KQSiE6kIoRGwo1EgwWFDk0KUiB9
+            RwQi+79TGBUx9CAjjlbpSCAbIanIQkkSVUlJ23aIxw7+2MH+drCi/zuojE/DeJmX08fb+jqd5vO8XMbn4Wtc5tu0Hq7T5/H9sP4c
+            yf3+DVpBmNblAQAA
+        """,
     ]
 
     private static func bytes(_ name: String) throws -> [UInt8] {
@@ -63,7 +73,7 @@ import Testing
         }
     }
 
-    @Test(arguments: ["dynamic", "fixed", "stored"]) func `are read`(name: String) async throws {
+    @Test(arguments: ["dynamic", "fixed", "stored", "members"]) func `are read`(name: String) async throws {
         let server = ToyServer("x")
         let reply = try await Self.post(server, Self.bytes(name))
         #expect(reply.status == 200, "\(reply.text)")
@@ -85,6 +95,9 @@ import Testing
             #expect(try await Self.post(server, Array(body.prefix(length))).status == 400)
         }
         #expect(try await Self.post(server, body + [0]).status == 400)
+        for length in [10, 18, body.count - 1] {
+            #expect(try await Self.post(server, body + body.prefix(length)).status == 400, "a second member is cut")
+        }
         #expect(server.engine.received.isEmpty)
     }
 

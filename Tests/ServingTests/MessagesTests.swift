@@ -248,6 +248,10 @@ import Tokenization
             #"{"model":"toy","max_tokens":3,"messages":[{"role":"user","content":"a"}],"tools":[{"type":"bash_20250124","name":"bash"}]}"#,
             400, "invalid_request_error", "tools[0].type"
         ),
+        (
+            #"{"model":"toy","max_tokens":3,"messages":[{"role":"user","content":"a"}],"tools":[{"name":"f","input_schema":[]}]}"#,
+            400, "invalid_request_error", "tools[0].input_schema must be a JSON object"
+        ),
         (#"{"model":"toy""#, 400, "invalid_request_error", "body"),
     ])
     func `errors have Anthropic's form`(body: String, status: Int, type: String, word: String) async throws {

@@ -131,7 +131,10 @@ import Tokenization
     }
 
     @Test(arguments: [
-        (#""tools":[{"type":"web_search"}]"#, "tools[0].type"), (#""text":{"verbosity":"low"}"#, "text.verbosity"),
+        (#""tools":[{"type":"web_search"}]"#, "tools[0].type"),
+        (#""tools":[{"type":"function","name":"f","strict":"yes"}]"#, "tools[0].strict"),
+        (#""tools":[{"type":"function","name":"f","parameters":[]}]"#, "tools[0].parameters"),
+        (#""text":{"verbosity":"low"}"#, "text.verbosity"),
         (#""reasoning":{"effort":"max"}"#, "reasoning.effort"), (#""tool_choice":"some""#, "tool_choice"),
         (#""text":{"format":{"type":"x"}}"#, "text.format"), (#""max_output_tokens":0"#, "max_output_tokens"),
         // What is only repeated is bounded.

@@ -20,11 +20,13 @@ struct ToyServer {
     /// - Parameter answer: returns the tokens that the engine generates for a request before the end of the text.
     init(
         contextLength: Int = 4096, defaults: SamplingDefaults = SamplingDefaults(),
-        tokenizer: Tokenizer = ToyTokenizer.shared, transfers: TransferService? = nil,
+        tokenizer: Tokenizer = ToyTokenizer.shared, transfers: TransferService? = nil, maxTopLogProbs: Int = 20,
         answer: @escaping @Sendable (GenerationRequest) -> [Int32]
     ) {
         engine = ToyEngine(
-            contextLength: contextLength, vocabularySize: 1024, endOfText: ToyTokenizer.eos, answer: answer)
+            contextLength: contextLength, vocabularySize: 1024, maxTopLogProbs: maxTopLogProbs,
+            endOfText: ToyTokenizer.eos, answer: answer)
+        configuration.requests.maxTopLogProbs = maxTopLogProbs
         slot = ModelSlot(
             TextService(engine: engine, tokenizer: tokenizer, defaults: defaults, transfers: transfers))
     }

@@ -1,4 +1,4 @@
-/// Unpacks data in the format of gzip (RFC 1952), whose blocks are those of DEFLATE (RFC 1951).
+/// Unpacks data in the format of gzip (RFC 1952): one or more members, whose blocks are those of DEFLATE (RFC 1951).
 ///
 /// A few bytes can unpack to a thousand times as many, so every growth of the output is announced first.
 struct Gzip {
@@ -13,6 +13,8 @@ struct Gzip {
     private var bits: UInt32 = 0
     private var bitCount = 0
     private var output: [UInt8] = []
+    /// The number of bytes of `output` that earlier members unpacked to.
+    private var memberStart = 0
     /// Called with the number of bytes that the output may soon have.
     private let willGrow: (Int) throws -> Void
     private var announced = 0
@@ -30,9 +32,11 @@ struct Gzip {
     static func unpack(_ input: [UInt8], willGrow: (Int) throws -> Void) throws -> [UInt8] {
         try withoutActuallyEscaping(willGrow) { willGrow in
             var gzip = Gzip(input, willGrow)
-            try gzip.skipHeader()
-            try gzip.inflate()
-            try gzip.checkTrailer()
+            repeat {
+                try gzip.skipHeader()
+                try gzip.inflate()
+                try gzip.checkTrailer()
+            } while gzip.position < input.count
             return gzip.output
         }
     }
@@ -46,11 +50,11 @@ struct Gzip {
     }
 
     private mutating func skipHeader() throws {
-        guard input.count >= 18, input[0] == 0x1F, input[1] == 0x8B, input[2] == 8, input[3] & 0xE0 == 0 else {
-            throw Problem.notGzip
-        }
-        let flags = input[3]
-        position = 10
+        let header = input[position...].prefix(Self.headerBytes)
+        guard input.count - position >= Self.headerBytes + Self.trailerBytes, header.starts(with: [0x1F, 0x8B, 8]),
+            let flags = header.dropFirst(3).first, flags & 0xE0 == 0
+        else { throw position == 0 ? Problem.notGzip : Problem.damaged }
+        position += Self.headerBytes
         if flags & 4 != 0 {
             let length = Int(try byte()) + Int(try byte()) << 8
             position += length
@@ -60,16 +64,21 @@ struct Gzip {
         if flags & 2 != 0 { position += 2 }
     }
 
+    private static let headerBytes = 10
+    private static let trailerBytes = 8
+
     private mutating func checkTrailer() throws {
         // Whole bytes that were taken as bits are given back.
         position -= bitCount / 8
-        guard input.count - position == 8 else { throw Problem.damaged }
+        (bits, bitCount) = (0, 0)
         var (sum, size): (UInt32, UInt32) = (0, 0)
         for shift in stride(from: UInt32(0), to: 32, by: 8) { sum |= UInt32(try byte()) << shift }
         for shift in stride(from: UInt32(0), to: 32, by: 8) { size |= UInt32(try byte()) << shift }
-        guard size == UInt32(truncatingIfNeeded: output.count), sum == Self.checksum(output) else {
+        let member = output[memberStart...]
+        guard size == UInt32(truncatingIfNeeded: member.count), sum == Self.checksum(member) else {
             throw Problem.damaged
         }
+        memberStart = output.count
     }
 
     private static let checksums: [UInt32] = (0..<256).map { byte in
@@ -77,7 +86,7 @@ struct Gzip {
     }
 
     /// Returns the CRC-32 of the data.
-    static func checksum(_ bytes: [UInt8]) -> UInt32 {
+    static func checksum(_ bytes: some Sequence<UInt8>) -> UInt32 {
         ~bytes.reduce(~0) { sum, byte in checksums[Int((sum ^ UInt32(byte)) & 0xFF)] ^ (sum >> 8) }
     }
 
@@ -146,7 +155,7 @@ struct Gzip {
             let code = try next(distances)
             guard code < Self.distanceBases.count else { throw Problem.damaged }
             let distance = Self.distanceBases[code] + (try take(Self.distanceBits[code]))
-            guard distance <= output.count else { throw Problem.damaged }
+            guard distance <= output.count - memberStart else { throw Problem.damaged }
             // The copied bytes may include some that this loop appends.
             for _ in 0..<length { output.append(output[output.count - distance]) }
         }

@@ -14,8 +14,7 @@ struct ChatFields {
         try FieldTable.check(fields, at: .chat)
         stream = try StreamFields(fields)
         let wantsLogProbs = try fields.bool("logprobs") ?? false
-        let most = min(configuration.requests.maxTopLogProbs, service.engine.limits.maxTopLogProbs)
-        let topCount = try fields.integer("top_logprobs", in: 0...most)
+        let topCount = try fields.topLogProbs("top_logprobs", service: service, limits: configuration.requests)
         guard wantsLogProbs || topCount ?? 0 == 0 else {
             throw .invalid("top_logprobs", "top_logprobs is only allowed with \"logprobs\": true")
         }
@@ -140,6 +139,9 @@ struct ChatFields {
 extension ChatTool {
     /// Creates a tool from its description in a request.
     init(_ function: JSONValue, at path: String) throws(RequestError) {
+        let fields = try RequestFields(function, path: path)
+        _ = (try fields.string("name"), try fields.string("description"), try fields.bool("strict"))
+        _ = try fields.object("parameters")
         do {
             try self.init(function: function)
         } catch {

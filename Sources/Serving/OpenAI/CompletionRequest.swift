@@ -20,8 +20,7 @@ struct CompletionRequest: Sendable {
         let limits = configuration.requests
         stream = try StreamFields(fields)
         echoes = try fields.bool("echo") ?? false
-        let most = min(limits.maxTopLogProbs, service.engine.limits.maxTopLogProbs)
-        topLogProbs = try fields.integer("logprobs", in: 0...most)
+        topLogProbs = try fields.topLogProbs("logprobs", service: service, limits: limits)
         let sampling = try SamplingFields(
             fields, names: .openAI, minMaxTokens: 0, defaultMaxTokens: 16, service: service, limits: limits)
         choicesPerPrompt = sampling.choices
@@ -71,6 +70,23 @@ struct CompletionRequest: Sendable {
 }
 
 extension RequestFields {
+    /// Returns the number of alternatives that a member asks for with each token. As in vLLM, -1 asks for all tokens of
+    /// the vocabulary, which the limit must allow.
+    func topLogProbs(_ name: String, service: TextService, limits: RequestLimits) throws(RequestError) -> Int? {
+        let (most, vocabulary) = (
+            limits.maxTopLogProbs(with: service.engine.limits), service.engine.limits.vocabularySize
+        )
+        guard let count = try integer(name, in: -1...most) else { return nil }
+        if count >= 0 { return count }
+        guard vocabulary <= most else {
+            throw .invalid(
+                path(of: name),
+                "\(path(of: name)) is -1, which asks for all \(vocabulary) tokens of the vocabulary, but the most is \(most); "
+                    + "ask for fewer, or start the server with --max-logprobs -1")
+        }
+        return vocabulary
+    }
+
     /// Checks the member `model`. Without it a request is for the model that this server serves.
     ///
     /// - Throws: an error if `model` names another model.

@@ -70,7 +70,11 @@ struct CompletionChoice: Sendable {
     private let index: Int
     private let service: TextService
     private let wantsScores: Bool
+    /// The tokens that are not in the text: the beginning of an echoed prompt, and special tokens of the answer.
+    private let (hidesBeginning, hidesSpecialTokens): (Bool, Bool)
     private var scores = CompletionLogProbs()
+    /// True if the prompt's first token was scored.
+    private var hasPromptScores = false
     private var text: String
     private var finish: TextFinish.Reason?
 
@@ -78,15 +82,24 @@ struct CompletionChoice: Sendable {
         self.index = index
         self.service = service
         wantsScores = request.topLogProbs != nil
-        text = request.echoes ? service.text(ofPrompt: request.requests[index].prompt) : ""
+        let own = request.requests[index]
+        text = request.echoes ? service.text(ofPrompt: own.prompt) : ""
+        hidesBeginning = service.hasBeginning(own.prompt)
+        hidesSpecialTokens = own.skipsSpecialTokens
     }
 
     /// Adds an event to the choice.
     mutating func collect(_ event: TextEvent) {
         switch event {
-        case .promptScores(let tokens): for token in tokens { scores.append(token, service) }
+        case .promptScores(let tokens):
+            for token in tokens {
+                let isHidden = hidesBeginning && !hasPromptScores
+                hasPromptScores = true
+                scores.append(token, isText: !isHidden, service)
+            }
         case .token(let token, let more):
-            if wantsScores { scores.append(token, service) }
+            let isHidden = hidesSpecialTokens && service.tokenizer.isSpecial(token.token)
+            if wantsScores { scores.append(token, isText: !isHidden, service) }
             text += more
         case .finished(let end):
             text += end.text
@@ -133,15 +146,18 @@ struct CompletionLogProbs: Sendable {
     /// The number of characters (code points) of the whole text before the next token.
     private var offset = 0
 
-    mutating func append(_ token: TokenLogProbs, _ service: TextService) {
+    /// Adds a token.
+    ///
+    /// - Parameter isText: whether the text that the answer shows has the token.
+    mutating func append(_ token: TokenLogProbs, isText: Bool, _ service: TextService) {
         isEmpty = false
         let bytes = service.tokenizer.bytes(of: token.token)
         tokens.append(.string(Self.name(bytes)))
         logProbs.append(token.logProb.map(JSONValue.number) ?? .null)
         tops.append(token.logProb == nil ? .null : top(token, service))
         offsets.append(.integer(offset))
-        // Special tokens are not part of the text, and continuation bytes do not begin a character.
-        if !service.tokenizer.isSpecial(token.token) { offset += bytes.count { $0 & 0xC0 != 0x80 } }
+        // Continuation bytes do not begin a character.
+        if isText { offset += bytes.count { $0 & 0xC0 != 0x80 } }
     }
 
     mutating func removeAll() {

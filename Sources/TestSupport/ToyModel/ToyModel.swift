@@ -49,9 +49,9 @@ package final class ToyModel: Model {
         return ModelDescription(
             modelType: "toy", vocabularySize: ToySizes.vocabulary, hiddenSize: ToySizes.hidden,
             stateWidth: ToySizes.state, contextLength: ToySizes.context, layers: Array(layers.dropLast()),
-            draftLayers: [layers.last!], reusedSelection: ToySizes.topK, embedding: .init([], elements: 0),
-            finalNorm: .init([], elements: 0),
-            head: .init([], elements: 0), parallelShape: shape, formats: WeightFormats(.f32))
+            draftLayers: [layers.last!], reusedSelection: ToySizes.topK, embedding: .init([]),
+            finalNorm: .init([]),
+            head: .init([]), parallelShape: shape, formats: WeightFormats(.f32))
     }
 
     package func cacheFormat(_ type: CacheType, pageSize: Int) -> CacheFormat {

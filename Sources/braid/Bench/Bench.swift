@@ -21,7 +21,7 @@ struct BenchOutputOptions: ParsableArguments {
     @Option(help: "Append the JSON lines to this file.")
     var outputFile: String?
 
-    @Option(help: "The seed of the random prompts.")
+    @Option(help: "The seed of the random prompts.", transform: Parsing.seed())
     var seed: UInt64 = 1
 
     /// Prints a result as a line of JSON or of the table, and appends it to the file.

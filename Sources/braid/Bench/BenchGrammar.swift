@@ -15,10 +15,10 @@ struct BenchGrammar: ParsableCommand {
     @Option(help: "The directory of the tokenizer.")
     var modelPath: String
 
-    @Option(help: "Texts for each grammar.")
+    @Option(help: "Texts for each grammar.", transform: Parsing.count(1...Parsing.maxCount))
     var texts = 10
 
-    @Option(help: "Tokens of each text, at most.")
+    @Option(help: "Tokens of each text, at most.", transform: Parsing.count(1...Parsing.maxTokens))
     var tokens = 200
 
     @OptionGroup var output: BenchOutputOptions
@@ -43,7 +43,7 @@ struct BenchGrammar: ParsableCommand {
     ]
 
     func run() throws {
-        let tokenizer = try Tokenizer(directory: URL(fileURLWithPath: ModelLocation(modelPath).directory))
+        let tokenizer = try Tokenizer.read(URL(fileURLWithPath: ModelLocation(modelPath).directory))
         let vocabulary = GrammarVocabulary(tokenizer, size: tokenizer.vocabularySize)
         if !output.json { print("grammar\tcompile ms\tmasks\tfirst ms\tmean ms\tp99 ms\tmax ms\tMiB") }
         for (name, source) in Self.sources {

@@ -46,7 +46,7 @@ struct ServingBenchOptions: ParsableArguments, Sendable {
         transform: Parsing.count(0...Parsing.maxCount))
     var warmupRequests = 1
 
-    @Option(help: "The seed of lengths, prompts and arrival times.")
+    @Option(help: "The seed of lengths, prompts and arrival times.", transform: Parsing.seed())
     var seed: UInt32 = 1
 
     @Flag(help: "Let generations end where the model ends them.")

@@ -49,13 +49,16 @@ struct Chat: AsyncParsableCommand {
         transform: Parsing.count(1...Parsing.maxTokens))
     var maxNewTokens: Int?
 
-    @Option(help: "0 takes the best token each time; default: what the model recommends.")
+    @Option(
+        help: "0 takes the best token each time; default: what the model recommends.", transform: Parsing.number(0...2))
     var temperature: Double?
 
-    @Option(help: "Keeps the smallest set of best tokens with this probability; default: what the model recommends.")
+    @Option(
+        help: "Keeps the smallest set of best tokens with this probability; default: what the model recommends.",
+        transform: Parsing.number(0...1))
     var topP: Double?
 
-    @Option(help: "The seed of each answer; default: a random one.")
+    @Option(help: "The seed of each answer; default: a random one.", transform: Parsing.seed())
     var seed: UInt32?
 
     enum Switch: String, ExpressibleByArgument, CaseIterable { case on, off }

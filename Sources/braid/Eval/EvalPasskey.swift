@@ -24,7 +24,7 @@ struct EvalPasskey: AsyncParsableCommand {
     @Option(help: "Questions for each length and depth.", transform: Parsing.count(1...Parsing.maxCount))
     var numQuestions = 4
 
-    @Option(help: "The seed of the documents.")
+    @Option(help: "The seed of the documents.", transform: Parsing.seed())
     var seed: UInt64 = 1
 
     func validate() throws {

@@ -308,16 +308,25 @@ extension OptionReader {
         }
         for (name, value) in environment.sorted(by: { $0.key < $1.key })
         where name.hasPrefix("BRAID_") && name != DisaggregationOptions.secretVariable {
-            if let option = options[name] ?? options[Self.withoutNumber(name)].flatMap({ $0.isRepeatable ? $0 : nil }),
+            let given = Self.option(ofVariable: name)
+            if let option = options[name] ?? command[given]
+                ?? options[Self.withoutNumber(name)].flatMap({ $0.isRepeatable ? $0 : nil }),
                 !["--help", "--version", "--print-config"].contains(option.name)
             {
                 read(["\(option.name)=\(value)"], from: .environment(name))
+            } else if table[given] != nil {
+                read(["\(given)=\(value)"], from: .environment(name))
             } else {
                 let advice = nearest(to: name, in: Array(options.keys)).map { "; the nearest is \($0)" } ?? ""
                 warnings.append("environment \(name): there is no such option\(advice)")
             }
         }
         return takeSettings()
+    }
+
+    /// Returns the name of the option that a variable `BRAID_…` gives.
+    private static func option(ofVariable name: String) -> String {
+        "--" + CommandOptions.dashed(name.dropFirst("BRAID_".count).lowercased())
     }
 
     /// Returns the name of a variable without a number at its end, as in `_2`.

@@ -36,22 +36,8 @@ struct Job: Sendable {
                 line.contains("\"$BRAID_API_KEY") ? "\nafter setting the variables that it names to the keys" : ""
             throw CommandError("braid leaves starting processes to MPI; on the first host, run:\n  \(line)\(keys)")
         }
-        let environment = ProcessInfo.processInfo.environment
-        let started = environment["OMPI_COMM_WORLD_SIZE"] ?? environment["PMI_SIZE"] ?? "1"
-        if started == "1" { return Job(processes: nil, commonLevel: nil) }
-        let processes: Processes
-        do {
-            let joining = Deadline(
-                seconds: max(checkpoint.patience, secondsToJoin),
-                "not all of the \(started) processes came to join the job")
-            processes = Processes(try MPITransport.join(), patience: checkpoint.patience)
-            joining.meet()
-        } catch {
-            throw CommandError("mpirun started \(started) processes, but \(error)")
-        }
-        if processes.process > 0 {
-            // The first process decides when the job ends; mpirun tells all of them.
-            for number in [SIGTERM, SIGINT] { _ = signal(number, SIG_IGN) }
+        guard let processes = try processes(patience: checkpoint.patience) else {
+            return Job(processes: nil, commonLevel: nil)
         }
         do {
             let handshake = try Handshake(try card(checkpoint, agreed), among: processes)
@@ -69,6 +55,27 @@ struct Job: Sendable {
         } catch let failure as CheckpointError {
             Job(processes: processes, commonLevel: nil).end("\(failure)")
         }
+    }
+
+    /// Connects the processes that mpirun has started; returns `nil` if this one is alone.
+    private static func processes(patience: Double) throws(CommandError) -> Processes? {
+        let environment = ProcessInfo.processInfo.environment
+        let started = environment["OMPI_COMM_WORLD_SIZE"] ?? environment["PMI_SIZE"] ?? "1"
+        if started == "1" { return nil }
+        let processes: Processes
+        do {
+            let joining = Deadline(
+                seconds: max(patience, secondsToJoin), "not all of the \(started) processes came to join the job")
+            processes = Processes(try MPITransport.join(), patience: patience)
+            joining.meet()
+        } catch {
+            throw CommandError("mpirun started \(started) processes, but \(error)")
+        }
+        if processes.process > 0 {
+            // The first process decides when the job ends; mpirun tells all of them.
+            for number in [SIGTERM, SIGINT] { _ = signal(number, SIG_IGN) }
+        }
+        return processes
     }
 
     /// The checkpoint, as far as the handshake depends on it.

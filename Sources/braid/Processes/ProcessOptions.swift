@@ -117,10 +117,13 @@ package struct ProcessOptions: ParsableArguments, Sendable {
     }
 
     /// Returns what is wrong with dividing `ranks` among `processes`; `nil` if nothing is.
-    package func problem(ranks: Int, processes: Int) -> String? {
+    ///
+    /// - Parameter option: The option that gives the number of processes.
+    package func problem(ranks: Int, processes: Int, option: String = "mpirun -np") -> String? {
         guard ranks % processes == 0 else {
             let legal = (1...ranks).filter { ranks % $0 == 0 }.map(String.init).joined(separator: ", ")
-            return "mpirun -np: \(ranks) ranks cannot be divided evenly among \(processes) processes; legal: \(legal)"
+            return "\(option): \(ranks) \(ranks == 1 ? "rank" : "ranks") cannot be divided evenly among \(processes) "
+                + "processes; legal: \(legal)"
         }
         guard let ranksPerProcess, ranksPerProcess != ranks / processes else { return nil }
         return "--ranks-per-process: \(ranksPerProcess) in \(processes) processes are not the layout's \(ranks) ranks; "
