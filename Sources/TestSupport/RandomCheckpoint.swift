@@ -18,6 +18,8 @@ package struct RandomCheckpoint: Sendable {
 
     package var seed: UInt64 = 1
     package var storage = Storage.f32
+    /// True if INT8 matrices of attention have one activation scale and offset for all tokens, as ModelSlim writes them.
+    package var hasStaticRounding = false
     /// The number of keys that a row selects; `nil` for a V3 model, whose rows attend to all keys.
     package var indexTopK: Int? = 24
     /// For a GLM-5 model, a letter for each layer: F if it selects keys, S if it reuses a selection; `nil` for a DeepSeek
@@ -191,6 +193,9 @@ package struct RandomCheckpoint: Sendable {
             // The integers have a deviation of 74.
             let scales = (0..<shape[0]).map { _ in deviation / 74 * (1 + Self.uniform(&random) / 4) }
             writer.add(name, "I8", shape, integers)
+            if hasStaticRounding && name.contains("self_attn") && !name.contains("kv_b_proj") {
+                return addRounding(name, integers, shape, scales, to: &writer)
+            }
             return writer.add(name + "_scale", [shape[0], 1], scales)
         }
         let range = deviation * Float(3).squareRoot()
@@ -209,6 +214,25 @@ package struct RandomCheckpoint: Sendable {
     }
 
     /// Returns true if released FP8 and INT8 checkpoints quantize this matrix.
+    /// Adds what says how the activations of an INT8 matrix are rounded: with an offset and a small bias in each row.
+    private func addRounding(
+        _ name: String, _ integers: [UInt8], _ shape: [Int], _ scales: [Float], to writer: inout SafeTensorsWriter
+    ) {
+        let base = String(name.dropLast(".weight".count))
+        // What enters attention and its later products is of about 1, and its outputs are smaller.
+        let (step, offset): (Float, Int) = name.contains("o_proj") ? (0x1p-7, -9) : (0x1p-5, 5)
+        let biases = (0..<shape[0]).map { row in
+            let sum = integers[row * shape[1]..<(row + 1) * shape[1]].reduce(0) { $0 + Int(Int8(bitPattern: $1)) }
+            return Int32(row % 7 - 3 - offset * sum)
+        }
+        writer.add(base + ".input_scale", [1], [step])
+        writer.add(base + ".input_offset", [1], [Float(offset)])
+        writer.add(base + ".deq_scale", [shape[0]], scales.map { $0 * step })
+        writer.add(
+            base + ".quant_bias", "I32", [shape[0]],
+            biases.flatMap { bias in (0..<4).map { UInt8(truncatingIfNeeded: bias >> (8 * $0)) } })
+    }
+
     private static func isQuantized(_ name: String) -> Bool {
         !["embed_tokens", "lm_head", "shared_head", "eh_proj", "mlp.gate.", "weights_proj"].contains(
             where: name.contains)

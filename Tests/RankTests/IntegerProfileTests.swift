@@ -10,9 +10,10 @@ import Verification
 
 @Suite(.timeLimit(.minutes(15))) struct `The INT8 profiles` {
     /// Makes a V3.2 model whose weights are INT8 where released W8A8 checkpoints have them.
-    private static func model() throws -> (directory: ModelDirectory, model: any Model) {
+    private static func model(isStatic: Bool) throws -> (directory: ModelDirectory, model: any Model) {
         var checkpoint = RandomCheckpoint()
         checkpoint.storage = .int8
+        checkpoint.hasStaticRounding = isStatic
         checkpoint.layers = 2
         let path = NSTemporaryDirectory() + "braid-integers-" + UUID().uuidString
         // The files stay mapped.
@@ -24,9 +25,9 @@ import Verification
         return (directory, try directory.model(weights, drafts: false))
     }
 
-    @Test(arguments: [NumericsProfile.int8, .int8F32])
-    func `give one rank's bits in every layout`(profile: NumericsProfile) throws {
-        let (directory, model) = try Self.model()
+    @Test(arguments: [NumericsProfile.int8, .int8F32], [false, true])
+    func `give one rank's bits in every layout`(profile: NumericsProfile, isStatic: Bool) throws {
+        let (directory, model) = try Self.model(isStatic: isStatic)
         let measure = Workload.Measure(
             selecting: directory.description.selection?.firstPosition, contextLength: model.contextLength,
             vocabularySize: model.vocabularySize)
@@ -42,8 +43,9 @@ import Verification
         }
     }
 
-    @Test func `have the same bits on every level, and are near those without INT8`() throws {
-        let (_, model) = try Self.model()
+    @Test(arguments: [false, true])
+    func `have the same bits on every level, and are near those without INT8`(isStatic: Bool) throws {
+        let (_, model) = try Self.model(isStatic: isStatic)
         let prompt = (0..<40).map { Int32($0 * 37 % 320) }
         func logits(_ profile: NumericsProfile, _ kernels: Kernels = .best, chunks: [Int] = [36, 1]) -> [[Float]] {
             Forward(model, kernels: kernels.computing(in: profile), isRecording: false).logits(prompt, chunks: chunks)
