@@ -108,7 +108,13 @@ enum OpenAPI {
     private static let types: [(type: String, names: Set<String>)] = [
         ("string", ["model", "cache_salt", "instructions", "regex", "ebnf", "guided_regex", "guided_grammar"]),
         ("array", ["messages", "tools", "tokens", "stop_token_ids", "guided_choice", "include"]),
-        ("object", ["stream_options", "logit_bias", "sampling_params", "response_format", "structured_outputs"]),
+        (
+            "object",
+            [
+                "stream_options", "logit_bias", "sampling_params", "response_format", "structured_outputs",
+                "kv_transfer_params",
+            ]
+        ),
         (
             "boolean",
             [
