@@ -11,6 +11,8 @@ package final class DecodeEndpoint: TransferPartner {
     private let maxPlacingBytes: Int
     /// One for each prefill server.
     private let slots: [Slot]
+    /// The ids that the prefill servers told last, also of those whose sessions have ended.
+    private let engines: Mutex<[String?]>
 
     private typealias Slot = SessionSlot<DecodeSession>
 
@@ -29,6 +31,7 @@ package final class DecodeEndpoint: TransferPartner {
         self.card = card
         self.policy = policy
         self.timing = timing
+        engines = Mutex(Array(repeating: nil, count: servers))
         slots = (0..<servers).map { _ in
             Slot(
                 DecodeSession(
@@ -68,7 +71,11 @@ package final class DecodeEndpoint: TransferPartner {
                 number, from: source.placement, to: card.placement, layers: card.receivedLayers, policy,
                 timing: timing, at: now)
         }
+        engines.withLock { $0[server] = source.engine }
     }
+
+    /// Returns the index of the prefill server that has told an id.
+    package func server(ofEngine id: String) -> Int? { engines.withLock { $0.firstIndex(of: id) } }
 
     /// The number of transfers that have not ended.
     package var transferCount: Int { slots.reduce(0) { $0 + $1.transferCount } }

@@ -17,6 +17,7 @@ extension ServerCard: WireCodable {
 
     package mutating func pass(_ wire: inout Wire) throws(Wire.Failure) {
         try wire.pass(&protocolVersion)
+        try wire.pass(&engine)
         try wire.pass(&numerics)
         try wire.pass(&model)
         var sent = SentPlacement(placement)
@@ -26,7 +27,8 @@ extension ServerCard: WireCodable {
         try wire.pass(&drafts)
         try wire.pass(&vocabularySize)
         guard (0...placement.format.layers.count).contains(layers), (0...1024).contains(drafts),
-            (1...Int(Int32.max)).contains(vocabularySize), numerics.utf8.count + model.utf8.count <= 1024
+            (1...Int(Int32.max)).contains(vocabularySize),
+            numerics.utf8.count + model.utf8.count + engine.utf8.count <= 1024
         else { throw Wire.Failure(description: "a card of \(layers) layers and \(vocabularySize) tokens") }
     }
 }

@@ -7,7 +7,9 @@ import Tensors
 /// A server card describes a server to the one that it exchanges keys with, before any request does.
 package struct ServerCard: Sendable, Equatable {
     /// The version of messages and frames.
-    package var protocolVersion = 3
+    package var protocolVersion = 4
+    /// An id of this start of the server, which no other has.
+    package var engine = ""
     /// The numerics profile, and the version of all profiles.
     package var numerics: String
     /// The digest of the model's files.
@@ -43,6 +45,7 @@ package struct ServerCard: Sendable, Equatable {
             isSharded: configuration.processSharding(for: model) != nil)
         drafts = configuration.drafts
         vocabularySize = model.vocabularySize
+        engine = (0..<2).map { _ in String(UInt64.random(in: .min ... .max), radix: 16) }.joined(separator: "-")
     }
 
     /// The layers whose keys a decode server with this card needs: those of the next-token block only if it drafts

@@ -45,8 +45,8 @@ package final class DiskPrefixStore: PrefixStore {
         }
     }
 
-    /// A stage of writing a file.
-    package enum WriteStage: Sendable { case write, rename }
+    /// A stage of reading or writing a file.
+    package enum Stage: Sendable { case read, write, rename }
 
     struct State {
         var index = BlockIndex()
@@ -80,10 +80,10 @@ package final class DiskPrefixStore: PrefixStore {
         try self.init(settings, model, configuration, digest: digest, log: log, fault: { _ in 0 })
     }
 
-    /// - Parameter fault: returns an error number for a stage of a write that is to fail, and 0 otherwise.
+    /// - Parameter fault: returns an error number for a stage that is to fail, and 0 otherwise.
     package init(
         _ settings: Settings, _ model: any Model, _ configuration: EngineConfiguration, digest: String,
-        log: @escaping @Sendable (String) -> Void, fault: @escaping @Sendable (WriteStage) -> Int32
+        log: @escaping @Sendable (String) -> Void, fault: @escaping @Sendable (Stage) -> Int32
     ) throws(PrefixStoreError) {
         let problems = Self.problems(settings, model, configuration)
         guard problems.isEmpty else { throw PrefixStoreError(problems.joined(separator: "\n")) }

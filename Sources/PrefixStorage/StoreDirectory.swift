@@ -8,8 +8,8 @@ final class StoreDirectory: Sendable {
     private let descriptor: Int32
     /// The descriptor of the lock file, once this process has the lock. The lock ends with the process.
     private let lock = Mutex<Int32?>(nil)
-    /// Returns an error number for a stage of a write that is to fail, and 0 otherwise. It is for tests.
-    private let fault: @Sendable (DiskPrefixStore.WriteStage) -> Int32
+    /// Returns an error number for a stage that is to fail, and 0 otherwise. It is for tests.
+    private let fault: @Sendable (DiskPrefixStore.Stage) -> Int32
 
     /// A file that cannot be used.
     enum ReadFailure: Error, Equatable {
@@ -33,7 +33,7 @@ final class StoreDirectory: Sendable {
     private static let mostBytes = 1 << 40
 
     /// Opens a directory, and creates it if it does not exist.
-    init(_ path: String, fault: @escaping @Sendable (DiskPrefixStore.WriteStage) -> Int32 = { _ in 0 })
+    init(_ path: String, fault: @escaping @Sendable (DiskPrefixStore.Stage) -> Int32 = { _ in 0 })
         throws(PrefixStoreError)
     {
         guard !path.isEmpty, !path.utf8.contains(0) else { throw PrefixStoreError("the path is empty or holds a NUL") }
@@ -148,9 +148,9 @@ final class StoreDirectory: Sendable {
             throw .damaged("it is no regular file")
         }
         guard facts.st_size == count else { throw .damaged("it has \(facts.st_size) bytes, not \(count)") }
-        var (filled, failure): (Int, Int32) = (0, 0)
+        var (filled, failure): (Int, Int32) = (0, fault(.read))
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-            while filled < count {
+            while filled < count, failure == 0 {
                 let got = unsafe pread(file, buffer.baseAddress! + filled, count - filled, off_t(filled))
                 if got < 0 && errno == EINTR { continue }
                 if got < 0 { failure = errno }

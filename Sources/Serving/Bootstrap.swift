@@ -19,6 +19,9 @@ extension TextService {
         guard let name = Bootstrap.Member.allCases.first(where: { fields.value($0.rawValue) != nil })?.rawValue else {
             return nil
         }
+        guard fields.value(KVTransferParams.name) == nil else {
+            throw .invalid(name, "\(name) is not supported together with kv_transfer_params; give one of them")
+        }
         guard transfers != nil else {
             throw .invalid(
                 name,

@@ -47,6 +47,10 @@ extension FieldTable {
             "top_logprobs_num", "return_text_in_logprobs", "stream"),
         honoured(texts + dialects, "cache_salt", "request_id", "rid"),
         honoured(texts, "bootstrap_host", "bootstrap_port", "bootstrap_room"),
+        honoured(openAI + [.responses], "kv_transfer_params"),
+        honoured(
+            [.transferParams], "do_remote_decode", "do_remote_prefill", "remote_engine_id", "remote_host",
+            "remote_port"),
         honoured(
             sampled + dialects, "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty",
             "repetition_penalty", "logit_bias", "stop_token_ids", "ignore_eos", "skip_special_tokens",
@@ -89,6 +93,8 @@ extension FieldTable {
         // Byte-level tokens have no spaces between them; a stream may send an event for each token.
         harmless(sampled + dialects, "spaces_between_special_tokens", "stream_interval"),
         harmless([.streamOptions], "include_obfuscation"),
+        // Any layout takes keys of any other, and how many a server lacks is its own business.
+        harmless([.transferParams], "remote_request_id", "remote_num_tokens", "tp_size"),
         harmless([.message], "name", "refusal", "annotations", "id", "type", "status"),
     ]
 
@@ -178,8 +184,15 @@ extension FieldTable {
             dialects, "bootstrap_host", "bootstrap_port", "bootstrap_room",
             advice: "a router with --pd-disaggregation uses /generate, /v1/completions or /v1/chat/completions"),
         refused(
-            texts + dialects, "kv_transfer_params",
-            advice: "use a router that gives bootstrap_host, bootstrap_port and bootstrap_room"),
+            [.generate, .messages], "kv_transfer_params",
+            advice: "a router that gives them uses /v1/completions, /v1/chat/completions or /v1/responses"),
+        refused(
+            [.transferParams], "remote_block_ids", unless: [.array([])],
+            advice: "keys are named by their positions here; give the params of a prefill server of this kind"),
+        refused(
+            [.transferParams], "transfer_id", "remote_bootstrap_addr",
+            advice: "give the params of a prefill server's answer, as routers for NixlConnector do"),
+        refused([.transferParams], "last_token_id", advice: "the decode server chooses all tokens"),
         refused(openAI + dialects + [.sampling], "truncate_prompt_tokens", advice: "shorten the prompt"),
         refused([.tokenize], "truncate_prompt_tokens", advice: "shorten the prompt"),
     ]

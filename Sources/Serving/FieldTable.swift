@@ -12,6 +12,7 @@ struct FieldTable: Sendable {
         case messages, messagesBlock, messagesThinking, messagesOutput, countTokens
         /// `/v1/responses`, the items of its `input`, and its member `text`.
         case responses, responsesItem, responsesText
+        case transferParams = "kv_transfer_params"
         case abort
     }
 

@@ -109,7 +109,13 @@ enum OpenAPI {
         ("string", ["model", "cache_salt", "instructions", "regex", "ebnf", "guided_regex", "guided_grammar"]),
         ("array", ["messages", "tools", "tokens", "stop_token_ids", "guided_choice", "include"]),
         ("array", ["sampling_params", "return_logprob", "logprob_start_len", "top_logprobs_num"]),
-        ("object", ["stream_options", "logit_bias", "sampling_params", "response_format", "structured_outputs"]),
+        (
+            "object",
+            [
+                "stream_options", "logit_bias", "sampling_params", "response_format", "structured_outputs",
+                "kv_transfer_params",
+            ]
+        ),
         (
             "boolean",
             [

@@ -61,7 +61,10 @@ struct SamplingFields {
         contextLength = service.engine.limits.contextLength
         seeds = service.seeds
         sampling.minNewTokens = try fields.integer(names.minTokens, in: 0...Int.max) ?? 0
-        if let most = sampling.maxNewTokens ?? defaultMaximum, sampling.minNewTokens > most {
+        // The limit of a request that asks for its prompt is the router's, and the least number the client's.
+        if let most = sampling.maxNewTokens ?? defaultMaximum, sampling.minNewTokens > most,
+            !KVTransferParams.asksForPrompt(fields)
+        {
             throw .invalid(
                 fields.path(of: names.minTokens),
                 "\(fields.path(of: names.minTokens)) is \(sampling.minNewTokens), more than the \(most) tokens wanted")

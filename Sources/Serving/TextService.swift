@@ -130,6 +130,9 @@ package final class TextService: Sendable {
             asked.prefillServer = try transfers.prefillServer(for: bootstrap)
             asked.room = bootstrap.room
         }
+        if let transfers, let params = request.transferParams {
+            asked.prefillServer = try transfers.prefillServer(for: params)
+        }
         // An answer that follows a grammar ends when it is complete, even with `ignore_eos`.
         if !request.ignoresEndOfText || request.form != nil { asked.sampling.stopTokens.formUnion(endOfText) }
         return asked
@@ -224,6 +227,8 @@ struct TextRequest: Sendable {
     var ids: [String] = []
     /// The other server of a request that a router has sent to two.
     var bootstrap: Bootstrap?
+    /// The part of the work that a router has given to another server, one after the other.
+    var transferParams: KVTransferParams?
 
     /// The marks of a model's reasoning.
     struct Reasoning: Sendable {

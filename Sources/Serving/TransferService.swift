@@ -4,11 +4,15 @@ import JSON
 /// The part of a server's exchange of keys with others that its routes use.
 package struct TransferService: Sendable {
     package enum Role: Sendable {
-        /// Others compute prompts. The function finds the one with an address; without a port it has the usual one.
-        case decode(server: @Sendable (_ host: String, _ port: Int?) -> PrefillServer?)
+        /// Others compute prompts. The functions find the one with an address, which without a port has the usual one, and
+        /// the one that has told an id.
+        case decode(
+            server: @Sendable (_ host: String, _ port: Int?) -> PrefillServer?,
+            engine: @Sendable (_ id: String) -> PrefillServer?)
         /// This server computes prompts for others. The function returns a generation that ends without a token when the
         /// prompt of a room is computed.
-        case prefill(generation: @Sendable (_ room: UInt64, _ promptTokens: Int) -> Generation)
+        case prefill(
+            generation: @Sendable (_ room: UInt64, _ promptTokens: Int) -> Generation, origin: TransferOrigin)
     }
 
     package struct PrefillServer: Sendable {
@@ -35,10 +39,13 @@ package struct TransferService: Sendable {
         if case .decode = role { .decode } else { .none }
     }
 
-    /// Returns what a prefill server has to do for a request that a router has sent to a decode server too: the answer goes
+    /// The code of errors about a prefill server with which there is no session.
+    static let prefillLost = "prefill_lost"
+
+    /// Returns what a prefill server has to do for a request that a router sends to a decode server too: the answer goes
     /// on there after the first token.
     func shortened(_ request: TextRequest) -> TextRequest {
-        guard case .prefill = role, request.bootstrap != nil else { return request }
+        guard case .prefill = role, request.bootstrap != nil || request.transferParams != nil else { return request }
         var request = request
         request.sampling.maxNewTokens = min(request.sampling.maxNewTokens ?? 1, 1)
         request.sampling.minNewTokens = min(request.sampling.minNewTokens, 1)
@@ -48,7 +55,7 @@ package struct TransferService: Sendable {
     /// Returns the answer of a prefill server to such a request; `nil` if the engine has to answer, because the request
     /// wants scores of the prompt, which the router takes from here.
     func generation(for request: TextRequest) -> Generation? {
-        guard case .prefill(let generation) = role, let bootstrap = request.bootstrap,
+        guard case .prefill(let generation, _) = role, let bootstrap = request.bootstrap,
             request.logProbs?.promptStart == nil
         else { return nil }
         return generation(bootstrap.room, request.prompt.count)
@@ -58,7 +65,7 @@ package struct TransferService: Sendable {
     ///
     /// - Throws: if it is none of this server's own, or is lost.
     func prefillServer(for bootstrap: Bootstrap) throws(RequestError) -> Int? {
-        guard case .decode(let find) = role else { return nil }
+        guard case .decode(let find, _) = role else { return nil }
         let asked = bootstrap.host.prefix(128) + (bootstrap.port.map { ":\($0)" } ?? "")
         guard let server = find(bootstrap.host, bootstrap.port) else {
             throw .invalid(
@@ -67,8 +74,21 @@ package struct TransferService: Sendable {
                     + "--disaggregation-prefill, as they are written there")
         }
         if let problem = server.problem {
-            throw RequestError(.unavailable, "the prefill server at \(asked): \(problem)", code: "prefill_lost")
+            throw RequestError(.unavailable, "the prefill server at \(asked): \(problem)", code: Self.prefillLost)
         }
         return server.index
+    }
+}
+
+/// The names by which a prefill server's answers tell decode servers where the keys are.
+package struct TransferOrigin: Sendable {
+    /// The id of this start of the server, which its decode servers know.
+    let engine: String
+    /// The address on which it waits for decode servers.
+    let host: String
+    let port: Int
+
+    package init(engine: String, host: String, port: Int) {
+        (self.engine, self.host, self.port) = (engine, host, port)
     }
 }

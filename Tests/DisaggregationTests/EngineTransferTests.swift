@@ -10,7 +10,7 @@ import TestSupport
 import Testing
 
 /// A prefill and a decode engine in one process, whose endpoints are connected by memory.
-private final class EnginePair: Sendable {
+final class EnginePair: Sendable {
     let prefill: Engine
     let decode: Engine
     let sending: PrefillEndpoint
@@ -48,11 +48,15 @@ private final class EnginePair: Sendable {
     }
 
     /// Begins a session, whose link ends after some number of frames.
-    func connect(lastFrame: Int? = nil) throws {
+    ///
+    /// - Returns: the prefill server's end of the link.
+    @discardableResult
+    func connect(lastFrame: Int? = nil) throws -> MemoryLink {
         let (one, other) = MemoryLink.pair(limit: 5000, lastFrame: lastFrame)
         let session = sessions.add(1, ordering: .relaxed).newValue
         try sending.begin(session, to: cards.decode, over: one, for: prefill)
         try receiving.begin(session, from: cards.prefill, over: other, for: decode)
+        return one
     }
 
     /// Waits until no request, page or transfer is left; records what is.

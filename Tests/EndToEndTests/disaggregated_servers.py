@@ -11,6 +11,8 @@ import threading
 import time
 import urllib.request
 
+import routing_sidecar
+
 SECONDS_TO_ANSWER = 600
 SECONDS_TO_CONNECT = 60
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -61,7 +63,7 @@ def same_members(answer):
     """An answer without what differs between any two answers: its id, its times, and what was found in a cache."""
     if isinstance(answer, dict):
         return {name: same_members(value) for name, value in answer.items()
-                if name not in ("id", "created", "e2e_latency", "cached_tokens", "prompt_tokens_details", "rid")
+                if name not in ("id", "created", "created_at", "e2e_latency", "cached_tokens", "prompt_tokens_details", "rid")
                 and not name.endswith(("_time", "_latency", "_ts"))}
     return [same_members(value) for value in answer] if isinstance(answer, list) else answer
 
@@ -251,6 +253,128 @@ def work_in_numbers(pair):
     expect([peer["connected"] for peer in state(second)["peers"]] == [True, False], f"{state(second)}")
 
 
+def two_step_bodies(salt):
+    """Requests to every route that a router of two steps uses, half of them streams."""
+    document = DOCUMENT.read_text()
+    for number, (length, temperature) in enumerate([(900, 0), (3000, 0.9)]):
+        text = f"{salt} {number}: " + document[number * 100:number * 100 + length]
+        rest = {"model": "demo", "temperature": temperature, "seed": number}
+        for stream in (False, True):
+            rest["stream"] = stream
+            yield "/v1/completions", rest | {"prompt": f"{stream} {text}", "max_tokens": 8, "min_tokens": 3, "logprobs": 2}
+            yield "/v1/completions", rest | {"prompt": f"{stream} two {text}", "max_tokens": 6, "n": 2}
+            yield "/v1/chat/completions", rest | {
+                "messages": [{"role": "user", "content": f"{stream} {text}"}], "max_completion_tokens": 8}
+            yield "/v1/responses", rest | {"input": f"{stream} {text}", "max_output_tokens": 8}
+
+
+def words(path, text):
+    """What the pieces of a stream say, by choice."""
+    if path == "/v1/responses":
+        found = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+        expect(found and found[-1]["type"] in ("response.completed", "response.incomplete"), f"it ends with {text[-300:]}")
+        return "".join(event["delta"] for event in found if event["type"] == "response.output_text.delta")
+    said = {}
+    for event in events(text):
+        for choice in event["choices"]:
+            piece = choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+            said[choice["index"]] = said.get(choice["index"], "") + piece
+    return said
+
+
+def reply(url, path, body):
+    text = post(url + path, body)
+    return words(path, text) if body["stream"] else same_members(json.loads(text))
+
+
+def expect_same(url, pair, asked, when):
+    for path, body in asked:
+        found, expected = reply(url, path, body), reply(pair.alone, path, body)
+        expect(found and found == expected, f"{when}: {path} answers {str(found)[:500]} and not {str(expected)[:500]}")
+
+
+def expect_idle(pair, seconds=5):
+    """No request, page or transfer is left on either side."""
+    def load(url):
+        with urllib.request.urlopen(f"{url}/get_load", timeout=60) as answer:
+            return json.load(answer)[0]
+
+    for url in (pair.prefill_url, pair.decode):
+        wait_until(lambda url=url: load(url)["num_reqs"] == 0 and load(url)["num_tokens"] == 0
+                   and metric(url, "disaggregation_transfers") == 0, seconds, lambda url=url: f"something is left: {load(url)}")
+
+
+def answer_in_two_steps(pair):
+    pair.connect()
+    sidecar = routing_sidecar.Sidecar(pair.prefill_url, pair.decode)
+    try:
+        before = pair.received()
+        asked, found = (metric(pair.prefill_url, f"prefix_cache_{name}_tokens_total") for name in ("query", "hit"))
+        expect_same(sidecar.url, pair, two_step_bodies("two steps"), "in two steps")
+        expect(pair.received() > before + 1_000_000, "no keys were received")
+        # Each prompt is asked for twice, and the second time it is there.
+        asked = metric(pair.prefill_url, "prefix_cache_query_tokens_total") - asked
+        found = metric(pair.prefill_url, "prefix_cache_hit_tokens_total") - found
+        expect(found > 0.4 * asked > 0, f"of {asked:.0f} prompt tokens only {found:.0f} were kept between the steps")
+        expect_idle(pair)
+    finally:
+        sidecar.close()
+
+
+def refused(url, path, body):
+    """The status and the text of a refusal."""
+    status, text = routing_sidecar.post(url + path, body, "refused")
+    expect(status != 200, f"{path} of {url} has not refused {body}")
+    return status, text.decode()
+
+
+def survive_what_goes_wrong_between_two_steps(pair):
+    pair.connect()
+    sidecar = routing_sidecar.Sidecar(pair.prefill_url, pair.decode)
+    try:
+        # The router dies after the first step: nothing is kept for it.
+        sidecar.dies = True
+        for path, body in two_step_bodies("abandoned"):
+            try:
+                post(sidecar.url + path, body)
+                expect(False, "a router that died has answered")
+            except OSError:
+                pass
+        expect_idle(pair)
+        # What it had asked for can be used, also twice, and for another prompt: keys follow from the tokens alone.
+        path, body = next(two_step_bodies("kept"))
+        _, _, params = routing_sidecar.prefill(pair.prefill_url, path, body)
+        other = body | {"prompt": body["prompt"][::-1]}
+        for asked in (body, body, other):
+            found = reply(pair.decode, path, asked | {"kv_transfer_params": params})
+            expect(found == reply(pair.alone, path, asked), f"params that are used again give {found}")
+        expect_idle(pair)
+        # Servers say what they are not for.
+        status, text = refused(pair.alone, path, body | {"kv_transfer_params": routing_sidecar.ASKED})
+        expect(status == 400 and "--disaggregation-mode" in text, text)
+        status, text = refused(pair.decode, path, body | {"kv_transfer_params": routing_sidecar.ASKED})
+        expect(status == 400 and "do_remote_decode" in text, text)
+        stranger = params | {"remote_engine_id": "of nobody", "remote_host": "10.255.255.1", "remote_port": 9}
+        status, text = refused(pair.decode, path, body | {"kv_transfer_params": stranger})
+        expect(status == 503 and "prefill_lost" in text, text)
+        # The prefill server is lost between the steps, and then started again under its address.
+        pair.prefill.kill()
+        pair.prefill.wait()
+        wait_until(lambda: not state(pair.decode)["connected"], SECONDS_TO_CONNECT, "the session has not ended")
+        status, text = refused(pair.decode, path, body | {"kv_transfer_params": params})
+        expect(status == 503 and "prefill_lost" in text, text)
+        sidecar.dies = False
+        expect_same(sidecar.url, pair, two_step_bodies("no prefill server"), "without a prefill server")
+    finally:
+        sidecar.close()
+        if pair.prefill.poll() is not None:
+            pair.start_prefill()
+    pair.connect()
+    found = reply(pair.decode, path, body | {"kv_transfer_params": params, "prompt": "anew " + body["prompt"]})
+    expect(found == reply(pair.alone, path, body | {"prompt": "anew " + body["prompt"]}), f"old params give {found}")
+    expect_idle(pair)
+
+
 def run(start, free_port):
     """Runs all cases, and returns whether they passed.
 
@@ -260,7 +384,9 @@ def run(start, free_port):
     failed = 0
     cases = [("two servers answer as one", share_the_work), ("also if the prefill server is killed", survive_a_kill),
              ("also if it stands still", survive_a_pause), ("no server without the secret takes part", refuse_a_stranger),
-             ("several servers on both sides answer as one", work_in_numbers)]
+             ("several servers on both sides answer as one", work_in_numbers),
+             ("a router of two steps gets the answers of one", answer_in_two_steps),
+             ("also if something goes wrong between the steps", survive_what_goes_wrong_between_two_steps)]
     with tempfile.NamedTemporaryFile("w") as secret:
         secret.write("a secret of these two servers\n")
         secret.flush()

@@ -10,7 +10,7 @@ import TestSupport
 import Testing
 
 /// A server with a prefix store: an engine of a golden checkpoint, and a store with blocks of 16 tokens.
-private final class StoringServer: Sendable {
+final class StoringServer: Sendable {
     let engine: Engine
     let store: DiskPrefixStore
     let lines: Lines
@@ -23,7 +23,8 @@ private final class StoringServer: Sendable {
 
     init(
         _ name: String, _ directory: String, limit: Int = 1 << 30, digest: String = "a model",
-        failing: DiskPrefixStore.WriteStage? = nil,
+        maxWaitSeconds: Double = 30,
+        fault: @escaping @Sendable (DiskPrefixStore.Stage) -> Int32 = { _ in 0 },
         _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws {
         var configuration = StoringServer.configuration
@@ -32,11 +33,12 @@ private final class StoringServer: Sendable {
         var settings = DiskPrefixStore.Settings(path: directory, limitBytes: limit)
         settings.blockTokens = 16
         settings.refreshSeconds = 0
+        settings.maxWaitSeconds = maxWaitSeconds
         let lines = Lines()
         self.lines = lines
         store = try DiskPrefixStore(
             settings, model, configuration, digest: digest, log: { lines.add($0) },
-            fault: { $0 == failing ? ENOSPC : 0 })
+            fault: fault)
         engine = Engine(model, configuration)
         engine.attach(store)
     }
@@ -68,11 +70,11 @@ private final class StoringServer: Sendable {
 }
 
 @Suite(.timeLimit(.minutes(15)), .serialized) struct `A prefix cache on disk` {
-    private static func directory() -> String {
+    static func directory() -> String {
         NSTemporaryDirectory() + "braid-prefixes-" + UUID().uuidString
     }
 
-    private static func request(_ count: Int = 75, salt: String? = nil) -> GenerationRequest {
+    static func request(_ count: Int = 75, salt: String? = nil) -> GenerationRequest {
         var sampling = SamplingParameters()
         sampling.maxNewTokens = 6
         let prompt: [Int32] = (0..<count).map { index in Int32((index * 31 + index / 9) % 200) }
@@ -81,30 +83,31 @@ private final class StoringServer: Sendable {
     }
 
     @inline(never)
-    private static func alone(_ name: String, _ request: GenerationRequest) async throws -> Answer {
+    static func alone(_ name: String, _ request: GenerationRequest) async throws -> Answer {
         let engine = Engine(try Golden(name).directory.load(), StoringServer.configuration)
         defer { engine.stop() }
         return try await engine.answers(to: [request])[0]
     }
 
-    private static func files(_ directory: String) throws -> [String] {
+    static func files(_ directory: String) throws -> [String] {
         try FileManager.default.contentsOfDirectory(atPath: directory).filter { $0.hasSuffix(".keys") }.sorted()
     }
 
-    private static func remove(_ directory: String) { try? FileManager.default.removeItem(atPath: directory) }
+    static func remove(_ directory: String) { try? FileManager.default.removeItem(atPath: directory) }
 
     @inline(never)
     private static func server(
         _ directory: String, _ name: String = "v32", limit: Int = 1 << 30, digest: String = "a model",
-        failing: DiskPrefixStore.WriteStage? = nil,
+        failing: DiskPrefixStore.Stage? = nil,
         _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) throws -> StoringServer {
-        try StoringServer(name, directory, limit: limit, digest: digest, failing: failing, change)
+        try StoringServer(
+            name, directory, limit: limit, digest: digest, fault: { $0 == failing ? ENOSPC : 0 }, change)
     }
 
     /// Writes the prefix of the usual request.
     @inline(never)
-    private static func write(
+    static func write(
         _ directory: String, _ name: String = "v32", _ request: GenerationRequest = request(),
         _ change: (inout EngineConfiguration) -> Void = { _ in }
     ) async throws {
@@ -271,8 +274,8 @@ private final class StoringServer: Sendable {
         #expect(server.store.status.blocks == 4)
     }
 
-    @Test(arguments: [DiskPrefixStore.WriteStage.write, .rename])
-    func `goes on serving when nothing can be written`(stage: DiskPrefixStore.WriteStage) async throws {
+    @Test(arguments: [DiskPrefixStore.Stage.write, .rename])
+    func `goes on serving when nothing can be written`(stage: DiskPrefixStore.Stage) async throws {
         let directory = Self.directory()
         defer { Self.remove(directory) }
         let alone = try await Self.alone("v32", Self.request())

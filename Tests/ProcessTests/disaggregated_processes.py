@@ -1,37 +1,43 @@
 """Checks that a prefill and a decode server of several processes each answer as one server does: with pipeline stages, data
-groups, copies and shares of the keys in different processes, and while a process of the prefill server is killed.
+groups, copies and shares of the keys in different processes, and while a process of the prefill server is killed. A process
+other than the first of either server stands still: clients are answered, and the other server's books are whole.
 """
 
 import contextlib
+import json
 import os
 import signal
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
-from failing_processes import Failure, Job, expect
+from failing_processes import WATCHDOG, WATCHDOG_OF_SILENCE, Client, Failure, Job, expect, is_named
 from mpi import ROOT, free_port
 
 sys.path.append(str(ROOT / "Tests" / "EndToEndTests"))
-from disaggregated_servers import answers, expect_equal, metric, state, wait_until  # noqa: E402
+from disaggregated_servers import DOCUMENT, answers, expect_equal, metric, state, wait_until  # noqa: E402
 
 SECONDS_TO_CONNECT = 120
 # A lost prefill server is noticed at once, or after 10 s of silence; the rest is time to compute on a busy machine.
 SECONDS_TO_ANSWER = 120
+# From the moment at which a process stands still, where nothing has to be computed.
+SECONDS_TO_NOTICE = 10
 TOKENS = ["--max-total-tokens", "40000"]
 
 
 class Servers:
     """The servers of one case, all of which are ended with it."""
 
-    def __init__(self, log, secret):
+    def __init__(self, log, secret, watchdog=WATCHDOG):
         self.log = log
+        self.watchdog = watchdog
         self.secret = ["--disaggregation-secret-file", secret]
         self.jobs = contextlib.ExitStack()
 
     def start(self, processes, layout, options=()):
-        job = Job(self.log, processes=processes, layout=layout, options=[*TOKENS, *options])
+        job = Job(self.log, processes=processes, layout=layout, watchdog=self.watchdog, options=[*TOKENS, *options])
         self.jobs.callback(job.clean)
         return job
 
@@ -78,15 +84,14 @@ def answer_as_one(servers):
                 ["2 processes to 1", "2 stages to 2 shares", "1 process to 2 copies"][number])
 
 
-def kill_while_asking(prefill, decode):
-    """Asks for answers, and kills a process of the prefill server while it computes prompts for them. A machine may be so
+def disturb_while_asking(victim, decode, number):
+    """Asks for answers, and sends a process a signal while the prefill server computes prompts for them. A machine may be so
     fast, or this program so slow, that all prompts are computed before anything is seen: so the process is stopped before
     it is looked whether transfers are left, and if none are it goes on and others are asked for.
 
     Returns the thread that asks, the list that gets its answers, and their salt."""
-    victim = prefill.processes()[1]
     for attempt in range(5):
-        found, salt = [], f"killed {attempt}"
+        found, salt = [], f"disturbed {attempt}"
         before = metric(decode.url, "kv_transfer_bytes_total")
         asking = threading.Thread(target=lambda found=found, salt=salt: found.extend(answers(decode.url, salt)))
         asking.start()
@@ -95,12 +100,12 @@ def kill_while_asking(prefill, decode):
                    SECONDS_TO_CONNECT, "no transfer has begun")
         os.kill(victim, signal.SIGSTOP)
         if metric(decode.url, "disaggregation_transfers") > 0:
-            os.kill(victim, signal.SIGKILL)
+            os.kill(victim, number)
             return asking, found, salt
         os.kill(victim, signal.SIGCONT)
         asking.join(SECONDS_TO_ANSWER)
         expect(not asking.is_alive(), f"no answer after {SECONDS_TO_ANSWER} s")
-    raise Failure("all prompts were computed before a process could be killed")
+    raise Failure("all prompts were computed before a process could be disturbed")
 
 
 def survive_a_kill(servers):
@@ -110,7 +115,7 @@ def survive_a_kill(servers):
     one.wait_until_ready()
     servers.connect(decode)
     compare(answers(one.url, "before"), prefill, decode, "before", "2 data groups to 2 shares")
-    asking, found, salt = kill_while_asking(prefill, decode)
+    asking, found, salt = disturb_while_asking(prefill.processes()[1], decode, signal.SIGKILL)
     began = time.monotonic()
     asking.join(SECONDS_TO_ANSWER)
     expect(not asking.is_alive(), f"no answer after {SECONDS_TO_ANSWER} s")
@@ -122,8 +127,63 @@ def survive_a_kill(servers):
     print(f"answered {took:.1f} s after the kill", flush=True)
 
 
+def expect_idle(server):
+    """No request, page or transfer is left."""
+    def load():
+        with urllib.request.urlopen(f"{server.url}/get_load", timeout=60) as reply:
+            return json.load(reply)[0]
+
+    wait_until(lambda: load()["num_reqs"] == 0 and load()["num_tokens"] == 0
+               and metric(server.url, "disaggregation_transfers") == 0, SECONDS_TO_NOTICE,
+               lambda: f"something is left: {load()}")
+
+
+def survive_processes_that_stand_still(servers):
+    servers.watchdog = WATCHDOG_OF_SILENCE
+    one = servers.start(1, [])
+    prefill, port = servers.prefill(2, "--pp-size", "2")
+    stopped = servers.decode(port, 2, "--attn-cp-size", "2", "--dcp-size", "2")
+    decode = servers.decode(port, 2, "--tp-size", "2")
+    one.wait_until_ready()
+    servers.connect(stopped, decode)
+
+    # Of the decode server, while prompts are computed for it: clients get an error that names the rank.
+    document = DOCUMENT.read_text()
+    clients = [Client(stopped, f"{number} {document}", 4) for number in range(3)]
+    for client in clients:
+        client.start()
+    wait_until(lambda: metric(stopped.url, "disaggregation_transfers") > 0, SECONDS_TO_CONNECT, "no transfer has begun")
+    began = time.monotonic()
+    os.kill(stopped.processes()[1], signal.SIGSTOP)
+    for client in clients:
+        client.join(SECONDS_TO_ANSWER)
+        expect(client.ended, f"no answer after {SECONDS_TO_ANSWER} s")
+        expect(client.status == 500 and is_named(1, client.text, is_silent=True),
+               f"status {client.status}, and the client was told: {client.text[-300:]}")
+    took = max(client.ended for client in clients) - began
+    expect(took <= SECONDS_TO_NOTICE, f"clients were answered after {took:.1f} s")
+    expect(stopped.wait_for_end(SECONDS_TO_ANSWER) != 0, "the job ended with status 0")
+    expect_idle(prefill)
+    compare(answers(one.url, "other"), prefill, decode, "other", "with another decode server")
+    print(f"clients were answered {took:.1f} s after a process of the decode server stood still", flush=True)
+
+    # Of the prefill server: the decode server computes what is missing.
+    asking, found, salt = disturb_while_asking(prefill.processes()[1], decode, signal.SIGSTOP)
+    began = time.monotonic()
+    wait_until(lambda: not state(decode.url)["connected"], SECONDS_TO_NOTICE, "the session has not ended")
+    took = time.monotonic() - began
+    asking.join(SECONDS_TO_ANSWER)
+    expect(not asking.is_alive(), f"no answer after {SECONDS_TO_ANSWER} s")
+    print(f"answered {time.monotonic() - began:.1f} s after a process of the prefill server stood still, which was noticed "
+          f"after {took:.1f} s", flush=True)
+    expect_equal(found, answers(one.url, salt), "while a process of the prefill server stands still")
+    expect(prefill.wait_for_end(SECONDS_TO_ANSWER) != 0, "the job ended with status 0")
+    expect_idle(decode)
+
+
 CASES = [("servers of several processes answer as one", answer_as_one),
-         ("also if a process of the prefill server is killed", survive_a_kill)]
+         ("also if a process of the prefill server is killed", survive_a_kill),
+         ("also if processes other than the first stand still", survive_processes_that_stand_still)]
 
 
 def run():

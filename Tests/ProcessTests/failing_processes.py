@@ -170,14 +170,15 @@ class Client(threading.Thread):
         self.request = urllib.request.Request(f"{job.url}/generate", json.dumps(body).encode(),
                                               {"Content-Type": "application/json"})
         self.text = None
+        self.status = None
         self.ended = None
 
     def run(self):
         try:
             with self.job.network(), urllib.request.urlopen(self.request, timeout=600) as reply:
-                self.text = reply.read().decode()
+                self.status, self.text = reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
-            self.text = error.read().decode()
+            self.status, self.text = error.code, error.read().decode()
         except (OSError, http.client.HTTPException) as error:
             self.text = f"no answer: {error}"
         self.ended = time.monotonic()

@@ -15,11 +15,16 @@ import Testing
     private static func decode() -> ToyServer {
         ToyServer(
             transfers: TransferService(
-                .decode { host, port in
-                    peers.firstIndex { $0.address == "\(host):\(port ?? 8998)" }.map {
-                        .init(index: $0, problem: peers[$0].problem)
-                    }
-                },
+                .decode(
+                    server: { host, port in
+                        peers.firstIndex { $0.address == "\(host):\(port ?? 8998)" }.map {
+                            .init(index: $0, problem: peers[$0].problem)
+                        }
+                    },
+                    engine: { id in
+                        id.hasPrefix("engine-")
+                            ? Int(id.dropFirst(7)).map { .init(index: $0, problem: peers[$0].problem) } : nil
+                    }),
                 status: { TransferStatus(mode: "decode", peers: peers) })
         ) { request in
             ToyTokenizer.tokens("\(request.prefillServer ?? 9) \(request.room ?? 99)")
@@ -79,15 +84,18 @@ import Testing
     @Test func `waits at the prefill server for the decode server's, and ends without a token`() async throws {
         let server = ToyServer(
             transfers: TransferService(
-                .prefill { room, count in
-                    // Of all rooms a decode server has asked for this one.
-                    let usage = Usage(promptTokens: count, completionTokens: 0)
-                    let end = room == 5 ? GenerationEvent.finished(.length, usage) : .failed("bootstrap_room \(room)")
-                    let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
-                    continuation.yield(end)
-                    continuation.finish()
-                    return Generation(id: 0, events: events)
-                }, status: { TransferStatus(mode: "prefill") })
+                .prefill(
+                    generation: { room, count in
+                        // Of all rooms a decode server has asked for this one.
+                        let usage = Usage(promptTokens: count, completionTokens: 0)
+                        let end =
+                            room == 5 ? GenerationEvent.finished(.length, usage) : .failed("bootstrap_room \(room)")
+                        let (events, continuation) = AsyncStream.makeStream(of: GenerationEvent.self)
+                        continuation.yield(end)
+                        continuation.finish()
+                        return Generation(id: 0, events: events)
+                    }, origin: TransferOrigin(engine: "engine", host: "10.0.0.2", port: 8998)),
+                status: { TransferStatus(mode: "prefill") })
         ) { _ in ToyTokenizer.tokens("a long answer") }
         // It may ask for more tokens than fit: those are the decode server's.
         let body = #"{"text":"a","sampling_params":{"max_new_tokens":4096},\#(Self.place)}"#

@@ -67,7 +67,7 @@ import Testing
 
     @Test func `the exchange of keys with another server is told, and requests take part in it`() async throws {
         let server = ToyServer(
-            transfers: TransferService(.decode { _, _ in nil }) {
+            transfers: TransferService(.decode(server: { _, _ in nil }, engine: { _ in nil })) {
                 var status = TransferStatus(
                     mode: "decode",
                     peers: [

@@ -174,6 +174,8 @@ struct ChatRequest: Sendable {
         var id: String?
         /// The other server for each choice, where a router has sent the request to two; `nil` if it has not.
         var bootstraps: [Bootstrap]?
+        /// The part of the work that a router has given to another server.
+        var transferParams: KVTransferParams?
         var isStreamed: Bool
     }
 
@@ -210,6 +212,6 @@ struct ChatRequest: Sendable {
             request.ids = options.id.map { [$0] } ?? []
             return request
         }
-        requests = asked.bootstrapped(options.bootstraps)
+        requests = asked.bootstrapped(options.bootstraps).with(options.transferParams)
     }
 }

@@ -27,7 +27,7 @@ struct ChatFields {
             separatesReasoning: try fields.bool("separate_reasoning") ?? true,
             cacheSalt: try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes),
             id: try fields.requestID(), bootstraps: try service.bootstraps(of: fields, count: sampling.choices),
-            isStreamed: stream.isOn)
+            transferParams: try service.transferParams(of: fields, isStreamed: stream.isOn), isStreamed: stream.isOn)
         conversation = try Self.conversation(fields)
     }
 

@@ -60,6 +60,8 @@ struct ChatStream: Sendable {
     private var choices: [ChatChoice]
     private var usage: UsageTotals
     private var running: RunningUsage
+    /// The member `kv_transfer_params` of a whole answer.
+    private let transfer: JSONValue?
 
     init(_ request: ChatRequest, _ stream: StreamFields, service: TextService, model: String) {
         envelope = Envelope(
@@ -69,6 +71,7 @@ struct ChatStream: Sendable {
         choices = request.requests.indices.map { ChatChoice(request, index: $0, service: service) }
         usage = UsageTotals(choicesPerPrompt: choices.count)
         running = RunningUsage(request.requests)
+        transfer = service.transfers?.answer(to: request.requests.first?.transferParams, id: envelope.id)
     }
 
     /// The number of choices.
@@ -97,7 +100,7 @@ struct ChatStream: Sendable {
     }
 
     /// The whole answer, as JSON text.
-    var whole: [UInt8] { envelope.body(choices: choices.map(\.whole), usage: usage.json) }
+    var whole: [UInt8] { envelope.body(choices: choices.map(\.whole), usage: usage.json, transfer: transfer) }
 
     private mutating func count(_ event: TextEvent, of index: Int) {
         guard case .finished(let finish) = event else { return }

@@ -10,6 +10,8 @@ struct CompletionRequest: Sendable {
     /// The number of alternatives with each token; `nil` if no log-probabilities are wanted.
     let topLogProbs: Int?
     let stream: StreamFields
+    /// The part of the work that a router has given to another server.
+    let transferParams: KVTransferParams?
 
     /// The estimated memory in bytes that the request takes; see `TextRequest.memory`.
     var memory: Int { requests.reduce(0) { $0 + $1.memory(isCollected: !stream.isOn) } }
@@ -36,7 +38,8 @@ struct CompletionRequest: Sendable {
             request.ids = ids
             return request
         }
-        requests = asked.bootstrapped(try service.bootstraps(of: fields, count: asked.count))
+        transferParams = try service.transferParams(of: fields, isStreamed: stream.isOn)
+        requests = asked.bootstrapped(try service.bootstraps(of: fields, count: asked.count)).with(transferParams)
     }
 
     /// Returns the tokens of each prompt. `prompt` is a text, a list of token ids, or a list of either.

@@ -26,7 +26,8 @@ struct CompletionRoutes: Sendable {
         guard stream.isOn else {
             let body = try await Self.whole(
                 choices, perPrompt: perPrompt, of: generations, on: connection, in: envelope,
-                bytes: completion.topLogProbs == nil ? 0 : completion.memory)
+                bytes: completion.topLogProbs == nil ? 0 : completion.memory,
+                transfer: service.transfers?.answer(to: completion.transferParams, id: envelope.id))
             withExtendedLifetime(asked.share) {}
             return .json(written: body)
         }
@@ -48,10 +49,12 @@ struct CompletionRoutes: Sendable {
 
     /// Returns the body of an answer that is not streamed.
     ///
-    /// - Parameter bytes: the approximate size of what has to be written, which decides whether `WorkPool` writes it.
+    /// - Parameters:
+    ///   - bytes: the approximate size of what has to be written, which decides whether `WorkPool` writes it.
+    ///   - transfer: the member `kv_transfer_params`; `nil` for none.
     private static func whole(
         _ choices: [CompletionChoice], perPrompt: Int, of generations: TextGenerations,
-        on connection: ClientConnection, in envelope: Envelope, bytes: Int
+        on connection: ClientConnection, in envelope: Envelope, bytes: Int, transfer: JSONValue?
     ) async throws -> [UInt8] {
         var (choices, usage) = (choices, UsageTotals(choicesPerPrompt: perPrompt))
         try await connection.forEach(of: generations, count: choices.count) { index, event in
@@ -60,7 +63,7 @@ struct CompletionRoutes: Sendable {
         }
         let (all, costs) = (choices, usage.json)
         return try await WorkPool.shared.run(bytes: bytes) {
-            envelope.body(choices: all.map(\.whole), usage: costs)
+            envelope.body(choices: all.map(\.whole), usage: costs, transfer: transfer)
         }
     }
 }

@@ -21,7 +21,8 @@ struct Envelope: Sendable {
     /// - Parameters:
     ///   - choices: the JSON text of each choice.
     ///   - usage: the member `usage`; `nil` for an answer without that member.
-    func body(choices: [[UInt8]], usage: JSONValue? = nil) -> [UInt8] {
+    ///   - transfer: the member `kv_transfer_params`; `nil` for an answer without it.
+    func body(choices: [[UInt8]], usage: JSONValue? = nil, transfer: JSONValue? = nil) -> [UInt8] {
         var writer = JSONWriter()
         writer.reserve(choices.reduce(512) { $0 + $1.count + 2 })
         writer.beginObject()
@@ -34,6 +35,7 @@ struct Envelope: Sendable {
         for choice in choices { writer.written(choice) }
         writer.endArray()
         if let usage { writer.member("usage", usage) }
+        if let transfer { writer.member(KVTransferParams.name, transfer) }
         writer.endObject()
         return writer.takeBytes()
     }

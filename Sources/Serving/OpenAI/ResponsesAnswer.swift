@@ -11,12 +11,15 @@ struct ResponsesAnswer: DialectAnswer {
     private let promptTokens: Int
     private var items: AnswerItems
     private var sequenceNumber = 0
+    /// The member `kv_transfer_params`; `nil` for none.
+    private let transfer: JSONValue?
 
-    init(_ request: ChatRequest, _ fields: ResponsesFields, model: String) {
+    init(_ request: ChatRequest, _ fields: ResponsesFields, model: String, _ transfers: TransferService?) {
         self.model = model
         echo = fields.echo
         promptTokens = request.requests.first?.prompt.count ?? 0
         items = AnswerItems(request)
+        transfer = transfers?.answer(to: request.requests.first?.transferParams, id: id)
     }
 
     // MARK: - Whole
@@ -138,7 +141,8 @@ struct ResponsesAnswer: DialectAnswer {
                 "id": .string(id), "object": .string("response"), "created_at": .integer(created),
                 "status": .string(status), "error": error, "incomplete_details": reason, "model": .string(model),
                 "output": .array(items),
-            ]) + echo + [JSONMember("usage", isOver ? usage : .null)])
+            ]) + echo + [JSONMember("usage", isOver ? usage : .null)]
+                + (transfer.map { [JSONMember(KVTransferParams.name, $0)] } ?? []))
     }
 
     private var status: String {

@@ -33,9 +33,11 @@ struct ResponsesFields: Sendable {
         if let text { try FieldTable.check(text, at: .responsesText) }
         sampling.form = try text?.object("format")?.answerForm(describedAt: "text.format")
         try checkEchoed(fields)
+        let isStreamed = try fields.bool("stream") ?? false
         let options = ChatRequest.Options(
             sampling: sampling, cacheSalt: try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes),
-            id: try fields.requestID(), isStreamed: try fields.bool("stream") ?? false)
+            id: try fields.requestID(),
+            transferParams: try service.transferParams(of: fields, isStreamed: isStreamed), isStreamed: isStreamed)
         let request = try ChatRequest(conversation, options, service: service)
         return (request, ResponsesFields(echo: echo(fields, sampling, conversation)))
     }

@@ -14,7 +14,8 @@ struct ResponsesRoutes: Sendable {
         ) { fields, service in
             try ResponsesFields.read(fields, service: service, configuration: configuration)
         }
-        let answer = ResponsesAnswer(started.request, started.fields, model: configuration.servedModelName)
+        let answer = ResponsesAnswer(
+            started.request, started.fields, model: configuration.servedModelName, started.service.transfers)
         return try await started.response(answer, on: connection, configuration)
     }
 }

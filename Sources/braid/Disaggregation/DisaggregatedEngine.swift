@@ -12,7 +12,7 @@ struct DisaggregatedEngine: Sendable {
     private let side: Side
 
     private enum Side: Sendable {
-        case prefill(PrefillEndpoint, TransferListener)
+        case prefill(PrefillEndpoint, TransferListener, TransferOrigin)
         case decode(DecodeEndpoint, [TransferDialer])
     }
 
@@ -34,7 +34,7 @@ struct DisaggregatedEngine: Sendable {
             let listener = TransferListener(card, secret, hooks)
             let listening = try Self.listen(listener, host, port)
             note("a decode server can connect to \(TransferDialer.Target(host: host, port: listening))")
-            side = .prefill(endpoint, listener)
+            side = .prefill(endpoint, listener, TransferOrigin(engine: card.engine, host: host, port: listening))
         case .decode(let targets, let localPrefillTokens):
             var policy = PrefillPolicy()
             policy.localPrefillTokens = localPrefillTokens ?? policy.localPrefillTokens
@@ -66,18 +66,22 @@ struct DisaggregatedEngine: Sendable {
     /// The part that the server's routes use.
     var service: TransferService {
         switch side {
-        case .prefill(let endpoint, _):
+        case .prefill(let endpoint, _, let origin):
             return TransferService(
-                .prefill { endpoint.rooms.generation(for: $0, promptTokens: $1, askedWithin: Self.roomTimeout) },
-                status: status)
+                .prefill(
+                    generation: {
+                        endpoint.rooms.generation(for: $0, promptTokens: $1, askedWithin: Self.roomTimeout)
+                    }, origin: origin), status: status)
         case .decode(let endpoint, let dialers):
+            let server: @Sendable (Int) -> TransferService.PrefillServer = { index in
+                .init(index: index, problem: dialers[index].problem ?? endpoint.failure(of: index))
+            }
             return TransferService(
-                .decode { host, port in
-                    let target = TransferDialer.Target(host: host, port: port ?? DisaggregationOptions.usualPort)
-                    return dialers.firstIndex { $0.target.isNamed(by: target) }.map { index in
-                        .init(index: index, problem: dialers[index].problem ?? endpoint.failure(of: index))
-                    }
-                }, status: status)
+                .decode(
+                    server: { host, port in
+                        let target = TransferDialer.Target(host: host, port: port ?? DisaggregationOptions.usualPort)
+                        return dialers.firstIndex { $0.target.isNamed(by: target) }.map(server)
+                    }, engine: { endpoint.server(ofEngine: $0).map(server) }), status: status)
         }
     }
 
@@ -87,7 +91,7 @@ struct DisaggregatedEngine: Sendable {
 
     func status() -> TransferStatus {
         switch side {
-        case .prefill(let endpoint, let listener):
+        case .prefill(let endpoint, let listener, _):
             var status = TransferStatus(mode: "prefill", peers: listener.peers.map { .init(address: $0) })
             status.transfers = endpoint.transferCount
             status.failures = listener.failures
