@@ -171,7 +171,7 @@ extension Conversation {
         switch toolChoice {
         case .required: source.isRequired = true
         case .named(let name):
-            offered = offered.filter { $0.name == name }
+            offered = offered.filter { JSONKey($0.name) == JSONKey(name) }
             guard !offered.isEmpty else {
                 throw .invalid("tool_choice", "tool_choice: there is no tool '\(name.prefix(100))' among tools")
             }

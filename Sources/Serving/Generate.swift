@@ -97,6 +97,7 @@ package struct GenerateAnswer: Sendable {
         let textOfToken: (@Sendable (Int32) -> String)?
         private(set) var tokens = GrowingJSON.array
         private(set) var top = GrowingJSON.array
+        private(set) var isEmpty = true
 
         init(hasTop: Bool, textOfToken: (@Sendable (Int32) -> String)?) {
             self.hasTop = hasTop
@@ -104,6 +105,7 @@ package struct GenerateAnswer: Sendable {
         }
 
         mutating func append(_ token: TokenLogProbs) {
+            isEmpty = false
             tokens.append(triple(token.token, token.logProb))
             guard hasTop else { return }
             // The first token of a prompt has no distribution.
@@ -133,7 +135,11 @@ package struct GenerateAnswer: Sendable {
     package mutating func take(_ event: TextEvent) -> Bool {
         switch event {
         case .promptScores(let more):
-            for token in more { promptScores.append(token) }
+            for token in more {
+                // As in SGLang, the first token is shown without its log-probability, whatever comes before it.
+                let isFirst = promptScores.isEmpty
+                promptScores.append(isFirst ? TokenLogProbs(token: token.token) : token)
+            }
             return false
         case .token(let token, let more):
             tokens.append(.integer(token.token))

@@ -24,10 +24,10 @@ struct GenerateRequest: Sendable {
         let prompts = try GeneratePrompts(fields)
         let count = prompts.count
         // Lists are as long as the list of prompts, so its length is checked before they are read.
-        try fields.checkPrompts(prompts.name, choices: 1, most: limits.maxSequences)
+        try RequestFields.checkCount(count, of: prompts.name, choices: 1, most: limits.maxSequences)
         let sampling = try Self.sampling(fields, prompts: count, service: service, limits: limits)
         let choices = sampling.first?.choices ?? 1
-        try fields.checkPrompts(prompts.name, choices: choices, most: limits.maxSequences)
+        try RequestFields.checkCount(count, of: prompts.name, choices: choices, most: limits.maxSequences)
         let tokens = try prompts.tokens(service: service)
         promptName = prompts.name
         isBatch = prompts.isList || choices > 1

@@ -234,10 +234,14 @@ extension RequestFields {
     func checkPrompts(_ name: String, choices: Int, most: Int) throws(RequestError) {
         guard let elements = value(name)?.array, let first = elements.first else { return }
         if case .number = first { return }
-        guard elements.count <= most / max(choices, 1) else {
+        try Self.checkCount(elements.count, of: name, choices: choices, most: most)
+    }
+
+    /// Refuses more prompts than a request may have.
+    static func checkCount(_ count: Int, of name: String, choices: Int, most: Int) throws(RequestError) {
+        guard count <= most / max(choices, 1) else {
             throw .invalid(
-                name,
-                "\(elements.count) prompts with n = \(choices) are more than the \(most) answers a request may ask for")
+                name, "\(count) prompts with n = \(choices) are more than the \(most) answers a request may ask for")
         }
     }
 }

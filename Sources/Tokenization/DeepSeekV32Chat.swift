@@ -157,14 +157,14 @@ private struct Renderer {
     private func inOrder(
         _ results: [ChatTurn], of calls: [ChatToolCall]
     ) throws(ChatError) -> [ChatTurn] {
-        let ids = calls.compactMap(\.id)
+        let ids = calls.compactMap { $0.id.map(JSONKey.init) }
         guard Set(ids).count == calls.count, results.allSatisfy({ $0.message.toolCallID != nil }) else {
             return results
         }
         var ordered: [ChatTurn?] = Array(repeating: nil, count: calls.count)
         for result in results {
             let id = result.message.toolCallID ?? ""
-            guard let place = ids.firstIndex(of: id), ordered[place] == nil else {
+            guard let place = ids.firstIndex(of: JSONKey(id)), ordered[place] == nil else {
                 throw result.invalid("there is no tool call \"\(id)\" left that this message answers")
             }
             ordered[place] = result

@@ -94,17 +94,17 @@ struct DeepSeekV4Chat {
     /// Puts the results of each turn into the order of the calls before it; those of unknown calls come first.
     private static func sorted(_ turns: [Turn]) -> [Turn] {
         var turns = turns
-        var order: [String: Int] = [:]
+        var order: [JSONKey: Int] = [:]
         for place in turns.indices {
             if !turns[place].message.toolCalls.isEmpty {
                 order = [:]
                 for (index, call) in turns[place].message.toolCalls.enumerated() {
-                    if let id = call.id { order[id] = index }
+                    if let id = call.id { order[JSONKey(id)] = index }
                 }
             }
             func rank(_ part: Turn.Part) -> Int? {
                 guard case .result(_, let call) = part else { return nil }
-                return call.flatMap { order[$0] } ?? 0
+                return call.flatMap { order[JSONKey($0)] } ?? 0
             }
             let places = turns[place].parts.indices.filter { rank(turns[place].parts[$0]) != nil }
             // Sorting must keep the order of equals.

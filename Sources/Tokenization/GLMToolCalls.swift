@@ -267,18 +267,20 @@ package struct ToolParameterTypes: Sendable {
         }
     }
 
-    private var kinds: [String: [String: Set<Kind>]] = [:]
+    private var kinds: [JSONKey: [JSONKey: Set<Kind>]] = [:]
 
     package init(_ tools: [ChatTool]) {
         for tool in tools {
             for property in tool.function["parameters"]?["properties"]?.object ?? [] {
-                kinds[tool.name, default: [:]][property.key] = Self.kinds(property.value)
+                kinds[JSONKey(tool.name), default: [:]][JSONKey(property.key)] = Self.kinds(property.value)
             }
         }
     }
 
     /// Returns the kinds that a parameter may have; `nil` if the schema does not say.
-    func kinds(of parameter: String, in tool: String) -> Set<Kind>? { kinds[tool]?[parameter] }
+    func kinds(of parameter: String, in tool: String) -> Set<Kind>? {
+        kinds[JSONKey(tool)]?[JSONKey(parameter)]
+    }
 
     /// Returns the kinds that a schema allows, as far as it says so itself; `nil` if it does not.
     package static func kinds(_ schema: JSONValue) -> Set<Kind>? {

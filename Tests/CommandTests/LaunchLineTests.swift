@@ -338,6 +338,17 @@ import braid
         #expect(lines.contains { $0.contains(words) && $0.contains(path) }, "\(lines)")
     }
 
+    @Test func `reads a file with the line ends of another system, and flags that it turns off`() throws {
+        let path = try Self.file(
+            "page-size: 32\r\nenable-prefix-caching: false\r\n\r\nallowed-host:\r\n- a\r\ntrust-remote-code: false\r\n")
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let line = try Self.line("serve m --config \(path)")
+        #expect(
+            line.arguments.dropFirst(5) == ["--page-size", "32", "--disable-radix-cache", "--allowed-host", "a"],
+            "\(line.arguments)")
+        #expect(line.startLines.isEmpty)
+    }
+
     @Test func `takes options of other engines, and other names of its own, from the environment`() throws {
         let line = try Self.line(
             "serve m",

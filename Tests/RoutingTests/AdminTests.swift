@@ -58,6 +58,23 @@ import Testing
         }
     }
 
+    @Test(arguments: [
+        (["400 Bad Request", "400 Bad Request"], 400), (["200 OK", "503 Service Unavailable"], 502),
+        (["401 Unauthorized", "401 Unauthorized"], 502),
+    ])
+    func `hears of a fault of its own what all workers say, and of others that there are some`(
+        statuses: [String], expected: Int
+    ) async throws {
+        let workers = try await statuses.asyncMap { status in
+            try await ToyWorker { _ in .json(#"{"error":{"param":"rid"}}"#, status: status) }
+        }
+        try await RouterClient.run(workers) { router async throws in
+            let reply = try await router.send("/abort_request", "{}")
+            #expect(reply.status == expected)
+            #expect((reply.json["error"]?["param"]?.string == "rid") == (expected == 400))
+        }
+    }
+
     @Test func `reads metrics of workers, and every name once`() async throws {
         let worker = try await ToyWorker { _ in .json("{}") }
         try await RouterClient.run([worker]) { router async throws in

@@ -38,6 +38,8 @@ private struct Body {
 
 @Suite struct `Members of a request` {
     @Test(arguments: [
+        ("chat", #""system":"a""#), ("chat", #""instructions":"a""#), ("chat", #""max_output_tokens":3"#),
+        ("completion", #""system":"a""#), ("completion", #""input":"a""#), ("completion", #""max_output_tokens":3"#),
         ("chat", #""structural_tag":"a""#), ("chat", #""stop_regex":"a""#),
         ("chat", #""reasoning_effort":"max""#), ("chat", #""think":true"#), ("chat", #""thinking_mode":"on""#),
         ("chat", #""guided_decoding_disable_any_whitespace":true"#), ("chat", #""grammar":"root ::= a""#),

@@ -79,6 +79,17 @@ import Testing
         }
     }
 
+    @Test func `shows the first scored token of each prompt without a score, as SGLang does`() async throws {
+        let server = ToyServer("x")
+        let body = #""return_logprob":true,"logprob_start_len":[0,1],"top_logprobs_num":1"#
+        let reply = try await Self.post(body, to: server)
+        for meta in try #require(reply.json.array?.compactMap { $0["meta_info"] }) {
+            let scores = try #require(meta["input_token_logprobs"]?.array)
+            #expect(scores.map { $0[0]?.isNull } == [true] + Array(repeating: false, count: scores.count - 1))
+            #expect(meta["input_top_logprobs"]?[0]?.isNull == true)
+        }
+    }
+
     @Test func `of one prompt may have lists of one value`() async throws {
         let server = ToyServer("xyz")
         let reply = try await server.post(
@@ -122,9 +133,11 @@ import Testing
         let reply = try await server.post("/generate", "{\"text\":[\(texts)],\"sampling_params\":[\(forms)]}")
         #expect(
             reply.parameter == "sampling_params" && reply.message.contains("more than 16 different"), "\(reply.text)")
-        let many = Array(repeating: #""a""#, count: 5000).joined(separator: ",")
-        let long = try await server.post("/generate", "{\"text\":[\(many)],\"sampling_params\":[\(many)]}")
-        #expect(long.parameter == "text" && long.message.contains("5000 prompts"), "\(long.text)")
+        for element in [#""a""#, "5"] {
+            let many = Array(repeating: element, count: 5000).joined(separator: ",")
+            let long = try await server.post("/generate", "{\"text\":[\(many)],\"sampling_params\":[\(many)]}")
+            #expect(long.parameter == "text" && long.message.contains("5000 prompts"), "\(long.text)")
+        }
     }
 }
 

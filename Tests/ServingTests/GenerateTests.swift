@@ -117,7 +117,7 @@ import Testing
             "logprob_start_len":1}
             """)
         let meta = try #require(reply.json["meta_info"])
-        #expect(meta["input_token_logprobs"]?.pythonText == "[[-0.125, 353, null], [-0.1875, 354, null]]")
+        #expect(meta["input_token_logprobs"]?.pythonText == "[[null, 353, null], [-0.1875, 354, null]]")
         #expect(meta["output_token_logprobs"]?.pythonText == "[]")
         #expect(reply.json["text"]?.string == "")
     }

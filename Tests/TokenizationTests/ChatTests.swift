@@ -22,6 +22,22 @@ import Tokenization
         try format.render(messages, options).text
     }
 
+    @Test(arguments: [ChatFormat.deepSeekV32, .deepSeekV4, .deepSeekV4Recipe])
+    func `results follow the order of the calls, whose ids are compared byte by byte`(format: ChatFormat) throws {
+        let ids = ["c\u{E9}", "ce\u{301}"]
+        let messages = [
+            ChatMessage(.user, "q"),
+            ChatMessage(.assistant, "", toolCalls: ids.map { ChatToolCall(id: $0, name: "f", arguments: "{}") }),
+            ChatMessage(.tool, "the second result", toolCallID: ids[1]),
+            ChatMessage(.tool, "the first result", toolCallID: ids[0]),
+        ]
+        let text = try text(messages, by: format)
+        let places = try ["the first result", "the second result"].map {
+            try #require(text.firstRange(of: $0)).lowerBound
+        }
+        #expect(places[0] < places[1], "\(text)")
+    }
+
     @Test func `V3_2 conversations give the reference encoder's prompts and tokens`() throws {
         let tokenizer = try Fixtures.deepSeekV32()
         let rows = try Fixtures.rows("chat_v32.json")

@@ -31,12 +31,12 @@ struct RouterRoutes: Sendable {
     /// The routes that one worker answers.
     static let forwardedPosts = [
         "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens",
-        "/generate", "/tokenize", "/detokenize",
+        "/generate", "/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize",
     ]
     /// The routes without a body that one worker answers for all, since all serve the same model.
     static let forwardedGets = [
         RouteTable.models + "/**", "/server_info", "/get_server_info", "/model_info", "/get_model_info",
-        "/tokenizer_info",
+        "/tokenizer_info", "/health_generate",
     ]
     /// The routes that concern every worker.
     static let broadcastPosts = ["/abort_request", "/flush_cache"]
@@ -110,6 +110,10 @@ struct RouterRoutes: Sendable {
         let body = try await reader.collect(request)
         let query = request.uri.query.map { "?\($0)" } ?? ""
         let answers = await askAll(fleet.workers, .POST, request.uri.path + query, body.bytes)
+        // A request that all workers refuse is the client's fault, and their answer says what is wrong.
+        if let first = answers.first, answers.allSatisfy({ [400, 413, 415].contains($0.status) }) {
+            return .json(first.json, status: .init(code: first.status))
+        }
         let hasSucceeded = answers.allSatisfy { $0.status == 200 }
         return .json(
             .fields([

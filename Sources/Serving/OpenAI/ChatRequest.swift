@@ -70,6 +70,12 @@ struct ChatFields {
             guard let isOn = value.bool ?? (type == "enabled" ? true : type == "disabled" ? false : nil) else {
                 throw .invalid("thinking", "thinking must be {\"type\": \"enabled\"} or {\"type\": \"disabled\"}")
             }
+            guard value["clear_thinking"]?.bool != false else {
+                throw .invalid(
+                    "thinking.clear_thinking",
+                    "thinking.clear_thinking is not supported: of earlier reasoning the model sees what its chat format "
+                        + "keeps; leave it out", code: "unsupported_parameter")
+            }
             answers.append(("thinking", isOn))
         }
         if let isOn = try fields.bool("enable_thinking") { answers.append(("enable_thinking", isOn)) }

@@ -53,10 +53,10 @@ package struct DataFile: Sendable {
         CommandError("\(name):\(line): \(what); \(advice)")
     }
 
-    /// The lines that are not blank, with their numbers from 1.
+    /// The lines that are not blank, with their numbers from 1 and without their ends (LF or CR LF).
     package var lines: [(number: Int, bytes: ArraySlice<UInt8>)] {
         bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
-            .map { (number: $0 + 1, bytes: $1) }
+            .map { (number: $0 + 1, bytes: $1.last == UInt8(ascii: "\r") ? $1.dropLast() : $1) }
             .filter { !$0.bytes.allSatisfy { $0 == UInt8(ascii: " ") || (9...13).contains($0) } }
     }
 }

@@ -250,7 +250,12 @@ struct OptionReader {
                 guard let isOn = Self.truth(value) else {
                     return problems.append("\(name): '\(value)' is neither true nor false")
                 }
-                if !isOn { return }
+                if !isOn {
+                    // Another option may turn it off.
+                    let opposite = "--no-" + CommandOptions.dashed(name).dropFirst(2)
+                    if table[opposite] != nil { readWords([opposite], origin) }
+                    return
+                }
                 values = []
             }
         case .one:
