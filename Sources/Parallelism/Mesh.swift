@@ -24,10 +24,13 @@ package struct Mesh: Sendable, Hashable, CustomStringConvertible {
     /// Returns the ranks that share every coordinate with `rank` except those on `axes`, ascending. They include
     /// `rank`.
     package func group(of rank: Int, along axes: Axes) -> [Int] {
-        (0..<world).filter { other in
-            Axis.allCases.allSatisfy { axis in
-                axes.contains(axis) || coordinate(of: other, on: axis) == coordinate(of: rank, on: axis)
-            }
+        // Plans ask this for each rank, step and collective, so it must not look at all ranks of a large mesh.
+        let along = Axis.allCases.filter { axes.contains($0) && degree($0) > 1 }
+        let first = along.reduce(rank) { $0 - coordinate(of: rank, on: $1) * stride(of: $1) }
+        // The last axis varies fastest, so the members are ascending.
+        return along.reduce([first]) { members, axis in
+            let stride = stride(of: axis)
+            return members.flatMap { member in (0..<degree(axis)).map { member + $0 * stride } }
         }
     }
 

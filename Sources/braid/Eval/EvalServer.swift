@@ -44,7 +44,7 @@ package struct EvalServer: Sendable {
 
     /// Returns the tokens of each text.
     ///
-    /// - Parameter addingSpecialTokens: True if the beginning-of-text token comes first, if the model has one.
+    /// - Parameter addingSpecialTokens: True if the beginning-of-text token comes first, where the tokenizer adds one.
     package func tokens(of texts: [String], addingSpecialTokens: Bool) async throws -> [[Int]] {
         let answer = try await post(
             "/tokenize",
