@@ -25,7 +25,10 @@ extension WeightIndex {
     package func matrix(_ name: String, rows: Int, columns: Int) throws(CheckpointError) -> Weight {
         let tensor = try tensor(named: name)
         try requireSymmetric(tensor)
-        if tensor.isPairs(of: [rows, columns]) { return try pairs(tensor, rows: rows, columns: columns) }
+        if tensor.isPairs(of: [rows, columns]) {
+            try requireNoRounding(of: tensor)
+            return try pairs(tensor, rows: rows, columns: columns)
+        }
         try tensor.require(shape: [rows, columns])
         if let fixed = try staticRounding(of: tensor) {
             return unsafe Weight(
@@ -91,6 +94,7 @@ extension WeightIndex {
     package func requireTied(_ name: String, to other: String) throws(CheckpointError) {
         guard contains(name) else { return }
         let (copy, original) = (try tensor(named: name), try tensor(named: other))
+        try requireNoRounding(of: copy)
         defer { withExtendedLifetime(self) {} }
         let isAlike = copy.type == original.type && copy.shape == original.shape
         let isCopy = unsafe isAlike && copy.bytes.elementsEqual(original.bytes)
@@ -117,6 +121,7 @@ extension WeightIndex {
             return
         }
         try tensor.require(shape: shape)
+        if try hasStaticRounding(tensor) { return }
         guard shape.count == 2, let dtype = tensor.type.weightFormat else { return }
         _ = try scaling(of: tensor, shape: shape, dtype)
     }
@@ -241,7 +246,7 @@ extension WeightIndex {
 
 extension WeightIndex {
     /// Returns the names of the tensors that hold a weight's scales: none, or one in valid checkpoints.
-    private func scaleNames(of name: String) -> [String] { Self.possibleScaleNames(of: name).filter(contains) }
+    func scaleNames(of name: String) -> [String] { Self.possibleScaleNames(of: name).filter(contains) }
 
     /// Returns the name of the weight that a tensor of scales or offsets belongs to, by its own name; `nil` for others.
     package static func weight(ofScales name: String) -> String? {
@@ -314,6 +319,7 @@ extension WeightIndex {
     /// Requires that a tensor is used as it is stored, which is so for vectors: no kernel scales them.
     private func requireUnscaled(_ tensor: StoredTensor) throws(CheckpointError) {
         try requireSymmetric(tensor)
+        try requireNoRounding(of: tensor)
         guard let name = scaleNames(of: tensor.name).first else { return }
         throw try self.tensor(named: name).refusal(
             "would be ignored: it scales \(tensor.name.quotedForMessage), which is no matrix",

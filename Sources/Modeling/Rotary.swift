@@ -31,7 +31,10 @@ package struct RotaryConfiguration: Sendable, Equatable {
         let newer = try file.objectIfPresent("rope_parameters")
         let older = try file.objectIfPresent("rope_scaling")
         self = try Self(file, newer ?? older, width: width)
-        if newer != nil, let older, try Self(file, older, width: width) != self {
+        guard newer != nil, let older else { return }
+        var other = try Self(file, older, width: width)
+        if !older.contains("rope_theta") { other.theta = theta }
+        if other != self {
             throw file.refusal("rope_scaling", "does not say what rope_parameters says", advice: Self.contradiction)
         }
     }

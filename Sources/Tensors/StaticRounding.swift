@@ -10,6 +10,8 @@ import CKernels
 
     let value: UnsafeMutablePointer<braid_static_rounding>
     private let corrections: UnsafeMutableBufferPointer<Int32>
+    /// A row whose bias is more than the offset's part of its sum, by more than F32 loses; `nil` if there is none.
+    package let biasedRow: Int?
 
     /// Creates the rounding for a whole matrix.
     ///
@@ -17,17 +19,20 @@ import CKernels
     ///   - scale: the step between two integers; finite and greater than 0.
     ///   - offset: the integer of an activation of 0, -128 to 127.
     ///   - weights: `rows × columns` integers, row-major, `maximumColumns` at most.
-    ///   - biases: what is added to each row's sum of products of integers, smaller than `biasLimit`. The offset's part of
-    ///     the sum is among it: it is `-offset × (the sum of the row)` for a row of which nothing else is added.
+    ///   - biases: what is added to each row's sum of products of integers, smaller than `biasLimit`: it takes off the
+    ///     offset's part, `offset × (the sum of the row)`.
     @unsafe package init(
         scale: Float, offset: Int, weights: UnsafePointer<Int8>, rows: Int, columns: Int, biases: [Int]
     ) {
-        precondition(scale.isFinite && scale > 0 && (-128...127).contains(offset), "scale \(scale), offset \(offset)")
+        precondition(
+            scale.isFinite && (1 / scale).isFinite && scale > 0 && (-128...127).contains(offset),
+            "scale \(scale), offset \(offset)")
         precondition(biases.count == rows && columns <= Self.maximumColumns, "\(rows) × \(columns)")
         let parts = Kernels.slices(of: columns)
         let width = columns / parts
         unsafe corrections = .allocate(capacity: rows * parts)
         unsafe value = .allocate(capacity: 1)
+        var biasedRow: Int?
         for row in 0..<rows {
             var whole = 0
             for part in 0..<parts {
@@ -36,8 +41,11 @@ import CKernels
                 unsafe corrections[row * parts + part] = Int32(offset * sum)
                 whole += offset * sum
             }
+            // Tools compute the offset's part in F32, so it may be some units more or less: the row gets what is stored.
             unsafe corrections[row * parts] -= Int32(biases[row] + whole)
+            if abs(biases[row] + whole) > 16 + abs(whole) >> 18 { biasedRow = row }
         }
+        self.biasedRow = biasedRow
         unsafe value.initialize(
             to: braid_static_rounding(
                 scale: scale, offset: Int32(offset), corrections: corrections.baseAddress, parts: Int64(parts),

@@ -213,8 +213,7 @@ package struct RandomCheckpoint: Sendable {
         return gains.first { name.contains($0.0) }?.1 ?? 1
     }
 
-    /// Returns true if released FP8 and INT8 checkpoints quantize this matrix.
-    /// Adds what says how the activations of an INT8 matrix are rounded: with an offset and a small bias in each row.
+    /// Adds what says how the activations of an INT8 matrix are rounded: with an offset.
     private func addRounding(
         _ name: String, _ integers: [UInt8], _ shape: [Int], _ scales: [Float], to writer: inout SafeTensorsWriter
     ) {
@@ -223,6 +222,7 @@ package struct RandomCheckpoint: Sendable {
         let (step, offset): (Float, Int) = name.contains("o_proj") ? (0x1p-7, -9) : (0x1p-5, 5)
         let biases = (0..<shape[0]).map { row in
             let sum = integers[row * shape[1]..<(row + 1) * shape[1]].reduce(0) { $0 + Int(Int8(bitPattern: $1)) }
+            // Tools compute this in F32, and may be some units off.
             return Int32(row % 7 - 3 - offset * sum)
         }
         writer.add(base + ".input_scale", [1], [step])
@@ -233,6 +233,7 @@ package struct RandomCheckpoint: Sendable {
             biases.flatMap { bias in (0..<4).map { UInt8(truncatingIfNeeded: bias >> (8 * $0)) } })
     }
 
+    /// Returns true if released FP8 and INT8 checkpoints quantize this matrix.
     private static func isQuantized(_ name: String) -> Bool {
         !["embed_tokens", "lm_head", "shared_head", "eh_proj", "mlp.gate.", "weights_proj"].contains(
             where: name.contains)

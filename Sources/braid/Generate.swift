@@ -119,7 +119,7 @@ struct Generate: AsyncParsableCommand {
 
     private static func text(ofFile path: String) throws -> String {
         var isDirectory: ObjCBool = false
-        if FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), isDirectory.boolValue {
+        if unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory), isDirectory.boolValue {
             throw CommandError("--prompt-file: \(path) is a directory; give a file with the prompt")
         }
         let data: Data

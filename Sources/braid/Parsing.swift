@@ -77,7 +77,7 @@ package enum Parsing {
     }
 
     /// Reads a seed: any whole number of its type.
-    package static func seed<Seed: FixedWidthInteger & UnsignedInteger>(
+    package static func seed<Seed: FixedWidthInteger & UnsignedInteger & SendableMetatype>(
         _: Seed.Type = Seed.self
     ) -> @Sendable (String) throws -> Seed {
         { text in

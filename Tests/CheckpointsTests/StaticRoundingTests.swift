@@ -58,7 +58,8 @@ import Testing
         #expect(abs(plain[0] - 0.7 * 24) < 1e-4 && abs(plain[3] - 63.8 * 4) < 1e-3)
     }
 
-    @Test func `may have a bias, scales for F16 models, and those of the weights as well`() throws {
+    @Test func `may have scales for F16 models, sums that tools have rounded, and those of the weights as well`() throws
+    {
         var tensors = Tensors()
         tensors.others[".quant_bias"] = ("I32", [2], Self.bytes([Int32(100), -32]))
         tensors.others[".deq_scale"] = (
@@ -86,6 +87,9 @@ import Testing
         (".deq_scale", ("I64", [2], bytes([Int64(1) << 40, 1])), "greater than 0"),
         (".deq_scale", ("U8", [2], [1, 1]), "is U8"),
         (".weight_scale", ("F32", [2, 1], bytes([Float(0.5), 0.5])), "but deq_scale / input_scale is"),
+        (".weight_scale_inv", ("F32", [2, 1], bytes([Float(0.5), 0.5])), "but deq_scale / input_scale is"),
+        (".quant_bias", ("I32", [2], bytes([Int32(196), -32])), "adds more to row 0"),
+        (".input_scale", ("F32", [1], bytes([Float(1e-40)])), "inverse"),
     ]
 
     @Test(arguments: refused.indices) func `is refused with tensors that do not fit`(index: Int) throws {
@@ -105,6 +109,24 @@ import Testing
         let weights = try WeightIndex(directory: directory.path)
         let error = try refusal { try weights.matrix(Self.matrix, rows: 2, columns: 16) }
         #expect("\(error)".contains("INT8"))
+        #expect(try refusal { try weights.require(Self.matrix, shape: [2, 16]) } == error)
+    }
+
+    @Test func `is refused as pairs of FP4 elements, and as a vector`() throws {
+        let directory = try Tensors().written()
+        let weights = try WeightIndex(directory: directory.path)
+        #expect("\(try refusal { try weights.matrix(Self.matrix, rows: 2, columns: 32) })".contains("belongs to"))
+        #expect("\(try refusal { try weights.vector(Self.matrix, shape: [2, 16]) })".contains("belongs to"))
+    }
+
+    @Test func `has the shapes that inspect asks for, by headers alone`() throws {
+        let directory = try Tensors().written()
+        try WeightIndex(directory: directory.path).require(Self.matrix, shape: [2, 16])
+        var tensors = Tensors()
+        tensors.others[".deq_scale"] = ("F32", [1], Self.bytes([Float(1)]))
+        let other = try tensors.written()
+        let error = try refusal { try WeightIndex(directory: other.path).require(Self.matrix, shape: [2, 16]) }
+        #expect("\(error)".contains("deq_scale") && "\(error)".contains("has the shape"))
     }
 
     @Test(arguments: [("W8A8", true), ("W8A8_DYNAMIC", false), ("FLOAT", false)])

@@ -51,6 +51,7 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}}"#,
         #"{"rope_theta": 5, "rope_scaling": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
         #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "yarn", \#(yarn)}}"#,
+        #"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_theta": 1e4, "type": "yarn", \#(yarn)}}"#,
     ])
     func `mean the same in every spelling`(text: String) throws {
         #expect(try rotary(text) == Self.released())

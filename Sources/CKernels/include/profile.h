@@ -37,7 +37,7 @@
 ///   s = scale;  q = rint(clamp(x * (1 / scale) + offset, -128, 127))        three roundings before rint
 ///   I = sum of q * w - corrections of the segment
 ///
-/// where the corrections hold what the offset adds to the sums, and the bias. A segment with an infinity or a NaN is as
+/// where the corrections are what the offset adds to the sums. A segment with an infinity or a NaN is as
 /// below, and no a is too small.
 ///
 /// If a is less than BRAID_INT8_LEAST, s and all q are 0. If it is infinite or a NaN, s is a NaN and all q are 0. A term

@@ -22,11 +22,11 @@ typedef enum {
 typedef struct {
     float scale;              // finite and greater than 0
     int32_t offset;           // -128 ... 127, the integer of an activation of 0
-    /// What is taken off the sums of the whole matrix's rows, [rows, parts]: `offset` times the sum of a part's weights, less
-    /// the row's bias in the first part.
+    /// What is taken off the sums of the whole matrix's rows, [rows, parts]: `offset` times the sum of a part's weights. The
+    /// segment with a part's first column takes off all of it, so that every part counts once however segments are cut.
     const int32_t *corrections;
     int64_t parts;            // of the whole matrix's columns, at most 65,536 of them
-    int64_t part_columns;     // in each; segments begin and end with parts
+    int64_t part_columns;     // in each
 } braid_static_rounding;
 
 /// Describes a matrix of weights in the checkpoint's format: row-major `[rows, columns]`, possibly a part of a larger

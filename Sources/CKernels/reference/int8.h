@@ -40,9 +40,10 @@ static inline int32_t int8_correction(const braid_weight *w, int64_t n, int64_t 
     const braid_static_rounding *rounding = w->rounding;
     if (!rounding) return 0;
     const int32_t *of_row = rounding->corrections + (w->row + n) * rounding->parts;
+    const int64_t columns = rounding->part_columns;
     int32_t total = 0;
-    for (int64_t c = w->column + k; c < w->column + end; c += rounding->part_columns)
-        total += of_row[c / rounding->part_columns];
+    for (int64_t part = (w->column + k + columns - 1) / columns; part * columns < w->column + end; part++)
+        total += of_row[part];
     return total;
 }
 

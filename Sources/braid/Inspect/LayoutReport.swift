@@ -183,7 +183,8 @@ package struct LayoutReport: Sendable {
     /// The number of tokens whose keys fit into memory beside the weights, which a process maps once for all its ranks;
     /// `Int.max` where layers keep the keys of a window only.
     package var capacity: Int {
-        cacheBytesPerToken == 0 ? .max : max(memory - weightBytes, 0) / cacheBytesPerToken
+        let rest = max(memory - weightBytes, 0)
+        return cacheBytesPerToken > 0 ? rest / cacheBytesPerToken : rest > 0 ? .max : 0
     }
 
     /// True if the configuration is bitwise equal to one rank.
