@@ -117,6 +117,7 @@ import Testing
         (#""cache_salt":["a"]"#, "cache_salt", "1 entries"), (#""cache_salt":["a",""]"#, "cache_salt[1]", "is empty"),
         (#""stream":[true,false]"#, "stream", "must be true or false"),
         (#""rid":["a","b","c"]"#, "rid", "a list of 2 strings"), (#""rid":["a","a"]"#, "rid", "same id twice"),
+        (#""sampling_params":{"n":2},"rid":["a","a_0"]"#, "rid", "an answer of another prompt gets too"),
     ])
     func `with a list that does not fit is refused`(members: String, name: String, words: String) async throws {
         let server = ToyServer("x")
