@@ -39,14 +39,25 @@ package struct ModelLocation: Sendable, Equatable {
                     ? "give the directory of the released checkpoint"
                     : "give the directory with config.json and the weights")
         case .none:
-            guard let words = Self.id(in: given) else {
+            guard let (words, page) = try Self.id(in: given) else {
                 throw CheckpointError(
                     file: given, problem: "there is no such directory", advice: "check --model-path")
             }
-            guard !words[1].contains(":") else {
+            if let colon = words[1].firstIndex(of: ":") {
+                let isGGUF = [words[1], words[1][..<colon]].contains { $0.lowercased().hasSuffix("gguf") }
                 throw CheckpointError(
-                    file: given, problem: "names a GGUF file of a model by its quantization, which is not read",
-                    advice: "give the name of the released checkpoint")
+                    file: given,
+                    problem: isGGUF
+                        ? "names a GGUF file of a model by its quantization, which is not read"
+                        : "is no directory, and no name of a model on Hugging Face, which has no ':'",
+                    advice: isGGUF
+                        ? "give the name of the released checkpoint"
+                        : "leave out '\(words[1][colon...])'; a revision is given by --revision")
+            }
+            if let revision, let page, revision != page {
+                throw CheckpointError(
+                    file: given, problem: "is the page of revision \(page), but --revision is \(revision)",
+                    advice: "give one of them")
             }
             let cache = cache ?? Self.cacheDirectory(environment)
             let folder = cache + "/models--" + words.joined(separator: "--")
@@ -56,7 +67,7 @@ package struct ModelLocation: Sendable, Equatable {
                     problem: "there is no such directory, and no such model in Hugging Face's cache \(cache)",
                     advice: "download it first: hf download \(words.joined(separator: "/"))")
             }
-            self = try Self.snapshot(in: folder, given: given, revision)
+            self = try Self.snapshot(in: folder, given: given, revision ?? page)
         }
     }
 
@@ -65,18 +76,32 @@ package struct ModelLocation: Sendable, Equatable {
         self.name = name
     }
 
-    /// Returns the organization and the name in a model's name on Hugging Face, or in the address of its page; `nil` if
-    /// this is neither.
-    private static func id(in given: String) -> [Substring]? {
+    /// Returns the organization and the name in a model's name on Hugging Face, or in the address of its page with the
+    /// revision that the page shows; `nil` if this is neither.
+    ///
+    /// - Throws: an error about the address of another page.
+    private static func id(in given: String) throws(CheckpointError) -> (words: [Substring], page: String?)? {
         let sites = ["https://", "http://", ""].flatMap { ["\($0)huggingface.co/", "\($0)hf.co/"] }
         let site = sites.first(where: given.hasPrefix)
         var words = given.dropFirst(site?.count ?? 0).split(separator: "/", omittingEmptySubsequences: false)
-        // The address may go on with a revision.
-        if site != nil { words = Array(words.prefix(2)) }
+        var page: String?
+        if site != nil {
+            if words.count == 4, words[2] == "tree", !words[3].isEmpty {
+                page = String(words[3])
+                words.removeLast(2)
+            }
+            guard words.count <= 2, words[0] != "datasets", words[0] != "spaces",
+                !given.contains(where: { $0 == "?" || $0 == "#" })
+            else {
+                throw CheckpointError(
+                    file: given, problem: "is not the address of a model's page on Hugging Face",
+                    advice: "give https://huggingface.co/ORGANIZATION/NAME, or that and /tree/REVISION")
+            }
+        }
         guard words.count == 2, words.allSatisfy({ !$0.isEmpty && !$0.hasPrefix(".") && !$0.hasPrefix("~") }) else {
             return nil
         }
-        return words
+        return (words, page)
     }
 
     /// Hugging Face's download cache, as its own library finds it.

@@ -12,11 +12,30 @@ struct AnswerForm: Sendable {
     static let maxForms = 16
 }
 
+extension AnswerForm {
+    /// Creates a form that a request describes.
+    ///
+    /// - Throws: an error if it is too large, the one that its compilation would throw; so forms that are compared have a
+    ///   bounded size.
+    init(checking source: GrammarSource, field: String) throws(RequestError) {
+        let (bytes, most) = (source.byteCount, GrammarSource.maxBytes)
+        guard bytes <= most else {
+            throw .invalid(field, "\(field): is refused: \(bytes) bytes; the most is \(most)")
+        }
+        self.init(source: source, field: field)
+    }
+}
+
 extension [AnswerForm] {
-    /// The first form of each grammar; no more than `maxForms` and one.
+    /// The first form of each grammar in the forms of one request; no more than `maxForms` and one.
+    ///
+    /// A member of a request has one form, however many answers must have it, so forms of the same member are not
+    /// compared.
     var distinct: [AnswerForm] {
         var known: [AnswerForm] = []
+        var fields: Set<String> = []
         for form in self where known.count <= AnswerForm.maxForms {
+            guard fields.insert(form.field).inserted else { continue }
             if !known.contains(where: { $0.source.isIdentical(to: form.source) }) { known.append(form) }
         }
         return known
@@ -84,7 +103,7 @@ extension RequestFields {
         var found: [AnswerForm] = []
         for (name, read) in readers {
             guard let value = value(name) else { continue }
-            found.append(AnswerForm(source: try read(value, path(of: name)), field: path(of: name)))
+            found.append(try AnswerForm(checking: try read(value, path(of: name)), field: path(of: name)))
         }
         return found
     }
@@ -117,7 +136,7 @@ extension RequestFields {
         case "text": return nil
         case "json_object":
             guard let schema = format.value("schema") else { return AnswerForm(source: .jsonObject, field: field) }
-            return AnswerForm(source: try Self.schema(schema, format.path(of: "schema")), field: field)
+            return try AnswerForm(checking: try Self.schema(schema, format.path(of: "schema")), field: field)
         case "json_schema":
             // Some clients omit the inner object.
             let inner = try format.object("json_schema") ?? format
@@ -127,7 +146,7 @@ extension RequestFields {
                 let missing = isOuter ? format.path(of: "json_schema") : inner.path(of: "schema")
                 throw .invalid(field, "\(missing) is missing; it has the schema of the answer")
             }
-            return AnswerForm(source: try Self.schema(schema, inner.path(of: "schema")), field: field)
+            return try AnswerForm(checking: try Self.schema(schema, inner.path(of: "schema")), field: field)
         default:
             throw .invalid(field, "\(field) '\(type.prefix(40))' is not supported; use 'json_schema' or 'json_object'")
         }

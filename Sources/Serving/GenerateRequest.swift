@@ -139,6 +139,14 @@ struct GenerateRequest: Sendable {
         guard Set(ids.map { JSONKey($0.id) }).count == count else {
             throw .invalid(name, "\(name) has the same id twice; give each prompt its own")
         }
+        // An abort by such an id would end the answers of both.
+        let wholes = Set(ids.compactMap { $0.whole.map(JSONKey.init) })
+        if let other = ids.first(where: { wholes.contains(JSONKey($0.id)) }) {
+            throw .invalid(
+                name,
+                "\(name) has the id \(other.id.quotedForMessage), which an answer of another prompt gets too; give other ids"
+            )
+        }
         return ids
     }
 }

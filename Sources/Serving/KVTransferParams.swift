@@ -99,7 +99,8 @@ extension TransferService {
         return .fields([
             "do_remote_prefill": .bool(true), "do_remote_decode": .bool(false),
             "remote_engine_id": .string(origin.engine), "remote_request_id": .string(id),
-            "remote_block_ids": .array([]), "remote_host": .string(origin.host), "remote_port": .integer(origin.port),
+            "remote_block_ids": .array([]), "remote_host": .optional(origin.host),
+            "remote_port": .integer(origin.port),
         ])
     }
 

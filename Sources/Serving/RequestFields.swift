@@ -219,10 +219,9 @@ extension RequestFields {
         let path = path(of: name)
         guard let list = value.array else { return Array(repeating: try read(value, path), count: count) }
         guard list.count == count else {
-            throw .invalid(
-                path,
-                "\(path) has \(list.count) entries, but there are \(count) prompts; give one value for all, or one for each"
-            )
+            let entries = list.count == 1 ? "1 entry" : "\(list.count) entries"
+            let prompts = count == 1 ? "there is 1 prompt" : "there are \(count) prompts"
+            throw .invalid(path, "\(path) has \(entries), but \(prompts); give one value for all, or one for each")
         }
         var values: [Value] = []
         for (index, element) in list.enumerated() { values.append(try read(element, "\(path)[\(index)]")) }

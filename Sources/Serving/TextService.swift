@@ -64,11 +64,11 @@ package final class TextService: Sendable {
 
     /// Compiles the grammars of the forms that answers must have, on a thread of the pool.
     private func prepareForms(of requests: [TextRequest], on connection: ClientConnection?) async throws {
-        let forms = requests.compactMap(\.form).distinct
+        let forms = requests.compactMap(\.form)
         guard !forms.isEmpty else { return }
         let engine = engine
         let compile: @Sendable () throws -> Void = {
-            for form in forms {
+            for form in forms.distinct {
                 do {
                     try engine.prepare(form.source)
                 } catch let error as EngineError {

@@ -84,11 +84,13 @@ package struct TransferService: Sendable {
 package struct TransferOrigin: Sendable {
     /// The id of this start of the server, which its decode servers know.
     let engine: String
-    /// The address on which it waits for decode servers.
-    let host: String
+    /// The address on which it waits for decode servers; `nil` where it waits on all of its machine's, none of which it
+    /// knows to be theirs.
+    let host: String?
     let port: Int
 
     package init(engine: String, host: String, port: Int) {
-        (self.engine, self.host, self.port) = (engine, host, port)
+        (self.engine, self.port) = (engine, port)
+        self.host = ["0.0.0.0", "::"].contains(host) ? nil : host
     }
 }

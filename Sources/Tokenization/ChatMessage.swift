@@ -92,16 +92,20 @@ package struct ChatOptions: Sendable, Equatable {
     package var continuesFinalMessage: Bool
     /// The thoroughness of the model's reasoning; `nil` if the request does not say. Only DeepSeek-V4 has efforts.
     package var effort: ReasoningEffort?
+    /// True if the prompt has the reasoning of all earlier answers. Only GLM's formats have a switch for it; the others
+    /// keep it or leave it out by rules of their own.
+    package var keepsReasoning: Bool
 
     package init(
         thinking: Bool = false, tools: [ChatTool] = [], responseFormat: JSONValue? = nil,
-        continuesFinalMessage: Bool = false, effort: ReasoningEffort? = nil
+        continuesFinalMessage: Bool = false, effort: ReasoningEffort? = nil, keepsReasoning: Bool = false
     ) {
         self.thinking = thinking
         self.tools = tools
         self.responseFormat = responseFormat
         self.continuesFinalMessage = continuesFinalMessage
         self.effort = effort
+        self.keepsReasoning = keepsReasoning
     }
 }
 

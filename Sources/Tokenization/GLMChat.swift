@@ -8,7 +8,8 @@ struct GLMChat {
     private let format: ChatFormat
     private let messages: [ChatMessage]
     private let options: ChatOptions
-    /// The index of the last message that a person wrote, or -1. Only later reasoning is rendered.
+    /// The index of the last message that a person wrote, or -1. Earlier reasoning is rendered only if the options keep
+    /// it.
     private let lastUser: Int
     private var prompt = ChatPrompt()
 
@@ -74,14 +75,16 @@ struct GLMChat {
     private mutating func appendAssistant(_ message: ChatMessage, at index: Int) {
         prompt.template("<|assistant|>")
         let (reasoning, content) = thoughts(of: message)
+        let hasReasoning = reasoning.map { !$0.isEmpty } ?? false
         // GLM-5 writes no marks around nothing; GLM-5.1 does while it thinks.
         let isShown =
             switch format {
-            case .glm5: reasoning.map { !$0.isEmpty } ?? false
+            case _ where index <= lastUser: options.keepsReasoning && hasReasoning
+            case .glm5: hasReasoning
             case .glm51: reasoning != nil || options.thinking
             default: reasoning != nil
             }
-        if index > lastUser, isShown {
+        if isShown {
             prompt.template("<think>")
             prompt.text(format == .glm5 ? Self.stripped(reasoning ?? "") : reasoning ?? "")
             prompt.template("</think>")

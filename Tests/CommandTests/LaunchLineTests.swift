@@ -349,6 +349,35 @@ import braid
         #expect(line.startLines.isEmpty)
     }
 
+    @Test(arguments: [
+        ("enable-prefix-caching", "disable-radix-cache: true", ["--disable-radix-cache"]),
+        ("enable-chunked-prefill", "chunked-prefill-size: -1", ["--chunked-prefill-size=-1"]),
+    ])
+    func `turns on what a source of lower precedence turns off`(name: String, off: String, words: [String]) throws {
+        let variable = "BRAID_" + name.uppercased().replacing("-", with: "_")
+        for text in ["\(name): false", "no-\(name): true", off] {
+            let path = try Self.file(text)
+            defer { try? FileManager.default.removeItem(atPath: path) }
+            func arguments(_ more: String, _ environment: [String: String] = [:]) throws -> [String] {
+                let line = try Self.line("serve m --config \(path)\(more)", environment: environment)
+                return Array(line.arguments.dropFirst(5))
+            }
+            #expect(try arguments("") == words, "\(text)")
+            #expect(try arguments("", [variable: "false"]) == words, "\(text)")
+            #expect(try arguments(" --\(name)") == [], "\(text)")
+            #expect(try arguments("", [variable: "true"]) == [], "\(text)")
+            #expect(try arguments(" --\(name)", [variable: "false"]) == [], "\(text)")
+            #expect(try arguments(" --\(name)=false", [variable: "true"]) == words, "\(text)")
+        }
+    }
+
+    @Test func `keeps a size of chunks where it is told to compute prompts in chunks`() throws {
+        let path = try Self.file("chunked-prefill-size: 512")
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let line = try Self.line("serve m --config \(path) --enable-chunked-prefill")
+        #expect(line.arguments.dropFirst(5) == ["--chunked-prefill-size", "512"])
+    }
+
     @Test func `takes options of other engines, and other names of its own, from the environment`() throws {
         let line = try Self.line(
             "serve m",

@@ -157,8 +157,8 @@ struct TwoServers {
             check()
         }
         if !isSettled { problems.append("the requests do not end") }
-        let books = (receiving.transferCount, sending.transferCount)
-        if books != (0, 0) { problems.append("\(books) transfers are left") }
+        let transfers = (receiving.transferCount, sending.transferCount)
+        if transfers != (0, 0) { problems.append("\(transfers) transfers are left") }
         for (name, server) in [("prefill", prefill), ("decode", decode)] {
             var scheduler = server.scheduler
             if scheduler.status.usedPages != 0 {

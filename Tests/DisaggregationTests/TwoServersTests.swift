@@ -10,7 +10,9 @@ import Testing
     private static let earlierSeeds: [UInt64] = [254_481_661_205, 300_003_000_452]
 
     @Test(.timeLimit(.minutes(15)))
-    func `answer as one server does, or with an error before the first token, and end with whole books`() throws {
+    func `answer as one server does, or with an error before the first token, and end with whole page accounting`()
+        throws
+    {
         var seen: Set<String> = []
         let first = UInt64.random(in: 0..<1 << 40)
         let half = UInt64(Self.seeds / 2)

@@ -293,13 +293,13 @@ def expect_same(url, pair, asked, when):
         expect(found and found == expected, f"{when}: {path} answers {str(found)[:500]} and not {str(expected)[:500]}")
 
 
-def expect_idle(pair, seconds=5):
-    """No request, page or transfer is left on either side."""
+def expect_idle(*urls, seconds=5):
+    """No request, page or transfer is left on these servers."""
     def load(url):
         with urllib.request.urlopen(f"{url}/get_load", timeout=60) as answer:
             return json.load(answer)[0]
 
-    for url in (pair.prefill_url, pair.decode):
+    for url in urls:
         wait_until(lambda url=url: load(url)["num_reqs"] == 0 and load(url)["num_tokens"] == 0
                    and metric(url, "disaggregation_transfers") == 0, seconds, lambda url=url: f"something is left: {load(url)}")
 
@@ -316,7 +316,7 @@ def answer_in_two_steps(pair):
         asked = metric(pair.prefill_url, "prefix_cache_query_tokens_total") - asked
         found = metric(pair.prefill_url, "prefix_cache_hit_tokens_total") - found
         expect(found > 0.4 * asked > 0, f"of {asked:.0f} prompt tokens only {found:.0f} were kept between the steps")
-        expect_idle(pair)
+        expect_idle(pair.prefill_url, pair.decode)
     finally:
         sidecar.close()
 
@@ -340,7 +340,7 @@ def survive_what_goes_wrong_between_two_steps(pair):
                 expect(False, "a router that died has answered")
             except OSError:
                 pass
-        expect_idle(pair)
+        expect_idle(pair.prefill_url, pair.decode)
         # What it had asked for can be used, also twice, and for another prompt: keys follow from the tokens alone.
         path, body = next(two_step_bodies("kept"))
         _, _, params = routing_sidecar.prefill(pair.prefill_url, path, body)
@@ -348,7 +348,7 @@ def survive_what_goes_wrong_between_two_steps(pair):
         for asked in (body, body, other):
             found = reply(pair.decode, path, asked | {"kv_transfer_params": params})
             expect(found == reply(pair.alone, path, asked), f"params that are used again give {found}")
-        expect_idle(pair)
+        expect_idle(pair.prefill_url, pair.decode)
         # Servers say what they are not for.
         status, text = refused(pair.alone, path, body | {"kv_transfer_params": routing_sidecar.ASKED})
         expect(status == 400 and "--disaggregation-mode" in text, text)
@@ -372,7 +372,7 @@ def survive_what_goes_wrong_between_two_steps(pair):
     pair.connect()
     found = reply(pair.decode, path, body | {"kv_transfer_params": params, "prompt": "anew " + body["prompt"]})
     expect(found == reply(pair.alone, path, body | {"prompt": "anew " + body["prompt"]}), f"old params give {found}")
-    expect_idle(pair)
+    expect_idle(pair.prefill_url, pair.decode)
 
 
 def run(start, free_port):

@@ -55,6 +55,37 @@ import Testing
         #expect(error.problem.contains("v2") && error.problem.contains(Self.first))
     }
 
+    @Test func `is found by the address of its page, in the revision that the page shows`() throws {
+        try write("models--a--b/snapshots/\(Self.first)/config.json")
+        try write("models--a--b/snapshots/\(Self.second)/config.json")
+        try write("models--a--b/refs/main", Self.first)
+        try write("models--a--b/refs/v2", Self.second)
+        for (tail, commit) in [
+            ("", Self.first), ("/", Self.first), ("/tree/main", Self.first), ("/tree/v2", Self.second),
+            ("/tree/v2/", Self.second), ("/tree/\(Self.second)", Self.second),
+        ] {
+            let found = try location("https://huggingface.co/a/b\(tail)")
+            #expect(found.name == "a/b" && found.directory.hasSuffix(commit), "\(tail)")
+        }
+        #expect(try location("hf.co/a/b/tree/v2", revision: "v2").directory.hasSuffix(Self.second))
+        let error = try refusal { try location("hf.co/a/b/tree/v2", revision: "main") }
+        #expect(error.problem.contains("revision v2") && error.problem.contains("--revision is main"))
+        for other in [
+            "a/b/tree", "a/b/tree/v2/folder", "a/b/blob/main", "a/b/resolve/main/config.json", "a/b/discussions",
+            "a/b?library=x", "a/b#use", "datasets/a/b", "datasets/a", "spaces/a/b", "spaces/a",
+        ] {
+            let error = try refusal { try location("https://huggingface.co/\(other)") }
+            #expect(error.problem.contains("is not the address of a model's page"), "\(other): \(error)")
+        }
+    }
+
+    @Test(arguments: [("a/b:latest", false), ("a/b-GGUF:Q4_K_M", true), ("hf.co/a/b-gguf:Q8_0", true)])
+    func `has no colon in its name`(given: String, isGGUF: Bool) throws {
+        let error = try refusal { try location(given) }
+        #expect(error.problem.contains("GGUF") == isGGUF, "\(error)")
+        #expect(error.advice.contains("leave out ':latest'") == !isGGUF, "\(error)")
+    }
+
     @Test func `is looked for where Hugging Face's library keeps it`() throws {
         try write("hub/models--a--b/snapshots/\(Self.first)/config.json")
         try write("huggingface/hub/models--c--d/snapshots/\(Self.first)/config.json")

@@ -396,8 +396,9 @@ import Tokenization
             "tools[0].function.description"
         ),
         (body(#""chat_template_kwargs":{"evil":true}"#), "chat_template_kwargs.evil"),
-        (body(#""thinking":{"type":"enabled","clear_thinking":false}"#), "thinking.clear_thinking"),
+        (body(#""thinking":{"type":"enabled","clear_thinking":1}"#), "thinking.clear_thinking"),
         (body(#""chat_template_kwargs":{"thinking":"yes"}"#), "chat_template_kwargs.thinking"),
+        (body(#""chat_template_kwargs":{"clear_thinking":"no"}"#), "chat_template_kwargs.clear_thinking"),
         (body(#""reasoning_effort":"max""#), "reasoning_effort"),
         (body(#""functions":[]"#), "functions"),
         (body(#""temperature":3"#), "temperature"),

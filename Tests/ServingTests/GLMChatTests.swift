@@ -3,6 +3,7 @@ import Inference
 import JSON
 import TestSupport
 import Testing
+import Tokenization
 
 /// These tests serve a model with GLM-5's chat format.
 @Suite struct `A conversation with GLM` {
@@ -50,6 +51,31 @@ import Testing
         let plain = try await server(answer)
             .post("/v1/chat/completions", body(#""chat_template_kwargs": {"enable_thinking": false}"#))
         #expect(plain.json["choices"]?[0]?["message"]?["content"]?.string == answer)
+    }
+
+    private static let conversation = """
+        "model": "toy", "messages": [{"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b", "reasoning_content": "why"}, {"role": "user", "content": "c"}]
+        """
+
+    @Test(arguments: [
+        #""thinking": {"type": "enabled", "clear_thinking": false}"#,
+        #""chat_template_kwargs": {"clear_thinking": false}"#,
+    ])
+    func `has the reasoning of earlier answers if the request keeps it`(member: String) async throws {
+        func prompt(_ more: String, _ tokenizer: Tokenizer) async throws -> String {
+            let server = ToyServer(tokenizer: tokenizer) { _ in ToyTokenizer.tokens("x") }
+            let reply = try await server.post("/v1/chat/completions", "{\(Self.conversation)\(more)}")
+            #expect(reply.status == 200, "\(reply.text)")
+            return tokenizer.decode(try #require(server.engine.received.first).prompt, skippingSpecialTokens: false)
+        }
+        #expect(try await prompt(", \(member)", ToyTokenizer.glm).contains("<think>why</think>b"))
+        let cleared = member.replacing("false", with: "true")
+        for other in ["", ", \(cleared)"] {
+            #expect(try await !prompt(other, ToyTokenizer.glm).contains("why"))
+        }
+        // DeepSeek's formats have no such switch.
+        #expect(try await !prompt(", \(member)", ToyTokenizer.shared).contains("why"))
     }
 
     @Test(arguments: [

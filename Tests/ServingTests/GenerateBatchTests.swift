@@ -96,10 +96,12 @@ import Testing
             "/generate", #"{"text":"a","sampling_params":[{"max_new_tokens":2}],"return_logprob":[true]}"#)
         #expect(reply.json["text"]?.string == "xy")
         #expect(reply.json["meta_info"]?["output_token_logprobs"]?.array?.count == 2)
+        let longer = try await server.post("/generate", #"{"text":"a","return_logprob":[true,true]}"#)
+        #expect(longer.message.contains("has 2 entries, but there is 1 prompt;"), "\(longer.text)")
     }
 
     @Test(arguments: [
-        (#""sampling_params":[{}]"#, "sampling_params", "1 entries, but there are 2 prompts"),
+        (#""sampling_params":[{}]"#, "sampling_params", "1 entry, but there are 2 prompts"),
         (#""sampling_params":[{},{},{}]"#, "sampling_params", "3 entries"),
         (#""sampling_params":[{},5]"#, "sampling_params[1]", "must be a JSON object"),
         (#""sampling_params":[{},null]"#, "sampling_params[1]", "must be a JSON object"),
@@ -107,16 +109,17 @@ import Testing
         (#""sampling_params":[{},{"max_tokens":2}]"#, "sampling_params[1].max_tokens", "use max_new_tokens"),
         (#""sampling_params":[{"n":2},{"n":3}]"#, "sampling_params[1].n", "same number of answers"),
         (#""sampling_params":[{},{"regex":"((("}]"#, "sampling_params[1].regex", "is refused"),
-        (#""return_logprob":[true]"#, "return_logprob", "1 entries, but there are 2 prompts"),
+        (#""return_logprob":[true]"#, "return_logprob", "1 entry, but there are 2 prompts"),
         (#""return_logprob":[true,1]"#, "return_logprob[1]", "must be true or false"),
-        (#""return_logprob":true,"logprob_start_len":[0]"#, "logprob_start_len", "1 entries"),
+        (#""return_logprob":true,"logprob_start_len":[0]"#, "logprob_start_len", "1 entry"),
         (#""return_logprob":true,"logprob_start_len":[0,9]"#, "logprob_start_len[1]", "the prompt has 3 tokens"),
         (#""return_logprob":true,"logprob_start_len":[0,-2]"#, "logprob_start_len[1]", "at least -1"),
         (#""top_logprobs_num":[1,2,3]"#, "top_logprobs_num", "3 entries"),
         (#""top_logprobs_num":[1,21]"#, "top_logprobs_num[1]", "0...20"),
-        (#""cache_salt":["a"]"#, "cache_salt", "1 entries"), (#""cache_salt":["a",""]"#, "cache_salt[1]", "is empty"),
+        (#""cache_salt":["a"]"#, "cache_salt", "1 entry"), (#""cache_salt":["a",""]"#, "cache_salt[1]", "is empty"),
         (#""stream":[true,false]"#, "stream", "must be true or false"),
         (#""rid":["a","b","c"]"#, "rid", "a list of 2 strings"), (#""rid":["a","a"]"#, "rid", "same id twice"),
+        (#""sampling_params":{"n":2},"rid":["a","a_0"]"#, "rid", "an answer of another prompt gets too"),
     ])
     func `with a list that does not fit is refused`(members: String, name: String, words: String) async throws {
         let server = ToyServer("x")
@@ -129,7 +132,9 @@ import Testing
     @Test func `with very many forms or prompts is refused before they are compiled`() async throws {
         let server = ToyServer("x")
         let texts = Array(repeating: #""a""#, count: 17).joined(separator: ",")
-        let forms = (0..<17).map { "{\"regex\":\"x\($0)\"}" }.joined(separator: ",")
+        // The last form cannot be compiled, so a compilation would be seen by its error.
+        let patterns = (0..<16).map { "x\($0)" } + ["((("]
+        let forms = patterns.map { "{\"regex\":\"\($0)\"}" }.joined(separator: ",")
         let reply = try await server.post("/generate", "{\"text\":[\(texts)],\"sampling_params\":[\(forms)]}")
         #expect(
             reply.parameter == "sampling_params" && reply.message.contains("more than 16 different"), "\(reply.text)")
@@ -138,6 +143,18 @@ import Testing
             let long = try await server.post("/generate", "{\"text\":[\(many)],\"sampling_params\":[\(many)]}")
             #expect(long.parameter == "text" && long.message.contains("5000 prompts"), "\(long.text)")
         }
+    }
+
+    @Test(arguments: [true, false])
+    func `with a form that is too large is refused before forms are compared`(isOne: Bool) async throws {
+        let server = ToyServer("x")
+        let pattern = String(repeating: "x", count: (1 << 20) + 1)
+        let form = #"{"regex":"\#(pattern)"}"#
+        let value = isOne ? form : #"[{"n":1},\#(form)]"#
+        let reply = try await Self.post(#""sampling_params":\#(value)"#, to: server)
+        let name = isOne ? "sampling_params.regex" : "sampling_params[1].regex"
+        #expect(reply.status == 400 && reply.parameter == name, "\(reply.message.prefix(300))")
+        #expect(reply.message == "\(name): is refused: 1048577 bytes; the most is 1048576")
     }
 }
 
@@ -162,6 +179,9 @@ import Testing
 
     @Test(arguments: bodies)
     func `are refused where the limit is lower`(path: String, body: String, name: String) async throws {
+        // Such a server does not offer -1 either.
+        let negative = try await ToyServer("x").post(path, body.replacing("-1", with: "-2"))
+        #expect(negative.status == 400 && negative.message.contains("it must be in 0...20"), "\(negative.text)")
         let reply = try await ToyServer("x").post(path, body)
         #expect(reply.status == 400 && reply.parameter == name, "\(reply.text)")
         #expect(reply.message.contains("all 1024 tokens") && reply.message.contains("--max-logprobs -1"))

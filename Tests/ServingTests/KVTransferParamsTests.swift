@@ -18,12 +18,12 @@ import Testing
         "remote_block_ids":null,"remote_host":null,"remote_port":null}
         """#
 
-    private static func prefill() -> ToyServer {
+    private static func prefill(host: String = "10.0.0.4") -> ToyServer {
         ToyServer(
             transfers: TransferService(
                 .prefill(
                     generation: { _, _ in fatalError("no request has a room") },
-                    origin: TransferOrigin(engine: "engine-2", host: "10.0.0.4", port: 8998)),
+                    origin: TransferOrigin(engine: "engine-2", host: host, port: 8998)),
                 status: { TransferStatus(mode: "prefill") })
         ) { _ in ToyTokenizer.tokens("a long answer") }
     }
@@ -64,6 +64,17 @@ import Testing
         let streamed = try await decode.post(path, "{\(members),\"stream\":true,\"kv_transfer_params\":\(copied)}")
         #expect(streamed.status == 200 && streamed.text.contains("2"), "\(streamed.text)")
         #expect(decode.engine.received.map(\.prefillServer) == [2, 2])
+    }
+
+    @Test(arguments: ["0.0.0.0", "::"])
+    func `goes on by the id of a prefill server that listens on all addresses`(host: String) async throws {
+        let (path, members, limit) = Self.bodies[0]
+        let first = try await Self.prefill(host: host).post(path, "{\(members),\"\(limit)\":1,\(Self.asked)}")
+        let params = try #require(try first.json["kv_transfer_params"])
+        #expect(params["remote_host"] == .null && params["remote_port"]?.integer == 8998, "\(first.text)")
+        let copied = String(decoding: params.pythonBytes, as: UTF8.self)
+        let second = try await Self.decode().post(path, "{\(members),\"kv_transfer_params\":\(copied)}")
+        #expect(second.status == 200 && second.text.contains("from 2"), "\(second.text)")
     }
 
     /// A prefill server that cannot say where its keys are answers null, and so do routers without one.

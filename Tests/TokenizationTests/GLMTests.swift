@@ -63,6 +63,16 @@ import Tokenization
         #expect(ChatFormat.glm5.thinksByDefault && !ChatFormat.deepSeekV32.thinksByDefault)
     }
 
+    @Test(arguments: [ChatFormat.glm5, .glm51, .glm52])
+    func `have the reasoning of earlier answers only if it is kept`(format: ChatFormat) throws {
+        let messages = [
+            ChatMessage(.user, "A"), ChatMessage(.assistant, "B", reasoning: "why"), ChatMessage(.user, "C"),
+        ]
+        let kept = try text(messages, ChatOptions(thinking: true, keepsReasoning: true), by: format)
+        #expect(kept.hasSuffix("<|user|>A<|assistant|><think>why</think>B<|user|>C<|assistant|><think>"), "\(kept)")
+        #expect(try !text(messages, by: format).contains("why"))
+    }
+
     @Test func `can be continued`() throws {
         let messages = [ChatMessage(.user, "A"), ChatMessage(.assistant, "Well,", reasoning: "why")]
         let options = ChatOptions(thinking: true, continuesFinalMessage: true)

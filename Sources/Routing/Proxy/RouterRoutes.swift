@@ -33,7 +33,8 @@ struct RouterRoutes: Sendable {
         "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens",
         "/generate", "/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize",
     ]
-    /// The routes without a body that one worker answers for all, since all serve the same model.
+    /// The routes without a body that one worker answers: for all, since all serve the same model, except that
+    /// `/health_generate` tests only the worker that it is forwarded to.
     static let forwardedGets = [
         RouteTable.models + "/**", "/server_info", "/get_server_info", "/model_info", "/get_model_info",
         "/tokenizer_info", "/health_generate",

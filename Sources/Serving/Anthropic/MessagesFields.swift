@@ -58,7 +58,7 @@ struct MessagesFields {
             if let other = sampling.form {
                 throw .invalid(name, "\(other.field) and \(name) are both given; an answer has one form")
             }
-            sampling.form = AnswerForm(source: source, field: name)
+            sampling.form = try AnswerForm(checking: source, field: name)
         }
         return ChatRequest.Options(
             sampling: sampling, cacheSalt: try fields.cacheSalt(atMost: configuration.requests.maxCacheSaltBytes),

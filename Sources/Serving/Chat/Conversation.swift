@@ -31,6 +31,8 @@ struct Conversation: Sendable {
     var thinking: Bool?
     /// The member of the request that says whether the model is to reason; `nil` if none does.
     var thinkingField: String?
+    /// True if the prompt has the reasoning of all earlier answers, where the format has a switch for it.
+    var keepsReasoning = false
     /// The effort of reasoning; `nil` for the model's default.
     var effort: EffortField?
     /// True if the last message is the beginning of the answer.
@@ -98,6 +100,7 @@ extension Conversation {
         let level = effort.flatMap { ReasoningEffort(rawValue: $0.level) }
         var options = ChatOptions(thinking: thinks, effort: format.isV4 ? level : nil)
         options.continuesFinalMessage = continuesFinalMessage
+        options.keepsReasoning = keepsReasoning
         options.tools = offeredTools
         do {
             return try format.render(messages.map(\.message), options)

@@ -43,6 +43,7 @@ struct ChatFields {
         var conversation = Conversation(
             messages: messages.enumerated().map { Conversation.Message($1, at: "messages[\($0)]") })
         (conversation.thinking, conversation.thinkingField) = try thinking(fields)
+        conversation.keepsReasoning = try keepsReasoning(fields)
         conversation.effort = try effort(fields)
         let hasPrefix = try ChatMessageFields.continuesLast(fields)
         conversation.continuesFinalMessage = try fields.bool("continue_final_message") ?? false || hasPrefix
@@ -70,22 +71,17 @@ struct ChatFields {
             guard let isOn = value.bool ?? (type == "enabled" ? true : type == "disabled" ? false : nil) else {
                 throw .invalid("thinking", "thinking must be {\"type\": \"enabled\"} or {\"type\": \"disabled\"}")
             }
-            guard value["clear_thinking"]?.bool != false else {
-                throw .invalid(
-                    "thinking.clear_thinking",
-                    "thinking.clear_thinking is not supported: of earlier reasoning the model sees what its chat format "
-                        + "keeps; leave it out", code: "unsupported_parameter")
-            }
             answers.append(("thinking", isOn))
         }
         if let isOn = try fields.bool("enable_thinking") { answers.append(("enable_thinking", isOn)) }
         if let options = try fields.object("chat_template_kwargs") {
             for name in options.names {
                 let path = options.path(of: name)
-                if name == "reasoning_effort" { continue }
+                if name == "reasoning_effort" || name == "clear_thinking" { continue }
                 guard name == "thinking" || name == "enable_thinking" else {
                     throw .invalid(
-                        path, "\(path) is not supported; thinking, enable_thinking and reasoning_effort are")
+                        path,
+                        "\(path) is not supported; thinking, enable_thinking, clear_thinking and reasoning_effort are")
                 }
                 if let isOn = try options.bool(name) { answers.append((path, isOn)) }
             }
@@ -95,6 +91,15 @@ struct ChatFields {
             throw .invalid(other.path, "\(other.path) is \(other.isOn), but \(first.path) says \(first.isOn)")
         }
         return (first.isOn, first.path)
+    }
+
+    /// Returns true if the request asks for the reasoning of all earlier answers in the prompt: `clear_thinking` is false,
+    /// where GLM's own clients put it (`thinking`) or where those of SGLang and vLLM do (`chat_template_kwargs`).
+    static func keepsReasoning(_ fields: RequestFields) throws(RequestError) -> Bool {
+        if let value = fields.value("thinking")?["clear_thinking"], !value.isNull {
+            return try !RequestFields.bool(value, path: "thinking.clear_thinking")
+        }
+        return try fields.object("chat_template_kwargs")?.bool("clear_thinking") == false
     }
 
     /// Returns the effort of reasoning that the request asks for: `reasoning_effort`, also in `chat_template_kwargs`, or

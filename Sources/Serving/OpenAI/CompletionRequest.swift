@@ -79,15 +79,15 @@ extension RequestFields {
         let (most, vocabulary) = (
             limits.maxTopLogProbs(with: service.engine.limits), service.engine.limits.vocabularySize
         )
-        guard let count = try integer(name, in: -1...most) else { return nil }
-        if count >= 0 { return count }
-        guard vocabulary <= most else {
+        let allowsAll = vocabulary <= most
+        guard allowsAll || value(name)?.wholeNumber != -1 else {
             throw .invalid(
                 path(of: name),
                 "\(path(of: name)) is -1, which asks for all \(vocabulary) tokens of the vocabulary, but the most is \(most); "
                     + "ask for fewer, or start the server with --max-logprobs -1")
         }
-        return vocabulary
+        guard let count = try integer(name, in: (allowsAll ? -1 : 0)...most) else { return nil }
+        return count < 0 ? vocabulary : count
     }
 
     /// Checks the member `model`. Without it a request is for the model that this server serves.

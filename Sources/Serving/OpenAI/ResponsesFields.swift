@@ -24,6 +24,7 @@ struct ResponsesFields: Sendable {
         conversation.toolChoice = try toolChoice(fields)
         conversation.allowsParallelCalls = try fields.bool("parallel_tool_calls") ?? true
         (conversation.thinking, conversation.thinkingField) = try ChatFields.thinking(fields)
+        conversation.keepsReasoning = try ChatFields.keepsReasoning(fields)
         conversation.effort = try ChatFields.effort(fields)
         try checkIncluded(fields)
         var sampling = try SamplingFields(

@@ -104,16 +104,24 @@ struct OptionReader {
     private var unknown: [String] = []
     /// Members of JSON options that vLLM's dotted names give, by the option's name.
     private var members: [(name: String, members: [JSONMember])] = []
+    /// The words of settings that flags of higher sources revoke: Braid always does what the flag asks for, unless such a
+    /// setting turns it off.
+    private var revoked: [[String]] = []
+    /// The words that flags of the source being read revoke in lower ones.
+    private var revokedBelow: [[String]] = []
 
     init(_ command: CommandOptions, _ table: CompatibilityTable) {
         self.command = command
         self.table = table
     }
 
-    /// Returns the settings read since the last call.
+    /// Returns the settings read since the last call, which are those of the next lower source, except those that a
+    /// higher one revokes.
     mutating func takeSettings() -> [LaunchLine.Setting] {
-        defer { settings = [] }
-        return settings
+        let taken = settings.filter { !revoked.contains($0.words) }
+        revoked += revokedBelow
+        (settings, revokedBelow) = ([], [])
+        return taken
     }
 
     /// Reads the words of a command line or, with names and values of options, of another source.
@@ -252,7 +260,7 @@ struct OptionReader {
                 }
                 if !isOn {
                     // Another option may turn it off.
-                    let opposite = "--no-" + CommandOptions.dashed(name).dropFirst(2)
+                    let opposite = Self.opposite(of: name)
                     if table[opposite] != nil { readWords([opposite], origin) }
                     return
                 }
@@ -275,7 +283,8 @@ struct OptionReader {
         guard illegal.isEmpty else { return }
         switch row.meaning {
         case .noEffect: withoutEffect.append(name)
-        case .always, .refused: break
+        case .always: revokeOpposite(of: name, origin)
+        case .refused: break
         case .same(_, let translate):
             do {
                 readWords(try translate(values), origin)
@@ -283,6 +292,19 @@ struct OptionReader {
                 problems.append("\(error)")
             }
         }
+    }
+
+    private static func opposite(of name: String) -> String { "--no-" + CommandOptions.dashed(name).dropFirst(2) }
+
+    /// Revokes, in sources of lower precedence, the settings that turn off what a flag asks for.
+    private mutating func revokeOpposite(of name: String, _ origin: LaunchLine.Origin) {
+        let opposite = Self.opposite(of: name)
+        guard case .same? = table[opposite]?.meaning else { return }
+        let own = settings
+        settings = []
+        readWords([opposite], origin)
+        revokedBelow += settings.map(\.words)
+        settings = own
     }
 
     /// Reports all unknown options of a source in one line.
@@ -362,27 +384,4 @@ extension OptionReader {
         }
         return takeSettings()
     }
-}
-
-/// Returns the name that differs least from `name`, if it differs in less than a third of its characters.
-func nearest(to name: String, in names: [String]) -> String? {
-    let best = names.map { (distance: distance(name, $0), name: $0) }.min { $0 < $1 }
-    guard let best, best.distance * 3 < max(name.count, 4) + 2 else { return nil }
-    return best.name
-}
-
-/// Returns the Levenshtein distance: the number of characters to insert, delete or replace.
-private func distance(_ first: String, _ second: String) -> Int {
-    let (first, second) = (Array(first.prefix(64)), Array(second.prefix(64)))
-    var row = Array(0...second.count)
-    for (i, left) in first.enumerated() {
-        var diagonal = row[0]
-        row[0] = i + 1
-        for (j, right) in second.enumerated() {
-            let cost = min(diagonal + (left == right ? 0 : 1), row[j] + 1, row[j + 1] + 1)
-            diagonal = row[j + 1]
-            row[j + 1] = cost
-        }
-    }
-    return row[second.count]
 }
