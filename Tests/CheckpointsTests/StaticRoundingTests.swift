@@ -22,7 +22,11 @@ import Testing
             let directory = try TemporaryDirectory()
             var writer = SafeTensorsWriter()
             writer.add(`A matrix with static activation scales`.matrix, matrix.0, matrix.1, matrix.2)
-            for (ending, tensor) in others {
+            // Wide types first, so that all are aligned.
+            let order = ["I64", "F32", "I32", "BF16", "I8", "U8"]
+            for (ending, tensor) in others.sorted(by: {
+                order.firstIndex(of: $0.value.type)! < order.firstIndex(of: $1.value.type)!
+            }) {
                 writer.add(
                     `A matrix with static activation scales`.base + ending, tensor.type, tensor.shape, tensor.bytes)
             }

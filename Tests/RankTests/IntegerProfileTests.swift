@@ -57,7 +57,8 @@ import Verification
             }
             // Early rows depend on few choices of keys and experts, any of which may be another.
             let differences = zip(found[0], logits(other)[0]).map { abs($0 - $1) }
-            #expect(differences.max()! > 1e-4 && differences.max()! < 0.5, "\(differences.max()!)")
+            // Static steps are those of the largest activations.
+            #expect(differences.max()! > 1e-4 && differences.max()! < (isStatic ? 1 : 0.5), "\(differences.max()!)")
         }
     }
 }
