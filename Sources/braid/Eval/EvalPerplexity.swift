@@ -9,7 +9,7 @@ struct EvalPerplexity: AsyncParsableCommand {
         abstract: "Measures the perplexity of a text file.",
         discussion: """
             The text is cut into windows, each scored by /generate with logprob_start_len 0. Windows begin with the \
-            beginning-of-text token where the tokenizer adds one (add_bos_token); every token of the text counts once, but
+            beginning-of-text token where the tokenizer adds one (add_bos_token); every token of the text counts once, but \
             for the first where nothing is before it.
             """)
 
