@@ -70,7 +70,7 @@ import Testing
     func `goes on by the id of a prefill server that listens on all addresses`(host: String) async throws {
         let (path, members, limit) = Self.bodies[0]
         let first = try await Self.prefill(host: host).post(path, "{\(members),\"\(limit)\":1,\(Self.asked)}")
-        let params = try #require(try first.json["kv_transfer_params"])
+        let params = try #require(first.json["kv_transfer_params"])
         #expect(params["remote_host"] == .null && params["remote_port"]?.integer == 8998, "\(first.text)")
         let copied = String(decoding: params.pythonBytes, as: UTF8.self)
         let second = try await Self.decode().post(path, "{\(members),\"kv_transfer_params\":\(copied)}")
