@@ -190,7 +190,7 @@ static braid_weight fp4_weight(int64_t rows, int64_t columns) {
 /// Rounding of activations that is fixed for a matrix, with any corrections of the sums.
 static const braid_static_rounding *static_rounding(int64_t rows, int64_t columns) {
     braid_static_rounding *rounding = block(sizeof *rounding);
-    *rounding = (braid_static_rounding){.scale = fabsf(power_of_two()), .offset = (int32_t)from_to(-128, 127)};
+    *rounding = (braid_static_rounding){.scale = (float)from_to(1, 1000) * 0x1p-9f, .offset = (int32_t)from_to(-128, 127)};
     rounding->part_columns = from_to(1, columns + 1);
     rounding->parts = columns / rounding->part_columns + 1;
     int32_t *corrections = block(4 * rows * rounding->parts);
