@@ -39,7 +39,7 @@ package struct RotaryConfiguration: Sendable, Equatable {
         }
     }
 
-    /// Is the advice for a `config.json` that says the same thing twice, differently.
+    /// The advice for a `config.json` that says the same thing twice, differently.
     package static let contradiction = "remove the one of both that is not meant: other software may read either"
 
     private init(

@@ -6,7 +6,7 @@ package struct ModelShape: Sendable, Equatable {
     package var layers: Int
     /// The number of attention heads, or of groups of heads where those are what ranks divide.
     package var heads: Int
-    /// What `heads` counts, in the words of messages.
+    /// The noun that messages use for what `heads` counts.
     package var headsName = "heads"
     /// The number of columns that one head contributes to the output projection's input.
     package var valueWidth: Int

@@ -136,7 +136,7 @@ package struct GenerateAnswer: Sendable {
         switch event {
         case .promptScores(let more):
             for token in more {
-                // As in SGLang, the first token is shown without its log-probability, whatever comes before it.
+                // The first token is shown without its log-probability, as in SGLang, whatever comes before it.
                 let isFirst = promptScores.isEmpty
                 promptScores.append(isFirst ? TokenLogProbs(token: token.token) : token)
             }

@@ -218,7 +218,7 @@ package struct RandomCheckpoint: Sendable {
         _ name: String, _ integers: [UInt8], _ shape: [Int], _ scales: [Float], to writer: inout SafeTensorsWriter
     ) {
         let base = String(name.dropLast(".weight".count))
-        // What enters these products is of about 1.
+        // The inputs of these products are of about 1.
         let (step, offset): (Float, Int) = (0x1p-5, name.contains("o_proj") ? -9 : 5)
         let biases = (0..<shape[0]).map { row in
             let sum = integers[row * shape[1]..<(row + 1) * shape[1]].reduce(0) { $0 + Int(Int8(bitPattern: $1)) }

@@ -25,7 +25,7 @@ typedef struct {
     /// What is taken off the sums of the whole matrix's rows, [rows, parts]: `offset` times the sum of a part's weights. The
     /// segment with a part's first column takes off all of it, so that every part counts once however segments are cut.
     const int32_t *corrections;
-    int64_t parts;            // of the whole matrix's columns, at most 65,536 of them
+    int64_t parts;            // of the whole matrix's columns, of which there are at most 32,768
     int64_t part_columns;     // in each
 } braid_static_rounding;
 
