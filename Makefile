@@ -25,7 +25,7 @@ PORT ?= 30000
 DEMO := Models/demo
 DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
 
-.PHONY: help setup build build-tests demo install deb package-tests serve test unit-tests kernel-tests process-tests end-to-end-tests client-tests client-tests-all page-tests passkey attack attack-tests soak fuzz \
+.PHONY: help setup build build-tests demo install deb package-tests serve test unit-tests numeric-tests other-tests kernel-tests process-tests end-to-end-tests client-tests client-tests-all page-tests passkey attack attack-tests soak fuzz \
     check sanitize format bench oracle clean
 
 help: ## This list
@@ -61,12 +61,21 @@ test: unit-tests kernel-tests process-tests end-to-end-tests client-tests page-t
 build-tests: setup
 	@$(timed) { $(call logged,$(BUILD) --build-tests); }
 
-unit-tests: build-tests .venv-test ## The tests in Swift
+# Two processes, so that two cores are used; in each of them one test after the other: some tests measure time-outs, and
+# two cores shared by all tests are too slow for those. Nothing is built meanwhile, so that other parts of the tests need
+# not wait for the lock of the build. What is printed is also in a file, for whoever looks what ran when time was up.
+NUMERIC := ^(RankTests|TensorsTests|ModelsTests)\.
+swift_test = $(timed) swift test -c release --skip-build --ignore-lock --disable-xctest --no-parallel $(1) 2>&1 | tee .build/$@.log
+
+unit-tests: numeric-tests other-tests ## The tests in Swift
+
+numeric-tests: build-tests ## Those of kernels, models and layouts of ranks
+	@$(call swift_test,--filter '$(NUMERIC)')
+
+other-tests: build-tests .venv-test ## All others in Swift
 	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
 	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
-	@# One after the other: some tests measure time-outs, and two cores shared by all of them are too slow for those.
-	@# Nothing is built meanwhile, so that other parts of the tests need not wait for the lock of the build.
-	$(timed) swift test -c release --skip-build --ignore-lock --disable-xctest --no-parallel
+	@$(call swift_test,--skip '$(NUMERIC)')
 
 kernel-tests: setup ## The kernels in C under sanitizers, and those for Arm under an emulator
 	@Scripts/setup --emulator || echo "kernel-tests: those for Arm will not be tried"
