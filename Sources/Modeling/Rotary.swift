@@ -125,6 +125,13 @@ extension RotaryConfiguration.YaRN {
         }
         mscale = try scaling.double("mscale", in: 0...1e6, default: 1)
         mscaleAllDimensions = try scaling.double("mscale_all_dim", in: 0...1e6, default: 0)
+        // DeepSeek's code takes 1 and 0 for what is missing, transformers ignores one without the other.
+        let isGiven = scaling.contains("mscale") && !scaling.isNull("mscale")
+        guard isGiven && mscale != 0 && mscaleAllDimensions != 0 || mscale == 1 && mscaleAllDimensions == 0 else {
+            throw scaling.refusal(
+                "mscale", "and mscale_all_dim are not both given, which implementations read differently",
+                advice: "give both, as released models do, or neither")
+        }
     }
 
     /// Returns `0.1 · m · ln(factor) + 1`, and 1 for factors up to 1.

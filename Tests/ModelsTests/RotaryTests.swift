@@ -9,6 +9,8 @@ private let yarn = """
     "original_max_position_embeddings": 4096
     """
 
+private let withoutMscale = #""type": "yarn", "factor": 40, "original_max_position_embeddings": 4096"#
+
 private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfiguration {
     try RotaryConfiguration(ModelConfigurationFile.parse(Array(text.utf8), file: "config.json"), width: width)
 }
@@ -123,6 +125,10 @@ private func rotary(_ text: String, width: Int = 64) throws -> RotaryConfigurati
         (#"{"rope_scaling": {"rope_type": "llama3", "type": "yarn"}}"#, "rope_scaling.rope_type"),
         (#"{"rope_scaling": {"type": "yarn", \#(yarn)}, "rope_parameters": {"rope_type": "default"}}"#, "rope_scaling"),
         (#"{"rope_scaling": {"rope_theta": 7}, "rope_parameters": {"rope_theta": 8}}"#, "rope_scaling"),
+        (#"{"rope_scaling": {\#(withoutMscale), "mscale": 0.707}}"#, "rope_scaling.mscale"),
+        (#"{"rope_scaling": {\#(withoutMscale), "mscale": 0.707, "mscale_all_dim": 0}}"#, "rope_scaling.mscale"),
+        (#"{"rope_scaling": {\#(withoutMscale), "mscale": 0, "mscale_all_dim": 1}}"#, "rope_scaling.mscale"),
+        (#"{"rope_scaling": {\#(withoutMscale), "mscale_all_dim": 1}}"#, "rope_scaling.mscale"),
     ])
     func `are refused when the file is wrong`(text: String, key: String) throws {
         let error = try refusal { try rotary(text) }
