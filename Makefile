@@ -25,7 +25,7 @@ PORT ?= 30000
 DEMO := Models/demo
 DEMO_PROMPT := $(DEMO)/prompts/passkey-17k-synthetic.txt
 
-.PHONY: help setup build build-tests demo install deb package-tests serve test unit-tests numeric-tests other-tests kernel-tests process-tests end-to-end-tests client-tests client-tests-all page-tests passkey attack attack-tests soak fuzz \
+.PHONY: help setup build build-tests demo install deb package-tests serve test unit-tests rank-tests other-tests kernel-tests process-tests end-to-end-tests client-tests client-tests-all page-tests passkey attack attack-tests soak fuzz \
     check sanitize format bench oracle clean
 
 help: ## This list
@@ -62,20 +62,22 @@ build-tests: setup
 	@$(timed) { $(call logged,$(BUILD) --build-tests); }
 
 # Two processes, so that two cores are used; in each of them one test after the other: some tests measure time-outs, and
-# two cores shared by all tests are too slow for those. Nothing is built meanwhile, so that other parts of the tests need
-# not wait for the lock of the build. What is printed is also in a file, for whoever looks what ran when time was up.
-NUMERIC := ^(RankTests|TensorsTests|ModelsTests)\.
-swift_test = $(timed) swift test -c release --skip-build --ignore-lock --disable-xctest --no-parallel $(1) 2>&1 | tee .build/$@.log
+# two cores shared by all tests are too slow for those. A test that hangs ends its process with the time limit; what was
+# printed until then is in a file. Nothing is built meanwhile, and `swift test` is not used: it takes the lock of the
+# build, which other parts of the tests would wait for.
+RANKS := ^(RankTests|ModelsTests)\.
+swift_test = $(timed) timeout --foreground --kill-after=30s 35m stdbuf -oL .build/release/braidPackageTests.xctest \
+	--testing-library swift-testing --no-parallel $(1) 2>&1 | tee .build/$@.log
 
-unit-tests: numeric-tests other-tests ## The tests in Swift
+unit-tests: rank-tests other-tests ## The tests in Swift
 
-numeric-tests: build-tests ## Those of kernels, models and layouts of ranks
-	@$(call swift_test,--filter '$(NUMERIC)')
+rank-tests: build-tests ## Those of models and layouts of ranks
+	@$(call swift_test,--filter '$(RANKS)')
 
 other-tests: build-tests .venv-test ## All others in Swift
 	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-tokenizers
 	@$(timed) env PATH="$(CURDIR)/.venv-test/bin:$$PATH" Scripts/fetch-schema-suite
-	@$(call swift_test,--skip '$(NUMERIC)')
+	@$(call swift_test,--skip '$(RANKS)')
 
 kernel-tests: setup ## The kernels in C under sanitizers, and those for Arm under an emulator
 	@Scripts/setup --emulator || echo "kernel-tests: those for Arm will not be tried"
@@ -119,7 +121,6 @@ attack: build ## Attack a server, the command line and the reading of checkpoint
 	nice -n 10 .build/release/attack --model-path $(MODEL) --seconds $(SECONDS) --seed $(SEED)
 
 attack-tests: build-tests ## A short attack, with a random seed
-	@# Not built here: the lock of the build is held while Swift tests run.
 	$(timed) nice -n 10 .build/release/attack --model-path $(DEMO) --seconds 25 --seed $$(od -An -N4 -tu4 /dev/urandom)
 
 soak: build ## The same for MINUTES (default: 60), with a random seed and two context ranks

@@ -28,7 +28,7 @@ import braid
         var differences = 0
         for cacheType in CacheType.allCases {
             var differing: [String] = []
-            for setup in FrozenSetup.all {
+            for setup in FrozenSetup.all where setup.isTried(on: model, with: cacheType) {
                 let configuration = try setup.configuration(
                     for: loaded, cacheType, serving: requests, drafts: model.canDraft)
                 for answers in try await setup.answers(of: loaded, configuration, to: requests, &met) {
@@ -195,6 +195,13 @@ struct FrozenSetup: Sendable, Equatable, CustomStringConvertible {
         ]
             + (hasPreemption ? ["crowded"] : []) + (kernels.map { ["kernels \($0.rawValue)"] } ?? [])
             + (hasOddBlocks ? ["odd blocks"] : [])).joined(separator: ", ")
+    }
+
+    /// Tells whether a model is served so with a type of cache. The first setup is tried with every type, the others with
+    /// one that differs from model to model: in this way every two of setup, model and type are tried together.
+    func isTried(on model: FrozenModel, with cacheType: CacheType) -> Bool {
+        let number = Self.all.firstIndex(of: self)! + FrozenModel.all.firstIndex { $0.name == model.name }!
+        return self == Self.all[0] || cacheType == CacheType.allCases[number % CacheType.allCases.count]
     }
 
     /// The first configuration is one rank that computes everything at once.

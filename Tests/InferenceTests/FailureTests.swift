@@ -4,17 +4,27 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(15))) struct `A rank that fails` {
-    /// The cases are all failures that a thread survives, at every point where they can happen.
-    private static let faults: [(FailingModel.Phase, FailingModel.Kind)] =
-        [.prefill, .layers, .decode].map { ($0, .failure) } + FailingModel.Phase.allCases.map { ($0, .hang) }
-
-    /// Only the last pipeline stage computes logits.
-    private static let cases = Place.all.flatMap { place in
-        faults.filter { $0.0 != .logits || place.isInLastStage }.map { (place, $0.0, $0.1) }
+    /// Returns the points at which a kind of failure that a thread survives can happen.
+    private static func phases(_ place: Place, _ kind: FailingModel.Kind) -> [FailingModel.Phase] {
+        if kind == .failure { return [.prefill, .layers, .decode] }
+        // Only the last pipeline stage computes logits.
+        return FailingModel.Phase.allCases.filter { $0 != .logits || place.isInLastStage }
     }
 
-    @Test(arguments: cases)
+    /// A hang is noticed after seconds in which nothing is computed, so all of a place happen at once.
+    @Test(arguments: Place.all, [FailingModel.Kind.failure, .hang])
     func `fails every request in its name, and nothing hangs`(
+        _ place: Place, _ kind: FailingModel.Kind
+    ) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for phase in Self.phases(place, kind) {
+                group.addTask { try await Self.expectNamed(place, phase, kind) }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    private static func expectNamed(
         _ place: Place, _ phase: FailingModel.Phase, _ kind: FailingModel.Kind
     ) async throws {
         let engine = try faultyEngine(place.parallel, watchdog: kind == .hang ? 3 : 300) {
@@ -23,8 +33,8 @@ import Testing
         let start = ContinuousClock.now
         for outcome in await outcomes(engine) {
             let reason = try #require(outcome.failure, "ended with \(outcome)")
-            #expect(reason.contains("rank \(place.rank) failed: "))
-            #expect(reason.contains(kind == .failure ? FailingModel.reason : "no progress for 3 s"))
+            #expect(reason.contains("rank \(place.rank) failed: "), "\(phase)")
+            #expect(reason.contains(kind == .failure ? FailingModel.reason : "no progress for 3 s"), "\(phase)")
         }
         #expect(ContinuousClock.now - start < hangBound)
         let status = engine.status()
@@ -59,10 +69,15 @@ import Testing
         engine.stop()
     }
 
-    @Test(arguments: Place.all, [FailingModel.Kind.failure, .hang])
-    func `is replaced where that is asked for, and the bits are the same`(
-        _ place: Place, _ kind: FailingModel.Kind
-    ) async throws {
+    @Test(arguments: [FailingModel.Kind.failure, .hang])
+    func `is replaced where that is asked for, and the bits are the same`(kind: FailingModel.Kind) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for place in Place.all { group.addTask { try await Self.expectReplaced(place, kind) } }
+            try await group.waitForAll()
+        }
+    }
+
+    private static func expectReplaced(_ place: Place, _ kind: FailingModel.Kind) async throws {
         let sound = try faultyEngine(ParallelConfiguration())
         let expected = await outcomes(sound)
         sound.stop()
@@ -71,8 +86,8 @@ import Testing
             restarts: true)
         // A short request may have ended before the failure.
         let first = await outcomes(engine).compactMap(\.failure)
-        #expect(!first.isEmpty && first.allSatisfy { $0.contains("rank \(place.rank) failed: ") })
-        #expect(await outcomes(engine) == expected)
+        #expect(!first.isEmpty && first.allSatisfy { $0.contains("rank \(place.rank) failed: ") }, "\(place)")
+        #expect(await outcomes(engine) == expected, "\(place)")
         #expect(engine.status().restarts == 1)
         #expect(engine.status().failure == nil)
         #expect(engine.checkInvariants() == [])

@@ -6,14 +6,20 @@ import Testing
 
 /// Each test runs in a process of its own, which the trap ends.
 @Suite(.timeLimit(.minutes(15))) struct `A rank that traps` {
-    /// Each case takes the grace period of a trap, so not every phase is tested at every place.
+    /// Each case is a process, so not every phase is tested at every place.
     private static let cases: [(Int, FailingModel.Phase)] = [
         (0, .logits), (1, .layers), (2, .decode), (3, .prefill), (4, .building), (4, .logits),
     ]
 
-    @Test(arguments: cases)
-    func `is named to every client before the process ends`(place: Int, phase: FailingModel.Phase) async {
-        await #expect(processExitsWith: .exitCode(70)) { [place, phase] in
+    /// Processes wait for most of the grace period of a trap, so all run at once.
+    @Test func `is named to every client before the process ends`() async {
+        await withTaskGroup(of: Void.self) { group in
+            for (place, phase) in Self.cases { group.addTask { await Self.expectNamed(place, phase) } }
+        }
+    }
+
+    private static func expectNamed(_ place: Int, _ phase: FailingModel.Phase) async {
+        await #expect(processExitsWith: .exitCode(70), "rank of place \(place), \(phase)") { [place, phase] in
             try await Self.endByTrap(place, phase, .trap)
         }
     }

@@ -1,5 +1,12 @@
 import CKernels
+import Synchronization
 import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
 
 /// A level's functions may be called from anywhere.
 extension KernelLevel: @unchecked Sendable, CustomTestStringConvertible {
@@ -248,5 +255,28 @@ final class PagedLanes {
     }
 }
 
-/// Allocates scratch that begins on a cache line and ends less than a line before protected memory.
-func scratch(_ floats: Int) -> Guarded<Float> { Guarded(repeating: .nan, count: (floats + 15) / 16 * 16) }
+/// Allocates scratch that begins on a cache line and ends less than a line before protected memory. It is full of NaN.
+func scratch(_ floats: Int) -> Guarded<Float> {
+    let count = (floats + 15) / 16 * 16
+    return Guarded(count: count, copyOf: FileOfNaN.holding(count))
+}
+
+/// A file that contains only NaN. Kernels ask for megabytes of scratch and touch little of it, and to fill it for each
+/// call would take most of these tests' time.
+private enum FileOfNaN {
+    private static let descriptor = unsafe fileno(tmpfile())
+    private static let floats = Mutex(0)
+
+    /// Returns the file's descriptor; the file holds at least this many numbers.
+    static func holding(_ count: Int) -> CInt {
+        floats.withLock { floats in
+            let block = [Float](repeating: .nan, count: 1 << 18)
+            while floats < count {
+                let written = unsafe block.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
+                precondition(written == 4 * block.count, "cannot write a file for scratch")
+                floats += block.count
+            }
+        }
+        return descriptor
+    }
+}

@@ -14,17 +14,27 @@ import Testing
     private let mappedBytes: Int
     private let base: UnsafeMutablePointer<Element>
 
-    init(_ values: [Element]) {
+    convenience init(_ values: [Element]) {
+        self.init(count: values.count)
+        for (i, value) in values.enumerated() { unsafe base[i] = value }
+    }
+
+    /// - Parameter file: the descriptor of a file whose first bytes the memory is a private copy of, page by page when
+    ///   one is touched; the memory is zero without it.
+    init(count: Int, copyOf file: CInt? = nil) {
         let page = Int(sysconf(Int32(_SC_PAGESIZE)))
-        let bytes = values.count * MemoryLayout<Element>.stride
+        let bytes = count * MemoryLayout<Element>.stride
         let whole = (bytes + page - 1) / page * page
-        count = values.count
+        self.count = count
         mappedBytes = whole + page
         unsafe mapping = mmap(nil, mappedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if let file, whole > 0 {
+            let copy = unsafe mmap(mapping, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file, 0)
+            unsafe precondition(copy == mapping, "cannot map a file of \(whole) bytes")
+        }
         let guarded = unsafe mprotect(mapping + whole, page, PROT_NONE)
         precondition(guarded == 0, "cannot protect the page behind a buffer")
-        unsafe base = (mapping + whole - bytes).bindMemory(to: Element.self, capacity: values.count)
-        for (i, value) in values.enumerated() { unsafe base[i] = value }
+        unsafe base = (mapping + whole - bytes).bindMemory(to: Element.self, capacity: count)
     }
 
     convenience init(repeating value: Element, count: Int) { self.init([Element](repeating: value, count: count)) }

@@ -17,13 +17,13 @@ final class OwnedWeight {
         let scaling = dtype.scalings.randomElement(using: &dice)!
         self.scaling = scaling
         precondition(dtype != .fp4 || columns % 2 == 0, "FP4 elements are pairs")
-        let numbers = (0..<rows * columns).map { _ in dice.float() }
+        let all = 0..<rows * columns
         switch dtype {
-        case .fp4: bytes = Guarded((0..<rows * columns / 2).map { _ in UInt8(dice.int(0...255)) })
-        case .f32: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 0) })
-        case .bf16: bytes = Guarded(numbers.flatMap { Self.bytes($0, from: 16) })
+        case .fp4: bytes = Guarded((0..<all.count / 2).map { _ in UInt8(dice.int(0...255)) })
+        case .f32: bytes = Guarded(all.flatMap { _ in Self.bytes(dice.float(), from: 0) })
+        case .bf16: bytes = Guarded(all.flatMap { _ in Self.bytes(dice.float(), from: 16) })
         // Every byte is used except those of E4M3's NaN.
-        case .fp8, .int8: bytes = Guarded(numbers.map { _ in UInt8(dice.int(0...0x7E)) | (dice.flag() ? 0x80 : 0) })
+        case .fp8, .int8: bytes = Guarded(all.map { _ in UInt8(dice.int(0...0x7E)) | (dice.flag() ? 0x80 : 0) })
         }
         let grid = scaling.grid(rows: rows, columns: columns) ?? (0, 0)
         scales = Guarded(
