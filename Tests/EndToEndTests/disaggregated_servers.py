@@ -293,7 +293,7 @@ def expect_same(url, pair, asked, when):
         expect(found and found == expected, f"{when}: {path} answers {str(found)[:500]} and not {str(expected)[:500]}")
 
 
-def expect_idle(*urls, seconds=5):
+def expect_idle(*urls, seconds=60):
     """No request, page or transfer is left on these servers."""
     def load(url):
         with urllib.request.urlopen(f"{url}/get_load", timeout=60) as answer:

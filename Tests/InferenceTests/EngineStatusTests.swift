@@ -47,8 +47,8 @@ import Testing
         let pause = Duration.milliseconds(300)
         try await Task.sleep(for: pause)
         for await _ in try engine.submit(Self.request(newTokens: 8)).events {}
-        let elapsed = (start.duration(to: .now) - pause) / .seconds(1)
         let busy = engine.status().busySeconds - first.busySeconds
+        let elapsed = (start.duration(to: .now) - pause) / .seconds(1)
         #expect(busy > 0 && busy <= elapsed)
     }
 

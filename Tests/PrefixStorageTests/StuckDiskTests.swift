@@ -55,7 +55,7 @@ private final class StuckDisk: Sendable {
         #expect(server.engine.checkInvariants() == [] && server.engine.status().usedPages == 0)
         #expect(try await server.answer(Store.request()).answer == alone)
         server.stop()
-        let again = try StoringServer("v32", directory, maxWaitSeconds: 0.2)
+        let again = try StoringServer("v32", directory)
         let found = try await again.answer(Store.request(salt: "another"))
         #expect(found.answer == alone && found.cached == 64)
         again.stop()

@@ -89,7 +89,7 @@ def disturb_while_asking(victim, decode, number):
     it is looked whether transfers are left, and if none are it goes on and others are asked for.
 
     Returns the thread that asks, the list that gets its answers, and their salt."""
-    for attempt in range(5):
+    for attempt in range(20):
         found, salt = [], f"disturbed {attempt}"
         before = metric(decode.url, "kv_transfer_bytes_total")
         asking = threading.Thread(target=lambda found=found, salt=salt: found.extend(answers(decode.url, salt)))

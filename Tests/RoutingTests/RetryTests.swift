@@ -11,10 +11,10 @@ import Testing
     private static let full = ToyWorker.Answer.json(
         #"{"error":{"code":"rate_limit_exceeded"}}"#, status: "429 Too Many Requests", headers: "Retry-After: 7\r\n")
 
-    /// A router that notices silence within a second.
+    /// A router that notices silence within a few seconds, and has time for the checks of a worker that answers.
     private static let impatient = RouterClient.configuration { configuration in
-        configuration.checkTimeout = .milliseconds(200)
-        configuration.silenceLimit = .milliseconds(500)
+        configuration.checkTimeout = .seconds(1)
+        configuration.silenceLimit = .seconds(2)
     }
 
     @Test func `sends a request that one refuses to another one`() async throws {
