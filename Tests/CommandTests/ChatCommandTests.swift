@@ -122,10 +122,7 @@ import braid
         let server = try Program.start(
             ["serve", Program.demo, "--port", "0", "--api-key", "secret"], output: FileHandle.nullDevice, errors: log)
         defer { server.terminate() }
-        var text = ""
-        while !text.contains("listening on"), server.isRunning {
-            text += String(decoding: log.fileHandleForReading.availableData, as: UTF8.self)
-        }
+        let text = log.fileHandleForReading.text(until: "listening on")
         let port = try #require(text.firstMatch(of: /listening on 127\.0\.0\.1:(\d+)/)?.1)
         let options = ["--temperature", "0", "--max-tokens", "24"]
         let alone = try Program.run(["chat", Program.demo] + options, input: "hi\nand then\n")
@@ -190,9 +187,9 @@ import braid
             ["chat", "--url", "\(server.address)", "--model", "m"], input: typed, output: output, errors: errors)
         defer { chat.terminate() }
         try typed.fileHandleForWriting.write(contentsOf: Data("hi\n".utf8))
-        #expect(output.fileHandleForReading.availableData == Data("a".utf8))
+        #expect(output.fileHandleForReading.text(until: "a") == "a")
         chat.interrupt()
-        #expect(errors.fileHandleForReading.availableData == Data("stopped\n".utf8))
+        #expect(errors.fileHandleForReading.text(until: "\n") == "stopped\n")
         #expect(chat.isRunning)
         chat.interrupt()
         chat.waitUntilExit()

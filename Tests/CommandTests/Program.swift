@@ -1,5 +1,8 @@
+import Dispatch
 import Foundation
+import Synchronization
 import TestSupport
+import Testing
 
 /// The program that was built beside these tests, run as a process.
 enum Program {
@@ -11,7 +14,16 @@ enum Program {
         let errors: [String]
     }
 
-    /// Starts the program, without the `BRAID_…` variables of these tests.
+    /// Kills a process that still runs after five minutes, so that nobody waits for ever for it or what it prints.
+    private static func limitTime(of process: Process) {
+        DispatchQueue.global().asyncAfter(deadline: .now() + 300) { [weak process] in
+            guard let process, process.isRunning else { return }
+            Issue.record("\(process.arguments ?? []) has not ended within 300 s, and is killed")
+            kill(process.processIdentifier, SIGKILL)
+        }
+    }
+
+    /// Starts the program, without the `BRAID_…` variables of these tests. It is killed after five minutes.
     static func start(
         _ arguments: [String], input: Any? = nil, output: Any, errors: Any, environment: [String: String] = [:]
     ) throws -> Process {
@@ -25,24 +37,17 @@ enum Program {
         process.standardOutput = output
         process.standardError = errors
         try process.run()
+        limitTime(of: process)
         return process
     }
 
-    /// A command line that a shell runs, until it is told to end.
+    /// A command line that a shell runs, until it is told to end or five minutes have passed.
     struct Running {
         fileprivate let process: Process
         fileprivate let errors: FileHandle
 
         /// Waits until standard error has these words; `false` if it ends before.
-        func says(_ words: String) -> Bool {
-            var text = Data()
-            while !String(decoding: text, as: UTF8.self).contains(words) {
-                let more = errors.availableData
-                if more.isEmpty { return false }
-                text += more
-            }
-            return true
-        }
+        func says(_ words: String) -> Bool { errors.text(until: words).contains(words) }
 
         func end() {
             process.terminate()
@@ -64,10 +69,11 @@ enum Program {
         process.standardOutput = FileHandle.nullDevice
         process.standardError = errors
         try process.run()
+        limitTime(of: process)
         return Running(process: process, errors: errors.fileHandleForReading)
     }
 
-    /// Runs the program to its end.
+    /// Runs the program to its end. Both of its outputs are read at the same time: a full one would hold it up.
     ///
     /// - Parameter input: What it reads from standard input.
     static func run(
@@ -77,11 +83,34 @@ enum Program {
         let process = try start(arguments, input: typed, output: output, errors: errors, environment: environment)
         try typed.fileHandleForWriting.write(contentsOf: Data(input.utf8))
         try typed.fileHandleForWriting.close()
+        // `process` holds the pipe, so the descriptor stays open.
+        let descriptor = output.fileHandleForReading.fileDescriptor
+        let printed = Mutex(Data())
+        let isRead = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            let all = FileHandle(fileDescriptor: descriptor, closeOnDealloc: false).readDataToEndOfFile()
+            printed.withLock { $0 = all }
+            isRead.signal()
+        }
         let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        let printed = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        isRead.wait()
         process.waitUntilExit()
         return Outcome(
-            status: process.terminationStatus, output: printed,
+            status: process.terminationStatus, output: String(decoding: printed.withLock { $0 }, as: UTF8.self),
             errors: text.split(separator: "\n").map(String.init))
+    }
+}
+
+extension FileHandle {
+    /// Reads until these words have come, or the other end is closed, and returns what was read.
+    func text(until words: String) -> String {
+        var bytes = Data()
+        while true {
+            let text = String(decoding: bytes, as: UTF8.self)
+            if text.contains(words) { return text }
+            let more = availableData
+            if more.isEmpty { return text }
+            bytes += more
+        }
     }
 }

@@ -164,15 +164,7 @@ import Testing
         let server = try Program.start(
             ["serve", Program.demo, "--port", "0"], output: FileHandle.nullDevice, errors: log)
         defer { server.terminate() }
-        func wait(for words: String) -> Bool {
-            var text = ""
-            while !text.contains(words) {
-                let more = log.fileHandleForReading.availableData
-                if more.isEmpty { return false }
-                text += String(decoding: more, as: UTF8.self)
-            }
-            return true
-        }
+        func wait(for words: String) -> Bool { log.fileHandleForReading.text(until: words).contains(words) }
         #expect(wait(for: "ready: "))
         for _ in 0..<2 {
             kill(server.processIdentifier, SIGHUP)
@@ -187,12 +179,8 @@ import Testing
             let server = try Program.start(
                 ["serve", Program.demo, "--port", "0"], output: FileHandle.nullDevice, errors: log)
             defer { server.terminate() }
-            var text = ""
-            while !text.contains("ready: ") {
-                let more = log.fileHandleForReading.availableData
-                try #require(!more.isEmpty, "\(text)")
-                text += String(decoding: more, as: UTF8.self)
-            }
+            let text = log.fileHandleForReading.text(until: "ready: ")
+            try #require(text.contains("ready: "), "\(text)")
             server.terminate()
             let rest = String(decoding: log.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
             server.waitUntilExit()
