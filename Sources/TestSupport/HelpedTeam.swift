@@ -27,7 +27,7 @@ package final class HelpedTeam {
 
     deinit {
         team.dismiss()
-        helpers.wait()
+        precondition(helpers.wait(timeout: .now() + 300) == .success, "helpers of a team that was dismissed do not end")
     }
 
     /// The number of operations shared so far.

@@ -4,11 +4,11 @@ import Foundation
 ///
 /// - Parameters:
 ///   - ranks: the number of threads; the closure receives the thread's index.
-///   - limit: the number of seconds after which threads that have not returned are reported: by default a bit less than
-///     the time limit of a test.
+///   - limit: the number of seconds after which threads that have not returned are reported: five minutes by
+///     default. It only ends what never ends; a test's own time limit would end no thread.
 /// - Throws: the first error that was thrown, once all threads have ended; `UnfinishedRanks` if some do not end.
 package func onEveryRank<Found: Sendable>(
-    of ranks: Int, limit: Double = 800, _ body: @escaping @Sendable (Int) throws -> Found
+    of ranks: Int, limit: Double = 300, _ body: @escaping @Sendable (Int) throws -> Found
 ) throws -> [Found] {
     let gathering = Gathering<Found>(ranks)
     for rank in 0..<ranks {

@@ -165,16 +165,16 @@ private final class EngineMesh: Sendable {
     }
 
     /// Begins a session while the prefill engine's lock is held.
-    private static func connectWhileBusy(_ mesh: EngineMesh) {
+    private static func connectWhileBusy(_ mesh: EngineMesh) throws {
         let (isHeld, letGo) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
         Thread.detachNewThread {
             mesh.prefills[0].exchange { _, _ in
                 isHeld.signal()
-                letGo.wait()
+                _ = letGo.wait(timeout: .now() + 120)
                 return []
             }
         }
-        isHeld.wait()
+        try #require(isHeld.wait(timeout: .now() + 120) == .success)
         let hasBegun = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
             try? mesh.connect(prefill: 0, decode: 0)
@@ -183,13 +183,13 @@ private final class EngineMesh: Sendable {
         // The session is about to begin, or waits for the engine's lock.
         Thread.sleep(forTimeInterval: 0.05)
         letGo.signal()
-        hasBegun.wait()
+        try #require(hasBegun.wait(timeout: .now() + 60) == .success)
     }
 
     @Test func `begin a session although the engine is busy`() async throws {
         let mesh = try EngineMesh(prefills: [ParallelConfiguration()], decodes: [ParallelConfiguration()])
         defer { mesh.stop() }
-        Self.connectWhileBusy(mesh)
+        try Self.connectWhileBusy(mesh)
         #expect(mesh.sending[0].sessionCount == 1)
         let requests = GenerationRequest.mixed()
         #expect(try await mesh.decodes[0].answers(to: requests, .decode) == (try await Self.alone(requests)))

@@ -17,7 +17,7 @@ import Testing
                 done.signal()
             }
             thread.start()
-            done.wait()
+            try #require(done.wait(timeout: .now() + 60) == .success)
             #expect(seen.withLock { $0 } == [one])
             #expect(CorePolicy.allowedProcessors == before)
         }

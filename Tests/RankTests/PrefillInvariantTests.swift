@@ -1,5 +1,4 @@
 import DeepSeekV32
-import Dispatch
 import Inference
 import KVCache
 import Modeling
@@ -74,22 +73,16 @@ import Testing
         configuration.maxTotalTokens = Prompts.pages * prompts.pageSize
         configuration.parallel = parallel
         configuration.cacheType = cacheType
-        let progress = DispatchSemaphore(value: 0)
-        let pool = RankPool(prompts.model, configuration, recording: Set(Stage.allCases), progress: progress)
+        let pool = RankPool(prompts.model, configuration, recording: Set(Stage.allCases))
         defer { pool.stop() }
         let longest = prompts.tokens.map(\.count).max()!
         let plans = prompts.plans(chunk: min(chunk, longest), groups: parallel.data)
         for plan in plans { pool.submit(plan) }
         var outcome = Outcome()
         for _ in plans {
-            var done = pool.nextResult()
-            while done == nil {
-                if let failure = pool.failure { throw failure }
-                progress.wait()
-                done = pool.nextResult()
-            }
-            outcome.records.merge(done!.records)
-            for chunk in done!.result.chunks {
+            let done = try pool.awaitResult()
+            outcome.records.merge(done.records)
+            for chunk in done.result.chunks {
                 outcome.scores[chunk.request, default: []] += chunk.scored + chunk.sampled
             }
         }

@@ -195,7 +195,7 @@ import Testing
     }
 }
 
-/// Runs an asynchronous function from a thread that may block.
+/// Runs an asynchronous function from a thread that may block, for less time than `onEveryRank` takes.
 private func waitFor<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
     let done = DispatchSemaphore(value: 0)
     let box = Mutex<Result<Value, any Error>?>(nil)
@@ -205,6 +205,6 @@ private func waitFor<Value: Sendable>(_ body: @escaping @Sendable () async throw
         box.withLock { $0 = result }
         done.signal()
     }
-    done.wait()
+    try #require(done.wait(timeout: .now() + 240) == .success, "no answers within 240 s")
     return try box.withLock { $0! }.get()
 }
