@@ -93,7 +93,7 @@ def ends_with_everything_written(start, folder):
     server, url = start(FIRST + ["--prefix-cache-dir", str(folder)])
     answer, _ = ask(url, DOCUMENT.read_text()[:12000])
     server.terminate()
-    server.wait()
+    wait_until(lambda: server.poll() is not None, 120, "the server does not end")
     expect(blocks(folder) >= whole_blocks(answer) > 3, f"{blocks(folder)} of {whole_blocks(answer)} blocks are written")
     print("ok      a server that is told to end writes the last prompt first", flush=True)
 
