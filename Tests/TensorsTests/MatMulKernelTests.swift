@@ -63,6 +63,15 @@ struct MatMulKernelTests {
         }
     }
 
+    /// What a kernel reads before it has written it spoils the result.
+    @Test(arguments: [1, 1000, (1 << 18) + 5, 1 << 21])
+    func `scratch is full of NaN, whatever was written to that of other calls`(floats: Int) {
+        let (one, other) = (scratch(floats), scratch(floats))
+        for index in 0..<one.count { unsafe one.pointer[index] = 1 }
+        #expect(other.values.allSatisfy(\.isNaN) && scratch(floats).values.allSatisfy(\.isNaN))
+        #expect(other.count >= floats)
+    }
+
     @Test(arguments: braid_dtype.all, [false, true])
     func `every level multiplies with the bits of the reference`(dtype: braid_dtype, transposed: Bool) {
         var dice = Dice(seed: 10 + UInt64(dtype.rawValue))
