@@ -175,10 +175,14 @@ extension ChatFormat {
                 prompt.text(message.content)
                 isAfterUser = true
             case .assistant where message.toolCalls.isEmpty:
-                if isAfterUser || self != .deepSeekV31 { prompt.template(Mark.assistant) }
-                if isAfterUser, self == .deepSeekV31 { prompt.template(Mark.thinkEnd) }
-                prompt.text(answer(in: message.content))
                 let isContinued = options.continuesFinalMessage && index == messages.count - 1
+                if isAfterUser || self != .deepSeekV31 { prompt.template(Mark.assistant) }
+                if isAfterUser, self == .deepSeekV31, isContinued, options.thinking {
+                    appendThinking(message, to: &prompt)
+                } else {
+                    if isAfterUser, self == .deepSeekV31 { prompt.template(Mark.thinkEnd) }
+                    prompt.text(parts(of: message.content).answer)
+                }
                 if !isContinued { prompt.template(Mark.end) }
                 isAfterUser = false
             case .assistant, .tool: throw .unsupported("tool calls", by: rawValue)
@@ -198,13 +202,33 @@ extension ChatFormat {
         }
     }
 
-    /// Returns an earlier answer without its reasoning, for clients that send both as one: V3.1 cuts after the first
-    /// mark, R1 after the last.
-    private func answer(in content: String) -> String {
+    /// Appends the beginning of an answer that V3.1 continues while it thinks. The model goes on reasoning unless the
+    /// message has an end of its reasoning.
+    ///
+    /// The template drops what stands before that end, and would have the model reason on behind it; it is kept here.
+    private func appendThinking(_ message: ChatMessage, to prompt: inout ChatPrompt) {
+        prompt.template(Mark.think)
+        var (reasoning, answer) = parts(of: message.content)
+        if let own = message.reasoning, !own.isEmpty { (reasoning, answer) = (own, message.content) }
+        if let reasoning {
+            prompt.text(reasoning)
+            prompt.template(Mark.thinkEnd)
+        }
+        prompt.text(answer)
+        prompt.startsInReasoning = reasoning == nil
+    }
+
+    /// Returns the reasoning and the answer in a content, for clients that send both as one: V3.1 cuts at the first mark,
+    /// R1 at the last. Earlier answers are rendered without their reasoning.
+    private func parts(of content: String) -> (reasoning: String?, answer: String) {
         let bytes = Array(content.utf8)
         let mark = Array(Mark.thinkEnd.utf8)
         let places = bytes.indices.lazy.filter { bytes[$0...].starts(with: mark) }
         let place = self == .deepSeekV3 ? nil : self == .deepSeekR1 ? places.last : places.first
-        return place.map { String(decoding: bytes[($0 + mark.count)...], as: UTF8.self) } ?? content
+        guard let place else { return (nil, content) }
+        return (
+            String(decoding: bytes[..<place], as: UTF8.self),
+            String(decoding: bytes[(place + mark.count)...], as: UTF8.self)
+        )
     }
 }

@@ -261,6 +261,25 @@ import Tokenization
                 == "<｜begin▁of▁sentence｜><｜User｜>A<｜Assistant｜></think>B")
     }
 
+    @Test func `V3_1 continues a final message in its reasoning if it thinks`() throws {
+        let options = ChatOptions(thinking: true, continuesFinalMessage: true)
+        for (message, ending, isOpen) in [
+            (ChatMessage(.assistant, "B"), "<think>B", true), (ChatMessage(.assistant, ""), "<think>", true),
+            (ChatMessage(.assistant, "B", reasoning: ""), "<think>B", true),
+            (ChatMessage(.assistant, "B", reasoning: "R"), "<think>R</think>B", false),
+            (ChatMessage(.assistant, "R</think>B"), "<think>R</think>B", false),
+        ] {
+            let earlier = [ChatMessage(.user, "A"), ChatMessage(.assistant, "why</think>B"), ChatMessage(.user, "C")]
+            let prompt = try ChatFormat.deepSeekV31.render(earlier + [message], options)
+            let before = "<｜User｜>A<｜Assistant｜></think>B<｜end▁of▁sentence｜><｜User｜>C<｜Assistant｜>"
+            #expect(prompt.text == Self.begin + before + ending)
+            #expect(prompt.startsInReasoning == isOpen, "\(ending)")
+        }
+        // The template marks only answers to users.
+        let bare = try ChatFormat.deepSeekV31.render([ChatMessage(.assistant, "B")], options)
+        #expect(bare.text == Self.begin + "B" && !bare.startsInReasoning)
+    }
+
     @Test func `conversations that cannot be rendered are refused with the index of the message`() {
         func refusal(_ messages: [ChatMessage], _ options: ChatOptions = ChatOptions()) -> String {
             let error = #expect(throws: ChatError.self) { try ChatFormat.deepSeekV32.render(messages, options) }
