@@ -134,6 +134,15 @@ extension FieldTable {
         refused(
             [.chat], "reasoning", "thinking_token_budget", "think", "thinking_mode",
             advice: "use \"thinking\": {\"type\": \"enabled\" or \"disabled\"}, or reasoning_effort"),
+        honoured([.thinking], "type", "clear_thinking"),
+        refused(
+            [.thinking], "budget_tokens", "budget", "max_tokens",
+            advice: "no model here can keep to a budget; use the request's max_tokens, to which reasoning counts"),
+        refused([.thinking], "effort", "reasoning_effort", advice: "use reasoning_effort of the request"),
+        refused([.thinking], "keep", advice: "use clear_thinking"),
+        refused(
+            [.thinking], "display", unless: [.string("summarized")],
+            advice: "leave out the reasoning when reading the answer"),
         refused(dialects, "think", "thinking_mode", "thinking_token_budget", advice: "use reasoning or thinking"),
         refused(
             [.chat], "modalities", unless: [.array([.string("text")])], advice: "this model reads and writes text only"),
@@ -254,8 +263,15 @@ extension FieldTable {
         honoured([.messagesThinking], "type", "display"),
         // No model here can keep to a budget: reasoning counts to `max_tokens`.
         harmless([.messagesThinking], "budget_tokens"),
+        honoured([.messagesTool], "type", "name", "description", "input_schema", "strict"),
+        harmless([.messagesTool], "eager_input_streaming"),
+        refused([.messagesTool], "input_examples", unless: empty, advice: "put examples into the description"),
+        refused([.messagesTool], "defer_loading", unless: off, advice: "give only the tools to choose from"),
+        refused(
+            [.messagesTool], "allowed_callers", unless: [.array([.string("direct")])],
+            advice: "this server runs no tools; the client does"),
         // A prefix is cached whether or not a request marks it.
-        harmless([.messages, .countTokens, .messagesBlock], "cache_control"),
+        harmless([.messages, .countTokens, .messagesBlock, .messagesTool], "cache_control"),
         harmless([.messages], "inference_geo", "user_profile_id"),
         harmless([.countTokens], "output_format"),
         refused([.messages], "speed", unless: [.string("standard")], advice: "there is one speed"),
@@ -304,6 +320,16 @@ extension FieldTable {
         refused([.responses], "system", advice: "use instructions"),
         refused([.responses], "functions", "function_call", advice: "use tools and tool_choice"),
         refused([.responses], "modalities", unless: [.array([.string("text")])], advice: "this model writes text only"),
+        honoured([.responsesReasoning], "effort"),
+        // There are no summaries.
+        harmless([.responsesReasoning], "summary", "generate_summary"),
+        refused(
+            [.responsesReasoning], "max_tokens", "budget_tokens",
+            advice: "use max_output_tokens, to which reasoning counts"),
+        refused([.responsesReasoning], "enabled", advice: "use effort, which is 'none' for no reasoning"),
+        refused(
+            [.responsesReasoning], "exclude", unless: off,
+            advice: "leave out items of reasoning when reading the answer"),
         honoured([.responsesText], "format"),
         refused(
             [.responsesText], "verbosity", unless: [.string("medium")],

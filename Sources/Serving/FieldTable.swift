@@ -7,11 +7,13 @@ struct FieldTable: Sendable {
     enum Place: String, Sendable, CaseIterable {
         case chat, message, completion, generate, sampling, tokenize, detokenize
         case streamOptions = "stream_options"
-        /// `/v1/messages`, the blocks of its messages, its members `thinking` and `output_config`, and
+        /// The member `thinking` of all routes but Anthropic's.
+        case thinking
+        /// `/v1/messages`, the blocks of its messages, its tools, its members `thinking` and `output_config`, and
         /// `/v1/messages/count_tokens`.
-        case messages, messagesBlock, messagesThinking, messagesOutput, countTokens
-        /// `/v1/responses`, the items of its `input`, and its member `text`.
-        case responses, responsesItem, responsesText
+        case messages, messagesBlock, messagesTool, messagesThinking, messagesOutput, countTokens
+        /// `/v1/responses`, the items of its `input`, and its members `text` and `reasoning`.
+        case responses, responsesItem, responsesText, responsesReasoning
         case transferParams = "kv_transfer_params"
         case abort
     }

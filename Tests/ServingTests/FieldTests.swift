@@ -18,6 +18,7 @@ private struct Body {
     static let generate = Body("/generate", #""text":"hi","sampling_params":{"max_new_tokens":2}"#)
     static let sampling = Body("/generate", #""text":"hi""#, inner: #""max_new_tokens":2"#)
     static let tokenize = Body("/tokenize", #""prompt":"hi""#)
+    static let tokenizedChat = Body("/tokenize", #""messages":[{"role":"user","content":"hi"}]"#)
     static let messages = Body(
         "/v1/messages", #""model":"toy","messages":[{"role":"user","content":"hi"}],"max_tokens":2"#)
     static let responses = Body("/v1/responses", #""model":"toy","input":"hi","max_output_tokens":2"#)
@@ -114,6 +115,8 @@ private struct Body {
         ("sampling", #""spaces_between_special_tokens":false,"regex":null,"stream_interval":4,"custom_params":null"#),
         ("tokenize", #""model":"toy","return_token_strs":false"#),
         ("chat", #""best_of":1"#),
+        ("chat", #""thinking":{"type":"enabled","budget_tokens":null,"display":"summarized"}"#),
+        ("responses", #""reasoning":{"effort":"high","summary":"auto"}"#),
         ("chat", #""guided_decoding_disable_fallback":true,"guided_decoding_disable_any_whitespace":false"#),
         (
             "messages",
@@ -145,6 +148,42 @@ private struct Body {
             "/v1/chat/completions",
             #"{"model":"toy","messages":[{"role":"user","content":"hi"}],"thinking":{"type":"x"}}"#)
         #expect(other.status == 400 && other.parameter == "thinking")
+    }
+
+    @Test(arguments: [
+        ("chat", "thinking", #"{"type":"enabled","budget_tokens":1024}"#, "budget_tokens"),
+        ("responses", "thinking", #"{"type":"enabled","budget_tokens":1024}"#, "budget_tokens"),
+        ("tokenize", "thinking", #"{"type":"enabled","budget_tokens":1024}"#, "budget_tokens"),
+        ("chat", "thinking", #"{"type":"enabled","effort":"high"}"#, "effort"),
+        ("chat", "thinking", #"{"type":"enabled","display":"omitted"}"#, "display"),
+        ("chat", "chat_template_kwargs", #"{"thinking":true,"thinking_budget":9}"#, "thinking_budget"),
+        ("responses", "reasoning", #"{"effort":"high","max_tokens":1024}"#, "max_tokens"),
+        ("responses", "reasoning", #"{"enabled":true}"#, "enabled"),
+        ("responses", "text", #"{"verbosity":"low"}"#, "verbosity"),
+    ])
+    func `that stand in objects and are unsupported are refused by name`(
+        place: String, object: String, value: String, name: String
+    ) async throws {
+        let body = place == "tokenize" ? Body.tokenizedChat : try #require(Body.all[place])
+        let reply = try await ToyServer("x").post(body.path, body.with(#""\#(object)":\#(value)"#))
+        #expect(reply.status == 400 && reply.parameter == "\(object).\(name)", "\(reply.text)")
+        #expect(reply.message.contains("\(object).\(name)"))
+    }
+
+    @Test(arguments: [
+        #""input_examples":[{"city":"Paris"}]"#, #""defer_loading":true"#, #""allowed_callers":["code"]"#,
+    ])
+    func `of Anthropic's tools that are unsupported are refused by name`(member: String) async throws {
+        func reply(_ member: String) async throws -> Reply {
+            let tool = #"{"name":"f","input_schema":{"type":"object"},\#(member)}"#
+            return try await ToyServer("x").post(Body.messages.path, Body.messages.with(#""tools":[\#(tool)]"#))
+        }
+        let name = try #require(member.split(separator: "\"").first)
+        let refusal = try await reply(member)
+        #expect(
+            refusal.status == 400 && refusal.message.contains("tools[0].\(name) is not supported"), "\(refusal.text)")
+        let harmless = #""cache_control":{"type":"ephemeral"},"input_examples":[],"defer_loading":false"#
+        #expect(try await reply(harmless).status == 200)
     }
 
     @Test(arguments: [

@@ -91,6 +91,7 @@ struct MessagesFields {
                     "\(path).type is '\(type.prefix(64))'; only tools with an input_schema are supported",
                     code: "unsupported_parameter")
             }
+            try FieldTable.check(tool, at: .messagesTool)
             guard let schema = tool.value("input_schema"), try tool.object("input_schema") != nil else {
                 throw .invalid("\(path).input_schema", "\(path).input_schema is missing")
             }

@@ -67,6 +67,8 @@ struct ChatFields {
     static func thinking(_ fields: RequestFields) throws(RequestError) -> (isOn: Bool?, field: String?) {
         var answers: [(path: String, isOn: Bool)] = []
         if let value = fields.value("thinking") {
+            let path = fields.path(of: "thinking")
+            if value.object != nil { try FieldTable.check(RequestFields(value, path: path), at: .thinking) }
             let type = value["type"]?.string
             guard let isOn = value.bool ?? (type == "enabled" ? true : type == "disabled" ? false : nil) else {
                 throw .invalid("thinking", "thinking must be {\"type\": \"enabled\"} or {\"type\": \"disabled\"}")

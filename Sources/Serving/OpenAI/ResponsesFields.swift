@@ -16,6 +16,7 @@ struct ResponsesFields: Sendable {
         try fields.checkModel(configuration.modelNames)
         try FieldTable.check(fields, at: .responses)
         if let options = try fields.object("stream_options") { try FieldTable.check(options, at: .streamOptions) }
+        if let options = try fields.object("reasoning") { try FieldTable.check(options, at: .responsesReasoning) }
         var conversation = Conversation(messages: try ResponsesInput.messages(fields), messagesName: "input")
         if let text = try fields.string("instructions") {
             conversation.messages.insert(Conversation.Message(ChatMessage(.system, text), at: "instructions"), at: 0)
