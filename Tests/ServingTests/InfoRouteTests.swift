@@ -217,6 +217,25 @@ import Testing
         #expect(server.configuration.validate().contains { $0.contains("--cors-allow-origin") })
     }
 
+    @Test(arguments: [["https://app.example"], ["*"]])
+    func `no cache gives a page the response to another origin's request, or to none's`(
+        origins: [String]
+    ) async throws {
+        var server = Self.server()
+        #expect(try await server.send(.get, "/v1/models").header("vary") == nil)
+        server.configuration.corsOrigins = origins
+        let method = try #require(HTTPField.Name("access-control-request-method"))
+        for headers: HTTPFields in [
+            [:], [.origin: "https://app.example"], [.origin: "https://other.example"],
+            [.origin: "https://app.example", method: "POST"],
+        ] {
+            for (verb, path) in [(HTTPRequest.Method.get, "/v1/models"), (.options, "/v1/models"), (.get, "/nope")] {
+                let reply = try await server.send(verb, path, headers: headers)
+                #expect(reply.header("vary") == "origin", "\(verb) \(path) \(headers)")
+            }
+        }
+    }
+
     @Test func `a request keeps its id`() async throws {
         let name = try #require(HTTPField.Name("x-request-id"))
         let server = Self.server()

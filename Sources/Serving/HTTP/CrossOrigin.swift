@@ -16,25 +16,31 @@ struct CrossOrigin: RouterMiddleware {
         _ request: Request, context: ServingContext,
         next: @concurrent (Request, ServingContext) async throws -> Response
     ) async throws -> Response {
-        guard let origin = request.headers[.origin], origins.contains(origin.lowercased()) || origins.contains("*")
-        else {
-            return try await next(request, context)
+        let origin = request.headers[.origin].flatMap {
+            origins.contains($0.lowercased()) || origins.contains("*") ? $0 : nil
         }
-        if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
-            var headers = Self.headers(origin)
-            headers[.accessControlAllowMethods] = "GET, POST, PUT, HEAD, OPTIONS"
-            headers[.accessControlAllowHeaders] =
-                request.headers[.accessControlRequestHeaders] ?? "authorization, content-type"
-            headers[.accessControlMaxAge] = "600"
-            return Response(status: .noContent, headers: headers)
+        let isQuestion = request.method == .options && request.headers[.accessControlRequestMethod] != nil
+        var response =
+            origin != nil && isQuestion ? Self.answer(to: request) : try await next(request, context)
+        if let origin {
+            response.headers[.accessControlAllowOrigin] = origin
+            response.headers[.accessControlExposeHeaders] = "x-request-id"
         }
-        var response = try await next(request, context)
-        for field in Self.headers(origin) { response.headers[field.name] = field.value }
+        // A cache must not give a page the response to another one, nor that to a request without an origin.
+        response.headers.append(HTTPField(name: .vary, value: "origin"))
         return response
     }
 
-    private static func headers(_ origin: String) -> HTTPFields {
-        [.accessControlAllowOrigin: origin, .accessControlExposeHeaders: "x-request-id", .vary: "origin"]
+    /// Returns the answer to a browser that asks whether a page may send a request.
+    private static func answer(to request: Request) -> Response {
+        Response(
+            status: .noContent,
+            headers: [
+                .accessControlAllowMethods: "GET, POST, PUT, HEAD, OPTIONS",
+                .accessControlAllowHeaders: request.headers[.accessControlRequestHeaders]
+                    ?? "authorization, content-type",
+                .accessControlMaxAge: "600",
+            ])
     }
 }
 
