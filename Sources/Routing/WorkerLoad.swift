@@ -1,4 +1,6 @@
+import Foundation
 package import JSON
+import Serving
 
 /// An estimate of what a worker has to do: what this router has sent, counted before it is sent, and what the worker
 /// itself reports, which includes the requests of others.
@@ -51,6 +53,8 @@ package struct WorkerLoad: Sendable, Equatable {
 
 /// What a worker tells of itself at `/v1/loads`.
 package struct LoadReport: Sendable, Equatable {
+    static let path = "/v1/loads"
+
     package var requests = 0
     package var usage = 0.0
     package var totalTokens = 0
@@ -64,9 +68,11 @@ package struct LoadReport: Sendable, Equatable {
     /// A worker cannot have more of anything; larger numbers are taken for this one.
     private static let most = 1 << 40
 
+    private static func count(_ value: JSONValue?) -> Int { min(max(value?.wholeNumber ?? 0, 0), most) }
+
     /// Reads a report, of which every member may be missing, or anything.
     package init(_ json: JSONValue) {
-        func count(_ value: JSONValue?) -> Int { min(max(value?.wholeNumber ?? 0, 0), Self.most) }
+        let count = Self.count
         requests = count(json["aggregate"]?["total_reqs"])
         if let share = json["aggregate"]?["avg_token_usage"]?.double, share.isFinite { usage = min(max(share, 0), 1) }
         for load in (json["loads"]?.array ?? []).prefix(1024) {
@@ -75,5 +81,34 @@ package struct LoadReport: Sendable, Equatable {
         startTime = json["start_time"]?.integer
         modelName = json["served_model_name"]?.string.map { String($0.prefix(256)) }
         mode = json["disaggregation_mode"]?.string.map { String($0.prefix(64)) }
+    }
+}
+
+// MARK: - The loads of several workers
+
+extension LoadReport {
+    /// Returns the report of a server whose ranks are those of several workers.
+    static func joined(_ reports: [JSONValue]) -> JSONValue {
+        let loads = reports.flatMap { $0["loads"]?.array ?? [] }
+        func total(_ name: String) -> JSONValue {
+            .integer(reports.reduce(0) { min($0 + count($1["aggregate"]?[name]), most) })
+        }
+        let usage = reports.reduce(0) { $0 + LoadReport($1).usage } / Double(max(reports.count, 1))
+        return .fields([
+            "timestamp": .string(Date().formatted(.iso8601)), "version": .string(ServerConfiguration.version),
+            "served_model_name": reports.first?["served_model_name"] ?? .null,
+            "dp_rank_count": .integer(loads.count), "loads": .array(numbered(loads)),
+            "aggregate": .fields([
+                "total_running_reqs": total("total_running_reqs"), "total_waiting_reqs": total("total_waiting_reqs"),
+                "total_reqs": total("total_reqs"), "avg_token_usage": .number(usage),
+            ]),
+        ])
+    }
+
+    /// Returns the loads of ranks with the numbers of the ranks in order, since each worker counts its own from 0.
+    static func numbered(_ loads: [JSONValue]) -> [JSONValue] {
+        loads.compactMap(\.object).enumerated().map { rank, members in
+            .object([JSONMember("dp_rank", .integer(rank))] + members.filter { $0.key != "dp_rank" })
+        }
     }
 }

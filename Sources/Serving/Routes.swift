@@ -15,18 +15,19 @@ package struct RouteTable: Sendable {
         let place: FieldTable.Place?
         let handler: Handler
 
-        init(
-            _ method: HTTPRequest.Method, _ pattern: String, _ place: FieldTable.Place?,
-            _ handler: @escaping Handler
-        ) {
-            (self.method, self.pattern, self.place, self.handler) = (method, pattern, place, handler)
-        }
-
-        /// Creates a route of a server that does not look at the members of bodies itself.
         package init(_ method: HTTPRequest.Method, _ pattern: String, _ handler: @escaping Handler) {
-            self.init(method, pattern, nil, handler)
+            (self.method, self.pattern, self.handler) = (method, pattern, handler)
+            place = method == .post || method == .put ? RouteTable.places[pattern] : nil
         }
     }
+
+    /// The places of the members of bodies, by the route's pattern.
+    private static let places: [String: FieldTable.Place] = [
+        "/abort_request": .abort, "/v1/chat/completions": .chat, "/v1/completions": .completion,
+        "/v1/responses": .responses, MessagesRoutes.path: .messages,
+        MessagesRoutes.path + "/count_tokens": .countTokens, "/generate": .generate, "/tokenize": .tokenize,
+        "/v1/tokenize": .tokenize, "/detokenize": .detokenize, "/v1/detokenize": .detokenize,
+    ]
 
     /// The only route that never requires an API key.
     package static let health = "/health"
@@ -36,7 +37,11 @@ package struct RouteTable: Sendable {
 
     let routes: [Route]
 
-    package init(_ routes: [Route]) { self.routes = routes }
+    /// Creates a table of routes and of the one that describes them.
+    package init(_ described: [Route]) {
+        let description = OpenAPI.document(of: described).pythonBytes
+        routes = described + [Route(.get, OpenAPI.path) { _, _ in .json(written: description) }]
+    }
 
     init(configuration: ServerConfiguration, slot: ModelSlot) {
         let health = HealthRoutes(configuration: configuration, slot: slot)
@@ -50,39 +55,37 @@ package struct RouteTable: Sendable {
         let responses = ResponsesRoutes(configuration: configuration, slot: slot)
         let page = configuration.hasPage ? PageRoutes(configuration: configuration, slot: slot).routes : []
         let others = [
-            Route(.get, Self.health, nil, health.health),
-            Route(.get, "/ready", nil, health.ready),
-            Route(.get, "/ping", nil, health.ping),
-            Route(.post, "/ping", nil, health.ping),
-            Route(.get, "/health_generate", nil, health.healthGenerate),
-            Route(.get, "/metrics", nil, health.metrics),
-            Route(.get, "/version", nil, info.version),
-            Route(.get, "/server_info", nil, info.serverInfo),
-            Route(.get, "/get_server_info", nil, info.serverInfo),
-            Route(.get, "/model_info", nil, info.modelInfo),
-            Route(.get, "/get_model_info", nil, info.modelInfo),
-            Route(.get, "/v1/loads", nil, info.loads),
-            Route(.get, "/get_load", nil, info.load),
-            Route(.get, "/tokenizer_info", nil, info.tokenizerInfo),
-            Route(.post, "/flush_cache", nil, health.flushCache),
-            Route(.post, "/abort_request", .abort, health.abortRequest),
-            Route(.get, Self.models, nil, models.list),
-            Route(.get, Self.models + "/**", nil, models.one),
-            Route(.post, "/v1/chat/completions", .chat, chat.post),
-            Route(.post, "/v1/completions", .completion, completions.post),
-            Route(.post, "/v1/responses", .responses, responses.post),
-            Route(.post, MessagesRoutes.path, .messages, messages.post),
-            Route(.post, MessagesRoutes.path + "/count_tokens", .countTokens, messages.countTokens),
-            Route(.post, "/generate", .generate, generate.post),
-            Route(.put, "/generate", .generate, generate.post),
-            Route(.post, "/tokenize", .tokenize, text.tokenize),
-            Route(.post, "/v1/tokenize", .tokenize, text.tokenize),
-            Route(.post, "/detokenize", .detokenize, text.detokenize),
-            Route(.post, "/v1/detokenize", .detokenize, text.detokenize),
+            Route(.get, Self.health, health.health),
+            Route(.get, "/ready", health.ready),
+            Route(.get, "/ping", health.ping),
+            Route(.post, "/ping", health.ping),
+            Route(.get, "/health_generate", health.healthGenerate),
+            Route(.get, "/metrics", health.metrics),
+            Route(.get, "/version", info.version),
+            Route(.get, "/server_info", info.serverInfo),
+            Route(.get, "/get_server_info", info.serverInfo),
+            Route(.get, "/model_info", info.modelInfo),
+            Route(.get, "/get_model_info", info.modelInfo),
+            Route(.get, "/v1/loads", info.loads),
+            Route(.get, "/get_load", info.load),
+            Route(.get, "/tokenizer_info", info.tokenizerInfo),
+            Route(.post, "/flush_cache", health.flushCache),
+            Route(.post, "/abort_request", health.abortRequest),
+            Route(.get, Self.models, models.list),
+            Route(.get, Self.models + "/**", models.one),
+            Route(.post, "/v1/chat/completions", chat.post),
+            Route(.post, "/v1/completions", completions.post),
+            Route(.post, "/v1/responses", responses.post),
+            Route(.post, MessagesRoutes.path, messages.post),
+            Route(.post, MessagesRoutes.path + "/count_tokens", messages.countTokens),
+            Route(.post, "/generate", generate.post),
+            Route(.put, "/generate", generate.post),
+            Route(.post, "/tokenize", text.tokenize),
+            Route(.post, "/v1/tokenize", text.tokenize),
+            Route(.post, "/detokenize", text.detokenize),
+            Route(.post, "/v1/detokenize", text.detokenize),
         ]
-        let described = page + others
-        let description = OpenAPI.document(of: described).pythonBytes
-        routes = described + [Route(.get, OpenAPI.path, nil) { _, _ in .json(written: description) }]
+        self.init(page + others)
     }
 
     /// Returns the response to a request without a route: 405 if the path has routes for other methods, otherwise 404.

@@ -122,6 +122,10 @@ def answer_as_one(routed):
     used = [worker["sent_requests"] for worker in workers(routed.router)]
     expect(all(count > 0 for count in used), f"requests of the workers: {used}")
     expect([model["id"] for model in get(f"{routed.router}/v1/models")["data"]] == ["demo"], "models differ")
+    expect(len(get(f"{routed.router}/v1/loads")["loads"]) == 2, "not the loads of both workers")
+    routes = {path for path in get(f"{routed.alone}/openapi.json")["paths"] if path != "/" and not path.startswith("/page/")}
+    missing = routes - set(get(f"{routed.router}/openapi.json")["paths"])
+    expect(not missing, f"a router lacks the routes {sorted(missing)}")
 
 
 def survive_a_kill(routed):

@@ -58,6 +58,52 @@ import Testing
         }
     }
 
+    @Test func `sees the loads of all workers that are ready as those of one server's ranks`() async throws {
+        let older = [#"[{"dp_rank":0,"num_reqs":4}]"#, #"[{"dp_rank":0,"num_reqs":9},7]"#, "no JSON"]
+        let workers = try await older.asyncMap { load in
+            try await ToyWorker { $0.hasPrefix("GET /get_load ") ? .json(load) : .json("{}") }
+        }
+        for (worker, (running, usage)) in zip(workers, [(3, 0.25), (5, 0.75)]) {
+            worker.setLoads(
+                .json(
+                    """
+                    {"served_model_name":"m","loads":[{"dp_rank":0,"num_running_reqs":\(running)}],
+                     "aggregate":{"total_running_reqs":\(running),"total_waiting_reqs":1,"total_reqs":\(running + 1),
+                      "avg_token_usage":\(usage)}}
+                    """))
+        }
+        workers[2].setLoads(.json("", status: "500 Internal Server Error"))
+        try await RouterClient.run(workers) { router async throws in
+            let report = try await router.send("/v1/loads", method: .GET).json
+            let loads = try #require(report["loads"]?.array)
+            #expect(loads.map { $0["dp_rank"]?.integer } == [0, 1] && report["dp_rank_count"]?.integer == 2)
+            #expect(loads.map { $0["num_running_reqs"]?.integer } == [3, 5])
+            let aggregate = try #require(report["aggregate"])
+            #expect(aggregate["total_running_reqs"]?.integer == 8 && aggregate["total_waiting_reqs"]?.integer == 2)
+            #expect(aggregate["total_reqs"]?.integer == 10 && aggregate["avg_token_usage"]?.double == 0.5)
+            // A router before this one reads it as it reads a worker's.
+            #expect(LoadReport(report).requests == 10 && LoadReport(report).modelName == "m")
+            let older = try await router.send("/get_load", method: .GET).json.array ?? []
+            #expect(older.map { $0["dp_rank"]?.integer } == [0, 1])
+            #expect(older.map { $0["num_reqs"]?.integer } == [4, 9])
+        }
+        try await RouterClient.run([]) { router async throws in
+            for path in ["/v1/loads", "/get_load"] { #expect(try await router.send(path, method: .GET).status == 503) }
+        }
+    }
+
+    @Test func `sees all routes with the members of their bodies in openapi_json`() async throws {
+        try await RouterClient.run([]) { router async throws in
+            let paths = try await router.send("/openapi.json", method: .GET).json["paths"]
+            for path in ["/v1/loads", "/get_load", "/server_info", "/v1/models"] {
+                #expect(paths?[path]?["get"] != nil, "\(path)")
+            }
+            let body = paths?["/v1/chat/completions"]?["post"]?["requestBody"]?["content"]?["application/json"]
+            #expect(body?["schema"]?["properties"]?["temperature"] != nil)
+            #expect(paths?["/workers"]?["post"] != nil && paths?["/workers"]?["delete"] != nil)
+        }
+    }
+
     @Test(arguments: [
         (["400 Bad Request", "400 Bad Request"], 400), (["200 OK", "503 Service Unavailable"], 502),
         (["401 Unauthorized", "401 Unauthorized"], 502),

@@ -113,7 +113,7 @@ final class HealthMonitor: Sendable {
     private func readLoad(of worker: RoutedWorker) async {
         guard
             let answer = try? await client.send(
-                .GET, "/v1/loads", to: worker.address, within: configuration.checkTimeout),
+                .GET, LoadReport.path, to: worker.address, within: configuration.checkTimeout),
             answer.status == 200, let json = try? JSONValue(parsing: answer.body, limits: .strict)
         else { return }
         fleet.record(LoadReport(json), of: worker.id)

@@ -51,7 +51,8 @@ struct RouterRoutes: Sendable {
                 Route(.get, "/version") { _, _ in
                     .json(.fields(["version": .string(ServerConfiguration.version)]))
                 },
-                Route(.get, RouteTable.models, models),
+                Route(.get, RouteTable.models, models), Route(.get, LoadReport.path, loads),
+                Route(.get, "/get_load", load),
                 Route(.get, Self.workers, listWorkers), Route(.post, Self.workers, addWorker),
                 Route(.delete, Self.workers, removeWorker),
                 Route(.put, "/generate", whileServing(forwarder.post)),
@@ -79,11 +80,12 @@ struct RouterRoutes: Sendable {
 
     private func ready(_ request: Request, _ context: ServingContext) async throws -> Response {
         try checkDraining()
-        guard !fleet.available.isEmpty else {
-            throw RequestError(.unavailable, "no worker is ready; GET /workers says why", code: "no_worker_available")
-        }
+        guard !fleet.available.isEmpty else { throw Self.noWorker }
         return .json(.fields(["status": .string("ready")]))
     }
+
+    private static let noWorker = RequestError(
+        .unavailable, "no worker is ready; GET /workers says why", code: "no_worker_available")
 
     private func showMetrics(_ request: Request, _ context: ServingContext) async throws -> Response {
         .text(metrics.text(fleet, gate.status), contentType: "text/plain; version=0.0.4; charset=utf-8")
@@ -91,18 +93,29 @@ struct RouterRoutes: Sendable {
 
     /// Handles `GET /v1/models`: the models of all workers that are ready, each once.
     private func models(_ request: Request, _ context: ServingContext) async throws -> Response {
-        let answers = await askAll(fleet.available, .GET, RouteTable.models, ByteBuffer())
         var (seen, list): (Set<String>, [JSONValue]) = ([], [])
-        for answer in answers where answer.status == 200 {
-            for model in answer.json["data"]?.array ?? [] {
+        for answer in await askAvailable(RouteTable.models) {
+            for model in answer["data"]?.array ?? [] {
                 guard let name = model["id"]?.string, seen.insert(name).inserted else { continue }
                 list.append(model)
             }
         }
-        guard !list.isEmpty else {
-            throw RequestError(.unavailable, "no worker is ready; GET /workers says why", code: "no_worker_available")
-        }
+        guard !list.isEmpty else { throw Self.noWorker }
         return .json(.fields(["object": .string("list"), "data": .array(list)]))
+    }
+
+    /// Handles `/v1/loads`: the workers that are ready are the ranks of one server.
+    private func loads(_ request: Request, _ context: ServingContext) async throws -> Response {
+        let answers = await askAvailable(LoadReport.path)
+        guard !answers.isEmpty else { throw Self.noWorker }
+        return .json(LoadReport.joined(answers))
+    }
+
+    /// Handles `/get_load`, SGLang's older form of `/v1/loads`.
+    private func load(_ request: Request, _ context: ServingContext) async throws -> Response {
+        let answers = await askAvailable("/get_load")
+        guard !answers.isEmpty else { throw Self.noWorker }
+        return .json(.array(LoadReport.numbered(answers.flatMap { $0.array ?? [] })))
     }
 
     /// Handles the routes that concern every worker, and reports what each has said.
@@ -135,6 +148,12 @@ struct RouterRoutes: Sendable {
         let status: Int
         /// The answer, or why there is none.
         let json: JSONValue
+    }
+
+    /// Returns what the workers that are ready answer to a `GET`, without those that fail.
+    private func askAvailable(_ path: String) async -> [JSONValue] {
+        await askAll(fleet.available, .GET, path, ByteBuffer())
+            .filter { $0.status == 200 && !$0.json.isNull }.map(\.json)
     }
 
     /// Asks workers at the same time, and returns their answers in the order of the workers.

@@ -23,9 +23,9 @@ struct PageRoutes: Sendable {
 
     var routes: [RouteTable.Route] {
         PageFile.all.map { file in RouteTable.Route(.get, file.path) { request, _ in file.response(to: request) } } + [
-            RouteTable.Route(.get, Self.folder + "layout.svg", nil, layout),
-            RouteTable.Route(.get, Self.folder + "ranks", nil, ranks),
-            RouteTable.Route(.get, Self.folder + "timeline", nil, timeline),
+            RouteTable.Route(.get, Self.folder + "layout.svg", layout),
+            RouteTable.Route(.get, Self.folder + "ranks", ranks),
+            RouteTable.Route(.get, Self.folder + "timeline", timeline),
         ]
     }
 
