@@ -74,7 +74,7 @@ import braid
                     let line = candidates.lazy.compactMap { value in
                         try? Self.parse(command, [name] + (row.arity == .none ? [] : [value]))
                     }.first
-                    let option = try #require(other.split(separator: " ").first.map(String.init))
+                    let option = try #require(other.split { " =".contains($0) }.first.map(String.init))
                     #expect(line?.settings.contains { $0.option.names.contains(option) } == true, "\(name)")
                 case .refused(let neutral, _):
                     let refused = [name] + (row.arity == .none ? [] : ["something"])
@@ -369,6 +369,32 @@ import braid
             #expect(try arguments(" --\(name)", [variable: "false"]) == [], "\(text)")
             #expect(try arguments(" --\(name)=false", [variable: "true"]) == words, "\(text)")
         }
+    }
+
+    @Test(arguments: [
+        ("enable-log-requests", "--no-enable-log-requests"), ("access-log", "--no-enable-log-requests"),
+        ("enable-log-requests", "--disable-log-requests"), ("log-requests", "--enable-log-requests=false"),
+        ("log-requests", "--log-requests=false"), ("access-log", "--access-log=false"),
+        ("no-enable-prefix-caching", "--no-enable-prefix-caching=false"),
+        ("no-enable-prefix-caching", "--enable-prefix-caching"), ("enable-deepep-moe", "--enable-deepep-moe=false"),
+        ("no-enable-chunked-prefill", "--no-enable-chunked-prefill=false"), ("preload", "--preload=false"),
+    ])
+    func `turns off what a source of lower precedence, or a word before, turns on`(name: String, off: String) throws {
+        let path = try Self.file("\(name): true")
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let on = try Self.line("serve m --config \(path)")
+        #expect(on.arguments.count > 5)
+        let variable = "BRAID_" + name.uppercased().replacing("-", with: "_")
+        for line in [
+            try Self.line("serve m --config \(path) \(off)"),
+            try Self.line("serve m --config \(path) --\(name) \(off)"),
+            try Self.line("serve m --config \(path) \(off)", environment: [variable: "true"]),
+        ] {
+            #expect(line.arguments == Array(on.arguments.prefix(5)), "\(line.arguments)")
+            #expect(line.startLines.isEmpty)
+        }
+        // The last word counts.
+        #expect(try Self.line("serve m --config \(path) \(off) --\(name)").arguments == on.arguments)
     }
 
     @Test func `keeps a size of chunks where it is told to compute prompts in chunks`() throws {

@@ -178,7 +178,7 @@ extension CompatibilityTable {
             .telemetry, "--collect-tokens-histogram", "--enable-request-time-stats-logging",
             "--enable-metrics-for-all-schedulers", "--show-time-cost", "--enable-trace", "--disable-log-stats",
             "--enable-layerwise-nvtx-marker", "--enable-expert-distribution-metrics", "--show-hidden-metrics",
-            "--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-log-requests",
+            "--disable-uvicorn-access-log",
             "--enable-mfu-metrics", "--kv-cache-metrics", "--enable-nan-detection", "--export-metrics-to-file"),
         options(
             .telemetry, count, "--decode-log-interval", "--log-requests-level", "--max-log-len",
@@ -253,6 +253,7 @@ extension CompatibilityTable {
         flag("--no-enable-prefix-caching", means: ["--disable-radix-cache"]),
         flag("--no-enable-chunked-prefill", means: ["--chunked-prefill-size", "-1"]),
         flag("--log-requests", "--enable-log-requests", means: ["--access-log"]),
+        flag("--no-enable-log-requests", "--disable-log-requests", means: ["--access-log=false"]),
         [
             CompatibilityOption(
                 ["--generation-config"], .one, .oneOf(["auto", "vllm"]),

@@ -104,8 +104,8 @@ struct OptionReader {
     private var unknown: [String] = []
     /// Members of JSON options that vLLM's dotted names give, by the option's name.
     private var members: [(name: String, members: [JSONMember])] = []
-    /// The words of settings that flags of higher sources revoke: Braid always does what the flag asks for, unless such a
-    /// setting turns it off.
+    /// The words of settings that flags of higher sources revoke: such a flag is off, or asks for what Braid always does
+    /// unless such a setting turns it off.
     private var revoked: [[String]] = []
     /// The words that flags of the source being read revoke in lower ones.
     private var revokedBelow: [[String]] = []
@@ -218,8 +218,10 @@ struct OptionReader {
         if option.isFlag {
             switch value.map(Self.truth) {
             case nil, true??: break
-            // It replaces what a source of lower precedence says.
-            case false??: words = []
+            // It replaces what stands before it, and what a source of lower precedence says.
+            case false??:
+                words = []
+                settings.removeAll { $0.option == option }
             case .some(nil): return problems.append("\(name): '\(value!)' is neither true nor false")
             }
         } else if let value = value ?? Self.value(of: &rest) {
@@ -259,6 +261,7 @@ struct OptionReader {
                     return problems.append("\(name): '\(value)' is neither true nor false")
                 }
                 if !isOn {
+                    revoke(name, origin)
                     // Another option may turn it off.
                     let opposite = Self.opposite(of: name)
                     if table[opposite] != nil { readWords([opposite], origin) }
@@ -283,7 +286,7 @@ struct OptionReader {
         guard illegal.isEmpty else { return }
         switch row.meaning {
         case .noEffect: withoutEffect.append(name)
-        case .always: revokeOpposite(of: name, origin)
+        case .always: revoke(Self.opposite(of: name), origin)
         case .refused: break
         case .same(_, let translate):
             do {
@@ -296,15 +299,15 @@ struct OptionReader {
 
     private static func opposite(of name: String) -> String { "--no-" + CommandOptions.dashed(name).dropFirst(2) }
 
-    /// Revokes, in sources of lower precedence, the settings that turn off what a flag asks for.
-    private mutating func revokeOpposite(of name: String, _ origin: LaunchLine.Origin) {
-        let opposite = Self.opposite(of: name)
-        guard case .same? = table[opposite]?.meaning else { return }
+    /// Revokes the settings that a flag stands for, where they stand before it and in sources of lower precedence.
+    private mutating func revoke(_ name: String, _ origin: LaunchLine.Origin) {
+        guard let row = table[name], row.arity == .none, case .same = row.meaning else { return }
         let own = settings
         settings = []
-        readWords([opposite], origin)
-        revokedBelow += settings.map(\.words)
-        settings = own
+        readWords([name], origin)
+        let words = settings.map(\.words).filter { !$0.isEmpty }
+        settings = own.filter { !words.contains($0.words) }
+        revokedBelow += words
     }
 
     /// Reports all unknown options of a source in one line.
