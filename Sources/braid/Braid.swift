@@ -30,6 +30,26 @@ package struct Braid: AsyncParsableCommand {
         } catch {
             exit(withError: error)
         }
-        await LaunchLine.$current.withValue(line) { await main(line.arguments) }
+        await LaunchLine.$current.withValue(line) {
+            do {
+                var command = try parseAsRoot(line.arguments)
+                if var command = command as? any AsyncParsableCommand {
+                    try await command.run()
+                } else {
+                    try command.run()
+                }
+            } catch {
+                end(withError: error, of: line)
+            }
+        }
+    }
+
+    /// Ends the program as ArgumentParser does, and says from where the options that an error names have their values.
+    private static func end(withError error: any Error, of line: LaunchLine) -> Never {
+        let (message, code) = (message(for: error), exitCode(for: error))
+        guard !code.isSuccess, !message.isEmpty else { exit(withError: error) }
+        let text = fullMessage(for: error).replacing(message, with: line.withOrigins(message), maxReplacements: 1)
+        FileHandle.standardError.write(Data((text + "\n").utf8))
+        Foundation.exit(code.rawValue)
     }
 }

@@ -88,7 +88,8 @@ struct Serve: AsyncParsableCommand {
         do {
             try await start()
         } catch let error where listen.logFormat == .json && !(error is ExitCode) {
-            Log.write(.critical, Self.message(for: error))
+            let message = Self.message(for: error)
+            Log.write(.critical, LaunchLine.current?.withOrigins(message) ?? message)
             throw ExitCode(1)
         }
     }

@@ -338,6 +338,47 @@ import braid
         #expect(lines.contains { $0.contains(words) && $0.contains(path) }, "\(lines)")
     }
 
+    @Test(arguments: [
+        ("page-size: 64\n\n# two\npreload: perhaps", "4: --preload: 'perhaps' is neither"),
+        ("page-size: 64\nport: 1\npage_size: 2", "3: page_size is given twice"),
+        ("port: 1\npage-sise:\n- 4", "2: unknown option --page-sise"),
+        ("{\n \"port\": 1,\n \"preload\": \"perhaps\"}", "3: --preload: 'perhaps' is neither"),
+        ("{\"port\": 1, \"allowed-host\":\n [\"a\\\"\\\\\",\n \"x\"],\n\"page-size\": null}", "4: page-size has null"),
+        (
+            "{\n\"compilation-config\": {\"a\": {\"b\": [1]}}, \"port\":\n1,\n\n\"page-sise\": 4}",
+            "5: unknown option --page-sise"
+        ),
+        ("\n{\"port\": 1,\n\"page-size\": 2, \"page_size\": 2}", "3: page_size is given twice"),
+    ])
+    func `refuses a value of a file with the line of its key`(text: String, words: String) throws {
+        let path = try Self.file(text)
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let lines = try Self.refusal("serve m --config \(path)")
+        #expect(lines.count == 1 && lines[0].hasPrefix("\(path):\(words)"), "\(lines)")
+    }
+
+    @Test func `says where the options of an error come from, except those of the command line`() throws {
+        let path = try Self.file("{\"page-size\": 3,\n\"tp-size\": 2, \"port\": 7}")
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let line = try Self.line("serve m --config \(path) --port 1", environment: ["BRAID_MEM_FRACTION_STATIC": "7"])
+        for (message, origin) in [
+            ("the value '3' is invalid for '--page-size <page-size>'", "--page-size is from \(path):1"),
+            ("--tp does not divide; see --port and --page-sizes", "--tp-size is from \(path):2"),
+            ("--mem-fraction-static: x", "--mem-fraction-static is from environment BRAID_MEM_FRACTION_STATIC"),
+        ] { #expect(line.withOrigins(message) == "\(message) (\(origin))") }
+        #expect(line.withOrigins("--port is taken") == "--port is taken")
+        // ArgumentParser refuses some values, the command others.
+        for (text, option) in [
+            ("port: 1\npage-size: x", "page-size"), ("\nserved-model-name: ''", "served-model-name"),
+        ] {
+            let path = try Self.file(text)
+            defer { try? FileManager.default.removeItem(atPath: path) }
+            let run = try Program.run(["serve", Program.demo, "--config", path])
+            let words = "(--\(option) is from \(path):2)"
+            #expect(run.status != 0 && run.errors.contains { $0.hasSuffix(words) }, "\(run.errors)")
+        }
+    }
+
     @Test func `reads a file with the line ends of another system, and flags that it turns off`() throws {
         let path = try Self.file(
             "page-size: 32\r\nenable-prefix-caching: false\r\n\r\nallowed-host:\r\n- a\r\ntrust-remote-code: false\r\n")

@@ -7,8 +7,8 @@ struct ConfigurationFile {
     struct Entry: Equatable {
         let key: String
         let values: [String]
-        /// The number of the line, from 1; `nil` in JSON.
-        let line: Int?
+        /// The number of the key's line, from 1.
+        let line: Int
         /// True if further lines may add items.
         fileprivate var isOpen = false
     }
@@ -27,7 +27,7 @@ struct ConfigurationFile {
         entries = try isJSON == UInt8(ascii: "{") ? Self.json(file) : Self.yaml(file)
         var keys: Set<String> = []
         for entry in entries where !keys.insert(CommandOptions.dashed(entry.key)).inserted {
-            throw CommandError("\(file.name): \(entry.key) is given twice; give it once")
+            throw file.problem(line: entry.line, "\(entry.key) is given twice", advice: "give it once")
         }
     }
 
@@ -40,19 +40,47 @@ struct ConfigurationFile {
         } catch {
             throw CommandError("\(file.name): \(error)")
         }
-        return try (root.object ?? []).map { member in
-            let values = try (member.value.array ?? [member.value]).map { try text(of: $0, member.key, file) }
-            return Entry(key: member.key, values: values, line: nil)
+        return try zip(root.object ?? [], keyLines(of: file)).map { member, line in
+            let values = try (member.value.array ?? [member.value]).map { try text(of: $0, member.key, file, line) }
+            return Entry(key: member.key, values: values, line: line)
         }
     }
 
-    private static func text(of value: JSONValue, _ key: String, _ file: DataFile) throws -> String {
+    private static func text(of value: JSONValue, _ key: String, _ file: DataFile, _ line: Int) throws -> String {
         if let string = value.string { return string }
         switch value {
         case .null, .array:
-            throw CommandError("\(file.name): \(key): a string, a number, true, false or a list of them is expected")
+            throw file.problem(
+                line: line, "\(key) has \(value.kindName)",
+                advice: "a string, a number, true, false or a list of them is expected")
         default: return value.pythonText
         }
+    }
+
+    /// Returns the lines of the keys of a file that is a JSON object, in their order.
+    private static func keyLines(of file: DataFile) -> [Int] {
+        var (lines, line, depth) = ([Int](), 1, 0)
+        var (isKey, isInString, isEscaped) = (false, false, false)
+        for byte in file.bytes {
+            if byte == UInt8(ascii: "\n") { line += 1 }
+            if isInString {
+                isInString = isEscaped || byte != UInt8(ascii: "\"")
+                isEscaped = !isEscaped && byte == UInt8(ascii: "\\")
+                continue
+            }
+            switch byte {
+            case UInt8(ascii: "\""):
+                if isKey { lines.append(line) }
+                (isInString, isKey) = (true, false)
+            case UInt8(ascii: "{"), UInt8(ascii: "["):
+                depth += 1
+                isKey = depth == 1
+            case UInt8(ascii: "}"), UInt8(ascii: "]"): depth -= 1
+            case UInt8(ascii: ","): isKey = depth == 1
+            default: break
+            }
+        }
+        return lines
     }
 
     // MARK: - YAML
@@ -86,7 +114,7 @@ struct ConfigurationFile {
             entries.append(Entry(key: key, values: values, line: number, isOpen: values.isEmpty))
         }
         if let empty = entries.first(where: { $0.values.isEmpty }) {
-            throw file.problem(line: empty.line ?? 1, "\(empty.key) has no value", advice: expected)
+            throw file.problem(line: empty.line, "\(empty.key) has no value", advice: expected)
         }
         return entries
     }

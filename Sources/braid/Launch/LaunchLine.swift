@@ -11,13 +11,13 @@ package struct LaunchLine: Sendable {
     package enum Origin: Sendable, Equatable, CustomStringConvertible {
         case commandLine
         case environment(String)
-        case file(String, line: Int?)
+        case file(String, line: Int)
 
         package var description: String {
             switch self {
             case .commandLine: "command line"
             case .environment(let name): "environment \(name)"
-            case .file(let path, let line): line.map { "\(path):\($0)" } ?? path
+            case .file(let path, let line): "\(path):\(line)"
             }
         }
     }
@@ -81,6 +81,15 @@ package struct LaunchLine: Sendable {
     /// did. Where the model is missing, that word may be meant as its name.
     package var lastList: String? {
         settings.last { $0.origin == .commandLine && $0.option.takesList && $0.words.count > 2 }?.option.name
+    }
+
+    /// Returns a message with the places from which the options that it names have their values, if these are not before
+    /// everybody's eyes on the command line.
+    package func withOrigins(_ message: String) -> String {
+        let words = Set(message.split { !$0.isLetter && !$0.isNumber && $0 != "-" }.map(String.init))
+        let origins = settings.filter { $0.origin != .commandLine && !words.isDisjoint(with: $0.option.names) }
+            .map { "\($0.option.name) is from \($0.origin)" }
+        return origins.isEmpty ? message : "\(message) (\(origins.joined(separator: ", ")))"
     }
 
     /// The lines to print when the command starts.
