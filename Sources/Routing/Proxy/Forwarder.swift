@@ -210,42 +210,24 @@ struct Forwarder: Sendable {
     /// worker is lost, the stream of another one follows the comments.
     private func response(_ answer: ForwardedAnswer, to asked: Asked, _ search: Search) -> Response {
         if !answer.isStream { begin(answer, to: asked) }
-        let (metrics, limit) = (metrics, configuration.server.writeTimeout)
         return Response(
             status: HTTPResponse.Status(
                 code: Int(answer.head.status.code), reasonPhrase: answer.head.status.reasonPhrase),
             headers: ForwardedHeaders.answer(answer.head.headers),
             body: ResponseBody { writer in
                 let stall = WriteStall()
-                let watch = Task { await stall.watch(limit: limit) { asked.connection.close() } }
+                let watch = Task {
+                    await stall.watch(limit: configuration.server.writeTimeout) { asked.connection.close() }
+                }
                 defer { watch.cancel() }
-                var (answer, search) = (answer, search)
+                var answer = answer
                 do {
-                    var comments = answer.isStream ? EventComments() : nil
-                    var bytes = answer.first
-                    while true {
-                        if comments?.hasEvent(in: bytes) == true {
-                            comments = nil
-                            begin(answer, to: asked)
-                        }
+                    try await pass(&answer, to: asked, search) { bytes in
                         stall.begin()
                         try await writer.write(bytes)
                         try await asked.connection.takeWrites()
                         stall.end()
-                        do throws(UpstreamError) {
-                            guard let next = try await answer.next() else { break }
-                            answer.lease.recordSignOfLife()
-                            bytes = next
-                        } catch {
-                            guard comments != nil,
-                                let other = try await otherStream(than: answer, error, asked, &search)
-                            else { throw error }
-                            bytes = ByteBuffer(string: comments?.isInComment == true ? "\n" : "")
-                            bytes.writeImmutableBuffer(other.first)
-                            (answer, comments) = (other, EventComments())
-                        }
                     }
-                    if comments != nil { begin(answer, to: asked) }
                 } catch {
                     if answer.fail(error, clientIsGone: asked.hangUp.hasHappened) { metrics.countBrokenStream() }
                     // Without the end of the body, so that the client does not take what it has for the whole.
@@ -255,6 +237,38 @@ struct Forwarder: Sendable {
                 answer.succeed()
                 try await writer.finish(nil)
             })
+    }
+
+    /// Passes the body of an answer on, or of those that follow each other as long as there are only comments.
+    ///
+    /// - Parameters:
+    ///   - answer: the answer; at the end, or when an error is thrown, the last one.
+    ///   - write: returns when the client has taken the bytes.
+    private func pass(
+        _ answer: inout ForwardedAnswer, to asked: Asked, _ search: Search, _ write: (ByteBuffer) async throws -> Void
+    ) async throws {
+        var search = search
+        var comments = answer.isStream ? EventComments() : nil
+        var bytes = answer.first
+        while true {
+            if comments?.hasEvent(in: bytes) == true {
+                comments = nil
+                begin(answer, to: asked)
+            }
+            try await write(bytes)
+            do throws(UpstreamError) {
+                guard let next = try await answer.next() else { break }
+                answer.lease.recordSignOfLife()
+                bytes = next
+            } catch {
+                guard comments != nil, let other = try await otherStream(than: answer, error, asked, &search)
+                else { throw error }
+                bytes = ByteBuffer(string: comments?.isInComment == true ? "\n" : "")
+                bytes.writeImmutableBuffer(other.first)
+                (answer, comments) = (other, EventComments())
+            }
+        }
+        if comments != nil { begin(answer, to: asked) }
     }
 
     /// Returns the stream of one more worker, after a stream that had only comments broke off.
