@@ -53,7 +53,8 @@ extension CompiledGrammar {
     ///
     /// - Throws: for sources that are malformed, that use something unsupported, or that are too large.
     package convenience init(_ source: GrammarSource, _ vocabulary: GrammarVocabulary) throws(GrammarError) {
-        try self.init(try source.rules(), vocabulary)
+        try self.init(
+            try GrammarWork.counting { () throws(GrammarError) in try source.rules() }, vocabulary)
     }
 }
 

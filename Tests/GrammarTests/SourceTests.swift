@@ -180,6 +180,46 @@ import Testing
         #expect(error == nil && questions.withLock { $0 } > 0)
     }
 
+    /// Schemas whose patterns are each legal, and too many together.
+    private static let manyPatterns: [(name: String, schema: String)] = {
+        func properties(_ count: Int, _ value: (Int) -> String) -> String {
+            "{" + (0..<count).map { #""p\#($0)":\#(value($0))"# }.joined(separator: ",") + "}"
+        }
+        let patterns = properties(20_000) { #"{"type":"string","pattern":"^(x|y){3}[a-m]{20}\#($0)$"}"# }
+        let lengths = properties(2000) { #"{"type":"string","pattern":"x","maxLength":\#(9000 + $0)}"# }
+        let named = (0..<20_000).map { #""^a{9}\#($0)":{}"# }.joined(separator: ",")
+        let all = (0..<9000).map { #"{"pattern":"^[a-m]{9}\#($0)"}"# }.joined(separator: ",")
+        return [
+            ("properties", #"{"properties":\#(patterns)}"#), ("lengths", #"{"properties":\#(lengths)}"#),
+            ("names", #"{"properties":\#(properties(2000) { _ in "{}" }),"patternProperties":{\#(named)}}"#),
+            ("names of a listed value", #"{"enum":[{"a":1}],"patternProperties":{\#(named)}}"#),
+            ("together", #"{"type":"string","allOf":[\#(all)]}"#),
+        ]
+    }()
+
+    @Test(arguments: manyPatterns.indices) func `many patterns are refused after a bounded number of steps`(index: Int)
+    {
+        // A compilation asks in each slice of its steps, and sometimes beside them.
+        let questions = Mutex(0)
+        let count: @Sendable () -> Bool = {
+            questions.withLock { $0 += 1 }
+            return true
+        }
+        let (name, schema) = Self.manyPatterns[index]
+        let error = GrammarWork.asking(count) { refusal(.jsonSchema(schema)) }
+        #expect(error?.kind == .tooLarge, "\(name): \(String(describing: error))")
+        let asked = questions.withLock { $0 }
+        #expect(asked < 2 * GrammarWork.maxSteps / GrammarWork.slice, "\(name)")
+    }
+
+    @Test func `many small patterns, and many of the same, are compiled`() throws {
+        let formats = (0..<300).map { #""p\#($0)":{"type":"string","format":"date-time"}"# }.joined(separator: ",")
+        #expect(refusal(.jsonSchema(#"{"properties":{\#(formats)}}"#)) == nil)
+        let patterns = (0..<2000).map { #""p\#($0)":{"type":"string","pattern":"^[a-z]{3}\#($0)$"}"# }.joined(
+            separator: ",")
+        #expect(refusal(.jsonSchema(#"{"properties":{\#(patterns)}}"#)) == nil)
+    }
+
     @Test func `a long compilation asks again and again`() throws {
         let listed = (0..<20_000).map { "\"\($0)\"" }.joined(separator: ",")
         let left = Mutex(30)

@@ -5,6 +5,7 @@ extension CharacterAutomaton {
         let whole: Pattern = search ? .sequence([any, pattern, any]) : pattern
         var network = PatternNetwork()
         let end = try network.add(whole, from: 0)
+        try GrammarWork.spend(network.edges.count)
         self = try network.determinized(end: end)
     }
 }
@@ -116,6 +117,7 @@ private struct PatternNetwork {
             try CharacterAutomaton.check(states: sets.count, edges: edgeCount)
             states.append(state)
         }
+        try GrammarWork.spend(work % GrammarWork.slice)
         return CharacterAutomaton(states: states).trimmed
     }
 
@@ -172,7 +174,8 @@ private struct PatternNetwork {
     }
 
     private func spend(_ count: Int, _ work: inout Int) throws(GrammarError) {
-        if (work + count) >> 12 != work >> 12 { try GrammarWork.check() }
+        let slices = (work + count) / GrammarWork.slice - work / GrammarWork.slice
+        if slices > 0 { try GrammarWork.spend(slices * GrammarWork.slice) }
         work += count
         guard work <= Self.maxWork else {
             throw GrammarError(.tooLarge, "the pattern takes too long to compile; simplify it")

@@ -64,6 +64,7 @@ struct CharacterAutomaton: Sendable, Equatable {
         guard last < Self.maxStates else {
             throw GrammarError(.tooLarge, "a length of \(last); the most is \(Self.maxStates - 1)")
         }
+        try GrammarWork.spend(last)
         states = (0...max(last, minimum)).map { count in
             let target = count < last ? count + 1 : maximum == nil ? count : -1
             return State(
@@ -106,11 +107,15 @@ struct CharacterAutomaton: Sendable, Equatable {
         var numbers = [Pair(first: 0, second: 0): 0]
         var pairs = [Pair(first: 0, second: 0)]
         var result: [State] = []
-        var edgeCount = 0
+        var (edgeCount, steps) = (0, 0)
         while result.count < pairs.count {
-            try GrammarWork.check(result.count, every: 64)
+            if result.count % 64 == 63 {
+                try GrammarWork.spend(steps)
+                steps = 0
+            }
             let pair = pairs[result.count]
             let (mine, theirs) = (states[pair.first], other.states[pair.second])
+            steps += 1 + mine.edges.count + theirs.edges.count
             var state = State(accepts: mine.accepts && theirs.accepts)
             var (left, right) = (0, 0)
             while left < mine.edges.count, right < theirs.edges.count {
@@ -131,11 +136,13 @@ struct CharacterAutomaton: Sendable, Equatable {
             try Self.check(states: pairs.count, edges: edgeCount)
             result.append(state)
         }
+        try GrammarWork.spend(steps)
         return CharacterAutomaton(states: result).trimmed
     }
 
     func subtracting(_ other: CharacterAutomaton) throws(GrammarError) -> CharacterAutomaton {
-        try intersection(other.complement)
+        try GrammarWork.spend(other.states.count)
+        return try intersection(other.complement)
     }
 
     private struct Pair: Hashable {

@@ -12,6 +12,9 @@ extension SchemaCompiler {
     /// of the graph are (next property, members so far), the latter up to where it stops to matter.
     mutating func object(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression {
         guard constraints.minProperties <= constraints.maxProperties ?? .max else { return .nothing }
+        guard constraints.shapes.reduce(0, { $0 + $1.patterns.count }) <= 8 else {
+            throw GrammarError(.tooLarge, "more than 8 patternProperties together")
+        }
         let properties = try properties(constraints)
         let others = try otherMembers(constraints, beside: properties)
         if !others.isEmpty, constraints.minProperties > max(1, properties.count { $0.isRequired } + 1) {
@@ -91,9 +94,6 @@ extension SchemaCompiler {
         _ constraints: SchemaConstraints, beside properties: [Property]
     ) throws(GrammarError) -> [Expression] {
         let patterns = constraints.shapes.flatMap(\.patterns)
-        guard patterns.count <= 8 else {
-            throw GrammarError(.tooLarge, "more than 8 patternProperties together")
-        }
         if patterns.isEmpty, constraints.propertyNames.isEmpty, properties.isEmpty {
             let parts = constraints.shapes.compactMap(\.additional)
             return [.sequence([json.string, .bytes([0x3A]), json.blanks, try rule(for: parts)])]

@@ -158,6 +158,7 @@ extension SchemaConstraints {
         var parts: [Int] = []
         for shape in shapes {
             var own = shape.nodes(of: key)
+            if !shape.patterns.isEmpty { try GrammarWork.spend(shape.patterns.count * (1 + key.utf8.count)) }
             for (pattern, node) in shape.patterns where try pattern.automaton.accepts(key) { own.append(node) }
             parts += own.isEmpty ? shape.additional.map { [$0] } ?? [] : own
         }

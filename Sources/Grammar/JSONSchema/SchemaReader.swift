@@ -7,7 +7,7 @@ struct SchemaReader {
     /// The number of parts read so far. Its limit bounds the time for schemas whose combinations multiply.
     private var reads = 0
 
-    /// The patterns and formats by their path, each compiled once.
+    /// The patterns and formats by their text or name, each compiled once; an error names the first place of one.
     private var patterns: [JSONKey: TextPattern] = [:]
     /// The lists of `enum` and `const` by their path.
     private var lists: [JSONKey: ListedValues] = [:]
@@ -204,17 +204,17 @@ struct SchemaReader {
     }
 
     private mutating func pattern(_ text: String, _ path: String) -> TextPattern {
-        pattern(at: path) { TextPattern(pattern: text, at: path) }
+        known("pattern " + text) { TextPattern(pattern: text, at: path) }
     }
 
     private mutating func format(_ name: String, _ path: String) -> TextPattern {
-        pattern(at: path) { TextPattern(format: name, at: path) }
+        known("format " + name) { TextPattern(format: name, at: path) }
     }
 
-    private mutating func pattern(at path: String, _ make: () -> TextPattern) -> TextPattern {
-        if let known = patterns[JSONKey(path)] { return known }
+    private mutating func known(_ name: String, _ make: () -> TextPattern) -> TextPattern {
+        if let known = patterns[JSONKey(name)] { return known }
         let pattern = make()
-        patterns[JSONKey(path)] = pattern
+        patterns[JSONKey(name)] = pattern
         return pattern
     }
 
