@@ -75,6 +75,29 @@ import braid
         #expect(float32.text.contains("numerics     float32") && !usual.text.contains("numerics     float32"))
     }
 
+    @Test func `has prompts and answers that a small model has positions for`() throws {
+        let folder = NSTemporaryDirectory() + "braid-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let demo = try String(contentsOfFile: Program.demo + "/config.json", encoding: .utf8)
+        let small = demo.replacing("\"max_position_embeddings\": 131072", with: "\"max_position_embeddings\": 1024")
+        try Data(small.utf8).write(to: URL(fileURLWithPath: folder + "/config.json"))
+        func run(_ options: [String]) throws -> Program.Outcome {
+            try Program.run(["plan", "--model-path", folder, "--hardware", "h20x1"] + options)
+        }
+        for (options, lengths) in [
+            ([], "512 tokens in, 512 out"), (["--input-tokens", "1000"], "1000 tokens in, 24 out"),
+            (["--output-tokens", "1000"], "24 tokens in, 1000 out"), (["--input-tokens", "9"], "9 tokens in, 512 out"),
+        ] {
+            let outcome = try run(options)
+            #expect(outcome.status == 0 && outcome.output.contains(lengths), "\(outcome)")
+        }
+        let refused = try run(["--input-tokens", "1024"])
+        #expect(refused.status != 0 && refused.errors[0].contains("more than the model's 1024 positions"))
+        let compared = try run(["--compare", "\(folder),\(folder)"])
+        #expect(compared.status == 0 && compared.output.contains("faster at every length"), "\(compared)")
+    }
+
     /// Plans for two devices of two cores each, and gives the first line that was printed to a shell.
     @Test func `starts a server`() async throws {
         let folder = NSTemporaryDirectory() + "braid-\(UUID().uuidString)"

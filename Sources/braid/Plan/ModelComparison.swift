@@ -23,7 +23,8 @@ package struct ModelComparison {
         self.traffic = traffic
         let most = planners.map(\.model.description.contextLength).min()!
         var rows: [Row] = []
-        for input in sequence(first: 1024, next: { $0 * 2 }).prefix(while: { $0 < most }) {
+        for input in sequence(first: max(1, min(1024, most / 2)), next: { $0 * 2 }).prefix(while: { $0 < max(most, 2) })
+        {
             rows.append(
                 Row(
                     input: input, firstToken: try planners.map { try Self.times($0, traffic, input).firstToken },

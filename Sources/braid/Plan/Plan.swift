@@ -98,7 +98,8 @@ struct Plan: AsyncParsableCommand {
         let here = try hardware.named == nil ? ThisMachine() : nil
         if let compare { return try printComparison(compare, here) }
         let planner = try planner(modelPath ?? Self.defaultModel, here)
-        let load = traffic.traffic(for: planner.cluster.hardware)
+        let load = traffic.traffic(
+            for: planner.cluster.hardware, positions: planner.model.description.contextLength)
         try check(load, planner.model)
         if let here, !(scaling == nil && !disaggregated) { print(titled("assumed", here.assumption)) }
         if let scaling { return try printScaling(planner, load, scaling.ranks) }
@@ -183,7 +184,9 @@ struct Plan: AsyncParsableCommand {
         let names = names.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
         guard names.count == 2 else { throw CommandError("--compare: two models are compared, such as v3.1,v3.2") }
         let planners = try names.map { try planner($0, here) }
-        let comparison = try ModelComparison(planners, traffic.traffic(for: planners[0].cluster.hardware))
+        let positions = planners.map(\.model.description.contextLength).min()!
+        let comparison = try ModelComparison(
+            planners, traffic.traffic(for: planners[0].cluster.hardware, positions: positions))
         if let here { print(titled("assumed", here.assumption)) }
         print(try comparison.lines().joined(separator: "\n"))
     }

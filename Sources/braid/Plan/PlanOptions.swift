@@ -45,11 +45,15 @@ extension Hardware {
 
 /// What clients send, and what they expect.
 struct PlanTrafficOptions: ParsableArguments {
-    @Option(help: "Tokens of a prompt.", transform: Parsing.count(1...Parsing.maxTokens / 2))
-    var inputTokens = 4096
+    @Option(
+        help: "Tokens of a prompt. Default: 4096, or as many as the model has positions for.",
+        transform: Parsing.count(1...Parsing.maxTokens / 2))
+    var inputTokens: Int?
 
-    @Option(help: "Tokens of an answer.", transform: Parsing.count(1...Parsing.maxTokens / 2))
-    var outputTokens = 512
+    @Option(
+        help: "Tokens of an answer. Default: 512, or as many as the model has positions for.",
+        transform: Parsing.count(1...Parsing.maxTokens / 2))
+    var outputTokens: Int?
 
     @Option(help: "Requests computed at the same time.", transform: Parsing.count(1...65_536))
     var concurrency = 1
@@ -67,7 +71,8 @@ struct PlanTrafficOptions: ParsableArguments {
     @Option(
         help: """
             How products and attention compute on processors: auto, float32 or bfloat16, as --dtype of braid serve.
-            """)
+            """, completion: ProfileChoice.completion,
+        transform: ProfileChoice.parse)
     var dtype = ProfileChoice.auto
 
     @Option(
@@ -126,9 +131,12 @@ struct PlanTrafficOptions: ParsableArguments {
             ? .bfloat16 : kvCacheDtype.type(in: dtype.profile(of: formats))
     }
 
-    func traffic(for hardware: Hardware) -> PlannedTraffic {
-        PlannedTraffic(
-            input: inputTokens, output: outputTokens, concurrency: concurrency, prefixHitRate: prefixHitRate,
+    /// Returns the traffic for a model of so many positions, in which prompts and answers fit that were not given.
+    func traffic(for hardware: Hardware, positions: Int) -> PlannedTraffic {
+        let output = outputTokens ?? max(1, min(512, inputTokens.map { positions - $0 } ?? positions / 2))
+        return PlannedTraffic(
+            input: inputTokens ?? max(1, min(4096, positions - output)), output: output, concurrency: concurrency,
+            prefixHitRate: prefixHitRate,
             chunk: chunkedPrefillSize ?? (hardware.kind == .accelerator ? 16_384 : 1024),
             drafts: speculativeNumSteps, acceptanceRate: acceptanceRate)
     }
