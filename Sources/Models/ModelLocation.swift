@@ -20,6 +20,11 @@ package struct ModelLocation: Sendable, Equatable {
         _ given: String, revision: String? = nil, cache: String? = nil,
         environment: [String: String] = ProcessInfo.processInfo.environment
     ) throws(CheckpointError) {
+        guard !given.isEmpty else {
+            throw CheckpointError(
+                file: "--model-path", problem: "is empty",
+                advice: "give the directory of a model, or its name on Hugging Face")
+        }
         let given = given.count > 1 && given.hasSuffix("/") ? String(given.dropLast()) : given
         switch FileKind(given) {
         case .directory:

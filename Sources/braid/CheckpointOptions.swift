@@ -50,6 +50,12 @@ struct TokenizerOptions: ParsableArguments, Sendable {
         help: "The directory of tokenizer.json; default: the model's.")
     var tokenizerPath: String?
 
+    func validate() throws {
+        guard tokenizerPath != "" else {
+            throw ValidationError("--tokenizer-path is empty; leave it out, or give the directory of tokenizer.json")
+        }
+    }
+
     /// Returns the directory of the tokenizer.
     func directory(_ model: ModelDirectory) -> URL { URL(fileURLWithPath: tokenizerPath ?? model.path) }
 }

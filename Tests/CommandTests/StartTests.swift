@@ -78,6 +78,9 @@ import Testing
         try pickled.write("pytorch_model.bin", "x")
         #expect(try Self.refusal([pickled.path]).contains("holds no .safetensors file"))
         #expect(try Self.refusal(["/nowhere/model"]).contains("/nowhere/model: there is no such directory"))
+        for words in [["--model-path", ""], ["--model-path="], [""]] {
+            #expect(try Self.refusal(words).contains("--model-path: is empty; give the directory of a model"))
+        }
         let line = try Self.refusal(["someone/model"], environment: ["HF_HUB_CACHE": empty.path])
         #expect(line.contains("no such model in Hugging Face's cache \(empty.path)"))
         #expect(line.contains("hf download someone/model"))
@@ -114,7 +117,8 @@ import Testing
     @Test(arguments: [
         ("--tool-call-parser glm47", "--tool-call-parser"), ("--tp-size 2 --attn-cp-size 3", "attn_cp_size"),
         ("--context-length 999999999", "--context-length"), ("--page-size 48", "--page-size"),
-        ("--dtype float16", "'auto', 'float32'"), ("--quantization fp8", "--quantization"),
+        ("--dtype float16", "'auto', 'float32'"), ("--tokenizer-path=", "--tokenizer-path is empty"),
+        ("--quantization fp8", "--quantization"),
         ("--dtype int8", "--dtype: int8 is for"), ("--quantization w8a8_int8", "--quantization"),
         ("--kernels \(missingLevel)", missingLevel),
         ("--trace /nowhere/trace", "/nowhere/trace"), ("--tokenizer-path /nowhere", "/nowhere/tokenizer.json"),
