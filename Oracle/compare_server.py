@@ -4,9 +4,9 @@
     python Oracle/compare_server.py --url http://127.0.0.1:30000 --checkpoint DIR --seeds 0,1,2
 
 DIR is what transformers reads: the served directory, or the `-dequant` twin of a quantized one. With `--integers SERVED`,
-transformers rounds activations to INT8 where the served directory has INT8 weights, as W8A8 does. Every prompt is sent to
-`/generate` as ids; all at once, so that the server mixes them. Exit status 0: all agree; 1: some do not; 2: the
-server did not answer as it should.
+transformers rounds activations to INT8 where the served directory has INT8 weights, as W8A8 does. With `--dtype bfloat16`
+it computes as that numerics profile does. Every prompt is sent to `/generate` as ids; all at once, so that the server
+mixes them. Exit status 0: all agree; 1: some do not; 2: the server did not answer as it should.
 
 A position is judged only if no indexer or router choice up to it was a close call (`--close-call`, see `Decisions`), and
 no key or activation up to it was nearly rounded to another number (`--close-rounding`, `--close-step`): behind those,
@@ -26,6 +26,7 @@ import urllib.request
 
 import torch
 
+import bfloat16_profile
 import integer_activations
 import reference
 import rounded_cache
@@ -125,7 +126,8 @@ def judge(model, answer, ids, seed, options):
         return result
     sequence = ids + output
     integers = integer_activations.IntegerActivations(model, options.integers) if options.integers else None
-    with reference.Decisions(model) as decisions, integers or contextlib.nullcontext():
+    profile = bfloat16_profile.BFloat16Profile(model) if options.dtype == "bfloat16" else None
+    with reference.Decisions(model) as decisions, integers or profile or contextlib.nullcontext():
         cache = rounded_cache.RoundedCache(model.config) if options.kv_cache_dtype == "fp8_e4m3" else None
         rows = torch.log_softmax(reference.logits(model, sequence[:-1], cache), -1)
     margins = decisions.smallest_up_to(len(rows))
@@ -168,10 +170,13 @@ def main():
                         help="of a key that the cache rounds, relative to the largest with its scale")
     parser.add_argument("--integers", help="the served directory, if its server rounds activations to INT8")
     parser.add_argument("--close-step", type=float, default=4e-5, help="of an activation that is rounded to INT8, in steps")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="the server's")
     parser.add_argument("--min-judged", type=float, default=0.5, help="smallest share of positions that must be judged")
     parser.add_argument("--one-by-one", action="store_true", help="send a prompt only when the last was answered")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one answer")
     options = parser.parse_args()
+    if options.dtype == "bfloat16" and (options.integers or options.kv_cache_dtype != "float32"):
+        parser.error("--dtype bfloat16: not together with --integers or --kv-cache-dtype fp8_e4m3")
 
     model = reference.load(options.checkpoint)
     prompts = [(seed, reference.random_ids(length, model.config.vocab_size, seed * 1000 + length))
