@@ -220,55 +220,62 @@ struct Forwarder: Sendable {
                     await stall.watch(limit: configuration.server.writeTimeout) { asked.connection.close() }
                 }
                 defer { watch.cancel() }
-                var answer = answer
+                var passage = Passage(answer: answer, search: search, comments: answer.isStream ? EventComments() : nil)
                 do {
-                    try await pass(&answer, to: asked, search) { bytes in
+                    while let bytes = try await nextBytes(of: &passage, to: asked) {
                         stall.begin()
                         try await writer.write(bytes)
                         try await asked.connection.takeWrites()
                         stall.end()
                     }
                 } catch {
-                    if answer.fail(error, clientIsGone: asked.hangUp.hasHappened) { metrics.countBrokenStream() }
+                    if passage.answer.fail(error, clientIsGone: asked.hangUp.hasHappened) {
+                        metrics.countBrokenStream()
+                    }
                     // Without the end of the body, so that the client does not take what it has for the whole.
                     asked.connection.close()
                     throw error
                 }
-                answer.succeed()
+                passage.answer.succeed()
                 try await writer.finish(nil)
             })
     }
 
-    /// Passes the body of an answer on, or of those that follow each other as long as there are only comments.
-    ///
-    /// - Parameters:
-    ///   - answer: the answer; at the end, or when an error is thrown, the last one.
-    ///   - write: returns when the client has taken the bytes.
-    private func pass(
-        _ answer: inout ForwardedAnswer, to asked: Asked, _ search: Search, _ write: (ByteBuffer) async throws -> Void
-    ) async throws {
-        var search = search
-        var comments = answer.isStream ? EventComments() : nil
-        var bytes = answer.first
-        while true {
-            if comments?.hasEvent(in: bytes) == true {
-                comments = nil
-                begin(answer, to: asked)
-            }
-            try await write(bytes)
+    /// An answer on its way to the client, or one of those that follow each other while there are only comments.
+    private struct Passage {
+        var answer: ForwardedAnswer
+        var search: Search
+        /// The comments so far; `nil` once the answer has begun, and for other answers than streams of events.
+        var comments: EventComments?
+        var hasFirst = false
+    }
+
+    /// Returns the bytes that follow on the way to the client; `nil` at the end.
+    private func nextBytes(of passage: inout Passage, to asked: Asked) async throws -> ByteBuffer? {
+        var bytes = passage.answer.first
+        if passage.hasFirst {
             do throws(UpstreamError) {
-                guard let next = try await answer.next() else { break }
-                answer.lease.recordSignOfLife()
+                guard let next = try await passage.answer.next() else {
+                    if passage.comments != nil { begin(passage.answer, to: asked) }
+                    return nil
+                }
+                passage.answer.lease.recordSignOfLife()
                 bytes = next
             } catch {
-                guard comments != nil, let other = try await otherStream(than: answer, error, asked, &search)
+                guard let comments = passage.comments,
+                    let other = try await otherStream(than: passage.answer, error, asked, &passage.search)
                 else { throw error }
-                bytes = ByteBuffer(string: comments?.isInComment == true ? "\n" : "")
+                bytes = ByteBuffer(string: comments.isInComment ? "\n" : "")
                 bytes.writeImmutableBuffer(other.first)
-                (answer, comments) = (other, EventComments())
+                (passage.answer, passage.comments) = (other, EventComments())
             }
         }
-        if comments != nil { begin(answer, to: asked) }
+        passage.hasFirst = true
+        if passage.comments?.hasEvent(in: bytes) == true {
+            passage.comments = nil
+            begin(passage.answer, to: asked)
+        }
+        return bytes
     }
 
     /// Returns the stream of one more worker, after a stream that had only comments broke off.
