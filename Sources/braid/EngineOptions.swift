@@ -35,8 +35,7 @@ package struct EngineOptions: ParsableArguments, Sendable {
             float32; int8 and int8-float32, which are as bfloat16 and float32 but round to INT8 what INT8 weights are \
             multiplied by. auto is float32 for a checkpoint in F32 or F16 and bfloat16 for one in BF16, FP8 or FP4, or the \
             one of int8 if some weights are INT8.
-            """, completion: ProfileChoice.completion,
-        transform: ProfileChoice.parse)
+            """)
     package var dtype = ProfileChoice.auto
 
     @Option(

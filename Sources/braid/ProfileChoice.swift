@@ -6,29 +6,17 @@ package import Tensors
 
 /// The value of `--dtype`: a numerics profile by the name of the type to which it rounds operands, or the one that suits
 /// the checkpoint.
-package enum ProfileChoice: String, CustomStringConvertible, CaseIterable, Sendable {
+package enum ProfileChoice: String, ExpressibleByArgument, CaseIterable, Sendable {
     case auto, float32, bfloat16, int8
     case int8Float32 = "int8-float32"
 
-    /// Reads a value of the option; throws `ValidationError` with the legal values and, for FP16, what to give instead.
-    package static let parse: @Sendable (String) throws -> ProfileChoice = { word in
-        switch word {
-        case "float", "fp32": return .float32
-        case "bf16": return .bfloat16
-        case "half", "float16", "fp16":
-            throw ValidationError(
-                "nothing here computes in FP16; leave it out, by which a checkpoint in F16 is computed in float32, or "
-                    + "give 'bfloat16'; \(legal)")
-        default:
-            guard let choice = ProfileChoice(rawValue: word) else { throw ValidationError(legal) }
-            return choice
+    package init?(argument: String) {
+        switch argument {
+        case "float", "fp32": self = .float32
+        case "bf16": self = .bfloat16
+        default: self.init(rawValue: argument)
         }
     }
-
-    static let completion = CompletionKind.list(allCases.map(\.rawValue))
-    private static let legal = "legal: " + allCases.map { "'\($0)'" }.joined(separator: ", ")
-
-    package var description: String { rawValue }
 
     /// Returns the profile for a checkpoint.
     ///

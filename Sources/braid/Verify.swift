@@ -34,8 +34,7 @@ struct Verify: AsyncParsableCommand {
         help: """
             The numerics profile of all cases: float32 or bfloat16, for INT8 weights int8 or int8-float32. auto is the one that braid \
             serve takes for this checkpoint, and the others in a share of the cases.
-            """, completion: ProfileChoice.completion,
-        transform: ProfileChoice.parse)
+            """)
     var dtype = ProfileChoice.auto
 
     @Option(

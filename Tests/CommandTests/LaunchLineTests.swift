@@ -215,6 +215,14 @@ import braid
         #expect(lines.contains("kv-cache-dtype: \(expected)  # command line"), "\(lines)")
     }
 
+    @Test(arguments: ["serve m", "verify m", "plan"], ["half", "float16", "fp16"])
+    func `says what to give in place of FP16`(command: String, value: String) throws {
+        let lines = try Self.refusal("\(command) --dtype \(value)")
+        #expect(lines.count == 1 && lines[0].hasPrefix("--dtype: nothing here computes in FP16; "), "\(lines)")
+        #expect(lines[0].contains("a checkpoint in F16 is computed in float32"))
+        #expect(lines[0].hasSuffix("legal: 'auto', 'float32', 'bfloat16', 'int8', 'int8-float32'"))
+    }
+
     @Test func `names what has no effect once, in one line`() throws {
         let line = try Self.line("serve m --attention-backend nsa --cuda-graph-bs 1 2 4 --enable-metrics --tp 2")
         #expect(line.startLines == ["has no effect here: --attention-backend, --cuda-graph-bs"])

@@ -47,6 +47,15 @@ package struct CompatibilityTable: Sendable {
     }
 
     package var names: [String] { rows.flatMap(\.names) }
+
+    /// Returns what is wrong with a value that other engines have for an option of this name; `nil` for other values.
+    static func problem(with value: String, of option: CommandOptions.Option) -> String? {
+        guard option.name == "--dtype", ["half", "float16", "fp16"].contains(value.lowercased()) else { return nil }
+        let legal = ProfileChoice.allCases.map { "'\($0.rawValue)'" }.joined(separator: ", ")
+        return
+            "nothing here computes in FP16; leave it out, by which a checkpoint in F16 is computed in float32, or give "
+            + "'bfloat16'; legal: \(legal)"
+    }
 }
 
 // MARK: - Rows

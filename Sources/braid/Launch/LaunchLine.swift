@@ -234,6 +234,9 @@ struct OptionReader {
             case .some(nil): return problems.append("\(name): '\(value!)' is neither true nor false")
             }
         } else if let value = value ?? Self.value(of: &rest) {
+            if let problem = CompatibilityTable.problem(with: value, of: option) {
+                problems.append("\(name): \(problem)")
+            }
             // The parser takes a word that begins with a dash for an option.
             words = value.hasPrefix("-") ? [words[0] + "=" + value] : words + [value]
             while option.takesList, !inPlace, let next = Self.value(of: &rest) { words.append(next) }

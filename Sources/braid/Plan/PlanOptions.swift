@@ -71,8 +71,7 @@ struct PlanTrafficOptions: ParsableArguments {
     @Option(
         help: """
             How products and attention compute on processors: auto, float32 or bfloat16, as --dtype of braid serve.
-            """, completion: ProfileChoice.completion,
-        transform: ProfileChoice.parse)
+            """)
     var dtype = ProfileChoice.auto
 
     @Option(

@@ -37,10 +37,7 @@ struct BenchKernels: ParsableCommand {
     @Option(help: "Instruction-set level: reference, neon, avx2, avx512, amx; default: the best this processor has.")
     var kernels: Kernels.Level?
 
-    @Option(
-        help: "How products and attention compute: float32, bfloat16, int8 or int8-float32.",
-        completion: ProfileChoice.completion,
-        transform: ProfileChoice.parse)
+    @Option(help: "How products and attention compute: float32, bfloat16, int8 or int8-float32.")
     var dtype = ProfileChoice.float32
 
     @Option(name: .customLong("json"), help: "Write the results to this file.")
