@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import linear, pad
 from torch.overrides import TorchFunctionMode
 
+import reference
 import summation
 from summation import exp, fma, product, rounded
 
@@ -26,7 +27,7 @@ class BFloat16Profile(TorchFunctionMode):
 
     def __init__(self, model):
         super().__init__()
-        self._latents, self._is_scoring, self._weights = {}, False, None
+        self._latents, self._is_scoring, self._gates, self._weights = {}, False, None, None
         self._patches = contextlib.ExitStack()
         self._functions = {
             linear: self._linear, torch.bmm: lambda x, weight: product(x, weight.transpose(-1, -2)),
@@ -38,8 +39,9 @@ class BFloat16Profile(TorchFunctionMode):
         for name, module in model.named_modules():
             self._replace(name, module)
         modeling = sys.modules[type(model).__module__]
-        for name, own in (("eager_attention_forward", self._attention), ("apply_rotary_pos_emb_interleave", interleaved),
-                          ("apply_rotary_pos_emb", last_interleaved if model.config.model_type == "deepseek_v4" else halves)):
+        rotate = last_interleaved if reference.is_v4(model) else halves
+        for name, own in (("eager_attention_forward", self._attention), ("apply_rotary_pos_emb", rotate),
+                          ("apply_rotary_pos_emb_interleave", interleaved)):
             if hasattr(modeling, name):
                 self._patches.enter_context(mock.patch.object(modeling, name, own))
 
@@ -95,12 +97,11 @@ class BFloat16Profile(TorchFunctionMode):
 
     def _softmax(self, gates, dim, dtype=None):
         """Of a compressor: what it multiplies next becomes its entry at once."""
-        self._gates = gates
-        self._weights = gates.softmax(dim, dtype)
+        self._gates, self._weights = gates, gates.softmax(dim, dtype=dtype)
         return self._weights
 
     def _multiply(self, values, weights):
-        if weights is not self._weights or weights is None:
+        if self._weights is None or weights is not self._weights:
             return values * weights
         return compressed(values, self._gates).unsqueeze(2)
 
