@@ -4,6 +4,7 @@ logprobs by as much as all rounding does, so without the orders nothing beyond t
 
 import contextlib
 import functools
+import math
 import sys
 from unittest import mock
 
@@ -106,7 +107,7 @@ class BFloat16Profile(TorchFunctionMode):
         return compressed(values, self._gates).unsqueeze(2)
 
     def _attention(self, module, query, key, value, mask, scaling, **_):
-        tokens = query.shape[2]
+        tokens, scaling = query.shape[2], softmax_scale(query.shape[-1], scaling)
         if hasattr(module, "sinks"):
             width = key.shape[-1] - module.config.qk_rope_head_dim
             values, sums = attended(query, key[:, :, :tokens], key[:, :, :tokens], width, mask[..., :tokens], scaling)
@@ -124,12 +125,18 @@ class BFloat16Profile(TorchFunctionMode):
         return values.transpose(1, 2).contiguous(), None
 
 
+def softmax_scale(width, scaling):
+    """The scale made of float32 numbers; besides the width it has the square of YaRN's factor."""
+    factor = torch.tensor(math.sqrt(scaling * math.sqrt(width)))
+    return 1 / torch.sqrt(torch.tensor(float(width))) * (factor * factor)
+
+
 def attended(query, key, value, width, mask, scaling):
     """(sums of values, logarithms of sums of exponentials). The part of keys after `width` columns begins a block."""
     def parts(x):
         return torch.cat([pad(x[..., :width], (0, -width % summation.BLOCK)), x[..., width:]], -1)
 
-    scores = product(parts(query), parts(key)) * torch.tensor(scaling)
+    scores = product(parts(query), parts(key)) * scaling
     seen = (mask > torch.finfo(torch.float32).min / 2).expand_as(scores)
     classes = [attended_class(scores[..., first::8], seen[..., first::8], value[0, 0, first::8]) for first in CLASSES]
     while len(classes) > 1:
